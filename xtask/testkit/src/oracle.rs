@@ -1,0 +1,62 @@
+//! Finding the programs that decide.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A command running the oracle `name`, or `None` where it is not installed and the caller must return.
+///
+/// Programs that `cargo xtask setup` unpacked (they are newer than the distribution's) come before those on `PATH`.
+///
+/// # Panics
+///
+/// Where `CI=true` and the oracle is missing.
+pub fn oracle(name: &str) -> Option<Command> {
+    let unpacked = repository().join("target/oracles/bin").join(name);
+    let found = std::iter::once(unpacked)
+        .chain(
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+                // Not on every user's PATH, and where e2fsck and losetup live.
+                .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+                .map(|dir| dir.join(name)),
+        )
+        .find(|path| path.is_file());
+    match found {
+        Some(path) => Some(Command::new(path)),
+        None => {
+            skip(&format!("{name} is not installed"));
+            None
+        }
+    }
+}
+
+/// Whether the kernel can mount images here: root, on Linux, with loop devices. Says what is skipped where it cannot.
+///
+/// # Panics
+///
+/// Where `CI=true` and it cannot.
+pub fn kernel_mounts() -> bool {
+    let able = rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists();
+    if !able {
+        skip("kernel mounts need root and loop devices");
+    }
+    able
+}
+
+/// Says that the running test is skipped, and why.
+///
+/// # Panics
+///
+/// Where `CI=true`: there a missing oracle is a failure.
+pub fn skip(why: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{test}: {why}"
+    );
+    eprintln!("SKIPPED {test}: {why}");
+}
