@@ -1,1 +1,18 @@
-//! Placeholder: replaced by the crate's guide.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod descriptor;
+mod disk;
+mod error;
+mod name;
+mod parse;
+
+pub use descriptor::{Access, Descriptor, Extent, ExtentKind, NO_PARENT, create_type};
+pub use disk::{Disk, OpenOptions};
+pub use error::{Error, NameProblem, SyntaxProblem};
+
+/// Bytes in a sector, the unit of every size and offset in a descriptor.
+pub const SECTOR: u64 = 512;
+
+/// The longest descriptor that is read or written, in bytes: libkrun's reader (imago) refuses longer ones.
+pub const MAX_DESCRIPTOR: u64 = 2 << 20;

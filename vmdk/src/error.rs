@@ -1,0 +1,134 @@
+use std::io;
+use std::path::PathBuf;
+
+/// Why a disk cannot be written, parsed or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// An extent's file name is refused.
+    #[error("extent file name {name:?} {problem}")]
+    Name {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        problem: NameProblem,
+    },
+    /// A file is not a positive whole number of sectors.
+    #[error("{name:?} has {bytes} bytes, not a positive multiple of 512")]
+    Unaligned {
+        /// The file's name.
+        name: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// A disk without extents.
+    #[error("the disk has no extents")]
+    NoExtents,
+    /// All extents together exceed what a signed 64-bit byte offset can say.
+    #[error("the disk's size overflows")]
+    Overflow,
+    /// A descriptor over [`MAX_DESCRIPTOR`](crate::MAX_DESCRIPTOR) bytes.
+    #[error(
+        "the descriptor has {bytes} bytes, over the limit of {}",
+        crate::MAX_DESCRIPTOR
+    )]
+    TooLong {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// A line of the descriptor is not what the format allows.
+    #[error("descriptor line {line}: {problem}")]
+    Syntax {
+        /// Counted from 1; 0 where the descriptor as a whole is meant.
+        line: usize,
+        /// What is wrong.
+        problem: SyntaxProblem,
+    },
+    /// The descriptor is valid, but reading such disks is not supported.
+    #[error("unsupported: {what}")]
+    Unsupported {
+        /// The extent type, `createType` or feature.
+        what: String,
+    },
+    /// An extent's file ends before the extent does.
+    #[error("{} has {actual} bytes, its extent needs {needed}", path.display())]
+    ShortFile {
+        /// The file.
+        path: PathBuf,
+        /// Bytes from the file's start to the extent's end.
+        needed: u64,
+        /// Bytes in the file.
+        actual: u64,
+    },
+}
+
+/// Why a file name is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameProblem {
+    /// No characters at all.
+    #[error("is empty")]
+    Empty,
+    /// Over 511 bytes: QEMU cuts it.
+    #[error("is longer than 511 bytes")]
+    TooLong,
+    /// Starts at the root of a filesystem.
+    #[error("is absolute")]
+    Absolute,
+    /// Has a `..` component.
+    #[error("climbs with `..`")]
+    ParentDir,
+    /// A quote, a backslash, a control character or not ASCII: no way to write it that all readers share.
+    #[error("has a character that not every reader can take")]
+    Character,
+    /// A blank: Cloud Hypervisor splits there.
+    #[error("has a blank")]
+    Blank,
+    /// A colon: QEMU takes what is before it for a protocol.
+    #[error("has a colon")]
+    Colon,
+    /// It leads, through a symlink or `..`, to a place outside the allowed folder.
+    #[error("leads outside the allowed folder")]
+    Outside,
+    /// It is a folder, a device, a pipe or a socket.
+    #[error("is not a regular file")]
+    NotAFile,
+}
+
+/// What is wrong with a line of a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyntaxProblem {
+    /// The text is not UTF-8 or has NULs inside.
+    #[error("not UTF-8 text")]
+    NotText,
+    /// It does not begin with `# Disk DescriptorFile`.
+    #[error("`# Disk DescriptorFile` expected")]
+    NoSignature,
+    /// Neither a comment, nor `key=value`, nor an extent.
+    #[error("neither a comment, a key nor an extent")]
+    Unintelligible,
+    /// A key that the format does not define.
+    #[error("unknown key {0:?}")]
+    UnknownKey(String),
+    /// A key that was there before.
+    #[error("{0:?} is given twice")]
+    Duplicate(String),
+    /// A key that must be there is not.
+    #[error("{0:?} is missing")]
+    Missing(&'static str),
+    /// A value that its key does not allow.
+    #[error("bad value of {0:?}")]
+    Value(String),
+    /// An extent line lacks a field, or a field is malformed; the field's name.
+    #[error("bad {0} in an extent")]
+    Extent(&'static str),
+}

@@ -1,0 +1,246 @@
+//! Reading the stitched bytes, against `qemu-img` and against hostile descriptors.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::Command;
+
+use testkit::oracle;
+use vmdk::{Descriptor, Disk, Error, NameProblem, OpenOptions};
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("qemu-img starts");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `sectors` sectors, each filled with a byte of its own.
+fn contents(seed: usize, sectors: usize) -> Vec<u8> {
+    (0..sectors * 512)
+        .map(|at| (seed * 31 + at / 512 * 7 + 1) as u8)
+        .collect()
+}
+
+/// Writes `count` files and a descriptor over them, and returns what the disk must hold.
+fn stitched(folder: &Path, count: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut files = Vec::new();
+    for index in 0..count {
+        let bytes = contents(index, 1 + index % 9);
+        let name = format!("layer-{index}.img");
+        fs::write(folder.join(&name), &bytes).expect("written");
+        files.push((name, bytes.len() as u64));
+        all.extend(bytes);
+    }
+    let descriptor = Descriptor::flat(&files).expect("portable");
+    fs::write(folder.join("disk.vmdk"), descriptor.to_string()).expect("written");
+    all
+}
+
+#[test]
+fn the_disk_is_the_concatenation_of_its_files() {
+    for count in [1, 2, 40, 127] {
+        let folder = tempfile::tempdir().unwrap();
+        let expected = stitched(folder.path(), count);
+        let mut disk = Disk::open(folder.path().join("disk.vmdk")).unwrap();
+        assert_eq!(disk.size(), expected.len() as u64);
+        let mut bytes = Vec::new();
+        disk.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, expected);
+        // Every offset, across every border.
+        let mut buffer = [0; 1500];
+        for at in (0..expected.len()).step_by(211) {
+            let n = disk.read_at(&mut buffer, at as u64).unwrap();
+            assert_eq!(buffer[..n], expected[at..expected.len().min(at + 1500)]);
+        }
+        assert_eq!(disk.read_at(&mut buffer, u64::MAX).unwrap(), 0);
+        disk.seek(SeekFrom::End(-5)).unwrap();
+        assert_eq!(disk.read(&mut buffer).unwrap(), 5);
+        assert!(disk.seek(SeekFrom::Current(i64::MIN)).is_err());
+    }
+}
+
+#[test]
+fn qemu_reads_the_same_bytes() {
+    for count in [1, 2, 40, 127] {
+        let Some(mut info) = oracle("qemu-img") else {
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let expected = stitched(folder.path(), count);
+        let disk = folder.path().join("disk.vmdk");
+        let raw = folder.path().join("disk.raw");
+        let text = run(info.args(["info", "--output=json"]).arg(&disk));
+        assert!(text.contains("\"format\": \"vmdk\""), "{text}");
+        assert!(
+            text.contains(&format!("\"virtual-size\": {}", expected.len())),
+            "{text}"
+        );
+        let qemu_img = || oracle("qemu-img").expect("found a moment ago");
+        run(qemu_img()
+            .args(["convert", "-O", "raw"])
+            .arg(&disk)
+            .arg(&raw));
+        assert_eq!(fs::read(&raw).unwrap(), expected);
+        run(qemu_img().arg("compare").arg(&disk).arg(&raw));
+    }
+}
+
+#[test]
+fn qemu_follows_names_with_folders_and_dot_dot() {
+    let Some(mut convert) = oracle("qemu-img") else {
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let images = root.path().join("images/x");
+    fs::create_dir_all(images.join("sub")).unwrap();
+    fs::create_dir_all(root.path().join("layers")).unwrap();
+    fs::write(images.join("sub/meta"), contents(1, 2)).unwrap();
+    fs::write(root.path().join("layers/a.erofs"), contents(2, 3)).unwrap();
+    let descriptor =
+        Descriptor::flat(&[("sub/meta", 1024), ("../../layers/a.erofs", 1536)]).unwrap();
+    let path = images.join("disk.vmdk");
+    fs::write(&path, descriptor.to_string()).unwrap();
+    let raw = root.path().join("raw");
+    run(convert.args(["convert", "-O", "raw"]).arg(&path).arg(&raw));
+    let expected = [contents(1, 2), contents(2, 3)].concat();
+    assert_eq!(fs::read(&raw).unwrap(), expected);
+
+    assert_name(Disk::open(&path), NameProblem::ParentDir);
+    let options = OpenOptions {
+        root: Some(root.path().to_owned()),
+    };
+    let mut bytes = Vec::new();
+    let mut disk = Disk::open_with(&path, &options).unwrap();
+    disk.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, expected);
+    // The root confines, too.
+    let options = OpenOptions {
+        root: Some(images.clone()),
+    };
+    assert_name(Disk::open_with(&path, &options), NameProblem::Outside);
+}
+
+#[test]
+fn our_reader_opens_flat_disks_that_qemu_made() {
+    for subformat in ["monolithicFlat", "twoGbMaxExtentFlat"] {
+        let Some(mut convert) = oracle("qemu-img") else {
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (raw, path) = (folder.path().join("raw"), folder.path().join("q.vmdk"));
+        let expected = contents(3, 4096);
+        fs::write(&raw, &expected).unwrap();
+        run(convert
+            .args(["convert", "-f", "raw", "-O", "vmdk", "-o"])
+            .arg(format!("subformat={subformat}"))
+            .arg(&raw)
+            .arg(&path));
+        let mut bytes = Vec::new();
+        let mut disk = Disk::open(&path).unwrap();
+        assert_eq!(disk.descriptor().create_type, subformat);
+        disk.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == expected, "{subformat}");
+    }
+}
+
+fn assert_name(result: Result<Disk, Error>, expected: NameProblem) {
+    match result {
+        Err(Error::Name { problem, .. }) => assert_eq!(problem, expected),
+        other => panic!("{expected:?} expected: {other:?}"),
+    }
+}
+
+/// Opens a descriptor with `extents` in `folder`.
+fn open(folder: &Path, extents: &str) -> Result<Disk, Error> {
+    let path = folder.join("hostile.vmdk");
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"custom\"\n{extents}\n"
+    );
+    fs::write(&path, text).expect("written");
+    Disk::open(path)
+}
+
+#[test]
+fn zero_extents_read_as_zeros_and_no_access_extents_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a"), contents(0, 4)).unwrap();
+    let disk = open(
+        folder.path(),
+        "RW 2 ZERO\nRDONLY 1 FLAT \"a\" 2\nNOACCESS 1 ZERO",
+    )
+    .unwrap();
+    let mut bytes = [1; 1536];
+    assert_eq!(disk.read_at(&mut bytes, 0).unwrap(), 1536);
+    assert_eq!(bytes[..1024], [0; 1024]);
+    assert_eq!(bytes[1024..], contents(0, 4)[1024..1536]);
+    let error = disk.read_at(&mut bytes, 1024).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_file_shorter_than_its_extent_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a"), contents(0, 4)).unwrap();
+    assert!(open(folder.path(), "RW 4 FLAT \"a\" 0").is_ok());
+    for extent in ["RW 5 FLAT \"a\" 0", "RW 4 FLAT \"a\" 1"] {
+        assert!(matches!(
+            open(folder.path(), extent),
+            Err(Error::ShortFile {
+                actual: 2048,
+                needed: 2560,
+                ..
+            })
+        ));
+    }
+    let far = format!("RW 1 FLAT \"a\" {}", u64::MAX);
+    assert!(matches!(open(folder.path(), &far), Err(Error::Overflow)));
+    assert!(matches!(
+        open(folder.path(), "RW 1 FLAT \"missing\" 0"),
+        Err(Error::Io { .. })
+    ));
+}
+
+#[cfg(unix)]
+#[test]
+fn names_never_lead_out_of_the_folder() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("inner");
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    fs::write(outer.path().join("secret"), contents(0, 1)).unwrap();
+    fs::write(folder.join("real"), contents(0, 1)).unwrap();
+    std::os::unix::fs::symlink("../secret", folder.join("link")).unwrap();
+    std::os::unix::fs::symlink("real", folder.join("inside")).unwrap();
+    std::os::unix::fs::symlink("..", folder.join("up")).unwrap();
+    let one = |name: &str| open(&folder, &format!("RW 1 FLAT \"{name}\" 0"));
+    assert_name(one("../secret"), NameProblem::ParentDir);
+    assert_name(one("sub/../real"), NameProblem::ParentDir);
+    assert_name(one("link"), NameProblem::Outside);
+    assert_name(one("up/secret"), NameProblem::Outside);
+    assert_name(one("/dev/zero"), NameProblem::Absolute);
+    assert_name(one("sub"), NameProblem::NotAFile);
+    assert!(one("inside").is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_does_not_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("mkfifo").arg(folder.path().join("p")).status();
+    assert!(made.unwrap().success());
+    assert_name(
+        open(folder.path(), "RW 1 FLAT \"p\" 0"),
+        NameProblem::NotAFile,
+    );
+}
+
+#[test]
+fn differential_disks_and_foreign_extents_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let unsupported = |extents: &str| match open(folder.path(), extents) {
+        Err(Error::Unsupported { what }) => what,
+        other => panic!("{extents}: {other:?}"),
+    };
+    assert_eq!(unsupported("RW 1 VMFS \"a\" 0"), "extent type VMFS");
+    assert!(unsupported("parentFileNameHint=\"b.vmdk\"\nRW 1 ZERO").contains("parent"));
+}
