@@ -1,0 +1,2 @@
+//! The guest init.
+fn main() {}
