@@ -1,2 +1,45 @@
-//! x
-fn main() {}
+//! Developer commands: `cargo xtask demo`, `cargo xtask test`, …
+//!
+//! Each command is one module. Commands that need programs from the system call [`setup`] first, which does nothing
+//! where everything is there.
+
+mod demo;
+mod image;
+mod registry;
+mod setup;
+mod shell;
+mod stages;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Developer commands")]
+enum Xtask {
+    /// Install what the other commands need and is missing, saying what and why
+    Setup,
+    /// Build an image, push it to a registry, pull it and run it: everything blockbox does
+    Demo,
+    /// Build the demo image (Debian, Python and small layers) as an OCI layout
+    Image,
+    /// Set up, then run every check and every test
+    Test,
+}
+
+fn main() -> Result<ExitCode> {
+    match Xtask::parse() {
+        Xtask::Setup => {
+            setup::run()?;
+        }
+        Xtask::Demo => demo::run()?,
+        Xtask::Image => {
+            setup::run()?;
+            image::build()?;
+        }
+        Xtask::Test => return test::run(),
+    }
+    Ok(ExitCode::SUCCESS)
+}

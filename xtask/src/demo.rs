@@ -1,0 +1,121 @@
+//! `cargo xtask demo`: the whole path, on a real image from a real registry.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::registry::Registry;
+use crate::stages::Stages;
+use crate::{image, setup, shell};
+
+/// What the guest runs.
+const PROGRAM: &str = "import json, sys; print(json.dumps({'python': sys.version.split()[0], \
+    'modules': len(sys.stdlib_module_names), 'disks': [line.split()[3] for line in \
+    open('/proc/partitions').read().splitlines()[2:]]}))";
+
+/// Builds everything, pulls the demo image and runs Python in it.
+pub(crate) fn run() -> Result<()> {
+    let mut stages = Stages::default();
+    stages.run("set up", setup::run)?;
+    stages.run("build blockbox (release)", || {
+        shell::run(shell::cargo().args(["build", "--release", "--package", "blockbox"]))
+    })?;
+    let image = stages.run("make the demo image", image::build)?;
+    let registry = Registry::start(&shell::target("demo/registry"))?;
+    let reference = format!("{}/demo:latest", registry.host());
+    stages.run("push it to a registry on loopback", || {
+        push(&image, &reference)
+    })?;
+
+    let blockbox = Blockbox::prepare(&shell::target("release/blockbox"))?;
+    stages.run("pull", || {
+        blockbox.show(&["pull", "--plain-http", &reference])
+    })?;
+    stages.run("run", || {
+        blockbox.show(&["run", &reference, "--", "python3", "-c", PROGRAM])
+    })?;
+    let inspect = blockbox.output(&["image", "inspect", &reference, "--format", "json"])?;
+    print_sizes(&serde_json::from_str(&inspect)?);
+    stages.print();
+    Ok(())
+}
+
+/// Copies an OCI layout to a registry.
+fn push(image: &Path, reference: &str) -> Result<()> {
+    let mut skopeo = Command::new("skopeo");
+    skopeo
+        // Whose signatures to trust is no question between this machine and itself.
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+        ])
+        .arg(format!("oci:{}:latest", image.display()))
+        .arg(format!("docker://{reference}"));
+    println!("$ {}", shell::line(&skopeo));
+    shell::output(&mut skopeo).map(drop)
+}
+
+/// The product, with a state folder of its own.
+struct Blockbox {
+    program: PathBuf,
+    home: PathBuf,
+}
+
+impl Blockbox {
+    fn prepare(program: &Path) -> Result<Self> {
+        let home = shell::target("demo/home");
+        let kernel = setup::guest_kernel();
+        let name = kernel.file_name().context("a file")?;
+        let placed = home.join("kernel").join(name);
+        if kernel.exists() && !placed.exists() {
+            fs::create_dir_all(home.join("kernel"))?;
+            fs::copy(&kernel, &placed)?;
+        }
+        Ok(Self {
+            program: program.to_owned(),
+            home,
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).env("BLOCKBOX_HOME", &self.home);
+        command
+    }
+
+    /// Runs blockbox the way a user would, and shows how.
+    fn show(&self, args: &[&str]) -> Result<()> {
+        let mut shown = Command::new("blockbox");
+        println!("$ {}", shell::line(shown.args(args)));
+        shell::run(&mut self.command(args))
+    }
+
+    fn output(&self, args: &[&str]) -> Result<String> {
+        shell::output(&mut self.command(args))
+    }
+}
+
+fn print_sizes(inspect: &Value) {
+    println!("\nSizes");
+    let row = |name: &str, bytes: &Value| {
+        if let Some(bytes) = bytes.as_f64() {
+            println!("  {name:24} {:10.2} MB", bytes / 1e6);
+        }
+    };
+    let layers = inspect["layers"].as_array().map_or(&[][..], Vec::as_slice);
+    for (number, layer) in layers.iter().enumerate() {
+        let diff_id = layer["diff_id"].as_str().unwrap_or_default();
+        let short: String = diff_id
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect();
+        row(&format!("layer {} {short}", number + 1), &layer["bytes"]);
+    }
+    row("fsmeta", &inspect["fsmeta"]["bytes"]);
+}

@@ -1,0 +1,87 @@
+//! A registry on loopback, for as long as it is needed.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+
+/// The port it listens on where that is free: the same one every time makes the same image reference.
+const USUAL_PORT: u16 = 5055;
+
+/// Debian's docker-registry, ended when dropped.
+pub(crate) struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    /// Starts a registry that keeps its blobs under `storage`, and waits until it answers.
+    pub(crate) fn start(storage: &Path) -> Result<Self> {
+        fs::create_dir_all(storage)?;
+        let port = free_port()?;
+        let config = storage.join("config.yml");
+        fs::write(
+            &config,
+            format!(
+                "version: 0.1\n\
+                 log: {{level: warn, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+                 http: {{addr: \"127.0.0.1:{port}\"}}\n",
+                storage.join("data").display()
+            ),
+        )?;
+        // It goes with us, however we end.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "docker-registry", "serve"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(storage.join("log"))?);
+        let child = command.spawn().with_context(|| shell::line(&command))?;
+        let mut registry = Self { child, port };
+        registry.wait(storage)?;
+        Ok(registry)
+    }
+
+    fn wait(&mut self, storage: &Path) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(storage.join("log")).unwrap_or_default();
+                bail!("docker-registry: {status}\n{log}");
+            }
+            if Instant::now() > deadline {
+                bail!("docker-registry does not answer on port {}", self.port);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// `HOST:PORT`, as it stands in image references.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    for port in [USUAL_PORT, 0] {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return Ok(listener.local_addr()?.port());
+        }
+    }
+    bail!("no free port on 127.0.0.1")
+}

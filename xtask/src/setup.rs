@@ -1,0 +1,24 @@
+//! `cargo xtask setup`: what the other commands need and this machine lacks.
+//!
+//! Installs with apt-get where there is one and the user is root; elsewhere says what to install. What no distribution
+//! carries in the version we need is unpacked under `target/`, never installed.
+
+mod archive;
+mod kernel;
+mod oracles;
+mod packages;
+
+pub(crate) use archive::mirror;
+pub(crate) use kernel::guest_kernel;
+
+use anyhow::Result;
+
+/// Makes sure that everything is there, and prints versions. False where something that tests or demo use is missing
+/// still; what and why has been said then.
+pub(crate) fn run() -> Result<bool> {
+    let mut complete = packages::install()?;
+    for step in [oracles::install, kernel::install] {
+        complete &= step()?;
+    }
+    Ok(complete)
+}

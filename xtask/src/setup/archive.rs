@@ -1,0 +1,101 @@
+//! Debian packages unpacked without being installed, from any suite and on any distribution that has apt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::shell;
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One suite of Debian's archive, with apt state of its own: the machine's apt knows nothing of it.
+pub(crate) struct Archive {
+    state: PathBuf,
+}
+
+impl Archive {
+    /// Opens `suite`, fetching its package lists.
+    pub(crate) fn open(suite: &str) -> Result<Self> {
+        let archive = Self {
+            state: shell::target(&format!("apt/{suite}")),
+        };
+        for folder in ["lists/partial", "archives/partial"] {
+            fs::create_dir_all(archive.state.join(folder))?;
+        }
+        // No package is installed, as far as this apt knows: it will fetch every dependency.
+        fs::write(archive.state.join("status"), "")?;
+        fs::write(
+            archive.state.join("sources.list"),
+            format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()),
+        )?;
+        shell::output(archive.apt("apt-get").args(["update", "-qq"]))?;
+        Ok(archive)
+    }
+
+    /// Fetches `packages` and all they depend on, and unpacks them into `root`.
+    pub(crate) fn unpack_closure(&self, packages: &[&str], root: &Path) -> Result<()> {
+        shell::output(
+            self.apt("apt-get")
+                .args(["install", "-y", "-qq", "--download-only"])
+                .arg("--no-install-recommends")
+                .args(packages),
+        )?;
+        self.unpack_fetched(&self.state.join("archives"), root)
+    }
+
+    /// Unpacks every package in `folder` and removes it there.
+    fn unpack_fetched(&self, folder: &Path, root: &Path) -> Result<()> {
+        fs::create_dir_all(root)?;
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                shell::output(Command::new("dpkg").arg("-x").arg(&path).arg(root))?;
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut apt = Command::new(program);
+        for (key, value) in [
+            ("Dir::Etc::SourceList", "sources.list"),
+            ("Dir::State::Lists", "lists"),
+            ("Dir::State::status", "status"),
+            ("Dir::Cache::archives", "archives"),
+        ] {
+            let path = self.state.join(value);
+            apt.arg("-o").arg(format!("{key}={}", path.display()));
+        }
+        apt.args([
+            "-o",
+            "Dir::Etc::SourceParts=-",
+            "-o",
+            "Dir::Cache::pkgcache=",
+            "-o",
+            "Dir::Cache::srcpkgcache=",
+            "-o",
+            "Acquire::Languages=none",
+            // Root's apt would fetch as a user who cannot write to our folders.
+            "-o",
+            "APT::Sandbox::User=root",
+        ]);
+        apt
+    }
+}
+
+/// The Debian mirror this machine's apt uses, or the default one.
+pub(crate) fn mirror() -> String {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI)"]);
+    shell::output(targets.arg("Identifier: Packages"))
+        .unwrap_or_default()
+        .lines()
+        .map(|uri| uri.trim_end_matches('/'))
+        // Security and third-party archives hold only some packages, and live beside it.
+        .find(|uri| uri.ends_with("/debian"))
+        .unwrap_or("http://deb.debian.org/debian")
+        .to_owned()
+}

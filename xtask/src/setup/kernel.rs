@@ -1,0 +1,152 @@
+//! The guest kernel: libkrunfw, a shared library that holds one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::shell;
+
+const LIBRARY: &str = "libkrunfw.so.5";
+
+/// Where distributions and hand-made installs put it.
+const SYSTEM_FOLDERS: [&str; 6] = [
+    "/usr/local/lib64",
+    "/usr/local/lib",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+];
+
+/// A package of PyPI that carries libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux arm64): pip takes no
+/// other file.
+const WHEEL: &str = "microsandbox==0.7.11 \
+    --hash=sha256:65f1e4bbf8d721c9f7f557329fb6c8cf41f554c1c6942eac8b941198fa283fe0 \
+    --hash=sha256:f774a5ff6e61c5b88c42b3e058967c0b989c26d8a51c2b09f1e6a00be925b9c0\n";
+
+/// Where [`install`] leaves the library.
+pub(crate) fn guest_kernel() -> PathBuf {
+    shell::target("kernel").join(LIBRARY)
+}
+
+/// Copies the system's libkrunfw, or the one of PyPI, to [`guest_kernel`].
+pub(super) fn install() -> Result<bool> {
+    let kernel = guest_kernel();
+    if !kernel.exists() {
+        let folder = shell::target("kernel");
+        fs::create_dir_all(&folder)?;
+        if let Some(system) = system() {
+            println!("setup: the guest kernel: {}", system.display());
+            place(&system, &kernel)?;
+        } else if !cfg!(target_os = "linux") {
+            println!(
+                "setup: libkrunfw, which holds the guest kernel: install it (brew install libkrunfw)"
+            );
+            return Ok(false);
+        } else if let Some(python) = python_with_pip() {
+            println!(
+                "setup: fetching the guest kernel: no {LIBRARY} here, PyPI's microsandbox carries it"
+            );
+            fetch(&python, &folder, &kernel)?;
+        } else {
+            println!("setup: no pip to fetch {LIBRARY} with, which holds the guest kernel");
+            return Ok(false);
+        }
+    }
+    println!("setup: guest kernel: {}", version(&kernel)?);
+    Ok(true)
+}
+
+/// Whether [`install`] would need pip and there is none.
+pub(super) fn needs_pip() -> bool {
+    cfg!(target_os = "linux")
+        && !guest_kernel().exists()
+        && system().is_none()
+        && python_with_pip().is_none()
+}
+
+fn system() -> Option<PathBuf> {
+    SYSTEM_FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).join(LIBRARY))
+        .find(|path| path.exists())
+}
+
+/// The first Python that has pip: the one on `PATH` may be another than the distribution's.
+fn python_with_pip() -> Option<PathBuf> {
+    [PathBuf::from("python3"), PathBuf::from("/usr/bin/python3")]
+        .into_iter()
+        .find(|python| shell::output(Command::new(python).args(["-m", "pip", "--version"])).is_ok())
+}
+
+fn fetch(python: &Path, folder: &Path, kernel: &Path) -> Result<()> {
+    let requirements = folder.join("requirements.txt");
+    fs::write(&requirements, WHEEL)?;
+    let download = folder.join("download");
+    shell::output(
+        Command::new(python)
+            .args(["-m", "pip", "download", "--quiet", "--no-deps"])
+            .args(["--disable-pip-version-check", "--only-binary=:all:"])
+            .arg("--require-hashes")
+            .arg("--requirement")
+            .arg(&requirements)
+            .arg("--dest")
+            .arg(&download),
+    )?;
+    let wheel = find(&download, |name| name.ends_with(".whl"))?;
+    let unzipped = download.join("unzipped");
+    shell::output(
+        Command::new(python)
+            .args(["-m", "zipfile", "-e"])
+            .arg(&wheel)
+            .arg(&unzipped),
+    )?;
+    let library = find(&unzipped.join("microsandbox/_bundled/lib"), |name| {
+        name.starts_with(LIBRARY)
+    })?;
+    place(&library, kernel)?;
+    fs::remove_dir_all(&download)?;
+    Ok(())
+}
+
+fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(&wanted)
+        })
+        .with_context(|| format!("not what was expected in {}", folder.display()))
+}
+
+/// Copies so that `to` exists whole or not at all.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let partial = to.with_extension("partial");
+    fs::copy(from, &partial)?;
+    fs::rename(&partial, to)?;
+    Ok(())
+}
+
+/// What the kernel inside says of itself, as `/proc/version` would.
+fn version(library: &Path) -> Result<String> {
+    let bytes = fs::read(library)?;
+    let banner = b"Linux version ";
+    let start = bytes
+        .windows(banner.len() + 1)
+        .position(|window| window.starts_with(banner) && window[banner.len()].is_ascii_digit());
+    let start = start.with_context(|| format!("no kernel in {}", library.display()))?;
+    let words: Vec<_> = bytes[start..]
+        .split(|&byte| byte == b' ' || byte == b'\n')
+        .take(3)
+        .map(String::from_utf8_lossy)
+        .collect();
+    ensure!(
+        words.len() == 3,
+        "no kernel version in {}",
+        library.display()
+    );
+    Ok(words.join(" "))
+}

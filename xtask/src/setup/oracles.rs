@@ -1,0 +1,67 @@
+//! Oracles that stable distributions carry only in versions too old to know what our images use.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::archive::Archive;
+use crate::shell;
+
+/// What `erofs-utils` and `erofsfuse` hold. Debian 12's 1.5 knows neither 512-byte blocks nor a device table that
+/// is used for addresses alone; its erofsfuse neither.
+const PROGRAMS: [&str; 4] = ["mkfs.erofs", "fsck.erofs", "dump.erofs", "erofsfuse"];
+
+/// Unpacks erofs-utils into `target/oracles/erofs-utils`, with wrappers in `target/oracles/bin`.
+pub(super) fn install() -> Result<bool> {
+    let bin = shell::target("oracles/bin");
+    if !PROGRAMS.iter().all(|name| bin.join(name).exists()) {
+        if shell::program("apt-get").is_none() || shell::program("dpkg").is_none() {
+            println!(
+                "setup: erofs-utils 1.9 or later: install it; its checks are skipped otherwise"
+            );
+            return Ok(false);
+        }
+        println!(
+            "setup: unpacking erofs-utils from Debian sid (Debian 12's cannot read our images)"
+        );
+        unpack(&bin)?;
+    }
+    let version = shell::output(Command::new(bin.join("fsck.erofs")).arg("--version"))?;
+    println!("setup: {}", version.lines().next().unwrap_or_default());
+    Ok(true)
+}
+
+fn unpack(bin: &Path) -> Result<()> {
+    let root = shell::target("oracles/erofs-utils");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    Archive::open("sid")?.unpack_closure(&["erofs-utils", "erofsfuse"], &root)?;
+    let (loader, libraries) = loader(&root)?;
+    fs::create_dir_all(bin)?;
+    for name in PROGRAMS {
+        let script = format!(
+            "#!/bin/sh\n\
+             # Runs a program of a newer distribution with that distribution's own libraries.\n\
+             root=$(dirname \"$(readlink -f \"$0\")\")/../erofs-utils\n\
+             exec \"$root/{loader}\" --library-path \"$root/{libraries}\" \"$root/usr/bin/{name}\" \"$@\"\n"
+        );
+        let path = bin.join(name);
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// The dynamic loader and the library folder of the unpacked system, relative to `root`.
+fn loader(root: &Path) -> Result<(String, String)> {
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let found = fs::read_dir(root.join(&libraries))?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned()))
+        .find(|name| name.starts_with("ld-linux"))
+        .with_context(|| format!("no dynamic loader in {}", root.display()))?;
+    Ok((format!("{libraries}/{found}"), libraries))
+}

@@ -1,0 +1,32 @@
+//! How long each stage of a command took.
+
+use std::time::{Duration, Instant};
+
+/// The stages so far, in order.
+#[derive(Default)]
+pub(crate) struct Stages(Vec<(String, Duration)>);
+
+impl Stages {
+    /// Says that `name` begins, runs it and remembers its time.
+    pub(crate) fn run<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
+        println!("\n==> {name}");
+        self.time(name, stage)
+    }
+
+    /// Runs `stage` and remembers its time.
+    pub(crate) fn time<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = stage();
+        self.0.push((name.to_owned(), start.elapsed()));
+        result
+    }
+
+    /// Prints the table of stages and times.
+    pub(crate) fn print(&self) {
+        let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        println!("\nTimes");
+        for (name, time) in &self.0 {
+            println!("  {name:width$}  {:8.1} s", time.as_secs_f64());
+        }
+    }
+}

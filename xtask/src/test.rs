@@ -1,0 +1,185 @@
+//! `cargo xtask test`: everything that must hold.
+
+use std::io::{BufRead, BufReader};
+use std::ops::AddAssign;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::stages::Stages;
+use crate::{image, setup, shell};
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs every check, even after one has failed, and ends with one line that counts.
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut stages = Stages::default();
+    let complete = stages.run("set up", setup::run)?;
+    let mut checks = Checks {
+        stages,
+        total: Tally::default(),
+        failures: Vec::new(),
+        // Nothing is missing, so nothing may be skipped.
+        strict: complete,
+    };
+    checks.step("rustfmt", || {
+        shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
+    });
+    if complete {
+        checks.step("make the demo image", || image::build().map(drop));
+    }
+    checks.tests();
+    checks.step("clippy", || {
+        let mut clippy = shell::cargo();
+        clippy.args(["clippy", "--workspace", "--all-targets", "--quiet"]);
+        shell::run(clippy.args(["--", "-D", "warnings"]))
+    });
+    checks.step("rustdoc", || {
+        let mut doc = shell::cargo();
+        doc.args(["doc", "--workspace", "--no-deps", "--quiet"]);
+        shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    Ok(checks.report())
+}
+
+struct Checks {
+    stages: Stages,
+    total: Tally,
+    failures: Vec<String>,
+    strict: bool,
+}
+
+impl Checks {
+    /// A step that either works or counts as one failure.
+    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+        if let Err(error) = self.stages.run(name, step) {
+            eprintln!("{name}: {error:#}");
+            self.failed(name);
+        }
+    }
+
+    fn failed(&mut self, name: &str) {
+        self.failures.push(name.to_owned());
+        self.total.failed += 1;
+    }
+
+    /// The tests of all crates, doc tests among them.
+    fn tests(&mut self) {
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--workspace", "--no-fail-fast"]);
+        if self.strict {
+            cargo.env("CI", "true");
+        }
+        if std::env::var_os("BLOCKBOX_DEMO_IMAGE").is_none() && image::path().exists() {
+            cargo.env("BLOCKBOX_DEMO_IMAGE", image::path());
+        }
+        match self.stages.run("cargo test", || streamed(&mut cargo)) {
+            Ok((tally, succeeded)) => {
+                self.total += tally;
+                if tally.failed > 0 {
+                    self.failures.push("cargo test".to_owned());
+                } else if !succeeded {
+                    // What does not compile, or ends early, prints no result.
+                    self.failed("cargo test (did not finish)");
+                }
+            }
+            Err(error) => {
+                eprintln!("cargo test: {error:#}");
+                self.failed("cargo test");
+            }
+        }
+    }
+
+    fn report(self) -> ExitCode {
+        self.stages.print();
+        println!();
+        for name in &self.failures {
+            println!("FAILED: {name}");
+        }
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = self.total;
+        let skipped = match skipped {
+            0 => String::new(),
+            n => format!(", {n} skipped"),
+        };
+        println!("{passed} passed, {failed} failed{skipped}");
+        if failed == 0 && passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `cargo test`, showing its output as it comes. Returns the sum of its results, and whether it succeeded.
+fn streamed(cargo: &mut Command) -> Result<(Tally, bool)> {
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| shell::line(cargo))?;
+    let mut tally = Tally::default();
+    let mut out = BufReader::new(child.stdout.take().context("piped")?);
+    let mut line = Vec::new();
+    while out.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        tally += result(&text).unwrap_or_default();
+        line.clear();
+    }
+    Ok((tally, child.wait()?.success()))
+}
+
+/// What a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` counts.
+fn result(line: &str) -> Option<Tally> {
+    let counts = line.strip_prefix("test result: ")?;
+    let mut tally = Tally::default();
+    for part in counts.split([';', '.']) {
+        let Some((number, what)) = part.trim().split_once(' ') else {
+            continue;
+        };
+        let Ok(number) = number.parse() else { continue };
+        match what.trim() {
+            "passed" => tally.passed = number,
+            "failed" => tally.failed = number,
+            "ignored" => tally.skipped = number,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_of_cargo_test_are_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.07s\n";
+        let expected = Tally {
+            passed: 12,
+            failed: 3,
+            skipped: 1,
+        };
+        assert_eq!(result(line), Some(expected));
+        assert_eq!(result("running 3 tests"), None);
+        assert_eq!(result("test result_lines ... ok"), None);
+    }
+}
