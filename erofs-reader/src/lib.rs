@@ -1,1 +1,35 @@
-//! Placeholder: replaced by the crate's guide.
+//! Reads EROFS images, whatever their bytes.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
+)]
+
+mod buffered;
+mod dir;
+mod error;
+mod extent;
+mod file;
+mod format;
+mod image;
+mod inode;
+mod lookup;
+mod num;
+mod read_at;
+mod superblock;
+mod walk;
+mod xattr;
+
+pub use buffered::Buffered;
+pub use dir::{DirEntry, ReadDir};
+pub use error::{Corruption, Error, Unsupported};
+pub use extent::{Extent, Source};
+pub use file::FileReader;
+pub use image::Image;
+pub use inode::{FileType, Inode, Layout, Nid};
+pub use lookup::MAX_SYMLINKS;
+pub use read_at::ReadAt;
+pub use superblock::{BlockSize, Device, Superblock};
+pub use walk::{MAX_DEPTH, Walk};
+pub use xattr::Xattr;

@@ -1,0 +1,136 @@
+//! A cache between an image and its source.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use crate::num::{clamp_len, narrow, wide};
+use crate::read_at::{ReadAt, read_full};
+
+/// Bytes in one cached page.
+const PAGE: usize = 64 << 10;
+
+/// Pages in the cache: 4 MiB, enough for the metadata of an image of tens of thousands of files.
+const PAGES: usize = 64;
+
+/// A source with a small cache in front, so that walking an image's metadata takes few system calls.
+///
+/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held. Several threads may read at once; a
+/// cached read holds a lock.
+#[derive(Debug)]
+pub struct Buffered<R> {
+    inner: R,
+    pages: Mutex<Vec<Page>>,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    /// The number of the page in the source.
+    number: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+impl<R: ReadAt> Buffered<R> {
+    /// Puts an empty cache in front of `inner`.
+    pub fn new(inner: R) -> Self {
+        Self {
+            inner,
+            pages: Mutex::default(),
+        }
+    }
+
+    /// The source, without its cache.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+}
+
+impl<R: ReadAt> ReadAt for Buffered<R> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if buf.len() >= PAGE {
+            return self.inner.read_at(buf, offset);
+        }
+        let page = wide(PAGE);
+        let (number, within) = (offset.div_euclid(page), narrow(offset.rem_euclid(page)));
+        // Poison means that a reader panicked; the pages it left are whole or have no number.
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.is_empty() {
+            pages.resize_with(PAGES, Page::default);
+        }
+        // Directly mapped: metadata is read in order, so neighbours must not evict each other.
+        let slot = narrow(number.rem_euclid(wide(PAGES)));
+        let Some(cached) = pages.get_mut(slot) else {
+            return self.inner.read_at(buf, offset);
+        };
+        if cached.number != Some(number) {
+            cached.number = None;
+            cached.bytes.resize(PAGE, 0);
+            let n = read_full(&self.inner, &mut cached.bytes, number.saturating_mul(page))?;
+            cached.bytes.truncate(n);
+            cached.number = Some(number);
+        }
+        let rest = cached.bytes.get(within..).unwrap_or_default();
+        let n = clamp_len(buf.len(), wide(rest.len()));
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        Ok(n)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.inner.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Counting(Vec<u8>, AtomicUsize);
+
+    impl ReadAt for Counting {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.read_at(buf, offset)
+        }
+
+        fn size(&self) -> io::Result<u64> {
+            self.0.size()
+        }
+    }
+
+    #[test]
+    fn neighbouring_small_reads_cost_one_read_of_the_source() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+        let source = Buffered::new(Counting(bytes.clone(), AtomicUsize::new(0)));
+        for offset in (0..65_000).step_by(40) {
+            let mut buf = [0; 32];
+            assert_eq!(
+                read_full(&source, &mut buf, offset as u64).unwrap(),
+                buf.len()
+            );
+            assert_eq!(buf, bytes[offset..offset + 32]);
+        }
+        // One page, and the end of the source that tells `read_full` nothing more comes.
+        assert_eq!(source.into_inner().1.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_read_across_pages_and_past_the_end_equals_the_source() {
+        let bytes: Vec<u8> = (0..150_001_u32).map(|i| (i % 241) as u8).collect();
+        let source = Buffered::new(bytes.clone());
+        for (offset, len) in [
+            (65_530, 30_000),
+            (149_999, 10),
+            (150_001, 10),
+            (0, 100_000),
+            (1 << 40, 5),
+        ] {
+            let mut ours = vec![0; len];
+            let mut theirs = vec![0; len];
+            let n = read_full(&source, &mut ours, offset).unwrap();
+            assert_eq!(n, read_full(&bytes, &mut theirs, offset).unwrap());
+            assert_eq!(ours, theirs);
+        }
+    }
+}

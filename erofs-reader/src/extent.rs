@@ -1,0 +1,329 @@
+//! Where the bytes of a file lie.
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use crate::error::{Corruption, Error};
+use crate::format::{self, ChunkIndex};
+use crate::image::Image;
+use crate::inode::{Inode, Layout};
+use crate::num::{align_up, narrow, wide};
+use crate::read_at::ReadAt;
+
+/// A run of a file's bytes that lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where the run begins in the file, in bytes.
+    pub logical: u64,
+    /// How many bytes of the file it is. The last run of a file ends where the file does, not at the end of a block.
+    pub length: u64,
+    /// Where its bytes are.
+    pub source: Source,
+}
+
+impl Extent {
+    /// Where the run ends in the file, in bytes.
+    pub fn end(&self) -> u64 {
+        self.logical.saturating_add(self.length)
+    }
+
+    /// Makes this run longer by `next`, where that follows it in the file and on the device.
+    fn absorb(&mut self, next: &Self) -> bool {
+        if next.logical != self.end() {
+            return false;
+        }
+        let adjacent = match (self.source, next.source) {
+            (Source::Hole, Source::Hole) => true,
+            (
+                Source::Data { device, offset },
+                Source::Data {
+                    device: next_device,
+                    offset: next_offset,
+                },
+            ) => device == next_device && offset.checked_add(self.length) == Some(next_offset),
+            _ => false,
+        };
+        if adjacent {
+            self.length = self.length.saturating_add(next.length);
+        }
+        adjacent
+    }
+}
+
+/// Where the bytes of an [`Extent`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Nowhere: they are zeros.
+    Hole,
+    /// As they are, on a device.
+    Data {
+        /// The device: 0 is the primary one, `n` the `n`-th of the device table. Always 0 for an image opened without
+        /// devices.
+        device: u16,
+        /// Where they begin on it, in bytes.
+        offset: u64,
+    },
+    /// As they are, behind the inode.
+    Inline {
+        /// Where they begin on the primary device in bytes, or in the metabox inode's data if the inode lies there.
+        offset: u64,
+    },
+}
+
+/// Finds extents of one inode. Holds the part of its chunk table that was looked at last.
+#[derive(Debug)]
+pub(crate) struct Mapper {
+    inode: Inode,
+    chunks: Option<ChunkTable>,
+}
+
+impl Mapper {
+    pub(crate) fn new<R: ReadAt>(image: &Image<R>, inode: &Inode) -> Result<Self, Error> {
+        let chunks = match inode.layout {
+            Layout::Chunks if inode.size > 0 => Some(ChunkTable::new(image, inode)?),
+            _ => None,
+        };
+        Ok(Self {
+            inode: *inode,
+            chunks,
+        })
+    }
+
+    /// The extent that byte `offset` is in, which must be less than the inode's size. It may begin before `offset`; the
+    /// one behind it may continue it.
+    pub(crate) fn at<R: ReadAt>(&mut self, image: &Image<R>, offset: u64) -> Result<Extent, Error> {
+        match &mut self.chunks {
+            Some(chunks) => chunks.extent_at(image, &self.inode, offset),
+            None => flat_extent(image, &self.inode, offset),
+        }
+    }
+}
+
+/// `erofs_map_blocks` of the kernel for flat inodes.
+fn flat_extent<R: ReadAt>(image: &Image<R>, inode: &Inode, offset: u64) -> Result<Extent, Error> {
+    let unit = image.superblock().block_size;
+    let inline = inode.inline_size(unit.bytes());
+    let in_blocks = inode.size.saturating_sub(inline);
+    if offset >= in_blocks {
+        let start = inode.tail()?;
+        // The kernel reads one block for the inline data.
+        if unit.within(start).saturating_add(inline) > unit.bytes() {
+            return Err(inode.corrupt(start, Corruption::InlineData(inline)));
+        }
+        return Ok(Extent {
+            logical: in_blocks,
+            length: inline,
+            source: Source::Inline { offset: start },
+        });
+    }
+    let source = match inode.start_block {
+        None => Source::Hole,
+        Some(block) => {
+            let (device, offset) = image.locate(inode.nid, 0, block)?;
+            Source::Data { device, offset }
+        }
+    };
+    Ok(Extent {
+        logical: 0,
+        length: in_blocks,
+        source,
+    })
+}
+
+/// The chunk table of an inode: block addresses of 4 bytes, or indexes of 8 with a device each.
+#[derive(Debug)]
+struct ChunkTable {
+    /// Where it begins in the inode's area, in bytes.
+    start: u64,
+    /// Bytes per entry.
+    unit: u64,
+    /// log2 of the chunk size in bytes.
+    chunk_bits: u32,
+    chunks: u64,
+    /// The chunk that `window` begins with.
+    window_start: u64,
+    window: Vec<u8>,
+}
+
+/// The bytes of a chunk table to read at once.
+const WINDOW: u64 = 4096;
+
+impl ChunkTable {
+    fn new<R: ReadAt>(image: &Image<R>, inode: &Inode) -> Result<Self, Error> {
+        let bits = inode.chunk_format & format::EROFS_CHUNK_FORMAT_BLKBITS_MASK;
+        // At most 16 + 31.
+        let chunk_bits = image
+            .superblock()
+            .block_size
+            .bits()
+            .saturating_add(bits.into());
+        let unit = if inode.chunk_format & format::EROFS_CHUNK_FORMAT_INDEXES != 0 {
+            wide(size_of::<ChunkIndex>())
+        } else {
+            wide(size_of::<U32>())
+        };
+        let chunks = inode.size.div_ceil(1_u64.wrapping_shl(chunk_bits));
+        let tail = inode.tail()?;
+        let overflow = || inode.corrupt(tail, Corruption::AddressOverflow);
+        let start = align_up(tail, unit).ok_or_else(overflow)?;
+        let length = chunks.checked_mul(unit).ok_or_else(overflow)?;
+        // This bounds the number of chunks by the size of the image.
+        image.check_area(inode.area(), inode.nid, start, length)?;
+        Ok(Self {
+            start,
+            unit,
+            chunk_bits,
+            chunks,
+            window_start: 0,
+            window: Vec::new(),
+        })
+    }
+
+    fn extent_at<R: ReadAt>(
+        &mut self,
+        image: &Image<R>,
+        inode: &Inode,
+        offset: u64,
+    ) -> Result<Extent, Error> {
+        let mut chunk = offset.wrapping_shr(self.chunk_bits);
+        let mut extent = self.chunk_extent(image, inode, chunk)?;
+        // Only as far as the window reaches, so that a call never takes long.
+        while extent.end() < inode.size {
+            chunk = chunk.saturating_add(1);
+            if self.entry(chunk).is_none() {
+                break;
+            }
+            let next = self.chunk_extent(image, inode, chunk)?;
+            if !extent.absorb(&next) {
+                break;
+            }
+        }
+        Ok(extent)
+    }
+
+    fn chunk_extent<R: ReadAt>(
+        &mut self,
+        image: &Image<R>,
+        inode: &Inode,
+        chunk: u64,
+    ) -> Result<Extent, Error> {
+        if self.entry(chunk).is_none() {
+            self.load(image, inode, chunk)?;
+        }
+        let at = self.start.saturating_add(chunk.saturating_mul(self.unit));
+        let entry = self.entry(chunk).unwrap_or_default();
+        let logical = chunk.wrapping_shl(self.chunk_bits);
+        let length = 1_u64
+            .wrapping_shl(self.chunk_bits)
+            .min(inode.size.saturating_sub(logical));
+        let source = match Self::decode(image, inode, entry) {
+            None => Source::Hole,
+            Some((device, block)) => {
+                let (device, offset) =
+                    image
+                        .locate(inode.nid, device, block)
+                        .map_err(|e| match e {
+                            Error::Corrupt { nid, what, .. } => Error::Corrupt {
+                                nid,
+                                offset: at,
+                                what,
+                            },
+                            other => other,
+                        })?;
+                Source::Data { device, offset }
+            }
+        };
+        Ok(Extent {
+            logical,
+            length,
+            source,
+        })
+    }
+
+    /// The device and block address of a table entry; `None` for a hole.
+    fn decode<R>(image: &Image<R>, inode: &Inode, entry: &[u8]) -> Option<(u16, u64)>
+    where
+        R: ReadAt,
+    {
+        const NULL: u64 = 0xffff_ffff;
+        if let Ok(index) = ChunkIndex::ref_from_bytes(entry) {
+            let (hi, null) = if inode.chunk_format & format::EROFS_CHUNK_FORMAT_48BIT != 0 {
+                (index.startblk_hi.get(), 0xffff_ffff_ffff)
+            } else {
+                (0, NULL)
+            };
+            let block = u64::from(index.startblk_lo.get()) | u64::from(hi).wrapping_shl(32);
+            // The kernel ignores the bits that no device of the table needs.
+            let devices = image.superblock().devices.len();
+            let mask = devices
+                .saturating_add(1)
+                .checked_next_power_of_two()
+                .unwrap_or(0x1_0000)
+                .saturating_sub(1);
+            let mask = u16::try_from(mask).unwrap_or(u16::MAX);
+            return (block != null).then_some((index.device_id.get() & mask, block));
+        }
+        let block = U32::ref_from_bytes(entry).map_or(NULL, |block| block.get().into());
+        (block != NULL).then_some((0, block))
+    }
+
+    fn entry(&self, chunk: u64) -> Option<&[u8]> {
+        let index = narrow(chunk.checked_sub(self.window_start)?);
+        let unit = narrow(self.unit);
+        let start = index.checked_mul(unit)?;
+        self.window.get(start..start.checked_add(unit)?)
+    }
+
+    fn load<R: ReadAt>(
+        &mut self,
+        image: &Image<R>,
+        inode: &Inode,
+        chunk: u64,
+    ) -> Result<(), Error> {
+        let left = self.chunks.saturating_sub(chunk).saturating_mul(self.unit);
+        self.window.clear();
+        self.window.resize(narrow(left.min(WINDOW)), 0);
+        self.window_start = chunk;
+        let at = self.start.saturating_add(chunk.saturating_mul(self.unit));
+        image.read_area(inode.area(), inode.nid, &mut self.window, at)
+    }
+}
+
+impl<R: ReadAt> Image<R> {
+    /// Where the data of `inode` lies, in order and without gaps; neighbours that follow each other on a device are one
+    /// extent, and so are neighbouring holes.
+    ///
+    /// That the data exists is not checked: an image whose devices are elsewhere can be asked. Empty for inodes that have
+    /// no data.
+    ///
+    /// # Errors
+    ///
+    /// Where the inode's block map is damaged, or its data compressed in a way that is not supported.
+    pub fn extents(&self, inode: &Inode) -> Result<Vec<Extent>, Error> {
+        let mut extents: Vec<Extent> = Vec::new();
+        if !inode.file_type.has_data() {
+            return Ok(extents);
+        }
+        let mut mapper = self.mapper(inode)?;
+        let mut offset = 0;
+        while offset < inode.size {
+            let extent = mapper.at(self, offset)?;
+            offset = extent.end();
+            if !extents.last_mut().is_some_and(|last| last.absorb(&extent)) {
+                extents.push(extent);
+            }
+        }
+        Ok(extents)
+    }
+
+    pub(crate) fn mapper(&self, inode: &Inode) -> Result<Mapper, Error> {
+        if inode.is_compressed() {
+            return Err(Error::unsupported(
+                inode.nid,
+                crate::error::Unsupported::Compression("not built in"),
+            ));
+        }
+        Mapper::new(self, inode)
+    }
+}

@@ -1,0 +1,463 @@
+//! Inodes.
+
+use std::fmt;
+
+use zerocopy::FromBytes;
+
+use crate::error::{Corruption, Error, Unsupported};
+use crate::format::{self, InodeCompact, InodeExtended};
+use crate::image::{Area, Image};
+use crate::num::{narrow, wide};
+use crate::read_at::ReadAt;
+
+/// The number of an inode: where its metadata lies, in units of 32 bytes from the metadata area's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nid(u64);
+
+impl Nid {
+    /// The inode number `nid`. Whether there is such an inode shows when it is read.
+    pub const fn new(nid: u64) -> Self {
+        Self(nid)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The area of the image that the inode lies in, and its slot there.
+    pub(crate) fn area(self) -> (Area, u64) {
+        if self.0 & format::EROFS_NID_METABOX == 0 {
+            (Area::Primary, self.0)
+        } else {
+            (Area::Metabox, self.0 & !format::EROFS_NID_METABOX)
+        }
+    }
+}
+
+impl fmt::Display for Nid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.area() {
+            (Area::Primary, slot) => write!(f, "{slot}"),
+            (Area::Metabox, slot) => write!(f, "metabox:{slot}"),
+        }
+    }
+}
+
+impl From<u64> for Nid {
+    fn from(nid: u64) -> Self {
+        Self(nid)
+    }
+}
+
+/// The type of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum FileType {
+    Regular,
+    Directory,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+    Symlink,
+}
+
+impl FileType {
+    /// The type in `st_mode`'s upper bits.
+    pub fn from_mode(mode: u16) -> Option<Self> {
+        Some(match mode >> 12 {
+            0o01 => Self::Fifo,
+            0o02 => Self::CharDevice,
+            0o04 => Self::Directory,
+            0o06 => Self::BlockDevice,
+            0o10 => Self::Regular,
+            0o12 => Self::Symlink,
+            0o14 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The type that a directory entry's `file_type` says, or `None` where it says that it does not know (0) or means
+    /// nothing.
+    pub fn from_dirent(file_type: u8) -> Option<Self> {
+        Some(match file_type {
+            1 => Self::Regular,
+            2 => Self::Directory,
+            3 => Self::CharDevice,
+            4 => Self::BlockDevice,
+            5 => Self::Fifo,
+            6 => Self::Socket,
+            7 => Self::Symlink,
+            _ => return None,
+        })
+    }
+
+    /// The letter that `ls -l` shows.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Regular => '-',
+            Self::Directory => 'd',
+            Self::CharDevice => 'c',
+            Self::BlockDevice => 'b',
+            Self::Fifo => 'p',
+            Self::Socket => 's',
+            Self::Symlink => 'l',
+        }
+    }
+
+    /// Whether inodes of this type have data: the rest are devices and the like.
+    pub(crate) fn has_data(self) -> bool {
+        matches!(self, Self::Regular | Self::Directory | Self::Symlink)
+    }
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "regular file",
+            Self::Directory => "directory",
+            Self::CharDevice => "character device",
+            Self::BlockDevice => "block device",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::Symlink => "symbolic link",
+        })
+    }
+}
+
+/// How an inode's data is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Layout {
+    /// Consecutive blocks (`EROFS_INODE_FLAT_PLAIN`).
+    Plain,
+    /// Consecutive blocks, and the last one behind the inode (`EROFS_INODE_FLAT_INLINE`).
+    Inline,
+    /// Chunks of equal size anywhere (`EROFS_INODE_CHUNK_BASED`).
+    Chunks,
+    /// Compressed, with indexes of 8 bytes or encoded extents (`EROFS_INODE_COMPRESSED_FULL`).
+    CompressedFull,
+    /// Compressed, with packed indexes (`EROFS_INODE_COMPRESSED_COMPACT`).
+    CompressedCompact,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Inline => "inline",
+            Self::Chunks => "chunks",
+            Self::CompressedFull => "compressed-full",
+            Self::CompressedCompact => "compressed-compact",
+        })
+    }
+}
+
+/// An inode: everything `stat` tells, and where to find the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inode {
+    pub(crate) nid: Nid,
+    /// Where the inode begins in its area, in bytes.
+    pub(crate) position: u64,
+    /// 32 or 64.
+    pub(crate) inode_size: u64,
+    pub(crate) file_type: FileType,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    nlink: u32,
+    pub(crate) size: u64,
+    mtime: i64,
+    mtime_nsec: u32,
+    rdev: u32,
+    ino: u32,
+    /// Bytes of the xattr area behind the inode.
+    pub(crate) xattr_size: u64,
+    pub(crate) layout: Layout,
+    /// The first block of flat data; `None` for data that is all zeros (`EROFS_NULL_ADDR`).
+    pub(crate) start_block: Option<u64>,
+    pub(crate) chunk_format: u16,
+    pub(crate) dot_omitted: bool,
+}
+
+impl Inode {
+    /// Its number.
+    pub fn nid(&self) -> Nid {
+        self.nid
+    }
+
+    /// What it is.
+    pub fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.file_type == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.file_type == FileType::Regular
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.file_type == FileType::Symlink
+    }
+
+    /// The permission bits, `0o7777` at most.
+    pub fn mode(&self) -> u16 {
+        self.mode & 0o7777
+    }
+
+    /// The owner.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The group.
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
+    /// The link count as stored.
+    pub fn nlink(&self) -> u32 {
+        self.nlink
+    }
+
+    /// The size in bytes: of a file's contents, a directory's entries or a symbolic link's target.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The modification time: seconds since 1970 and nanoseconds.
+    ///
+    /// A compact inode's seconds count from the superblock's `epoch`, as in Linux 6.15 and later; earlier kernels show
+    /// the epoch itself.
+    pub fn mtime(&self) -> (i64, u32) {
+        (self.mtime, self.mtime_nsec)
+    }
+
+    /// Major and minor number of a device, (0, 0) of anything else.
+    pub fn rdev(&self) -> (u32, u32) {
+        // `new_decode_dev` of the kernel: 12 bits of major, 20 bits of minor around them.
+        let major = (self.rdev & 0x000f_ff00) >> 8;
+        let minor = (self.rdev & 0xff) | ((self.rdev >> 12) & 0x000f_ff00);
+        (major, minor)
+    }
+
+    /// The number that `stat` shows on 32-bit systems (`i_ino`).
+    pub fn ino(&self) -> u32 {
+        self.ino
+    }
+
+    /// Whether the inode is of the compact kind (32 bytes).
+    pub fn is_compact(&self) -> bool {
+        self.inode_size == wide(size_of::<InodeCompact>())
+    }
+
+    /// Whether there is an xattr area, which may be empty.
+    pub fn has_xattrs(&self) -> bool {
+        self.xattr_size > 0
+    }
+
+    /// The size in bytes of the xattr area behind the inode.
+    pub fn xattr_size(&self) -> u64 {
+        self.xattr_size
+    }
+
+    /// How its data is laid out; without meaning for devices, fifos and sockets.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Whether its data is compressed.
+    pub fn is_compressed(&self) -> bool {
+        matches!(
+            self.layout,
+            Layout::CompressedFull | Layout::CompressedCompact
+        )
+    }
+
+    /// Where the inode itself begins, in bytes: on the primary device, or in the metabox inode's data.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The area that the inode and what follows it lie in.
+    pub(crate) fn area(&self) -> Area {
+        self.nid.area().0
+    }
+
+    /// Where what follows the inode and its xattrs begins in its area, in bytes.
+    pub(crate) fn tail(&self) -> Result<u64, Error> {
+        self.position
+            .checked_add(self.inode_size)
+            .and_then(|at| at.checked_add(self.xattr_size))
+            .ok_or_else(|| self.corrupt(self.position, Corruption::AddressOverflow))
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, what: Corruption) -> Error {
+        Error::corrupt(self.nid, offset, what)
+    }
+
+    /// Fails unless the inode is of type `expected`.
+    pub(crate) fn expect(&self, expected: FileType) -> Result<(), Error> {
+        if self.file_type == expected {
+            Ok(())
+        } else {
+            Err(Error::WrongType {
+                nid: self.nid,
+                expected,
+                found: self.file_type,
+            })
+        }
+    }
+
+    pub(crate) fn read<R: ReadAt>(image: &Image<R>, nid: Nid) -> Result<Self, Error> {
+        let (area, slot) = nid.area();
+        let sb = image.superblock();
+        let base = match area {
+            Area::Primary => sb.block_size.position(sb.meta_block.into()),
+            Area::Metabox => Some(0),
+        };
+        let position = slot
+            .checked_mul(format::EROFS_SLOT_SIZE)
+            .and_then(|at| at.checked_add(base?))
+            .ok_or_else(|| Error::corrupt(nid, 0, Corruption::AddressOverflow))?;
+        let mut raw = [0; size_of::<InodeExtended>()];
+        let compact_size = size_of::<InodeCompact>();
+        let got = image.read_area_upto(area, nid, &mut raw, position)?;
+        let available = raw.get(..got).unwrap_or_default();
+        let beyond = |length: usize| image.beyond(area, nid, position, wide(length));
+        let Ok((compact, _)) = InodeCompact::read_from_prefix(available) else {
+            return Err(beyond(compact_size));
+        };
+        let i_format = compact.i_format.get();
+        let bogus_format = || Error::unsupported(nid, Unsupported::InodeFormat(i_format));
+        if i_format & !format::EROFS_I_ALL != 0 {
+            return Err(bogus_format());
+        }
+        let layout = match (i_format >> format::EROFS_I_DATALAYOUT_SHIFT)
+            & format::EROFS_I_DATALAYOUT_MASK
+        {
+            format::EROFS_INODE_FLAT_PLAIN => Layout::Plain,
+            format::EROFS_INODE_FLAT_INLINE => Layout::Inline,
+            format::EROFS_INODE_CHUNK_BASED => Layout::Chunks,
+            format::EROFS_INODE_COMPRESSED_FULL => Layout::CompressedFull,
+            format::EROFS_INODE_COMPRESSED_COMPACT => Layout::CompressedCompact,
+            _ => return Err(bogus_format()),
+        };
+        let mode = compact.i_mode.get();
+        let file_type = FileType::from_mode(mode)
+            .ok_or_else(|| Error::corrupt(nid, position, Corruption::Mode(mode)))?;
+        let bit4 = i_format & format::EROFS_I_BIT4 != 0;
+        let is_dir = file_type == FileType::Directory;
+        let xattr_size = match compact.i_xattr_icount.get() {
+            0 => 0,
+            n => u64::from(n)
+                .saturating_sub(1)
+                .saturating_mul(4)
+                .saturating_add(wide(size_of::<format::XattrIbodyHeader>())),
+        };
+        let mut inode = Self {
+            nid,
+            position,
+            inode_size: wide(compact_size),
+            file_type,
+            mode,
+            uid: compact.i_uid.get().into(),
+            gid: compact.i_gid.get().into(),
+            nlink: compact.i_nb.get().into(),
+            size: compact.i_size.get().into(),
+            mtime: sb.epoch.wrapping_add(compact.i_mtime.get().into()),
+            mtime_nsec: sb.fixed_nsec,
+            rdev: 0,
+            ino: compact.i_ino.get(),
+            xattr_size,
+            layout,
+            start_block: None,
+            chunk_format: 0,
+            dot_omitted: is_dir && bit4,
+        };
+        let (i_u, block_hi, null_block);
+        if i_format & format::EROFS_I_VERSION_MASK == 0 {
+            i_u = compact.i_u.get();
+            if bit4 && !is_dir {
+                inode.nlink = 1;
+                block_hi = compact.i_nb.get();
+                null_block = 0xffff_ffff_ffff;
+            } else {
+                block_hi = 0;
+                null_block = 0xffff_ffff;
+            }
+        } else {
+            let Ok((extended, _)) = InodeExtended::read_from_prefix(available) else {
+                return Err(beyond(size_of::<InodeExtended>()));
+            };
+            inode.inode_size = wide(size_of::<InodeExtended>());
+            inode.uid = extended.i_uid.get();
+            inode.gid = extended.i_gid.get();
+            inode.nlink = extended.i_nlink.get();
+            inode.size = extended.i_size.get();
+            inode.mtime = extended.i_mtime.get().cast_signed();
+            inode.mtime_nsec = extended.i_mtime_nsec.get();
+            i_u = extended.i_u.get();
+            block_hi = extended.i_nb.get();
+            null_block = 0xffff_ffff_ffff;
+        }
+        if inode.size > i64::MAX.cast_unsigned() {
+            return Err(inode.corrupt(position, Corruption::Size(inode.size)));
+        }
+        match file_type {
+            FileType::CharDevice | FileType::BlockDevice => inode.rdev = i_u,
+            FileType::Fifo | FileType::Socket => {}
+            FileType::Regular | FileType::Directory | FileType::Symlink => match layout {
+                Layout::Plain | Layout::Inline => {
+                    let block = u64::from(i_u) | u64::from(block_hi).wrapping_shl(32);
+                    // Only plain data may be all zeros: data with an inline tail has an address that may mean nothing.
+                    if layout == Layout::Inline || block & null_block != null_block {
+                        inode.start_block = Some(block);
+                    }
+                }
+                Layout::Chunks => {
+                    // `struct erofs_inode_chunk_info`: the format in the lower half.
+                    inode.chunk_format = u16::try_from(i_u & 0xffff).unwrap_or_default();
+                    if inode.chunk_format & !format::EROFS_CHUNK_FORMAT_ALL != 0 {
+                        return Err(Error::unsupported(
+                            nid,
+                            Unsupported::ChunkFormat(inode.chunk_format),
+                        ));
+                    }
+                }
+                Layout::CompressedFull | Layout::CompressedCompact => {}
+            },
+        }
+        Ok(inode)
+    }
+
+    /// The size in bytes that the last block of inline data has.
+    pub(crate) fn inline_size(&self, block_bytes: u64) -> u64 {
+        match (self.layout, self.size) {
+            (Layout::Inline, 1..) => {
+                // A last block that is full is inline too.
+                let before = self.size.saturating_sub(1).checked_div(block_bytes);
+                self.size
+                    .saturating_sub(before.unwrap_or(0).saturating_mul(block_bytes))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Reads what the inode's xattr area holds.
+    pub(crate) fn xattr_area<R: ReadAt>(&self, image: &Image<R>) -> Result<Vec<u8>, Error> {
+        let start = self.position.saturating_add(self.inode_size);
+        // At most 12 + 4 * 65534 bytes, but only what the image really has.
+        image.check_area(self.area(), self.nid, start, self.xattr_size)?;
+        let mut area = vec![0; narrow(self.xattr_size)];
+        image.read_area(self.area(), self.nid, &mut area, start)?;
+        Ok(area)
+    }
+}

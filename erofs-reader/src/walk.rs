@@ -1,0 +1,119 @@
+//! Walking the whole tree.
+
+use std::collections::HashSet;
+
+use crate::dir::ReadDir;
+use crate::error::{Corruption, Error};
+use crate::image::Image;
+use crate::inode::{Inode, Nid};
+use crate::read_at::ReadAt;
+
+/// How deeply directories may be nested for [`Image::walk`]; the kernel has no limit, but no path of so many components.
+pub const MAX_DEPTH: usize = 4096;
+
+/// How many times larger than the image compressed directories may be.
+const COMPRESSED_DIRECTORIES: u64 = 1024;
+
+/// Iterates over a tree; made by [`Image::walk`].
+///
+/// After an error the walk goes on beside the damage: an unreadable directory has no children.
+#[derive(Debug)]
+pub struct Walk<'a, R> {
+    image: &'a Image<R>,
+    started: bool,
+    /// The directories from the root to where we are, and the length of each one's path.
+    stack: Vec<(ReadDir<'a, R>, usize)>,
+    path: Vec<u8>,
+    visited: HashSet<Nid>,
+    /// How many more bytes of directories there can be.
+    budget: u64,
+}
+
+impl<R: ReadAt> Image<R> {
+    /// Every name of the image with its inode, depth first, in byte order of the names of each directory; the root first,
+    /// with an empty path. No path begins with a slash.
+    ///
+    /// A directory is entered once at most, so that the walk ends: a second link to one is
+    /// [`Corruption::DirectoryLinkedTwice`]. It takes memory for the nids of all directories and one block for each
+    /// directory on the way, which both are bounded by the image's size; and directories that share blocks are
+    /// [`Corruption::DirectoriesOverlap`] as soon as they are larger together than the image, so that the number of names
+    /// is bounded too.
+    pub fn walk(&self) -> Walk<'_, R> {
+        Walk {
+            image: self,
+            started: false,
+            stack: Vec::new(),
+            path: Vec::new(),
+            visited: HashSet::new(),
+            budget: self.total_size(),
+        }
+    }
+}
+
+impl<R: ReadAt> Walk<'_, R> {
+    /// Prepares to give the children of `dir`, whose path is `self.path`.
+    fn enter(&mut self, dir: &Inode) -> Result<(), Error> {
+        let corrupt = |what| Err(dir.corrupt(dir.position(), what));
+        if !self.visited.insert(dir.nid()) {
+            return corrupt(Corruption::DirectoryLinkedTwice);
+        }
+        if self.stack.len() > MAX_DEPTH {
+            return corrupt(Corruption::Depth);
+        }
+        let cost = if dir.is_compressed() {
+            dir.size().div_ceil(COMPRESSED_DIRECTORIES)
+        } else {
+            dir.size()
+        };
+        match self.budget.checked_sub(cost) {
+            Some(left) => self.budget = left,
+            None => return corrupt(Corruption::DirectoriesOverlap),
+        }
+        let entries = self.image.read_dir(dir)?;
+        self.stack.push((entries, self.path.len()));
+        Ok(())
+    }
+
+    fn root(&mut self) -> Result<(Vec<u8>, Inode), Error> {
+        let root = self.image.root()?;
+        self.enter(&root)?;
+        Ok((Vec::new(), root))
+    }
+}
+
+impl<R: ReadAt> Iterator for Walk<'_, R> {
+    type Item = Result<(Vec<u8>, Inode), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.started {
+            self.started = true;
+            return Some(self.root());
+        }
+        loop {
+            let (entries, length) = self.stack.last_mut()?;
+            self.path.truncate(*length);
+            let entry = match entries.next() {
+                None => {
+                    self.stack.pop();
+                    continue;
+                }
+                Some(Err(e)) => return Some(Err(e)),
+                Some(Ok(entry)) => entry,
+            };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(&entry.name);
+            let inode = match self.image.inode(entry.nid) {
+                Ok(inode) => inode,
+                Err(e) => return Some(Err(e)),
+            };
+            if inode.is_dir()
+                && let Err(e) = self.enter(&inode)
+            {
+                return Some(Err(e));
+            }
+            return Some(Ok((self.path.clone(), inode)));
+        }
+    }
+}
