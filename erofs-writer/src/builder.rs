@@ -1,0 +1,535 @@
+//! The builder: takes what an image is to hold, and writes it.
+
+use std::fmt;
+use std::io::{self, Read, Seek, Write};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::data::Dedupe;
+use crate::emit::Emitter;
+use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SUPER_OFFSET};
+use crate::output::{Output, Truncate};
+use crate::plan::Plan;
+use crate::superblock::{self, Facts};
+use crate::tree::{Inode, ROOT, Tree};
+use crate::xattr::XattrStore;
+use crate::{DataWriter, Device, DeviceId, Error, FileData, Metadata, Node, NodeId, Options};
+
+/// The first block number that no address can hold: all ones means a hole.
+const ADDRESS_LIMIT: u64 = u32::MAX as u64;
+/// The longest target of a symbolic link (`PATH_MAX` with its NUL).
+const SYMLINK_MAX: usize = 4095;
+
+/// Writes one image to `W`.
+///
+/// File contents go straight to the output as they come ([`data`](Self::data)); names and attributes are kept until
+/// [`finish`](Self::finish) writes them behind the contents, and the superblock last of all. What an image holds depends on
+/// the contents, in the order in which they came, and on the tree, whatever the order in which that was made.
+pub struct ImageBuilder<W> {
+    pub(crate) options: Options,
+    pub(crate) output: Output<W>,
+    pub(crate) dedupe: Option<Dedupe<W>>,
+    pub(crate) deduplicated: u64,
+    truncate: Option<Truncate<W>>,
+    tree: Tree,
+    xattrs: XattrStore,
+    devices: Vec<Device>,
+    /// Where the next contents go, once there were some.
+    data_end: Option<u64>,
+    /// Has hashed the contents' digests.
+    content: Box<Xxh3>,
+}
+
+impl<W> fmt::Debug for ImageBuilder<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageBuilder")
+            .field("options", &self.options)
+            .field("devices", &self.devices.len())
+            .field("inodes", &self.tree.inodes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The image's size in its blocks.
+    pub blocks: u64,
+    /// The image's size in bytes, whole blocks. The output is as long, unless it was longer from the start.
+    pub bytes: u64,
+    /// Inodes, the root included.
+    pub inodes: u64,
+    /// Those of them in the compact form.
+    pub compact_inodes: u64,
+    /// Bytes of contents in the image, whole blocks.
+    pub data_bytes: u64,
+    /// Bytes of inodes, directories and xattrs, whole blocks.
+    pub metadata_bytes: u64,
+    /// Bytes of contents that were not stored because equal contents were.
+    pub deduplicated_bytes: u64,
+    /// The volume's UUID.
+    pub uuid: [u8; 16],
+}
+
+impl<W: Write + Seek> ImageBuilder<W> {
+    /// A builder of an image that begins at the first byte of `out`, which should be empty. Its root is a directory with
+    /// default metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where `out` does not seek.
+    pub fn new(out: W, options: Options) -> Result<Self, Error> {
+        let mut root = Inode::new(S_IFDIR | Metadata::default().mode);
+        root.flags.implied = true;
+        Ok(Self {
+            options,
+            output: Output::new(out)?,
+            dedupe: None,
+            deduplicated: 0,
+            truncate: None,
+            tree: Tree::new(root),
+            xattrs: XattrStore::new(),
+            devices: Vec::new(),
+            data_end: None,
+            content: Box::new(Xxh3::new()),
+        })
+    }
+
+    /// A builder that stores equal contents once. Contents whose hashes are equal are read back from `out` and compared.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_dedupe(out: W, options: Options) -> Result<Self, Error>
+    where
+        W: Read,
+    {
+        let mut builder = Self::new(out, options)?;
+        builder.dedupe = Some(Dedupe::new(W::read_exact));
+        Ok(builder)
+    }
+
+    /// Tells how to cut `W` to a length, as [`File::set_len`](std::fs::File::set_len) does.
+    ///
+    /// Contents that turn out to be there already, or were abandoned, are written over by what comes after. Where nothing
+    /// as long does, an image whose output cannot be cut ends with zeros in their place.
+    pub fn truncate_with(mut self, truncate: fn(&mut W, u64) -> io::Result<()>) -> Self {
+        self.truncate = Some(truncate);
+        self
+    }
+
+    /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceAfterData`], [`Error::TooManyDevices`].
+    pub fn add_device(&mut self, device: Device) -> Result<DeviceId, Error> {
+        if self.data_end.is_some() {
+            return Err(Error::DeviceAfterData);
+        }
+        superblock::check_devices(self.devices.len())?;
+        self.devices.push(device);
+        Ok(DeviceId((self.devices.len() - 1) as u16))
+    }
+
+    /// Takes the contents of a regular file, to be given to [`add`](Self::add) afterwards.
+    pub fn data(&mut self) -> DataWriter<'_, W> {
+        self.data_end = Some(self.data_end());
+        DataWriter::new(self)
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> NodeId {
+        NodeId(ROOT)
+    }
+
+    /// Replaces a node's attributes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Attribute`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::UnknownNode`].
+    pub fn set_metadata(&mut self, node: NodeId, meta: Metadata) -> Result<(), Error> {
+        let mut inode = *self
+            .tree
+            .inodes
+            .get(node.0 as usize)
+            .ok_or(Error::UnknownNode(node.0))?;
+        self.apply(&mut inode, &meta)
+            .map_err(|problem| problem.at(|| self.tree.path(node.0)))?;
+        inode.flags.implied = false;
+        self.tree.inodes[node.0 as usize] = inode;
+        Ok(())
+    }
+
+    /// Adds a node to a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`]; [`Error::Attribute`],
+    /// [`Error::SymlinkTarget`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::UnknownDevice`],
+    /// [`Error::BeyondDevice`] and [`Error::ForeignData`] for contents that are not there; [`Error::TooManyNodes`].
+    pub fn add(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        meta: Metadata,
+        node: Node,
+    ) -> Result<NodeId, Error> {
+        self.tree.check(parent.0, name)?;
+        let mut inode = Inode::new(kind(&node));
+        let path = |tree: &Tree| tree.path_of(parent.0, name);
+        self.apply(&mut inode, &meta)
+            .map_err(|problem| problem.at(|| path(&self.tree)))?;
+        self.apply_node(&mut inode, &node)
+            .map_err(|problem| problem.at(|| path(&self.tree)))?;
+        if let Node::Symlink(target) = &node {
+            inode.payload = self.tree.intern(target);
+        }
+        Ok(NodeId(self.tree.add(parent.0, name, inode)))
+    }
+
+    /// Gives a node that is not a directory one more name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::LinkToDirectory`],
+    /// [`Error::UnknownNode`], [`Error::TooManyNodes`].
+    pub fn link(&mut self, parent: NodeId, name: &[u8], target: NodeId) -> Result<(), Error> {
+        self.tree.check(parent.0, name)?;
+        match self.tree.inodes.get(target.0 as usize) {
+            None => Err(Error::UnknownNode(target.0)),
+            Some(inode) if inode.is_dir() => Err(Error::LinkToDirectory(self.tree.path(target.0))),
+            Some(_) => {
+                self.tree.link(parent.0, name, target.0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a node at a path from the root; `.` and empty components count for nothing. Missing parents are made with default
+    /// metadata, and take that of their own entry when it comes. So does the root.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add`](Self::add).
+    pub fn add_path(&mut self, path: &[u8], meta: Metadata, node: Node) -> Result<NodeId, Error> {
+        let Some((parent, name)) = self.parent_of(path)? else {
+            return match node {
+                Node::Directory => self.set_metadata(self.root(), meta).map(|()| self.root()),
+                _ => Err(Error::AlreadyExists(b"/".to_vec())),
+            };
+        };
+        match self.tree.find(parent.0, name) {
+            Some(found)
+                if matches!(node, Node::Directory)
+                    && self.tree.inodes[found as usize].flags.implied =>
+            {
+                self.set_metadata(NodeId(found), meta)?;
+                Ok(NodeId(found))
+            }
+            _ => self.add(parent, name, meta, node),
+        }
+    }
+
+    /// Gives a node one more name at a path from the root, as [`add_path`](Self::add_path) does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`link`](Self::link).
+    pub fn link_path(&mut self, path: &[u8], target: NodeId) -> Result<(), Error> {
+        match self.parent_of(path)? {
+            Some((parent, name)) => self.link(parent, name, target),
+            None => Err(Error::AlreadyExists(b"/".to_vec())),
+        }
+    }
+
+    /// The node at a path from the root. Symbolic links are not followed.
+    pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
+        components(path)
+            .try_fold(ROOT, |at, name| self.tree.find(at, name))
+            .map(NodeId)
+    }
+
+    /// Writes what is left to be written: names and attributes, then the superblock. Gives back the output.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
+    /// addresses reach.
+    pub fn finish(self) -> Result<(W, Summary), Error> {
+        let data_end = self.data_end();
+        let block_size = self.options.block_size;
+        let Self {
+            options,
+            mut output,
+            mut content,
+            devices,
+            ..
+        } = self;
+        let mut tree = self.tree.sort();
+        let xattrs = self
+            .xattrs
+            .plan(tree.inodes().iter().map(|inode| inode.xattrs));
+        let plan = Plan::new(&mut tree, &xattrs, &options);
+
+        let meta_block = block_size.count(data_end);
+        let mut end = data_end + plan.length;
+        if self.truncate.is_none() {
+            end = end.max(block_size.align(output.written()));
+        }
+        let blocks = block_size.count(end);
+        let mut starts = vec![0];
+        let mut used = blocks;
+        for device in &devices {
+            starts.push(used);
+            used = used.saturating_add(device.blocks);
+        }
+        if used > ADDRESS_LIMIT {
+            return Err(too_large(used, &options));
+        }
+
+        let area = Emitter {
+            tree: &tree,
+            xattrs: &xattrs,
+            plan: &plan,
+            block_size,
+            meta_block,
+            device_starts: &starts,
+        }
+        .emit();
+        content.update(&area);
+        output.seek(data_end)?;
+        output.write(&area)?;
+        output.zeros_to(end)?;
+
+        let facts = Facts {
+            root_nid: plan.nids[ROOT as usize] as u16,
+            inodes: tree.inodes().len() as u64,
+            epoch: plan.epoch,
+            blocks: blocks as u32,
+            meta_block: meta_block as u32,
+            xattr_block: (meta_block + block_size.count(plan.shared_at)) as u32,
+            xattrs: xattrs.any(),
+        };
+        let data_start = data_start(&options, devices.len());
+        let (superblock, uuid) =
+            superblock::form(&options, &facts, &devices, &starts, *content, data_start);
+        let out = output.finish_with(SUPER_OFFSET, &superblock, end, self.truncate)?;
+        let summary = Summary {
+            blocks,
+            bytes: end,
+            inodes: facts.inodes,
+            compact_inodes: tree
+                .inodes()
+                .iter()
+                .filter(|inode| inode.flags.compact)
+                .count() as u64,
+            data_bytes: data_end - data_start,
+            metadata_bytes: plan.length,
+            deduplicated_bytes: self.deduplicated,
+            uuid,
+        };
+        Ok((out, summary))
+    }
+
+    /// Where the next contents go, a block border.
+    pub(crate) fn data_end(&self) -> u64 {
+        self.data_end
+            .unwrap_or_else(|| data_start(&self.options, self.devices.len()))
+    }
+
+    /// Notes that contents were stored that end at `end`, a block border.
+    pub(crate) fn stored(&mut self, end: u64, digest: u128, size: u64) {
+        self.data_end = Some(end);
+        self.content.update(&digest.to_le_bytes());
+        self.content.update(&size.to_le_bytes());
+    }
+
+    /// Checks that contents can end at `end`.
+    pub(crate) fn check_end(&self, end: u64) -> Result<(), Error> {
+        let blocks = self.options.block_size.count(end);
+        if blocks <= ADDRESS_LIMIT {
+            Ok(())
+        } else {
+            Err(self.too_large(blocks))
+        }
+    }
+
+    pub(crate) fn too_large(&self, blocks: u64) -> Error {
+        too_large(blocks, &self.options)
+    }
+
+    fn apply(&mut self, inode: &mut Inode, meta: &Metadata) -> Result<(), Problem> {
+        within("mode", meta.mode, 0o7777_u16)?;
+        within("mtime", meta.mtime.nanos, 999_999_999_u32)?;
+        inode.mode = inode.kind() | meta.mode;
+        (inode.uid, inode.gid) = (meta.uid, meta.gid);
+        inode.set_mtime(meta.mtime);
+        inode.xattrs = self.xattrs.intern(&meta.xattrs).map_err(|(i, problem)| {
+            let name = meta.xattrs[i].0.clone();
+            Problem::Xattr { name, problem }
+        })?;
+        Ok(())
+    }
+
+    fn apply_node(&self, inode: &mut Inode, node: &Node) -> Result<(), Problem> {
+        match node {
+            Node::Directory | Node::Fifo | Node::Socket => {}
+            Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
+                inode.payload = device_number(*major, *minor)?;
+            }
+            Node::Symlink(target) => {
+                if target.is_empty() || target.len() > SYMLINK_MAX {
+                    return Err(Problem::Attribute("symlink", target.len() as u64));
+                }
+                if target.contains(&0) {
+                    return Err(Problem::SymlinkTarget(target.clone()));
+                }
+                inode.size = target.len() as u64;
+            }
+            Node::File(data) => {
+                self.check_data(data)?;
+                (inode.size, inode.payload, inode.device) = (data.size, data.block, data.device);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_data(&self, data: &FileData) -> Result<(), Problem> {
+        within("size", data.size, i64::MAX as u64)?;
+        let block_size = self.options.block_size;
+        let (start, end) = (
+            data.block,
+            data.block.saturating_add(block_size.count(data.size)),
+        );
+        let Some(device) = data.device.checked_sub(1) else {
+            let inside = data.size == 0
+                || block_size.position(start) >= data_start(&self.options, self.devices.len())
+                    && end <= block_size.count(self.data_end());
+            return inside.then_some(()).ok_or(Problem::ForeignData);
+        };
+        match self.devices.get(usize::from(device)) {
+            None => Err(Problem::UnknownDevice(device)),
+            Some(&Device { blocks, .. }) if end > blocks => {
+                Err(Problem::BeyondDevice { start, end, blocks })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The directory a path leads to before its last component, made where it is missing; `None` for the root.
+    fn parent_of<'p>(&mut self, path: &'p [u8]) -> Result<Option<(NodeId, &'p [u8])>, Error> {
+        let mut at = self.root();
+        let mut rest = components(path).peekable();
+        while let Some(name) = rest.next() {
+            if rest.peek().is_none() {
+                return Ok(Some((at, name)));
+            }
+            at = match self.tree.find(at.0, name) {
+                Some(found) => NodeId(found),
+                None => {
+                    let made = self.add(at, name, Metadata::default(), Node::Directory)?;
+                    self.tree.inodes[made.0 as usize].flags.implied = true;
+                    made
+                }
+            };
+        }
+        Ok(None)
+    }
+}
+
+/// An error without the path at which it happened.
+enum Problem {
+    Attribute(&'static str, u64),
+    SymlinkTarget(Vec<u8>),
+    Xattr {
+        name: Vec<u8>,
+        problem: crate::XattrProblem,
+    },
+    ForeignData,
+    UnknownDevice(u16),
+    BeyondDevice {
+        start: u64,
+        end: u64,
+        blocks: u64,
+    },
+}
+
+impl Problem {
+    fn at(self, path: impl FnOnce() -> Vec<u8>) -> Error {
+        let path = path();
+        match self {
+            Self::Attribute(attribute, value) => Error::Attribute {
+                path,
+                attribute,
+                value,
+            },
+            Self::SymlinkTarget(target) => Error::SymlinkTarget { path, target },
+            Self::Xattr { name, problem } => Error::Xattr {
+                path,
+                name,
+                problem,
+            },
+            Self::ForeignData => Error::ForeignData(path),
+            Self::UnknownDevice(device) => Error::UnknownDevice { path, device },
+            Self::BeyondDevice { start, end, blocks } => Error::BeyondDevice {
+                path,
+                start,
+                end,
+                blocks,
+            },
+        }
+    }
+}
+
+fn within<T: Into<u64> + PartialOrd>(
+    attribute: &'static str,
+    value: T,
+    max: T,
+) -> Result<(), Problem> {
+    if value <= max {
+        Ok(())
+    } else {
+        Err(Problem::Attribute(attribute, value.into()))
+    }
+}
+
+/// A device's number as the kernel's `new_encode_dev`: 12 bits of major, 20 of minor.
+fn device_number(major: u32, minor: u32) -> Result<u64, Problem> {
+    within("major", major, 0xfff)?;
+    within("minor", minor, 0xf_ffff)?;
+    Ok(u64::from(minor & 0xff | major << 8 | (minor & !0xff) << 12))
+}
+
+fn kind(node: &Node) -> u16 {
+    match node {
+        Node::Directory => S_IFDIR,
+        Node::File(_) => S_IFREG,
+        Node::Symlink(_) => S_IFLNK,
+        Node::CharDevice { .. } => S_IFCHR,
+        Node::BlockDevice { .. } => S_IFBLK,
+        Node::Fifo => S_IFIFO,
+        Node::Socket => S_IFSOCK,
+    }
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !matches!(*name, b"" | b"."))
+}
+
+/// The first byte behind superblock and device table that can hold contents.
+fn data_start(options: &Options, devices: usize) -> u64 {
+    options
+        .block_size
+        .align(SUPER_OFFSET + superblock::length(devices))
+}
+
+fn too_large(blocks: u64, options: &Options) -> Error {
+    Error::TooLarge {
+        blocks,
+        block_size: options.block_size.bytes(),
+        limit: ADDRESS_LIMIT,
+    }
+}

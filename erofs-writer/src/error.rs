@@ -1,0 +1,147 @@
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+/// Why an image could not be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The output, or reading back from it, failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The block size in bytes is not a power of two from 512 to 65,536.
+    #[error("{0} bytes is not a block size: a power of two from 512 to 65536")]
+    BlockSize(u32),
+    /// The volume name is longer than 15 bytes or holds a NUL.
+    #[error("{} is not a volume name: at most 15 bytes, no NUL", Quoted(.0))]
+    Label(Vec<u8>),
+    /// The name is empty, `.`, `..`, longer than 255 bytes, or holds a `/` or a NUL.
+    #[error("{} is not a file name, in {}", Quoted(name), Quoted(directory))]
+    InvalidName {
+        /// The path of the directory.
+        directory: Vec<u8>,
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// The path is taken.
+    #[error("{} exists already", Quoted(.0))]
+    AlreadyExists(Vec<u8>),
+    /// The path leads to something that is not a directory and was to hold a name.
+    #[error("{} is not a directory", Quoted(.0))]
+    NotADirectory(Vec<u8>),
+    /// The path leads to a directory, which cannot have a second name.
+    #[error("{} is a directory: it cannot have a second name", Quoted(.0))]
+    LinkToDirectory(Vec<u8>),
+    /// The node is not one of this builder's.
+    #[error("node {0} is not in this image")]
+    UnknownNode(u32),
+    /// The device is not one of this builder's.
+    #[error("{}: device {device} is not in this image", Quoted(path))]
+    UnknownDevice {
+        /// The path of the file.
+        path: Vec<u8>,
+        /// The device's place in the order of devices.
+        device: u16,
+    },
+    /// The file lies beyond the end of its device.
+    #[error(
+        "{}: blocks {start}..{end} are beyond the device, which has {blocks}",
+        Quoted(path)
+    )]
+    BeyondDevice {
+        /// The path of the file.
+        path: Vec<u8>,
+        /// The file's first block.
+        start: u64,
+        /// The block after its last.
+        end: u64,
+        /// The device's blocks.
+        blocks: u64,
+    },
+    /// The contents were written through another builder.
+    #[error("{}: its contents were written to another image", Quoted(.0))]
+    ForeignData(Vec<u8>),
+    /// A device was added after contents were written, when its place in the device table was given away.
+    #[error("devices must be added before contents are written")]
+    DeviceAfterData,
+    /// There are more devices than the device table has place for.
+    #[error("more than {0} devices")]
+    TooManyDevices(u64),
+    /// There are more inodes or names than 32 bits count.
+    #[error("more than {} inodes or names", u32::MAX - 1)]
+    TooManyNodes,
+    /// An attribute has a value that EROFS cannot hold.
+    #[error("{}: {attribute} {value} is out of range", Quoted(path))]
+    Attribute {
+        /// The path.
+        path: Vec<u8>,
+        /// The attribute: `mode`, `mtime` (nanoseconds), `major`, `minor`, `size` or `symlink` (its target's length).
+        attribute: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A symbolic link's target holds a NUL.
+    #[error("{}: the target {} holds a NUL", Quoted(path), Quoted(target))]
+    SymlinkTarget {
+        /// The path of the link.
+        path: Vec<u8>,
+        /// The target.
+        target: Vec<u8>,
+    },
+    /// An extended attribute that EROFS cannot hold.
+    #[error("{}: xattr {}: {problem}", Quoted(path), Quoted(name))]
+    Xattr {
+        /// The path.
+        path: Vec<u8>,
+        /// The attribute's full name.
+        name: Vec<u8>,
+        /// What is wrong with it.
+        problem: XattrProblem,
+    },
+    /// A file's contents would lie beyond what block addresses of the image can reach.
+    #[error(
+        "the image and its devices need {blocks} blocks of {block_size} bytes, addresses reach {limit}"
+    )]
+    TooLarge {
+        /// The blocks needed.
+        blocks: u64,
+        /// The block size in bytes.
+        block_size: u32,
+        /// The blocks that can be addressed.
+        limit: u64,
+    },
+}
+
+/// What is wrong with an extended attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum XattrProblem {
+    /// EROFS has no index for the namespace.
+    #[error("unknown namespace")]
+    UnknownNamespace,
+    /// There is nothing after the namespace, the name holds a NUL, or it is longer than 255 bytes.
+    #[error("invalid name")]
+    InvalidName,
+    /// The name occurs twice.
+    #[error("given twice")]
+    Duplicate,
+    /// The value is longer than 65,535 bytes.
+    #[error("value longer than 65535 bytes")]
+    ValueTooLong,
+    /// A POSIX ACL that the kernel would not accept, which would make the file inaccessible.
+    #[error("malformed ACL")]
+    MalformedAcl,
+    /// All of an inode's attributes together are longer than `i_xattr_icount` counts.
+    #[error("too many attributes on one inode")]
+    TooMany,
+}
+
+/// Raw bytes as a path in a message.
+pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.0.escape_ascii())
+    }
+}

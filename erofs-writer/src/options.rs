@@ -1,0 +1,141 @@
+//! What can be chosen about an image.
+
+use crate::{Error, Timestamp};
+
+/// Everything that can be chosen about an image. Write `Options { label, ..Options::default() }`: fields may be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Size of a block. Default: 512 bytes.
+    pub block_size: BlockSize,
+    /// The volume's UUID (`s_uuid`, shown by `blkid`). Default: derived from content.
+    pub uuid: Uuid,
+    /// The volume's name. Default: empty.
+    pub label: Label,
+    /// When the image was made, in seconds since 1970, where it is to be told (`SOURCE_DATE_EPOCH`). The field on disk
+    /// counts 32 bits of seconds after the [epoch](Self::epoch); what does not fit is clamped. Default: the epoch.
+    pub build_time: Option<i64>,
+    /// Which form inodes take. Default: [`InodeLayout::Auto`].
+    pub inodes: InodeLayout,
+    /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
+    pub epoch: Option<Timestamp>,
+}
+
+/// Bytes in a block: a power of two from 512 to 65,536.
+///
+/// Linux mounts images whose blocks are as large as a page (mostly 4096 bytes) or, since 6.4, smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockSize(u8);
+
+impl BlockSize {
+    /// The smallest block.
+    pub const B512: Self = Self(9);
+    /// The block of the oldest kernels, and the only one before Linux 6.4.
+    pub const B4096: Self = Self(12);
+
+    /// A block of `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlockSize`] unless `bytes` is a power of two from 512 to 65,536.
+    pub fn new(bytes: u32) -> Result<Self, Error> {
+        if bytes.is_power_of_two() && (512..=65536).contains(&bytes) {
+            Ok(Self(bytes.trailing_zeros() as u8))
+        } else {
+            Err(Error::BlockSize(bytes))
+        }
+    }
+
+    /// The size in bytes.
+    pub fn bytes(self) -> u32 {
+        1 << self.0
+    }
+
+    /// The size's binary logarithm (`blkszbits`).
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whole blocks that hold `bytes` bytes.
+    pub(crate) fn count(self, bytes: u64) -> u64 {
+        bytes.div_ceil(u64::from(self.bytes()))
+    }
+
+    /// The position of block `block`.
+    pub(crate) fn position(self, block: u64) -> u64 {
+        block << self.0
+    }
+
+    /// The first block border at or after `position`.
+    pub(crate) fn align(self, position: u64) -> u64 {
+        self.position(self.count(position))
+    }
+}
+
+impl Default for BlockSize {
+    fn default() -> Self {
+        Self::B512
+    }
+}
+
+impl TryFrom<u32> for BlockSize {
+    type Error = Error;
+
+    fn try_from(bytes: u32) -> Result<Self, Error> {
+        Self::new(bytes)
+    }
+}
+
+/// The volume's UUID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Uuid {
+    /// A hash of everything in the image, as a version 8 UUID: equal for equal images.
+    #[default]
+    Derived,
+    /// This one.
+    Given([u8; 16]),
+    /// All zeros.
+    Nil,
+}
+
+/// The volume's name: up to 15 bytes, none of them NUL (`volume_name`, which the kernel wants terminated).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Label([u8; 16]);
+
+impl Label {
+    /// A volume name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Label`] where `name` is longer than 15 bytes or holds a NUL.
+    pub fn new(name: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let name = name.as_ref();
+        let mut bytes = [0; 16];
+        if name.len() >= bytes.len() || name.contains(&0) {
+            return Err(Error::Label(name.to_vec()));
+        }
+        bytes[..name.len()].copy_from_slice(name);
+        Ok(Self(bytes))
+    }
+
+    /// The name padded with NULs, as on disk.
+    pub fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+/// Which of the two inode forms is used.
+///
+/// A compact inode takes 32 bytes instead of 64. It has 16 bits for each of user, group and number of links, 32 for the
+/// size, and its modification time is the image's [epoch](Options::epoch).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InodeLayout {
+    /// Compact wherever nothing is lost, extended elsewhere.
+    #[default]
+    Auto,
+    /// All extended.
+    Extended,
+    /// Compact wherever nothing but the modification time is lost, extended elsewhere.
+    Compact,
+}

@@ -1,0 +1,162 @@
+//! The image as a stream that can be rewound: large sequential writes, zeros by seeking where nothing was written yet.
+
+use std::io::{self, Seek, SeekFrom, Write};
+
+/// Written to the output at once.
+const BUFFER: usize = 1 << 20;
+
+pub(crate) type ReadExact<W> = fn(&mut W, &mut [u8]) -> io::Result<()>;
+pub(crate) type Truncate<W> = fn(&mut W, u64) -> io::Result<()>;
+
+#[derive(Debug)]
+pub(crate) struct Output<W> {
+    inner: W,
+    /// Where `inner` stands.
+    at: u64,
+    /// Bytes still to be written, and where they belong.
+    buffer: Vec<u8>,
+    start: u64,
+    /// Bytes from here on read as zeros once the output is long enough: nobody has written them.
+    clean: u64,
+    /// The end of what was written through this.
+    written: u64,
+}
+
+impl<W: Write + Seek> Output<W> {
+    /// An output whose first byte will be at `start`.
+    pub(crate) fn new(mut inner: W) -> io::Result<Self> {
+        let end = inner.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            inner,
+            at: end,
+            buffer: Vec::new(),
+            start: 0,
+            clean: end,
+            written: 0,
+        })
+    }
+
+    /// Where the next byte goes.
+    pub(crate) fn position(&self) -> u64 {
+        self.start + self.buffer.len() as u64
+    }
+
+    /// The end of everything that was ever written, also of what was rewound over.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.max(self.position())
+    }
+
+    /// Appends `bytes`.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER {
+            self.emit(bytes)
+        } else {
+            if self.buffer.capacity() == 0 {
+                self.buffer.reserve_exact(BUFFER);
+            }
+            self.buffer.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    /// Appends zeros up to `to`, which is not before the position. A long run is seeked over, which leaves a hole in a file.
+    pub(crate) fn zeros_to(&mut self, to: u64) -> io::Result<()> {
+        let pad = to.saturating_sub(self.position());
+        if pad <= BUFFER as u64 {
+            if self.buffer.len() + pad as usize > BUFFER {
+                self.flush()?;
+            }
+            self.buffer.resize(self.buffer.len() + pad as usize, 0);
+            return Ok(());
+        }
+        self.flush()?;
+        let zeros = vec![0; BUFFER];
+        while self.start < self.clean.min(to) {
+            let n = (self.clean.min(to) - self.start).min(BUFFER as u64);
+            self.emit(&zeros[..n as usize])?;
+        }
+        self.start = to;
+        Ok(())
+    }
+
+    /// Makes `to` the position: back to something that is to be overwritten, or to a place not written yet.
+    pub(crate) fn seek(&mut self, to: u64) -> io::Result<()> {
+        if to >= self.start && to <= self.position() {
+            self.buffer.truncate((to - self.start) as usize);
+        } else {
+            if to > self.position() {
+                self.flush()?;
+            }
+            self.buffer.clear();
+            self.start = to;
+        }
+        Ok(())
+    }
+
+    /// Reads back what was written at `from`.
+    pub(crate) fn read(
+        &mut self,
+        from: u64,
+        into: &mut [u8],
+        read: ReadExact<W>,
+    ) -> io::Result<()> {
+        let stored = self.start.saturating_sub(from).min(into.len() as u64) as usize;
+        let (stored, buffered) = into.split_at_mut(stored);
+        if !stored.is_empty() {
+            self.at = self.inner.seek(SeekFrom::Start(from))?;
+            read(&mut self.inner, stored)?;
+            self.at += stored.len() as u64;
+        }
+        if !buffered.is_empty() {
+            let at = (from.max(self.start) - self.start) as usize;
+            let source = self.buffer.get(at..at + buffered.len());
+            buffered.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
+        }
+        Ok(())
+    }
+
+    /// Writes out what is buffered, then `head` at `head_at`, cuts the output to `end` where it can be, and gives it back.
+    pub(crate) fn finish_with(
+        mut self,
+        head_at: u64,
+        head: &[u8],
+        end: u64,
+        truncate: Option<Truncate<W>>,
+    ) -> io::Result<W> {
+        self.flush()?;
+        let written = self.written;
+        self.start = head_at;
+        self.emit(head)?;
+        if let Some(truncate) = truncate.filter(|_| written > end) {
+            truncate(&mut self.inner, end)?;
+        }
+        self.inner.flush()?;
+        Ok(self.inner)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if !buffer.is_empty() {
+            self.emit(&buffer)?;
+        }
+        buffer.clear();
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Writes past the buffer, which is empty.
+    fn emit(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.at != self.start {
+            self.at = self.inner.seek(SeekFrom::Start(self.start))?;
+        }
+        self.inner.write_all(bytes)?;
+        self.start += bytes.len() as u64;
+        self.at = self.start;
+        self.written = self.written.max(self.start);
+        self.clean = self.clean.max(self.start);
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The first bytes of an image: superblock and device table.
+
+use xxhash_rust::xxh3::Xxh3;
+use zerocopy::IntoBytes;
+
+use crate::format::{
+    DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
+    FEATURE_INCOMPAT_DEVICE_TABLE, SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
+};
+use crate::{Device, Error, Options, Timestamp, Uuid};
+
+/// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
+const DEVICES_MAX: usize = u16::MAX as usize;
+
+/// What the superblock says that the options do not.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) root_nid: u16,
+    pub(crate) inodes: u64,
+    pub(crate) epoch: Timestamp,
+    pub(crate) blocks: u32,
+    pub(crate) meta_block: u32,
+    pub(crate) xattr_block: u32,
+    pub(crate) xattrs: bool,
+}
+
+/// The bytes from [`SUPER_OFFSET`] on that superblock and device table take.
+pub(crate) fn length(devices: usize) -> u64 {
+    (size_of::<SuperBlock>() + devices * size_of::<DeviceSlot>()) as u64
+}
+
+/// Checks that there is place for one more device.
+pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
+    if devices < DEVICES_MAX {
+        Ok(())
+    } else {
+        Err(Error::TooManyDevices(DEVICES_MAX as u64))
+    }
+}
+
+/// The bytes from [`SUPER_OFFSET`] to `end`, a block border, and the UUID in them. `starts` is where each device begins in
+/// the unified address space, the image itself being the first; `content` has hashed everything else.
+pub(crate) fn form(
+    options: &Options,
+    facts: &Facts,
+    devices: &[Device],
+    starts: &[u64],
+    mut content: Xxh3,
+    end: u64,
+) -> (Vec<u8>, [u8; 16]) {
+    let since_epoch = options
+        .build_time
+        .map_or(0, |time| i128::from(time) - i128::from(facts.epoch.secs))
+        .clamp(0, i128::from(u32::MAX));
+    let filter = if facts.xattrs {
+        FEATURE_COMPAT_XATTR_FILTER
+    } else {
+        0
+    };
+    let table = if devices.is_empty() {
+        0
+    } else {
+        FEATURE_INCOMPAT_DEVICE_TABLE
+    };
+    let table_slot = (SUPER_OFFSET as usize + size_of::<SuperBlock>()) / size_of::<DeviceSlot>();
+    let mut superblock = SuperBlock {
+        magic: SUPER_MAGIC.into(),
+        feature_compat: (FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME | filter).into(),
+        blkszbits: options.block_size.bits(),
+        rootnid_2b: facts.root_nid.into(),
+        inos: facts.inodes.into(),
+        epoch: (facts.epoch.secs as u64).into(),
+        fixed_nsec: facts.epoch.nanos.into(),
+        blocks_lo: facts.blocks.into(),
+        meta_blkaddr: facts.meta_block.into(),
+        xattr_blkaddr: facts.xattr_block.into(),
+        volume_name: options.label.bytes(),
+        feature_incompat: table.into(),
+        extra_devices: (devices.len() as u16).into(),
+        devt_slotoff: if devices.is_empty() {
+            0
+        } else {
+            table_slot as u16
+        }
+        .into(),
+        build_time: (since_epoch as u32).into(),
+        ..SuperBlock::default()
+    };
+    let mut slots = Vec::new();
+    for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
+        let slot = DeviceSlot {
+            tag: device.tag,
+            // Checked against the limit before anything is emitted.
+            blocks_lo: (device.blocks as u32).into(),
+            uniaddr_lo: (start as u32).into(),
+            blocks_hi: 0.into(),
+            uniaddr_hi: 0.into(),
+            reserved: [0; 50],
+        };
+        slots.extend_from_slice(slot.as_bytes());
+    }
+    superblock.uuid = match options.uuid {
+        Uuid::Given(uuid) => uuid,
+        Uuid::Nil => [0; 16],
+        Uuid::Derived => {
+            content.update(superblock.as_bytes());
+            content.update(&slots);
+            version_8(content.digest128().to_be_bytes())
+        }
+    };
+    let form = |superblock: &SuperBlock| {
+        let mut bytes = superblock.as_bytes().to_vec();
+        bytes.extend_from_slice(&slots);
+        bytes.resize((end - SUPER_OFFSET) as usize, 0);
+        bytes
+    };
+    let block = u64::from(options.block_size.bytes());
+    superblock.checksum = checksum(&form(&superblock), block).into();
+    (form(&superblock), superblock.uuid)
+}
+
+/// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than
+/// [`SUPER_OFFSET`] what stands before the superblock does not count; of a smaller one, all of a block's length does.
+fn checksum(from_superblock: &[u8], block: u64) -> u32 {
+    let covered = if block > SUPER_OFFSET {
+        block - SUPER_OFFSET
+    } else {
+        block
+    };
+    // The kernel's crc32c() does not invert its result.
+    !crc32c::crc32c(&from_superblock[..covered as usize])
+}
+
+/// A hash as a UUID of version 8 (RFC 9562, custom).
+fn version_8(mut hash: [u8; 16]) -> [u8; 16] {
+    hash[6] = hash[6] & 0x0f | 0x80;
+    hash[8] = hash[8] & 0x3f | 0x80;
+    hash
+}

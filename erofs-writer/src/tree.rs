@@ -1,0 +1,347 @@
+//! The names and inodes of the image being built, in as little memory as they need.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+
+use crate::format::{NAME_LEN, S_IFDIR, S_IFMT};
+use crate::{Error, Timestamp};
+
+/// The root's index.
+pub(crate) const ROOT: u32 = 0;
+/// The index of no name.
+const NONE: u32 = u32::MAX;
+
+/// An inode, in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inode {
+    /// Bytes; of a directory, known once its names are.
+    pub(crate) size: u64,
+    /// A regular file's first block on its device; a symbolic link's target in the arena; a device's number; a
+    /// directory's first block after the inodes.
+    pub(crate) payload: u64,
+    secs: i64,
+    nanos: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    /// Index of its set of xattrs.
+    pub(crate) xattrs: u32,
+    /// Its first name.
+    name: u32,
+    /// Permission bits and type.
+    pub(crate) mode: u16,
+    /// Place in the device table from 1; 0 for the image itself.
+    pub(crate) device: u16,
+    pub(crate) flags: Flags,
+}
+
+/// What is known of an inode besides its attributes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags {
+    /// A directory that exists because something was added beneath it.
+    pub(crate) implied: bool,
+    /// In its compact form.
+    pub(crate) compact: bool,
+    /// Its last, partial block follows the inode.
+    pub(crate) inline: bool,
+    /// Has its place in the order of inodes.
+    pub(crate) placed: bool,
+}
+
+impl Inode {
+    pub(crate) fn new(mode: u16) -> Self {
+        Self {
+            size: 0,
+            payload: 0,
+            secs: 0,
+            nanos: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            xattrs: 0,
+            name: NONE,
+            mode,
+            device: 0,
+            flags: Flags::default(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> u16 {
+        self.mode & S_IFMT
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind() == S_IFDIR
+    }
+
+    pub(crate) fn mtime(&self) -> Timestamp {
+        Timestamp {
+            secs: self.secs,
+            nanos: self.nanos,
+        }
+    }
+
+    pub(crate) fn set_mtime(&mut self, mtime: Timestamp) {
+        (self.secs, self.nanos) = (mtime.secs, mtime.nanos);
+    }
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    parent: u32,
+    inode: u32,
+    /// Offset in the arena, and length in the low eight bits.
+    bytes: u64,
+}
+
+/// Inodes by index and names by (directory, name).
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) inodes: Vec<Inode>,
+    names: Vec<Name>,
+    arena: Vec<u8>,
+    index: HashTable<u32>,
+    // Seeded at random: names come from strangers, and nothing depends on the order of this table.
+    hasher: RandomState,
+}
+
+impl Tree {
+    /// A tree that holds its root.
+    pub(crate) fn new(root: Inode) -> Self {
+        Self {
+            inodes: vec![Inode { nlink: 2, ..root }],
+            names: Vec::new(),
+            arena: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The inode that `directory` calls `name`.
+    pub(crate) fn find(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one((directory, name));
+        let found = self
+            .index
+            .find(hash, |&i| self.is_named(i, directory, name))?;
+        self.names.get(*found as usize).map(|name| name.inode)
+    }
+
+    /// Checks that `name` can be added to `parent`.
+    pub(crate) fn check(&self, parent: u32, name: &[u8]) -> Result<(), Error> {
+        let directory = self
+            .inodes
+            .get(parent as usize)
+            .ok_or(Error::UnknownNode(parent))?;
+        if !directory.is_dir() {
+            return Err(Error::NotADirectory(self.path(parent)));
+        }
+        let bad = matches!(name, b"" | b"." | b"..") || name.len() > NAME_LEN;
+        if bad || name.iter().any(|&byte| byte == 0 || byte == b'/') {
+            return Err(Error::InvalidName {
+                directory: self.path(parent),
+                name: name.to_vec(),
+            });
+        }
+        if self.find(parent, name).is_some() {
+            return Err(Error::AlreadyExists(self.path_of(parent, name)));
+        }
+        if self.names.len().max(self.inodes.len()) >= NONE as usize {
+            return Err(Error::TooManyNodes);
+        }
+        Ok(())
+    }
+
+    /// Adds an inode under a name that was [checked](Self::check).
+    pub(crate) fn add(&mut self, parent: u32, name: &[u8], inode: Inode) -> u32 {
+        let index = self.inodes.len() as u32;
+        let dir = inode.is_dir();
+        self.inodes.push(Inode {
+            nlink: if dir { 2 } else { 0 },
+            ..inode
+        });
+        if dir {
+            self.inodes[parent as usize].nlink += 1;
+        }
+        self.link(parent, name, index);
+        index
+    }
+
+    /// Gives an inode a name that was [checked](Self::check).
+    pub(crate) fn link(&mut self, parent: u32, name: &[u8], inode: u32) {
+        let bytes = (self.intern(name) << 8) | name.len() as u64;
+        let index = self.names.len() as u32;
+        self.names.push(Name {
+            parent,
+            inode,
+            bytes,
+        });
+        let target = &mut self.inodes[inode as usize];
+        if target.name == NONE {
+            target.name = index;
+        }
+        if !target.is_dir() {
+            target.nlink += 1;
+        }
+        let hash = self.hasher.hash_one((parent, name));
+        let (names, arena, hasher) = (&self.names, &self.arena, &self.hasher);
+        self.index.insert_unique(hash, index, |&i| {
+            let name = names[i as usize];
+            hasher.hash_one((name.parent, slice(arena, name.bytes)))
+        });
+    }
+
+    /// Keeps bytes for as long as the tree lives; gives their offset.
+    pub(crate) fn intern(&mut self, bytes: &[u8]) -> u64 {
+        let offset = self.arena.len() as u64;
+        self.arena.extend_from_slice(bytes);
+        offset
+    }
+
+    /// Bytes that were interned.
+    pub(crate) fn bytes(&self, offset: u64, length: u64) -> &[u8] {
+        &self.arena[offset as usize..(offset + length) as usize]
+    }
+
+    /// The path of an inode's first name, with a slash at its front.
+    pub(crate) fn path(&self, inode: u32) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = inode;
+        while let Some(name) = self.first_name(at) {
+            names.push(slice(&self.arena, name.bytes));
+            at = name.parent;
+        }
+        if names.is_empty() {
+            return b"/".to_vec();
+        }
+        names.iter().rev().fold(Vec::new(), |mut path, name| {
+            path.push(b'/');
+            path.extend_from_slice(name);
+            path
+        })
+    }
+
+    /// The path of `name` in `directory`.
+    pub(crate) fn path_of(&self, directory: u32, name: &[u8]) -> Vec<u8> {
+        let mut path = self.path(directory);
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+
+    fn first_name(&self, inode: u32) -> Option<Name> {
+        let name = self.inodes.get(inode as usize)?.name;
+        self.names.get(name as usize).copied()
+    }
+
+    fn is_named(&self, index: u32, parent: u32, name: &[u8]) -> bool {
+        let found = self.names[index as usize];
+        found.parent == parent && slice(&self.arena, found.bytes) == name
+    }
+
+    /// Sorts every directory's names. Nothing can be added afterwards.
+    pub(crate) fn sort(mut self) -> SortedTree {
+        self.index = HashTable::new();
+        // Counting sort by directory, then each directory's names by their bytes.
+        let mut first = vec![0_u32; self.inodes.len() + 1];
+        for name in &self.names {
+            first[name.parent as usize + 1] += 1;
+        }
+        for i in 1..first.len() {
+            first[i] += first[i - 1];
+        }
+        let mut sorted = vec![0_u32; self.names.len()];
+        let mut next = first.clone();
+        for (i, name) in self.names.iter().enumerate() {
+            let slot = &mut next[name.parent as usize];
+            sorted[*slot as usize] = i as u32;
+            *slot += 1;
+        }
+        drop(next);
+        let key = |&i: &u32| slice(&self.arena, self.names[i as usize].bytes);
+        for bounds in first.windows(2) {
+            sorted[bounds[0] as usize..bounds[1] as usize]
+                .sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        }
+        SortedTree {
+            tree: self,
+            sorted,
+            first,
+        }
+    }
+}
+
+fn slice(arena: &[u8], bytes: u64) -> &[u8] {
+    let start = (bytes >> 8) as usize;
+    &arena[start..start + (bytes & 0xff) as usize]
+}
+
+/// A tree that nothing will be added to, its directories in order.
+#[derive(Debug)]
+pub(crate) struct SortedTree {
+    tree: Tree,
+    /// Names, those of one directory together and in order of their bytes.
+    sorted: Vec<u32>,
+    /// Where in `sorted` each inode's names begin.
+    first: Vec<u32>,
+}
+
+impl SortedTree {
+    pub(crate) fn inodes(&self) -> &[Inode] {
+        &self.tree.inodes
+    }
+
+    pub(crate) fn inode(&self, index: u32) -> &Inode {
+        &self.tree.inodes[index as usize]
+    }
+
+    pub(crate) fn inode_mut(&mut self, index: u32) -> &mut Inode {
+        &mut self.tree.inodes[index as usize]
+    }
+
+    /// The inodes of a directory's entries, by name.
+    pub(crate) fn children(
+        &self,
+        directory: u32,
+    ) -> impl ExactSizeIterator<Item = u32> + DoubleEndedIterator {
+        self.slots(directory)
+            .iter()
+            .map(|&i| self.tree.names[i as usize].inode)
+    }
+
+    /// A directory's entries in the order of the disk: by the bytes of their names, `.` and `..` in their places.
+    pub(crate) fn entries(&self, directory: u32) -> impl Iterator<Item = (&[u8], u32)> {
+        let slots = self.slots(directory);
+        let entry = |&i: &u32| {
+            let name = self.tree.names[i as usize];
+            (slice(&self.tree.arena, name.bytes), name.inode)
+        };
+        let before = |name: &'static [u8]| slots.partition_point(move |i| entry(i).0 < name);
+        let (dot, dot_dot) = (before(b"."), before(b".."));
+        let parent = self
+            .tree
+            .first_name(directory)
+            .map_or(directory, |name| name.parent);
+        slots[..dot]
+            .iter()
+            .map(entry)
+            .chain([(&b"."[..], directory)])
+            .chain(slots[dot..dot_dot].iter().map(entry))
+            .chain([(&b".."[..], parent)])
+            .chain(slots[dot_dot..].iter().map(entry))
+    }
+
+    /// A symbolic link's target.
+    pub(crate) fn target(&self, inode: &Inode) -> &[u8] {
+        self.tree.bytes(inode.payload, inode.size)
+    }
+
+    fn slots(&self, directory: u32) -> &[u32] {
+        let directory = directory as usize;
+        &self.sorted[self.first[directory] as usize..self.first[directory + 1] as usize]
+    }
+}

@@ -1,0 +1,283 @@
+//! Extended attributes: stored once each in memory, and on disk once where that is smaller.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use xxhash_rust::xxh32::xxh32;
+use zerocopy::IntoBytes;
+
+use crate::XattrProblem;
+use crate::format::{
+    XATTR_FILTER_SEED, XATTR_INDEX_POSIX_ACL_ACCESS, XATTR_INDEX_POSIX_ACL_DEFAULT,
+    XATTR_INDEX_SECURITY, XATTR_INDEX_TRUSTED, XATTR_INDEX_USER, XattrEntry, XattrIbodyHeader,
+};
+
+/// An inode without attributes.
+pub(crate) const NO_XATTRS: u32 = 0;
+
+/// `i_xattr_icount` counts words after the header, and itself one.
+const IBODY_MAX: usize = size_of::<XattrIbodyHeader>() + 4 * (u16::MAX as usize - 1);
+/// `h_shared_count` has eight bits.
+const SHARED_MAX: usize = u8::MAX as usize;
+/// What Linux passes to a file system (`XATTR_NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// An attribute as the disk has it. The derived order is the one on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Xattr {
+    /// `e_name_index`.
+    index: u8,
+    /// The name without its namespace.
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+impl Xattr {
+    fn parse(name: &[u8], value: &[u8]) -> Result<Self, XattrProblem> {
+        if name.len() > NAME_MAX || name.contains(&0) {
+            return Err(XattrProblem::InvalidName);
+        }
+        if value.len() > usize::from(u16::MAX) {
+            return Err(XattrProblem::ValueTooLong);
+        }
+        let (index, rest) = match name {
+            b"system.posix_acl_access" => (XATTR_INDEX_POSIX_ACL_ACCESS, &b""[..]),
+            b"system.posix_acl_default" => (XATTR_INDEX_POSIX_ACL_DEFAULT, &b""[..]),
+            _ => [
+                (XATTR_INDEX_USER, &b"user."[..]),
+                (XATTR_INDEX_TRUSTED, b"trusted."),
+                (XATTR_INDEX_SECURITY, b"security."),
+            ]
+            .into_iter()
+            .find_map(|(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
+            .ok_or(XattrProblem::UnknownNamespace)
+            .and_then(|(index, rest)| match rest {
+                b"" => Err(XattrProblem::InvalidName),
+                _ => Ok((index, rest)),
+            })?,
+        };
+        if rest.is_empty() && !is_acl(value) {
+            return Err(XattrProblem::MalformedAcl);
+        }
+        Ok(Self {
+            index,
+            name: rest.into(),
+            value: value.into(),
+        })
+    }
+
+    /// Its bytes in an inode or in the shared area, a multiple of four.
+    fn size(&self) -> usize {
+        (size_of::<XattrEntry>() + self.name.len() + self.value.len()).next_multiple_of(4)
+    }
+
+    fn emit(&self, into: &mut Vec<u8>) {
+        let end = into.len() + self.size();
+        let entry = XattrEntry {
+            e_name_len: self.name.len() as u8,
+            e_name_index: self.index,
+            e_value_size: (self.value.len() as u16).into(),
+        };
+        into.extend_from_slice(entry.as_bytes());
+        into.extend_from_slice(&self.name);
+        into.extend_from_slice(&self.value);
+        into.resize(end, 0);
+    }
+
+    /// Its bit in `h_name_filter`, which is cleared where the attribute may be present.
+    fn filter_bit(&self) -> u32 {
+        let seed = XATTR_FILTER_SEED.wrapping_add(u32::from(self.index));
+        1 << (xxh32(&self.name, seed) % u32::BITS)
+    }
+}
+
+/// Whether the kernel's `posix_acl_from_xattr` takes `value`: it is called at every access to a file with an ACL, and the
+/// access fails where it fails. EROFS keeps ACLs in this form, unlike ext4.
+fn is_acl(value: &[u8]) -> bool {
+    const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+    let Some(entries) = value.strip_prefix(&VERSION) else {
+        return false;
+    };
+    entries.len() % 8 == 0
+        && entries.chunks_exact(8).all(|entry| {
+            let tag = u16::from_le_bytes([entry[0], entry[1]]);
+            matches!(tag, 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20)
+        })
+}
+
+/// Every distinct attribute and every distinct set of them.
+#[derive(Debug)]
+pub(crate) struct XattrStore {
+    xattrs: Vec<Xattr>,
+    xattr_ids: HashMap<Xattr, u32>,
+    sets: Vec<Box<[u32]>>,
+    set_ids: HashMap<Box<[u32]>, u32>,
+}
+
+impl XattrStore {
+    pub(crate) fn new() -> Self {
+        Self {
+            xattrs: Vec::new(),
+            xattr_ids: HashMap::new(),
+            sets: vec![Box::default()],
+            set_ids: HashMap::from([(Box::default(), NO_XATTRS)]),
+        }
+    }
+
+    /// The index of a set of attributes.
+    ///
+    /// # Errors
+    ///
+    /// Where one is impossible: the attribute's index in `xattrs`, and why.
+    pub(crate) fn intern(
+        &mut self,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<u32, (usize, XattrProblem)> {
+        if xattrs.is_empty() {
+            return Ok(NO_XATTRS);
+        }
+        let mut parsed = Vec::with_capacity(xattrs.len());
+        let mut size = size_of::<XattrIbodyHeader>();
+        for (i, (name, value)) in xattrs.iter().enumerate() {
+            let xattr = Xattr::parse(name, value).map_err(|problem| (i, problem))?;
+            size += xattr.size();
+            if size > IBODY_MAX {
+                return Err((i, XattrProblem::TooMany));
+            }
+            parsed.push((xattr, i));
+        }
+        parsed.sort_unstable();
+        let same = |a: &Xattr, b: &Xattr| (a.index, &a.name) == (b.index, &b.name);
+        if let Some(twice) = parsed.windows(2).find(|pair| same(&pair[0].0, &pair[1].0)) {
+            return Err((twice[1].1, XattrProblem::Duplicate));
+        }
+        let mut set: Box<[u32]> = parsed
+            .into_iter()
+            .map(|(xattr, _)| self.xattr(xattr))
+            .collect();
+        // By number, so that one set has one form.
+        set.sort_unstable();
+        if let Some(&id) = self.set_ids.get(&set) {
+            return Ok(id);
+        }
+        let id = self.sets.len() as u32;
+        self.sets.push(set.clone());
+        self.set_ids.insert(set, id);
+        Ok(id)
+    }
+
+    fn xattr(&mut self, xattr: Xattr) -> u32 {
+        if let Some(&id) = self.xattr_ids.get(&xattr) {
+            return id;
+        }
+        let id = self.xattrs.len() as u32;
+        self.xattrs.push(xattr.clone());
+        self.xattr_ids.insert(xattr, id);
+        id
+    }
+
+    /// Decides what is shared, given the set of each inode, and forms the bytes.
+    pub(crate) fn plan(self, sets_of_inodes: impl Iterator<Item = u32>) -> XattrPlan {
+        let mut set_uses = vec![0_u64; self.sets.len()];
+        for set in sets_of_inodes {
+            set_uses[set as usize] += 1;
+        }
+        let mut uses = vec![0_u64; self.xattrs.len()];
+        for (set, n) in self.sets.iter().zip(&set_uses) {
+            for &xattr in set {
+                uses[xattr as usize] += n;
+            }
+        }
+        // Inline, every use takes the whole entry; shared, each takes a four-byte reference to the one entry.
+        let mut shared: Vec<usize> = (0..self.xattrs.len())
+            .filter(|&i| {
+                let size = self.xattrs[i].size() as u64;
+                uses[i] * size > uses[i] * 4 + size
+            })
+            .collect();
+        shared.sort_unstable_by_key(|&i| (Reverse(uses[i]), &self.xattrs[i]));
+        let mut area = Vec::new();
+        let mut ids = vec![None; self.xattrs.len()];
+        for i in shared {
+            ids[i] = Some((area.len() / 4) as u32);
+            self.xattrs[i].emit(&mut area);
+        }
+        let bodies = self
+            .sets
+            .iter()
+            .zip(&set_uses)
+            .map(|(set, &uses)| {
+                if uses == 0 {
+                    Box::default()
+                } else {
+                    self.body(set, &ids)
+                }
+            })
+            .collect();
+        XattrPlan { bodies, area }
+    }
+
+    /// A set's bytes behind the inode.
+    fn body(&self, set: &[u32], ids: &[Option<u32>]) -> Box<[u8]> {
+        if set.is_empty() {
+            return Box::default();
+        }
+        let mut shared: Vec<u32> = set.iter().filter_map(|&i| ids[i as usize]).collect();
+        shared.sort_unstable();
+        // The most used come first.
+        shared.truncate(SHARED_MAX);
+        let last = shared.last().copied();
+        let is_shared = |i: u32| ids[i as usize].is_some_and(|id| Some(id) <= last);
+        let mut inline: Vec<&Xattr> = set
+            .iter()
+            .filter(|&&i| !is_shared(i))
+            .map(|&i| &self.xattrs[i as usize])
+            .collect();
+        inline.sort_unstable();
+        let present = set
+            .iter()
+            .fold(0, |bits, &i| bits | self.xattrs[i as usize].filter_bit());
+        let header = XattrIbodyHeader {
+            h_name_filter: (!present).into(),
+            h_shared_count: shared.len() as u8,
+            ..XattrIbodyHeader::default()
+        };
+        let mut body = header.as_bytes().to_vec();
+        for id in shared {
+            body.extend_from_slice(&id.to_le_bytes());
+        }
+        for xattr in inline {
+            xattr.emit(&mut body);
+        }
+        body.into()
+    }
+}
+
+/// The bytes of all attributes.
+#[derive(Debug)]
+pub(crate) struct XattrPlan {
+    /// By set: what stands behind the inode, empty or a header and words.
+    bodies: Vec<Box<[u8]>>,
+    /// The shared attributes (`xattr_blkaddr`).
+    pub(crate) area: Vec<u8>,
+}
+
+impl XattrPlan {
+    /// What stands behind an inode with this set.
+    pub(crate) fn body(&self, set: u32) -> &[u8] {
+        &self.bodies[set as usize]
+    }
+
+    /// Whether any inode has attributes.
+    pub(crate) fn any(&self) -> bool {
+        self.bodies.iter().any(|body| !body.is_empty())
+    }
+}
+
+/// `i_xattr_icount` of an inode with these bytes behind it.
+pub(crate) fn icount(body: &[u8]) -> u16 {
+    match body.len().checked_sub(size_of::<XattrIbodyHeader>()) {
+        Some(words) => (words / 4 + 1) as u16,
+        None => 0,
+    }
+}
