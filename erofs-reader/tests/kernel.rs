@@ -1,0 +1,199 @@
+//! Images that `mkfs.erofs` makes, as the kernel's own mount shows them and as this crate reads them.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use common::{mkfs, nasty_tar, our_walk};
+use erofs_reader::{Buffered, Image};
+use testkit::{Difference, Mount, walk};
+
+/// Compares our reading of `image` with the kernel's; the source is checked once for each test.
+fn assert_reads_as_the_kernel(image: &Path, devices: &[&Path]) {
+    let mount = Mount::erofs(image, devices);
+    let theirs = walk(mount.path()).unwrap();
+    let open = |path: &Path| Buffered::new(File::open(path).unwrap());
+    let ours = if devices.is_empty() {
+        Image::open(open(image)).unwrap()
+    } else {
+        Image::open_with_devices(open(image), devices.iter().map(|d| open(d)).collect()).unwrap()
+    };
+    Difference::between(&our_walk(&ours), &theirs).assert_none();
+    assert!(
+        theirs.len() > 700,
+        "{} names are no nasty tree",
+        theirs.len()
+    );
+}
+
+/// A folder with the nasty tree as a tar, and its image mounted to be the source of others.
+struct Sources {
+    dir: tempfile::TempDir,
+    tree: Mount,
+}
+
+impl Sources {
+    fn new() -> Option<Self> {
+        if !testkit::kernel_mounts() {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("nasty.tar");
+        fs::write(&tar, nasty_tar()).unwrap();
+        let image = mkfs(dir.path(), "tree.erofs", &["--tar=f"], &tar)?;
+        Some(Self {
+            tree: Mount::erofs(&image, &[]),
+            dir,
+        })
+    }
+
+    fn check(&self, options: &[&str]) {
+        println!("mkfs.erofs {}", options.join(" "));
+        let Some(image) = mkfs(self.dir.path(), "image.erofs", options, self.tree.path()) else {
+            return;
+        };
+        assert_reads_as_the_kernel(&image, &[]);
+        let fsck = testkit::oracle("fsck.erofs");
+        if let Some(mut fsck) = fsck {
+            common::run(fsck.arg(&image));
+        }
+    }
+}
+
+#[test]
+fn every_block_size_and_data_layout_reads_as_the_kernel_does() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    for options in [
+        &["-b4096"][..],
+        &["-b512"],
+        &["-b1024"],
+        &["-b2048", "-Enoinline_data"],
+        &["-b4096", "-E^inline_data"],
+        &["--chunksize=4096"],
+        &["--chunksize=65536", "-Eforce-inode-blockmap"],
+        &["--chunksize=8192", "-Eforce-chunk-indexes", "-b1024"],
+        &["-Eforce-inode-compact", "--all-root", "-T1700000000"],
+        &["-Eforce-inode-extended", "-Enosbcrc"],
+    ] {
+        sources.check(options);
+    }
+}
+
+#[test]
+fn every_way_to_store_xattrs_reads_as_the_kernel_does() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    for options in [
+        &["-x1"][..],
+        &["-x1000000"],
+        &["-x-1"],
+        &[
+            "--xattr-prefix=user.overlay.long.",
+            "--xattr-prefix=trusted.overlay.",
+        ],
+        &["--xattr-prefix=user.overlay.", "-Eplain-xattr-prefixes"],
+        &["-Exattr-name-filter", "-b512"],
+        &["--root-xattr-isize=200"],
+    ] {
+        sources.check(options);
+    }
+}
+
+#[test]
+fn images_with_48_bit_addresses_read_as_the_kernel_does() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    for options in [
+        &["-E48bit"][..],
+        &["-E48bit,dot-omitted"],
+        &["-E48bit", "--chunksize=4096"],
+    ] {
+        sources.check(options);
+    }
+}
+
+#[test]
+fn other_devices_hold_the_data_of_an_image() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    let dir = sources.dir.path();
+    for chunk in ["--chunksize=4096", "--chunksize=65536"] {
+        let blob = dir.join("blob");
+        let option = format!("--blobdev={}", blob.display());
+        let Some(image) = mkfs(dir, "blobdev.erofs", &[chunk, &option], sources.tree.path()) else {
+            return;
+        };
+        assert_reads_as_the_kernel(&image, &[&blob]);
+        // Without `device=`, device addresses count on the one disk, behind the image.
+        let stitched = dir.join("stitched");
+        let header = Image::open(File::open(&image).unwrap()).unwrap();
+        let device = &header.superblock().devices[0];
+        let start = device.uniaddr * header.superblock().block_size.bytes();
+        let mut bytes = fs::read(&image).unwrap();
+        bytes.resize(usize::try_from(start).unwrap(), 0);
+        bytes.extend(fs::read(&blob).unwrap());
+        fs::write(&stitched, bytes).unwrap();
+        assert_reads_as_the_kernel(&stitched, &[]);
+    }
+}
+
+#[test]
+fn a_tar_holds_the_data_of_its_index() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    let dir = sources.dir.path();
+    let tar = dir.join("nasty.tar");
+    let Some(image) = mkfs(dir, "index.erofs", &["--tar=i"], &tar) else {
+        return;
+    };
+    assert_reads_as_the_kernel(&image, &[&tar]);
+}
+
+#[test]
+fn lookups_find_every_name_and_nothing_else() {
+    let Some(sources) = Sources::new() else {
+        return;
+    };
+    for options in [&["-b4096"][..], &["-b512"], &["-E48bit,dot-omitted"]] {
+        let Some(file) = mkfs(
+            sources.dir.path(),
+            "image.erofs",
+            options,
+            sources.tree.path(),
+        ) else {
+            return;
+        };
+        let image = Image::open(Buffered::new(File::open(&file).unwrap())).unwrap();
+        for step in image.walk() {
+            let (path, inode) = step.unwrap();
+            assert_eq!(image.lookup(&path).unwrap(), inode);
+            for absent in [&b"!"[..], b"\xff\xff"] {
+                let beside = [&path[..], absent].concat();
+                assert!(matches!(
+                    image.lookup(&beside),
+                    Err(erofs_reader::Error::NotFound { path }) if path == beside
+                ));
+            }
+        }
+        let follow = |path: &str| image.lookup_follow(path.as_bytes());
+        let target = image.lookup(b"sizes/prose1025").unwrap();
+        assert_eq!(follow("links/absolute/prose1025").unwrap(), target);
+        assert_eq!(follow("/links//./up").unwrap(), target);
+        assert_eq!(follow("../../links/../sizes/prose1025").unwrap(), target);
+        assert!(matches!(
+            follow("links/loop-a"),
+            Err(erofs_reader::Error::TooManyLinks { .. })
+        ));
+        assert!(matches!(
+            image.lookup(b"links/absolute/prose1025"),
+            Err(erofs_reader::Error::WrongType { .. })
+        ));
+    }
+}
