@@ -20,17 +20,15 @@ const PROGRAM: &str = "import json, sys; print(json.dumps({'python': sys.version
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
     stages.run("set up", setup::run)?;
-    stages.run("build blockbox (release)", || {
-        shell::run(shell::cargo().args(["build", "--release", "--package", "blockbox"]))
-    })?;
-    let image = stages.run("make the demo image", image::build)?;
+    let program = stages.run("build blockbox (release)", shell::release_build)?;
+    let image = stages.run("make the demo image", || image::demo().build())?;
     let registry = Registry::start(&shell::target("demo/registry"))?;
     let reference = format!("{}/demo:latest", registry.host());
     stages.run("push it to a registry on loopback", || {
         push(&image, &reference)
     })?;
 
-    let blockbox = Blockbox::prepare(&shell::target("release/blockbox"))?;
+    let blockbox = Blockbox::prepare(&program)?;
     stages.run("pull", || {
         blockbox.show(&["pull", "--plain-http", &reference])
     })?;

@@ -1,4 +1,4 @@
-//! The demo image: a real Debian, a real Python, and small layers that do to lower ones what layers can do.
+//! Images made from recipes, layer by layer.
 //!
 //! Every layer is the upper directory of an overlay over the layers below it, as in docker's overlay2 driver, and every
 //! command runs in a mount namespace of its own, so nothing stays mounted whatever happens. A layer is built again only
@@ -13,47 +13,77 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
+pub(crate) use self::recipe::{Action, Compression, Recipe};
+
+use self::layer::Layer;
 use crate::shell;
 use crate::stages::Stages;
 
-/// Where [`build`] leaves the image, unless `BLOCKBOX_DEMO_IMAGE` names another place to look at.
-pub(crate) fn path() -> PathBuf {
-    shell::target("demo/image")
+/// An image to be made.
+pub(crate) struct Image {
+    /// A folder under `target/`: the image is `FOLDER/image` there.
+    pub(crate) folder: &'static str,
+    /// The `config` of its configuration: Cmd, Env and so on.
+    pub(crate) config: Value,
+    /// Its layers, lowest first.
+    pub(crate) recipes: Vec<Recipe>,
 }
 
-/// Builds the image, where it is not built yet, as an OCI layout whose tag is `latest`.
-pub(crate) fn build() -> Result<PathBuf> {
-    let image = path();
-    let layers = shell::target("demo/layers");
-    fs::create_dir_all(&layers)?;
-    let recipes = recipe::demo();
-    let mut stages = Stages::default();
-    let mut built: Vec<layer::Layer> = Vec::new();
-    let mut fresh = false;
-    for recipe in &recipes {
-        let layer = match layer::Layer::load(&layers, recipe, &built)? {
-            Some(layer) => layer,
-            None => {
-                fresh = true;
-                stages.run(
-                    &format!("layer {}: {}", built.len() + 1, recipe.why),
-                    || layer::Layer::build(&layers, recipe, &built),
-                )?
-            }
-        };
-        built.push(layer);
+/// The demo image: a real Debian, a real Python, and small layers that do to lower ones what layers can do.
+pub(crate) fn demo() -> Image {
+    Image {
+        folder: "demo",
+        config: json!({
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
+            "Cmd": ["python3"],
+            "WorkingDir": "/srv/app",
+        }),
+        recipes: recipe::demo(),
     }
-    if fresh || !image.join("index.json").exists() {
-        layout::write(&image, &built)?;
+}
+
+impl Image {
+    /// Where [`Image::build`] leaves the image.
+    pub(crate) fn path(&self) -> PathBuf {
+        shell::target(self.folder).join("image")
+    }
+
+    /// Builds the image, where it is not built yet, as an OCI layout whose tag is `latest`.
+    pub(crate) fn build(&self) -> Result<PathBuf> {
+        let image = self.path();
+        let folder = shell::target(self.folder).join("layers");
+        fs::create_dir_all(&folder)?;
+        let mut stages = Stages::default();
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut fresh = false;
+        for recipe in &self.recipes {
+            let layer = match Layer::load(&folder, recipe, &layers)? {
+                Some(layer) => layer,
+                None => {
+                    fresh = true;
+                    let stage = format!("layer {}: {}", layers.len() + 1, recipe.why);
+                    stages.run(&stage, || Layer::build(&folder, recipe, &layers))?
+                }
+            };
+            layers.push(layer);
+        }
+        layout::write(&image, &self.config, &layers)?;
         if fresh {
             stages.print();
         }
+        print(&image, &layers);
+        Ok(image)
     }
-    println!("\nThe demo image: {}", display(&image));
-    for layer in &built {
+}
+
+fn print(image: &Path, layers: &[Layer]) {
+    let image = image.strip_prefix(shell::repository()).unwrap_or(image);
+    println!("\nImage: {}", image.display());
+    for layer in layers {
         println!(
-            "  {:10} {:4} {:9.1} MB  {:6} entries  {}",
+            "  {:10} {:4} {:9.3} MB  {:6} entries  {}",
             layer.name,
             layer.compression.name(),
             layer.blob.size as f64 / 1e6,
@@ -61,13 +91,4 @@ pub(crate) fn build() -> Result<PathBuf> {
             layer.why
         );
     }
-    Ok(image)
-}
-
-/// A path as seen from the repository, where it is in it.
-pub(crate) fn display(path: &Path) -> String {
-    path.strip_prefix(shell::repository())
-        .unwrap_or(path)
-        .display()
-        .to_string()
 }

@@ -10,7 +10,9 @@ mod setup;
 mod shell;
 mod stages;
 mod test;
+mod vm_test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,6 +29,12 @@ enum Xtask {
     Image,
     /// Set up, then run every check and every test
     Test,
+    /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
+    VmTest {
+        /// The blockbox to run, instead of a release build
+        #[arg(long)]
+        blockbox: Option<PathBuf>,
+    },
 }
 
 fn main() -> Result<ExitCode> {
@@ -37,9 +45,10 @@ fn main() -> Result<ExitCode> {
         Xtask::Demo => demo::run()?,
         Xtask::Image => {
             setup::run()?;
-            image::build()?;
+            image::demo().build()?;
         }
         Xtask::Test => return test::run(),
+        Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)
 }

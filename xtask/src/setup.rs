@@ -8,8 +8,8 @@ mod kernel;
 mod oracles;
 mod packages;
 
-pub(crate) use archive::mirror;
-pub(crate) use kernel::guest_kernel;
+pub(crate) use archive::{Archive, mirror};
+pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
 
 use anyhow::Result;
 

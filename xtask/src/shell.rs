@@ -26,6 +26,19 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Builds blockbox in release mode. Returns the program's path.
+pub(crate) fn release_build() -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "--package", "blockbox"]))?;
+    Ok(built("release"))
+}
+
+/// Where cargo leaves blockbox: `profile` is `debug` or `release`.
+pub(crate) fn built(profile: &str) -> PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR");
+    let folder = folder.map_or_else(|| target(""), |folder| repository().join(folder));
+    folder.join(profile).join("blockbox")
+}
+
 /// Where `name` is installed, if it is. Looks beyond `PATH` into the folders where programs for root live.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
@@ -71,7 +84,7 @@ pub(crate) fn line(command: &Command) -> String {
 }
 
 /// The word, in single quotes where a shell would take it apart.
-fn quoted(word: &OsStr) -> String {
+pub(crate) fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::ops::AddAssign;
 use std::process::{Command, ExitCode, Stdio};
@@ -7,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::stages::Stages;
-use crate::{image, setup, shell};
+use crate::{image, setup, shell, vm_test};
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -15,6 +16,27 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+}
+
+impl Tally {
+    /// Success where something passed and nothing failed.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        if self.failed == 0 && self.passed + self.skipped > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
 }
 
 impl AddAssign for Tally {
@@ -40,9 +62,12 @@ pub(crate) fn run() -> Result<ExitCode> {
         shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
     });
     if complete {
-        checks.step("make the demo image", || image::build().map(drop));
+        checks.step("make the demo image", || image::demo().build().map(drop));
     }
     checks.tests();
+    if complete {
+        checks.vm_test();
+    }
     checks.step("clippy", || {
         let mut clippy = shell::cargo();
         clippy.args(["clippy", "--workspace", "--all-targets", "--quiet"]);
@@ -84,8 +109,8 @@ impl Checks {
         if self.strict {
             cargo.env("CI", "true");
         }
-        if std::env::var_os("BLOCKBOX_DEMO_IMAGE").is_none() && image::path().exists() {
-            cargo.env("BLOCKBOX_DEMO_IMAGE", image::path());
+        if std::env::var_os("BLOCKBOX_DEMO_IMAGE").is_none() && image::demo().path().exists() {
+            cargo.env("BLOCKBOX_DEMO_IMAGE", image::demo().path());
         }
         match self.stages.run("cargo test", || streamed(&mut cargo)) {
             Ok((tally, succeeded)) => {
@@ -104,27 +129,31 @@ impl Checks {
         }
     }
 
+    /// libkrun, with the blockbox that the integration tests have run with.
+    fn vm_test(&mut self) {
+        let blockbox = shell::built("debug");
+        match self.stages.run("vm-test", || vm_test::check(&blockbox)) {
+            Ok(tally) => {
+                self.total += tally;
+                if tally.failed > 0 {
+                    self.failures.push("vm-test".to_owned());
+                }
+            }
+            Err(error) => {
+                eprintln!("vm-test: {error:#}");
+                self.failed("vm-test");
+            }
+        }
+    }
+
     fn report(self) -> ExitCode {
         self.stages.print();
         println!();
         for name in &self.failures {
             println!("FAILED: {name}");
         }
-        let Tally {
-            passed,
-            failed,
-            skipped,
-        } = self.total;
-        let skipped = match skipped {
-            0 => String::new(),
-            n => format!(", {n} skipped"),
-        };
-        println!("{passed} passed, {failed} failed{skipped}");
-        if failed == 0 && passed > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        println!("{}", self.total);
+        self.total.exit_code()
     }
 }
 

@@ -136,6 +136,18 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
         Action::Bootstrap => return bootstrap(&folder.join("upper")),
         Action::Inside(script) | Action::Outside(script) => script,
     };
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--mount", "/bin/sh", "-ec"])
+        .env("SCRIPT", script)
+        .env("TARGET", shell::target(""))
+        .env("LC_ALL", "C.UTF-8")
+        // Mount options name paths relative to here, which keeps them short whatever the number of layers.
+        .current_dir(layers);
+    if below.is_empty() {
+        shell::output(unshare.arg(OUTSIDE).env("ROOT", folder.join("upper")))?;
+        return Ok(());
+    }
     let lower: Vec<_> = below
         .iter()
         .rev()
@@ -150,22 +162,20 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
         Action::Inside(_) => INSIDE,
         _ => OUTSIDE,
     };
-    // Paths are relative to keep the mount options short, whatever the number of layers.
     shell::output(
-        Command::new("unshare")
-            .args(["--mount", "/bin/sh", "-ec", enter])
-            .current_dir(layers)
+        unshare
+            .arg(format!("{OVERLAY}{enter}"))
             .env("OVERLAY", options)
-            .env("ROOT", folder.join("root"))
-            .env("SCRIPT", script)
-            .env("LC_ALL", "C.UTF-8"),
+            .env("ROOT", folder.join("root")),
     )?;
     Ok(())
 }
 
+const OVERLAY: &str = r#"
+mount -t overlay overlay -o "$OVERLAY" "$ROOT""#;
+
 /// Runs the script in the image. What is mounted over /run, /tmp, /proc and /dev keeps them out of the layer.
 const INSIDE: &str = r#"
-mount -t overlay overlay -o "$OVERLAY" "$ROOT"
 mount -t tmpfs tmpfs "$ROOT/run"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 mount -t proc proc "$ROOT/proc"
@@ -176,7 +186,6 @@ exec chroot "$ROOT" /bin/sh -ec "$SCRIPT"
 "#;
 
 const OUTSIDE: &str = r#"
-mount -t overlay overlay -o "$OVERLAY" "$ROOT"
 cd "$ROOT"
 umask 022
 export PATH="$PATH:/usr/sbin:/sbin"

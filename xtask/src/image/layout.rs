@@ -13,28 +13,33 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// Writes the layout `image`, and beside it one whose layers are all gzip (`image-gzip`): umoci knows no zstd.
-pub(super) fn write(image: &Path, layers: &[Layer]) -> Result<()> {
-    write_one(image, layers, |layer| (layer.compression, &layer.blob))?;
-    write_one(&gzip_beside(image), layers, |layer| {
+pub(super) fn write(image: &Path, config: &Value, layers: &[Layer]) -> Result<()> {
+    write_one(image, config, layers, |layer| {
+        (layer.compression, &layer.blob)
+    })?;
+    write_one(&beside(image, "-gzip"), config, layers, |layer| {
         (Compression::Gzip, &layer.gzip)
     })
 }
 
-fn gzip_beside(image: &Path) -> PathBuf {
+/// The path with `suffix` at its end.
+fn beside(image: &Path, suffix: &str) -> PathBuf {
     let mut name = image.as_os_str().to_owned();
-    name.push("-gzip");
+    name.push(suffix);
     name.into()
 }
 
 fn write_one(
     image: &Path,
+    config: &Value,
     layers: &[Layer],
     choose: impl Fn(&Layer) -> (Compression, &Blob),
 ) -> Result<()> {
-    if image.exists() {
-        fs::remove_dir_all(image)?;
+    let new = beside(image, "-new");
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
     }
-    let blobs = image.join("blobs/sha256");
+    let blobs = new.join("blobs/sha256");
     fs::create_dir_all(&blobs)?;
     let mut descriptors = Vec::new();
     for layer in layers {
@@ -49,11 +54,7 @@ fn write_one(
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
-            "Cmd": ["python3"],
-            "WorkingDir": "/srv/app",
-        },
+        "config": config,
         "rootfs": {
             "type": "layers",
             "diff_ids": layers.iter().map(|layer| layer.diff_id.as_str()).collect::<Vec<_>>(),
@@ -70,11 +71,21 @@ fn write_one(
     index["platform"] = json!({"architecture": architecture(), "os": "linux"});
     index["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
     fs::write(
-        image.join("oci-layout"),
+        new.join("oci-layout"),
         json!({"imageLayoutVersion": "1.0.0"}).to_string(),
     )?;
     let index = json!({"schemaVersion": 2, "manifests": [index]});
-    fs::write(image.join("index.json"), index.to_string())?;
+    fs::write(new.join("index.json"), index.to_string())?;
+    let read = |image: &Path| fs::read(image.join("index.json"));
+    if read(image).ok() == Some(read(&new)?) {
+        // Leave the image alone: somebody may be reading it.
+        fs::remove_dir_all(&new)?;
+        return Ok(());
+    }
+    if image.exists() {
+        fs::remove_dir_all(image)?;
+    }
+    fs::rename(&new, image)?;
     Ok(())
 }
 

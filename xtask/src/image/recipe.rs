@@ -1,18 +1,18 @@
 //! What each layer of the demo image does.
 
 /// How one layer comes about.
-pub(super) struct Recipe {
+pub(crate) struct Recipe {
     /// A short name; names the layer's folder too.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What it shows, for people.
-    pub(super) why: &'static str,
-    pub(super) compression: Compression,
-    pub(super) action: Action,
+    pub(crate) why: &'static str,
+    pub(crate) compression: Compression,
+    pub(crate) action: Action,
 }
 
 /// The compression of a layer's blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(crate) enum Compression {
     Gzip,
     Zstd,
 }
@@ -31,12 +31,13 @@ impl Compression {
 }
 
 /// Who makes the layer's changes.
-pub(super) enum Action {
+pub(crate) enum Action {
     /// mmdebstrap, into an empty directory.
     Bootstrap,
     /// A shell in the image, with the network.
     Inside(&'static str),
-    /// A shell of the host whose working directory is the image's root: for programs that the image lacks.
+    /// A shell of the host whose working directory is the image's root, and whose `$TARGET` is cargo's target folder:
+    /// for programs that the image lacks.
     Outside(&'static str),
 }
 

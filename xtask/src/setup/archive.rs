@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::shell;
 
@@ -34,6 +34,16 @@ impl Archive {
         Ok(archive)
     }
 
+    /// The first package that the package `name` depends on: what a name such as `linux-image-amd64` stands for.
+    pub(crate) fn first_dependency(&self, name: &str) -> Result<String> {
+        let depends = shell::output(self.apt("apt-cache").args(["depends", name]))?;
+        depends
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "))
+            .map(str::to_owned)
+            .with_context(|| format!("{name} depends on nothing"))
+    }
+
     /// Fetches `packages` and all they depend on, and unpacks them into `root`.
     pub(crate) fn unpack_closure(&self, packages: &[&str], root: &Path) -> Result<()> {
         shell::output(
@@ -43,6 +53,19 @@ impl Archive {
                 .args(packages),
         )?;
         self.unpack_fetched(&self.state.join("archives"), root)
+    }
+
+    /// Fetches `packages` alone and unpacks them into `root`.
+    pub(crate) fn unpack(&self, packages: &[&str], root: &Path) -> Result<()> {
+        let folder = self.state.join("alone");
+        fs::create_dir_all(&folder)?;
+        shell::output(
+            self.apt("apt-get")
+                .args(["download", "-qq"])
+                .args(packages)
+                .current_dir(&folder),
+        )?;
+        self.unpack_fetched(&folder, root)
     }
 
     /// Unpacks every package in `folder` and removes it there.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::shell;
 
-const LIBRARY: &str = "libkrunfw.so.5";
+/// The library's file name.
+pub(crate) const LIBRARY: &str = "libkrunfw.so.5";
 
 /// Where distributions and hand-made installs put it.
 const SYSTEM_FOLDERS: [&str; 6] = [

@@ -1,0 +1,122 @@
+//! `cargo xtask vm-test`: the same two disks under the real libkrun.
+//!
+//! Where this host's own virtualisation works, sandboxes run right here. Elsewhere they run inside an outer machine: QEMU
+//! emulates a processor with AMD's virtualisation, a stock Debian kernel in it offers /dev/kvm, and libkrun boots the
+//! guest on that. One shell script checks in both places and writes a report, which is judged here.
+
+mod checks;
+mod machine;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::image::{Action, Compression, Image, Recipe};
+use crate::test::Tally;
+use crate::{setup, shell};
+
+/// Builds what is missing, and runs every check with `blockbox`, or else with a release build.
+pub(crate) fn run(blockbox: Option<PathBuf>) -> Result<ExitCode> {
+    setup::run()?;
+    let blockbox = match blockbox {
+        Some(blockbox) => blockbox,
+        None => shell::release_build()?,
+    };
+    let tally = check(&blockbox)?;
+    println!("{tally}");
+    Ok(tally.exit_code())
+}
+
+/// Runs every check with the program `blockbox`, where there is a way to.
+pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
+    if std::env::consts::ARCH != "x86_64" || std::env::consts::OS != "linux" {
+        println!("SKIPPED vm-test: the outer machine is an x86-64 one, for Linux programs");
+        return Ok(Tally {
+            skipped: checks::CHECKS.len() as u64,
+            ..Tally::default()
+        });
+    }
+    let outer = machine::Machine::prepare()?;
+    let image = image().build()?;
+    let home = shell::target("vm-test/home");
+    if home.exists() {
+        fs::remove_dir_all(&home)?;
+    }
+    fs::create_dir_all(home.join("kernel"))?;
+    fs::copy(
+        setup::guest_kernel(),
+        home.join("kernel").join(setup::GUEST_KERNEL),
+    )?;
+    let reference = format!("oci:{}:latest", image.display());
+    let mut pull = Command::new(blockbox);
+    pull.arg("pull").arg(&reference).env("BLOCKBOX_HOME", &home);
+    println!("$ {}", shell::line(&pull));
+    shell::output(&mut pull)?;
+
+    let script = checks::script(&reference);
+    let report = if runs_here(blockbox, &home, &reference) {
+        println!("libkrun runs on this host's own virtualisation");
+        machine::here(blockbox, &home, &script)?
+    } else {
+        println!("libkrun runs in an outer machine that QEMU emulates");
+        outer.run(blockbox, &home, &script)?
+    };
+    Ok(report::judge(&report))
+}
+
+/// Whether libkrun boots a guest on this host: tried, because /dev/kvm may exist and not work.
+fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
+    let mut run = Command::new(blockbox);
+    run.args(["run", "--vmm", "libkrun", "--pull", "never", "--rm"])
+        .args([reference, "--", "true"])
+        .env("BLOCKBOX_HOME", home);
+    shell::output(&mut run).is_ok()
+}
+
+/// A small image: busybox and a few files, of which the second layer changes some.
+fn image() -> Image {
+    let recipe = |name, why, compression, script| Recipe {
+        name,
+        why,
+        compression,
+        action: Action::Outside(script),
+    };
+    Image {
+        folder: "vm-test",
+        config: serde_json::json!({
+            "Env": ["PATH=/bin", "FROM_IMAGE=yes"],
+            "Cmd": ["/bin/sh"],
+            "WorkingDir": "/data",
+        }),
+        recipes: vec![
+            recipe(
+                "busybox",
+                "busybox and some files",
+                Compression::Gzip,
+                "mkdir -p bin etc data/sub proc sys dev run root
+mkdir -m 1777 tmp
+cp \"$TARGET/vm-test/system/bin/busybox\" bin/busybox
+for applet in $(bin/busybox --list); do [ $applet = busybox ] || ln -s busybox bin/$applet; done
+echo 'root:x:0:0:root:/root:/bin/sh' > etc/passwd
+echo 'app:x:1000:1000:app:/data:/bin/sh' >> etc/passwd
+printf 'root:x:0:\\napp:x:1000:\\n' > etc/group
+echo lower > data/file
+echo lower > data/deleted
+echo lower > data/sub/replaced",
+            ),
+            recipe(
+                "above",
+                "overwrites, deletes and replaces",
+                Compression::Zstd,
+                "echo upper > data/file
+rm data/deleted
+rm -r data/sub
+mkdir data/sub
+echo upper > data/sub/new",
+            ),
+        ],
+    }
+}

@@ -1,0 +1,98 @@
+//! What must hold in a sandbox.
+
+use crate::shell;
+
+/// One check: a shell script, and what it must come to.
+pub(super) struct Check {
+    /// The rule it protects.
+    pub(super) rule: &'static str,
+    /// Runs with `sandbox` for `blockbox run`, `$IMAGE` for the image and `$BLOCKBOX_HOME` for the store.
+    script: &'static str,
+    /// Its exit status.
+    pub(super) status: i32,
+    /// All it writes to stdout.
+    pub(super) stdout: &'static str,
+}
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        rule: "the command's output is blockbox's output, stdout and stderr apart",
+        script: "sandbox --rm $IMAGE -- sh -c 'echo out; echo err >&2' 2>err; cat err",
+        status: 0,
+        stdout: "out\nerr\n",
+    },
+    Check {
+        rule: "the command's exit status is blockbox's",
+        script: "sandbox --rm $IMAGE -- sh -c 'exit 3'",
+        status: 3,
+        stdout: "",
+    },
+    Check {
+        rule: "a command that does not exist is 127",
+        script: "sandbox --rm $IMAGE -- no-such-command",
+        status: 127,
+        stdout: "",
+    },
+    Check {
+        rule: "a command that a signal ends is 128 and the signal",
+        script: "sandbox --rm $IMAGE -- sh -c 'kill -TERM $$'",
+        status: 143,
+        stdout: "",
+    },
+    Check {
+        rule: "what is piped into blockbox reaches the command whole",
+        script: "seq 1 50000 >in; sandbox --rm $IMAGE -- md5sum <in | cut -c 1-32 >guest\n\
+                 md5sum in | cut -c 1-32 | cmp - guest && echo same",
+        status: 0,
+        stdout: "same\n",
+    },
+    Check {
+        rule: "the guest has exactly two disks",
+        script: "sandbox --rm $IMAGE -- awk 'NR > 2 { print $4 }' /proc/partitions",
+        status: 0,
+        stdout: "vda\nvdb\n",
+    },
+    Check {
+        rule: "the guest sees the merged image, its working directory and its environment",
+        script: "sandbox --rm $IMAGE -- sh -c 'pwd; find . | sort; cat file; echo $FROM_IMAGE'",
+        status: 0,
+        stdout: "/data\n.\n./file\n./sub\n./sub/new\nupper\nyes\n",
+    },
+    Check {
+        rule: "a write changes the sandbox's own disk and no layer",
+        script: "sums() { find $BLOCKBOX_HOME/layers $BLOCKBOX_HOME/images -type f | sort | xargs sha256sum; }\n\
+                 sums >before\n\
+                 sandbox --name written $IMAGE -- sh -c 'echo written > file; cat file' || exit\n\
+                 sums | cmp - before && debugfs -R 'cat /upper/data/file' $BLOCKBOX_HOME/sandboxes/written/upper.ext4",
+        status: 0,
+        stdout: "written\nwritten\n",
+    },
+    Check {
+        rule: "the sandbox's disk is clean when the guest has gone, with no journal to replay",
+        script: "disk=$BLOCKBOX_HOME/sandboxes/written/upper.ext4\n\
+                 dumpe2fs -h $disk | grep -c needs_recovery; e2fsck -fn $disk >&2",
+        status: 0,
+        stdout: "0\n",
+    },
+];
+
+/// The script that runs every check and writes the report to its file descriptor 3.
+pub(super) fn script(reference: &str) -> String {
+    let mut script = format!(
+        r#"IMAGE={reference}
+export PATH="$PATH:/usr/sbin:/sbin"
+sandbox() {{ blockbox run --vmm libkrun --pull never --cpus 1 --memory 256M "$@"; }}
+hex() {{ od -An -v -tx1 "$1" | tr -d ' \n'; }}
+check() {{
+    start=$(date +%s)
+    (eval "$1") </dev/null 3>&- >stdout 2>stderr
+    status=$?
+    echo "check $status $(($(date +%s) - start)) x$(hex stdout) x$(hex stderr)" >&3
+}}
+"#
+    );
+    for check in CHECKS {
+        script += &format!("check {}\n", shell::quoted(check.script.as_ref()));
+    }
+    script + "echo done >&3\n"
+}

@@ -1,0 +1,274 @@
+//! Where the checks run: here, or in the outer machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::setup::Archive;
+use crate::shell;
+
+/// How long the outer machine may take for everything.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What the checks use besides blockbox and busybox.
+const PROGRAMS: [&str; 3] = ["e2fsck", "debugfs", "dumpe2fs"];
+
+/// In the order in which they load.
+const MODULES: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "kvm-amd.ko"];
+
+/// Runs the script on this host. Returns its report.
+pub(super) fn here(blockbox: &Path, home: &Path, script: &str) -> Result<String> {
+    let work = shell::target("vm-test/work");
+    fs::create_dir_all(&work)?;
+    let bin = blockbox.parent().context("a file has a folder")?;
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    shell::output(
+        Command::new("/bin/sh")
+            .args(["-c", &format!("exec 3>&1\n{script}")])
+            .current_dir(&work)
+            .env("PATH", path)
+            .env("BLOCKBOX_HOME", home),
+    )
+}
+
+/// The outer machine: a stock Debian kernel and an initramfs with everything.
+pub(super) struct Machine {
+    kernel: PathBuf,
+    /// An unpacked Debian: the kernel's modules and a static busybox.
+    system: PathBuf,
+}
+
+impl Machine {
+    /// Unpacks a kernel and a busybox of Debian 12, where that is not done yet.
+    pub(super) fn prepare() -> Result<Self> {
+        let system = shell::target("vm-test/system");
+        if !system.exists() {
+            println!("vm-test: unpacking a Debian kernel and busybox");
+            let partial = shell::target("vm-test/system.partial");
+            if partial.exists() {
+                fs::remove_dir_all(&partial)?;
+            }
+            let archive = Archive::open("bookworm")?;
+            // The flavour for clouds: half the size, has KVM and boots faster.
+            let kernel = archive.first_dependency("linux-image-cloud-amd64")?;
+            archive.unpack(&[&kernel, "busybox-static"], &partial)?;
+            fs::rename(&partial, &system)?;
+        }
+        let kernel = fs::read_dir(system.join("boot"))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
+            .context("no kernel in the kernel's package")?;
+        Ok(Self { kernel, system })
+    }
+
+    /// Boots the machine with blockbox, the store `home` at the path it has here, and the script. Returns its report.
+    pub(super) fn run(&self, blockbox: &Path, home: &Path, script: &str) -> Result<String> {
+        let folder = shell::target("vm-test");
+        let initramfs = folder.join("initramfs");
+        self.pack(&folder.join("root"), &initramfs, blockbox, home, script)?;
+        let console = folder.join("console.log");
+        let mut qemu = Command::new("nice");
+        qemu.args([
+            "-n",
+            "10",
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+        ])
+        .args(["-display", "none", "-no-reboot", "-M", "q35"])
+        // One processor: with two, the emulated kernel oopses now and then where it patches its own text.
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "1",
+            "-m",
+            "3000",
+        ])
+        .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"])
+        .arg("-kernel")
+        .arg(&self.kernel)
+        .arg("-initrd")
+        .arg(&initramfs)
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+        let report = watched(&mut qemu)?;
+        if !report.lines().any(|line| line.trim() == "done") {
+            let console = fs::read(&console).unwrap_or_default();
+            let text = String::from_utf8_lossy(&console);
+            let lines: Vec<_> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            println!("vm-test: the outer machine ended early; its console:\n{tail}");
+        }
+        Ok(report)
+    }
+
+    /// Makes the initramfs.
+    fn pack(
+        &self,
+        root: &Path,
+        initramfs: &Path,
+        blockbox: &Path,
+        home: &Path,
+        script: &str,
+    ) -> Result<()> {
+        if root.exists() {
+            fs::remove_dir_all(root)?;
+        }
+        for dir in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
+            fs::create_dir_all(root.join(dir))?;
+        }
+        fs::copy(self.system.join("bin/busybox"), root.join("bin/busybox"))?;
+        let mut modules = Vec::new();
+        for name in MODULES {
+            // Some flavours build one of them in, or go without.
+            if let Some(module) = find(&self.system.join("lib/modules"), name)? {
+                fs::copy(module, root.join("modules").join(name))?;
+                modules.push(name);
+            }
+        }
+        ensure!(modules.contains(&"kvm-amd.ko"), "the kernel has no kvm-amd");
+
+        install(blockbox, &root.join("bin/blockbox"))?;
+        // Debugging information would be most of the initramfs.
+        let _ = Command::new("strip")
+            .arg("--strip-debug")
+            .arg(root.join("bin/blockbox"))
+            .status();
+        let mut programs = vec![blockbox.to_owned()];
+        for name in PROGRAMS {
+            let program = shell::program(name).with_context(|| format!("no {name}"))?;
+            install(&program, &root.join("bin").join(name))?;
+            programs.push(program);
+        }
+        for library in libraries(&programs)? {
+            install(&library, &inside(root, &library))?;
+        }
+        let inner_home = inside(root, home);
+        fs::create_dir_all(inner_home.parent().context("not the root")?)?;
+        shell::output(Command::new("cp").arg("-a").arg(home).arg(&inner_home))?;
+
+        let insmods: String = modules
+            .iter()
+            .map(|name| format!("insmod /modules/{name}\n"))
+            .collect();
+        write_program(
+            &root.join("init"),
+            &format!(
+                "#!/bin/busybox sh\n\
+                 /bin/busybox --install -s /bin\n\
+                 export PATH=/bin BLOCKBOX_HOME={}\n\
+                 mount -t proc proc /proc\n\
+                 mount -t sysfs sysfs /sys\n\
+                 mount -t devtmpfs devtmpfs /dev\n\
+                 {insmods}\
+                 ls -l /dev/kvm\n\
+                 stty -F /dev/ttyS1 raw -echo\n\
+                 exec 3>/dev/ttyS1\n\
+                 cd /tmp\n\
+                 . /checks\n\
+                 poweroff -f\n",
+                home.display()
+            ),
+        )?;
+        write_program(&root.join("checks"), script)?;
+        shell::output(
+            Command::new("/bin/sh")
+                .args(["-ec", r#"find . | cpio --quiet -o -H newc > "$OUT""#])
+                .env("OUT", initramfs)
+                .current_dir(root),
+        )?;
+        Ok(())
+    }
+}
+
+/// Runs the machine and returns what it writes. Ends it where it takes too long.
+fn watched(qemu: &mut Command) -> Result<String> {
+    let mut child = qemu.spawn().with_context(|| shell::line(qemu))?;
+    let mut out = child.stdout.take().context("piped")?;
+    let reader = std::thread::spawn(move || {
+        let mut report = Vec::new();
+        out.read_to_end(&mut report).map(|_| report)
+    });
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            println!("vm-test: the outer machine takes longer than {LIMIT:?}: ended");
+            child.kill()?;
+            break child.wait()?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let Ok(report) = reader.join() else {
+        bail!("the reader of the report panicked");
+    };
+    let report = String::from_utf8_lossy(&report?).into_owned();
+    if !status.success() {
+        println!("vm-test: {}: {status}", shell::line(qemu));
+    }
+    Ok(report)
+}
+
+/// Every shared library that `programs` load, the loader among them.
+fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for program in programs {
+        let listing = shell::output(Command::new("ldd").arg(program))?;
+        for line in listing.lines() {
+            // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or the loader's path alone.
+            let path = line.split_whitespace().find(|word| word.starts_with('/'));
+            found.extend(path.map(PathBuf::from));
+        }
+    }
+    Ok(found)
+}
+
+/// The absolute path `path`, under `root`.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn install(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.parent().context("not the root")?)?;
+    fs::copy(from, to).with_context(|| from.display().to_string())?;
+    Ok(())
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// The file called `name` somewhere under `dir`.
+fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find(&entry.path(), name)? {
+                return Ok(Some(found));
+            }
+        } else if entry.file_name() == name {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
