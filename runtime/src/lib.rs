@@ -1,1 +1,4 @@
 //! x
+
+pub mod guest;
+pub mod vmm;

@@ -101,12 +101,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Appends one frame to `out`; `payload` writes the message.
-pub(crate) fn put_frame(
-    out: &mut Vec<u8>,
-    kind: u32,
-    id: u32,
-    payload: impl FnOnce(&mut Vec<u8>),
-) {
+pub(crate) fn put_frame(out: &mut Vec<u8>, kind: u32, id: u32, payload: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     put_u32(out, 0);
     put_u32(out, kind);

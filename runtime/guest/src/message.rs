@@ -1,6 +1,8 @@
 //! What host and guest say to each other.
 
-use crate::frame::{Frame, Payload, ProtocolError, put_bytes, put_frame, put_list, put_u32, put_u64};
+use crate::frame::{
+    Frame, Payload, ProtocolError, put_bytes, put_frame, put_list, put_u32, put_u64,
+};
 
 /// A terminal's size in characters (`struct winsize`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,7 +339,9 @@ impl Reply {
                 put_bytes(out, message.as_bytes());
             }),
             Reply::Output { id, stream, data } => {
-                put_frame(out, output_kind(*stream), *id, |out| out.extend_from_slice(data));
+                put_frame(out, output_kind(*stream), *id, |out| {
+                    out.extend_from_slice(data)
+                });
             }
             Reply::StdinCredit { id, bytes } => {
                 put_frame(out, STDIN_CREDIT, *id, |out| put_u32(out, *bytes));
@@ -417,7 +421,9 @@ impl Reply {
 
 /// Appends stream data read into a buffer of its own as one [`Reply::Output`], without an owned copy in between.
 pub fn encode_output(out: &mut Vec<u8>, id: u32, stream: Stream, data: &[u8]) {
-    put_frame(out, output_kind(stream), id, |out| out.extend_from_slice(data));
+    put_frame(out, output_kind(stream), id, |out| {
+        out.extend_from_slice(data)
+    });
 }
 
 fn output_kind(stream: Stream) -> u32 {

@@ -131,7 +131,9 @@ fn groups_of(user: &[u8], group: &[u8]) -> Vec<u32> {
         let members = fields.next().unwrap_or_default();
         if let Some(gid) = gid
             && gid <= u64::from(MAX_ID)
-            && members.split(|&byte| byte == b',').any(|member| member == user)
+            && members
+                .split(|&byte| byte == b',')
+                .any(|member| member == user)
             && let Ok(gid) = u32::try_from(gid)
             && !gids.contains(&gid)
         {
@@ -175,7 +177,8 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n# comment\ndaemon:x:1:1::/usr/sbin:\nbad line\n\
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\n# comment\ndaemon:x:1:1::/usr/sbin:\nbad line\n\
         app:x:1000:1000:App:/home/app:/bin/bash\n1234:x:77:78::/named:\n";
     const GROUP: &[u8] = b"root:x:0:\nadm:x:4:app,daemon\nstaff:x:50:app\nown:x:1000:app\n";
 
@@ -192,12 +195,18 @@ mod tests {
 
     #[test]
     fn a_name_gets_its_groups_and_home() {
-        assert_eq!(resolved("app"), (1000, 1000, vec![4, 50], "/home/app".into()));
+        assert_eq!(
+            resolved("app"),
+            (1000, 1000, vec![4, 50], "/home/app".into())
+        );
     }
 
     #[test]
     fn a_number_with_an_entry_is_that_user() {
-        assert_eq!(resolved("1000"), (1000, 1000, vec![4, 50], "/home/app".into()));
+        assert_eq!(
+            resolved("1000"),
+            (1000, 1000, vec![4, 50], "/home/app".into())
+        );
     }
 
     #[test]

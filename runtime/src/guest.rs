@@ -1,0 +1,153 @@
+//! The host's side of the conversation with the guest's init: commands, their streams, and a clean end.
+//!
+//! A thread per session reads what the guest says and hands it to whom it concerns. It never writes and never waits for a
+//! consumer: each stream is bounded by its credit window ([`blockbox_guest::WINDOW`]), and consumers return credit
+//! themselves. So no order of reading and writing on the host's side can deadlock.
+
+mod error;
+mod exec;
+mod link;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use blockbox_guest::{ExecSpec, ExitStatus, Stream, WindowSize};
+pub use error::GuestError;
+pub use exec::{Event, Exec, ExecControl, Stdin};
+
+use blockbox_guest::{PROTOCOL_VERSION, Request};
+
+use crate::vmm::Vm;
+use link::Link;
+
+/// The guest's init, a static Linux executable of the host's architecture. It belongs at [`INIT_PATH`] on the writable
+/// disk, with mode 0755.
+pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
+
+pub use blockbox_guest::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+
+/// How long init needs, beyond the grace given to processes, to unmount and power off; slow under emulation.
+const POWER_OFF_TIME: Duration = Duration::from_secs(20);
+
+/// A conversation with the init of a running guest.
+#[derive(Debug)]
+pub struct Session {
+    link: Arc<Link>,
+    boot: BootTimes,
+    kernel: String,
+}
+
+/// How long the guest took to come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootTimes {
+    /// From [`Session::connect`] to init's report, as the host's clock saw it.
+    pub connect: Duration,
+    /// From the guest kernel's start to init's report, as the guest's clock saw it.
+    pub guest: Duration,
+}
+
+impl Session {
+    /// Waits until the guest's init reports.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::NeverReported`] when it has not after `timeout`, or the VM ended before; a VM that ends with a
+    /// success status without init having reported has failed all the same. [`GuestError::SetupFailed`] when init says
+    /// that it could not set the guest up.
+    pub fn connect(vm: &Vm, timeout: Duration) -> Result<Self, GuestError> {
+        let started = Instant::now();
+        let io = GuestError::io("the control channel");
+        let channel = vm.channel().map_err(&io)?;
+        let reader: UnixStream = channel.try_clone().map_err(&io)?;
+        let link = Arc::new(Link::new(channel, vm.console().clone()));
+        let in_thread = Arc::clone(&link);
+        thread::Builder::new()
+            .name("guest".to_owned())
+            .spawn(move || in_thread.read_from(reader))
+            .map_err(&io)?;
+        let hello = link.wait_hello(timeout, vm)?;
+        if hello.version != PROTOCOL_VERSION {
+            return Err(GuestError::VersionMismatch {
+                host: PROTOCOL_VERSION,
+                guest: hello.version,
+            });
+        }
+        Ok(Session {
+            link,
+            boot: BootTimes {
+                connect: started.elapsed(),
+                guest: Duration::from_nanos(hello.uptime_ns),
+            },
+            kernel: hello.kernel,
+        })
+    }
+
+    /// How long the guest took to come up.
+    pub fn boot_times(&self) -> BootTimes {
+        self.boot
+    }
+
+    /// The guest kernel's release.
+    pub fn kernel_release(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Starts a command and returns once it runs. Any number may run at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker would give.
+    pub fn exec(&self, spec: &ExecSpec) -> Result<Exec, GuestError> {
+        Exec::start(&self.link, spec)
+    }
+
+    /// Writes everything the guest has cached to its disk.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn sync(&self) -> Result<(), GuestError> {
+        self.link.request("sync", |id| Request::Sync { id })
+    }
+
+    /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and does not change.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Refused`] when the guest's kernel refuses, for example because it is frozen already.
+    pub fn freeze(&self) -> Result<(), GuestError> {
+        self.link.request("freeze", |id| Request::Freeze { id })
+    }
+
+    /// Ends a freeze.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Refused`] when nothing is frozen.
+    pub fn thaw(&self) -> Result<(), GuestError> {
+        self.link.request("thaw", |id| Request::Thaw { id })
+    }
+
+    /// Ends every process of the guest (`SIGTERM`, then `SIGKILL` after `grace`), unmounts its disk and waits until
+    /// `vm` has ended. A VM that does not end is killed.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its journal holds what the next
+    /// boot replays.
+    pub fn shutdown(self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let sent = self.link.send(&Request::Shutdown { grace_ms });
+        let farewell = sent.and_then(|()| self.link.wait_bye(grace.saturating_add(POWER_OFF_TIME)));
+        let ended = vm.wait_timeout(POWER_OFF_TIME).ok().flatten().is_some();
+        if !ended {
+            vm.kill();
+        }
+        match farewell? {
+            0 => Ok(()),
+            errno => Err(GuestError::UncleanShutdown { errno }),
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! One command in the guest.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use blockbox_guest::{CHUNK, ExecSpec, ExitStatus, Request, Stream, WINDOW, WindowSize};
+
+use super::error::GuestError;
+use super::link::{End, Link};
+
+/// Credit is returned once this much has been read: often enough that the sender never waits for it, seldom enough to
+/// cost nothing.
+const CREDIT_STEP: usize = WINDOW / 4;
+
+/// What happened to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It wrote this.
+    Output {
+        /// To which of its outputs; with a terminal always stdout.
+        stream: Stream,
+        /// What it wrote.
+        data: Vec<u8>,
+    },
+    /// It ended, after everything it wrote. Nothing follows.
+    Exited(ExitStatus),
+}
+
+/// A running command. Dropping it closes its streams, as closing a terminal window would; the command itself goes on
+/// until it notices.
+#[derive(Debug)]
+pub struct Exec {
+    control: ExecControl,
+    stdin: Option<Stdin>,
+    pid: u32,
+    /// Bytes read from each output and not yet returned as credit.
+    owed: [usize; 2],
+    status: Option<ExitStatus>,
+}
+
+/// Acts on a running command from any thread.
+#[derive(Debug, Clone)]
+pub struct ExecControl {
+    id: u32,
+    link: Arc<Link>,
+    inbox: Arc<Inbox>,
+}
+
+/// A command's standard input. Dropping it is the end of the input.
+#[derive(Debug)]
+pub struct Stdin {
+    control: ExecControl,
+}
+
+impl Exec {
+    pub(super) fn start(link: &Arc<Link>, spec: &ExecSpec) -> Result<Self, GuestError> {
+        let inbox = Arc::new(Inbox::default());
+        let id = link.register(Arc::clone(&inbox))?;
+        link.send(&Request::Exec {
+            id,
+            spec: spec.clone(),
+        })?;
+        let control = ExecControl {
+            id,
+            link: Arc::clone(link),
+            inbox,
+        };
+        let pid = control
+            .inbox
+            .wait_started()
+            .map_err(|failure| match failure {
+                Failure::Spawn { code, message } => GuestError::SpawnFailed { code, message },
+                Failure::End(end) => link.error(end),
+            })?;
+        let has_input = spec.stdin || spec.tty.is_some();
+        Ok(Exec {
+            stdin: has_input.then(|| Stdin {
+                control: control.clone(),
+            }),
+            control,
+            pid,
+            owed: [0; 2],
+            status: None,
+        })
+    }
+
+    /// The command's process id in the guest.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The command's standard input, once, if the command was started with one.
+    pub fn take_stdin(&mut self) -> Option<Stdin> {
+        self.stdin.take()
+    }
+
+    /// A handle to signal and resize the command with while another thread reads its output.
+    pub fn control(&self) -> ExecControl {
+        self.control.clone()
+    }
+
+    /// Waits for the next thing that happens. After [`Event::Exited`] it repeats that.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn next_event(&mut self) -> Result<Event, GuestError> {
+        if let Some(status) = self.status {
+            return Ok(Event::Exited(status));
+        }
+        let event = self
+            .control
+            .inbox
+            .next_event()
+            .map_err(|end| self.control.link.error(end))?;
+        match &event {
+            Event::Exited(status) => self.status = Some(*status),
+            Event::Output { stream, data } => self.repay(*stream, data.len())?,
+        }
+        Ok(event)
+    }
+
+    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be written any more is
+    /// closed in the guest as well, and its error returned when the command has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone, or an output cannot be written; a closed pipe is no error, as in a shell.
+    pub fn stream(
+        mut self,
+        stdout: &mut dyn Write,
+        stderr: &mut dyn Write,
+    ) -> Result<ExitStatus, GuestError> {
+        let mut failed: [Option<io::Error>; 2] = [None, None];
+        loop {
+            let (stream, data) = match self.next_event()? {
+                Event::Output { stream, data } => (stream, data),
+                Event::Exited(status) => {
+                    let error = failed
+                        .into_iter()
+                        .flatten()
+                        .find(|error| error.kind() != io::ErrorKind::BrokenPipe);
+                    return match error {
+                        Some(source) => Err(GuestError::io("cannot write the output")(source)),
+                        None => Ok(status),
+                    };
+                }
+            };
+            let (out, failed): (&mut dyn Write, _) = match stream {
+                Stream::Stdout => (&mut *stdout, &mut failed[0]),
+                Stream::Stderr => (&mut *stderr, &mut failed[1]),
+            };
+            if failed.is_none()
+                && let Err(error) = out.write_all(&data).and_then(|()| out.flush())
+            {
+                *failed = Some(error);
+                self.close_output(stream)?;
+            }
+        }
+    }
+
+    /// Waits for the command's end, throwing its output away.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn wait(mut self) -> Result<ExitStatus, GuestError> {
+        drop(self.stdin.take());
+        self.stream(&mut io::sink(), &mut io::sink())
+    }
+
+    /// Nobody reads this output any more: the command gets `SIGPIPE` when it writes there.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn close_output(&self, stream: Stream) -> Result<(), GuestError> {
+        let id = self.control.id;
+        self.control.link.send(&Request::CloseOutput { id, stream })
+    }
+
+    fn repay(&mut self, stream: Stream, bytes: usize) -> Result<(), GuestError> {
+        let owed = match stream {
+            Stream::Stdout => &mut self.owed[0],
+            Stream::Stderr => &mut self.owed[1],
+        };
+        *owed += bytes;
+        if *owed < CREDIT_STEP {
+            return Ok(());
+        }
+        let bytes = u32::try_from(std::mem::take(owed)).unwrap_or(u32::MAX);
+        self.control.inbox.repaid(stream, bytes as usize);
+        self.control.link.send(&Request::Credit {
+            id: self.control.id,
+            stream,
+            bytes,
+        })
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        if self.status.is_none() && !self.control.inbox.is_over() {
+            // If the guest is gone, so are the streams.
+            let _ = self.close_output(Stream::Stdout);
+            let _ = self.close_output(Stream::Stderr);
+        }
+    }
+}
+
+impl ExecControl {
+    /// Sends a signal, by its number on Linux, to the command's process.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone. A command that has ended is no error.
+    pub fn signal(&self, signal: u32) -> Result<(), GuestError> {
+        self.send_while_running(Request::Signal {
+            id: self.id,
+            signal,
+        })
+    }
+
+    /// Tells the command's terminal its new size.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone. A command that has ended, or has no terminal, is no error.
+    pub fn resize(&self, size: WindowSize) -> Result<(), GuestError> {
+        self.send_while_running(Request::Resize { id: self.id, size })
+    }
+
+    fn send_while_running(&self, request: Request) -> Result<(), GuestError> {
+        if self.inbox.is_over() {
+            return Ok(());
+        }
+        self.link.send(&request)
+    }
+}
+
+impl Write for Stdin {
+    /// Waits until the command has room for input; fails with [`io::ErrorKind::BrokenPipe`] once it has ended.
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let count = self
+            .control
+            .inbox
+            .take_credit(buf.len().min(CHUNK))
+            .ok_or(io::ErrorKind::BrokenPipe)?;
+        let data = buf.get(..count).unwrap_or_default().to_vec();
+        self.control
+            .link
+            .send(&Request::Stdin {
+                id: self.control.id,
+                data,
+            })
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        // A guest that is gone has no input to end.
+        let _ = self.control.send_while_running(Request::StdinEof {
+            id: self.control.id,
+        });
+    }
+}
+
+/// What has arrived for a command and waits for its reader.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    pid: Option<u32>,
+    output: VecDeque<(Stream, Vec<u8>)>,
+    /// Bytes of each output that the guest may still send.
+    window: [usize; 2],
+    /// Bytes of input that may be sent to the guest.
+    credit: usize,
+    over: Option<Over>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            pid: None,
+            output: VecDeque::new(),
+            window: [WINDOW; 2],
+            credit: WINDOW,
+            over: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Over {
+    Exited(ExitStatus),
+    SpawnFailed { code: u8, message: String },
+    End(End),
+}
+
+enum Failure {
+    Spawn { code: u8, message: String },
+    End(End),
+}
+
+fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+impl Inbox {
+    pub(super) fn started(&self, pid: u32) {
+        self.change(|state| state.pid = Some(pid));
+    }
+
+    pub(super) fn spawn_failed(&self, code: u8, message: String) {
+        self.change(|state| state.over = Some(Over::SpawnFailed { code, message }));
+    }
+
+    pub(super) fn exited(&self, status: ExitStatus) {
+        self.change(|state| state.over = Some(Over::Exited(status)));
+    }
+
+    pub(super) fn close(&self, end: &End) {
+        self.change(|state| state.over = Some(Over::End(end.clone())));
+    }
+
+    pub(super) fn credit(&self, bytes: u32) {
+        // A guest that returns credit it never got gains nothing: the window is a limit on what it buffers.
+        self.change(|state| state.credit = state.credit.saturating_add(bytes as usize).min(WINDOW));
+    }
+
+    pub(super) fn output(&self, stream: Stream, data: Vec<u8>) -> Result<(), ()> {
+        let mut state = self.lock();
+        let window = &mut state.window[index(stream)];
+        *window = window.checked_sub(data.len()).ok_or(())?;
+        if !data.is_empty() {
+            state.output.push_back((stream, data));
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn repaid(&self, stream: Stream, bytes: usize) {
+        self.change(|state| state.window[index(stream)] += bytes);
+    }
+
+    fn is_over(&self) -> bool {
+        self.lock().over.is_some()
+    }
+
+    fn wait_started(&self) -> Result<u32, Failure> {
+        self.wait(|state| match (&state.over, state.pid) {
+            (Some(Over::SpawnFailed { code, message }), _) => Some(Err(Failure::Spawn {
+                code: *code,
+                message: message.clone(),
+            })),
+            (_, Some(pid)) => Some(Ok(pid)),
+            (Some(Over::End(end)), None) => Some(Err(Failure::End(end.clone()))),
+            (Some(Over::Exited(_)), None) => Some(Err(Failure::End(End::Closed))),
+            (None, None) => None,
+        })
+    }
+
+    fn next_event(&self) -> Result<Event, End> {
+        self.wait(|state| {
+            if let Some((stream, data)) = state.output.pop_front() {
+                return Some(Ok(Event::Output { stream, data }));
+            }
+            match state.over.clone()? {
+                Over::Exited(status) => Some(Ok(Event::Exited(status))),
+                Over::SpawnFailed { .. } => Some(Err(End::Closed)),
+                Over::End(end) => Some(Err(end)),
+            }
+        })
+    }
+
+    /// Waits for credit and takes at most `wanted` bytes of it; `None` once the command is over.
+    fn take_credit(&self, wanted: usize) -> Option<usize> {
+        self.wait(|state| {
+            if state.over.is_some() {
+                return Some(None);
+            }
+            let taken = wanted.min(state.credit);
+            state.credit -= taken;
+            (taken > 0).then_some(Some(taken))
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn wait<T>(&self, mut found: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = found(&mut state) {
+                return value;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,83 @@
+//! The process a VM runs in: `blockbox __vm JSON`.
+//!
+//! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
+//! When the host's end of the channel closes, because blockbox ended or was killed, the guest's init shuts the guest
+//! down cleanly; whatever has not ended [`ORPHAN_GRACE`] later is ended here.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
+
+use super::{VmmError, krun, qemu};
+
+/// The hidden subcommand.
+const SUBCOMMAND: &str = "__vm";
+
+/// How long a guest whose host has gone has to shut down.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// What a helper process is to become.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Launch {
+    Krun(krun::Machine),
+    Qemu(qemu::Machine),
+}
+
+/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once. Call it first thing
+/// in `main`: the process must have a single thread.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != SUBCOMMAND {
+        return None;
+    }
+    Some(match run(args.next()) {
+        Ok(code) => code,
+        Err(error) => {
+            // Standard error is the console's pipe: this is what the host shows as its tail.
+            eprintln!("blockbox: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+pub(super) fn arguments(launch: &Launch) -> Result<[String; 2], VmmError> {
+    let json = serde_json::to_string(launch)
+        .map_err(|error| VmmError::io("cannot describe the VM")(error.into()))?;
+    Ok([SUBCOMMAND.to_owned(), json])
+}
+
+fn run(description: Option<OsString>) -> Result<ExitCode, VmmError> {
+    let description = description.unwrap_or_default();
+    let launch = serde_json::from_str(&description.to_string_lossy())
+        .map_err(|error| VmmError::io("not a description of a VM")(error.into()))?;
+    match launch {
+        Launch::Krun(machine) => {
+            std::thread::spawn(|| {
+                wait_for_hangup();
+                std::thread::sleep(ORPHAN_GRACE);
+                // The VM runs in this very process.
+                std::process::exit(1);
+            });
+            krun::enter(&machine)
+        }
+        Launch::Qemu(machine) => qemu::enter(&machine),
+    }
+}
+
+/// Returns when the host's end of the control channel is closed.
+pub(super) fn wait_for_hangup() {
+    let stdin = std::io::stdin();
+    loop {
+        // No events asked for: a hangup is always reported.
+        let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds.iter().all(|fd| fd.revents().is_empty()) => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}

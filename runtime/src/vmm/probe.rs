@@ -1,0 +1,96 @@
+//! What this host can do, for `blockbox doctor`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::hypervisor::{self, Verdict};
+use super::{error, kernel, qemu};
+
+/// What this host can do.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct HostReport {
+    /// The operating system, as Rust names it.
+    pub os: &'static str,
+    /// The processor architecture, as Rust names it.
+    pub arch: &'static str,
+    /// The hypervisor's name: KVM or HVF.
+    pub hypervisor_name: &'static str,
+    /// Whether hardware virtualisation works, with the reason if not.
+    pub hypervisor: Verdict,
+    /// The guest kernel's file (a kernel or a libkrunfw), if there is one.
+    pub kernel: Option<PathBuf>,
+    /// Where a guest kernel was looked for.
+    pub kernel_searched: Vec<PathBuf>,
+    /// The QEMU program, if there is one.
+    pub qemu: Option<PathBuf>,
+    /// The first line of its `--version`.
+    pub qemu_version: Option<String>,
+    /// The monitor `--vmm auto` takes, `None` when nothing can boot.
+    pub chosen: Option<String>,
+    /// What to do for what is missing, one sentence each.
+    pub advice: Vec<String>,
+}
+
+/// Finds out what this host can do. `kernel`, `home`, `cache` and `helper` are those of
+/// [`kernel::locate`] and [`Vmm::choose`](super::Vmm::choose); a trial boot may take some seconds.
+pub fn probe(
+    kernel: Option<&Path>,
+    home: &Path,
+    cache: &Path,
+    helper: Option<&Path>,
+) -> HostReport {
+    let mut advice = Vec::new();
+    let source = kernel::find(kernel, home);
+    let prepared = source
+        .as_ref()
+        .ok()
+        .map(|source| kernel::prepare(source, cache));
+    let hypervisor = match &prepared {
+        Some(Ok(kernel)) => hypervisor::verdict(kernel, cache, helper),
+        _ => match hypervisor::device() {
+            Err(reason) => Verdict::Fails { reason },
+            Ok(()) => Verdict::Fails {
+                reason: "untried: there is no guest kernel to try it with".to_owned(),
+            },
+        },
+    };
+    match (&source, &prepared) {
+        (Err(_), _) => advice.push(format!("No guest kernel: {}.", error::install_krunfw())),
+        (_, Some(Err(error))) => advice.push(format!("The guest kernel is unusable: {error}.")),
+        _ => {}
+    }
+    let qemu = qemu::find().ok();
+    if qemu.is_none() && hypervisor != Verdict::Works {
+        advice.push(format!(
+            "No QEMU to fall back to: {}.",
+            error::install_qemu()
+        ));
+    }
+    let kernel_usable = matches!(prepared, Some(Ok(_)));
+    let chosen = match (&hypervisor, &qemu) {
+        _ if !kernel_usable => None,
+        (Verdict::Works, _) => Some("libkrun".to_owned()),
+        (Verdict::Fails { .. }, Some(_)) => Some("qemu (tcg)".to_owned()),
+        (Verdict::Fails { .. }, None) => None,
+    };
+    HostReport {
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        hypervisor_name: if cfg!(target_os = "macos") {
+            "HVF"
+        } else {
+            "KVM"
+        },
+        hypervisor,
+        kernel: source.ok().map(|source| source.path().to_owned()),
+        kernel_searched: kernel::search_path(home),
+        qemu_version: qemu
+            .as_deref()
+            .and_then(|program| qemu::version(program).ok()),
+        qemu,
+        chosen,
+        advice,
+    }
+}
