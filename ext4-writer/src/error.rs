@@ -1,0 +1,153 @@
+//! What can go wrong.
+
+use std::io;
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The output could not be read, written or positioned.
+    #[error("cannot access the image at byte {offset}")]
+    Output {
+        /// Where in the image, in bytes.
+        offset: u64,
+        /// What the output said.
+        source: io::Error,
+    },
+    /// The reader given as a file's contents failed, or ended before the data it was said to hold.
+    #[error("cannot read the contents of {}", .name.escape_ascii())]
+    Contents {
+        /// The file's name in its directory.
+        name: Vec<u8>,
+        /// What the reader said.
+        source: io::Error,
+    },
+    /// An option has a value that no ext4 filesystem can have.
+    #[error("option {option} cannot be {value}")]
+    Option {
+        /// The field of [`Options`](crate::Options).
+        option: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The size leaves no room for the filesystem's own structures.
+    #[error("{size} bytes are too few for a filesystem with these options")]
+    TooSmall {
+        /// The requested size in bytes.
+        size: u64,
+    },
+    /// The size needs more block groups than group descriptors fit in one group.
+    #[error("{size} bytes are too many for blocks of {block_size} bytes")]
+    TooLarge {
+        /// The requested size in bytes.
+        size: u64,
+        /// The block size in bytes.
+        block_size: u32,
+    },
+    /// All blocks are in use.
+    #[error("no room for {} more blocks: {} are free", .wanted, .free)]
+    NoSpace {
+        /// How many blocks were wanted.
+        wanted: u64,
+        /// How many were left.
+        free: u64,
+    },
+    /// All inodes are in use; a smaller [`inode_ratio`](crate::Options::inode_ratio) makes more.
+    #[error("all {inodes} inodes are in use")]
+    NoInodes {
+        /// How many inodes the filesystem has.
+        inodes: u32,
+    },
+    /// A name is empty, `.`, `..`, longer than 255 bytes, or holds `/` or NUL.
+    #[error("not a file name: {}", .name.escape_ascii())]
+    Name {
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// The directory already has an entry of this name.
+    #[error("{} exists already", .name.escape_ascii())]
+    Exists {
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// Something other than a directory was given as a parent.
+    #[error("the parent of {} is not a directory", .name.escape_ascii())]
+    NotADirectory {
+        /// The name that was to be added, or the path component that is no directory.
+        name: Vec<u8>,
+    },
+    /// A directory was given where a second name for a node was wanted.
+    #[error("{} would be a hard link to a directory", .name.escape_ascii())]
+    LinkToDirectory {
+        /// The name that was to be added.
+        name: Vec<u8>,
+    },
+    /// The node has 65,000 names already, the most an ext4 inode can count (`EXT4_LINK_MAX`).
+    #[error("too many hard links: {}", .name.escape_ascii())]
+    TooManyLinks {
+        /// The name that was to be added.
+        name: Vec<u8>,
+    },
+    /// A node belongs to another builder.
+    #[error("node of another builder")]
+    ForeignNode,
+    /// A symlink's target is empty, holds a NUL, or does not fit in one block with a NUL behind it.
+    #[error("{} bytes of symlink target, of {} that fit", .length, .limit)]
+    Target {
+        /// The target's length in bytes.
+        length: usize,
+        /// The longest possible target in bytes.
+        limit: usize,
+    },
+    /// A device number does not fit ext4's 12 bits of major and 20 bits of minor number.
+    #[error("no such device number: {major}:{minor}")]
+    DeviceNumber {
+        /// The major number.
+        major: u32,
+        /// The minor number.
+        minor: u32,
+    },
+    /// An extended attribute cannot be stored.
+    #[error("extended attribute {}: {problem}", .name.escape_ascii())]
+    Xattr {
+        /// The attribute's full name.
+        name: Vec<u8>,
+        /// What is wrong with it.
+        problem: XattrProblem,
+    },
+    /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end behind its size.
+    #[error("{} cannot have {size} bytes", .name.escape_ascii())]
+    FileSize {
+        /// The file's name in its directory.
+        name: Vec<u8>,
+        /// The offending size or offset in bytes.
+        size: u64,
+    },
+    /// A directory has more entries than a hash tree of two index levels holds.
+    #[error("a directory of {entries} entries is too large for this block size")]
+    DirectorySize {
+        /// How many entries it has.
+        entries: usize,
+    },
+}
+
+/// Why an extended attribute cannot be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum XattrProblem {
+    /// ext4 has no number for the name's prefix.
+    #[error("not in one of the namespaces user, trusted, security and system")]
+    Namespace,
+    /// The name behind the prefix is empty where it must not be, holds a NUL, or is longer than 255 bytes.
+    #[error("not a valid name")]
+    Name,
+    /// The name is given twice.
+    #[error("given twice")]
+    Duplicate,
+    /// The value, or all of the inode's attributes together, fit neither in the inode nor in one block.
+    #[error("too large")]
+    TooLarge,
+    /// A POSIX ACL is not in the form the kernel's interface uses (`posix_acl_xattr_header`, version 2).
+    #[error("not a POSIX ACL")]
+    Acl,
+}

@@ -1,0 +1,338 @@
+//! What lies where before anything is put into the filesystem: groups, superblock copies, descriptors, bitmaps, inode tables.
+
+use std::ops::Range;
+
+use crate::format::{GroupDesc, INODE_SIZE, JBD2_MIN_JOURNAL_BLOCKS};
+use crate::{Error, Journal, Options};
+
+/// The number of groups whose bitmaps and inode tables lie together (`s_log_groups_per_flex`), as mke2fs has it.
+pub(crate) const LOG_GROUPS_PER_FLEX: u32 = 4;
+/// Where one group's own structures lie, in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tables {
+    pub(crate) block_bitmap: u64,
+    pub(crate) inode_bitmap: u64,
+    pub(crate) inode_table: u64,
+}
+
+/// The layout of an empty filesystem. All block numbers count from the start of the image.
+#[derive(Clone, Debug)]
+pub(crate) struct Geometry {
+    /// Bytes per block.
+    pub(crate) block_size: u32,
+    /// All blocks, including those before the first group (`s_blocks_count`).
+    pub(crate) blocks: u64,
+    /// The first group's first block (`s_first_data_block`).
+    pub(crate) first_block: u64,
+    pub(crate) blocks_per_group: u64,
+    pub(crate) inodes_per_group: u32,
+    /// Blocks of one copy of all group descriptors.
+    pub(crate) gdt_blocks: u64,
+    /// Blocks reserved behind each copy for more descriptors; 0 without `resize_inode`.
+    pub(crate) reserved_gdt_blocks: u16,
+    /// Blocks of the journal; 0 without.
+    pub(crate) journal_blocks: u64,
+    pub(crate) tables: Vec<Tables>,
+}
+
+impl Geometry {
+    /// Plans a filesystem.
+    pub(crate) fn plan(options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        let block_size = options.block_size.bytes();
+        let size = options.size;
+        let too_small = Error::TooSmall { size };
+        let too_large = Error::TooLarge { size, block_size };
+
+        let blocks_per_group = u64::from(block_size) * 8;
+        let first_block = u64::from(block_size == 1024);
+        let mut plan = Self {
+            block_size,
+            blocks: size / u64::from(block_size),
+            first_block,
+            blocks_per_group,
+            inodes_per_group: 0,
+            gdt_blocks: 0,
+            reserved_gdt_blocks: 0,
+            journal_blocks: 0,
+            tables: Vec::new(),
+        };
+        if plan.blocks <= first_block {
+            return Err(too_small);
+        }
+        // Dropping a last group that is too small leaves one that is not, so this runs twice at most.
+        loop {
+            let groups = plan.groups();
+            let per_block = u64::from(block_size) / size_of::<GroupDesc>() as u64;
+            plan.gdt_blocks = groups.div_ceil(per_block);
+            if plan.gdt_blocks > blocks_per_group * 3 / 4 {
+                return Err(too_large);
+            }
+            plan.reserved_gdt_blocks = plan.reserve_gdt(options)?;
+            plan.inodes_per_group = plan.inodes_per_group(options.inode_ratio)?;
+
+            let last = groups - 1;
+            let rest = plan.blocks - plan.group_start(last);
+            let overhead = plan.base_blocks(last) + 2 + plan.inode_table_blocks();
+            if groups == 1 {
+                if rest < overhead + 3 {
+                    return Err(too_small);
+                }
+                break;
+            }
+            if rest >= overhead + 50 {
+                break;
+            }
+            plan.blocks -= rest;
+        }
+        plan.journal_blocks = plan.journal(options.journal)?;
+        plan.place_tables()?;
+        Ok(plan)
+    }
+
+    /// The number of groups.
+    pub(crate) fn groups(&self) -> u64 {
+        (self.blocks - self.first_block).div_ceil(self.blocks_per_group)
+    }
+
+    pub(crate) fn group_start(&self, group: u64) -> u64 {
+        self.first_block + group * self.blocks_per_group
+    }
+
+    /// The blocks of a group; the last one's may be fewer than the others'.
+    pub(crate) fn group_blocks(&self, group: u64) -> Range<u64> {
+        let start = self.group_start(group);
+        start..(start + self.blocks_per_group).min(self.blocks)
+    }
+
+    pub(crate) fn group_of(&self, block: u64) -> u64 {
+        (block - self.first_block) / self.blocks_per_group
+    }
+
+    /// The blocks at a group's start that hold a superblock, descriptors and room for more.
+    pub(crate) fn base_blocks(&self, group: u64) -> u64 {
+        if has_super(group) {
+            1 + self.gdt_blocks + u64::from(self.reserved_gdt_blocks)
+        } else {
+            0
+        }
+    }
+
+    pub(crate) fn inode_table_blocks(&self) -> u64 {
+        (u64::from(self.inodes_per_group) * INODE_SIZE as u64).div_ceil(self.block_size.into())
+    }
+
+    pub(crate) fn inodes(&self) -> u32 {
+        // `inodes_per_group()` keeps the product in 32 bits.
+        (self.groups() * u64::from(self.inodes_per_group)) as u32
+    }
+
+    /// The byte at which an inode's slot begins; inodes count from 1.
+    pub(crate) fn inode_offset(&self, ino: u32) -> u64 {
+        let index = ino - 1;
+        let group = (index / self.inodes_per_group) as usize;
+        let slot = u64::from(index % self.inodes_per_group);
+        self.tables[group].inode_table * u64::from(self.block_size) + slot * INODE_SIZE as u64
+    }
+
+    /// Every block that is in use in the empty filesystem, as ranges in ascending order.
+    pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
+        let mut ranges = Vec::new();
+        for group in (0..self.groups()).filter(|&group| has_super(group)) {
+            let start = self.group_start(group);
+            ranges.push(start..start + self.base_blocks(group));
+        }
+        let table_blocks = self.inode_table_blocks();
+        for tables in &self.tables {
+            ranges.push(tables.block_bitmap..tables.block_bitmap + 1);
+            ranges.push(tables.inode_bitmap..tables.inode_bitmap + 1);
+            ranges.push(tables.inode_table..tables.inode_table + table_blocks);
+        }
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup_by(|next, previous| {
+            let adjacent = previous.end == next.start;
+            if adjacent {
+                previous.end = next.end;
+            }
+            adjacent
+        });
+        ranges
+    }
+
+    fn reserve_gdt(&self, options: &Options) -> Result<u16, Error> {
+        // The resize inode's pointers have 32 bits.
+        if self.blocks > u64::from(u32::MAX) {
+            return match options.reserved_gdt_blocks {
+                None | Some(0) => Ok(0),
+                Some(blocks) => Err(Error::Option {
+                    option: "reserved_gdt_blocks",
+                    value: blocks.into(),
+                }),
+            };
+        }
+        let pointers = u64::from(self.block_size / 4);
+        if let Some(blocks) = options.reserved_gdt_blocks {
+            if u64::from(blocks) > pointers {
+                return Err(Error::Option {
+                    option: "reserved_gdt_blocks",
+                    value: blocks.into(),
+                });
+            }
+            return Ok(blocks);
+        }
+        let largest = (self.blocks * 1024).min(u32::MAX.into());
+        let groups = largest.div_ceil(self.blocks_per_group);
+        let gdt_blocks = groups * size_of::<GroupDesc>() as u64 / u64::from(self.block_size);
+        // A small filesystem has no room to give away.
+        let affordable = (self.blocks / 256).min(32);
+        Ok(gdt_blocks.saturating_sub(self.gdt_blocks).min(affordable) as u16)
+    }
+
+    fn inodes_per_group(&self, ratio: u64) -> Result<u32, Error> {
+        let groups = self.groups();
+        let per_block = u64::from(self.block_size) / INODE_SIZE as u64;
+        let bytes = self.blocks * u64::from(self.block_size);
+        // 16: the reserved inodes, lost+found, and some.
+        let wanted = (bytes / ratio.max(1)).max(16).div_ceil(groups);
+        // A bitmap of one block, and counts of 16 bits in descriptors that lack the high halves.
+        let limit = (u64::from(self.block_size) * 8)
+            .min(65536 - per_block)
+            .min(u64::from(u32::MAX) / groups);
+        let step = per_block.max(8);
+        let inodes = wanted.next_multiple_of(step).min(limit / step * step);
+        if inodes == 0 {
+            return Err(Error::TooLarge {
+                size: bytes,
+                block_size: self.block_size,
+            });
+        }
+        Ok(inodes as u32)
+    }
+
+    fn journal(&self, journal: Journal) -> Result<u64, Error> {
+        const K: u64 = 1024;
+        match journal {
+            Journal::None => Ok(0),
+            // `ext2fs_default_journal_size`.
+            Journal::Auto => Ok(match self.blocks {
+                ..2048 => 0,
+                ..32768 => 1024,
+                ..0x4_0000 => 4 * K,
+                ..0x8_0000 => 8 * K,
+                ..0x40_0000 => 16 * K,
+                ..0x80_0000 => 32 * K,
+                ..0x100_0000 => 64 * K,
+                ..0x200_0000 => 128 * K,
+                _ => 256 * K,
+            }),
+            Journal::Size(bytes) => {
+                let blocks = bytes / u64::from(self.block_size);
+                // The upper limit is mke2fs's and e2fsck's.
+                if !(JBD2_MIN_JOURNAL_BLOCKS..=10_240_000).contains(&blocks) {
+                    return Err(Error::Option {
+                        option: "journal",
+                        value: bytes,
+                    });
+                }
+                Ok(blocks)
+            }
+        }
+    }
+
+    fn place_tables(&mut self) -> Result<(), Error> {
+        let groups = self.groups();
+        let table_blocks = self.inode_table_blocks();
+        let mut tables = vec![Tables::default(); groups as usize];
+        for (flex, tables) in tables.chunks_mut(1 << LOG_GROUPS_PER_FLEX).enumerate() {
+            let mut next = self.group_start((flex as u64) << LOG_GROUPS_PER_FLEX);
+            for tables in tables.iter_mut() {
+                tables.block_bitmap = self.place(&mut next, 1)?;
+            }
+            for tables in tables.iter_mut() {
+                tables.inode_bitmap = self.place(&mut next, 1)?;
+            }
+            for tables in tables.iter_mut() {
+                tables.inode_table = self.place(&mut next, table_blocks)?;
+            }
+        }
+        self.tables = tables;
+        Ok(())
+    }
+
+    /// The first run of `count` blocks at or behind `next` that avoids superblock copies and what belongs to them.
+    fn place(&self, next: &mut u64, count: u64) -> Result<u64, Error> {
+        let too_small = Error::TooSmall {
+            size: self.blocks * u64::from(self.block_size),
+        };
+        let mut start = *next;
+        'search: loop {
+            let end = start + count;
+            if end > self.blocks {
+                return Err(too_small);
+            }
+            for group in self.group_of(start)..=self.group_of(end - 1) {
+                let base =
+                    self.group_start(group)..self.group_start(group) + self.base_blocks(group);
+                if start < base.end && base.start < end {
+                    start = base.end;
+                    continue 'search;
+                }
+            }
+            *next = end;
+            return Ok(start);
+        }
+    }
+}
+
+/// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`, `sparse_super`).
+pub(crate) fn has_super(group: u64) -> bool {
+    let power_of = |base: u64| {
+        let mut power = base;
+        while power < group {
+            power *= base;
+        }
+        power == group
+    };
+    group <= 1 || [3, 5, 7].into_iter().any(power_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BlockSize;
+
+    #[test]
+    fn superblock_copies_are_in_groups_0_1_and_powers_of_3_5_7() {
+        let groups: Vec<_> = (0..130).filter(|&group| has_super(group)).collect();
+        assert_eq!(groups, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+    }
+
+    #[test]
+    fn nothing_overlaps_at_any_size() {
+        for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
+            for inode_ratio in [1024, 16384, 1 << 20] {
+                for size in (18..36).flat_map(|log| [1_u64 << log, (1 << log) + 987_654]) {
+                    let options = Options {
+                        block_size,
+                        inode_ratio,
+                        ..Options::new(size)
+                    };
+                    let plan = match Geometry::plan(&options) {
+                        Ok(plan) => plan,
+                        Err(Error::TooSmall { .. }) if size < 4 << 20 => continue,
+                        Err(e) => panic!("{options:?}: {e}"),
+                    };
+                    let reserved = plan.reserved();
+                    let used: u64 = reserved.iter().map(|range| range.end - range.start).sum();
+                    let base: u64 = (0..plan.groups())
+                        .map(|group| plan.base_blocks(group))
+                        .sum();
+                    let tables = plan.groups() * (2 + plan.inode_table_blocks());
+                    assert_eq!(used, base + tables, "{options:?}");
+                    assert!(reserved.is_sorted_by(|a, b| a.end < b.start), "{options:?}");
+                    assert!(reserved.last().is_some_and(|last| last.end <= plan.blocks));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The image being written: its geometry, its free space and its output.
+
+use std::io::{Read, Seek, Write};
+use std::ops::Range;
+
+use crate::checksum::Checksum;
+use crate::extents::Map;
+use crate::geometry::Geometry;
+use crate::node::Body;
+use crate::output::Output;
+use crate::space::Space;
+use crate::{Error, Options};
+
+/// How much of a file is read before it is written, in bytes: a multiple of every block size.
+const CHUNK: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Image<W> {
+    pub(crate) geometry: Geometry,
+    pub(crate) space: Space,
+    pub(crate) out: Output<W>,
+    /// Where the checksums of everything but the superblock start (`s_checksum_seed`).
+    pub(crate) seed: Checksum,
+    chunk: Vec<u8>,
+}
+
+impl<W: Write + Seek> Image<W> {
+    pub(crate) fn new(out: W, options: &Options) -> Result<Self, Error> {
+        let geometry = Geometry::plan(options)?;
+        Ok(Self {
+            space: Space::new(geometry.first_block..geometry.blocks, geometry.reserved()),
+            geometry,
+            out: Output::new(out),
+            seed: Checksum::START.add(&options.uuid()),
+            chunk: Vec::new(),
+        })
+    }
+
+    pub(crate) fn block_size(&self) -> usize {
+        self.geometry.block_size as usize
+    }
+
+    /// Writes at the start of a block.
+    pub(crate) fn write_block(&mut self, block: u64, bytes: &[u8]) -> Result<(), Error> {
+        let offset = block * u64::from(self.geometry.block_size);
+        self.out.write_at(offset, bytes)
+    }
+
+    /// Takes one block and marks it in use.
+    pub(crate) fn allocate(&mut self) -> Result<u64, Error> {
+        let block = self.space.take(1, 1, None)?;
+        self.space.commit(block.clone());
+        Ok(block.start)
+    }
+
+    /// Takes `count` blocks, in a row where possible, behind those of `map`, and maps them from `logical` on.
+    pub(crate) fn extend(
+        &mut self,
+        map: &mut Map,
+        logical: u64,
+        count: u64,
+        ideal: u64,
+    ) -> Result<Vec<Range<u64>>, Error> {
+        let mut runs = Vec::new();
+        let mut done = 0;
+        while done < count {
+            let ideal = ideal.max(count) - done;
+            let run = self.space.take(count - done, ideal, map.end())?;
+            map.push((logical + done) as u32, run.clone());
+            done += run.end - run.start;
+            runs.push(run);
+        }
+        Ok(runs)
+    }
+
+    /// Writes the extent tree of inode `ino` and marks its blocks in use.
+    pub(crate) fn map(&mut self, ino: u32, map: &Map, size: u64) -> Result<Body, Error> {
+        let mut nodes = Vec::new();
+        let tree = map.tree(self.geometry.block_size, self.seed.inode(ino), || {
+            let block = self.space.take(1, 1, None)?;
+            nodes.push(block.clone());
+            Ok::<_, Error>(block.start)
+        })?;
+        for (block, bytes) in &tree.nodes {
+            self.write_block(*block, bytes)?;
+        }
+        let data = map.runs().iter().map(|run| run.physical.clone());
+        for blocks in data.chain(nodes) {
+            self.space.commit(blocks);
+        }
+        let blocks = map.blocks() + tree.nodes.len() as u64;
+        Ok(Body::extents(tree.root, size, blocks))
+    }
+
+    /// Writes `bytes` as the whole contents of inode `ino`.
+    pub(crate) fn store(&mut self, ino: u32, bytes: &[u8]) -> Result<Body, Error> {
+        let mut map = Map::default();
+        let count = (bytes.len() as u64).div_ceil(self.geometry.block_size.into());
+        let mut rest = bytes;
+        for run in self.extend(&mut map, 0, count, count)? {
+            rest = self.write_run(run, rest)?;
+        }
+        self.map(ino, &map, bytes.len() as u64)
+    }
+
+    /// Fills a run of blocks from the front of `bytes`; gives what is left of them.
+    fn write_run<'a>(&mut self, run: Range<u64>, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let len = (run.end - run.start) as usize * self.block_size();
+        let (head, rest) = bytes.split_at(len.min(bytes.len()));
+        self.write_block(run.start, head)?;
+        Ok(rest)
+    }
+
+    /// Streams a file of inode `ino` to the image.
+    pub(crate) fn stream(
+        &mut self,
+        ino: u32,
+        file: Contents<'_, impl Read>,
+    ) -> Result<Body, Error> {
+        let mut buffer = std::mem::take(&mut self.chunk);
+        buffer.clear();
+        let body = self.stream_through(&mut buffer, ino, file);
+        self.chunk = buffer;
+        body
+    }
+
+    fn stream_through(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        ino: u32,
+        mut file: Contents<'_, impl Read>,
+    ) -> Result<Body, Error> {
+        let block_size = u64::from(self.geometry.block_size);
+        let mut map = Map::default();
+        // Where in the file the buffer begins: always at a block's start.
+        let mut at = 0;
+        let mut size = 0;
+        for range in file.ranges {
+            let end = at + buffer.len() as u64;
+            let start = range.start / block_size * block_size;
+            if start >= end.next_multiple_of(block_size) {
+                self.put(&mut map, &mut at, buffer, &file)?;
+                buffer.clear();
+                at = start;
+            }
+            buffer.resize((range.start - at) as usize, 0);
+            loop {
+                size = at + buffer.len() as u64;
+                let left = range.end - size;
+                let room = CHUNK.saturating_sub(buffer.len()) as u64;
+                let read = (&mut file.data)
+                    .take(left.min(room))
+                    .read_to_end(buffer)
+                    .map_err(|e| file.failed(e))?;
+                size += read as u64;
+                if size == range.end || (room > 0 && read == 0) {
+                    break;
+                }
+                if buffer.len() >= CHUNK {
+                    self.put(&mut map, &mut at, buffer, &file)?;
+                }
+            }
+            if size < range.end && file.size.is_some() {
+                return Err(file.failed(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        self.put(&mut map, &mut at, buffer, &file)?;
+        self.map(ino, &map, file.size.unwrap_or(size))
+    }
+
+    /// Writes the buffer at `at` in the file and empties it.
+    fn put(
+        &mut self,
+        map: &mut Map,
+        at: &mut u64,
+        buffer: &mut Vec<u8>,
+        file: &Contents<'_, impl Read>,
+    ) -> Result<(), Error> {
+        let block_size = u64::from(self.geometry.block_size);
+        let count = (buffer.len() as u64).div_ceil(block_size);
+        let logical = *at / block_size;
+        if logical + count > u64::from(u32::MAX) {
+            return Err(Error::FileSize {
+                name: file.name.to_vec(),
+                size: *at + buffer.len() as u64,
+            });
+        }
+        let ideal = file.expected.saturating_sub(*at).div_ceil(block_size);
+        let mut rest = &buffer[..];
+        for run in self.extend(map, logical, count, ideal)? {
+            rest = self.write_run(run, rest)?;
+        }
+        *at += buffer.len() as u64;
+        buffer.clear();
+        Ok(())
+    }
+}
+
+/// A file's contents, to be streamed.
+#[derive(Debug)]
+pub(crate) struct Contents<'a, R> {
+    pub(crate) name: &'a [u8],
+    /// The data of all ranges, one behind the other.
+    pub(crate) data: R,
+    /// Where the data lies: ascending, disjoint. One range to the end of the numbers where the size is not known.
+    pub(crate) ranges: &'a [Range<u64>],
+    /// The file's size, where it does not follow from the data.
+    pub(crate) size: Option<u64>,
+    /// About how large the file will be.
+    pub(crate) expected: u64,
+}
+
+impl<R> Contents<'_, R> {
+    fn failed(&self, source: std::io::Error) -> Error {
+        Error::Contents {
+            name: self.name.to_vec(),
+            source,
+        }
+    }
+}

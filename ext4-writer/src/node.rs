@@ -1,0 +1,206 @@
+//! Inodes while the tree is being built, and their encoding.
+
+use std::collections::BTreeMap;
+
+use zerocopy::IntoBytes;
+
+use crate::checksum::Checksum;
+use crate::format::{
+    EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_LINK_MAX, EXT4_ROOT_INO, EXTRA_ISIZE,
+    INODE_XATTR_SPACE, Inode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK,
+};
+use crate::{Device, Metadata, Timestamp};
+
+/// A file, directory or other node of the tree that a [`Builder`](crate::Builder) builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub(crate) u32);
+
+impl NodeId {
+    pub(crate) const ROOT: Self = Self(0);
+    pub(crate) const LOST_AND_FOUND: Self = Self(1);
+
+    /// The inode number: the root's is fixed, the others' follow the reserved ones in the order in which they were added.
+    pub fn ino(self) -> u32 {
+        match self.0 {
+            0 => EXT4_ROOT_INO,
+            n => EXT4_GOOD_OLD_FIRST_INO - 1 + n,
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Directory,
+    File,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+impl Kind {
+    /// The type bits of `i_mode`.
+    pub(crate) fn mode(self) -> u16 {
+        match self {
+            Self::Directory => S_IFDIR,
+            Self::File => S_IFREG,
+            Self::Symlink => S_IFLNK,
+            Self::CharDevice => S_IFCHR,
+            Self::BlockDevice => S_IFBLK,
+            Self::Fifo => S_IFIFO,
+            Self::Socket => S_IFSOCK,
+        }
+    }
+
+    /// `EXT4_FT_*` of directory entries.
+    pub(crate) fn file_type(self) -> u8 {
+        match self {
+            Self::File => 1,
+            Self::Directory => crate::directory::FT_DIR,
+            Self::CharDevice => 3,
+            Self::BlockDevice => 4,
+            Self::Fifo => 5,
+            Self::Socket => 6,
+            Self::Symlink => 7,
+        }
+    }
+}
+
+/// What an inode points to.
+#[derive(Clone, Debug)]
+pub(crate) struct Body {
+    /// `i_block`.
+    pub(crate) block: [u8; 60],
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Blocks of data and of mapping.
+    pub(crate) blocks: u64,
+    /// `EXT4_*_FL`.
+    pub(crate) flags: u32,
+}
+
+impl Body {
+    /// A body without blocks of its own.
+    pub(crate) fn inline(block: [u8; 60], size: u64) -> Self {
+        Self {
+            block,
+            size,
+            blocks: 0,
+            flags: 0,
+        }
+    }
+
+    /// A device special file's, or `None` where the number has too many bits.
+    pub(crate) fn device(device: Device) -> Option<Self> {
+        let (Device::Char { major, minor } | Device::Block { major, minor }) = device;
+        if major >= 1 << 12 || minor >= 1 << 20 {
+            return None;
+        }
+        // The old encoding where it suffices, in the first word; else the new one, in the second (`ext4_set_inode_rdev`).
+        let mut block = [0; 60];
+        if major < 256 && minor < 256 {
+            block[..4].copy_from_slice(&(major << 8 | minor).to_le_bytes());
+        } else {
+            let new = (minor & 0xff) | major << 8 | (minor & !0xff) << 12;
+            block[4..8].copy_from_slice(&new.to_le_bytes());
+        }
+        Some(Self::inline(block, 0))
+    }
+
+    /// One that maps blocks by extents.
+    pub(crate) fn extents(root: [u8; 60], size: u64, blocks: u64) -> Self {
+        Self {
+            block: root,
+            size,
+            blocks,
+            flags: EXT4_EXTENTS_FL,
+        }
+    }
+}
+
+/// The names in a directory.
+pub(crate) type Children = BTreeMap<Vec<u8>, NodeId>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) metadata: Metadata,
+    /// Names, and for a directory its own `.` and its subdirectories' `..`.
+    pub(crate) links: u32,
+    pub(crate) body: Body,
+    /// For a directory.
+    pub(crate) parent: NodeId,
+    pub(crate) children: Children,
+}
+
+/// What an inode is encoded from.
+#[derive(Clone, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) ino: u32,
+    /// With the type's bits.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) links: u32,
+    pub(crate) body: &'a Body,
+    pub(crate) xattrs: [u8; INODE_XATTR_SPACE],
+    /// The attribute block, or 0.
+    pub(crate) xattr_block: u64,
+}
+
+impl Record<'_> {
+    /// `sectors_per_block` is the block size in the 512-byte units of `i_blocks`.
+    pub(crate) fn encode(&self, sectors_per_block: u64, seed: Checksum) -> Inode {
+        let body = self.body;
+        let blocks = body.blocks + u64::from(self.xattr_block != 0);
+        let sectors = blocks * sectors_per_block;
+        let (time, extra) = self.time.encode();
+        // dir_nlink: a directory with too many subdirectories to count has one link.
+        let links = match self.links {
+            EXT4_LINK_MAX.. => 1,
+            links => links as u16,
+        };
+        let mut inode = Inode {
+            i_mode: self.mode.into(),
+            i_uid: (self.uid as u16).into(),
+            i_size_lo: (body.size as u32).into(),
+            i_atime: time.into(),
+            i_ctime: time.into(),
+            i_mtime: time.into(),
+            i_dtime: 0.into(),
+            i_gid: (self.gid as u16).into(),
+            i_links_count: links.into(),
+            i_blocks_lo: (sectors as u32).into(),
+            i_flags: body.flags.into(),
+            l_i_version: 0.into(),
+            i_block: body.block,
+            i_generation: 0.into(),
+            i_file_acl_lo: (self.xattr_block as u32).into(),
+            i_size_high: ((body.size >> 32) as u32).into(),
+            i_obso_faddr: 0.into(),
+            l_i_blocks_high: ((sectors >> 32) as u16).into(),
+            l_i_file_acl_high: ((self.xattr_block >> 32) as u16).into(),
+            l_i_uid_high: ((self.uid >> 16) as u16).into(),
+            l_i_gid_high: ((self.gid >> 16) as u16).into(),
+            l_i_checksum_lo: 0.into(),
+            l_i_reserved: 0.into(),
+            i_extra_isize: EXTRA_ISIZE.into(),
+            i_checksum_hi: 0.into(),
+            i_ctime_extra: extra.into(),
+            i_mtime_extra: extra.into(),
+            i_atime_extra: extra.into(),
+            i_crtime: time.into(),
+            i_crtime_extra: extra.into(),
+            i_version_hi: 0.into(),
+            i_projid: 0.into(),
+            xattrs: self.xattrs,
+        };
+        let (low, high) = seed.inode(self.ino).add(inode.as_bytes()).halves();
+        inode.l_i_checksum_lo = low.into();
+        inode.i_checksum_hi = high.into();
+        inode
+    }
+}

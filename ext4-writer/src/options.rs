@@ -1,0 +1,154 @@
+//! What kind of filesystem to make.
+
+use crate::{Error, Timestamp};
+
+/// The size of a block, the unit in which space is handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockSize {
+    /// 1,024 bytes: for images of a few megabytes at most.
+    B1024,
+    /// 2,048 bytes.
+    B2048,
+    /// 4,096 bytes.
+    #[default]
+    B4096,
+}
+
+impl BlockSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> u32 {
+        1024 << self.log()
+    }
+
+    /// `s_log_block_size`.
+    pub(crate) const fn log(self) -> u32 {
+        match self {
+            Self::B1024 => 0,
+            Self::B2048 => 1,
+            Self::B4096 => 2,
+        }
+    }
+}
+
+/// How large a journal to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Journal {
+    /// As large as mke2fs makes it for a filesystem of this size: none below 2,048 blocks, 64 MiB at 4 GiB, 1 GiB from 128 GiB.
+    #[default]
+    Auto,
+    /// This many bytes, rounded down to whole blocks; at least 1,024 blocks.
+    Size(u64),
+    /// No journal.
+    None,
+}
+
+/// What kind of filesystem to make.
+///
+/// The same options and the same tree give the same bytes: the time of creation and the identifiers are options too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The image's size in bytes. What is left over behind the last whole block, or behind the last group where that would be
+    /// too small to hold its own structures, stays unused.
+    pub size: u64,
+    /// The block size.
+    pub block_size: BlockSize,
+    /// The filesystem's UUID. `None`: derived from all other options.
+    pub uuid: Option<[u8; 16]>,
+    /// The volume's label, at most 16 bytes (`s_volume_name`).
+    pub label: Vec<u8>,
+    /// The seed of directory hashes (`s_hash_seed`). `None`: derived from the UUID.
+    pub hash_seed: Option<[u8; 16]>,
+    /// One inode for this many bytes, at least 1,024. The number of inodes cannot change later.
+    pub inode_ratio: u64,
+    /// The journal.
+    pub journal: Journal,
+    /// How much of the space only root may use, in percent, at most 50. mke2fs reserves 5; the default here is 0, because
+    /// the images this crate is for have one user.
+    pub reserved_percent: u8,
+    /// How many blocks of group descriptors to reserve for growing while mounted (`resize_inode`, `s_reserved_gdt_blocks`).
+    /// Each allocates one block in the image and lets the filesystem grow by 8 GiB (with 4 KiB blocks). `None`: what growing
+    /// 1,024-fold needs, at most 32.
+    pub reserved_gdt_blocks: Option<u16>,
+    /// When the filesystem was made; also the time of the root directory until it is given [`Metadata`](crate::Metadata).
+    pub created: Timestamp,
+}
+
+impl Options {
+    /// The defaults for an image of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            block_size: BlockSize::default(),
+            uuid: None,
+            label: Vec::new(),
+            hash_seed: None,
+            inode_ratio: 16384,
+            journal: Journal::Auto,
+            reserved_percent: 0,
+            reserved_gdt_blocks: None,
+            created: Timestamp::default(),
+        }
+    }
+
+    /// Checks what can be checked without planning.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let invalid = |option, value| Err(Error::Option { option, value });
+        if self.label.len() > 16 || self.label.contains(&0) {
+            return invalid("label", self.label.len() as u64);
+        }
+        if self.inode_ratio < 1024 {
+            return invalid("inode_ratio", self.inode_ratio);
+        }
+        if self.reserved_percent > 50 {
+            return invalid("reserved_percent", self.reserved_percent.into());
+        }
+        Ok(())
+    }
+
+    /// The UUID given, or one of version 8 (RFC 9562: custom) derived from the options.
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        self.uuid.unwrap_or_else(|| {
+            let mut id = digest(&[
+                b"uuid",
+                &self.size.to_le_bytes(),
+                &self.block_size.bytes().to_le_bytes(),
+                &self.label,
+                &self.inode_ratio.to_le_bytes(),
+                &match self.journal {
+                    Journal::Auto => 0,
+                    Journal::None => 1,
+                    Journal::Size(bytes) => bytes,
+                }
+                .to_le_bytes(),
+                &[self.reserved_percent],
+                &self
+                    .reserved_gdt_blocks
+                    .map_or(u32::MAX, u32::from)
+                    .to_le_bytes(),
+                &self.created.secs.to_le_bytes(),
+                &self.created.nanos.to_le_bytes(),
+            ]);
+            id[6] = id[6] & 0x0f | 0x80;
+            id[8] = id[8] & 0x3f | 0x80;
+            id
+        })
+    }
+
+    /// The hash seed given, or one derived from the UUID.
+    pub(crate) fn hash_seed(&self) -> [u8; 16] {
+        self.hash_seed
+            .unwrap_or_else(|| digest(&[b"hash seed", &self.uuid()]))
+    }
+}
+
+/// FNV-1a of 128 bits over the parts and their lengths: identifiers need to differ, not to resist forgery.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for part in parts {
+        for byte in (part.len() as u64).to_le_bytes().iter().chain(*part) {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        }
+    }
+    hash.to_be_bytes()
+}
