@@ -132,6 +132,7 @@ pub struct ReadDir<'a, R> {
     index: usize,
     previous: Vec<u8>,
     with_dots: bool,
+    lenient: bool,
     failed: bool,
 }
 
@@ -139,6 +140,12 @@ impl<R: ReadAt> ReadDir<'_, R> {
     /// Also gives `.` and `..`, where the directory has them.
     pub fn with_dots(mut self) -> Self {
         self.with_dots = true;
+        self
+    }
+
+    /// Goes on after an error, with the next entry or the next block; names out of order are errors, but only once each.
+    pub(crate) fn lenient(mut self) -> Self {
+        self.lenient = true;
         self
     }
 
@@ -154,23 +161,27 @@ impl<R: ReadAt> ReadDir<'_, R> {
                 if start >= self.dir.size {
                     return Ok(None);
                 }
-                self.block
-                    .load(&mut self.data, &self.dir, self.next_block, self.block_len)?;
-                self.next_block = self.next_block.saturating_add(1);
+                let number = self.next_block;
+                // Counted before anything can fail, so that the lenient iterator always moves on.
+                self.next_block = number.saturating_add(1);
                 self.index = 0;
+                self.block
+                    .load(&mut self.data, &self.dir, number, self.block_len)?;
             }
-            let (dirent, name) = self.block.entry(&self.dir, self.index)?;
+            let index = self.index;
+            self.index = index.saturating_add(1);
+            let (dirent, name) = self.block.entry(&self.dir, index)?;
+            let ordered = *name > *self.previous;
+            self.previous.clear();
+            self.previous.extend_from_slice(name);
             // Names in strictly ascending order, across blocks too, are what the binary search needs. It also means that
             // no two blocks of a directory are the same one, so its size is bounded by the image's.
-            if *name <= *self.previous {
+            if !ordered {
                 let name = name.to_vec();
                 return Err(self.block.corrupt(&self.dir, Corruption::NameOrder(name)));
             }
-            let within = self.index.saturating_mul(size_of::<Dirent>());
+            let within = index.saturating_mul(size_of::<Dirent>());
             let position = self.block.position.saturating_add(wide(within));
-            self.previous.clear();
-            self.previous.extend_from_slice(name);
-            self.index = self.index.saturating_add(1);
             if !self.with_dots && (name == b"." || name == b"..") {
                 continue;
             }
@@ -193,7 +204,7 @@ impl<R: ReadAt> Iterator for ReadDir<'_, R> {
             return None;
         }
         let next = self.advance().transpose();
-        self.failed = matches!(next, Some(Err(_)));
+        self.failed = !self.lenient && matches!(next, Some(Err(_)));
         next
     }
 }
@@ -215,6 +226,7 @@ impl<R: ReadAt> Image<R> {
             index: 0,
             previous: Vec::new(),
             with_dots: false,
+            lenient: false,
             failed: false,
         })
     }

@@ -76,6 +76,12 @@ pub enum Error {
         /// What the inode is.
         found: FileType,
     },
+    /// An extraction would write more than it was allowed to.
+    #[error("more than {limit} bytes of file contents")]
+    Limit {
+        /// What was allowed.
+        limit: u64,
+    },
     /// The destination of an extraction failed.
     #[error("{}: {source}", path.escape_ascii())]
     Output {
@@ -114,6 +120,7 @@ impl From<Error> for io::Error {
             Error::NotFound { .. } => io::ErrorKind::NotFound,
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,
             Error::Corrupt { .. } | Error::NotErofs { .. } => io::ErrorKind::InvalidData,
+            Error::Limit { .. } => io::ErrorKind::FileTooLarge,
             Error::DeviceCount { .. } | Error::TooManyLinks { .. } | Error::WrongType { .. } => {
                 io::ErrorKind::InvalidInput
             }
@@ -226,6 +233,15 @@ pub enum Corruption {
         /// What is left of the area.
         remaining: u64,
     },
+    /// An xattr's name contains a NUL.
+    #[error("bad xattr name \"{}\"", .0.escape_ascii())]
+    XattrName(Vec<u8>),
+    /// An xattr's name index means nothing, so that the kernel does not show it.
+    #[error("xattr name index {0}")]
+    XattrIndex(u8),
+    /// The inode's name filter says that an xattr is not there, so that the kernel does not find it.
+    #[error("xattr \"{}\" is not in the inode's name filter", .0.escape_ascii())]
+    XattrFilter(Vec<u8>),
     /// An xattr refers to a name prefix that the image does not have.
     #[error("long xattr prefix {0} is not in the table")]
     XattrPrefix(u8),
@@ -327,6 +343,16 @@ pub enum Corruption {
     /// Nanoseconds are a second or more.
     #[error("{0} nanoseconds")]
     Nanoseconds(u32),
+    /// A file's data lies in metadata.
+    #[error("data at {start}..{end} lies in the metadata of nid {other}")]
+    DataInMetadata {
+        /// Where the data begins on the primary device, in bytes.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+        /// Whose metadata is there.
+        other: Nid,
+    },
     /// An inode's compression header is inconsistent.
     #[error("compression header: {0}")]
     CompressionHeader(&'static str),

@@ -317,6 +317,17 @@ impl<R: ReadAt> Image<R> {
         Ok(extents)
     }
 
+    /// Where the block map behind `inode` ends, in bytes of its area: at `start` where there is none.
+    pub(crate) fn map_end(&self, inode: &Inode, start: u64) -> Result<u64, Error> {
+        if inode.layout != Layout::Chunks || inode.size == 0 {
+            return Ok(start);
+        }
+        let table = ChunkTable::new(self, inode)?;
+        Ok(table
+            .start
+            .saturating_add(table.chunks.saturating_mul(table.unit)))
+    }
+
     pub(crate) fn mapper(&self, inode: &Inode) -> Result<Mapper, Error> {
         if inode.is_compressed() {
             return Err(Error::unsupported(

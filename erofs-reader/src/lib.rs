@@ -7,9 +7,12 @@
 )]
 
 mod buffered;
+mod check;
 mod dir;
+mod dump;
 mod error;
 mod extent;
+pub mod extract;
 mod file;
 mod format;
 mod image;
@@ -22,7 +25,9 @@ mod walk;
 mod xattr;
 
 pub use buffered::Buffered;
+pub use check::{Finding, MAX_FINDINGS, Problem, Report, Severity};
 pub use dir::{DirEntry, ReadDir};
+pub use dump::dump;
 pub use error::{Corruption, Error, Unsupported};
 pub use extent::{Extent, Source};
 pub use file::FileReader;

@@ -223,6 +223,11 @@ impl Superblock {
         names(self.feature_compat, COMPAT).chain(names(self.feature_incompat, INCOMPAT))
     }
 
+    /// Whether the xattr name filters mean nothing, as a non-zero reserved byte says.
+    pub(crate) fn filter_disabled(&self) -> bool {
+        SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| raw.xattr_filter_reserved != 0)
+    }
+
     pub(crate) fn has_compat(&self, bit: u32) -> bool {
         self.feature_compat & bit != 0
     }

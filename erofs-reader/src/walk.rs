@@ -12,7 +12,7 @@ use crate::read_at::ReadAt;
 pub const MAX_DEPTH: usize = 4096;
 
 /// How many times larger than the image compressed directories may be.
-const COMPRESSED_DIRECTORIES: u64 = 1024;
+pub(crate) const COMPRESSED_DIRECTORIES: u64 = 1024;
 
 /// Iterates over a tree; made by [`Image::walk`].
 ///

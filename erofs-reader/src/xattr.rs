@@ -21,10 +21,17 @@ pub(crate) struct Prefix {
 }
 
 /// An entry as stored, its name still without prefix.
-struct Raw {
-    index: u8,
-    name: Vec<u8>,
+pub(crate) struct Raw {
+    pub(crate) index: u8,
+    pub(crate) name: Vec<u8>,
     value: Vec<u8>,
+}
+
+/// What an xattr area holds: entries, and the ids of shared ones.
+pub(crate) struct XattrBody {
+    pub(crate) filter: u32,
+    pub(crate) own: Vec<Raw>,
+    pub(crate) shared: Vec<u32>,
 }
 
 /// What a name index stands for, or `None` where the kernel shows no xattrs of it.
@@ -39,6 +46,11 @@ fn short_prefix(index: u8) -> Option<&'static [u8]> {
     })
 }
 
+/// Whether the kernel shows xattrs of this name index.
+pub(crate) fn is_known_index(index: u8) -> bool {
+    short_prefix(index).is_some()
+}
+
 impl<R: ReadAt> Image<R> {
     /// The extended attributes of `inode`: full names and values, first those of its own, then those it shares with other
     /// inodes, each in the order they are stored.
@@ -51,7 +63,12 @@ impl<R: ReadAt> Image<R> {
     /// Where the xattr area, a shared xattr or the table of long prefixes is damaged.
     pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
         let mut found = Vec::new();
-        for raw in self.raw_xattrs(inode)? {
+        let Some(body) = self.xattr_body(inode)? else {
+            return Ok(found);
+        };
+        let shared = body.shared.iter().map(|&id| self.shared_xattr(inode, id));
+        for raw in body.own.into_iter().map(Ok).chain(shared) {
+            let raw = raw?;
             if let Some(name) = self.full_name(inode, &raw)? {
                 found.push((name, raw.value));
             }
@@ -59,12 +76,12 @@ impl<R: ReadAt> Image<R> {
         Ok(found)
     }
 
-    fn raw_xattrs(&self, inode: &Inode) -> Result<Vec<Raw>, Error> {
-        let header_size = size_of::<XattrIbodyHeader>();
+    /// The xattr area of `inode`, decoded but for the shared xattrs.
+    pub(crate) fn xattr_body(&self, inode: &Inode) -> Result<Option<XattrBody>, Error> {
         if inode.xattr_size == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        if inode.xattr_size == wide(header_size) {
+        if inode.xattr_size == wide(size_of::<XattrIbodyHeader>()) {
             return Err(Error::unsupported(inode.nid, Unsupported::EmptyXattrArea));
         }
         let start = inode.position.saturating_add(inode.inode_size);
@@ -77,22 +94,24 @@ impl<R: ReadAt> Image<R> {
             })
         };
         let (header, rest) = XattrIbodyHeader::read_from_prefix(&area).map_err(|_| bad_count(0))?;
-        let shared = header.h_shared_count;
-        let (ids, mut rest) = <[U32]>::ref_from_prefix_with_elems(rest, shared.into())
-            .map_err(|_| bad_count(shared))?;
-        let mut found = Vec::new();
+        let count = header.h_shared_count;
+        let (ids, mut rest) = <[U32]>::ref_from_prefix_with_elems(rest, count.into())
+            .map_err(|_| bad_count(count))?;
+        let mut own = Vec::new();
         while !rest.is_empty() {
             let (raw, length) = parse_entry(rest).map_err(|length| corrupt(length.beyond(rest)))?;
-            found.push(raw);
+            own.push(raw);
             rest = rest.get(length..).unwrap_or_default();
         }
-        for id in ids {
-            found.push(self.shared_xattr(inode, id.get())?);
-        }
-        Ok(found)
+        Ok(Some(XattrBody {
+            filter: header.h_name_filter.get(),
+            own,
+            shared: ids.iter().map(|id| id.get()).collect(),
+        }))
     }
 
-    fn shared_xattr(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
+    /// Where shared xattr `id` lies, and how many bytes it takes; they exist.
+    fn locate_shared(&self, inode: &Inode, id: u32) -> Result<(Area, u64, u64), Error> {
         let sb = self.superblock();
         let area = if sb.has_compat(format::EROFS_FEATURE_COMPAT_SHARED_EA_IN_METABOX)
             && sb.metabox_nid.is_some()
@@ -108,28 +127,62 @@ impl<R: ReadAt> Image<R> {
             .ok_or_else(|| inode.corrupt(0, Corruption::AddressOverflow))?;
         let mut head = [0; size_of::<XattrEntry>()];
         self.read_area(area, inode.nid, &mut head, at)?;
-        let length = EntryLength::of(&head);
-        self.check_area(area, inode.nid, at, length.0)?;
-        let mut entry = vec![0; narrow(length.0)];
+        let length = EntryLength::of(&head).0;
+        self.check_area(area, inode.nid, at, length)?;
+        Ok((area, at, length))
+    }
+
+    fn shared_xattr(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
+        let (area, at, length) = self.locate_shared(inode, id)?;
+        self.read_shared(inode, area, at, length)
+    }
+
+    fn read_shared(&self, inode: &Inode, area: Area, at: u64, length: u64) -> Result<Raw, Error> {
+        let mut entry = vec![0; narrow(length)];
         self.read_area(area, inode.nid, &mut entry, at)?;
         let (raw, _) =
             parse_entry(&entry).map_err(|length| inode.corrupt(at, length.beyond(&entry)))?;
         Ok(raw)
     }
 
+    /// Shared xattr `id` without its value, so that looking at many takes no longer than their names.
+    pub(crate) fn shared_xattr_name(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
+        let (area, at, length) = self.locate_shared(inode, id)?;
+        let mut entry =
+            vec![0; narrow(length.min(wide(size_of::<XattrEntry>()).saturating_add(255)))];
+        self.read_area(area, inode.nid, &mut entry, at)?;
+        let found = XattrEntry::read_from_prefix(&entry)
+            .ok()
+            .and_then(|(header, rest)| {
+                Some(Raw {
+                    index: header.e_name_index,
+                    name: rest.get(..header.e_name_len.into())?.to_vec(),
+                    value: Vec::new(),
+                })
+            });
+        found.ok_or_else(|| inode.corrupt(at, EntryLength(length).beyond(&entry)))
+    }
+
+    /// The base name index of an entry, and its name behind that index's prefix.
+    pub(crate) fn base_name(&self, inode: &Inode, raw: &Raw) -> Result<(u8, Vec<u8>), Error> {
+        if raw.name.contains(&0) {
+            return Err(inode.corrupt(inode.position, Corruption::XattrName(raw.name.clone())));
+        }
+        if raw.index & format::EROFS_XATTR_LONG_PREFIX == 0 {
+            return Ok((raw.index, raw.name.clone()));
+        }
+        let number = raw.index & format::EROFS_XATTR_LONG_PREFIX_MASK;
+        let prefix = self
+            .prefixes()?
+            .get(usize::from(number))
+            .ok_or_else(|| inode.corrupt(inode.position, Corruption::XattrPrefix(number)))?;
+        Ok((prefix.base_index, [&prefix.infix[..], &raw.name].concat()))
+    }
+
     /// The full name of an entry, or `None` where its index means nothing.
-    fn full_name(&self, inode: &Inode, raw: &Raw) -> Result<Option<Vec<u8>>, Error> {
-        let (base, infix) = if raw.index & format::EROFS_XATTR_LONG_PREFIX == 0 {
-            (raw.index, &[][..])
-        } else {
-            let number = raw.index & format::EROFS_XATTR_LONG_PREFIX_MASK;
-            let prefix = self
-                .prefixes()?
-                .get(usize::from(number))
-                .ok_or_else(|| inode.corrupt(inode.position, Corruption::XattrPrefix(number)))?;
-            (prefix.base_index, &prefix.infix[..])
-        };
-        Ok(short_prefix(base).map(|prefix| [prefix, infix, &raw.name].concat()))
+    pub(crate) fn full_name(&self, inode: &Inode, raw: &Raw) -> Result<Option<Vec<u8>>, Error> {
+        let (base, name) = self.base_name(inode, raw)?;
+        Ok(short_prefix(base).map(|prefix| [prefix, &name].concat()))
     }
 
     /// The table of long prefixes, read when it is first needed.

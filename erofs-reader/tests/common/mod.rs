@@ -49,7 +49,7 @@ pub(crate) fn prose(seed: u64, len: usize) -> Vec<u8> {
     text
 }
 
-/// A POSIX ACL in the form of the xattr: `u::rw-,u:1000:r--,g::r--,m::r--,o::---`.
+/// The POSIX ACL `u::rw-,u:1000:r--,g::r--,m::r--,o::r--` in the form of the xattr: it says what mode 0644 says.
 pub(crate) fn acl() -> Vec<u8> {
     let mut value = 2_u32.to_le_bytes().to_vec();
     for (tag, perm, id) in [
@@ -57,7 +57,7 @@ pub(crate) fn acl() -> Vec<u8> {
         (0x02, 4, 1000),
         (0x04, 4, u32::MAX),
         (0x10, 4, u32::MAX),
-        (0x20, 0, u32::MAX),
+        (0x20, 4, u32::MAX),
     ] {
         value.extend_from_slice(&tag.to_le_bytes());
         value.extend_from_slice(&perm.to_le_bytes());
@@ -111,6 +111,8 @@ pub(crate) fn nasty_tar() -> Vec<u8> {
         .file("links/target", "linked")
         .link("links/hard-b", "links/target");
     tar = tar.link("links/hard-a", "links/target");
+    // Linux gives every symbolic link this mode, so that only an image could hold another.
+    tar = tar.mode(0o777);
     tar = tar
         .symlink("links/soft", "target")
         .link("links/hard-soft", "links/soft");
@@ -122,6 +124,7 @@ pub(crate) fn nasty_tar() -> Vec<u8> {
     tar = tar
         .symlink("links/loop-a", "loop-b")
         .symlink("links/loop-b", "loop-a");
+    tar = tar.mode(0o644);
     tar = tar
         .device("dev/char", b'3', 1, 3)
         .device("dev/block", b'4', 259, 1_048_575);
@@ -172,6 +175,7 @@ pub(crate) fn nasty_tar() -> Vec<u8> {
         .xattr("user.overlay.long.prefix.b", "2")
         .dir("xattrs/dir");
     tar = tar
+        .mode(0o777)
         .xattr("trusted.on.link", "yes")
         .symlink("xattrs/link", "all");
     tar.finish()

@@ -1,0 +1,221 @@
+//! Finding everything that is wrong with an image.
+
+mod inodes;
+mod ranges;
+mod tree;
+
+use std::fmt;
+use std::io;
+
+use zerocopy::FromBytes;
+
+use crate::error::{Corruption, Error, Unsupported};
+use crate::format::{self, SuperBlock};
+use crate::image::Image;
+use crate::inode::Nid;
+use crate::read_at::ReadAt;
+use crate::superblock::COMPAT;
+
+/// How many findings a report holds at most.
+pub const MAX_FINDINGS: usize = 10_000;
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The kernel reads the image as it was meant, but no tool should have made it so.
+    Warning,
+    /// Something cannot be read, or reads differently from what the image says elsewhere.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// What a [`Finding`] is about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The image is damaged.
+    #[error("{0}")]
+    Corrupt(Corruption),
+    /// The image uses something that this crate does not read, so that a part of it was not checked.
+    #[error("{0} is not supported")]
+    Unsupported(Unsupported),
+    /// The source failed.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// Something wrong with an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The inode concerned, unless it is the whole image.
+    pub nid: Option<Nid>,
+    /// A path of that inode; the root's is empty.
+    pub path: Option<Vec<u8>>,
+    /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for one of its entries.
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.severity)?;
+        if let Some(path) = &self.path {
+            write!(f, "/{}: ", path.escape_ascii())?;
+        }
+        if let Some(nid) = self.nid {
+            write!(f, "nid {nid}: ")?;
+        }
+        if let Some(offset) = self.offset {
+            write!(f, "byte {offset}: ")?;
+        }
+        write!(f, "{}", self.problem)
+    }
+}
+
+/// What [`Image::check`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Everything wrong, in the order it was found.
+    pub findings: Vec<Finding>,
+    /// Whether there was more than [`MAX_FINDINGS`], and the rest is not here.
+    pub truncated: bool,
+    /// Inodes reachable from the root.
+    pub inodes: u64,
+    /// Of them, directories.
+    pub directories: u64,
+    /// Names in all directories.
+    pub names: u64,
+    /// Bytes of the contents of regular files.
+    pub bytes: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong at all.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// The findings that are errors.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+    }
+
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        } else {
+            self.truncated = true;
+        }
+    }
+
+    fn warn(&mut self, nid: Option<Nid>, path: Option<&[u8]>, offset: u64, what: Corruption) {
+        self.add(Finding {
+            severity: Severity::Warning,
+            nid,
+            path: path.map(<[u8]>::to_vec),
+            offset: Some(offset),
+            problem: Problem::Corrupt(what),
+        });
+    }
+
+    fn error(&mut self, path: Option<&[u8]>, error: Error) {
+        let (nid, offset, problem) = match error {
+            Error::Corrupt { nid, offset, what } => (nid, Some(offset), Problem::Corrupt(what)),
+            Error::Unsupported { nid, what } => (nid, None, Problem::Unsupported(what)),
+            Error::Io { offset, source, .. } => {
+                (None, Some(offset), Problem::Io(source.to_string()))
+            }
+            other => (None, None, Problem::Io(io::Error::from(other).to_string())),
+        };
+        self.add(Finding {
+            severity: Severity::Error,
+            nid,
+            path: path.map(<[u8]>::to_vec),
+            offset,
+            problem,
+        });
+    }
+}
+
+impl<R: ReadAt> Image<R> {
+    /// Looks at everything that can be reached from the root, and reports all that is wrong.
+    ///
+    /// That is: the superblock's sizes and reserved fields, the device table, every directory (order, duplicates, names,
+    /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
+    /// all data lies on its device and no metadata lies in other metadata. What only [`Image::open`] can find (the magic
+    /// number, the checksum, unknown features) is its error. File contents are not read.
+    ///
+    /// Takes time and memory in proportion to the image's metadata, never more than a small multiple of its size.
+    pub fn check(&self) -> Report {
+        let mut report = Report::default();
+        self.check_superblock(&mut report);
+        tree::check(self, &mut report);
+        report
+    }
+
+    fn check_superblock(&self, report: &mut Report) {
+        let at = format::EROFS_SUPER_OFFSET;
+        let sb = self.superblock();
+        let size = self.device_size(0).unwrap_or(0);
+        let claimed = sb.blocks.saturating_mul(sb.block_size.bytes());
+        if claimed > size {
+            let beyond = Corruption::BeyondDevice {
+                device: 0,
+                start: 0,
+                length: claimed,
+                size,
+            };
+            report.error(None, Error::corrupt(None, at, beyond));
+        }
+        if sb.fixed_nsec >= 1_000_000_000 {
+            report.warn(None, None, at, Corruption::Nanoseconds(sb.fixed_nsec));
+        }
+        let known = COMPAT.iter().fold(0, |bits, (bit, _)| bits | bit);
+        if sb.feature_compat & !known != 0 {
+            let unknown = sb.feature_compat & !known;
+            report.warn(None, None, at, Corruption::CompatibleFeatures(unknown));
+        }
+        if let Ok(raw) = SuperBlock::read_from_bytes(&sb.raw)
+            && (raw.reserved != [0; 2] || raw.reserved2.get() != 0)
+        {
+            report.warn(None, None, at, Corruption::Reserved("of the superblock"));
+        }
+        let mut end = 0;
+        for (number, device) in (1..=u16::MAX).zip(&sb.devices) {
+            // Ranges ascend in every table that a tool writes; `erofs_map_dev` takes the first that matches.
+            if device.uniaddr != 0 {
+                if device.uniaddr < end {
+                    report.warn(None, None, at, Corruption::DevicesOverlap(number));
+                }
+                end = device.uniaddr.saturating_add(device.blocks);
+            }
+            let claimed = device.blocks.saturating_mul(sb.block_size.bytes());
+            if let Some(size) = self.device_size(number)
+                && claimed > size
+            {
+                let beyond = Corruption::BeyondDevice {
+                    device: number,
+                    start: 0,
+                    length: claimed,
+                    size,
+                };
+                report.error(None, Error::corrupt(None, at, beyond));
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The check of one inode.
+
+use std::collections::HashSet;
+
+use xxhash_rust::xxh32::xxh32;
+
+use super::Report;
+use super::ranges::Ranges;
+use crate::error::{Corruption, Error};
+use crate::extent::Source;
+use crate::format;
+use crate::image::{Area, Image};
+use crate::inode::{Inode, Nid};
+use crate::read_at::ReadAt;
+use crate::xattr::{Raw, is_known_index};
+
+/// `EROFS_XATTR_FILTER_SEED`.
+const FILTER_SEED: u32 = 0x25bb_e08f;
+
+/// Checks inodes one by one, and remembers what they take.
+pub(super) struct Inodes<'a, R> {
+    image: &'a Image<R>,
+    metadata: Ranges,
+    /// Data on the primary device: where it begins and ends, and whose it is.
+    data: Vec<(u64, u64, Nid)>,
+    /// Shared xattrs that were found good.
+    shared: HashSet<u32>,
+}
+
+impl<'a, R: ReadAt> Inodes<'a, R> {
+    pub(super) fn new(image: &'a Image<R>) -> Self {
+        Self {
+            image,
+            metadata: Ranges::default(),
+            data: Vec::new(),
+            shared: HashSet::new(),
+        }
+    }
+
+    pub(super) fn check(&mut self, inode: &Inode, path: &[u8], report: &mut Report) {
+        let (_, nanoseconds) = inode.mtime();
+        // A compact inode's are the superblock's, which has a finding of its own.
+        if nanoseconds >= 1_000_000_000 && !inode.is_compact() {
+            let what = Corruption::Nanoseconds(nanoseconds);
+            report.warn(Some(inode.nid()), Some(path), inode.position(), what);
+        }
+        let body_end = match inode.tail() {
+            Ok(end) => end,
+            Err(e) => return report.error(Some(path), e),
+        };
+        // What overlaps something else is not looked at further: so each byte of metadata is examined once at most, and
+        // the check's time is bounded however often inodes share their tables.
+        if !self.claim(inode, inode.position(), body_end, path, report) {
+            return;
+        }
+        if let Err(e) = self.check_xattrs(inode, path, report) {
+            report.error(Some(path), e);
+        }
+        if inode.file_type().has_data()
+            && let Err(e) = self.check_data(inode, body_end, path, report)
+        {
+            report.error(Some(path), e);
+        }
+        if inode.is_symlink()
+            && let Err(e) = self.image.read_link(inode)
+        {
+            report.error(Some(path), e);
+        }
+    }
+
+    /// Notes that `start..end` is metadata of `inode`; false, with a finding, where it is another's.
+    fn claim(
+        &mut self,
+        inode: &Inode,
+        start: u64,
+        end: u64,
+        path: &[u8],
+        report: &mut Report,
+    ) -> bool {
+        let claimed = self.metadata.claim(inode.area(), start, end, inode.nid());
+        if let Err(other) = claimed {
+            let what = Corruption::MetadataOverlap { start, end, other };
+            report.error(Some(path), inode.corrupt(start, what));
+        }
+        claimed.is_ok()
+    }
+
+    fn check_data(
+        &mut self,
+        inode: &Inode,
+        body_end: u64,
+        path: &[u8],
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        if inode.is_file() {
+            report.bytes = report.bytes.saturating_add(inode.size());
+        }
+        let table_end = self.image.map_end(inode, body_end)?;
+        if !self.claim(inode, body_end, table_end, path, report) {
+            return Ok(());
+        }
+        for extent in self.image.extents(inode)? {
+            let (device, start) = match extent.source {
+                Source::Hole => continue,
+                Source::Data { device, offset } => (device, offset),
+                Source::Inline { offset } => {
+                    let end = offset.saturating_add(extent.length);
+                    let area = inode.area();
+                    self.image
+                        .check_area(area, inode.nid(), offset, extent.length)?;
+                    self.claim(inode, offset, end, path, report);
+                    continue;
+                }
+            };
+            if self.elsewhere(device, start, extent.length) {
+                continue;
+            }
+            match self
+                .image
+                .check_range(device, Some(inode.nid()), start, extent.length)
+            {
+                Ok(()) if device == 0 => {
+                    let end = start.saturating_add(extent.length);
+                    self.data.push((start, end, inode.nid()));
+                }
+                Ok(()) => {}
+                Err(e) => report.error(Some(path), e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether bytes lie on a device of the device table that was not given, and is not on the primary one either.
+    fn elsewhere(&self, device: u16, start: u64, length: u64) -> bool {
+        let sb = self.image.superblock();
+        if device != 0 || self.image.has_devices() {
+            return false;
+        }
+        let unit = sb.block_size.bytes();
+        let size = self.image.device_size(0).unwrap_or(0);
+        let end = start.saturating_add(length);
+        end > size
+            && sb.devices.iter().any(|device| {
+                let first = device.uniaddr.saturating_mul(unit);
+                let last = first.saturating_add(device.blocks.saturating_mul(unit));
+                // None of the device is there: it is not stitched, rather than cut off.
+                first >= size && start >= first && end <= last
+            })
+    }
+
+    fn check_xattrs(
+        &mut self,
+        inode: &Inode,
+        path: &[u8],
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let Some(body) = self.image.xattr_body(inode)? else {
+            return Ok(());
+        };
+        for raw in &body.own {
+            // All zeros is padding.
+            if raw.index != 0 || !raw.name.is_empty() {
+                self.check_name(inode, raw, body.filter, path, report)?;
+            }
+        }
+        for id in body.shared {
+            // Its own name filter each inode has, but reading every shared name again for each would take quadratic time.
+            if self.shared.contains(&id) {
+                continue;
+            }
+            let raw = self.image.shared_xattr_name(inode, id)?;
+            self.check_name(inode, &raw, body.filter, path, report)?;
+            self.shared.insert(id);
+        }
+        Ok(())
+    }
+
+    fn check_name(
+        &self,
+        inode: &Inode,
+        raw: &Raw,
+        filter: u32,
+        path: &[u8],
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let (index, name) = self.image.base_name(inode, raw)?;
+        let mut warn = |what| report.warn(Some(inode.nid()), Some(path), inode.position(), what);
+        if !is_known_index(index) {
+            warn(Corruption::XattrIndex(index));
+        }
+        let sb = self.image.superblock();
+        if sb.has_compat(format::EROFS_FEATURE_COMPAT_XATTR_FILTER) && !sb.filter_disabled() {
+            // A bit of 1 says that no name with this hash is there (`erofs_getxattr`).
+            let bit = xxh32(&name, FILTER_SEED.wrapping_add(index.into())) & 31;
+            if filter & 1_u32.wrapping_shl(bit) != 0 {
+                let what = Corruption::XattrFilter(name);
+                report.error(Some(path), inode.corrupt(inode.position(), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What can only be said once all metadata is known.
+    pub(super) fn finish(self, report: &mut Report) {
+        for (start, end, nid) in self.data {
+            if let Some(other) = self.metadata.overlapping(Area::Primary, start, end) {
+                let what = Corruption::DataInMetadata { start, end, other };
+                report.warn(Some(nid), None, start, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! An image as text.
+
+use std::fmt;
+use std::io::Write;
+
+use crate::error::Error;
+use crate::extent::Source;
+use crate::image::Image;
+use crate::inode::{FileType, Inode};
+use crate::read_at::ReadAt;
+
+/// Writes everything but the file contents as text: the superblock, the device table, and for each name of the tree its
+/// inode, xattrs and extents. A changed byte of metadata is a changed line. For people and for tests; programs that read
+/// it back will be disappointed by the next version.
+///
+/// Where a part of the tree is damaged a line says so, and the dump goes on.
+///
+/// # Errors
+///
+/// [`Error::Output`] where `out` fails.
+pub fn dump<R: ReadAt, W: Write>(image: &Image<R>, mut out: W) -> Result<(), Error> {
+    write_superblock(image, &mut out).map_err(|source| output(&[], source))?;
+    for step in image.walk() {
+        let written = match step {
+            Ok((path, inode)) => {
+                write_inode(image, &path, &inode, &mut out).map_err(|source| output(&path, source))
+            }
+            Err(e) => writeln!(out, "error: {e}").map_err(|source| output(&[], source)),
+        };
+        written?;
+    }
+    out.flush().map_err(|source| output(&[], source))
+}
+
+fn output(path: &[u8], source: std::io::Error) -> Error {
+    Error::Output {
+        path: path.to_vec(),
+        source,
+    }
+}
+
+fn write_superblock<R: ReadAt>(image: &Image<R>, out: &mut impl Write) -> std::io::Result<()> {
+    let sb = image.superblock();
+    writeln!(out, "superblock")?;
+    writeln!(out, "  block size: {}", sb.block_size.bytes())?;
+    writeln!(out, "  blocks: {}", sb.blocks)?;
+    writeln!(out, "  inodes: {}", sb.inodes)?;
+    writeln!(out, "  root nid: {}", sb.root_nid)?;
+    writeln!(out, "  metadata block: {}", sb.meta_block)?;
+    writeln!(out, "  xattr block: {}", sb.xattr_block)?;
+    writeln!(out, "  epoch: {}.{:09}", sb.epoch, sb.fixed_nsec)?;
+    writeln!(out, "  build time: epoch + {}", sb.build_time)?;
+    writeln!(out, "  uuid: {}", Uuid(sb.uuid))?;
+    writeln!(out, "  label: \"{}\"", sb.label.escape_ascii())?;
+    let features: Vec<_> = sb.feature_names().collect();
+    writeln!(out, "  features: {}", features.join(" "))?;
+    match sb.checksum {
+        Some(checksum) => writeln!(out, "  checksum: {checksum:#010x}")?,
+        None => writeln!(out, "  checksum: none")?,
+    }
+    if let Some(nid) = sb.packed_nid {
+        writeln!(out, "  packed nid: {nid}")?;
+    }
+    if let Some(nid) = sb.metabox_nid {
+        writeln!(out, "  metabox nid: {nid}")?;
+    }
+    for (number, device) in (1_u32..).zip(&sb.devices) {
+        let tag = device.tag.escape_ascii();
+        writeln!(
+            out,
+            "device {number}: {} blocks at {}, tag \"{tag}\"",
+            device.blocks, device.uniaddr
+        )?;
+    }
+    Ok(())
+}
+
+struct Uuid([u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_inode<R: ReadAt>(
+    image: &Image<R>,
+    path: &[u8],
+    inode: &Inode,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let (seconds, nanoseconds) = inode.mtime();
+    write!(
+        out,
+        "/{} nid {} {}{:04o} {}:{} links {} size {} mtime {seconds}.{nanoseconds:09} {}",
+        path.escape_ascii(),
+        inode.nid(),
+        inode.file_type().letter(),
+        inode.mode(),
+        inode.uid(),
+        inode.gid(),
+        inode.nlink(),
+        inode.size(),
+        if inode.is_compact() {
+            "compact"
+        } else {
+            "extended"
+        },
+    )?;
+    match inode.file_type() {
+        FileType::CharDevice | FileType::BlockDevice => {
+            let (major, minor) = inode.rdev();
+            writeln!(out, " device {major}:{minor}")?;
+        }
+        FileType::Fifo | FileType::Socket => writeln!(out)?,
+        FileType::Regular | FileType::Directory | FileType::Symlink => {
+            writeln!(out, " {}", inode.layout())?;
+        }
+    }
+    if inode.is_symlink() {
+        match image.read_link(inode) {
+            Ok(target) => writeln!(out, "  -> {}", target.escape_ascii())?,
+            Err(e) => writeln!(out, "  error: {e}")?,
+        }
+    }
+    match image.xattrs(inode) {
+        Ok(xattrs) => {
+            for (name, value) in xattrs {
+                writeln!(
+                    out,
+                    "  xattr {} = \"{}\"",
+                    name.escape_ascii(),
+                    value.escape_ascii()
+                )?;
+            }
+        }
+        Err(e) => writeln!(out, "  error: {e}")?,
+    }
+    match image.extents(inode) {
+        Ok(extents) => {
+            for extent in extents {
+                write!(out, "  {}..{} ", extent.logical, extent.end())?;
+                match extent.source {
+                    Source::Hole => writeln!(out, "hole")?,
+                    Source::Data { device, offset } => {
+                        writeln!(out, "device {device} at {offset}")?;
+                    }
+                    Source::Inline { offset } => writeln!(out, "inline at {offset}")?,
+                }
+            }
+        }
+        Err(e) => writeln!(out, "  error: {e}")?,
+    }
+    Ok(())
+}

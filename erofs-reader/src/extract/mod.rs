@@ -1,0 +1,33 @@
+//! Getting the tree out of an image: as a tar stream, or into a directory.
+
+#[cfg(unix)]
+mod dir;
+mod pax;
+mod tar;
+
+#[cfg(unix)]
+pub use dir::{DirOptions, extract_to_dir};
+pub use tar::{TarOptions, extract_to_tar};
+
+/// What an extraction did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Extracted {
+    /// Names written.
+    pub entries: u64,
+    /// Bytes of file contents written, holes included.
+    pub bytes: u64,
+    /// Paths that were left out, because the destination cannot hold what is there.
+    pub skipped: Vec<Vec<u8>>,
+}
+
+impl Extracted {
+    /// Counts `bytes` more bytes of contents, unless that passes `limit`.
+    fn charge(&mut self, bytes: u64, limit: Option<u64>) -> Result<(), crate::Error> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        match limit {
+            Some(limit) if self.bytes > limit => Err(crate::Error::Limit { limit }),
+            _ => Ok(()),
+        }
+    }
+}
