@@ -5,20 +5,19 @@ use std::io::{self, Read, Seek, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::check::{self, Space};
 use crate::data::Dedupe;
 use crate::emit::Emitter;
-use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SUPER_OFFSET};
+use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
 use crate::plan::Plan;
 use crate::superblock::{self, Facts};
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
-use crate::{DataWriter, Device, DeviceId, Error, FileData, Metadata, Node, NodeId, Options};
+use crate::{DataWriter, Device, DeviceId, Error, Metadata, Node, NodeId, Options};
 
 /// The first block number that no address can hold: all ones means a hole.
 const ADDRESS_LIMIT: u64 = u32::MAX as u64;
-/// The longest target of a symbolic link (`PATH_MAX` with its NUL).
-const SYMLINK_MAX: usize = 4095;
 
 /// Writes one image to `W`.
 ///
@@ -155,8 +154,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
             .inodes
             .get(node.0 as usize)
             .ok_or(Error::UnknownNode(node.0))?;
-        self.apply(&mut inode, &meta)
-            .map_err(|problem| problem.at(|| self.tree.path(node.0)))?;
+        check::metadata(&mut inode, &meta, &mut self.xattrs)
+            .map_err(|problem| problem.at(self.tree.path(node.0)))?;
         inode.flags.implied = false;
         self.tree.inodes[node.0 as usize] = inode;
         Ok(())
@@ -177,12 +176,16 @@ impl<W: Write + Seek> ImageBuilder<W> {
         node: Node,
     ) -> Result<NodeId, Error> {
         self.tree.check(parent.0, name)?;
-        let mut inode = Inode::new(kind(&node));
-        let path = |tree: &Tree| tree.path_of(parent.0, name);
-        self.apply(&mut inode, &meta)
-            .map_err(|problem| problem.at(|| path(&self.tree)))?;
-        self.apply_node(&mut inode, &node)
-            .map_err(|problem| problem.at(|| path(&self.tree)))?;
+        let mut inode = Inode::new(check::kind(&node));
+        let space = Space {
+            block_size: self.options.block_size,
+            data_start: data_start(&self.options, self.devices.len()),
+            data_end: self.data_end(),
+            devices: &self.devices,
+        };
+        check::metadata(&mut inode, &meta, &mut self.xattrs)
+            .and_then(|()| check::node(&mut inode, &node, &space))
+            .map_err(|problem| problem.at(self.tree.path_of(parent.0, name)))?;
         if let Node::Symlink(target) = &node {
             inode.payload = self.tree.intern(target);
         }
@@ -360,64 +363,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
         too_large(blocks, &self.options)
     }
 
-    fn apply(&mut self, inode: &mut Inode, meta: &Metadata) -> Result<(), Problem> {
-        within("mode", meta.mode, 0o7777_u16)?;
-        within("mtime", meta.mtime.nanos, 999_999_999_u32)?;
-        inode.mode = inode.kind() | meta.mode;
-        (inode.uid, inode.gid) = (meta.uid, meta.gid);
-        inode.set_mtime(meta.mtime);
-        inode.xattrs = self.xattrs.intern(&meta.xattrs).map_err(|(i, problem)| {
-            let name = meta.xattrs[i].0.clone();
-            Problem::Xattr { name, problem }
-        })?;
-        Ok(())
-    }
-
-    fn apply_node(&self, inode: &mut Inode, node: &Node) -> Result<(), Problem> {
-        match node {
-            Node::Directory | Node::Fifo | Node::Socket => {}
-            Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
-                inode.payload = device_number(*major, *minor)?;
-            }
-            Node::Symlink(target) => {
-                if target.is_empty() || target.len() > SYMLINK_MAX {
-                    return Err(Problem::Attribute("symlink", target.len() as u64));
-                }
-                if target.contains(&0) {
-                    return Err(Problem::SymlinkTarget(target.clone()));
-                }
-                inode.size = target.len() as u64;
-            }
-            Node::File(data) => {
-                self.check_data(data)?;
-                (inode.size, inode.payload, inode.device) = (data.size, data.block, data.device);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_data(&self, data: &FileData) -> Result<(), Problem> {
-        within("size", data.size, i64::MAX as u64)?;
-        let block_size = self.options.block_size;
-        let (start, end) = (
-            data.block,
-            data.block.saturating_add(block_size.count(data.size)),
-        );
-        let Some(device) = data.device.checked_sub(1) else {
-            let inside = data.size == 0
-                || block_size.position(start) >= data_start(&self.options, self.devices.len())
-                    && end <= block_size.count(self.data_end());
-            return inside.then_some(()).ok_or(Problem::ForeignData);
-        };
-        match self.devices.get(usize::from(device)) {
-            None => Err(Problem::UnknownDevice(device)),
-            Some(&Device { blocks, .. }) if end > blocks => {
-                Err(Problem::BeyondDevice { start, end, blocks })
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
     /// The directory a path leads to before its last component, made where it is missing; `None` for the root.
     fn parent_of<'p>(&mut self, path: &'p [u8]) -> Result<Option<(NodeId, &'p [u8])>, Error> {
         let mut at = self.root();
@@ -436,81 +381,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
             };
         }
         Ok(None)
-    }
-}
-
-/// An error without the path at which it happened.
-enum Problem {
-    Attribute(&'static str, u64),
-    SymlinkTarget(Vec<u8>),
-    Xattr {
-        name: Vec<u8>,
-        problem: crate::XattrProblem,
-    },
-    ForeignData,
-    UnknownDevice(u16),
-    BeyondDevice {
-        start: u64,
-        end: u64,
-        blocks: u64,
-    },
-}
-
-impl Problem {
-    fn at(self, path: impl FnOnce() -> Vec<u8>) -> Error {
-        let path = path();
-        match self {
-            Self::Attribute(attribute, value) => Error::Attribute {
-                path,
-                attribute,
-                value,
-            },
-            Self::SymlinkTarget(target) => Error::SymlinkTarget { path, target },
-            Self::Xattr { name, problem } => Error::Xattr {
-                path,
-                name,
-                problem,
-            },
-            Self::ForeignData => Error::ForeignData(path),
-            Self::UnknownDevice(device) => Error::UnknownDevice { path, device },
-            Self::BeyondDevice { start, end, blocks } => Error::BeyondDevice {
-                path,
-                start,
-                end,
-                blocks,
-            },
-        }
-    }
-}
-
-fn within<T: Into<u64> + PartialOrd>(
-    attribute: &'static str,
-    value: T,
-    max: T,
-) -> Result<(), Problem> {
-    if value <= max {
-        Ok(())
-    } else {
-        Err(Problem::Attribute(attribute, value.into()))
-    }
-}
-
-/// A device's number as the kernel's `new_encode_dev`: 12 bits of major, 20 of minor.
-fn device_number(major: u32, minor: u32) -> Result<u64, Problem> {
-    within("major", major, 0xfff)?;
-    within("minor", minor, 0xf_ffff)?;
-    Ok(u64::from(minor & 0xff | major << 8 | (minor & !0xff) << 12))
-}
-
-fn kind(node: &Node) -> u16 {
-    match node {
-        Node::Directory => S_IFDIR,
-        Node::File(_) => S_IFREG,
-        Node::Symlink(_) => S_IFLNK,
-        Node::CharDevice { .. } => S_IFCHR,
-        Node::BlockDevice { .. } => S_IFBLK,
-        Node::Fifo => S_IFIFO,
-        Node::Socket => S_IFSOCK,
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod check;
 mod data;
 mod directory;
 mod emit;

@@ -128,6 +128,11 @@ impl<W: Write + Seek> Output<W> {
     ) -> io::Result<W> {
         self.flush()?;
         let written = self.written;
+        if written < end {
+            // A hole at the very end does not make the output longer.
+            self.start = end - 1;
+            self.emit(&[0])?;
+        }
         self.start = head_at;
         self.emit(head)?;
         if let Some(truncate) = truncate.filter(|_| written > end) {

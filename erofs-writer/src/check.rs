@@ -1,0 +1,156 @@
+//! What EROFS can hold of an inode's attributes, and how it is kept in memory.
+
+use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
+use crate::tree::Inode;
+use crate::xattr::XattrStore;
+use crate::{BlockSize, Device, Error, FileData, Metadata, Node, XattrProblem};
+
+/// The longest target of a symbolic link (`PATH_MAX` without its NUL).
+const SYMLINK_MAX: usize = 4095;
+
+/// An error without the path at which it happened, which takes time to form.
+pub(crate) enum Problem {
+    Attribute(&'static str, u64),
+    SymlinkTarget(Vec<u8>),
+    Xattr {
+        name: Vec<u8>,
+        problem: XattrProblem,
+    },
+    ForeignData,
+    UnknownDevice(u16),
+    BeyondDevice {
+        start: u64,
+        end: u64,
+        blocks: u64,
+    },
+}
+
+impl Problem {
+    pub(crate) fn at(self, path: Vec<u8>) -> Error {
+        match self {
+            Self::Attribute(attribute, value) => Error::Attribute {
+                path,
+                attribute,
+                value,
+            },
+            Self::SymlinkTarget(target) => Error::SymlinkTarget { path, target },
+            Self::Xattr { name, problem } => Error::Xattr {
+                path,
+                name,
+                problem,
+            },
+            Self::ForeignData => Error::ForeignData(path),
+            Self::UnknownDevice(device) => Error::UnknownDevice { path, device },
+            Self::BeyondDevice { start, end, blocks } => Error::BeyondDevice {
+                path,
+                start,
+                end,
+                blocks,
+            },
+        }
+    }
+}
+
+/// Takes over attributes that every type has.
+pub(crate) fn metadata(
+    inode: &mut Inode,
+    meta: &Metadata,
+    xattrs: &mut XattrStore,
+) -> Result<(), Problem> {
+    within("mode", meta.mode, 0o7777)?;
+    within("mtime", meta.mtime.nanos, 999_999_999)?;
+    inode.mode = inode.kind() | meta.mode;
+    (inode.uid, inode.gid) = (meta.uid, meta.gid);
+    inode.set_mtime(meta.mtime);
+    inode.xattrs = xattrs.intern(&meta.xattrs).map_err(|(i, problem)| {
+        let name = meta.xattrs[i].0.clone();
+        Problem::Xattr { name, problem }
+    })?;
+    Ok(())
+}
+
+/// Takes over what belongs to the type, but for a symbolic link's target.
+pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<(), Problem> {
+    match node {
+        Node::Directory | Node::Fifo | Node::Socket => {}
+        Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
+            inode.payload = device_number(*major, *minor)?;
+        }
+        Node::Symlink(target) => {
+            if target.is_empty() || target.len() > SYMLINK_MAX {
+                return Err(Problem::Attribute("symlink", target.len() as u64));
+            }
+            if target.contains(&0) {
+                return Err(Problem::SymlinkTarget(target.clone()));
+            }
+            inode.size = target.len() as u64;
+        }
+        Node::File(data) => {
+            space.check(data)?;
+            (inode.size, inode.payload, inode.device) = (data.size, data.block, data.device);
+        }
+    }
+    Ok(())
+}
+
+/// The type bits of a node's mode.
+pub(crate) fn kind(node: &Node) -> u16 {
+    match node {
+        Node::Directory => S_IFDIR,
+        Node::File(_) => S_IFREG,
+        Node::Symlink(_) => S_IFLNK,
+        Node::CharDevice { .. } => S_IFCHR,
+        Node::BlockDevice { .. } => S_IFBLK,
+        Node::Fifo => S_IFIFO,
+        Node::Socket => S_IFSOCK,
+    }
+}
+
+/// Where contents can be.
+#[derive(Debug)]
+pub(crate) struct Space<'a> {
+    pub(crate) block_size: BlockSize,
+    /// Where contents in the image itself begin and end.
+    pub(crate) data_start: u64,
+    pub(crate) data_end: u64,
+    pub(crate) devices: &'a [Device],
+}
+
+impl Space<'_> {
+    fn check(&self, data: &FileData) -> Result<(), Problem> {
+        within("size", data.size, i64::MAX as u64)?;
+        let start = data.block;
+        let end = start.saturating_add(self.block_size.count(data.size));
+        let Some(device) = data.device.checked_sub(1) else {
+            let inside = start >= self.block_size.count(self.data_start)
+                && end <= self.block_size.count(self.data_end);
+            let known = inside || data.size == 0;
+            return known.then_some(()).ok_or(Problem::ForeignData);
+        };
+        match self.devices.get(usize::from(device)) {
+            None => Err(Problem::UnknownDevice(device)),
+            Some(&Device { blocks, .. }) if end > blocks => {
+                Err(Problem::BeyondDevice { start, end, blocks })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+fn within(attribute: &'static str, value: impl Into<u64>, max: u64) -> Result<(), Problem> {
+    let value = value.into();
+    if value <= max {
+        Ok(())
+    } else {
+        Err(Problem::Attribute(attribute, value))
+    }
+}
+
+/// A device's number as the kernel's `new_encode_dev`: 12 bits of major, 20 of minor.
+fn device_number(major: u32, minor: u32) -> Result<u64, Problem> {
+    within("major", major, 0xfff)?;
+    within("minor", minor, 0xf_ffff)?;
+    Ok(u64::from(
+        (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
+    ))
+}

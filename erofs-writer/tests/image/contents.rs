@@ -1,0 +1,153 @@
+//! Contents: stored once, abandoned, with holes.
+
+use std::io::{Cursor, Seek, SeekFrom, Write};
+
+use erofs_writer::{FileData, ImageBuilder, Metadata, Node, Options};
+
+use crate::model::{Model, Spec, noise};
+use crate::reader::{assert_same, read};
+
+fn write<W: Write + Seek>(builder: &mut ImageBuilder<W>, contents: &[u8]) -> FileData {
+    let mut data = builder.data();
+    data.write_all(contents).unwrap();
+    data.finish().unwrap()
+}
+
+#[test]
+fn equal_contents_are_stored_once_whether_or_not_they_left_the_buffer() {
+    for size in [1, 511, 512, 1 << 16, 1 << 20, 5_000_001] {
+        let mut builder =
+            ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let contents = noise(size);
+        let mut model = Model::default();
+        let mut add = |builder: &mut ImageBuilder<_>, contents: &[u8]| {
+            let data = write(builder, contents);
+            let name = format!("f{}", model.entries.len());
+            let meta = Metadata::default();
+            builder
+                .add_path(name.as_bytes(), meta.clone(), Node::File(data))
+                .unwrap();
+            model.add(name, meta, Spec::File(contents.to_vec()));
+            data
+        };
+        let first = add(&mut builder, &contents);
+        add(&mut builder, b"between");
+        assert_eq!(add(&mut builder, &contents), first);
+        let mut other = contents.clone();
+        other[size - 1] ^= 1;
+        assert_ne!(add(&mut builder, &other), first);
+        assert_eq!(add(&mut builder, &contents), first);
+        let (image, summary) = builder.finish().unwrap();
+        assert_eq!(summary.deduplicated_bytes, 2 * size as u64);
+        let image = image.into_inner();
+        assert_eq!(summary.bytes, image.len() as u64);
+        assert_same(&read(&image, vec![]), &model.tree());
+    }
+}
+
+#[test]
+fn what_duplicates_left_behind_is_cut_off_or_cleared() {
+    let build = |cut: bool| {
+        let mut builder =
+            ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
+        if cut {
+            builder = builder.truncate_with(|out, bytes| {
+                out.get_mut().truncate(bytes as usize);
+                Ok(())
+            });
+        }
+        let contents = noise(3 << 20);
+        let data = write(&mut builder, &contents);
+        assert_eq!(data, write(&mut builder, &contents));
+        builder
+            .add(builder.root(), b"f", Metadata::default(), Node::File(data))
+            .unwrap();
+        let (image, summary) = builder.finish().unwrap();
+        let mut model = Model::default();
+        model.add("f", Metadata::default(), Spec::File(contents));
+        let image = image.into_inner();
+        assert_same(&read(&image, vec![]), &model.tree());
+        assert_eq!(image.len() as u64, summary.bytes);
+        image
+    };
+    let (whole, cut) = (build(false), build(true));
+    assert!(cut.len() < (3 << 20) + 4096, "{}", cut.len());
+    assert!(whole[cut.len()..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn abandoned_contents_leave_nothing() {
+    let image = |abandon: bool| {
+        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        if abandon {
+            builder.data().write_all(&noise(2000)).unwrap();
+        }
+        let data = write(&mut builder, &noise(3000));
+        builder
+            .add(builder.root(), b"f", Metadata::default(), Node::File(data))
+            .unwrap();
+        if abandon {
+            builder.data().write_all(&noise(200)).unwrap();
+        }
+        builder.finish().unwrap().0.into_inner()
+    };
+    assert!(image(true) == image(false));
+}
+
+#[test]
+fn holes_take_no_space_in_a_file_and_read_as_zeros() {
+    let file = tempfile::tempfile().unwrap();
+    let mut builder = ImageBuilder::with_dedupe(file, Options::default()).unwrap();
+    let mut data = builder.data();
+    data.hole(100).unwrap();
+    data.write_all(b"start").unwrap();
+    data.hole(1 << 32).unwrap();
+    data.write_all(b"end").unwrap();
+    data.hole(5 << 20).unwrap();
+    let data = data.finish().unwrap();
+    let size = 105 + (1 << 32) + 3 + (5 << 20);
+    assert_eq!(data.size(), size);
+    builder
+        .add(
+            builder.root(),
+            b"sparse",
+            Metadata::default(),
+            Node::File(data),
+        )
+        .unwrap();
+    let (file, summary) = builder.finish().unwrap();
+    let status = file.metadata().unwrap();
+    assert_eq!(status.len(), summary.bytes);
+    #[cfg(target_os = "linux")]
+    assert!(std::os::unix::fs::MetadataExt::blocks(&status) * 512 < 1 << 20);
+
+    let image = erofs_reader::Image::open(&file).unwrap();
+    let found = image
+        .find(&image.root().unwrap(), b"sparse")
+        .unwrap()
+        .unwrap();
+    let inode = image.inode(found.nid).unwrap();
+    let mut contents = image.file(&inode).unwrap();
+    let mut piece = [9; 6];
+    contents.read_at(&mut piece, 99).unwrap();
+    assert_eq!(&piece, b"\0start");
+    contents.read_at(&mut piece, 104 + (1 << 32)).unwrap();
+    assert_eq!(&piece, b"\0end\0\0");
+}
+
+#[test]
+fn what_the_output_held_before_does_not_show_in_holes() {
+    let mut out = Cursor::new(vec![0xAA; 4 << 20]);
+    out.seek(SeekFrom::End(0)).unwrap();
+    let mut builder = ImageBuilder::new(out, Options::default()).unwrap();
+    let mut data = builder.data();
+    data.hole(3 << 20).unwrap();
+    let data = data.finish().unwrap();
+    let mut model = Model::default();
+    builder
+        .add(builder.root(), b"f", Metadata::default(), Node::File(data))
+        .unwrap();
+    model.add("f", Metadata::default(), Spec::File(vec![0; 3 << 20]));
+    let image = builder.finish().unwrap().0.into_inner();
+    assert_same(&read(&image, vec![]), &model.tree());
+}

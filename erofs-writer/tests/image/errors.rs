@@ -1,0 +1,292 @@
+//! What cannot be in an image is refused, and named.
+
+use std::io::{Cursor, Write};
+
+use erofs_writer::{
+    BlockSize, Device, Error, FileData, ImageBuilder, Label, Metadata, Node, Options, Timestamp,
+    XattrProblem,
+};
+
+use crate::model::acl;
+
+type Builder = ImageBuilder<Cursor<Vec<u8>>>;
+
+fn builder() -> Builder {
+    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    builder
+        .add_path(b"dir/sub", Metadata::default(), Node::Directory)
+        .unwrap();
+    builder
+        .add_path(b"dir/file", Metadata::default(), Node::Fifo)
+        .unwrap();
+    builder
+}
+
+/// The error, after which the builder must still make an image.
+fn refused(act: impl FnOnce(&mut Builder) -> Result<(), Error>) -> String {
+    let mut builder = builder();
+    let error = act(&mut builder).unwrap_err();
+    assert_eq!(builder.finish().unwrap().1.inodes, 4);
+    error.to_string()
+}
+
+fn refused_node(meta: Metadata, node: Node) -> String {
+    refused(|b| b.add_path(b"dir/x", meta, node).map(drop))
+}
+
+#[test]
+fn names() {
+    let add =
+        |path: &[u8]| refused(|b| b.add_path(path, Metadata::default(), Node::Fifo).map(drop));
+    assert_eq!(
+        add(b"dir/sub"),
+        "/dir/sub exists already".replace("/dir/sub", "'/dir/sub'")
+    );
+    assert_eq!(add(b"dir/file"), "'/dir/file' exists already");
+    assert_eq!(add(b"/"), "'/' exists already");
+    assert_eq!(add(b"dir/file/x"), "'/dir/file' is not a directory");
+    assert_eq!(add(b"dir/../x"), "'..' is not a file name, in '/dir'");
+    assert_eq!(add(b"dir/a\0b"), "'a\\x00b' is not a file name, in '/dir'");
+    assert!(add(&[b'n'; 256]).ends_with("is not a file name, in '/'"));
+    for name in [&b""[..], b".", b"..", b"a/b", b"\0"] {
+        let error = builder()
+            .add(builder().root(), name, Metadata::default(), Node::Fifo)
+            .unwrap_err();
+        assert!(matches!(error, Error::InvalidName { .. }), "{error}");
+    }
+}
+
+#[test]
+fn links() {
+    assert_eq!(
+        refused(|b| b.link(b.root(), b"l", b.lookup(b"dir/sub").unwrap())),
+        "'/dir/sub' is a directory: it cannot have a second name"
+    );
+    assert_eq!(
+        refused(|b| b.link_path(b"dir/sub", b.lookup(b"dir/file").unwrap())),
+        "'/dir/sub' exists already"
+    );
+    let foreign = {
+        let mut other = builder();
+        for i in 0..9 {
+            other
+                .add_path(format!("{i}").as_bytes(), Metadata::default(), Node::Fifo)
+                .unwrap();
+        }
+        other.lookup(b"8").unwrap()
+    };
+    assert_eq!(
+        refused(|b| b.link(b.root(), b"l", foreign)),
+        "node 12 is not in this image"
+    );
+    assert_eq!(
+        refused(|b| b.set_metadata(foreign, Metadata::default())),
+        "node 12 is not in this image"
+    );
+    assert_eq!(
+        refused(|b| b
+            .add(foreign, b"l", Metadata::default(), Node::Fifo)
+            .map(drop)),
+        "node 12 is not in this image"
+    );
+}
+
+#[test]
+fn attributes() {
+    let meta = Metadata::default;
+    assert_eq!(
+        refused_node(
+            Metadata {
+                mode: 0o10000,
+                ..meta()
+            },
+            Node::Fifo
+        ),
+        "'/dir/x': mode 4096 is out of range"
+    );
+    let mtime = Timestamp {
+        secs: 0,
+        nanos: 1_000_000_000,
+    };
+    assert_eq!(
+        refused_node(Metadata { mtime, ..meta() }, Node::Fifo),
+        "'/dir/x': mtime 1000000000 is out of range"
+    );
+    let char = |major, minor| refused_node(meta(), Node::CharDevice { major, minor });
+    assert_eq!(char(4096, 0), "'/dir/x': major 4096 is out of range");
+    assert_eq!(char(0, 1 << 20), "'/dir/x': minor 1048576 is out of range");
+    let symlink = |target: Vec<u8>| refused_node(meta(), Node::Symlink(target));
+    assert_eq!(symlink(vec![]), "'/dir/x': symlink 0 is out of range");
+    assert_eq!(
+        symlink(vec![b'x'; 4096]),
+        "'/dir/x': symlink 4096 is out of range"
+    );
+    assert_eq!(
+        symlink(b"a\0".to_vec()),
+        "'/dir/x': the target 'a\\x00' holds a NUL"
+    );
+    assert!(matches!(BlockSize::new(256), Err(Error::BlockSize(256))));
+    assert!(matches!(BlockSize::new(1000), Err(Error::BlockSize(1000))));
+    assert!(matches!(BlockSize::new(1 << 17), Err(Error::BlockSize(_))));
+    assert!(matches!(
+        Label::new("sixteen bytes xx"),
+        Err(Error::Label(_))
+    ));
+    assert!(matches!(Label::new("a\0"), Err(Error::Label(_))));
+}
+
+#[test]
+fn xattrs() {
+    let problem = |xattrs: &[(&[u8], &[u8])]| {
+        let xattrs = xattrs
+            .iter()
+            .map(|&(n, v)| (n.to_vec(), v.to_vec()))
+            .collect();
+        let meta = Metadata {
+            xattrs,
+            ..Metadata::default()
+        };
+        match builder().add_path(b"x", meta, Node::Fifo) {
+            Err(Error::Xattr { path, problem, .. }) => {
+                assert_eq!(path, b"/x");
+                Some(problem)
+            }
+            other => {
+                other.unwrap();
+                None
+            }
+        }
+    };
+    use XattrProblem::*;
+    assert_eq!(problem(&[(b"user.a", b""), (b"user.b", b"")]), None);
+    assert_eq!(
+        problem(&[(b"user.a", b"1"), (b"user.a", b"2")]),
+        Some(Duplicate)
+    );
+    assert_eq!(
+        problem(&[(b"system.nfs4_acl", b"")]),
+        Some(UnknownNamespace)
+    );
+    assert_eq!(problem(&[(b"", b"")]), Some(UnknownNamespace));
+    assert_eq!(problem(&[(b"user", b"")]), Some(UnknownNamespace));
+    assert_eq!(problem(&[(b"user.", b"")]), Some(InvalidName));
+    assert_eq!(problem(&[(b"user.a\0", b"")]), Some(InvalidName));
+    assert_eq!(
+        problem(&[(&[b"user.", &[b'n'; 251][..]].concat(), b"")]),
+        Some(InvalidName)
+    );
+    assert_eq!(problem(&[(b"user.a", &[0; 65536])]), Some(ValueTooLong));
+    let large = [0; 65535];
+    let four: [(&[u8], &[u8]); 4] = [
+        (b"user.a", &large),
+        (b"user.b", &large),
+        (b"user.c", &large),
+        (b"user.d", &large),
+    ];
+    assert_eq!(problem(&four[..3]), None);
+    assert_eq!(problem(&four), Some(TooMany));
+    assert_eq!(problem(&[(b"system.posix_acl_access", &acl())]), None);
+    for bad in [
+        &b""[..],
+        b"\x01\0\0\0",
+        &acl()[..19],
+        &[&acl()[..], b"\xff\0\0\0\0\0\0\0"].concat(),
+    ] {
+        assert_eq!(
+            problem(&[(b"system.posix_acl_default", bad)]),
+            Some(MalformedAcl)
+        );
+    }
+}
+
+#[test]
+fn contents() {
+    let device = Device {
+        tag: [1; 64],
+        blocks: 10,
+    };
+    let mut builder = builder();
+    let id = builder.add_device(device.clone()).unwrap();
+    let mut add = |data| {
+        builder
+            .add_path(b"x", Metadata::default(), Node::File(data))
+            .map(drop)
+    };
+    let error = add(FileData::on_device(id, 9, 513)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "'/x': blocks 9..11 are beyond the device, which has 10"
+    );
+    let error = add(FileData::on_device(id, u64::MAX, u64::MAX >> 1)).unwrap_err();
+    assert!(matches!(error, Error::BeyondDevice { .. }), "{error}");
+    let error = add(FileData::on_device(id, 0, u64::MAX)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Attribute {
+                attribute: "size",
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let mut other = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut data = other.data();
+    data.write_all(&[1; 5000]).unwrap();
+    let foreign = data.finish().unwrap();
+    assert!(matches!(add(foreign), Err(Error::ForeignData(_))));
+    assert!(matches!(
+        other.add_device(device),
+        Err(Error::DeviceAfterData)
+    ));
+    let error = other.add_path(
+        b"x",
+        Metadata::default(),
+        Node::File(FileData::on_device(id, 0, 1)),
+    );
+    assert!(matches!(error, Err(Error::UnknownDevice { device: 0, .. })));
+}
+
+#[test]
+fn more_than_addresses_reach() {
+    let mut one = builder();
+    let mut data = one.data();
+    assert!(matches!(data.hole(u64::MAX), Err(Error::TooLarge { .. })));
+    assert!(matches!(data.hole(1 << 41), Err(Error::TooLarge { .. })));
+
+    let mut two = builder();
+    for _ in 0..2 {
+        two.add_device(Device {
+            tag: [1; 64],
+            blocks: 1 << 31,
+        })
+        .unwrap();
+    }
+    assert!(matches!(two.finish(), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn implied_directories_take_the_attributes_of_their_own_entry_once() {
+    let meta = Metadata {
+        mode: 0o700,
+        uid: 5,
+        ..Metadata::default()
+    };
+    let mut builder = builder();
+    let dir = builder.lookup(b"/dir/").unwrap();
+    assert_eq!(
+        builder
+            .add_path(b"./dir", meta.clone(), Node::Directory)
+            .unwrap(),
+        dir
+    );
+    assert!(matches!(
+        builder.add_path(b"dir", meta.clone(), Node::Directory),
+        Err(Error::AlreadyExists(path)) if path == b"/dir"
+    ));
+    assert_eq!(
+        builder.add_path(b"/", meta, Node::Directory).unwrap(),
+        builder.root()
+    );
+}

@@ -1,0 +1,67 @@
+//! What the kernel shows of an image is what went into it; `fsck.erofs` finds no fault.
+
+use crate::model::{Model, Spec, at, fsck, nasty};
+use erofs_writer::{BlockSize, InodeLayout, Options};
+use testkit::{Difference, Mount, kernel_mounts, walk};
+
+fn check(model: &Model, options: Options) {
+    let (image, summary) = model.build(options).unwrap();
+    assert_eq!(image.len() as u64, summary.bytes);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.erofs");
+    std::fs::write(&path, image).unwrap();
+    fsck(&path, &[]);
+    if kernel_mounts() {
+        let mount = Mount::erofs(&path, &[]);
+        Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
+    }
+}
+
+#[test]
+fn every_type_and_attribute_reads_back_at_every_block_size_up_to_a_page() {
+    let model = nasty();
+    for bytes in [512, 1024, 2048, 4096] {
+        check(
+            &model,
+            Options {
+                block_size: BlockSize::new(bytes).unwrap(),
+                ..Options::default()
+            },
+        );
+    }
+}
+
+#[test]
+fn extended_inodes_hold_everything_too() {
+    check(
+        &nasty(),
+        Options {
+            inodes: InodeLayout::Extended,
+            ..Options::default()
+        },
+    );
+}
+
+#[test]
+fn a_huge_directory_finds_every_name() {
+    let mut model = Model::default();
+    for i in 0..40_000_u32 {
+        // In no order.
+        let name = format!("{:x}", i.wrapping_mul(0x9E37_79B1));
+        model.add(format!("huge/{name}"), at(i.into(), i), Spec::Fifo);
+    }
+    check(&model, Options::default());
+}
+
+#[test]
+fn more_links_than_16_bits_count() {
+    let mut model = Model::default();
+    model.add("f", at(1, 0), Spec::File(vec![1]));
+    for i in 0..66_000 {
+        model.add(format!("l/{i}"), at(1, 0), Spec::Link(b"f".to_vec()));
+    }
+    for i in 0..66_000 {
+        model.add(format!("d/{i}"), at(1, 0), Spec::Dir);
+    }
+    check(&model, Options::default());
+}

@@ -1,0 +1,12 @@
+//! Images as others see them: the kernel, `fsck.erofs` and `erofs-reader`.
+
+mod contents;
+mod determinism;
+mod devices;
+mod errors;
+mod kernel;
+mod limits;
+mod model;
+mod random;
+mod reader;
+mod round_trip;
