@@ -1,0 +1,203 @@
+//! Content digests: the names of everything in an image.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::Digest as _;
+
+use crate::Error;
+
+/// A digest in one of the two algorithms that the OCI image specification registers with a fixed length.
+///
+/// `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits, and nothing else: a digest can be made part of a
+/// path or a URL without a further look.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest {
+    algorithm: Algorithm,
+    /// Algorithm, colon and digits.
+    text: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
+impl Digest {
+    /// The SHA-256 digest of `bytes`.
+    pub fn sha256(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// The algorithm's name: `sha256` or `sha512`.
+    pub fn algorithm(&self) -> &'static str {
+        self.algorithm.name()
+    }
+
+    /// The digits, without the algorithm.
+    pub fn hex(&self) -> &str {
+        self.text.split_once(':').map_or("", |(_, digits)| digits)
+    }
+
+    /// The digest and its algorithm, joined by a colon.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// A hasher of the same algorithm.
+    pub(crate) fn hasher(&self) -> Hasher {
+        Hasher::new(self.algorithm)
+    }
+
+    /// The digest of `bytes` in the same algorithm.
+    pub(crate) fn same_of(&self, bytes: &[u8]) -> Self {
+        let mut hasher = self.hasher();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (algorithm, digits) = match text.split_once(':') {
+            Some(("sha256", digits)) if digits.len() == 64 => (Algorithm::Sha256, digits),
+            Some(("sha512", digits)) if digits.len() == 128 => (Algorithm::Sha512, digits),
+            _ => return Err(invalid(text)),
+        };
+        if !digits
+            .bytes()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return Err(invalid(text));
+        }
+        Ok(Self {
+            algorithm,
+            text: text.into(),
+        })
+    }
+}
+
+fn invalid(text: &str) -> Error {
+    Error::InvalidDigest {
+        text: text.chars().take(160).collect(),
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Computes a digest piece by piece.
+#[derive(Clone, Debug)]
+pub(crate) enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::sha256(),
+            Algorithm::Sha512 => Self::Sha512(sha2::Sha512::new()),
+        }
+    }
+
+    pub(crate) fn sha256() -> Self {
+        Self::Sha256(sha2::Sha256::new())
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hasher) => digest(Algorithm::Sha256, &hasher.finalize()),
+            Self::Sha512(hasher) => digest(Algorithm::Sha512, &hasher.finalize()),
+        }
+    }
+}
+
+fn digest(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    let mut text = String::with_capacity(7 + 2 * bytes.len());
+    text.push_str(algorithm.name());
+    text.push(':');
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+    Digest {
+        algorithm,
+        text: text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_standard() {
+        // FIPS 180-4's example "abc".
+        let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::sha256(b"abc").as_str(), abc);
+        let parsed: Digest = abc.parse().unwrap();
+        assert_eq!(parsed, Digest::sha256(b"abc"));
+        assert_eq!((parsed.algorithm(), parsed.hex()), ("sha256", &abc[7..]));
+        let sha512 = format!("sha512:{}", "0".repeat(128))
+            .parse::<Digest>()
+            .unwrap();
+        assert!(sha512.same_of(b"abc").hex().starts_with("ddaf35a193617aba"));
+    }
+
+    #[test]
+    fn what_could_climb_out_of_a_path_is_no_digest() {
+        let hex = "0".repeat(64);
+        for text in [
+            "",
+            "sha256:",
+            "sha256:../..",
+            &hex,
+            &format!("sha256:{}", "0".repeat(63)),
+            &format!("sha256:{}/", "0".repeat(63)),
+            &format!("sha256:{}A", "0".repeat(63)),
+            &format!("SHA256:{hex}"),
+            &format!("sha512:{hex}"),
+            &format!("md5:{}", "0".repeat(32)),
+            &format!("sha256:{hex}\n"),
+        ] {
+            assert!(
+                matches!(text.parse::<Digest>(), Err(Error::InvalidDigest { .. })),
+                "{text:?}"
+            );
+        }
+    }
+}

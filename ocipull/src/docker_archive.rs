@@ -1,0 +1,242 @@
+//! What `docker save` writes: `manifest.json`, configurations and layers, by path and not by digest.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use oci_spec::image::{Descriptor, ImageConfiguration};
+use serde::Deserialize;
+
+use crate::digest::Hasher;
+use crate::source::{MAX_CONFIG, MAX_MANIFEST, Root, Source};
+use crate::tree::{SharedTree, read_json, read_small};
+use crate::{Digest, Document, Error, SourceProblem, compression};
+
+const KIND: &str = "a docker archive";
+
+/// One image in `manifest.json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// One image of an archive, with an OCI manifest made up for it, since the archive has none.
+#[derive(Debug)]
+pub(crate) struct DockerArchive {
+    tree: SharedTree,
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    config_digest: Digest,
+    /// The path of each layer.
+    layers: HashMap<Digest, String>,
+}
+
+impl DockerArchive {
+    pub(crate) fn open(tree: SharedTree, tag: Option<&str>) -> Result<Self, Error> {
+        let images: Vec<Saved> = read_json(&*tree, KIND, "manifest.json", MAX_MANIFEST)?;
+        let saved = choose(images, tag).map_err(|available| Error::NoSuchImage {
+            place: tree.path().display().to_string(),
+            tag: tag.map(str::to_owned),
+            available,
+        })?;
+        let Some(config) = read_small(&*tree, &saved.config, MAX_CONFIG)? else {
+            let problem = SourceProblem::Missing {
+                kind: KIND,
+                file: saved.config,
+            };
+            return Err(Error::InvalidSource {
+                path: tree.path().to_owned(),
+                problem,
+            });
+        };
+        let config_digest = Digest::sha256(&config);
+        // Docker names the configuration by its digest: the one thing here that can be checked.
+        if let Some(expected) = named_digest(&saved.config)
+            && expected != config_digest
+        {
+            let actual = config_digest;
+            return Err(Error::DigestMismatch {
+                document: Document::Config,
+                expected,
+                actual,
+            });
+        }
+        let parsed: ImageConfiguration =
+            serde_json::from_slice(&config).map_err(|source| Error::Json {
+                document: Document::Config,
+                digest: config_digest.clone(),
+                source,
+            })?;
+        let paths = saved.layers.unwrap_or_default();
+        let diff_ids = parsed.rootfs().diff_ids();
+        if paths.len() != diff_ids.len() {
+            return Err(Error::LayerCount {
+                layers: paths.len(),
+                diff_ids: diff_ids.len(),
+            });
+        }
+        let mut layers = HashMap::new();
+        let mut descriptors = Vec::with_capacity(paths.len());
+        for (path, diff_id) in paths.into_iter().zip(diff_ids) {
+            let stored = Stored::examine(&tree, &path, diff_id.parse()?)?;
+            descriptors.push(serde_json::json!({
+                "mediaType": stored.media_type,
+                "digest": stored.digest.as_str(),
+                "size": stored.size,
+            }));
+            layers.insert(stored.digest, path);
+        }
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": config_digest.as_str(),
+                "size": config.len(),
+            },
+            "layers": descriptors,
+        });
+        let manifest = manifest.to_string().into_bytes();
+        Ok(Self {
+            tree,
+            manifest,
+            config,
+            config_digest,
+            layers,
+        })
+    }
+}
+
+impl Source for DockerArchive {
+    fn root(&self) -> Result<Root, Error> {
+        Ok(Root::Document {
+            digest: Digest::sha256(&self.manifest),
+            bytes: self.manifest.clone(),
+            media_type: None,
+        })
+    }
+
+    fn manifest(&self, _: &Descriptor, digest: &Digest) -> Result<Vec<u8>, Error> {
+        // The only manifest is an image's, so there is never one to follow.
+        Err(Error::IndexDepth {
+            digest: digest.clone(),
+        })
+    }
+
+    fn blob(&self, digest: &Digest, _size: u64) -> Result<Box<dyn Read + Send>, Error> {
+        if *digest == self.config_digest {
+            return Ok(Box::new(std::io::Cursor::new(self.config.clone())));
+        }
+        let path = self
+            .layers
+            .get(digest)
+            .map_or(digest.as_str(), String::as_str);
+        Ok(self.tree.open(path)?.0)
+    }
+}
+
+/// A layer as it lies in the archive.
+struct Stored {
+    media_type: &'static str,
+    digest: Digest,
+    size: u64,
+}
+
+impl Stored {
+    /// Docker stores layers uncompressed, so that the diff ID is the digest; other tools compress them, and then the
+    /// digest is not written anywhere.
+    fn examine(tree: &SharedTree, path: &str, diff_id: Digest) -> Result<Self, Error> {
+        let (reader, size) = tree.open(path)?;
+        let failed = |source| Error::Io {
+            path: tree.path().to_owned(),
+            source,
+        };
+        let mut reader = std::io::BufReader::new(reader);
+        let magic = std::io::BufRead::fill_buf(&mut reader).map_err(failed)?;
+        let media_type = match compression::compressed(magic) {
+            Some("gzip") => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Some("zstd") => "application/vnd.oci.image.layer.v1.tar+zstd",
+            _ => {
+                let media_type = "application/vnd.oci.image.layer.v1.tar";
+                return Ok(Self {
+                    media_type,
+                    digest: diff_id,
+                    size,
+                });
+            }
+        };
+        let mut hasher = Hasher::sha256();
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match reader.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+        Ok(Self {
+            media_type,
+            digest: hasher.finish(),
+            size,
+        })
+    }
+}
+
+/// The digest that a configuration's path spells: `HEX.json`, or `blobs/sha256/HEX` since Docker 25.
+fn named_digest(path: &str) -> Option<Digest> {
+    let file = path.rsplit('/').next()?;
+    format!("sha256:{}", file.strip_suffix(".json").unwrap_or(file))
+        .parse()
+        .ok()
+}
+
+/// The image that `tag` names, or all names there are.
+fn choose(mut images: Vec<Saved>, tag: Option<&str>) -> Result<Saved, Vec<String>> {
+    let Some(tag) = tag else {
+        return if images.len() == 1 {
+            Ok(images.remove(0))
+        } else {
+            Err(names(&images))
+        };
+    };
+    // skopeo's way to name an image that has no name.
+    let position = tag
+        .strip_prefix('@')
+        .and_then(|index| index.parse::<usize>().ok());
+    if let Some(position) = position {
+        return match images.get(position) {
+            Some(image) => Ok(image.clone()),
+            None => Err(names(&images)),
+        };
+    }
+    let full = |name: &str| {
+        name.parse::<oci_client::Reference>()
+            .ok()
+            .map(|name| name.whole())
+    };
+    let wanted = full(tag);
+    let by = |matches: &dyn Fn(&String) -> bool| {
+        let mut found = images
+            .iter()
+            .filter(|image| image.repo_tags.iter().flatten().any(matches));
+        found.next().filter(|_| found.next().is_none())
+    };
+    by(&|name| name == tag)
+        .or_else(|| by(&|name| wanted.is_some() && full(name) == wanted))
+        .or_else(|| by(&|name| name.rsplit_once(':').is_some_and(|(_, found)| found == tag)))
+        .cloned()
+        .ok_or_else(|| names(&images))
+}
+
+fn names(images: &[Saved]) -> Vec<String> {
+    let indexed = images.iter().enumerate();
+    indexed
+        .flat_map(|(index, image)| match image.repo_tags.as_deref() {
+            None | Some([]) => vec![format!("@{index}")],
+            Some(tags) => tags.to_vec(),
+        })
+        .collect()
+}

@@ -1,0 +1,427 @@
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::{Digest, Platform};
+
+/// Why an image, or a layer of it, cannot be had.
+///
+/// Reading a layer reports these inside an [`io::Error`]; [`Error::of`] gets them out again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text does not name an image.
+    #[error("{text:?} is no image reference: {problem}")]
+    InvalidReference {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The text is no digest.
+    #[error("{text:?} is no sha256 or sha512 digest")]
+    InvalidDigest {
+        /// The text as found.
+        text: String,
+    },
+    /// The text is no platform.
+    #[error("{text:?} is no platform: OS/ARCH or OS/ARCH/VARIANT expected, such as linux/arm64")]
+    InvalidPlatform {
+        /// The text as given.
+        text: String,
+    },
+    /// The operating system refused a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A stream that [`decompress`](crate::decompress) was given fails.
+    #[error("reading: {source}")]
+    Read {
+        /// What the stream said.
+        source: io::Error,
+    },
+    /// No more threads.
+    #[error("starting a thread: {source}")]
+    Thread {
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The folder or archive is not what the reference says it is.
+    #[error("{}: {problem}", path.display())]
+    InvalidSource {
+        /// The folder or archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: SourceProblem,
+    },
+    /// No image of that name, or several and no name.
+    #[error("{place} has {}; it has: {}", match tag { Some(tag) => format!("no image {tag:?}"), None => "several images, name one".to_owned() }, listed(available))]
+    NoSuchImage {
+        /// The folder or archive.
+        place: String,
+        /// The name looked for.
+        tag: Option<String>,
+        /// The names there.
+        available: Vec<String>,
+    },
+    /// The image is for several platforms, and none is the one wanted.
+    #[error("no image for {wanted}; there are: {}", listed(available))]
+    NoPlatform {
+        /// The platform looked for.
+        wanted: Platform,
+        /// The platforms there.
+        available: Vec<Platform>,
+    },
+    /// Indexes inside indexes, too many levels down.
+    #[error("index {digest} is nested too deeply")]
+    IndexDepth {
+        /// The index not looked into.
+        digest: Digest,
+    },
+    /// A document is not what its media type says.
+    #[error("{document} {digest}: {source}")]
+    Json {
+        /// Which document.
+        document: Document,
+        /// Its digest.
+        digest: Digest,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A media type that means nothing for a container image: an artifact, or a layer in an unknown format.
+    #[error("{document} {digest} has the unsupported media type {media_type:?}")]
+    MediaType {
+        /// What has it.
+        document: Document,
+        /// Its digest.
+        digest: Digest,
+        /// The media type.
+        media_type: String,
+    },
+    /// A layer that must be had from elsewhere ("foreign", "non-distributable").
+    #[error(
+        "layer {digest} is foreign ({media_type}): it must not be distributed and is not fetched"
+    )]
+    ForeignLayer {
+        /// Its digest.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// The configuration does not have one diff ID for each layer.
+    #[error("the image has {layers} layers but {diff_ids} diff IDs")]
+    LayerCount {
+        /// Layers in the manifest.
+        layers: usize,
+        /// Diff IDs in the configuration.
+        diff_ids: usize,
+    },
+    /// No such layer.
+    #[error("no layer {index}: the image has {layers}")]
+    NoLayer {
+        /// The index asked for.
+        index: usize,
+        /// Layers in the image.
+        layers: usize,
+    },
+    /// A document over the limit.
+    #[error("{document} is larger than {limit} bytes")]
+    TooLarge {
+        /// Which document.
+        document: Document,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The bytes are not those that the digest names.
+    #[error("{document} {expected} is corrupt: its digest is {actual}")]
+    DigestMismatch {
+        /// Which document or layer.
+        document: Document,
+        /// The digest it was asked for by.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// The number of bytes is not what the descriptor says.
+    #[error(
+        "{document} {digest} is corrupt: it has {actual} bytes where its descriptor says {expected}"
+    )]
+    SizeMismatch {
+        /// Which document or layer.
+        document: Document,
+        /// Its digest.
+        digest: Digest,
+        /// Bytes by its descriptor.
+        expected: u64,
+        /// Bytes that came: where more came than expected, one more, as the rest is not read.
+        actual: u64,
+    },
+    /// The uncompressed layer is not the one the configuration names.
+    #[error(
+        "layer {layer} is corrupt: its diff ID is {actual} where the configuration says {expected}"
+    )]
+    DiffIdMismatch {
+        /// The layer's digest.
+        layer: Digest,
+        /// The diff ID in the configuration.
+        expected: Digest,
+        /// The digest of the uncompressed bytes.
+        actual: Digest,
+    },
+    /// The bytes are not a compressed stream: damaged, cut off, or followed by something else.
+    #[error("{}: bad {compression} stream: {source}", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
+    Compression {
+        /// The layer, where it is one.
+        blob: Option<Digest>,
+        /// What was being undone.
+        compression: &'static str,
+        /// What the decoder said.
+        source: io::Error,
+    },
+    /// The layer inflates to more than [`Options`](crate::Options) allow.
+    #[error("{}: inflates to more than {limit} bytes", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
+    Bomb {
+        /// The layer, where it is one.
+        blob: Option<Digest>,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file lists credentials in a way that cannot be understood.
+    #[error("{}: {source}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// No connection to the registry.
+    #[error("cannot connect to {host}: {source}{hint}")]
+    Connect {
+        /// Its name and port.
+        host: String,
+        /// What to do about it.
+        hint: ConnectHint,
+        /// What the connection said, with its causes.
+        source: Cause,
+    },
+    /// The registry wants credentials, or other ones.
+    #[error(
+        "{host} refuses access to {repository}: {message}; log in with `docker login {host}`, or check that the name is right"
+    )]
+    Unauthorized {
+        /// Its name and port.
+        host: String,
+        /// The repository.
+        repository: String,
+        /// What it said.
+        message: String,
+    },
+    /// The registry has no such repository, tag or blob.
+    #[error("{host} has no {name}{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
+    NotFound {
+        /// Its name and port.
+        host: String,
+        /// What it lacks: `repository:tag`, `repository@digest`.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// The registry answered with an error.
+    #[error("{url}: HTTP status {status}{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
+    Http {
+        /// The address asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// A download broke off, and trying again did not help.
+    #[error("{url}: broken off at byte {offset}: {source}")]
+    Interrupted {
+        /// The address asked.
+        url: String,
+        /// Bytes that came before.
+        offset: u64,
+        /// What the connection said, with its causes.
+        source: Cause,
+    },
+    /// A layer that failed before is read again.
+    #[error("the layer failed before")]
+    Failed,
+}
+
+impl Error {
+    /// The error of this crate inside `error`, if there is one: what a reader of a layer gets.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// Whether the same call may succeed later: a broken connection, an overloaded server.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Interrupted { .. } => true,
+            Self::Http { status, .. } => is_transient_status(*status),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an HTTP status speaks of the moment and not of the request.
+pub(crate) fn is_transient_status(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Io { source, .. } | Error::Read { source } | Error::Thread { source } => {
+                source.kind()
+            }
+            Error::Connect { .. } => io::ErrorKind::ConnectionRefused,
+            Error::Interrupted { .. } => io::ErrorKind::ConnectionAborted,
+            Error::NotFound { .. } => io::ErrorKind::NotFound,
+            Error::Unauthorized { .. } => io::ErrorKind::PermissionDenied,
+            Error::Http { .. } | Error::Failed => io::ErrorKind::Other,
+            _ => io::ErrorKind::InvalidData,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Document {
+    /// An index of images.
+    Index,
+    /// An image manifest.
+    Manifest,
+    /// An image configuration.
+    Config,
+    /// A layer.
+    Layer,
+}
+
+impl fmt::Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Index => "index",
+            Self::Manifest => "manifest",
+            Self::Config => "configuration",
+            Self::Layer => "layer",
+        })
+    }
+}
+
+/// What is wrong with a folder or an archive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceProblem {
+    /// A file that makes it what it should be is not there.
+    #[error("not {kind}: it has no {file:?}")]
+    Missing {
+        /// What it should be.
+        kind: &'static str,
+        /// The file.
+        file: String,
+    },
+    /// A file in it is no regular file.
+    #[error("{0:?} is not a regular file")]
+    NotAFile(String),
+    /// Symlinks in an archive run in a circle.
+    #[error("{0:?} is a symlink to itself or to too many others")]
+    Links(String),
+    /// The archive is compressed, so that nothing in it can be found without unpacking it.
+    #[error("the archive is compressed with {0}: decompress it first")]
+    Compressed(&'static str),
+    /// The archive is no tar file.
+    #[error("not a tar archive: {0}")]
+    NotTar(String),
+    /// A JSON file in it does not parse.
+    #[error("{file:?}: {problem}")]
+    Json {
+        /// The file.
+        file: String,
+        /// What the parser said.
+        problem: String,
+    },
+    /// A later version of the image layout.
+    #[error("image layout version {0:?} is not supported")]
+    LayoutVersion(String),
+}
+
+/// What to do about a connection that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectHint {
+    /// Nothing known.
+    None,
+    /// The server answers in HTTP.
+    PlainHttp,
+    /// The server's certificate is not one that this host trusts.
+    Certificate,
+    /// No such host name.
+    HostName,
+    /// Nobody listens there.
+    Refused,
+}
+
+impl fmt::Display for ConnectHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "",
+            Self::PlainHttp => {
+                "; the server speaks HTTP, not HTTPS: if you trust the network, use --plain-http"
+            }
+            Self::Certificate => {
+                "; add the certificate's issuer to the certificates this host trusts"
+            }
+            Self::HostName => "; check the name, and that this host can resolve names",
+            Self::Refused => "; check the port, and that the registry is running",
+        })
+    }
+}
+
+/// An error of the network with everything that caused it.
+#[derive(Debug)]
+pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The outer layers of an HTTP client's errors only say that there was one.
+        let mut innermost: &dyn std::error::Error = &*self.0;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        write!(f, "{innermost}")
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+fn listed<T: fmt::Display>(items: &[T]) -> String {
+    const SHOWN: usize = 20;
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    let mut text: Vec<_> = items.iter().take(SHOWN).map(T::to_string).collect();
+    if items.len() > SHOWN {
+        text.push("…".to_owned());
+    }
+    text.join(", ")
+}

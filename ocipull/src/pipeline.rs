@@ -1,0 +1,447 @@
+//! Reading, hashing, inflating and hashing again, each on a thread of its own with a few buffers between them.
+//!
+//! ```text
+//! source ── fetch, hash ──▶ inflate ──▶ consumer
+//!                              └──────▶ hash
+//! ```
+//!
+//! So the wall time is that of the slowest of them, which is inflating. Dropping the consumer's end stops all: each
+//! stage ends when the next no longer takes what it has.
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use crate::compression::{Compression, Decoder};
+use crate::digest::Hasher;
+use crate::{Digest, Document, Error, Progress};
+
+/// Bytes that travel together.
+const CHUNK: usize = 128 << 10;
+
+/// Chunks that wait between two stages.
+const DEPTH: usize = 8;
+
+/// What is known of a stream beforehand.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// The digest and size of the compressed bytes.
+    pub(crate) blob: Option<(Digest, u64)>,
+    /// The digest of the uncompressed bytes.
+    pub(crate) diff_id: Option<Digest>,
+    /// The compression by the media type; `None` to go by the first bytes alone.
+    pub(crate) compression: Option<Compression>,
+    /// The most uncompressed bytes.
+    pub(crate) limit: u64,
+}
+
+/// The consumer's end.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    chunks: Receiver<Arc<Vec<u8>>>,
+    current: Arc<Vec<u8>>,
+    position: usize,
+    state: State,
+    fetched: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Stages),
+    Complete(Digest),
+    Failed,
+}
+
+#[derive(Debug)]
+struct Stages {
+    fetch: JoinHandle<Result<(), Error>>,
+    inflate: JoinHandle<Result<(), Error>>,
+    hash: JoinHandle<Digest>,
+    layer: Option<Digest>,
+    diff_id: Option<Digest>,
+}
+
+impl Pipeline {
+    pub(crate) fn start(
+        source: Box<dyn Read + Send>,
+        expected: Expected,
+        progress: Option<Progress>,
+    ) -> Result<Self, Error> {
+        let fetched = Arc::new(AtomicU64::new(0));
+        let (to_inflate, compressed) = sync_channel(DEPTH);
+        let (to_hash, hashed) = sync_channel(DEPTH);
+        let (to_consumer, chunks) = sync_channel(DEPTH);
+        let Expected {
+            blob,
+            diff_id,
+            compression,
+            limit,
+        } = expected;
+        let layer = blob.as_ref().map(|(digest, _)| digest.clone());
+        let hasher = diff_id.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
+        // Then there is nothing to undo, and one hash serves both.
+        let plain = layer.is_some() && layer == diff_id;
+
+        let fetch = Fetch {
+            source,
+            blob,
+            plain,
+            fetched: fetched.clone(),
+            progress,
+            to_inflate,
+        };
+        let inflate = Inflate {
+            layer: layer.clone(),
+            plain,
+            compression,
+            limit,
+            to_hash,
+            to_consumer,
+        };
+        let stages = Stages {
+            fetch: spawn("ocipull-fetch", || fetch.run())?,
+            inflate: spawn("ocipull-inflate", || inflate.run(compressed))?,
+            hash: spawn("ocipull-hash", || hash(hasher, hashed))?,
+            layer,
+            diff_id,
+        };
+        let state = State::Running(stages);
+        Ok(Self {
+            chunks,
+            current: Arc::default(),
+            position: 0,
+            state,
+            fetched,
+        })
+    }
+
+    pub(crate) fn fetched(&self) -> Arc<AtomicU64> {
+        self.fetched.clone()
+    }
+
+    /// The next bytes; none at the end, and only if everything was as it should be.
+    pub(crate) fn fill(&mut self) -> Result<&[u8], Error> {
+        if self.position >= self.current.len() {
+            match self.chunks.recv() {
+                Ok(chunk) => (self.current, self.position) = (chunk, 0),
+                Err(_) => self.conclude()?,
+            }
+        }
+        Ok(&self.current[self.position..])
+    }
+
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        self.position = (self.position + bytes).min(self.current.len());
+    }
+
+    /// Passes over what was not read, and gives the diff ID.
+    pub(crate) fn finish(mut self) -> Result<Digest, Error> {
+        loop {
+            let rest = self.fill()?.len();
+            if rest == 0 {
+                break;
+            }
+            self.consume(rest);
+        }
+        match self.state {
+            State::Complete(diff_id) => Ok(diff_id),
+            _ => Err(Error::Failed),
+        }
+    }
+
+    /// All bytes were handed out: asks every stage for its verdict.
+    fn conclude(&mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Running(stages) => {
+                self.state = State::Complete(stages.verdict()?);
+                Ok(())
+            }
+            State::Complete(diff_id) => {
+                self.state = State::Complete(diff_id);
+                Ok(())
+            }
+            State::Failed => Err(Error::Failed),
+        }
+    }
+}
+
+impl Stages {
+    /// The diff ID, or the first thing that went wrong: where a blob is damaged, that explains why it does not inflate.
+    fn verdict(self) -> Result<Digest, Error> {
+        let fetch = join(self.fetch).and_then(|result| result);
+        let inflate = join(self.inflate).and_then(|result| result);
+        let actual = join(self.hash);
+        match inflate {
+            // It stopped the fetch, which therefore knows nothing.
+            Err(bomb @ Error::Bomb { .. }) => return Err(bomb),
+            inflate => fetch.and(inflate)?,
+        }
+        let actual = actual?;
+        match (self.diff_id, self.layer) {
+            (Some(expected), Some(layer)) if expected != actual => Err(if layer == expected {
+                Error::DigestMismatch {
+                    document: Document::Layer,
+                    expected,
+                    actual,
+                }
+            } else {
+                Error::DiffIdMismatch {
+                    layer,
+                    expected,
+                    actual,
+                }
+            }),
+            _ => Ok(actual),
+        }
+    }
+}
+
+fn join<T>(stage: JoinHandle<T>) -> Result<T, Error> {
+    stage.join().map_err(|_| Error::Thread {
+        source: io::Error::other("it ended unexpectedly"),
+    })
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder
+        .spawn(run)
+        .map_err(|source| Error::Thread { source })
+}
+
+/// The first stage: reads the source and checks that it is the blob it should be.
+struct Fetch {
+    source: Box<dyn Read + Send>,
+    blob: Option<(Digest, u64)>,
+    /// Whether the last stage checks the digest.
+    plain: bool,
+    fetched: Arc<AtomicU64>,
+    progress: Option<Progress>,
+    to_inflate: SyncSender<Vec<u8>>,
+}
+
+impl Fetch {
+    fn run(mut self) -> Result<(), Error> {
+        let hashed = self.blob.as_ref().filter(|_| !self.plain);
+        let mut hasher = hashed.map(|(digest, _)| digest.hasher());
+        let mut total = 0_u64;
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            (&mut self.source)
+                .take(CHUNK as u64)
+                .read_to_end(&mut chunk)
+                .map_err(|error| {
+                    error
+                        .downcast()
+                        .unwrap_or_else(|source| Error::Read { source })
+                })?;
+            let bytes = chunk.len() as u64;
+            total = total.saturating_add(bytes);
+            self.fetched.store(total, Ordering::Relaxed);
+            if let Some(progress) = &self.progress {
+                progress.tell(bytes);
+            }
+            match &self.blob {
+                Some((digest, size)) if total > *size => {
+                    return Err(self.wrong_size(digest, *size, size.saturating_add(1)));
+                }
+                _ => {}
+            }
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk);
+            }
+            if bytes == 0 {
+                break;
+            }
+            if self.to_inflate.send(chunk).is_err() {
+                // Nobody wants the rest; who stopped knows why.
+                return Ok(());
+            }
+        }
+        match (&self.blob, hasher) {
+            (Some((digest, size)), _) if total != *size => {
+                Err(self.wrong_size(digest, *size, total))
+            }
+            (Some((expected, _)), Some(hasher)) => {
+                let actual = hasher.finish();
+                if actual == *expected {
+                    return Ok(());
+                }
+                let expected = expected.clone();
+                Err(Error::DigestMismatch {
+                    document: Document::Layer,
+                    expected,
+                    actual,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong_size(&self, digest: &Digest, expected: u64, actual: u64) -> Error {
+        let digest = digest.clone();
+        Error::SizeMismatch {
+            document: Document::Layer,
+            digest,
+            expected,
+            actual,
+        }
+    }
+}
+
+/// The second stage: undoes the compression.
+struct Inflate {
+    layer: Option<Digest>,
+    /// Whether there is nothing to undo, whatever the bytes look like.
+    plain: bool,
+    compression: Option<Compression>,
+    limit: u64,
+    to_hash: SyncSender<Arc<Vec<u8>>>,
+    to_consumer: SyncSender<Arc<Vec<u8>>>,
+}
+
+/// Nobody takes what a stage has.
+struct Hangup;
+
+impl Inflate {
+    fn run(self, compressed: Receiver<Vec<u8>>) -> Result<(), Error> {
+        let mut input = Chunks {
+            receiver: compressed,
+            current: Vec::new(),
+            position: 0,
+        };
+        let Ok(start) = input.fill_buf() else {
+            return Ok(());
+        };
+        let compression = if self.plain {
+            Compression::None
+        } else {
+            Compression::sniff(start)
+        };
+        if let Some(declared) = self.compression
+            && declared != compression
+            && !start.is_empty()
+        {
+            tracing::warn!(
+                layer = self.layer.as_ref().map(Digest::as_str),
+                declared = declared.name(),
+                found = compression.name(),
+                "a layer's media type does not say how it is compressed"
+            );
+        }
+        let bad = |source| {
+            let (blob, compression) = (self.layer.clone(), compression.name());
+            Error::Compression {
+                blob,
+                compression,
+                source,
+            }
+        };
+        let mut total = 0_u64;
+        match Decoder::new(compression, &mut input).map_err(bad)? {
+            Err(input) => {
+                while let Some(chunk) = input.next_chunk() {
+                    self.check(&mut total, chunk.len())?;
+                    if self.send(chunk).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Ok(mut decoder) => {
+                let result = loop {
+                    let mut chunk = Vec::with_capacity(CHUNK);
+                    let read = (&mut decoder).take(CHUNK as u64).read_to_end(&mut chunk);
+                    self.check(&mut total, chunk.len())?;
+                    let last = matches!(read, Ok(0));
+                    // What came before an error is passed on: the consumer learns of the error after it.
+                    if !chunk.is_empty() && self.send(chunk).is_err() {
+                        return Ok(());
+                    }
+                    match read {
+                        Ok(_) if last => break Ok(()),
+                        Ok(_) => {}
+                        Err(error) => break Err(bad(error)),
+                    }
+                };
+                drop(decoder);
+                if result.is_err() {
+                    // Whether the blob is the right one shows at its end only.
+                    while input.next_chunk().is_some() {}
+                }
+                result
+            }
+        }
+    }
+
+    fn check(&self, total: &mut u64, bytes: usize) -> Result<(), Error> {
+        *total = total.saturating_add(bytes as u64);
+        if *total > self.limit {
+            return Err(Error::Bomb {
+                blob: self.layer.clone(),
+                limit: self.limit,
+            });
+        }
+        Ok(())
+    }
+
+    fn send(&self, chunk: Vec<u8>) -> Result<(), Hangup> {
+        let chunk = Arc::new(chunk);
+        self.to_hash.send(chunk.clone()).map_err(|_| Hangup)?;
+        self.to_consumer.send(chunk).map_err(|_| Hangup)
+    }
+}
+
+/// The third stage.
+fn hash(mut hasher: Hasher, chunks: Receiver<Arc<Vec<u8>>>) -> Digest {
+    for chunk in chunks {
+        hasher.update(&chunk);
+    }
+    hasher.finish()
+}
+
+/// What a stage is sent, as a stream.
+struct Chunks {
+    receiver: Receiver<Vec<u8>>,
+    current: Vec<u8>,
+    position: usize,
+}
+
+impl Chunks {
+    /// What is left of the current chunk, or the next one; `None` at the end.
+    fn next_chunk(&mut self) -> Option<Vec<u8>> {
+        if self.position < self.current.len() {
+            let mut chunk = std::mem::take(&mut self.current);
+            chunk.drain(..std::mem::take(&mut self.position));
+            return Some(chunk);
+        }
+        self.receiver.recv().ok()
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position >= self.current.len() {
+            // The end of the channel is the end of the stream: whether it should be is the sender's to say.
+            (self.current, self.position) = (self.receiver.recv().unwrap_or_default(), 0);
+        }
+        Ok(&self.current[self.position..])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.position += bytes;
+    }
+}

@@ -1,0 +1,215 @@
+//! Which of the images in an index is the one for a machine.
+
+use std::fmt;
+use std::str::FromStr;
+
+use oci_spec::image::Descriptor;
+
+use crate::Error;
+
+/// An operating system and an architecture, by the names Go has for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Platform {
+    /// `GOOS`, such as `linux`.
+    pub os: String,
+    /// `GOARCH`, such as `amd64`.
+    pub architecture: String,
+    /// The architecture's variant, such as `v7` of `arm`. `None` takes any.
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// Linux on this host's architecture: what runs in a virtual machine here, whatever the host runs.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "loongarch64" => "loong64",
+            other => other,
+        };
+        Self {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: None,
+        }
+    }
+
+    /// The platform that an index says `descriptor` is for.
+    pub(crate) fn of(descriptor: &Descriptor) -> Option<Self> {
+        let platform = descriptor.platform().as_ref()?;
+        Some(Self {
+            os: platform.os().to_string(),
+            architecture: platform.architecture().to_string(),
+            variant: platform.variant().clone(),
+        })
+    }
+
+    /// How well an image for `self` suits a machine that is `wanted`; `None` where it does not run there at all.
+    fn fitness(&self, wanted: &Self) -> Option<u8> {
+        if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
+            return None;
+        }
+        match (self.variant.as_deref(), wanted.variant.as_deref()) {
+            (ours, Some(theirs)) if ours == Some(theirs) => Some(3),
+            // Every arm64 processor is at least v8, and images say so or do not.
+            (None, Some("v8")) | (Some("v8"), None) if self.architecture == "arm64" => Some(2),
+            (None, None) => Some(3),
+            (None, Some(_)) => Some(1),
+            // A baseline comes before what needs a newer processor.
+            (Some(_), None) => Some(0),
+            (Some(_), Some(_)) => None,
+        }
+    }
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self::host()
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts: Vec<_> = text.split('/').map(str::to_owned).collect();
+        let plain = |part: &String| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+        };
+        let invalid = || Error::InvalidPlatform {
+            text: text.to_owned(),
+        };
+        if !parts.iter().all(plain) {
+            return Err(invalid());
+        }
+        match parts.as_slice() {
+            [os, architecture] => Ok(Self {
+                os: os.clone(),
+                architecture: architecture.clone(),
+                variant: None,
+            }),
+            [os, architecture, variant] => Ok(Self {
+                os: os.clone(),
+                architecture: architecture.clone(),
+                variant: Some(variant.clone()),
+            }),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant
+            .iter()
+            .try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+/// The descriptor for `wanted` among those of an index, the first of the best; without any platform given, the only one.
+pub(crate) fn select<'a>(
+    descriptors: &'a [Descriptor],
+    wanted: &Platform,
+) -> Result<&'a Descriptor, Error> {
+    let images: Vec<_> = descriptors
+        .iter()
+        .filter(|descriptor| !is_attestation(descriptor))
+        .collect();
+    let best = images
+        .iter()
+        .filter_map(|image| Some((Platform::of(image)?.fitness(wanted)?, *image)))
+        .reduce(|best, next| if next.0 > best.0 { next } else { best });
+    if let Some((_, image)) = best {
+        return Ok(image);
+    }
+    match images.as_slice() {
+        // Nothing to choose from: the configuration says what it is for.
+        [only] if only.platform().is_none() => Ok(only),
+        _ => Err(Error::NoPlatform {
+            wanted: wanted.clone(),
+            available: images
+                .iter()
+                .filter_map(|image| Platform::of(image))
+                .collect(),
+        }),
+    }
+}
+
+/// Whether `descriptor` is not an image but says something about one, as BuildKit puts into indexes.
+fn is_attestation(descriptor: &Descriptor) -> bool {
+    let unknown = Platform::of(descriptor)
+        .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+    let annotated = descriptor
+        .annotations()
+        .as_ref()
+        .is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
+    unknown || annotated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(platform: &str) -> Descriptor {
+        let hex = "a".repeat(64);
+        let mut json = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": format!("sha256:{hex}"),
+            "size": platform.len(),
+        });
+        if let Ok(platform) = platform.parse::<Platform>() {
+            json["platform"] = serde_json::json!({
+                "os": platform.os, "architecture": platform.architecture,
+            });
+            if let Some(variant) = platform.variant {
+                json["platform"]["variant"] = variant.into();
+            }
+        }
+        serde_json::from_value(json).expect("a descriptor")
+    }
+
+    fn pick(there: &[&str], wanted: &str) -> Option<usize> {
+        let there: Vec<_> = there.iter().map(|platform| descriptor(platform)).collect();
+        let picked = select(&there, &wanted.parse().expect("a platform")).ok()?;
+        there
+            .iter()
+            .position(|descriptor| std::ptr::eq(descriptor, picked))
+    }
+
+    #[test]
+    fn the_image_for_the_platform_is_picked() {
+        let there = [
+            "unknown/unknown",
+            "linux/arm/v7",
+            "linux/amd64",
+            "linux/arm64/v8",
+        ];
+        assert_eq!(pick(&there, "linux/amd64"), Some(2));
+        assert_eq!(pick(&there, "linux/arm64"), Some(3));
+        assert_eq!(pick(&there, "linux/arm/v7"), Some(1));
+        assert_eq!(pick(&there, "linux/arm/v6"), None);
+        assert_eq!(pick(&there, "windows/amd64"), None);
+        assert_eq!(
+            pick(&["linux/amd64/v3", "linux/amd64"], "linux/amd64"),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn attestations_are_not_images() {
+        assert_eq!(pick(&["unknown/unknown"], "unknown/unknown"), None);
+        assert_eq!(pick(&["unknown/unknown", ""], "linux/amd64"), Some(1));
+    }
+
+    #[test]
+    fn the_only_image_needs_no_platform() {
+        assert_eq!(pick(&[""], "linux/amd64"), Some(0));
+        assert_eq!(pick(&["", ""], "linux/amd64"), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! The names of images.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::{Digest, Error};
+
+/// Where an image is.
+///
+/// | text | means |
+/// |---|---|
+/// | `HOST/REPO[:TAG][@DIGEST]` | a registry; without a tag and digest, the tag `latest` |
+/// | `debian`, `user/app:1` | Docker Hub: `docker.io/library/debian:latest`, `docker.io/user/app:1` |
+/// | `oci:DIR[:TAG]` | an OCI image layout |
+/// | `oci-archive:FILE[:TAG]` | an OCI image layout in a tar file |
+/// | `docker-archive:FILE[:TAG]` | what `docker save` writes |
+///
+/// [`Display`](fmt::Display) writes the full form, so two texts that mean the same compare equal once parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reference {
+    /// In a registry.
+    Registry {
+        /// Host name or address and, after a colon, port.
+        host: String,
+        /// The repository, such as `library/debian`.
+        repository: String,
+        /// The tag.
+        tag: Option<String>,
+        /// The digest of the manifest or index; where there is a tag too, the digest decides.
+        digest: Option<Digest>,
+    },
+    /// In a folder laid out as the OCI image specification says.
+    OciLayout {
+        /// The folder.
+        dir: PathBuf,
+        /// The image's `org.opencontainers.image.ref.name`; needed where there are several.
+        tag: Option<String>,
+    },
+    /// In a tar archive of such a folder.
+    OciArchive {
+        /// The archive.
+        file: PathBuf,
+        /// The image's `org.opencontainers.image.ref.name`; needed where there are several.
+        tag: Option<String>,
+    },
+    /// In an archive that `docker save` or `podman save` wrote.
+    DockerArchive {
+        /// The archive.
+        file: PathBuf,
+        /// One of the image's `RepoTags`, or its tag alone; needed where there are several images.
+        tag: Option<String>,
+    },
+}
+
+impl FromStr for Reference {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = |problem: &str| Error::InvalidReference {
+            text: text.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let local = |rest| local(rest).ok_or_else(|| invalid("the path is empty"));
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (dir, tag) = local(rest)?;
+            return Ok(Self::OciLayout { dir, tag });
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            let (file, tag) = local(rest)?;
+            return Ok(Self::OciArchive { file, tag });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, tag) = local(rest)?;
+            return Ok(Self::DockerArchive { file, tag });
+        }
+        let text = text.strip_prefix("docker://").unwrap_or(text);
+        let parsed: oci_client::Reference = text
+            .parse()
+            .map_err(|problem: oci_client::ParseError| invalid(&problem.to_string()))?;
+        Ok(Self::Registry {
+            host: parsed.registry().to_owned(),
+            repository: parsed.repository().to_owned(),
+            tag: parsed.tag().map(str::to_owned),
+            digest: parsed.digest().map(str::parse).transpose()?,
+        })
+    }
+}
+
+/// A path and what follows the first colon after it, as skopeo reads them.
+fn local(text: &str) -> Option<(PathBuf, Option<String>)> {
+    // The colon of a Windows drive belongs to the path.
+    let drive = match text.as_bytes() {
+        [letter, b':', b'\\' | b'/', ..] if cfg!(windows) && letter.is_ascii_alphabetic() => 2,
+        _ => 0,
+    };
+    let (path, tag) = match text[drive..].find(':') {
+        Some(colon) => (&text[..drive + colon], Some(&text[drive + colon + 1..])),
+        None => (text, None),
+    };
+    let tag = tag.filter(|tag| !tag.is_empty()).map(str::to_owned);
+    (!path.is_empty()).then(|| (PathBuf::from(path), tag))
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = |f: &mut fmt::Formatter<'_>, kind, path: &Path, tag: &Option<String>| {
+            write!(f, "{kind}:{}", path.display())?;
+            tag.iter().try_for_each(|tag| write!(f, ":{tag}"))
+        };
+        match self {
+            Self::Registry {
+                host,
+                repository,
+                tag,
+                digest,
+            } => {
+                write!(f, "{host}/{repository}")?;
+                if let Some(tag) = tag {
+                    write!(f, ":{tag}")?;
+                }
+                digest.iter().try_for_each(|digest| write!(f, "@{digest}"))
+            }
+            Self::OciLayout { dir, tag } => local(f, "oci", dir, tag),
+            Self::OciArchive { file, tag } => local(f, "oci-archive", file, tag),
+            Self::DockerArchive { file, tag } => local(f, "docker-archive", file, tag),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_mean_what_they_mean_to_docker() {
+        let hex = "a".repeat(64);
+        for (text, full) in [
+            ("debian", "docker.io/library/debian:latest"),
+            ("debian:12", "docker.io/library/debian:12"),
+            ("user/app", "docker.io/user/app:latest"),
+            ("index.docker.io/debian", "docker.io/library/debian:latest"),
+            ("docker.io/debian", "docker.io/library/debian:latest"),
+            ("docker://ghcr.io/a/b", "ghcr.io/a/b:latest"),
+            ("localhost/a", "localhost/a:latest"),
+            ("127.0.0.1:5000/demo:latest", "127.0.0.1:5000/demo:latest"),
+            ("oci:dir", "oci:dir"),
+            ("oci:/a/b:tag", "oci:/a/b:tag"),
+            ("oci:a:docker.io/x:1", "oci:a:docker.io/x:1"),
+            ("oci-archive:a.tar:", "oci-archive:a.tar"),
+            (
+                "docker-archive:a.tar:busybox:latest",
+                "docker-archive:a.tar:busybox:latest",
+            ),
+            (
+                &format!("x.y/a@sha256:{hex}"),
+                &format!("x.y/a@sha256:{hex}"),
+            ),
+            (
+                &format!("x.y/a:1@sha256:{hex}"),
+                &format!("x.y/a:1@sha256:{hex}"),
+            ),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), full);
+            assert_eq!(full.parse::<Reference>().unwrap(), reference);
+        }
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused() {
+        for text in [
+            "",
+            "UPPER",
+            "a b",
+            ":tag",
+            "oci:",
+            "oci::tag",
+            "a/../b",
+            "http://a/b",
+        ] {
+            assert!(
+                matches!(
+                    text.parse::<Reference>(),
+                    Err(Error::InvalidReference { .. })
+                ),
+                "{text:?}"
+            );
+        }
+        assert!("a@sha256:../..".parse::<Reference>().is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! What a registry, a layout and an archive have in common.
+
+use std::fmt::Debug;
+use std::io::Read;
+
+use oci_spec::image::Descriptor;
+
+use crate::{Digest, Document, Error};
+
+/// The largest manifest or index that is read: what the distribution specification asks registries to take.
+pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
+
+/// The largest configuration that is read.
+pub(crate) const MAX_CONFIG: u64 = 16 << 20;
+
+/// Where the blobs of one image come from. None of them is verified yet.
+pub(crate) trait Source: Debug + Send + Sync {
+    /// What the reference names.
+    fn root(&self) -> Result<Root, Error>;
+
+    /// The manifest or index that `descriptor` names, at most [`MAX_MANIFEST`] bytes of it.
+    fn manifest(&self, descriptor: &Descriptor, digest: &Digest) -> Result<Vec<u8>, Error>;
+
+    /// The bytes of the blob `digest`, which should be `size` bytes long.
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error>;
+}
+
+/// What a reference names.
+pub(crate) enum Root {
+    /// Images to choose one from.
+    Choice(Vec<Descriptor>),
+    /// A manifest or an index.
+    Document {
+        bytes: Vec<u8>,
+        /// What the source says it is, beside what it says itself.
+        media_type: Option<String>,
+        /// Verified.
+        digest: Digest,
+    },
+}
+
+/// All of `reader`, which should be `size` bytes and digest to `digest`.
+pub(crate) fn read_verified(
+    reader: impl Read,
+    document: Document,
+    digest: &Digest,
+    size: u64,
+    limit: u64,
+) -> Result<Vec<u8>, Error> {
+    if size > limit {
+        return Err(Error::TooLarge { document, limit });
+    }
+    let mut bytes = Vec::new();
+    // One more than there should be, to see whether there is more.
+    reader
+        .take(size + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| match error.downcast() {
+            Ok(error) => error,
+            Err(source) => Error::Read { source },
+        })?;
+    verify(&bytes, document, digest, size)?;
+    Ok(bytes)
+}
+
+/// Checks that `bytes` are the `size` bytes that digest to `digest`.
+pub(crate) fn verify(
+    bytes: &[u8],
+    document: Document,
+    digest: &Digest,
+    size: u64,
+) -> Result<(), Error> {
+    let actual = bytes.len() as u64;
+    if actual != size {
+        let digest = digest.clone();
+        return Err(Error::SizeMismatch {
+            document,
+            digest,
+            expected: size,
+            actual,
+        });
+    }
+    let actual = digest.same_of(bytes);
+    if actual != *digest {
+        return Err(Error::DigestMismatch {
+            document,
+            expected: digest.clone(),
+            actual,
+        });
+    }
+    Ok(())
+}
+
+/// The digest in a descriptor.
+pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, Error> {
+    descriptor.digest().as_ref().parse()
+}
