@@ -1,5 +1,89 @@
-//! Write EROFS images.
+//! Write [EROFS](https://docs.kernel.org/filesystems/erofs.html) images: the read-only file system of Linux.
+//!
+//! An [`ImageBuilder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
+//! pass. Contents of files go to the output as they come; names and attributes are kept in memory, about 100 bytes for each
+//! inode, until [`finish`](ImageBuilder::finish) writes them.
+//!
+//! ```
+//! use std::io::{Cursor, Write};
+//! use erofs_writer::{ImageBuilder, Metadata, Node, Options, Timestamp};
+//!
+//! # fn main() -> Result<(), erofs_writer::Error> {
+//! let mut image = ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default())?;
+//!
+//! let mut data = image.data();
+//! data.write_all(b"#!/bin/sh\necho hello\n")?;
+//! let hello = data.finish()?;
+//!
+//! let meta = Metadata {
+//!     mode: 0o755,
+//!     uid: 1000,
+//!     mtime: Timestamp { secs: 1_700_000_000, nanos: 0 },
+//!     xattrs: vec![(b"user.origin".to_vec(), b"example".to_vec())],
+//!     ..Metadata::default()
+//! };
+//! let node = image.add_path(b"usr/bin/hello", meta, Node::File(hello))?;
+//! image.link_path(b"usr/bin/hi", node)?;
+//! image.add_path(b"bin", Metadata::default(), Node::Symlink(b"usr/bin".to_vec()))?;
+//!
+//! let (out, summary) = image.finish()?;
+//! assert_eq!(out.into_inner().len() as u64, summary.bytes);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Names
+//!
+//! Names come in any order, by path ([`add_path`](ImageBuilder::add_path), which makes missing parents) or by directory
+//! ([`add`](ImageBuilder::add)). They are bytes; directories and names may be as many as memory holds. The same tree over
+//! the same contents gives the same bytes, on any system: no clock and no random number reaches an image.
+//!
+//! # Contents
+//!
+//! A [`DataWriter`] takes the contents of one regular file. They begin at a block border and lie in one piece (a flat plain
+//! inode), so that a device, a block and a length name them: other images can [point at them](FileData::on_device). With
+//! [`ImageBuilder::with_dedupe`], equal contents are stored once.
+//!
+//! # Metadata over other images
+//!
+//! An image can hold names and attributes alone, its files' contents lying on [devices](ImageBuilder::add_device), which are
+//! usually other EROFS images. The kernel takes such an image in two ways, without a change to it:
+//!
+//! - all devices appended to it in order, as one disk;
+//! - each device given at mount: `mount -t erofs -o device=/dev/loop1,device=/dev/loop2 /dev/loop0 /mnt`.
+//!
+//! ```
+//! use std::io::Cursor;
+//! use erofs_writer::{Device, FileData, ImageBuilder, Metadata, Node, Options};
+//!
+//! # fn main() -> Result<(), erofs_writer::Error> {
+//! let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default())?;
+//! // The tag usually is the device's digest in hex.
+//! let layer = image.add_device(Device { tag: [b'0'; 64], blocks: 2048 })?;
+//! let data = FileData::on_device(layer, 3, 70_000);
+//! image.add_path(b"etc/services", Metadata::default(), Node::File(data))?;
+//! let (_, summary) = image.finish()?;
+//! assert_eq!(summary.data_bytes, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What kernels read
+//!
+//! | image | Linux |
+//! |---|---|
+//! | blocks of the page's size | 5.4 |
+//! | blocks smaller than a page (the default, 512 bytes, wastes least) | 6.4 |
+//! | contents on devices, each given at mount | 5.16 |
+//! | contents on devices appended to the image | 6.4 |
+//! | the xattr name filter, which others ignore | 6.6 |
+//!
+//! Block addresses have 32 bits: image and devices together can have 2 TiB in blocks of 512 bytes, 16 TiB in blocks of 4096.
+//!
+//! Compact inodes have no modification time before Linux 6.15 but the image's [epoch](Options::epoch). With
+//! [`InodeLayout::Auto`], an inode is compact only if it has just that time, so nothing is lost on any kernel.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod builder;
 mod check;
@@ -21,3 +105,8 @@ pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
 pub use metadata::{Device, DeviceId, Metadata, Node, NodeId, Timestamp};
 pub use options::{BlockSize, InodeLayout, Label, Options, Uuid};
+
+/// Keeps the README's example compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

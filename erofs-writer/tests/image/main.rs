@@ -1,5 +1,7 @@
 //! Images as others see them: the kernel, `fsck.erofs` and `erofs-reader`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod contents;
 mod determinism;
 mod devices;

@@ -16,14 +16,15 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 fn meta() -> impl Strategy<Value = Metadata> {
     let id = prop_oneof![3 => 0..3_u32, 1 => any::<u32>()];
     let secs = prop_oneof![3 => 0..3_i64, 1 => any::<i64>()];
-    let xattr = (0..4_usize, vec(any::<u8>(), 0..600), 1..250_usize).prop_map(|(namespace, value, n)| {
-        let namespace = ["user.", "trusted.", "security.", "user.overlay."][namespace];
-        let length = n.min(255 - namespace.len());
-        (
-            (namespace.to_owned() + &"n".repeat(length)).into_bytes(),
-            value,
-        )
-    });
+    let xattr =
+        (0..4_usize, vec(any::<u8>(), 0..600), 1..250_usize).prop_map(|(namespace, value, n)| {
+            let namespace = ["user.", "trusted.", "security.", "user.overlay."][namespace];
+            let length = n.min(255 - namespace.len());
+            (
+                (namespace.to_owned() + &"n".repeat(length)).into_bytes(),
+                value,
+            )
+        });
     let xattrs = prop_oneof![
         3 => Just(Vec::new()),
         1 => Just(vec![(b"user.same".to_vec(), b"value".to_vec())]),

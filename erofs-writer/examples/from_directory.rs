@@ -1,0 +1,113 @@
+//! Makes an image of a directory: `cargo run --example from_directory DIR OUT`.
+//!
+//! Takes over modes, owners, times and hard links; std knows no xattrs.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    #[cfg(unix)]
+    return unix::main();
+    #[cfg(not(unix))]
+    return Err("needs a Unix file system to take attributes from".into());
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::collections::HashMap;
+    use std::error::Error;
+    use std::fs::{self, File};
+    use std::io;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::path::{Path, PathBuf};
+
+    use erofs_writer::{ImageBuilder, Metadata, Node, Options, Timestamp};
+
+    pub(crate) fn main() -> Result<(), Box<dyn Error>> {
+        let mut args = std::env::args_os().skip(1).map(PathBuf::from);
+        let (Some(source), Some(out)) = (args.next(), args.next()) else {
+            return Err("usage: from_directory DIR OUT".into());
+        };
+        let out = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(out)?;
+        let mut image = ImageBuilder::with_dedupe(out, Options::default())?
+            .truncate_with(|out, bytes| out.set_len(bytes));
+
+        let root = image.root();
+        image.set_metadata(root, metadata(&fs::symlink_metadata(&source)?))?;
+        let mut known = HashMap::new();
+        let mut pending = vec![(source, root)];
+        while let Some((directory, parent)) = pending.pop() {
+            // In order of names, so that the image does not depend on the file system's.
+            let mut entries = fs::read_dir(&directory)?.collect::<Result<Vec<_>, _>>()?;
+            entries.sort_by_key(fs::DirEntry::file_name);
+            for entry in entries {
+                let (path, name) = (entry.path(), entry.file_name());
+                let status = fs::symlink_metadata(&path)?;
+                let inode = (status.dev(), status.ino());
+                if let Some(&first) = known.get(&inode) {
+                    image.link(parent, name.as_bytes(), first)?;
+                    continue;
+                }
+                let node = node(&mut image, &path, &status)?;
+                let added = image.add(parent, name.as_bytes(), metadata(&status), node)?;
+                if status.is_dir() {
+                    pending.push((path, added));
+                } else if status.nlink() > 1 {
+                    known.insert(inode, added);
+                }
+            }
+        }
+        let (_, summary) = image.finish()?;
+        println!("{summary:#?}");
+        Ok(())
+    }
+
+    fn node(
+        image: &mut ImageBuilder<File>,
+        path: &Path,
+        status: &fs::Metadata,
+    ) -> Result<Node, Box<dyn Error>> {
+        let kind = status.file_type();
+        let (major, minor) = device(status.rdev());
+        Ok(if kind.is_dir() {
+            Node::Directory
+        } else if kind.is_file() {
+            let mut data = image.data();
+            io::copy(&mut File::open(path)?, &mut data)?;
+            Node::File(data.finish()?)
+        } else if kind.is_symlink() {
+            Node::Symlink(fs::read_link(path)?.into_os_string().into_vec())
+        } else if kind.is_char_device() {
+            Node::CharDevice { major, minor }
+        } else if kind.is_block_device() {
+            Node::BlockDevice { major, minor }
+        } else if kind.is_fifo() {
+            Node::Fifo
+        } else {
+            Node::Socket
+        })
+    }
+
+    fn metadata(status: &fs::Metadata) -> Metadata {
+        Metadata {
+            mode: (status.mode() & 0o7777) as u16,
+            uid: status.uid(),
+            gid: status.gid(),
+            mtime: Timestamp {
+                secs: status.mtime(),
+                nanos: status.mtime_nsec() as u32,
+            },
+            ..Metadata::default()
+        }
+    }
+
+    /// glibc's `gnu_dev_major` and `gnu_dev_minor`.
+    fn device(rdev: u64) -> (u32, u32) {
+        let major = (rdev >> 8 & 0xfff) | (rdev >> 32 & !0xfff);
+        let minor = (rdev & 0xff) | (rdev >> 12 & !0xff);
+        (major as u32, minor as u32)
+    }
+}
