@@ -1,2 +1,41 @@
-//! The guest init.
-fn main() {}
+//! `blockbox-init`: the first process of a blockbox guest.
+//!
+//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two disks ([`boot`]), and
+//! then runs commands for the host over a virtio-console port ([`server`]) until the host wants, or has gone ([`power`]).
+//! It is a static program of one thread: everything waits in one `poll`.
+
+#[cfg(target_os = "linux")]
+mod boot;
+#[cfg(target_os = "linux")]
+mod command;
+#[cfg(target_os = "linux")]
+mod control;
+#[cfg(target_os = "linux")]
+mod devices;
+#[cfg(target_os = "linux")]
+mod etc;
+#[cfg(target_os = "linux")]
+mod failure;
+#[cfg(target_os = "linux")]
+mod power;
+#[cfg(target_os = "linux")]
+mod server;
+#[cfg(target_os = "linux")]
+mod spawn;
+#[cfg(target_os = "linux")]
+mod sys;
+
+#[cfg(target_os = "linux")]
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("blockbox-init: starts a blockbox guest; it must be process 1");
+        std::process::exit(1);
+    }
+    server::run()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("blockbox-init: runs on Linux");
+    std::process::exit(1);
+}

@@ -1,0 +1,168 @@
+//! The end: no process left, nothing mounted, and a writable disk whose journal is empty.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use blockbox_guest::Reply;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{WaitOptions, waitpid};
+use rustix::system::RebootCommand;
+
+use super::boot::Roots;
+use super::control::Control;
+use super::{server, sys};
+
+/// How long killed processes may take to be gone; one in an uninterruptible wait may never be.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the last words may take to reach the host.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a remount is tried again: the kernel drops a closed file's hold on its filesystem a moment later.
+const REMOUNT_TRIES: u32 = 50;
+
+/// Ends everything and powers off.
+pub(crate) fn off(mut control: Control, roots: Roots, grace: Duration, told: bool) {
+    end_processes(grace);
+    // What is unsent by now nobody reads.
+    let _ = control.flush_within(FAREWELL_TIMEOUT);
+    let errno = match leave_disk(roots) {
+        Ok(()) => 0,
+        Err(errno) => {
+            eprintln!("blockbox-init: unmounting: {}", std::io::Error::from(errno));
+            errno.raw_os_error() as u32
+        }
+    };
+    if told {
+        control.send(&Reply::Bye { errno });
+        let _ = control.flush_within(FAREWELL_TIMEOUT);
+    }
+    reset();
+}
+
+/// Ends the VM. Both monitors take a reset for the end; without ACPI a power-off would only halt the CPU.
+pub(crate) fn reset() {
+    rustix::fs::sync();
+    let _ = rustix::system::reboot(RebootCommand::Restart);
+}
+
+fn end_processes(grace: Duration) {
+    if !has_children() {
+        return;
+    }
+    if !grace.is_zero() {
+        // Stopped processes must run to hear the first.
+        let asked = sys::kill_all(libc::SIGTERM).and_then(|()| sys::kill_all(libc::SIGCONT));
+        if asked.is_ok() && all_ended(grace) {
+            return;
+        }
+    }
+    // With nobody left to kill this fails, and all is well.
+    let _ = sys::kill_all(libc::SIGKILL);
+    all_ended(KILL_TIMEOUT);
+}
+
+/// Every process descends from this one, so when no child is left, none is.
+fn all_ended(timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    while has_children() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+fn has_children() -> bool {
+    while server::reap_one().is_some() {}
+    !matches!(waitpid(None, WaitOptions::NOHANG), Err(Errno::CHILD))
+}
+
+fn leave_disk(roots: Roots) -> Result<(), Errno> {
+    rustix::process::chdir("/")?;
+    unmount_all(&roots);
+    let Roots {
+        upper,
+        merged,
+        proc,
+    } = roots;
+    rustix::process::fchdir(&upper)?;
+    rustix::process::chroot(".")?;
+    // "." names the directory itself, not what is mounted on it: this is the overlay, and below the disk.
+    rustix::process::fchdir(&merged)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::fchdir(&upper)?;
+    drop((merged, proc));
+    rustix::fs::sync();
+
+    let mut result = Ok(());
+    for _ in 0..REMOUNT_TRIES {
+        result = rustix::mount::mount_remount(".", MountFlags::RDONLY, "");
+        if result != Err(Errno::BUSY) {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    if result.is_err() {
+        // A freeze empties the journal as well, whoever still holds the filesystem open.
+        result = sys::freeze(upper.as_fd())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    }
+    result
+}
+
+/// Unmounts everything in the container but its root, last mounted first.
+fn unmount_all(roots: &Roots) {
+    for flags in [UnmountFlags::empty(), UnmountFlags::DETACH] {
+        for target in mount_points(roots).into_iter().rev() {
+            // What is busy now is not once what lies on it is gone, or goes with the container's root.
+            let _ = rustix::mount::unmount(&target, flags | UnmountFlags::NOFOLLOW);
+        }
+    }
+}
+
+/// The mount points below the container's root, in the order of mounting.
+fn mount_points(roots: &Roots) -> Vec<OsString> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut text = Vec::new();
+    let opened = rustix::fs::openat(&roots.proc, "self/mountinfo", flags, Mode::empty());
+    if let Ok(fd) = opened {
+        // What cannot be listed goes with the container's root.
+        let _ = std::fs::File::from(fd).read_to_end(&mut text);
+    }
+    text.split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
+        .filter(|target| *target != b"/")
+        .map(|target| OsString::from_vec(unescape(target)))
+        .collect()
+}
+
+/// Undoes the octal escapes of `/proc/*/mountinfo`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        match octal {
+            Some(value) => {
+                out.push(value);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
