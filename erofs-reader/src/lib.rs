@@ -1,4 +1,17 @@
-//! Reads EROFS images, whatever their bytes.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Guide
+//!
+//! Bytes come from a [`ReadAt`]: a file, a slice, a pointer to either, or anything positioned; [`Buffered`] puts a cache in
+//! front of one. [`Image::open`] decodes the [`Superblock`]. From there:
+//!
+//! - [`Image::lookup`], [`Image::read_dir`] and [`Image::walk`] find [`Inode`]s;
+//! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] tells where
+//!   its data lies;
+//! - [`Image::check`] reports everything wrong with an image, [`dump`] shows it as text, and [`extract`] takes the tree out.
+//!
+//! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
+//! ([`Error::Corrupt`]); other kinds answer questions about things that are not there.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(

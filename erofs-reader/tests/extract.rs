@@ -1,5 +1,7 @@
 //! Trees taken out of images, as GNU tar, `mkfs.erofs` and the file system see them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs::{self, File};

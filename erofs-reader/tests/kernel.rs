@@ -1,5 +1,7 @@
 //! Images that `mkfs.erofs` makes, as the kernel's own mount shows them and as this crate reads them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs::{self, File};

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub(crate) mod lab;
+
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::io::Read;
