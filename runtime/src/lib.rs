@@ -1,4 +1,34 @@
-//! x
+//! Turns container images into disks and boots them in microVMs.
+//!
+//! This is the library behind the `blockbox` command, and the one place where the format libraries meet. Follow an image
+//! in one direction: [`pull`] gets it ([`ocipull`]), [`layer`] converts each layer's tar ([`fsmerge`]) to an EROFS image
+//! ([`erofs_writer`]), [`stack`] merges the layers' metadata and describes the disk ([`vmdk`]), [`sandbox`] makes a writable
+//! disk ([`ext4_writer`]) and boots both ([`vmm`]), and [`guest`] talks to the guest's init.
+//!
+//! ```no_run
+//! use blockbox::{pull, store::Store};
+//!
+//! let store = Store::open("/var/lib/blockbox")?;
+//! let reference = "docker.io/library/debian:bookworm".parse()?;
+//! let image = pull::pull(&store, &reference, &pull::PullOptions::default(), &())?;
+//! println!("{}", image.disk().display());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod cli;
+mod error;
+mod folder;
 pub mod guest;
+pub mod image;
+pub mod layer;
+pub mod populate;
+pub mod process;
+pub mod progress;
+pub mod pull;
+pub mod remove;
+pub mod sandbox;
+pub mod stack;
+pub mod store;
 pub mod vmm;
+
+pub use error::{Error, Result};

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `blockbox` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    blockbox::cli::main()
+}

@@ -164,6 +164,29 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     Ok(found)
 }
 
+/// An entry in one readable line.
+fn shown(entry: Option<&Entry>) -> String {
+    let Some(entry) = entry else {
+        return "nothing".to_owned();
+    };
+    let kind = match &entry.kind {
+        Kind::Symlink(target) => format!("-> {}", target.escape_ascii()),
+        kind => format!("{kind:?}"),
+    };
+    let (secs, nanos) = entry.mtime;
+    let mut line = format!(
+        "{kind} {:04o} {}:{} {secs}+{nanos}ns",
+        entry.mode, entry.uid, entry.gid
+    );
+    for (name, value) in &entry.xattrs {
+        line += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+    }
+    if let Some(name) = &entry.first_name {
+        line += &format!(" linked to {}", name.escape_ascii());
+    }
+    line
+}
+
 /// The paths on which two walks differ, printed one a line with both sides.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Difference(Vec<String>);
@@ -179,11 +202,8 @@ impl Difference {
             differing
                 .map(|path| {
                     let name = path.escape_ascii();
-                    format!(
-                        "/{name}\n  ours:   {:?}\n  theirs: {:?}",
-                        ours.get(path),
-                        theirs.get(path)
-                    )
+                    let (ours, theirs) = (shown(ours.get(path)), shown(theirs.get(path)));
+                    format!("/{name}\n  ours:   {ours}\n  theirs: {theirs}")
                 })
                 .collect(),
         )

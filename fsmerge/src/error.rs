@@ -1,0 +1,170 @@
+//! What can be wrong with a layer, and where.
+
+use std::io;
+
+/// Why a layer or a stack of layers was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading the archive failed.
+    #[error("cannot read the archive at byte {offset}")]
+    Io {
+        /// Bytes of the archive that were read before.
+        offset: u64,
+        /// What the reader said.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive ends in the middle of a header, of a file's contents, or of the padding behind them.
+    #[error("the archive is cut off at byte {offset}")]
+    Truncated {
+        /// The archive's length in bytes.
+        offset: u64,
+    },
+    /// An entry of the archive breaks a rule.
+    #[error("{} (archive byte {offset}): {problem}", path.escape_ascii())]
+    Entry {
+        /// The entry's path as the archive has it; for a damaged header what could be read of it.
+        path: Vec<u8>,
+        /// Where the entry's header begins, in bytes.
+        offset: u64,
+        /// The rule.
+        problem: Problem,
+    },
+    /// A node given to a [`LayerBuilder`](crate::LayerBuilder) breaks a rule.
+    #[error("{}: {problem}", name.escape_ascii())]
+    Node {
+        /// The name it was to have.
+        name: Vec<u8>,
+        /// The rule.
+        problem: Problem,
+    },
+    /// A layer does not fit on those below it.
+    #[error("layer {layer}: {}: {problem}", path.escape_ascii())]
+    Merge {
+        /// The layer, counted from 0, the lowest.
+        layer: usize,
+        /// The entry's path in that layer.
+        path: Vec<u8>,
+        /// The rule.
+        problem: Problem,
+    },
+}
+
+/// The rule that an entry breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The header's checksum is wrong: the archive is damaged, or this is none.
+    #[error("the header's checksum is wrong")]
+    Checksum,
+    /// A numeric field is neither octal nor base-256, or out of range.
+    #[error("the field {field} holds no valid number")]
+    Number {
+        /// The field's name in `struct posix_header` or the PAX keyword.
+        field: &'static str,
+    },
+    /// The entry's size is negative.
+    #[error("the size is negative")]
+    NegativeSize,
+    /// A PAX header's records do not follow POSIX.1-2001.
+    #[error("malformed PAX record at byte {at} of the extended header")]
+    Pax {
+        /// Where in the extended header.
+        at: usize,
+    },
+    /// The value of an extended attribute cannot be decoded.
+    #[error("malformed value of the PAX record {}", key.escape_ascii())]
+    PaxValue {
+        /// The record's keyword.
+        key: Vec<u8>,
+    },
+    /// A sparse file's map is malformed, not ascending, or does not fit its contents.
+    #[error("malformed map of a sparse file")]
+    SparseMap,
+    /// An entry type that has no meaning in a layer.
+    #[error("unknown entry type {:?}", char::from(*kind))]
+    UnknownType {
+        /// The header's `typeflag`.
+        kind: u8,
+    },
+    /// The path climbs above the root.
+    #[error("the path climbs above the root")]
+    Escape,
+    /// A path or a target holds a NUL byte.
+    #[error("the path holds a NUL byte")]
+    Nul,
+    /// A path component is longer than 255 bytes.
+    #[error("a path component has {bytes} bytes, more than 255")]
+    NameTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A name that no directory entry can have: empty, `.`, `..`, or with a `/`.
+    #[error("not a name")]
+    InvalidName,
+    /// The input goes beyond one of the [`Limits`](crate::Limits).
+    #[error("beyond the limit {name} = {limit}")]
+    Limit {
+        /// The limit's field name.
+        name: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// The root is not a directory.
+    #[error("the root must be a directory")]
+    RootNotDirectory,
+    /// The parent of the entry is not a directory.
+    #[error("the parent is not a directory")]
+    ParentNotDirectory,
+    /// The directory has an entry of this name already.
+    #[error("the name is taken")]
+    Duplicate,
+    /// More symlinks than Linux follows (40) on the way to the entry.
+    #[error("too many symlinks on the path")]
+    SymlinkLoop,
+    /// A whiteout that names nothing, `.` or `..`.
+    #[error("a whiteout of nothing")]
+    BareWhiteout,
+    /// A character device 0:0, which would be taken for a whiteout.
+    #[error("a character device 0:0 is overlayfs's whiteout and cannot be in a layer")]
+    WhiteoutDevice,
+    /// A symlink without a target.
+    #[error("a symlink with an empty target")]
+    EmptyTarget,
+    /// A hard link to a directory.
+    #[error("hard link to the directory {}", target.escape_ascii())]
+    LinkToDirectory {
+        /// The link's target.
+        target: Vec<u8>,
+    },
+    /// A hard link whose target is neither in the layer nor below it.
+    #[error("hard link to {}, which does not exist", target.escape_ascii())]
+    LinkTargetMissing {
+        /// The link's target.
+        target: Vec<u8>,
+    },
+    /// An overlayfs mark that has no meaning in a layer image.
+    #[error("unsupported overlayfs mark {}", xattr.escape_ascii())]
+    OverlayMark {
+        /// The extended attribute's name.
+        xattr: Vec<u8>,
+    },
+}
+
+/// Why [`read_tar`](crate::read_tar) failed: the layer was refused, or the sink failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError<S> {
+    /// The layer was refused.
+    #[error(transparent)]
+    Layer(#[from] Error),
+    /// The sink did not take a file's contents.
+    #[error("cannot store the contents of {}", path.escape_ascii())]
+    Sink {
+        /// The file's path in the layer.
+        path: Vec<u8>,
+        /// What the sink said.
+        #[source]
+        source: S,
+    },
+}

@@ -1,0 +1,497 @@
+//! Commands that read an image.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
+use erofs_reader::{Buffered, FileType, Image, Inode, ReadAt};
+use serde::Serialize;
+
+use super::super::output::{Format, print_json};
+use crate::error::Error;
+use crate::store::atomic;
+
+type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
+
+/// Which image, shared by all commands that read one.
+#[derive(Debug, Args)]
+struct Source {
+    /// The image: a file, a block device, or a disk's VMDK
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// A device of the image's device table; give each, in order. Without any, they follow the image in its file
+    #[arg(long = "device", value_name = "FILE")]
+    devices: Vec<PathBuf>,
+}
+
+impl Source {
+    fn open(&self) -> anyhow::Result<Reader> {
+        let failed = |source| Error::Read {
+            path: self.image.clone(),
+            source,
+        };
+        let primary = reader(&self.image)?;
+        if self.devices.is_empty() {
+            return Ok(Image::open(primary).map_err(failed)?);
+        }
+        let devices = self
+            .devices
+            .iter()
+            .map(|path| reader(path))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Image::open_with_devices(primary, devices).map_err(failed)?)
+    }
+}
+
+fn reader(path: &Path) -> anyhow::Result<Buffered<Box<dyn ReadAt + Send + Sync>>> {
+    let reader: Box<dyn ReadAt + Send + Sync> = if path.extension().is_some_and(|e| e == "vmdk") {
+        let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
+            path: path.to_owned(),
+            source,
+        })?;
+        Box::new(Disk(disk))
+    } else {
+        Box::new(File::open(path).map_err(Error::io(path))?)
+    };
+    Ok(Buffered::new(reader))
+}
+
+/// A stitched disk as an image's source.
+struct Disk(vmdk::Disk);
+
+impl ReadAt for Disk {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.size())
+    }
+}
+
+/// An image and a path in it.
+#[derive(Debug, Args)]
+struct Target {
+    #[command(flatten)]
+    source: Source,
+    /// The path; symbolic links on the way are followed inside the image
+    #[arg(default_value = "/", value_name = "PATH")]
+    path: PathBuf,
+}
+
+impl Target {
+    fn path(&self) -> &[u8] {
+        self.path.as_os_str().as_bytes()
+    }
+
+    fn find(&self, image: &Reader) -> anyhow::Result<Inode> {
+        image
+            .lookup_follow(self.path())
+            .with_context(|| self.source.image.display().to_string())
+    }
+}
+
+/// List a directory.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Ls {
+    #[command(flatten)]
+    target: Target,
+    /// Show type, mode, links, owner, group, size, time and a link's target
+    #[arg(short)]
+    long: bool,
+    /// List directories below it too
+    #[arg(short = 'R')]
+    recursive: bool,
+}
+
+impl Ls {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let image = self.target.source.open()?;
+        let start = self.target.find(&image)?;
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        if !start.is_dir() {
+            return self.line(&image, &mut out, self.target.path(), &start);
+        }
+        let mut pending = vec![(self.target.path().to_vec(), start)];
+        let mut first = true;
+        while let Some((path, directory)) = pending.pop() {
+            if self.recursive {
+                let gap = if std::mem::take(&mut first) { "" } else { "\n" };
+                writeln!(out, "{gap}{}:", printable(&path))?;
+            }
+            let mut below = Vec::new();
+            for entry in image.read_dir(&directory)? {
+                let entry = entry?;
+                let inode = image.inode(entry.nid)?;
+                self.line(&image, &mut out, &entry.name, &inode)?;
+                if self.recursive && inode.is_dir() {
+                    let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+                    below.push(([&path, slash, &entry.name].concat(), inode));
+                    anyhow::ensure!(
+                        path.len() < erofs_reader::MAX_DEPTH * 256,
+                        "{}: too deep",
+                        printable(&path)
+                    );
+                }
+            }
+            pending.extend(below.into_iter().rev());
+        }
+        Ok(out.flush()?)
+    }
+
+    fn line(
+        &self,
+        image: &Reader,
+        out: &mut impl Write,
+        name: &[u8],
+        inode: &Inode,
+    ) -> anyhow::Result<()> {
+        if self.long {
+            let size = match inode.file_type() {
+                FileType::CharDevice | FileType::BlockDevice => {
+                    let (major, minor) = inode.rdev();
+                    format!("{major}, {minor}")
+                }
+                _ => inode.size().to_string(),
+            };
+            let (links, owner, group) = (inode.nlink(), inode.uid(), inode.gid());
+            let (mode, time) = (mode(inode), time(inode));
+            write!(
+                out,
+                "{mode} {links:3} {owner:5} {group:5} {size:>10} {time} "
+            )?;
+        }
+        write!(out, "{}", printable(name))?;
+        if self.long && inode.is_symlink() {
+            write!(out, " -> {}", printable(&image.read_link(inode)?))?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+/// Print a file's contents.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Cat {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Cat {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let image = self.target.source.open()?;
+        let inode = self.target.find(&image)?;
+        let context = || self.target.path.display().to_string();
+        let mut file = image.file(&inode).with_context(context)?;
+        io::copy(&mut file, &mut io::stdout().lock()).with_context(context)?;
+        Ok(())
+    }
+}
+
+/// Show one inode.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Stat {
+    #[command(flatten)]
+    target: Target,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct StatReport {
+    path: String,
+    nid: u64,
+    #[serde(rename = "type")]
+    file_type: String,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    nlink: u32,
+    size: u64,
+    mtime: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rdev: Option<(u32, u32)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    layout: String,
+    compact: bool,
+    /// By full name; values are escaped.
+    xattrs: Vec<(String, String)>,
+    extents: Vec<String>,
+}
+
+impl Stat {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let image = self.target.source.open()?;
+        // The inode itself, as lstat.
+        let inode = image
+            .lookup(self.target.path())
+            .with_context(|| self.target.source.image.display().to_string())?;
+        let device = matches!(
+            inode.file_type(),
+            FileType::CharDevice | FileType::BlockDevice
+        );
+        let target = inode
+            .is_symlink()
+            .then(|| image.read_link(&inode))
+            .transpose()?;
+        let extents = if inode.is_file() {
+            image.extents(&inode)?
+        } else {
+            Vec::new()
+        };
+        let report = StatReport {
+            path: printable(self.target.path()),
+            nid: inode.nid().get(),
+            file_type: inode.file_type().to_string(),
+            mode: format!("{:04o}", inode.mode()),
+            uid: inode.uid(),
+            gid: inode.gid(),
+            nlink: inode.nlink(),
+            size: inode.size(),
+            mtime: time(&inode),
+            rdev: device.then(|| inode.rdev()),
+            target: target.map(|target| printable(&target)),
+            layout: inode.layout().to_string(),
+            compact: inode.is_compact(),
+            xattrs: image
+                .xattrs(&inode)?
+                .iter()
+                .map(|(name, value)| (printable(name), printable(value)))
+                .collect(),
+            extents: extents
+                .iter()
+                .map(|e| format!("{}+{} {:?}", e.logical, e.length, e.source))
+                .collect(),
+        };
+        match self.format {
+            Format::Json => print_json(&report),
+            Format::Table => {
+                let mut text = String::new();
+                writeln!(text, "path    {}", report.path)?;
+                writeln!(text, "type    {}", report.file_type)?;
+                writeln!(text, "mode    {}", report.mode)?;
+                writeln!(text, "owner   {}:{}", report.uid, report.gid)?;
+                writeln!(text, "links   {}", report.nlink)?;
+                writeln!(text, "size    {}", report.size)?;
+                writeln!(text, "mtime   {}", report.mtime)?;
+                if let Some((major, minor)) = report.rdev {
+                    writeln!(text, "device  {major}:{minor}")?;
+                }
+                if let Some(target) = &report.target {
+                    writeln!(text, "target  {target}")?;
+                }
+                let form = if report.compact {
+                    "compact"
+                } else {
+                    "extended"
+                };
+                writeln!(text, "inode   {} ({form}, {})", report.nid, report.layout)?;
+                for (name, value) in &report.xattrs {
+                    writeln!(text, "xattr   {name}={value}")?;
+                }
+                for extent in &report.extents {
+                    writeln!(text, "extent  {extent}")?;
+                }
+                io::stdout().write_all(text.as_bytes())?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn mode(inode: &Inode) -> String {
+    let bits = inode.mode();
+    let mut text = String::from(inode.file_type().letter());
+    for (shift, special, set, unset) in [
+        (6, 0o4000, 's', 'S'),
+        (3, 0o2000, 's', 'S'),
+        (0, 0o1000, 't', 'T'),
+    ] {
+        let group = bits >> shift;
+        text.push(if group & 4 != 0 { 'r' } else { '-' });
+        text.push(if group & 2 != 0 { 'w' } else { '-' });
+        text.push(match (bits & special != 0, group & 1 != 0) {
+            (true, true) => set,
+            (true, false) => unset,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// Seconds and nanoseconds since 1970, which says everything in every time zone.
+fn time(inode: &Inode) -> String {
+    const BILLION: i128 = 1_000_000_000;
+    let (secs, nanos) = inode.mtime();
+    // The nanoseconds count forwards also before 1970; decimal fractions do not.
+    let total = i128::from(secs) * BILLION + i128::from(nanos);
+    let sign = if total < 0 { "-" } else { "" };
+    format!(
+        "{sign}{}.{:09}",
+        total.abs() / BILLION,
+        total.abs() % BILLION
+    )
+}
+
+/// Bytes that are not text, and those that would upset a terminal, escaped.
+fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there is no image.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Check {
+    #[command(flatten)]
+    source: Source,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct CheckReport {
+    clean: bool,
+    inodes: u64,
+    directories: u64,
+    names: u64,
+    bytes: u64,
+    findings: Vec<FindingReport>,
+    truncated: bool,
+}
+
+#[derive(Serialize)]
+struct FindingReport {
+    severity: String,
+    path: Option<String>,
+    nid: Option<u64>,
+    offset: Option<u64>,
+    problem: String,
+}
+
+impl Check {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let report = match self.source.open() {
+            Ok(image) => image.check(),
+            Err(error) => {
+                eprintln!("blockbox: {}", super::super::output::message(&error));
+                return Ok(ExitCode::from(2));
+            }
+        };
+        let status = if report.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+        if self.format == Format::Json {
+            print_json(&CheckReport {
+                clean: report.is_clean(),
+                inodes: report.inodes,
+                directories: report.directories,
+                names: report.names,
+                bytes: report.bytes,
+                findings: report
+                    .findings
+                    .iter()
+                    .map(|finding| FindingReport {
+                        severity: finding.severity.to_string(),
+                        path: finding.path.as_deref().map(printable),
+                        nid: finding.nid.map(erofs_reader::Nid::get),
+                        offset: finding.offset,
+                        problem: finding.problem.to_string(),
+                    })
+                    .collect(),
+                truncated: report.truncated,
+            })?;
+            return Ok(status);
+        }
+        let mut out = io::stdout().lock();
+        for finding in &report.findings {
+            writeln!(out, "{finding}")?;
+        }
+        if report.truncated {
+            writeln!(out, "and more")?;
+        }
+        let (inodes, names) = (report.inodes, report.names);
+        let found = report.findings.len();
+        writeln!(out, "{inodes} inodes, {names} names, {found} findings")?;
+        Ok(status)
+    }
+}
+
+/// Extract an image into a folder or a tar.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Extract {
+    #[command(flatten)]
+    source: Source,
+    /// The folder to make, which must not exist or be empty; a tar archive to write, where it ends in `.tar`; or `-`, a tar
+    /// on standard output
+    #[arg(default_value = "-", value_name = "PATH")]
+    to: PathBuf,
+}
+
+impl Extract {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let image = self.source.open()?;
+        let to = &self.to;
+        let context = || self.source.image.display().to_string();
+        let options = TarOptions::default();
+        let extracted = if to.as_os_str() == "-" {
+            let out = io::stdout();
+            anyhow::ensure!(
+                !out.is_terminal(),
+                "a terminal is no place for a tar: name a folder or a file"
+            );
+            extract_to_tar(&image, out.lock(), &options).with_context(context)?
+        } else if to.extension().is_some_and(|e| e == "tar") {
+            atomic::write_file(to, |file| {
+                extract_to_tar(
+                    &image,
+                    io::BufWriter::with_capacity(1 << 20, file),
+                    &options,
+                )
+                .with_context(context)
+            })?
+        } else {
+            fs::create_dir_all(to).map_err(Error::io(to))?;
+            let mut entries = fs::read_dir(to).map_err(Error::io(to))?;
+            anyhow::ensure!(entries.next().is_none(), "{} is not empty", to.display());
+            let options = if rustix::process::geteuid().is_root() {
+                DirOptions::default()
+            } else {
+                DirOptions::unprivileged()
+            };
+            extract_to_dir(&image, to, &options).with_context(context)?
+        };
+        for path in &extracted.skipped {
+            eprintln!("skipped: {}", printable(path));
+        }
+        Ok(())
+    }
+}
+
+/// Print everything an image holds but files' contents.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Dump {
+    #[command(flatten)]
+    source: Source,
+}
+
+impl Dump {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let image = self.source.open()?;
+        erofs_reader::dump(&image, io::BufWriter::new(io::stdout().lock()))
+            .with_context(|| self.source.image.display().to_string())
+    }
+}

@@ -1,0 +1,24 @@
+//! `blockbox rmi`
+
+use clap::Args;
+
+use crate::store::Store;
+
+/// Remove images: their names and, where no other name or sandbox needs them, their disks.
+#[derive(Debug, Args)]
+pub(super) struct Rmi {
+    /// The images
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+}
+
+impl Rmi {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        for name in &self.references {
+            for removed in crate::remove::image(store, name)? {
+                println!("{removed}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! An image in the store.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ocipull::Digest;
+use ocipull::spec::{ImageConfiguration, ImageManifest};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const FSMETA: &str = "fsmeta.erofs";
+pub(crate) const DISK: &str = "disk.vmdk";
+
+/// An image whose disks are ready to boot.
+#[derive(Clone, Debug)]
+pub struct Image {
+    folder: PathBuf,
+    digest: Digest,
+    manifest: ImageManifest,
+    config: ImageConfiguration,
+    layers: Vec<Layer>,
+}
+
+/// A layer of an image in the store.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// The digest of the layer's uncompressed tar.
+    pub diff_id: Digest,
+    /// The layer's EROFS image.
+    pub path: PathBuf,
+}
+
+impl Image {
+    /// Opens the image with this manifest digest; `None` where the store has none.
+    pub fn open(store: &Store, digest: &Digest) -> Result<Option<Self>> {
+        let folder = store.image(digest);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let config: ImageConfiguration = read_json(&folder.join(CONFIG))?;
+        let layers = config
+            .rootfs()
+            .diff_ids()
+            .iter()
+            .map(|diff_id| {
+                let diff_id: Digest = diff_id.parse()?;
+                Ok(Layer {
+                    path: store.layer(&diff_id),
+                    diff_id,
+                })
+            })
+            .collect::<Result<_, ocipull::Error>>()?;
+        let manifest = read_json(&folder.join(MANIFEST))?;
+        Ok(Some(Self {
+            digest: digest.clone(),
+            manifest,
+            config,
+            layers,
+            folder,
+        }))
+    }
+
+    /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it) `name` is.
+    pub fn find(store: &Store, name: &str) -> Result<Self> {
+        let missing = || Error::NoImage(name.to_owned());
+        let references = store.references().read()?;
+        let canonical = name
+            .parse::<ocipull::Reference>()
+            .map(|reference| reference.to_string());
+        let known = canonical.ok().and_then(|name| references.get(&name));
+        let digest = match known {
+            Some(reference) => reference.manifest_digest.clone(),
+            None => {
+                let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+                let mut matches =
+                    references
+                        .values()
+                        .map(|r| &r.manifest_digest)
+                        .filter(|digest| {
+                            prefix.len() >= 6
+                                && digest.trim_start_matches("sha256:").starts_with(prefix)
+                        });
+                let first = matches.next().ok_or_else(missing)?;
+                if matches.any(|other| other != first) {
+                    return Err(missing());
+                }
+                first.clone()
+            }
+        };
+        Self::open(store, &digest.parse()?)?.ok_or_else(missing)
+    }
+
+    /// The digest of the image's manifest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The image's manifest.
+    pub fn manifest(&self) -> &ImageManifest {
+        &self.manifest
+    }
+
+    /// The image's configuration.
+    pub fn config(&self) -> &ImageConfiguration {
+        &self.config
+    }
+
+    /// The layers, lowest first.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The merged metadata image.
+    pub fn fsmeta(&self) -> PathBuf {
+        self.folder.join(FSMETA)
+    }
+
+    /// The bytes of the merged metadata and of every layer, shared with other images or not.
+    pub fn bytes(&self) -> Result<u64> {
+        let len = |path: &Path| Ok(fs::metadata(path).map_err(Error::io(path))?.len());
+        self.layers
+            .iter()
+            .map(|layer| len(&layer.path))
+            .sum::<Result<u64>>()
+            .and_then(|layers| Ok(layers + len(&self.fsmeta())?))
+    }
+
+    /// The disk that stitches the merged metadata and the layers.
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join(DISK)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Record {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,301 @@
+//! Sandboxes: a writable disk over an image, and the virtual machine that boots both.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use erofs_reader::Buffered;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::guest::{Exec, ExecSpec, INIT, INIT_PATH, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR};
+use crate::image::Image;
+use crate::store::{Lock, Store, atomic, remove as remove_tree};
+use crate::vmm::{Choice, Vm, VmConfig, Vmm, kernel};
+
+const RECORD: &str = "sandbox.json";
+const UPPER: &str = "upper.ext4";
+const CONSOLE: &str = "console.log";
+
+/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
+const BOOT_TIME: Duration = Duration::from_secs(120);
+
+/// How long the processes that a command leaves behind have to end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What the store knows of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// The name of its image when it was made.
+    pub image: String,
+    /// The digest of its image's manifest.
+    pub manifest_digest: String,
+    /// When it was made, in seconds since the epoch.
+    pub created: u64,
+}
+
+impl Record {
+    /// Whether a process holds the sandbox now.
+    pub fn is_running(&self, store: &Store) -> Result<bool> {
+        Ok(store.lock_sandbox(&self.name)?.is_none())
+    }
+
+    /// The bytes that the writable disk takes on the host.
+    pub fn allocated_bytes(&self, store: &Store) -> Result<u64> {
+        let path = store.sandbox(&self.name).join(UPPER);
+        Ok(fs::metadata(&path).map_err(Error::io(&path))?.blocks() * 512)
+    }
+}
+
+/// All sandboxes, by name.
+pub fn list(store: &Store) -> Result<Vec<Record>> {
+    let folder = store.sandboxes();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+        let path = entry.map_err(Error::io(&folder))?.path().join(RECORD);
+        // A sandbox that is being made or removed has no record.
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })?;
+        found.push(record);
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Removes the sandbox `name` and what was written in it.
+///
+/// # Errors
+///
+/// [`Error::SandboxRunning`], [`Error::NoSandbox`].
+pub fn remove(store: &Store, name: &str) -> Result<()> {
+    check_name(name)?;
+    let folder = store.sandbox(name);
+    if !folder.is_dir() {
+        return Err(Error::NoSandbox(name.to_owned()));
+    }
+    let _lock = store
+        .lock_sandbox(name)?
+        .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
+    remove_tree(&folder)
+}
+
+/// A sandbox that this process holds.
+#[derive(Debug)]
+pub struct Sandbox {
+    name: String,
+    folder: PathBuf,
+    _lock: Lock,
+}
+
+/// The virtual machine to run a sandbox in.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Which monitor.
+    pub vmm: Choice,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Memory in bytes; whole MiB count.
+    pub memory: u64,
+    /// The guest kernel, if not the one that is found.
+    pub kernel: Option<PathBuf>,
+    /// The guest's host name.
+    pub hostname: String,
+}
+
+impl Sandbox {
+    /// Makes a sandbox over `image`, which the user calls `image_name`. Without a name it gets a random one. Its writable
+    /// disk has `upper_size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxName`], [`Error::SandboxExists`]; nothing is left behind.
+    pub fn create(
+        store: &Store,
+        name: Option<&str>,
+        image_name: &str,
+        image: &Image,
+        upper_size: u64,
+    ) -> Result<Self> {
+        // Until the record says that the image is used, nobody may remove it.
+        let _access = store.share()?;
+        let name = name.map_or_else(random_name, str::to_owned);
+        check_name(&name)?;
+        let exists = || Error::SandboxExists(name.clone());
+        let lock = store.lock_sandbox(&name)?.ok_or_else(exists)?;
+        let folder = store.sandbox(&name);
+        if folder.exists() {
+            return Err(exists());
+        }
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let record = Record {
+            name: name.clone(),
+            image: image_name.to_owned(),
+            manifest_digest: image.digest().to_string(),
+            created: now.as_secs(),
+        };
+        atomic::write_folder(&folder, |folder| {
+            write_upper(image, folder.join(UPPER), upper_size)?;
+            let path = folder.join(RECORD);
+            let file = File::create(&path).map_err(Error::io(&path))?;
+            serde_json::to_writer_pretty(file, &record).map_err(|e| Error::io(&path)(e.into()))
+        })?;
+        Ok(Self {
+            name,
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// The sandbox's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes the sandbox and what was written in it.
+    pub fn remove(self) -> Result<()> {
+        remove_tree(&self.folder)
+    }
+
+    /// Boots the sandbox and waits until its guest takes commands.
+    pub fn start(&self, store: &Store, image: &Image, machine: &Machine) -> Result<Running> {
+        let started = Instant::now();
+        let kernels = store.kernels();
+        let kernel = kernel::locate(machine.kernel.as_deref(), store.root(), &kernels)?;
+        let vmm = Vmm::choose(machine.vmm, &kernel, &kernels, None)?;
+        let mut config = VmConfig::new(kernel, image.disk(), self.folder.join(UPPER));
+        config.cpus = machine.cpus;
+        config.memory_mib = u32::try_from(machine.memory >> 20).unwrap_or(u32::MAX);
+        config.hostname.clone_from(&machine.hostname);
+        config.console_log = Some(self.folder.join(CONSOLE));
+        let vm = vmm.start(&config)?;
+        let session = Session::connect(&vm, BOOT_TIME)?;
+        tracing::info!(
+            %vmm,
+            kernel = session.kernel_release(),
+            boot = ?started.elapsed(),
+            guest_boot = ?session.boot_times().guest,
+            "booted"
+        );
+        Ok(Running { vm, session })
+    }
+}
+
+/// A sandbox whose guest takes commands. Dropped without [`stop`](Self::stop), it is switched off.
+#[derive(Debug)]
+pub struct Running {
+    vm: Vm,
+    session: Session,
+}
+
+impl Running {
+    /// The monitor that runs it.
+    pub fn vmm(&self) -> Vmm {
+        self.vm.vmm()
+    }
+
+    /// Starts a command.
+    pub fn exec(&self, spec: &ExecSpec) -> Result<Exec> {
+        Ok(self.session.exec(spec)?)
+    }
+
+    /// Ends every process, unmounts the writable disk and powers off.
+    pub fn stop(self) -> Result<()> {
+        Ok(self.session.shutdown(&self.vm, GRACE)?)
+    }
+}
+
+/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
+fn write_upper(image: &Image, path: PathBuf, size: u64) -> Result<()> {
+    let failed = |source| Error::Ext4 {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(Error::io(&path))?;
+    let mut disk =
+        ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
+    let ours = ext4_writer::Metadata {
+        mode: 0o755,
+        ..Default::default()
+    };
+    let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
+    let root = disk.root();
+    disk.add_dir(root, name(PRIVATE_DIR), ours.clone())
+        .map_err(failed)?;
+    let (private, init) = disk
+        .make_parents(INIT_PATH.as_bytes(), &ours)
+        .map_err(failed)?;
+    let size = Some(INIT.len() as u64);
+    disk.add_file(private, init, ours.clone(), INIT, size)
+        .map_err(failed)?;
+    // The root of an overlay has the attributes of its upperdir.
+    disk.add_dir(root, name(UPPER_DIR), root_metadata(image)?)
+        .map_err(failed)?;
+    disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
+    disk.finish().map_err(failed)?;
+    Ok(())
+}
+
+/// The attributes of an image's root directory.
+fn root_metadata(image: &Image) -> Result<ext4_writer::Metadata> {
+    let path = image.fsmeta();
+    let failed = |source| Error::Read {
+        path: path.clone(),
+        source,
+    };
+    let file = File::open(&path).map_err(Error::io(&path))?;
+    let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
+    let root = fsmeta.root().map_err(failed)?;
+    let (secs, nanos) = root.mtime();
+    Ok(ext4_writer::Metadata {
+        mode: root.mode(),
+        uid: root.uid(),
+        gid: root.gid(),
+        mtime: ext4_writer::Timestamp { secs, nanos },
+        xattrs: fsmeta.xattrs(&root).map_err(failed)?,
+    })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    // A leading dot is the store's own; a name is also the guest's host name.
+    if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
+        return Err(Error::SandboxName(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// Twelve hexadecimal digits, as docker names containers by.
+fn random_name() -> String {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("{:012x}", random & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_plain_folder_name() {
+        for name in ["a", "web-1", "a.b_c", &random_name()] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", ".tmp-x", "a/b", "ä", "a b", &"x".repeat(64)] {
+            assert!(
+                matches!(check_name(name), Err(Error::SandboxName(_))),
+                "{name}"
+            );
+        }
+    }
+}

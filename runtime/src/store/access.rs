@@ -1,0 +1,105 @@
+//! Who may add to the store and who may take from it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Store;
+use crate::error::{Error, Result};
+
+/// The right to use objects of the store; while it is held, nobody removes any.
+#[derive(Debug)]
+pub struct Shared(File);
+
+/// The right to remove objects of the store; nobody else uses or makes any.
+#[derive(Debug)]
+pub struct Exclusive {
+    _folder: File,
+}
+
+impl Shared {
+    /// Turns into the right to remove, where nobody else uses the store now.
+    pub fn try_exclusive(self) -> Option<Exclusive> {
+        // flock(2) converts by releasing first: harmless, since nothing is concluded from the shared lock afterwards.
+        self.0
+            .try_lock()
+            .ok()
+            .map(|()| Exclusive { _folder: self.0 })
+    }
+}
+
+impl Store {
+    /// Waits until nobody removes objects, and keeps it so. Whoever comes first after a crash sweeps up behind it.
+    pub fn share(&self) -> Result<Shared> {
+        let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
+        match folder.try_lock() {
+            Ok(()) => {
+                self.sweep()?;
+                // A lock on this descriptor exists, so this converts it.
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(Error::io(self.root())(e)),
+        }
+        folder.lock_shared().map_err(Error::io(self.root()))?;
+        Ok(Shared(folder))
+    }
+
+    /// Waits until nobody uses the store.
+    pub fn exclusive(&self) -> Result<Exclusive> {
+        let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
+        folder.lock().map_err(Error::io(self.root()))?;
+        self.sweep()?;
+        Ok(Exclusive { _folder: folder })
+    }
+
+    /// Removes what processes that were killed left half made. Nobody may be making anything.
+    fn sweep(&self) -> Result<()> {
+        for folder in ["layers", "images", "sandboxes"].map(|name| self.root().join(name)) {
+            for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+                let entry = entry.map_err(Error::io(&folder))?;
+                if entry
+                    .file_name()
+                    .as_encoded_bytes()
+                    .starts_with(super::atomic::PREFIX.as_bytes())
+                {
+                    remove(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file or a folder; one that is gone already is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+impl Exclusive {
+    /// Removes those of the layers that `candidate` names which no image holds.
+    pub fn remove_unused_layers(
+        &self,
+        store: &Store,
+        candidate: impl Fn(&Path) -> bool,
+    ) -> Result<()> {
+        let folder = store.root().join("layers");
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            let meta = entry.metadata().map_err(Error::io(entry.path()))?;
+            // An image holds its layers by hard links.
+            if meta.nlink() == 1 && candidate(&entry.path()) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Files and folders that appear whole or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::error::{Error, Result};
+
+/// How the name of what is not yet whole begins.
+pub(super) const PREFIX: &str = ".tmp-";
+
+/// Writes a file under a temporary name in the folder of `path`; it takes its own name when `write` has succeeded and
+/// everything is on stable storage.
+pub fn write_file<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+) -> Result<T, E> {
+    let folder = parent(path);
+    let mut file = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(permissions(0o644))
+        .tempfile_in(folder)
+        .map_err(Error::io(folder))?;
+    let value = write(&mut file)?;
+    file.flush()
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(Error::io(path))?;
+    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
+    sync_folder(folder)?;
+    Ok(value)
+}
+
+/// Fills a folder under a temporary name beside `path` and then renames it. Where `path` exists by then, somebody else
+/// made the same folder first, and theirs stays.
+pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let outer = parent(path);
+    let folder = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(permissions(0o755))
+        .tempdir_in(outer)
+        .map_err(Error::io(outer))?;
+    fill(folder.path())?;
+    sync_folder(folder.path())?;
+    rename(folder, path)?;
+    sync_folder(outer)
+}
+
+fn rename(folder: TempDir, path: &Path) -> Result<()> {
+    match fs::rename(folder.path(), path) {
+        Ok(()) => {
+            // Renamed: there is nothing left to remove under the temporary name.
+            let _ = folder.keep();
+            Ok(())
+        }
+        Err(_) if path.is_dir() => Ok(()),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+/// Makes a rename in `folder` survive a power cut.
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io(folder))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn permissions(mode: u32) -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}

@@ -1,0 +1,105 @@
+//! Locks by which concurrent processes converge on one object.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// An exclusive lock on a name, held until dropped. The file behind it goes away with the last holder, so that a store
+/// holds no trace of what was only tried.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Waits for the lock at `path`.
+    pub fn acquire(path: PathBuf) -> Result<Self> {
+        loop {
+            let file = open(&path)?;
+            file.lock().map_err(Error::io(&path))?;
+            if let Some(lock) = Self::if_current(file, &path) {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock at `path` where nobody holds it.
+    pub fn try_acquire(path: PathBuf) -> Result<Option<Self>> {
+        loop {
+            let file = open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(e)) => return Err(Error::io(&path)(e)),
+            }
+            if let Some(lock) = Self::if_current(file, &path) {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// The previous holder may have removed the file between our opening and our locking it: a lock on a file that is no
+    /// longer at `path` excludes nobody.
+    fn if_current(file: File, path: &Path) -> Option<Self> {
+        let (ours, theirs) = (file.metadata().ok()?, fs::metadata(path).ok()?);
+        (ours.ino() == theirs.ino()).then(|| Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while still locked, so that nobody can lock the removed file and take it for the current one.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn one_holder_at_a_time_and_no_file_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _lock = Lock::acquire(path.clone()).unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_held_lock_is_not_taken_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = Lock::acquire(path.clone()).unwrap();
+        assert!(Lock::try_acquire(path.clone()).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_acquire(path).unwrap().is_some());
+    }
+}

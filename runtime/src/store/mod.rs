@@ -1,0 +1,123 @@
+//! The content-addressed store: layers by diff ID, images by manifest digest, names that point at images.
+//!
+//! ```text
+//! $BLOCKBOX_HOME/
+//!   layers/<diff id>.erofs       one per layer, shared by every image that has it
+//!   images/<manifest digest>/    manifest.json config.json fsmeta.erofs disk.vmdk NNN.erofs (hard links to layers)
+//!   references.json              names → manifest digests
+//!   sandboxes/<name>/            upper.ext4 sandbox.json console.log
+//!   kernel/                      guest kernels ready to boot
+//!   locks/                       held while an object is being made; empty at rest
+//! ```
+//!
+//! Objects are made under a temporary name, synced and renamed, so a crash at any instant leaves a store that works, and
+//! processes that want the same object wait for each other instead of making it twice.
+
+mod access;
+pub mod atomic;
+mod lock;
+mod references;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ocipull::Digest;
+
+pub(crate) use access::remove;
+pub use access::{Exclusive, Shared};
+pub use lock::Lock;
+pub use references::{Reference, References};
+
+use crate::error::{Error, Result};
+
+/// The store's folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in `root`, making its folders where they are missing.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        for folder in ["layers", "images", "sandboxes", "kernel", "locks"] {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        // Disks are opened by other processes, whose working directory may be another.
+        let root = root.canonicalize().map_err(Error::io(&root))?;
+        Ok(Self { root })
+    }
+
+    /// `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else `~/.local/share`).
+    pub fn default_root() -> Option<PathBuf> {
+        let var = |name| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        var("BLOCKBOX_HOME").or_else(|| {
+            var("XDG_DATA_HOME")
+                .filter(|path| path.is_absolute())
+                .or_else(|| std::env::home_dir().map(|home| home.join(".local/share")))
+                .map(|data| data.join("blockbox"))
+        })
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the layer with this diff ID is or will be.
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.root
+            .join("layers")
+            .join(format!("{}.erofs", diff_id.hex()))
+    }
+
+    /// The folder of the image with this manifest digest.
+    pub fn image(&self, manifest: &Digest) -> PathBuf {
+        self.root.join("images").join(manifest.hex())
+    }
+
+    /// The folder of the sandbox called `name`.
+    pub fn sandbox(&self, name: &str) -> PathBuf {
+        self.root.join("sandboxes").join(name)
+    }
+
+    /// The folder of all sandboxes.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.root.join("sandboxes")
+    }
+
+    /// Where guest kernels are.
+    pub fn kernels(&self) -> PathBuf {
+        self.root.join("kernel")
+    }
+
+    /// The names of images.
+    pub fn references(&self) -> References<'_> {
+        References::new(self)
+    }
+
+    /// The lock called `name`.
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+
+    /// Waits until nobody else makes the layer with this diff ID.
+    pub fn lock_layer(&self, diff_id: &Digest) -> Result<Lock> {
+        Lock::acquire(self.lock_path(&format!("layer-{}", diff_id.hex())))
+    }
+
+    /// Waits until nobody else makes the image with this manifest digest.
+    pub fn lock_image(&self, manifest: &Digest) -> Result<Lock> {
+        Lock::acquire(self.lock_path(&format!("image-{}", manifest.hex())))
+    }
+
+    /// Takes the sandbox `name`, or `None` where it is running.
+    pub fn lock_sandbox(&self, name: &str) -> Result<Option<Lock>> {
+        Lock::try_acquire(self.lock_path(&format!("sandbox-{name}")))
+    }
+}

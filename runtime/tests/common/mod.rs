@@ -1,0 +1,126 @@
+//! What the integration tests share: the command, a store of its own, and hand-made OCI layouts.
+
+// Every test binary uses its own part of this module.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub(crate) mod layout;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A store in a temporary folder, and the `blockbox` command working on it.
+pub(crate) struct Blockbox {
+    home: TempDir,
+}
+
+impl Blockbox {
+    pub(crate) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let kernel = testkit::repository().join("target/kernel/libkrunfw.so.5");
+        if kernel.exists() {
+            std::fs::create_dir(home.path().join("kernel")).unwrap();
+            std::fs::copy(kernel, home.path().join("kernel/libkrunfw.so.5")).unwrap();
+        }
+        Self { home }
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blockbox"));
+        command
+            .env("BLOCKBOX_HOME", self.home.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn output(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Runs a command that must succeed and gives its standard output.
+    pub(crate) fn ok(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+        let output = self.output(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with one line on standard error, and gives that line.
+    pub(crate) fn fails(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+        let output = self.output(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "succeeded");
+        let errors: Vec<_> = stderr
+            .lines()
+            .filter(|line| line.starts_with("blockbox: "))
+            .collect();
+        assert_eq!(errors.len(), 1, "not one error line: {stderr}");
+        errors[0].to_owned()
+    }
+
+    /// What `image inspect` says.
+    pub(crate) fn inspect(&self, reference: &str) -> Disks {
+        let json = self.ok(["image", "inspect", reference, "--format", "json"]);
+        let report: Value = serde_json::from_str(&json).unwrap();
+        let path = |value: &Value| PathBuf::from(value.as_str().unwrap());
+        Disks {
+            layers: report["layers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|l| path(&l["path"]))
+                .collect(),
+            fsmeta: path(&report["fsmeta"]["path"]),
+            disk: path(&report["disk"]),
+        }
+    }
+
+    /// Every file of the store but the kernels, with its size and modification time: what must not change when a pull fails.
+    pub(crate) fn listing(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut pending = vec![self.home.path().to_owned()];
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                let meta = entry.metadata().unwrap();
+                if meta.is_dir() {
+                    pending.push(entry.path());
+                } else {
+                    let modified = meta.modified().unwrap();
+                    found.push(format!(
+                        "{} {} {modified:?}",
+                        entry.path().display(),
+                        meta.len()
+                    ));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// Where an image's disks are.
+pub(crate) struct Disks {
+    pub(crate) layers: Vec<PathBuf>,
+    pub(crate) fsmeta: PathBuf,
+    pub(crate) disk: PathBuf,
+}
+
+impl Disks {
+    /// Fsmeta and layers as one file, as a VMM shows them.
+    pub(crate) fn stitched(&self) -> tempfile::NamedTempFile {
+        let mut stitched = tempfile::NamedTempFile::new().unwrap();
+        for part in std::iter::once(&self.fsmeta).chain(&self.layers) {
+            std::io::copy(&mut std::fs::File::open(part).unwrap(), &mut stitched).unwrap();
+        }
+        stitched
+    }
+}

@@ -1,0 +1,409 @@
+//! What the kernel shows of our disks is what umoci unpacks of the same image, and what the kernel's own overlayfs shows
+//! of the layers.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::Blockbox;
+use common::layout::{Compression, Layout};
+use testkit::{Difference, Kind, Mount, TarBuilder, Walk, kernel_mounts, oracle, walk};
+
+/// What the kernel shows of an image's disk: stitched, and as a stack of devices.
+fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
+    let disks = blockbox.inspect(reference);
+    let stitched = disks.stitched();
+    let stitched = walk(Mount::erofs(stitched.path(), &[]).path()).unwrap();
+    let layers: Vec<&Path> = disks.layers.iter().map(PathBuf::as_path).collect();
+    let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
+    Difference::between(&stitched, &devices).assert_none();
+    stitched
+}
+
+/// What the kernel's overlayfs shows of an image's layers, each mounted on its own.
+fn overlay_walk(blockbox: &Blockbox, reference: &str) -> Walk {
+    let disks = blockbox.inspect(reference);
+    let mounts: Vec<_> = disks
+        .layers
+        .iter()
+        .map(|layer| Mount::erofs(layer, &[]))
+        .collect();
+    let mut folders: Vec<&Path> = mounts.iter().map(Mount::path).collect();
+    // An overlay wants two lower folders at least.
+    let nothing = tempfile::tempdir().unwrap();
+    folders.insert(0, nothing.path());
+    walk(Mount::overlay(&folders, "metacopy=on,redirect_dir=follow").path()).unwrap()
+}
+
+/// What umoci unpacks of the image `latest` of a layout.
+fn umoci_walk(layout: &Path) -> Option<Walk> {
+    let mut umoci = oracle("umoci")?;
+    let bundle = tempfile::tempdir().unwrap();
+    let image = format!("{}:latest", layout.display());
+    let output = umoci
+        .args(["unpack", "--image", &image])
+        .arg(bundle.path().join("b"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(walk(&bundle.path().join("b/rootfs")).unwrap())
+}
+
+/// Forgets the modification times of `paths`: those that no layer's entry says, so that each tool has its own.
+fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
+    for path in paths {
+        walk.get_mut(path.as_bytes())
+            .unwrap_or_else(|| panic!("no {path}"))
+            .mtime = (0, 0);
+    }
+}
+
+/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the sandbox's overlay, which
+/// shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
+fn unescape_xattrs(walk: &mut Walk) {
+    for entry in walk.values_mut() {
+        entry.xattrs = std::mem::take(&mut entry.xattrs)
+            .into_iter()
+            .map(
+                |(name, value)| match name.strip_prefix(b"trusted.overlay.overlay.") {
+                    Some(rest) => ([b"trusted.overlay.", rest].concat(), value),
+                    None => (name, value),
+                },
+            )
+            .collect();
+    }
+}
+
+/// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with overlayfs's.
+fn compare(tars: &[Vec<u8>], unspecified: &[&str], overlay: bool) -> Walk {
+    let layout = |kinds: [Compression; 3]| {
+        let layers = tars.iter().zip(kinds.into_iter().cycle());
+        layers
+            .fold(Layout::new(), |layout, (tar, kind)| layout.layer(tar, kind))
+            .finish()
+    };
+    // Old versions of umoci do not read zstd.
+    let for_umoci = layout([Compression::Gzip; 3]);
+    let layout = layout([Compression::Gzip, Compression::Zstd, Compression::None]);
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let mut ours = kernel_walk(&blockbox, &layout.reference());
+    let kernel = ours.clone();
+    unescape_xattrs(&mut ours);
+    if overlay {
+        let mut theirs = overlay_walk(&blockbox, &layout.reference());
+        forget_mtimes(&mut theirs, unspecified);
+        let mut ours = ours.clone();
+        forget_mtimes(&mut ours, unspecified);
+        // Overlayfs shows each name of a hard link with an inode of its own where layers differ.
+        Difference::between(&ours, &theirs).assert_none();
+    }
+    if let Some(mut theirs) = umoci_walk(for_umoci.path()) {
+        forget_mtimes(&mut ours, unspecified);
+        forget_mtimes(&mut theirs, unspecified);
+        Difference::between(&ours, &theirs).assert_none();
+    }
+    kernel
+}
+
+fn text(walk: &Walk, path: &str) -> Option<Kind> {
+    walk.get(path.as_bytes()).map(|entry| entry.kind.clone())
+}
+
+#[test]
+fn every_type_and_attribute_arrives() {
+    if !kernel_mounts() {
+        return;
+    }
+    let long = "n".repeat(255);
+    let tar = TarBuilder::new()
+        .dir("./")
+        .owner(65_535, 65_536)
+        .dir("d")
+        .file("d/plain", "contents")
+        .file("d/empty", "")
+        .mtime(u64::from(u32::MAX) + 10)
+        .owner(u32::MAX - 1, 7)
+        .mode(0o4755)
+        .file("d/setuid", "x")
+        .mtime(1_600_000_000)
+        .mode(0o644)
+        .pax("mtime", "1600000000.123456789")
+        .file("d/nanoseconds", "x")
+        .pax("mtime", "-5.5")
+        .file("d/before-1970", "x")
+        .file(format!("d/{long}"), "long")
+        .file(b"d/\xff\xfe not utf-8", "x")
+        .file("d/Case", "upper")
+        .file("d/case", "lower")
+        .symlink("d/symlink", "../../anywhere")
+        .symlink("d/long-symlink", "t/".repeat(1500))
+        .device("d/null", b'3', 1, 3)
+        .device("d/big", b'4', 4000, 1_000_000)
+        .entry("d/fifo", b'6', "", "")
+        .xattr("user.name", "value")
+        .xattr("trusted.t", [0, 1, 2, 255])
+        .xattr(
+            "security.capability",
+            [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        )
+        .file("d/xattrs", "x")
+        .xattr("user.on-a-directory", "d")
+        .dir("x")
+        .link("d/hard", "d/plain")
+        .link("x/hard-symlink", "d/symlink")
+        .finish();
+    let walk = compare(&[tar], &[], true);
+    assert_eq!(walk[b"d/before-1970".as_slice()].mtime, (-6, 500_000_000));
+    assert_eq!(
+        walk[b"d/nanoseconds".as_slice()].mtime,
+        (1_600_000_000, 123_456_789)
+    );
+}
+
+#[test]
+fn whiteouts_hide_lower_layers_only() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .file("d/gone", "1")
+        .file("d/stays", "1")
+        .dir("dir-gone")
+        .file("dir-gone/f", "1")
+        .dir("becomes-file")
+        .file("becomes-file/f", "1")
+        .file("becomes-dir", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .file("d/.wh.gone", "")
+        .file("d/.wh.never-was", "")
+        .file("d/new", "2")
+        .file(".wh.dir-gone", "")
+        .file("becomes-file", "2")
+        .dir("becomes-dir")
+        .file("becomes-dir/g", "2")
+        .finish();
+    let walk = compare(&[lower, upper], &[], true);
+    assert_eq!(text(&walk, "d/gone"), None);
+    assert_eq!(text(&walk, "dir-gone"), None);
+    assert_eq!(text(&walk, "becomes-dir"), Some(Kind::Directory));
+}
+
+#[test]
+fn an_opaque_directory_keeps_only_its_own_layers_children() {
+    if !kernel_mounts() {
+        return;
+    }
+    let one = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .file("d/old", "1")
+        .dir("d/sub")
+        .file("d/sub/x", "1");
+    // The marker's position in the tar does not matter.
+    let two = TarBuilder::new()
+        .dir("d")
+        .file("d/new", "2")
+        .file("d/.wh..wh..opq", "");
+    let three = TarBuilder::new().dir("./").dir("d").file("d/newer", "3");
+    let walk = compare(&[one.finish(), two.finish(), three.finish()], &[], true);
+    let names: Vec<_> = walk
+        .keys()
+        .map(|path| String::from_utf8_lossy(path).into_owned())
+        .collect();
+    assert_eq!(names, ["", "d", "d/new", "d/newer"]);
+}
+
+#[test]
+fn a_whiteout_and_a_new_directory_of_one_name_hide_the_old_children() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .file("d/old", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .file(".wh.d", "")
+        .dir("d")
+        .file("d/new", "2")
+        .finish();
+    let walk = compare(&[lower, upper], &[], false);
+    assert_eq!(text(&walk, "d/old"), None);
+    assert!(text(&walk, "d/new").is_some());
+}
+
+#[test]
+fn a_directory_over_a_directory_takes_the_uppers_attributes_and_keeps_the_children() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .xattr("user.lower", "1")
+        .mode(0o700)
+        .dir("d")
+        .mode(0o644)
+        .file("d/f", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .dir("./")
+        .xattr("user.upper", "2")
+        .mtime(5)
+        .owner(3, 4)
+        .mode(0o2775)
+        .dir("d")
+        .finish();
+    let walk = compare(&[lower, upper], &[], true);
+    let d = &walk[b"d".as_slice()];
+    assert_eq!((d.mode, d.uid, d.gid, d.mtime), (0o2775, 3, 4, (5, 0)));
+    assert_eq!(d.xattrs.keys().collect::<Vec<_>>(), [b"user.upper"]);
+    assert!(text(&walk, "d/f").is_some());
+}
+
+#[test]
+fn an_implied_parent_keeps_the_lower_directorys_attributes() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .mode(0o1777)
+        .mtime(77)
+        .dir("tmp")
+        .finish();
+    let upper = TarBuilder::new().file("tmp/x", "2").finish();
+    let walk = compare(&[lower, upper], &[], false);
+    assert_eq!(
+        (walk[b"tmp".as_slice()].mode, walk[b"tmp".as_slice()].mtime),
+        (0o1777, (77, 0))
+    );
+}
+
+#[test]
+fn a_hard_link_to_a_lower_layers_file_is_one_inode() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new().dir("./").file("a", "shared").finish();
+    let upper = TarBuilder::new().link("b", "a").finish();
+    let walk = compare(&[lower, upper], &[], false);
+    assert_eq!(walk[b"b".as_slice()].first_name.as_deref(), Some(&b"a"[..]));
+}
+
+#[test]
+fn an_alias_survives_the_whiteout_of_the_first_name() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .file("a", "shared")
+        .link("b", "a")
+        .link("c", "a")
+        .finish();
+    let upper = TarBuilder::new().file(".wh.a", "").finish();
+    let walk = compare(&[lower, upper], &[], false);
+    assert_eq!(walk[b"c".as_slice()].first_name.as_deref(), Some(&b"b"[..]));
+}
+
+#[test]
+fn overlay_xattrs_of_a_layer_do_not_act_on_the_mount() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .file("d/old", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .xattr("trusted.overlay.opaque", "y")
+        .dir("d")
+        .file("d/new", "2")
+        .finish();
+    let layout = Layout::new()
+        .layer(&lower, Compression::Gzip)
+        .layer(&upper, Compression::Gzip)
+        .finish();
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let merged = kernel_walk(&blockbox, &layout.reference());
+    assert!(text(&merged, "d/old").is_some());
+    let escaped = b"trusted.overlay.overlay.opaque".as_slice();
+    assert_eq!(merged[b"d".as_slice()].xattrs[escaped], b"y");
+    assert!(text(&overlay_walk(&blockbox, &layout.reference()), "d/old").is_some());
+}
+
+#[test]
+fn many_layers_and_an_empty_one_and_one_that_occurs_twice() {
+    if !kernel_mounts() {
+        return;
+    }
+    let mut tars = vec![TarBuilder::new().dir("./").dir("etc").finish()];
+    for i in 0..39 {
+        let contents = "x".repeat(i * 700);
+        tars.push(
+            TarBuilder::new()
+                .file(format!("etc/f{i}"), contents)
+                .file("etc/last", format!("{i}"))
+                .finish(),
+        );
+    }
+    tars.push(TarBuilder::new().finish());
+    tars.push(tars[3].clone());
+    let walk = compare(&tars, &[], false);
+    assert_eq!(walk.len(), 2 + 39 + 1);
+}
+
+/// The image that `cargo xtask demo` makes.
+#[test]
+fn the_demo_image() {
+    if !kernel_mounts() {
+        return;
+    }
+    let layout = std::env::var_os("BLOCKBOX_DEMO_IMAGE").map_or_else(
+        || testkit::repository().join("target/demo/image"),
+        PathBuf::from,
+    );
+    if !layout.join("index.json").exists() {
+        return testkit::skip("no demo image: `cargo xtask demo` makes it");
+    }
+    let blockbox = Blockbox::new();
+    let reference = format!("oci:{}:latest", layout.display());
+    blockbox.ok(["pull", "-q", &reference]);
+    let ours = kernel_walk(&blockbox, &reference);
+    // Old versions of umoci do not read zstd; this is the same image with gzip.
+    if let Some(theirs) = umoci_walk(&layout.with_file_name("image-gzip")) {
+        Difference::between(&ours, &theirs).assert_none();
+    }
+    Difference::between(&ours, &overlay_walk(&blockbox, &reference)).assert_none();
+    if let Some(mut fsck) = oracle("fsck.erofs") {
+        let disks = blockbox.inspect(&reference);
+        let stitched = disks.stitched();
+        let images = disks
+            .layers
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([stitched.path()]);
+        for image in images {
+            let output = fsck.arg(image).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            fsck = oracle("fsck.erofs").unwrap();
+        }
+    }
+}
