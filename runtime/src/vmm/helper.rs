@@ -18,7 +18,14 @@ use super::{VmmError, krun, qemu};
 const SUBCOMMAND: &str = "__vm";
 
 /// How long a guest whose host has gone has to shut down.
-const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// A path that names standard output, the console's pipe, to what only takes paths.
+pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
+    "/proc/self/fd/1"
+} else {
+    "/dev/fd/1"
+};
 
 /// What a helper process is to become.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::ptr;
 use blockbox_guest::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
-use super::{VmConfig, VmmError};
+use super::{VmConfig, VmmError, helper};
 
 /// Everything libkrun is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -145,11 +145,7 @@ fn start(machine: &Machine) -> Result<Never, VmmError> {
 
     // hvc0 is the implicit console, pointed at our standard output: of libkrun's consoles only one with a terminal or
     // this one is announced to the guest as a console at all.
-    let console = c_string(if cfg!(target_os = "linux") {
-        "/proc/self/fd/1"
-    } else {
-        "/dev/fd/1"
-    })?;
+    let console = c_string(helper::STDOUT_PATH)?;
     // SAFETY: the string is NUL-terminated and outlives the call, which copies it.
     check("krun_set_console_output", unsafe {
         krun::krun_set_console_output(context, console.as_ptr())

@@ -8,7 +8,7 @@ use blockbox_guest::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Accel, VmConfig, VmmError};
+use super::{Accel, VmConfig, VmmError, helper};
 
 /// Names the QEMU program, for one outside of `PATH`.
 const QEMU_VARIABLE: &str = "BLOCKBOX_QEMU";
@@ -72,9 +72,8 @@ pub(super) fn machine(config: &VmConfig, accel: Accel, cmdline: &str) -> Result<
     option("-append", cmdline.to_owned());
     option("-display", "none".to_owned());
 
-    // The console is a file that happens to be our standard output, a pipe.
-    option("-add-fd", "fd=1,set=1".to_owned());
-    option("-chardev", "file,id=console,path=/dev/fdset/1".to_owned());
+    let console = format!("file,id=console,path={}", helper::STDOUT_PATH);
+    option("-chardev", console);
     option("-chardev", "socket,id=control,fd=0".to_owned());
     option("-device", "virtio-serial-device,max_ports=2".to_owned());
     option("-device", "virtconsole,chardev=console".to_owned());
@@ -153,8 +152,8 @@ fn become_qemu(machine: &Machine) -> io::Result<ExitCode> {
         .spawn()?;
     let pid = rustix::process::Pid::from_child(&qemu);
     std::thread::spawn(move || {
-        super::helper::wait_for_hangup();
-        std::thread::sleep(super::helper::ORPHAN_GRACE);
+        helper::wait_for_hangup();
+        std::thread::sleep(helper::ORPHAN_GRACE);
         // This process ends with QEMU, so the pid is still QEMU's.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     });

@@ -1,0 +1,579 @@
+//! Boots a small image and runs commands in it. The image and its disks are made here from busybox, by programs that are
+//! not ours where it matters to have a second opinion.
+//!
+//! `BLOCKBOX_TEST_VMM` chooses the monitor, `qemu` (the default) or `libkrun`.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use blockbox::guest::{
+    Event, Exec, ExecSpec, ExitStatus, GuestError, INIT, INIT_PATH, PRIVATE_DIR, Session, Stream,
+    UPPER_DIR, WORK_DIR, WindowSize,
+};
+use blockbox::vmm::{Accel, Vm, VmConfig, Vmm, kernel};
+use testkit::{oracle, repository, skip};
+
+const BOOT_TIME: Duration = Duration::from_secs(60);
+
+/// A guest that takes commands, with its disks.
+struct Guest {
+    folder: tempfile::TempDir,
+    vm: Vm,
+    session: Session,
+}
+
+impl Guest {
+    /// Boots busybox, or says why that is impossible here.
+    fn boot() -> Option<Self> {
+        Self::boot_with(|_| ())
+    }
+
+    /// Boots busybox after `prepare` has had its way with the image's root.
+    fn boot_with(prepare: impl FnOnce(&Path)) -> Option<Self> {
+        let kernel = guest_kernel()?;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        busybox_root(&root)?;
+        prepare(&root);
+        let disk = read_only_disk(folder.path(), &root)?;
+        let upper = folder.path().join("upper.ext4");
+        writable_disk(&upper);
+
+        let mut config = VmConfig::new(kernel, disk, upper);
+        config.hostname = "testbox".to_owned();
+        config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
+        let started = Instant::now();
+        let vm = monitor().start(&config).unwrap();
+        let session = match Session::connect(&vm, BOOT_TIME) {
+            Ok(session) => session,
+            Err(error) => panic!("{error}"),
+        };
+        eprintln!(
+            "{}: init reported {:?} after start; {:?} of the guest's own time",
+            vm.vmm(),
+            started.elapsed(),
+            session.boot_times().guest
+        );
+        Some(Guest {
+            folder,
+            vm,
+            session,
+        })
+    }
+
+    fn exec(&self, spec: &ExecSpec) -> Exec {
+        self.session.exec(spec).unwrap()
+    }
+
+    fn sh(&self, script: &str) -> Outcome {
+        self.run(&shell(script))
+    }
+
+    fn run(&self, spec: &ExecSpec) -> Outcome {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let status = self.exec(spec).stream(&mut stdout, &mut stderr).unwrap();
+        Outcome {
+            status,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.folder.path().join("upper.ext4")
+    }
+
+    /// Shuts down and has e2fsck judge the writable disk.
+    fn shut_down(self) {
+        let upper = self.upper();
+        let Guest {
+            folder,
+            vm,
+            session,
+        } = self;
+        session.shutdown(&vm, Duration::ZERO).unwrap();
+        drop(vm);
+        let needs_recovery = journal_needs_recovery(&upper);
+        assert!(!needs_recovery, "the journal has something to replay");
+        if let Some(mut e2fsck) = oracle("e2fsck") {
+            let output = e2fsck.arg("-fn").arg(&upper).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+        drop(folder);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+fn outcome(status: ExitStatus, stdout: &str, stderr: &str) -> Outcome {
+    Outcome {
+        status,
+        stdout: stdout.to_owned(),
+        stderr: stderr.to_owned(),
+    }
+}
+
+fn shell(script: &str) -> ExecSpec {
+    command(&["sh", "-c", script])
+}
+
+fn command(args: &[&str]) -> ExecSpec {
+    ExecSpec {
+        args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+        ..ExecSpec::default()
+    }
+}
+
+fn monitor() -> Vmm {
+    match std::env::var("BLOCKBOX_TEST_VMM").as_deref() {
+        Ok("libkrun") => Vmm::Libkrun,
+        _ => Vmm::Qemu { accel: Accel::Tcg },
+    }
+}
+
+fn guest_kernel() -> Option<PathBuf> {
+    if oracle(&format!("qemu-system-{}", std::env::consts::ARCH)).is_none() {
+        return None;
+    }
+    let target = repository().join("target");
+    // Where `cargo xtask setup` puts libkrunfw: the folder `kernel` of blockbox's home.
+    let found = kernel::locate(None, &target, &target.join("tmp/kernels"));
+    match found {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            skip(&error.to_string());
+            None
+        }
+    }
+}
+
+fn busybox_root(root: &Path) -> Option<()> {
+    let busybox = Path::new("/bin/busybox");
+    if !busybox.is_file() {
+        skip("busybox-static is not installed");
+        return None;
+    }
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    let applets = Command::new(busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8(applets.stdout).unwrap().lines() {
+        if applet != "busybox" {
+            symlink("busybox", root.join("bin").join(applet)).unwrap();
+        }
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\napp:x:1001:\nextra:x:2000:app\n",
+    )
+    .unwrap();
+    fs::write(root.join("etc/from-image"), "image\n").unwrap();
+    fs::write(root.join("etc/not-executable"), "#!/bin/sh\n").unwrap();
+    Some(())
+}
+
+fn read_only_disk(folder: &Path, root: &Path) -> Option<PathBuf> {
+    let image = folder.join("image.erofs");
+    let output = oracle("mkfs.erofs")?
+        .arg("-Enoinline_data")
+        .arg(&image)
+        .arg(root)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let size = fs::metadata(&image).unwrap().len();
+    let descriptor = vmdk::Descriptor::flat(&[("image.erofs", size)]).unwrap();
+    let disk = folder.join("disk.vmdk");
+    fs::write(&disk, descriptor.to_string()).unwrap();
+    Some(disk)
+}
+
+fn writable_disk(path: &Path) {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .unwrap();
+    let options = ext4_writer::Options::new(256 << 20);
+    let mut disk = ext4_writer::Builder::new(file, options).unwrap();
+    let ours = ext4_writer::Metadata {
+        mode: 0o755,
+        ..Default::default()
+    };
+    let root = disk.root();
+    for dir in [PRIVATE_DIR, UPPER_DIR, WORK_DIR] {
+        disk.add_dir(root, dir.trim_start_matches('/').as_bytes(), ours.clone())
+            .unwrap();
+    }
+    let (private, init) = disk.make_parents(INIT_PATH.as_bytes(), &ours).unwrap();
+    disk.add_file(private, init, ours, INIT, Some(INIT.len() as u64))
+        .unwrap();
+    disk.finish().unwrap();
+}
+
+/// Whether `s_feature_incompat` has `EXT4_FEATURE_INCOMPAT_RECOVER`.
+fn journal_needs_recovery(upper: &Path) -> bool {
+    let mut start = [0; 2048];
+    File::open(upper).unwrap().read_exact(&mut start).unwrap();
+    let incompat = u32::from_le_bytes(start[1024 + 0x60..1024 + 0x64].try_into().unwrap());
+    incompat & 0x4 != 0
+}
+
+#[test]
+fn exit_statuses_and_streams_are_the_commands_own() {
+    let Some(guest) = Guest::boot() else { return };
+    assert_eq!(
+        guest.sh("echo out; echo err >&2"),
+        outcome(ExitStatus::Code(0), "out\n", "err\n")
+    );
+    assert_eq!(guest.sh("exit 3").status, ExitStatus::Code(3));
+    assert_eq!(guest.sh("exit 127").status, ExitStatus::Code(127));
+    assert_eq!(guest.sh("kill -9 $$").status, ExitStatus::Signal(9));
+    assert_eq!(ExitStatus::Signal(9).code(), 137);
+
+    for (args, expected) in [
+        (["no-such-command"], 127),
+        (["/bin/no-such-file"], 127),
+        (["/etc/not-executable"], 126),
+        (["/etc"], 126),
+    ] {
+        match guest.session.exec(&command(&args)) {
+            Err(GuestError::SpawnFailed { code, message }) => {
+                assert_eq!(code, expected, "{message}");
+                assert!(message.contains(args[0]), "{message}");
+            }
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+    guest.shut_down();
+}
+
+#[test]
+fn the_guest_is_what_a_container_expects() {
+    let Some(guest) = Guest::boot() else { return };
+    let disks = guest.sh("awk 'NR > 2 && $4 ~ /^[a-z]/ { print $4 }' /proc/partitions");
+    assert_eq!(disks.stdout, "vda\nvdb\n");
+    let fstypes = guest.sh(
+        "for d in / /proc /sys /dev /dev/pts /dev/shm /tmp /run; do awk -v d=$d '$2 == d { print d, $3 }' /proc/mounts; done",
+    );
+    assert_eq!(
+        fstypes.stdout,
+        "/ overlay\n/proc proc\n/sys sysfs\n/dev devtmpfs\n/dev/pts devpts\n/dev/shm tmpfs\n/tmp tmpfs\n/run tmpfs\n"
+    );
+    assert_eq!(
+        guest
+            .sh("stat -c %a /tmp /dev/shm /run; stat -c %a /dev/ptmx")
+            .stdout,
+        "1777\n1777\n755\n666\n"
+    );
+    assert_eq!(
+        guest
+            .sh("hostname; cat /etc/hostname; tail -n 1 /etc/hosts")
+            .stdout,
+        "testbox\ntestbox\n127.0.1.1\ttestbox\n"
+    );
+    assert_eq!(
+        guest
+            .sh("ping -c 1 -W 2 127.0.0.1 > /dev/null && echo up")
+            .stdout,
+        "up\n"
+    );
+    assert_eq!(
+        guest
+            .sh("echo via-dev > /dev/stdout; readlink /dev/fd")
+            .stdout,
+        "via-dev\n/proc/self/fd\n"
+    );
+    // The sandbox's disk and init's own folders are out of sight.
+    assert_eq!(
+        guest
+            .sh("ls -d /blockbox /upper /work 2>/dev/null; grep -c ext4 /proc/mounts")
+            .stdout,
+        "0\n"
+    );
+
+    let mut spec = shell(
+        "id -u; id -g; id -G; echo $HOME; pwd; umask; touch /tmp/mine && echo ok > /dev/stderr",
+    );
+    spec.user = b"app".to_vec();
+    spec.cwd = b"/srv/made/for/it".to_vec();
+    assert_eq!(
+        guest.run(&spec),
+        outcome(
+            ExitStatus::Code(0),
+            "1000\n1001\n1001 2000\n/home/app\n/srv/made/for/it\n0022\n",
+            "ok\n"
+        )
+    );
+    let mut spec = command(&["env"]);
+    spec.env = [&b"A=1"[..], b"B=", b"C=x=y", b"PATH=/bin"]
+        .map(<[u8]>::to_vec)
+        .to_vec();
+    let mut lines: Vec<_> = guest.run(&spec).stdout.lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "A=1",
+            "B=",
+            "C=x=y",
+            "HOME=/root",
+            "HOSTNAME=testbox",
+            "PATH=/bin"
+        ]
+    );
+    guest.shut_down();
+}
+
+#[test]
+fn files_of_the_images_own_etc_stay() {
+    let own_hosts = |root: &Path| fs::write(root.join("etc/hosts"), "10.0.0.1 own\n").unwrap();
+    let Some(guest) = Guest::boot_with(own_hosts) else {
+        return;
+    };
+    assert_eq!(guest.sh("cat /etc/hosts").stdout, "10.0.0.1 own\n");
+    guest.shut_down();
+}
+
+#[test]
+fn large_streams_arrive_whole_and_in_order() {
+    let Some(guest) = Guest::boot() else { return };
+    const SIZE: usize = 10 << 20;
+    let data: Vec<u8> = (0..SIZE as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+
+    let started = Instant::now();
+    let mut spec = command(&["cat"]);
+    spec.stdin = true;
+    let mut exec = guest.exec(&spec);
+    let mut stdin = exec.take_stdin().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let status = exec.stream(&mut stdout, &mut stderr).unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(status, ExitStatus::Code(0));
+    assert_eq!(stderr, b"");
+    assert!(stdout == data, "{} bytes came back of {SIZE}", stdout.len());
+    eprintln!("10 MiB there and back in {:?}", started.elapsed());
+
+    // Both outputs at once, read in the order they come.
+    let outcome = guest.sh(
+        "head -c 2000000 /dev/zero | tr '\\0' e >&2 & head -c 2000000 /dev/zero | tr '\\0' o; wait",
+    );
+    assert_eq!(outcome.stdout, "o".repeat(2_000_000));
+    assert_eq!(outcome.stderr, "e".repeat(2_000_000));
+    guest.shut_down();
+}
+
+#[test]
+fn a_command_nobody_reads_from_stops_no_other() {
+    let Some(guest) = Guest::boot() else { return };
+    let unread = guest.exec(&shell("while :; do echo flood; done"));
+    let mut spec = shell("exec sleep 1000");
+    spec.stdin = true;
+    let mut deaf = guest.exec(&spec);
+    let mut stdin = deaf.take_stdin().unwrap();
+    // More than any buffer on the way holds; the command never reads it.
+    let writer = std::thread::spawn(move || stdin.write_all(&vec![0; 4 << 20]));
+    std::thread::sleep(Duration::from_millis(500));
+
+    assert_eq!(guest.sh("echo alive").stdout, "alive\n");
+    deaf.control().signal(15).unwrap();
+    assert_eq!(deaf.wait().unwrap(), ExitStatus::Signal(15));
+    let error = writer.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+
+    // Giving up on the flood ends it as a closed pipe does.
+    unread.close_output(Stream::Stdout).unwrap();
+    assert_eq!(unread.wait().unwrap(), ExitStatus::Signal(13));
+    guest.shut_down();
+}
+
+#[test]
+fn input_left_unread_does_not_hold_up_the_end() {
+    let Some(guest) = Guest::boot() else { return };
+    let mut spec = shell("head -c 5 >&2; exec <&-; sleep 0.2; echo done");
+    spec.stdin = true;
+    let mut exec = guest.exec(&spec);
+    let mut stdin = exec.take_stdin().unwrap();
+    // All of it is taken, although the command closed its input after the beginning.
+    stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    drop(stdin);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let status = exec.stream(&mut stdout, &mut stderr).unwrap();
+    assert_eq!(
+        (status, &*stdout, &*stderr),
+        (ExitStatus::Code(0), &b"done\n"[..], &b"xxxxx"[..])
+    );
+    guest.shut_down();
+}
+
+#[test]
+fn a_terminal_is_one() {
+    let Some(guest) = Guest::boot() else { return };
+    let mut spec =
+        shell("tty; stty size; trap 'stty size' WINCH; read line; echo got $line; echo err >&2");
+    spec.tty = Some(WindowSize { rows: 33, cols: 99 });
+    let mut exec = guest.exec(&spec);
+    let mut stdin = exec.take_stdin().unwrap();
+    let mut text = String::new();
+    while !text.contains("33 99") {
+        let Event::Output { stream, data } = exec.next_event().unwrap() else {
+            panic!("{text}")
+        };
+        assert_eq!(stream, Stream::Stdout);
+        text.push_str(&String::from_utf8(data).unwrap());
+    }
+    assert!(text.starts_with("/dev/pts/0\r\n"), "{text}");
+    exec.control()
+        .resize(WindowSize { rows: 44, cols: 55 })
+        .unwrap();
+    stdin.write_all(b"hello\n").unwrap();
+    let mut rest = Vec::new();
+    let status = exec.stream(&mut rest, &mut std::io::sink()).unwrap();
+    let rest = String::from_utf8(rest).unwrap();
+    assert_eq!(status, ExitStatus::Code(0));
+    assert!(rest.contains("44 55\r\n"), "{rest}");
+    assert!(
+        rest.contains("hello\r\n") && rest.contains("got hello\r\nerr\r\n"),
+        "{rest}"
+    );
+
+    // Everything a command writes just before its end arrives, also while a child keeps the terminal open.
+    let mut spec = shell("sleep 1000 & head -c 100000 /dev/zero | tr '\\0' t");
+    spec.tty = Some(WindowSize { rows: 24, cols: 80 });
+    let outcome = guest.run(&spec);
+    assert_eq!(outcome.stdout, "t".repeat(100_000));
+    guest.shut_down();
+}
+
+#[test]
+fn background_processes_do_not_keep_a_command_alive() {
+    let Some(guest) = Guest::boot() else { return };
+    let started = Instant::now();
+    let outcome = guest.sh("sleep 1000 & echo done");
+    assert_eq!(outcome, self::outcome(ExitStatus::Code(0), "done\n", ""));
+    assert!(started.elapsed() < Duration::from_secs(30));
+    // Orphans are reaped by init.
+    let zombies = guest.sh("(sleep 0.1 &) ; sleep 0.5; ps -o stat | grep -c '^Z'");
+    assert_eq!(zombies.stdout, "0\n");
+    guest.shut_down();
+}
+
+#[test]
+fn writes_go_to_the_upper_and_the_image_stays() {
+    let Some(guest) = Guest::boot() else { return };
+    let image = fs::read(guest.folder.path().join("image.erofs")).unwrap();
+    let outcome = guest.sh("echo changed > /etc/from-image; mkdir /new; echo x > /new/file; rm /etc/group; cat /etc/from-image");
+    assert_eq!(outcome.stdout, "changed\n");
+    guest.session.sync().unwrap();
+    guest.session.freeze().unwrap();
+    // Frozen, the image on the host has no journal to replay.
+    assert!(!journal_needs_recovery(&guest.upper()));
+    guest.session.thaw().unwrap();
+    assert!(matches!(
+        guest.session.thaw(),
+        Err(GuestError::Refused { .. })
+    ));
+    assert_eq!(
+        fs::read(guest.folder.path().join("image.erofs")).unwrap(),
+        image
+    );
+
+    let Some(mut debugfs) = oracle("debugfs") else {
+        return;
+    };
+    let upper = guest.upper();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("upper.ext4");
+    let Guest {
+        folder: disks,
+        vm,
+        session,
+    } = guest;
+    session.shutdown(&vm, Duration::ZERO).unwrap();
+    fs::copy(upper, &copy).unwrap();
+    drop(disks);
+    let output = debugfs
+        .args(["-R", "cat /upper/etc/from-image"])
+        .arg(&copy)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "changed\n");
+}
+
+#[test]
+fn a_guest_whose_disk_is_no_image_says_so() {
+    let Some(kernel) = guest_kernel() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("image.erofs");
+    fs::write(&raw, vec![0; 1 << 20]).unwrap();
+    let descriptor = vmdk::Descriptor::flat(&[("image.erofs", 1 << 20)]).unwrap();
+    let disk = folder.path().join("disk.vmdk");
+    fs::write(&disk, descriptor.to_string()).unwrap();
+    let upper = folder.path().join("upper.ext4");
+    writable_disk(&upper);
+    let mut config = VmConfig::new(&kernel, disk, &upper);
+    config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
+    let vm = monitor().start(&config).unwrap();
+    match Session::connect(&vm, BOOT_TIME) {
+        Err(GuestError::SetupFailed { message }) => assert!(message.contains("EROFS"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    drop(vm);
+
+    // Without an init at all the kernel panics, and its last words are in the error.
+    fs::write(&upper, vec![0; 16 << 20]).unwrap();
+    let vm = monitor().start(&config).unwrap();
+    match Session::connect(&vm, BOOT_TIME) {
+        Err(error @ GuestError::NeverReported { .. }) => {
+            assert!(error.to_string().contains("Kernel panic"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_guest_whose_host_is_gone_ends() {
+    let Some(guest) = Guest::boot() else { return };
+    let Guest {
+        folder,
+        vm,
+        session,
+    } = guest;
+    let background = session.exec(&command(&["sleep", "1000"])).unwrap();
+    // What a dying blockbox leaves behind: the channel's end.
+    vm.channel()
+        .unwrap()
+        .shutdown(std::net::Shutdown::Both)
+        .unwrap();
+    let ended = vm.wait_timeout(Duration::from_secs(30)).unwrap();
+    assert!(ended.is_some(), "the VM still runs");
+    assert!(!journal_needs_recovery(&folder.path().join("upper.ext4")));
+    assert!(matches!(background.wait(), Err(GuestError::Lost { .. })));
+}
