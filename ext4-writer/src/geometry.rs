@@ -135,6 +135,16 @@ impl Geometry {
         self.tables[group].inode_table * u64::from(self.block_size) + slot * INODE_SIZE as u64
     }
 
+    /// The blocks that never hold files, as the kernel counts them (`ext4_calculate_overhead`). A superblock that says
+    /// something else (`s_overhead_clusters`) makes the kernel write a transaction when it mounts.
+    pub(crate) fn overhead(&self) -> u64 {
+        let base: u64 = (0..self.groups())
+            .map(|group| self.base_blocks(group))
+            .sum();
+        let tables = self.groups() * (2 + self.inode_table_blocks());
+        self.first_block + base + tables + self.journal_blocks
+    }
+
     /// Every block that is in use in the empty filesystem, as ranges in ascending order.
     pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
         let mut ranges = Vec::new();

@@ -295,6 +295,7 @@ fn superblock(
     superblock.s_flags = EXT2_FLAGS_SIGNED_HASH.into();
     superblock.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX as u8;
     superblock.s_checksum_type = EXT4_CRC32C_CHKSUM;
+    superblock.s_overhead_clusters = (geometry.overhead() as u32).into();
     superblock.s_checksum_seed = seed.value().into();
     superblock
 }

@@ -1,0 +1,74 @@
+//! Filesystems without files, of all sizes.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Image;
+use ext4_writer::{BlockSize, Journal, Options};
+use testkit::Mount;
+
+#[test]
+fn e2fsck_finds_every_size_and_block_size_clean() {
+    for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
+        for (size, journal) in [
+            (256 << 10, Journal::Auto),
+            (1 << 20, Journal::Auto),
+            (16 << 20, Journal::Auto),
+            (16 << 20, Journal::None),
+            ((100 << 20) + 12345, Journal::Auto),
+            (1 << 30, Journal::Size(8 << 20)),
+            (4 << 30, Journal::Auto),
+            (9 << 30, Journal::Auto),
+        ] {
+            let options = Options {
+                block_size,
+                journal,
+                ..Options::new(size)
+            };
+            let image = Image::new(options, |_| ());
+            image.assert_clean();
+            assert_eq!(std::fs::metadata(&image.path).unwrap().len(), size);
+        }
+    }
+}
+
+#[test]
+fn an_empty_image_takes_little_space_and_no_more_while_mounted() {
+    let images: Vec<_> = [
+        (16 << 20, 64 << 10),
+        (4_u64 << 30, 300 << 10),
+        (64 << 30, 1 << 20),
+        (1 << 40, 16 << 20),
+    ]
+    .into_iter()
+    .map(|(size, most)| {
+        let image = Image::new(Options::new(size), |_| ());
+        let allocated = image.allocated();
+        assert!(allocated <= most, "{size} bytes: {allocated}");
+        (image, allocated)
+    })
+    .collect();
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    let mounts: Vec<_> = images
+        .iter()
+        .map(|(image, _)| Mount::ext4(&image.path, true))
+        .collect();
+    // Longer than the kernel waits before it commits (5 s), or zeroes the first inode table where it has to.
+    std::thread::sleep(Duration::from_secs(7));
+    for (image, allocated) in &images {
+        assert_eq!(image.allocated(), *allocated, "{:?}", image.summary);
+    }
+    drop(mounts);
+    for (image, allocated) in &images {
+        // Unmounting is a transaction of a few blocks.
+        assert!(
+            image.allocated() <= allocated + (32 << 10),
+            "{:?}",
+            image.summary
+        );
+        image.assert_clean();
+    }
+}
