@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::check::{self, Space};
+use crate::chunks::{CHUNKS_MAX, ChunkPlace};
 use crate::data::Dedupe;
 use crate::emit::Emitter;
 use crate::format::{S_IFDIR, SUPER_OFFSET};
@@ -14,7 +15,10 @@ use crate::plan::Plan;
 use crate::superblock::{self, Facts};
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
-use crate::{DataWriter, Device, DeviceId, Error, Metadata, Node, NodeId, Options};
+use crate::{
+    Chunk, ChunkSize, ChunkWriter, DataWriter, Device, DeviceId, Error, FileData, Metadata, Node,
+    NodeId, Options,
+};
 
 /// The first block number that no address can hold: all ones means a hole.
 const ADDRESS_LIMIT: u64 = u32::MAX as u64;
@@ -33,6 +37,8 @@ pub struct ImageBuilder<W> {
     tree: Tree,
     xattrs: XattrStore,
     devices: Vec<Device>,
+    /// The places of all chunks of all files.
+    pub(crate) chunks: Vec<ChunkPlace>,
     /// Where the next contents go, once there were some.
     data_end: Option<u64>,
     /// Has hashed the contents' digests.
@@ -90,6 +96,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             tree: Tree::new(root),
             xattrs: XattrStore::new(),
             devices: Vec::new(),
+            chunks: Vec::new(),
             data_end: None,
             content: Box::new(Xxh3::new()),
         })
@@ -138,6 +145,48 @@ impl<W: Write + Seek> ImageBuilder<W> {
         DataWriter::new(self)
     }
 
+    /// Takes the contents of a regular file in chunks, for one with holes. Linux 5.15 and later read such files.
+    pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
+        self.data_end = Some(self.data_end());
+        ChunkWriter::new(self, size)
+    }
+
+    /// Names the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
+    /// for the length, the rest of the file is a hole; what is too much is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyChunks`]. Whether the chunks are within their devices is checked by [`add`](Self::add).
+    pub fn chunks_on_devices(
+        &mut self,
+        size: ChunkSize,
+        length: u64,
+        chunks: impl IntoIterator<Item = Chunk>,
+    ) -> Result<FileData, Error> {
+        let chunk_size = size.bytes(self.options.block_size);
+        let needed = length.div_ceil(chunk_size);
+        if needed > CHUNKS_MAX {
+            return Err(Error::TooManyChunks {
+                size: length,
+                chunk_size,
+                limit: CHUNKS_MAX,
+            });
+        }
+        if length == 0 {
+            return Ok(FileData::EMPTY);
+        }
+        let first = self.chunks.len();
+        self.chunks.extend(
+            chunks
+                .into_iter()
+                .take(needed as usize)
+                .map(ChunkPlace::from),
+        );
+        self.chunks
+            .resize(first + needed as usize, ChunkPlace::HOLE);
+        Ok(FileData::chunked(size, first as u64, length))
+    }
+
     /// The root directory.
     pub fn root(&self) -> NodeId {
         NodeId(ROOT)
@@ -182,6 +231,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             data_start: data_start(&self.options, self.devices.len()),
             data_end: self.data_end(),
             devices: &self.devices,
+            chunks: &self.chunks,
         };
         check::metadata(&mut inode, &meta, &mut self.xattrs)
             .and_then(|()| check::node(&mut inode, &node, &space))
@@ -296,9 +346,10 @@ impl<W: Write + Seek> ImageBuilder<W> {
             tree: &tree,
             xattrs: &xattrs,
             plan: &plan,
-            block_size,
+            options: &options,
             meta_block,
             device_starts: &starts,
+            chunks: &self.chunks,
         }
         .emit();
         content.update(&area);
@@ -314,6 +365,10 @@ impl<W: Write + Seek> ImageBuilder<W> {
             meta_block: meta_block as u32,
             xattr_block: (meta_block + block_size.count(plan.shared_at)) as u32,
             xattrs: xattrs.any(),
+            chunked: tree
+                .inodes()
+                .iter()
+                .any(|inode| inode.chunk_size().is_some()),
         };
         let data_start = data_start(&options, devices.len());
         let (superblock, uuid) =
@@ -340,6 +395,28 @@ impl<W: Write + Seek> ImageBuilder<W> {
     pub(crate) fn data_end(&self) -> u64 {
         self.data_end
             .unwrap_or_else(|| data_start(&self.options, self.devices.len()))
+    }
+
+    /// The first block of contents equal to the `size` bytes just written at `start`, which then are taken back; `None`
+    /// where there are none.
+    pub(crate) fn find_equal(
+        &mut self,
+        start: u64,
+        size: u64,
+        digest: u128,
+    ) -> Result<Option<u64>, Error> {
+        let Some(dedupe) = &mut self.dedupe else {
+            return Ok(None);
+        };
+        let block_size = self.options.block_size;
+        let position = |block| block_size.position(block);
+        let block = block_size.count(start);
+        let found = dedupe.find_or_add(&mut self.output, digest, size, start, block, position)?;
+        if found.is_some() {
+            self.output.seek(start)?;
+            self.deduplicated += size;
+        }
+        Ok(found)
     }
 
     /// Notes that contents were stored that end at `end`, a block border.

@@ -1,5 +1,7 @@
 //! What EROFS can hold of an inode's attributes, and how it is kept in memory.
 
+use crate::chunks::ChunkPlace;
+use crate::data::Place;
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
 use crate::xattr::XattrStore;
@@ -87,7 +89,14 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
         }
         Node::File(data) => {
             space.check(data)?;
-            (inode.size, inode.payload, inode.device) = (data.size, data.block, data.device);
+            inode.size = data.size;
+            match data.place {
+                Place::Flat { device, block } => (inode.device, inode.payload) = (device, block),
+                Place::Chunks { size, first } => {
+                    inode.payload = first;
+                    inode.set_chunk_size(size);
+                }
+            }
         }
     }
     Ok(())
@@ -114,18 +123,38 @@ pub(crate) struct Space<'a> {
     pub(crate) data_start: u64,
     pub(crate) data_end: u64,
     pub(crate) devices: &'a [Device],
+    pub(crate) chunks: &'a [ChunkPlace],
 }
 
 impl Space<'_> {
     fn check(&self, data: &FileData) -> Result<(), Problem> {
         within("size", data.size, i64::MAX as u64)?;
-        let start = data.block;
-        let end = start.saturating_add(self.block_size.count(data.size));
-        let Some(device) = data.device.checked_sub(1) else {
+        match data.place {
+            _ if data.size == 0 => Ok(()),
+            Place::Flat { device, block } => self.check_run(device, block, data.size),
+            Place::Chunks { size, first } => {
+                let bytes = size.bytes(self.block_size);
+                let count = data.size.div_ceil(bytes);
+                let places = (first as usize)
+                    .checked_add(count as usize)
+                    .and_then(|end| self.chunks.get(first as usize..end))
+                    .ok_or(Problem::ForeignData)?;
+                for (i, place) in places.iter().enumerate() {
+                    if let Some((device, block)) = place.get() {
+                        self.check_run(device, block, (data.size - i as u64 * bytes).min(bytes))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_run(&self, device: u16, start: u64, size: u64) -> Result<(), Problem> {
+        let end = start.saturating_add(self.block_size.count(size));
+        let Some(device) = device.checked_sub(1) else {
             let inside = start >= self.block_size.count(self.data_start)
                 && end <= self.block_size.count(self.data_end);
-            let known = inside || data.size == 0;
-            return known.then_some(()).ok_or(Problem::ForeignData);
+            return inside.then_some(()).ok_or(Problem::ForeignData);
         };
         match self.devices.get(usize::from(device)) {
             None => Err(Problem::UnknownDevice(device)),

@@ -7,36 +7,53 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::output::{Output, ReadExact};
-use crate::{DeviceId, Error, ImageBuilder};
+use crate::{ChunkSize, DeviceId, Error, ImageBuilder};
 
-/// Where the contents of a regular file lie. Made by a [`DataWriter`] or [`on_device`](Self::on_device).
+/// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
+/// [`on_device`](Self::on_device) or [`ImageBuilder::chunks_on_devices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileData {
-    /// Place in the device table from 1; 0 for the image itself.
-    pub(crate) device: u16,
-    pub(crate) block: u64,
     pub(crate) size: u64,
+    pub(crate) place: Place,
+}
+
+/// How contents lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In one piece from a block on. The device counts from 1; 0 is the image itself.
+    Flat { device: u16, block: u64 },
+    /// In chunks, whose places begin at `first` of the builder's list.
+    Chunks { size: ChunkSize, first: u64 },
 }
 
 impl FileData {
     /// No contents.
-    pub const EMPTY: Self = Self {
-        device: 0,
-        block: 0,
-        size: 0,
-    };
+    pub const EMPTY: Self = Self::flat(0, 0, 0);
 
     /// `size` bytes from block `start_block` of `device` on, in blocks of the image being built.
     ///
     /// Readable by Linux 5.16 and later, and by those that see the devices appended to the image as one disk.
     pub fn on_device(device: DeviceId, start_block: u64, size: u64) -> Self {
-        if size == 0 {
-            return Self::EMPTY;
+        match size {
+            0 => Self::EMPTY,
+            _ => Self::flat(device.0 + 1, start_block, size),
         }
+    }
+
+    pub(crate) const fn flat(device: u16, block: u64, size: u64) -> Self {
         Self {
-            device: device.0 + 1,
-            block: start_block,
             size,
+            place: Place::Flat { device, block },
+        }
+    }
+
+    pub(crate) const fn chunked(chunk_size: ChunkSize, first: u64, size: u64) -> Self {
+        Self {
+            size,
+            place: Place::Chunks {
+                size: chunk_size,
+                first,
+            },
         }
     }
 
@@ -74,7 +91,7 @@ impl<W: Write + Seek> Dedupe<W> {
 
     /// The first block of stored contents equal to the `size` bytes at `from`, or `None` after noting that those lie at
     /// `block`.
-    fn find_or_add(
+    pub(crate) fn find_or_add(
         &mut self,
         output: &mut Output<W>,
         digest: u128,
@@ -196,28 +213,16 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         let digest = self.hash.digest128();
         let builder = self.builder;
         let block_size = builder.options.block_size;
-        let block = block_size.count(start);
-        let data = |block| FileData {
-            device: 0,
-            block,
-            size,
-        };
-        if let Some(dedupe) = builder.dedupe.as_mut().filter(|_| !self.holes) {
-            let found =
-                dedupe.find_or_add(&mut builder.output, digest, size, start, block, |block| {
-                    block_size.position(block)
-                })?;
-            if let Some(block) = found {
-                builder.output.seek(start)?;
-                builder.deduplicated += size;
-                return Ok(data(block));
-            }
+        if !self.holes
+            && let Some(block) = builder.find_equal(start, size, digest)?
+        {
+            return Ok(FileData::flat(0, block, size));
         }
         let end = block_size.align(start + size);
         builder.check_end(end)?;
         builder.output.zeros_to(end)?;
         builder.stored(end, digest, size);
-        Ok(data(block))
+        Ok(FileData::flat(0, block_size.count(start), size))
     }
 
     /// Stands where the contents go, whatever an abandoned writer left.

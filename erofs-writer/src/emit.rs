@@ -2,15 +2,16 @@
 
 use zerocopy::IntoBytes;
 
+use crate::chunks::ChunkPlace;
 use crate::format::{
-    I_DATALAYOUT_BIT, INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT,
-    INODE_LAYOUT_EXTENDED, ISLOT, InodeCompact, InodeExtended, S_IFBLK, S_IFCHR, S_IFLNK, S_IFREG,
-    file_type,
+    BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT, INODE_CHUNK_BASED,
+    INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT, INODE_LAYOUT_EXTENDED, ISLOT,
+    InodeCompact, InodeExtended, NULL_ADDR, S_IFBLK, S_IFCHR, S_IFLNK, S_IFREG, file_type,
 };
-use crate::plan::{Plan, inode_size};
+use crate::plan::{Plan, chunk_map, inode_size};
 use crate::tree::{Inode, SortedTree};
 use crate::xattr::{XattrPlan, icount};
-use crate::{BlockSize, directory};
+use crate::{Options, directory};
 
 /// What the bytes depend on.
 #[derive(Debug)]
@@ -18,11 +19,13 @@ pub(crate) struct Emitter<'a> {
     pub(crate) tree: &'a SortedTree,
     pub(crate) xattrs: &'a XattrPlan,
     pub(crate) plan: &'a Plan,
-    pub(crate) block_size: BlockSize,
+    pub(crate) options: &'a Options,
     /// The block with which the metadata area begins.
     pub(crate) meta_block: u64,
     /// The first block of each device in the unified address space, the image itself being the first.
     pub(crate) device_starts: &'a [u64],
+    /// The places of all chunks of all files.
+    pub(crate) chunks: &'a [ChunkPlace],
 }
 
 impl Emitter<'_> {
@@ -31,15 +34,20 @@ impl Emitter<'_> {
         let mut area = vec![0; self.plan.length as usize];
         for (number, &index) in self.plan.order.iter().enumerate() {
             let inode = self.tree.inode(index);
-            let mut at = (self.plan.nids[index as usize] * ISLOT) as usize;
+            let start = (self.plan.nids[index as usize] * ISLOT) as usize;
             // From 1, as 0 is no inode's number.
-            self.put_inode(&mut area[at..], index, number as u32 + 1);
-            at += inode_size(inode) as usize;
+            self.put_inode(&mut area[start..], index, number as u32 + 1);
             let body = self.xattrs.body(inode.xattrs);
-            put(&mut area, at, body);
-            at += body.len();
+            put(&mut area, start + inode_size(inode) as usize, body);
+            let head = inode_size(inode) + body.len() as u64;
+            let at = start + head as usize;
             if inode.is_dir() {
                 self.put_directory(&mut area, index, at);
+            } else if let Some(map) = chunk_map(inode, head, self.options) {
+                self.put_chunks(
+                    &mut area[start + map.start as usize..start + map.end as usize],
+                    inode,
+                );
             } else if inode.kind() == S_IFLNK {
                 let at = if inode.flags.inline {
                     at
@@ -55,10 +63,10 @@ impl Emitter<'_> {
 
     fn put_inode(&self, area: &mut [u8], index: u32, ino: u32) {
         let inode = self.tree.inode(index);
-        let layout = if inode.flags.inline {
-            INODE_FLAT_INLINE
-        } else {
-            INODE_FLAT_PLAIN
+        let layout = match inode.chunk_size() {
+            Some(_) => INODE_CHUNK_BASED,
+            None if inode.flags.inline => INODE_FLAT_INLINE,
+            None => INODE_FLAT_PLAIN,
         };
         let format = |form: u16| form | layout << I_DATALAYOUT_BIT;
         let i_xattr_icount = icount(self.xattrs.body(inode.xattrs)).into();
@@ -97,14 +105,26 @@ impl Emitter<'_> {
         }
     }
 
-    /// `i_u`: a block address or a device's number.
+    /// `i_u`: a block address, a device's number, or the format of chunks.
     fn address(&self, index: u32, inode: &Inode) -> u32 {
+        if let Some(size) = inode.chunk_size() {
+            let indexes = if self.options.chunk_indexes {
+                CHUNK_FORMAT_INDEXES
+            } else {
+                0
+            };
+            return u32::from(u16::from(size.block_bits()) | indexes);
+        }
         let address = match inode.kind() {
             S_IFREG if inode.size == 0 => 0,
             S_IFREG => self.device_starts[usize::from(inode.device)] + inode.payload,
             S_IFCHR | S_IFBLK => inode.payload,
             _ if inode.is_dir() || inode.kind() == S_IFLNK => {
-                self.meta_block + self.block_size.count(self.own_blocks_at(index) as u64)
+                self.meta_block
+                    + self
+                        .options
+                        .block_size
+                        .count(self.own_blocks_at(index) as u64)
             }
             _ => 0,
         };
@@ -112,14 +132,42 @@ impl Emitter<'_> {
         address as u32
     }
 
+    fn put_chunks(&self, map: &mut [u8], inode: &Inode) {
+        let places = self.chunks[inode.payload as usize..]
+            .iter()
+            .map(|place| place.get());
+        if self.options.chunk_indexes {
+            for (entry, place) in map.chunks_exact_mut(size_of::<ChunkIndex>()).zip(places) {
+                let (device, block) = place.unwrap_or((0, NULL_ADDR.into()));
+                let index = ChunkIndex {
+                    device_id: device.into(),
+                    startblk_lo: (block as u32).into(),
+                    ..ChunkIndex::default()
+                };
+                entry.copy_from_slice(index.as_bytes());
+            }
+        } else {
+            for (entry, place) in map
+                .chunks_exact_mut(BLOCK_MAP_ENTRY_SIZE as usize)
+                .zip(places)
+            {
+                let address = place.map_or(NULL_ADDR, |(device, block)| {
+                    (self.device_starts[usize::from(device)] + block) as u32
+                });
+                entry.copy_from_slice(&address.to_le_bytes());
+            }
+        }
+    }
+
     fn own_blocks_at(&self, index: u32) -> usize {
         let inode = self.tree.inode(index);
-        self.plan.own_blocks_at(index, inode, self.block_size) as usize
+        self.plan
+            .own_blocks_at(index, inode, self.options.block_size) as usize
     }
 
     fn put_directory(&self, area: &mut [u8], index: u32, inline_at: usize) {
         let inode = self.tree.inode(index);
-        let block_size = self.block_size.bytes();
+        let block_size = self.options.block_size.bytes();
         let full = (inode.size / u64::from(block_size)) as usize;
         let own = self.own_blocks_at(index);
         let entries = self

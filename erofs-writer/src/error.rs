@@ -99,6 +99,19 @@ pub enum Error {
         /// What is wrong with it.
         problem: XattrProblem,
     },
+    /// There are no chunks of so many blocks.
+    #[error("no chunk has 2^{0} blocks: 31 is the limit")]
+    ChunkSize(u8),
+    /// A file is too long for its chunk size.
+    #[error("{size} bytes are more than {limit} chunks of {chunk_size} bytes")]
+    TooManyChunks {
+        /// The file's size in bytes.
+        size: u64,
+        /// The chunks' size in bytes.
+        chunk_size: u64,
+        /// The most chunks of one file.
+        limit: u64,
+    },
     /// A file's contents would lie beyond what block addresses of the image can reach.
     #[error(
         "the image and its devices need {blocks} blocks of {block_size} bytes, addresses reach {limit}"

@@ -11,11 +11,20 @@ pub(crate) const SUPER_MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) const FEATURE_COMPAT_SB_CHKSUM: u32 = 0x1;
 pub(crate) const FEATURE_COMPAT_MTIME: u32 = 0x2;
 pub(crate) const FEATURE_COMPAT_XATTR_FILTER: u32 = 0x4;
+pub(crate) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 
 /// Data layouts (`i_format`, bits 1 to 3).
 pub(crate) const INODE_FLAT_PLAIN: u16 = 0;
 pub(crate) const INODE_FLAT_INLINE: u16 = 2;
+pub(crate) const INODE_CHUNK_BASED: u16 = 4;
+
+/// Bits of `struct erofs_inode_chunk_info`'s `format`, above the five of the chunk's blocks.
+pub(crate) const CHUNK_FORMAT_INDEXES: u16 = 0x20;
+/// `EROFS_NULL_ADDR`: a hole.
+pub(crate) const NULL_ADDR: u32 = u32::MAX;
+/// The size of an entry of the block map (`EROFS_BLOCK_MAP_ENTRY_SIZE`).
+pub(crate) const BLOCK_MAP_ENTRY_SIZE: u64 = 4;
 
 /// Inode layouts (`i_format`, bit 0).
 pub(crate) const INODE_LAYOUT_COMPACT: u16 = 0;
@@ -150,6 +159,15 @@ pub(crate) struct XattrEntry {
     pub(crate) e_value_size: U16,
 }
 
+/// `struct erofs_inode_chunk_index`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct ChunkIndex {
+    pub(crate) startblk_hi: U16,
+    pub(crate) device_id: U16,
+    pub(crate) startblk_lo: U32,
+}
+
 /// `struct erofs_dirent`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -167,6 +185,7 @@ const _: () = assert!(size_of::<InodeCompact>() == 32);
 const _: () = assert!(size_of::<InodeExtended>() == 64);
 const _: () = assert!(size_of::<XattrIbodyHeader>() == 12);
 const _: () = assert!(size_of::<XattrEntry>() == 4);
+const _: () = assert!(size_of::<ChunkIndex>() == 8);
 const _: () = assert!(size_of::<Dirent>() == 12);
 
 /// The `EROFS_FT_*` of a mode (the generic `FT_*` of the kernel).

@@ -87,6 +87,7 @@
 
 mod builder;
 mod check;
+mod chunks;
 mod data;
 mod directory;
 mod emit;
@@ -101,6 +102,7 @@ mod tree;
 mod xattr;
 
 pub use builder::{ImageBuilder, Summary};
+pub use chunks::{Chunk, ChunkSize, ChunkWriter};
 pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
 pub use metadata::{Device, DeviceId, Metadata, Node, NodeId, Timestamp};

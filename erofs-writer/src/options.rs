@@ -18,6 +18,9 @@ pub struct Options {
     pub inodes: InodeLayout,
     /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
     pub epoch: Option<Timestamp>,
+    /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a
+    /// block map of unified addresses (4 bytes). Default: no.
+    pub chunk_indexes: bool,
 }
 
 /// Bytes in a block: a power of two from 512 to 65,536.

@@ -2,8 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::ops::Range;
 
-use crate::format::{ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK};
+use crate::format::{
+    BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK,
+};
 use crate::tree::{Inode, ROOT, SortedTree};
 use crate::xattr::XattrPlan;
 use crate::{BlockSize, InodeLayout, Options, Timestamp, directory};
@@ -53,7 +56,11 @@ impl Plan {
             let head = inode_size(inode) + xattrs.body(inode.xattrs).len() as u64;
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
-            nids[i as usize] = packer.place(head + tail, tail > 0) / ISLOT;
+            let size = match chunk_map(inode, head, options) {
+                Some(map) => map.end,
+                None => head + tail,
+            };
+            nids[i as usize] = packer.place(size, tail > 0) / ISLOT;
             if let Some(count) = own_blocks(inode, block_size) {
                 if inode.is_dir() {
                     inode.payload = blocks;
@@ -83,6 +90,23 @@ impl Plan {
             _ => self.symlink_blocks.get(&index).copied().unwrap_or_default(),
         };
         self.blocks_at + block_size.position(block)
+    }
+}
+
+/// Where the chunks' addresses stand, from the start of an inode with `head` bytes of inode and xattrs.
+pub(crate) fn chunk_map(inode: &Inode, head: u64, options: &Options) -> Option<Range<u64>> {
+    let size = inode.chunk_size()?.bytes(options.block_size);
+    let entry = chunk_entry(options);
+    let start = head.next_multiple_of(entry);
+    Some(start..start + inode.size.div_ceil(size) * entry)
+}
+
+/// The bytes of a chunk's address.
+fn chunk_entry(options: &Options) -> u64 {
+    if options.chunk_indexes {
+        size_of::<ChunkIndex>() as u64
+    } else {
+        BLOCK_MAP_ENTRY_SIZE
     }
 }
 
@@ -140,23 +164,15 @@ fn commonest_mtime(tree: &SortedTree) -> Timestamp {
 
 /// The root, then directory by directory the inodes of its entries, each where it is met first. A scan that lists a
 /// directory, asks for the attributes of everything in it and then descends goes straight through the inodes.
-fn scan_order(tree: &mut SortedTree) -> Vec<u32> {
+fn scan_order(tree: &SortedTree) -> Vec<u32> {
     let mut order = Vec::with_capacity(tree.inodes().len());
+    let mut placed = vec![false; tree.inodes().len()];
     order.push(ROOT);
     let mut pending = vec![ROOT];
     while let Some(directory) = pending.pop() {
         let first = order.len();
-        order.extend(tree.children(directory));
-        // Keep those not met before.
-        let mut kept = first;
-        for i in first..order.len() {
-            let index = order[i];
-            if !std::mem::replace(&mut tree.inode_mut(index).flags.placed, true) {
-                order[kept] = index;
-                kept += 1;
-            }
-        }
-        order.truncate(kept);
+        let new = |&i: &u32| !std::mem::replace(&mut placed[i as usize], true);
+        order.extend(tree.children(directory).filter(new));
         let directories = order[first..].iter().rev();
         pending.extend(directories.filter(|&&i| tree.inode(i).is_dir()));
     }

@@ -5,7 +5,8 @@ use zerocopy::IntoBytes;
 
 use crate::format::{
     DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
-    FEATURE_INCOMPAT_DEVICE_TABLE, SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
+    FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_DEVICE_TABLE, SUPER_MAGIC, SUPER_OFFSET,
+    SuperBlock,
 };
 use crate::{Device, Error, Options, Timestamp, Uuid};
 
@@ -22,6 +23,7 @@ pub(crate) struct Facts {
     pub(crate) meta_block: u32,
     pub(crate) xattr_block: u32,
     pub(crate) xattrs: bool,
+    pub(crate) chunked: bool,
 }
 
 /// The bytes from [`SUPER_OFFSET`] on that superblock and device table take.
@@ -52,20 +54,16 @@ pub(crate) fn form(
         .build_time
         .map_or(0, |time| i128::from(time) - i128::from(facts.epoch.secs))
         .clamp(0, i128::from(u32::MAX));
-    let filter = if facts.xattrs {
-        FEATURE_COMPAT_XATTR_FILTER
-    } else {
-        0
-    };
-    let table = if devices.is_empty() {
-        0
-    } else {
-        FEATURE_INCOMPAT_DEVICE_TABLE
-    };
+    let feature = |bit: u32, used: bool| if used { bit } else { 0 };
+    let incompat = feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
+        | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
+    let compat = FEATURE_COMPAT_SB_CHKSUM
+        | FEATURE_COMPAT_MTIME
+        | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattrs);
     let table_slot = (SUPER_OFFSET as usize + size_of::<SuperBlock>()) / size_of::<DeviceSlot>();
     let mut superblock = SuperBlock {
         magic: SUPER_MAGIC.into(),
-        feature_compat: (FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME | filter).into(),
+        feature_compat: compat.into(),
         blkszbits: options.block_size.bits(),
         rootnid_2b: facts.root_nid.into(),
         inos: facts.inodes.into(),
@@ -75,7 +73,7 @@ pub(crate) fn form(
         meta_blkaddr: facts.meta_block.into(),
         xattr_blkaddr: facts.xattr_block.into(),
         volume_name: options.label.bytes(),
-        feature_incompat: table.into(),
+        feature_incompat: incompat.into(),
         extra_devices: (devices.len() as u16).into(),
         devt_slotoff: if devices.is_empty() {
             0

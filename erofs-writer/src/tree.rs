@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use crate::format::{NAME_LEN, S_IFDIR, S_IFMT};
-use crate::{Error, Timestamp};
+use crate::{ChunkSize, Error, Timestamp};
 
 /// The root's index.
 pub(crate) const ROOT: u32 = 0;
@@ -18,7 +18,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Inode {
     /// Bytes; of a directory, known once its names are.
     pub(crate) size: u64,
-    /// A regular file's first block on its device; a symbolic link's target in the arena; a device's number; a
+    /// A regular file's first block on its device, or the first of its chunks in the builder's list; a symbolic link's target in the arena; a device's number; a
     /// directory's first block after the inodes.
     pub(crate) payload: u64,
     secs: i64,
@@ -46,8 +46,8 @@ pub(crate) struct Flags {
     pub(crate) compact: bool,
     /// Its last, partial block follows the inode.
     pub(crate) inline: bool,
-    /// Has its place in the order of inodes.
-    pub(crate) placed: bool,
+    /// One more than the chunk size's bits; 0 for contents in one piece.
+    chunk_bits: u8,
 }
 
 impl Inode {
@@ -74,6 +74,16 @@ impl Inode {
 
     pub(crate) fn is_dir(&self) -> bool {
         self.kind() == S_IFDIR
+    }
+
+    /// The size of the chunks that its contents lie in.
+    pub(crate) fn chunk_size(&self) -> Option<ChunkSize> {
+        let bits = self.flags.chunk_bits.checked_sub(1)?;
+        ChunkSize::from_block_bits(bits).ok()
+    }
+
+    pub(crate) fn set_chunk_size(&mut self, size: ChunkSize) {
+        self.flags.chunk_bits = size.block_bits() + 1;
     }
 
     pub(crate) fn mtime(&self) -> Timestamp {

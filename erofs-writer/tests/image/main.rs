@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod chunks;
 mod contents;
 mod determinism;
 mod devices;
