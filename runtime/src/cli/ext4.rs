@@ -20,13 +20,12 @@ pub(super) enum Ext4 {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "source", required = false, multiple = false, args = ["tar", "dir"])]
 pub(super) struct Create {
     /// The file system's size; the file takes room only where something was written
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: u64,
     /// A tar archive to put into it, which may be gzip or zstd; `-` is standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     tar: Option<PathBuf>,
     /// A folder to put into it
     #[arg(long, value_name = "DIR")]

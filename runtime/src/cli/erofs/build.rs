@@ -12,10 +12,14 @@ use crate::store::atomic;
 
 /// Make an image of a layer's tar or of a folder.
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["tar", "dir"])]
 pub(in crate::cli) struct Build {
     /// A tar archive, which may be gzip or zstd; `-` is standard input. OCI whiteouts become overlayfs ones
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "dir",
+        conflicts_with = "dir"
+    )]
     tar: Option<PathBuf>,
     /// A folder
     #[arg(long, value_name = "DIR")]

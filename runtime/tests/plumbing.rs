@@ -1,0 +1,328 @@
+//! The commands on the formats, and what must hold of every disk they make.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::Blockbox;
+use common::layout::{Compression, Layout, digest};
+use serde_json::Value;
+use testkit::{Difference, Mount, TarBuilder, kernel_mounts, oracle, walk};
+
+fn lower() -> Vec<u8> {
+    TarBuilder::new()
+        .dir("./")
+        .dir("etc")
+        .file("etc/hosts", "127.0.0.1 localhost\n")
+        .file("etc/copy", "127.0.0.1 localhost\n")
+        .file("etc/gone", "soon")
+        .mode(0o755)
+        .xattr("user.origin", "lower")
+        .file("program", vec![7; 10_000])
+        .link("alias", "program")
+        .symlink("link", "etc/hosts")
+        .finish()
+}
+
+fn upper() -> Vec<u8> {
+    TarBuilder::new()
+        .file("etc/.wh.gone", "")
+        .file("etc/new", "new")
+        .finish()
+}
+
+/// Writes the two layers' images into `dir`, and merges them with a disk.
+fn stack(blockbox: &Blockbox, dir: &Path) {
+    for (name, tar) in [("lower", lower()), ("upper", upper())] {
+        fs::write(dir.join(format!("{name}.tar")), tar).unwrap();
+        let (tar, image) = (
+            dir.join(format!("{name}.tar")),
+            dir.join(format!("{name}.erofs")),
+        );
+        blockbox.ok([
+            "erofs".as_ref(),
+            "build".as_ref(),
+            "--tar".as_ref(),
+            tar.as_os_str(),
+            "-o".as_ref(),
+            image.as_os_str(),
+        ]);
+    }
+    let output = blockbox
+        .command()
+        .current_dir(dir)
+        .args([
+            "erofs",
+            "merge",
+            "lower.erofs",
+            "upper.erofs",
+            "-o",
+            "fsmeta.erofs",
+        ])
+        .args(["--vmdk", "disk.vmdk"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn text(dir: &Path, name: &str) -> String {
+    dir.join(name).display().to_string()
+}
+
+#[test]
+fn a_tar_gives_the_same_image_and_diff_id_however_it_is_compressed_and_wherever_it_comes_from() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let tar = lower();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let forms = [
+        ("plain", tar.clone()),
+        ("gzip", gzip.finish().unwrap()),
+        ("zstd", zstd::encode_all(&tar[..], 1).unwrap()),
+    ];
+    let mut images = Vec::new();
+    for (name, bytes) in &forms {
+        let (input, output) = (
+            text(dir.path(), name),
+            text(dir.path(), &format!("{name}.erofs")),
+        );
+        fs::write(&input, bytes).unwrap();
+        let report = blockbox.ok([
+            "erofs", "build", "--tar", &input, "-o", &output, "--format", "json",
+        ]);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["diff_id"], digest(&tar));
+        assert!(
+            report["deduplicated_bytes"].as_u64().unwrap() > 0,
+            "etc/copy equals etc/hosts"
+        );
+        images.push(fs::read(output).unwrap());
+    }
+    let output = text(dir.path(), "stdin.erofs");
+    let mut child = blockbox
+        .command()
+        .args(["erofs", "build", "--tar", "-", "-o", &output])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&forms[1].1).unwrap();
+    assert!(child.wait().unwrap().success());
+    images.push(fs::read(output).unwrap());
+    assert!(images.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn one_job_and_four_give_the_same_bytes() {
+    let mut layout = Layout::new().layer(&lower(), Compression::Gzip);
+    for i in 0..8 {
+        let tar = TarBuilder::new()
+            .file(format!("f{i}"), vec![i; 100_000])
+            .finish();
+        layout = layout.layer(&tar, Compression::Zstd);
+    }
+    let layout = layout.finish();
+    let stored = |jobs: &str| {
+        let blockbox = Blockbox::new();
+        blockbox.ok(["pull", "-q", "--jobs", jobs, &layout.reference()]);
+        let disks = blockbox.inspect(&layout.reference());
+        let files = disks.layers.iter().chain([&disks.fsmeta, &disks.disk]);
+        files
+            .map(|file| fs::read(file).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let one = stored("1");
+    assert!(one == stored("4"));
+    assert!(one == stored("1"));
+}
+
+#[test]
+fn qemu_reads_the_disk_as_the_concatenation_of_its_files() {
+    let Some(mut qemu_img) = oracle("qemu-img") else {
+        return;
+    };
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let raw = dir.path().join("raw");
+    let status = qemu_img
+        .args(["convert", "-f", "vmdk", "-O", "raw"])
+        .arg(dir.path().join("disk.vmdk"))
+        .arg(&raw)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mut parts = Vec::new();
+    for part in ["fsmeta.erofs", "lower.erofs", "upper.erofs"] {
+        fs::File::open(dir.path().join(part))
+            .unwrap()
+            .read_to_end(&mut parts)
+            .unwrap();
+    }
+    assert!(fs::read(&raw).unwrap() == parts);
+    let info = blockbox.ok(["vmdk", "info", &text(dir.path(), "disk.vmdk")]);
+    assert!(
+        info.contains("\"lower.erofs\"") && info.contains(&parts.len().to_string()),
+        "{info}"
+    );
+}
+
+#[test]
+fn a_merged_image_reads_alike_through_its_disk_and_through_its_devices() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let (disk, fsmeta) = (
+        text(dir.path(), "disk.vmdk"),
+        text(dir.path(), "fsmeta.erofs"),
+    );
+    let devices = ["lower.erofs", "upper.erofs"].map(|name| text(dir.path(), name));
+    let [lower, upper] = &devices;
+    for source in [
+        vec![&*disk],
+        vec![
+            &*fsmeta,
+            "--device",
+            lower.as_str(),
+            "--device",
+            upper.as_str(),
+        ],
+    ] {
+        let run = |command: &[&str], path: &[&str]| {
+            let arguments = [&["erofs"], command, &source[..1], path, &source[1..]].concat();
+            blockbox.ok(arguments)
+        };
+        assert_eq!(run(&["cat"], &["/etc/hosts"]), "127.0.0.1 localhost\n");
+        assert_eq!(run(&["cat"], &["link"]), "127.0.0.1 localhost\n");
+        assert_eq!(run(&["ls"], &["/etc"]), "copy\nhosts\nnew\n");
+        let long = run(&["ls", "-lR"], &[]);
+        assert!(
+            long.contains("lrwxrwxrwx") && long.contains("link -> etc/hosts"),
+            "{long}"
+        );
+        let stat: Value =
+            serde_json::from_str(&run(&["stat", "--format", "json"], &["/alias"])).unwrap();
+        assert_eq!((&stat["nlink"], &stat["size"]), (&2.into(), &10_000.into()));
+        assert_eq!(
+            stat["xattrs"][0],
+            serde_json::json!(["user.origin", "lower"])
+        );
+        let check: Value = serde_json::from_str(&run(&["check", "--format", "json"], &[])).unwrap();
+        assert_eq!(check["clean"], true, "{check}");
+        assert!(run(&["dump"], &[]).contains("etc"));
+    }
+}
+
+#[test]
+fn a_damaged_image_is_found_out() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let path = dir.path().join("lower.erofs");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1024 + 60] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let output = blockbox.output(["erofs", "check", &path.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lower.erofs"));
+}
+
+#[test]
+fn an_extracted_image_is_the_tar_it_was_made_of() {
+    if !kernel_mounts() {
+        return;
+    }
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let image = dir.path().join("lower.erofs");
+    let mounted = Mount::erofs(&image, &[]);
+    let expected = walk(mounted.path()).unwrap();
+    blockbox.ok([
+        "erofs",
+        "extract",
+        &image.display().to_string(),
+        &text(dir.path(), "out"),
+    ]);
+    Difference::between(&walk(&dir.path().join("out")).unwrap(), &expected).assert_none();
+
+    // And a folder gives that image again, apart from the form it had as a layer.
+    let again = text(dir.path(), "again.erofs");
+    blockbox.ok([
+        "erofs",
+        "build",
+        "--dir",
+        &text(dir.path(), "out"),
+        "-o",
+        &again,
+    ]);
+    let again = Mount::erofs(Path::new(&again), &[]);
+    Difference::between(&walk(again.path()).unwrap(), &expected).assert_none();
+}
+
+#[test]
+fn an_ext4_image_holds_the_tar_or_the_folder_it_was_made_of() {
+    if !kernel_mounts() {
+        return;
+    }
+    let Some(_) = oracle("e2fsck") else { return };
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let layer = Mount::erofs(&dir.path().join("lower.erofs"), &[]);
+    let expected = walk(layer.path()).unwrap();
+    let sources = [
+        ["--tar", &text(dir.path(), "lower.tar")],
+        ["--dir", &layer.path().display().to_string()],
+    ];
+    for source in sources {
+        let image = text(dir.path(), "image.ext4");
+        let arguments = ["ext4", "create", "--size", "64M", "-o", &image];
+        blockbox.ok(arguments.into_iter().chain(source));
+        let status = oracle("e2fsck")
+            .unwrap()
+            .args(["-fn", &image])
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{source:?}");
+        let mounted = Mount::ext4(Path::new(&image), false);
+        let mut ours = walk(mounted.path()).unwrap();
+        ours.remove(&b"lost+found"[..]);
+        Difference::between(&ours, &expected).assert_none();
+        fs::remove_file(image).unwrap();
+    }
+}
+
+#[test]
+fn an_output_appears_whole_or_not_at_all() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let tar = lower();
+    fs::write(dir.path().join("cut.tar"), &tar[..tar.len() - 5000]).unwrap();
+    let output = text(dir.path(), "out.erofs");
+    let error = blockbox.fails([
+        "erofs",
+        "build",
+        "--tar",
+        &text(dir.path(), "cut.tar"),
+        "-o",
+        &output,
+    ]);
+    assert!(
+        error.contains("cut.tar") && error.contains("cut off"),
+        "{error}"
+    );
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["cut.tar"]);
+}
