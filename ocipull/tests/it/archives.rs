@@ -1,0 +1,364 @@
+//! Tar archives of layouts, and what `docker save` writes, by hand and by skopeo.
+
+use std::fs;
+use std::path::Path;
+
+use ocipull::{Digest, Document, Error, Image, Platform, SourceProblem};
+use serde_json::{Value, json};
+use testkit::{TarBuilder, oracle};
+
+use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, gzip, open, read, tar};
+
+#[test]
+fn an_archive_of_a_layout_is_read_in_place() {
+    let tars = [tar("a", 100_000), tar("b", 5), tar("c", 70_000)];
+    let layers: Vec<_> = tars
+        .iter()
+        .zip([GZIP, ZSTD, TAR])
+        .map(|(tar, kind)| Layer::new(tar, kind))
+        .collect();
+    let layout = Layout::of(&layers);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    fs::write(&file, layout.archive()).unwrap();
+    for tag in ["", ":latest"] {
+        let image = open(&format!("oci-archive:{}{tag}", file.display())).unwrap();
+        assert_eq!(
+            image.manifest_digest(),
+            layout.open().unwrap().manifest_digest()
+        );
+        // Several layers of one archive at once.
+        std::thread::scope(|scope| {
+            for (index, tar) in tars.iter().enumerate() {
+                let image = &image;
+                scope.spawn(move || assert!(read(image, index).unwrap() == *tar));
+            }
+        });
+    }
+}
+
+#[test]
+fn archives_that_are_none_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    let problem = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        match open(&format!("oci-archive:{}", file.display())) {
+            Err(Error::InvalidSource { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        }
+    };
+    let sound = Layout::of(&[]).archive();
+    assert_eq!(problem(&gzip(&sound)), SourceProblem::Compressed("gzip"));
+    assert!(matches!(problem(&[b'x'; 4096]), SourceProblem::NotTar(_)));
+    assert!(matches!(problem(b""), SourceProblem::Missing { .. }));
+    assert!(matches!(
+        problem(&TarBuilder::new().finish()),
+        SourceProblem::Missing { .. }
+    ));
+    let odd = TarBuilder::new().dir("oci-layout/").finish();
+    assert_eq!(
+        problem(&odd),
+        SourceProblem::NotAFile("oci-layout".to_owned())
+    );
+    let circle = TarBuilder::new()
+        .symlink("oci-layout", "x")
+        .symlink("x", "oci-layout")
+        .finish();
+    assert_eq!(
+        problem(&circle),
+        SourceProblem::Links("oci-layout".to_owned())
+    );
+    let dir_reference = format!("oci-archive:{}", dir.path().display());
+    assert!(matches!(
+        open(&dir_reference),
+        Err(Error::InvalidSource { .. })
+    ));
+    assert!(matches!(
+        open("oci-archive:/nowhere"),
+        Err(Error::Io { .. })
+    ));
+}
+
+#[test]
+fn an_archive_that_was_cut_off_fails_where_it_ends() {
+    let layout = Layout::of(&[Layer::new(&tar("a", 100_000), TAR)]);
+    let archive = layout.archive();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    for keep in (0..archive.len()).step_by(10_007) {
+        fs::write(&file, &archive[..keep]).unwrap();
+        let result = open(&format!("oci-archive:{}", file.display()));
+        assert!(
+            result.and_then(|image| read(&image, 0)).is_err(),
+            "{keep} bytes"
+        );
+    }
+}
+
+/// The parts of a `docker save` archive with one image.
+struct Saved {
+    config: Vec<u8>,
+    layers: Vec<(String, Vec<u8>)>,
+    tags: Value,
+}
+
+impl Saved {
+    fn new(layers: &[&[u8]]) -> Self {
+        let diff_ids: Vec<_> = layers
+            .iter()
+            .map(|tar| Digest::sha256(tar).to_string())
+            .collect();
+        let config = json!({
+            "os": "linux",
+            "architecture": Platform::host().architecture,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let layers = layers.iter().enumerate();
+        Self {
+            config: config.to_string().into_bytes(),
+            layers: layers
+                .map(|(i, tar)| (format!("{i}/layer.tar"), tar.to_vec()))
+                .collect(),
+            tags: json!(["example.com/app:v1", "app:v2"]),
+        }
+    }
+
+    fn config_name(&self) -> String {
+        format!("{}.json", Digest::sha256(&self.config).hex())
+    }
+
+    fn entry(&self) -> Value {
+        let layers: Vec<_> = self.layers.iter().map(|(name, _)| name).collect();
+        json!({"Config": self.config_name(), "RepoTags": self.tags, "Layers": layers})
+    }
+
+    fn add(&self, tar: TarBuilder) -> TarBuilder {
+        let tar = tar.file(self.config_name(), &self.config);
+        self.layers
+            .iter()
+            .fold(tar, |tar, (name, bytes)| tar.file(name, bytes))
+    }
+
+    fn archive(&self) -> Vec<u8> {
+        let manifest = json!([self.entry()]).to_string();
+        self.add(TarBuilder::new())
+            .file("manifest.json", manifest)
+            .finish()
+    }
+}
+
+fn open_saved(bytes: &[u8], tag: &str) -> Result<(Image, tempfile::TempDir), Error> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("saved.tar");
+    fs::write(&file, bytes).expect("written");
+    open(&format!("docker-archive:{}{tag}", file.display())).map(|image| (image, dir))
+}
+
+#[test]
+fn saved_images_are_read_and_get_a_manifest() {
+    let tars = [tar("a", 100_000), tar("b", 0)];
+    let saved = Saved::new(&[&tars[0], &tars[1]]).archive();
+    let (image, _dir) = open_saved(&saved, "").unwrap();
+    for (index, tar) in tars.iter().enumerate() {
+        assert!(read(&image, index).unwrap() == *tar);
+        assert_eq!(image.layers()[index].digest, Digest::sha256(tar));
+    }
+    assert_eq!(
+        *image.manifest_digest(),
+        Digest::sha256(image.manifest_bytes())
+    );
+    let again = open_saved(&saved, "").unwrap().0;
+    assert_eq!(image.manifest_digest(), again.manifest_digest());
+}
+
+#[test]
+fn saved_layers_may_be_compressed_or_linked_to_each_other() {
+    let tar = tar("a", 100_000);
+    let mut saved = Saved::new(&[&tar, &tar, &tar]);
+    saved.layers[0].1 = gzip(&tar);
+    let manifest = json!([saved.entry()]).to_string();
+    let archive = TarBuilder::new()
+        .file(saved.config_name(), &saved.config)
+        .file("0/layer.tar", gzip(&tar))
+        .symlink("1/layer.tar", "../0/layer.tar")
+        .link("2/layer.tar", "1/layer.tar")
+        .file("manifest.json", manifest)
+        .finish();
+    let (image, _dir) = open_saved(&archive, "").unwrap();
+    for index in 0..3 {
+        assert!(read(&image, index).unwrap() == tar);
+        assert_eq!(image.layers()[index].digest, Digest::sha256(&gzip(&tar)));
+        assert_eq!(image.layers()[index].media_type, GZIP);
+    }
+}
+
+#[test]
+fn saved_images_are_found_by_tag_or_position() {
+    let (one, mut two) = (Saved::new(&[&tar("a", 1)]), Saved::new(&[&tar("b", 2)]));
+    two.tags = Value::Null;
+    let manifest = json!([one.entry(), two.entry()]).to_string();
+    let archive = two
+        .add(one.add(TarBuilder::new()))
+        .file("manifest.json", manifest)
+        .finish();
+    for (tag, expected) in [
+        (":example.com/app:v1", &one),
+        (":app:v2", &one),
+        (":docker.io/library/app:v2", &one),
+        (":v1", &one),
+        (":@0", &one),
+        (":@1", &two),
+    ] {
+        let (image, _dir) = open_saved(&archive, tag).expect(tag);
+        assert_eq!(
+            *image.config_digest(),
+            Digest::sha256(&expected.config),
+            "{tag}"
+        );
+    }
+    for tag in ["", ":v3", ":@2"] {
+        match open_saved(&archive, tag) {
+            Err(Error::NoSuchImage { available, .. }) => {
+                assert_eq!(available, ["example.com/app:v1", "app:v2", "@1"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn damaged_saved_images_are_refused() {
+    let tars = [tar("a", 1000), tar("b", 1000)];
+    let sound = || Saved::new(&[&tars[0], &tars[1]]);
+    let first_error = |saved: &Saved, manifest: Value| {
+        let archive = saved
+            .add(TarBuilder::new())
+            .file("manifest.json", manifest.to_string());
+        open_saved(&archive.finish(), "")
+            .and_then(|(image, _dir)| read(&image, 0))
+            .unwrap_err()
+    };
+
+    let mut saved = sound();
+    saved.layers[0].1[700] ^= 1;
+    let error = first_error(&saved, json!([saved.entry()]));
+    assert!(
+        matches!(
+            error,
+            Error::DigestMismatch {
+                document: Document::Layer,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
+    let mut entry = sound().entry();
+    entry["Config"] = json!("0/layer.tar");
+    let error = first_error(&sound(), json!([entry]));
+    assert!(
+        matches!(
+            error,
+            Error::Json {
+                document: Document::Config,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
+    let mut entry = sound().entry();
+    entry["Layers"].as_array_mut().unwrap().pop();
+    let error = first_error(&sound(), json!([entry]));
+    assert!(
+        matches!(
+            error,
+            Error::LayerCount {
+                layers: 1,
+                diff_ids: 2
+            }
+        ),
+        "{error:?}"
+    );
+
+    for path in ["missing/layer.tar", "../../etc/passwd", "/etc/passwd"] {
+        let mut entry = sound().entry();
+        entry["Layers"][0] = json!(path);
+        let error = first_error(&sound(), json!([entry]));
+        assert!(
+            matches!(
+                error,
+                Error::InvalidSource {
+                    problem: SourceProblem::Missing { .. },
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
+
+    let (wrong, right) = (sound(), Saved::new(&[&tars[0]]));
+    let archive = TarBuilder::new()
+        .file(wrong.config_name(), &right.config)
+        .file("manifest.json", json!([wrong.entry()]).to_string())
+        .finish();
+    let error = open_saved(&archive, "").unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::DigestMismatch {
+                document: Document::Config,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+/// Copies an image with skopeo.
+fn skopeo_copy(from: &str, to: &str) -> bool {
+    let Some(mut skopeo) = oracle("skopeo") else {
+        return false;
+    };
+    let output = skopeo
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--dest-tls-verify=false",
+            from,
+            to,
+        ])
+        .output()
+        .expect("skopeo starts");
+    assert!(output.status.success(), "{output:?}");
+    true
+}
+
+fn same_layers(image: &Image, tars: &[Vec<u8>]) {
+    assert_eq!(image.layers().len(), tars.len());
+    for (index, tar) in tars.iter().enumerate() {
+        assert!(read(image, index).expect("sound") == *tar, "layer {index}");
+    }
+}
+
+#[test]
+fn what_skopeo_writes_is_read() {
+    let tars = [tar("a", 100_000), tar("b", 5)];
+    let layout = Layout::of(&[Layer::new(&tars[0], GZIP), Layer::new(&tars[1], GZIP)]);
+    let from = format!("oci:{}:latest", layout.path().display());
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| Path::display(dir.path()).to_string() + "/" + name;
+    for to in [
+        format!("oci:{}:copy", at("layout")),
+        format!("oci-archive:{}:copy", at("layout.tar")),
+        format!("docker-archive:{}:example.com/app:copy", at("saved.tar")),
+    ] {
+        if !skopeo_copy(&from, &to) {
+            return;
+        }
+        same_layers(&open(&to).expect(&to), &tars);
+        let unnamed = to.split(':').take(2).collect::<Vec<_>>().join(":");
+        same_layers(&open(&unnamed).expect(&unnamed), &tars);
+    }
+}

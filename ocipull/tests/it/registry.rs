@@ -1,0 +1,244 @@
+//! A real registry, filled by skopeo.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use ocipull::{ConnectHint, Credentials, Digest, Error, Image, Options};
+use serde_json::json;
+use testkit::oracle;
+
+use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, open_with, read, tar};
+
+/// Debian's `docker-registry` on a free port of the loopback interface; ends when dropped.
+struct Registry {
+    process: Child,
+    host: String,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Option<Self> {
+        let mut command = oracle("docker-registry")?;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let host = listener.local_addr().expect("bound").to_string();
+        drop(listener);
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
+            dir.path().join("data").display()
+        );
+        let file = dir.path().join("config.yml");
+        fs::write(&file, config).expect("written");
+        let process = command
+            .arg("serve")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry starts");
+        let registry = Self { process, host, dir };
+        let start = Instant::now();
+        while TcpStream::connect(&registry.host).is_err() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "docker-registry does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(registry)
+    }
+
+    /// Copies a layout's image into the registry, all platforms of it.
+    fn push(&self, layout: &Layout, name: &str) -> bool {
+        let Some(mut skopeo) = oracle("skopeo") else {
+            return false;
+        };
+        let output = skopeo
+            .args(["--insecure-policy", "copy", "--all", "--preserve-digests"])
+            .arg("--dest-tls-verify=false")
+            .arg(format!("oci:{}:latest", layout.path().display()))
+            .arg(format!("docker://{}/{name}", self.host))
+            .output()
+            .expect("skopeo starts");
+        assert!(output.status.success(), "{output:?}");
+        true
+    }
+
+    fn open(&self, name: &str) -> Result<Image, Error> {
+        open_with(&format!("{}/{name}", self.host), &options())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.plain_http = true;
+    options.credentials = Credentials::Anonymous;
+    options
+}
+
+#[test]
+fn an_image_pushed_by_skopeo_is_pulled() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let tars: Vec<_> = (0..6)
+        .map(|index| tar("f", 1000 + index * 500_000))
+        .collect();
+    let kinds = [GZIP, ZSTD, TAR, GZIP, ZSTD, GZIP];
+    let layers: Vec<_> = tars
+        .iter()
+        .zip(kinds)
+        .map(|(tar, kind)| Layer::new(tar, kind))
+        .collect();
+    let layout = Layout::of(&layers);
+    if !registry.push(&layout, "team/app:v1") {
+        return;
+    }
+    let local = layout.open().unwrap();
+    let digest = local.manifest_digest();
+    for name in [
+        "team/app:v1",
+        &format!("team/app@{digest}"),
+        &format!("team/app:v1@{digest}"),
+    ] {
+        let image = registry.open(name).unwrap();
+        assert_eq!(image.manifest_digest(), digest);
+        assert_eq!(image.config_bytes(), local.config_bytes());
+        // All layers at once.
+        std::thread::scope(|scope| {
+            for (index, tar) in tars.iter().enumerate() {
+                let image = &image;
+                scope.spawn(move || assert!(read(image, index).unwrap() == *tar));
+            }
+        });
+    }
+}
+
+#[test]
+fn the_image_for_the_platform_is_pulled_from_an_index() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let mut layout = Layout::new();
+    let entries = ["arm64", "amd64", "s390x"].map(|architecture| {
+        let mut image = layout.image(&[Layer::new(&tar(architecture, 10), GZIP)]);
+        image["platform"] = json!({"os": "linux", "architecture": architecture});
+        image
+    });
+    let index = layout.index(&entries);
+    layout.list(index.clone(), Some("latest"));
+    if !registry.push(&layout, "app") {
+        return;
+    }
+    for (position, platform) in ["linux/arm64", "linux/amd64", "linux/s390x"]
+        .iter()
+        .enumerate()
+    {
+        let mut options = options();
+        options.platform = platform.parse().unwrap();
+        for name in [
+            "app".to_owned(),
+            format!("app@{}", index["digest"].as_str().unwrap()),
+        ] {
+            let image = open_with(&format!("{}/{name}", registry.host), &options).unwrap();
+            let expected = entries[position]["digest"].as_str().unwrap();
+            assert_eq!(image.manifest_digest().as_str(), expected);
+        }
+    }
+    let mut options = options();
+    options.platform = "linux/riscv64".parse().unwrap();
+    let missing = open_with(&format!("{}/app", registry.host), &options);
+    assert!(
+        matches!(missing, Err(Error::NoPlatform { .. })),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn a_registry_that_speaks_http_is_recognised() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let mut options = options();
+    options.plain_http = false;
+    match open_with(&format!("{}/app", registry.host), &options) {
+        Err(
+            error @ Error::Connect {
+                hint: ConnectHint::PlainHttp,
+                ..
+            },
+        ) => {
+            assert!(error.to_string().contains("--plain-http"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_registry_does_not_have_is_named() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let layout = Layout::of(&[]);
+    if !registry.push(&layout, "app") {
+        return;
+    }
+    let digest = Digest::sha256(b"nothing");
+    for (name, expected) in [
+        ("app:v9", "app:v9".to_owned()),
+        ("other", "other:latest".to_owned()),
+        (&format!("app@{digest}"), format!("app@{digest}")),
+    ] {
+        match registry.open(name) {
+            Err(Error::NotFound { name, message, .. }) => {
+                assert_eq!(name, expected);
+                assert!(message.contains("UNKNOWN"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_layer_that_rotted_in_the_registry_is_refused() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let layers = [
+        Layer::new(&tar("a", 100_000), GZIP),
+        Layer::new(&tar("b", 200_000), GZIP),
+    ];
+    if !registry.push(&Layout::of(&layers), "app") {
+        return;
+    }
+    let stored = |index: usize| {
+        let digest = Digest::sha256(&layers[index].stored);
+        let hex = digest.hex();
+        let blobs = registry
+            .dir
+            .path()
+            .join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
+    };
+    let mut changed = layers[0].stored.clone();
+    changed[5000] ^= 1;
+    fs::write(stored(0), changed).unwrap();
+    fs::write(stored(1), &layers[1].stored[..5000]).unwrap();
+    let image = registry.open("app").unwrap();
+    assert!(matches!(read(&image, 0), Err(Error::DigestMismatch { .. })));
+    let cut = read(&image, 1);
+    assert!(
+        matches!(cut, Err(Error::SizeMismatch { actual: 5000, .. })),
+        "{:?}",
+        cut.map(|_| ())
+    );
+}
