@@ -4,6 +4,7 @@
 //! where everything is there.
 
 mod demo;
+mod fuzz;
 mod image;
 mod registry;
 mod setup;
@@ -14,6 +15,7 @@ mod vm_test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -29,6 +31,14 @@ enum Xtask {
     Image,
     /// Set up, then run every check and every test
     Test,
+    /// Fuzz what reads untrusted bytes
+    Fuzz {
+        /// How long altogether
+        #[arg(long, default_value = "10")]
+        minutes: u32,
+        /// Only these targets
+        targets: Vec<String>,
+    },
     /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
     VmTest {
         /// The blockbox to run, instead of a release build
@@ -48,6 +58,9 @@ fn main() -> Result<ExitCode> {
             image::demo().build()?;
         }
         Xtask::Test => return test::run(),
+        Xtask::Fuzz { minutes, targets } => {
+            fuzz::run(Duration::from_secs(u64::from(minutes) * 60), &targets)?;
+        }
         Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)
