@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::check::{self, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
-use crate::data::Dedupe;
+use crate::data::{Dedupe, Place, Tail};
 use crate::emit::Emitter;
 use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
@@ -39,6 +39,8 @@ pub struct ImageBuilder<W> {
     devices: Vec<Device>,
     /// The places of all chunks of all files.
     pub(crate) chunks: Vec<ChunkPlace>,
+    /// The contents whose last, partial block is not in the output.
+    tails: Vec<Tail>,
     /// Where the next contents go, once there were some.
     data_end: Option<u64>,
     /// Has hashed the contents' digests.
@@ -97,6 +99,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             xattrs: XattrStore::new(),
             devices: Vec::new(),
             chunks: Vec::new(),
+            tails: Vec::new(),
             data_end: None,
             content: Box::new(Xxh3::new()),
         })
@@ -232,6 +235,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             data_end: self.data_end(),
             devices: &self.devices,
             chunks: &self.chunks,
+            tails: &self.tails,
         };
         check::metadata(&mut inode, &meta, &mut self.xattrs)
             .and_then(|()| check::node(&mut inode, &node, &space))
@@ -350,6 +354,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             meta_block,
             device_starts: &starts,
             chunks: &self.chunks,
+            tails: &self.tails,
         }
         .emit();
         content.update(&area);
@@ -417,6 +422,17 @@ impl<W: Write + Seek> ImageBuilder<W> {
             self.deduplicated += size;
         }
         Ok(found)
+    }
+
+    /// Keeps the partial last block of contents whose whole blocks begin at `block`.
+    pub(crate) fn keep_tail(&mut self, block: u64, tail: &[u8], size: u64) -> FileData {
+        let index = self.tails.len() as u64;
+        let kept = self.tree.intern(tail);
+        self.tails.push(Tail { block, kept, size });
+        FileData {
+            size,
+            place: Place::Tail { index },
+        }
     }
 
     /// Notes that contents were stored that end at `end`, a block border.

@@ -1,7 +1,7 @@
 //! What EROFS can hold of an inode's attributes, and how it is kept in memory.
 
 use crate::chunks::ChunkPlace;
-use crate::data::Place;
+use crate::data::{Place, Tail};
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
 use crate::xattr::XattrStore;
@@ -96,6 +96,10 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
                     inode.payload = first;
                     inode.set_chunk_size(size);
                 }
+                Place::Tail { index } => {
+                    inode.payload = index;
+                    inode.flags.inline = true;
+                }
             }
         }
     }
@@ -124,6 +128,7 @@ pub(crate) struct Space<'a> {
     pub(crate) data_end: u64,
     pub(crate) devices: &'a [Device],
     pub(crate) chunks: &'a [ChunkPlace],
+    pub(crate) tails: &'a [Tail],
 }
 
 impl Space<'_> {
@@ -132,6 +137,11 @@ impl Space<'_> {
         match data.place {
             _ if data.size == 0 => Ok(()),
             Place::Flat { device, block } => self.check_run(device, block, data.size),
+            Place::Tail { index } => {
+                let tail = self.tails.get(index as usize);
+                let known = tail.is_some_and(|tail| tail.size == data.size);
+                known.then_some(()).ok_or(Problem::ForeignData)
+            }
             Place::Chunks { size, first } => {
                 let bytes = size.bytes(self.block_size);
                 let count = data.size.div_ceil(bytes);

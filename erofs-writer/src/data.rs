@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::output::{Output, ReadExact};
-use crate::{ChunkSize, DeviceId, Error, ImageBuilder};
+use crate::{ChunkSize, DeviceId, Error, ImageBuilder, plan};
 
 /// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
 /// [`on_device`](Self::on_device) or [`ImageBuilder::chunks_on_devices`].
@@ -24,6 +24,19 @@ pub(crate) enum Place {
     Flat { device: u16, block: u64 },
     /// In chunks, whose places begin at `first` of the builder's list.
     Chunks { size: ChunkSize, first: u64 },
+    /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
+    Tail { index: u64 },
+}
+
+/// Contents whose last, partial block is to stand behind the inode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The first of the whole blocks, where there are any.
+    pub(crate) block: u64,
+    /// Where the tail is kept (in the tree's arena).
+    pub(crate) kept: u64,
+    /// The length of the contents.
+    pub(crate) size: u64,
 }
 
 impl FileData {
@@ -154,7 +167,13 @@ fn equal<W: Write + Seek>(
 pub struct DataWriter<'a, W: Write + Seek> {
     builder: &'a mut ImageBuilder<W>,
     start: u64,
+    /// How much was given.
     size: u64,
+    /// How much of it went to the output.
+    written: u64,
+    /// The rest, where a partial last block can go behind the inode.
+    tail: Option<Vec<u8>>,
+    /// Has hashed what was written.
     hash: Box<Xxh3>,
     holes: bool,
 }
@@ -170,10 +189,13 @@ impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
 impl<'a, W: Write + Seek> DataWriter<'a, W> {
     pub(crate) fn new(builder: &'a mut ImageBuilder<W>) -> Self {
         let start = builder.data_end();
+        let tail = builder.options.inline_tails.then(Vec::new);
         Self {
             builder,
             start,
             size: 0,
+            written: 0,
+            tail,
             hash: Box::new(Xxh3::new()),
             holes: false,
         }
@@ -185,15 +207,17 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     ///
     /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where the image becomes larger than its addresses reach.
     pub fn hole(&mut self, length: u64) -> Result<(), Error> {
-        self.place()?;
-        let end = self
-            .size
-            .checked_add(length)
-            .filter(|&size| size <= i64::MAX as u64);
-        let size = end.ok_or_else(|| self.builder.too_large(u64::MAX))?;
+        let end = self.size.checked_add(length);
+        let size = end
+            .filter(|&size| size <= i64::MAX as u64)
+            .ok_or_else(|| self.builder.too_large(u64::MAX))?;
         self.builder.check_end(self.start.saturating_add(size))?;
+        if let Some(tail) = self.tail.take() {
+            self.append(&tail)?;
+        }
+        self.place()?;
         self.builder.output.zeros_to(self.start + size)?;
-        self.size = size;
+        (self.size, self.written) = (size, size);
         // Hashing terabytes of zeros would take minutes.
         self.hash.update(&length.to_le_bytes());
         self.holes = true;
@@ -205,37 +229,71 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     /// # Errors
     ///
     /// As for [`hole`](Self::hole).
-    pub fn finish(self) -> Result<FileData, Error> {
+    pub fn finish(mut self) -> Result<FileData, Error> {
         if self.size == 0 {
             return Ok(FileData::EMPTY);
         }
-        let (start, size) = (self.start, self.size);
-        let digest = self.hash.digest128();
-        let builder = self.builder;
-        let block_size = builder.options.block_size;
-        if !self.holes
-            && let Some(block) = builder.find_equal(start, size, digest)?
+        let tail = self.tail.take().unwrap_or_default();
+        if !tail.is_empty() && tail.len() as u64 <= plan::tail_max(self.builder.options.block_size)
         {
-            return Ok(FileData::flat(0, block, size));
+            let block = if self.written > 0 { self.store()? } else { 0 };
+            return Ok(self.builder.keep_tail(block, &tail, self.size));
         }
-        let end = block_size.align(start + size);
-        builder.check_end(end)?;
-        builder.output.zeros_to(end)?;
-        builder.stored(end, digest, size);
-        Ok(FileData::flat(0, block_size.count(start), size))
+        self.append(&tail)?;
+        Ok(FileData::flat(0, self.store()?, self.size))
     }
 
-    /// Stands where the contents go, whatever an abandoned writer left.
+    /// Ends what was written to the output; gives its first block, or that of equal contents.
+    fn store(&mut self) -> Result<u64, Error> {
+        let (start, size) = (self.start, self.written);
+        let digest = self.hash.digest128();
+        if !self.holes
+            && let Some(block) = self.builder.find_equal(start, size, digest)?
+        {
+            return Ok(block);
+        }
+        let block_size = self.builder.options.block_size;
+        let end = block_size.align(start + size);
+        self.builder.check_end(end)?;
+        self.builder.output.zeros_to(end)?;
+        self.builder.stored(end, digest, size);
+        Ok(block_size.count(start))
+    }
+
+    /// Writes to the output.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.place()?;
+        self.builder.output.write(bytes)?;
+        self.hash.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Stands where the contents go on, whatever an abandoned writer left.
     fn place(&mut self) -> io::Result<()> {
-        self.builder.output.seek(self.start + self.size)
+        self.builder.output.seek(self.start + self.written)
     }
 }
 
 impl<W: Write + Seek> Write for DataWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.place()?;
-        self.builder.output.write(bytes)?;
-        self.hash.update(bytes);
+        let block = self.builder.options.block_size.bytes() as usize;
+        match self.tail.take() {
+            None => self.append(bytes)?,
+            Some(mut tail) if tail.len() + bytes.len() < block => {
+                tail.extend_from_slice(bytes);
+                self.tail = Some(tail);
+            }
+            Some(mut tail) => {
+                let rest = (tail.len() + bytes.len()) % block;
+                let (whole, rest) = bytes.split_at(bytes.len() - rest);
+                self.append(&tail)?;
+                self.append(whole)?;
+                tail.clear();
+                tail.extend_from_slice(rest);
+                self.tail = Some(tail);
+            }
+        }
         self.size += bytes.len() as u64;
         Ok(bytes.len())
     }

@@ -3,6 +3,7 @@
 use zerocopy::IntoBytes;
 
 use crate::chunks::ChunkPlace;
+use crate::data::Tail;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT, INODE_CHUNK_BASED,
     INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT, INODE_LAYOUT_EXTENDED, ISLOT,
@@ -26,6 +27,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) device_starts: &'a [u64],
     /// The places of all chunks of all files.
     pub(crate) chunks: &'a [ChunkPlace],
+    /// The contents whose last, partial block stands behind the inode.
+    pub(crate) tails: &'a [Tail],
 }
 
 impl Emitter<'_> {
@@ -48,6 +51,9 @@ impl Emitter<'_> {
                     &mut area[start + map.start as usize..start + map.end as usize],
                     inode,
                 );
+            } else if let Some(tail) = self.tail(inode) {
+                let length = inode.size % u64::from(self.options.block_size.bytes());
+                put(&mut area, at, self.tree.bytes(tail.kept, length));
             } else if inode.kind() == S_IFLNK {
                 let at = if inode.flags.inline {
                     at
@@ -115,6 +121,9 @@ impl Emitter<'_> {
             };
             return u32::from(u16::from(size.block_bits()) | indexes);
         }
+        if let Some(tail) = self.tail(inode) {
+            return tail.block as u32;
+        }
         let address = match inode.kind() {
             S_IFREG if inode.size == 0 => 0,
             S_IFREG => self.device_starts[usize::from(inode.device)] + inode.payload,
@@ -130,6 +139,10 @@ impl Emitter<'_> {
         };
         // Checked against the limit before anything is emitted.
         address as u32
+    }
+
+    fn tail(&self, inode: &Inode) -> Option<&Tail> {
+        (inode.kind() == S_IFREG && inode.flags.inline).then(|| &self.tails[inode.payload as usize])
     }
 
     fn put_chunks(&self, map: &mut [u8], inode: &Inode) {

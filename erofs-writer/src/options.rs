@@ -21,6 +21,10 @@ pub struct Options {
     /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a
     /// block map of unified addresses (4 bytes). Default: no.
     pub chunk_indexes: bool,
+    /// Whether the last, partial block of a regular file goes behind its inode, where it takes no block of its own. Saves most
+    /// with large blocks and small files, at the price of metadata spread wider, and of memory for all the tails until the image
+    /// is finished; and no other image can point at such contents. Default: no.
+    pub inline_tails: bool,
 }
 
 /// Bytes in a block: a power of two from 512 to 65,536.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::format::{
-    BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK,
+    BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK, S_IFREG,
 };
 use crate::tree::{Inode, ROOT, SortedTree};
 use crate::xattr::XattrPlan;
@@ -56,11 +56,13 @@ impl Plan {
             let head = inode_size(inode) + xattrs.body(inode.xattrs).len() as u64;
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
-            let size = match chunk_map(inode, head, options) {
-                Some(map) => map.end,
-                None => head + tail,
+            let map = chunk_map(inode, head, options);
+            let at = match map {
+                Some(map) => packer.place(map.end),
+                None if tail > 0 => packer.place_with_tail(head, tail),
+                None => packer.place(head),
             };
-            nids[i as usize] = packer.place(size, tail > 0) / ISLOT;
+            nids[i as usize] = at / ISLOT;
             if let Some(count) = own_blocks(inode, block_size) {
                 if inode.is_dir() {
                     inode.payload = blocks;
@@ -131,15 +133,22 @@ fn own_blocks(inode: &Inode, block_size: BlockSize) -> Option<u64> {
 /// The bytes of a partial last block that follow the `head` bytes of inode and xattrs; 0 where none do.
 ///
 /// A tail must not cross a block border. Of a symbolic link, kernels before 6.14 also want inode, xattrs and target in one
-/// block, and the target shorter than a block. So inlined is what fits into one block with all that goes before.
+/// block, and the target shorter than a block: so only what fits is inlined. A directory may as well have a block. But the tail
+/// of a regular file is nowhere else.
 fn inline_tail(inode: &Inode, head: u64, block_size: BlockSize) -> u64 {
     let block = u64::from(block_size.bytes());
-    let tail = match inode.kind() {
-        S_IFDIR => inode.size % block,
-        S_IFLNK => inode.size,
+    let fits = |tail| if head + tail <= block { tail } else { 0 };
+    match inode.kind() {
+        S_IFREG if inode.flags.inline => inode.size % block,
+        S_IFDIR => fits(inode.size % block),
+        S_IFLNK => fits(inode.size),
         _ => 0,
-    };
-    if head + tail <= block { tail } else { 0 }
+    }
+}
+
+/// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
+pub(crate) fn tail_max(block_size: BlockSize) -> u64 {
+    u64::from(block_size.bytes()) - ISLOT
 }
 
 /// Whether a compact inode loses nothing but the modification time.
@@ -206,31 +215,115 @@ impl Packer {
         }
     }
 
-    /// The place of `size` bytes, in one block where `whole`.
-    fn place(&mut self, size: u64, whole: bool) -> u64 {
+    /// The place of `size` bytes that can cross block borders.
+    fn place(&mut self, size: u64) -> u64 {
         let size = size.next_multiple_of(ISLOT);
-        if let Some(i) = self.gaps.iter().position(|gap| gap.end - gap.start >= size) {
-            let gap = &mut self.gaps[i];
-            let at = gap.start;
-            gap.start += size;
-            if gap.start == gap.end {
-                self.gaps.remove(i);
-            }
-            return at;
+        self.fill_gap(size).unwrap_or_else(|| self.append(size))
+    }
+
+    /// The place of `head` bytes and a tail behind them that does not cross a block border: all in one block where they
+    /// fit.
+    fn place_with_tail(&mut self, head: u64, tail: u64) -> u64 {
+        let size = (head + tail).next_multiple_of(ISLOT);
+        if head + tail <= self.block {
+            return self.fill_gap(size).unwrap_or_else(|| {
+                let border = (self.end + 1).next_multiple_of(self.block);
+                if self.end + size > border {
+                    self.skip_to(border);
+                }
+                self.append(size)
+            });
         }
-        let border = (self.end + 1).next_multiple_of(self.block);
-        if whole && self.end + size > border {
+        let tail_at = self.end + head;
+        if tail_at % self.block + tail > self.block {
+            // The head ends at the next border, or less than a slot behind it.
+            let at = tail_at.next_multiple_of(self.block) - head;
+            self.skip_to(at.next_multiple_of(ISLOT));
+        }
+        self.append(size)
+    }
+
+    fn append(&mut self, size: u64) -> u64 {
+        let at = self.end;
+        self.end += size;
+        at
+    }
+
+    /// Leaves a gap, or one in each block where there is a border in between.
+    fn skip_to(&mut self, to: u64) {
+        while self.end < to {
+            let border = (self.end + 1).next_multiple_of(self.block);
             if self.gaps.len() == Self::GAPS {
                 self.gaps.remove(0);
             }
             self.gaps.push(Gap {
                 start: self.end,
-                end: border,
+                end: border.min(to),
             });
-            self.end = border;
+            self.end = border.min(to);
         }
-        let at = self.end;
-        self.end += size;
-        at
+    }
+
+    /// The place of `size` bytes in a gap, which is within one block.
+    fn fill_gap(&mut self, size: u64) -> Option<u64> {
+        let i = self
+            .gaps
+            .iter()
+            .position(|gap| gap.end - gap.start >= size)?;
+        let gap = &mut self.gaps[i];
+        let at = gap.start;
+        gap.start += size;
+        if gap.start == gap.end {
+            self.gaps.remove(i);
+        }
+        Some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn places_do_not_overlap_and_tails_cross_no_border(
+            bits in 9..=12_u32,
+            records in vec((prop_oneof![Just(32_u64), Just(64), (8..300_u64).prop_map(|n| n * 4)], 0..4096_u64), 1..200),
+        ) {
+            let block_size = BlockSize::new(1 << bits).unwrap();
+            let block = u64::from(block_size.bytes());
+            let mut packer = Packer::new(block_size);
+            let mut taken = Vec::new();
+            for (head, tail) in records {
+                let tail = tail.min(tail_max(block_size));
+                let at = if tail > 0 { packer.place_with_tail(head, tail) } else { packer.place(head) };
+                prop_assert_eq!(at % ISLOT, 0);
+                let tail_at = at + head;
+                prop_assert!(tail == 0 || tail_at / block == (tail_at + tail - 1) / block);
+                if tail > 0 && head + tail <= block {
+                    prop_assert_eq!(at / block, (tail_at + tail - 1) / block);
+                }
+                taken.push((at, at + head + tail));
+            }
+            taken.sort_unstable();
+            prop_assert!(taken[0].0 >= ISLOT);
+            prop_assert!(taken.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+            prop_assert!(taken.iter().all(|&(_, end)| end <= packer.end));
+        }
+    }
+
+    #[test]
+    fn small_inodes_fill_what_tails_leave() {
+        let mut packer = Packer::new(BlockSize::B512);
+        for _ in 0..1000 {
+            packer.place_with_tail(32, 330);
+            packer.place(64);
+            packer.place(64);
+        }
+        // All but the last block and the first slot.
+        assert!(packer.end <= 1000 * 512 + 512, "{}", packer.end);
     }
 }

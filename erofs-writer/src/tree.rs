@@ -18,7 +18,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Inode {
     /// Bytes; of a directory, known once its names are.
     pub(crate) size: u64,
-    /// A regular file's first block on its device, or the first of its chunks in the builder's list; a symbolic link's target in the arena; a device's number; a
+    /// A regular file's first block on its device, or the first of its chunks or its tail in the builder's lists; a symbolic link's target in the arena; a device's number; a
     /// directory's first block after the inodes.
     pub(crate) payload: u64,
     secs: i64,
@@ -343,6 +343,11 @@ impl SortedTree {
             .chain(slots[dot..dot_dot].iter().map(entry))
             .chain([(&b".."[..], parent)])
             .chain(slots[dot_dot..].iter().map(entry))
+    }
+
+    /// Bytes that were interned.
+    pub(crate) fn bytes(&self, offset: u64, length: u64) -> &[u8] {
+        self.tree.bytes(offset, length)
     }
 
     /// A symbolic link's target.

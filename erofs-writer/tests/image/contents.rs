@@ -151,3 +151,37 @@ fn what_the_output_held_before_does_not_show_in_holes() {
     let image = builder.finish().unwrap().0.into_inner();
     assert_same(&read(&image, vec![]), &model.tree());
 }
+
+#[test]
+fn tails_behind_inodes_save_blocks_whatever_the_pieces_in_which_contents_come() {
+    let image = |piece: usize, inline_tails| {
+        let options = Options {
+            block_size: erofs_writer::BlockSize::B4096,
+            inline_tails,
+            ..Options::default()
+        };
+        let mut builder = ImageBuilder::with_dedupe(Cursor::new(Vec::new()), options).unwrap();
+        for (i, size) in [100, 5000, 8191, 8192, 5000, 5001, 1]
+            .into_iter()
+            .enumerate()
+        {
+            let mut data = builder.data();
+            for piece in noise(size).chunks(piece) {
+                data.write_all(piece).unwrap();
+            }
+            let node = Node::File(data.finish().unwrap());
+            builder
+                .add_path(format!("{i}").as_bytes(), Metadata::default(), node)
+                .unwrap();
+        }
+        let (image, summary) = builder.finish().unwrap();
+        (image.into_inner(), summary)
+    };
+    let (one, summary) = image(10_000, true);
+    // 5000: 1, 8191 has too long a tail: 2, 8192: 2, all of 5000 and the whole block of 5001 are there already.
+    assert_eq!(summary.data_bytes, 5 * 4096);
+    assert_eq!(image(10_000, false).1.data_bytes, 10 * 4096);
+    for piece in [1, 1000, 4096, 4097] {
+        assert!(image(piece, true).0 == one);
+    }
+}

@@ -32,6 +32,20 @@ fn every_type_and_attribute_reads_back_at_every_block_size_up_to_a_page() {
 }
 
 #[test]
+fn partial_last_blocks_behind_the_inodes_read_back() {
+    for bytes in [512, 4096] {
+        check(
+            &nasty(),
+            Options {
+                block_size: BlockSize::new(bytes).unwrap(),
+                inline_tails: true,
+                ..Options::default()
+            },
+        );
+    }
+}
+
+#[test]
 fn extended_inodes_hold_everything_too() {
     check(
         &nasty(),

@@ -94,10 +94,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_tree_reads_back(model in model(), bits in 9..=16_u32, extended: bool) {
+    fn any_tree_reads_back(model in model(), bits in 9..=16_u32, extended: bool, inline_tails: bool) {
         let options = Options {
             block_size: BlockSize::new(1 << bits).unwrap(),
             inodes: if extended { InodeLayout::Extended } else { InodeLayout::Auto },
+            inline_tails,
             ..Options::default()
         };
         let (image, _) = model.build(options).unwrap();
