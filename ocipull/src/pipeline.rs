@@ -14,12 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use crate::chunk::{Chunk, Pool};
 use crate::compression::{Compression, Decoder};
 use crate::digest::Hasher;
 use crate::{Digest, Document, Error, Progress};
-
-/// Bytes that travel together.
-const CHUNK: usize = 128 << 10;
 
 /// Chunks that wait between two stages.
 const DEPTH: usize = 8;
@@ -40,8 +38,8 @@ pub(crate) struct Expected {
 /// The consumer's end.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    chunks: Receiver<Arc<Vec<u8>>>,
-    current: Arc<Vec<u8>>,
+    chunks: Receiver<Chunk>,
+    current: Chunk,
     position: usize,
     state: State,
     fetched: Arc<AtomicU64>,
@@ -110,7 +108,7 @@ impl Pipeline {
         let state = State::Running(stages);
         Ok(Self {
             chunks,
-            current: Arc::default(),
+            current: Chunk::default(),
             position: 0,
             state,
             fetched,
@@ -222,24 +220,22 @@ struct Fetch {
     plain: bool,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
-    to_inflate: SyncSender<Vec<u8>>,
+    to_inflate: SyncSender<Chunk>,
 }
 
 impl Fetch {
     fn run(mut self) -> Result<(), Error> {
         let hashed = self.blob.as_ref().filter(|_| !self.plain);
         let mut hasher = hashed.map(|(digest, _)| digest.hasher());
+        let mut pool = Pool::default();
         let mut total = 0_u64;
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            (&mut self.source)
-                .take(CHUNK as u64)
-                .read_to_end(&mut chunk)
-                .map_err(|error| {
-                    error
-                        .downcast()
-                        .unwrap_or_else(|source| Error::Read { source })
-                })?;
+            let (chunk, read) = pool.fill(&mut self.source);
+            read.map_err(|error| {
+                error
+                    .downcast()
+                    .unwrap_or_else(|source| Error::Read { source })
+            })?;
             let bytes = chunk.len() as u64;
             total = total.saturating_add(bytes);
             self.fetched.store(total, Ordering::Relaxed);
@@ -301,18 +297,18 @@ struct Inflate {
     plain: bool,
     compression: Option<Compression>,
     limit: u64,
-    to_hash: SyncSender<Arc<Vec<u8>>>,
-    to_consumer: SyncSender<Arc<Vec<u8>>>,
+    to_hash: SyncSender<Chunk>,
+    to_consumer: SyncSender<Chunk>,
 }
 
 /// Nobody takes what a stage has.
 struct Hangup;
 
 impl Inflate {
-    fn run(self, compressed: Receiver<Vec<u8>>) -> Result<(), Error> {
+    fn run(self, compressed: Receiver<Chunk>) -> Result<(), Error> {
         let mut input = Chunks {
             receiver: compressed,
-            current: Vec::new(),
+            current: Chunk::default(),
             position: 0,
         };
         let Ok(start) = input.fill_buf() else {
@@ -354,18 +350,18 @@ impl Inflate {
                 Ok(())
             }
             Ok(mut decoder) => {
+                let mut pool = Pool::default();
                 let result = loop {
-                    let mut chunk = Vec::with_capacity(CHUNK);
-                    let read = (&mut decoder).take(CHUNK as u64).read_to_end(&mut chunk);
+                    let (chunk, read) = pool.fill(&mut decoder);
                     self.check(&mut total, chunk.len())?;
-                    let last = matches!(read, Ok(0));
+                    let last = chunk.is_empty();
                     // What came before an error is passed on: the consumer learns of the error after it.
-                    if !chunk.is_empty() && self.send(chunk).is_err() {
+                    if !last && self.send(chunk).is_err() {
                         return Ok(());
                     }
                     match read {
-                        Ok(_) if last => break Ok(()),
-                        Ok(_) => {}
+                        Ok(()) if last => break Ok(()),
+                        Ok(()) => {}
                         Err(error) => break Err(bad(error)),
                     }
                 };
@@ -390,15 +386,14 @@ impl Inflate {
         Ok(())
     }
 
-    fn send(&self, chunk: Vec<u8>) -> Result<(), Hangup> {
-        let chunk = Arc::new(chunk);
+    fn send(&self, chunk: Chunk) -> Result<(), Hangup> {
         self.to_hash.send(chunk.clone()).map_err(|_| Hangup)?;
         self.to_consumer.send(chunk).map_err(|_| Hangup)
     }
 }
 
 /// The third stage.
-fn hash(mut hasher: Hasher, chunks: Receiver<Arc<Vec<u8>>>) -> Digest {
+fn hash(mut hasher: Hasher, chunks: Receiver<Chunk>) -> Digest {
     for chunk in chunks {
         hasher.update(&chunk);
     }
@@ -407,18 +402,16 @@ fn hash(mut hasher: Hasher, chunks: Receiver<Arc<Vec<u8>>>) -> Digest {
 
 /// What a stage is sent, as a stream.
 struct Chunks {
-    receiver: Receiver<Vec<u8>>,
-    current: Vec<u8>,
+    receiver: Receiver<Chunk>,
+    current: Chunk,
     position: usize,
 }
 
 impl Chunks {
-    /// What is left of the current chunk, or the next one; `None` at the end.
-    fn next_chunk(&mut self) -> Option<Vec<u8>> {
-        if self.position < self.current.len() {
-            let mut chunk = std::mem::take(&mut self.current);
-            chunk.drain(..std::mem::take(&mut self.position));
-            return Some(chunk);
+    /// The current chunk if nothing of it was consumed, or the next one; `None` at the end.
+    fn next_chunk(&mut self) -> Option<Chunk> {
+        if self.position == 0 && !self.current.is_empty() {
+            return Some(std::mem::take(&mut self.current));
         }
         self.receiver.recv().ok()
     }
