@@ -190,6 +190,14 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A file of certificates is none.
+    #[error("{}: no certificates: {source}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: Cause,
+    },
     /// A file lists credentials in a way that cannot be understood.
     #[error("{}: {source}", path.display())]
     Credentials {

@@ -11,6 +11,8 @@ pub struct Options {
     /// Speak HTTP to a registry, not HTTPS. Anyone on the way can then see credentials, though not change an image that was
     /// asked for by digest.
     pub plain_http: bool,
+    /// Files of certificates (PEM) to trust beside those this host trusts: a private registry's issuer.
+    pub certificates: Vec<PathBuf>,
     /// Which image to take from one for several platforms.
     pub platform: Platform,
     /// Where a registry's credentials come from.
@@ -30,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             plain_http: false,
+            certificates: Vec::new(),
             platform: Platform::host(),
             credentials: Credentials::default(),
             retries: 5,

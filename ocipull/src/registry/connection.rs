@@ -14,6 +14,7 @@ use reqwest::{Response, StatusCode, header};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
+use super::trusted::Trusted;
 use crate::error::is_transient_status;
 use crate::source::MAX_MANIFEST;
 use crate::{Cause, ConnectHint, Digest, Document, Error, Options};
@@ -113,7 +114,9 @@ impl Connection {
             hint: ConnectHint::None,
             source: error,
         };
+        let trusted = Trusted::read(&options.certificates)?;
         let http = reqwest::Client::builder()
+            .tls_certs_merge(trusted.http)
             .user_agent(concat!("ocipull/", env!("CARGO_PKG_VERSION")))
             .https_only(!options.plain_http)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -127,6 +130,7 @@ impl Connection {
             .map_err(|error| cannot(Cause::new(error)))?;
         let login = ClientConfig {
             protocol,
+            extra_root_certificates: trusted.login,
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             ..ClientConfig::default()

@@ -2,6 +2,7 @@
 
 mod blob;
 mod connection;
+mod trusted;
 
 use std::io::Read;
 use std::sync::Arc;

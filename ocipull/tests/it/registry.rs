@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,48 @@ struct Registry {
 
 impl Registry {
     fn start() -> Option<Self> {
+        Self::start_with(|_| Some(String::new()))
+    }
+
+    /// One that speaks HTTPS, with a certificate that only `certificate.pem` in its folder vouches for.
+    fn start_tls() -> Option<Self> {
+        Self::start_with(|dir| {
+            let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+            let output = oracle("openssl")?
+                .args([
+                    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                ])
+                .args([
+                    "-subj",
+                    "/CN=test",
+                    "-addext",
+                    "subjectAltName=IP:127.0.0.1",
+                ])
+                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate)
+                .output()
+                .expect("openssl starts");
+            assert!(output.status.success(), "{output:?}");
+            let (key, certificate) = (key.display(), certificate.display());
+            Some(format!(
+                "  tls:\n    certificate: {certificate}\n    key: {key}\n"
+            ))
+        })
+    }
+
+    /// `http` makes what is needed and gives more of the configuration's last section.
+    fn start_with(http: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
         let mut command = oracle("docker-registry")?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let host = listener.local_addr().expect("bound").to_string();
         drop(listener);
+        let http = http(dir.path())?;
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{http}",
             dir.path().join("data").display()
         );
         let file = dir.path().join("config.yml");
@@ -181,6 +217,39 @@ fn a_registry_that_speaks_http_is_recognised() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_private_registry_is_trusted_through_its_certificate() {
+    let Some(registry) = Registry::start_tls() else {
+        return;
+    };
+    let layer = tar("a", 100_000);
+    let layout = Layout::of(&[Layer::new(&layer, GZIP)]);
+    if !registry.push(&layout, "app") {
+        return;
+    }
+    let reference = format!("{}/app", registry.host);
+    let mut options = Options::default();
+    options.credentials = Credentials::Anonymous;
+    match open_with(&reference, &options) {
+        Err(Error::Connect {
+            hint: ConnectHint::Certificate,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+    options.certificates = vec![registry.dir.path().join("certificate.pem")];
+    assert!(read(&open_with(&reference, &options).unwrap(), 0).unwrap() == layer);
+    options.certificates = vec![registry.dir.path().join("config.yml")];
+    assert!(matches!(
+        open_with(&reference, &options),
+        Err(Error::Certificates { .. })
+    ));
+    options.certificates = Vec::new();
+    options.plain_http = true;
+    let error = open_with(&reference, &options).unwrap_err();
+    assert!(error.to_string().contains("HTTPS"), "{error}");
 }
 
 #[test]
