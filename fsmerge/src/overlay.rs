@@ -1,0 +1,149 @@
+//! How a layer's whiteouts and marks are written in a layer image, in overlayfs's language.
+//!
+//! | in the layer | in the image |
+//! |---|---|
+//! | [`Kind::Whiteout`] | character device 0:0, mode 0, mtime 0 |
+//! | an opaque directory | `trusted.overlay.opaque=y` |
+//! | an implied directory | `trusted.overlay.blockbox.implied=y` |
+//! | [`Kind::LowerLink`] | an empty file with an empty `trusted.overlay.metacopy` and `trusted.overlay.redirect=/TARGET` |
+//! | an xattr `trusted.overlay.X` of the archive | `trusted.overlay.overlay.X`, from [`read_tar`](crate::read_tar) on |
+//!
+//! The names are those of the kernel's `fs/overlayfs/overlayfs.h` (`OVL_XATTR_*`), but for `blockbox.implied`, which
+//! overlayfs does not know and hides.
+
+use crate::attributes::{Attributes, Xattr, Xattrs};
+use crate::error::Problem;
+use crate::tree::Kind;
+
+/// Extended attributes with this prefix are overlayfs's own, and hidden in an overlay mount.
+pub const PREFIX: &[u8] = b"trusted.overlay.";
+/// Extended attributes with this prefix are shown by an overlay mount with one `overlay.` less.
+pub const ESCAPED_PREFIX: &[u8] = b"trusted.overlay.overlay.";
+/// The value `y` hides what lower layers have in the directory.
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// The value `y` says that the layer has no entry for the directory, only for what is in it.
+pub const IMPLIED: &[u8] = b"trusted.overlay.blockbox.implied";
+/// The file has no contents of its own, a lower file's are shown.
+pub const METACOPY: &[u8] = b"trusted.overlay.metacopy";
+/// Where the lower file is, as an absolute path.
+pub const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+
+/// What the image holds for a layer's node: only directories without flags, files, symlinks, devices, fifos and sockets.
+pub fn encode<'a>(attributes: &Attributes, kind: Kind<'a>) -> (Attributes, Kind<'a>) {
+    let yes = |name: &[u8]| (name.to_vec(), b"y".to_vec());
+    match kind {
+        Kind::Directory { opaque, implied } => {
+            let marks = opaque
+                .then(|| yes(OPAQUE))
+                .into_iter()
+                .chain(implied.then(|| yes(IMPLIED)));
+            let plain = Kind::Directory {
+                opaque: false,
+                implied: false,
+            };
+            (marked(attributes, marks), plain)
+        }
+        Kind::Whiteout => (
+            Attributes::default(),
+            Kind::CharDevice { major: 0, minor: 0 },
+        ),
+        Kind::LowerLink(target) => {
+            let redirect = [b"/", target].concat();
+            let marks = [
+                (METACOPY.to_vec(), Vec::new()),
+                (REDIRECT.to_vec(), redirect),
+            ];
+            let empty = Kind::File {
+                size: 0,
+                data: None,
+            };
+            (marked(attributes, marks), empty)
+        }
+        _ => (attributes.clone(), kind),
+    }
+}
+
+fn marked(attributes: &Attributes, marks: impl IntoIterator<Item = Xattr>) -> Attributes {
+    let mut marks = marks.into_iter().peekable();
+    if marks.peek().is_none() {
+        return attributes.clone();
+    }
+    Attributes {
+        xattrs: attributes.xattrs.iter().cloned().chain(marks).collect(),
+        ..*attributes
+    }
+}
+
+/// What a layer image's inode means: the inverse of [`encode`]. Marks are taken out of the attributes; escaped
+/// extended attributes stay as they are.
+///
+/// # Errors
+///
+/// [`Problem::OverlayMark`] where the inode carries a mark of overlayfs that layer images do not use (a directory's
+/// `redirect`, a `metacopy` without one, …), since the view would be another one than overlayfs's.
+pub fn decode<'a>(
+    attributes: &'a Attributes,
+    kind: Kind<'a>,
+) -> Result<(Attributes, Kind<'a>), Problem> {
+    if kind == (Kind::CharDevice { major: 0, minor: 0 }) {
+        return Ok((Attributes::default(), Kind::Whiteout));
+    }
+    let (mut opaque, mut implied, mut metacopy, mut redirect) = (false, false, false, None);
+    let mut marks = 0_usize;
+    for (name, value) in &attributes.xattrs {
+        if !name.starts_with(PREFIX) || name.starts_with(ESCAPED_PREFIX) {
+            continue;
+        }
+        marks += 1;
+        match (kind, name.as_slice()) {
+            (Kind::Directory { .. }, OPAQUE) if value == b"y" => opaque = true,
+            (Kind::Directory { .. }, IMPLIED) if value == b"y" => implied = true,
+            (Kind::File { size: 0, .. }, METACOPY) if value.is_empty() => metacopy = true,
+            (Kind::File { size: 0, .. }, REDIRECT) => {
+                redirect = value.strip_prefix(b"/").filter(|path| !path.is_empty());
+                if redirect.is_none() {
+                    return Err(unsupported(name));
+                }
+            }
+            _ => return Err(unsupported(name)),
+        }
+    }
+    let kind = match (kind, metacopy, redirect) {
+        (Kind::Directory { .. }, ..) => Kind::Directory { opaque, implied },
+        (_, true, Some(path)) => Kind::LowerLink(path),
+        (_, true, None) => return Err(unsupported(METACOPY)),
+        (_, false, Some(_)) => return Err(unsupported(REDIRECT)),
+        _ => kind,
+    };
+    if marks == 0 {
+        return Ok((attributes.clone(), kind));
+    }
+    let xattrs: Xattrs = attributes
+        .xattrs
+        .iter()
+        .filter(|(name, _)| !name.starts_with(PREFIX) || name.starts_with(ESCAPED_PREFIX))
+        .cloned()
+        .collect();
+    Ok((
+        Attributes {
+            xattrs,
+            ..*attributes
+        },
+        kind,
+    ))
+}
+
+fn unsupported(xattr: &[u8]) -> Problem {
+    Problem::OverlayMark {
+        xattr: xattr.to_vec(),
+    }
+}
+
+/// The name under which the layer keeps an incoming extended attribute: `trusted.overlay.X` as
+/// `trusted.overlay.overlay.X`, all others as they are.
+pub(crate) fn escaped(name: &[u8]) -> Vec<u8> {
+    match name.strip_prefix(PREFIX) {
+        Some(rest) => [ESCAPED_PREFIX, rest].concat(),
+        None => name.to_vec(),
+    }
+}

@@ -1,0 +1,149 @@
+//! A file's contents on their way to the sink.
+
+use super::Sink;
+use crate::tree::DataId;
+use std::io::{self, Read};
+
+/// A run of a file: what [`Content::next_segment`] says comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// So many bytes to read.
+    Data(u64),
+    /// So many bytes that are zeros, and that the file does not occupy. They are behind the reader already.
+    Hole(u64),
+}
+
+/// One file's contents. Reading gives every byte of the file, holes as zeros. A sink that keeps holes asks for segments:
+///
+/// ```
+/// # use fsmerge::{Content, Segment};
+/// # use std::io::{self, Read, Seek, SeekFrom, Write};
+/// fn store(content: &mut Content<'_>, file: &mut std::fs::File) -> io::Result<()> {
+///     while let Some(segment) = content.next_segment() {
+///         match segment {
+///             Segment::Data(len) => drop(io::copy(&mut content.take(len), file)?),
+///             Segment::Hole(len) => drop(file.seek(SeekFrom::Current(len as i64))?),
+///         }
+///     }
+///     file.set_len(content.size())
+/// }
+/// ```
+pub struct Content<'a> {
+    size: u64,
+    position: u64,
+    /// Ascending, not touching, inside the file: where its data is, as offset and length.
+    ranges: &'a [(u64, u64)],
+    /// The first of the ranges that is not read yet.
+    at: usize,
+    data: &'a mut dyn Read,
+}
+
+impl<'a> Content<'a> {
+    pub(super) fn new(size: u64, ranges: &'a [(u64, u64)], data: &'a mut dyn Read) -> Self {
+        Self {
+            size,
+            position: 0,
+            ranges,
+            at: 0,
+            data,
+        }
+    }
+
+    /// The file's length in bytes, holes included.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where data is, as offsets and lengths in bytes, ascending. What lies between are holes. One range for a file
+    /// without holes.
+    pub fn ranges(&self) -> &'a [(u64, u64)] {
+        self.ranges
+    }
+
+    /// What comes next: data to be read, or a hole, which this passes over. None at the end of the file.
+    pub fn next_segment(&mut self) -> Option<Segment> {
+        let (data, len) = self.run();
+        if len == 0 {
+            return None;
+        }
+        if data {
+            return Some(Segment::Data(len));
+        }
+        self.position += len;
+        Some(Segment::Hole(len))
+    }
+
+    /// Whether data or a hole is at the position, and how far it goes. Length 0 at the end.
+    fn run(&mut self) -> (bool, u64) {
+        while let Some(&(start, len)) = self.ranges.get(self.at) {
+            if self.position < start {
+                return (false, start - self.position);
+            }
+            let left = start + len - self.position;
+            if left > 0 {
+                return (true, left);
+            }
+            self.at += 1;
+        }
+        (false, self.size - self.position)
+    }
+
+    /// The sink's answer, and how many bytes of the archive belong to the file and were not read.
+    pub(super) fn given_to<S: Sink>(
+        self,
+        sink: &mut S,
+        path: &[u8],
+    ) -> (Result<DataId, S::Error>, u64) {
+        let stored: u64 = self.ranges.iter().map(|&(_, len)| len).sum();
+        let Content { data, .. } = self;
+        let mut counted = Counted { data, read: 0 };
+        let result = sink.file(
+            path,
+            Content {
+                data: &mut counted,
+                ..self
+            },
+        );
+        (result, stored.saturating_sub(counted.read))
+    }
+}
+
+/// Counts what a sink reads of the archive: the sink owns its [`Content`], so it cannot be asked afterwards.
+struct Counted<'a> {
+    data: &'a mut dyn Read,
+    read: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.data.read(buffer)?;
+        self.read += n as u64;
+        Ok(n)
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (data, len) = self.run();
+        let n = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
+        let buffer = &mut buffer[..n];
+        let n = if data {
+            self.data.read(buffer)?
+        } else {
+            buffer.fill(0);
+            n
+        };
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl std::fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content")
+            .field("size", &self.size)
+            .field("position", &self.position)
+            .field("ranges", &self.ranges.len())
+            .finish_non_exhaustive()
+    }
+}

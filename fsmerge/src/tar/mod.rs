@@ -1,0 +1,110 @@
+//! A layer's tar stream to a [`Layer`].
+//!
+//! The formats: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format") define them.
+//! Where readers disagree, this one does as the container runtimes do, since a layer must look the same to all of them.
+
+mod content;
+mod header;
+mod ingest;
+mod pax;
+mod place;
+mod reader;
+mod source;
+mod sparse;
+mod stats;
+
+pub use content::{Content, Segment};
+pub use stats::{Stats, Warning, WarningKind};
+
+use crate::error::{Error, ReadError};
+use crate::layer::Layer;
+use crate::limits::Limits;
+use crate::tree::DataId;
+use ingest::Ingest;
+use place::Place;
+use reader::{Reader, What};
+use std::convert::Infallible;
+use std::io::Read;
+
+/// Takes files' contents while a layer is read.
+pub trait Sink {
+    /// Why it could not.
+    type Error;
+
+    /// Stores the contents of the file `path`, which are never empty, and says by what id they are found again. The path
+    /// is the normalised one, without a leading `/`. What the sink does not read is passed over.
+    ///
+    /// Contents may turn out not to be needed, where a later entry of the archive replaces the file.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stops it. Where the archive cannot be read further, reading `content` fails, and [`read_tar`] reports the
+    /// reason, whatever error the sink makes of it.
+    fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
+}
+
+/// Passes over all contents: for those who want names and attributes alone.
+impl Sink for () {
+    type Error = Infallible;
+
+    fn file(&mut self, _: &[u8], _: Content<'_>) -> Result<DataId, Infallible> {
+        Ok(DataId(0))
+    }
+}
+
+/// Reads one layer's archive. It reads to the end-of-archive blocks as GNU tar does; what follows them is the caller's
+/// to read, for a digest for instance. An archive without them ends with its last entry.
+///
+/// The archive is read once, front to back, and a header at a time: wrap a reader to which small reads are dear in a
+/// [`BufReader`](std::io::BufReader).
+///
+/// # Errors
+///
+/// [`ReadError::Layer`] where the archive is damaged, hostile, or beyond `limits`; [`ReadError::Sink`] where the sink
+/// failed.
+pub fn read_tar<R: Read, S: Sink>(
+    tar: R,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    let mut reader = Reader::new(tar, limits);
+    let mut ingest = Ingest::new(limits);
+    while let Some(entry) = reader.next()? {
+        let at = |problem| Error::Entry {
+            path: entry.path.clone(),
+            offset: entry.offset,
+            problem,
+        };
+        let place = Place::of(&entry.path, limits).map_err(at)?;
+        let mut data = None;
+        if let What::File(map) = &entry.what {
+            let stored = map.ranges.iter().map(|&(_, len)| len).sum();
+            if map.size > 0 && place.is_entry() {
+                let path = place.path();
+                let content = Content::new(map.size, &map.ranges, &mut reader.source);
+                let (result, unread) = content.given_to(sink, &path);
+                // A sink cannot say why reading failed; the source can.
+                if let Some(failure) = reader.source.take_failure() {
+                    return Err(failure.into());
+                }
+                data = Some(result.map_err(|source| ReadError::Sink { path, source })?);
+                reader.source.skip(unread)?;
+                reader.stats.files += 1;
+                reader.stats.content_bytes = reader.stats.content_bytes.saturating_add(map.size);
+            } else {
+                reader.source.skip(stored)?;
+            }
+            reader.source.padding(stored)?;
+        }
+        ingest
+            .add(&place, entry.attributes, &entry.what, data, entry.offset)
+            .map_err(|problem| Error::Entry {
+                path: entry.path,
+                offset: entry.offset,
+                problem,
+            })?;
+    }
+    let mut stats = reader.stats;
+    stats.archive_bytes = reader.source.offset();
+    Ok((ingest.finish()?, stats))
+}

@@ -1,0 +1,357 @@
+//! Headers to entries: extended headers applied, fields decoded.
+
+use super::header::{self, in_range, number, text};
+use super::pax::Pax;
+use super::source::Source;
+use super::sparse::{self, Format, Map};
+use super::stats::{Stats, Warning, WarningKind};
+use crate::attributes::{Attributes, Timestamp, Xattrs};
+use crate::error::{Error, Problem};
+use crate::limits::Limits;
+use crate::overlay;
+use ::tar::Header;
+use std::collections::HashSet;
+use std::io::Read;
+
+/// The longest name of an extended attribute (`XATTR_NAME_MAX`).
+const XATTR_NAME_MAX: usize = 255;
+
+/// One entry of an archive. The data of a file comes next in the source.
+pub(super) struct Entry {
+    /// As the archive has it.
+    pub(super) path: Vec<u8>,
+    /// Where its headers begin.
+    pub(super) offset: u64,
+    pub(super) attributes: Attributes,
+    pub(super) what: What,
+}
+
+/// What the entry's type says it is.
+pub(super) enum What {
+    Directory,
+    File(Map),
+    HardLink(Vec<u8>),
+    Symlink(Vec<u8>),
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+}
+
+pub(super) struct Reader<R> {
+    pub(super) source: Source<R>,
+    pub(super) stats: Stats,
+    limits: Limits,
+    global: Pax,
+    xattr_sets: HashSet<Xattrs>,
+    xattr_bytes: u64,
+    headers: u64,
+}
+
+/// What extended headers said about the entry that follows them.
+#[derive(Default)]
+struct Extended {
+    pax: Pax,
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    /// Where the first of them begins.
+    offset: Option<u64>,
+}
+
+impl<R: Read> Reader<R> {
+    pub(super) fn new(tar: R, limits: &Limits) -> Self {
+        Self {
+            source: Source::new(tar),
+            stats: Stats::default(),
+            limits: *limits,
+            global: Pax::default(),
+            xattr_sets: HashSet::new(),
+            xattr_bytes: 0,
+            headers: 0,
+        }
+    }
+
+    /// The next entry; None at the end of the archive.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
+        let mut extended = Extended::default();
+        loop {
+            let here = self.source.offset();
+            let Some(block) = self.source.block()? else {
+                return Ok(None);
+            };
+            if header::is_zero(&block) {
+                self.end(here)?;
+                return Ok(None);
+            }
+            let header = Header::from_byte_slice(&block);
+            let offset = *extended.offset.get_or_insert(here);
+            let at = |problem| Error::Entry {
+                path: header::name(header),
+                offset,
+                problem,
+            };
+            if !header::checksum_holds(header) {
+                return Err(at(Problem::Checksum));
+            }
+            self.headers += 1;
+            if self.headers > self.limits.entries.into() {
+                return Err(at(self.limit("entries", self.limits.entries.into())));
+            }
+            match header.as_old().linkflag[0] {
+                // "X" is what Solaris calls it.
+                b'x' | b'X' => {
+                    let body = self.extended_body(header, at)?;
+                    extended.pax.extend(&body).map_err(at)?;
+                }
+                b'g' => {
+                    let body = self.extended_body(header, at)?;
+                    self.global.extend(&body).map_err(at)?;
+                    if extended.pax.is_empty() && extended.path.is_none() && extended.link.is_none()
+                    {
+                        extended.offset = None;
+                    }
+                }
+                b'L' => extended.path = Some(text(&self.extended_body(header, at)?).to_vec()),
+                b'K' => extended.link = Some(text(&self.extended_body(header, at)?).to_vec()),
+                // Volume label, continuation of another volume's file, long names of before "L".
+                kind @ (b'V' | b'M' | b'N') => {
+                    self.warn(header::name(header), here, WarningKind::Volume { kind });
+                    let pax = self.global.overridden_by(std::mem::take(&mut extended).pax);
+                    let size = stored(header, &pax).map_err(at)?;
+                    self.source.skip(size)?;
+                    self.source.padding(size)?;
+                }
+                _ => return self.entry(header, offset, extended).map(Some),
+            }
+        }
+    }
+
+    /// A block of zeros is there: the end, whether another follows or not. GNU tar reads one block more, so do we.
+    fn end(&mut self, offset: u64) -> Result<(), Error> {
+        if let Some(block) = self.source.block()?
+            && !header::is_zero(&block)
+        {
+            self.warn(Vec::new(), offset, WarningKind::LoneZeroBlock);
+        }
+        Ok(())
+    }
+
+    fn extended_body(
+        &mut self,
+        header: &Header,
+        at: impl Fn(Problem) -> Error,
+    ) -> Result<Vec<u8>, Error> {
+        let size = number(&header.as_old().size, "size")
+            .and_then(header::size)
+            .map_err(&at)?;
+        let limit = self.limits.extended_header_bytes;
+        if size > limit {
+            return Err(at(self.limit("extended_header_bytes", limit)));
+        }
+        self.source.body(size)
+    }
+
+    fn entry(&mut self, header: &Header, offset: u64, extended: Extended) -> Result<Entry, Error> {
+        self.stats.entries += 1;
+        let pax = self.global.overridden_by(extended.pax);
+        // As Go's archive/tar does: GNU's long names over PAX records, the sparse name over both.
+        let path = pax.get("GNU.sparse.name").map(<[u8]>::to_vec);
+        let path = path
+            .or(extended.path)
+            .or_else(|| pax.get("path").map(<[u8]>::to_vec))
+            .unwrap_or_else(|| header::name(header));
+        let link = extended.link;
+        let what = match self.what(header, &pax, link, &path)? {
+            Ok(what) => self
+                .attributes(header, &pax, &path, offset)
+                .map(|attributes| (what, attributes)),
+            Err(problem) => Err(problem),
+        };
+        match what {
+            Ok((what, attributes)) => Ok(Entry {
+                path,
+                offset,
+                attributes,
+                what,
+            }),
+            Err(problem) => Err(Error::Entry {
+                path,
+                offset,
+                problem,
+            }),
+        }
+    }
+
+    fn what(
+        &mut self,
+        header: &Header,
+        pax: &Pax,
+        link: Option<Vec<u8>>,
+        path: &[u8],
+    ) -> Result<Result<What, Problem>, Error> {
+        let link = || {
+            link.or_else(|| pax.get("linkpath").map(<[u8]>::to_vec))
+                .unwrap_or_else(|| text(&header.as_old().linkname).to_vec())
+        };
+        // What follows is a body only for files, as in Go's archive/tar, which Docker, containerd and umoci read with.
+        let what = match header.as_old().linkflag[0] {
+            // Before there was a type for directories, their names ended in a slash.
+            b'0' | 0 | b'7' if path.ends_with(b"/") => Ok(What::Directory),
+            kind @ (b'0' | 0 | b'7' | b'S') => return self.file(header, pax, kind),
+            b'1' => Ok(What::HardLink(link())),
+            b'2' => Ok(What::Symlink(link())),
+            b'3' => device(header, pax).map(|(major, minor)| What::CharDevice { major, minor }),
+            b'4' => device(header, pax).map(|(major, minor)| What::BlockDevice { major, minor }),
+            b'5' => Ok(What::Directory),
+            b'6' => Ok(What::Fifo),
+            // GNU's incremental dumps: a directory whose body lists its names.
+            b'D' => match stored(header, pax) {
+                Ok(size) => {
+                    self.source.skip(size)?;
+                    self.source.padding(size)?;
+                    Ok(What::Directory)
+                }
+                Err(problem) => Err(problem),
+            },
+            kind => Err(Problem::UnknownType { kind }),
+        };
+        Ok(what)
+    }
+
+    fn file(
+        &mut self,
+        header: &Header,
+        pax: &Pax,
+        kind: u8,
+    ) -> Result<Result<What, Problem>, Error> {
+        let (stored, format) = match (stored(header, pax), sparse::pax_format(pax)) {
+            (Ok(stored), Ok(format)) => (stored, format),
+            (Err(problem), _) | (_, Err(problem)) => return Ok(Err(problem)),
+        };
+        let map = match format {
+            _ if kind == b'S' => {
+                sparse::from_header(&mut self.source, header, stored, &self.limits)?
+            }
+            Some(Format::Body) => sparse::from_body(&mut self.source, pax, stored, &self.limits)?,
+            Some(Format::Records) => sparse::from_records(pax, stored, &self.limits),
+            None => Ok(Map::dense(stored)),
+        };
+        Ok(map.and_then(|map| {
+            if map.size > self.limits.file_bytes {
+                return Err(self.limit("file_bytes", self.limits.file_bytes));
+            }
+            Ok(What::File(map))
+        }))
+    }
+
+    fn attributes(
+        &mut self,
+        header: &Header,
+        pax: &Pax,
+        path: &[u8],
+        offset: u64,
+    ) -> Result<Attributes, Problem> {
+        let old = header.as_old();
+        let mode: i128 = in_range(number(&old.mode, "mode")?, "mode")?;
+        let uid = match pax.number("uid")? {
+            Some(uid) => Some(uid),
+            None => number(&old.uid, "uid")?,
+        };
+        let gid = match pax.number("gid")? {
+            Some(gid) => Some(gid),
+            None => number(&old.gid, "gid")?,
+        };
+        let mtime = match pax.time("mtime")? {
+            Some(mtime) => mtime,
+            None => Timestamp {
+                secs: in_range(number(&old.mtime, "mtime")?, "mtime")?,
+                nanos: 0,
+            },
+        };
+        Ok(Attributes {
+            // Some writers leave the type bits in.
+            mode: (mode & 0o7777) as u16,
+            uid: in_range(uid, "uid")?,
+            gid: in_range(gid, "gid")?,
+            mtime,
+            xattrs: self.xattrs(pax, path, offset)?,
+        })
+    }
+
+    fn xattrs(&mut self, pax: &Pax, path: &[u8], offset: u64) -> Result<Xattrs, Problem> {
+        let mut kept = Vec::new();
+        for (name, value) in pax.xattrs()? {
+            if !is_known(&name) {
+                self.warn(path.to_vec(), offset, WarningKind::UnknownXattr { name });
+                continue;
+            }
+            let name = overlay::escaped(&name);
+            if name.len() > XATTR_NAME_MAX {
+                return Err(Problem::NameTooLong { bytes: name.len() });
+            }
+            if value.len() > self.limits.xattr_value_bytes {
+                let limit = self.limits.xattr_value_bytes as u64;
+                return Err(self.limit("xattr_value_bytes", limit));
+            }
+            self.xattr_bytes += (name.len() + value.len()) as u64;
+            if self.xattr_bytes > self.limits.xattr_bytes {
+                return Err(self.limit("xattr_bytes", self.limits.xattr_bytes));
+            }
+            kept.push((name, value));
+        }
+        let set: Xattrs = kept.into_iter().collect();
+        if set.is_empty() {
+            return Ok(set);
+        }
+        if let Some(known) = self.xattr_sets.get(&set) {
+            return Ok(known.clone());
+        }
+        self.xattr_sets.insert(set.clone());
+        Ok(set)
+    }
+
+    fn warn(&mut self, path: Vec<u8>, offset: u64, kind: WarningKind) {
+        self.stats.warning_count += 1;
+        if self.stats.warnings.len() < self.limits.warnings {
+            self.stats.warnings.push(Warning { path, offset, kind });
+        }
+    }
+
+    fn limit(&self, name: &'static str, limit: u64) -> Problem {
+        Problem::Limit { name, limit }
+    }
+}
+
+/// Bytes of the body, padding not counted. The PAX record counts, not the header: an entry could hide in the difference
+/// (CVE-2025-62518).
+fn stored(header: &Header, pax: &Pax) -> Result<u64, Problem> {
+    match pax.number("size")? {
+        Some(size) => header::size(Some(size)),
+        None => header::size(number(&header.as_old().size, "size")?),
+    }
+}
+
+fn device(header: &Header, pax: &Pax) -> Result<(u32, u32), Problem> {
+    match (
+        pax.number("SCHILY.devmajor")?,
+        pax.number("SCHILY.devminor")?,
+    ) {
+        (None, None) => header::device(header),
+        (major, minor) => Ok((
+            in_range(major, "SCHILY.devmajor")?,
+            in_range(minor, "SCHILY.devminor")?,
+        )),
+    }
+}
+
+/// Whether Linux has a namespace for the attribute (`include/uapi/linux/xattr.h`).
+fn is_known(name: &[u8]) -> bool {
+    let in_namespace = |prefix: &[u8]| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && !rest.contains(&0))
+    };
+    in_namespace(b"user.")
+        || in_namespace(b"trusted.")
+        || in_namespace(b"security.")
+        || name == b"system.posix_acl_access"
+        || name == b"system.posix_acl_default"
+}

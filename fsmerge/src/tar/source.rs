@@ -1,0 +1,143 @@
+//! The archive as bytes with a position.
+
+use crate::error::Error;
+use std::io::{self, Read};
+
+/// Bytes of a tar block.
+pub(super) const BLOCK: usize = 512;
+
+/// One block.
+pub(super) type Block = [u8; BLOCK];
+
+/// Reads the archive, counts what it read, and remembers why it cannot go on: a sink sees only an `io::Error`.
+pub(super) struct Source<R> {
+    inner: R,
+    /// Bytes read so far.
+    offset: u64,
+    failure: Option<Error>,
+}
+
+impl<R: Read> Source<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            offset: 0,
+            failure: None,
+        }
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Why reading stopped, where it did.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    fn io_error(&self, source: io::Error) -> Error {
+        if source.kind() == io::ErrorKind::UnexpectedEof {
+            return Error::Truncated {
+                offset: self.offset,
+            };
+        }
+        Error::Io {
+            offset: self.offset,
+            source,
+        }
+    }
+
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.inner.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+                Ok(n) => {
+                    self.offset = self.offset.saturating_add(n as u64);
+                    return Ok(n);
+                }
+            }
+        }
+    }
+
+    /// Fills `buffer`.
+    pub(super) fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_some(&mut buffer[filled..]) {
+                Ok(0) => {
+                    return Err(Error::Truncated {
+                        offset: self.offset,
+                    });
+                }
+                Ok(n) => filled += n,
+                Err(e) => return Err(self.io_error(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next block, or None where the archive ends before it.
+    pub(super) fn block(&mut self) -> Result<Option<Block>, Error> {
+        let mut block = [0; BLOCK];
+        let n = self.read_some(&mut block).map_err(|e| self.io_error(e))?;
+        if n == 0 {
+            return Ok(None);
+        }
+        self.exactly(&mut block[n..])?;
+        Ok(Some(block))
+    }
+
+    /// Passes over `bytes` bytes.
+    pub(super) fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
+        let mut buffer = [0; 1 << 14];
+        while bytes > 0 {
+            let n = usize::try_from(bytes).map_or(buffer.len(), |left| left.min(buffer.len()));
+            self.exactly(&mut buffer[..n])?;
+            bytes -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Passes over the zeros behind a body of `size` bytes.
+    pub(super) fn padding(&mut self, size: u64) -> Result<(), Error> {
+        let over = size % BLOCK as u64;
+        self.skip(if over == 0 { 0 } else { BLOCK as u64 - over })
+    }
+
+    /// A whole body of `size` bytes, which the caller has checked to be small, and its padding.
+    pub(super) fn body(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        let mut left = size;
+        // Grown as bytes arrive: a header may promise more than there is.
+        while left > 0 {
+            let n = usize::try_from(left).map_or(1 << 16, |left| left.min(1 << 16));
+            let start = body.len();
+            body.resize(start + n, 0);
+            self.exactly(&mut body[start..])?;
+            left -= n as u64;
+        }
+        self.padding(size)?;
+        Ok(body)
+    }
+}
+
+impl<R: Read> Read for Source<R> {
+    /// For a file's contents: the end of the archive is an error.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.read_some(buffer) {
+            Ok(0) if !buffer.is_empty() => {
+                self.failure = Some(Error::Truncated {
+                    offset: self.offset,
+                });
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Ok(n) => Ok(n),
+            Err(e) => {
+                let kind = e.kind();
+                self.failure = Some(self.io_error(e));
+                Err(kind.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A finished tree: compact, immutable, canonical.
+
+use crate::attributes::Attributes;
+use std::ops::Range;
+
+/// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is smaller than those of what
+/// it holds. Equal trees number their nodes equally, whatever the order in which they were built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub(crate) u32);
+
+impl NodeId {
+    /// The root of every tree.
+    pub const ROOT: Self = Self(0);
+
+    /// The id as an index, for tables kept beside a tree.
+    pub fn index(self) -> usize {
+        // A usize has at least 32 bits wherever std::fs exists.
+        self.0 as usize
+    }
+}
+
+/// What a sink returned for a file's contents. It means nothing to this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataId(pub u64);
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// A directory.
+    Directory {
+        /// Children of lower layers are hidden. Never set in a merged tree.
+        opaque: bool,
+        /// Only paths through it are in the layer, no entry of its own: lower attributes stay. In a merged tree: no
+        /// layer at all describes it.
+        implied: bool,
+    },
+    /// A regular file.
+    File {
+        /// Its length in bytes, holes included.
+        size: u64,
+        /// Where its contents are. None for an empty file.
+        data: Option<DataId>,
+    },
+    /// A symbolic link and its target.
+    Symlink(&'a [u8]),
+    /// A character device.
+    CharDevice {
+        /// The device's major number.
+        major: u32,
+        /// The device's minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// The device's major number.
+        major: u32,
+        /// The device's minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// Hides what lower layers have under this name. Never in a merged tree.
+    Whiteout,
+    /// A hard link to a file that only a lower layer has: its path there, without a leading `/`. Never in a merged tree.
+    LowerLink(&'a [u8]),
+}
+
+impl Kind<'_> {
+    /// Whether it is a directory.
+    pub fn is_directory(self) -> bool {
+        matches!(self, Kind::Directory { .. })
+    }
+}
+
+/// Bytes in a tree's arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Span {
+    pub(crate) fn of(self, arena: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        &arena[start..start + self.len as usize]
+    }
+}
+
+/// [`Kind`] as it is stored: bytes as spans of the arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body {
+    Directory { opaque: bool, implied: bool },
+    File { size: u64, data: Option<DataId> },
+    Symlink(Span),
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+    Socket,
+    Whiteout,
+    LowerLink(Span),
+}
+
+impl Body {
+    pub(crate) fn kind(self, arena: &[u8]) -> Kind<'_> {
+        match self {
+            Self::Directory { opaque, implied } => Kind::Directory { opaque, implied },
+            Self::File { size, data } => Kind::File { size, data },
+            Self::Symlink(target) => Kind::Symlink(target.of(arena)),
+            Self::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+            Self::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            Self::Fifo => Kind::Fifo,
+            Self::Socket => Kind::Socket,
+            Self::Whiteout => Kind::Whiteout,
+            Self::LowerLink(target) => Kind::LowerLink(target.of(arena)),
+        }
+    }
+
+    pub(crate) fn is_directory(self) -> bool {
+        matches!(self, Self::Directory { .. })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) attributes: Attributes,
+    pub(crate) body: Body,
+    /// As `st_nlink`.
+    pub(crate) nlink: u32,
+    /// Of a directory: where its entries begin, and how many there are.
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+/// One name in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name {
+    pub(crate) name: Span,
+    pub(crate) node: NodeId,
+}
+
+/// A tree of nodes with names. Reading is all that can be done with one; [`Layer`](crate::Layer) and
+/// [`Merged`](crate::Merged) dereference to it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// In breadth-first order of their first names.
+    pub(crate) nodes: Vec<Node>,
+    /// Each directory's entries in byte order, directory after directory.
+    pub(crate) entries: Vec<Name>,
+    /// Names and targets.
+    pub(crate) arena: Vec<u8>,
+}
+
+impl Tree {
+    /// The root directory.
+    pub fn root(&self) -> NodeId {
+        NodeId::ROOT
+    }
+
+    /// The number of nodes. Ids are below it.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// The number of names, the root not counted: more than nodes where there are hard links.
+    pub fn names(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Every node, a directory before what it holds.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> + DoubleEndedIterator + use<> {
+        // The builder counts nodes in a u32.
+        (0..self.nodes.len() as u32).map(NodeId)
+    }
+
+    /// What the node is.
+    ///
+    /// # Panics
+    ///
+    /// Like every function that takes an id, where `id` is beyond this tree's nodes: it is another tree's.
+    pub fn kind(&self, id: NodeId) -> Kind<'_> {
+        self.nodes[id.index()].body.kind(&self.arena)
+    }
+
+    /// The node's mode, owner, time and extended attributes.
+    pub fn attributes(&self, id: NodeId) -> &Attributes {
+        &self.nodes[id.index()].attributes
+    }
+
+    /// The node's link count as `stat` shows it: names of a non-directory; 2 and one for each subdirectory of a
+    /// directory.
+    pub fn nlink(&self, id: NodeId) -> u32 {
+        self.nodes[id.index()].nlink
+    }
+
+    pub(crate) fn entries_of(&self, id: NodeId) -> Range<usize> {
+        let node = &self.nodes[id.index()];
+        let first = node.first as usize;
+        first..first + node.count as usize
+    }
+
+    /// A directory's entries in byte order of their names. Empty for what is not a directory.
+    pub fn children(
+        &self,
+        id: NodeId,
+    ) -> impl ExactSizeIterator<Item = (&[u8], NodeId)> + DoubleEndedIterator {
+        self.entries[self.entries_of(id)]
+            .iter()
+            .map(|entry| (entry.name.of(&self.arena), entry.node))
+    }
+
+    /// The node called `name` in the directory `directory`.
+    pub fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        let entries = &self.entries[self.entries_of(directory)];
+        let at = entries
+            .binary_search_by(|entry| entry.name.of(&self.arena).cmp(name))
+            .ok()?;
+        Some(entries[at].node)
+    }
+
+    /// The node at `path`, whose components are looked up literally: no symlink is followed, `..` is a name. Empty
+    /// components and `.` are skipped.
+    pub fn find(&self, path: &[u8]) -> Option<NodeId> {
+        path.split(|&byte| byte == b'/')
+            .filter(|name| !name.is_empty() && *name != b".")
+            .try_fold(NodeId::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder, siblings in byte
+    /// order. A node with several names comes once for each.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk {
+            tree: self,
+            levels: Vec::new(),
+            path: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// A path of `wanted`, the first in breadth-first order. Linear in the tree, so for messages only.
+    pub(crate) fn path_of(&self, wanted: NodeId) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = wanted;
+        while at != NodeId::ROOT {
+            let Some(index) = self.entries.iter().position(|entry| entry.node == at) else {
+                break;
+            };
+            names.push(self.entries[index].name.of(&self.arena));
+            let parent = self
+                .nodes()
+                .find(|&id| self.entries_of(id).contains(&index));
+            at = parent.unwrap_or(NodeId::ROOT);
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
+/// Iterator of [`Tree::walk`].
+#[derive(Clone, Debug)]
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    /// What is left of each open directory's entries, and the length of the directory's path.
+    levels: Vec<(Range<usize>, usize)>,
+    path: Vec<u8>,
+    started: bool,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = (Vec<u8>, NodeId);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.started {
+            self.started = true;
+            self.levels.push((self.tree.entries_of(NodeId::ROOT), 0));
+            return Some((Vec::new(), NodeId::ROOT));
+        }
+        loop {
+            let (left, parent_len) = self.levels.last_mut()?;
+            self.path.truncate(*parent_len);
+            let Some(index) = left.next() else {
+                self.levels.pop();
+                continue;
+            };
+            let entry = self.tree.entries[index];
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(entry.name.of(&self.tree.arena));
+            let below = self.tree.entries_of(entry.node);
+            if !below.is_empty() {
+                self.levels.push((below, self.path.len()));
+            }
+            return Some((self.path.clone(), entry.node));
+        }
+    }
+}
