@@ -54,7 +54,7 @@ pub fn write(layers: &[Input], path: &Path) -> Result<erofs_writer::Summary> {
                 blocks: bytes / block,
             };
             let device = image.add_device(device).map_err(failed)?;
-            let tree = layer::read(&reader, &layer.path, device, &mut files)?;
+            let tree = layer::read(&reader, &layer.path, device, &mut image, &mut files)?;
             merge
                 .push(&tree)
                 .map_err(|source| Error::Merge(Box::new(source)))?;

@@ -366,6 +366,53 @@ fn many_layers_and_an_empty_one_and_one_that_occurs_twice() {
     assert_eq!(walk.len(), 2 + 39 + 1);
 }
 
+#[test]
+fn the_holes_of_a_sparse_file_take_no_room_in_layer_or_disk() {
+    if !kernel_mounts() {
+        return;
+    }
+    // GNU tar's sparse format 1.0: the map of data comes first, then the data.
+    let (size, at) = (3 << 30, 1 << 30);
+    let map = format!("3\n0\n700\n{at}\n5000\n{size}\n0\n");
+    let mut stored = map.into_bytes();
+    stored.resize(512, 0);
+    stored.extend([b'a'; 700]);
+    stored.extend([b'b'; 5000]);
+    let tar = TarBuilder::new()
+        .dir("./")
+        .pax("GNU.sparse.major", "1")
+        .pax("GNU.sparse.minor", "0")
+        .pax("GNU.sparse.name", "sparse")
+        .pax("GNU.sparse.realsize", size.to_string())
+        .file("GNUSparseFile.0/sparse", stored)
+        .finish();
+    let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let disks = blockbox.inspect(&layout.reference());
+    let on_disk: u64 = disks
+        .layers
+        .iter()
+        .chain([&disks.fsmeta])
+        .map(|f| f.metadata().unwrap().len())
+        .sum();
+    assert!(on_disk < 1 << 20, "{on_disk} bytes");
+
+    let stitched = disks.stitched();
+    let mounted = Mount::erofs(stitched.path(), &[]);
+    let file = std::fs::File::open(mounted.path().join("sparse")).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), size);
+    let read = |offset: u64| {
+        let mut bytes = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, offset).unwrap();
+        bytes
+    };
+    assert_eq!(read(698), *b"aa\0\0");
+    assert_eq!(read(at - 2), *b"\0\0bb");
+    assert_eq!(read(at + 4998), *b"bb\0\0");
+    assert_eq!(read(size - 4), [0; 4]);
+}
+
 /// The image that `cargo xtask demo` makes.
 #[test]
 fn the_demo_image() {

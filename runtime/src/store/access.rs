@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::Store;
+use super::{Lock, Store};
 use crate::error::{Error, Result};
 
 /// The right to use objects of the store; while it is held, nobody removes any.
@@ -55,6 +55,11 @@ impl Store {
 
     /// Removes what processes that were killed left half made. Nobody may be making anything.
     fn sweep(&self) -> Result<()> {
+        let locks = self.root().join("locks");
+        for entry in fs::read_dir(&locks).map_err(Error::io(&locks))? {
+            // Letting go of a lock removes its file; those of running sandboxes are held.
+            drop(Lock::try_acquire(entry.map_err(Error::io(&locks))?.path())?);
+        }
         for folder in ["layers", "images", "sandboxes"].map(|name| self.root().join(name)) {
             for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
                 let entry = entry.map_err(Error::io(&folder))?;
@@ -71,10 +76,11 @@ impl Store {
     }
 }
 
-/// Removes a file or a folder; one that is gone already is no error.
+/// Removes a file or a folder; one that is gone already is no error. A folder goes at once: a crash in between leaves
+/// something to sweep up, never half an object.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(e) => Err(e),
     };
@@ -82,6 +88,15 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(e)),
         _ => Ok(()),
     }
+}
+
+fn remove_folder(path: &Path) -> io::Result<()> {
+    let aside = tempfile::Builder::new()
+        .prefix(super::atomic::PREFIX)
+        .tempdir_in(path.parent().unwrap_or(path))?;
+    // A folder may take the place of an empty one.
+    fs::rename(path, aside.path())?;
+    aside.close()
 }
 
 impl Exclusive {
