@@ -152,6 +152,26 @@ fn write_inode<R: ReadAt>(
                         writeln!(out, "device {device} at {offset}")?;
                     }
                     Source::Inline { offset } => writeln!(out, "inline at {offset}")?,
+                    Source::Compressed {
+                        device,
+                        offset,
+                        length,
+                        algorithm,
+                    } => writeln!(
+                        out,
+                        "device {device} at {offset}, {length} bytes of {}",
+                        algorithm.name()
+                    )?,
+                    Source::CompressedInline {
+                        offset,
+                        length,
+                        algorithm,
+                    } => writeln!(
+                        out,
+                        "inline at {offset}, {length} bytes of {}",
+                        algorithm.name()
+                    )?,
+                    Source::Fragment { offset } => writeln!(out, "fragment at {offset}")?,
                 }
             }
         }

@@ -364,7 +364,17 @@ pub enum Corruption {
         /// What is wrong.
         what: &'static str,
     },
+    /// A fragment reaches past the end of the packed inode's data.
+    #[error("fragment of {length} bytes at {start} of the packed inode, which has {size}")]
+    Fragment {
+        /// Where it begins there, in bytes.
+        start: u64,
+        /// Its length in bytes.
+        length: u64,
+        /// The packed inode's size.
+        size: u64,
+    },
     /// Compressed bytes do not decode, or not to the number of bytes they should.
-    #[error("compressed data does not decode: {0}")]
+    #[error("{0} data does not decode")]
     Decompression(&'static str),
 }

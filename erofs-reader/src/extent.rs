@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::compressed::CompressedMapper;
 use crate::error::{Corruption, Error};
 use crate::format::{self, ChunkIndex};
 use crate::image::Image;
@@ -69,33 +70,102 @@ pub enum Source {
         /// Where they begin on the primary device in bytes, or in the metabox inode's data if the inode lies there.
         offset: u64,
     },
+    /// Compressed, on a device.
+    Compressed {
+        /// The device, as of [`Source::Data`].
+        device: u16,
+        /// Where the physical cluster begins on it, in bytes.
+        offset: u64,
+        /// The physical cluster's length in bytes.
+        length: u64,
+        /// How it is compressed.
+        algorithm: Algorithm,
+    },
+    /// Compressed, behind the inode and its indexes.
+    CompressedInline {
+        /// Where the compressed bytes begin, as of [`Source::Inline`].
+        offset: u64,
+        /// How many there are.
+        length: u64,
+        /// How they are compressed.
+        algorithm: Algorithm,
+    },
+    /// In the data of the packed inode ([`Superblock::packed_nid`](crate::Superblock::packed_nid)).
+    Fragment {
+        /// Where they begin there, in bytes.
+        offset: u64,
+    },
 }
 
-/// Finds extents of one inode. Holds the part of its chunk table that was looked at last.
+/// A way to compress data (`Z_EROFS_COMPRESSION_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    Lz4,
+    Lzma,
+    Deflate,
+    Zstd,
+}
+
+impl Algorithm {
+    /// Its name as `mkfs.erofs` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lz4 => "lz4",
+            Self::Lzma => "lzma",
+            Self::Deflate => "deflate",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Finds extents of one inode. Holds the part of its block map that was looked at last.
 #[derive(Debug)]
 pub(crate) struct Mapper {
     inode: Inode,
-    chunks: Option<ChunkTable>,
+    map: Map,
+}
+
+#[derive(Debug)]
+enum Map {
+    Flat,
+    Chunks(ChunkTable),
+    Compressed(Box<CompressedMapper>),
 }
 
 impl Mapper {
     pub(crate) fn new<R: ReadAt>(image: &Image<R>, inode: &Inode) -> Result<Self, Error> {
-        let chunks = match inode.layout {
-            Layout::Chunks if inode.size > 0 => Some(ChunkTable::new(image, inode)?),
-            _ => None,
+        let map = match inode.layout {
+            // There is nothing to look up, and no map needs to be there.
+            _ if inode.size == 0 => Map::Flat,
+            Layout::Plain | Layout::Inline => Map::Flat,
+            Layout::Chunks => Map::Chunks(ChunkTable::new(image, inode)?),
+            Layout::CompressedFull | Layout::CompressedCompact => {
+                Map::Compressed(Box::new(CompressedMapper::new(image, inode)?))
+            }
         };
-        Ok(Self {
-            inode: *inode,
-            chunks,
-        })
+        Ok(Self { inode: *inode, map })
     }
 
     /// The extent that byte `offset` is in, which must be less than the inode's size. It may begin before `offset`; the
     /// one behind it may continue it.
     pub(crate) fn at<R: ReadAt>(&mut self, image: &Image<R>, offset: u64) -> Result<Extent, Error> {
-        match &mut self.chunks {
-            Some(chunks) => chunks.extent_at(image, &self.inode, offset),
-            None => flat_extent(image, &self.inode, offset),
+        match &mut self.map {
+            Map::Flat => flat_extent(image, &self.inode, offset),
+            Map::Chunks(chunks) => chunks.extent_at(image, &self.inode, offset),
+            Map::Compressed(mapper) => mapper.at(image, &self.inode, offset),
+        }
+    }
+
+    /// Where the block map behind the inode ends, in bytes of its area: at `start` where there is none.
+    pub(crate) fn end(&self, start: u64) -> u64 {
+        match &self.map {
+            Map::Flat => start,
+            Map::Chunks(table) => table
+                .start
+                .saturating_add(table.chunks.saturating_mul(table.unit)),
+            Map::Compressed(mapper) => mapper.end(&self.inode),
         }
     }
 }
@@ -317,24 +387,7 @@ impl<R: ReadAt> Image<R> {
         Ok(extents)
     }
 
-    /// Where the block map behind `inode` ends, in bytes of its area: at `start` where there is none.
-    pub(crate) fn map_end(&self, inode: &Inode, start: u64) -> Result<u64, Error> {
-        if inode.layout != Layout::Chunks || inode.size == 0 {
-            return Ok(start);
-        }
-        let table = ChunkTable::new(self, inode)?;
-        Ok(table
-            .start
-            .saturating_add(table.chunks.saturating_mul(table.unit)))
-    }
-
     pub(crate) fn mapper(&self, inode: &Inode) -> Result<Mapper, Error> {
-        if inode.is_compressed() {
-            return Err(Error::unsupported(
-                inode.nid,
-                crate::error::Unsupported::Compression("not built in"),
-            ));
-        }
         Mapper::new(self, inode)
     }
 }

@@ -1,12 +1,15 @@
 //! Reading the contents of files.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
-use crate::error::Error;
+use crate::compressed;
+use crate::error::{Corruption, Error};
 use crate::extent::{Extent, Mapper, Source};
+use crate::format;
 use crate::image::Image;
 use crate::inode::{FileType, Inode};
-use crate::num::{clamp_len, wide};
+use crate::num::{clamp_len, narrow, wide};
 use crate::read_at::ReadAt;
 
 /// The data of an inode of any type: a directory's and a symbolic link's as well as a file's.
@@ -17,6 +20,10 @@ pub(crate) struct Data<'a, R> {
     mapper: Mapper,
     /// The extent that was read from last.
     current: Option<Extent>,
+    /// Its bytes, if they had to be decoded.
+    decoded: Option<Arc<Vec<u8>>>,
+    /// The data of the packed inode, once it was needed.
+    packed: Option<Box<Data<'a, R>>>,
 }
 
 impl<'a, R: ReadAt> Data<'a, R> {
@@ -29,7 +36,10 @@ impl<'a, R: ReadAt> Data<'a, R> {
             Some(extent) if (extent.logical..extent.end()).contains(&offset) => extent,
             _ => self.mapper.at(self.image, offset)?,
         };
-        self.current = Some(extent);
+        if self.current != Some(extent) {
+            self.current = Some(extent);
+            self.decoded = None;
+        }
         let within = offset.saturating_sub(extent.logical);
         let n = clamp_len(buf.len(), extent.length.saturating_sub(within));
         let buf = buf.get_mut(..n).unwrap_or_default();
@@ -44,8 +54,82 @@ impl<'a, R: ReadAt> Data<'a, R> {
                 let at = offset.saturating_add(within);
                 self.image.read_area(self.inode.area(), nid, buf, at)?;
             }
+            Source::Compressed { .. } | Source::CompressedInline { .. } => {
+                let decoded = match &self.decoded {
+                    Some(decoded) => decoded,
+                    None => {
+                        let decoded = self.decode(&extent)?;
+                        self.decoded.insert(decoded)
+                    }
+                };
+                let from = decoded.get(narrow(within)..).unwrap_or_default();
+                if let Some(from) = from.get(..n) {
+                    buf.copy_from_slice(from);
+                }
+            }
+            Source::Fragment { offset } => {
+                let at = offset.saturating_add(within);
+                let packed = match &mut self.packed {
+                    Some(packed) => packed,
+                    None => {
+                        let packed = self.image.packed(&self.inode)?;
+                        let data = self.image.data(&packed)?;
+                        self.packed.insert(Box::new(data))
+                    }
+                };
+                if packed.read_full_at(buf, at)? < n {
+                    let what = Corruption::Fragment {
+                        start: offset,
+                        length: extent.length,
+                        size: packed.inode.size,
+                    };
+                    return Err(self.inode.corrupt(self.inode.position, what));
+                }
+            }
         }
         Ok(n)
+    }
+
+    /// The bytes of a compressed extent.
+    fn decode(&self, extent: &Extent) -> Result<Arc<Vec<u8>>, Error> {
+        let nid = self.inode.nid;
+        if let Some(bytes) = self.image.pclusters.get(nid, extent.logical) {
+            return Ok(bytes);
+        }
+        let (input, algorithm) = match extent.source {
+            Source::Compressed {
+                device,
+                offset,
+                length,
+                algorithm,
+            } => {
+                self.image.check_range(device, Some(nid), offset, length)?;
+                let mut input = vec![0; narrow(length)];
+                self.image
+                    .read_device(device, Some(nid), &mut input, offset)?;
+                (input, algorithm)
+            }
+            Source::CompressedInline {
+                offset,
+                length,
+                algorithm,
+            } => {
+                let mut input = vec![0; narrow(length)];
+                self.image
+                    .read_area(self.inode.area(), nid, &mut input, offset)?;
+                (input, algorithm)
+            }
+            _ => return Ok(Arc::default()),
+        };
+        let padded = self
+            .image
+            .superblock()
+            .has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING);
+        let length = narrow(extent.length);
+        let bytes = compressed::decode(&self.inode, algorithm, padded, &input, length)?;
+        let bytes = Arc::new(bytes);
+        self.image.pclusters.put(nid, extent.logical, &bytes);
+        Ok(bytes)
     }
 
     /// Fills `buf` from `offset`, or says how many bytes there were.
@@ -69,6 +153,8 @@ impl<R: ReadAt> Image<R> {
             inode: *inode,
             mapper: self.mapper(inode)?,
             current: None,
+            decoded: None,
+            packed: None,
         })
     }
 
@@ -91,14 +177,13 @@ impl<R: ReadAt> Image<R> {
     ///
     /// Where it is not a symbolic link, or its target is longer than 4095 bytes, empty or has a NUL.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
-        use crate::error::Corruption;
         /// The kernel's `PATH_MAX`, which counts a NUL behind the path.
         const PATH_MAX: u64 = 4096;
         inode.expect(FileType::Symlink)?;
         if !(1..PATH_MAX).contains(&inode.size) {
             return Err(inode.corrupt(inode.position, Corruption::SymlinkLength(inode.size)));
         }
-        let mut target = vec![0; crate::num::narrow(inode.size)];
+        let mut target = vec![0; narrow(inode.size)];
         self.data(inode)?.read_full_at(&mut target, 0)?;
         if target.contains(&0) {
             return Err(inode.corrupt(inode.position, Corruption::SymlinkNul));

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use crate::compressed::PclusterCache;
 use crate::error::{Corruption, Error};
 use crate::inode::{FileType, Inode, Nid};
 use crate::num::wide;
@@ -28,6 +29,7 @@ pub struct Image<R> {
     volumes: Vec<Volume<R>>,
     superblock: Superblock,
     pub(crate) xattr_prefixes: OnceLock<Vec<Prefix>>,
+    pub(crate) pclusters: PclusterCache,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl<R: ReadAt> Image<R> {
             volumes: vec![primary],
             superblock,
             xattr_prefixes: OnceLock::new(),
+            pclusters: PclusterCache::default(),
         })
     }
 
@@ -314,5 +317,19 @@ impl<R: ReadAt> Image<R> {
             .ok_or_else(|| Error::corrupt(nid, 0, Corruption::NoSpecialInode))?;
         // That it does not lie in itself was checked when the image was opened.
         self.inode(found)
+    }
+
+    /// The inode that fragments lie in; `inode` is what needs it, and must not be needed to read it.
+    pub(crate) fn packed(&self, inode: &Inode) -> Result<Inode, Error> {
+        let nid = self
+            .superblock
+            .packed_nid
+            .ok_or_else(|| inode.corrupt(inode.position(), Corruption::NoSpecialInode))?;
+        let in_metabox = nid.area().0 == Area::Metabox;
+        let is_metabox = Some(inode.nid()) == self.superblock.metabox_nid;
+        if inode.nid() == nid || (is_metabox && in_metabox) {
+            return Err(inode.corrupt(inode.position(), Corruption::SelfReference));
+        }
+        self.inode(nid)
     }
 }

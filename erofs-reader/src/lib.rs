@@ -21,6 +21,7 @@
 
 mod buffered;
 mod check;
+mod compressed;
 mod dir;
 mod dump;
 mod error;
@@ -42,7 +43,7 @@ pub use check::{Finding, MAX_FINDINGS, Problem, Report, Severity};
 pub use dir::{DirEntry, ReadDir};
 pub use dump::dump;
 pub use error::{Corruption, Error, Unsupported};
-pub use extent::{Extent, Source};
+pub use extent::{Algorithm, Extent, Source};
 pub use file::FileReader;
 pub use image::Image;
 pub use inode::{FileType, Inode, Layout, Nid};

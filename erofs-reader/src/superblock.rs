@@ -228,6 +228,10 @@ impl Superblock {
         SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| raw.xattr_filter_reserved != 0)
     }
 
+    pub(crate) fn has_incompat(&self, bit: u32) -> bool {
+        self.feature_incompat & bit != 0
+    }
+
     pub(crate) fn has_compat(&self, bit: u32) -> bool {
         self.feature_compat & bit != 0
     }

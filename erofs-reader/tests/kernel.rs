@@ -5,63 +5,10 @@
 mod common;
 
 use std::fs::{self, File};
-use std::path::Path;
 
-use common::{mkfs, nasty_tar, our_walk};
+use common::mkfs;
+use common::oracle::{Sources, assert_reads_as_the_kernel};
 use erofs_reader::{Buffered, Image};
-use testkit::{Difference, Mount, walk};
-
-/// Compares our reading of `image` with the kernel's; the source is checked once for each test.
-fn assert_reads_as_the_kernel(image: &Path, devices: &[&Path]) {
-    let mount = Mount::erofs(image, devices);
-    let theirs = walk(mount.path()).unwrap();
-    let open = |path: &Path| Buffered::new(File::open(path).unwrap());
-    let ours = if devices.is_empty() {
-        Image::open(open(image)).unwrap()
-    } else {
-        Image::open_with_devices(open(image), devices.iter().map(|d| open(d)).collect()).unwrap()
-    };
-    Difference::between(&our_walk(&ours), &theirs).assert_none();
-    assert!(
-        theirs.len() > 700,
-        "{} names are no nasty tree",
-        theirs.len()
-    );
-}
-
-/// A folder with the nasty tree as a tar, and its image mounted to be the source of others.
-struct Sources {
-    dir: tempfile::TempDir,
-    tree: Mount,
-}
-
-impl Sources {
-    fn new() -> Option<Self> {
-        if !testkit::kernel_mounts() {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let tar = dir.path().join("nasty.tar");
-        fs::write(&tar, nasty_tar()).unwrap();
-        let image = mkfs(dir.path(), "tree.erofs", &["--tar=f"], &tar)?;
-        Some(Self {
-            tree: Mount::erofs(&image, &[]),
-            dir,
-        })
-    }
-
-    fn check(&self, options: &[&str]) {
-        println!("mkfs.erofs {}", options.join(" "));
-        let Some(image) = mkfs(self.dir.path(), "image.erofs", options, self.tree.path()) else {
-            return;
-        };
-        assert_reads_as_the_kernel(&image, &[]);
-        let fsck = testkit::oracle("fsck.erofs");
-        if let Some(mut fsck) = fsck {
-            common::run(fsck.arg(&image));
-        }
-    }
-}
 
 #[test]
 fn every_block_size_and_data_layout_reads_as_the_kernel_does() {

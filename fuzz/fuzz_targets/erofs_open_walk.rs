@@ -20,9 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok((path, inode)) = step else {
             continue;
         };
-        if let Ok(found) = image.lookup(&path) {
-            assert_eq!(found.nid(), inode.nid());
-        }
+        // In a damaged directory it may find another inode than the walk.
+        let _ = image.lookup(&path);
         let _ = image.lookup_follow(&path);
         let _ = image.xattrs(&inode);
         let _ = image.read_link(&inode);

@@ -95,32 +95,61 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         if inode.is_file() {
             report.bytes = report.bytes.saturating_add(inode.size());
         }
-        let table_end = self.image.map_end(inode, body_end)?;
+        let table_end = self.image.mapper(inode)?.end(body_end);
+        let area = inode.area();
+        let table_length = table_end.saturating_sub(body_end);
+        self.image
+            .check_area(area, inode.nid(), body_end, table_length)?;
         if !self.claim(inode, body_end, table_end, path, report) {
             return Ok(());
         }
         for extent in self.image.extents(inode)? {
-            let (device, start) = match extent.source {
+            let (device, start, length) = match extent.source {
                 Source::Hole => continue,
-                Source::Data { device, offset } => (device, offset),
+                Source::Data { device, offset } => (device, offset, extent.length),
+                Source::Compressed {
+                    device,
+                    offset,
+                    length,
+                    ..
+                } => (device, offset, length),
                 Source::Inline { offset } => {
                     let end = offset.saturating_add(extent.length);
-                    let area = inode.area();
                     self.image
                         .check_area(area, inode.nid(), offset, extent.length)?;
-                    self.claim(inode, offset, end, path, report);
+                    // Behind a table it is part of what was claimed already.
+                    if !inode.is_compressed() {
+                        self.claim(inode, offset, end, path, report);
+                    }
+                    continue;
+                }
+                Source::CompressedInline { offset, length, .. } => {
+                    self.image.check_area(area, inode.nid(), offset, length)?;
+                    continue;
+                }
+                Source::Fragment { offset } => {
+                    let packed = self.image.packed(inode)?;
+                    let end = offset.checked_add(extent.length);
+                    if end.is_none_or(|end| end > packed.size()) {
+                        let what = Corruption::Fragment {
+                            start: offset,
+                            length: extent.length,
+                            size: packed.size(),
+                        };
+                        report.error(Some(path), inode.corrupt(inode.position(), what));
+                    }
                     continue;
                 }
             };
-            if self.elsewhere(device, start, extent.length) {
+            if self.elsewhere(device, start, length) {
                 continue;
             }
             match self
                 .image
-                .check_range(device, Some(inode.nid()), start, extent.length)
+                .check_range(device, Some(inode.nid()), start, length)
             {
                 Ok(()) if device == 0 => {
-                    let end = start.saturating_add(extent.length);
+                    let end = start.saturating_add(length);
                     self.data.push((start, end, inode.nid()));
                 }
                 Ok(()) => {}

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub(crate) mod lab;
+pub(crate) mod oracle;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;

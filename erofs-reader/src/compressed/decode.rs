@@ -1,0 +1,137 @@
+//! From the bytes of a physical cluster to the file's.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Corruption, Error, Unsupported};
+use crate::extent::Algorithm;
+use crate::inode::{Inode, Nid};
+
+/// Decodes `input` to exactly `length` bytes, which the caller has bounded. A cluster may hold more: it is then shared by
+/// files that begin alike.
+pub(crate) fn decode(
+    inode: &Inode,
+    algorithm: Algorithm,
+    padded: bool,
+    input: &[u8],
+    length: usize,
+) -> Result<Vec<u8>, Error> {
+    // The data ends where the cluster does, and zeros fill up its beginning; in images from before that feature it is the
+    // other way round, and where the data ends shows when it is decoded.
+    let zeros = input.iter().take_while(|&&byte| byte == 0).count();
+    let input = if padded {
+        input.get(zeros..).unwrap_or_default()
+    } else {
+        input
+    };
+    let mut output = vec![0; length];
+    let decoded = match algorithm {
+        #[cfg(feature = "lz4")]
+        Algorithm::Lz4 => super::lz4::decode(input, &mut output).is_some(),
+        #[cfg(feature = "lzma")]
+        Algorithm::Lzma => lzma(input, &mut output).is_some(),
+        #[cfg(feature = "deflate")]
+        Algorithm::Deflate => deflate(input, &mut output).is_some(),
+        #[cfg(feature = "zstd")]
+        Algorithm::Zstd => zstd(input, &mut output).is_some(),
+        #[allow(unreachable_patterns, reason = "with all features there is no other")]
+        other => {
+            let what = Unsupported::Compression(other.name());
+            return Err(Error::unsupported(inode.nid, what));
+        }
+    };
+    if decoded {
+        Ok(output)
+    } else {
+        let what = Corruption::Decompression(algorithm.name());
+        Err(inode.corrupt(inode.position, what))
+    }
+}
+
+/// MicroLZMA: a raw LZMA stream whose first byte, always 0 otherwise, holds the properties, inverted.
+#[cfg(feature = "lzma")]
+fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
+    use std::io::Read;
+    let (&first, rest) = input.split_first()?;
+    let properties = !first;
+    // As of every LZMA stream: (pb * 5 + lp) * 9 + lc.
+    if properties >= 225 {
+        return None;
+    }
+    let lc = properties.checked_rem(9)?;
+    let lp = properties.checked_div(9)?.checked_rem(5)?;
+    let pb = properties.checked_div(45)?;
+    // liblzma, which the kernel's decoder follows, allows no more.
+    if lc.checked_add(lp)? > 4 {
+        return None;
+    }
+    let length = crate::num::wide(output.len());
+    // A match reaches back to the beginning of the output at most.
+    let dictionary = u32::try_from(length).ok()?.max(4096);
+    let stream = [&[0][..], rest].concat();
+    let mut reader = lzma_rust2::LzmaReader::new(
+        &stream[..],
+        length,
+        lc.into(),
+        lp.into(),
+        pb.into(),
+        dictionary,
+        None,
+    )
+    .ok()?;
+    reader.read_exact(output).ok()
+}
+
+#[cfg(feature = "deflate")]
+fn deflate(input: &[u8], output: &mut [u8]) -> Option<()> {
+    use std::io::Read;
+    flate2::bufread::DeflateDecoder::new(input)
+        .read_exact(output)
+        .ok()
+}
+
+#[cfg(feature = "zstd")]
+fn zstd(input: &[u8], output: &mut [u8]) -> Option<()> {
+    use std::io::Read;
+    /// log2 of the window: twice `Z_EROFS_ZSTD_MAX_DICT_SIZE`.
+    const WINDOW_LOG_MAX: u32 = 21;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input).ok()?;
+    decoder.window_log_max(WINDOW_LOG_MAX).ok()?;
+    decoder.read_exact(output).ok()
+}
+
+/// Bytes that the cache holds, unless a single cluster has more.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Clusters decoded lately, by inode and position in its data: many files have their ends in one of the packed inode's.
+#[derive(Debug, Default)]
+pub(crate) struct PclusterCache(Mutex<VecDeque<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    key: (Nid, u64),
+    bytes: Arc<Vec<u8>>,
+}
+
+impl PclusterCache {
+    pub(crate) fn get(&self, nid: Nid, logical: u64) -> Option<Arc<Vec<u8>>> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.iter().find(|entry| entry.key == (nid, logical));
+        found.map(|entry| Arc::clone(&entry.bytes))
+    }
+
+    pub(crate) fn put(&self, nid: Nid, logical: u64, bytes: &Arc<Vec<u8>>) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push_back(Entry {
+            key: (nid, logical),
+            bytes: Arc::clone(bytes),
+        });
+        let mut held = entries
+            .iter()
+            .fold(0, |sum: usize, entry| sum.saturating_add(entry.bytes.len()));
+        while held > CACHE_BYTES && entries.len() > 1 {
+            let oldest = entries.pop_front().map_or(0, |entry| entry.bytes.len());
+            held = held.saturating_sub(oldest);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The LZ4 block format.
+
+/// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before that.
+///
+/// Written for clusters: their decoded size is known, and they may hold more than is asked for, which the usual libraries
+/// take for an error.
+pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
+    let mut input = Input(input);
+    let mut done = 0_usize;
+    while done < output.len() {
+        let token = input.byte()?;
+        let literals = input.length(token >> 4)?;
+        let source = input.take(literals)?;
+        let end = done.saturating_add(literals).min(output.len());
+        let target = output.get_mut(done..end)?;
+        target.copy_from_slice(source.get(..target.len())?);
+        done = end;
+        if done == output.len() {
+            break;
+        }
+        let distance = usize::from(u16::from_le_bytes([input.byte()?, input.byte()?]));
+        let matched = input.length(token & 15)?.saturating_add(4);
+        let end = done.saturating_add(matched).min(output.len());
+        let start = done.checked_sub(distance).filter(|_| distance > 0)?;
+        // A match may overlap what it produces: then its bytes repeat, in steps that double.
+        while done < end {
+            let step = done.saturating_sub(start).min(end.saturating_sub(done));
+            output.copy_within(start..start.checked_add(step)?, done);
+            done = done.checked_add(step)?;
+        }
+    }
+    Some(())
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// A length that begins with four bits of the token: 15 says that bytes follow, of which 255 says that more do.
+    fn length(&mut self, nibble: u8) -> Option<usize> {
+        let mut length = usize::from(nibble);
+        if nibble == 15 {
+            loop {
+                let byte = self.byte()?;
+                length = length.saturating_add(byte.into());
+                if byte != 255 {
+                    break;
+                }
+            }
+        }
+        Some(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(input: &[u8], length: usize) -> Option<Vec<u8>> {
+        let mut output = vec![0; length];
+        decode(input, &mut output).map(|()| output)
+    }
+
+    #[test]
+    fn overlapping_matches_repeat() {
+        // Two literals, a match of 8 at distance 2, five literals.
+        let block = b"\x24ab\x02\x00\x50vwxyz";
+        assert_eq!(
+            decoded(block, 15).unwrap(),
+            b"ababababab"
+                .iter()
+                .chain(b"vwxyz")
+                .copied()
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(decoded(block, 5).unwrap(), b"ababa");
+        assert_eq!(decoded(block, 16), None);
+    }
+
+    #[test]
+    fn long_lengths_take_more_bytes() {
+        let mut block = vec![0xf0, 255, 3];
+        block.extend([b'x'; 15 + 255 + 3]);
+        assert_eq!(decoded(&block, 273).unwrap(), [b'x'; 273]);
+        assert_eq!(decoded(&block[..200], 273), None);
+    }
+
+    #[test]
+    fn a_match_before_the_beginning_is_malformed() {
+        assert_eq!(decoded(b"\x14a\x02\x00\x50vwxyz", 14), None);
+        assert_eq!(decoded(b"\x14a\x00\x00\x50vwxyz", 14), None);
+        assert_eq!(decoded(b"", 1), None);
+        assert_eq!(decoded(b"", 0).unwrap(), b"");
+    }
+}

@@ -1,0 +1,61 @@
+//! Comparing our reading of an image with the kernel's.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use erofs_reader::{Buffered, Image};
+use testkit::{Difference, Mount, walk};
+
+use super::{mkfs, nasty_tar, our_walk, run};
+
+/// Compares our reading of `image` with the kernel's; the source is checked once for each test.
+pub(crate) fn assert_reads_as_the_kernel(image: &Path, devices: &[&Path]) {
+    let mount = Mount::erofs(image, devices);
+    let theirs = walk(mount.path()).unwrap();
+    let open = |path: &Path| Buffered::new(File::open(path).unwrap());
+    let ours = if devices.is_empty() {
+        Image::open(open(image)).unwrap()
+    } else {
+        Image::open_with_devices(open(image), devices.iter().map(|d| open(d)).collect()).unwrap()
+    };
+    Difference::between(&our_walk(&ours), &theirs).assert_none();
+    assert!(
+        theirs.len() > 700,
+        "{} names are no nasty tree",
+        theirs.len()
+    );
+}
+
+/// A folder with the nasty tree as a tar, and its image mounted to be the source of others.
+pub(crate) struct Sources {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) tree: Mount,
+}
+
+impl Sources {
+    pub(crate) fn new() -> Option<Self> {
+        if !testkit::kernel_mounts() {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("nasty.tar");
+        fs::write(&tar, nasty_tar()).unwrap();
+        let image = mkfs(dir.path(), "tree.erofs", &["--tar=f"], &tar)?;
+        Some(Self {
+            tree: Mount::erofs(&image, &[]),
+            dir,
+        })
+    }
+
+    pub(crate) fn check(&self, options: &[&str]) {
+        println!("mkfs.erofs {}", options.join(" "));
+        let Some(image) = mkfs(self.dir.path(), "image.erofs", options, self.tree.path()) else {
+            return;
+        };
+        assert_reads_as_the_kernel(&image, &[]);
+        let fsck = testkit::oracle("fsck.erofs");
+        if let Some(mut fsck) = fsck {
+            run(fsck.arg(&image));
+        }
+    }
+}
