@@ -47,8 +47,15 @@ enum Xtask {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    match Xtask::parse() {
+fn main() -> ExitCode {
+    run(Xtask::parse()).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Xtask) -> Result<ExitCode> {
+    match command {
         Xtask::Setup => {
             setup::run()?;
         }
