@@ -1,0 +1,242 @@
+//! `blockbox run` as a user knows it from docker: what the command sees, and what is left afterwards.
+
+mod common;
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use common::Blockbox;
+use common::layout::{Compression, Layout};
+use serde_json::{Value, json};
+use testkit::{TarBuilder, oracle};
+
+/// A store, and the name of an image of busybox in it.
+struct Guest {
+    blockbox: Blockbox,
+    _layout: Layout,
+    image: String,
+}
+
+impl Guest {
+    /// Pulls an image with this configuration; `None` where nothing can boot it.
+    fn new(config: Value) -> Option<Self> {
+        oracle(if cfg!(target_arch = "aarch64") {
+            "qemu-system-aarch64"
+        } else {
+            "qemu-system-x86_64"
+        })?;
+        let busybox = std::fs::read(oracle("busybox")?.get_program()).unwrap();
+        let mut tar = TarBuilder::new()
+            .dir("./")
+            .dir("bin")
+            .mode(0o755)
+            .file("bin/busybox", busybox)
+            .mode(0o644)
+            .dir("etc")
+            .file(
+                "etc/passwd",
+                "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+            )
+            .file("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
+            .file("etc/motd", "from the image\n");
+        for applet in [
+            "sh", "cat", "echo", "id", "env", "pwd", "kill", "grep", "awk", "sleep",
+        ] {
+            tar = tar.link(format!("bin/{applet}"), "bin/busybox");
+        }
+        let layout = Layout::new()
+            .layer(&tar.finish(), Compression::Gzip)
+            .config(config)
+            .finish();
+        let blockbox = Blockbox::new();
+        let image = layout.reference();
+        blockbox.ok(["pull", "-q", &image]);
+        Some(Self {
+            blockbox,
+            _layout: layout,
+            image,
+        })
+    }
+
+    fn run(&self, options: &[&str], command: &[&str], input: &str) -> Output {
+        let mut child = self
+            .blockbox
+            .command()
+            .arg("run")
+            .args(options)
+            .arg(&self.image)
+            .arg("--")
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_owned();
+        // A command that does not read leaves a broken pipe.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+
+    /// Runs a shell script that must end with status 0, and gives its output.
+    fn script(&self, options: &[&str], script: &str) -> String {
+        let output = self.run(options, &["sh", "-c", script], "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn sandboxes(&self) -> usize {
+        let list: Value =
+            serde_json::from_str(&self.blockbox.ok(["ps", "--format", "json"])).unwrap();
+        list.as_array().unwrap().len()
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn streams_are_separate_and_the_exit_status_is_the_commands() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let output = guest.run(
+        &["--rm"],
+        &["sh", "-c", "cat; echo problem >&2; exit 3"],
+        "piped\n",
+    );
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(stdout(&output), "piped\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "problem\n");
+
+    let output = guest.run(&["--rm"], &["no-such-command"], "");
+    assert_eq!(output.status.code(), Some(127));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
+
+    let output = guest.run(&["--rm"], &["sh", "-c", "kill -9 $$"], "");
+    assert_eq!(output.status.code(), Some(128 + 9));
+    assert_eq!(guest.sandboxes(), 0);
+}
+
+#[test]
+fn the_images_configuration_holds_unless_the_command_line_says_otherwise() {
+    let config = json!({
+        "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id; pwd; env"], "User": "app:extra",
+        "WorkingDir": "/made/on/demand", "Env": ["MODE=image", "PATH=/bin"],
+    });
+    let Some(guest) = Guest::new(config) else {
+        return;
+    };
+    let output = guest.run(&["--rm"], &[], "");
+    let text = stdout(&output);
+    assert!(text.contains("uid=1000(app) gid=2000(extra)"), "{text}");
+    assert!(
+        text.contains("/made/on/demand") && text.contains("MODE=image"),
+        "{text}"
+    );
+    assert!(text.contains("HOME=/home/app"), "{text}");
+
+    let options = [
+        "--rm",
+        "-e",
+        "MODE=ours",
+        "-w",
+        "/etc",
+        "-u",
+        "0",
+        "--hostname",
+        "box",
+    ];
+    let output = guest.run(&options, &["id -u; pwd; echo $MODE $HOSTNAME"], "");
+    assert_eq!(stdout(&output), "0\n/etc\nours box\n");
+
+    let output = guest.run(&["--rm", "--entrypoint", "/bin/echo"], &["hello"], "");
+    assert_eq!(stdout(&output), "hello\n");
+}
+
+#[test]
+fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let disks = guest.blockbox.inspect(&guest.image);
+    let files: Vec<_> = disks
+        .layers
+        .iter()
+        .chain([&disks.fsmeta, &disks.disk])
+        .collect();
+    let bytes = || {
+        files
+            .iter()
+            .map(|file| std::fs::read(file).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = bytes();
+    let script = "awk 'NR > 2 { print $4 }' /proc/partitions; echo changed > /etc/motd; echo new > /new; cat /etc/motd";
+    let text = guest.script(&["--name", "kept"], script);
+    assert_eq!(text, "vda\nvdb\nchanged\n");
+    assert!(before == bytes(), "a disk of the image changed");
+
+    let upper = guest.blockbox.home().join("sandboxes/kept/upper.ext4");
+    let Some(mut e2fsck) = oracle("e2fsck") else {
+        return;
+    };
+    assert!(
+        e2fsck
+            .arg("-fn")
+            .arg(&upper)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+    if testkit::kernel_mounts() {
+        // Read-only without replaying the journal: what is here was written back.
+        let mount = testkit::Mount::ext4(&upper, false);
+        assert_eq!(
+            std::fs::read(mount.path().join("upper/etc/motd")).unwrap(),
+            b"changed\n"
+        );
+        assert_eq!(
+            std::fs::read(mount.path().join("upper/new")).unwrap(),
+            b"new\n"
+        );
+    }
+
+    assert_eq!(guest.sandboxes(), 1);
+    assert!(guest.blockbox.fails(["rmi", &guest.image]).contains("kept"));
+    assert!(
+        guest
+            .blockbox
+            .fails(["run", "--name", "kept", &guest.image, "true"])
+            .contains("kept")
+    );
+    guest.blockbox.ok(["rm", "kept"]);
+    assert_eq!(guest.sandboxes(), 0);
+    guest.blockbox.ok(["rmi", &guest.image]);
+}
+
+#[test]
+fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let output = guest.run(&["--kernel", "/nonexistent/vmlinux"], &["true"], "");
+    assert_eq!(output.status.code(), Some(125));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("/nonexistent/vmlinux"), "{stderr}");
+    let output = guest.run(&["--upper-size", "1"], &["true"], "");
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(guest.sandboxes(), 0);
+    assert!(
+        guest
+            .blockbox
+            .fails(["run", &guest.image])
+            .contains("after `--`")
+    );
+}
