@@ -8,20 +8,15 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::check::{self, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
 use crate::data::{Dedupe, Place, Tail};
-use crate::emit::Emitter;
 use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
-use crate::plan::Plan;
-use crate::superblock::{self, Facts};
+use crate::superblock;
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
 use crate::{
     Chunk, ChunkSize, ChunkWriter, DataWriter, Device, DeviceId, Error, FileData, Metadata, Node,
     NodeId, Options,
 };
-
-/// The first block number that no address can hold: all ones means a hole.
-const ADDRESS_LIMIT: u64 = u32::MAX as u64;
 
 /// Writes one image to `W`.
 ///
@@ -33,18 +28,18 @@ pub struct ImageBuilder<W> {
     pub(crate) output: Output<W>,
     pub(crate) dedupe: Option<Dedupe<W>>,
     pub(crate) deduplicated: u64,
-    truncate: Option<Truncate<W>>,
-    tree: Tree,
-    xattrs: XattrStore,
-    devices: Vec<Device>,
+    pub(crate) truncate: Option<Truncate<W>>,
+    pub(crate) tree: Tree,
+    pub(crate) xattrs: XattrStore,
+    pub(crate) devices: Vec<Device>,
     /// The places of all chunks of all files.
     pub(crate) chunks: Vec<ChunkPlace>,
     /// The contents whose last, partial block is not in the output.
-    tails: Vec<Tail>,
+    pub(crate) tails: Vec<Tail>,
     /// Where the next contents go, once there were some.
-    data_end: Option<u64>,
+    pub(crate) data_end: Option<u64>,
     /// Has hashed the contents' digests.
-    content: Box<Xxh3>,
+    pub(crate) content: Box<Xxh3>,
 }
 
 impl<W> fmt::Debug for ImageBuilder<W> {
@@ -55,28 +50,6 @@ impl<W> fmt::Debug for ImageBuilder<W> {
             .field("inodes", &self.tree.inodes.len())
             .finish_non_exhaustive()
     }
-}
-
-/// What was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Summary {
-    /// The image's size in its blocks.
-    pub blocks: u64,
-    /// The image's size in bytes, whole blocks. The output is as long, unless it was longer from the start.
-    pub bytes: u64,
-    /// Inodes, the root included.
-    pub inodes: u64,
-    /// Those of them in the compact form.
-    pub compact_inodes: u64,
-    /// Bytes of contents in the image, whole blocks.
-    pub data_bytes: u64,
-    /// Bytes of inodes, directories and xattrs, whole blocks.
-    pub metadata_bytes: u64,
-    /// Bytes of contents that were not stored because equal contents were.
-    pub deduplicated_bytes: u64,
-    /// The volume's UUID.
-    pub uuid: [u8; 16],
 }
 
 impl<W: Write + Seek> ImageBuilder<W> {
@@ -308,94 +281,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
             .map(NodeId)
     }
 
-    /// Writes what is left to be written: names and attributes, then the superblock. Gives back the output.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
-    /// addresses reach.
-    pub fn finish(self) -> Result<(W, Summary), Error> {
-        let data_end = self.data_end();
-        let block_size = self.options.block_size;
-        let Self {
-            options,
-            mut output,
-            mut content,
-            devices,
-            ..
-        } = self;
-        let mut tree = self.tree.sort();
-        let xattrs = self
-            .xattrs
-            .plan(tree.inodes().iter().map(|inode| inode.xattrs));
-        let plan = Plan::new(&mut tree, &xattrs, &options);
-
-        let meta_block = block_size.count(data_end);
-        let mut end = data_end + plan.length;
-        if self.truncate.is_none() {
-            end = end.max(block_size.align(output.written()));
-        }
-        let blocks = block_size.count(end);
-        let mut starts = vec![0];
-        let mut used = blocks;
-        for device in &devices {
-            starts.push(used);
-            used = used.saturating_add(device.blocks);
-        }
-        if used > ADDRESS_LIMIT {
-            return Err(too_large(used, &options));
-        }
-
-        let area = Emitter {
-            tree: &tree,
-            xattrs: &xattrs,
-            plan: &plan,
-            options: &options,
-            meta_block,
-            device_starts: &starts,
-            chunks: &self.chunks,
-            tails: &self.tails,
-        }
-        .emit();
-        content.update(&area);
-        output.seek(data_end)?;
-        output.write(&area)?;
-        output.zeros_to(end)?;
-
-        let facts = Facts {
-            root_nid: plan.nids[ROOT as usize] as u16,
-            inodes: tree.inodes().len() as u64,
-            epoch: plan.epoch,
-            blocks: blocks as u32,
-            meta_block: meta_block as u32,
-            xattr_block: (meta_block + block_size.count(plan.shared_at)) as u32,
-            xattrs: xattrs.any(),
-            chunked: tree
-                .inodes()
-                .iter()
-                .any(|inode| inode.chunk_size().is_some()),
-        };
-        let data_start = data_start(&options, devices.len());
-        let (superblock, uuid) =
-            superblock::form(&options, &facts, &devices, &starts, *content, data_start);
-        let out = output.finish_with(SUPER_OFFSET, &superblock, end, self.truncate)?;
-        let summary = Summary {
-            blocks,
-            bytes: end,
-            inodes: facts.inodes,
-            compact_inodes: tree
-                .inodes()
-                .iter()
-                .filter(|inode| inode.flags.compact)
-                .count() as u64,
-            data_bytes: data_end - data_start,
-            metadata_bytes: plan.length,
-            deduplicated_bytes: self.deduplicated,
-            uuid,
-        };
-        Ok((out, summary))
-    }
-
     /// Where the next contents go, a block border.
     pub(crate) fn data_end(&self) -> u64 {
         self.data_end
@@ -445,7 +330,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
     /// Checks that contents can end at `end`.
     pub(crate) fn check_end(&self, end: u64) -> Result<(), Error> {
         let blocks = self.options.block_size.count(end);
-        if blocks <= ADDRESS_LIMIT {
+        if blocks <= self.options.addresses.limit() {
             Ok(())
         } else {
             Err(self.too_large(blocks))
@@ -483,16 +368,16 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The first byte behind superblock and device table that can hold contents.
-fn data_start(options: &Options, devices: usize) -> u64 {
+pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
     options
         .block_size
         .align(SUPER_OFFSET + superblock::length(devices))
 }
 
-fn too_large(blocks: u64, options: &Options) -> Error {
+pub(crate) fn too_large(blocks: u64, options: &Options) -> Error {
     Error::TooLarge {
         blocks,
         block_size: options.block_size.bytes(),
-        limit: ADDRESS_LIMIT,
+        limit: options.addresses.limit(),
     }
 }

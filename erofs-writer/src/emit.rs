@@ -5,14 +5,15 @@ use zerocopy::IntoBytes;
 use crate::chunks::ChunkPlace;
 use crate::data::Tail;
 use crate::format::{
-    BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT, INODE_CHUNK_BASED,
-    INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT, INODE_LAYOUT_EXTENDED, ISLOT,
-    InodeCompact, InodeExtended, NULL_ADDR, S_IFBLK, S_IFCHR, S_IFLNK, S_IFREG, file_type,
+    BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_48BIT, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT,
+    I_NLINK_1_BIT, INODE_CHUNK_BASED, INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT,
+    INODE_LAYOUT_EXTENDED, ISLOT, InodeCompact, InodeExtended, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK,
+    S_IFREG, file_type,
 };
-use crate::plan::{Plan, chunk_map, inode_size};
+use crate::plan::{Form, Plan, inode_size};
 use crate::tree::{Inode, SortedTree};
 use crate::xattr::{XattrPlan, icount};
-use crate::{Options, directory};
+use crate::{BlockSize, directory};
 
 /// What the bytes depend on.
 #[derive(Debug)]
@@ -20,9 +21,11 @@ pub(crate) struct Emitter<'a> {
     pub(crate) tree: &'a SortedTree,
     pub(crate) xattrs: &'a XattrPlan,
     pub(crate) plan: &'a Plan,
-    pub(crate) options: &'a Options,
+    pub(crate) form: &'a Form<'a>,
     /// The block with which the metadata area begins.
     pub(crate) meta_block: u64,
+    /// What is added to the plan's inode numbers.
+    pub(crate) nid_base: u64,
     /// The first block of each device in the unified address space, the image itself being the first.
     pub(crate) device_starts: &'a [u64],
     /// The places of all chunks of all files.
@@ -46,13 +49,13 @@ impl Emitter<'_> {
             let at = start + head as usize;
             if inode.is_dir() {
                 self.put_directory(&mut area, index, at);
-            } else if let Some(map) = chunk_map(inode, head, self.options) {
+            } else if let Some(map) = self.form.chunk_map(inode, head) {
                 self.put_chunks(
                     &mut area[start + map.start as usize..start + map.end as usize],
                     inode,
                 );
             } else if let Some(tail) = self.tail(inode) {
-                let length = inode.size % u64::from(self.options.block_size.bytes());
+                let length = inode.size % u64::from(self.block_size().bytes());
                 put(&mut area, at, self.tree.bytes(tail.kept, length));
             } else if inode.kind() == S_IFLNK {
                 let at = if inode.flags.inline {
@@ -67,6 +70,10 @@ impl Emitter<'_> {
         area
     }
 
+    fn block_size(&self) -> BlockSize {
+        self.form.options.block_size
+    }
+
     fn put_inode(&self, area: &mut [u8], index: u32, ino: u32) {
         let inode = self.tree.inode(index);
         let layout = match inode.chunk_size() {
@@ -76,19 +83,26 @@ impl Emitter<'_> {
         };
         let format = |form: u16| form | layout << I_DATALAYOUT_BIT;
         let i_xattr_icount = icount(self.xattrs.body(inode.xattrs)).into();
-        let i_u = self.address(index, inode).into();
+        let target = self.target(index, inode);
+        let (high, low) = ((target >> 32) as u16, target as u32);
         if inode.flags.compact {
+            // Only what has one link can have a high address in this form.
+            let (nlink_1, i_nb) = match high {
+                0 => (0, inode.nlink as u16),
+                _ => (1 << I_NLINK_1_BIT, high),
+            };
             let compact = InodeCompact {
-                i_format: format(INODE_LAYOUT_COMPACT).into(),
+                i_format: (format(INODE_LAYOUT_COMPACT) | nlink_1).into(),
                 i_xattr_icount,
                 i_mode: inode.mode.into(),
-                i_nlink: (inode.nlink as u16).into(),
+                i_nb: i_nb.into(),
                 i_size: (inode.size as u32).into(),
-                i_u,
+                i_mtime: self.form.compact_mtime(self.plan.epoch, inode).into(),
+                i_u: low.into(),
                 i_ino: ino.into(),
                 i_uid: (inode.uid as u16).into(),
                 i_gid: (inode.gid as u16).into(),
-                ..InodeCompact::default()
+                i_reserved: 0.into(),
             };
             put(area, 0, compact.as_bytes());
         } else {
@@ -97,48 +111,44 @@ impl Emitter<'_> {
                 i_format: format(INODE_LAYOUT_EXTENDED).into(),
                 i_xattr_icount,
                 i_mode: inode.mode.into(),
+                i_nb: high.into(),
                 i_size: inode.size.into(),
-                i_u,
+                i_u: low.into(),
                 i_ino: ino.into(),
                 i_uid: inode.uid.into(),
                 i_gid: inode.gid.into(),
                 i_mtime: (mtime.secs as u64).into(),
                 i_mtime_nsec: mtime.nanos.into(),
                 i_nlink: inode.nlink.into(),
-                ..InodeExtended::default()
+                i_reserved2: [0; 16],
             };
             put(area, 0, extended.as_bytes());
         }
     }
 
-    /// `i_u`: a block address, a device's number, or the format of chunks.
-    fn address(&self, index: u32, inode: &Inode) -> u32 {
+    /// What `i_u` says, and `i_nb` above it: a block address, a device's number, or the format of chunks.
+    fn target(&self, index: u32, inode: &Inode) -> u64 {
         if let Some(size) = inode.chunk_size() {
-            let indexes = if self.options.chunk_indexes {
+            let indexes = if self.form.chunk_indexes {
                 CHUNK_FORMAT_INDEXES
             } else {
                 0
             };
-            return u32::from(u16::from(size.block_bits()) | indexes);
+            let wide = if self.form.far { CHUNK_FORMAT_48BIT } else { 0 };
+            return u64::from(u16::from(size.block_bits()) | indexes | wide);
         }
         if let Some(tail) = self.tail(inode) {
-            return tail.block as u32;
+            return tail.block;
         }
-        let address = match inode.kind() {
+        match inode.kind() {
             S_IFREG if inode.size == 0 => 0,
             S_IFREG => self.device_starts[usize::from(inode.device)] + inode.payload,
             S_IFCHR | S_IFBLK => inode.payload,
-            _ if inode.is_dir() || inode.kind() == S_IFLNK => {
-                self.meta_block
-                    + self
-                        .options
-                        .block_size
-                        .count(self.own_blocks_at(index) as u64)
+            S_IFDIR | S_IFLNK => {
+                self.meta_block + self.block_size().count(self.own_blocks_at(index) as u64)
             }
             _ => 0,
-        };
-        // Checked against the limit before anything is emitted.
-        address as u32
+        }
     }
 
     fn tail(&self, inode: &Inode) -> Option<&Tail> {
@@ -146,41 +156,48 @@ impl Emitter<'_> {
     }
 
     fn put_chunks(&self, map: &mut [u8], inode: &Inode) {
+        let names_devices = self.form.options.chunk_indexes;
         let places = self.chunks[inode.payload as usize..]
             .iter()
-            .map(|place| place.get());
-        if self.options.chunk_indexes {
-            for (entry, place) in map.chunks_exact_mut(size_of::<ChunkIndex>()).zip(places) {
-                let (device, block) = place.unwrap_or((0, NULL_ADDR.into()));
+            .map(|place| match place.get() {
+                None => (0, u64::MAX),
+                Some(place) if names_devices => place,
+                Some((device, block)) => (0, self.device_starts[usize::from(device)] + block),
+            });
+        if self.form.chunk_indexes {
+            for (entry, (device, block)) in
+                map.chunks_exact_mut(size_of::<ChunkIndex>()).zip(places)
+            {
                 let index = ChunkIndex {
+                    startblk_hi: if self.form.far {
+                        (block >> 32) as u16
+                    } else {
+                        0
+                    }
+                    .into(),
                     device_id: device.into(),
                     startblk_lo: (block as u32).into(),
-                    ..ChunkIndex::default()
                 };
                 entry.copy_from_slice(index.as_bytes());
             }
         } else {
-            for (entry, place) in map
+            for (entry, (_, block)) in map
                 .chunks_exact_mut(BLOCK_MAP_ENTRY_SIZE as usize)
                 .zip(places)
             {
-                let address = place.map_or(NULL_ADDR, |(device, block)| {
-                    (self.device_starts[usize::from(device)] + block) as u32
-                });
-                entry.copy_from_slice(&address.to_le_bytes());
+                entry.copy_from_slice(&(block as u32).to_le_bytes());
             }
         }
     }
 
     fn own_blocks_at(&self, index: u32) -> usize {
         let inode = self.tree.inode(index);
-        self.plan
-            .own_blocks_at(index, inode, self.options.block_size) as usize
+        self.plan.own_blocks_at(index, inode, self.block_size()) as usize
     }
 
     fn put_directory(&self, area: &mut [u8], index: u32, inline_at: usize) {
         let inode = self.tree.inode(index);
-        let block_size = self.options.block_size.bytes();
+        let block_size = self.block_size().bytes();
         let full = (inode.size / u64::from(block_size)) as usize;
         let own = self.own_blocks_at(index);
         let entries = self
@@ -188,7 +205,7 @@ impl Emitter<'_> {
             .entries(index)
             .map(|(name, child)| directory::Entry {
                 name,
-                nid: self.plan.nids[child as usize],
+                nid: self.nid_base + self.plan.nids[child as usize],
                 file_type: file_type(self.tree.inode(child).mode),
             });
         let mut done = 0;

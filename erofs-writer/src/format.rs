@@ -13,6 +13,7 @@ pub(crate) const FEATURE_COMPAT_MTIME: u32 = 0x2;
 pub(crate) const FEATURE_COMPAT_XATTR_FILTER: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_DEVICE_TABLE: u32 = 0x8;
+pub(crate) const FEATURE_INCOMPAT_48BIT: u32 = 0x80;
 
 /// Data layouts (`i_format`, bits 1 to 3).
 pub(crate) const INODE_FLAT_PLAIN: u16 = 0;
@@ -21,8 +22,7 @@ pub(crate) const INODE_CHUNK_BASED: u16 = 4;
 
 /// Bits of `struct erofs_inode_chunk_info`'s `format`, above the five of the chunk's blocks.
 pub(crate) const CHUNK_FORMAT_INDEXES: u16 = 0x20;
-/// `EROFS_NULL_ADDR`: a hole.
-pub(crate) const NULL_ADDR: u32 = u32::MAX;
+pub(crate) const CHUNK_FORMAT_48BIT: u16 = 0x40;
 /// The size of an entry of the block map (`EROFS_BLOCK_MAP_ENTRY_SIZE`).
 pub(crate) const BLOCK_MAP_ENTRY_SIZE: u64 = 4;
 
@@ -30,6 +30,8 @@ pub(crate) const BLOCK_MAP_ENTRY_SIZE: u64 = 4;
 pub(crate) const INODE_LAYOUT_COMPACT: u16 = 0;
 pub(crate) const INODE_LAYOUT_EXTENDED: u16 = 1;
 pub(crate) const I_DATALAYOUT_BIT: u16 = 1;
+/// Of a compact inode that is not a directory: it has one link, and `i_nb` is part of its address.
+pub(crate) const I_NLINK_1_BIT: u16 = 4;
 
 /// Inodes are addressed in units of this many bytes from the start of the metadata area (`islotbits`).
 pub(crate) const ISLOT: u64 = 32;
@@ -63,7 +65,8 @@ pub(crate) struct SuperBlock {
     pub(crate) feature_compat: U32,
     pub(crate) blkszbits: u8,
     pub(crate) sb_extslots: u8,
-    pub(crate) rootnid_2b: U16,
+    /// The root's number, or with 48-bit addresses the upper bits of `blocks`.
+    pub(crate) rb: U16,
     pub(crate) inos: U64,
     /// Called `build_time` before Linux 6.15.
     pub(crate) epoch: U64,
@@ -97,9 +100,11 @@ pub(crate) struct DeviceSlot {
     pub(crate) tag: [u8; 64],
     pub(crate) blocks_lo: U32,
     pub(crate) uniaddr_lo: U32,
-    pub(crate) blocks_hi: U32,
+    /// Declared as 32 bits at first, and not read by kernels before that was corrected ("erofs: handle 48-bit blocks/uniaddr
+    /// for extra devices").
+    pub(crate) blocks_hi: U16,
     pub(crate) uniaddr_hi: U16,
-    pub(crate) reserved: [u8; 50],
+    pub(crate) reserved: [u8; 52],
 }
 
 /// `struct erofs_inode_compact`.
@@ -109,7 +114,8 @@ pub(crate) struct InodeCompact {
     pub(crate) i_format: U16,
     pub(crate) i_xattr_icount: U16,
     pub(crate) i_mode: U16,
-    pub(crate) i_nlink: U16,
+    /// The number of links, or the address's upper bits where [`I_NLINK_1_BIT`] is set.
+    pub(crate) i_nb: U16,
     pub(crate) i_size: U32,
     /// Seconds after the epoch; kernels before 6.15 take it as zero.
     pub(crate) i_mtime: U32,
@@ -128,6 +134,7 @@ pub(crate) struct InodeExtended {
     pub(crate) i_format: U16,
     pub(crate) i_xattr_icount: U16,
     pub(crate) i_mode: U16,
+    /// The address's upper bits.
     pub(crate) i_nb: U16,
     pub(crate) i_size: U64,
     /// `raw_blkaddr`, `rdev` or `struct erofs_inode_chunk_info`.

@@ -76,9 +76,12 @@
 //! | blocks smaller than a page (the default, 512 bytes, wastes least) | 6.4 |
 //! | contents on devices, each given at mount | 5.16 |
 //! | contents on devices appended to the image | 6.4 |
+//! | files in chunks | 5.15 |
+//! | 48-bit addresses | 6.15 |
 //! | the xattr name filter, which others ignore | 6.6 |
 //!
 //! Block addresses have 32 bits: image and devices together can have 2 TiB in blocks of 512 bytes, 16 TiB in blocks of 4096.
+//! [`Addresses::Bits48`] is for Linux 6.15 and later.
 //!
 //! Compact inodes have no modification time before Linux 6.15 but the image's [epoch](Options::epoch). With
 //! [`InodeLayout::Auto`], an inode is compact only if it has just that time, so nothing is lost on any kernel.
@@ -92,6 +95,7 @@ mod data;
 mod directory;
 mod emit;
 mod error;
+mod finish;
 mod format;
 mod metadata;
 mod options;
@@ -101,12 +105,13 @@ mod superblock;
 mod tree;
 mod xattr;
 
-pub use builder::{ImageBuilder, Summary};
+pub use builder::ImageBuilder;
 pub use chunks::{Chunk, ChunkSize, ChunkWriter};
 pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
+pub use finish::Summary;
 pub use metadata::{Device, DeviceId, Metadata, Node, NodeId, Timestamp};
-pub use options::{BlockSize, InodeLayout, Label, Options, Uuid};
+pub use options::{Addresses, BlockSize, InodeLayout, Label, Options, Uuid};
 
 /// Keeps the README's example compiling.
 #[cfg(doctest)]

@@ -18,6 +18,8 @@ pub struct Options {
     pub inodes: InodeLayout,
     /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
     pub epoch: Option<Timestamp>,
+    /// How wide block addresses are. Default: 32 bits.
+    pub addresses: Addresses,
     /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a
     /// block map of unified addresses (4 bytes). Default: no.
     pub chunk_indexes: bool,
@@ -128,6 +130,32 @@ impl Label {
     /// The name padded with NULs, as on disk.
     pub fn bytes(self) -> [u8; 16] {
         self.0
+    }
+}
+
+/// How wide block addresses are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Addresses {
+    /// 32 bits: image and devices together have 2 TiB at most in blocks of 512 bytes, 16 TiB in blocks of 4096.
+    #[default]
+    Bits32,
+    /// 48 bits, for Linux 6.15 and later. As those kernels read the modification times of compact inodes, which are 32 bits of
+    /// seconds after the epoch, most inodes can be compact.
+    ///
+    /// Of devices beyond 32 bits, kernels up to 6.18 at least read the lower bits alone from the device table. They read such
+    /// images right where the devices are appended to the image, and otherwise files in chunks with
+    /// [`chunk_indexes`](Options::chunk_indexes).
+    Bits48,
+}
+
+impl Addresses {
+    /// The number of blocks that can be addressed: all ones means a hole.
+    pub(crate) fn limit(self) -> u64 {
+        match self {
+            Self::Bits32 => u32::MAX.into(),
+            Self::Bits48 => (1 << 48) - 1,
+        }
     }
 }
 

@@ -9,7 +9,118 @@ use crate::format::{
 };
 use crate::tree::{Inode, ROOT, SortedTree};
 use crate::xattr::XattrPlan;
-use crate::{BlockSize, InodeLayout, Options, Timestamp, directory};
+use crate::{Addresses, BlockSize, InodeLayout, Options, Timestamp, directory};
+
+/// What planning and emitting must agree on.
+#[derive(Debug)]
+pub(crate) struct Form<'a> {
+    pub(crate) options: &'a Options,
+    /// Blocks may have addresses of more than 32 bits.
+    pub(crate) far: bool,
+    /// Chunks have indexes of eight bytes, not addresses of four.
+    pub(crate) chunk_indexes: bool,
+}
+
+impl<'a> Form<'a> {
+    pub(crate) fn new(options: &'a Options, beyond_32_bits: bool) -> Self {
+        let far = beyond_32_bits && options.addresses == Addresses::Bits48;
+        Self {
+            options,
+            far,
+            chunk_indexes: options.chunk_indexes || far,
+        }
+    }
+
+    /// The number of blocks that can be addressed.
+    pub(crate) fn limit(&self) -> u64 {
+        match self.far {
+            true => self.options.addresses.limit(),
+            false => Addresses::Bits32.limit(),
+        }
+    }
+
+    /// Where the chunks' addresses stand, from the start of an inode with `head` bytes of inode and xattrs.
+    pub(crate) fn chunk_map(&self, inode: &Inode, head: u64) -> Option<Range<u64>> {
+        let size = inode.chunk_size()?.bytes(self.options.block_size);
+        let entry = match self.chunk_indexes {
+            true => size_of::<ChunkIndex>() as u64,
+            false => BLOCK_MAP_ENTRY_SIZE,
+        };
+        let start = head.next_multiple_of(entry);
+        Some(start..start + inode.size.div_ceil(size) * entry)
+    }
+
+    /// Whether the inode's compact form loses nothing.
+    fn is_compact(&self, inode: &Inode, epoch: Timestamp) -> bool {
+        match self.options.inodes {
+            InodeLayout::Extended => false,
+            InodeLayout::Auto => self.fits_compact(inode) && self.mtime_fits(inode, epoch),
+            InodeLayout::Compact => self.fits_compact(inode),
+        }
+    }
+
+    /// Whether a compact inode loses nothing but the modification time.
+    fn fits_compact(&self, inode: &Inode) -> bool {
+        let id = u32::from(u16::MAX);
+        inode.uid <= id
+            && inode.gid <= id
+            && inode.nlink <= id
+            && inode.size <= u32::MAX.into()
+            // The upper bits of an address take the place of the number of links.
+            && !(self.far && has_address(inode) && (inode.is_dir() || inode.nlink > 1))
+    }
+
+    fn mtime_fits(&self, inode: &Inode, epoch: Timestamp) -> bool {
+        let mtime = inode.mtime();
+        mtime == epoch || self.offset_from(epoch, mtime).is_some()
+    }
+
+    /// A compact inode's `i_mtime`, which only those kernels read that read 48-bit addresses.
+    fn offset_from(&self, epoch: Timestamp, mtime: Timestamp) -> Option<u32> {
+        let offset = mtime.secs.checked_sub(epoch.secs)?;
+        let known = self.options.addresses == Addresses::Bits48 && mtime.nanos == epoch.nanos;
+        known.then(|| offset.try_into().ok())?
+    }
+
+    /// A compact inode's `i_mtime`.
+    pub(crate) fn compact_mtime(&self, epoch: Timestamp, inode: &Inode) -> u32 {
+        self.offset_from(epoch, inode.mtime()).unwrap_or(0)
+    }
+
+    /// The time that makes most inodes compact: the commonest of those that can be, the earliest of several; where times after
+    /// it can be told too, the earliest of the last 68 years before it.
+    fn epoch(&self, tree: &SortedTree) -> Timestamp {
+        let mut counts = HashMap::new();
+        let candidates = || {
+            tree.inodes()
+                .iter()
+                .filter(|inode| self.fits_compact(inode))
+        };
+        for inode in candidates() {
+            *counts.entry(inode.mtime()).or_insert(0_u32) += 1;
+        }
+        let commonest = counts
+            .into_iter()
+            .max_by_key(|&(mtime, count)| (count, Reverse(mtime)))
+            .map_or_else(Timestamp::default, |(mtime, _)| mtime);
+        if self.options.addresses != Addresses::Bits48 {
+            return commonest;
+        }
+        let before = commonest.secs.saturating_sub(i32::MAX.into())..=commonest.secs;
+        candidates()
+            .map(Inode::mtime)
+            .filter(|mtime| mtime.nanos == commonest.nanos && before.contains(&mtime.secs))
+            .min()
+            .unwrap_or(commonest)
+    }
+}
+
+/// Whether the inode may name a block.
+fn has_address(inode: &Inode) -> bool {
+    matches!(inode.kind(), S_IFREG | S_IFDIR | S_IFLNK)
+        && inode.size > 0
+        && inode.chunk_size().is_none()
+}
 
 /// Where everything in the metadata area goes. Positions are bytes from its start, a block border.
 #[derive(Debug)]
@@ -32,8 +143,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Plans, and notes in the tree's inodes: their forms, directories' sizes, and first blocks after `blocks_at`.
-    pub(crate) fn new(tree: &mut SortedTree, xattrs: &XattrPlan, options: &Options) -> Self {
-        let block_size = options.block_size;
+    pub(crate) fn new(tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
+        let block_size = form.options.block_size;
         let order = scan_order(tree);
         for &i in &order {
             if tree.inode(i).is_dir() {
@@ -41,23 +152,18 @@ impl Plan {
                 tree.inode_mut(i).size = directory::size(lengths, block_size.bytes());
             }
         }
-        let epoch = options.epoch.unwrap_or_else(|| commonest_mtime(tree));
+        let epoch = form.options.epoch.unwrap_or_else(|| form.epoch(tree));
         let mut packer = Packer::new(block_size);
         let mut nids = vec![0; order.len()];
         let mut blocks = 0;
         let mut symlink_blocks = HashMap::new();
         for &i in &order {
             let inode = tree.inode_mut(i);
-            inode.flags.compact = match options.inodes {
-                InodeLayout::Extended => false,
-                InodeLayout::Auto => fits_compact(inode) && inode.mtime() == epoch,
-                InodeLayout::Compact => fits_compact(inode),
-            };
+            inode.flags.compact = form.is_compact(inode, epoch);
             let head = inode_size(inode) + xattrs.body(inode.xattrs).len() as u64;
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
-            let map = chunk_map(inode, head, options);
-            let at = match map {
+            let at = match form.chunk_map(inode, head) {
                 Some(map) => packer.place(map.end),
                 None if tail > 0 => packer.place_with_tail(head, tail),
                 None => packer.place(head),
@@ -92,23 +198,6 @@ impl Plan {
             _ => self.symlink_blocks.get(&index).copied().unwrap_or_default(),
         };
         self.blocks_at + block_size.position(block)
-    }
-}
-
-/// Where the chunks' addresses stand, from the start of an inode with `head` bytes of inode and xattrs.
-pub(crate) fn chunk_map(inode: &Inode, head: u64, options: &Options) -> Option<Range<u64>> {
-    let size = inode.chunk_size()?.bytes(options.block_size);
-    let entry = chunk_entry(options);
-    let start = head.next_multiple_of(entry);
-    Some(start..start + inode.size.div_ceil(size) * entry)
-}
-
-/// The bytes of a chunk's address.
-fn chunk_entry(options: &Options) -> u64 {
-    if options.chunk_indexes {
-        size_of::<ChunkIndex>() as u64
-    } else {
-        BLOCK_MAP_ENTRY_SIZE
     }
 }
 
@@ -149,26 +238,6 @@ fn inline_tail(inode: &Inode, head: u64, block_size: BlockSize) -> u64 {
 /// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
 pub(crate) fn tail_max(block_size: BlockSize) -> u64 {
     u64::from(block_size.bytes()) - ISLOT
-}
-
-/// Whether a compact inode loses nothing but the modification time.
-fn fits_compact(inode: &Inode) -> bool {
-    inode.uid <= u32::from(u16::MAX)
-        && inode.gid <= u32::from(u16::MAX)
-        && inode.nlink <= u32::from(u16::MAX)
-        && inode.size <= u64::from(u32::MAX)
-}
-
-/// The commonest modification time of those inodes that can be compact; the earliest of several.
-fn commonest_mtime(tree: &SortedTree) -> Timestamp {
-    let mut counts = HashMap::new();
-    for inode in tree.inodes().iter().filter(|inode| fits_compact(inode)) {
-        *counts.entry(inode.mtime()).or_insert(0_u32) += 1;
-    }
-    counts
-        .into_iter()
-        .max_by_key(|&(mtime, count)| (count, Reverse(mtime)))
-        .map_or_else(Timestamp::default, |(mtime, _)| mtime)
 }
 
 /// The root, then directory by directory the inodes of its entries, each where it is met first. A scan that lists a

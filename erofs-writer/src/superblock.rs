@@ -5,10 +5,10 @@ use zerocopy::IntoBytes;
 
 use crate::format::{
     DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
-    FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_DEVICE_TABLE, SUPER_MAGIC, SUPER_OFFSET,
-    SuperBlock,
+    FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_DEVICE_TABLE,
+    SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
 };
-use crate::{Device, Error, Options, Timestamp, Uuid};
+use crate::{Addresses, Device, Error, Options, Timestamp, Uuid};
 
 /// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
@@ -16,12 +16,12 @@ const DEVICES_MAX: usize = u16::MAX as usize;
 /// What the superblock says that the options do not.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    pub(crate) root_nid: u16,
+    pub(crate) root_nid: u64,
     pub(crate) inodes: u64,
     pub(crate) epoch: Timestamp,
-    pub(crate) blocks: u32,
-    pub(crate) meta_block: u32,
-    pub(crate) xattr_block: u32,
+    pub(crate) blocks: u64,
+    pub(crate) meta_blkaddr: u32,
+    pub(crate) xattr_blkaddr: u32,
     pub(crate) xattrs: bool,
     pub(crate) chunked: bool,
 }
@@ -55,7 +55,14 @@ pub(crate) fn form(
         .map_or(0, |time| i128::from(time) - i128::from(facts.epoch.secs))
         .clamp(0, i128::from(u32::MAX));
     let feature = |bit: u32, used: bool| if used { bit } else { 0 };
-    let incompat = feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
+    let wide = options.addresses == Addresses::Bits48;
+    let rb = if wide {
+        facts.blocks >> 32
+    } else {
+        facts.root_nid
+    };
+    let incompat = feature(FEATURE_INCOMPAT_48BIT, wide)
+        | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
@@ -65,13 +72,13 @@ pub(crate) fn form(
         magic: SUPER_MAGIC.into(),
         feature_compat: compat.into(),
         blkszbits: options.block_size.bits(),
-        rootnid_2b: facts.root_nid.into(),
+        rb: (rb as u16).into(),
         inos: facts.inodes.into(),
         epoch: (facts.epoch.secs as u64).into(),
         fixed_nsec: facts.epoch.nanos.into(),
-        blocks_lo: facts.blocks.into(),
-        meta_blkaddr: facts.meta_block.into(),
-        xattr_blkaddr: facts.xattr_block.into(),
+        blocks_lo: (facts.blocks as u32).into(),
+        meta_blkaddr: facts.meta_blkaddr.into(),
+        xattr_blkaddr: facts.xattr_blkaddr.into(),
         volume_name: options.label.bytes(),
         feature_incompat: incompat.into(),
         extra_devices: (devices.len() as u16).into(),
@@ -82,18 +89,19 @@ pub(crate) fn form(
         }
         .into(),
         build_time: (since_epoch as u32).into(),
+        rootnid_8b: if wide { facts.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
     let mut slots = Vec::new();
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
         let slot = DeviceSlot {
             tag: device.tag,
-            // Checked against the limit before anything is emitted.
             blocks_lo: (device.blocks as u32).into(),
             uniaddr_lo: (start as u32).into(),
-            blocks_hi: 0.into(),
-            uniaddr_hi: 0.into(),
-            reserved: [0; 50],
+            // Not 0 only with 48-bit addresses: the sum was checked against the limit.
+            blocks_hi: ((device.blocks >> 32) as u16).into(),
+            uniaddr_hi: ((start >> 32) as u16).into(),
+            reserved: [0; 52],
         };
         slots.extend_from_slice(slot.as_bytes());
     }

@@ -176,8 +176,8 @@ impl XattrStore {
         id
     }
 
-    /// Decides what is shared, given the set of each inode, and forms the bytes.
-    pub(crate) fn plan(self, sets_of_inodes: impl Iterator<Item = u32>) -> XattrPlan {
+    /// Decides what is shared, if anything is to be, given the set of each inode, and forms the bytes.
+    pub(crate) fn plan(self, sets_of_inodes: impl Iterator<Item = u32>, share: bool) -> XattrPlan {
         let mut set_uses = vec![0_u64; self.sets.len()];
         for set in sets_of_inodes {
             set_uses[set as usize] += 1;
@@ -192,7 +192,7 @@ impl XattrStore {
         let mut shared: Vec<usize> = (0..self.xattrs.len())
             .filter(|&i| {
                 let size = self.xattrs[i].size() as u64;
-                uses[i] * size > uses[i] * 4 + size
+                share && uses[i] * size > uses[i] * 4 + size
             })
             .collect();
         shared.sort_unstable_by_key(|&i| (Reverse(uses[i]), &self.xattrs[i]));

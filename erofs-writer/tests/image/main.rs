@@ -7,6 +7,7 @@ mod contents;
 mod determinism;
 mod devices;
 mod errors;
+mod far;
 mod kernel;
 mod limits;
 mod model;

@@ -1,7 +1,7 @@
 //! A tree in memory: built into an image on one side, and what a walk of that image must find on the other.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Seek, Write};
 use std::path::Path;
 
 use erofs_writer::{
@@ -36,9 +36,9 @@ impl Model {
     }
 
     /// Writes all contents, in the model's order.
-    pub(crate) fn write_data(
+    pub(crate) fn write_data<W: Write + Seek>(
         &self,
-        builder: &mut ImageBuilder<Cursor<Vec<u8>>>,
+        builder: &mut ImageBuilder<W>,
     ) -> Result<BTreeMap<Vec<u8>, FileData>, Error> {
         let mut data = BTreeMap::new();
         for (path, _, spec) in &self.entries {
@@ -52,9 +52,9 @@ impl Model {
     }
 
     /// Adds all names, in the model's order, links last.
-    pub(crate) fn add_names(
+    pub(crate) fn add_names<W: Write + Seek>(
         &self,
-        builder: &mut ImageBuilder<Cursor<Vec<u8>>>,
+        builder: &mut ImageBuilder<W>,
         data: &BTreeMap<Vec<u8>, FileData>,
     ) -> Result<(), Error> {
         let mut ids: BTreeMap<&[u8], NodeId> = BTreeMap::new();

@@ -1,0 +1,142 @@
+//! The end of building: names and attributes are planned and written, then the superblock.
+
+use std::io::{Seek, Write};
+
+use crate::builder::{data_start, too_large};
+use crate::emit::Emitter;
+use crate::format::{ISLOT, SUPER_OFFSET};
+use crate::plan::{Form, Plan};
+use crate::superblock::{self, Facts};
+use crate::tree::ROOT;
+use crate::{Error, ImageBuilder};
+
+/// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
+const METADATA_RESERVE: u64 = 1 << 26;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The image's size in its blocks.
+    pub blocks: u64,
+    /// The image's size in bytes, whole blocks. The output is as long, unless it was longer from the start.
+    pub bytes: u64,
+    /// Inodes, the root included.
+    pub inodes: u64,
+    /// Those of them in the compact form.
+    pub compact_inodes: u64,
+    /// Bytes of contents in the image, whole blocks.
+    pub data_bytes: u64,
+    /// Bytes of inodes, directories and xattrs, whole blocks.
+    pub metadata_bytes: u64,
+    /// Bytes of contents that were not stored because equal contents were.
+    pub deduplicated_bytes: u64,
+    /// The volume's UUID.
+    pub uuid: [u8; 16],
+}
+
+impl<W: Write + Seek> ImageBuilder<W> {
+    /// Writes what is left to be written: names and attributes, then the superblock. Gives back the output.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
+    /// addresses reach.
+    pub fn finish(self) -> Result<(W, Summary), Error> {
+        let data_end = self.data_end();
+        let Self {
+            options,
+            mut output,
+            mut content,
+            devices,
+            chunks,
+            tails,
+            ..
+        } = self;
+        let block_size = options.block_size;
+        let meta_block = block_size.count(data_end);
+        let sum = |blocks: u64| {
+            devices
+                .iter()
+                .fold(blocks, |sum, device| sum.saturating_add(device.blocks))
+        };
+        let written = block_size.count(output.written()).max(meta_block);
+        let narrow = sum(written.saturating_add(METADATA_RESERVE)) <= u64::from(u32::MAX);
+        let form = Form::new(&options, !narrow);
+
+        let mut tree = self.tree.sort();
+        let sets = tree.inodes().iter().map(|inode| inode.xattrs);
+        let xattrs = self.xattrs.plan(sets, !form.far);
+        let plan = Plan::new(&mut tree, &xattrs, &form);
+
+        let mut end = data_end + plan.length;
+        if self.truncate.is_none() {
+            end = end.max(block_size.align(output.written()));
+        }
+        let blocks = block_size.count(end);
+        if sum(blocks) > form.limit() {
+            return Err(too_large(sum(blocks), &options));
+        }
+        let mut device_starts = vec![0, blocks];
+        for device in &devices {
+            device_starts.push(device_starts.last().unwrap_or(&0) + device.blocks);
+        }
+        // `meta_blkaddr` has 32 bits, numbers of inodes have 64.
+        let (meta_blkaddr, nid_base) = match form.far {
+            true => (0, data_end / ISLOT),
+            false => (meta_block as u32, 0),
+        };
+
+        let area = Emitter {
+            tree: &tree,
+            xattrs: &xattrs,
+            plan: &plan,
+            form: &form,
+            meta_block,
+            nid_base,
+            device_starts: &device_starts,
+            chunks: &chunks,
+            tails: &tails,
+        }
+        .emit();
+        content.update(&area);
+        output.seek(data_end)?;
+        output.write(&area)?;
+        output.zeros_to(end)?;
+
+        let inodes = tree.inodes();
+        let facts = Facts {
+            root_nid: nid_base + plan.nids[ROOT as usize],
+            inodes: inodes.len() as u64,
+            epoch: plan.epoch,
+            blocks,
+            meta_blkaddr,
+            // Without shared xattrs it says nothing.
+            xattr_blkaddr: (meta_block + block_size.count(plan.shared_at)) as u32,
+            xattrs: xattrs.any(),
+            chunked: inodes.iter().any(|inode| inode.chunk_size().is_some()),
+        };
+        let data_start = data_start(&options, devices.len());
+        let (superblock, uuid) = superblock::form(
+            &options,
+            &facts,
+            &devices,
+            &device_starts,
+            *content,
+            data_start,
+        );
+        let out = output.finish_with(SUPER_OFFSET, &superblock, end, self.truncate)?;
+        let compact = inodes.iter().filter(|inode| inode.flags.compact).count();
+        let summary = Summary {
+            blocks,
+            bytes: end,
+            inodes: facts.inodes,
+            compact_inodes: compact as u64,
+            data_bytes: data_end - data_start,
+            metadata_bytes: plan.length,
+            deduplicated_bytes: self.deduplicated,
+            uuid,
+        };
+        Ok((out, summary))
+    }
+}
