@@ -58,12 +58,12 @@ const FILES: [(&str, &[Piece]); 12] = [
         &[Data(8192), Data(8192), Hole(8192), Data(8192)],
     ),
     (
-        "megabytes",
+        "large",
         &[
-            Data(3 << 20),
-            Hole(2 << 20),
-            Data(1 << 20),
-            Hole(5 << 20),
+            Data(300_000),
+            Hole(200_000),
+            Data(100_000),
+            Hole(1 << 20),
             Data(1),
         ],
     ),
@@ -97,7 +97,7 @@ fn image(options: &Options, dedupe: bool) -> (Vec<u8>, Model) {
     let mut model = Model::default();
     let mut data = BTreeMap::new();
     for (i, (name, pieces)) in FILES.into_iter().enumerate() {
-        for bits in [0, 1, 3, 7] {
+        for bits in [0, 3, 7] {
             let path = format!("{name} {bits}").into_bytes();
             let size = ChunkSize::from_block_bits(bits).unwrap();
             let (written, contents) = write(&mut builder, pieces, size);
@@ -116,23 +116,26 @@ fn image(options: &Options, dedupe: bool) -> (Vec<u8>, Model) {
 
 #[test]
 fn holes_and_chunks_read_back() {
-    for block_size in [512, 4096] {
-        for (chunk_indexes, dedupe) in [(false, true), (true, true), (false, false)] {
-            let options = Options {
-                block_size: BlockSize::new(block_size).unwrap(),
-                chunk_indexes,
-                ..Options::default()
-            };
-            let (image, model) = image(&options, dedupe);
-            assert_same(&read(&image, vec![]), &model.tree());
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("image.erofs");
-            std::fs::write(&path, image).unwrap();
-            fsck(&path, &[]);
-            if kernel_mounts() {
-                let mount = Mount::erofs(&path, &[]);
-                Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
-            }
+    for (block_size, chunk_indexes, dedupe) in [
+        (512, false, true),
+        (512, true, false),
+        (4096, true, true),
+        (4096, false, true),
+    ] {
+        let options = Options {
+            block_size: BlockSize::new(block_size).unwrap(),
+            chunk_indexes,
+            ..Options::default()
+        };
+        let (image, model) = image(&options, dedupe);
+        assert_same(&read(&image, vec![]), &model.tree());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.erofs");
+        std::fs::write(&path, image).unwrap();
+        fsck(&path, &[]);
+        if kernel_mounts() {
+            let mount = Mount::erofs(&path, &[]);
+            Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
         }
     }
 }

@@ -66,16 +66,3 @@ fn a_huge_directory_finds_every_name() {
     }
     check(&model, Options::default());
 }
-
-#[test]
-fn more_links_than_16_bits_count() {
-    let mut model = Model::default();
-    model.add("f", at(1, 0), Spec::File(vec![1]));
-    for i in 0..66_000 {
-        model.add(format!("l/{i}"), at(1, 0), Spec::Link(b"f".to_vec()));
-    }
-    for i in 0..66_000 {
-        model.add(format!("d/{i}"), at(1, 0), Spec::Dir);
-    }
-    check(&model, Options::default());
-}

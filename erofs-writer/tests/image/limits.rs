@@ -33,17 +33,17 @@ fn a_hundred_thousand_levels_need_no_stack() {
 }
 
 #[test]
-fn a_million_entries_in_one_directory() {
+fn hundreds_of_thousands_of_entries_in_one_directory() {
     let mut builder = builder();
     let root = builder.root();
-    for i in 0..1_000_000_u32 {
+    for i in 0..300_000_u32 {
         let name = format!("{:08x}", i.wrapping_mul(0x9E37_79B1));
         builder
             .add(root, name.as_bytes(), Metadata::default(), Node::Fifo)
             .unwrap();
     }
     let (image, summary) = builder.finish().unwrap();
-    assert_eq!(summary.compact_inodes, 1_000_001);
+    assert_eq!(summary.compact_inodes, 300_001);
     let image = erofs_reader::Image::open(image.get_ref()).unwrap();
     let root = image.root().unwrap();
     let names: Vec<_> = image
@@ -51,7 +51,7 @@ fn a_million_entries_in_one_directory() {
         .unwrap()
         .map(|entry| entry.unwrap().name)
         .collect();
-    assert_eq!(names.len(), 1_000_000);
+    assert_eq!(names.len(), 300_000);
     assert!(names.is_sorted());
     assert!(image.find(&root, b"9e3779b1").unwrap().is_some());
 }

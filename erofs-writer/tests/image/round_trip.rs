@@ -38,3 +38,17 @@ fn forced_compact_inodes_lose_the_modification_time_alone() {
     assert_eq!(found[&b"c"[..]].meta.mtime, at(5, 7).mtime);
     assert_eq!(found[&b"d"[..]].meta, owned(1 << 20, 0));
 }
+
+#[test]
+fn more_links_than_16_bits_count() {
+    let mut model = Model::default();
+    model.add("f", at(1, 0), Spec::File(vec![1]));
+    for i in 0..66_000 {
+        model.add(format!("l/{i}"), at(1, 0), Spec::Link(b"f".to_vec()));
+    }
+    for i in 0..66_000 {
+        model.add(format!("d/{i}"), at(1, 0), Spec::Dir);
+    }
+    let (image, _) = model.build(Options::default()).unwrap();
+    assert_same(&read(&image, vec![]), &model.tree());
+}
