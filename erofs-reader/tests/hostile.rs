@@ -6,33 +6,11 @@
 
 mod common;
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
+use common::hostile::{assert_corrupt, assert_found, exercise};
 use common::lab::{Lab, SUPER};
 use erofs_reader::{Corruption as C, Error, FileType, Image, Problem, Unsupported as U};
-
-/// Reads all there is, for what must not happen: panics, endless loops, huge allocations.
-fn exercise(image: &Image<&[u8]>) {
-    for step in image.walk().take(10_000) {
-        let Ok((path, inode)) = step else {
-            continue;
-        };
-        let _ = image.lookup(&path);
-        let _ = image.lookup_follow(&path);
-        let _ = image.xattrs(&inode);
-        let _ = image.read_link(&inode);
-        let _ = image.extents(&inode);
-        if let Ok(file) = image.file(&inode) {
-            let _ = file.take(1 << 20).read_to_end(&mut Vec::new());
-        }
-    }
-    let mut dumped = Vec::new();
-    erofs_reader::dump(image, &mut dumped).unwrap();
-    let options = erofs_reader::extract::TarOptions {
-        max_bytes: Some(1 << 20),
-    };
-    let _ = erofs_reader::extract::extract_to_tar(image, Cursor::new(Vec::new()), &options);
-}
 
 /// Damages an image with `patch`, and gives the error of opening it.
 fn open(patch: impl Fn(&mut Lab)) -> Error {
@@ -51,25 +29,6 @@ fn problems(patch: impl Fn(&mut Lab)) -> Vec<Problem> {
     exercise(&image);
     let report = image.check();
     report.findings.into_iter().map(|f| f.problem).collect()
-}
-
-macro_rules! assert_found {
-    ($problems:expr, $pattern:pat $(if $guard:expr)?) => {
-        let problems = $problems;
-        assert!(
-            problems
-                .iter()
-                .any(|problem| matches!(problem, $pattern $(if $guard)?)),
-            "{} is not in {problems:#?}",
-            stringify!($pattern)
-        );
-    };
-}
-
-macro_rules! assert_corrupt {
-    ($problems:expr, $pattern:pat $(if $guard:expr)?) => {
-        assert_found!($problems, Problem::Corrupt($pattern) $(if $guard)?)
-    };
 }
 
 #[test]
@@ -518,6 +477,28 @@ fn every_byte_of_the_metadata_may_be_anything() {
                     let _ = image.extents(&step.1);
                 }
             }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(128))]
+
+    #[test]
+    fn any_numbers_may_stand_anywhere(
+        changes in proptest::collection::vec((SUPER..4608_usize, proptest::prelude::any::<u32>()), 1..12)
+    ) {
+        let mut lab = Lab::new();
+        let end = lab.0.len() - 4;
+        for (at, number) in changes {
+            // Fields are aligned, and half of all numbers small.
+            let number = if number & 1 == 0 { number } else { number >> 20 };
+            lab.put((at & !3).min(end), &number.to_le_bytes());
+        }
+        lab.repair();
+        if let Ok(image) = Image::open(&lab.0[..]) {
+            let _ = image.check();
+            exercise(&image);
         }
     }
 }

@@ -24,27 +24,36 @@ pub(crate) fn decode(
     } else {
         input
     };
-    let mut output = vec![0; length];
-    let decoded = match algorithm {
-        #[cfg(feature = "lz4")]
-        Algorithm::Lz4 => super::lz4::decode(input, &mut output).is_some(),
-        #[cfg(feature = "lzma")]
-        Algorithm::Lzma => lzma(input, &mut output).is_some(),
-        #[cfg(feature = "deflate")]
-        Algorithm::Deflate => deflate(input, &mut output).is_some(),
-        #[cfg(feature = "zstd")]
-        Algorithm::Zstd => zstd(input, &mut output).is_some(),
-        #[allow(unreachable_patterns, reason = "with all features there is no other")]
-        other => {
-            let what = Unsupported::Compression(other.name());
-            return Err(Error::unsupported(inode.nid, what));
-        }
+    let Some(decoder) = decoder(algorithm) else {
+        let what = Unsupported::Compression(algorithm.name());
+        return Err(Error::unsupported(inode.nid, what));
     };
-    if decoded {
-        Ok(output)
-    } else {
-        let what = Corruption::Decompression(algorithm.name());
-        Err(inode.corrupt(inode.position, what))
+    let mut output = vec![0; length];
+    match decoder(input, &mut output) {
+        Some(()) => Ok(output),
+        None => {
+            let what = Corruption::Decompression(algorithm.name());
+            Err(inode.corrupt(inode.position, what))
+        }
+    }
+}
+
+/// Decodes the first argument until the second is full; `None` where it cannot.
+type Decoder = fn(&[u8], &mut [u8]) -> Option<()>;
+
+/// The decoder of `algorithm`, if it was built in.
+fn decoder(algorithm: Algorithm) -> Option<Decoder> {
+    match algorithm {
+        #[cfg(feature = "lz4")]
+        Algorithm::Lz4 => Some(super::lz4::decode),
+        #[cfg(feature = "lzma")]
+        Algorithm::Lzma => Some(lzma),
+        #[cfg(feature = "deflate")]
+        Algorithm::Deflate => Some(deflate),
+        #[cfg(feature = "zstd")]
+        Algorithm::Zstd => Some(zstd),
+        #[allow(unreachable_patterns, reason = "with all features there is no other")]
+        _ => None,
     }
 }
 

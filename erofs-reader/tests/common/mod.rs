@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub(crate) mod hostile;
 pub(crate) mod lab;
 pub(crate) mod oracle;
 
