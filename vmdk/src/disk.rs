@@ -4,8 +4,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::sparse::{self, SparseExtent};
 use crate::{
-    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, SECTOR, name,
+    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, NameProblem, SECTOR,
+    SparseProblem, file, name,
 };
 
 /// How [`Disk::open_with`] follows the names in a descriptor.
@@ -43,12 +45,13 @@ enum Source {
         /// Of the extent's first byte in `file`.
         offset: u64,
     },
+    Sparse(SparseExtent),
     Zero,
     Forbidden,
 }
 
 impl Disk {
-    /// Opens the disk that the descriptor at `path` describes.
+    /// Opens the disk that the descriptor or the sparse image at `path` describes.
     ///
     /// # Errors
     ///
@@ -66,7 +69,7 @@ impl Disk {
     /// that cannot be read; [`Error::Io`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        let descriptor = Descriptor::parse(&read_descriptor(path)?)?;
+        let (descriptor, image) = read_descriptor(path)?;
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -87,11 +90,21 @@ impl Disk {
             // `parse` checked that all of them fit.
             let bytes = extent.sectors * SECTOR;
             let end = start + bytes;
-            segments.push(Segment {
-                start,
-                end,
-                source: files.source(extent, bytes)?,
-            });
+            let source = match &image {
+                None => files.source(extent, bytes)?,
+                // An embedded descriptor is of the image it is in, whatever name it gives it.
+                Some((file, len)) => match (&extent.kind, descriptor.extents.len()) {
+                    (ExtentKind::Sparse { .. }, 1) => {
+                        let file = file.clone();
+                        Source::Sparse(SparseExtent::open(file, *len, extent.sectors, path)?)
+                    }
+                    _ => {
+                        let problem = SparseProblem::Descriptor;
+                        return Err(Error::Sparse { sector: 0, problem });
+                    }
+                },
+            };
+            segments.push(Segment { start, end, source });
             start = end;
         }
         Ok(Self {
@@ -166,9 +179,10 @@ impl Source {
                 path,
                 file,
                 offset: base,
-            } => read_exact_at(file, buffer, base + offset).map_err(|error| {
+            } => file::read_exact_at(file, buffer, base + offset).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             }),
+            Self::Sparse(extent) => extent.read(buffer, offset),
             Self::Zero => {
                 buffer.fill(0);
                 Ok(())
@@ -211,9 +225,10 @@ impl Files<'_> {
                 }
                 Ok(Source::Flat { path, file, offset })
             }
-            ExtentKind::Sparse { .. } => Err(Error::Unsupported {
-                what: "extent type SPARSE".to_owned(),
-            }),
+            ExtentKind::Sparse { file } => {
+                let (path, file, len) = self.file(file)?;
+                SparseExtent::open(file, len, extent.sectors, &path).map(Source::Sparse)
+            }
             ExtentKind::Other { name, .. } => Err(Error::Unsupported {
                 what: format!("extent type {name}"),
             }),
@@ -237,33 +252,36 @@ impl Files<'_> {
     }
 }
 
-fn read_descriptor(path: &Path) -> Result<Vec<u8>, Error> {
+/// A sparse image with its descriptor inside, and its size in bytes.
+type Image = (Arc<File>, u64);
+
+/// The descriptor that the file at `path` is, or has inside; then the file is given, too.
+fn read_descriptor(path: &Path) -> Result<(Descriptor, Option<Image>), Error> {
     let failed = |source| Error::Io {
         path: path.to_owned(),
         source,
     };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_DESCRIPTOR + 1).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    Ok(bytes)
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                buffer = &mut buffer[n..];
-                offset += n as u64;
-            }
-        }
+    let meta = path.metadata().map_err(failed)?;
+    if !meta.is_file() {
+        let name = path.display().to_string();
+        return Err(Error::Name {
+            name,
+            problem: NameProblem::NotAFile,
+        });
     }
-    Ok(())
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.by_ref()
+        .take(4)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if sparse::is_sparse(&bytes) {
+        let len = file.metadata().map_err(failed)?.len();
+        let descriptor = Descriptor::parse(&sparse::embedded_descriptor(&file, len, path)?)?;
+        return Ok((descriptor, Some((Arc::new(file), len))));
+    }
+    file.take(MAX_DESCRIPTOR)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok((Descriptor::parse(&bytes)?, None))
 }

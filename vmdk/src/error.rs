@@ -52,6 +52,23 @@ pub enum Error {
         /// What is wrong.
         problem: SyntaxProblem,
     },
+    /// Reading the bytes to be converted, or writing the image, failed.
+    #[error("{source}")]
+    Stream {
+        /// What the reader or the writer said.
+        source: io::Error,
+    },
+    /// A grain would lie beyond the 2 TiB of a file that a grain table can address.
+    #[error("the image grows beyond 2 TiB, where grain tables cannot address it")]
+    GrainAddress,
+    /// A sparse image is damaged or not one.
+    #[error("sector {sector}: {problem}")]
+    Sparse {
+        /// The sector of the file where the damage shows.
+        sector: u64,
+        /// What is wrong.
+        problem: SparseProblem,
+    },
     /// The descriptor is valid, but reading such disks is not supported.
     #[error("unsupported: {what}")]
     Unsupported {
@@ -101,6 +118,39 @@ pub enum NameProblem {
     /// It is a folder, a device, a pipe or a socket.
     #[error("is not a regular file")]
     NotAFile,
+}
+
+/// What is wrong with a sparse image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SparseProblem {
+    /// No `KDMV` at the beginning.
+    #[error("not a sparse image")]
+    Magic,
+    /// The bytes that tell a transfer in text mode are changed.
+    #[error("line ends were converted: the file was copied as text")]
+    LineEnds,
+    /// A grain size that is no power of two, or under 4 KiB or over 4 MiB.
+    #[error("bad grain size")]
+    GrainSize,
+    /// The capacity is 0, overflows, or is not that of the extent in the descriptor.
+    #[error("bad capacity")]
+    Capacity,
+    /// A descriptor that does not lie in the file, or is not of one `SPARSE` extent.
+    #[error("bad embedded descriptor")]
+    Descriptor,
+    /// A grain directory, grain table or grain beyond the end of the file.
+    #[error("points beyond the end of the file")]
+    Bounds,
+    /// The footer of a streamOptimized image is missing or differs from the header.
+    #[error("bad footer")]
+    Footer,
+    /// A compressed grain that is not the one its table says.
+    #[error("bad grain marker")]
+    Marker,
+    /// A compressed grain that does not inflate to a grain.
+    #[error("a grain does not inflate")]
+    Deflate,
 }
 
 /// What is wrong with a line of a descriptor.

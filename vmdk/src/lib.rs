@@ -4,12 +4,15 @@
 mod descriptor;
 mod disk;
 mod error;
+mod file;
 mod name;
 mod parse;
+mod sparse;
 
 pub use descriptor::{Access, Descriptor, Extent, ExtentKind, NO_PARENT, create_type};
 pub use disk::{Disk, OpenOptions};
-pub use error::{Error, NameProblem, SyntaxProblem};
+pub use error::{Error, NameProblem, SparseProblem, SyntaxProblem};
+pub use sparse::{SparseOptions, SparseSummary, write_monolithic_sparse, write_stream_optimized};
 
 /// Bytes in a sector, the unit of every size and offset in a descriptor.
 pub const SECTOR: u64 = 512;

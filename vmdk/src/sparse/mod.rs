@@ -1,0 +1,47 @@
+//! Sparse images: grains that are not all zeros, found through a grain directory and grain tables.
+
+mod format;
+mod plan;
+mod read;
+mod stream;
+mod write;
+
+pub(crate) use read::{SparseExtent, embedded_descriptor, is_sparse};
+pub use stream::write_stream_optimized;
+pub use write::write_monolithic_sparse;
+
+/// How [`write_monolithic_sparse`] and [`write_stream_optimized`] write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SparseOptions {
+    /// The name of the image file, as its embedded descriptor says it. Readers ignore it.
+    pub name: String,
+    /// The size of a grain, in 512-byte sectors: a power of two from 8 to 8192. Every VMware product writes 128.
+    pub grain_sectors: u64,
+    /// The descriptor's `CID`, where it is to say something about the contents; else a hash of name and size.
+    pub cid: Option<u32>,
+    /// How hard to compress, from 1 to 9; streamOptimized only.
+    pub compression: u32,
+}
+
+impl Default for SparseOptions {
+    fn default() -> Self {
+        Self {
+            name: "disk.vmdk".to_owned(),
+            grain_sectors: 128,
+            cid: None,
+            compression: 6,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SparseSummary {
+    /// Grains stored.
+    pub grains: u64,
+    /// Grains of zeros only, which are not stored.
+    pub zero_grains: u64,
+    /// The size of the image file in bytes.
+    pub bytes: u64,
+}
