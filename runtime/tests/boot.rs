@@ -137,6 +137,23 @@ fn command(args: &[&str]) -> ExecSpec {
     }
 }
 
+/// Reads a terminal's output until it ends with `end`.
+fn read_until(exec: &mut Exec, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        match exec.next_event().unwrap() {
+            Event::Output {
+                stream: Stream::Stdout,
+                data,
+            } => {
+                text.push_str(&String::from_utf8(data).unwrap());
+            }
+            other => panic!("{other:?} after {text:?}"),
+        }
+    }
+    text
+}
+
 fn monitor() -> Vmm {
     match std::env::var("BLOCKBOX_TEST_VMM").as_deref() {
         Ok("libkrun") => Vmm::Libkrun,
@@ -436,32 +453,27 @@ fn input_left_unread_does_not_hold_up_the_end() {
 #[test]
 fn a_terminal_is_one() {
     let Some(guest) = Guest::boot() else { return };
-    let mut spec =
-        shell("tty; stty size; trap 'stty size' WINCH; read line; echo got $line; echo err >&2");
+    let mut spec = shell(
+        "trap 'stty size' WINCH; tty; stty size; until read line; do :; done; echo got $line; echo err >&2",
+    );
     spec.tty = Some(WindowSize { rows: 33, cols: 99 });
     let mut exec = guest.exec(&spec);
     let mut stdin = exec.take_stdin().unwrap();
-    let mut text = String::new();
-    while !text.contains("33 99") {
-        let Event::Output { stream, data } = exec.next_event().unwrap() else {
-            panic!("{text}")
-        };
-        assert_eq!(stream, Stream::Stdout);
-        text.push_str(&String::from_utf8(data).unwrap());
-    }
-    assert!(text.starts_with("/dev/pts/0\r\n"), "{text}");
-    exec.control()
-        .resize(WindowSize { rows: 44, cols: 55 })
-        .unwrap();
+    assert_eq!(
+        read_until(&mut exec, "33 99\r\n"),
+        "/dev/pts/0\r\n33 99\r\n"
+    );
+    let size = WindowSize { rows: 44, cols: 55 };
+    exec.control().resize(size).unwrap();
+    // The signal ends a `read` that waits.
+    assert_eq!(read_until(&mut exec, "44 55\r\n"), "44 55\r\n");
     stdin.write_all(b"hello\n").unwrap();
     let mut rest = Vec::new();
     let status = exec.stream(&mut rest, &mut std::io::sink()).unwrap();
-    let rest = String::from_utf8(rest).unwrap();
     assert_eq!(status, ExitStatus::Code(0));
-    assert!(rest.contains("44 55\r\n"), "{rest}");
-    assert!(
-        rest.contains("hello\r\n") && rest.contains("got hello\r\nerr\r\n"),
-        "{rest}"
+    assert_eq!(
+        String::from_utf8(rest).unwrap(),
+        "hello\r\ngot hello\r\nerr\r\n"
     );
 
     // Everything a command writes just before its end arrives, also while a child keeps the terminal open.

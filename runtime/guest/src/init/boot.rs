@@ -66,9 +66,10 @@ impl Early {
             rustix::mount::unmount(&early, UnmountFlags::DETACH)
                 .step(format!("unmounting {}", early.display()))?;
         }
+        let etc = etc::Files::write(&self.directory("etc")?, &hostname);
         let merged = switch_root(&self.private.join("root"))?;
         kernel_filesystems()?;
-        etc::provide(&hostname);
+        tolerate(etc.and_then(|files| files.provide()));
         tolerate(sys::loopback_up().step("bringing the loopback interface up"));
         let limit = Rlimit {
             current: Some(OPEN_FILES.0),

@@ -115,6 +115,7 @@ fn become_user(
     let gid = Gid::from_raw(identity.gid);
     let groups: Vec<Gid> = identity.groups.into_iter().map(Gid::from_raw).collect();
     move || {
+        sys::unblock_signals()?;
         rustix::process::setsid()?;
         if has_terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;

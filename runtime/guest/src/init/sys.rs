@@ -44,6 +44,22 @@ pub(crate) fn child_signals() -> io::Result<File> {
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Unblocks all signals: a command inherits what init blocks, and expects nothing blocked.
+pub(crate) fn unblock_signals() -> io::Result<()> {
+    // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset initialises it in any case.
+    let mut set: libc::sigset_t = unsafe { zeroed() };
+    // SAFETY: `set` is a valid sigset_t for both calls; the old mask is not asked for.
+    unsafe {
+        libc::sigemptyset(&mut set);
+        checked(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &set,
+            std::ptr::null_mut(),
+        ))?;
+    }
+    Ok(())
+}
+
 /// Bytes of one record of [`child_signals`].
 pub(crate) const SIGNAL_RECORD: usize = size_of::<libc::signalfd_siginfo>();
 
