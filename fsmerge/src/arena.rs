@@ -110,6 +110,23 @@ impl Arena {
         self.body(id).is_directory()
     }
 
+    /// The number of nodes there ever were.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Every entry as its parent and its node, those of the parent with the highest id first.
+    pub(crate) fn entries_youngest_parent_first(&self) -> Vec<(NodeId, NodeId)> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.node != GONE)
+            .map(|entry| (entry.parent, entry.node))
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all
+    }
+
     /// A node without a name.
     pub(crate) fn node(
         &mut self,

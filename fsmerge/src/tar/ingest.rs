@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::path;
 use crate::resolve::{Left, Resolved, resolve};
 use crate::tree::{Body, DataId, Kind, NodeId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A hard link whose target has not been seen.
 struct Pending {
@@ -27,6 +27,9 @@ pub(super) struct Ingest {
     pending: Vec<Pending>,
     /// AUFS's directories. Links may point into them, so they stay until the end.
     bookkeeping: Vec<(NodeId, Vec<u8>)>,
+    /// Directories that are whited out and that only paths run through: where these come to nothing but whiteouts, the
+    /// whiteout is all there is.
+    hollow: BTreeSet<NodeId>,
 }
 
 impl Ingest {
@@ -36,6 +39,7 @@ impl Ingest {
             limits: *limits,
             pending: Vec::new(),
             bookkeeping: Vec::new(),
+            hollow: BTreeSet::new(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Ingest {
     /// Gives a directory the attributes of its entry.
     fn describe(&mut self, directory: NodeId, attributes: Attributes) {
         if let Body::Directory { opaque, .. } = self.arena.body(directory) {
+            self.hollow.remove(&directory);
             self.arena.set_attributes(directory, attributes);
             let implied = false;
             self.arena
@@ -130,6 +135,9 @@ impl Ingest {
             }
             // The lower directory is gone: neither its children nor its attributes are left.
             Some(node) if self.arena.is_directory(node) => {
+                if let Body::Directory { implied: true, .. } = self.arena.body(node) {
+                    self.hollow.insert(node);
+                }
                 let (opaque, implied) = (true, false);
                 self.arena
                     .set_body(node, Body::Directory { opaque, implied });
@@ -220,6 +228,9 @@ impl Ingest {
                     };
                     let node = self.arena.node(Attributes::implied_directory(), kind)?;
                     self.arena.set(here, name, node)?;
+                    if let Some((_, Body::Whiteout)) = known {
+                        self.hollow.insert(node);
+                    }
                     if is_bookkeeping(name) {
                         self.bookkeeping.push((here, name.to_vec()));
                     }
@@ -273,7 +284,42 @@ impl Ingest {
                 self.arena.remove(parent, &name);
             }
         }
+        self.drop_hollow()?;
         Ok(Layer(self.arena.freeze().0))
+    }
+
+    fn drop_hollow(&mut self) -> Result<(), Error> {
+        if self.hollow.is_empty() {
+            return Ok(());
+        }
+        let arena = &mut self.arena;
+        let mut substantial: Vec<bool> = (0..arena.len())
+            .map(|id| {
+                let id = NodeId(id as u32);
+                let traceless = matches!(
+                    arena.body(id),
+                    Body::Whiteout | Body::Directory { implied: true, .. }
+                );
+                !traceless && !self.hollow.contains(&id)
+            })
+            .collect();
+        // A directory of a layer being read is younger than its parent.
+        for (parent, node) in arena.entries_youngest_parent_first() {
+            substantial[parent.index()] |= substantial[node.index()];
+        }
+        let mut whiteouts = HashMap::new();
+        for &node in self.hollow.iter().filter(|node| !substantial[node.index()]) {
+            let whiteout =
+                arena
+                    .node(Attributes::default(), Kind::Whiteout)
+                    .map_err(|problem| Error::Node {
+                        name: Vec::new(),
+                        problem,
+                    })?;
+            whiteouts.insert(node, whiteout);
+        }
+        arena.redirect(|node| whiteouts.get(&node).copied().unwrap_or(node));
+        Ok(())
     }
 
     /// Links whose targets came after them get their target's node; the others stay links to a lower layer.

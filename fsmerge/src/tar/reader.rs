@@ -127,10 +127,13 @@ impl<R: Read> Reader<R> {
 
     /// A block of zeros is there: the end, whether another follows or not. GNU tar reads one block more, so do we.
     fn end(&mut self, offset: u64) -> Result<(), Error> {
-        if let Some(block) = self.source.block()?
-            && !header::is_zero(&block)
-        {
-            self.warn(Vec::new(), offset, WarningKind::LoneZeroBlock);
+        match self.source.block() {
+            Ok(Some(block)) if header::is_zero(&block) => {}
+            Ok(None) => {}
+            Ok(Some(_)) | Err(Error::Truncated { .. }) => {
+                self.warn(Vec::new(), offset, WarningKind::LoneZeroBlock);
+            }
+            Err(e) => return Err(e),
         }
         Ok(())
     }

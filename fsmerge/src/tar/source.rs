@@ -77,14 +77,24 @@ impl<R: Read> Source<R> {
         Ok(())
     }
 
-    /// The next block, or None where the archive ends before it.
+    /// The next block, or None where the archive ends before it. A last block of zeros may be short: some writers end
+    /// an archive at an odd length.
     pub(super) fn block(&mut self) -> Result<Option<Block>, Error> {
         let mut block = [0; BLOCK];
-        let n = self.read_some(&mut block).map_err(|e| self.io_error(e))?;
-        if n == 0 {
-            return Ok(None);
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.read_some(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) if block.iter().all(|&byte| byte == 0) => break,
+                Ok(0) => {
+                    return Err(Error::Truncated {
+                        offset: self.offset,
+                    });
+                }
+                Ok(n) => filled += n,
+                Err(e) => return Err(self.io_error(e)),
+            }
         }
-        self.exactly(&mut block[n..])?;
         Ok(Some(block))
     }
 
