@@ -303,3 +303,26 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+
+    use super::*;
+
+    #[test]
+    fn different_contents_with_equal_hashes_are_both_kept() {
+        let mut output = Output::new(Cursor::new(Vec::new())).unwrap();
+        let mut dedupe =
+            Dedupe::new(|out: &mut Cursor<Vec<u8>>, into: &mut [u8]| out.read_exact(into));
+        output.write(b"onetwoone").unwrap();
+        let mut find = |from| {
+            dedupe
+                .find_or_add(&mut output, 42, 3, from, from, |block| block)
+                .unwrap()
+        };
+        assert_eq!(find(0), None);
+        assert_eq!(find(3), None);
+        assert_eq!(find(6), Some(0));
+    }
+}

@@ -69,3 +69,43 @@ fn form(block: &mut Vec<u8>, entries: &[Entry<'_>]) {
         block.extend_from_slice(entry.name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn blocks_are_as_large_as_the_size_says(lengths in vec(1..=255_usize, 1..300), bits in 9..=12_u32) {
+            let names: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![b'n'; length]).collect();
+            let entries = names.iter().map(|name| Entry { name, nid: 7, file_type: 1 });
+            let mut length = 0;
+            let mut padded = 0;
+            blocks(entries, 1 << bits, |block| {
+                assert_eq!(padded, length);
+                length += block.len() as u64;
+                padded += 1 << bits;
+            });
+            prop_assert_eq!(length, size(lengths.iter().copied(), 1 << bits));
+        }
+    }
+
+    #[test]
+    fn a_block_begins_with_the_offset_of_its_first_name() {
+        let entries = [(&b"."[..], 1), (b"..", 1), (b"name", 9)];
+        let entries = entries.map(|(name, nid)| Entry {
+            name,
+            nid,
+            file_type: 2,
+        });
+        let mut found = Vec::new();
+        blocks(entries.into_iter(), 512, |block| found.push(block.to_vec()));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].len(), 3 * 12 + 7);
+        assert_eq!(found[0][8..10], [36, 0]);
+        assert!(found[0].ends_with(b"...name"));
+    }
+}

@@ -165,3 +165,67 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize, u8),
+        Zeros(u64),
+        Back(f64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let size = prop_oneof![4 => 0..3000_usize, 1 => 0..BUFFER * 2];
+        prop_oneof![
+            4 => (size.clone(), any::<u8>()).prop_map(|(n, byte)| Step::Write(n, byte)),
+            2 => size.prop_map(|n| Step::Zeros(n as u64)),
+            1 => (0.0..1.0).prop_map(Step::Back),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_is_written_is_there_whatever_was_rewound(steps in vec(step(), 0..30), old in 0..3 * BUFFER) {
+            let mut output = Output::new(Cursor::new(vec![0xEE; old])).unwrap();
+            let mut expected = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Write(n, byte) => {
+                        output.write(&vec![byte; n]).unwrap();
+                        expected.resize(expected.len() + n, byte);
+                    }
+                    Step::Zeros(n) => {
+                        output.zeros_to(output.position() + n).unwrap();
+                        expected.resize(expected.len() + n as usize, 0);
+                    }
+                    Step::Back(part) => {
+                        let to = (expected.len() as f64 * part) as usize;
+                        output.seek(to as u64).unwrap();
+                        expected.truncate(to);
+                    }
+                }
+                prop_assert_eq!(output.position(), expected.len() as u64);
+            }
+            let half = expected.len() / 2;
+            let mut read = vec![1; expected.len() - half];
+            // What was skipped over at the very end is not there to be read yet.
+            if output.clean >= output.start {
+                output.read(half as u64, &mut read, |inner, into| inner.read_exact(into)).unwrap();
+                prop_assert!(read == expected[half..]);
+            }
+            let length = expected.len();
+            let found = output.finish_with(0, b"", length as u64, None).unwrap().into_inner();
+            prop_assert!(found[..length] == expected[..]);
+        }
+    }
+}

@@ -281,3 +281,96 @@ pub(crate) fn icount(body: &[u8]) -> u16 {
         None => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(sets: &[&[(&str, &str)]]) -> (XattrStore, Vec<u32>) {
+        let mut store = XattrStore::new();
+        let ids = sets
+            .iter()
+            .map(|set| {
+                let set: Vec<_> = set
+                    .iter()
+                    .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                    .collect();
+                store.intern(&set).unwrap()
+            })
+            .collect();
+        (store, ids)
+    }
+
+    #[test]
+    fn filter_bits_are_those_the_kernel_asks_for() {
+        // fs/erofs/xattr.c, erofs_inode_has_noacl(): 30 for the access ACL, 21 for the default ACL.
+        let acl = [
+            &2_u32.to_le_bytes()[..],
+            &[0x20, 0, 4, 0, 255, 255, 255, 255],
+        ]
+        .concat();
+        let bit = |name: &[u8]| Xattr::parse(name, &acl).unwrap().filter_bit();
+        assert_eq!(bit(b"system.posix_acl_access"), 1 << 30);
+        assert_eq!(bit(b"system.posix_acl_default"), 1 << 21);
+    }
+
+    #[test]
+    fn equal_sets_are_one_whatever_their_order() {
+        let (_, ids) = store(&[
+            &[("user.a", "1"), ("user.b", "2")],
+            &[("user.b", "2"), ("user.a", "1")],
+            &[("user.a", "1")],
+            &[],
+        ]);
+        assert_eq!(ids[0], ids[1]);
+        assert_ne!(ids[0], ids[2]);
+        assert_eq!(ids[3], NO_XATTRS);
+    }
+
+    #[test]
+    fn shared_is_what_is_smaller_shared() {
+        // Entries of 8, 16 and 16 bytes; the last is used once.
+        let sets: [&[_]; 3] = [
+            &[("user.a", "1"), ("user.long", "value_x")],
+            &[
+                ("user.a", "1"),
+                ("user.long", "value_x"),
+                ("user.once", "value_x"),
+            ],
+            &[],
+        ];
+        let (store, ids) = store(&sets);
+        let plan = store.plan(ids.iter().copied(), true);
+        // Twice 8 bytes inline are 16, as are 8 shared and twice 4.
+        assert_eq!(plan.area.len(), 16);
+        assert_eq!(plan.body(ids[0]).len(), 12 + 4 + 8);
+        assert_eq!(plan.body(ids[1]).len(), 12 + 4 + 8 + 16);
+        assert_eq!(icount(plan.body(ids[0])), 4);
+        assert_eq!(icount(plan.body(ids[2])), 0);
+    }
+
+    #[test]
+    fn ids_do_not_depend_on_the_order_of_inodes() {
+        let sets: [&[_]; 3] = [
+            &[("user.a", "a longer value"), ("user.b", "another value")],
+            &[("user.c", "yet another value")],
+            &[
+                ("user.a", "a longer value"),
+                ("trusted.x", "some other value"),
+            ],
+        ];
+        let bytes = |order: [usize; 3]| {
+            let (store, ids) = store(&order.map(|i| sets[i]));
+            let plan = store.plan(ids.iter().chain(&ids).copied(), true);
+            let mut bodies = [(); 3].map(|()| Vec::new());
+            for (position, i) in order.into_iter().enumerate() {
+                bodies[i] = plan.body(ids[position]).to_vec();
+            }
+            (plan.area, bodies)
+        };
+        let one = bytes([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            assert_eq!(bytes(order), one);
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod determinism;
 mod devices;
 mod errors;
 mod far;
+mod golden;
 mod kernel;
 mod limits;
 mod model;

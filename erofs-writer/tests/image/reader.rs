@@ -20,7 +20,7 @@ pub(crate) struct Seen {
 
 pub(crate) type Tree = BTreeMap<Vec<u8>, Seen>;
 
-/// Everything the reader finds; `devices` as in the image's table, none where they follow it on the same disk.
+/// Everything the reader finds, in an image with which nothing is wrong; `devices` as in the image's table, none where they follow it on the same disk.
 pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
     let image = if devices.is_empty() {
         Image::open(image)
@@ -28,6 +28,8 @@ pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
         Image::open_with_devices(image, devices)
     }
     .unwrap();
+    let report = image.check();
+    assert!(report.is_clean(), "{report:?}");
     let mut names = BTreeMap::new();
     let mut tree = Tree::new();
     for found in image.walk() {
