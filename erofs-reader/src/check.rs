@@ -19,6 +19,15 @@ use crate::superblock::COMPAT;
 /// How many findings a report holds at most.
 pub const MAX_FINDINGS: usize = 10_000;
 
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// Also read the contents of every file, so that all compressed data is decoded and all of every device read.
+    ///
+    /// This takes as long as extracting does, and a small image can describe large files: clusters may be shared.
+    pub contents: bool,
+}
+
 /// How bad a [`Finding`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -158,13 +167,18 @@ impl<R: ReadAt> Image<R> {
     /// That is: the superblock's sizes and reserved fields, the device table, every directory (order, duplicates, names,
     /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
     /// all data lies on its device and no metadata lies in other metadata. What only [`Image::open`] can find (the magic
-    /// number, the checksum, unknown features) is its error. File contents are not read.
+    /// number, the checksum, unknown features) is its error. File contents are not read: see [`Image::check_with`].
     ///
     /// Takes time and memory in proportion to the image's metadata, never more than a small multiple of its size.
     pub fn check(&self) -> Report {
+        self.check_with(&CheckOptions::default())
+    }
+
+    /// As [`Image::check`], and what `options` say.
+    pub fn check_with(&self, options: &CheckOptions) -> Report {
         let mut report = Report::default();
         self.check_superblock(&mut report);
-        tree::check(self, &mut report);
+        tree::check(self, options, &mut report);
         report
     }
 

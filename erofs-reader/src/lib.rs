@@ -39,7 +39,7 @@ mod walk;
 mod xattr;
 
 pub use buffered::Buffered;
-pub use check::{Finding, MAX_FINDINGS, Problem, Report, Severity};
+pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 pub use dir::{DirEntry, ReadDir};
 pub use dump::dump;
 pub use error::{Corruption, Error, Unsupported};

@@ -145,3 +145,23 @@ fn a_limit_stops_an_extraction() {
     assert!(matches!(result, Err(Error::Limit { limit: 100_000 })));
     assert!(out.len() < 1_000_000);
 }
+
+#[test]
+fn sockets_go_into_directories_and_not_into_tars() {
+    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    let mut builder =
+        ImageBuilder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
+    builder
+        .add_path(b"dir/socket", Metadata::default(), Node::Socket)
+        .unwrap();
+    let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let done = extract_to_dir(&image, to.path(), &DirOptions::default()).unwrap();
+    assert_eq!((done.entries, done.skipped.len()), (3, 0));
+    Difference::between(&common::our_walk(&image), &walk(to.path()).unwrap()).assert_none();
+    let done = extract_to_tar(&image, std::io::sink(), &TarOptions::default()).unwrap();
+    assert_eq!(done.skipped, [b"dir/socket".to_vec()]);
+}

@@ -10,7 +10,7 @@ use std::io::Read;
 
 use common::hostile::{assert_corrupt, assert_found, exercise};
 use common::lab::{Lab, SUPER};
-use erofs_reader::{Corruption as C, Problem, Unsupported as U};
+use erofs_reader::{CheckOptions, Corruption as C, Problem, Unsupported as U};
 
 /// LZ4: 20 literals `a`..=`t`, then a match of 996 bytes at distance 20, then 5 literals: 1021 bytes, padded before.
 fn cluster() -> Vec<u8> {
@@ -166,6 +166,10 @@ fn what_does_not_decode_is_an_error_and_not_other_bytes() {
         lab.repair();
         let error = read(&lab).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+        let options = CheckOptions { contents: true };
+        let report = lab.image().check_with(&options);
+        let problems: Vec<_> = report.findings.into_iter().map(|f| f.problem).collect();
+        assert_corrupt!(problems, C::Decompression("lz4"));
     };
     // A size that the cluster does not decode to, a match before its beginning, and nothing but zeros.
     corrupt(&|lab, at| lab.put(at + 8, &1022_u64.to_le_bytes()));

@@ -11,6 +11,7 @@ use crate::extent::Source;
 use crate::format;
 use crate::image::{Area, Image};
 use crate::inode::{Inode, Nid};
+use crate::num::wide;
 use crate::read_at::ReadAt;
 use crate::xattr::{Raw, is_known_index};
 
@@ -25,15 +26,18 @@ pub(super) struct Inodes<'a, R> {
     data: Vec<(u64, u64, Nid)>,
     /// Shared xattrs that were found good.
     shared: HashSet<u32>,
+    /// Whether to read all data.
+    contents: bool,
 }
 
 impl<'a, R: ReadAt> Inodes<'a, R> {
-    pub(super) fn new(image: &'a Image<R>) -> Self {
+    pub(super) fn new(image: &'a Image<R>, contents: bool) -> Self {
         Self {
             image,
             metadata: Ranges::default(),
             data: Vec::new(),
             shared: HashSet::new(),
+            contents,
         }
     }
 
@@ -103,6 +107,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         if !self.claim(inode, body_end, table_end, path, report) {
             return Ok(());
         }
+        let mut readable = true;
         for extent in self.image.extents(inode)? {
             let (device, start, length) = match extent.source {
                 Source::Hole => continue,
@@ -142,6 +147,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                 }
             };
             if self.elsewhere(device, start, length) {
+                readable = false;
                 continue;
             }
             match self
@@ -153,7 +159,29 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     self.data.push((start, end, inode.nid()));
                 }
                 Ok(()) => {}
-                Err(e) => report.error(Some(path), e),
+                Err(e) => {
+                    readable = false;
+                    report.error(Some(path), e);
+                }
+            }
+        }
+        if self.contents && readable {
+            self.read(inode)?;
+        }
+        Ok(())
+    }
+
+    /// Reads all data of `inode` but its holes.
+    fn read(&self, inode: &Inode) -> Result<(), Error> {
+        let mut data = self.image.data(inode)?;
+        let mut buffer = vec![0; 1 << 16];
+        for extent in self.image.extents(inode)? {
+            let mut offset = extent.logical;
+            while extent.source != Source::Hole && offset < extent.end() {
+                match data.read_at(&mut buffer, offset)? {
+                    0 => break,
+                    n => offset = offset.saturating_add(wide(n)),
+                }
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Report;
 use super::inodes::Inodes;
+use super::{CheckOptions, Report};
 use crate::dir::{DirEntry, ReadDir};
 use crate::error::{Corruption, Error};
 use crate::image::Image;
@@ -39,10 +39,10 @@ struct Tree<'a, R> {
     budget: u64,
 }
 
-pub(super) fn check<R: ReadAt>(image: &Image<R>, report: &mut Report) {
+pub(super) fn check<R: ReadAt>(image: &Image<R>, options: &CheckOptions, report: &mut Report) {
     let mut tree = Tree {
         image,
-        inodes: Inodes::new(image),
+        inodes: Inodes::new(image, options.contents),
         known: HashMap::new(),
         stack: Vec::new(),
         path: Vec::new(),

@@ -59,7 +59,7 @@ impl DirOptions {
 ///
 /// Modes, times to the nanosecond, hard links and holes are restored, and what `options` say. Nothing outside `to` is
 /// touched, whatever the image holds: every directory on the way was made here, and no existing name is ever reused.
-/// Sockets are skipped.
+/// Devices, fifos and sockets are skipped where the system cannot make them.
 ///
 /// # Errors
 ///
@@ -105,19 +105,19 @@ pub fn extract_to_dir<R: ReadAt>(
                 let link = image.read_link(&inode)?;
                 std::os::unix::fs::symlink(OsStr::from_bytes(&link), &target).map_err(output)?;
             }
-            FileType::Fifo => {
-                make_node(&target, &inode, rustix::fs::FileType::Fifo).map_err(output)?
-            }
-            FileType::CharDevice if options.devices => {
-                make_node(&target, &inode, rustix::fs::FileType::CharacterDevice)
-                    .map_err(output)?;
-            }
-            FileType::BlockDevice if options.devices => {
-                make_node(&target, &inode, rustix::fs::FileType::BlockDevice).map_err(output)?;
-            }
-            FileType::CharDevice | FileType::BlockDevice | FileType::Socket => {
+            FileType::CharDevice | FileType::BlockDevice if !options.devices => {
                 done.skipped.push(path);
                 continue;
+            }
+            FileType::CharDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => {
+                match make_node(&target, &inode) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                        done.skipped.push(path);
+                        continue;
+                    }
+                    Err(e) => return Err(output(e)),
+                }
             }
         }
         restore(image, &inode, &path, &target, options)?;
@@ -139,23 +139,26 @@ fn at(path: &[u8], source: io::Error) -> Error {
     }
 }
 
+/// Makes a device, fifo or socket.
 #[cfg(not(target_vendor = "apple"))]
-fn make_node(target: &Path, inode: &Inode, kind: rustix::fs::FileType) -> io::Result<()> {
+fn make_node(target: &Path, inode: &Inode) -> io::Result<()> {
+    use rustix::fs::{FileType as Kind, Mode};
+    let kind = match inode.file_type() {
+        FileType::CharDevice => Kind::CharacterDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
     let (major, minor) = inode.rdev();
     let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(
-        CWD,
-        target,
-        kind,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        device,
-    )?;
+    rustix::fs::mknodat(CWD, target, kind, Mode::from_raw_mode(0o600), device)?;
     Ok(())
 }
 
-/// macOS has no `mknodat`, and devices there mean nothing to a Linux tree.
+/// macOS has no `mknodat`.
 #[cfg(target_vendor = "apple")]
-fn make_node(_: &Path, _: &Inode, _: rustix::fs::FileType) -> io::Result<()> {
+fn make_node(_: &Path, _: &Inode) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -1,6 +1,11 @@
 //! What the integration tests share: a nasty tree, images of it, and our walk in the oracle's form.
 
-#![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test program uses a part of this"
+)]
 
 pub(crate) mod hostile;
 pub(crate) mod lab;

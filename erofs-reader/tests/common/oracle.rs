@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use erofs_reader::{Buffered, Image};
+use erofs_reader::{Buffered, CheckOptions, Image};
 use testkit::{Difference, Mount, walk};
 
 use super::{mkfs, nasty_tar, our_walk, run};
