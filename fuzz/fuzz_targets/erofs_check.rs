@@ -1,13 +1,11 @@
 //! Checks any bytes as an EROFS image.
 #![no_main]
 
-mod erofs_image;
-
 use erofs_reader::Image;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let bytes = erofs_image::repair(bytes);
+    let bytes = blockbox_fuzz::repair_erofs(bytes);
     let Ok(image) = Image::open(&bytes) else {
         return;
     };

@@ -1,14 +1,12 @@
 //! Opens any bytes as an EROFS image and reads everything in it: names, attributes, xattrs, contents.
 #![no_main]
 
-mod erofs_image;
-
 use erofs_reader::Image;
 use erofs_reader::extract::{TarOptions, extract_to_tar};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let bytes = erofs_image::repair(bytes);
+    let bytes = blockbox_fuzz::repair_erofs(bytes);
     let Ok(image) = Image::open(&bytes) else {
         return;
     };

@@ -7,6 +7,9 @@ use vmdk::Descriptor;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(descriptor) = Descriptor::parse(bytes) {
         let text = descriptor.to_string();
-        assert_eq!(Descriptor::parse(text.as_bytes()).expect("own output"), descriptor);
+        assert_eq!(
+            Descriptor::parse(text.as_bytes()).expect("own output"),
+            descriptor
+        );
     }
 });

@@ -1,7 +1,7 @@
-//! What the targets that read EROFS images share.
+//! What fuzz targets share.
 
-/// Makes the superblock's checksum right, so that mutations go deeper than it.
-pub fn repair(bytes: &[u8]) -> Vec<u8> {
+/// Makes the checksum of an EROFS superblock right, so that mutations go deeper than it.
+pub fn repair_erofs(bytes: &[u8]) -> Vec<u8> {
     const SUPER: usize = 1024;
     let mut bytes = bytes.to_vec();
     let bits = bytes.get(SUPER + 12).copied().unwrap_or(0);
