@@ -333,3 +333,15 @@ impl<R: ReadAt> Image<R> {
         self.inode(nid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_image_serves_many_threads() {
+        fn assert_shared<T: Send + Sync>() {}
+        assert_shared::<Image<crate::Buffered<std::fs::File>>>();
+        assert_shared::<Image<Box<dyn ReadAt + Send + Sync>>>();
+    }
+}

@@ -112,6 +112,9 @@ fn zstd(input: &[u8], output: &mut [u8]) -> Option<()> {
 /// Bytes that the cache holds, unless a single cluster has more.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// Clusters that the cache holds, so that looking for one stays cheap where they are small.
+const CACHE_CLUSTERS: usize = 256;
+
 /// Clusters decoded lately, by inode and position in its data: many files have their ends in one of the packed inode's.
 #[derive(Debug, Default)]
 pub(crate) struct PclusterCache(Mutex<VecDeque<Entry>>);
@@ -138,7 +141,7 @@ impl PclusterCache {
         let mut held = entries
             .iter()
             .fold(0, |sum: usize, entry| sum.saturating_add(entry.bytes.len()));
-        while held > CACHE_BYTES && entries.len() > 1 {
+        while (held > CACHE_BYTES || entries.len() > CACHE_CLUSTERS) && entries.len() > 1 {
             let oldest = entries.pop_front().map_or(0, |entry| entry.bytes.len());
             held = held.saturating_sub(oldest);
         }
