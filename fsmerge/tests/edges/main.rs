@@ -2,6 +2,7 @@
 
 mod gnu_tar;
 mod hardlinks_and_replacement;
+mod hostile;
 mod kernel;
 mod stacks;
 mod support;
