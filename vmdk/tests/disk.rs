@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use testkit::oracle;
@@ -86,24 +86,29 @@ fn qemu_reads_the_same_bytes() {
     }
 }
 
+/// A disk over a file in a folder below its own, and one that only `..` leads to: its path, and what it must hold.
+fn scattered(root: &Path) -> (PathBuf, Vec<u8>) {
+    let images = root.join("images/x");
+    fs::create_dir_all(images.join("sub")).expect("created");
+    fs::create_dir_all(root.join("layers")).expect("created");
+    fs::write(images.join("sub/meta"), contents(1, 2)).expect("written");
+    fs::write(root.join("layers/a.erofs"), contents(2, 3)).expect("written");
+    let files = [("sub/meta", 1024), ("../../layers/a.erofs", 1536)];
+    let descriptor = Descriptor::flat(&files).expect("portable");
+    let path = images.join("disk.vmdk");
+    fs::write(&path, descriptor.to_string()).expect("written");
+    (path, [contents(1, 2), contents(2, 3)].concat())
+}
+
 #[test]
 fn qemu_follows_names_with_folders_and_dot_dot() {
     let Some(mut convert) = oracle("qemu-img") else {
         return;
     };
     let root = tempfile::tempdir().unwrap();
-    let images = root.path().join("images/x");
-    fs::create_dir_all(images.join("sub")).unwrap();
-    fs::create_dir_all(root.path().join("layers")).unwrap();
-    fs::write(images.join("sub/meta"), contents(1, 2)).unwrap();
-    fs::write(root.path().join("layers/a.erofs"), contents(2, 3)).unwrap();
-    let descriptor =
-        Descriptor::flat(&[("sub/meta", 1024), ("../../layers/a.erofs", 1536)]).unwrap();
-    let path = images.join("disk.vmdk");
-    fs::write(&path, descriptor.to_string()).unwrap();
+    let (path, expected) = scattered(root.path());
     let raw = root.path().join("raw");
     run(convert.args(["convert", "-O", "raw"]).arg(&path).arg(&raw));
-    let expected = [contents(1, 2), contents(2, 3)].concat();
     assert_eq!(fs::read(&raw).unwrap(), expected);
 
     assert_name(Disk::open(&path), NameProblem::ParentDir);
@@ -116,9 +121,31 @@ fn qemu_follows_names_with_folders_and_dot_dot() {
     assert_eq!(bytes, expected);
     // The root confines, too.
     let options = OpenOptions {
-        root: Some(images.clone()),
+        root: path.parent().map(Path::to_owned),
     };
     assert_name(Disk::open_with(&path, &options), NameProblem::Outside);
+}
+
+/// The bytes of the disk at `path` as libkrun's reader sees them.
+fn read_with_imago(path: &Path) -> std::io::Result<Vec<u8>> {
+    use imago::{FormatDriverBuilder, PermissiveImplicitOpenGate, SyncFormatAccess};
+    let builder = imago::vmdk::Vmdk::<imago::file::File>::builder_path(path);
+    let disk = SyncFormatAccess::new(builder.open_sync(PermissiveImplicitOpenGate::default())?)?;
+    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+    disk.read(&mut bytes[..], 0)?;
+    Ok(bytes)
+}
+
+#[test]
+fn libkruns_reader_sees_the_same_bytes() {
+    for count in [1, 2, 40, 127] {
+        let folder = tempfile::tempdir().unwrap();
+        let expected = stitched(folder.path(), count);
+        assert!(read_with_imago(&folder.path().join("disk.vmdk")).unwrap() == expected);
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (path, expected) = scattered(root.path());
+    assert!(read_with_imago(&path).unwrap() == expected);
 }
 
 #[test]
