@@ -8,6 +8,7 @@ use ocipull::spec::{ImageConfiguration, ImageManifest};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::stack::Input;
 use crate::store::Store;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -112,6 +113,15 @@ impl Image {
     /// The layers, lowest first.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// The layers as inputs of [`stack`](crate::stack).
+    pub fn stack(&self) -> Vec<Input> {
+        let input = |layer: &Layer| Input {
+            path: layer.path.clone(),
+            tag: layer.diff_id.hex().to_owned(),
+        };
+        self.layers.iter().map(input).collect()
     }
 
     /// The merged metadata image.

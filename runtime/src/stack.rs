@@ -1,11 +1,11 @@
 //! A stack of layer images: their merged metadata, and the disk that stitches both.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use erofs_writer::{Device, FileData, ImageBuilder};
-use fsmerge::{Limits, Merge};
+use erofs_writer::{Device, FileData, ImageBuilder, Options};
+use fsmerge::{Layer, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
 use crate::layer;
@@ -20,50 +20,98 @@ pub struct Input {
     pub tag: String,
 }
 
-/// Writes the merged metadata of `layers`, lowest first, to `path`.
-pub fn write(layers: &[Input], path: &Path) -> Result<erofs_writer::Summary> {
+/// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree says which layer everything in it
+/// comes from.
+pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Summary)> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
     atomic::write_file(path, |file| {
-        let options = erofs_writer::Options::default();
-        let block = u64::from(options.block_size.bytes());
-        let mut image = ImageBuilder::new(file, options).map_err(failed)?;
-        let mut files: Vec<FileData> = Vec::new();
-        let mut merge = Merge::new(&Limits::default());
-        for layer in layers {
-            let reader = layer::open(&layer.path)?;
-            if u64::from(reader.superblock().block_size.bytes()) != block {
-                return Err(Error::BlockSize {
-                    path: layer.path.clone(),
-                    expected: block,
-                });
-            }
-            let bytes = fs::metadata(&layer.path)
-                .map_err(Error::io(&layer.path))?
-                .len();
-            if !bytes.is_multiple_of(block) {
-                return Err(Error::Unaligned {
-                    path: layer.path.clone(),
-                    unit: block,
-                });
-            }
-            let device = Device {
-                tag: tag(&layer.tag),
-                blocks: bytes / block,
-            };
-            let device = image.add_device(device).map_err(failed)?;
-            let tree = layer::read(&reader, &layer.path, device, &mut image, &mut files)?;
-            merge
-                .push(&tree)
-                .map_err(|source| Error::Merge(Box::new(source)))?;
-        }
-        let merged = merge.finish();
+        let mut image = ImageBuilder::new(file, Options::default()).map_err(failed)?;
+        let (merged, files) = merge_into(layers, &mut image, path)?;
         layer::emit(&merged, &files, &mut image, false).map_err(failed)?;
         let (_, summary) = image.finish().map_err(failed)?;
-        Ok(summary)
+        Ok((merged, summary))
     })
+}
+
+/// Merges `layers`, lowest first, and writes nothing.
+pub fn merge(layers: &[Input]) -> Result<Merged> {
+    let nowhere = Path::new("the merged image");
+    let mut image =
+        ImageBuilder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(|source| {
+            Error::Write {
+                path: nowhere.to_owned(),
+                source,
+            }
+        })?;
+    Ok(merge_into(layers, &mut image, nowhere)?.0)
+}
+
+/// Reads the tree of one layer.
+pub fn layer(input: &Input) -> Result<Layer> {
+    let nowhere = Path::new("the merged image");
+    let failed = |source| Error::Write {
+        path: nowhere.to_owned(),
+        source,
+    };
+    let mut image =
+        ImageBuilder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(failed)?;
+    add_layer(input, &mut image, nowhere, &mut Vec::new())
+}
+
+/// Merges `layers`, and makes them devices of `image`, which will be at `path`. A file's [`DataId`](fsmerge::DataId) is
+/// an index into the list of what its contents are in `image`.
+fn merge_into<W: Write + Seek>(
+    layers: &[Input],
+    image: &mut ImageBuilder<W>,
+    path: &Path,
+) -> Result<(Merged, Vec<FileData>)> {
+    let mut files = Vec::new();
+    let mut merge = Merge::new(&Limits::default());
+    for layer in layers {
+        let tree = add_layer(layer, image, path, &mut files)?;
+        merge
+            .push(&tree)
+            .map_err(|source| Error::Merge(Box::new(source)))?;
+    }
+    Ok((merge.finish(), files))
+}
+
+/// Makes a layer a device of `image`, which will be at `path`, and reads its tree.
+fn add_layer<W: Write + Seek>(
+    layer: &Input,
+    image: &mut ImageBuilder<W>,
+    path: &Path,
+    files: &mut Vec<FileData>,
+) -> Result<Layer> {
+    let block = u64::from(Options::default().block_size.bytes());
+    let reader = layer::open(&layer.path)?;
+    if u64::from(reader.superblock().block_size.bytes()) != block {
+        return Err(Error::BlockSize {
+            path: layer.path.clone(),
+            expected: block,
+        });
+    }
+    let bytes = fs::metadata(&layer.path)
+        .map_err(Error::io(&layer.path))?
+        .len();
+    if !bytes.is_multiple_of(block) {
+        return Err(Error::Unaligned {
+            path: layer.path.clone(),
+            unit: block,
+        });
+    }
+    let device = Device {
+        tag: tag(&layer.tag),
+        blocks: bytes / block,
+    };
+    let device = image.add_device(device).map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    layer::read(&reader, &layer.path, device, image, files)
 }
 
 /// Writes the disk that is `fsmeta` and, behind it, `layers`.

@@ -326,3 +326,71 @@ fn an_output_appears_whole_or_not_at_all() {
         .collect();
     assert_eq!(left, ["cut.tar"]);
 }
+
+#[test]
+fn history_and_provenance_say_which_layer_a_path_is_from() {
+    let blockbox = Blockbox::new();
+    let layout = Layout::new()
+        .layer(&lower(), Compression::Gzip)
+        .layer(&upper(), Compression::Zstd)
+        .finish();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let history = |path: &str| -> Value {
+        let reference = layout.reference();
+        let json = blockbox.ok(["image", "history", &reference, path, "--format", "json"]);
+        serde_json::from_str(&json).unwrap()
+    };
+    let new = history("/etc/new");
+    assert_eq!((&new["inode"], &new["data"]), (&1.into(), &1.into()));
+    let gone = history("etc/gone");
+    assert_eq!(gone["inode"], Value::Null);
+    assert_eq!(gone["layers"][1]["says"], "removed");
+    // The upper layer only has something below it.
+    assert_eq!(history("/etc")["inode"], 0);
+    assert!(
+        blockbox
+            .fails(["image", "history", &layout.reference(), "/nowhere"])
+            .contains("/nowhere")
+    );
+    let layers = blockbox.ok(["image", "history", &layout.reference(), "--format", "json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&layers)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let disks = blockbox.inspect(&layout.reference());
+    let (output, provenance) = (dir.path().join("fsmeta"), dir.path().join("provenance"));
+    let mut merge = blockbox.command();
+    merge
+        .args(["erofs", "merge"])
+        .args(&disks.layers)
+        .arg("-o")
+        .arg(&output);
+    assert!(
+        merge
+            .arg("--provenance")
+            .arg(&provenance)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let lines = fs::read_to_string(provenance).unwrap();
+    for line in [
+        "0\t0\t/etc/hosts",
+        "1\t1\t/etc/new",
+        "0\t-\t/etc",
+        "0\t-\t/link",
+    ] {
+        assert!(
+            lines.lines().any(|found| found == line),
+            "{line:?} not in {lines}"
+        );
+    }
+    assert!(fs::read(output).unwrap() == fs::read(disks.fsmeta).unwrap());
+}

@@ -16,6 +16,8 @@ use crate::store::Store;
 pub(super) enum Image {
     /// Show an image's digests, configuration and disks
     Inspect(Inspect),
+    /// Show which layers make an image, or which of them a path comes from
+    History(super::history::History),
 }
 
 #[derive(Debug, Args)]
@@ -65,8 +67,16 @@ impl ImageFile {
 
 impl Image {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let Self::Inspect(inspect) = self;
-        let image = crate::image::Image::find(store, &inspect.reference)?;
+        match self {
+            Self::Inspect(inspect) => inspect.execute(store),
+            Self::History(history) => history.execute(store),
+        }
+    }
+}
+
+impl Inspect {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let image = crate::image::Image::find(store, &self.reference)?;
         let layer = |layer: &crate::image::Layer| -> anyhow::Result<_> {
             Ok(LayerFile {
                 diff_id: layer.diff_id.to_string(),
@@ -84,7 +94,7 @@ impl Image {
             fsmeta: ImageFile::at(&image.fsmeta())?,
             disk: image.disk(),
         };
-        match inspect.format {
+        match self.format {
             Format::Json => print_json(&report),
             Format::Table => {
                 let mut table = Table::new(["PART", "DIGEST", "SIZE", "PATH"]);

@@ -4,6 +4,7 @@ mod attach;
 mod doctor;
 mod erofs;
 mod ext4;
+mod history;
 mod image;
 mod images;
 mod input;

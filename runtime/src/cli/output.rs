@@ -60,6 +60,14 @@ impl<const N: usize> Table<N> {
     }
 }
 
+/// Bytes that are not text, and those that would upset a terminal, escaped.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
 /// A number of bytes as people write it, in powers of 1000 as docker does.
 pub(super) fn bytes(n: u64) -> String {
     indicatif::DecimalBytes(n).to_string()

@@ -13,7 +13,7 @@ use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_t
 use erofs_reader::{Buffered, FileType, Image, Inode, ReadAt};
 use serde::Serialize;
 
-use super::super::output::{Format, print_json};
+use super::super::output::{Format, print_json, printable};
 use crate::error::Error;
 use crate::store::atomic;
 
@@ -340,14 +340,6 @@ fn time(inode: &Inode) -> String {
         total.abs() / BILLION,
         total.abs() % BILLION
     )
-}
-
-/// Bytes that are not text, and those that would upset a terminal, escaped.
-fn printable(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
 }
 
 /// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there is no image.
