@@ -63,13 +63,13 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let mut root = Inode::new(S_IFDIR | Metadata::default().mode);
         root.flags.implied = true;
         Ok(Self {
+            xattrs: XattrStore::new(options.xattr_prefixes.clone()),
             options,
             output: Output::new(out)?,
             dedupe: None,
             deduplicated: 0,
             truncate: None,
             tree: Tree::new(root),
-            xattrs: XattrStore::new(),
             devices: Vec::new(),
             chunks: Vec::new(),
             tails: Vec::new(),
@@ -367,11 +367,11 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !matches!(*name, b"" | b"."))
 }
 
-/// The first byte behind superblock and device table that can hold contents.
+/// The first byte behind superblock, device table and xattr prefixes that can hold contents.
 pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
     options
         .block_size
-        .align(SUPER_OFFSET + superblock::length(devices))
+        .align(SUPER_OFFSET + superblock::length(options, devices))
 }
 
 pub(crate) fn too_large(blocks: u64, options: &Options) -> Error {

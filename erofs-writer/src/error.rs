@@ -99,6 +99,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: XattrProblem,
     },
+    /// The beginning of xattr names cannot be stored once for all, see [`XattrPrefixes::new`](crate::XattrPrefixes::new).
+    #[error("{} is not a prefix of xattr names, is given twice, or is one too many", Quoted(.0))]
+    XattrPrefix(Vec<u8>),
     /// There are no chunks of so many blocks.
     #[error("no chunk has 2^{0} blocks: 31 is the limit")]
     ChunkSize(u8),

@@ -13,6 +13,7 @@ pub(crate) const FEATURE_COMPAT_MTIME: u32 = 0x2;
 pub(crate) const FEATURE_COMPAT_XATTR_FILTER: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_DEVICE_TABLE: u32 = 0x8;
+pub(crate) const FEATURE_INCOMPAT_XATTR_PREFIXES: u32 = 0x40;
 pub(crate) const FEATURE_INCOMPAT_48BIT: u32 = 0x80;
 
 /// Data layouts (`i_format`, bits 1 to 3).
@@ -52,6 +53,9 @@ pub(crate) const XATTR_INDEX_POSIX_ACL_ACCESS: u8 = 2;
 pub(crate) const XATTR_INDEX_POSIX_ACL_DEFAULT: u8 = 3;
 pub(crate) const XATTR_INDEX_TRUSTED: u8 = 4;
 pub(crate) const XATTR_INDEX_SECURITY: u8 = 6;
+/// Set in an `e_name_index` that is a long prefix's number.
+pub(crate) const XATTR_LONG_PREFIX: u8 = 0x80;
+pub(crate) const XATTR_LONG_PREFIX_MASK: u8 = 0x7f;
 /// `EROFS_XATTR_FILTER_SEED`; the name index is added to it.
 pub(crate) const XATTR_FILTER_SEED: u32 = 0x25BB_E08F;
 

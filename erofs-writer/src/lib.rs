@@ -77,6 +77,7 @@
 //! | contents on devices, each given at mount | 5.16 |
 //! | contents on devices appended to the image | 6.4 |
 //! | files in chunks | 5.15 |
+//! | long prefixes of xattr names | 6.4 |
 //! | 48-bit addresses | 6.15 |
 //! | the xattr name filter, which others ignore | 6.6 |
 //!
@@ -101,6 +102,7 @@ mod metadata;
 mod options;
 mod output;
 mod plan;
+mod prefix;
 mod superblock;
 mod tree;
 mod xattr;
@@ -112,6 +114,7 @@ pub use error::{Error, XattrProblem};
 pub use finish::Summary;
 pub use metadata::{Device, DeviceId, Metadata, Node, NodeId, Timestamp};
 pub use options::{Addresses, BlockSize, InodeLayout, Label, Options, Uuid};
+pub use prefix::XattrPrefixes;
 
 /// Keeps the README's example compiling.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! What can be chosen about an image.
 
-use crate::{Error, Timestamp};
+use crate::{Error, Timestamp, XattrPrefixes};
 
 /// Everything that can be chosen about an image. Write `Options { label, ..Options::default() }`: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Options {
     pub inodes: InodeLayout,
     /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
     pub epoch: Option<Timestamp>,
+    /// Beginnings of xattr names that are stored once. Default: none.
+    pub xattr_prefixes: XattrPrefixes,
     /// How wide block addresses are. Default: 32 bits.
     pub addresses: Addresses,
     /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a

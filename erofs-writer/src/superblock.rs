@@ -1,4 +1,4 @@
-//! The first bytes of an image: superblock and device table.
+//! The first bytes of an image: superblock, device table, long xattr prefixes.
 
 use xxhash_rust::xxh3::Xxh3;
 use zerocopy::IntoBytes;
@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 use crate::format::{
     DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
     FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_DEVICE_TABLE,
-    SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
+    FEATURE_INCOMPAT_XATTR_PREFIXES, SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
 };
 use crate::{Addresses, Device, Error, Options, Timestamp, Uuid};
 
@@ -26,9 +26,9 @@ pub(crate) struct Facts {
     pub(crate) chunked: bool,
 }
 
-/// The bytes from [`SUPER_OFFSET`] on that superblock and device table take.
-pub(crate) fn length(devices: usize) -> u64 {
-    (size_of::<SuperBlock>() + devices * size_of::<DeviceSlot>()) as u64
+/// The bytes from [`SUPER_OFFSET`] on that superblock, device table and long xattr prefixes take.
+pub(crate) fn length(options: &Options, devices: usize) -> u64 {
+    table_end(devices) - SUPER_OFFSET + options.xattr_prefixes.table_length() as u64
 }
 
 /// Checks that there is place for one more device.
@@ -62,12 +62,22 @@ pub(crate) fn form(
         facts.root_nid
     };
     let incompat = feature(FEATURE_INCOMPAT_48BIT, wide)
+        | feature(
+            FEATURE_INCOMPAT_XATTR_PREFIXES,
+            options.xattr_prefixes.count() > 0,
+        )
         | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
         | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattrs);
     let table_slot = (SUPER_OFFSET as usize + size_of::<SuperBlock>()) / size_of::<DeviceSlot>();
+    let prefixes = &options.xattr_prefixes;
+    let prefix_start = match prefixes.count() {
+        0 => 0,
+        // In words.
+        _ => table_end(devices.len()) as u32 / 4,
+    };
     let mut superblock = SuperBlock {
         magic: SUPER_MAGIC.into(),
         feature_compat: compat.into(),
@@ -88,11 +98,13 @@ pub(crate) fn form(
             table_slot as u16
         }
         .into(),
+        xattr_prefix_count: prefixes.count(),
+        xattr_prefix_start: prefix_start.into(),
         build_time: (since_epoch as u32).into(),
         rootnid_8b: if wide { facts.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
-    let mut slots = Vec::new();
+    let mut tables = Vec::new();
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
         let slot = DeviceSlot {
             tag: device.tag,
@@ -103,26 +115,32 @@ pub(crate) fn form(
             uniaddr_hi: ((start >> 32) as u16).into(),
             reserved: [0; 52],
         };
-        slots.extend_from_slice(slot.as_bytes());
+        tables.extend_from_slice(slot.as_bytes());
     }
+    tables.extend_from_slice(&prefixes.table());
     superblock.uuid = match options.uuid {
         Uuid::Given(uuid) => uuid,
         Uuid::Nil => [0; 16],
         Uuid::Derived => {
             content.update(superblock.as_bytes());
-            content.update(&slots);
+            content.update(&tables);
             version_8(content.digest128().to_be_bytes())
         }
     };
     let form = |superblock: &SuperBlock| {
         let mut bytes = superblock.as_bytes().to_vec();
-        bytes.extend_from_slice(&slots);
+        bytes.extend_from_slice(&tables);
         bytes.resize((end - SUPER_OFFSET) as usize, 0);
         bytes
     };
     let block = u64::from(options.block_size.bytes());
     superblock.checksum = checksum(&form(&superblock), block).into();
     (form(&superblock), superblock.uuid)
+}
+
+/// Where the device table ends.
+fn table_end(devices: usize) -> u64 {
+    SUPER_OFFSET + (size_of::<SuperBlock>() + devices * size_of::<DeviceSlot>()) as u64
 }
 
 /// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than

@@ -1,16 +1,18 @@
 //! Extended attributes: stored once each in memory, and on disk once where that is smaller.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
 
+use hashbrown::HashTable;
 use xxhash_rust::xxh32::xxh32;
 use zerocopy::IntoBytes;
 
-use crate::XattrProblem;
 use crate::format::{
-    XATTR_FILTER_SEED, XATTR_INDEX_POSIX_ACL_ACCESS, XATTR_INDEX_POSIX_ACL_DEFAULT,
-    XATTR_INDEX_SECURITY, XATTR_INDEX_TRUSTED, XATTR_INDEX_USER, XattrEntry, XattrIbodyHeader,
+    XATTR_FILTER_SEED, XATTR_INDEX_POSIX_ACL_ACCESS, XATTR_INDEX_POSIX_ACL_DEFAULT, XattrEntry,
+    XattrIbodyHeader,
 };
+use crate::{XattrPrefixes, XattrProblem, prefix};
 
 /// An inode without attributes.
 pub(crate) const NO_XATTRS: u32 = 0;
@@ -25,15 +27,18 @@ const NAME_MAX: usize = 255;
 /// An attribute as the disk has it. The derived order is the one on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Xattr {
-    /// `e_name_index`.
+    /// The namespace's index.
     index: u8,
     /// The name without its namespace.
     name: Box<[u8]>,
     value: Box<[u8]>,
+    /// The index of namespace or long prefix, and how much of `name` it stands for.
+    e_name_index: u8,
+    prefix: u8,
 }
 
 impl Xattr {
-    fn parse(name: &[u8], value: &[u8]) -> Result<Self, XattrProblem> {
+    fn parse(name: &[u8], value: &[u8], prefixes: &XattrPrefixes) -> Result<Self, XattrProblem> {
         if name.len() > NAME_MAX || name.contains(&0) {
             return Err(XattrProblem::InvalidName);
         }
@@ -43,43 +48,43 @@ impl Xattr {
         let (index, rest) = match name {
             b"system.posix_acl_access" => (XATTR_INDEX_POSIX_ACL_ACCESS, &b""[..]),
             b"system.posix_acl_default" => (XATTR_INDEX_POSIX_ACL_DEFAULT, &b""[..]),
-            _ => [
-                (XATTR_INDEX_USER, &b"user."[..]),
-                (XATTR_INDEX_TRUSTED, b"trusted."),
-                (XATTR_INDEX_SECURITY, b"security."),
-            ]
-            .into_iter()
-            .find_map(|(index, prefix)| Some((index, name.strip_prefix(prefix)?)))
-            .ok_or(XattrProblem::UnknownNamespace)
-            .and_then(|(index, rest)| match rest {
-                b"" => Err(XattrProblem::InvalidName),
-                _ => Ok((index, rest)),
-            })?,
+            _ => match prefix::namespace(name) {
+                None => return Err(XattrProblem::UnknownNamespace),
+                Some((_, b"")) => return Err(XattrProblem::InvalidName),
+                Some(found) => found,
+            },
         };
         if rest.is_empty() && !is_acl(value) {
             return Err(XattrProblem::MalformedAcl);
         }
+        let (e_name_index, prefix) = prefixes.find(index, rest);
         Ok(Self {
             index,
             name: rest.into(),
             value: value.into(),
+            e_name_index,
+            prefix,
         })
     }
 
     /// Its bytes in an inode or in the shared area, a multiple of four.
     fn size(&self) -> usize {
-        (size_of::<XattrEntry>() + self.name.len() + self.value.len()).next_multiple_of(4)
+        (size_of::<XattrEntry>() + self.e_name().len() + self.value.len()).next_multiple_of(4)
+    }
+
+    fn e_name(&self) -> &[u8] {
+        &self.name[self.prefix.into()..]
     }
 
     fn emit(&self, into: &mut Vec<u8>) {
         let end = into.len() + self.size();
         let entry = XattrEntry {
-            e_name_len: self.name.len() as u8,
-            e_name_index: self.index,
+            e_name_len: self.e_name().len() as u8,
+            e_name_index: self.e_name_index,
             e_value_size: (self.value.len() as u16).into(),
         };
         into.extend_from_slice(entry.as_bytes());
-        into.extend_from_slice(&self.name);
+        into.extend_from_slice(self.e_name());
         into.extend_from_slice(&self.value);
         into.resize(end, 0);
     }
@@ -108,19 +113,52 @@ fn is_acl(value: &[u8]) -> bool {
 /// Every distinct attribute and every distinct set of them.
 #[derive(Debug)]
 pub(crate) struct XattrStore {
-    xattrs: Vec<Xattr>,
-    xattr_ids: HashMap<Xattr, u32>,
-    sets: Vec<Box<[u32]>>,
-    set_ids: HashMap<Box<[u32]>, u32>,
+    prefixes: XattrPrefixes,
+    xattrs: Interned<Xattr>,
+    sets: Interned<Box<[u32]>>,
+}
+
+/// Values, each once, by number.
+#[derive(Debug)]
+struct Interned<T> {
+    values: Vec<T>,
+    index: HashTable<u32>,
+    // Seeded at random: values come from strangers, and nothing depends on the order of the table.
+    hasher: RandomState,
+}
+
+impl<T: Eq + Hash> Interned<T> {
+    fn new() -> Self {
+        Self {
+            values: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn number(&mut self, value: T) -> u32 {
+        let hash = self.hasher.hash_one(&value);
+        let same = |&i: &u32| self.values[i as usize] == value;
+        if let Some(&i) = self.index.find(hash, same) {
+            return i;
+        }
+        let i = self.values.len() as u32;
+        self.values.push(value);
+        let (values, hasher) = (&self.values, &self.hasher);
+        self.index
+            .insert_unique(hash, i, |&i| hasher.hash_one(&values[i as usize]));
+        i
+    }
 }
 
 impl XattrStore {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(prefixes: XattrPrefixes) -> Self {
+        let mut sets = Interned::new();
+        sets.number(Box::default());
         Self {
-            xattrs: Vec::new(),
-            xattr_ids: HashMap::new(),
-            sets: vec![Box::default()],
-            set_ids: HashMap::from([(Box::default(), NO_XATTRS)]),
+            prefixes,
+            xattrs: Interned::new(),
+            sets,
         }
     }
 
@@ -139,7 +177,8 @@ impl XattrStore {
         let mut parsed = Vec::with_capacity(xattrs.len());
         let mut size = size_of::<XattrIbodyHeader>();
         for (i, (name, value)) in xattrs.iter().enumerate() {
-            let xattr = Xattr::parse(name, value).map_err(|problem| (i, problem))?;
+            let xattr =
+                Xattr::parse(name, value, &self.prefixes).map_err(|problem| (i, problem))?;
             size += xattr.size();
             if size > IBODY_MAX {
                 return Err((i, XattrProblem::TooMany));
@@ -153,104 +192,89 @@ impl XattrStore {
         }
         let mut set: Box<[u32]> = parsed
             .into_iter()
-            .map(|(xattr, _)| self.xattr(xattr))
+            .map(|(xattr, _)| self.xattrs.number(xattr))
             .collect();
         // By number, so that one set has one form.
         set.sort_unstable();
-        if let Some(&id) = self.set_ids.get(&set) {
-            return Ok(id);
-        }
-        let id = self.sets.len() as u32;
-        self.sets.push(set.clone());
-        self.set_ids.insert(set, id);
-        Ok(id)
-    }
-
-    fn xattr(&mut self, xattr: Xattr) -> u32 {
-        if let Some(&id) = self.xattr_ids.get(&xattr) {
-            return id;
-        }
-        let id = self.xattrs.len() as u32;
-        self.xattrs.push(xattr.clone());
-        self.xattr_ids.insert(xattr, id);
-        id
+        Ok(self.sets.number(set))
     }
 
     /// Decides what is shared, if anything is to be, given the set of each inode, and forms the bytes.
     pub(crate) fn plan(self, sets_of_inodes: impl Iterator<Item = u32>, share: bool) -> XattrPlan {
-        let mut set_uses = vec![0_u64; self.sets.len()];
+        let Self { xattrs, sets, .. } = self;
+        let (xattrs, sets) = (xattrs.values, sets.values);
+        let mut set_uses = vec![0_u64; sets.len()];
         for set in sets_of_inodes {
             set_uses[set as usize] += 1;
         }
-        let mut uses = vec![0_u64; self.xattrs.len()];
-        for (set, n) in self.sets.iter().zip(&set_uses) {
+        let mut uses = vec![0_u64; xattrs.len()];
+        for (set, n) in sets.iter().zip(&set_uses) {
             for &xattr in set {
                 uses[xattr as usize] += n;
             }
         }
         // Inline, every use takes the whole entry; shared, each takes a four-byte reference to the one entry.
-        let mut shared: Vec<usize> = (0..self.xattrs.len())
+        let mut shared: Vec<usize> = (0..xattrs.len())
             .filter(|&i| {
-                let size = self.xattrs[i].size() as u64;
+                let size = xattrs[i].size() as u64;
                 share && uses[i] * size > uses[i] * 4 + size
             })
             .collect();
-        shared.sort_unstable_by_key(|&i| (Reverse(uses[i]), &self.xattrs[i]));
+        shared.sort_unstable_by_key(|&i| (Reverse(uses[i]), &xattrs[i]));
         let mut area = Vec::new();
-        let mut ids = vec![None; self.xattrs.len()];
+        let mut ids = vec![None; xattrs.len()];
         for i in shared {
             ids[i] = Some((area.len() / 4) as u32);
-            self.xattrs[i].emit(&mut area);
+            xattrs[i].emit(&mut area);
         }
-        let bodies = self
-            .sets
+        let bodies = sets
             .iter()
             .zip(&set_uses)
             .map(|(set, &uses)| {
                 if uses == 0 {
                     Box::default()
                 } else {
-                    self.body(set, &ids)
+                    body(&xattrs, set, &ids)
                 }
             })
             .collect();
         XattrPlan { bodies, area }
     }
+}
 
-    /// A set's bytes behind the inode.
-    fn body(&self, set: &[u32], ids: &[Option<u32>]) -> Box<[u8]> {
-        if set.is_empty() {
-            return Box::default();
-        }
-        let mut shared: Vec<u32> = set.iter().filter_map(|&i| ids[i as usize]).collect();
-        shared.sort_unstable();
-        // The most used come first.
-        shared.truncate(SHARED_MAX);
-        let last = shared.last().copied();
-        let is_shared = |i: u32| ids[i as usize].is_some_and(|id| Some(id) <= last);
-        let mut inline: Vec<&Xattr> = set
-            .iter()
-            .filter(|&&i| !is_shared(i))
-            .map(|&i| &self.xattrs[i as usize])
-            .collect();
-        inline.sort_unstable();
-        let present = set
-            .iter()
-            .fold(0, |bits, &i| bits | self.xattrs[i as usize].filter_bit());
-        let header = XattrIbodyHeader {
-            h_name_filter: (!present).into(),
-            h_shared_count: shared.len() as u8,
-            ..XattrIbodyHeader::default()
-        };
-        let mut body = header.as_bytes().to_vec();
-        for id in shared {
-            body.extend_from_slice(&id.to_le_bytes());
-        }
-        for xattr in inline {
-            xattr.emit(&mut body);
-        }
-        body.into()
+/// A set's bytes behind the inode.
+fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>]) -> Box<[u8]> {
+    if set.is_empty() {
+        return Box::default();
     }
+    let mut shared: Vec<u32> = set.iter().filter_map(|&i| ids[i as usize]).collect();
+    shared.sort_unstable();
+    // The most used come first.
+    shared.truncate(SHARED_MAX);
+    let last = shared.last().copied();
+    let is_shared = |i: u32| ids[i as usize].is_some_and(|id| Some(id) <= last);
+    let mut inline: Vec<&Xattr> = set
+        .iter()
+        .filter(|&&i| !is_shared(i))
+        .map(|&i| &xattrs[i as usize])
+        .collect();
+    inline.sort_unstable();
+    let present = set
+        .iter()
+        .fold(0, |bits, &i| bits | xattrs[i as usize].filter_bit());
+    let header = XattrIbodyHeader {
+        h_name_filter: (!present).into(),
+        h_shared_count: shared.len() as u8,
+        ..XattrIbodyHeader::default()
+    };
+    let mut body = header.as_bytes().to_vec();
+    for id in shared {
+        body.extend_from_slice(&id.to_le_bytes());
+    }
+    for xattr in inline {
+        xattr.emit(&mut body);
+    }
+    body.into()
 }
 
 /// The bytes of all attributes.
@@ -287,7 +311,7 @@ mod tests {
     use super::*;
 
     fn store(sets: &[&[(&str, &str)]]) -> (XattrStore, Vec<u32>) {
-        let mut store = XattrStore::new();
+        let mut store = XattrStore::new(XattrPrefixes::default());
         let ids = sets
             .iter()
             .map(|set| {
@@ -309,7 +333,11 @@ mod tests {
             &[0x20, 0, 4, 0, 255, 255, 255, 255],
         ]
         .concat();
-        let bit = |name: &[u8]| Xattr::parse(name, &acl).unwrap().filter_bit();
+        let bit = |name: &[u8]| {
+            Xattr::parse(name, &acl, &XattrPrefixes::default())
+                .unwrap()
+                .filter_bit()
+        };
         assert_eq!(bit(b"system.posix_acl_access"), 1 << 30);
         assert_eq!(bit(b"system.posix_acl_default"), 1 << 21);
     }

@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 
 use erofs_writer::{
     BlockSize, Device, Error, FileData, ImageBuilder, Label, Metadata, Node, Options, Timestamp,
-    XattrProblem,
+    XattrPrefixes, XattrProblem,
 };
 
 use crate::model::acl;
@@ -197,6 +197,27 @@ fn xattrs() {
             Some(MalformedAcl)
         );
     }
+}
+
+#[test]
+fn xattr_prefixes() {
+    let many: Vec<String> = (0..129).map(|i| format!("user.{i}.")).collect();
+    assert!(XattrPrefixes::new(&many[..128]).is_ok());
+    assert!(
+        matches!(XattrPrefixes::new(&many), Err(Error::XattrPrefix(last)) if last == b"user.128.")
+    );
+    let long = format!("user.{}", "n".repeat(255));
+    assert!(XattrPrefixes::new([&long[..259]]).is_ok());
+    for bad in ["", "user.", "user", "system.x", "user.a\0", &long] {
+        assert!(
+            matches!(XattrPrefixes::new([bad]), Err(Error::XattrPrefix(_))),
+            "{bad}"
+        );
+    }
+    assert!(matches!(
+        XattrPrefixes::new(["user.a", "user.a"]),
+        Err(Error::XattrPrefix(_))
+    ));
 }
 
 #[test]

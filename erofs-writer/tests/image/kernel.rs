@@ -1,7 +1,8 @@
 //! What the kernel shows of an image is what went into it; `fsck.erofs` finds no fault.
 
 use crate::model::{Model, Spec, at, fsck, nasty};
-use erofs_writer::{BlockSize, InodeLayout, Options};
+use crate::reader::{assert_same, read};
+use erofs_writer::{BlockSize, InodeLayout, Options, XattrPrefixes};
 use testkit::{Difference, Mount, kernel_mounts, walk};
 
 fn check(model: &Model, options: Options) {
@@ -11,6 +12,7 @@ fn check(model: &Model, options: Options) {
     let path = dir.path().join("image.erofs");
     std::fs::write(&path, image).unwrap();
     fsck(&path, &[]);
+    assert_same(&read(&std::fs::read(&path).unwrap(), vec![]), &model.tree());
     if kernel_mounts() {
         let mount = Mount::erofs(&path, &[]);
         Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
@@ -43,6 +45,27 @@ fn partial_last_blocks_behind_the_inodes_read_back() {
             },
         );
     }
+}
+
+#[test]
+fn xattrs_with_long_prefixes_read_back() {
+    // The longest that fits counts; one that is a whole name; one that none has.
+    let names = [
+        "user.",
+        "trusted.overlay.",
+        "user.number",
+        "user.number1",
+        "security.selinux",
+        "user.none.",
+    ];
+    assert!(XattrPrefixes::new(names).is_err());
+    check(
+        &nasty(),
+        Options {
+            xattr_prefixes: XattrPrefixes::new(&names[1..]).unwrap(),
+            ..Options::default()
+        },
+    );
 }
 
 #[test]

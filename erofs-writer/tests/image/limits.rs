@@ -55,3 +55,11 @@ fn hundreds_of_thousands_of_entries_in_one_directory() {
     assert!(names.is_sorted());
     assert!(image.find(&root, b"9e3779b1").unwrap().is_some());
 }
+
+#[test]
+fn builders_and_writers_move_between_threads() {
+    fn sent<T: Send>(_: T) {}
+    let mut builder = builder();
+    sent(builder.data());
+    sent(builder);
+}

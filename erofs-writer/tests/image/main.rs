@@ -7,6 +7,7 @@ mod contents;
 mod determinism;
 mod devices;
 mod errors;
+mod examples;
 mod far;
 mod golden;
 mod kernel;
