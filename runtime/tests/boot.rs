@@ -589,3 +589,52 @@ fn a_guest_whose_host_is_gone_ends() {
     assert!(!journal_needs_recovery(&folder.path().join("upper.ext4")));
     assert!(matches!(background.wait(), Err(GuestError::Lost { .. })));
 }
+
+/// Not a test of its own: the process that [`a_killed_host_leaves_no_vm`] kills.
+#[test]
+#[ignore = "holds a guest until killed"]
+fn hold_a_guest() {
+    let Some(guest) = Guest::boot() else { return };
+    println!("holding");
+    let _ = guest.vm.wait();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_host_leaves_no_vm() {
+    if guest_kernel().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_a_guest", "--ignored", "--nocapture"])
+        .env("TMPDIR", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = std::io::BufReader::new(host.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("holding") {
+        line.clear();
+        let count = std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        assert_ne!(count, 0, "the host ended");
+    }
+    assert!(vm_with(folder.path()));
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while vm_with(folder.path()) {
+        assert!(Instant::now() < deadline, "the VM outlived its host");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a process has something in `folder` on its command line, as a VM has its disks.
+#[cfg(target_os = "linux")]
+fn vm_with(folder: &Path) -> bool {
+    let folder = folder.to_str().unwrap();
+    fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let cmdline = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&cmdline).contains(folder)
+    })
+}

@@ -64,7 +64,6 @@ impl Console {
                 state.tail.extend(bytes);
                 let surplus = state.tail.len().saturating_sub(KEPT);
                 state.tail.drain(..surplus);
-                shared.changed.notify_all();
             }
             lock(&shared.state).closed = true;
             shared.changed.notify_all();
@@ -77,30 +76,17 @@ impl Console {
         text(&lock(&self.shared.state))
     }
 
-    /// Waits until the console is closed, which it is when the VM has ended, and returns whether it is.
-    pub(crate) fn wait_closed(&self, timeout: Duration) -> bool {
-        self.wait(timeout, |_| false).1
-    }
-
-    /// Waits until `wanted` holds of the text, the console is closed, or time is up. Returns whether it held, and
-    /// whether the console is closed.
-    pub(crate) fn wait(&self, timeout: Duration, wanted: impl Fn(&str) -> bool) -> (bool, bool) {
+    /// Waits until the console is closed, which it is when the VM has ended, or time is up.
+    pub(crate) fn wait_closed(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         loop {
-            if wanted(&text(&state)) {
-                return (true, state.closed);
-            }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.closed || left.is_zero() {
-                return (false, state.closed);
+                return;
             }
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -1,33 +1,41 @@
 //! Whether hardware virtualisation works here: found out by trying.
 //!
 //! `/dev/kvm` is no proof. There are hosts whose KVM starts a VM and interprets real-mode instructions in software, but
-//! cannot run an ordinary kernel. So a trial VM boots the guest kernel without any disk: once its console speaks, the
-//! kernel has come through paging, interrupts and a timer, and the VM is killed. The verdict is kept until the next
-//! boot of the host.
+//! cannot run an ordinary kernel. So a trial VM boots the guest kernel and blockbox's init from a disk that holds nothing
+//! else: once init speaks, if only to say what it misses, the hypervisor can do what a sandbox needs. The verdict is kept until
+//! the next boot of the host.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use blockbox_guest::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
 use super::helper::Launch;
 use super::vm::Vm;
-use super::{Vmm, krun};
+use super::{Vmm, VmmError, krun};
+use crate::guest::INIT;
 
-/// How long the trial kernel has to say its first word. A kernel on hardware needs a tenth of a second, one under an emulated
-/// hypervisor some.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the trial's init has to say its first word. On hardware it needs a fraction of a second, under an emulated
+/// hypervisor on a busy machine ten.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What every Linux says first on its console.
-const FIRST_WORDS: &str = "Linux version";
+/// The verdict's name in the cache.
+const FILE: &str = "hypervisor.json";
+
+/// Init's disk is the only one, so it is the first.
+const TRIAL_CMDLINE: &str = "console=hvc0 quiet panic=-1 reboot=k root=/dev/vda rootfstype=ext4 rw";
+
+/// Bytes of the trial's disk, nearly all of them holes.
+const TRIAL_DISK: u64 = 16 << 20;
 
 /// What the trial found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// A kernel boots.
+    /// A guest boots.
     Works,
     /// It does not.
     Fails {
@@ -43,27 +51,29 @@ struct Kept {
     verdict: Verdict,
 }
 
-/// The verdict on this host, from the folder `cache` or by a trial of at most 15 seconds.
+/// The verdict on this host, from the folder `cache` or by a trial of at most 30 seconds.
 pub fn verdict(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
     if let Err(reason) = device() {
         return Verdict::Fails { reason };
     }
-    let file = cache.join("hypervisor.json");
-    let key = key(kernel);
-    if let Some(kept) = recall(&file)
-        && kept.key == key
-    {
-        return kept.verdict;
+    match recall(&cache.join(FILE)) {
+        Some(kept) if kept.key == key(kernel) => kept.verdict,
+        _ => verdict_anew(kernel, cache, helper),
+    }
+}
+
+/// As [`verdict`], by a trial in any case: who asks for libkrun by name is not to be held to an old failure.
+pub fn verdict_anew(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
+    if let Err(reason) = device() {
+        return Verdict::Fails { reason };
     }
     let verdict = trial(kernel, helper);
     // Without a cache the next run tries again: slower, and right.
-    let _ = remember(
-        &file,
-        &Kept {
-            key,
-            verdict: verdict.clone(),
-        },
-    );
+    let kept = Kept {
+        key: key(kernel),
+        verdict: verdict.clone(),
+    };
+    let _ = remember(&cache.join(FILE), &kept);
     verdict
 }
 
@@ -94,57 +104,90 @@ pub(super) fn device() -> Result<(), String> {
 
 fn trial(kernel: &Path, helper: Option<&Path>) -> Verdict {
     let started = Instant::now();
-    let kernel = match krun::text(kernel) {
-        Ok(kernel) => kernel,
+    let vm_and_disk = trial_disk().and_then(|disk| Ok((boot(kernel, disk.path(), helper)?, disk)));
+    let (vm, _disk) = match vm_and_disk {
+        Ok(both) => both,
         Err(error) => {
             return Verdict::Fails {
                 reason: error.to_string(),
             };
         }
     };
-    let machine = krun::Machine {
-        kernel,
-        cmdline: "console=hvc0 panic=-1 reboot=k root=/dev/vda".to_owned(),
-        cpus: 1,
-        memory_mib: 256,
-        disks: Vec::new(),
-    };
-    let vm = Vm::launch(
-        Vmm::Libkrun,
-        &Launch::Krun(machine),
-        helper.map(Path::to_owned),
-        None,
-    );
-    let vm = match vm {
-        Ok(vm) => vm,
-        Err(error) => {
-            return Verdict::Fails {
-                reason: error.to_string(),
-            };
-        }
-    };
-    let (spoke, ended) = vm
-        .console()
-        .wait(TRIAL_TIMEOUT, |text| text.contains(FIRST_WORDS));
+    let spoke = init_speaks(&vm);
     vm.kill();
-    if spoke {
-        return Verdict::Works;
-    }
-    let what = if ended {
-        "a trial VM ended before its kernel came up"
-    } else {
-        "the kernel of a trial VM did not come up"
+    let seconds = started.elapsed().as_secs_f64();
+    let what = match spoke {
+        Ok(true) => return Verdict::Works,
+        Ok(false) => format!("a trial VM ended after {seconds:.1} s, before it had booted"),
+        Err(_) => format!("a trial VM did not boot within {seconds:.1} s"),
     };
+    vm.console().wait_closed(Duration::from_secs(1));
     let console = vm.console_tail();
     let last = console.lines().rev().find(|line| !line.trim().is_empty());
-    let hint = last
-        .map(|line| format!(" ({})", line.trim()))
-        .unwrap_or_default();
     Verdict::Fails {
-        reason: format!(
-            "{what} within {:.1} s{hint}",
-            started.elapsed().as_secs_f64()
-        ),
+        reason: last.map_or(what.clone(), |line| format!("{what}: {}", unstamped(line))),
+    }
+}
+
+fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmError> {
+    let machine = krun::Machine {
+        kernel: krun::text(kernel)?,
+        cmdline: format!("{TRIAL_CMDLINE} init={INIT_PATH}"),
+        cpus: 1,
+        memory_mib: 256,
+        disks: vec![krun::Disk::raw(UPPER_SERIAL, disk)?],
+    };
+    let helper = helper.map(Path::to_owned);
+    Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper, None)
+}
+
+/// Waits for a first message from init; `false` when the VM ended without.
+fn init_speaks(vm: &Vm) -> std::io::Result<bool> {
+    let mut channel = vm.channel()?;
+    let deadline = Instant::now() + TRIAL_TIMEOUT;
+    let mut decoder = Decoder::default();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A timeout of zero would be none.
+        channel.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match channel.read(&mut chunk)? {
+            0 => return Ok(false),
+            count => decoder.push(chunk.get(..count).unwrap_or_default()),
+        }
+        if let Ok(Some(frame)) = decoder.next_frame() {
+            return Ok(Reply::decode(frame).is_ok());
+        }
+    }
+}
+
+/// A disk with init on it.
+fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
+    let what = "cannot make the disk of a trial VM";
+    let disk = tempfile::NamedTempFile::new().map_err(VmmError::io(what))?;
+    let file = disk.reopen().map_err(VmmError::io(what))?;
+    write_init(file).map_err(|error| VmmError::io(what)(std::io::Error::other(error)))?;
+    Ok(disk)
+}
+
+fn write_init(file: fs::File) -> Result<(), ext4_writer::Error> {
+    let mut disk = ext4_writer::Builder::new(file, ext4_writer::Options::new(TRIAL_DISK))?;
+    let executable = ext4_writer::Metadata {
+        mode: 0o755,
+        ..Default::default()
+    };
+    let (folder, name) = disk.make_parents(INIT_PATH.as_bytes(), &executable)?;
+    disk.add_file(folder, name, executable, INIT, Some(INIT.len() as u64))?;
+    disk.finish()?;
+    Ok(())
+}
+
+/// A line of a log without the time and place in brackets before it.
+fn unstamped(line: &str) -> &str {
+    let line = line.trim();
+    match line.split_once("] ") {
+        Some((stamp, message)) if stamp.starts_with('[') => message,
+        _ => line,
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Machine {
     pub(super) cmdline: String,
     pub(super) cpus: u8,
     pub(super) memory_mib: u32,
-    /// Empty for the trial boot, which has none.
+    /// In the order the guest finds them.
     pub(super) disks: Vec<Disk>,
 }
 
@@ -27,6 +27,17 @@ pub(super) struct Disk {
     serial: String,
     path: String,
     format: Format,
+}
+
+impl Disk {
+    /// A raw image, writable.
+    pub(super) fn raw(serial: &str, path: &Path) -> Result<Self, VmmError> {
+        Ok(Disk {
+            serial: serial.to_owned(),
+            path: text(path)?,
+            format: Format::Raw,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +78,7 @@ pub(super) fn machine(config: &VmConfig, cmdline: String) -> Result<Machine, Vmm
                 path: text(&config.disk)?,
                 format: Format::Vmdk,
             },
-            Disk {
-                serial: UPPER_SERIAL.to_owned(),
-                path: text(&config.upper)?,
-                format: Format::Raw,
-            },
+            Disk::raw(UPPER_SERIAL, &config.upper)?,
         ],
     })
 }

@@ -155,7 +155,10 @@ impl Vmm {
         cache: &std::path::Path,
         helper: Option<&std::path::Path>,
     ) -> Result<Vmm, VmmError> {
-        let verdict = hypervisor::verdict(kernel, cache, helper);
+        let mut verdict = hypervisor::verdict(kernel, cache, helper);
+        if choice == Choice::Libkrun && verdict != hypervisor::Verdict::Works {
+            verdict = hypervisor::verdict_anew(kernel, cache, helper);
+        }
         let qemu = |accel| qemu::find().map(|_| Vmm::Qemu { accel });
         match (choice, verdict) {
             (Choice::Auto | Choice::Libkrun, hypervisor::Verdict::Works) => Ok(Vmm::Libkrun),

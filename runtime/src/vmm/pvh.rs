@@ -141,3 +141,40 @@ fn find_entry(image: &[u8]) -> Option<u32> {
         is_note.then_some(u32::from_le_bytes(address))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with the note Linux's `head_64.S` makes: `ELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY, .quad ...)`.
+    fn image() -> Vec<u8> {
+        let mut image = vec![0x90; 512];
+        let mut note = [4_u32, 8, 18].map(u32::to_le_bytes).concat();
+        note.extend_from_slice(b"Xen\0");
+        note.extend_from_slice(&0x0100_0000_u64.to_le_bytes());
+        image[64..64 + note.len()].copy_from_slice(&note);
+        image
+    }
+
+    #[test]
+    fn the_wrapped_kernel_carries_both_entry_points() {
+        let image = image();
+        let file = wrap(0x0100_0000, 0x0100_0123, &image).unwrap();
+        let (header, rest) = Header::ref_from_prefix(&file).unwrap();
+        let (segments, _) = <[Segment; 2]>::ref_from_prefix(rest).unwrap();
+        assert_eq!(header.e_entry.get(), 0x0100_0123);
+        let [load, note] = segments;
+        assert_eq!(load.p_paddr.get(), 0x0100_0000);
+        let start = load.p_offset.get() as usize;
+        assert_eq!(file[start..], image);
+        let start = note.p_offset.get() as usize;
+        let (note, _) = EntryNote::ref_from_prefix(&file[start..]).unwrap();
+        assert_eq!((note.note_type.get(), note.entry.get()), (18, 0x0100_0000));
+    }
+
+    #[test]
+    fn an_image_without_a_pvh_entry_is_refused() {
+        assert_eq!(wrap(0, 0, &[0; 4096]), None);
+        assert_eq!(wrap(0, 0, b"Xen\0"), None);
+    }
+}
