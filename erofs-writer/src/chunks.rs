@@ -71,8 +71,10 @@ impl ChunkPlace {
     pub(crate) const HOLE: Self = Self(u64::MAX);
     const BLOCK_BITS: u32 = 48;
 
+    /// A block that has no 48-bit address becomes one that is beyond every device.
     pub(crate) fn new(device: u16, block: u64) -> Self {
-        Self(u64::from(device) << Self::BLOCK_BITS | block & ((1 << Self::BLOCK_BITS) - 1))
+        let last = (1 << Self::BLOCK_BITS) - 2;
+        Self(u64::from(device) << Self::BLOCK_BITS | block.min(last))
     }
 
     /// Device and block; `None` for a hole.

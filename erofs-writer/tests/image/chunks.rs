@@ -280,6 +280,12 @@ fn chunks_on_devices_read_the_same_stitched_and_with_devices() {
             "'/g': blocks 37..41 are beyond the device, which has 40"
         );
 
+        for block in [(1 << 48) - 1, 1 << 48, u64::MAX] {
+            let nowhere = builder.chunks_on_devices(size, 1, [at(0, block)]).unwrap();
+            let error = builder.add_path(b"g", Metadata::default(), Node::File(nowhere));
+            assert!(matches!(error, Err(Error::BeyondDevice { .. })));
+        }
+
         let merged = builder.finish().unwrap().0.into_inner();
         assert_same(&read(&merged, vec![&disks[0], &disks[1]]), &model.tree());
         let stitched = [&merged[..], &disks[0], &disks[1]].concat();
