@@ -153,6 +153,38 @@ impl Sandbox {
         })
     }
 
+    /// Takes hold of the sandbox called `name`, and opens its image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSandbox`], [`Error::SandboxRunning`].
+    pub fn open(store: &Store, name: &str) -> Result<(Self, Image)> {
+        check_name(name)?;
+        let lock = store
+            .lock_sandbox(name)?
+            .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
+        let folder = store.sandbox(name);
+        let path = folder.join(RECORD);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NoSandbox(name.to_owned()));
+            }
+            bytes => bytes.map_err(Error::io(&path))?,
+        };
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })?;
+        let image = Image::open(store, &record.manifest_digest.parse()?)?
+            .ok_or(Error::NoImage(record.image))?;
+        Ok((
+            Self {
+                name: name.to_owned(),
+                folder,
+                _lock: lock,
+            },
+            image,
+        ))
+    }
+
     /// The sandbox's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -208,6 +208,18 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
         );
     }
 
+    // What was written is there again after another boot.
+    let text = guest
+        .blockbox
+        .ok(["start", "kept", "--", "cat", "/etc/motd", "/new"]);
+    assert_eq!(text, "changed\nnew\n");
+    assert!(
+        guest
+            .blockbox
+            .fails(["start", "nobody", "--", "true"])
+            .contains("nobody")
+    );
+
     assert_eq!(guest.sandboxes(), 1);
     assert!(guest.blockbox.fails(["rmi", &guest.image]).contains("kept"));
     assert!(

@@ -1,6 +1,7 @@
 //! The command line: one module per command, each a thin layer over the library.
 
 mod attach;
+mod boot;
 mod doctor;
 mod erofs;
 mod ext4;
@@ -16,6 +17,7 @@ mod rm;
 mod rmi;
 mod run;
 mod size;
+mod start;
 mod vmdk;
 
 use std::io::IsTerminal;
@@ -52,6 +54,8 @@ enum Command {
     Pull(pull::Pull),
     /// Run a command in a new sandbox
     Run(run::Run),
+    /// Run a command in a sandbox that is there already
+    Start(start::Start),
     /// List the images
     Images(images::Images),
     /// Show one image
@@ -92,7 +96,7 @@ pub fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let failed = if matches!(arguments.command, Command::Run(_)) {
+    let failed = if matches!(arguments.command, Command::Run(_) | Command::Start(_)) {
         EXIT_RUN_FAILED
     } else {
         1
@@ -118,6 +122,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Pull(command) => command.execute(&store()?),
         Command::Run(command) => return command.execute(&store()?),
+        Command::Start(command) => return command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => command.execute(&store()?),
         Command::Rmi(command) => command.execute(&store()?),
