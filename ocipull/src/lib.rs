@@ -10,6 +10,7 @@ mod error;
 mod image;
 mod layer;
 mod layout;
+mod members;
 mod options;
 mod pipeline;
 mod platform;

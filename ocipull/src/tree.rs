@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::members::{self, Member, normal};
 use crate::{Error, SourceProblem};
 
 /// Files by their name relative to a root, with `/` between folders.
@@ -73,17 +74,6 @@ pub(crate) struct Archive {
     members: HashMap<String, Member>,
 }
 
-#[derive(Debug)]
-enum Member {
-    File {
-        offset: u64,
-        size: u64,
-    },
-    /// A symlink or hard link, by the name it leads to.
-    Link(String),
-    Other,
-}
-
 /// How many links lead to a file at most, as in Linux's path walk.
 const MAX_LINKS: usize = 40;
 
@@ -114,8 +104,8 @@ impl Archive {
             return Err(invalid(SourceProblem::Compressed(name)));
         }
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let members =
-            members(file).map_err(|error| invalid(SourceProblem::NotTar(error.to_string())))?;
+        let members = members::scan(file)
+            .map_err(|error| invalid(SourceProblem::NotTar(error.to_string())))?;
         Ok(Self {
             path: path.to_owned(),
             members,
@@ -141,51 +131,6 @@ impl Archive {
         }
         Err(SourceProblem::Links(name.to_owned()))
     }
-}
-
-fn members(file: File) -> io::Result<HashMap<String, Member>> {
-    use tar::EntryType;
-    let mut members = HashMap::new();
-    for entry in tar::Archive::new(file).entries_with_seek()? {
-        let entry = entry?;
-        let Some(name) = normal("", &String::from_utf8_lossy(&entry.path_bytes())) else {
-            continue;
-        };
-        let target = |folder| {
-            let target = entry.link_name_bytes()?;
-            normal(folder, &String::from_utf8_lossy(&target)).map(Member::Link)
-        };
-        let member = match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => Member::File {
-                offset: entry.raw_file_position(),
-                size: entry.size(),
-            },
-            // `docker save` before version 25 writes a layer shared by images once, and links to it.
-            EntryType::Symlink => {
-                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-                target(folder).unwrap_or(Member::Other)
-            }
-            EntryType::Link => target("").unwrap_or(Member::Other),
-            _ => Member::Other,
-        };
-        members.insert(name, member);
-    }
-    Ok(members)
-}
-
-/// `path` as seen from `folder`, without `.` and `..`; `None` where it climbs above the archive's root.
-fn normal(folder: &str, path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in folder.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }
 
 impl Tree for Archive {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ocipull::{Digest, Document, Error, Image, Platform, SourceProblem};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
@@ -93,6 +94,86 @@ fn an_archive_that_was_cut_off_fails_where_it_ends() {
             result.and_then(|image| read(&image, 0)).is_err(),
             "{keep} bytes"
         );
+    }
+}
+
+#[test]
+fn names_and_sizes_outside_the_header_are_read_and_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    let blob = Layout::of(&[Layer::new(&tar("a", 1000), TAR)]);
+    let opened = |before: TarBuilder| {
+        fs::write(&file, [before.unfinished(), blob.archive()].concat()).unwrap();
+        open(&format!("oci-archive:{}", file.display())).and_then(|image| read(&image, 0))
+    };
+    let long = vec![b'x'; 4000];
+    opened(
+        TarBuilder::new()
+            .raw(b"././@LongLink", b'L', b"", &long)
+            .file("x", ""),
+    )
+    .unwrap();
+    opened(TarBuilder::new().file(&long, "PAX path")).unwrap();
+    opened(TarBuilder::new().pax_global("comment", "git")).unwrap();
+    // A PAX size stands above the header's.
+    let header = TarBuilder::new()
+        .pax("size", "600")
+        .entry("x", b'0', b"", b"");
+    opened(header.bytes([7; 600]).pad()).unwrap();
+
+    let problem = |result: Result<_, Error>| match result {
+        Err(Error::InvalidSource {
+            problem: SourceProblem::NotTar(text),
+            ..
+        }) => text,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("accepted"),
+    };
+    let huge = vec![b'x'; 2 << 20];
+    problem(opened(TarBuilder::new().raw(
+        b"././@LongLink",
+        b'L',
+        b"",
+        &huge,
+    )));
+    problem(opened(TarBuilder::new().raw(b"x", b'x', b"", b"garbage")));
+    let far = u64::MAX.to_string();
+    problem(opened(
+        TarBuilder::new()
+            .pax("size", far)
+            .entry("x", b'0', b"", b""),
+    ));
+    problem(opened(
+        TarBuilder::new()
+            .pax("size", "-1")
+            .entry("x", b'0', b"", b""),
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_change_to_an_archive_makes_reading_it_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        saved in any::<bool>(),
+    ) {
+        let tar = tar("a", 10);
+        let (kind, mut bytes) = if saved {
+            ("docker-archive", Saved::new(&[&tar, &tar]).archive())
+        } else {
+            ("oci-archive", Layout::of(&[Layer::new(&tar, GZIP)]).archive())
+        };
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("image.tar");
+        fs::write(&file, bytes).expect("written");
+        if let Ok(image) = open(&format!("{kind}:{}", file.display())) {
+            let _ = read(&image, 0);
+        }
     }
 }
 
