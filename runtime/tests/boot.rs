@@ -3,6 +3,8 @@
 //!
 //! `BLOCKBOX_TEST_VMM` chooses the monitor, `qemu` (the default) or `libkrun`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
@@ -162,9 +164,7 @@ fn monitor() -> Vmm {
 }
 
 fn guest_kernel() -> Option<PathBuf> {
-    if oracle(&format!("qemu-system-{}", std::env::consts::ARCH)).is_none() {
-        return None;
-    }
+    oracle(&format!("qemu-system-{}", std::env::consts::ARCH))?;
     let target = repository().join("target");
     // Where `cargo xtask setup` puts libkrunfw: the folder `kernel` of blockbox's home.
     let found = kernel::locate(None, &target, &target.join("tmp/kernels"));

@@ -2,7 +2,7 @@
 //!
 //! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
 //! When the host's end of the channel closes, because blockbox ended or was killed, the guest's init shuts the guest
-//! down cleanly; whatever has not ended [`ORPHAN_GRACE`] later is ended here.
+//! down cleanly; whatever has not ended ten seconds later is ended here.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;

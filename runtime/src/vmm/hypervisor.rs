@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blockbox_guest::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
@@ -209,7 +209,7 @@ fn recall(file: &Path) -> Option<Kept> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-fn remember(file: &PathBuf, kept: &Kept) -> std::io::Result<()> {
+fn remember(file: &Path, kept: &Kept) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
