@@ -199,7 +199,9 @@ fn convert_layer(
             told = now;
         },
     };
-    let summary = atomic::write_file(&path, |file| layer::write(&mut tar, &name, file, &path));
+    let summary = atomic::write_file(&path, |file| {
+        layer::write(&mut tar, &name, file.as_file(), &path)
+    });
     let summary = match summary {
         Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
         other => other?,

@@ -88,7 +88,7 @@ fn add_layer<W: Write + Seek>(
 ) -> Result<Layer> {
     let block = u64::from(Options::default().block_size.bytes());
     let reader = layer::open(&layer.path)?;
-    if u64::from(reader.superblock().block_size.bytes()) != block {
+    if reader.superblock().block_size.bytes() != block {
         return Err(Error::BlockSize {
             path: layer.path.clone(),
             expected: block,

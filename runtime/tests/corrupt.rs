@@ -1,5 +1,7 @@
 //! Bad input gives one clear error and leaves the store as it was.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use common::Blockbox;

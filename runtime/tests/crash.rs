@@ -1,5 +1,7 @@
 //! A crash at any instant leaves a store that works, and processes that want the same image converge.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::time::Duration;

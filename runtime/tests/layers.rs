@@ -1,6 +1,8 @@
 //! What the kernel shows of our disks is what umoci unpacks of the same image, and what the kernel's own overlayfs shows
 //! of the layers.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The commands on the formats, and what must hold of every disk they make.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::fs;

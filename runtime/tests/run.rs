@@ -1,5 +1,7 @@
 //! `blockbox run` as a user knows it from docker: what the command sees, and what is left afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::io::Write;

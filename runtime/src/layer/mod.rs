@@ -2,6 +2,7 @@
 
 mod read;
 
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
@@ -26,12 +27,7 @@ pub struct Summary {
 
 /// Converts the tar stream of the layer called `name` to an EROFS image in `out`, which will be at `path`: one pass, in
 /// memory that grows with the number of entries only. `tar` is read to its end, so that its digests are verified.
-pub fn write<W: Read + Write + Seek>(
-    mut tar: impl Read,
-    name: &str,
-    out: W,
-    path: &Path,
-) -> Result<Summary> {
+pub fn write(mut tar: impl Read, name: &str, out: &File, path: &Path) -> Result<Summary> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
@@ -39,7 +35,7 @@ pub fn write<W: Read + Write + Seek>(
     let options = Options::default();
     let mut contents = Contents {
         block_size: options.block_size,
-        image: ImageBuilder::with_dedupe(out, options).map_err(failed)?,
+        image: builder(out, options).map_err(failed)?,
         files: Vec::new(),
         buffer: vec![0; PIECE],
     };
@@ -65,12 +61,12 @@ pub fn write<W: Read + Write + Seek>(
 }
 
 /// Makes an image of the folder `root` in `out`, which will be at `path`.
-pub fn write_folder<W: Read + Write + Seek>(root: &Path, out: W, path: &Path) -> Result<Summary> {
+pub fn write_folder(root: &Path, out: &File, path: &Path) -> Result<Summary> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
-    let mut image = ImageBuilder::with_dedupe(out, Options::default()).map_err(failed)?;
+    let mut image = builder(out, Options::default()).map_err(failed)?;
     let mut files = Vec::new();
     let tree = folder::read(root, |source, contents, size| {
         let mut data = image.data();
@@ -91,6 +87,10 @@ pub fn write_folder<W: Read + Write + Seek>(root: &Path, out: W, path: &Path) ->
         image: summary,
         warnings: Vec::new(),
     })
+}
+
+fn builder(out: &File, options: Options) -> Result<ImageBuilder<&File>, erofs_writer::Error> {
+    Ok(ImageBuilder::with_dedupe(out, options)?.truncate_with(|out, length| out.set_len(length)))
 }
 
 fn warnings(stats: &fsmerge::Stats) -> Vec<String> {
@@ -225,7 +225,7 @@ fn node(kind: Kind<'_>, files: &[FileData]) -> erofs_writer::Node {
         Kind::File {
             data: Some(DataId(id)),
             ..
-        } => Node::File(files[id as usize].clone()),
+        } => Node::File(files[id as usize]),
         // Encoded layers and merged trees have neither whiteouts nor lower links.
         Kind::File { data: None, .. } | Kind::LowerLink(_) => Node::File(FileData::EMPTY),
         Kind::Symlink(target) => Node::Symlink(target.to_vec()),

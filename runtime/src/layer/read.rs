@@ -162,7 +162,7 @@ impl<W: Write + Seek> Reading<'_, W> {
     /// How the merged image points at contents that lie in these pieces of this layer: `None` where it cannot, because a
     /// piece is inline, compressed, on another device, or begins inside a block.
     fn address(&mut self, size: u64, extents: &[Extent]) -> Result<Option<FileData>> {
-        let block = u64::from(self.image.superblock().block_size.bytes());
+        let block = self.image.superblock().block_size.bytes();
         let mut pieces = Vec::with_capacity(extents.len());
         for extent in extents {
             let start = match extent.source {

@@ -51,14 +51,16 @@ impl Build {
             (Some(tar), _) => {
                 let (name, input) = input(tar)?;
                 let mut tar = ocipull::decompress(input)?;
-                let summary =
-                    atomic::write_file(output, |file| layer::write(&mut tar, &name, file, output))?;
+                let summary = atomic::write_file(output, |file| {
+                    layer::write(&mut tar, &name, file.as_file(), output)
+                })?;
                 (Some(tar.finish()?.to_string()), summary)
             }
             (None, dir) => {
                 let dir = dir.as_deref().unwrap_or(Path::new("."));
-                let summary =
-                    atomic::write_file(output, |file| layer::write_folder(dir, file, output))?;
+                let summary = atomic::write_file(output, |file| {
+                    layer::write_folder(dir, file.as_file(), output)
+                })?;
                 (None, summary)
             }
         };
