@@ -8,6 +8,11 @@ impl Checksum {
     /// The start of checksums that are not seeded: the superblock's, the journal superblock's, and the seed's own.
     pub(crate) const START: Self = Self(!0);
 
+    /// Continues from a seed that is stored on disk.
+    pub(crate) fn from_seed(seed: u32) -> Self {
+        Self(seed)
+    }
+
     /// The checksum of what has been added so far, followed by `bytes`.
     #[must_use]
     pub(crate) fn add(self, bytes: &[u8]) -> Self {

@@ -129,6 +129,41 @@ pub enum Error {
         /// How many entries it has.
         entries: usize,
     },
+    /// There is no ext2, ext3 or ext4 superblock at byte 1024.
+    #[error("no ext4 filesystem")]
+    NotExt4,
+    /// A structure contradicts itself, its checksum or the rest of the filesystem; e2fsck may repair it.
+    #[error("corrupt {structure} at byte {offset}")]
+    Corrupt {
+        /// What is corrupt, by the kernel's name.
+        structure: &'static str,
+        /// Where it lies in the image, in bytes.
+        offset: u64,
+    },
+    /// The filesystem has features that this crate does not know how to keep right, or lacks some that it needs.
+    #[error("cannot handle the features {features}")]
+    Features {
+        /// Their names as `dumpe2fs` prints them; missing ones with a `^` before them.
+        features: String,
+    },
+    /// The filesystem is mounted, was not unmounted, or is known to have errors. Mounting and unmounting it, or e2fsck, makes
+    /// it clean.
+    #[error("the filesystem is not clean: {reason}")]
+    NotClean {
+        /// Which sign of it was found.
+        reason: &'static str,
+    },
+    /// A filesystem cannot grow to this size in place.
+    #[error("cannot grow to {size} bytes: {smallest} to {largest} are possible")]
+    GrowSize {
+        /// The requested size in bytes.
+        size: u64,
+        /// The filesystem's size in bytes.
+        smallest: u64,
+        /// The largest size in bytes that the blocks reserved for group descriptors, and 32 bits of inode and block numbers
+        /// that refer to them, allow.
+        largest: u64,
+    },
 }
 
 /// Why an extended attribute cannot be stored.

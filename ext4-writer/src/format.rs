@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian};
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
 pub(crate) const EXT4_SUPER_MAGIC: u16 = 0xef53;
 pub(crate) const EXT4_VALID_FS: u16 = 1;
+pub(crate) const EXT4_ERROR_FS: u16 = 2;
 pub(crate) const EXT4_ERRORS_CONTINUE: u16 = 1;
 pub(crate) const EXT4_DYNAMIC_REV: u32 = 1;
 pub(crate) const EXT4_CRC32C_CHKSUM: u8 = 1;
@@ -27,6 +28,7 @@ pub(crate) mod compat {
 
 pub(crate) mod incompat {
     pub(crate) const FILETYPE: u32 = 0x2;
+    pub(crate) const RECOVER: u32 = 0x4;
     pub(crate) const EXTENTS: u32 = 0x40;
     pub(crate) const BIT64: u32 = 0x80;
     pub(crate) const FLEX_BG: u32 = 0x200;

@@ -63,30 +63,26 @@ impl Geometry {
         // Dropping a last group that is too small leaves one that is not, so this runs twice at most.
         loop {
             let groups = plan.groups();
-            let per_block = u64::from(block_size) / size_of::<GroupDesc>() as u64;
-            plan.gdt_blocks = groups.div_ceil(per_block);
+            plan.gdt_blocks = plan.descriptor_blocks();
             if plan.gdt_blocks > blocks_per_group * 3 / 4 {
                 return Err(too_large);
             }
             plan.reserved_gdt_blocks = plan.reserve_gdt(options)?;
             plan.inodes_per_group = plan.inodes_per_group(options.inode_ratio)?;
 
-            let last = groups - 1;
-            let rest = plan.blocks - plan.group_start(last);
-            let overhead = plan.base_blocks(last) + 2 + plan.inode_table_blocks();
             if groups == 1 {
-                if rest < overhead + 3 {
+                let overhead = plan.base_blocks(0) + 2 + plan.inode_table_blocks();
+                if plan.blocks - first_block < overhead + 3 {
                     return Err(too_small);
                 }
                 break;
             }
-            if rest >= overhead + 50 {
+            if !plan.drop_short_group() {
                 break;
             }
-            plan.blocks -= rest;
         }
         plan.journal_blocks = plan.journal(options.journal)?;
-        plan.place_tables()?;
+        plan.place_tables(0)?;
         Ok(plan)
     }
 
@@ -249,23 +245,45 @@ impl Geometry {
         }
     }
 
-    fn place_tables(&mut self) -> Result<(), Error> {
+    /// The blocks that the descriptors of all groups take.
+    pub(crate) fn descriptor_blocks(&self) -> u64 {
+        let per_block = u64::from(self.block_size) / size_of::<GroupDesc>() as u64;
+        self.groups().div_ceil(per_block)
+    }
+
+    /// Gives up the last of several groups if it is too short to be of use, by mke2fs's measure. Says whether it did.
+    pub(crate) fn drop_short_group(&mut self) -> bool {
+        let last = self.groups() - 1;
+        let rest = self.blocks - self.group_start(last);
+        let overhead = self.base_blocks(last) + 2 + self.inode_table_blocks();
+        let short = last > 0 && rest < overhead + 50;
+        if short {
+            self.blocks -= rest;
+        }
+        short
+    }
+
+    /// Places the tables of the groups from `from` on, those of a flexible group together.
+    pub(crate) fn place_tables(&mut self, from: u64) -> Result<(), Error> {
         let groups = self.groups();
         let table_blocks = self.inode_table_blocks();
-        let mut tables = vec![Tables::default(); groups as usize];
-        for (flex, tables) in tables.chunks_mut(1 << LOG_GROUPS_PER_FLEX).enumerate() {
-            let mut next = self.group_start((flex as u64) << LOG_GROUPS_PER_FLEX);
-            for tables in tables.iter_mut() {
-                tables.block_bitmap = self.place(&mut next, 1)?;
+        self.tables.resize(groups as usize, Tables::default());
+        let mut start = from;
+        while start < groups {
+            let flex = 1 << LOG_GROUPS_PER_FLEX;
+            let end = groups.min((start / flex + 1) * flex);
+            let mut next = self.group_start(start);
+            for group in start..end {
+                self.tables[group as usize].block_bitmap = self.place(&mut next, 1)?;
             }
-            for tables in tables.iter_mut() {
-                tables.inode_bitmap = self.place(&mut next, 1)?;
+            for group in start..end {
+                self.tables[group as usize].inode_bitmap = self.place(&mut next, 1)?;
             }
-            for tables in tables.iter_mut() {
-                tables.inode_table = self.place(&mut next, table_blocks)?;
+            for group in start..end {
+                self.tables[group as usize].inode_table = self.place(&mut next, table_blocks)?;
             }
+            start = end;
         }
-        self.tables = tables;
         Ok(())
     }
 

@@ -3,20 +3,18 @@
 use std::io::{Seek, Write};
 use std::ops::Range;
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
+use crate::bitmap::Bitmap;
 use crate::checksum::Checksum;
 use crate::format::{
-    DX_HASH_HALF_MD4, EXT2_FLAGS_SIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS, EXT4_BG_BLOCK_UNINIT,
-    EXT4_BG_INODE_UNINIT, EXT4_BG_INODE_ZEROED, EXT4_CRC32C_CHKSUM, EXT4_DEFM_ACL,
-    EXT4_DEFM_XATTR_USER, EXT4_DYNAMIC_REV, EXT4_ERRORS_CONTINUE, EXT4_GOOD_OLD_FIRST_INO,
-    EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, EXT4_VALID_FS, EXTRA_ISIZE, GroupDesc, INODE_SIZE,
-    SUPERBLOCK_OFFSET, SuperBlock, compat, incompat, ro_compat,
+    EXT4_BG_BLOCK_UNINIT, EXT4_BG_INODE_UNINIT, EXT4_BG_INODE_ZEROED, GroupDesc, SUPERBLOCK_OFFSET,
+    SuperBlock,
 };
-use crate::geometry::{Geometry, LOG_GROUPS_PER_FLEX, has_super};
+use crate::geometry::{Geometry, has_super};
 use crate::image::Image;
 use crate::node::Body;
-use crate::{Error, Options, Summary};
+use crate::{Error, Options, Summary, superblock};
 
 /// Writes everything that depends on what is in use. Inodes up to `last_ino` are; `directories` are those of directories.
 pub(crate) fn write<W: Write + Seek>(
@@ -37,64 +35,24 @@ pub(crate) fn write<W: Write + Seek>(
     let mut free_blocks = 0;
     let mut from = 0;
     for (group, directories) in (0..geometry.groups()).zip(used_dirs) {
-        let blocks = geometry.group_blocks(group);
-        while used
-            .get(from)
-            .is_some_and(|range| range.end <= blocks.start)
-        {
+        let start = geometry.group_start(group);
+        while used.get(from).is_some_and(|range| range.end <= start) {
             from += 1;
         }
-        let in_group = used[from..]
-            .iter()
-            .take_while(|range| range.start < blocks.end);
-        let in_group: Vec<_> = in_group
-            .map(|range| range.start.max(blocks.start)..range.end.min(blocks.end))
-            .collect();
-        let group = Group {
-            number: group,
-            free_blocks: blocks.end
-                - blocks.start
-                - in_group
-                    .iter()
-                    .map(|range| range.end - range.start)
-                    .sum::<u64>(),
-            used: in_group,
-            used_inodes: (u64::from(last_ino))
-                .saturating_sub(group * u64::from(geometry.inodes_per_group))
-                .min(geometry.inodes_per_group.into()) as u32,
-            directories,
-        };
+        let used_inodes = u64::from(last_ino)
+            .saturating_sub(group * u64::from(geometry.inodes_per_group))
+            .min(geometry.inodes_per_group.into()) as u32;
+        let group = Group::new(&geometry, group, &used[from..], used_inodes, directories);
         free_blocks += group.free_blocks;
         descriptors.push(group.write(&mut image)?);
     }
-    let mut descriptor_table = descriptors.as_bytes().to_vec();
-    descriptor_table.resize(
-        (geometry.gdt_blocks * u64::from(geometry.block_size)) as usize,
-        0,
-    );
 
     let free_inodes = geometry.inodes() - last_ino;
-    let mut superblock = superblock(&geometry, options, special, image.seed);
+    let mut superblock = superblock::describe(&geometry, options, special, image.seed);
     superblock.s_free_blocks_count_lo = (free_blocks as u32).into();
     superblock.s_free_blocks_count_hi = ((free_blocks >> 32) as u32).into();
     superblock.s_free_inodes_count = free_inodes.into();
-    // The primary copy comes last: until then, there is no filesystem.
-    for group in (0..geometry.groups())
-        .rev()
-        .filter(|&group| has_super(group))
-    {
-        let start = geometry.group_start(group);
-        image.write_block(start + 1, &descriptor_table)?;
-        superblock.s_block_group_nr = (group as u16).into();
-        superblock.s_checksum = 0.into();
-        let covered = &superblock.as_bytes()[..size_of::<SuperBlock>() - size_of::<u32>()];
-        superblock.s_checksum = Checksum::START.add(covered).value().into();
-        let offset = match group {
-            0 => SUPERBLOCK_OFFSET,
-            _ => start * u64::from(geometry.block_size),
-        };
-        image.out.write_at(offset, superblock.as_bytes())?;
-    }
+    write_copies(&mut image, superblock, &descriptors)?;
     let summary = Summary {
         uuid: options.uuid(),
         block_size: geometry.block_size,
@@ -107,8 +65,45 @@ pub(crate) fn write<W: Write + Seek>(
     Ok((image.out.finish(options.size)?, summary))
 }
 
+/// Writes all copies of the superblock and the descriptors. The primary superblock comes last: until then, there is no
+/// filesystem, or the one that was there before.
+pub(crate) fn write_copies<W: Write + Seek>(
+    image: &mut Image<W>,
+    mut superblock: SuperBlock,
+    descriptors: &[GroupDesc],
+) -> Result<(), Error> {
+    let geometry = image.geometry.clone();
+    let mut table = descriptors.as_bytes().to_vec();
+    table.resize(
+        (geometry.gdt_blocks * u64::from(geometry.block_size)) as usize,
+        0,
+    );
+    for group in (0..geometry.groups())
+        .rev()
+        .filter(|&group| has_super(group))
+    {
+        let start = geometry.group_start(group);
+        image.write_block(start + 1, &table)?;
+        superblock.s_block_group_nr = (group as u16).into();
+        superblock.s_checksum = superblock::checksum(&superblock).into();
+        let offset = match group {
+            0 => SUPERBLOCK_OFFSET,
+            _ => start * u64::from(geometry.block_size),
+        };
+        image.out.write_at(offset, superblock.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What `bg_checksum` is to be in the descriptor of group `number`, whose own is zero.
+pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &GroupDesc) -> u16 {
+    let number = (number as u32).to_le_bytes();
+    seed.add(&number).add(descriptor.as_bytes()).halves().0
+}
+
 /// One group's state.
-struct Group {
+#[derive(Debug)]
+pub(crate) struct Group {
     number: u64,
     used: Vec<Range<u64>>,
     free_blocks: u64,
@@ -118,8 +113,32 @@ struct Group {
 }
 
 impl Group {
+    /// The state of a group, given the ranges of blocks in use from there on, in ascending order.
+    pub(crate) fn new(
+        geometry: &Geometry,
+        number: u64,
+        used: &[Range<u64>],
+        used_inodes: u32,
+        directories: u32,
+    ) -> Self {
+        let blocks = geometry.group_blocks(number);
+        let used: Vec<_> = used
+            .iter()
+            .take_while(|range| range.start < blocks.end)
+            .map(|range| range.start.max(blocks.start)..range.end.min(blocks.end))
+            .collect();
+        let in_use: u64 = used.iter().map(|range| range.end - range.start).sum();
+        Self {
+            number,
+            used,
+            free_blocks: blocks.end - blocks.start - in_use,
+            used_inodes,
+            directories,
+        }
+    }
+
     /// Writes the bitmaps that must exist and describes the group.
-    fn write<W: Write + Seek>(&self, image: &mut Image<W>) -> Result<GroupDesc, Error> {
+    pub(crate) fn write<W: Write + Seek>(&self, image: &mut Image<W>) -> Result<GroupDesc, Error> {
         let geometry = &image.geometry;
         let blocks = geometry.group_blocks(self.number);
         let tables = geometry.tables[self.number as usize];
@@ -182,120 +201,7 @@ impl Group {
             bg_inode_bitmap_csum_hi: inode_bitmap_csum.1.into(),
             bg_reserved: 0.into(),
         };
-        let number = (self.number as u32).to_le_bytes();
-        let checksum = image.seed.add(&number).add(descriptor.as_bytes());
-        descriptor.bg_checksum = checksum.halves().0.into();
+        descriptor.bg_checksum = descriptor_checksum(image.seed, self.number, &descriptor).into();
         Ok(descriptor)
     }
-}
-
-/// A block of bits.
-struct Bitmap(Vec<u8>);
-
-impl Bitmap {
-    fn new(bits: usize) -> Self {
-        Self(vec![0; bits / 8])
-    }
-
-    fn set(&mut self, bits: Range<u64>) {
-        let mut bit = bits.start as usize;
-        let end = bits.end as usize;
-        while bit < end {
-            if bit.is_multiple_of(8) && end - bit >= 8 {
-                self.0[bit / 8] = 0xff;
-                bit += 8;
-            } else {
-                self.0[bit / 8] |= 1 << (bit % 8);
-                bit += 1;
-            }
-        }
-    }
-}
-
-/// The superblock without counts of what is free.
-fn superblock(
-    geometry: &Geometry,
-    options: &Options,
-    special: &[(u32, Body)],
-    seed: Checksum,
-) -> SuperBlock {
-    let mut compat = compat::EXT_ATTR | compat::DIR_INDEX;
-    if geometry.reserved_gdt_blocks > 0 {
-        compat |= compat::RESIZE_INODE;
-    }
-    let (created, created_hi) = options.created.encode_superblock();
-    let root_only = u128::from(geometry.blocks) * u128::from(options.reserved_percent) / 100;
-    let mut label = [0; 16];
-    label[..options.label.len()].copy_from_slice(&options.label);
-
-    let mut superblock = SuperBlock::new_zeroed();
-    if let Some((_, journal)) = special.iter().find(|(ino, _)| *ino == EXT4_JOURNAL_INO) {
-        compat |= compat::HAS_JOURNAL;
-        superblock.s_journal_inum = EXT4_JOURNAL_INO.into();
-        superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
-        // The journal inode's `i_block`, and its size, the high half first.
-        for (word, bytes) in superblock
-            .s_jnl_blocks
-            .iter_mut()
-            .zip(journal.block.as_chunks().0)
-        {
-            *word = u32::from_le_bytes(*bytes).into();
-        }
-        superblock.s_jnl_blocks[15] = ((journal.size >> 32) as u32).into();
-        superblock.s_jnl_blocks[16] = (journal.size as u32).into();
-    }
-    superblock.s_inodes_count = geometry.inodes().into();
-    superblock.s_blocks_count_lo = (geometry.blocks as u32).into();
-    superblock.s_blocks_count_hi = ((geometry.blocks >> 32) as u32).into();
-    superblock.s_r_blocks_count_lo = (root_only as u32).into();
-    superblock.s_r_blocks_count_hi = ((root_only >> 32) as u32).into();
-    superblock.s_first_data_block = (geometry.first_block as u32).into();
-    superblock.s_log_block_size = options.block_size.log().into();
-    superblock.s_log_cluster_size = options.block_size.log().into();
-    superblock.s_blocks_per_group = (geometry.blocks_per_group as u32).into();
-    superblock.s_clusters_per_group = (geometry.blocks_per_group as u32).into();
-    superblock.s_inodes_per_group = geometry.inodes_per_group.into();
-    superblock.s_wtime = created.into();
-    superblock.s_wtime_hi = created_hi;
-    superblock.s_lastcheck = created.into();
-    superblock.s_lastcheck_hi = created_hi;
-    superblock.s_mkfs_time = created.into();
-    superblock.s_mkfs_time_hi = created_hi;
-    // No check is due after any number of mounts.
-    superblock.s_max_mnt_count = u16::MAX.into();
-    superblock.s_magic = EXT4_SUPER_MAGIC.into();
-    superblock.s_state = EXT4_VALID_FS.into();
-    superblock.s_errors = EXT4_ERRORS_CONTINUE.into();
-    superblock.s_rev_level = EXT4_DYNAMIC_REV.into();
-    superblock.s_first_ino = EXT4_GOOD_OLD_FIRST_INO.into();
-    superblock.s_inode_size = (INODE_SIZE as u16).into();
-    superblock.s_feature_compat = compat.into();
-    superblock.s_feature_incompat = (incompat::FILETYPE
-        | incompat::EXTENTS
-        | incompat::BIT64
-        | incompat::FLEX_BG
-        | incompat::CSUM_SEED)
-        .into();
-    superblock.s_feature_ro_compat = (ro_compat::SPARSE_SUPER
-        | ro_compat::LARGE_FILE
-        | ro_compat::HUGE_FILE
-        | ro_compat::DIR_NLINK
-        | ro_compat::EXTRA_ISIZE
-        | ro_compat::METADATA_CSUM)
-        .into();
-    superblock.s_uuid = options.uuid();
-    superblock.s_volume_name = label;
-    superblock.s_reserved_gdt_blocks = geometry.reserved_gdt_blocks.into();
-    superblock.s_hash_seed = options.hash_seed();
-    superblock.s_def_hash_version = DX_HASH_HALF_MD4;
-    superblock.s_desc_size = (size_of::<GroupDesc>() as u16).into();
-    superblock.s_default_mount_opts = (EXT4_DEFM_XATTR_USER | EXT4_DEFM_ACL).into();
-    superblock.s_min_extra_isize = EXTRA_ISIZE.into();
-    superblock.s_want_extra_isize = EXTRA_ISIZE.into();
-    superblock.s_flags = EXT2_FLAGS_SIGNED_HASH.into();
-    superblock.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX as u8;
-    superblock.s_checksum_type = EXT4_CRC32C_CHKSUM;
-    superblock.s_overhead_clusters = (geometry.overhead() as u32).into();
-    superblock.s_checksum_seed = seed.value().into();
-    superblock
 }

@@ -36,6 +36,17 @@ impl<W: Write + Seek> Image<W> {
         })
     }
 
+    /// An image that exists and is to be changed; there is no space to be had in it.
+    pub(crate) fn over(out: W, geometry: Geometry, seed: Checksum) -> Self {
+        Self {
+            geometry,
+            space: Space::new(0..0, Vec::new()),
+            out: Output::new(out),
+            seed,
+            chunk: Vec::new(),
+        }
+    }
+
     pub(crate) fn block_size(&self) -> usize {
         self.geometry.block_size as usize
     }

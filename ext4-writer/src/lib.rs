@@ -2,17 +2,21 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod bitmap;
 mod builder;
 mod checksum;
 mod directory;
 mod error;
 mod extents;
+mod features;
 mod finish;
 mod format;
 mod geometry;
 mod groups;
+mod grow;
 mod hash;
 mod image;
+mod info;
 mod journal;
 mod metadata;
 mod node;
@@ -21,10 +25,14 @@ mod output;
 mod resize_inode;
 mod space;
 mod summary;
+mod superblock;
 mod xattr;
 
 pub use builder::Builder;
 pub use error::{Error, XattrProblem};
+pub use features::Features;
+pub use grow::grow;
+pub use info::Info;
 pub use metadata::{Device, Metadata, Timestamp};
 pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};

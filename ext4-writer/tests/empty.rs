@@ -72,3 +72,20 @@ fn an_empty_image_takes_little_space_and_no_more_while_mounted() {
         image.assert_clean();
     }
 }
+
+/// What dumpe2fs says of the filesystem and its groups.
+#[test]
+fn the_superblock_and_the_groups_of_a_small_image_are_as_they_have_been() {
+    let Some(mut dumpe2fs) = testkit::oracle("dumpe2fs") else {
+        return;
+    };
+    let options = Options {
+        block_size: BlockSize::B2048,
+        label: b"golden".to_vec(),
+        reserved_percent: 5,
+        ..Options::new(100 << 20)
+    };
+    let image = Image::new(options, |_| ());
+    let output = dumpe2fs.arg(&image.path).output().unwrap();
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
+}

@@ -1,0 +1,110 @@
+//! The superblock: what the filesystem is.
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::Options;
+use crate::checksum::Checksum;
+use crate::format::{
+    DX_HASH_HALF_MD4, EXT2_FLAGS_SIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS, EXT4_CRC32C_CHKSUM,
+    EXT4_DEFM_ACL, EXT4_DEFM_XATTR_USER, EXT4_DYNAMIC_REV, EXT4_ERRORS_CONTINUE,
+    EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, EXT4_VALID_FS, EXTRA_ISIZE,
+    GroupDesc, INODE_SIZE, SuperBlock, compat, incompat, ro_compat,
+};
+use crate::geometry::{Geometry, LOG_GROUPS_PER_FLEX};
+use crate::node::Body;
+
+/// What `s_checksum` is to be.
+pub(crate) fn checksum(superblock: &SuperBlock) -> u32 {
+    let covered = size_of::<SuperBlock>() - size_of::<u32>();
+    Checksum::START
+        .add(&superblock.as_bytes()[..covered])
+        .value()
+}
+
+/// The superblock without counts of what is free.
+pub(crate) fn describe(
+    geometry: &Geometry,
+    options: &Options,
+    special: &[(u32, Body)],
+    seed: Checksum,
+) -> SuperBlock {
+    let mut compat = compat::EXT_ATTR | compat::DIR_INDEX;
+    if geometry.reserved_gdt_blocks > 0 {
+        compat |= compat::RESIZE_INODE;
+    }
+    let (created, created_hi) = options.created.encode_superblock();
+    let root_only = u128::from(geometry.blocks) * u128::from(options.reserved_percent) / 100;
+    let mut label = [0; 16];
+    label[..options.label.len()].copy_from_slice(&options.label);
+
+    let mut superblock = SuperBlock::new_zeroed();
+    if let Some((_, journal)) = special.iter().find(|(ino, _)| *ino == EXT4_JOURNAL_INO) {
+        compat |= compat::HAS_JOURNAL;
+        superblock.s_journal_inum = EXT4_JOURNAL_INO.into();
+        superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
+        // The journal inode's `i_block`, and its size, the high half first.
+        for (word, bytes) in superblock
+            .s_jnl_blocks
+            .iter_mut()
+            .zip(journal.block.as_chunks().0)
+        {
+            *word = u32::from_le_bytes(*bytes).into();
+        }
+        superblock.s_jnl_blocks[15] = ((journal.size >> 32) as u32).into();
+        superblock.s_jnl_blocks[16] = (journal.size as u32).into();
+    }
+    superblock.s_inodes_count = geometry.inodes().into();
+    superblock.s_blocks_count_lo = (geometry.blocks as u32).into();
+    superblock.s_blocks_count_hi = ((geometry.blocks >> 32) as u32).into();
+    superblock.s_r_blocks_count_lo = (root_only as u32).into();
+    superblock.s_r_blocks_count_hi = ((root_only >> 32) as u32).into();
+    superblock.s_first_data_block = (geometry.first_block as u32).into();
+    superblock.s_log_block_size = options.block_size.log().into();
+    superblock.s_log_cluster_size = options.block_size.log().into();
+    superblock.s_blocks_per_group = (geometry.blocks_per_group as u32).into();
+    superblock.s_clusters_per_group = (geometry.blocks_per_group as u32).into();
+    superblock.s_inodes_per_group = geometry.inodes_per_group.into();
+    superblock.s_wtime = created.into();
+    superblock.s_wtime_hi = created_hi;
+    superblock.s_lastcheck = created.into();
+    superblock.s_lastcheck_hi = created_hi;
+    superblock.s_mkfs_time = created.into();
+    superblock.s_mkfs_time_hi = created_hi;
+    // No check is due after any number of mounts.
+    superblock.s_max_mnt_count = u16::MAX.into();
+    superblock.s_magic = EXT4_SUPER_MAGIC.into();
+    superblock.s_state = EXT4_VALID_FS.into();
+    superblock.s_errors = EXT4_ERRORS_CONTINUE.into();
+    superblock.s_rev_level = EXT4_DYNAMIC_REV.into();
+    superblock.s_first_ino = EXT4_GOOD_OLD_FIRST_INO.into();
+    superblock.s_inode_size = (INODE_SIZE as u16).into();
+    superblock.s_feature_compat = compat.into();
+    superblock.s_feature_incompat = (incompat::FILETYPE
+        | incompat::EXTENTS
+        | incompat::BIT64
+        | incompat::FLEX_BG
+        | incompat::CSUM_SEED)
+        .into();
+    superblock.s_feature_ro_compat = (ro_compat::SPARSE_SUPER
+        | ro_compat::LARGE_FILE
+        | ro_compat::HUGE_FILE
+        | ro_compat::DIR_NLINK
+        | ro_compat::EXTRA_ISIZE
+        | ro_compat::METADATA_CSUM)
+        .into();
+    superblock.s_uuid = options.uuid();
+    superblock.s_volume_name = label;
+    superblock.s_reserved_gdt_blocks = geometry.reserved_gdt_blocks.into();
+    superblock.s_hash_seed = options.hash_seed();
+    superblock.s_def_hash_version = DX_HASH_HALF_MD4;
+    superblock.s_desc_size = (size_of::<GroupDesc>() as u16).into();
+    superblock.s_default_mount_opts = (EXT4_DEFM_XATTR_USER | EXT4_DEFM_ACL).into();
+    superblock.s_min_extra_isize = EXTRA_ISIZE.into();
+    superblock.s_want_extra_isize = EXTRA_ISIZE.into();
+    superblock.s_flags = EXT2_FLAGS_SIGNED_HASH.into();
+    superblock.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX as u8;
+    superblock.s_checksum_type = EXT4_CRC32C_CHKSUM;
+    superblock.s_overhead_clusters = (geometry.overhead() as u32).into();
+    superblock.s_checksum_seed = seed.value().into();
+    superblock
+}
