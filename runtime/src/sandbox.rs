@@ -198,6 +198,11 @@ impl Sandbox {
     /// Boots the sandbox and waits until its guest takes commands.
     pub fn start(&self, store: &Store, image: &Image, machine: &Machine) -> Result<Running> {
         let started = Instant::now();
+        // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
+        vmdk::Disk::open(image.disk()).map_err(|source| Error::Vmdk {
+            path: image.disk(),
+            source,
+        })?;
         let kernels = store.kernels();
         let kernel = kernel::locate(machine.kernel.as_deref(), store.root(), &kernels)?;
         let vmm = Vmm::choose(machine.vmm, &kernel, &kernels, None)?;

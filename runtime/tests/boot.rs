@@ -164,7 +164,9 @@ fn monitor() -> Vmm {
 }
 
 fn guest_kernel() -> Option<PathBuf> {
-    oracle(&format!("qemu-system-{}", std::env::consts::ARCH))?;
+    if monitor() != Vmm::Libkrun {
+        oracle(&format!("qemu-system-{}", std::env::consts::ARCH))?;
+    }
     let target = repository().join("target");
     // Where `cargo xtask setup` puts libkrunfw: the folder `kernel` of blockbox's home.
     let found = kernel::locate(None, &target, &target.join("tmp/kernels"));
@@ -285,6 +287,14 @@ fn exit_statuses_and_streams_are_the_commands_own() {
             other => panic!("{args:?}: {other:?}"),
         }
     }
+    // More than the kernel takes in one argument, and more than a frame.
+    for length in [200 << 10, 5 << 20] {
+        match guest.session.exec(&command(&["echo", &"x".repeat(length)])) {
+            Err(GuestError::SpawnFailed { code, .. }) => assert_eq!(code, 126),
+            other => panic!("{length}: {other:?}"),
+        }
+    }
+    assert_eq!(guest.sh("echo still there").stdout, "still there\n");
     guest.shut_down();
 }
 
@@ -537,6 +547,14 @@ fn writes_go_to_the_upper_and_the_image_stays() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "changed\n");
+}
+
+#[test]
+fn a_frozen_guest_shuts_down_cleanly() {
+    let Some(guest) = Guest::boot() else { return };
+    guest.session.freeze().unwrap();
+    let _blocked = guest.exec(&shell("echo x > /file"));
+    guest.shut_down();
 }
 
 #[test]

@@ -396,3 +396,32 @@ fn history_and_provenance_say_which_layer_a_path_is_from() {
     }
     assert!(fs::read(output).unwrap() == fs::read(disks.fsmeta).unwrap());
 }
+
+#[test]
+fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = vec![0; 3 << 20];
+    bytes[1 << 20..(1 << 20) + 5000].fill(7);
+    fs::write(dir.path().join("raw"), &bytes).unwrap();
+    let raw = text(dir.path(), "raw");
+    for kind in ["flat", "sparse", "stream"] {
+        let (disk, back) = (
+            text(dir.path(), &format!("{kind}.vmdk")),
+            text(dir.path(), "back"),
+        );
+        blockbox.ok(["vmdk", "create", "--kind", kind, "-o", &disk, &raw]);
+        blockbox.ok(["vmdk", "read", &disk, "-o", &back]);
+        assert!(fs::read(&back).unwrap() == bytes, "{kind}");
+        let part = blockbox.output(["vmdk", "read", &disk, "--offset", "1M", "--length", "4"]);
+        assert_eq!(part.stdout, [7; 4]);
+        let info: Value =
+            serde_json::from_str(&blockbox.ok(["vmdk", "info", &disk, "--format", "json"]))
+                .unwrap();
+        assert_eq!(info["bytes"], bytes.len());
+        if let Some(mut qemu_img) = oracle("qemu-img") {
+            let compare = qemu_img.args(["compare", "-f", "vmdk", "-F", "raw", &disk, &raw]);
+            assert!(compare.output().unwrap().status.success(), "{kind}");
+        }
+    }
+}

@@ -64,6 +64,15 @@ pub struct ExecSpec {
     pub stdin: bool,
 }
 
+impl ExecSpec {
+    /// Bytes the command takes in a frame, which [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD) limits.
+    pub fn encoded_len(&self) -> usize {
+        let mut payload = Vec::new();
+        put_spec(&mut payload, self);
+        payload.len()
+    }
+}
+
 /// What the host asks. Ids are the host's choice; a command's id is free again after [`Reply::Exited`] or
 /// [`Reply::SpawnFailed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,15 +246,7 @@ impl Request {
     /// Appends the request to `out` as one frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Request::Exec { id, spec } => put_frame(out, EXEC, *id, |out| {
-                put_list(out, &spec.args);
-                put_list(out, &spec.env);
-                put_bytes(out, &spec.cwd);
-                put_bytes(out, &spec.user);
-                put_u32(out, u32::from(spec.stdin));
-                put_u32(out, u32::from(spec.tty.is_some()));
-                put_size(out, spec.tty.unwrap_or(WindowSize { rows: 0, cols: 0 }));
-            }),
+            Request::Exec { id, spec } => put_frame(out, EXEC, *id, |out| put_spec(out, spec)),
             Request::Stdin { id, data } => {
                 put_frame(out, STDIN, *id, |out| out.extend_from_slice(data));
             }
@@ -465,6 +466,16 @@ fn take_size(payload: &mut Payload<'_>) -> Result<WindowSize, ProtocolError> {
 
 fn take_u8(payload: &mut Payload<'_>) -> Result<u8, ProtocolError> {
     u8::try_from(payload.u32()?).map_err(|_| payload.malformed())
+}
+
+fn put_spec(out: &mut Vec<u8>, spec: &ExecSpec) {
+    put_list(out, &spec.args);
+    put_list(out, &spec.env);
+    put_bytes(out, &spec.cwd);
+    put_bytes(out, &spec.user);
+    put_u32(out, u32::from(spec.stdin));
+    put_u32(out, u32::from(spec.tty.is_some()));
+    put_size(out, spec.tty.unwrap_or(WindowSize { rows: 0, cols: 0 }));
 }
 
 fn take_spec(payload: &mut Payload<'_>) -> Result<ExecSpec, ProtocolError> {

@@ -1,11 +1,19 @@
 //! `blockbox vmdk …`
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use vmdk::{Disk, SparseOptions};
 
+use super::output::{Format, print_json};
+use super::size::size;
 use crate::error::Error;
 use crate::stack;
+use crate::store::atomic;
 
 /// Make and read VMDK disks.
 #[derive(Debug, Subcommand)]
@@ -14,6 +22,8 @@ pub(super) enum Vmdk {
     Create(Create),
     /// Show a disk's descriptor
     Info(Info),
+    /// Write a disk's bytes
+    Read(ReadBytes),
 }
 
 #[derive(Debug, Args)]
@@ -21,44 +31,173 @@ pub(super) struct Create {
     /// The files, in the order of their bytes on the disk
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The descriptor to write
+    /// The disk to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// The kind of disk
+    #[arg(long, value_enum, default_value_t)]
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A descriptor that points at the files
+    #[default]
+    Flat,
+    /// One file with everything but blocks of zeros (monolithicSparse)
+    Sparse,
+    /// One file of compressed blocks, to be sent around (streamOptimized)
+    Stream,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Info {
-    /// The descriptor
+    /// The disk
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReadBytes {
+    /// The disk
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where to write them
+    #[arg(short, long, default_value = "-", value_name = "FILE|-")]
+    output: PathBuf,
+    /// Where to begin, in bytes
+    #[arg(long, default_value = "0", value_parser = size, value_name = "SIZE")]
+    offset: u64,
+    /// How many bytes [default: all that follow]
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    length: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    create_type: String,
+    bytes: u64,
+    cid: String,
+    extents: Vec<String>,
 }
 
 impl Vmdk {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         match self {
-            Self::Create(create) => Ok(stack::write_descriptor(&create.output, &create.files)?),
+            Self::Create(create) => create.execute(),
             Self::Info(info) => info.execute(),
+            Self::Read(read) => read.execute(),
         }
+    }
+}
+
+impl Create {
+    fn execute(self) -> anyhow::Result<()> {
+        if self.kind == Kind::Flat {
+            return Ok(stack::write_descriptor(&self.output, &self.files)?);
+        }
+        let mut bytes = 0;
+        let mut contents: Box<dyn Read> = Box::new(io::empty());
+        for path in &self.files {
+            let file = File::open(path).map_err(Error::io(path))?;
+            bytes += file.metadata().map_err(Error::io(path))?.len();
+            contents = Box::new(contents.chain(BufReader::with_capacity(1 << 20, file)));
+        }
+        let output = &self.output;
+        let failed = |source| Error::Vmdk {
+            path: output.clone(),
+            source,
+        };
+        let options = SparseOptions::default();
+        atomic::write_file(output, |file| {
+            match self.kind {
+                Kind::Stream => vmdk::write_stream_optimized(contents, bytes, file, &options),
+                _ => vmdk::write_monolithic_sparse(contents, bytes, file, &options),
+            }
+            .map_err(failed)?;
+            Ok(())
+        })
     }
 }
 
 impl Info {
     fn execute(self) -> anyhow::Result<()> {
-        let disk = vmdk::Disk::open(&self.file).map_err(|source| Error::Vmdk {
-            path: self.file.clone(),
-            source,
-        })?;
+        let disk = open(&self.file)?;
         let descriptor = disk.descriptor();
-        println!("type     {}", descriptor.create_type);
-        println!(
-            "size     {} bytes, {} sectors",
-            disk.size(),
-            disk.size() / vmdk::SECTOR
-        );
-        println!("CID      {:08x}", descriptor.cid);
-        for extent in &descriptor.extents {
-            println!("extent   {extent}");
+        let report = Report {
+            create_type: descriptor.create_type.clone(),
+            bytes: disk.size(),
+            cid: format!("{:08x}", descriptor.cid),
+            extents: descriptor.extents.iter().map(ToString::to_string).collect(),
+        };
+        match self.format {
+            Format::Json => print_json(&report),
+            Format::Table => {
+                println!("type     {}", report.create_type);
+                println!(
+                    "size     {} bytes, {} sectors",
+                    report.bytes,
+                    report.bytes / vmdk::SECTOR
+                );
+                println!("CID      {}", report.cid);
+                for extent in &report.extents {
+                    println!("extent   {extent}");
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
+}
+
+impl ReadBytes {
+    fn execute(self) -> anyhow::Result<()> {
+        let mut disk = open(&self.file)?;
+        disk.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes =
+            BufReader::with_capacity(1 << 20, disk.take(self.length.unwrap_or(u64::MAX)));
+        let context = || self.file.display().to_string();
+        if self.output.as_os_str() == "-" {
+            let mut out = io::stdout().lock();
+            io::copy(&mut bytes, &mut out).with_context(context)?;
+            return Ok(out.flush()?);
+        }
+        atomic::write_file(&self.output, |file| -> anyhow::Result<()> {
+            copy_sparse(&mut bytes, file.as_file()).with_context(context)
+        })
+    }
+}
+
+/// Copies to a file in which zeros take no room.
+fn copy_sparse(from: &mut impl Read, mut to: &File) -> io::Result<()> {
+    let mut block = [0; 64 << 10];
+    let mut length = 0;
+    loop {
+        let mut filled = 0;
+        while filled < block.len() {
+            match from.read(&mut block[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        if filled == 0 {
+            return to.set_len(length);
+        }
+        if block[..filled].iter().any(|&byte| byte != 0) {
+            to.seek(SeekFrom::Start(length))?;
+            to.write_all(&block[..filled])?;
+        }
+        length += filled as u64;
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<Disk> {
+    // A missing file is clearer told by its own name than by what looks for an extent in it.
+    fs::metadata(path).map_err(Error::io(path))?;
+    Ok(Disk::open(path).map_err(|source| Error::Vmdk {
+        path: path.to_owned(),
+        source,
+    })?)
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use blockbox_guest::frame::MAX_PAYLOAD;
 use blockbox_guest::{CHUNK, ExecSpec, ExitStatus, Request, Stream, WINDOW, WindowSize};
 
 use super::error::GuestError;
@@ -56,6 +57,15 @@ pub struct Stdin {
 
 impl Exec {
     pub(super) fn start(link: &Arc<Link>, spec: &ExecSpec) -> Result<Self, GuestError> {
+        if spec.encoded_len() > MAX_PAYLOAD {
+            return Err(GuestError::SpawnFailed {
+                code: 126,
+                message: format!(
+                    "arguments and environment take more than {} MiB",
+                    MAX_PAYLOAD >> 20
+                ),
+            });
+        }
         let inbox = Arc::new(Inbox::default());
         let id = link.register(Arc::clone(&inbox))?;
         link.send(&Request::Exec {

@@ -105,14 +105,11 @@ const FORM: &str = if cfg!(target_arch = "x86_64") {
 };
 
 fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
-    let mut start = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(18).read_to_end(&mut start))
-        .map_err(|error| VmmError::BadKernel {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-    // A vmlinux is an executable (ET_EXEC, or ET_DYN without a name like a library's); a library is ET_DYN or Mach-O.
+    File::open(&path).map_err(|error| VmmError::BadKernel {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+    // Both are ELF files; a library goes by its name, whatever its version.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(if name.starts_with("libkrunfw") {
         KernelSource::Libkrunfw(path)

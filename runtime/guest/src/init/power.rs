@@ -29,6 +29,8 @@ const REMOUNT_TRIES: u32 = 50;
 
 /// Ends everything and powers off.
 pub(crate) fn off(mut control: Control, roots: Roots, grace: Duration, told: bool) {
+    // A frozen disk holds up whoever writes to it, killed or not. It is rarely frozen, and then this fails.
+    let _ = sys::thaw(roots.upper.as_fd());
     end_processes(grace);
     // What is unsent by now nobody reads.
     let _ = control.flush_within(FAREWELL_TIMEOUT);
