@@ -24,7 +24,9 @@ const ROUNDS: usize = 40;
 struct Move {
     parent: NodeId,
     directory: NodeId,
-    /// Its path, without symlinks.
+    /// Its path in the layer.
+    path: Vec<u8>,
+    /// The path it moves to, without symlinks.
     target: Vec<u8>,
 }
 
@@ -41,8 +43,7 @@ pub(crate) fn followed(
         let Some(first) = moves.first() else {
             return Ok(rearranged);
         };
-        let name = first.directory;
-        let moved = apply(view, &moves, limits).map_err(|problem| (view.path_of(name), problem))?;
+        let moved = apply(view, &moves, limits).map_err(|problem| (first.path.clone(), problem))?;
         rearranged = Some(moved);
     }
     Err((Vec::new(), Problem::SymlinkLoop))
@@ -51,8 +52,8 @@ pub(crate) fn followed(
 /// The implied directories of `layer` that are symlinks to directories in `lower`.
 fn moves(lower: &Arena, layer: &Layer, limits: &Limits) -> Vec<Move> {
     let mut moves = Vec::new();
-    let mut pending = vec![(NodeId::ROOT, lower.root())];
-    while let Some((here, below)) = pending.pop() {
+    let mut pending = vec![(NodeId::ROOT, lower.root(), Vec::new())];
+    while let Some((here, below, way)) = pending.pop() {
         if let Kind::Directory { opaque: true, .. } = layer.kind(here) {
             // Nothing of the lower directory's is left.
             continue;
@@ -64,14 +65,19 @@ fn moves(lower: &Arena, layer: &Layer, limits: &Limits) -> Vec<Move> {
             let Some(found) = lower.lookup(below, name) else {
                 continue;
             };
+            let path = if way.is_empty() {
+                name.to_vec()
+            } else {
+                [&way, &b"/"[..], name].concat()
+            };
             match lower.body(found) {
-                Body::Directory { .. } => pending.push((id, found)),
+                Body::Directory { .. } => pending.push((id, found, path)),
                 Body::Symlink(_) if implied => {
-                    let path = layer.path_of(id);
                     if let Some(target) = target(lower, layer, &path, limits) {
                         moves.push(Move {
                             parent: here,
                             directory: id,
+                            path,
                             target,
                         });
                     }
@@ -116,13 +122,11 @@ fn apply(layer: &Layer, moves: &[Move], limits: &Limits) -> Result<Layer, Proble
     for Move {
         parent,
         directory,
+        path,
         target,
     } in moves
     {
-        if let Some((name, _)) = layer
-            .children(*parent)
-            .find(|&(_, child)| child == *directory)
-        {
+        if let Some(name) = path.rsplit(|&byte| byte == b'/').next() {
             arena.remove(*parent, name);
         }
         let mut to = arena.root();
