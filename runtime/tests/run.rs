@@ -22,6 +22,11 @@ struct Guest {
 impl Guest {
     /// Pulls an image with this configuration; `None` where nothing can boot it.
     fn new(config: Value) -> Option<Self> {
+        Self::with_layers(config, 1)
+    }
+
+    /// As [`new`](Self::new), of `count` layers; layer `i` but the first has a file `layers/i` that holds its number.
+    fn with_layers(config: Value, count: usize) -> Option<Self> {
         oracle(if cfg!(target_arch = "aarch64") {
             "qemu-system-aarch64"
         } else {
@@ -42,14 +47,18 @@ impl Guest {
             .file("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
             .file("etc/motd", "from the image\n");
         for applet in [
-            "sh", "cat", "echo", "id", "env", "pwd", "kill", "grep", "awk", "sleep",
+            "sh", "cat", "echo", "wc", "id", "env", "pwd", "kill", "grep", "awk", "sleep",
         ] {
             tar = tar.link(format!("bin/{applet}"), "bin/busybox");
         }
         let layout = Layout::new()
             .layer(&tar.finish(), Compression::Gzip)
-            .config(config)
-            .finish();
+            .config(config);
+        let layers = (1..count).fold(layout, |layout, i| {
+            let tar = TarBuilder::new().file(format!("layers/{i}"), format!("{i}\n"));
+            layout.layer(&tar.finish(), Compression::Gzip)
+        });
+        let layout = layers.finish();
         let blockbox = Blockbox::new();
         let image = layout.reference();
         blockbox.ok(["pull", "-q", &image]);
@@ -253,4 +262,23 @@ fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
             .fails(["run", &guest.image])
             .contains("after `--`")
     );
+}
+
+/// An image of *n* layers is a disk of *n* + 1 extents; tests/boot.rs boots one of a single extent.
+#[test]
+fn disks_of_2_40_and_127_extents_boot() {
+    for extents in [2, 40, 127] {
+        let Some(guest) = Guest::with_layers(json!({}), extents - 1) else {
+            return;
+        };
+        let disk = guest.blockbox.inspect(&guest.image).disk;
+        let descriptor = std::fs::read_to_string(disk).unwrap();
+        assert_eq!(descriptor.matches(" FLAT ").count(), extents);
+        let sum: usize = (1..extents - 1).sum();
+        let script = "cat /layers/* 2>/dev/null | awk '{ sum += $1 } END { print sum + 0, NR }'";
+        assert_eq!(
+            guest.script(&["--rm"], script),
+            format!("{sum} {}\n", extents - 2)
+        );
+    }
 }
