@@ -3,7 +3,7 @@
 use crate::attributes::Attributes;
 use crate::error::Problem;
 use crate::limits::Limits;
-use crate::tree::{Body, Kind, Name, Node, NodeId, Span, Tree};
+use crate::tree::{Body, Kind, Links, Name, Node, NodeId, Span, Tree};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
 
@@ -19,17 +19,11 @@ struct Entry {
     node: NodeId,
 }
 
-#[derive(Clone, Debug)]
-struct Growing {
-    attributes: Attributes,
-    body: Body,
-}
-
 /// The growing tree. Nodes and entries are only added; what is taken away stays behind unreachable until
 /// [`freeze`](Self::freeze), which copies what the root reaches.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    nodes: Vec<Growing>,
+    nodes: Vec<Node>,
     entries: Vec<Entry>,
     bytes: Vec<u8>,
     /// The live entries by parent and name. Never iterated over: its order is random.
@@ -42,7 +36,7 @@ pub(crate) struct Arena {
 impl Arena {
     /// A root directory alone, implied.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let root = Growing {
+        let root = Node {
             attributes: Attributes::implied_directory(),
             body: Body::Directory {
                 opaque: false,
@@ -63,12 +57,8 @@ impl Arena {
     /// The finished tree `tree`, growing again: every id stays as it is.
     pub(crate) fn thaw(tree: &Tree, limits: &Limits) -> Result<Self, Problem> {
         let mut arena = Self::new(limits);
-        arena.nodes.clear();
         arena.bytes.clone_from(&tree.arena);
-        arena.nodes.extend(tree.nodes.iter().map(|node| Growing {
-            attributes: node.attributes.clone(),
-            body: node.body,
-        }));
+        arena.nodes.clone_from(&tree.nodes);
         for parent in tree.nodes() {
             for entry in &tree.entries[tree.entries_of(parent)] {
                 arena.insert_span(parent, entry.name, entry.node)?;
@@ -149,7 +139,7 @@ impl Arena {
             Kind::LowerLink(target) => Body::LowerLink(self.keep(target)?),
         };
         let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(Growing { attributes, body });
+        self.nodes.push(Node { attributes, body });
         Ok(id)
     }
 
@@ -281,13 +271,13 @@ impl Arena {
         let mut old_ids = vec![root];
         let mut new_ids = vec![GONE; nodes.len()];
         new_ids[root.index()] = NodeId::ROOT;
-        let mut frozen: Vec<Node> = Vec::new();
         let mut names: Vec<Name> = Vec::with_capacity(entries.len());
-        let mut nlinks = vec![2_u32];
+        let mut links = vec![Links::of(true)];
         let mut at = 0;
         while let Some(&old) = old_ids.get(at) {
             let range = firsts[old.index()] as usize..firsts[old.index() + 1] as usize;
-            let first = names.len() as u32;
+            links[at].first = names.len() as u32;
+            links[at].count = range.len() as u32;
             for entry in &entries[range] {
                 let directory = nodes[entry.node.index()].body.is_directory();
                 let mut new = new_ids[entry.node.index()];
@@ -295,38 +285,55 @@ impl Arena {
                     new = NodeId(old_ids.len() as u32);
                     new_ids[entry.node.index()] = new;
                     old_ids.push(entry.node);
-                    nlinks.push(if directory { 2 } else { 0 });
+                    links.push(Links::of(directory));
                 }
-                if directory {
-                    nlinks[at] += 1;
-                } else {
-                    nlinks[new.index()] += 1;
-                }
+                links[if directory { at } else { new.index() }].nlink += 1;
                 names.push(Name {
                     name: entry.name,
                     node: new,
                 });
             }
-            let node = &mut nodes[old.index()];
-            frozen.push(Node {
-                attributes: std::mem::take(&mut node.attributes),
-                body: node.body,
-                nlink: 0,
-                first,
-                count: names.len() as u32 - first,
-            });
             at += 1;
         }
-        for (node, nlink) in frozen.iter_mut().zip(nlinks) {
-            node.nlink = nlink;
-        }
+        drop((entries, firsts));
+        reorder(&mut nodes, new_ids, old_ids.len());
         let tree = Tree {
-            nodes: frozen,
+            nodes,
+            links,
             entries: names,
             arena: bytes,
         };
         (tree, old_ids)
     }
+}
+
+impl Links {
+    fn of(directory: bool) -> Self {
+        Self {
+            nlink: if directory { 2 } else { 0 },
+            first: 0,
+            count: 0,
+        }
+    }
+}
+
+/// Moves each node to its new id, in place: a second array of them would be most of a build's memory. Nodes that have
+/// none are dropped.
+fn reorder(nodes: &mut Vec<Node>, mut new_ids: Vec<NodeId>, live: usize) {
+    let dropped = new_ids.iter_mut().filter(|id| **id == GONE);
+    for (id, spare) in dropped.zip(live as u32..) {
+        *id = NodeId(spare);
+    }
+    for at in 0..nodes.len() {
+        // Each swap brings one node to its place for good.
+        while new_ids[at].index() != at {
+            let to = new_ids[at].index();
+            nodes.swap(at, to);
+            new_ids.swap(at, to);
+        }
+    }
+    nodes.truncate(live);
+    nodes.shrink_to_fit();
 }
 
 fn entries_limit(limits: &Limits) -> Problem {

@@ -126,6 +126,11 @@ impl Body {
 pub(crate) struct Node {
     pub(crate) attributes: Attributes,
     pub(crate) body: Body,
+}
+
+/// What a finished tree knows of a node beyond the node itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
     /// As `st_nlink`.
     pub(crate) nlink: u32,
     /// Of a directory: where its entries begin, and how many there are.
@@ -146,6 +151,8 @@ pub(crate) struct Name {
 pub struct Tree {
     /// In breadth-first order of their first names.
     pub(crate) nodes: Vec<Node>,
+    /// One for each node.
+    pub(crate) links: Vec<Links>,
     /// Each directory's entries in byte order, directory after directory.
     pub(crate) entries: Vec<Name>,
     /// Names and targets.
@@ -196,13 +203,13 @@ impl Tree {
     /// The node's link count as `stat` shows it: names of a non-directory; 2 and one for each subdirectory of a
     /// directory.
     pub fn nlink(&self, id: NodeId) -> u32 {
-        self.nodes[id.index()].nlink
+        self.links[id.index()].nlink
     }
 
     pub(crate) fn entries_of(&self, id: NodeId) -> Range<usize> {
-        let node = &self.nodes[id.index()];
-        let first = node.first as usize;
-        first..first + node.count as usize
+        let links = self.links[id.index()];
+        let first = links.first as usize;
+        first..first + links.count as usize
     }
 
     /// A directory's entries in byte order of their names. Empty for what is not a directory.
