@@ -12,9 +12,12 @@ use crate::stages::Stages;
 use crate::{image, setup, shell};
 
 /// What the guest runs.
-const PROGRAM: &str = "import json, sys; print(json.dumps({'python': sys.version.split()[0], \
-    'modules': len(sys.stdlib_module_names), 'disks': [line.split()[3] for line in \
-    open('/proc/partitions').read().splitlines()[2:]]}))";
+const PROGRAM: &str = r#"import json, sys
+print(json.dumps({
+    "python": sys.version.split()[0],
+    "standard library": len(sys.stdlib_module_names),
+    "disks": [line.split()[3] for line in open("/proc/partitions").read().splitlines()[2:]],
+}))"#;
 
 /// Builds everything, pulls the demo image and runs Python in it.
 pub(crate) fn run() -> Result<()> {
@@ -29,6 +32,7 @@ pub(crate) fn run() -> Result<()> {
     })?;
 
     let blockbox = Blockbox::prepare(&program)?;
+    stages.run("what this host can do", || blockbox.show(&["doctor"]))?;
     stages.run("pull", || {
         blockbox.show(&["pull", "--plain-http", &reference])
     })?;
@@ -100,8 +104,8 @@ impl Blockbox {
 
 fn print_sizes(inspect: &Value) {
     println!("\nSizes");
-    let row = |name: &str, bytes: &Value| {
-        if let Some(bytes) = bytes.as_f64() {
+    let row = |name: &str, bytes: Option<f64>| {
+        if let Some(bytes) = bytes {
             println!("  {name:24} {:10.2} MB", bytes / 1e6);
         }
     };
@@ -113,7 +117,13 @@ fn print_sizes(inspect: &Value) {
             .chars()
             .take(12)
             .collect();
-        row(&format!("layer {} {short}", number + 1), &layer["bytes"]);
+        row(&format!("layer {number} {short}"), layer["bytes"].as_f64());
     }
-    row("fsmeta", &inspect["fsmeta"]["bytes"]);
+    let fsmeta = inspect["fsmeta"]["bytes"].as_f64();
+    row("fsmeta", fsmeta);
+    let sum: f64 = layers
+        .iter()
+        .filter_map(|layer| layer["bytes"].as_f64())
+        .sum();
+    row("disk (all of these)", fsmeta.map(|fsmeta| fsmeta + sum));
 }
