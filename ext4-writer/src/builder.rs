@@ -13,8 +13,8 @@ use crate::{Device, Error, Metadata, NodeId, Options, Summary, journal, resize_i
 /// Writes one ext4 filesystem.
 ///
 /// File contents go to the output as they are added; the tree itself is kept in memory until [`finish`](Self::finish) writes
-/// it. An error of a method that adds a node leaves the builder as it was before the call, except that blocks which were
-/// written already stay unused; an error of the output itself leaves the image without use.
+/// it. An error of a method that adds a node leaves the builder as it was before the call; an error of the output itself
+/// leaves the image without use.
 #[derive(Debug)]
 pub struct Builder<W> {
     pub(crate) image: Image<W>,
@@ -127,7 +127,7 @@ impl<W: Write + Seek> Builder<W> {
         let contents = Contents {
             name,
             data,
-            ranges: &[0..u64::MAX],
+            ranges: std::slice::from_ref(&(0..u64::MAX)),
             size: None,
             expected: size_hint.unwrap_or(0),
         };
@@ -347,7 +347,7 @@ impl<W: Write + Seek> Builder<W> {
                 Kind::Directory => 2,
                 _ => 1,
             },
-            body: make(&mut self.image, id.ino())?,
+            body: make(&mut self.image, id.ino()).inspect_err(|_| self.image.space.roll_back())?,
             parent,
             children: Children::new(),
         };

@@ -42,10 +42,6 @@ impl Map {
         self.runs.push(Run { logical, physical });
     }
 
-    pub(crate) fn runs(&self) -> &[Run] {
-        &self.runs
-    }
-
     /// The number of blocks mapped.
     pub(crate) fn blocks(&self) -> u64 {
         self.runs
@@ -184,7 +180,7 @@ mod tests {
         let mut map = Map::default();
         map.push(0, 100..200);
         map.push(100, 200..40_000);
-        assert_eq!(map.runs().len(), 1);
+        assert_eq!(map.runs.len(), 1);
         assert_eq!(map.blocks(), 39_900);
         assert_eq!(map.extents().len(), 2);
     }

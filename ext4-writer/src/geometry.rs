@@ -219,18 +219,21 @@ impl Geometry {
         const K: u64 = 1024;
         match journal {
             Journal::None => Ok(0),
-            // `ext2fs_default_journal_size`.
-            Journal::Auto => Ok(match self.blocks {
-                ..2048 => 0,
-                ..32768 => 1024,
-                ..0x4_0000 => 4 * K,
-                ..0x8_0000 => 8 * K,
-                ..0x40_0000 => 16 * K,
-                ..0x80_0000 => 32 * K,
-                ..0x100_0000 => 64 * K,
-                ..0x200_0000 => 128 * K,
-                _ => 256 * K,
-            }),
+            // `ext2fs_default_journal_size`: blocks of the filesystem, blocks of the journal.
+            Journal::Auto => {
+                let steps = [
+                    (2048, 0),
+                    (32 * K, K),
+                    (256 * K, 4 * K),
+                    (512 * K, 8 * K),
+                    (4096 * K, 16 * K),
+                    (8192 * K, 32 * K),
+                    (16384 * K, 64 * K),
+                    (32768 * K, 128 * K),
+                ];
+                let step = steps.into_iter().find(|(below, _)| self.blocks < *below);
+                Ok(step.map_or(256 * K, |(_, journal)| journal))
+            }
             Journal::Size(bytes) => {
                 let blocks = bytes / u64::from(self.block_size);
                 // The upper limit is mke2fs's and e2fsck's.

@@ -60,7 +60,7 @@ impl<W: Write + Seek> Image<W> {
     /// Takes one block and marks it in use.
     pub(crate) fn allocate(&mut self) -> Result<u64, Error> {
         let block = self.space.take(1, 1, None)?;
-        self.space.commit(block.clone());
+        self.space.commit();
         Ok(block.start)
     }
 
@@ -84,21 +84,15 @@ impl<W: Write + Seek> Image<W> {
         Ok(runs)
     }
 
-    /// Writes the extent tree of inode `ino` and marks its blocks in use.
+    /// Writes the extent tree of inode `ino` and marks all blocks taken for it in use.
     pub(crate) fn map(&mut self, ino: u32, map: &Map, size: u64) -> Result<Body, Error> {
-        let mut nodes = Vec::new();
         let tree = map.tree(self.geometry.block_size, self.seed.inode(ino), || {
-            let block = self.space.take(1, 1, None)?;
-            nodes.push(block.clone());
-            Ok::<_, Error>(block.start)
+            self.space.take(1, 1, None).map(|block| block.start)
         })?;
         for (block, bytes) in &tree.nodes {
             self.write_block(*block, bytes)?;
         }
-        let data = map.runs().iter().map(|run| run.physical.clone());
-        for blocks in data.chain(nodes) {
-            self.space.commit(blocks);
-        }
+        self.space.commit();
         let blocks = map.blocks() + tree.nodes.len() as u64;
         Ok(Body::extents(tree.root, size, blocks))
     }
@@ -114,11 +108,14 @@ impl<W: Write + Seek> Image<W> {
         self.map(ino, &map, bytes.len() as u64)
     }
 
-    /// Fills a run of blocks from the front of `bytes`; gives what is left of them.
+    /// Fills a run of blocks from the front of `bytes`, and what is left of the last block with zeros: a file that could not
+    /// be completed may have been there. Gives what is left of `bytes`.
     fn write_run<'a>(&mut self, run: Range<u64>, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let len = (run.end - run.start) as usize * self.block_size();
         let (head, rest) = bytes.split_at(len.min(bytes.len()));
         self.write_block(run.start, head)?;
+        let end = run.start * u64::from(self.geometry.block_size) + head.len() as u64;
+        self.out.write_at(end, &[0; 4096][..len - head.len()])?;
         Ok(rest)
     }
 

@@ -10,12 +10,13 @@ const LOOKAHEAD: usize = 64;
 
 /// The blocks that are free and those that are in use.
 ///
-/// Blocks are first taken, then, once what they hold is complete, committed. Taken blocks that are never committed stay
-/// free in the image.
+/// Blocks are first taken, then, once what they hold is complete, committed, or else rolled back.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
     free: VecDeque<Range<u64>>,
     used: Vec<Range<u64>>,
+    /// Neither free nor committed, in the order in which they were taken.
+    taken: Vec<Range<u64>>,
 }
 
 impl Space {
@@ -35,6 +36,7 @@ impl Space {
         Self {
             free,
             used: reserved,
+            taken: Vec::new(),
         }
     }
 
@@ -70,14 +72,28 @@ impl Space {
         if run.is_empty() {
             self.free.remove(at);
         }
+        self.taken.push(start..end);
         Ok(start..end)
     }
 
-    /// Marks blocks that were taken as in use.
-    pub(crate) fn commit(&mut self, range: Range<u64>) {
-        match self.used.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => self.used.push(range),
+    /// Marks all blocks taken since the last call as in use.
+    pub(crate) fn commit(&mut self) {
+        for range in self.taken.drain(..) {
+            match self.used.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => self.used.push(range),
+            }
+        }
+    }
+
+    /// Frees all blocks taken since they were committed last.
+    pub(crate) fn roll_back(&mut self) {
+        for range in self.taken.drain(..).rev() {
+            let behind = self.free.partition_point(|run| run.start < range.start);
+            match self.free.get_mut(behind) {
+                Some(run) if run.start == range.end => run.start = range.start,
+                _ => self.free.insert(behind, range),
+            }
         }
     }
 
@@ -108,12 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_committed_stays_free() {
+    fn what_is_rolled_back_is_free_again() {
         let mut space = space();
-        let taken = space.take(1, 1, None).unwrap();
-        let committed = space.take(1, 1, None).unwrap();
-        assert_eq!((taken, committed.clone()), (10..11, 11..12));
-        space.commit(committed);
-        assert_eq!(space.into_used(), [0..10, 11..12, 12..20, 50..60]);
+        space.take(1, 1, None).unwrap();
+        space.commit();
+        let before = space.free.clone();
+        for _ in 0..3 {
+            space.take(30, 30, None).unwrap();
+        }
+        space.roll_back();
+        assert_eq!(space.free, before);
+        assert_eq!(space.into_used(), [0..10, 10..11, 12..20, 50..60]);
     }
 }

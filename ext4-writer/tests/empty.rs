@@ -1,4 +1,5 @@
 //! Filesystems without files, of all sizes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
