@@ -82,9 +82,10 @@ pub(crate) struct DeviceSlot {
     pub tag: [u8; 64],
     pub blocks_lo: U32,
     pub uniaddr_lo: U32,
-    pub blocks_hi: U32,
+    // 32 bits in the headers of Linux 6.15 to 6.17, which read neither this nor the next: 16 since.
+    pub blocks_hi: U16,
     pub uniaddr_hi: U16,
-    pub reserved: [u8; 50],
+    pub reserved: [u8; 52],
 }
 
 /// Bytes per device slot; `devt_slotoff` counts in them.

@@ -9,7 +9,9 @@ use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 
 use common::noise;
 use erofs_reader::{Image, Source};
-use erofs_writer::{BlockSize, Device, FileData, ImageBuilder, Metadata, Node, Options, Timestamp};
+use erofs_writer::{
+    Addresses, BlockSize, Device, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+};
 
 #[test]
 fn every_block_size_reads_back() {
@@ -119,4 +121,22 @@ fn data_on_devices_is_found_with_devices_and_stitched() {
         file.read_to_end(&mut read).unwrap();
         assert_eq!(read, layer[3 * 512..][..1000]);
     }
+}
+
+#[test]
+fn devices_beyond_32_bits_of_blocks_keep_their_places() {
+    let options = Options {
+        addresses: Addresses::Bits48,
+        ..Options::default()
+    };
+    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    for (tag, blocks) in [(1, 5 << 32), (2, 7)] {
+        let tag = [tag; 64];
+        builder.add_device(Device { tag, blocks }).unwrap();
+    }
+    let (bytes, _) = builder.finish().unwrap();
+    let image = Image::open(bytes.into_inner()).unwrap();
+    let devices = &image.superblock().devices;
+    assert_eq!((devices[0].blocks, devices[1].blocks), (5 << 32, 7));
+    assert_eq!(devices[1].uniaddr, devices[0].uniaddr + (5 << 32));
 }
