@@ -260,6 +260,8 @@ fn write_upper(image: &Image, path: PathBuf, size: u64) -> Result<()> {
         .create_new(true)
         .open(&path)
         .map_err(Error::io(&path))?;
+    // Made longer by a byte written at its end, it would take a block more.
+    file.set_len(size).map_err(Error::io(&path))?;
     let mut disk =
         ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
     let ours = ext4_writer::Metadata {

@@ -425,3 +425,36 @@ fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
         }
     }
 }
+
+#[test]
+fn an_ext4_image_grows_in_place_and_stays_clean() {
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    stack(&blockbox, dir.path());
+    let (tar, image) = (
+        text(dir.path(), "lower.tar"),
+        text(dir.path(), "image.ext4"),
+    );
+    blockbox.ok([
+        "ext4", "create", "--size", "64M", "--tar", &tar, "-o", &image,
+    ]);
+    blockbox.ok(["ext4", "grow", &image, "--size", "300M"]);
+    let info: Value =
+        serde_json::from_str(&blockbox.ok(["ext4", "info", &image, "--format", "json"])).unwrap();
+    assert_eq!(
+        (&info["bytes"], &info["clean"]),
+        (&(300 << 20).into(), &true.into())
+    );
+    if let Some(mut e2fsck) = oracle("e2fsck") {
+        assert!(
+            e2fsck
+                .args(["-fn", &image])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+    }
+    let error = blockbox.fails(["ext4", "info", &tar]);
+    assert!(error.contains("lower.tar"), "{error}");
+}

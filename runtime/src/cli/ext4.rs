@@ -1,12 +1,15 @@
 //! `blockbox ext4 …`
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use ext4_writer::{Builder, Options};
+use serde::Serialize;
 
 use super::input::input;
+use super::output::{Format, print_json, printable};
 use super::size::size;
 use crate::error::Error;
 use crate::populate;
@@ -17,6 +20,10 @@ use crate::store::atomic;
 pub(super) enum Ext4 {
     /// Make an image, empty or holding a tar or a folder
     Create(Create),
+    /// Make a file system larger in place, while it is not mounted
+    Grow(Grow),
+    /// Show what an image's superblock says
+    Info(Info),
 }
 
 #[derive(Debug, Args)]
@@ -37,8 +44,11 @@ pub(super) struct Create {
 
 impl Ext4 {
     pub(super) fn execute(self) -> anyhow::Result<()> {
-        let Self::Create(create) = self;
-        create.execute()
+        match self {
+            Self::Create(create) => create.execute(),
+            Self::Grow(grow) => grow.execute(),
+            Self::Info(info) => info.execute(),
+        }
     }
 }
 
@@ -50,6 +60,10 @@ impl Create {
                 path: output.clone(),
                 source,
             };
+            // Made longer by a byte written at its end, it would take a block more.
+            file.as_file()
+                .set_len(self.size)
+                .map_err(Error::io(output))?;
             let mut image = Builder::new(file, Options::new(self.size)).map_err(failed)?;
             if let Some(tar) = &self.tar {
                 let (name, input) = input(tar)?;
@@ -61,5 +75,111 @@ impl Create {
             image.finish().map_err(failed)?;
             Ok(())
         })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Grow {
+    /// The image
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The file system's new size
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    size: u64,
+}
+
+impl Grow {
+    fn execute(self) -> anyhow::Result<()> {
+        let path = &self.file;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(Error::io(path))?;
+        let info = ext4_writer::grow(&file, self.size).map_err(|source| Error::Ext4 {
+            path: path.clone(),
+            source,
+        })?;
+        file.sync_all().map_err(Error::io(path))?;
+        println!("{} blocks of {} bytes", info.blocks, info.block_size);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Info {
+    /// The image
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Report {
+    label: String,
+    uuid: String,
+    clean: bool,
+    bytes: u64,
+    block_size: u32,
+    blocks: u64,
+    free_blocks: u64,
+    inodes: u32,
+    free_inodes: u32,
+    groups: u64,
+    features: Vec<String>,
+}
+
+impl Info {
+    fn execute(self) -> anyhow::Result<()> {
+        let path = &self.file;
+        let file = File::open(path).map_err(Error::io(path))?;
+        let info = ext4_writer::Info::read(file).map_err(|source| Error::Ext4 {
+            path: path.clone(),
+            source,
+        })?;
+        let hex: String = info.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+        let uuid = [
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        ]
+        .join("-");
+        let report = Report {
+            label: printable(&info.label),
+            uuid,
+            clean: info.clean,
+            bytes: info.blocks * u64::from(info.block_size),
+            block_size: info.block_size,
+            blocks: info.blocks,
+            free_blocks: info.free_blocks,
+            inodes: info.inodes,
+            free_inodes: info.free_inodes,
+            groups: info.groups,
+            features: info.features.names().collect(),
+        };
+        match self.format {
+            Format::Json => print_json(&report),
+            Format::Table => {
+                println!("label     {}", report.label);
+                println!("UUID      {}", report.uuid);
+                println!(
+                    "state     {}",
+                    if report.clean { "clean" } else { "not clean" }
+                );
+                println!(
+                    "size      {} bytes, blocks of {}",
+                    report.bytes, report.block_size
+                );
+                println!("blocks    {} free of {}", report.free_blocks, report.blocks);
+                println!("inodes    {} free of {}", report.free_inodes, report.inodes);
+                println!("groups    {}", report.groups);
+                println!("features  {}", report.features.join(" "));
+                Ok(())
+            }
+        }
     }
 }
