@@ -157,7 +157,7 @@ pub enum SparseProblem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyntaxProblem {
-    /// The text is not UTF-8 or has NULs inside.
+    /// The text is not UTF-8.
     #[error("not UTF-8 text")]
     NotText,
     /// It does not begin with `# Disk DescriptorFile`.

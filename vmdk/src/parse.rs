@@ -10,7 +10,7 @@ const SIGNATURE: &str = "# Disk DescriptorFile";
 const OTHER_TYPES: [&str; 5] = ["VMFS", "VMFSSPARSE", "VMFSRDM", "VMFSRAW", "SESPARSE"];
 
 impl Descriptor {
-    /// Parses a descriptor, which may be padded with NULs as it is where it is embedded in an image.
+    /// Parses a descriptor. It ends at the first NUL, as it does where it is embedded in an image.
     ///
     /// Strict where readers disagree: unknown or repeated keys, extents with missing or surplus fields, and names that are
     /// absolute or could end their quotes are refused. What the format defines and this crate cannot read
@@ -26,14 +26,12 @@ impl Descriptor {
                 bytes: bytes.len() as u64,
             });
         }
-        let end = bytes
-            .iter()
-            .rposition(|&byte| byte != 0)
-            .map_or(0, |last| last + 1);
+        // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text behind it when it writes a CID
+        // of six digits or fewer.
         let text = bytes
-            .get(..end)
+            .split(|&byte| byte == 0)
+            .next()
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .filter(|text| !text.contains('\0'))
             .ok_or(syntax(0, SyntaxProblem::NotText))?;
         let mut lines = (1..).zip(text.lines().map(str::trim));
         if lines.next().is_none_or(|(_, line)| line != SIGNATURE) {

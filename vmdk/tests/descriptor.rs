@@ -309,3 +309,11 @@ proptest! {
 fn no_parent_is_what_the_specification_says() {
     assert_eq!(NO_PARENT, 0xffff_ffff);
 }
+
+/// QEMU's rewriting of a CID that got shorter leaves a newline behind the NUL.
+#[test]
+fn what_follows_a_nul_is_not_the_descriptors() {
+    let descriptor = Descriptor::flat(&[("a.img", 512)]).unwrap();
+    let text = format!("{descriptor}\0\nnonsense");
+    assert_eq!(Descriptor::parse(text.as_bytes()).unwrap(), descriptor);
+}
