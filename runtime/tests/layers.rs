@@ -5,13 +5,15 @@
 
 mod common;
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
-use testkit::{Difference, Kind, Mount, TarBuilder, Walk, kernel_mounts, oracle, walk};
+use testkit::{Difference, Entry, Kind, Mount, TarBuilder, Walk, kernel_mounts, oracle, walk};
 
-/// What the kernel shows of an image's disk: stitched, and as a stack of devices.
+/// What the kernel shows of an image's disk: stitched, and as a stack of devices. Our own reader must see the same.
 fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let disks = blockbox.inspect(reference);
     let stitched = disks.stitched();
@@ -19,7 +21,80 @@ fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let layers: Vec<&Path> = disks.layers.iter().map(PathBuf::as_path).collect();
     let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
     Difference::between(&stitched, &devices).assert_none();
+    Difference::between(&reader_walk(Disk::open(&disks.disk).unwrap()), &stitched).assert_none();
+    for layer in &disks.layers {
+        let kernel = walk(Mount::erofs(layer, &[]).path()).unwrap();
+        Difference::between(&reader_walk(File::open(layer).unwrap()), &kernel).assert_none();
+    }
     stitched
+}
+
+/// What erofs-reader says of an image.
+fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
+    use erofs_reader::FileType;
+    let image = erofs_reader::Image::open(erofs_reader::Buffered::new(source)).unwrap();
+    let report = image.check();
+    assert!(report.is_clean(), "{:?}", report.findings);
+    let mut found = Walk::new();
+    let mut first_names: HashMap<_, Vec<Vec<u8>>> = HashMap::new();
+    for entry in image.walk() {
+        let (path, inode) = entry.unwrap();
+        let (major, minor) = inode.rdev();
+        let kind = match inode.file_type() {
+            FileType::Directory => Kind::Directory,
+            FileType::Regular => {
+                let (size, digest) = testkit::digest(&mut image.file(&inode).unwrap()).unwrap();
+                Kind::File { size, digest }
+            }
+            FileType::Symlink => Kind::Symlink(image.read_link(&inode).unwrap()),
+            FileType::CharDevice => Kind::CharDevice { major, minor },
+            FileType::BlockDevice => Kind::BlockDevice { major, minor },
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+        };
+        if !inode.is_dir() && inode.nlink() > 1 {
+            first_names
+                .entry(inode.nid())
+                .or_default()
+                .push(path.clone());
+        }
+        let entry = Entry {
+            kind,
+            mode: inode.mode().into(),
+            uid: inode.uid(),
+            gid: inode.gid(),
+            mtime: inode.mtime(),
+            xattrs: image.xattrs(&inode).unwrap().into_iter().collect(),
+            first_name: None,
+        };
+        found.insert(path, entry);
+    }
+    for mut names in first_names.into_values().filter(|names| names.len() > 1) {
+        names.sort();
+        for name in &names {
+            found.get_mut(name).unwrap().first_name = Some(names[0].clone());
+        }
+    }
+    found
+}
+
+/// A stitched disk as an image's source.
+struct Disk(vmdk::Disk);
+
+impl Disk {
+    fn open(path: &Path) -> Result<Self, vmdk::Error> {
+        vmdk::Disk::open(path).map(Self)
+    }
+}
+
+impl erofs_reader::ReadAt for Disk {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.0.size())
+    }
 }
 
 /// What the kernel's overlayfs shows of an image's layers, each mounted on its own.

@@ -11,4 +11,4 @@ mod walk;
 pub use mount::{Loop, Mount};
 pub use oracle::{kernel_mounts, oracle, repository, skip};
 pub use tar::TarBuilder;
-pub use walk::{Difference, Entry, Kind, Walk, walk};
+pub use walk::{Difference, Entry, Kind, Walk, digest, walk};

@@ -128,7 +128,7 @@ fn kind(path: &Path, meta: &fs::Metadata) -> io::Result<Kind> {
 }
 
 /// The length of `data` and a digest of it (SipHash with fixed keys: equal contents give equal digests).
-pub(crate) fn digest(data: &mut impl Read) -> io::Result<(u64, u64)> {
+pub fn digest(data: &mut impl Read) -> io::Result<(u64, u64)> {
     use std::hash::Hasher;
     #[expect(deprecated, reason = "the one hasher of std whose keys are fixed")]
     let mut hasher = std::hash::SipHasher::new_with_keys(0x626c_6f63_6b62_6f78, 0);
