@@ -423,6 +423,191 @@ fn overlay_xattrs_of_a_layer_do_not_act_on_the_mount() {
 }
 
 #[test]
+fn names_are_normalised_and_long_ones_are_exact() {
+    if !kernel_mounts() {
+        return;
+    }
+    let deep = format!("deep/{}", "component/".repeat(60));
+    let tar = TarBuilder::new()
+        .dir("./")
+        .file("./dotted", "1")
+        .file("/absolute", "2")
+        .dir("d/")
+        .file("d//doubled", "3")
+        .file("d/./inner", "4")
+        .file("d/../outer", "5")
+        // GNU's long names, as an entry of their own before the one they are for.
+        .raw(
+            b"././@LongLink",
+            b'L',
+            b"",
+            format!("d/{}\0", "g".repeat(200)).as_bytes(),
+        )
+        .file("short", "6")
+        .raw(
+            b"././@LongLink",
+            b'K',
+            b"",
+            format!("{}\0", "t".repeat(300)).as_bytes(),
+        )
+        .symlink("d/gnu-link", "short")
+        .dir("deep")
+        .pax("path", format!("{deep}file"))
+        .file("ignored", "7")
+        .finish();
+    // Umoci leaves the time at which it made something below.
+    let mut unspecified: Vec<String> = Vec::new();
+    let parts: Vec<&str> = deep.trim_end_matches('/').split('/').collect();
+    for end in 1..=parts.len() {
+        unspecified.push(parts[..end].join("/"));
+    }
+    let unspecified: Vec<&str> = unspecified.iter().map(String::as_str).collect();
+    let walk = compare(&[tar], &unspecified, false);
+    for path in ["dotted", "absolute", "d/doubled", "d/inner", "outer"] {
+        assert!(text(&walk, path).is_some(), "{path}");
+    }
+    assert!(text(&walk, &format!("{deep}file")).is_some());
+}
+
+#[test]
+fn of_a_path_that_occurs_twice_the_last_entry_counts() {
+    if !kernel_mounts() {
+        return;
+    }
+    let tar = TarBuilder::new()
+        .dir("./")
+        .file("file", "first")
+        .file("file", "the last")
+        .file("becomes-dir", "1")
+        .dir("becomes-dir")
+        .file("becomes-dir/in", "2")
+        .file("linked", "kept")
+        .link("alias", "linked")
+        .file("linked", "new")
+        .finish();
+    let walk = compare(&[tar], &[], false);
+    assert!(matches!(
+        text(&walk, "file"),
+        Some(Kind::File { size: 8, .. })
+    ));
+    assert!(matches!(
+        text(&walk, "alias"),
+        Some(Kind::File { size: 4, .. })
+    ));
+    assert_eq!(walk[b"alias".as_slice()].first_name, None);
+}
+
+#[test]
+fn hard_links_share_inodes_of_every_type() {
+    if !kernel_mounts() {
+        return;
+    }
+    let tar = TarBuilder::new()
+        .dir("./")
+        .symlink("symlink", "nowhere")
+        .device("device", b'3', 1, 3)
+        .entry("fifo", b'6', "", "")
+        .dir("d")
+        .link("d/symlink", "symlink")
+        .link("d/device", "device")
+        .link("d/fifo", "fifo")
+        .link("d/again", "d/fifo")
+        .finish();
+    let walk = compare(&[tar], &[], true);
+    assert_eq!(
+        walk[b"fifo".as_slice()].first_name.as_deref(),
+        Some(&b"d/again"[..])
+    );
+}
+
+#[test]
+fn an_opaque_root_hides_everything_below() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .file("old", "1")
+        .dir("d")
+        .file("d/old", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .dir("./")
+        .file("new", "2")
+        .file(".wh..wh..opq", "")
+        .finish();
+    let walk = compare(&[lower, upper], &[], false);
+    let names: Vec<_> = walk
+        .keys()
+        .map(|path| String::from_utf8_lossy(path).into_owned())
+        .collect();
+    assert_eq!(names, ["", "new"]);
+}
+
+#[test]
+fn whiteouts_come_first_wherever_they_are_and_leave_no_trace() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .file("replaced", "1")
+        .dir("d")
+        .file("d/x", "1")
+        .dir("d/sub")
+        .file("d/sub/y", "1")
+        .finish();
+    let upper = TarBuilder::new()
+        .dir("./")
+        .file("replaced", "2")
+        .file(".wh.replaced", "")
+        .dir("new")
+        .file("new/.wh.nothing", "")
+        .file("new/there", "2")
+        .file(".wh..wh.plnk", "bookkeeping")
+        .dir("d")
+        .file("d/.wh.sub", "")
+        .finish();
+    let third = TarBuilder::new()
+        .dir("./")
+        .dir("d")
+        .dir("d/sub")
+        .file("d/sub/z", "3")
+        .finish();
+    let walk = compare(&[lower, upper, third], &[], false);
+    assert!(matches!(
+        text(&walk, "replaced"),
+        Some(Kind::File { size: 1, .. })
+    ));
+    assert_eq!(text(&walk, "d/sub/y"), None);
+    assert!(text(&walk, "d/sub/z").is_some());
+    assert_eq!(
+        walk.keys()
+            .filter(|path| path.windows(4).any(|w| w == b".wh."))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_path_through_a_lower_symlink_ends_where_the_link_points() {
+    if !kernel_mounts() {
+        return;
+    }
+    let lower = TarBuilder::new()
+        .dir("./")
+        .dir("usr")
+        .dir("usr/lib")
+        .file("usr/lib/old", "1")
+        .symlink("lib", "usr/lib")
+        .finish();
+    let upper = TarBuilder::new().file("lib/new", "2").finish();
+    let walk = compare(&[lower, upper], &[], false);
+    assert_eq!(text(&walk, "lib"), Some(Kind::Symlink(b"usr/lib".to_vec())));
+    assert!(text(&walk, "usr/lib/new").is_some() && text(&walk, "usr/lib/old").is_some());
+}
+
+#[test]
 fn many_layers_and_an_empty_one_and_one_that_occurs_twice() {
     if !kernel_mounts() {
         return;
@@ -477,7 +662,7 @@ fn the_holes_of_a_sparse_file_take_no_room_in_layer_or_disk() {
 
     let stitched = disks.stitched();
     let mounted = Mount::erofs(stitched.path(), &[]);
-    let file = std::fs::File::open(mounted.path().join("sparse")).unwrap();
+    let file = File::open(mounted.path().join("sparse")).unwrap();
     assert_eq!(file.metadata().unwrap().len(), size);
     let read = |offset: u64| {
         let mut bytes = [0; 4];
