@@ -165,6 +165,9 @@ pub enum Error {
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd: name the command after `--`")]
     NoCommand,
+    /// No guest kernel boots with so little memory.
+    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::sandbox::LEAST_MEMORY >> 20)]
+    Memory(u64),
     /// There is no virtual machine to be had.
     #[error(transparent)]
     Vmm(#[from] crate::vmm::VmmError),

@@ -25,6 +25,9 @@ const BOOT_TIME: Duration = Duration::from_secs(120);
 /// How long the processes that a command leaves behind have to end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
+pub const LEAST_MEMORY: u64 = 64 << 20;
+
 /// What the store knows of a sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -198,6 +201,9 @@ impl Sandbox {
     /// Boots the sandbox and waits until its guest takes commands.
     pub fn start(&self, store: &Store, image: &Image, machine: &Machine) -> Result<Running> {
         let started = Instant::now();
+        if machine.memory < LEAST_MEMORY {
+            return Err(Error::Memory(machine.memory));
+        }
         // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
         vmdk::Disk::open(image.disk()).map_err(|source| Error::Vmdk {
             path: image.disk(),

@@ -255,6 +255,8 @@ fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
     assert!(stderr.contains("/nonexistent/vmlinux"), "{stderr}");
     let output = guest.run(&["--upper-size", "1"], &["true"], "");
     assert_eq!(output.status.code(), Some(125));
+    let output = guest.run(&["--memory", "1M"], &["true"], "");
+    assert_eq!(output.status.code(), Some(125));
     assert_eq!(guest.sandboxes(), 0);
     assert!(
         guest
