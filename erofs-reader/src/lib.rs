@@ -40,6 +40,8 @@ mod xattr;
 
 pub use buffered::Buffered;
 pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
+#[doc(hidden)]
+pub use compressed::decode_cluster;
 pub use dir::{DirEntry, ReadDir};
 pub use dump::dump;
 pub use error::{Corruption, Error, Unsupported};

@@ -58,6 +58,7 @@ fn tails_inline_and_in_fragments_read_as_the_kernel_does() {
         &["-zlz4", "-Efragments,legacy-compress"],
         &["-zdeflate", "-Eztailpacking,fragments"],
         &["-zlz4", "-Ededupe"],
+        &["-zlzma", "-Ededupe", "-C65536"],
         &["-zlz4", "-Efragments", "--xattr-prefix=user.overlay."],
     ]);
 }

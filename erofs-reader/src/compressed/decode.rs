@@ -38,6 +38,13 @@ pub(crate) fn decode(
     }
 }
 
+/// Decodes `input` until `output` is full, with what was built in; `None` where it cannot. For the fuzz targets, so that
+/// mutations meet the decoders alone.
+#[doc(hidden)]
+pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
+    decoder(algorithm)?(input, output)
+}
+
 /// Decodes the first argument until the second is full; `None` where it cannot.
 type Decoder = fn(&[u8], &mut [u8]) -> Option<()>;
 
@@ -61,6 +68,8 @@ fn decoder(algorithm: Algorithm) -> Option<Decoder> {
 #[cfg(feature = "lzma")]
 fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
     use std::io::Read;
+    /// Bytes that LZMA's longest match has.
+    const LONGEST_MATCH: u64 = 273;
     let (&first, rest) = input.split_first()?;
     let properties = !first;
     // As of every LZMA stream: (pb * 5 + lp) * 9 + lc.
@@ -78,9 +87,10 @@ fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
     // A match reaches back to the beginning of the output at most.
     let dictionary = u32::try_from(length).ok()?.max(4096);
     let stream = [&[0][..], rest].concat();
+    // The decoder takes a match across the end for an error, but a cluster may hold more than is asked for.
     let mut reader = lzma_rust2::LzmaReader::new(
         &stream[..],
-        length,
+        length.saturating_add(LONGEST_MATCH),
         lc.into(),
         lp.into(),
         pb.into(),

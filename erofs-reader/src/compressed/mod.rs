@@ -7,6 +7,8 @@ mod index;
 mod lz4;
 mod window;
 
+#[doc(hidden)]
+pub use decode::decode_cluster;
 pub(crate) use decode::{PclusterCache, decode};
 
 use zerocopy::FromBytes;
