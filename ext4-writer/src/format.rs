@@ -392,12 +392,77 @@ pub(crate) struct XattrEntry {
 const _: () = assert!(size_of::<XattrEntry>() == 16);
 
 pub(crate) const JBD2_MAGIC_NUMBER: u32 = 0xc03b_3998;
+pub(crate) const JBD2_DESCRIPTOR_BLOCK: u32 = 1;
+pub(crate) const JBD2_COMMIT_BLOCK: u32 = 2;
 pub(crate) const JBD2_SUPERBLOCK_V2: u32 = 4;
+pub(crate) const JBD2_REVOKE_BLOCK: u32 = 5;
 pub(crate) const JBD2_MIN_JOURNAL_BLOCKS: u64 = 1024;
 pub(crate) const JBD2_CRC32C_CHKSUM: u8 = 4;
 pub(crate) const JBD2_FEATURE_INCOMPAT_REVOKE: u32 = 0x1;
 pub(crate) const JBD2_FEATURE_INCOMPAT_64BIT: u32 = 0x2;
 pub(crate) const JBD2_FEATURE_INCOMPAT_CSUM_V3: u32 = 0x10;
+
+/// The block began with the journal's magic, which is zeroed in the log.
+pub(crate) const JBD2_FLAG_ESCAPE: u32 = 1;
+/// No UUID follows the tag.
+pub(crate) const JBD2_FLAG_SAME_UUID: u32 = 2;
+pub(crate) const JBD2_FLAG_LAST_TAG: u32 = 8;
+
+/// `struct journal_header_s`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct JournalHeader {
+    pub(crate) h_magic: big_endian::U32,
+    pub(crate) h_blocktype: big_endian::U32,
+    pub(crate) h_sequence: big_endian::U32,
+}
+const _: () = assert!(size_of::<JournalHeader>() == 12);
+
+/// `struct journal_block_tag3_s`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct JournalBlockTag3 {
+    pub(crate) t_blocknr: big_endian::U32,
+    pub(crate) t_flags: big_endian::U32,
+    pub(crate) t_blocknr_high: big_endian::U32,
+    pub(crate) t_checksum: big_endian::U32,
+}
+const _: () = assert!(size_of::<JournalBlockTag3>() == 16);
+
+/// `struct journal_block_tag_s`; without 64-bit block numbers it ends before `t_blocknr_high`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct JournalBlockTag {
+    pub(crate) t_blocknr: big_endian::U32,
+    pub(crate) t_checksum: big_endian::U16,
+    pub(crate) t_flags: big_endian::U16,
+    pub(crate) t_blocknr_high: big_endian::U32,
+}
+const _: () = assert!(size_of::<JournalBlockTag>() == 12);
+
+/// `struct jbd2_journal_revoke_header_s`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct JournalRevokeHeader {
+    pub(crate) r_header: JournalHeader,
+    /// Bytes in use, these included.
+    pub(crate) r_count: big_endian::U32,
+}
+const _: () = assert!(size_of::<JournalRevokeHeader>() == 16);
+
+/// `struct commit_header`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct CommitHeader {
+    pub(crate) h_header: JournalHeader,
+    pub(crate) h_chksum_type: u8,
+    pub(crate) h_chksum_size: u8,
+    pub(crate) h_padding: [u8; 2],
+    pub(crate) h_chksum: [big_endian::U32; 8],
+    pub(crate) h_commit_sec: big_endian::U64,
+    pub(crate) h_commit_nsec: big_endian::U32,
+}
+const _: () = assert!(size_of::<CommitHeader>() == 60);
 
 /// `struct journal_superblock_s`.
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -14,7 +14,7 @@ use crate::geometry::{Geometry, Tables};
 use crate::groups::{self, Group};
 use crate::image::Image;
 use crate::info::{read_all, read_at, read_superblock};
-use crate::{Error, Features, Info, resize_inode};
+use crate::{Error, Features, Info, recover, resize_inode};
 
 /// What a filesystem must have to be grown here, as all that [`Builder`](crate::Builder) makes has.
 const NEEDED: Features = Features {
@@ -44,15 +44,20 @@ const KNOWN: Features = Features {
 /// ([`reserved_gdt_blocks`](crate::Options::reserved_gdt_blocks)). `image` must read as zeros behind the filesystem, as a
 /// file that is extended does. What [`Options::size`](crate::Options::size) says about leftovers holds here too.
 ///
+/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be mounted now*: that cannot be
+/// told from the image.
+///
 /// Everything is checked before the first byte is written. The superblock is written last, but a crash amid the writes may
 /// leave a filesystem that e2fsck has to repair.
 ///
 /// # Errors
 ///
 /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Features`], [`Error::NotClean`] and [`Error::GrowSize`], with the image as
-/// it was; [`Error::Output`].
+/// it was, but for being recovered; [`Error::Output`].
 pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Error> {
+    recover(&mut image)?;
     let superblock = read_superblock(&mut image)?;
+    check_state(&superblock)?;
     let old = Volume::read(&mut image, superblock)?;
     let geometry = old.enlarge(size)?;
     if geometry.blocks == old.geometry.blocks {
@@ -96,14 +101,14 @@ pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Erro
 }
 
 /// A filesystem's superblock and descriptors, checked.
-struct Volume {
-    superblock: SuperBlock,
-    descriptors: Vec<GroupDesc>,
-    geometry: Geometry,
-    seed: Checksum,
+pub(crate) struct Volume {
+    pub(crate) superblock: SuperBlock,
+    pub(crate) descriptors: Vec<GroupDesc>,
+    pub(crate) geometry: Geometry,
+    pub(crate) seed: Checksum,
 }
 
-fn corrupt(structure: &'static str, offset: u64) -> Error {
+pub(crate) fn corrupt(structure: &'static str, offset: u64) -> Error {
     Error::Corrupt { structure, offset }
 }
 
@@ -112,14 +117,13 @@ fn wide(low: impl Into<u64>, high: impl Into<u64>, shift: u32) -> u64 {
 }
 
 impl Volume {
-    fn read(image: &mut (impl Read + Seek), superblock: SuperBlock) -> Result<Self, Error> {
+    pub(crate) fn read(
+        image: &mut (impl Read + Seek),
+        superblock: SuperBlock,
+    ) -> Result<Self, Error> {
         check_features(&superblock)?;
-        check_state(&superblock)?;
         let mut geometry = geometry(image, &superblock)?;
-        let seed = match superblock.s_feature_incompat.get() & incompat::CSUM_SEED {
-            0 => Checksum::START.add(&superblock.s_uuid),
-            _ => Checksum::from_seed(superblock.s_checksum_seed.get()),
-        };
+        let seed = checksum_seed(&superblock);
         let offset = (geometry.first_block + 1) * u64::from(geometry.block_size);
         let descriptors: Vec<GroupDesc> = read_all(image, offset, geometry.groups() as usize)?;
         for (number, descriptor) in (0..).zip(&descriptors) {
@@ -282,7 +286,15 @@ fn seal(inode: &mut Inode, seed: Checksum) -> (u16, u16) {
     checksum
 }
 
-fn check_features(superblock: &SuperBlock) -> Result<(), Error> {
+/// Where the checksums of everything but the superblock start.
+pub(crate) fn checksum_seed(superblock: &SuperBlock) -> Checksum {
+    match superblock.s_feature_incompat.get() & incompat::CSUM_SEED {
+        0 => Checksum::START.add(&superblock.s_uuid),
+        _ => Checksum::from_seed(superblock.s_checksum_seed.get()),
+    }
+}
+
+pub(crate) fn check_features(superblock: &SuperBlock) -> Result<(), Error> {
     let features = Features::of(superblock);
     let unknown = features.without(KNOWN).names();
     let missing = NEEDED.without(features).names();
@@ -300,9 +312,6 @@ fn check_features(superblock: &SuperBlock) -> Result<(), Error> {
 fn check_state(superblock: &SuperBlock) -> Result<(), Error> {
     let not_clean = |reason| Err(Error::NotClean { reason });
     let state = superblock.s_state.get();
-    if superblock.s_feature_incompat.get() & incompat::RECOVER != 0 {
-        return not_clean("the journal has to be replayed");
-    }
     if state & EXT4_ERROR_FS != 0 {
         return not_clean("it has errors");
     }
@@ -316,7 +325,10 @@ fn check_state(superblock: &SuperBlock) -> Result<(), Error> {
 }
 
 /// The geometry without the groups' tables.
-fn geometry(image: &mut (impl Read + Seek), superblock: &SuperBlock) -> Result<Geometry, Error> {
+pub(crate) fn geometry(
+    image: &mut (impl Read + Seek),
+    superblock: &SuperBlock,
+) -> Result<Geometry, Error> {
     let info = Info::of(superblock)?;
     let block_size = info.block_size;
     let first_block = u64::from(block_size == 1024);
@@ -371,7 +383,7 @@ fn geometry(image: &mut (impl Read + Seek), superblock: &SuperBlock) -> Result<G
     Ok(geometry)
 }
 
-fn tables(descriptor: &GroupDesc) -> Tables {
+pub(crate) fn tables(descriptor: &GroupDesc) -> Tables {
     Tables {
         block_bitmap: wide(
             descriptor.bg_block_bitmap_lo.get(),
@@ -399,14 +411,8 @@ fn free_blocks(descriptor: &GroupDesc) -> u64 {
     )
 }
 
-/// The larger filesystem's superblock.
-fn describe(
-    superblock: &SuperBlock,
-    old: &Geometry,
-    new: &Geometry,
-    descriptors: &[GroupDesc],
-) -> SuperBlock {
-    let mut superblock = superblock.clone();
+/// Makes the superblock's counts of what is free those of all groups.
+pub(crate) fn count_free(superblock: &mut SuperBlock, descriptors: &[GroupDesc]) {
     let free: u64 = descriptors.iter().map(free_blocks).sum();
     let free_inodes = |descriptor: &GroupDesc| {
         wide(
@@ -416,6 +422,19 @@ fn describe(
         )
     };
     let free_inodes: u64 = descriptors.iter().map(free_inodes).sum();
+    superblock.s_free_blocks_count_lo = (free as u32).into();
+    superblock.s_free_blocks_count_hi = ((free >> 32) as u32).into();
+    superblock.s_free_inodes_count = (free_inodes as u32).into();
+}
+
+/// The larger filesystem's superblock.
+fn describe(
+    superblock: &SuperBlock,
+    old: &Geometry,
+    new: &Geometry,
+    descriptors: &[GroupDesc],
+) -> SuperBlock {
+    let mut superblock = superblock.clone();
     let root_only = wide(
         superblock.s_r_blocks_count_lo.get(),
         superblock.s_r_blocks_count_hi.get(),
@@ -432,9 +451,7 @@ fn describe(
     superblock.s_blocks_count_hi = ((new.blocks >> 32) as u32).into();
     superblock.s_r_blocks_count_lo = (root_only as u32).into();
     superblock.s_r_blocks_count_hi = ((root_only >> 32) as u32).into();
-    superblock.s_free_blocks_count_lo = (free as u32).into();
-    superblock.s_free_blocks_count_hi = ((free >> 32) as u32).into();
-    superblock.s_free_inodes_count = (free_inodes as u32).into();
+    count_free(&mut superblock, descriptors);
     superblock.s_inodes_count = new.inodes().into();
     superblock.s_overhead_clusters = (overhead as u32).into();
     superblock.s_reserved_gdt_blocks = new.reserved_gdt_blocks.into();

@@ -1,0 +1,115 @@
+//! Making a filesystem whole that was not unmounted.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::checksum::Checksum;
+use crate::format::{
+    EXT4_ERROR_FS, EXT4_EXTENTS_FL, EXT4_JOURNAL_INO, GroupDesc, INODE_SIZE, Inode,
+    SUPERBLOCK_OFFSET, SuperBlock, compat, incompat,
+};
+use crate::geometry::Geometry;
+use crate::grow::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
+use crate::info::{read_at, read_superblock};
+use crate::mapped::Mapped;
+use crate::replay::Log;
+use crate::{Error, Info};
+
+/// Replays the journal of a filesystem that was not unmounted, and says what the filesystem is then. One that needs nothing of
+/// the kind stays as it is. *It must not be mounted now*: that cannot be told from the image.
+///
+/// All transactions that were committed are written to where they belong, but for blocks that were revoked later, and the counts
+/// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. What
+/// both do afterwards is not done: files that were deleted while open stay for the kernel to free.
+///
+/// Everything in the journal is checked before the first byte is written, and the journal is emptied last: what was interrupted
+/// can be begun again. The filesystem needs the features that those of [`Builder`](crate::Builder) always have.
+///
+/// # Errors
+///
+/// [`Error::NotExt4`], [`Error::Corrupt`] and [`Error::Features`] with the image as it was, except where the damage only shows in
+/// what the journal makes of the filesystem; [`Error::Output`].
+pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
+    let superblock = read_superblock(&mut image)?;
+    let needed = superblock.s_feature_incompat.get() & incompat::RECOVER != 0;
+    if !needed {
+        return Info::of(&superblock);
+    }
+    check_features(&superblock)?;
+    let geometry = geometry(&mut image, &superblock)?;
+    let journal = find_journal(&mut image, &superblock, &geometry)?;
+    let mut log = Log::open(&mut image, journal, geometry.block_size)?;
+    let failed = log.failed();
+    log.replay(&mut image)?;
+
+    let superblock = read_superblock(&mut image)?;
+    let mut volume = Volume::read(&mut image, superblock)?;
+    let superblock = &mut volume.superblock;
+    count_free(superblock, &volume.descriptors);
+    superblock.s_feature_incompat &= !incompat::RECOVER;
+    if failed {
+        superblock.s_state |= EXT4_ERROR_FS;
+    }
+    superblock.s_checksum = crate::superblock::checksum(superblock).into();
+    // Whoever is interrupted before this finds an empty journal, which is no harm.
+    log.empty(&mut image)?;
+    write_at(&mut image, SUPERBLOCK_OFFSET, superblock.as_bytes())?;
+    image.flush().map_err(|source| Error::Output {
+        offset: SUPERBLOCK_OFFSET,
+        source,
+    })?;
+    Info::of(superblock)
+}
+
+/// Where the journal's blocks lie.
+fn find_journal(
+    image: &mut (impl Read + Seek),
+    superblock: &SuperBlock,
+    geometry: &Geometry,
+) -> Result<Mapped, Error> {
+    let block_size = u64::from(geometry.block_size);
+    if superblock.s_feature_compat.get() & compat::HAS_JOURNAL == 0
+        || superblock.s_journal_inum.get() != EXT4_JOURNAL_INO
+    {
+        return Err(corrupt("s_journal_inum", SUPERBLOCK_OFFSET));
+    }
+    // What else the descriptor says may be waiting in the journal; the table does not move.
+    let mut descriptor = GroupDesc::new_zeroed();
+    let at = (geometry.first_block + 1) * block_size;
+    read_at(image, at, descriptor.as_mut_bytes())?;
+    let table = tables(&descriptor).inode_table;
+    if table >= geometry.blocks {
+        return Err(corrupt("ext4_group_desc", at));
+    }
+    let offset = table * block_size + u64::from(EXT4_JOURNAL_INO - 1) * INODE_SIZE as u64;
+    let mut inode = Inode::new_zeroed();
+    read_at(image, offset, inode.as_mut_bytes())?;
+    let seed = checksum_seed(superblock)
+        .add(&EXT4_JOURNAL_INO.to_le_bytes())
+        .add(inode.i_generation.as_bytes());
+    if inode.i_flags.get() & EXT4_EXTENTS_FL == 0 || !is_sealed(&inode, seed) {
+        return Err(corrupt("journal inode", offset));
+    }
+    let blocks = geometry.blocks;
+    Mapped::read(image, &inode, offset, seed, geometry.block_size, blocks)
+}
+
+fn is_sealed(inode: &Inode, seed: Checksum) -> bool {
+    let mut unsigned = inode.clone();
+    unsigned.l_i_checksum_lo = 0.into();
+    unsigned.i_checksum_hi = 0.into();
+    let stored = (inode.l_i_checksum_lo.get(), inode.i_checksum_hi.get());
+    seed.add(unsigned.as_bytes()).halves() == stored
+}
+
+pub(crate) fn write_at(
+    image: &mut (impl Write + Seek),
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    image
+        .seek(SeekFrom::Start(offset))
+        .and_then(|_| image.write_all(bytes))
+        .map_err(|source| Error::Output { offset, source })
+}
