@@ -3,6 +3,7 @@
 //! Each command is one module. Commands that need programs from the system call [`setup`] first, which does nothing
 //! where everything is there.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod image;
@@ -13,6 +14,7 @@ mod stages;
 mod test;
 mod vm_test;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +33,17 @@ enum Xtask {
     Image,
     /// Set up, then run every check and every test
     Test,
+    /// Measure blockbox and its peers side by side
+    Bench(bench::Bench),
+    /// Run a command and print what it took, as JSON; what `bench` measures with
+    #[command(hide = true)]
+    Measure {
+        /// The file the command writes
+        #[arg(long)]
+        output: Option<PathBuf>,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Fuzz what reads untrusted bytes
     Fuzz {
         /// How long altogether
@@ -65,6 +78,8 @@ fn run(command: Xtask) -> Result<ExitCode> {
             image::demo().build()?;
         }
         Xtask::Test => return test::run(),
+        Xtask::Bench(bench) => bench::run(&bench)?,
+        Xtask::Measure { output, command } => bench::helper(&command, output)?,
         Xtask::Fuzz { minutes, targets } => {
             fuzz::run(Duration::from_secs(u64::from(minutes) * 60), &targets)?;
         }

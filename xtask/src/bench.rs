@@ -1,0 +1,170 @@
+//! `cargo xtask bench`: us and the peers side by side.
+//!
+//! Whoever does the same work on the same input is a contender of one [`Contest`]. In every round each contender runs
+//! once, alone and in a changing order, so whatever slows the machine down for a while slows all of them. What the
+//! commands need is prepared before and not measured.
+
+mod contest;
+mod convert;
+mod ext4;
+mod input;
+mod measure;
+mod merge;
+mod peers;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+pub(crate) use self::measure::helper;
+
+use self::contest::{Contest, Outcome};
+use self::peers::Peers;
+use crate::{image, setup, shell};
+
+/// What is measured, and on what.
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// What to measure; everything by default
+    groups: Vec<Group>,
+    /// How often each program runs
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// OCI layouts to take layers from, instead of the demo image
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// How many layers of each image to convert, largest first
+    #[arg(long, value_name = "N", default_value = "3")]
+    largest: usize,
+    /// The folder to put into an ext4 image, instead of the demo image's lowest layer
+    #[arg(long, value_name = "DIR")]
+    tree: Option<PathBuf>,
+    /// Where the outputs go: in memory, say, to leave the disk out [default: target/bench]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// The blockbox to measure, instead of a release build
+    #[arg(long)]
+    blockbox: Option<PathBuf>,
+}
+
+/// Contests that go into one table.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// A layer's tar becomes an EROFS image
+    Convert,
+    /// An image's layers become one merged metadata image
+    Merge,
+    /// A new ext4 image, empty or populated
+    Ext4,
+}
+
+impl Group {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Convert => "convert",
+            Self::Merge => "merge",
+            Self::Ext4 => "ext4",
+        }
+    }
+}
+
+/// What every group gets.
+struct Setting {
+    blockbox: PathBuf,
+    peers: Peers,
+    rounds: u32,
+    /// Where outputs and prepared inputs go; removed at the end.
+    scratch: PathBuf,
+}
+
+impl Setting {
+    /// Runs a contest's rounds, and says so.
+    fn hold(&self, contest: Contest) -> Result<Outcome> {
+        eprintln!("bench: {}", contest.title);
+        contest.hold(self.rounds)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+}
+
+/// Measures, prints a Markdown table per group, and leaves it beside the samples in `target/bench`.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    let groups = if bench.groups.is_empty() {
+        Group::value_variants()
+    } else {
+        &bench.groups
+    };
+    let blockbox = match &bench.blockbox {
+        Some(blockbox) => fs::canonicalize(blockbox)?,
+        None => shell::release_build()?,
+    };
+    let (images, tree) = inputs(bench, groups)?;
+    let results = shell::target("bench");
+    fs::create_dir_all(&results)?;
+    let scratch = bench.scratch.as_deref().unwrap_or(&results);
+    let scratch = scratch.join(format!("scratch-{}", std::process::id()));
+    fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
+    let setting = Setting {
+        blockbox,
+        peers: Peers::find(),
+        rounds: bench.rounds,
+        scratch,
+    };
+    let measured = groups
+        .iter()
+        .try_for_each(|&group| measure(group, &setting, bench, &images, tree.as_deref(), &results));
+    fs::remove_dir_all(&setting.scratch)?;
+    measured
+}
+
+/// The images and the tree that the groups need, made where they are not given.
+fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
+    let layers = groups.iter().any(|&group| group != Group::Ext4);
+    let demo_layers = layers && bench.images.is_empty();
+    let demo_tree = groups.contains(&Group::Ext4) && bench.tree.is_none();
+    if demo_layers || demo_tree {
+        setup::run()?;
+        image::demo().build()?;
+    }
+    let images = if demo_layers {
+        // mkfs.erofs reads gzip, and the image itself has layers of other kinds.
+        vec![shell::target("demo/image-gzip")]
+    } else {
+        bench.images.clone()
+    };
+    let tree = match &bench.tree {
+        Some(tree) => Some(tree.clone()),
+        None => demo_tree.then(|| shell::target("demo/layers/01-base/upper")),
+    };
+    Ok((images, tree))
+}
+
+fn measure(
+    group: Group,
+    setting: &Setting,
+    bench: &Bench,
+    images: &[PathBuf],
+    tree: Option<&Path>,
+    results: &Path,
+) -> Result<()> {
+    let surroundings = report::Surroundings::now(setting)?;
+    let outcomes = match group {
+        Group::Convert => convert::run(setting, images, bench.largest)?,
+        Group::Merge => merge::run(setting, images)?,
+        Group::Ext4 => ext4::run(setting, tree)?,
+    };
+    let markdown = report::markdown(group.name(), &surroundings, &outcomes);
+    let json = report::json(group.name(), &surroundings, &outcomes);
+    println!("{markdown}");
+    fs::write(results.join(format!("{}.md", group.name())), markdown)?;
+    fs::write(
+        results.join(format!("{}.json", group.name())),
+        format!("{json:#}\n"),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Programs that do the same work on the same input.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::measure::{self, Sample};
+use crate::shell;
+
+/// What counts as a file's size.
+#[derive(Clone, Copy)]
+pub(super) enum Size {
+    /// Its length.
+    Length,
+    /// What is allocated on disk for it.
+    Allocated,
+}
+
+/// A file that a contender writes, which does not exist when it starts.
+pub(super) struct Output {
+    pub(super) path: PathBuf,
+    pub(super) size: Size,
+}
+
+/// One way to do the work.
+pub(super) struct Contender {
+    pub(super) name: String,
+    pub(super) command: Command,
+    pub(super) output: Option<Output>,
+    /// Its failure is an error, and not a remark.
+    pub(super) ours: bool,
+}
+
+impl Contender {
+    pub(super) fn ours(command: Command, output: Output) -> Self {
+        Self {
+            name: "blockbox".to_owned(),
+            command,
+            output: Some(output),
+            ours: true,
+        }
+    }
+
+    pub(super) fn peer(name: &str, command: Command, output: Output) -> Self {
+        Self {
+            name: name.to_owned(),
+            command,
+            output: Some(output),
+            ours: false,
+        }
+    }
+
+    /// A part of the work that nobody can do without.
+    pub(super) fn floor(name: &str, command: Command) -> Self {
+        Self {
+            name: name.to_owned(),
+            command,
+            output: None,
+            ours: false,
+        }
+    }
+}
+
+/// Work, and who does it. Ratios are to the first contender that is not missing.
+pub(super) struct Contest {
+    /// The work and the input.
+    pub(super) title: String,
+    pub(super) contenders: Vec<Contender>,
+    /// Files and folders, read once before the first round, so that no contender has to fetch them from the disk for
+    /// the others.
+    pub(super) inputs: Vec<PathBuf>,
+    /// Who is not there, and why.
+    pub(super) skipped: Vec<String>,
+}
+
+/// How a contender did.
+pub(super) struct Standing {
+    pub(super) name: String,
+    /// The command as one would type it.
+    pub(super) line: String,
+    /// One per round, or why it failed.
+    pub(super) samples: Result<Vec<Sample>, String>,
+    /// Of its output, in bytes.
+    pub(super) size: Option<u64>,
+}
+
+/// How all did.
+pub(super) struct Outcome {
+    pub(super) title: String,
+    pub(super) standings: Vec<Standing>,
+    pub(super) skipped: Vec<String>,
+}
+
+impl Contest {
+    /// Adds a contender, or why it is not there.
+    pub(super) fn add(&mut self, contender: Result<Contender, String>) {
+        match contender {
+            Ok(contender) => self.contenders.push(contender),
+            Err(missing) => self.skipped.push(missing),
+        }
+    }
+
+    /// Runs every contender `rounds` times.
+    pub(super) fn hold(self, rounds: u32) -> Result<Outcome> {
+        for input in &self.inputs {
+            read(input).with_context(|| input.display().to_string())?;
+        }
+        let mut standings: Vec<_> = self.contenders.iter().map(Standing::new).collect();
+        for round in 0..rounds as usize {
+            for place in 0..self.contenders.len() {
+                let number = (place + round) % self.contenders.len();
+                let contender = &self.contenders[number];
+                standings[number]
+                    .take(contender)
+                    .with_context(|| format!("{}: {}", self.title, contender.name))?;
+            }
+        }
+        Ok(Outcome {
+            title: self.title,
+            standings,
+            skipped: self.skipped,
+        })
+    }
+}
+
+impl Standing {
+    fn new(contender: &Contender) -> Self {
+        Self {
+            name: contender.name.clone(),
+            line: shell::line(&contender.command),
+            samples: Ok(Vec::new()),
+            size: None,
+        }
+    }
+
+    /// Has the contender run once more, where it has not failed before.
+    fn take(&mut self, contender: &Contender) -> Result<()> {
+        let Ok(samples) = &mut self.samples else {
+            return Ok(());
+        };
+        match once(contender) {
+            Ok((sample, size)) => {
+                samples.push(sample);
+                self.size = size;
+            }
+            Err(error) if contender.ours => return Err(error),
+            Err(error) => self.samples = Err(last_line(&error)),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file, or everything in a folder.
+fn read(path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_dir() {
+        for entry in fs::read_dir(path)? {
+            read(&entry?.path())?;
+        }
+    } else if kind.is_file() {
+        io::copy(&mut File::open(path)?, &mut io::sink())?;
+    }
+    Ok(())
+}
+
+fn once(contender: &Contender) -> Result<(Sample, Option<u64>)> {
+    let Some(output) = &contender.output else {
+        return Ok((measure::sample(&contender.command, None)?, None));
+    };
+    ensure!(
+        !output.path.exists(),
+        "{} exists already",
+        output.path.display()
+    );
+    let sample = measure::sample(&contender.command, Some(&output.path));
+    let metadata = fs::metadata(&output.path);
+    if output.path.exists() {
+        fs::remove_file(&output.path)?;
+    }
+    let (sample, metadata) = (sample?, metadata?);
+    let size = match output.size {
+        Size::Length => metadata.len(),
+        // In units of 512 bytes on every Unix.
+        Size::Allocated => metadata.blocks() * 512,
+    };
+    Ok((sample, Some(size)))
+}
+
+/// A failed command's own words are the last of what its error says.
+fn last_line(error: &anyhow::Error) -> String {
+    let text = anyhow!("{error:#}").to_string();
+    text.lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_by_the_last_line_of_the_program() {
+        let error = anyhow!("mkfs.erofs a b: exit status: 1\n<E> no such file\n\n");
+        assert_eq!(last_line(&error), "<E> no such file");
+    }
+}
