@@ -66,7 +66,8 @@ pub(crate) struct Log {
     superblock: JournalSuperBlock,
     block_size: u32,
     seed: Checksum,
-    end: u32,
+    /// The transaction to begin with when the journal is empty: never the number of one that may still be in the log.
+    next: u32,
 }
 
 impl Log {
@@ -99,7 +100,7 @@ impl Log {
         }
         let log = Self {
             seed: Checksum::START.add(&superblock.s_uuid),
-            end: superblock.s_sequence.get(),
+            next: superblock.s_sequence.get().wrapping_add(1),
             map,
             superblock,
             block_size,
@@ -139,7 +140,7 @@ impl Log {
             }
             write_at(image, copy.block * u64::from(self.block_size), &bytes)?;
         }
-        self.end = plan.end.wrapping_add(1);
+        self.next = plan.end.wrapping_add(1);
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Log {
     pub(crate) fn empty(&mut self, image: &mut (impl Write + Seek)) -> Result<(), Error> {
         self.superblock.s_start = 0.into();
         self.superblock.s_errno = 0.into();
-        self.superblock.s_sequence = self.end.into();
+        self.superblock.s_sequence = self.next.into();
         if self.checked() {
             self.superblock.s_checksum = superblock_checksum(&self.superblock).into();
         }

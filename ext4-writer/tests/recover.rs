@@ -293,6 +293,19 @@ fn a_corrupt_journal_is_an_error_and_nothing_is_written() {
 }
 
 #[test]
+fn an_empty_journal_begins_behind_its_last_transaction() {
+    let Some(_) = testkit::oracle("e2fsck") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.ext4");
+    fs::write(&path, small()).unwrap();
+    let ours = recover_as_e2fsck_does(&path).unwrap();
+    let (code, said) = e2fsck(&["-fn"], &ours);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn a_clean_filesystem_is_not_written_to() {
     let image = Image::new(Options::new(16 << 20), |_| ());
     let info = recover(Untouched(File::open(&image.path).unwrap())).unwrap();

@@ -1,0 +1,79 @@
+//! Builds filesystems of any entries: every record is a node or a name to add, with names and contents from its bytes.
+#![no_main]
+
+use std::io::Cursor;
+
+use ext4_writer::{BlockSize, Builder, Device, Info, Journal, Metadata, Options, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+const XATTRS: [&[u8]; 5] = [
+    b"user.a",
+    b"security.capability",
+    b"system.posix_acl_access",
+    b"trusted.overlay.opaque",
+    b"other",
+];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&[block_size, size, ratio], mut rest)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let options = Options {
+        block_size: [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096]
+            [usize::from(block_size % 3)],
+        journal: Journal::None,
+        inode_ratio: 1024 << (ratio % 16),
+        ..Options::new(u64::from(size) << 14)
+    };
+    let Ok(mut image) = Builder::new(Cursor::new(Vec::new()), options) else {
+        return;
+    };
+    let mut nodes = vec![image.root()];
+    while let Some((&[kind, parent, len, number], behind)) = rest.split_first_chunk() {
+        let (name, behind) = behind.split_at(usize::from(len).min(behind.len()));
+        rest = behind;
+        let parent = nodes[usize::from(parent) % nodes.len()];
+        let other = nodes[usize::from(number) % nodes.len()];
+        let mut metadata = Metadata::new(u16::from(number) << 4);
+        metadata.mtime = Timestamp {
+            secs: i64::from(number as i8) << 28,
+            nanos: u32::from(number) << 24,
+        };
+        if kind & 0x80 != 0 {
+            let name = XATTRS[usize::from(number) % XATTRS.len()].to_vec();
+            let value = behind[..behind.len().min(usize::from(number) * 20)].to_vec();
+            metadata.xattrs.push((name, value));
+        }
+        let number = u64::from(number);
+        let added = match kind & 15 {
+            0..=3 => image.add_dir(parent, name, metadata),
+            4..=6 => image.add_file(parent, name, metadata, behind, None),
+            7 | 8 => {
+                let ranges = [number * 100..number * 150, number * 4000..number * 4001];
+                let data = std::io::repeat(1);
+                image.add_sparse_file(parent, name, metadata, number * 5000, &ranges, data)
+            }
+            9 | 10 => image.add_symlink(parent, name, metadata, behind),
+            11 => {
+                let (major, minor) = (number as u32 * 40, number as u32 * 9000);
+                image.add_device(parent, name, metadata, Device::Char { major, minor })
+            }
+            12 => image.add_fifo(parent, name, metadata),
+            13 => image.add_socket(parent, name, metadata),
+            14 => {
+                let _ = image.link(parent, name, other);
+                continue;
+            }
+            _ => match image.make_parents(name, &metadata) {
+                Ok((parent, _)) => Ok(parent),
+                Err(error) => Err(error),
+            },
+        };
+        nodes.extend(added);
+    }
+    if let Ok((out, summary)) = image.finish() {
+        let info = Info::read(out).expect("what was built can be read");
+        assert!(info.clean);
+        assert_eq!(info.free_blocks, summary.free_blocks);
+    }
+});
