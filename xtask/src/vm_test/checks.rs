@@ -74,6 +74,24 @@ pub(super) const CHECKS: &[Check] = &[
         status: 0,
         stdout: "0\n",
     },
+    Check {
+        rule: "a disk in 1, 40 or 127 pieces boots like one in 3",
+        script: "cd $BLOCKBOX_HOME/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
+                 sectors=$(($(wc -c <whole) / 512))\n\
+                 for pieces in 1 40 127; do\n\
+                     size=$((sectors / pieces)); names=; i=1\n\
+                     while [ $i -lt $pieces ]; do\n\
+                         dd if=whole of=piece$i bs=512 skip=$(((i - 1) * size)) count=$size 2>/dev/null\n\
+                         names=\"$names piece$i\"; i=$((i + 1))\n\
+                     done\n\
+                     dd if=whole of=last bs=512 skip=$(((pieces - 1) * size)) 2>/dev/null\n\
+                     rm -f disk.vmdk; blockbox vmdk create -o disk.vmdk $names last || exit\n\
+                     sandbox --rm $IMAGE -- cat file; grep -c FLAT disk.vmdk\n\
+                 done\n\
+                 rm -f whole piece* last; mv saved disk.vmdk",
+        status: 0,
+        stdout: "upper\n1\nupper\n40\nupper\n127\n",
+    },
 ];
 
 /// The script that runs every check and writes the report to its file descriptor 3.
