@@ -31,13 +31,38 @@ pub enum Error {
         /// The rule.
         problem: Problem,
     },
-    /// A node given to a [`LayerBuilder`](crate::LayerBuilder) breaks a rule.
+    /// A node given to a [`LayerBuilder`](crate::LayerBuilder), or found in a directory or an image, breaks a rule.
     #[error("{}: {problem}", name.escape_ascii())]
     Node {
-        /// The name it was to have.
+        /// The name it was to have; its path where it was found.
         name: Vec<u8>,
         /// The rule.
         problem: Problem,
+    },
+    /// Something of a directory, or a file's contents in an image, could not be read.
+    #[error("cannot read {}", path.escape_ascii())]
+    Read {
+        /// Its path in the layer, empty for the root.
+        path: Vec<u8>,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file's length changed while it was read.
+    #[error("{} changed while it was read", path.escape_ascii())]
+    Changed {
+        /// Its path in the layer.
+        path: Vec<u8>,
+    },
+    /// An EROFS image could not be read.
+    #[cfg(feature = "erofs")]
+    #[error("cannot read {} of the image", path.escape_ascii())]
+    Image {
+        /// The path in the image, empty for the root.
+        path: Vec<u8>,
+        /// What the reader said.
+        #[source]
+        source: erofs_reader::Error,
     },
     /// A layer does not fit on those below it.
     #[error("layer {layer}: {}: {problem}", path.escape_ascii())]
@@ -49,6 +74,20 @@ pub enum Error {
         /// The rule.
         problem: Problem,
     },
+}
+
+#[cfg(any(feature = "dir", feature = "erofs"))]
+impl Error {
+    /// Names the whole path where a builder names the last component.
+    pub(crate) fn at(self, path: &[u8]) -> Self {
+        match self {
+            Self::Node { problem, .. } => Self::Node {
+                name: path.to_vec(),
+                problem,
+            },
+            other => other,
+        }
+    }
 }
 
 /// The rule that an entry breaks.
@@ -152,7 +191,7 @@ pub enum Problem {
     },
 }
 
-/// Why [`read_tar`](crate::read_tar) failed: the layer was refused, or the sink failed.
+/// Why reading a layer failed: the layer was refused, or the sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError<S> {
     /// The layer was refused.
@@ -167,4 +206,15 @@ pub enum ReadError<S> {
         #[source]
         source: S,
     },
+}
+
+/// Why [`merge`](crate::merge()) failed.
+#[derive(Debug, thiserror::Error)]
+#[error("layer {layer} was not taken")]
+pub struct MergeError<S: std::error::Error + 'static> {
+    /// The layer, counted from 0, the lowest.
+    pub layer: usize,
+    /// What is wrong with it.
+    #[source]
+    pub source: ReadError<S>,
 }

@@ -27,6 +27,11 @@ pub const IMPLIED: &[u8] = b"trusted.overlay.blockbox.implied";
 pub const METACOPY: &[u8] = b"trusted.overlay.metacopy";
 /// Where the lower file is, as an absolute path.
 pub const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+/// Where overlayfs copied a file up from. Nothing that a program sees depends on it but inode numbers; mkfs.erofs puts it on
+/// directories with whiteouts, so that overlayfs looks for them.
+const ORIGIN: &[u8] = b"trusted.overlay.origin";
+/// The directory has files with an origin.
+const IMPURE: &[u8] = b"trusted.overlay.impure";
 
 /// What the image holds for a layer's node: only directories without flags, files, symlinks, devices, fifos and sockets.
 pub fn encode<'a>(attributes: &Attributes, kind: Kind<'a>) -> (Attributes, Kind<'a>) {
@@ -105,6 +110,7 @@ pub fn decode<'a>(
                     return Err(unsupported(name));
                 }
             }
+            (_, ORIGIN | IMPURE) => {}
             _ => return Err(unsupported(name)),
         }
     }

@@ -39,7 +39,7 @@ pub struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    pub(super) fn new(size: u64, ranges: &'a [(u64, u64)], data: &'a mut dyn Read) -> Self {
+    pub(crate) fn new(size: u64, ranges: &'a [(u64, u64)], data: &'a mut dyn Read) -> Self {
         Self {
             size,
             position: 0,

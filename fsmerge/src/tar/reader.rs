@@ -4,17 +4,13 @@ use super::header::{self, in_range, number, text};
 use super::pax::Pax;
 use super::source::Source;
 use super::sparse::{self, Format, Map};
-use super::stats::{Stats, Warning, WarningKind};
-use crate::attributes::{Attributes, Timestamp, Xattrs};
+use super::stats::{Stats, WarningKind};
+use crate::attributes::{Attributes, Timestamp};
 use crate::error::{Error, Problem};
+use crate::intake::Intake;
 use crate::limits::Limits;
-use crate::overlay;
 use ::tar::Header;
-use std::collections::HashSet;
 use std::io::Read;
-
-/// The longest name of an extended attribute (`XATTR_NAME_MAX`).
-const XATTR_NAME_MAX: usize = 255;
 
 /// One entry of an archive. The data of a file comes next in the source.
 pub(super) struct Entry {
@@ -42,8 +38,7 @@ pub(super) struct Reader<R> {
     pub(super) stats: Stats,
     limits: Limits,
     global: Pax,
-    xattr_sets: HashSet<Xattrs>,
-    xattr_bytes: u64,
+    intake: Intake,
     headers: u64,
 }
 
@@ -64,8 +59,7 @@ impl<R: Read> Reader<R> {
             stats: Stats::default(),
             limits: *limits,
             global: Pax::default(),
-            xattr_sets: HashSet::new(),
-            xattr_bytes: 0,
+            intake: Intake::new(limits),
             headers: 0,
         }
     }
@@ -114,7 +108,12 @@ impl<R: Read> Reader<R> {
                 b'K' => extended.link = Some(text(&self.extended_body(header, at)?).to_vec()),
                 // Volume label, continuation of another volume's file, long names of before "L".
                 kind @ (b'V' | b'M' | b'N') => {
-                    self.warn(header::name(header), here, WarningKind::Volume { kind });
+                    self.stats.warn(
+                        &header::name(header),
+                        here,
+                        WarningKind::Volume { kind },
+                        &self.limits,
+                    );
                     let pax = self.global.overridden_by(std::mem::take(&mut extended).pax);
                     let size = stored(header, &pax).map_err(at)?;
                     self.source.skip(size)?;
@@ -131,7 +130,8 @@ impl<R: Read> Reader<R> {
             Ok(Some(block)) if header::is_zero(&block) => {}
             Ok(None) => {}
             Ok(Some(_)) | Err(Error::Truncated { .. }) => {
-                self.warn(Vec::new(), offset, WarningKind::LoneZeroBlock);
+                self.stats
+                    .warn(b"", offset, WarningKind::LoneZeroBlock, &self.limits);
             }
             Err(e) => return Err(e),
         }
@@ -276,47 +276,13 @@ impl<R: Read> Reader<R> {
             uid: in_range(uid, "uid")?,
             gid: in_range(gid, "gid")?,
             mtime,
-            xattrs: self.xattrs(pax, path, offset)?,
+            xattrs: {
+                let stats = &mut self.stats;
+                let limits = &self.limits;
+                self.intake
+                    .take(pax.xattrs()?, |kind| stats.warn(path, offset, kind, limits))?
+            },
         })
-    }
-
-    fn xattrs(&mut self, pax: &Pax, path: &[u8], offset: u64) -> Result<Xattrs, Problem> {
-        let mut kept = Vec::new();
-        for (name, value) in pax.xattrs()? {
-            if !is_known(&name) {
-                self.warn(path.to_vec(), offset, WarningKind::UnknownXattr { name });
-                continue;
-            }
-            let name = overlay::escaped(&name);
-            if name.len() > XATTR_NAME_MAX {
-                return Err(Problem::NameTooLong { bytes: name.len() });
-            }
-            if value.len() > self.limits.xattr_value_bytes {
-                let limit = self.limits.xattr_value_bytes as u64;
-                return Err(self.limit("xattr_value_bytes", limit));
-            }
-            self.xattr_bytes += (name.len() + value.len()) as u64;
-            if self.xattr_bytes > self.limits.xattr_bytes {
-                return Err(self.limit("xattr_bytes", self.limits.xattr_bytes));
-            }
-            kept.push((name, value));
-        }
-        let set: Xattrs = kept.into_iter().collect();
-        if set.is_empty() {
-            return Ok(set);
-        }
-        if let Some(known) = self.xattr_sets.get(&set) {
-            return Ok(known.clone());
-        }
-        self.xattr_sets.insert(set.clone());
-        Ok(set)
-    }
-
-    fn warn(&mut self, path: Vec<u8>, offset: u64, kind: WarningKind) {
-        self.stats.warning_count += 1;
-        if self.stats.warnings.len() < self.limits.warnings {
-            self.stats.warnings.push(Warning { path, offset, kind });
-        }
     }
 
     fn limit(&self, name: &'static str, limit: u64) -> Problem {
@@ -344,17 +310,4 @@ fn device(header: &Header, pax: &Pax) -> Result<(u32, u32), Problem> {
             in_range(minor, "SCHILY.devminor")?,
         )),
     }
-}
-
-/// Whether Linux has a namespace for the attribute (`include/uapi/linux/xattr.h`).
-fn is_known(name: &[u8]) -> bool {
-    let in_namespace = |prefix: &[u8]| {
-        name.strip_prefix(prefix)
-            .is_some_and(|rest| !rest.is_empty() && !rest.contains(&0))
-    };
-    in_namespace(b"user.")
-        || in_namespace(b"trusted.")
-        || in_namespace(b"security.")
-        || name == b"system.posix_acl_access"
-        || name == b"system.posix_acl_default"
 }

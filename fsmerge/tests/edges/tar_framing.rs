@@ -707,6 +707,30 @@ fn xattrs_of_both_spellings_are_decoded_and_unknown_namespaces_dropped() {
 }
 
 #[test]
+fn malformed_acls_are_dropped_with_a_warning() {
+    let tar = Tar::new()
+        .xattr("system.posix_acl_access", "nonsense")
+        .xattr(
+            "system.posix_acl_default",
+            b"\x02\x00\x00\x00\x03\x00\x06\x00\x00\x00\x00\x00",
+        )
+        .xattr("user.kept", "x")
+        .file("d/\n", "")
+        .finish();
+    let (layer, stats) = Store::default().read(&tar).unwrap();
+    let xattrs = &layer.attributes(layer.find(b"d/\n").unwrap()).xattrs;
+    assert_eq!(xattrs[..], [(b"user.kept".to_vec(), b"x".to_vec())]);
+    let told: Vec<_> = stats.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            r"d/\n: dropped the malformed ACL system.posix_acl_access",
+            r"d/\n: dropped the malformed ACL system.posix_acl_default",
+        ]
+    );
+}
+
+#[test]
 fn overlayfs_xattrs_of_a_layer_are_escaped() {
     let tar = Tar::new()
         .xattr("trusted.overlay.opaque", "y")

@@ -1,0 +1,296 @@
+//! A layer from a directory of this host.
+
+use crate::attributes::{Attributes, Timestamp};
+use crate::error::{Error, Problem, ReadError};
+use crate::intake::Intake;
+use crate::layer::{Layer, LayerBuilder};
+use crate::limits::Limits;
+use crate::stored::Stored;
+use crate::tar::{Content, Sink, Stats};
+use crate::tree::{Kind, NodeId};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The kernel's own limit on a list of names and on a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_BUFFER: usize = 1 << 16;
+
+/// Reads the tree under `root`, mount points and all: the contents of each regular file that is not empty go to `sink`, once
+/// however many names the file has. Holes are kept. Nothing in it is a whiteout or a mark: `.wh.` names are names, and
+/// `trusted.overlay.*` is escaped as in a tar.
+///
+/// # Errors
+///
+/// [`ReadError::Layer`] where the system does not show something, a file becomes shorter while it is read, there is a
+/// character device 0:0, or a limit is passed; [`ReadError::Sink`] where the sink failed.
+pub fn read_dir<S: Sink>(
+    root: &Path,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    let mut reading = Reading {
+        root,
+        limits,
+        layer: LayerBuilder::new(limits),
+        intake: Intake::new(limits),
+        stats: Stats::default(),
+        links: HashMap::new(),
+        buffer: vec![0; XATTR_BUFFER],
+    };
+    let meta = fs::metadata(root).map_err(unreadable(b""))?;
+    if !meta.is_dir() {
+        return Err(unreadable(b"")(io::ErrorKind::NotADirectory.into()).into());
+    }
+    let attributes = reading.attributes(b"", &meta)?;
+    reading.layer.set_root(attributes, false, false);
+    let mut pending = vec![(Vec::new(), reading.layer.root())];
+    while let Some((path, parent)) = pending.pop() {
+        let mut directories = Vec::new();
+        for name in reading.names(&path)? {
+            let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            let path = [&path, separator, &name].concat();
+            if let Some(node) = reading.entry(parent, &name, &path, sink)? {
+                directories.push((path, node));
+            }
+        }
+        pending.extend(directories.into_iter().rev());
+    }
+    Ok((reading.layer.finish(), reading.stats))
+}
+
+struct Reading<'a> {
+    root: &'a Path,
+    limits: &'a Limits,
+    layer: LayerBuilder,
+    intake: Intake,
+    stats: Stats,
+    /// Nodes that may have further names, by device and inode.
+    links: HashMap<(u64, u64), NodeId>,
+    buffer: Vec<u8>,
+}
+
+impl Reading<'_> {
+    /// The names in a directory, sorted: the sink gets contents in this order.
+    fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.host(path)).map_err(unreadable(path))? {
+            let name = entry.map_err(unreadable(path))?.file_name();
+            names.push(name.as_bytes().to_vec());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Adds what is at `path`. Where it is a directory, its node is returned.
+    fn entry<S: Sink>(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        path: &[u8],
+        sink: &mut S,
+    ) -> Result<Option<NodeId>, ReadError<S::Error>> {
+        self.stats.entries += 1;
+        let host = self.host(path);
+        let meta = fs::symlink_metadata(&host).map_err(unreadable(path))?;
+        let link = (!meta.is_dir() && meta.nlink() > 1).then(|| (meta.dev(), meta.ino()));
+        if let Some(&node) = link.and_then(|link| self.links.get(&link)) {
+            self.layer
+                .link(parent, name, node)
+                .map_err(|error| error.at(path))?;
+            return Ok(None);
+        }
+        let attributes = self.attributes(path, &meta)?;
+        let target;
+        let kind = meta.file_type();
+        let (major, minor) = device(meta.rdev());
+        let kind = if kind.is_dir() {
+            Kind::Directory {
+                opaque: false,
+                implied: false,
+            }
+        } else if kind.is_file() {
+            self.file(path, &meta, sink)?
+        } else if kind.is_symlink() {
+            target = fs::read_link(&host).map_err(unreadable(path))?;
+            Kind::Symlink(target.as_os_str().as_bytes())
+        } else if kind.is_char_device() {
+            Kind::CharDevice { major, minor }
+        } else if kind.is_block_device() {
+            Kind::BlockDevice { major, minor }
+        } else if kind.is_fifo() {
+            Kind::Fifo
+        } else {
+            Kind::Socket
+        };
+        let node = self
+            .layer
+            .add(parent, name, attributes, kind)
+            .map_err(|error| error.at(path))?;
+        if let Some(link) = link {
+            self.links.insert(link, node);
+        }
+        Ok(meta.is_dir().then_some(node))
+    }
+
+    fn file<S: Sink>(
+        &mut self,
+        path: &[u8],
+        meta: &Metadata,
+        sink: &mut S,
+    ) -> Result<Kind<'static>, ReadError<S::Error>> {
+        let size = meta.len();
+        if size == 0 {
+            return Ok(Kind::File { size, data: None });
+        }
+        if size > self.limits.file_bytes {
+            let problem = Problem::Limit {
+                name: "file_bytes",
+                limit: self.limits.file_bytes,
+            };
+            return Err(Error::Node {
+                name: path.to_vec(),
+                problem,
+            }
+            .into());
+        }
+        // Something else may be there by now: a symlink is not followed, a fifo not waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits() as _)
+            .open(self.host(path))
+            .map_err(unreadable(path))?;
+        let ranges = ranges(&file, size, self.limits.sparse_ranges)
+            .map_err(|errno| unreadable(path)(errno.into()))?;
+        let mut stored = Stored::new(&ranges, |buffer, at| file.read_at(buffer, at));
+        let data = sink.file(path, Content::new(size, &ranges, &mut stored));
+        // A sink cannot say why reading failed; the source can.
+        match stored.failure {
+            Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let path = path.to_vec();
+                return Err(Error::Changed { path }.into());
+            }
+            Some(e) => return Err(unreadable(path)(e).into()),
+            None => {}
+        }
+        let data = data.map_err(|source| ReadError::Sink {
+            path: path.to_vec(),
+            source,
+        })?;
+        self.stats.files += 1;
+        self.stats.content_bytes = self.stats.content_bytes.saturating_add(size);
+        Ok(Kind::File {
+            size,
+            data: Some(data),
+        })
+    }
+
+    fn attributes(&mut self, path: &[u8], meta: &Metadata) -> Result<Attributes, Error> {
+        let xattrs = self
+            .xattrs(path)
+            .map_err(|errno| unreadable(path)(errno.into()))?;
+        let (stats, limits) = (&mut self.stats, self.limits);
+        let xattrs = self
+            .intake
+            .take(xattrs, |kind| stats.warn(path, 0, kind, limits))
+            .map_err(|problem| Error::Node {
+                name: path.to_vec(),
+                problem,
+            })?;
+        Ok(Attributes {
+            mode: (meta.mode() & 0o7777) as u16,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: Timestamp {
+                secs: meta.mtime(),
+                nanos: meta.mtime_nsec() as u32,
+            },
+            xattrs,
+        })
+    }
+
+    fn xattrs(&mut self, path: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let path = self.host(path);
+        // The root may be a symlink to the directory; nothing below it is followed.
+        let root = path == self.root;
+        let buffer = &mut self.buffer[..];
+        let listed = match root {
+            true => rustix::fs::listxattr(&path, &mut *buffer),
+            false => rustix::fs::llistxattr(&path, &mut *buffer),
+        };
+        let names = match listed {
+            Ok(len) => buffer[..len].to_vec(),
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        };
+        let mut xattrs = Vec::new();
+        for name in names.split(|&byte| byte == 0) {
+            // What the kernel makes up for a file system's own use (`system.nfs4_acl`) is nobody's loss.
+            if name.is_empty()
+                || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
+            {
+                continue;
+            }
+            let len = match root {
+                true => rustix::fs::getxattr(&path, name, &mut *buffer)?,
+                false => rustix::fs::lgetxattr(&path, name, &mut *buffer)?,
+            };
+            xattrs.push((name.to_vec(), buffer[..len].to_vec()));
+        }
+        Ok(xattrs)
+    }
+
+    /// Where a path of the layer is on this host.
+    fn host(&self, path: &[u8]) -> std::path::PathBuf {
+        if path.is_empty() {
+            return self.root.to_owned();
+        }
+        self.root.join(OsStr::from_bytes(path))
+    }
+}
+
+/// Where a file of `size` bytes has data, as far as its file system tells; all of it where there are more than `limit`
+/// ranges, since zeros read as well.
+fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, u64)>> {
+    let whole = vec![(0, size)];
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(whole),
+            Err(errno) => return Err(errno),
+        };
+        if start >= size {
+            break;
+        }
+        let end = seek(file, SeekFrom::Hole(start))?.min(size);
+        // A file that another process changes meanwhile must not stop this.
+        if start < at || end <= start || ranges.len() == limit {
+            return Ok(whole);
+        }
+        ranges.push((start, end - start));
+        at = end;
+    }
+    Ok(ranges)
+}
+
+fn unreadable(path: &[u8]) -> impl FnOnce(io::Error) -> Error {
+    |source| Error::Read {
+        path: path.to_vec(),
+        source,
+    }
+}
+
+fn device(rdev: u64) -> (u32, u32) {
+    // What rustix calls a device's number differs between systems; what std gives is 64 bits on all.
+    (rustix::fs::major(rdev as _), rustix::fs::minor(rdev as _))
+}

@@ -1,0 +1,187 @@
+//! A layer from an EROFS image, in which whiteouts and marks are overlayfs's.
+
+use crate::attributes::{Attributes, Timestamp};
+use crate::error::{Error, Problem, ReadError};
+use crate::layer::{Layer, LayerBuilder};
+use crate::limits::Limits;
+use crate::overlay;
+use crate::stored::Stored;
+use crate::tar::{Content, Sink, Stats};
+use crate::tree::{DataId, Kind, NodeId};
+use erofs_reader::{Buffered, Extent, FileType, Image, Inode, Nid, ReadAt, Source};
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+
+/// Reads the tree of a layer image. `file` is asked where the contents of each regular file that is not empty are, once
+/// however many names it has: it gets the path, the inode and where in the image they lie.
+///
+/// # Errors
+///
+/// [`ReadError::Layer`] where the image is damaged, an inode carries a mark that [`overlay::decode`] does not know, or a
+/// limit is passed; [`ReadError::Sink`] where `file` failed.
+pub fn read_erofs<R: ReadAt, E>(
+    image: &Image<R>,
+    mut file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
+    limits: &Limits,
+) -> Result<Layer, ReadError<E>> {
+    let mut layer = LayerBuilder::new(limits);
+    let root = image.root().map_err(damaged(b""))?;
+    let of_root = attributes(image, &root, b"")?;
+    let decoded = overlay::decode(&of_root, directory()).map_err(refused(b""))?;
+    if let (attributes, Kind::Directory { opaque, implied }) = decoded {
+        layer.set_root(attributes, opaque, implied);
+    }
+    // Nodes that may have further names.
+    let mut links: HashMap<Nid, NodeId> = HashMap::new();
+    let mut pending = vec![(root, Vec::new(), layer.root())];
+    while let Some((inode, path, parent)) = pending.pop() {
+        for entry in image.read_dir(&inode).map_err(damaged(&path))? {
+            let entry = entry.map_err(damaged(&path))?;
+            let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            let path = [&path, separator, &entry.name].concat();
+            if let Some(&node) = links.get(&entry.nid) {
+                let linked = layer.link(parent, &entry.name, node);
+                linked.map_err(|error| error.at(&path))?;
+                continue;
+            }
+            let inode = image.inode(entry.nid).map_err(damaged(&path))?;
+            let (major, minor) = inode.rdev();
+            let target;
+            let kind = match inode.file_type() {
+                FileType::Directory => directory(),
+                FileType::Regular => Kind::File {
+                    size: inode.size(),
+                    data: match inode.size() {
+                        0 => None,
+                        _ => {
+                            let extents = image.extents(&inode).map_err(damaged(&path))?;
+                            file(&path, &inode, extents).map_err(|source| ReadError::Sink {
+                                path: path.clone(),
+                                source,
+                            })?
+                        }
+                    },
+                },
+                FileType::Symlink => {
+                    target = image.read_link(&inode).map_err(damaged(&path))?;
+                    Kind::Symlink(&target)
+                }
+                FileType::CharDevice => Kind::CharDevice { major, minor },
+                FileType::BlockDevice => Kind::BlockDevice { major, minor },
+                FileType::Fifo => Kind::Fifo,
+                FileType::Socket => Kind::Socket,
+            };
+            let attributes = attributes(image, &inode, &path)?;
+            let (attributes, kind) = overlay::decode(&attributes, kind).map_err(refused(&path))?;
+            let node = layer
+                .add(parent, &entry.name, attributes, kind)
+                .map_err(|error| error.at(&path))?;
+            if inode.is_dir() {
+                pending.push((inode, path, node));
+            } else if inode.nlink() > 1 {
+                links.insert(entry.nid, node);
+            }
+        }
+    }
+    Ok(layer.finish())
+}
+
+fn directory() -> Kind<'static> {
+    Kind::Directory {
+        opaque: false,
+        implied: false,
+    }
+}
+
+fn attributes<R: ReadAt>(
+    image: &Image<R>,
+    inode: &Inode,
+    path: &[u8],
+) -> Result<Attributes, Error> {
+    let (secs, nanos) = inode.mtime();
+    let xattrs = image.xattrs(inode).map_err(damaged(path))?;
+    Ok(Attributes {
+        mode: inode.mode(),
+        uid: inode.uid(),
+        gid: inode.gid(),
+        mtime: Timestamp { secs, nanos },
+        xattrs: xattrs.into_iter().collect(),
+    })
+}
+
+fn damaged(path: &[u8]) -> impl FnOnce(erofs_reader::Error) -> Error {
+    |source| Error::Image {
+        path: path.to_vec(),
+        source,
+    }
+}
+
+fn refused(path: &[u8]) -> impl FnOnce(Problem) -> Error {
+    |problem| Error::Node {
+        name: path.to_vec(),
+        problem,
+    }
+}
+
+/// Why contents did not get to a sink.
+enum Stop<E> {
+    Image(Error),
+    Sink(E),
+}
+
+/// Reads the tree of a layer image, and the contents of its files through it.
+pub(crate) fn read_with_contents<S: Sink>(
+    image: impl ReadAt,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    let image = Image::open(Buffered::new(image)).map_err(damaged(b""))?;
+    let mut stats = Stats::default();
+    let file = |path: &[u8], inode: &Inode, extents: Vec<Extent>| {
+        let ranges = ranges(&extents);
+        let mut contents = image
+            .file(inode)
+            .map_err(|source| Stop::Image(damaged(path)(source)))?;
+        let mut stored = Stored::new(&ranges, |buffer, at| {
+            contents.seek(SeekFrom::Start(at))?;
+            contents.read(buffer)
+        });
+        let data = sink.file(path, Content::new(inode.size(), &ranges, &mut stored));
+        // A sink cannot say why reading failed; the image can.
+        if let Some(source) = stored.failure {
+            let path = path.to_vec();
+            return Err(Stop::Image(Error::Read { path, source }));
+        }
+        stats.files += 1;
+        stats.content_bytes = stats.content_bytes.saturating_add(inode.size());
+        data.map(Some).map_err(Stop::Sink)
+    };
+    let layer = read_erofs(&image, file, limits).map_err(|error| match error {
+        ReadError::Layer(error)
+        | ReadError::Sink {
+            source: Stop::Image(error),
+            ..
+        } => ReadError::Layer(error),
+        ReadError::Sink {
+            path,
+            source: Stop::Sink(source),
+        } => ReadError::Sink { path, source },
+    })?;
+    stats.entries = layer.names() as u64;
+    Ok((layer, stats))
+}
+
+/// Where a file has data, as offsets and lengths.
+fn ranges(extents: &[Extent]) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for extent in extents {
+        if extent.source == Source::Hole || extent.length == 0 {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some((start, len)) if *start + *len == extent.logical => *len += extent.length,
+            _ => ranges.push((extent.logical, extent.length)),
+        }
+    }
+    ranges
+}
