@@ -14,8 +14,10 @@ use crate::hash::half_md4;
 pub(crate) const FT_DIR: u8 = 2;
 
 const TAIL: usize = size_of::<DirEntryTail>();
-/// Index levels the kernel follows without the large_dir feature, the root included.
+/// Index levels the kernel follows, the root included (`ext4_dir_htree_level`).
 const MAX_LEVELS: usize = 2;
+/// As many with the large_dir feature.
+const MAX_LEVELS_LARGE: usize = 3;
 
 /// A directory entry.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Encoder {
     pub(crate) parent: u32,
     pub(crate) block_size: usize,
     pub(crate) hash_seed: [u8; 16],
+    /// Whether there is the large_dir feature.
+    pub(crate) large: bool,
     /// The directory inode's checksum seed.
     pub(crate) checksum: Checksum,
 }
@@ -125,40 +129,46 @@ impl Encoder {
 
         let root_limit = self.index_limit(32);
         let node_limit = self.index_limit(8);
-        let mut levels = 1;
-        let mut capacity = root_limit;
-        while capacity < leaves.len() && levels < MAX_LEVELS {
-            capacity *= node_limit;
-            levels += 1;
+        // How many blocks each level has, from the leaves up to what is below the root.
+        let mut counts = vec![leaves.len()];
+        while let Some(&count) = counts.last()
+            && count > root_limit
+        {
+            counts.push(count.div_ceil(node_limit));
         }
-        if capacity < leaves.len() {
+        let most = if self.large {
+            MAX_LEVELS_LARGE
+        } else {
+            MAX_LEVELS
+        };
+        if counts.len() > most {
             return Err(Error::DirectorySize {
                 entries: entries.len(),
             });
         }
 
-        // Block 0 is the root; index nodes, where there are any, come next, then the leaves.
-        let nodes = match levels {
-            1 => 0,
-            _ => leaves.len().div_ceil(node_limit),
-        };
-        let first_leaf = 1 + nodes;
-        let below: Vec<DxEntry> = (first_leaf..)
-            .zip(&leaves)
-            .map(|(block, (hash, _))| index_entry(*hash, block))
-            .collect();
-        let mut bytes = Vec::with_capacity((first_leaf + leaves.len()) * self.block_size);
-        let node_hashes = below.chunks(node_limit).map(|chunk| chunk[0].hash.get());
-        let top: Vec<DxEntry> = match nodes {
-            0 => below.clone(),
-            _ => (1..)
-                .zip(node_hashes)
-                .map(|(block, hash)| index_entry(hash, block))
-                .collect(),
-        };
-        self.root(&mut bytes, levels - 1, root_limit, &top);
-        if nodes > 0 {
-            for chunk in below.chunks(node_limit) {
+        // Block 0 is the root; the index nodes come next, level by level, then the leaves.
+        let mut hashes: Vec<u32> = leaves.iter().map(|(hash, _)| *hash).collect();
+        let mut behind = 1 + counts.iter().sum::<usize>();
+        // The index of each level, from the leaves' up.
+        let mut indexes = Vec::new();
+        for count in &counts {
+            behind -= count;
+            let index: Vec<DxEntry> = (behind..)
+                .zip(&hashes)
+                .map(|(block, hash)| index_entry(*hash, block))
+                .collect();
+            hashes = hashes.iter().copied().step_by(node_limit).collect();
+            indexes.push(index);
+        }
+        let blocks = 1 + counts.iter().sum::<usize>();
+        let mut bytes = Vec::with_capacity(blocks * self.block_size);
+        for (level, index) in indexes.iter().rev().enumerate() {
+            if level == 0 {
+                self.root(&mut bytes, counts.len() - 1, root_limit, index);
+                continue;
+            }
+            for chunk in index.chunks(node_limit) {
                 self.node(&mut bytes, node_limit, chunk);
             }
         }

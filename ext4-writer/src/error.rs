@@ -123,7 +123,7 @@ pub enum Error {
         /// The offending size or offset in bytes.
         size: u64,
     },
-    /// A directory has more entries than a hash tree of two index levels holds.
+    /// A directory has more entries than a hash tree of two index levels holds, or of three with [`large_dir`](crate::Options::large_dir).
     #[error("a directory of {entries} entries is too large for this block size")]
     DirectorySize {
         /// How many entries it has.

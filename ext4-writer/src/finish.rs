@@ -10,7 +10,7 @@ use crate::format::{EXT4_INDEX_FL, EXT4_XATTR_REFCOUNT_MAX, INODE_XATTR_SPACE, S
 use crate::image::Image;
 use crate::node::{Kind, Node, Record};
 use crate::xattr::{self, Xattrs};
-use crate::{Builder, Error, NodeId, Summary, groups};
+use crate::{Builder, Error, NodeId, Options, Summary, groups};
 
 pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary), Error> {
     let Builder {
@@ -19,7 +19,7 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
         mut nodes,
         special,
     } = builder;
-    write_directories(&mut image, &mut nodes, options.hash_seed())?;
+    write_directories(&mut image, &mut nodes, &options)?;
     let xattrs = encode_xattrs(&image, &nodes)?;
     let xattr_blocks = write_xattr_blocks(&mut image, &xattrs)?;
 
@@ -71,8 +71,9 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
 fn write_directories<W: Write + Seek>(
     image: &mut Image<W>,
     nodes: &mut [Node],
-    hash_seed: [u8; 16],
+    options: &Options,
 ) -> Result<(), Error> {
+    let hash_seed = options.hash_seed();
     for id in (0..nodes.len() as u32).map(NodeId) {
         let node = &nodes[id.0 as usize];
         if node.kind != Kind::Directory {
@@ -92,6 +93,7 @@ fn write_directories<W: Write + Seek>(
             parent: node.parent.ino(),
             block_size: image.block_size(),
             hash_seed,
+            large: options.large_dir,
             checksum: image.seed.inode(id.ino()),
         };
         let directory = encoder.encode(&entries)?;

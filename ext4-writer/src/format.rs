@@ -33,6 +33,7 @@ pub(crate) mod incompat {
     pub(crate) const BIT64: u32 = 0x80;
     pub(crate) const FLEX_BG: u32 = 0x200;
     pub(crate) const CSUM_SEED: u32 = 0x2000;
+    pub(crate) const LARGEDIR: u32 = 0x4000;
 }
 
 pub(crate) mod ro_compat {
@@ -42,6 +43,9 @@ pub(crate) mod ro_compat {
     pub(crate) const DIR_NLINK: u32 = 0x20;
     pub(crate) const EXTRA_ISIZE: u32 = 0x40;
     pub(crate) const METADATA_CSUM: u32 = 0x400;
+    pub(crate) const READONLY: u32 = 0x1000;
+    pub(crate) const PROJECT: u32 = 0x2000;
+    pub(crate) const VERITY: u32 = 0x8000;
 }
 
 /// `struct ext4_super_block`.

@@ -30,12 +30,16 @@ const KNOWN: Features = Features {
         | incompat::FILETYPE
         | incompat::RECOVER
         | incompat::EXTENTS
-        | incompat::CSUM_SEED,
+        | incompat::CSUM_SEED
+        | incompat::LARGEDIR,
     ro_compat: NEEDED.ro_compat
         | ro_compat::LARGE_FILE
         | ro_compat::HUGE_FILE
         | ro_compat::DIR_NLINK
-        | ro_compat::EXTRA_ISIZE,
+        | ro_compat::EXTRA_ISIZE
+        | ro_compat::PROJECT
+        | ro_compat::VERITY
+        | ro_compat::READONLY,
 };
 
 /// Makes the filesystem in `image` `size` bytes large, and `image` too where it is shorter, and says what it is then.

@@ -69,6 +69,17 @@ pub struct Options {
     /// Each allocates one block in the image and lets the filesystem grow by 8 GiB (with 4 KiB blocks). `None`: what growing
     /// 1,024-fold needs, at most 32.
     pub reserved_gdt_blocks: Option<u16>,
+    /// Whether directories may have hash trees of three index levels instead of two (`large_dir`): with blocks of 1 KiB, a
+    /// directory holds about a million short names without. Linux needs 4.13 or later for it.
+    pub large_dir: bool,
+    /// Whether files have a project to account them to (`project`): all begin in project 0.
+    /// Linux writes to such a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
+    pub project: bool,
+    /// Whether files may get fs-verity's hash trees (`verity`); none has one at first. Linux mounts it where its pages are no
+    /// larger than blocks, or since 6.3.
+    pub verity: bool,
+    /// Whether Linux refuses to mount the filesystem for writing (`read-only`).
+    pub read_only: bool,
     /// When the filesystem was made; also the time of the root directory until it is given [`Metadata`](crate::Metadata).
     pub created: Timestamp,
 }
@@ -86,6 +97,10 @@ impl Options {
             journal: Journal::Auto,
             reserved_percent: 0,
             reserved_gdt_blocks: None,
+            large_dir: false,
+            project: false,
+            verity: false,
+            read_only: false,
             created: Timestamp::default(),
         }
     }
@@ -108,26 +123,35 @@ impl Options {
     /// The UUID given, or one of version 8 (RFC 9562: custom) derived from the options.
     pub(crate) fn uuid(&self) -> [u8; 16] {
         self.uuid.unwrap_or_else(|| {
-            let mut id = digest(&[
+            let size = self.size.to_le_bytes();
+            let block_size = self.block_size.bytes().to_le_bytes();
+            let ratio = self.inode_ratio.to_le_bytes();
+            let journal = match self.journal {
+                Journal::Auto => 0,
+                Journal::None => 1,
+                Journal::Size(bytes) => bytes,
+            }
+            .to_le_bytes();
+            let reserved = self.reserved_gdt_blocks.map_or(u32::MAX, u32::from);
+            let (reserved, secs) = (reserved.to_le_bytes(), self.created.secs.to_le_bytes());
+            let nanos = self.created.nanos.to_le_bytes();
+            let mut parts: Vec<&[u8]> = vec![
                 b"uuid",
-                &self.size.to_le_bytes(),
-                &self.block_size.bytes().to_le_bytes(),
+                &size,
+                &block_size,
                 &self.label,
-                &self.inode_ratio.to_le_bytes(),
-                &match self.journal {
-                    Journal::Auto => 0,
-                    Journal::None => 1,
-                    Journal::Size(bytes) => bytes,
-                }
-                .to_le_bytes(),
-                &[self.reserved_percent],
-                &self
-                    .reserved_gdt_blocks
-                    .map_or(u32::MAX, u32::from)
-                    .to_le_bytes(),
-                &self.created.secs.to_le_bytes(),
-                &self.created.nanos.to_le_bytes(),
-            ]);
+                &ratio,
+                &journal,
+                std::slice::from_ref(&self.reserved_percent),
+                &reserved,
+                &secs,
+                &nanos,
+            ];
+            let flags = [self.large_dir, self.project, self.verity, self.read_only].map(u8::from);
+            if flags.contains(&1) {
+                parts.push(&flags);
+            }
+            let mut id = digest(&parts);
             id[6] = id[6] & 0x0f | 0x80;
             id[8] = id[8] & 0x3f | 0x80;
             id

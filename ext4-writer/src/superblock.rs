@@ -79,19 +79,24 @@ pub(crate) fn describe(
     superblock.s_first_ino = EXT4_GOOD_OLD_FIRST_INO.into();
     superblock.s_inode_size = (INODE_SIZE as u16).into();
     superblock.s_feature_compat = compat.into();
+    let flag = |wanted, flag| if wanted { flag } else { 0 };
     superblock.s_feature_incompat = (incompat::FILETYPE
         | incompat::EXTENTS
         | incompat::BIT64
         | incompat::FLEX_BG
-        | incompat::CSUM_SEED)
-        .into();
+        | incompat::CSUM_SEED
+        | flag(options.large_dir, incompat::LARGEDIR))
+    .into();
     superblock.s_feature_ro_compat = (ro_compat::SPARSE_SUPER
         | ro_compat::LARGE_FILE
         | ro_compat::HUGE_FILE
         | ro_compat::DIR_NLINK
         | ro_compat::EXTRA_ISIZE
-        | ro_compat::METADATA_CSUM)
-        .into();
+        | ro_compat::METADATA_CSUM
+        | flag(options.project, ro_compat::PROJECT)
+        | flag(options.verity, ro_compat::VERITY)
+        | flag(options.read_only, ro_compat::READONLY))
+    .into();
     superblock.s_uuid = options.uuid();
     superblock.s_volume_name = label;
     superblock.s_reserved_gdt_blocks = geometry.reserved_gdt_blocks.into();
