@@ -2,6 +2,8 @@
 
 mod build;
 mod inspect;
+#[cfg(target_os = "linux")]
+mod mount;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -35,6 +37,9 @@ pub(super) enum Erofs {
     Extract(inspect::Extract),
     /// Print everything an image holds but files' contents
     Dump(inspect::Dump),
+    /// Mount an image through FUSE until it is unmounted
+    #[cfg(target_os = "linux")]
+    Mount(mount::Mount),
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +147,8 @@ impl Erofs {
             Self::Check(command) => return command.execute(),
             Self::Extract(command) => command.execute(),
             Self::Dump(command) => command.execute(),
+            #[cfg(target_os = "linux")]
+            Self::Mount(command) => command.execute(),
         }?;
         Ok(ExitCode::SUCCESS)
     }
