@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::check::{self, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
+use crate::compress::Compressed;
 use crate::data::{Dedupe, Place, Tail};
 use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
@@ -36,6 +37,8 @@ pub struct ImageBuilder<W> {
     pub(crate) chunks: Vec<ChunkPlace>,
     /// The contents whose last, partial block is not in the output.
     pub(crate) tails: Vec<Tail>,
+    /// The contents that are compressed.
+    pub(crate) compressed: Vec<Compressed>,
     /// Where the next contents go, once there were some.
     pub(crate) data_end: Option<u64>,
     /// Has hashed the contents' digests.
@@ -58,8 +61,11 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where `out` does not seek.
+    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
+        if let Some(compression) = &options.compression {
+            compression.check(options.block_size)?;
+        }
         let mut root = Inode::new(S_IFDIR | Metadata::default().mode);
         root.flags.implied = true;
         Ok(Self {
@@ -73,6 +79,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices: Vec::new(),
             chunks: Vec::new(),
             tails: Vec::new(),
+            compressed: Vec::new(),
             data_end: None,
             content: Box::new(Xxh3::new()),
         })
@@ -209,6 +216,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices: &self.devices,
             chunks: &self.chunks,
             tails: &self.tails,
+            compressed: &self.compressed,
         };
         check::metadata(&mut inode, &meta, &mut self.xattrs)
             .and_then(|()| check::node(&mut inode, &node, &space))

@@ -1,6 +1,7 @@
 //! What EROFS can hold of an inode's attributes, and how it is kept in memory.
 
 use crate::chunks::ChunkPlace;
+use crate::compress::Compressed;
 use crate::data::{Place, Tail};
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
@@ -96,6 +97,10 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
                     inode.payload = first;
                     inode.set_chunk_size(size);
                 }
+                Place::Compressed { index } => {
+                    inode.payload = index;
+                    inode.flags.compressed = true;
+                }
                 Place::Tail { index } => {
                     inode.payload = index;
                     inode.flags.inline = true;
@@ -129,6 +134,7 @@ pub(crate) struct Space<'a> {
     pub(crate) devices: &'a [Device],
     pub(crate) chunks: &'a [ChunkPlace],
     pub(crate) tails: &'a [Tail],
+    pub(crate) compressed: &'a [Compressed],
 }
 
 impl Space<'_> {
@@ -140,6 +146,13 @@ impl Space<'_> {
             Place::Tail { index } => {
                 let tail = self.tails.get(index as usize);
                 let known = tail.is_some_and(|tail| tail.size == data.size);
+                known.then_some(()).ok_or(Problem::ForeignData)
+            }
+            Place::Compressed { index } => {
+                let known = self
+                    .compressed
+                    .get(index as usize)
+                    .is_some_and(|contents| contents.size == data.size);
                 known.then_some(()).ok_or(Problem::ForeignData)
             }
             Place::Chunks { size, first } => {

@@ -6,8 +6,9 @@ use std::io::{self, Seek, Write};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::compress::{Compressed, Compressor};
 use crate::output::{Output, ReadExact};
-use crate::{ChunkSize, DeviceId, Error, ImageBuilder, plan};
+use crate::{ChunkSize, DeviceId, Error, ImageBuilder, Options, plan};
 
 /// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
 /// [`on_device`](Self::on_device) or [`ImageBuilder::chunks_on_devices`].
@@ -24,6 +25,8 @@ pub(crate) enum Place {
     Flat { device: u16, block: u64 },
     /// In chunks, whose places begin at `first` of the builder's list.
     Chunks { size: ChunkSize, first: u64 },
+    /// Compressed, as the builder's list says at `index`.
+    Compressed { index: u64 },
     /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
     Tail { index: u64 },
 }
@@ -176,6 +179,7 @@ pub struct DataWriter<'a, W: Write + Seek> {
     /// Has hashed what was written.
     hash: Box<Xxh3>,
     holes: bool,
+    compressor: Option<Box<Compressor>>,
 }
 
 impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
@@ -189,7 +193,14 @@ impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
 impl<'a, W: Write + Seek> DataWriter<'a, W> {
     pub(crate) fn new(builder: &'a mut ImageBuilder<W>) -> Self {
         let start = builder.data_end();
-        let tail = builder.options.inline_tails.then(Vec::new);
+        let Options {
+            compression,
+            block_size,
+            inline_tails,
+            ..
+        } = builder.options;
+        let compressor = compression.map(|how| Box::new(Compressor::new(&how, block_size)));
+        let tail = (inline_tails && compressor.is_none()).then(Vec::new);
         Self {
             builder,
             start,
@@ -198,6 +209,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
             tail,
             hash: Box::new(Xxh3::new()),
             holes: false,
+            compressor,
         }
     }
 
@@ -211,6 +223,14 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         let size = end
             .filter(|&size| size <= i64::MAX as u64)
             .ok_or_else(|| self.builder.too_large(u64::MAX))?;
+        if self.compressor.is_some() {
+            let zeros = vec![0; length.min(1 << 16) as usize];
+            for done in (0..length).step_by(1 << 16) {
+                self.compress(&zeros[..(length - done).min(1 << 16) as usize])?;
+            }
+            self.size = size;
+            return Ok(());
+        }
         self.builder.check_end(self.start.saturating_add(size))?;
         if let Some(tail) = self.tail.take() {
             self.append(&tail)?;
@@ -233,6 +253,9 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         if self.size == 0 {
             return Ok(FileData::EMPTY);
         }
+        if let Some(compressor) = self.compressor.take() {
+            return self.finish_compressed(*compressor);
+        }
         let tail = self.tail.take().unwrap_or_default();
         if !tail.is_empty() && tail.len() as u64 <= plan::tail_max(self.builder.options.block_size)
         {
@@ -241,6 +264,58 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         }
         self.append(&tail)?;
         Ok(FileData::flat(0, self.store()?, self.size))
+    }
+
+    /// Compresses contents, and writes what is full.
+    fn compress(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let Some(mut compressor) = self.compressor.take() else {
+            return Ok(());
+        };
+        while !bytes.is_empty() {
+            let taken = compressor.take(bytes);
+            bytes = &bytes[taken..];
+            if taken == 0
+                && let Some(blocks) = compressor.next()
+            {
+                self.append(&blocks)?;
+            }
+        }
+        self.compressor = Some(compressor);
+        Ok(())
+    }
+
+    fn finish_compressed(mut self, mut compressor: Compressor) -> Result<FileData, Error> {
+        let Options {
+            inline_tails,
+            block_size,
+            ..
+        } = self.builder.options;
+        if inline_tails && self.size <= plan::tail_max(block_size) {
+            let tail = compressor.rest();
+            return Ok(self.builder.keep_tail(0, tail, self.size));
+        }
+        while let Some(blocks) = compressor.next() {
+            self.append(&blocks)?;
+        }
+        let block = self.store()?;
+        if compressor.extents.iter().all(|extent| extent.plain) {
+            return Ok(FileData::flat(0, block, self.size));
+        }
+        // Indexes have 32 bits for a block.
+        let blocks = block_size.count(self.start + self.written);
+        if blocks > u32::MAX.into() {
+            return Err(self.builder.too_large(blocks));
+        }
+        let index = self.builder.compressed.len() as u64;
+        self.builder.compressed.push(Compressed {
+            block,
+            size: self.size,
+            extents: compressor.extents.into(),
+        });
+        Ok(FileData {
+            size: self.size,
+            place: Place::Compressed { index },
+        })
     }
 
     /// Ends what was written to the output; gives its first block, or that of equal contents.
@@ -278,6 +353,11 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
 impl<W: Write + Seek> Write for DataWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let block = self.builder.options.block_size.bytes() as usize;
+        if self.compressor.is_some() {
+            self.compress(bytes)?;
+            self.size += bytes.len() as u64;
+            return Ok(bytes.len());
+        }
         match self.tail.take() {
             None => self.append(bytes)?,
             Some(mut tail) if tail.len() + bytes.len() < block => {

@@ -3,12 +3,13 @@
 use zerocopy::IntoBytes;
 
 use crate::chunks::ChunkPlace;
+use crate::compress::{self, Compressed};
 use crate::data::Tail;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_48BIT, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT,
-    I_NLINK_1_BIT, INODE_CHUNK_BASED, INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT,
-    INODE_LAYOUT_EXTENDED, ISLOT, InodeCompact, InodeExtended, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK,
-    S_IFREG, file_type,
+    I_NLINK_1_BIT, INODE_CHUNK_BASED, INODE_COMPRESSED_COMPACT, INODE_COMPRESSED_FULL,
+    INODE_FLAT_INLINE, INODE_FLAT_PLAIN, INODE_LAYOUT_COMPACT, INODE_LAYOUT_EXTENDED, ISLOT,
+    InodeCompact, InodeExtended, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, file_type,
 };
 use crate::plan::{Form, Plan, inode_size};
 use crate::tree::{Inode, SortedTree};
@@ -32,6 +33,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) chunks: &'a [ChunkPlace],
     /// The contents whose last, partial block stands behind the inode.
     pub(crate) tails: &'a [Tail],
+    /// The contents that are compressed.
+    pub(crate) compressed: &'a [Compressed],
 }
 
 impl Emitter<'_> {
@@ -53,6 +56,19 @@ impl Emitter<'_> {
                 self.put_chunks(
                     &mut area[start + map.start as usize..start + map.end as usize],
                     inode,
+                );
+            } else if let Some((contents, compression)) = self
+                .compressed(inode)
+                .zip(self.form.options.compression.as_ref())
+                && let Some(map) = self.form.compressed_map(inode, start as u64, head)
+            {
+                compress::put_map(
+                    &mut area[start + map.start as usize..start + map.end as usize],
+                    start as u64 + map.start,
+                    contents,
+                    compression,
+                    self.block_size(),
+                    self.form.full_indexes(),
                 );
             } else if let Some(tail) = self.tail(inode) {
                 let length = inode.size % u64::from(self.block_size().bytes());
@@ -78,6 +94,8 @@ impl Emitter<'_> {
         let inode = self.tree.inode(index);
         let layout = match inode.chunk_size() {
             Some(_) => INODE_CHUNK_BASED,
+            None if inode.flags.compressed && self.form.full_indexes() => INODE_COMPRESSED_FULL,
+            None if inode.flags.compressed => INODE_COMPRESSED_COMPACT,
             None if inode.flags.inline => INODE_FLAT_INLINE,
             None => INODE_FLAT_PLAIN,
         };
@@ -140,6 +158,13 @@ impl Emitter<'_> {
         if let Some(tail) = self.tail(inode) {
             return tail.block;
         }
+        if let Some(contents) = self.compressed(inode) {
+            let blocks = contents
+                .extents
+                .iter()
+                .map(|extent| u64::from(extent.blocks));
+            return blocks.sum();
+        }
         match inode.kind() {
             S_IFREG if inode.size == 0 => 0,
             S_IFREG => self.device_starts[usize::from(inode.device)] + inode.payload,
@@ -153,6 +178,13 @@ impl Emitter<'_> {
 
     fn tail(&self, inode: &Inode) -> Option<&Tail> {
         (inode.kind() == S_IFREG && inode.flags.inline).then(|| &self.tails[inode.payload as usize])
+    }
+
+    fn compressed(&self, inode: &Inode) -> Option<&Compressed> {
+        inode
+            .flags
+            .compressed
+            .then(|| &self.compressed[inode.payload as usize])
     }
 
     fn put_chunks(&self, map: &mut [u8], inode: &Inode) {

@@ -51,6 +51,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices,
             chunks,
             tails,
+            compressed,
             ..
         } = self;
         let block_size = options.block_size;
@@ -97,6 +98,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             device_starts: &device_starts,
             chunks: &chunks,
             tails: &tails,
+            compressed: &compressed,
         }
         .emit();
         content.update(&area);

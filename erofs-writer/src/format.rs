@@ -11,6 +11,9 @@ pub(crate) const SUPER_MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) const FEATURE_COMPAT_SB_CHKSUM: u32 = 0x1;
 pub(crate) const FEATURE_COMPAT_MTIME: u32 = 0x2;
 pub(crate) const FEATURE_COMPAT_XATTR_FILTER: u32 = 0x4;
+pub(crate) const FEATURE_INCOMPAT_LZ4_0PADDING: u32 = 0x1;
+/// Also `EROFS_FEATURE_INCOMPAT_BIG_PCLUSTER`.
+pub(crate) const FEATURE_INCOMPAT_COMPR_CFGS: u32 = 0x2;
 pub(crate) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 pub(crate) const FEATURE_INCOMPAT_XATTR_PREFIXES: u32 = 0x40;
@@ -18,7 +21,9 @@ pub(crate) const FEATURE_INCOMPAT_48BIT: u32 = 0x80;
 
 /// Data layouts (`i_format`, bits 1 to 3).
 pub(crate) const INODE_FLAT_PLAIN: u16 = 0;
+pub(crate) const INODE_COMPRESSED_FULL: u16 = 1;
 pub(crate) const INODE_FLAT_INLINE: u16 = 2;
+pub(crate) const INODE_COMPRESSED_COMPACT: u16 = 3;
 pub(crate) const INODE_CHUNK_BASED: u16 = 4;
 
 /// Bits of `struct erofs_inode_chunk_info`'s `format`, above the five of the chunk's blocks.
@@ -179,6 +184,37 @@ pub(crate) struct ChunkIndex {
     pub(crate) startblk_lo: U32,
 }
 
+/// `struct z_erofs_map_header`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct MapHeader {
+    pub(crate) h_reserved1: U16,
+    pub(crate) h_idata_size: U16,
+    pub(crate) h_advise: U16,
+    pub(crate) h_algorithmtype: u8,
+    pub(crate) h_clusterbits: u8,
+}
+
+/// `struct z_erofs_lcluster_index`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct LclusterIndex {
+    pub(crate) di_advise: U16,
+    pub(crate) di_clusterofs: U16,
+    /// `blkaddr` or `delta`.
+    pub(crate) di_u: [U16; 2],
+}
+
+/// `struct z_erofs_lz4_cfgs`, after its length.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Lz4Cfgs {
+    pub(crate) length: U16,
+    pub(crate) max_distance: U16,
+    pub(crate) max_pclusterblks: U16,
+    pub(crate) reserved: [u8; 10],
+}
+
 /// `struct erofs_dirent`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -197,6 +233,9 @@ const _: () = assert!(size_of::<InodeExtended>() == 64);
 const _: () = assert!(size_of::<XattrIbodyHeader>() == 12);
 const _: () = assert!(size_of::<XattrEntry>() == 4);
 const _: () = assert!(size_of::<ChunkIndex>() == 8);
+const _: () = assert!(size_of::<MapHeader>() == 8);
+const _: () = assert!(size_of::<LclusterIndex>() == 8);
+const _: () = assert!(size_of::<Lz4Cfgs>() == 2 + 14);
 const _: () = assert!(size_of::<Dirent>() == 12);
 
 /// The `EROFS_FT_*` of a mode (the generic `FT_*` of the kernel).

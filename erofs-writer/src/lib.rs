@@ -44,6 +44,12 @@
 //! inode), so that a device, a block and a length name them: other images can [point at them](FileData::on_device). With
 //! [`ImageBuilder::with_dedupe`], equal contents are stored once.
 //!
+//! # Compression
+//!
+//! With [`Options::compression`], contents are compressed as they come, in memory of a few MiB. What does not shrink is stored
+//! as it is. Other images cannot point at compressed contents. Blocks should have 4096 bytes: smaller ones
+//! make the same clusters at more metadata.
+//!
 //! # Metadata over other images
 //!
 //! An image can hold names and attributes alone, its files' contents lying on [devices](ImageBuilder::add_device), which are
@@ -78,6 +84,7 @@
 //! | contents on devices appended to the image | 6.4 |
 //! | files in chunks | 5.15 |
 //! | long prefixes of xattr names | 6.4 |
+//! | compressed files | as their [`Algorithm`] says; in blocks smaller than a page 6.8 |
 //! | 48-bit addresses | 6.15 |
 //! | the xattr name filter, which others ignore | 6.6 |
 //!
@@ -92,6 +99,7 @@
 mod builder;
 mod check;
 mod chunks;
+mod compress;
 mod data;
 mod directory;
 mod emit;
@@ -109,6 +117,7 @@ mod xattr;
 
 pub use builder::ImageBuilder;
 pub use chunks::{Chunk, ChunkSize, ChunkWriter};
+pub use compress::{Algorithm, Compression};
 pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
 pub use finish::Summary;

@@ -1,6 +1,6 @@
 //! What can be chosen about an image.
 
-use crate::{Error, Timestamp, XattrPrefixes};
+use crate::{Compression, Error, Timestamp, XattrPrefixes};
 
 /// Everything that can be chosen about an image. Write `Options { label, ..Options::default() }`: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub struct Options {
     /// with large blocks and small files, at the price of metadata spread wider, and of memory for all the tails until the image
     /// is finished; and no other image can point at such contents. Default: no.
     pub inline_tails: bool,
+    /// How contents given to [`ImageBuilder::data`](crate::ImageBuilder::data) are compressed. No other image can point at such
+    /// contents. Default: not at all.
+    pub compression: Option<Compression>,
+    /// Whether compressed files have indexes of 8 bytes for each block (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones
+    /// of 2 (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have. Default: no.
+    pub full_indexes: bool,
 }
 
 /// Bytes in a block: a power of two from 512 to 65,536.

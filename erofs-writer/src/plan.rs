@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::compress;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK, S_IFREG,
 };
@@ -48,6 +49,20 @@ impl<'a> Form<'a> {
         };
         let start = head.next_multiple_of(entry);
         Some(start..start + inode.size.div_ceil(size) * entry)
+    }
+
+    /// Where the indexes of compressed contents stand, from the start of an inode with `head` bytes of inode and xattrs.
+    pub(crate) fn compressed_map(&self, inode: &Inode, at: u64, head: u64) -> Option<Range<u64>> {
+        let block_size = self.options.block_size;
+        let start = head.next_multiple_of(8);
+        let length =
+            || compress::map_length(at + start, inode.size, block_size, self.full_indexes());
+        inode.flags.compressed.then(|| start..start + length())
+    }
+
+    /// Whether compressed contents have indexes that are not packed: kernels pack only those of small blocks.
+    pub(crate) fn full_indexes(&self) -> bool {
+        self.options.full_indexes || self.options.block_size > BlockSize::B4096
     }
 
     /// Whether the inode's compact form loses nothing.
@@ -163,7 +178,12 @@ impl Plan {
             let head = inode_size(inode) + xattrs.body(inode.xattrs).len() as u64;
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
-            let at = match form.chunk_map(inode, head) {
+            // How long packed indexes are depends on where they are.
+            let map = form.compressed_map(inode, packer.end, head);
+            let at = match form.chunk_map(inode, head).or(map) {
+                Some(map) if inode.flags.compressed => {
+                    packer.append(map.end.next_multiple_of(ISLOT))
+                }
                 Some(map) => packer.place(map.end),
                 None if tail > 0 => packer.place_with_tail(head, tail),
                 None => packer.place(head),

@@ -5,10 +5,12 @@ use zerocopy::IntoBytes;
 
 use crate::format::{
     DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
-    FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_DEVICE_TABLE,
-    FEATURE_INCOMPAT_XATTR_PREFIXES, SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
+    FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_COMPR_CFGS,
+    FEATURE_INCOMPAT_DEVICE_TABLE, FEATURE_INCOMPAT_LZ4_0PADDING, FEATURE_INCOMPAT_XATTR_PREFIXES,
+    SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
 };
-use crate::{Addresses, Device, Error, Options, Timestamp, Uuid};
+use crate::{Addresses, BlockSize, Compression, Device, Error, Options, Timestamp, Uuid};
+use crate::{Algorithm, format::Lz4Cfgs};
 
 /// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
@@ -28,7 +30,7 @@ pub(crate) struct Facts {
 
 /// The bytes from [`SUPER_OFFSET`] on that superblock, device table and long xattr prefixes take.
 pub(crate) fn length(options: &Options, devices: usize) -> u64 {
-    table_end(devices) - SUPER_OFFSET + options.xattr_prefixes.table_length() as u64
+    table_end(options, devices) - SUPER_OFFSET + options.xattr_prefixes.table_length() as u64
 }
 
 /// Checks that there is place for one more device.
@@ -67,16 +69,20 @@ pub(crate) fn form(
             options.xattr_prefixes.count() > 0,
         )
         | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
+        | feature(
+            FEATURE_INCOMPAT_LZ4_0PADDING | FEATURE_INCOMPAT_COMPR_CFGS,
+            options.compression.is_some(),
+        )
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
         | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattrs);
-    let table_slot = (SUPER_OFFSET as usize + size_of::<SuperBlock>()) / size_of::<DeviceSlot>();
+    let table_slot = table_start(options) / size_of::<DeviceSlot>() as u64;
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {
         0 => 0,
         // In words.
-        _ => table_end(devices.len()) as u32 / 4,
+        _ => table_end(options, devices.len()) as u32 / 4,
     };
     let mut superblock = SuperBlock {
         magic: SUPER_MAGIC.into(),
@@ -91,6 +97,10 @@ pub(crate) fn form(
         xattr_blkaddr: facts.xattr_blkaddr.into(),
         volume_name: options.label.bytes(),
         feature_incompat: incompat.into(),
+        available_compr_algs: options
+            .compression
+            .map_or(0, |compression| 1 << compression.algorithm.number())
+            .into(),
         extra_devices: (devices.len() as u16).into(),
         devt_slotoff: if devices.is_empty() {
             0
@@ -104,7 +114,9 @@ pub(crate) fn form(
         rootnid_8b: if wide { facts.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
-    let mut tables = Vec::new();
+    let mut tables = options.compression.map_or_else(Vec::new, |compression| {
+        compression_cfgs(&compression, options.block_size)
+    });
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
         let slot = DeviceSlot {
             tag: device.tag,
@@ -139,8 +151,31 @@ pub(crate) fn form(
 }
 
 /// Where the device table ends.
-fn table_end(devices: usize) -> u64 {
-    SUPER_OFFSET + (size_of::<SuperBlock>() + devices * size_of::<DeviceSlot>()) as u64
+fn table_end(options: &Options, devices: usize) -> u64 {
+    table_start(options) + (devices * size_of::<DeviceSlot>()) as u64
+}
+
+/// Where the device table begins: behind what is said of compression, which is shorter than a slot.
+fn table_start(options: &Options) -> u64 {
+    let slots = 1 + u64::from(options.compression.is_some());
+    SUPER_OFFSET + slots * size_of::<DeviceSlot>() as u64
+}
+
+/// What decoders must know, in a slot's length (`erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other).
+fn compression_cfgs(compression: &Compression, block_size: BlockSize) -> Vec<u8> {
+    let blocks = compression.cluster(block_size) / block_size.bytes();
+    let mut bytes = match compression.algorithm {
+        Algorithm::Lz4 => Lz4Cfgs {
+            length: (size_of::<Lz4Cfgs>() as u16 - 2).into(),
+            max_distance: u16::MAX.into(),
+            max_pclusterblks: (blocks as u16).into(),
+            reserved: [0; 10],
+        }
+        .as_bytes()
+        .to_vec(),
+    };
+    bytes.resize(size_of::<DeviceSlot>(), 0);
+    bytes
 }
 
 /// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than

@@ -46,6 +46,8 @@ pub(crate) struct Flags {
     pub(crate) compact: bool,
     /// Its last, partial block follows the inode.
     pub(crate) inline: bool,
+    /// Its contents are compressed.
+    pub(crate) compressed: bool,
     /// One more than the chunk size's bits; 0 for contents in one piece.
     chunk_bits: u8,
 }

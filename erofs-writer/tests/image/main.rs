@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod chunks;
+mod compressed;
 mod contents;
 mod determinism;
 mod devices;

@@ -1,0 +1,203 @@
+//! Indexes of logical clusters, one for each block of contents: what begins in it, and where that is.
+
+use zerocopy::IntoBytes;
+
+use super::{Compressed, Compression};
+use crate::BlockSize;
+use crate::format::{LclusterIndex, MapHeader};
+
+/// `Z_EROFS_ADVISE_*`.
+const ADVISE_COMPACTED_2B: u16 = 0x1;
+const ADVISE_BIG_PCLUSTER_1: u16 = 0x2;
+const ADVISE_BIG_PCLUSTER_2: u16 = 0x4;
+
+/// `Z_EROFS_LCLUSTER_TYPE_*`.
+const PLAIN: u16 = 0;
+const HEAD1: u16 = 1;
+const NONHEAD: u16 = 2;
+
+/// `Z_EROFS_LI_D0_CBLKCNT`: a distance is a number of blocks instead.
+const D0_CBLKCNT: u16 = 1 << 11;
+/// Packed indexes have 12 bits of position at least, above them two of type.
+const PACKED_LOW_BITS: u32 = 12;
+
+/// Bytes of header and indexes of contents of `size` bytes, which begin at `start`, a multiple of 8.
+pub(crate) fn map_length(start: u64, size: u64, block_size: BlockSize, full: bool) -> u64 {
+    let header = size_of::<MapHeader>() as u64;
+    let clusters = block_size.count(size);
+    if full {
+        return header + 8 + clusters * size_of::<LclusterIndex>() as u64;
+    }
+    let packs = Packs::new(start + header, clusters);
+    header + packs.initial * 4 + packs.middle * 2 + packs.last.next_multiple_of(2) * 4
+}
+
+/// How many indexes are in packs of two, then of 16, then of two again.
+#[derive(Debug)]
+struct Packs {
+    initial: u64,
+    middle: u64,
+    last: u64,
+}
+
+impl Packs {
+    /// Packs of 16 are aligned to their 32 bytes.
+    fn new(start: u64, clusters: u64) -> Self {
+        let initial = start.next_multiple_of(32) - start;
+        let initial = (initial / 4).min(clusters.next_multiple_of(2));
+        let rest = clusters.saturating_sub(initial);
+        Self {
+            initial,
+            middle: rest & !15,
+            last: rest & 15,
+        }
+    }
+}
+
+/// What is said of a logical cluster.
+#[derive(Clone, Copy, Debug)]
+struct Cluster {
+    kind: u16,
+    /// Where in it the extent begins.
+    offset: u16,
+    /// The extent's first block.
+    block: u64,
+    /// To the extent's beginning, or its number of blocks; and to the next one's.
+    distances: [u16; 2],
+}
+
+/// Writes header and indexes to `map`, whose first byte is at `start` of the metadata area.
+pub(crate) fn put_map(
+    map: &mut [u8],
+    start: u64,
+    contents: &Compressed,
+    compression: &Compression,
+    block_size: BlockSize,
+    full: bool,
+) {
+    let big = compression.is_big(block_size);
+    let mut advise = if full { 0 } else { ADVISE_COMPACTED_2B };
+    if big {
+        advise |= ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2;
+    }
+    let header = MapHeader {
+        h_advise: advise.into(),
+        h_algorithmtype: compression.algorithm.number(),
+        ..MapHeader::default()
+    };
+    let (head, rest) = map.split_at_mut(size_of::<MapHeader>());
+    head.copy_from_slice(header.as_bytes());
+    let clusters = clusters(contents, block_size, big);
+    if full {
+        for (entry, cluster) in rest[8..].chunks_exact_mut(8).zip(&clusters) {
+            entry.copy_from_slice(full_index(cluster).as_bytes());
+        }
+        return;
+    }
+    let packs = Packs::new(start + size_of::<MapHeader>() as u64, clusters.len() as u64);
+    let mut clusters = &clusters[..];
+    let mut rest = rest;
+    for (count, pack, bytes) in [
+        (packs.initial, 2, 8),
+        (packs.middle, 16, 32),
+        (packs.last, 2, 8),
+    ] {
+        let (these, behind) = clusters.split_at(clusters.len().min(count as usize));
+        for group in these.chunks(pack) {
+            let (out, after) = rest.split_at_mut(bytes);
+            put_pack(out, group, pack, big);
+            rest = after;
+        }
+        clusters = behind;
+    }
+}
+
+fn full_index(cluster: &Cluster) -> LclusterIndex {
+    let [low, high] = match cluster.kind {
+        NONHEAD => cluster.distances,
+        _ => [cluster.block as u16, (cluster.block >> 16) as u16],
+    };
+    LclusterIndex {
+        di_advise: cluster.kind.into(),
+        di_clusterofs: cluster.offset.into(),
+        di_u: [low.into(), high.into()],
+    }
+}
+
+/// What begins in each logical cluster. In the last, partial one, where no extent begins, one does that has no data, where the
+/// contents end.
+fn clusters(contents: &Compressed, block_size: BlockSize, big: bool) -> Vec<Cluster> {
+    let bits = block_size.bits();
+    let mask = u64::from(block_size.bytes()) - 1;
+    let count = block_size.count(contents.size);
+    let mut clusters: Vec<Cluster> = Vec::with_capacity(count as usize);
+    let mut block = contents.block;
+    let mut position = 0;
+    for extent in &contents.extents {
+        let end = position + u64::from(extent.length);
+        let first = position >> bits;
+        // Of the last extent: the cluster in which the contents end.
+        let next = (end >> bits).max(first + 1);
+        clusters.push(Cluster {
+            kind: if extent.plain { PLAIN } else { HEAD1 },
+            offset: (position & mask) as u16,
+            block,
+            distances: [0; 2],
+        });
+        for cluster in first + 1..next {
+            let back = (cluster - first) as u16;
+            let distance = match back {
+                1 if big => D0_CBLKCNT | extent.blocks,
+                _ => back.min(D0_CBLKCNT - 1),
+            };
+            clusters.push(Cluster {
+                kind: NONHEAD,
+                offset: 0,
+                block: 0,
+                distances: [distance, (next - cluster) as u16],
+            });
+        }
+        block += u64::from(extent.blocks);
+        position = end;
+    }
+    if (clusters.len() as u64) < count {
+        clusters.push(Cluster {
+            kind: PLAIN,
+            offset: (position & mask) as u16,
+            block,
+            distances: [0; 2],
+        });
+    }
+    clusters
+}
+
+/// Writes a pack: codewords of equal width, then the block from which its extents' are counted.
+fn put_pack(out: &mut [u8], group: &[Cluster], count: usize, big: bool) {
+    let width = (out.len() - 4) * 8 / count;
+    for (i, cluster) in group.iter().enumerate() {
+        let low = match cluster.kind {
+            NONHEAD if cluster.distances[0] & D0_CBLKCNT != 0 => cluster.distances[0],
+            // The last entry of a pack says how far the next extent is instead.
+            NONHEAD if i + 1 == count => cluster.distances[1].min(D0_CBLKCNT - 1),
+            NONHEAD => cluster.distances[0],
+            _ => cluster.offset,
+        };
+        let word = u32::from(low) | u32::from(cluster.kind) << PACKED_LOW_BITS;
+        let bit = i * width;
+        let shifted = (word << (bit % 8)).to_le_bytes();
+        for (byte, part) in out[bit / 8..].iter_mut().zip(&shifted[..3]) {
+            *byte |= part;
+        }
+    }
+    let first = group.iter().find(|cluster| cluster.kind != NONHEAD);
+    // Readers go back from an extent to the pack's start and add up blocks on the way: one for each, itself included, or with
+    // clusters of several blocks what the entries before it say.
+    let before = match group[0].distances[0] {
+        _ if !big => 1,
+        blocks if blocks & D0_CBLKCNT != 0 => u64::from(blocks & !D0_CBLKCNT),
+        _ => 0,
+    };
+    let base = first.map_or(0, |cluster| cluster.block.wrapping_sub(before) as u32);
+    let at = out.len() - 4;
+    out[at..].copy_from_slice(&base.to_le_bytes());
+}

@@ -1,0 +1,209 @@
+//! Compressed files, as every reader sees them.
+
+use std::io::{Cursor, Write};
+
+use erofs_reader::{Image, Layout};
+use erofs_writer::{Algorithm, BlockSize, Compression, Error, ImageBuilder, Metadata, Options};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use testkit::{Difference, Mount, kernel_mounts, walk};
+
+use crate::model::{Model, Spec, at, fsck, noise};
+use crate::reader::{assert_same, read};
+
+const ALGORITHMS: [Algorithm; 1] = [Algorithm::Lz4];
+
+fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Options {
+    let mut compression = Compression::new(algorithm);
+    compression.level = level;
+    compression.cluster_size = cluster_size;
+    Options {
+        block_size: BlockSize::B4096,
+        compression: Some(compression),
+        ..Options::default()
+    }
+}
+
+/// Bytes of which a few are new and the rest were there before.
+fn text(length: usize) -> Vec<u8> {
+    let words = noise(4096);
+    let mut state = length as u64 | 1;
+    let mut text = Vec::with_capacity(length + 32);
+    while text.len() < length {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        let at = (state >> 40) as usize % 4000;
+        text.extend_from_slice(&words[at..at + 3 + (state >> 58) as usize / 4]);
+    }
+    text.truncate(length);
+    text
+}
+
+fn tree() -> Model {
+    let mut model = Model::default();
+    let meta = || at(1_700_000_000, 0);
+    let sizes = [
+        0, 1, 511, 512, 513, 4095, 4096, 4097, 8191, 8192, 8193, 12_289, 65_535, 65_536, 65_537,
+        262_145,
+    ];
+    for size in sizes {
+        model.add(format!("text/{size}"), meta(), Spec::File(text(size)));
+        model.add(format!("noise/{size}"), meta(), Spec::File(noise(size)));
+        model.add(format!("zeros/{size}"), meta(), Spec::File(vec![0; size]));
+    }
+    model.add("zeros/large", meta(), Spec::File(vec![0; 9_000_001]));
+    model.add("text/large", meta(), Spec::File(text(3_000_001)));
+    let mixed = [
+        text(100_000),
+        noise(30_001),
+        vec![7; 500_000],
+        noise(9),
+        text(70_000),
+    ];
+    model.add("mixed", meta(), Spec::File(mixed.concat()));
+    model.add("same", meta(), Spec::File(text(262_145)));
+    // Indexes begin anywhere, and packs of all lengths follow.
+    for blocks in 1..40 {
+        let xattrs = vec![(b"user.x".to_vec(), vec![b'x'; blocks * 4])];
+        let meta = Metadata { xattrs, ..meta() };
+        model.add(
+            format!("packs/{blocks}"),
+            meta,
+            Spec::File(text(blocks * 4096 + blocks)),
+        );
+    }
+    model
+}
+
+fn assert_read_by_all(model: &Model, options: Options) -> u64 {
+    let what = format!("{options:?}");
+    let (image, summary) = model.build(options).unwrap();
+    assert_same(&read(&image, vec![]), &model.tree());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.erofs");
+    std::fs::write(&path, image).unwrap();
+    fsck(&path, &[]);
+    if kernel_mounts() {
+        println!("{what}");
+        let mount = Mount::erofs(&path, &[]);
+        Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
+    }
+    summary.data_bytes
+}
+
+#[test]
+fn compressed_files_read_back_with_packed_and_with_full_indexes() {
+    let model = tree();
+    let plain = model
+        .build(Options {
+            block_size: BlockSize::B4096,
+            ..Options::default()
+        })
+        .unwrap();
+    for algorithm in ALGORITHMS {
+        for (level, cluster, full_indexes) in [
+            (0, 4096, true),
+            (0, 4096, false),
+            (5, 65_536, true),
+            (5, 65_536, false),
+            (2, 1 << 20, false),
+            (1, 12_288, false),
+        ] {
+            let options = Options {
+                full_indexes,
+                ..options(algorithm, level, cluster)
+            };
+            let bytes = assert_read_by_all(&model, options);
+            assert!(bytes < plain.1.data_bytes / 2, "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn blocks_smaller_than_a_page_are_compressed_too() {
+    for bits in [9, 10] {
+        let options = Options {
+            block_size: BlockSize::new(1 << bits).unwrap(),
+            ..options(Algorithm::Lz4, 1, 0)
+        };
+        assert_read_by_all(&tree(), options);
+    }
+}
+
+#[test]
+fn what_does_not_shrink_is_stored_as_it_is() {
+    let mut model = Model::default();
+    let meta = || at(1_700_000_000, 0);
+    model.add("noise", meta(), Spec::File(noise(300_000)));
+    model.add("small", meta(), Spec::File(text(4096)));
+    model.add("text", meta(), Spec::File(text(4097)));
+    let (image, _) = model.build(options(Algorithm::Lz4, 0, 16_384)).unwrap();
+    let image = Image::open(&image[..]).unwrap();
+    let layout = |name: &str| {
+        let root = image.root().unwrap();
+        let found = image.find(&root, name.as_bytes()).unwrap().unwrap();
+        image.inode(found.nid).unwrap().layout()
+    };
+    assert_eq!(layout("noise"), Layout::Plain);
+    assert_eq!(layout("small"), Layout::Plain);
+    assert_eq!(layout("text"), Layout::CompressedCompact);
+}
+
+#[test]
+fn bytes_do_not_depend_on_the_pieces_in_which_contents_come() {
+    let contents = [text(2_500_000), noise(70_000), text(100_000)].concat();
+    let image = |piece: usize| {
+        let options = options(Algorithm::Lz4, 0, 32_768);
+        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let mut data = builder.data();
+        for piece in contents.chunks(piece) {
+            data.write_all(piece).unwrap();
+        }
+        let data = data.finish().unwrap();
+        builder
+            .add_path(b"f", Metadata::default(), erofs_writer::Node::File(data))
+            .unwrap();
+        builder.finish().unwrap().0.into_inner()
+    };
+    assert!(image(7777) == image(usize::MAX));
+}
+
+#[test]
+fn cluster_sizes_have_limits() {
+    for cluster in [1, 4097, (1 << 20) + 4096, u32::MAX] {
+        let error = ImageBuilder::new(Cursor::new(Vec::new()), options(Algorithm::Lz4, 0, cluster));
+        assert!(matches!(error, Err(Error::ClusterSize(found)) if found == cluster));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_compressed_contents_read_back(
+        files in vec(vec((0..3_usize, 0..30_000_usize), 0..6), 1..6),
+        level in 0..=6_u8,
+        blocks in 1..20_u32,
+        bits in 9..=14_u32,
+        full_indexes: bool,
+        inline_tails: bool,
+    ) {
+        let mut model = Model::default();
+        for (i, pieces) in files.into_iter().enumerate() {
+            let pieces = pieces.into_iter().map(|(kind, length)| match kind {
+                0 => text(length),
+                1 => noise(length),
+                _ => vec![0; length],
+            });
+            let contents = pieces.collect::<Vec<_>>().concat();
+            model.add(format!("{i}"), Metadata::default(), Spec::File(contents));
+        }
+        let options = Options {
+            block_size: BlockSize::new(1 << bits).unwrap(),
+            full_indexes,
+            inline_tails,
+            ..options(Algorithm::Lz4, level, blocks << bits)
+        };
+        let (image, _) = model.build(options).unwrap();
+        assert_same(&read(&image, vec![]), &model.tree());
+    }
+}
