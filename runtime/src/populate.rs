@@ -1,5 +1,6 @@
 //! An ext4 image that holds a tree.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -63,11 +64,13 @@ pub fn from_folder<W: Read + Write + Seek>(
     image: &mut Builder<W>,
     path: &Path,
 ) -> Result<()> {
-    let mut files = Vec::new();
-    let tree = folder::read(root, |source, _, _| {
-        files.push(source.to_owned());
-        Ok(DataId(files.len() as u64 - 1))
-    })?;
+    let mut paths = Paths(Vec::new());
+    let (tree, _) = folder::read(root, &mut paths, |_, never| match never {})?;
+    let files: Vec<_> = paths
+        .0
+        .iter()
+        .map(|path| folder::host(root, path))
+        .collect();
     fill(&tree, image, path, |image, parent, name, metadata, id| {
         let source = &files[id.0 as usize];
         let contents = File::open(source).map_err(Error::io(source))?;
@@ -79,6 +82,18 @@ pub fn from_folder<W: Read + Write + Seek>(
                 source,
             })
     })
+}
+
+/// Notes which files have contents: they are read where they are, once the image has room for them.
+struct Paths(Vec<Vec<u8>>);
+
+impl Sink for Paths {
+    type Error = Infallible;
+
+    fn file(&mut self, path: &[u8], _: Content<'_>) -> Result<DataId, Infallible> {
+        self.0.push(path.to_vec());
+        Ok(DataId(self.0.len() as u64 - 1))
+    }
 }
 
 struct Spool {

@@ -7,9 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use erofs_writer::{BlockSize, ChunkSize, FileData, ImageBuilder, Options};
-use fsmerge::{
-    Attributes, Content, DataId, Kind, Limits, ReadError, Segment, Sink, Tree, WarningKind, overlay,
-};
+use fsmerge::{Attributes, Content, DataId, Kind, Limits, ReadError, Segment, Sink, Tree, overlay};
 
 use crate::error::{Error, Result};
 use crate::folder;
@@ -32,13 +30,7 @@ pub fn write(mut tar: impl Read, name: &str, out: &File, path: &Path) -> Result<
         path: path.to_owned(),
         source,
     };
-    let options = Options::default();
-    let mut contents = Contents {
-        block_size: options.block_size,
-        image: builder(out, options).map_err(failed)?,
-        files: Vec::new(),
-        buffer: vec![0; PIECE],
-    };
+    let mut contents = Contents::new(out).map_err(failed)?;
     let (layer, stats) = fsmerge::read_tar(&mut tar, &mut contents, &Limits::default()).map_err(
         |error| match error {
             ReadError::Sink { source, .. } => failed(source),
@@ -66,45 +58,21 @@ pub fn write_folder(root: &Path, out: &File, path: &Path) -> Result<Summary> {
         path: path.to_owned(),
         source,
     };
-    let mut image = builder(out, Options::default()).map_err(failed)?;
-    let mut files = Vec::new();
-    let tree = folder::read(root, |source, contents, size| {
-        let mut data = image.data();
-        io::copy(&mut contents.take(size), &mut data).map_err(Error::io(source))?;
-        let data = data.finish().map_err(failed)?;
-        // Whoever wrote to the file meanwhile must not get it truncated in silence.
-        if data.size() != size {
-            return Err(Error::Changed {
-                path: source.to_owned(),
-            });
-        }
-        files.push(data);
-        Ok(DataId(files.len() as u64 - 1))
-    })?;
+    let mut contents = Contents::new(out).map_err(failed)?;
+    let (tree, stats) = folder::read(root, &mut contents, |_, source| failed(source))?;
+    let Contents {
+        mut image, files, ..
+    } = contents;
     emit(&tree, &files, &mut image, true).map_err(failed)?;
     let (_, summary) = image.finish().map_err(failed)?;
     Ok(Summary {
         image: summary,
-        warnings: Vec::new(),
+        warnings: warnings(&stats),
     })
 }
 
-fn builder(out: &File, options: Options) -> Result<ImageBuilder<&File>, erofs_writer::Error> {
-    Ok(ImageBuilder::with_dedupe(out, options)?.truncate_with(|out, length| out.set_len(length)))
-}
-
 fn warnings(stats: &fsmerge::Stats) -> Vec<String> {
-    let tell = |warning: &fsmerge::Warning| match &warning.kind {
-        WarningKind::UnknownXattr { name } => {
-            format!(
-                "{}: dropped xattr {}",
-                warning.path.escape_ascii(),
-                name.escape_ascii()
-            )
-        }
-        kind => format!("{}: passed over: {kind:?}", warning.path.escape_ascii()),
-    };
-    let mut warnings: Vec<_> = stats.warnings.iter().map(tell).collect();
+    let mut warnings: Vec<_> = stats.warnings.iter().map(ToString::to_string).collect();
     let untold = stats.warning_count.saturating_sub(warnings.len() as u64);
     if untold > 0 {
         warnings.push(format!("{untold} more"));
@@ -121,6 +89,21 @@ struct Contents<W: Write + Seek> {
     block_size: BlockSize,
     files: Vec<FileData>,
     buffer: Vec<u8>,
+}
+
+impl<'a> Contents<&'a File> {
+    /// Of an image to be made in `out`.
+    fn new(out: &'a File) -> Result<Self, erofs_writer::Error> {
+        let options = Options::default();
+        let block_size = options.block_size;
+        let image = ImageBuilder::with_dedupe(out, options)?;
+        Ok(Self {
+            image: image.truncate_with(|out, length| out.set_len(length)),
+            block_size,
+            files: Vec::new(),
+            buffer: vec![0; PIECE],
+        })
+    }
 }
 
 impl<W: Write + Seek> Sink for Contents<W> {

@@ -1,13 +1,12 @@
 //! Reading back the tree of a layer image.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use erofs_reader::{Buffered, Extent, FileType, Inode, Nid, Source};
+use erofs_reader::{Buffered, Extent, Inode, Source};
 use erofs_writer::{BlockSize, Chunk, ChunkSize, DeviceId, FileData, ImageBuilder};
-use fsmerge::{Attributes, DataId, Kind, Layer, LayerBuilder, Limits, NodeId, overlay};
+use fsmerge::{DataId, Layer, Limits, ReadError};
 
 use crate::error::{Error, Result};
 
@@ -31,50 +30,32 @@ pub(crate) fn read<W: Write + Seek>(
     merged: &mut ImageBuilder<W>,
     files: &mut Vec<FileData>,
 ) -> Result<Layer> {
-    let failed = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
     let mut reading = Reading {
         image,
         path,
         device,
         merged,
         files,
-        links: HashMap::new(),
     };
-    let mut layer = LayerBuilder::new(&Limits::default());
-    let root = image.root().map_err(failed)?;
-    let attributes = reading.attributes(&root)?;
-    let plain = Kind::Directory {
-        opaque: false,
-        implied: false,
-    };
-    if let (attributes, Kind::Directory { opaque, implied }) =
-        overlay::decode(&attributes, plain).map_err(|problem| reading.not_a_layer(b"/", problem))?
-    {
-        layer.set_root(attributes, opaque, implied);
-    }
-    let mut pending = vec![(root, layer.root())];
-    while let Some((directory, parent)) = pending.pop() {
-        for entry in image.read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if let Some(&node) = reading.links.get(&entry.nid) {
-                layer
-                    .link(parent, &entry.name, node)
-                    .map_err(|e| reading.merge_error(e))?;
-                continue;
-            }
-            let inode = image.inode(entry.nid).map_err(failed)?;
-            let node = reading.add(&mut layer, parent, &entry.name, &inode)?;
-            if inode.is_dir() {
-                pending.push((inode, node));
-            } else if inode.nlink() > 1 {
-                reading.links.insert(entry.nid, node);
-            }
-        }
-    }
-    Ok(layer.finish())
+    let limits = Limits::default();
+    fsmerge::read_erofs(
+        image,
+        |name, inode, extents| reading.data(name, inode, &extents),
+        &limits,
+    )
+    .map_err(|error| match error {
+        ReadError::Sink { source, .. } => source,
+        ReadError::Layer(fsmerge::Error::Image { source, .. }) => Error::Read {
+            path: path.to_owned(),
+            source,
+        },
+        ReadError::Layer(fsmerge::Error::Node { name, problem }) => Error::NotALayer {
+            path: path.to_owned(),
+            name: format!("/{}", name.escape_ascii()),
+            problem,
+        },
+        ReadError::Layer(source) => Error::layer(&path.display().to_string(), source),
+    })
 }
 
 struct Reading<'a, W: Write + Seek> {
@@ -83,74 +64,12 @@ struct Reading<'a, W: Write + Seek> {
     device: DeviceId,
     merged: &'a mut ImageBuilder<W>,
     files: &'a mut Vec<FileData>,
-    /// Nodes that may have further names.
-    links: HashMap<Nid, NodeId>,
 }
 
 impl<W: Write + Seek> Reading<'_, W> {
-    fn add(
-        &mut self,
-        layer: &mut LayerBuilder,
-        parent: NodeId,
-        name: &[u8],
-        inode: &Inode,
-    ) -> Result<NodeId> {
-        let attributes = self.attributes(inode)?;
-        let (major, minor) = inode.rdev();
-        let target;
-        let kind = match inode.file_type() {
-            FileType::Directory => Kind::Directory {
-                opaque: false,
-                implied: false,
-            },
-            FileType::Regular => Kind::File {
-                size: inode.size(),
-                data: self.data(name, inode)?,
-            },
-            FileType::Symlink => {
-                target = self
-                    .image
-                    .read_link(inode)
-                    .map_err(|source| self.failed(source))?;
-                Kind::Symlink(&target)
-            }
-            FileType::CharDevice => Kind::CharDevice { major, minor },
-            FileType::BlockDevice => Kind::BlockDevice { major, minor },
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket => Kind::Socket,
-        };
-        let (attributes, kind) = overlay::decode(&attributes, kind)
-            .map_err(|problem| self.not_a_layer(name, problem))?;
-        layer
-            .add(parent, name, attributes, kind)
-            .map_err(|e| self.merge_error(e))
-    }
-
-    fn attributes(&self, inode: &Inode) -> Result<Attributes> {
-        let (secs, nanos) = inode.mtime();
-        let xattrs = self
-            .image
-            .xattrs(inode)
-            .map_err(|source| self.failed(source))?;
-        Ok(Attributes {
-            mode: inode.mode(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: fsmerge::Timestamp { secs, nanos },
-            xattrs: xattrs.into_iter().collect(),
-        })
-    }
-
-    fn data(&mut self, name: &[u8], inode: &Inode) -> Result<Option<DataId>> {
-        if inode.size() == 0 {
-            return Ok(None);
-        }
-        let extents = self
-            .image
-            .extents(inode)
-            .map_err(|source| self.failed(source))?;
+    fn data(&mut self, name: &[u8], inode: &Inode, extents: &[Extent]) -> Result<Option<DataId>> {
         let data = self
-            .address(inode.size(), &extents)?
+            .address(inode.size(), extents)?
             .ok_or_else(|| Error::NotAddressable {
                 path: self.path.to_owned(),
                 name: name.escape_ascii().to_string(),
@@ -220,24 +139,5 @@ impl<W: Write + Seek> Reading<'_, W> {
         }
         let bits = (borders / block).trailing_zeros().min(31);
         ChunkSize::from_block_bits(bits as u8).ok()
-    }
-
-    fn failed(&self, source: erofs_reader::Error) -> Error {
-        Error::Read {
-            path: self.path.to_owned(),
-            source,
-        }
-    }
-
-    fn merge_error(&self, source: fsmerge::Error) -> Error {
-        Error::layer(&self.path.display().to_string(), source)
-    }
-
-    fn not_a_layer(&self, name: &[u8], problem: fsmerge::Problem) -> Error {
-        Error::NotALayer {
-            path: self.path.to_owned(),
-            name: name.escape_ascii().to_string(),
-            problem,
-        }
     }
 }
