@@ -165,3 +165,26 @@ fn sockets_go_into_directories_and_not_into_tars() {
     let done = extract_to_tar(&image, std::io::sink(), &TarOptions::default()).unwrap();
     assert_eq!(done.skipped, [b"dir/socket".to_vec()]);
 }
+
+#[test]
+fn xattrs_that_the_destination_refuses_are_told_and_no_error() {
+    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    let mut builder =
+        ImageBuilder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
+    // Linux keeps no user xattrs of what is neither a file nor a directory.
+    let metadata = Metadata {
+        xattrs: vec![(b"user.name".to_vec(), b"value".to_vec())],
+        ..Metadata::default()
+    };
+    builder.add_path(b"fifo", metadata, Node::Fifo).unwrap();
+    let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let options = DirOptions {
+        xattrs: true,
+        ..DirOptions::unprivileged()
+    };
+    let done = extract_to_dir(&image, to.path(), &options).unwrap();
+    let expected = [(b"fifo".to_vec(), vec![b"user.name".to_vec()])];
+    assert_eq!(done.refused_xattrs, expected);
+    assert!(to.path().join("fifo").symlink_metadata().is_ok());
+}

@@ -9,13 +9,15 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
 
 use super::Extracted;
+use super::workers::{self, Queue};
 use crate::error::Error;
 use crate::extent::Source;
 use crate::image::Image;
 use crate::inode::{FileType, Inode, Nid};
-use crate::num::{narrow, wide};
+use crate::num::{clamp_len, narrow, wide};
 use crate::read_at::ReadAt;
 
 /// What to restore in a directory.
@@ -59,25 +61,63 @@ impl DirOptions {
 ///
 /// Modes, times to the nanosecond, hard links and holes are restored, and what `options` say. Nothing outside `to` is
 /// touched, whatever the image holds: every directory on the way was made here, and no existing name is ever reused.
-/// Devices, fifos and sockets are skipped where the system cannot make them.
+/// Devices, fifos and sockets are skipped where the system cannot make them, and xattrs where the filesystem does not keep
+/// any, or none of that name or size.
+///
+/// Files' contents are decoded and written by as many threads as the machine runs at once.
 ///
 /// # Errors
 ///
 /// Where the image is damaged; [`Error::Output`] where a file cannot be written, for instance because its path is longer
 /// than the system's limit; [`Error::Limit`]. What was written before stays.
-pub fn extract_to_dir<R: ReadAt>(
+pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,
     options: &DirOptions,
 ) -> Result<Extracted, Error> {
-    let mut done = Extracted::default();
-    let mut written: HashMap<Nid, PathBuf> = HashMap::new();
-    // Directories get their attributes last: a read-only one could not be filled, and filling changes its time.
-    let mut dirs = Vec::new();
     let mut entries = to.read_dir().map_err(|source| at(&[], source))?;
     if entries.next().is_some() {
         return Err(at(&[], io::ErrorKind::DirectoryNotEmpty.into()));
     }
+    let mut done = Extracted::default();
+    let (dirs, refused) = workers::with(
+        |file: Contents| {
+            write_file(image, &file)?;
+            restore(image, &file.inode, &file.path, &file.target, options)
+        },
+        |files| make_names(image, to, options, files, &mut done),
+    )?;
+    done.refused_xattrs = refused;
+    for (path, target, inode) in dirs.iter().rev() {
+        if let Some(refused) = restore(image, inode, path, target, options)? {
+            done.refused_xattrs.push(refused);
+        }
+    }
+    done.refused_xattrs.sort();
+    Ok(done)
+}
+
+/// A file that was made, and waits for its contents and attributes.
+struct Contents {
+    file: File,
+    inode: Inode,
+    path: Vec<u8>,
+    target: PathBuf,
+}
+
+type Directory = (Vec<u8>, PathBuf, Inode);
+
+/// Makes every name of the tree, and sends files to `files` to be filled. Returns the directories, which get their
+/// attributes last: a read-only one could not be filled, and filling changes its time.
+fn make_names<R: ReadAt>(
+    image: &Image<R>,
+    to: &Path,
+    options: &DirOptions,
+    files: &Queue<'_, Contents, Refused>,
+    done: &mut Extracted,
+) -> Result<Vec<Directory>, Error> {
+    let mut written: HashMap<Nid, PathBuf> = HashMap::new();
+    let mut dirs = Vec::new();
     for step in image.walk() {
         let (path, inode) = step?;
         let target = to.join(OsStr::from_bytes(&path));
@@ -99,7 +139,26 @@ pub fn extract_to_dir<R: ReadAt>(
             }
             FileType::Regular => {
                 done.charge(inode.size(), options.max_bytes)?;
-                write_file(image, &inode, &path, &target)?;
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&target)
+                    .map_err(output)?;
+                if inode.nlink() != 1 {
+                    written.insert(inode.nid(), target.clone());
+                }
+                done.entries = done.entries.saturating_add(1);
+                let contents = Contents {
+                    file,
+                    inode,
+                    path,
+                    target,
+                };
+                if !files.send(contents) {
+                    break;
+                }
+                continue;
             }
             FileType::Symlink => {
                 let link = image.read_link(&inode)?;
@@ -120,16 +179,13 @@ pub fn extract_to_dir<R: ReadAt>(
                 }
             }
         }
-        restore(image, &inode, &path, &target, options)?;
+        files.keep(restore(image, &inode, &path, &target, options)?);
         done.entries = done.entries.saturating_add(1);
         if inode.nlink() != 1 {
             written.insert(inode.nid(), target);
         }
     }
-    for (path, target, inode) in dirs.iter().rev() {
-        restore(image, inode, path, target, options)?;
-    }
-    Ok(done)
+    Ok(dirs)
 }
 
 fn at(path: &[u8], source: io::Error) -> Error {
@@ -162,29 +218,28 @@ fn make_node(_: &Path, _: &Inode) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn write_file<R: ReadAt>(
-    image: &Image<R>,
-    inode: &Inode,
-    path: &[u8],
-    target: &Path,
-) -> Result<(), Error> {
-    let output = |source| at(path, source);
-    let file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(target)
-        .map_err(output)?;
+fn write_file<R: ReadAt>(image: &Image<R>, to: &Contents) -> Result<(), Error> {
+    let Contents { file, inode, .. } = to;
+    let output = |source| at(&to.path, source);
     file.set_len(inode.size()).map_err(output)?;
-    let mut data = image.file(inode)?;
+    let mut data = image.data(inode)?;
     let mut buffer = vec![0; narrow(inode.size().min(1 << 20))];
-    for extent in image.extents(inode)? {
-        if extent.source == Source::Hole {
-            continue;
+    let mut extents = image
+        .extents(inode)?
+        .into_iter()
+        .filter(|extent| extent.source != Source::Hole)
+        .peekable();
+    while let Some(first) = extents.next() {
+        // Extents without a hole between them are one run, written in large pieces however small they are.
+        let mut end = first.end();
+        while let Some(next) = extents.next_if(|next| next.logical == end) {
+            end = next.end();
         }
-        let mut offset = extent.logical;
-        while offset < extent.end() {
-            let n = data.read_at(&mut buffer, offset)?;
+        let mut offset = first.logical;
+        while offset < end {
+            let wanted = clamp_len(buffer.len(), end.saturating_sub(offset));
+            let piece = buffer.get_mut(..wanted).unwrap_or_default();
+            let n = data.read_full_at(piece, offset)?;
             if n == 0 {
                 break;
             }
@@ -196,6 +251,9 @@ fn write_file<R: ReadAt>(
     Ok(())
 }
 
+/// A path and the names of its xattrs that were refused.
+type Refused = (Vec<u8>, Vec<Vec<u8>>);
+
 /// Restores everything but the contents, in the order that keeps what came before: a new owner clears set-user-ID bits
 /// and capabilities, and everything changes the time.
 fn restore<R: ReadAt>(
@@ -204,15 +262,19 @@ fn restore<R: ReadAt>(
     path: &[u8],
     target: &Path,
     options: &DirOptions,
-) -> Result<(), Error> {
+) -> Result<Option<Refused>, Error> {
     let output = |source| at(path, source);
+    let mut refused = Vec::new();
     if options.owners {
         std::os::unix::fs::lchown(target, Some(inode.uid()), Some(inode.gid())).map_err(output)?;
     }
     if options.xattrs {
         for (name, value) in image.xattrs(inode)? {
-            rustix::fs::lsetxattr(target, &name[..], &value, XattrFlags::empty())
-                .map_err(|e| output(e.into()))?;
+            match rustix::fs::lsetxattr(target, &name[..], &value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(e) if is_refusal(e) => refused.push(name),
+                Err(e) => return Err(output(e.into())),
+            }
         }
     }
     if !inode.is_symlink() {
@@ -228,5 +290,20 @@ fn restore<R: ReadAt>(
         last_modification: time,
     };
     rustix::fs::utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| output(e.into()))
+        .map_err(|e| output(e.into()))?;
+    Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))
+}
+
+/// Whether a filesystem says that it keeps no xattr of such a name, size or value, or that this user may not set it.
+fn is_refusal(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::OPNOTSUPP
+            | Errno::PERM
+            | Errno::ACCESS
+            | Errno::INVAL
+            | Errno::RANGE
+            | Errno::TOOBIG
+            | Errno::NOSPC
+    )
 }

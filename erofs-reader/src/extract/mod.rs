@@ -4,6 +4,8 @@
 mod dir;
 mod pax;
 mod tar;
+#[cfg(unix)]
+mod workers;
 
 #[cfg(unix)]
 pub use dir::{DirOptions, extract_to_dir};
@@ -19,6 +21,8 @@ pub struct Extracted {
     pub bytes: u64,
     /// Paths that were left out, because the destination cannot hold what is there.
     pub skipped: Vec<Vec<u8>>,
+    /// Paths with xattrs that the destination refused, and the names of those, in order of the paths.
+    pub refused_xattrs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
 }
 
 impl Extracted {
