@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use erofs_writer::Options;
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
@@ -200,7 +201,7 @@ fn convert_layer(
         },
     };
     let summary = atomic::write_file(&path, |file| {
-        layer::write(&mut tar, &name, file.as_file(), &path)
+        layer::write(&mut tar, &name, file.as_file(), Options::default(), &path)
     });
     let summary = match summary {
         Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),

@@ -458,3 +458,52 @@ fn an_ext4_image_grows_in_place_and_stays_clean() {
     let error = blockbox.fails(["ext4", "info", &tar]);
     assert!(error.contains("lower.tar"), "{error}");
 }
+
+#[test]
+fn a_compressed_image_holds_the_same_tree() {
+    if !kernel_mounts() {
+        return;
+    }
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let tar = TarBuilder::new()
+        .dir("./")
+        .file("text", "all work and no play\n".repeat(9000))
+        .finish();
+    fs::write(dir.path().join("tar"), tar).unwrap();
+    let build = |name: &str, options: &[&str]| {
+        let (tar, output) = (text(dir.path(), "tar"), text(dir.path(), name));
+        let arguments = [&["erofs", "build", "--tar", &tar, "-o", &output], options].concat();
+        blockbox.ok(arguments);
+        dir.path().join(name)
+    };
+    let plain = build("plain", &[]);
+    let options = [
+        "--compress",
+        "lz4,9",
+        "--block-size",
+        "4096",
+        "--cluster-size",
+        "64K",
+    ];
+    let small = build(
+        "small",
+        &[
+            &options[..],
+            &["--label", "packed", "--features", "inline-tails"],
+        ]
+        .concat(),
+    );
+    assert!(small.metadata().unwrap().len() < plain.metadata().unwrap().len() / 10);
+    let (plain, packed) = (Mount::erofs(&plain, &[]), Mount::erofs(&small, &[]));
+    Difference::between(&walk(packed.path()).unwrap(), &walk(plain.path()).unwrap()).assert_none();
+    let output = dir.path().join("merged").display().to_string();
+    let error = blockbox.fails([
+        "erofs",
+        "merge",
+        &small.display().to_string(),
+        "-o",
+        &output,
+    ]);
+    assert!(error.contains("other blocks"), "{error}");
+}

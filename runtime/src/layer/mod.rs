@@ -25,12 +25,20 @@ pub struct Summary {
 
 /// Converts the tar stream of the layer called `name` to an EROFS image in `out`, which will be at `path`: one pass, in
 /// memory that grows with the number of entries only. `tar` is read to its end, so that its digests are verified.
-pub fn write(mut tar: impl Read, name: &str, out: &File, path: &Path) -> Result<Summary> {
+///
+/// Only an image with default `options` can be merged with others.
+pub fn write(
+    mut tar: impl Read,
+    name: &str,
+    out: &File,
+    options: Options,
+    path: &Path,
+) -> Result<Summary> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
-    let mut contents = Contents::new(out).map_err(failed)?;
+    let mut contents = Contents::new(out, options).map_err(failed)?;
     let (layer, stats) = fsmerge::read_tar(&mut tar, &mut contents, &Limits::default()).map_err(
         |error| match error {
             ReadError::Sink { source, .. } => failed(source),
@@ -53,12 +61,12 @@ pub fn write(mut tar: impl Read, name: &str, out: &File, path: &Path) -> Result<
 }
 
 /// Makes an image of the folder `root` in `out`, which will be at `path`.
-pub fn write_folder(root: &Path, out: &File, path: &Path) -> Result<Summary> {
+pub fn write_folder(root: &Path, out: &File, options: Options, path: &Path) -> Result<Summary> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
-    let mut contents = Contents::new(out).map_err(failed)?;
+    let mut contents = Contents::new(out, options).map_err(failed)?;
     let (tree, stats) = folder::read(root, &mut contents, |_, source| failed(source))?;
     let Contents {
         mut image, files, ..
@@ -93,8 +101,7 @@ struct Contents<W: Write + Seek> {
 
 impl<'a> Contents<&'a File> {
     /// Of an image to be made in `out`.
-    fn new(out: &'a File) -> Result<Self, erofs_writer::Error> {
-        let options = Options::default();
+    fn new(out: &'a File, options: Options) -> Result<Self, erofs_writer::Error> {
         let block_size = options.block_size;
         let image = ImageBuilder::with_dedupe(out, options)?;
         Ok(Self {
