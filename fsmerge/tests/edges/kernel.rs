@@ -118,7 +118,7 @@ fn random_stacks_look_as_under_the_kernels_overlayfs() {
         return;
     }
     let config = ProptestConfig {
-        cases: 150,
+        cases: 300,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
