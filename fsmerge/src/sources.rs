@@ -39,7 +39,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     ///
-    /// As [`read_tar`], [`read_dir`](crate::read_dir) and [`read_erofs`](crate::read_erofs).
+    /// As [`read_tar`], `read_dir` and `read_erofs`.
     pub fn read<S: Sink>(
         self,
         sink: &mut S,
