@@ -455,6 +455,11 @@ fn an_ext4_image_grows_in_place_and_stays_clean() {
                 .success()
         );
     }
+    if kernel_mounts() {
+        let _mounted = Mount::ext4(Path::new(&image), true);
+        let error = blockbox.fails(["ext4", "grow", &image, "--size", "400M"]);
+        assert!(error.contains("/dev/loop"), "{error}");
+    }
     let error = blockbox.fails(["ext4", "info", &tar]);
     assert!(error.contains("lower.tar"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! `blockbox ext4 …`
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -96,6 +96,12 @@ impl Grow {
             .write(true)
             .open(path)
             .map_err(Error::io(path))?;
+        if let Some(device) = attached(path) {
+            anyhow::bail!(
+                "{} is attached to {device}: detach it first",
+                path.display()
+            );
+        }
         let info = ext4_writer::grow(&file, self.size).map_err(|source| Error::Ext4 {
             path: path.clone(),
             source,
@@ -104,6 +110,20 @@ impl Grow {
         println!("{} blocks of {} bytes", info.blocks, info.block_size);
         Ok(())
     }
+}
+
+/// The loop device that `path` is attached to. A file system that is mounted must not be written to by anybody else, and
+/// looks like one that was not unmounted in order.
+fn attached(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    fs::read_dir("/sys/block")
+        .ok()?
+        .flatten()
+        .find_map(|device| {
+            let backing = fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+            let name = device.file_name().to_string_lossy().into_owned();
+            (Path::new(backing.trim_end_matches('\n')) == path).then(|| format!("/dev/{name}"))
+        })
 }
 
 #[derive(Debug, Args)]
