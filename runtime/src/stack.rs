@@ -114,17 +114,23 @@ fn add_layer<W: Write + Seek>(
     layer::read(&reader, &layer.path, device, image, files)
 }
 
-/// Writes the disk that is `fsmeta` and, behind it, `layers`.
+/// Writes the disk that is `fsmeta` and, behind it, `layers`. Its content ID changes whenever a byte of it does: it is
+/// taken from the UUID of `fsmeta`, which is derived from all metadata and the layers' tags.
 pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
     let files: Vec<_> = std::iter::once(fsmeta)
         .chain(layers.iter().map(|layer| layer.path.as_path()))
         .collect();
-    write_descriptor(path, &files)
+    let [a, b, c, d, ..] = layer::open(fsmeta)?.superblock().uuid;
+    write_disk_of(path, &files, Some(u32::from_be_bytes([a, b, c, d])))
 }
 
 /// Writes the descriptor of the disk that is `files`, one after the other. They are named relative to the descriptor's
 /// folder.
 pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
+    write_disk_of(path, files, None)
+}
+
+fn write_disk_of(path: &Path, files: &[impl AsRef<Path>], cid: Option<u32>) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -138,10 +144,14 @@ pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
         let relative = pathdiff::diff_paths(&whole, &folder).unwrap_or(whole);
         extents.push((relative.to_string_lossy().into_owned(), bytes));
     }
-    let descriptor = vmdk::Descriptor::flat(&extents).map_err(|source| Error::Vmdk {
+    let mut descriptor = vmdk::Descriptor::flat(&extents).map_err(|source| Error::Vmdk {
         path: path.to_owned(),
         source,
     })?;
+    if let Some(cid) = cid {
+        // The largest number stands for "no parent".
+        descriptor.cid = cid.min(vmdk::NO_PARENT - 1);
+    }
     atomic::write_file(path, |file| {
         write!(file, "{descriptor}").map_err(Error::io(path))
     })

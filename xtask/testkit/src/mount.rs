@@ -106,7 +106,16 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.point.path()).status();
+        let umount = |options: &[&str]| {
+            let point = self.point.path();
+            Command::new("umount")
+                .args(options)
+                .arg(point)
+                .status()
+                .is_ok_and(|s| s.success())
+        };
+        // A process that was started meanwhile may hold what it inherited for a moment.
+        let _ = umount(&["--quiet"]) || umount(&["--lazy"]);
     }
 }
 
