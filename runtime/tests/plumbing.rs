@@ -219,7 +219,11 @@ fn a_merged_image_reads_alike_through_its_disk_and_through_its_devices() {
         );
         let check: Value = serde_json::from_str(&run(&["check", "--format", "json"], &[])).unwrap();
         assert_eq!(check["clean"], true, "{check}");
-        assert!(run(&["dump"], &[]).contains("etc"));
+        assert!(run(&["dump"], &[]).contains("superblock"));
+        let part = run(&["dump"], &["/etc"]);
+        let entries: Vec<_> = part.lines().filter(|line| line.starts_with('/')).collect();
+        assert_eq!(entries.len(), 4, "{part}");
+        assert!(run(&["check"], &["/etc"]).contains("0 findings"));
     }
 }
 

@@ -4,6 +4,7 @@ mod build;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod mount;
+mod source;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

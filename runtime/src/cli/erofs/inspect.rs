@@ -1,7 +1,7 @@
 //! Commands that read an image.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,70 +10,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
-use erofs_reader::{Buffered, FileType, Image, Inode, ReadAt};
+use erofs_reader::{FileType, Inode};
 use serde::Serialize;
 
 use super::super::output::{Format, print_json, printable};
+use super::source::{Reader, Source};
 use crate::error::Error;
 use crate::store::atomic;
-
-type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
-
-/// Which image, shared by all commands that read one.
-#[derive(Debug, Args)]
-struct Source {
-    /// The image: a file, a block device, or a disk's VMDK
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
-    /// A device of the image's device table; give each, in order. Without any, they follow the image in its file
-    #[arg(long = "device", value_name = "FILE")]
-    devices: Vec<PathBuf>,
-}
-
-impl Source {
-    fn open(&self) -> anyhow::Result<Reader> {
-        let failed = |source| Error::Read {
-            path: self.image.clone(),
-            source,
-        };
-        let primary = reader(&self.image)?;
-        if self.devices.is_empty() {
-            return Ok(Image::open(primary).map_err(failed)?);
-        }
-        let devices = self
-            .devices
-            .iter()
-            .map(|path| reader(path))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Image::open_with_devices(primary, devices).map_err(failed)?)
-    }
-}
-
-fn reader(path: &Path) -> anyhow::Result<Buffered<Box<dyn ReadAt + Send + Sync>>> {
-    let reader: Box<dyn ReadAt + Send + Sync> = if path.extension().is_some_and(|e| e == "vmdk") {
-        let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
-            path: path.to_owned(),
-            source,
-        })?;
-        Box::new(Disk(disk))
-    } else {
-        Box::new(File::open(path).map_err(Error::io(path))?)
-    };
-    Ok(Buffered::new(reader))
-}
-
-/// A stitched disk as an image's source.
-struct Disk(vmdk::Disk);
-
-impl ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.size())
-    }
-}
 
 /// An image and a path in it.
 #[derive(Debug, Args)]
@@ -347,6 +290,9 @@ fn time(inode: &Inode) -> String {
 pub(in crate::cli) struct Check {
     #[command(flatten)]
     source: Source,
+    /// Print only what was found at this path and below it; all of the image is checked
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
     /// How to print what was found
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -374,13 +320,22 @@ struct FindingReport {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let report = match self.source.open() {
+        let mut report = match self.source.open() {
             Ok(image) => image.check(),
             Err(error) => {
                 eprintln!("blockbox: {}", super::super::output::message(&error));
                 return Ok(ExitCode::from(2));
             }
         };
+        if let Some(path) = &self.path {
+            let below = Below::new(path);
+            report.findings.retain(|finding| {
+                finding
+                    .path
+                    .as_deref()
+                    .is_some_and(|path| below.contains(path))
+            });
+        }
         let status = if report.is_clean() {
             ExitCode::SUCCESS
         } else {
@@ -469,6 +424,11 @@ impl Extract {
         for path in &extracted.skipped {
             eprintln!("skipped: {}", printable(path));
         }
+        for (path, names) in &extracted.refused_xattrs {
+            for name in names {
+                eprintln!("xattr refused: {} of {}", printable(name), printable(path));
+            }
+        }
         Ok(())
     }
 }
@@ -478,12 +438,90 @@ impl Extract {
 pub(in crate::cli) struct Dump {
     #[command(flatten)]
     source: Source,
+    /// Print only what is at this path and below it
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
 }
 
 impl Dump {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let image = self.source.open()?;
-        erofs_reader::dump(&image, io::BufWriter::new(io::stdout().lock()))
-            .with_context(|| self.source.image.display().to_string())
+        let out = io::BufWriter::new(io::stdout().lock());
+        let context = || self.source.image.display().to_string();
+        let Some(path) = &self.path else {
+            return erofs_reader::dump(&image, out).with_context(context);
+        };
+        image
+            .lookup(path.as_os_str().as_bytes())
+            .with_context(context)?;
+        let selected = Selected {
+            below: Below::new(path),
+            out,
+            line: Vec::new(),
+            shown: false,
+        };
+        erofs_reader::dump(&image, selected).with_context(context)
+    }
+}
+
+/// A path of an image, and everything below it.
+struct Below(Vec<u8>);
+
+impl Below {
+    fn new(path: &Path) -> Self {
+        let names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
+        Self(
+            names
+                .filter(|name| !name.is_empty())
+                .collect::<Vec<_>>()
+                .join(&b'/'),
+        )
+    }
+
+    /// Whether `path`, which has no leading slash, is at or below it.
+    fn contains(&self, path: &[u8]) -> bool {
+        match path.strip_prefix(&self.0[..]) {
+            Some(rest) => self.0.is_empty() || rest.is_empty() || rest[0] == b'/',
+            None => false,
+        }
+    }
+}
+
+/// Passes on those parts of a dump that are about some paths: a line that begins with one, and the indented ones after it.
+struct Selected<W> {
+    below: Below,
+    out: W,
+    line: Vec<u8>,
+    shown: bool,
+}
+
+impl<W: Write> Write for Selected<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if !piece.ends_with(b"\n") {
+                continue;
+            }
+            if let Some(entry) = self.line.strip_prefix(b"/") {
+                // Blanks in names are not escaped, so the path ends at the last place where ` nid ` follows it.
+                let end = entry
+                    .windows(5)
+                    .rposition(|w| w == b" nid ")
+                    .unwrap_or(entry.len());
+                let escaped = self.below.0.escape_ascii().to_string();
+                self.shown = Below(escaped.into_bytes()).contains(&entry[..end]);
+            } else if !self.line.starts_with(b" ") {
+                self.shown = false;
+            }
+            if self.shown {
+                self.out.write_all(&self.line)?;
+            }
+            self.line.clear();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
-use erofs_reader::{Buffered, DirEntry, FileType, Image, Inode, Nid, ReadAt};
+use erofs_reader::{DirEntry, FileType, Image, Inode, Nid, ReadAt};
 use fuser::{
     Config, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
@@ -23,6 +22,7 @@ use rustix::io::Errno as Os;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::source::Source;
 use crate::error::Error;
 
 /// How long the kernel may remember what it was told: nothing ever changes.
@@ -34,40 +34,26 @@ const LONGEST_READ: u32 = 16 << 20;
 /// Mount an image through FUSE until it is unmounted.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Mount {
-    /// The image: a file, a block device, or a disk's VMDK
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// The directory to mount on
     #[arg(value_name = "MOUNTPOINT")]
     mountpoint: PathBuf,
-    /// A device of the image's device table; give each, in order. Without any, they follow the image in its file
-    #[arg(long = "device", value_name = "FILE")]
-    devices: Vec<PathBuf>,
 }
 
 impl Mount {
     /// Returns when the mount is gone: unmounted from outside, or after SIGINT or SIGTERM.
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let failed = |source| Error::Read {
-            path: self.image.clone(),
+            path: self.source.image.clone(),
             source,
         };
-        let primary = reader(&self.image)?;
-        let image = if self.devices.is_empty() {
-            Image::open(primary).map_err(failed)?
-        } else {
-            let devices = self
-                .devices
-                .iter()
-                .map(|path| reader(path))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            Image::open_with_devices(primary, devices).map_err(failed)?
-        };
+        let image = self.source.open()?;
         let tree = Tree::new(image).map_err(failed)?;
         let context = || self.mountpoint.display().to_string();
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let mut session =
-            Session::new(tree, &self.mountpoint, &config(&self.image)).with_context(context)?;
+        let mut session = Session::new(tree, &self.mountpoint, &config(&self.source.image))
+            .with_context(context)?;
         let mut unmounter = session.unmount_callable();
         let handle = signals.handle();
         let mountpoint = self.mountpoint.clone();
@@ -82,35 +68,6 @@ impl Mount {
         handle.close();
         let _ = waiting.join();
         ended
-    }
-}
-
-/// A file, or what a VMDK stitches together.
-type Reader = Buffered<Box<dyn ReadAt + Send + Sync>>;
-
-fn reader(path: &Path) -> anyhow::Result<Reader> {
-    let reader: Box<dyn ReadAt + Send + Sync> = if path.extension().is_some_and(|e| e == "vmdk") {
-        let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
-            path: path.to_owned(),
-            source,
-        })?;
-        Box::new(Disk(disk))
-    } else {
-        Box::new(File::open(path).map_err(Error::io(path))?)
-    };
-    Ok(Buffered::new(reader))
-}
-
-/// A stitched disk as an image's source.
-struct Disk(vmdk::Disk);
-
-impl ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.size())
     }
 }
 
@@ -523,14 +480,14 @@ mod tests {
     /// The tree of `image` mounted by [`Mount`]'s means.
     fn through_fuse(image: &Path) -> Walk {
         let point = tempfile::tempdir().unwrap();
-        let tree = Tree::new(Image::open(reader(image).unwrap()).unwrap()).unwrap();
+        let tree = Tree::new(Source::of(image).open().unwrap()).unwrap();
         let session = fuser::spawn_mount(tree, point.path(), &config(image)).unwrap();
         let found = walk(point.path()).unwrap();
         let root = std::fs::symlink_metadata(point.path()).unwrap();
         let many = many_threads_read(point.path());
         session.umount_and_join().unwrap();
         assert!(many.windows(2).all(|pair| pair[0] == pair[1]));
-        let opened = Image::open(reader(image).unwrap()).unwrap();
+        let opened = Source::of(image).open().unwrap();
         let nid = opened.root().unwrap().nid();
         assert_eq!(std::os::unix::fs::MetadataExt::ino(&root), nid.get());
         found
@@ -541,7 +498,9 @@ mod tests {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let path = root.join("a");
-                thread::spawn(move || testkit::digest(&mut File::open(path).unwrap()).unwrap())
+                thread::spawn(move || {
+                    testkit::digest(&mut std::fs::File::open(path).unwrap()).unwrap()
+                })
             })
             .collect();
         threads
@@ -580,7 +539,7 @@ mod tests {
         let Some(image) = image(&[], dir.path()) else {
             return;
         };
-        let mut tree = Tree::new(Image::open(reader(&image).unwrap()).unwrap()).unwrap();
+        let mut tree = Tree::new(Source::of(&image).open().unwrap()).unwrap();
         for root in [0, 1, 36] {
             tree.root = Nid::new(root);
             let mut nodes = std::collections::HashSet::new();
