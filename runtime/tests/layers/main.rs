@@ -3,242 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod views;
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
-use testkit::{Difference, Entry, Kind, Mount, TarBuilder, Walk, kernel_mounts, oracle, walk};
-
-/// What the kernel shows of an image's disk: stitched, and as a stack of devices. Our own reader must see the same.
-fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
-    let disks = blockbox.inspect(reference);
-    let stitched = disks.stitched();
-    let stitched = walk(Mount::erofs(stitched.path(), &[]).path()).unwrap();
-    let layers: Vec<&Path> = disks.layers.iter().map(PathBuf::as_path).collect();
-    let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
-    Difference::between(&stitched, &devices).assert_none();
-    Difference::between(&reader_walk(Disk::open(&disks.disk).unwrap()), &stitched).assert_none();
-    for layer in &disks.layers {
-        let kernel = walk(Mount::erofs(layer, &[]).path()).unwrap();
-        Difference::between(&reader_walk(File::open(layer).unwrap()), &kernel).assert_none();
-    }
-    stitched
-}
-
-/// What erofs-reader says of an image.
-fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
-    use erofs_reader::FileType;
-    let image = erofs_reader::Image::open(erofs_reader::Buffered::new(source)).unwrap();
-    let report = image.check();
-    assert!(report.is_clean(), "{:?}", report.findings);
-    let mut found = Walk::new();
-    let mut first_names: HashMap<_, Vec<Vec<u8>>> = HashMap::new();
-    for entry in image.walk() {
-        let (path, inode) = entry.unwrap();
-        let (major, minor) = inode.rdev();
-        let kind = match inode.file_type() {
-            FileType::Directory => Kind::Directory,
-            FileType::Regular => {
-                let (size, digest) = testkit::digest(&mut image.file(&inode).unwrap()).unwrap();
-                Kind::File { size, digest }
-            }
-            FileType::Symlink => Kind::Symlink(image.read_link(&inode).unwrap()),
-            FileType::CharDevice => Kind::CharDevice { major, minor },
-            FileType::BlockDevice => Kind::BlockDevice { major, minor },
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket => Kind::Socket,
-        };
-        if !inode.is_dir() && inode.nlink() > 1 {
-            first_names
-                .entry(inode.nid())
-                .or_default()
-                .push(path.clone());
-        }
-        let entry = Entry {
-            kind,
-            mode: inode.mode().into(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: inode.mtime(),
-            xattrs: image.xattrs(&inode).unwrap().into_iter().collect(),
-            first_name: None,
-        };
-        found.insert(path, entry);
-    }
-    for mut names in first_names.into_values().filter(|names| names.len() > 1) {
-        names.sort();
-        for name in &names {
-            found.get_mut(name).unwrap().first_name = Some(names[0].clone());
-        }
-    }
-    found
-}
-
-/// A stitched disk as an image's source.
-struct Disk(vmdk::Disk);
-
-impl Disk {
-    fn open(path: &Path) -> Result<Self, vmdk::Error> {
-        vmdk::Disk::open(path).map(Self)
-    }
-}
-
-impl erofs_reader::ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-
-    fn size(&self) -> std::io::Result<u64> {
-        Ok(self.0.size())
-    }
-}
-
-/// What the kernel's overlayfs shows of an image's layers, each mounted on its own.
-fn overlay_walk(blockbox: &Blockbox, reference: &str) -> Walk {
-    let disks = blockbox.inspect(reference);
-    let mounts: Vec<_> = disks
-        .layers
-        .iter()
-        .map(|layer| Mount::erofs(layer, &[]))
-        .collect();
-    let mut folders: Vec<&Path> = mounts.iter().map(Mount::path).collect();
-    // An overlay wants two lower folders at least.
-    let nothing = tempfile::tempdir().unwrap();
-    folders.insert(0, nothing.path());
-    walk(Mount::overlay(&folders, "metacopy=on,redirect_dir=follow").path()).unwrap()
-}
-
-/// What umoci unpacks of the image `latest` of a layout.
-fn umoci_walk(layout: &Path) -> Option<Walk> {
-    let mut umoci = oracle("umoci")?;
-    let bundle = tempfile::tempdir().unwrap();
-    let image = format!("{}:latest", layout.display());
-    let output = umoci
-        .args(["unpack", "--image", &image])
-        .arg(bundle.path().join("b"))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Some(walk(&bundle.path().join("b/rootfs")).unwrap())
-}
-
-/// What skopeo unpacks of the image `latest` of a layout into a containers-storage without a driver of the kernel's. None
-/// where there is no skopeo.
-fn skopeo_walk(layout: &Path) -> Option<Walk> {
-    let mut skopeo = oracle("skopeo")?;
-    let storage = tempfile::tempdir().unwrap();
-    let (root, run) = (storage.path().join("root"), storage.path().join("run"));
-    let place = format!("[vfs@{}+{}]", root.display(), run.display());
-    let output = skopeo
-        .args(["--insecure-policy", "copy", "-q"])
-        .arg(format!("oci:{}:latest", layout.display()))
-        .arg(format!("containers-storage:{place}compared:latest"))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let images = std::fs::read(root.join("vfs-images/images.json")).unwrap();
-    let images: serde_json::Value = serde_json::from_slice(&images).unwrap();
-    let top = images[0]["layer"].as_str().unwrap();
-    let mut walk = walk(&root.join("vfs/dir").join(top)).unwrap();
-    // The root is a folder that it makes beforehand.
-    forget_mtimes(&mut walk, &[""]);
-    Some(walk)
-}
-
-/// Forgets the modification times of `paths`: those that no layer's entry says, so that each tool has its own.
-fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
-    for path in paths {
-        walk.get_mut(path.as_bytes())
-            .unwrap_or_else(|| panic!("no {path}"))
-            .mtime = (0, 0);
-    }
-}
-
-/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the sandbox's overlay, which
-/// shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
-fn unescape_xattrs(walk: &mut Walk) {
-    for entry in walk.values_mut() {
-        entry.xattrs = std::mem::take(&mut entry.xattrs)
-            .into_iter()
-            .map(
-                |(name, value)| match name.strip_prefix(b"trusted.overlay.overlay.") {
-                    Some(rest) => ([b"trusted.overlay.", rest].concat(), value),
-                    None => (name, value),
-                },
-            )
-            .collect();
-    }
-}
-
-/// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with overlayfs's.
-fn compare(tars: &[Vec<u8>], unspecified: &[&str], overlay: bool) -> Walk {
-    compare_but(tars, unspecified, overlay, Some(&[]))
-}
-
-/// As [`compare`], where containers-storage sees the paths `skopeo` in another way, or refuses the image where that is None.
-/// `docs/edge-cases.md` says why.
-fn compare_but(
-    tars: &[Vec<u8>],
-    unspecified: &[&str],
-    overlay: bool,
-    skopeo: Option<&[&str]>,
-) -> Walk {
-    let layout = |kinds: [Compression; 3]| {
-        let layers = tars.iter().zip(kinds.into_iter().cycle());
-        layers
-            .fold(Layout::new(), |layout, (tar, kind)| layout.layer(tar, kind))
-            .finish()
-    };
-    // Old versions of umoci do not read zstd.
-    let for_umoci = layout([Compression::Gzip; 3]);
-    let layout = layout([Compression::Gzip, Compression::Zstd, Compression::None]);
-    let blockbox = Blockbox::new();
-    blockbox.ok(["pull", "-q", &layout.reference()]);
-    let mut ours = kernel_walk(&blockbox, &layout.reference());
-    let kernel = ours.clone();
-    unescape_xattrs(&mut ours);
-    if overlay {
-        let mut theirs = overlay_walk(&blockbox, &layout.reference());
-        forget_mtimes(&mut theirs, unspecified);
-        let mut ours = ours.clone();
-        forget_mtimes(&mut ours, unspecified);
-        // Overlayfs shows each name of a hard link with an inode of its own where layers differ.
-        Difference::between(&ours, &theirs).assert_none();
-    }
-    if let Some(mut theirs) = umoci_walk(for_umoci.path()) {
-        forget_mtimes(&mut ours, unspecified);
-        forget_mtimes(&mut theirs, unspecified);
-        Difference::between(&ours, &theirs).assert_none();
-    }
-    let skopeo = skopeo.and_then(|differing| Some((skopeo_walk(for_umoci.path())?, differing)));
-    if let Some((mut theirs, differing)) = skopeo {
-        forget_mtimes(&mut ours, unspecified);
-        forget_mtimes(&mut ours, &[""]);
-        for path in differing {
-            ours.remove(path.as_bytes());
-            theirs.remove(path.as_bytes());
-        }
-        forget_mtimes(&mut theirs, unspecified);
-        Difference::between(&ours, &theirs).assert_none();
-    }
-    kernel
-}
-
-fn text(walk: &Walk, path: &str) -> Option<Kind> {
-    walk.get(path.as_bytes()).map(|entry| entry.kind.clone())
-}
+use testkit::{Difference, Kind, Mount, TarBuilder, kernel_mounts, oracle};
+use views::{
+    as_containers_storage, compare, compare_but, forget_mtimes, kernel_walk, overlay_walk,
+    skopeo_walk, text, umoci_walk,
+};
 
 #[test]
 fn every_type_and_attribute_arrives() {
@@ -750,9 +528,11 @@ fn the_demo_image() {
     if let Some(theirs) = umoci_walk(&layout.with_file_name("image-gzip")) {
         Difference::between(&ours, &theirs).assert_none();
     }
-    if let Some(theirs) = skopeo_walk(&layout.with_file_name("image-gzip")) {
+    if let Some(mut theirs) = skopeo_walk(&layout.with_file_name("image-gzip")) {
         let mut ours = ours.clone();
         forget_mtimes(&mut ours, &[""]);
+        as_containers_storage(&mut ours);
+        as_containers_storage(&mut theirs);
         Difference::between(&ours, &theirs).assert_none();
     }
     Difference::between(&ours, &overlay_walk(&blockbox, &reference)).assert_none();
