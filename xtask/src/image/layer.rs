@@ -194,7 +194,7 @@ eval "$SCRIPT"
 
 /// A minimal Debian, trimmed as its official container image is.
 fn bootstrap(root: &Path) -> Result<()> {
-    let mirror = setup::mirror();
+    let mirror = setup::mirror()?;
     shell::output(
         Command::new("mmdebstrap")
             .args(["--quiet", "--mode=root", "--variant=minbase"])

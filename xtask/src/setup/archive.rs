@@ -28,7 +28,7 @@ impl Archive {
         fs::write(archive.state.join("status"), "")?;
         fs::write(
             archive.state.join("sources.list"),
-            format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()),
+            format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?),
         )?;
         shell::output(archive.apt("apt-get").args(["update", "-qq"]))?;
         Ok(archive)
@@ -112,16 +112,15 @@ impl Archive {
     }
 }
 
-/// The Debian mirror this machine's apt uses, or the default one.
-pub(crate) fn mirror() -> String {
+/// The Debian mirror that apt is set up with.
+pub(crate) fn mirror() -> Result<String> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(REPO_URI)"]);
-    shell::output(targets.arg("Identifier: Packages"))
-        .unwrap_or_default()
+    shell::output(targets.arg("Identifier: Packages"))?
         .lines()
         .map(|uri| uri.trim_end_matches('/'))
         // Security and third-party archives hold only some packages, and live beside it.
         .find(|uri| uri.ends_with("/debian"))
-        .unwrap_or("http://deb.debian.org/debian")
-        .to_owned()
+        .map(str::to_owned)
+        .context("apt's sources name no Debian archive (an address that ends in /debian)")
 }
