@@ -364,6 +364,14 @@ pub enum Corruption {
         /// What is wrong.
         what: &'static str,
     },
+    /// An extent of compressed data begins before the one in front of it ends.
+    #[error("extent at byte {logical} of the file follows one that ends at {expected}")]
+    ExtentOrder {
+        /// Where the extent begins in the file, in bytes.
+        logical: u64,
+        /// Where it should.
+        expected: u64,
+    },
     /// A fragment reaches past the end of the packed inode's data.
     #[error("fragment of {length} bytes at {start} of the packed inode, which has {size}")]
     Fragment {

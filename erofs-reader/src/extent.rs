@@ -379,6 +379,14 @@ impl<R: ReadAt> Image<R> {
         let mut offset = 0;
         while offset < inode.size {
             let extent = mapper.at(self, offset)?;
+            // A binary search of records that are out of order may go back.
+            if extent.logical != offset {
+                let what = Corruption::ExtentOrder {
+                    logical: extent.logical,
+                    expected: offset,
+                };
+                return Err(inode.corrupt(inode.position, what));
+            }
             offset = extent.end();
             if !extents.last_mut().is_some_and(|last| last.absorb(&extent)) {
                 extents.push(extent);

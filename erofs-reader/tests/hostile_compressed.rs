@@ -121,6 +121,32 @@ fn uncompressed_clusters_hold_no_more_than_they_are_long() {
 }
 
 #[test]
+fn encoded_extents_must_be_in_order_and_begin_with_the_file() {
+    let encoded = |starts: [u32; 3]| {
+        problems(move |lab, at| {
+            lab.put(at + 8, &1536_u64.to_le_bytes());
+            // Three extents, with records of 16 bytes each that say where they begin; all holes.
+            lab.put(at + HEADER, &[3, 0, 0, 0, 0x05, 0, 0, 0]);
+            for (index, start) in starts.into_iter().enumerate() {
+                let record = at + INDEXES + 16 * index;
+                lab.put(record, &[0; 12]);
+                lab.put(record + 12, &start.to_le_bytes());
+            }
+        })
+    };
+    assert_eq!(encoded([0, 512, 1024]), []);
+    assert_corrupt!(
+        encoded([0, 1024, 512]),
+        C::ExtentOrder {
+            logical: 512,
+            expected: 1024
+        }
+    );
+    assert_corrupt!(encoded([512, 1024, 1100]), C::CompressionHeader(_));
+    assert_corrupt!(encoded([2000, 1000, 3000]), C::CompressionHeader(_));
+}
+
+#[test]
 fn algorithms_must_be_known_and_declared() {
     let found = problems(|lab, at| lab.0[at + HEADER + 6] = 1);
     assert_corrupt!(found, C::CompressionHeader(_));
