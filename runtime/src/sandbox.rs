@@ -108,6 +108,8 @@ pub struct Machine {
     pub kernel: Option<PathBuf>,
     /// The guest's host name.
     pub hostname: String,
+    /// Folders that would be a tmpfs (`/tmp`, `/run`) and are to be on the writable disk.
+    pub on_disk: Vec<String>,
 }
 
 impl Sandbox {
@@ -216,6 +218,7 @@ impl Sandbox {
         config.cpus = machine.cpus;
         config.memory_mib = u32::try_from(machine.memory >> 20).unwrap_or(u32::MAX);
         config.hostname.clone_from(&machine.hostname);
+        config.on_disk.clone_from(&machine.on_disk);
         config.console_log = Some(self.folder.join(CONSOLE));
         let vm = vmm.start(&config)?;
         let session = Session::connect(&vm, BOOT_TIME)?;

@@ -244,6 +244,34 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
     guest.blockbox.ok(["rmi", &guest.image]);
 }
 
+/// In memory unless asked otherwise; and what is on the disk is there after another boot.
+#[test]
+fn tmp_is_a_tmpfs_unless_it_is_off() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let mounts = "awk '$2 == \"/tmp\" || $2 == \"/run\" { print $2, $3 }' /proc/mounts";
+    let script = format!("{mounts}; echo kept > /tmp/file");
+    let off = ["--name", "box", "--tmpfs", "/tmp=off"];
+    assert_eq!(guest.script(&off, &script), "/run tmpfs\n");
+
+    // A tmpfs hides what is on the disk.
+    let script = format!("{mounts}; cat /tmp/* 2>/dev/null; echo");
+    let both = "/tmp tmpfs\n/run tmpfs\n\n";
+    let words = ["start", "box", "--", "sh", "-c", &script];
+    assert_eq!(guest.blockbox.ok(words), both);
+    let words = [
+        "start",
+        "--tmpfs",
+        "/tmp=off",
+        "box",
+        "--",
+        "cat",
+        "/tmp/file",
+    ];
+    assert_eq!(guest.blockbox.ok(words), "kept\n");
+}
+
 #[test]
 fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
     let Some(guest) = Guest::new(json!({})) else {

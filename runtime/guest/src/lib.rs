@@ -47,6 +47,13 @@ pub const WORK_DIR: &str = "/work";
 /// and not passed to init as an argument.
 pub const HOSTNAME_PARAMETER: &str = "blockbox.hostname";
 
+/// Kernel command line parameter that names, separated by commas, those of [`TMPFS_DIRS`] that stay folders of the
+/// writable disk.
+pub const ON_DISK_PARAMETER: &str = "blockbox.on-disk";
+
+/// The folders that are a tmpfs unless [`ON_DISK_PARAMETER`] names them.
+pub const TMPFS_DIRS: [&str; 2] = ["/tmp", "/run"];
+
 /// Bytes of one stream that may be on their way before the receiver has returned credit.
 pub const WINDOW: usize = 256 * 1024;
 

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
+use blockbox_guest::TMPFS_DIRS;
 use clap::{Args, ValueEnum};
 
 use super::attach;
@@ -64,6 +65,9 @@ pub(super) struct Options {
     /// The guest's memory
     #[arg(short, long, default_value = "1G", value_parser = size, value_name = "SIZE")]
     memory: u64,
+    /// Whether a folder is in the guest's memory or on the writable disk: `/tmp` and `/run` are in memory
+    #[arg(long, value_parser = tmpfs, value_name = "DIR=on|off")]
+    tmpfs: Vec<(&'static str, bool)>,
     /// The guest kernel: an ELF vmlinux or libkrunfw [default: what `doctor` finds]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -121,6 +125,7 @@ impl Options {
             memory: self.memory,
             kernel: self.kernel,
             hostname: self.hostname.unwrap_or_else(|| sandbox.name().to_owned()),
+            on_disk: on_disk(&self.tmpfs),
         };
         sandbox.start(store, image, &machine)
     }
@@ -133,4 +138,44 @@ pub(super) fn run(running: Running, spec: &ExecSpec) -> anyhow::Result<u8> {
     let status = status?;
     stopped?;
     Ok(status)
+}
+
+fn tmpfs(text: &str) -> Result<(&'static str, bool), String> {
+    let (folder, state) = text.split_once('=').unwrap_or((text, "on"));
+    let folder = TMPFS_DIRS.into_iter().find(|known| *known == folder);
+    let folder = folder.ok_or_else(|| format!("use one of {}", TMPFS_DIRS.join(", ")))?;
+    match state {
+        "on" => Ok((folder, true)),
+        "off" => Ok((folder, false)),
+        other => Err(format!("{other:?} is neither on nor off")),
+    }
+}
+
+/// The folders that are off in the end: where one is given twice, the last counts.
+fn on_disk(given: &[(&str, bool)]) -> Vec<String> {
+    let last = |folder: &&str| given.iter().rfind(|(name, _)| name == folder);
+    TMPFS_DIRS
+        .into_iter()
+        .filter(|folder| last(folder).is_some_and(|(_, in_memory)| !in_memory))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_a_folder_counts() {
+        let given = ["/tmp=off", "/run=off", "/run=on"].map(|text| tmpfs(text).expect("valid"));
+        assert_eq!(on_disk(&given), ["/tmp"]);
+        assert!(on_disk(&[]).is_empty());
+    }
+
+    #[test]
+    fn only_folders_that_are_a_tmpfs_can_be_taken_off() {
+        for wrong in ["/srv=off", "/tmp=maybe", "tmp", ""] {
+            assert!(tmpfs(wrong).is_err(), "{wrong}");
+        }
+    }
 }

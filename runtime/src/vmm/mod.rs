@@ -45,6 +45,8 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// The guest's hostname.
     pub hostname: String,
+    /// Those of [`TMPFS_DIRS`](blockbox_guest::TMPFS_DIRS) that stay folders of the writable disk.
+    pub on_disk: Vec<String>,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
     /// The executable to start the VM through: one whose `main` begins with [`helper::run_if_asked`]. The default is the
@@ -68,6 +70,7 @@ impl VmConfig {
             cpus: 1,
             memory_mib: 512,
             hostname: "blockbox".to_owned(),
+            on_disk: Vec::new(),
             kernel_args: Vec::new(),
             helper: None,
             console_log: None,
@@ -205,6 +208,10 @@ impl Vmm {
                 hostname_label(&config.hostname)
             ),
         ];
+        if !config.on_disk.is_empty() {
+            let folders = config.on_disk.join(",");
+            words.push(format!("{}={folders}", blockbox_guest::ON_DISK_PARAMETER));
+        }
         words.extend(config.kernel_args.iter().cloned());
         words.join(" ")
     }

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use blockbox_guest::{HOSTNAME_PARAMETER, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+use blockbox_guest::{
+    HOSTNAME_PARAMETER, ON_DISK_PARAMETER, PRIVATE_DIR, TMPFS_DIRS, UPPER_DIR, WORK_DIR,
+};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -54,7 +56,9 @@ impl Early {
 
     /// Builds the container's root and makes it this process's.
     pub(crate) fn enter_container(self) -> Result<Roots, Failure> {
-        let hostname = parameter(&self.private.join("proc/cmdline"), HOSTNAME_PARAMETER);
+        let cmdline = self.private.join("proc/cmdline");
+        let on_disk = parameter(&cmdline, ON_DISK_PARAMETER).unwrap_or_default();
+        let hostname = parameter(&cmdline, HOSTNAME_PARAMETER);
         let hostname = hostname.unwrap_or_else(|| "blockbox".to_owned());
         tolerate(rustix::system::sethostname(hostname.as_bytes()).step("setting the hostname"));
 
@@ -69,6 +73,7 @@ impl Early {
         let etc = etc::Files::write(&self.directory("etc")?, &hostname);
         let merged = switch_root(&self.private.join("root"))?;
         kernel_filesystems()?;
+        scratch_folders(&on_disk);
         tolerate(etc.and_then(|files| files.provide()));
         tolerate(sys::loopback_up().step("bringing the loopback interface up"));
         let limit = Rlimit {
@@ -134,7 +139,6 @@ fn switch_root(root: &Path) -> Result<OwnedFd, Failure> {
 fn kernel_filesystems() -> Result<(), Failure> {
     let none = MountFlags::empty();
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let scratch = MountFlags::NOSUID | MountFlags::NODEV;
 
     mount_at("/proc", "proc", plain, "")?;
     mount_at("/sys", "sysfs", plain, "")?;
@@ -157,9 +161,7 @@ fn kernel_filesystems() -> Result<(), Failure> {
             Err(errno) => tolerate(Err(errno).step(format!("making {link}"))),
         }
     }
-    // What an image or a kernel may do without.
-    tolerate(mount_at("/tmp", "tmpfs", scratch, "mode=1777"));
-    tolerate(mount_at("/run", "tmpfs", scratch, "mode=0755"));
+    // What a kernel may do without.
     if Path::new("/sys/fs/cgroup").is_dir() {
         tolerate(mount_at("/sys/fs/cgroup", "cgroup2", plain | none, ""));
     }
@@ -167,6 +169,20 @@ fn kernel_filesystems() -> Result<(), Failure> {
         tolerate(mount_at("/dev/mqueue", "mqueue", plain, ""));
     }
     Ok(())
+}
+
+/// The folders for what need not last: in memory, but for those that `on_disk` lists.
+fn scratch_folders(on_disk: &str) {
+    for dir in TMPFS_DIRS {
+        let mode = if dir == "/tmp" { 0o1777 } else { 0o755 };
+        // An image may do without either.
+        tolerate(if on_disk.split(',').any(|listed| listed == dir) {
+            make_dir(Path::new(dir), mode)
+        } else {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount_at(dir, "tmpfs", flags, &format!("mode={mode:o}"))
+        });
+    }
 }
 
 fn mount_at(target: &str, kind: &str, flags: MountFlags, options: &str) -> Result<(), Failure> {
