@@ -1,0 +1,134 @@
+//! What programs feel of a file system: how long the things take that they do all the time, with nothing in the kernel's
+//! caches and with everything there.
+//!
+//! Nineteen workloads in two suites ([`workloads`]) run on a folder that has the shape of a system: reading ones on its
+//! Python standard library (or the largest folder of libraries there is), writing ones in its `/tmp` and `/dev/shm`.
+//!
+//! ```no_run
+//! let options = blockbox_fsbench::Options::new("/");
+//! let report = blockbox_fsbench::run(&options)?;
+//! print!("{report}");
+//! # Ok::<(), blockbox_fsbench::Error>(())
+//! ```
+//!
+//! The program `blockbox-fsbench` is the same for the command line. Built static, it runs in any image.
+
+#![forbid(unsafe_code)]
+
+mod caches;
+mod error;
+mod lookup;
+mod random;
+mod read;
+mod report;
+mod tree;
+mod workload;
+mod write;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use error::{Error, Result};
+pub use report::{Report, Row};
+pub use workload::{Description, Suite, workloads};
+
+use tree::Inventory;
+use workload::{Scene, Workload};
+
+/// What to measure, and where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The root of a system.
+    pub root: PathBuf,
+    /// The folder to scan and read, if not the Python standard library below `root`.
+    pub tree: Option<PathBuf>,
+    /// The folder to write in, if not `tmp` below `root`.
+    pub scratch: Option<PathBuf>,
+    /// How often each workload runs, cold and warm each.
+    pub rounds: u32,
+    /// Whether to measure with empty caches too, where that is possible. Emptying them slows down whatever else runs on the
+    /// machine.
+    pub cold: bool,
+    /// The names of the workloads to run; all of them where it is empty.
+    pub only: Vec<String>,
+}
+
+impl Options {
+    /// Every workload five times on the system below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            tree: None,
+            scratch: None,
+            rounds: 5,
+            cold: true,
+            only: Vec::new(),
+        }
+    }
+}
+
+/// Runs the workloads one after the other.
+///
+/// Cold times are only there where this process may drop the kernel's caches (as root of a machine, not of a container).
+///
+/// # Errors
+///
+/// [`Error::NoTree`], [`Error::UnknownWorkload`], and [`Error::Io`] when a file of the tree cannot be read or nothing can be
+/// written in the scratch folder.
+pub fn run(options: &Options) -> Result<Report> {
+    let chosen = workload::chosen(&options.only)?;
+    let scene = Scene::new(options)?;
+    let caches = options.cold && caches::may_drop();
+    let mut rows = Vec::with_capacity(chosen.len());
+    for (description, make) in chosen {
+        let mut row = Row::new(description);
+        match make(&scene) {
+            Ok(mut workload) => measure(&mut *workload, options.rounds, caches, &mut row)?,
+            Err(Error::Missing(what)) => row.skipped = Some(what),
+            Err(error) => return Err(error),
+        }
+        rows.push(row);
+    }
+    let Inventory {
+        directories,
+        files,
+        bytes,
+    } = &scene.tree;
+    Ok(Report {
+        tree: scene.tree_path.display().to_string(),
+        directories: directories.len() as u64,
+        files: files.len() as u64,
+        bytes: *bytes,
+        scratch: scene.scratch.display().to_string(),
+        kernel: caches::kernel_release(),
+        rounds: options.rounds,
+        rows,
+    })
+}
+
+fn measure(workload: &mut dyn Workload, rounds: u32, caches: bool, row: &mut Row) -> Result<()> {
+    let mut once = |drop_caches: bool| {
+        workload.prepare()?;
+        if drop_caches {
+            caches::drop_all()?;
+        }
+        let start = Instant::now();
+        let operations = workload.run();
+        let time = start.elapsed();
+        workload.clean()?;
+        Ok::<_, Error>((time, operations?))
+    };
+    if !caches {
+        once(false)?;
+    }
+    for _ in 0..rounds {
+        if caches {
+            row.cold_ns.push(report::nanoseconds(once(true)?.0));
+        }
+        let (time, operations) = once(false)?;
+        row.warm_ns.push(report::nanoseconds(time));
+        row.operations = operations;
+    }
+    Ok(())
+}

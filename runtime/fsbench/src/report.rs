@@ -1,0 +1,170 @@
+//! What was measured.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::workload::{Description, Suite};
+
+/// How long the workloads took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The folder that was scanned and read.
+    pub tree: String,
+    /// How many directories it has, itself counted.
+    pub directories: u64,
+    /// How many files that are not empty it has.
+    pub files: u64,
+    /// Their contents, in bytes.
+    pub bytes: u64,
+    /// The folder that was written in.
+    pub scratch: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// How often each workload ran.
+    pub rounds: u32,
+    /// One per workload.
+    pub rows: Vec<Row>,
+}
+
+/// How long a workload took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Row {
+    /// The workload.
+    pub name: String,
+    /// Its suite.
+    pub suite: Suite,
+    /// What it does.
+    pub what: String,
+    /// How many files, reads, lookups it is.
+    pub operations: u64,
+    /// Nanoseconds with empty caches, one per round; none where the caches cannot be emptied.
+    pub cold_ns: Vec<u64>,
+    /// Nanoseconds right after another run, one per round.
+    pub warm_ns: Vec<u64>,
+    /// What it needs and is not there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped: Option<String>,
+}
+
+impl Row {
+    pub(crate) fn new(description: Description) -> Self {
+        Self {
+            name: description.name.to_owned(),
+            suite: description.suite,
+            what: description.what.to_owned(),
+            operations: 0,
+            cold_ns: Vec::new(),
+            warm_ns: Vec::new(),
+            skipped: None,
+        }
+    }
+
+    /// The median of the cold rounds.
+    pub fn cold(&self) -> Option<Duration> {
+        median(&self.cold_ns)
+    }
+
+    /// The median of the warm rounds.
+    pub fn warm(&self) -> Option<Duration> {
+        median(&self.warm_ns)
+    }
+}
+
+/// A time that was measured: the lower one of the two in the middle where their number is even.
+fn median(samples: &[u64]) -> Option<Duration> {
+    let mut samples = samples.to_vec();
+    samples.sort_unstable();
+    let middle = samples.get(samples.len().checked_sub(1)? / 2)?;
+    Some(Duration::from_nanos(*middle))
+}
+
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} files in {} directories, {:.1} MB. Written in {}. Linux {}, medians of {} rounds.\n",
+            self.tree,
+            self.files,
+            self.directories,
+            self.bytes as f64 / 1e6,
+            self.scratch,
+            self.kernel,
+            self.rounds
+        )?;
+        writeln!(f, "{:16} {:>10} {:>10}", "", "cold ms", "warm ms")?;
+        for row in &self.rows {
+            if let Some(missing) = &row.skipped {
+                writeln!(f, "{:16} skipped: there is no {missing}", row.name)?;
+                continue;
+            }
+            let time = |time: Option<Duration>| {
+                time.map_or_else(
+                    || "–".to_owned(),
+                    |t| format!("{:.2}", t.as_secs_f64() * 1e3),
+                )
+            };
+            let (cold, warm) = (time(row.cold()), time(row.warm()));
+            writeln!(f, "{:16} {cold:>10} {warm:>10}   {}", row.name, row.what)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, cold_ns: &[u64], warm_ns: &[u64], skipped: Option<&str>) -> Row {
+        Row {
+            name: name.to_owned(),
+            suite: Suite::Files,
+            what: "something".to_owned(),
+            operations: 3,
+            cold_ns: cold_ns.to_vec(),
+            warm_ns: warm_ns.to_vec(),
+            skipped: skipped.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_medians_that_were_measured() {
+        let report = Report {
+            tree: "/usr/lib/python3.11".to_owned(),
+            directories: 2,
+            files: 3,
+            bytes: 1_234_567,
+            scratch: "/tmp".to_owned(),
+            kernel: "6.12".to_owned(),
+            rounds: 4,
+            rows: vec![
+                row(
+                    "scan",
+                    &[9_000_000, 1_000_000],
+                    &[4, 1_500_000, 2_000_000, 3_000_000],
+                    None,
+                ),
+                row("warm-only", &[], &[2_000_000], None),
+                row("write-shm", &[], &[], Some("/dev/shm")),
+            ],
+        };
+        insta::assert_snapshot!(report, @r"
+        /usr/lib/python3.11: 3 files in 2 directories, 1.2 MB. Written in /tmp. Linux 6.12, medians of 4 rounds.
+
+                            cold ms    warm ms
+        scan                   1.00       1.50   something
+        warm-only                 –       2.00   something
+        write-shm        skipped: there is no /dev/shm
+        ");
+        let json = serde_json::to_string(&report).expect("JSON");
+        let back: Report = serde_json::from_str(&json).expect("a report");
+        assert_eq!(back.to_string(), report.to_string());
+    }
+}
