@@ -10,12 +10,20 @@ use testkit::TarBuilder;
 /// What an entry of a random layer is.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Directory { opaque: bool },
+    Directory {
+        opaque: bool,
+    },
+    /// A directory without an entry of its own: something in it has one.
+    Implied {
+        opaque: bool,
+    },
     File,
     Symlink,
     Device,
     Fifo,
     Link(Vec<&'static str>),
+    /// To a name of the layers below.
+    LowerLink(Vec<&'static str>),
     Whiteout,
 }
 
@@ -42,6 +50,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => Just(Step::Device),
         1 => Just(Step::Fifo),
         2 => path().prop_map(Step::Link),
+        2 => path().prop_map(Step::LowerLink),
         2 => Just(Step::Whiteout),
     ];
     (path(), step, 0..1000_u16).prop_map(|(path, step, mark)| Entry { path, step, mark })
@@ -49,71 +58,151 @@ fn entry() -> impl Strategy<Value = Entry> {
 
 /// Stacks of one to four layers.
 pub(crate) fn stacks() -> impl Strategy<Value = Vec<Vec<Entry>>> {
-    vec(vec(entry(), 0..12), 1..=4).prop_map(|layers| layers.into_iter().map(consistent).collect())
+    stacks_of(true)
 }
 
-/// Drops the entries that a layer made from a directory cannot have: two of one name, one below what is no directory.
-/// Parents come first, and every parent has an entry.
-fn consistent(entries: Vec<Entry>) -> Vec<Entry> {
+/// Stacks of layers each of which stands for itself.
+pub(crate) fn stacks_without_lower_links() -> impl Strategy<Value = Vec<Vec<Entry>>> {
+    stacks_of(false)
+}
+
+fn stacks_of(lower_links: bool) -> impl Strategy<Value = Vec<Vec<Entry>>> {
+    let layer = (vec(entry(), 0..12), vec(any::<(bool, bool)>(), 3));
+    vec(layer, 1..=4).prop_map(move |layers| {
+        let mut stack = Vec::new();
+        for (mut entries, implied) in layers {
+            entries.retain(|entry| lower_links || !matches!(entry.step, Step::LowerLink(_)));
+            let below = model(&stack);
+            stack.push(consistent(entries, &implied, &below));
+        }
+        stack
+    })
+}
+
+/// Drops the entries that a layer made from a directory cannot have: two of one name, one below what is no directory,
+/// links to nothing. Parents come first. Those that no entry describes are as `implied` says: without an entry, and
+/// opaque.
+fn consistent(entries: Vec<Entry>, implied: &[(bool, bool)], below: &View) -> Vec<Entry> {
     let mut kept: BTreeMap<Vec<&'static str>, Entry> = BTreeMap::new();
     for entry in entries {
         let parents: Vec<_> = (1..entry.path.len())
             .map(|len| entry.path[..len].to_vec())
             .collect();
         let fits = !kept.contains_key(&entry.path)
-            && parents.iter().all(|parent| {
-                kept.get(parent)
-                    .is_none_or(|known| matches!(known.step, Step::Directory { .. }))
-            });
+            && parents
+                .iter()
+                .all(|parent| kept.get(parent).is_none_or(Entry::is_directory))
+            // What only whiteouts are in has no entry here, and may be anything below.
+            && (entry.is_directory() || kept.keys().all(|path| !path.starts_with(&entry.path)));
         if !fits {
             continue;
         }
-        for parent in parents {
-            let implied = Entry {
-                path: parent.clone(),
-                step: Step::Directory { opaque: false },
-                mark: entry.mark,
-            };
-            kept.entry(parent).or_insert(implied);
+        if !matches!(entry.step, Step::Whiteout) {
+            for (parent, &(implied, opaque)) in parents.into_iter().zip(implied) {
+                let step = match implied {
+                    true => Step::Implied { opaque },
+                    false => Step::Directory { opaque: false },
+                };
+                let path = parent.clone();
+                let mark = entry.mark;
+                kept.entry(parent).or_insert(Entry { path, step, mark });
+            }
         }
         kept.insert(entry.path.clone(), entry);
     }
-    // A link needs a target of its own layer: what is linked to is settled by name, first come first served.
-    let files: Vec<_> = kept
+    // A link's target is settled by name, first come first served.
+    let own: Vec<_> = kept
         .values()
-        .filter(|entry| {
-            matches!(
-                entry.step,
-                Step::File | Step::Symlink | Step::Device | Step::Fifo
-            )
-        })
+        .filter(|entry| entry.is_shareable())
         .map(|entry| entry.path.clone())
         .collect();
+    // A name that the layer has itself, if only as a parent, is not that of the layers below.
+    let is_own = |path: &str| {
+        kept.values().any(|entry| {
+            let (own, whiteout) = (entry.name(), matches!(entry.step, Step::Whiteout));
+            is_below(&own, path)
+                || !whiteout && (own == path || !entry.is_directory() && is_below(path, &own))
+        })
+    };
+    let lower: Vec<_> = below
+        .iter()
+        .filter(|(path, origin)| !origin.directory && !is_own(path))
+        .map(|(path, _)| path.split('/').map(known_name).collect::<Vec<_>>())
+        .collect();
     let mut entries: Vec<Entry> = kept.into_values().collect();
-    entries.retain_mut(|entry| match &mut entry.step {
-        Step::Link(target) => match files.get(entry.mark as usize % files.len().max(1)) {
-            Some(file) => {
-                target.clone_from(file);
-                true
-            }
-            None => false,
-        },
-        _ => true,
+    entries.retain_mut(|entry| {
+        let (target, targets) = match &mut entry.step {
+            Step::Link(target) => (target, &own),
+            Step::LowerLink(target) => (target, &lower),
+            _ => return true,
+        };
+        let found = targets.get(entry.mark as usize % targets.len().max(1));
+        target.clone_from(found.unwrap_or(&entry.path));
+        *target != entry.path
+    });
+    let described: Vec<_> = entries
+        .iter()
+        .filter(|entry| !matches!(entry.step, Step::Implied { .. } | Step::Whiteout))
+        .map(|entry| entry.path.clone())
+        .collect();
+    entries.retain(|entry| {
+        !matches!(entry.step, Step::Implied { .. })
+            || described.iter().any(|path| path.starts_with(&entry.path))
     });
     entries
 }
 
+fn known_name(name: &str) -> &'static str {
+    NAMES.into_iter().find(|known| *known == name).unwrap()
+}
+
+fn is_below(name: &str, folder: &str) -> bool {
+    name.strip_prefix(folder)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
 impl Entry {
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.step, Step::Directory { .. } | Step::Implied { .. })
+    }
+
+    /// Whether it hides what the layers below have in it.
+    pub(crate) fn is_opaque(&self) -> bool {
+        matches!(
+            self.step,
+            Step::Directory { opaque: true } | Step::Implied { opaque: true }
+        )
+    }
+
+    /// Whether a link of the same layer may point to it.
+    fn is_shareable(&self) -> bool {
+        matches!(
+            self.step,
+            Step::File | Step::Symlink | Step::Device | Step::Fifo
+        )
+    }
+
     pub(crate) fn mode(&self) -> u32 {
         match self.step {
             // As Linux gives every symlink.
             Step::Symlink => 0o777,
+            Step::Implied { .. } => 0o755,
             _ => 0o700 + u32::from(self.mark % 0o100),
         }
     }
 
     pub(crate) fn uid(&self) -> u32 {
-        self.mark.into()
+        match self.step {
+            Step::Implied { .. } => 0,
+            _ => self.mark.into(),
+        }
+    }
+
+    pub(crate) fn gid(&self) -> u32 {
+        match self.step {
+            Step::Implied { .. } => 0,
+            _ => 1,
+        }
     }
 
     pub(crate) fn contents(&self) -> String {
@@ -142,7 +231,7 @@ pub(crate) fn tar(entries: &[Entry], marks_first: bool) -> Vec<u8> {
                         "",
                     );
                 }
-                Step::Directory { opaque: true } => {
+                _ if entry.is_opaque() => {
                     tar = tar.file(entry.name() + "/.wh..wh..opq", "");
                 }
                 _ => {}
@@ -155,7 +244,7 @@ pub(crate) fn tar(entries: &[Entry], marks_first: bool) -> Vec<u8> {
         tar = marked(tar);
     }
     for entry in entries {
-        tar = tar.mode(entry.mode()).owner(entry.uid(), 1);
+        tar = tar.mode(entry.mode()).owner(entry.uid(), entry.gid());
         tar = match &entry.step {
             Step::Directory { .. } => tar
                 .xattr("trusted.mark", entry.mark.to_string())
@@ -166,8 +255,10 @@ pub(crate) fn tar(entries: &[Entry], marks_first: bool) -> Vec<u8> {
             Step::Symlink => tar.symlink(entry.name(), entry.target()),
             Step::Device => tar.device(entry.name(), b'3', 1, entry.mark.into()),
             Step::Fifo => tar.entry(entry.name(), b'6', "", ""),
-            Step::Link(target) => tar.link(entry.name(), target.join("/")),
-            Step::Whiteout => tar,
+            Step::Link(target) | Step::LowerLink(target) => {
+                tar.link(entry.name(), target.join("/"))
+            }
+            Step::Whiteout | Step::Implied { .. } => tar,
         };
     }
     if !marks_first {
@@ -177,39 +268,51 @@ pub(crate) fn tar(entries: &[Entry], marks_first: bool) -> Vec<u8> {
 }
 
 /// What the model knows of a node: which layer and which entry of it made it.
-type Origin = (usize, String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Origin {
+    layer: usize,
+    entry: String,
+    directory: bool,
+}
+
+type View = BTreeMap<String, Origin>;
 
 /// The simplest way to merge: apply one layer after the other on a map, as unpacking does.
-fn model(layers: &[Vec<Entry>]) -> BTreeMap<String, Origin> {
-    let mut view: BTreeMap<String, Origin> = BTreeMap::new();
-    let mut directories = std::collections::BTreeSet::new();
-    let below = |path: &str, name: &String| name.starts_with(&format!("{path}/"));
-    for (number, entries) in layers.iter().enumerate() {
+fn model(layers: &[Vec<Entry>]) -> View {
+    let mut view = View::new();
+    for (layer, entries) in layers.iter().enumerate() {
+        let before = view.clone();
         // Whiteouts act first.
         for entry in entries {
             let path = entry.name();
             match entry.step {
-                Step::Whiteout => view.retain(|name, _| *name != path && !below(&path, name)),
-                Step::Directory { opaque: true } => view.retain(|name, _| !below(&path, name)),
+                Step::Whiteout => view.retain(|name, _| *name != path && !is_below(name, &path)),
+                _ if entry.is_opaque() => {
+                    view.retain(|name, _| !is_below(name, &path));
+                }
                 _ => {}
             }
         }
         for entry in entries {
             let path = entry.name();
+            let own = |entry: String, directory| Origin {
+                layer,
+                entry,
+                directory,
+            };
             let origin = match &entry.step {
                 Step::Whiteout => continue,
-                Step::Link(target) => (number, target.join("/")),
-                _ => (number, path.clone()),
+                // Even where the layer takes the target away.
+                Step::LowerLink(target) => before[&target.join("/")].clone(),
+                Step::Link(target) => own(target.join("/"), false),
+                _ => own(path.clone(), entry.is_directory()),
             };
-            let directory = matches!(entry.step, Step::Directory { .. });
-            let was = view
-                .get(&path)
-                .is_some_and(|known| directories.contains(known));
-            if !(directory && was) {
-                view.retain(|name, _| *name != path && !below(&path, name));
+            let was = view.get(&path).is_some_and(|known| known.directory);
+            if was && matches!(entry.step, Step::Implied { .. }) {
+                continue;
             }
-            if directory {
-                directories.insert(origin.clone());
+            if !(origin.directory && was) {
+                view.retain(|name, _| *name != path && !is_below(name, &path));
             }
             view.insert(path, origin);
         }
@@ -236,16 +339,21 @@ proptest! {
             .collect();
         prop_assert_eq!(&names, &in_walk_order(model.keys()));
         let mut nodes: BTreeMap<&Origin, Vec<NodeId>> = BTreeMap::new();
-        for (path, (layer, name)) in &model {
+        for (path, Origin { layer, entry: name, .. }) in &model {
             let id = merged.find(path.as_bytes()).unwrap();
             let entry = layers[*layer].iter().find(|entry| entry.name() == *name).unwrap();
-            prop_assert_eq!(merged.layer(id), Some(*layer as u16));
+            // Nobody describes what is implied.
+            let described = !matches!(entry.step, Step::Implied { .. });
+            prop_assert_eq!(merged.layer(id), described.then_some(*layer as u16));
             let attributes = merged.attributes(id);
             prop_assert_eq!(u32::from(attributes.mode), entry.mode());
-            prop_assert_eq!(attributes.uid, entry.uid());
+            prop_assert_eq!((attributes.uid, attributes.gid), (entry.uid(), entry.gid()));
             let matches = match (merged.kind(id), &entry.step) {
                 (Kind::Directory { opaque: false, implied: false }, Step::Directory { .. }) => {
                     attributes.xattrs.get(b"trusted.mark") == Some(entry.mark.to_string().as_bytes())
+                }
+                (Kind::Directory { opaque: false, implied: true }, Step::Implied { .. }) => {
+                    attributes.xattrs.iter().len() == 0
                 }
                 (kind @ Kind::File { .. }, Step::File) => {
                     store.get(kind) == entry.contents().into_bytes()
