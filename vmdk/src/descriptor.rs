@@ -101,8 +101,9 @@ impl Descriptor {
     /// The disk that is `files` one after the other, each a name relative to the descriptor's folder and a size in bytes.
     ///
     /// It keeps to what QEMU, libkrun and Cloud Hypervisor all read: one `RW … FLAT "…" 0` line per file, whatever its
-    /// size, and no key that one of them refuses. The `CID` is a hash of the names and sizes; where contents may change under one
-    /// name, set [`cid`](Self::cid) to something that changes with them.
+    /// size, and no key that one of them refuses. The `CID` is a hash of the names and sizes, since no file is read; where
+    /// contents may change under one name, set [`cid`](Self::cid) to what changes with them, such as their
+    /// [`ContentId`](crate::ContentId).
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod content_id;
 mod descriptor;
 mod disk;
 mod error;
@@ -9,6 +10,7 @@ mod name;
 mod parse;
 mod sparse;
 
+pub use content_id::ContentId;
 pub use descriptor::{Access, Descriptor, Extent, ExtentKind, NO_PARENT, create_type};
 pub use disk::{Disk, OpenOptions};
 pub use error::{Error, NameProblem, SparseProblem, SyntaxProblem};

@@ -22,8 +22,7 @@ pub(super) struct Plan {
     pub(super) grain_sectors: u64,
     pub(super) grains: u64,
     pub(super) tables: u64,
-    /// Padded with NULs to [`DESCRIPTOR_SECTORS`].
-    pub(super) descriptor: Vec<u8>,
+    pub(super) descriptor: Descriptor,
 }
 
 impl Plan {
@@ -55,9 +54,6 @@ impl Plan {
         };
         let mut descriptor = Descriptor::over(create_type, vec![extent])?;
         descriptor.cid = options.cid.unwrap_or(descriptor.cid);
-        let mut descriptor = descriptor.to_string().into_bytes();
-        // A name has at most 511 bytes, so this always fits.
-        descriptor.resize((DESCRIPTOR_SECTORS * SECTOR) as usize, 0);
         let grains = capacity.div_ceil(options.grain_sectors);
         Ok(Self {
             capacity,
@@ -66,6 +62,14 @@ impl Plan {
             tables: grains.div_ceil(TABLE_ENTRIES as u64),
             descriptor,
         })
+    }
+
+    /// The descriptor's text, padded with NULs to [`DESCRIPTOR_SECTORS`].
+    pub(super) fn embedded(&self) -> Vec<u8> {
+        let mut text = self.descriptor.to_string().into_bytes();
+        // A name has at most 511 bytes, so this always fits.
+        text.resize((DESCRIPTOR_SECTORS * SECTOR) as usize, 0);
+        text
     }
 
     /// The length of a grain directory, in sectors.

@@ -42,7 +42,7 @@ pub fn write_stream_optimized(
         bytes: 0,
     };
     output.put_struct(&header)?;
-    output.put(&plan.descriptor)?;
+    output.put(&plan.embedded())?;
     output.pad_to(OVER_HEAD)?;
 
     let level = Compression::new(options.compression.clamp(1, 9));

@@ -6,7 +6,7 @@ use zerocopy::little_endian::U32;
 use super::format::{FLAG_REDUNDANT, TABLE_ENTRIES, TABLE_SECTORS};
 use super::plan::{DESCRIPTOR_SECTORS, Plan, address, empty_table, stream};
 use super::{SparseOptions, SparseSummary};
-use crate::{Error, SECTOR, create_type};
+use crate::{ContentId, Error, SECTOR, create_type};
 
 /// Writes a monolithicSparse image of the `bytes` bytes of `input`: one file, writable, with room for every grain.
 ///
@@ -26,7 +26,7 @@ pub fn write_monolithic_sparse(
     mut output: impl Write + Seek,
     options: &SparseOptions,
 ) -> Result<SparseSummary, Error> {
-    let plan = Plan::new(bytes, create_type::MONOLITHIC_SPARSE, options)?;
+    let mut plan = Plan::new(bytes, create_type::MONOLITHIC_SPARSE, options)?;
     let directory_sectors = plan.directory_sectors();
     let tables_sectors = plan.tables * TABLE_SECTORS;
     let redundant = 1 + DESCRIPTOR_SECTORS;
@@ -47,11 +47,14 @@ pub fn write_monolithic_sparse(
     let mut next = over_head;
     let mut grain = plan.grain();
     let mut table = empty_table();
+    let mut contents = ContentId::new();
     for index in 0..plan.grains {
         let entry = (index % TABLE_ENTRIES as u64) as usize;
         if plan.read_grain(&mut input, index, &mut grain)? {
+            contents.zeros(grain.len() as u64);
             summary.zero_grains += 1;
         } else {
+            contents.update(&grain);
             table[entry] = address(next)?;
             write_at(&mut output, next, &grain)?;
             next += plan.grain_sectors;
@@ -79,7 +82,8 @@ pub fn write_monolithic_sparse(
     header.flags = (header.flags.get() | FLAG_REDUNDANT).into();
     header.rgd_offset = redundant.into();
     header.gd_offset = directory.into();
-    write_at(&mut output, 1, &plan.descriptor)?;
+    plan.descriptor.cid = options.cid.unwrap_or_else(|| contents.finish());
+    write_at(&mut output, 1, &plan.embedded())?;
     // Last, so that a file which is not complete is no image.
     write_at(&mut output, 0, header.as_bytes())?;
     output.flush().map_err(stream)?;
