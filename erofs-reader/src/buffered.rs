@@ -1,10 +1,10 @@
 //! A cache between an image and its source.
 
-use std::io;
-use std::sync::{Mutex, PoisonError};
+use alloc::vec::Vec;
 
 use crate::num::{clamp_len, narrow, wide};
-use crate::read_at::{ReadAt, read_full};
+use crate::read_at::{ReadAt, SourceError, read_full};
+use crate::sync::Lock;
 
 /// Bytes in one cached page.
 const PAGE: usize = 64 << 10;
@@ -19,7 +19,7 @@ const PAGES: usize = 64;
 #[derive(Debug)]
 pub struct Buffered<R> {
     inner: R,
-    pages: Mutex<Vec<Page>>,
+    pages: Lock<Vec<Page>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl<R: ReadAt> Buffered<R> {
     pub fn new(inner: R) -> Self {
         Self {
             inner,
-            pages: Mutex::default(),
+            pages: Lock::default(),
         }
     }
 
@@ -45,38 +45,38 @@ impl<R: ReadAt> Buffered<R> {
 }
 
 impl<R: ReadAt> ReadAt for Buffered<R> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
         if buf.len() >= PAGE {
             return self.inner.read_at(buf, offset);
         }
         let page = wide(PAGE);
         let (number, within) = (offset.div_euclid(page), narrow(offset.rem_euclid(page)));
-        // Poison means that a reader panicked; the pages it left are whole or have no number.
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.is_empty() {
-            pages.resize_with(PAGES, Page::default);
-        }
-        // Directly mapped: metadata is read in order, so neighbours must not evict each other.
-        let slot = narrow(number.rem_euclid(wide(PAGES)));
-        let Some(cached) = pages.get_mut(slot) else {
-            return self.inner.read_at(buf, offset);
-        };
-        if cached.number != Some(number) {
-            cached.number = None;
-            cached.bytes.resize(PAGE, 0);
-            let n = read_full(&self.inner, &mut cached.bytes, number.saturating_mul(page))?;
-            cached.bytes.truncate(n);
-            cached.number = Some(number);
-        }
-        let rest = cached.bytes.get(within..).unwrap_or_default();
-        let n = clamp_len(buf.len(), wide(rest.len()));
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        Ok(n)
+        self.pages.with(|pages| {
+            if pages.is_empty() {
+                pages.resize_with(PAGES, Page::default);
+            }
+            // Directly mapped: metadata is read in order, so neighbours must not evict each other.
+            let slot = narrow(number.rem_euclid(wide(PAGES)));
+            let Some(cached) = pages.get_mut(slot) else {
+                return self.inner.read_at(buf, offset);
+            };
+            if cached.number != Some(number) {
+                cached.number = None;
+                cached.bytes.resize(PAGE, 0);
+                let n = read_full(&self.inner, &mut cached.bytes, number.saturating_mul(page))?;
+                cached.bytes.truncate(n);
+                cached.number = Some(number);
+            }
+            let rest = cached.bytes.get(within..).unwrap_or_default();
+            let n = clamp_len(buf.len(), wide(rest.len()));
+            if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+                to.copy_from_slice(from);
+            }
+            Ok(n)
+        })
     }
 
-    fn size(&self) -> io::Result<u64> {
+    fn size(&self) -> Result<u64, SourceError> {
         self.inner.size()
     }
 }
@@ -89,12 +89,12 @@ mod tests {
     struct Counting(Vec<u8>, AtomicUsize);
 
     impl ReadAt for Counting {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.read_at(buf, offset)
         }
 
-        fn size(&self) -> io::Result<u64> {
+        fn size(&self) -> Result<u64, SourceError> {
             self.0.size()
         }
     }

@@ -4,8 +4,9 @@ mod inodes;
 mod ranges;
 mod tree;
 
-use std::fmt;
-use std::io;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 
 use zerocopy::FromBytes;
 
@@ -149,7 +150,7 @@ impl Report {
             Error::Io { offset, source, .. } => {
                 (None, Some(offset), Problem::Io(source.to_string()))
             }
-            other => (None, None, Problem::Io(io::Error::from(other).to_string())),
+            other => (None, None, Problem::Io(other.to_string())),
         };
         self.add(Finding {
             severity: Severity::Error,

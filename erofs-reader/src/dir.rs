@@ -1,5 +1,7 @@
 //! Directories: blocks of sorted entries.
 
+use alloc::vec::Vec;
+
 use zerocopy::FromBytes;
 
 use crate::error::{Corruption, Error};
@@ -262,9 +264,9 @@ impl<R: ReadAt> Image<R> {
             let middle = low.midpoint(high);
             let (dirent, found) = block.entry(dir, middle)?;
             match found.cmp(name) {
-                std::cmp::Ordering::Less => low = middle.saturating_add(1),
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => {
+                core::cmp::Ordering::Less => low = middle.saturating_add(1),
+                core::cmp::Ordering::Greater => high = middle,
+                core::cmp::Ordering::Equal => {
                     let within = middle.saturating_mul(size_of::<Dirent>());
                     return Ok(Some(DirEntry {
                         name: name.to_vec(),

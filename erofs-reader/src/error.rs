@@ -1,8 +1,13 @@
 //! What can be wrong with an image, or with a question about it.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+#[cfg(feature = "std")]
 use std::io;
 
 use crate::inode::{FileType, Nid};
+use crate::read_at::SourceError;
 
 /// Why an image could not be read.
 ///
@@ -20,7 +25,7 @@ pub enum Error {
         /// Where on it, in bytes.
         offset: u64,
         /// What it said.
-        source: io::Error,
+        source: SourceError,
     },
     /// There is no EROFS superblock at byte 1024.
     #[error("no EROFS superblock: its magic number would be 0xe0f5e1e2, here is {magic:#010x}")]
@@ -83,6 +88,7 @@ pub enum Error {
         limit: u64,
     },
     /// The destination of an extraction failed.
+    #[cfg(feature = "std")]
     #[error("{}: {source}", path.escape_ascii())]
     Output {
         /// The path inside the image that was being extracted.
@@ -113,10 +119,25 @@ impl Error {
     }
 }
 
+#[cfg(feature = "std")]
+impl Error {
+    /// What the system said, where the source or the destination of an extraction failed with a [`std::io::Error`].
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => source.downcast_ref(),
+            Self::Output { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(feature = "std")]
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Io { source, .. } | Error::Output { source, .. } => source.kind(),
+            Error::Io { .. } | Error::Output { .. } => {
+                error.io_error().map_or(io::ErrorKind::Other, Self::kind)
+            }
             Error::NotFound { .. } => io::ErrorKind::NotFound,
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,
             Error::Corrupt { .. } | Error::NotErofs { .. } => io::ErrorKind::InvalidData,

@@ -1,5 +1,8 @@
 //! Where the bytes of a file lie.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 

@@ -1,7 +1,11 @@
 //! Reading the contents of files.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+#[cfg(feature = "std")]
 use std::io::{self, Read, Seek, SeekFrom};
-use std::sync::Arc;
 
 use crate::compressed;
 use crate::error::{Corruption, Error};
@@ -167,6 +171,7 @@ impl<R: ReadAt> Image<R> {
         inode.expect(FileType::Regular)?;
         Ok(FileReader {
             data: self.data(inode)?,
+            #[cfg(feature = "std")]
             position: 0,
         })
     }
@@ -198,6 +203,7 @@ impl<R: ReadAt> Image<R> {
 #[derive(Debug)]
 pub struct FileReader<'a, R> {
     data: Data<'a, R>,
+    #[cfg(feature = "std")]
     position: u64,
 }
 
@@ -207,7 +213,7 @@ impl<R: ReadAt> FileReader<'_, R> {
         self.data.inode.size
     }
 
-    /// Reads at most `buf.len()` bytes at `offset`, without regard to the position of [`Read`] and [`Seek`]; 0 means that
+    /// Reads at most `buf.len()` bytes at `offset`, without regard to the position of `Read` and `Seek`; 0 means that
     /// the file ends at or before `offset`.
     ///
     /// # Errors
@@ -218,6 +224,7 @@ impl<R: ReadAt> FileReader<'_, R> {
     }
 }
 
+#[cfg(feature = "std")]
 impl<R: ReadAt> Read for FileReader<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.data.read_at(buf, self.position)?;
@@ -226,6 +233,7 @@ impl<R: ReadAt> Read for FileReader<'_, R> {
     }
 }
 
+#[cfg(feature = "std")]
 impl<R: ReadAt> Seek for FileReader<'_, R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let (base, by) = match to {

@@ -1,6 +1,7 @@
 //! An open image, and everything that reads its bytes.
 
-use std::sync::OnceLock;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::compressed::PclusterCache;
 use crate::error::{Corruption, Error};
@@ -8,6 +9,7 @@ use crate::inode::{FileType, Inode, Nid};
 use crate::num::wide;
 use crate::read_at::{ReadAt, read_full};
 use crate::superblock::Superblock;
+use crate::sync::Once;
 use crate::xattr::Prefix;
 
 /// Which bytes metadata lies in.
@@ -28,7 +30,7 @@ pub(crate) enum Area {
 pub struct Image<R> {
     volumes: Vec<Volume<R>>,
     superblock: Superblock,
-    pub(crate) xattr_prefixes: OnceLock<Vec<Prefix>>,
+    pub(crate) xattr_prefixes: Once<Vec<Prefix>>,
     pub(crate) pclusters: PclusterCache,
 }
 
@@ -64,7 +66,7 @@ impl<R: ReadAt> Image<R> {
         Ok(Self {
             volumes: vec![primary],
             superblock,
-            xattr_prefixes: OnceLock::new(),
+            xattr_prefixes: Once::new(),
             pclusters: PclusterCache::default(),
         })
     }
@@ -334,7 +336,7 @@ impl<R: ReadAt> Image<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
 

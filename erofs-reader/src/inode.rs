@@ -1,6 +1,8 @@
 //! Inodes.
 
-use std::fmt;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
 
 use zerocopy::FromBytes;
 

@@ -12,6 +12,7 @@
 //!
 //! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
 //! ([`Error::Corrupt`]); other kinds answer questions about things that are not there.
+#![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -19,13 +20,18 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions)
 )]
 
+extern crate alloc;
+
 mod buffered;
 mod check;
+mod checksum;
 mod compressed;
 mod dir;
+#[cfg(feature = "std")]
 mod dump;
 mod error;
 mod extent;
+#[cfg(feature = "std")]
 pub mod extract;
 mod file;
 mod format;
@@ -35,6 +41,7 @@ mod lookup;
 mod num;
 mod read_at;
 mod superblock;
+mod sync;
 mod walk;
 mod xattr;
 
@@ -43,6 +50,7 @@ pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 #[doc(hidden)]
 pub use compressed::decode_cluster;
 pub use dir::{DirEntry, ReadDir};
+#[cfg(feature = "std")]
 pub use dump::dump;
 pub use error::{Corruption, Error, Unsupported};
 pub use extent::{Algorithm, Extent, Source};
@@ -50,7 +58,7 @@ pub use file::FileReader;
 pub use image::Image;
 pub use inode::{FileType, Inode, Layout, Nid};
 pub use lookup::MAX_SYMLINKS;
-pub use read_at::ReadAt;
+pub use read_at::{ReadAt, SourceError};
 pub use superblock::{BlockSize, Device, Superblock};
 pub use walk::{MAX_DEPTH, Walk};
 pub use xattr::Xattr;

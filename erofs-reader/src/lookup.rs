@@ -1,5 +1,8 @@
 //! From paths to inodes.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::{FileType, Inode};

@@ -1,11 +1,19 @@
 //! Where an image's bytes come from.
 
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::error::Error;
+#[cfg(feature = "std")]
 use std::fs::File;
+#[cfg(feature = "std")]
 use std::io;
-use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::num::{clamp_len, narrow, wide};
+
+/// What a source says of its failure: any error, such as a [`std::io::Error`], which `?` converts.
+pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Bytes that can be read at any position, by any number of readers at once.
 ///
@@ -16,19 +24,20 @@ pub trait ReadAt {
     ///
     /// # Errors
     ///
-    /// Whatever the source reports; [`io::ErrorKind::Interrupted`] is retried by this crate.
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Whatever the source reports. A [`std::io::Error`] that says
+    /// [`Interrupted`](std::io::ErrorKind::Interrupted) makes this crate read again.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError>;
 
     /// The number of bytes there are.
     ///
     /// # Errors
     ///
     /// Where the source cannot tell.
-    fn size(&self) -> io::Result<u64>;
+    fn size(&self) -> Result<u64, SourceError>;
 }
 
 impl ReadAt for [u8] {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
         let rest = self.get(narrow(offset)..).unwrap_or_default();
         let n = clamp_len(buf.len(), wide(rest.len()));
         if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
@@ -37,51 +46,52 @@ impl ReadAt for [u8] {
         Ok(n)
     }
 
-    fn size(&self) -> io::Result<u64> {
+    fn size(&self) -> Result<u64, SourceError> {
         Ok(wide(self.len()))
     }
 }
 
 impl ReadAt for Vec<u8> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
         self.as_slice().read_at(buf, offset)
     }
 
-    fn size(&self) -> io::Result<u64> {
+    fn size(&self) -> Result<u64, SourceError> {
         self.as_slice().size()
     }
 }
 
+#[cfg(feature = "std")]
 impl ReadAt for File {
     #[cfg(unix)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(self, buf, offset)
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        Ok(std::os::unix::fs::FileExt::read_at(self, buf, offset)?)
     }
 
     #[cfg(windows)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::windows::fs::FileExt::seek_read(self, buf, offset)
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        Ok(std::os::windows::fs::FileExt::seek_read(self, buf, offset)?)
     }
 
-    fn size(&self) -> io::Result<u64> {
+    fn size(&self) -> Result<u64, SourceError> {
         let meta = self.metadata()?;
         if meta.is_file() {
             return Ok(meta.len());
         }
         // A block device's metadata says 0. Reads never use the position that this moves.
         let mut file = self;
-        io::Seek::seek(&mut file, io::SeekFrom::End(0))
+        Ok(io::Seek::seek(&mut file, io::SeekFrom::End(0))?)
     }
 }
 
 macro_rules! pointer {
     ($($pointer:ty),+) => {$(
         impl<T: ReadAt + ?Sized> ReadAt for $pointer {
-            fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
                 (**self).read_at(buf, offset)
             }
 
-            fn size(&self) -> io::Result<u64> {
+            fn size(&self) -> Result<u64, SourceError> {
                 (**self).size()
             }
         }
@@ -95,7 +105,7 @@ pub(crate) fn read_full<R: ReadAt + ?Sized>(
     reader: &R,
     buf: &mut [u8],
     offset: u64,
-) -> io::Result<usize> {
+) -> Result<usize, SourceError> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let Some(at) = offset.checked_add(wide(done)) else {
@@ -104,14 +114,25 @@ pub(crate) fn read_full<R: ReadAt + ?Sized>(
         match reader.read_at(rest, at) {
             Ok(0) => break,
             Ok(n) => done = done.saturating_add(n),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if is_interruption(&e) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(done)
 }
 
-#[cfg(test)]
+#[cfg(feature = "std")]
+fn is_interruption(error: &SourceError) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
+}
+
+#[cfg(not(feature = "std"))]
+fn is_interruption(_: &SourceError) -> bool {
+    false
+}
+
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
 

@@ -1,7 +1,11 @@
 //! The superblock, decoded and checked once.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use zerocopy::FromBytes;
 
+use crate::checksum::crc32c;
 use crate::error::{Corruption, Error, Unsupported};
 use crate::format::{self, SuperBlock, SuperBlockSlot1};
 use crate::inode::Nid;
@@ -325,7 +329,7 @@ fn verify_checksum<R: ReadAt>(
     if let Some(checksum) = bytes.get_mut(4..8) {
         checksum.fill(0);
     }
-    let computed = !crc32c::crc32c(&bytes);
+    let computed = crc32c(&bytes);
     if computed == stored {
         Ok(stored)
     } else {

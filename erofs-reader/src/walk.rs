@@ -1,6 +1,7 @@
 //! Walking the whole tree.
 
-use std::collections::HashSet;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use crate::dir::ReadDir;
 use crate::error::{Corruption, Error};
@@ -24,7 +25,7 @@ pub struct Walk<'a, R> {
     /// The directories from the root to where we are, and the length of each one's path.
     stack: Vec<(ReadDir<'a, R>, usize)>,
     path: Vec<u8>,
-    visited: HashSet<Nid>,
+    visited: BTreeSet<Nid>,
     /// How many more bytes of directories there can be.
     budget: u64,
 }
@@ -44,7 +45,7 @@ impl<R: ReadAt> Image<R> {
             started: false,
             stack: Vec::new(),
             path: Vec::new(),
-            visited: HashSet::new(),
+            visited: BTreeSet::new(),
             budget: self.total_size(),
         }
     }

@@ -1,5 +1,8 @@
 //! Extended attributes.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32};
 

@@ -1,6 +1,8 @@
 //! The check of one inode.
 
-use std::collections::HashSet;
+use alloc::collections::BTreeSet;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use xxhash_rust::xxh32::xxh32;
 
@@ -25,7 +27,7 @@ pub(super) struct Inodes<'a, R> {
     /// Data on the primary device: where it begins and ends, and whose it is.
     data: Vec<(u64, u64, Nid)>,
     /// Shared xattrs that were found good.
-    shared: HashSet<u32>,
+    shared: BTreeSet<u32>,
     /// Whether to read all data.
     contents: bool,
 }
@@ -36,7 +38,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             image,
             metadata: Ranges::default(),
             data: Vec::new(),
-            shared: HashSet::new(),
+            shared: BTreeSet::new(),
             contents,
         }
     }

@@ -1,6 +1,6 @@
 //! Which bytes belong to whose metadata.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use crate::image::Area;
 use crate::inode::Nid;

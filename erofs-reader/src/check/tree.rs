@@ -1,6 +1,7 @@
 //! The check's walk over all directories.
 
-use std::collections::HashMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::inodes::Inodes;
 use super::{CheckOptions, Report};
@@ -32,7 +33,7 @@ struct Frame<'a, R> {
 struct Tree<'a, R> {
     image: &'a Image<R>,
     inodes: Inodes<'a, R>,
-    known: HashMap<Nid, Option<Known>>,
+    known: BTreeMap<Nid, Option<Known>>,
     stack: Vec<Frame<'a, R>>,
     path: Vec<u8>,
     /// How many more bytes of directories there can be, as in [`Image::walk`].
@@ -43,7 +44,7 @@ pub(super) fn check<R: ReadAt>(image: &Image<R>, options: &CheckOptions, report:
     let mut tree = Tree {
         image,
         inodes: Inodes::new(image, options.contents),
-        known: HashMap::new(),
+        known: BTreeMap::new(),
         stack: Vec::new(),
         path: Vec::new(),
         budget: image.total_size(),

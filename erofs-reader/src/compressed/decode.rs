@@ -1,11 +1,14 @@
 //! From the bytes of a physical cluster to the file's.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::error::{Corruption, Error, Unsupported};
 use crate::extent::Algorithm;
 use crate::inode::{Inode, Nid};
+use crate::sync::Lock;
 
 /// Decodes `input` to exactly `length` bytes, which the caller has bounded. A cluster may hold more: it is then shared by
 /// files that begin alike.
@@ -67,6 +70,9 @@ fn decoder(algorithm: Algorithm) -> Option<Decoder> {
 /// MicroLZMA: a raw LZMA stream whose first byte, always 0 otherwise, holds the properties, inverted.
 #[cfg(feature = "lzma")]
 fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
+    #[cfg(not(feature = "std"))]
+    use lzma_rust2::Read;
+    #[cfg(feature = "std")]
     use std::io::Read;
     /// Bytes that LZMA's longest match has.
     const LONGEST_MATCH: u64 = 273;
@@ -127,7 +133,7 @@ const CACHE_CLUSTERS: usize = 256;
 
 /// Clusters decoded lately, by inode and position in its data: many files have their ends in one of the packed inode's.
 #[derive(Debug, Default)]
-pub(crate) struct PclusterCache(Mutex<VecDeque<Entry>>);
+pub(crate) struct PclusterCache(Lock<VecDeque<Entry>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -137,23 +143,25 @@ struct Entry {
 
 impl PclusterCache {
     pub(crate) fn get(&self, nid: Nid, logical: u64) -> Option<Arc<Vec<u8>>> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = entries.iter().find(|entry| entry.key == (nid, logical));
-        found.map(|entry| Arc::clone(&entry.bytes))
+        self.0.with(|entries| {
+            let found = entries.iter().find(|entry| entry.key == (nid, logical));
+            found.map(|entry| Arc::clone(&entry.bytes))
+        })
     }
 
     pub(crate) fn put(&self, nid: Nid, logical: u64, bytes: &Arc<Vec<u8>>) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.push_back(Entry {
-            key: (nid, logical),
-            bytes: Arc::clone(bytes),
+        self.0.with(|entries| {
+            entries.push_back(Entry {
+                key: (nid, logical),
+                bytes: Arc::clone(bytes),
+            });
+            let mut held = entries
+                .iter()
+                .fold(0, |sum: usize, entry| sum.saturating_add(entry.bytes.len()));
+            while (held > CACHE_BYTES || entries.len() > CACHE_CLUSTERS) && entries.len() > 1 {
+                let oldest = entries.pop_front().map_or(0, |entry| entry.bytes.len());
+                held = held.saturating_sub(oldest);
+            }
         });
-        let mut held = entries
-            .iter()
-            .fold(0, |sum: usize, entry| sum.saturating_add(entry.bytes.len()));
-        while (held > CACHE_BYTES || entries.len() > CACHE_CLUSTERS) && entries.len() > 1 {
-            let oldest = entries.pop_front().map_or(0, |entry| entry.bytes.len());
-            held = held.saturating_sub(oldest);
-        }
     }
 }

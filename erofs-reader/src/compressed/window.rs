@@ -1,5 +1,7 @@
 //! The part of an inode's compression metadata that was looked at last.
 
+use alloc::vec::Vec;
+
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::Inode;

@@ -83,11 +83,11 @@ impl Disk {
 }
 
 impl erofs_reader::ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.0.read_at(buf, offset)
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, erofs_reader::SourceError> {
+        Ok(self.0.read_at(buf, offset)?)
     }
 
-    fn size(&self) -> std::io::Result<u64> {
+    fn size(&self) -> Result<u64, erofs_reader::SourceError> {
         Ok(self.0.size())
     }
 }

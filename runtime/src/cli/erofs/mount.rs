@@ -439,7 +439,10 @@ fn errno(error: erofs_reader::Error) -> Errno {
             expected: FileType::Directory,
             ..
         } => Errno::ENOTDIR,
-        E::Io { source, .. } => source.raw_os_error().map_or(Errno::EIO, Errno::from_i32),
+        E::Io { .. } => {
+            let code = error.io_error().and_then(io::Error::raw_os_error);
+            code.map_or(Errno::EIO, Errno::from_i32)
+        }
         _ => Errno::EIO,
     }
 }
