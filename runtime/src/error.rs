@@ -77,6 +77,17 @@ pub enum Error {
         /// The name of the file.
         name: String,
     },
+    /// An index points into its archive, and nothing can point into compressed bytes.
+    #[error(
+        "{} is compressed with {compression}: an index points into the plain tar, so decompress it first",
+        path.display()
+    )]
+    CompressedTar {
+        /// The archive.
+        path: PathBuf,
+        /// What undoes it.
+        compression: &'static str,
+    },
     /// Images with other block sizes cannot be merged.
     #[error("{} has other blocks than {expected} bytes", path.display())]
     BlockSize {

@@ -8,7 +8,7 @@ use erofs_writer::{Device, FileData, ImageBuilder, Options};
 use fsmerge::{Layer, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
-use crate::layer;
+use crate::layer::{self, Form, Times};
 use crate::store::atomic;
 
 /// A layer image of a stack.
@@ -30,7 +30,7 @@ pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Sum
     atomic::write_file(path, |file| {
         let mut image = ImageBuilder::new(file, Options::default()).map_err(failed)?;
         let (merged, files) = merge_into(layers, &mut image, path)?;
-        layer::emit(&merged, &files, &mut image, false).map_err(failed)?;
+        layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
         let (_, summary) = image.finish().map_err(failed)?;
         Ok((merged, summary))
     })
@@ -157,7 +157,8 @@ fn write_disk_of(path: &Path, files: &[impl AsRef<Path>], cid: Option<u32>) -> R
     })
 }
 
-fn tag(name: &str) -> [u8; 64] {
+/// A device's tag: the first 64 bytes of `name`.
+pub(crate) fn tag(name: &str) -> [u8; 64] {
     let mut tag = [0; 64];
     for (to, from) in tag.iter_mut().zip(name.bytes()) {
         *to = from;

@@ -1,0 +1,207 @@
+//! What can be chosen about an image, shared by all commands that write one.
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use erofs_writer::{
+    Addresses, Algorithm, BlockSize, ChunkSize, Compression, InodeLayout, Label, Options,
+    Timestamp, Uuid,
+};
+
+use super::super::size::size;
+use crate::layer::{BuildOptions, Times};
+
+/// What can be chosen about an image. Only images of 512-byte blocks without compression and inline tails can be merged.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(super) struct ImageOptions {
+    /// The size of a block: a power of two from 512 to 65536 [default: 512]
+    #[arg(long, value_parser = block_size, value_name = "BYTES")]
+    block_size: Option<BlockSize>,
+    /// Every file in chunks of this size, equal chunks stored once: a power of two, from one block on. A file whose chunks
+    /// follow each other stays in one piece [default: only files with holes are in chunks]
+    #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "compress")]
+    chunk_size: Option<u64>,
+    /// Compress files: `lz4`, and a level from 0 (fast) to 12 (small)
+    #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
+    compress: Option<Compression>,
+    /// How much is compressed into one cluster at most [default: one block]
+    #[arg(long, requires = "compress", value_parser = size, value_name = "SIZE")]
+    cluster_size: Option<u64>,
+    /// The modification time of everything, in seconds since 1970 with at most nine decimals, and the time the image was
+    /// made, as `mkfs.erofs -T`
+    #[arg(long, value_parser = time, value_name = "SECONDS", allow_negative_numbers = true)]
+    mtime: Option<Timestamp>,
+    /// Set only times later than `--mtime` to it
+    #[arg(long, requires = "mtime")]
+    clamp_mtime: bool,
+    /// The volume's UUID [default: derived from the contents]
+    #[arg(long, value_parser = uuid, value_name = "UUID")]
+    uuid: Option<Uuid>,
+    /// The volume's name, at most 15 bytes
+    #[arg(long, value_parser = label, value_name = "NAME")]
+    label: Option<Label>,
+    /// `inline-tails`, `48bit`, `chunk-indexes`, `full-indexes`, `extended-inodes`
+    #[arg(long, value_delimiter = ',', value_enum, value_name = "a,b,…")]
+    features: Vec<Feature>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Feature {
+    InlineTails,
+    #[value(name = "48bit")]
+    Bits48,
+    ChunkIndexes,
+    FullIndexes,
+    ExtendedInodes,
+}
+
+fn block_size(text: &str) -> Result<BlockSize, String> {
+    let bytes = size(text)?;
+    u32::try_from(bytes)
+        .map_err(|_| format!("{bytes} is more than 65536"))
+        .and_then(|bytes| BlockSize::new(bytes).map_err(|error| error.to_string()))
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    Label::new(text).map_err(|error| error.to_string())
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let (algorithm, level) = text.split_once(',').unwrap_or((text, "0"));
+    let algorithm = match algorithm {
+        "lz4" => Algorithm::Lz4,
+        other => return Err(format!("unknown algorithm {other:?}: use lz4")),
+    };
+    let mut compression = Compression::new(algorithm);
+    compression.level = level
+        .parse()
+        .ok()
+        .filter(|level| *level <= 12)
+        .ok_or_else(|| format!("{level:?} is no level: use 0 to 12"))?;
+    Ok(compression)
+}
+
+fn uuid(text: &str) -> Result<Uuid, String> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16)
+        .ok()
+        .filter(|_| digits.len() == 32);
+    let number = number.ok_or_else(|| "not 32 hexadecimal digits".to_owned())?;
+    Ok(Uuid::Given(number.to_be_bytes()))
+}
+
+/// Parses `[@][-]SECONDS[.DECIMALS]`.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let wrong = || format!("{text:?} is no number of seconds since 1970, such as 1700000000");
+    let number = text.strip_prefix('@').unwrap_or(text);
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    if decimals.len() > 9 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let secs: i64 = whole.parse().map_err(|_| wrong())?;
+    let nanos: u32 = format!("{decimals:0<9}").parse().map_err(|_| wrong())?;
+    // The decimals of a negative number count backwards, the nanoseconds of a time forwards.
+    if whole.starts_with('-') && nanos > 0 {
+        let secs = secs.checked_sub(1).ok_or_else(wrong)?;
+        let nanos = 1_000_000_000 - nanos;
+        return Ok(Timestamp { secs, nanos });
+    }
+    Ok(Timestamp { secs, nanos })
+}
+
+impl ImageOptions {
+    /// What the library is to be told.
+    pub(super) fn options(&self) -> anyhow::Result<BuildOptions> {
+        let has = |feature| self.features.contains(&feature);
+        let block_size = self.block_size.unwrap_or_default();
+        let mut compression = self.compress;
+        if let (Some(compression), Some(size)) = (&mut compression, self.cluster_size) {
+            compression.cluster_size = u32::try_from(size).unwrap_or(u32::MAX);
+        }
+        Ok(BuildOptions {
+            image: Options {
+                block_size,
+                compression,
+                uuid: self.uuid.unwrap_or_default(),
+                label: self.label.unwrap_or_default(),
+                build_time: self.build_time()?,
+                inline_tails: has(Feature::InlineTails),
+                chunk_indexes: has(Feature::ChunkIndexes),
+                full_indexes: has(Feature::FullIndexes),
+                addresses: if has(Feature::Bits48) {
+                    Addresses::Bits48
+                } else {
+                    Addresses::Bits32
+                },
+                inodes: if has(Feature::ExtendedInodes) {
+                    InodeLayout::Extended
+                } else {
+                    InodeLayout::Auto
+                },
+                ..Options::default()
+            },
+            chunk_size: self
+                .chunk_size
+                .map(|size| chunk_size(size, block_size))
+                .transpose()?,
+            times: match self.mtime {
+                None => Times::Kept,
+                Some(time) if self.clamp_mtime => Times::Clamped(time),
+                Some(time) => Times::Fixed(time),
+            },
+        })
+    }
+
+    /// The environment's, as <https://reproducible-builds.org/specs/source-date-epoch/> says, before that of `--mtime`.
+    fn build_time(&self) -> anyhow::Result<Option<i64>> {
+        match std::env::var("SOURCE_DATE_EPOCH") {
+            Ok(text) => text
+                .parse()
+                .map(Some)
+                .context("SOURCE_DATE_EPOCH is no number of seconds"),
+            Err(_) => Ok(self.mtime.map(|time| time.secs)),
+        }
+    }
+}
+
+fn chunk_size(size: u64, block_size: BlockSize) -> anyhow::Result<ChunkSize> {
+    let block = u64::from(block_size.bytes());
+    let bits = size
+        .is_power_of_two()
+        .then_some(size / block)
+        .filter(|blocks| *blocks > 0)
+        .map(|blocks| blocks.trailing_zeros());
+    bits.and_then(|bits| u8::try_from(bits).ok())
+        .and_then(|bits| ChunkSize::from_block_bits(bits).ok())
+        .with_context(|| {
+            let largest = block << 31;
+            format!("--chunk-size {size}: chunks have a power of two from {block} (the block size) to {largest} bytes")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_count_nanoseconds_forwards() {
+        let at = |secs, nanos| Ok(Timestamp { secs, nanos });
+        assert_eq!(time("1700000000"), at(1_700_000_000, 0));
+        assert_eq!(time("@12.5"), at(12, 500_000_000));
+        assert_eq!(time("0.000000001"), at(0, 1));
+        assert_eq!(time("-1.25"), at(-2, 750_000_000));
+        assert_eq!(time("-0.25"), at(-1, 750_000_000));
+        for wrong in ["", "@", "now", "1.2.3", "1.0123456789", "1.-5", "9e9"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_powers_of_two_of_blocks() {
+        let bits = |size| chunk_size(size, BlockSize::B4096).map(ChunkSize::block_bits);
+        assert_eq!(bits(4096).ok(), Some(0));
+        assert_eq!(bits(1 << 20).ok(), Some(8));
+        for wrong in [0, 512, 12_288, 1 << 50] {
+            assert!(bits(wrong).is_err(), "{wrong}");
+        }
+    }
+}

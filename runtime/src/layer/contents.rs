@@ -1,0 +1,115 @@
+//! Files' contents on their way into an image.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+use erofs_writer::{BlockSize, ChunkSize, Error, FileData, ImageBuilder};
+use fsmerge::{Content, DataId, Segment, Sink};
+
+use super::BuildOptions;
+
+/// How much of a file is in memory at a time, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// Takes files' contents as they arrive.
+pub(crate) struct Contents<W: Write + Seek> {
+    pub(crate) image: ImageBuilder<W>,
+    /// What each [`DataId`] stands for.
+    pub(crate) files: Vec<FileData>,
+    block_size: BlockSize,
+    chunk_size: Option<ChunkSize>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Contents<&'a File> {
+    /// Of an image to be made in `out`.
+    pub(crate) fn new(out: &'a File, options: &BuildOptions) -> Result<Self, Error> {
+        let image = ImageBuilder::with_dedupe(out, options.image.clone())?;
+        Ok(Self {
+            image: image.truncate_with(|out, length| out.set_len(length)),
+            files: Vec::new(),
+            block_size: options.image.block_size,
+            chunk_size: options.chunk_size,
+            buffer: vec![0; PIECE],
+        })
+    }
+}
+
+impl<W: Write + Seek> Contents<W> {
+    /// Puts one file's contents into the image.
+    pub(crate) fn store(&mut self, contents: &mut impl Segments) -> Result<FileData, Error> {
+        let size = contents.size();
+        let chunk_size = match self.chunk_size {
+            None if contents.is_dense() => {
+                let mut data = self.image.data();
+                copy(contents, &mut data, &mut self.buffer, size)?;
+                return data.finish();
+            }
+            None => ChunkSize::for_length(size, self.block_size),
+            Some(chunk_size) => chunk_size,
+        };
+        let mut data = self.image.data_in_chunks(chunk_size);
+        while let Some(segment) = contents.next_segment() {
+            match segment {
+                Segment::Hole(len) => data.hole(len)?,
+                Segment::Data(len) => copy(contents, &mut data, &mut self.buffer, len)?,
+            }
+        }
+        data.finish()
+    }
+}
+
+impl<W: Write + Seek> Sink for Contents<W> {
+    type Error = Error;
+
+    fn file(&mut self, _path: &[u8], mut content: Content<'_>) -> Result<DataId, Error> {
+        let data = self.store(&mut content)?;
+        self.files.push(data);
+        Ok(DataId(self.files.len() as u64 - 1))
+    }
+}
+
+/// A file's contents that tell where they have holes. Reading gives the bytes of data segments.
+pub(crate) trait Segments: Read {
+    /// The file's length in bytes, holes included.
+    fn size(&self) -> u64;
+
+    /// Whether there is no hole.
+    fn is_dense(&self) -> bool;
+
+    /// What comes next, a hole being passed over; none at the end.
+    fn next_segment(&mut self) -> Option<Segment>;
+}
+
+impl Segments for Content<'_> {
+    fn size(&self) -> u64 {
+        Content::size(self)
+    }
+
+    fn is_dense(&self) -> bool {
+        self.ranges() == [(0, Content::size(self))]
+    }
+
+    fn next_segment(&mut self) -> Option<Segment> {
+        Content::next_segment(self)
+    }
+}
+
+/// Copies `len` bytes in large pieces.
+fn copy(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    buffer: &mut [u8],
+    mut len: u64,
+) -> io::Result<()> {
+    while len > 0 {
+        let piece = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
+        let n = from.read(&mut buffer[..piece])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_all(&buffer[..n])?;
+        len -= n as u64;
+    }
+    Ok(())
+}

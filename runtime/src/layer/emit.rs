@@ -1,0 +1,87 @@
+//! A tree to the names and attributes of an image.
+
+use std::io::{Seek, Write};
+
+use erofs_writer::{FileData, ImageBuilder};
+use fsmerge::{Attributes, DataId, Kind, Tree, overlay};
+
+use super::Times;
+
+/// What an image is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A layer's: whiteouts and marks are in overlayfs's language.
+    Layer,
+    /// The view of a whole stack, which has neither.
+    Merged,
+}
+
+/// Adds every node of `tree` to `image`; a [`DataId`] is an index into `files`.
+pub(crate) fn emit<W: Write + Seek>(
+    tree: &Tree,
+    files: &[FileData],
+    image: &mut ImageBuilder<W>,
+    form: Form,
+    times: Times,
+) -> Result<(), erofs_writer::Error> {
+    let encode = |id| {
+        let (attributes, kind) = (tree.attributes(id), tree.kind(id));
+        match form {
+            Form::Layer => overlay::encode(attributes, kind),
+            Form::Merged => (attributes.clone(), kind),
+        }
+    };
+    let mut added: Vec<Option<erofs_writer::NodeId>> = vec![None; tree.len()];
+    added[tree.root().index()] = Some(image.root());
+    image.set_metadata(image.root(), metadata(&encode(tree.root()).0, times))?;
+    // A directory comes before what it holds.
+    for directory in tree.nodes() {
+        let Some(parent) = added[directory.index()] else {
+            continue;
+        };
+        for (name, id) in tree.children(directory) {
+            if let Some(node) = added[id.index()] {
+                image.link(parent, name, node)?;
+                continue;
+            }
+            let (attributes, kind) = encode(id);
+            let metadata = metadata(&attributes, times);
+            let node = image.add(parent, name, metadata, node(kind, files))?;
+            added[id.index()] = Some(node);
+        }
+    }
+    Ok(())
+}
+
+fn metadata(attributes: &Attributes, times: Times) -> erofs_writer::Metadata {
+    let mtime = attributes.mtime;
+    erofs_writer::Metadata {
+        mode: attributes.mode,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        mtime: times.apply(erofs_writer::Timestamp {
+            secs: mtime.secs,
+            nanos: mtime.nanos,
+        }),
+        xattrs: attributes.xattrs.to_vec(),
+    }
+}
+
+fn node(kind: Kind<'_>, files: &[FileData]) -> erofs_writer::Node {
+    use erofs_writer::Node;
+    match kind {
+        Kind::Directory { .. } => Node::Directory,
+        Kind::File {
+            data: Some(DataId(id)),
+            ..
+        } => Node::File(files[id as usize]),
+        // Encoded layers and merged trees have neither whiteouts nor lower links.
+        Kind::File { data: None, .. } | Kind::LowerLink(_) => Node::File(FileData::EMPTY),
+        Kind::Symlink(target) => Node::Symlink(target.to_vec()),
+        Kind::Whiteout => Node::CharDevice { major: 0, minor: 0 },
+        Kind::CharDevice { major, minor } => Node::CharDevice { major, minor },
+        Kind::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
+        Kind::Fifo => Node::Fifo,
+        Kind::Socket => Node::Socket,
+    }
+}

@@ -1,0 +1,195 @@
+//! An index: a metadata image over a tar that stays as it is.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::ops::Range;
+use std::path::Path;
+
+use erofs_writer::{BlockSize, Device, FileData};
+use fsmerge::{Content, DataId, Limits, ReadError, Sink};
+
+use super::contents::Contents;
+use super::pieces::{self, InPieces, Piece};
+use super::{BuildOptions, Summary, finish};
+use crate::error::{Error, Result};
+use crate::stack;
+
+/// The first bytes of compressed streams, and what made them.
+const COMPRESSIONS: [(&[u8], &str); 4] = [
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+];
+
+/// Makes an image of the names and attributes of the layer whose tar is `tar`, to `out`, which will be at `path`. Files'
+/// contents stay in the archive, whose members lie in blocks of 512 bytes as those of an image do; what does not (sparse files
+/// of some writers) is copied. So the image needs `tar` beside it: as the one device of its device table, whose tag is the
+/// diff ID, or appended to it. This is `mkfs.erofs --tar=i`.
+///
+/// `options` cannot change that blocks have 512 bytes and that nothing is compressed. Returns the diff ID too.
+///
+/// # Errors
+///
+/// [`Error::CompressedTar`]; otherwise as [`write`](super::write).
+pub fn write_index(
+    tar: &Path,
+    out: &File,
+    options: impl Into<BuildOptions>,
+    path: &Path,
+) -> Result<(String, Summary)> {
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let name = tar.display().to_string();
+    let mut archive = File::open(tar).map_err(Error::io(tar))?;
+    let bytes = archive.metadata().map_err(Error::io(tar))?.len();
+    refuse_compressed(&mut archive, tar)?;
+
+    let position = Cell::new(0);
+    let mut stream = ocipull::decompress(archive.try_clone().map_err(Error::io(tar))?)?;
+    let mut found = Found::new(&position);
+    let counted = Counted {
+        inner: &mut stream,
+        position: &position,
+    };
+    let (layer, stats) = fsmerge::read_tar(counted, &mut found, &Limits::default()).map_err(
+        |error| match error {
+            ReadError::Sink { source, .. } => match source {},
+            ReadError::Layer(source) => Error::layer(&name, source),
+        },
+    )?;
+    let diff_id = stream.finish()?;
+
+    let mut options = options.into();
+    options.image.block_size = BlockSize::B512;
+    options.image.compression = None;
+    let mut contents = Contents::new(out, &options).map_err(failed)?;
+    let device = Device {
+        tag: stack::tag(diff_id.hex()),
+        blocks: bytes / u64::from(BlockSize::B512.bytes()),
+    };
+    let device = contents.image.add_device(device).map_err(failed)?;
+    for (size, range) in &found.files {
+        let pieces = &found.pieces[range.clone()];
+        let image = &mut contents.image;
+        let data = match pieces::address(image, device, *size, pieces, BlockSize::B512) {
+            Ok(Some(data)) => data,
+            Ok(None) => copied(&mut contents, &mut archive, *size, pieces, tar, path)?,
+            Err(source) => return Err(failed(source)),
+        };
+        contents.files.push(data);
+    }
+    let summary = finish(contents, &layer, &options, &stats).map_err(failed)?;
+    Ok((diff_id.to_string(), summary))
+}
+
+fn refuse_compressed(archive: &mut File, tar: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    archive
+        .by_ref()
+        .take(8)
+        .read_to_end(&mut start)
+        .and_then(|_| archive.rewind())
+        .map_err(Error::io(tar))?;
+    match COMPRESSIONS
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic))
+    {
+        Some((_, compression)) => Err(Error::CompressedTar {
+            path: tar.to_owned(),
+            compression,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Contents to which no image can point, in the image itself.
+fn copied(
+    contents: &mut Contents<&File>,
+    archive: &mut File,
+    size: u64,
+    pieces: &[Piece],
+    tar: &Path,
+    path: &Path,
+) -> Result<FileData> {
+    let mut source = InPieces::new(archive, size, pieces);
+    let stored = contents.store(&mut source);
+    match source.failure {
+        Some(failure) => Err(Error::io(tar)(failure)),
+        None => stored.map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// An archive that tells how much of it was read.
+struct Counted<'a, R> {
+    inner: R,
+    position: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.position.set(self.position.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// Notes where in the archive contents are. fsmerge reads no byte ahead of those it asks for, so what was read when a file
+/// comes is where its contents begin.
+struct Found<'a> {
+    position: &'a Cell<u64>,
+    /// Each file's length, and which pieces are its.
+    files: Vec<(u64, Range<usize>)>,
+    pieces: Vec<Piece>,
+}
+
+impl<'a> Found<'a> {
+    fn new(position: &'a Cell<u64>) -> Self {
+        Self {
+            position,
+            files: Vec::new(),
+            pieces: Vec::new(),
+        }
+    }
+}
+
+impl Sink for Found<'_> {
+    type Error = Infallible;
+
+    fn file(&mut self, _path: &[u8], content: Content<'_>) -> Result<DataId, Infallible> {
+        let first = self.pieces.len();
+        let (mut logical, mut start) = (0, self.position.get());
+        for &(data, length) in content.ranges() {
+            self.hole(logical, data);
+            self.pieces.push(Piece {
+                logical: data,
+                length,
+                start: Some(start),
+            });
+            start += length;
+            logical = data + length;
+        }
+        self.hole(logical, content.size());
+        self.files.push((content.size(), first..self.pieces.len()));
+        Ok(DataId(self.files.len() as u64 - 1))
+    }
+}
+
+impl Found<'_> {
+    fn hole(&mut self, from: u64, to: u64) {
+        if from < to {
+            self.pieces.push(Piece {
+                logical: from,
+                length: to - from,
+                start: None,
+            });
+        }
+    }
+}

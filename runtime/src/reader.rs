@@ -1,0 +1,64 @@
+//! EROFS images as files of this host: on their own, with devices, or on a stitched disk.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use erofs_reader::{Buffered, Image, ReadAt, SourceError};
+
+use crate::error::{Error, Result};
+
+/// An image of any source.
+pub type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
+
+/// Opens the image at `path`, which may be a file, a block device, or the VMDK of a disk that begins with the image. Where
+/// `devices` are given, they are those of its device table, in order; else what the table lists follows the image itself.
+///
+/// # Errors
+///
+/// Where a file cannot be read, or there is no image, or the device table has another number of devices.
+pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let primary = source(path)?;
+    if devices.is_empty() {
+        return Image::open(primary).map_err(failed);
+    }
+    let devices = devices
+        .iter()
+        .map(|path| source(path))
+        .collect::<Result<Vec<_>>>()?;
+    Image::open_with_devices(primary, devices).map_err(failed)
+}
+
+fn source(path: &Path) -> Result<Buffered<Box<dyn ReadAt + Send + Sync>>> {
+    let source: Box<dyn ReadAt + Send + Sync> = if is_vmdk(path) {
+        let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
+            path: path.to_owned(),
+            source,
+        })?;
+        Box::new(Disk(disk))
+    } else {
+        Box::new(File::open(path).map_err(Error::io(path))?)
+    };
+    Ok(Buffered::new(source))
+}
+
+/// Whether a file is taken for a disk's descriptor, by its name.
+pub(crate) fn is_vmdk(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "vmdk")
+}
+
+/// A stitched disk as an image's source.
+struct Disk(vmdk::Disk);
+
+impl ReadAt for Disk {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        Ok(self.0.read_at(buf, offset)?)
+    }
+
+    fn size(&self) -> Result<u64, SourceError> {
+        Ok(self.0.size())
+    }
+}

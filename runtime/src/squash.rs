@@ -1,0 +1,418 @@
+//! A stack of layers as one self-contained image.
+//!
+//! ```no_run
+//! use std::fs::File;
+//! use std::path::Path;
+//!
+//! use blockbox::layer::BuildOptions;
+//! use blockbox::squash::{self, Layer};
+//!
+//! let layers = [
+//!     Layer::open(Path::new("base.erofs"))?,
+//!     Layer::open(Path::new("packages.tar.gz"))?,
+//!     Layer::open(Path::new("./configuration"))?,
+//! ];
+//! let path = Path::new("whole.erofs");
+//! let out = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+//! squash::write(&layers, &out, BuildOptions::default(), path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use erofs_reader::Nid;
+use erofs_writer::FileData;
+use fsmerge::{Content, DataId, Kind, Limits, Merge, Merged, ReadError, Sink, Stats};
+
+use crate::error::{Error, Result};
+use crate::layer::{self, BuildOptions, Contents, Form, Summary};
+use crate::reader::{self, Reader};
+use crate::{folder, rebuild};
+
+/// Where a layer comes from.
+#[non_exhaustive]
+pub enum Layer {
+    /// An OCI layer's tar, which may be gzip or zstd. It is read twice.
+    Tar(PathBuf),
+    /// A folder of this host.
+    Folder(PathBuf),
+    /// An EROFS image, ours or another's, in which whiteouts and marks are overlayfs's.
+    Image {
+        /// Where it is.
+        path: PathBuf,
+        /// What reads it.
+        image: Box<Reader>,
+    },
+}
+
+impl Layer {
+    /// The layer at `path`: a folder, an EROFS image or a disk's VMDK, and what is none of these is a tar.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, or what has an image's magic number is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        if fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if reader::is_vmdk(path) || has_magic(path).map_err(Error::io(path))? {
+            return Self::image(path, &[]);
+        }
+        Ok(Self::Tar(path.to_owned()))
+    }
+
+    /// The image at `path`, which may have devices: see [`reader::open`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`reader::open`].
+    pub fn image(path: &Path, devices: &[PathBuf]) -> Result<Self> {
+        Ok(Self::Image {
+            image: Box::new(reader::open(path, devices)?),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Tar(path) | Self::Folder(path) | Self::Image { path, .. } => path,
+        }
+    }
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Tar(_) => "Tar",
+            Self::Folder(_) => "Folder",
+            Self::Image { .. } => "Image",
+        };
+        f.debug_tuple(name).field(&self.path()).finish()
+    }
+}
+
+/// Whether a superblock begins with `EROFS_SUPER_MAGIC_V1` where one would.
+fn has_magic(path: &Path) -> std::io::Result<bool> {
+    const OFFSET: u64 = 1024;
+    const MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
+    let mut file = File::open(path)?;
+    let mut found = Vec::new();
+    file.seek(SeekFrom::Start(OFFSET))?;
+    file.take(4).read_to_end(&mut found)?;
+    Ok(found == MAGIC)
+}
+
+/// Merges `layers`, lowest first, to an image in `out`, which will be at `path`, that has all contents and no devices: what a
+/// container sees of them. Only contents that are seen are copied, and equal ones are stored once.
+///
+/// Escaped extended attributes (`trusted.overlay.overlay.X`) stay as they are, so that the image can be the lower layer of an
+/// overlay, as the merged metadata that [`stack::write`](crate::stack::write) makes.
+///
+/// # Errors
+///
+/// What is wrong with a layer, or between layers; [`Error::Changed`] where a layer was another one when its contents were
+/// read; [`Error::Write`].
+pub fn write(
+    layers: &[Layer],
+    out: &File,
+    options: impl Into<BuildOptions>,
+    path: &Path,
+) -> Result<(Merged, Summary)> {
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let options = options.into();
+    let mut merge = Merge::new(&Limits::default());
+    let mut surveys = Vec::new();
+    let mut warnings = Vec::new();
+    let mut end = 0;
+    for layer in layers {
+        let (survey, tree) = Survey::of(layer, end, &mut warnings)?;
+        end = survey.ids.end;
+        surveys.push(survey);
+        let merged = merge.push(&tree);
+        merged.map_err(|source| Error::Merge(Box::new(source)))?;
+    }
+    let merged = merge.finish();
+
+    let mut wanted = vec![false; end];
+    for node in merged.nodes() {
+        if let Kind::File {
+            data: Some(DataId(id)),
+            ..
+        } = merged.kind(node)
+        {
+            wanted[id as usize] = true;
+        }
+    }
+    let mut copy = Copy {
+        contents: Contents::new(out, &options).map_err(failed)?,
+        wanted,
+        path,
+    };
+    copy.contents.files = vec![FileData::EMPTY; end];
+    for survey in &surveys {
+        copy.layer(survey)?;
+    }
+    let Contents {
+        mut image, files, ..
+    } = copy.contents;
+    layer::emit(&merged, &files, &mut image, Form::Merged, options.times).map_err(failed)?;
+    let (_, summary) = image.finish().map_err(failed)?;
+    let summary = Summary {
+        image: summary,
+        warnings,
+    };
+    Ok((merged, summary))
+}
+
+/// A layer that is read from its beginning to its end.
+#[derive(Clone, Copy)]
+enum Stream<'a> {
+    Tar(&'a Path),
+    Folder(&'a Path),
+}
+
+impl Stream<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Tar(path) | Self::Folder(path) => path,
+        }
+    }
+
+    /// Gives the contents of every file to `sink`, in an order that is always the same.
+    fn read<S: Sink>(
+        &self,
+        sink: &mut S,
+        failed: impl FnOnce(S::Error) -> Error,
+    ) -> Result<(fsmerge::Layer, Stats)> {
+        let path = match *self {
+            Self::Folder(root) => return folder::read(root, sink, |_, error| failed(error)),
+            Self::Tar(path) => path,
+        };
+        let mut tar = ocipull::decompress(File::open(path).map_err(Error::io(path))?)?;
+        let read = fsmerge::read_tar(&mut tar, sink, &Limits::default());
+        let read = read.map_err(|error| match error {
+            ReadError::Sink { source, .. } => failed(source),
+            ReadError::Layer(source) => Error::layer(&path.display().to_string(), source),
+        })?;
+        tar.finish()?;
+        Ok(read)
+    }
+}
+
+/// What contents a layer has.
+struct Survey<'a> {
+    /// Their ids, in the order in which they come.
+    ids: Range<usize>,
+    files: Files<'a>,
+}
+
+/// How contents are found again.
+enum Files<'a> {
+    /// By their inodes.
+    OfImage {
+        path: &'a Path,
+        image: &'a Reader,
+        nids: Vec<Nid>,
+    },
+    /// They come again: a hash of each one's path and length.
+    Streamed {
+        stream: Stream<'a>,
+        hashes: Vec<u64>,
+    },
+}
+
+impl<'a> Survey<'a> {
+    /// Reads a layer's tree; its contents get ids from `first` on.
+    fn of(
+        layer: &'a Layer,
+        first: usize,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Self, fsmerge::Layer)> {
+        let stream = match layer {
+            Layer::Tar(path) => Stream::Tar(path),
+            Layer::Folder(path) => Stream::Folder(path),
+            Layer::Image { path, image } => {
+                let mut nids = Vec::new();
+                let tree = layer::tree(image, path, |_, inode, _| {
+                    nids.push(inode.nid());
+                    Ok(Some(DataId((first + nids.len() - 1) as u64)))
+                })?;
+                let survey = Self {
+                    ids: first..first + nids.len(),
+                    files: Files::OfImage { path, image, nids },
+                };
+                return Ok((survey, tree));
+            }
+        };
+        let mut notes = Notes {
+            first,
+            hashes: Vec::new(),
+        };
+        let (tree, stats) = stream.read(&mut notes, |never| match never {})?;
+        let said = layer::warnings(&stats).into_iter();
+        let name = stream.path().display();
+        warnings.extend(said.map(|warning| format!("{name}: {warning}")));
+        let hashes = notes.hashes;
+        let survey = Self {
+            ids: first..first + hashes.len(),
+            files: Files::Streamed { stream, hashes },
+        };
+        Ok((survey, tree))
+    }
+}
+
+/// What a file that comes again is known by.
+fn hash(path: &[u8], size: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (path, size).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Passes over all contents, but notes which there are.
+struct Notes {
+    first: usize,
+    hashes: Vec<u64>,
+}
+
+impl Sink for Notes {
+    type Error = Infallible;
+
+    fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Infallible> {
+        self.hashes.push(hash(path, content.size()));
+        Ok(DataId((self.first + self.hashes.len() - 1) as u64))
+    }
+}
+
+/// Copies the contents that are seen.
+struct Copy<'a> {
+    contents: Contents<&'a File>,
+    /// By id.
+    wanted: Vec<bool>,
+    /// Where the image will be.
+    path: &'a Path,
+}
+
+impl Copy<'_> {
+    fn layer(&mut self, survey: &Survey<'_>) -> Result<()> {
+        let ids = survey.ids.clone();
+        if !self.wanted[ids.clone()].contains(&true) {
+            return Ok(());
+        }
+        match &survey.files {
+            Files::OfImage { path, image, nids } => {
+                for (id, &nid) in ids.zip(nids) {
+                    if !self.wanted[id] {
+                        continue;
+                    }
+                    let inode = image.inode(nid).map_err(|source| Error::Read {
+                        path: path.to_path_buf(),
+                        source,
+                    })?;
+                    let contents = &mut self.contents;
+                    let data = rebuild::copy_file(image, &inode, contents, path, self.path)?;
+                    contents.files[id] = data;
+                }
+            }
+            Files::Streamed { stream, hashes } => {
+                let mut again = Again {
+                    copy: self,
+                    source: stream.path(),
+                    expected: ids.zip(hashes),
+                };
+                stream.read(&mut again, |error| error)?;
+                if again.expected.next().is_some() {
+                    return Err(Error::Changed {
+                        path: stream.path().to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes of contents that come again those that are wanted.
+struct Again<'a, 'c, I> {
+    copy: &'a mut Copy<'c>,
+    source: &'a Path,
+    /// The ids and hashes of those to come.
+    expected: I,
+}
+
+impl<'a, I: Iterator<Item = (usize, &'a u64)>> Sink for Again<'_, '_, I> {
+    type Error = Error;
+
+    fn file(&mut self, path: &[u8], mut content: Content<'_>) -> Result<DataId> {
+        let found = hash(path, content.size());
+        let Some((id, _)) = self.expected.next().filter(|(_, hash)| **hash == found) else {
+            return Err(Error::Changed {
+                path: self.source.to_owned(),
+            });
+        };
+        if self.copy.wanted[id] {
+            let stored = self.copy.contents.store(&mut content);
+            self.copy.contents.files[id] = stored.map_err(|source| Error::Write {
+                path: self.copy.path.to_owned(),
+                source,
+            })?;
+        }
+        Ok(DataId(id as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use erofs_writer::ImageBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_layer_is_told_by_what_it_is_not_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let image = dir.path().join("image.tar");
+        let out = File::create_new(&image).unwrap();
+        let builder = ImageBuilder::new(&out, erofs_writer::Options::default()).unwrap();
+        builder.finish().unwrap();
+        let kind = |path: &Path| Layer::open(path);
+        assert!(matches!(kind(dir.path()), Ok(Layer::Folder(_))));
+        assert!(matches!(kind(&image), Ok(Layer::Image { .. })));
+        assert!(matches!(kind(&put("x.erofs", b"short")), Ok(Layer::Tar(_))));
+        let mut damaged = fs::read(&image).unwrap();
+        damaged[1100] ^= 1;
+        assert!(kind(&put("damaged", &damaged)).is_err());
+    }
+
+    #[test]
+    fn a_layer_that_changes_while_it_is_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("tar");
+        let archive = |name: &str| testkit::TarBuilder::new().file(name, "text").finish();
+        fs::write(&tar, archive("a")).unwrap();
+        let layer = Layer::open(&tar).unwrap();
+        let (survey, _) = Survey::of(&layer, 0, &mut Vec::new()).unwrap();
+        let out = tempfile::tempfile().unwrap();
+        let mut copy = Copy {
+            contents: Contents::new(&out, &BuildOptions::default()).unwrap(),
+            wanted: vec![true],
+            path: Path::new("image"),
+        };
+        copy.contents.files = vec![FileData::EMPTY];
+        fs::write(&tar, archive("b")).unwrap();
+        assert!(matches!(copy.layer(&survey), Err(Error::Changed { .. })));
+    }
+}
