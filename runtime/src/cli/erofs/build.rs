@@ -32,7 +32,7 @@ pub(in crate::cli) struct Build {
     #[arg(
         long,
         requires = "tar",
-        conflicts_with_all = ["block_size", "compress", "chunk_size"]
+        conflicts_with_all = ["dir", "image", "block_size", "compress", "chunk_size"]
     )]
     tar_index: bool,
     /// The image to write

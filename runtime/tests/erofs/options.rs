@@ -1,0 +1,101 @@
+//! What can be chosen about an image.
+
+use serde_json::Value;
+use testkit::{Difference, TarBuilder, kernel_mounts};
+
+use crate::{Lab, noise};
+
+#[test]
+fn mtime_is_everyones_and_with_clamp_only_that_of_what_is_later() {
+    let lab = Lab::new();
+    let tar = TarBuilder::new()
+        .mtime(1_000_000_000)
+        .dir("./")
+        .file("early", "early")
+        .mtime(1_800_000_000)
+        .file("late", "late")
+        .symlink("link", "late")
+        .file(".wh.gone", "")
+        .finish();
+    lab.put("tar", tar);
+    let build = |output: &str, options: &[&str]| {
+        lab.ok(&[&["build", "--tar", "tar", "-o", output], options].concat());
+        lab.check(output, &[]);
+    };
+    build("kept", &[]);
+    build("fixed", &["--mtime", "1500000000.25"]);
+    build("clamped", &["--mtime", "1500000000.25", "--clamp-mtime"]);
+    build("old", &["--mtime", "-0.5"]);
+    let stat = |image: &str, path: &str| -> String {
+        let report = lab.ok(&["stat", image, path, "--format", "json"]);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        report["mtime"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(stat("old", "late"), "-0.500000000");
+    assert_eq!(stat("clamped", "early"), "1000000000.000000000");
+    if !kernel_mounts() {
+        return;
+    }
+    let kept = lab.shown("kept", &[]);
+    let at = (1_500_000_000, 250_000_000);
+    let mut expected = kept.clone();
+    for entry in expected.values_mut() {
+        entry.mtime = at;
+    }
+    Difference::between(&lab.shown("fixed", &[]), &expected).assert_none();
+    let mut expected = kept;
+    for entry in expected.values_mut() {
+        entry.mtime = entry.mtime.min(at);
+    }
+    Difference::between(&lab.shown("clamped", &[]), &expected).assert_none();
+}
+
+#[test]
+fn chunks_that_files_share_are_stored_once() {
+    let lab = Lab::new();
+    let (own, shared) = (&noise(10_000), &noise(80_000)[10_000..][..64 << 10]);
+    let tar = TarBuilder::new()
+        .dir("./")
+        .file("one", [&own[..4096], shared, &own[..77]].concat())
+        .file("other", [&own[4096..8192], shared, &own[..78]].concat())
+        .finish();
+    lab.put("tar", tar);
+    let build = |output: &str, options: &[&str]| -> u64 {
+        let arguments = ["build", "--tar", "tar", "-o", output, "--format", "json"];
+        let report = lab.ok(&[&arguments[..], options].concat());
+        lab.check(output, &[]);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        report["deduplicated_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(build("whole", &[]), 0);
+    assert_eq!(build("chunks", &["--chunk-size", "4K"]), 64 << 10);
+    let indexes = ["--features", "chunk-indexes", "--block-size", "4K"];
+    build("indexes", &[&["--chunk-size", "8K"], &indexes[..]].concat());
+    if kernel_mounts() {
+        let whole = lab.shown("whole", &[]);
+        for image in ["chunks", "indexes"] {
+            Difference::between(&lab.shown(image, &[]), &whole).assert_none();
+        }
+    }
+}
+
+#[test]
+fn options_that_make_no_image_are_told_with_what_would() {
+    let lab = Lab::new();
+    lab.put("tar", TarBuilder::new().finish());
+    for (options, expected) in [
+        (&["--chunk-size", "3000"][..], "power of two from 512"),
+        (&["--chunk-size", "4K", "--compress", "lz4"], "--compress"),
+        (&["--block-size", "100"], "65536"),
+        (&["--compress", "brotli"], "brotli"),
+        (&["--compress", "lz4,99"], "0 to 12"),
+        (&["--cluster-size", "64K"], "--compress"),
+        (&["--mtime", "yesterday"], "seconds since 1970"),
+        (&["--clamp-mtime"], "--mtime"),
+    ] {
+        let arguments = ["build", "--tar", "tar", "-o", "image"];
+        let error = lab.fails(&[&arguments[..], options].concat());
+        assert!(error.contains(expected), "{options:?}: {error}");
+        assert!(!lab.path("image").exists());
+    }
+}
