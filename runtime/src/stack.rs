@@ -121,16 +121,14 @@ pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
         .chain(layers.iter().map(|layer| layer.path.as_path()))
         .collect();
     let [a, b, c, d, ..] = layer::open(fsmeta)?.superblock().uuid;
-    write_disk_of(path, &files, Some(u32::from_be_bytes([a, b, c, d])))
+    // The largest number stands for "no parent".
+    let cid = u32::from_be_bytes([a, b, c, d]).min(vmdk::NO_PARENT - 1);
+    write_descriptor(path, &files, cid)
 }
 
 /// Writes the descriptor of the disk that is `files`, one after the other. They are named relative to the descriptor's
-/// folder.
-pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
-    write_disk_of(path, files, None)
-}
-
-fn write_disk_of(path: &Path, files: &[impl AsRef<Path>], cid: Option<u32>) -> Result<()> {
+/// folder. `cid` is to change with their contents.
+pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -148,10 +146,7 @@ fn write_disk_of(path: &Path, files: &[impl AsRef<Path>], cid: Option<u32>) -> R
         path: path.to_owned(),
         source,
     })?;
-    if let Some(cid) = cid {
-        // The largest number stands for "no parent".
-        descriptor.cid = cid.min(vmdk::NO_PARENT - 1);
-    }
+    descriptor.cid = cid;
     atomic::write_file(path, |file| {
         write!(file, "{descriptor}").map_err(Error::io(path))
     })

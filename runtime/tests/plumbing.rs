@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -409,6 +410,7 @@ fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
     bytes[1 << 20..(1 << 20) + 5000].fill(7);
     fs::write(dir.path().join("raw"), &bytes).unwrap();
     let raw = text(dir.path(), "raw");
+    let mut ids = Vec::new();
     for kind in ["flat", "sparse", "stream"] {
         let (disk, back) = (
             text(dir.path(), &format!("{kind}.vmdk")),
@@ -423,11 +425,32 @@ fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
             serde_json::from_str(&blockbox.ok(["vmdk", "info", &disk, "--format", "json"]))
                 .unwrap();
         assert_eq!(info["bytes"], bytes.len());
+        ids.push(info["cid"].clone());
         if let Some(mut qemu_img) = oracle("qemu-img") {
             let compare = qemu_img.args(["compare", "-f", "vmdk", "-F", "raw", &disk, &raw]);
             assert!(compare.output().unwrap().status.success(), "{kind}");
         }
     }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+
+    // Contents that change under the same name change the ID; a hole is as good as zeros.
+    let flat = text(dir.path(), "flat.vmdk");
+    let id_of = |bytes: &[u8], holes: bool| {
+        let file = fs::File::create(&raw).unwrap();
+        for (number, block) in bytes.chunks(4096).enumerate() {
+            if !holes || block.iter().any(|&byte| byte != 0) {
+                file.write_all_at(block, number as u64 * 4096).unwrap();
+            }
+        }
+        file.set_len(bytes.len() as u64).unwrap();
+        blockbox.ok(["vmdk", "create", "-o", &flat, &raw]);
+        let info = blockbox.ok(["vmdk", "info", &flat, "--format", "json"]);
+        serde_json::from_str::<Value>(&info).unwrap()["cid"].clone()
+    };
+    assert_eq!(id_of(&bytes, true), ids[0]);
+    assert_eq!(id_of(&bytes, false), ids[0]);
+    bytes[2 << 20] = 1;
+    assert_ne!(id_of(&bytes, true), ids[0]);
 }
 
 #[test]

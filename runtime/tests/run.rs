@@ -296,8 +296,8 @@ fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
 
 /// An image of *n* layers is a disk of *n* + 1 extents; tests/boot.rs boots one of a single extent.
 #[test]
-fn disks_of_2_40_and_127_extents_boot() {
-    for extents in [2, 40, 127] {
+fn disks_of_2_40_127_and_501_extents_boot() {
+    for extents in [2, 40, 127, 501] {
         let Some(guest) = Guest::with_layers(json!({}), extents - 1) else {
             return;
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use vmdk::{Disk, SparseOptions};
+use vmdk::{ContentId, Disk, SparseOptions};
 
 use super::output::{Format, print_json};
 use super::size::size;
@@ -97,7 +97,8 @@ impl Vmdk {
 impl Create {
     fn execute(self) -> anyhow::Result<()> {
         if self.kind == Kind::Flat {
-            return Ok(stack::write_descriptor(&self.output, &self.files)?);
+            let cid = content_id(&self.files)?;
+            return Ok(stack::write_descriptor(&self.output, &self.files, cid)?);
         }
         let mut bytes = 0;
         let mut contents: Box<dyn Read> = Box::new(io::empty());
@@ -111,7 +112,11 @@ impl Create {
             path: output.clone(),
             source,
         };
-        let options = SparseOptions::default();
+        let mut options = SparseOptions::default();
+        if self.kind == Kind::Stream {
+            // Written from front to back, with the descriptor in front.
+            options.cid = Some(content_id(&self.files)?);
+        }
         atomic::write_file(output, |file| {
             match self.kind {
                 Kind::Stream => vmdk::write_stream_optimized(contents, bytes, file, &options),
@@ -168,6 +173,46 @@ impl ReadBytes {
             copy_sparse(&mut bytes, file.as_file()).with_context(context)
         })
     }
+}
+
+/// The content ID of the disk that is `files`, one after the other. Their holes are not read.
+fn content_id(files: &[PathBuf]) -> Result<u32, Error> {
+    let mut id = ContentId::new();
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        add_contents(&mut id, path, &mut buffer).map_err(Error::io(path))?;
+    }
+    Ok(id.finish())
+}
+
+fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut at = 0;
+    while at < size {
+        let (data, hole) = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => (
+                data,
+                rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data))?,
+            ),
+            // No data from here on.
+            Err(rustix::io::Errno::NXIO) => (size, size),
+            // A file system that knows no holes.
+            Err(_) => (at, size),
+        };
+        let (data, hole) = (data.min(size), hole.min(size));
+        id.zeros(data - at);
+        file.seek(SeekFrom::Start(data))?;
+        let mut rest = (&file).take(hole - data);
+        loop {
+            match rest.read(buffer)? {
+                0 => break,
+                n => id.update(&buffer[..n]),
+            }
+        }
+        at = hole;
+    }
+    Ok(())
 }
 
 /// Copies to a file in which zeros take no room.

@@ -461,6 +461,38 @@ fn many_layers_and_an_empty_one_and_one_that_occurs_twice() {
 }
 
 #[test]
+fn images_of_0_1_2_127_128_and_500_layers_arrive_whole() {
+    if !kernel_mounts() {
+        return;
+    }
+    for count in [0, 1, 2, 127, 128, 500] {
+        let layers = (0..count).map(|i| {
+            let name = format!("f{i}");
+            let number = i.to_string();
+            TarBuilder::new().file(name, &number).file("last", &number)
+        });
+        let layout = layers
+            .fold(Layout::new(), |layout, tar| {
+                layout.layer(&tar.finish(), Compression::Gzip)
+            })
+            .finish();
+        let blockbox = Blockbox::new();
+        blockbox.ok(["pull", "-q", &layout.reference()]);
+        let walk = kernel_walk(&blockbox, &layout.reference());
+        let expected = |number: usize| {
+            let digest = testkit::digest(&mut number.to_string().as_bytes()).unwrap();
+            let (size, digest) = digest;
+            Some(Kind::File { size, digest })
+        };
+        assert_eq!(walk.len(), if count == 0 { 1 } else { count + 2 });
+        for number in 0..count {
+            assert_eq!(text(&walk, &format!("f{number}")), expected(number));
+        }
+        assert_eq!(text(&walk, "last"), count.checked_sub(1).and_then(expected));
+    }
+}
+
+#[test]
 fn the_holes_of_a_sparse_file_take_no_room_in_layer_or_disk() {
     if !kernel_mounts() {
         return;

@@ -14,8 +14,11 @@ pub(crate) fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let stitched = disks.stitched();
     let stitched = walk(Mount::erofs(stitched.path(), &[]).path()).unwrap();
     let layers: Vec<&Path> = disks.layers.iter().map(PathBuf::as_path).collect();
-    let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
-    Difference::between(&stitched, &devices).assert_none();
+    // The names of more devices exceed the page that mount(2) takes options in.
+    if layers.len() <= 128 {
+        let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
+        Difference::between(&stitched, &devices).assert_none();
+    }
     Difference::between(&reader_walk(Disk::open(&disks.disk).unwrap()), &stitched).assert_none();
     for layer in &disks.layers {
         let kernel = walk(Mount::erofs(layer, &[]).path()).unwrap();
