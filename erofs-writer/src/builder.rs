@@ -7,10 +7,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::check::{self, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
-use crate::compress::Compressed;
+use crate::compress::Contents;
 use crate::data::{Dedupe, Place, Tail};
 use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
+use crate::pipeline::Pipeline;
 use crate::superblock;
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
@@ -37,8 +38,9 @@ pub struct ImageBuilder<W> {
     pub(crate) chunks: Vec<ChunkPlace>,
     /// The contents whose last, partial block is not in the output.
     pub(crate) tails: Vec<Tail>,
-    /// The contents that are compressed.
-    pub(crate) compressed: Vec<Compressed>,
+    /// What was given to the threads that compress.
+    pub(crate) compressed: Vec<Contents>,
+    pub(crate) pipeline: Option<Box<Pipeline>>,
     /// Where the next contents go, once there were some.
     pub(crate) data_end: Option<u64>,
     /// Has hashed the contents' digests.
@@ -61,7 +63,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`].
+    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
         if let Some(compression) = &options.compression {
             compression.check(options.block_size)?;
@@ -80,6 +82,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             chunks: Vec::new(),
             tails: Vec::new(),
             compressed: Vec::new(),
+            pipeline: None,
             data_end: None,
             content: Box::new(Xxh3::new()),
         })
@@ -122,14 +125,35 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(DeviceId((self.devices.len() - 1) as u16))
     }
 
-    /// Takes the contents of a regular file, to be given to [`add`](Self::add) afterwards.
+    /// Takes the contents of a regular file, to be given to [`add`](Self::add) afterwards. They are compressed as
+    /// [`Options::compression`] says.
     pub fn data(&mut self) -> DataWriter<'_, W> {
         self.data_end = Some(self.data_end());
-        DataWriter::new(self)
+        DataWriter::new(self, self.options.compression)
     }
 
-    /// Takes the contents of a regular file in chunks, for one with holes. Linux 5.15 and later read such files.
+    /// Takes the contents of the regular file at `path`, of `size` bytes where that is known. They are compressed as
+    /// [`Options::per_file`] says, which is all that path and size are for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where what it says cannot be done.
+    pub fn data_for(&mut self, path: &[u8], size: Option<u64>) -> Result<DataWriter<'_, W>, Error> {
+        let compression = match &self.options.per_file {
+            Some(per_file) => per_file.choose(path, size),
+            None => self.options.compression,
+        };
+        if let Some(compression) = &compression {
+            compression.check(self.options.block_size)?;
+        }
+        self.data_end = Some(self.data_end());
+        Ok(DataWriter::new(self, compression))
+    }
+
+    /// Takes the contents of a regular file in chunks, for one with holes, which are not compressed. Linux 5.15 and later read
+    /// such files.
     pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
+        self.drain_or_note();
         self.data_end = Some(self.data_end());
         ChunkWriter::new(self, size)
     }

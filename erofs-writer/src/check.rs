@@ -1,7 +1,7 @@
 //! What EROFS can hold of an inode's attributes, and how it is kept in memory.
 
 use crate::chunks::ChunkPlace;
-use crate::compress::Compressed;
+use crate::compress::Contents;
 use crate::data::{Place, Tail};
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
@@ -97,7 +97,8 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
                     inode.payload = first;
                     inode.set_chunk_size(size);
                 }
-                Place::Compressed { index } => {
+                // Whether they were compressed is not known yet.
+                Place::Piped { index } => {
                     inode.payload = index;
                     inode.flags.compressed = true;
                 }
@@ -134,7 +135,7 @@ pub(crate) struct Space<'a> {
     pub(crate) devices: &'a [Device],
     pub(crate) chunks: &'a [ChunkPlace],
     pub(crate) tails: &'a [Tail],
-    pub(crate) compressed: &'a [Compressed],
+    pub(crate) compressed: &'a [Contents],
 }
 
 impl Space<'_> {
@@ -148,7 +149,7 @@ impl Space<'_> {
                 let known = tail.is_some_and(|tail| tail.size == data.size);
                 known.then_some(()).ok_or(Problem::ForeignData)
             }
-            Place::Compressed { index } => {
+            Place::Piped { index } => {
                 let known = self
                     .compressed
                     .get(index as usize)

@@ -6,9 +6,9 @@ use std::io::{self, Seek, Write};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::compress::{Compressed, Compressor};
+use crate::compress::{Contents, Cutter, End, Fragments, Place as Became};
 use crate::output::{Output, ReadExact};
-use crate::{ChunkSize, DeviceId, Error, ImageBuilder, Options, plan};
+use crate::{ChunkSize, Compression, DeviceId, Error, ImageBuilder, Options, plan};
 
 /// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
 /// [`on_device`](Self::on_device) or [`ImageBuilder::chunks_on_devices`].
@@ -25,8 +25,8 @@ pub(crate) enum Place {
     Flat { device: u16, block: u64 },
     /// In chunks, whose places begin at `first` of the builder's list.
     Chunks { size: ChunkSize, first: u64 },
-    /// Compressed, as the builder's list says at `index`.
-    Compressed { index: u64 },
+    /// As the builder's list of what was given to the threads says at `index`.
+    Piped { index: u64 },
     /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
     Tail { index: u64 },
 }
@@ -169,17 +169,30 @@ fn equal<W: Write + Seek>(
 /// Write large pieces, or wrap it in a [`BufWriter`](std::io::BufWriter): small ones cost a hash update each.
 pub struct DataWriter<'a, W: Write + Seek> {
     builder: &'a mut ImageBuilder<W>,
-    start: u64,
     /// How much was given.
     size: u64,
-    /// How much of it went to the output.
+    way: Way,
+}
+
+/// Which way contents take.
+enum Way {
+    /// Straight to the output.
+    Straight(Straight),
+    /// Through the threads that compress.
+    Piped { cutter: Cutter, given_away: bool },
+    /// None any more.
+    Done,
+}
+
+struct Straight {
+    start: u64,
+    /// How much went to the output.
     written: u64,
     /// The rest, where a partial last block can go behind the inode.
     tail: Option<Vec<u8>>,
     /// Has hashed what was written.
     hash: Box<Xxh3>,
     holes: bool,
-    compressor: Option<Box<Compressor>>,
 }
 
 impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
@@ -191,25 +204,26 @@ impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
 }
 
 impl<'a, W: Write + Seek> DataWriter<'a, W> {
-    pub(crate) fn new(builder: &'a mut ImageBuilder<W>) -> Self {
-        let start = builder.data_end();
-        let Options {
-            compression,
-            block_size,
-            inline_tails,
-            ..
-        } = builder.options;
-        let compressor = compression.map(|how| Box::new(Compressor::new(&how, block_size)));
-        let tail = (inline_tails && compressor.is_none()).then(Vec::new);
+    /// A writer whose contents are compressed, or in an image in which others' are, stored.
+    pub(crate) fn new(builder: &'a mut ImageBuilder<W>, compression: Option<Compression>) -> Self {
+        let way = if builder.options.compresses() {
+            Way::Piped {
+                cutter: Cutter::new(compression, &builder.options),
+                given_away: false,
+            }
+        } else {
+            Way::Straight(Straight {
+                start: builder.data_end(),
+                written: 0,
+                tail: builder.options.inline_tails.then(Vec::new),
+                hash: Box::new(Xxh3::new()),
+                holes: false,
+            })
+        };
         Self {
             builder,
-            start,
             size: 0,
-            written: 0,
-            tail,
-            hash: Box::new(Xxh3::new()),
-            holes: false,
-            compressor,
+            way,
         }
     }
 
@@ -223,24 +237,17 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         let size = end
             .filter(|&size| size <= i64::MAX as u64)
             .ok_or_else(|| self.builder.too_large(u64::MAX))?;
-        if self.compressor.is_some() {
-            let zeros = vec![0; length.min(1 << 16) as usize];
-            for done in (0..length).step_by(1 << 16) {
-                self.compress(&zeros[..(length - done).min(1 << 16) as usize])?;
+        match &mut self.way {
+            Way::Straight(straight) => straight.hole(self.builder, length)?,
+            Way::Piped { .. } => {
+                let zeros = vec![0; length.min(1 << 16) as usize];
+                for done in (0..length).step_by(1 << 16) {
+                    self.pipe(&zeros[..(length - done).min(1 << 16) as usize])?;
+                }
             }
-            self.size = size;
-            return Ok(());
+            Way::Done => {}
         }
-        self.builder.check_end(self.start.saturating_add(size))?;
-        if let Some(tail) = self.tail.take() {
-            self.append(&tail)?;
-        }
-        self.place()?;
-        self.builder.output.zeros_to(self.start + size)?;
-        (self.size, self.written) = (size, size);
-        // Hashing terabytes of zeros would take minutes.
-        self.hash.update(&length.to_le_bytes());
-        self.holes = true;
+        self.size = size;
         Ok(())
     }
 
@@ -253,113 +260,98 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         if self.size == 0 {
             return Ok(FileData::EMPTY);
         }
-        if let Some(compressor) = self.compressor.take() {
-            return self.finish_compressed(*compressor);
+        match std::mem::replace(&mut self.way, Way::Done) {
+            Way::Straight(straight) => straight.finish(self.builder, self.size),
+            Way::Piped { cutter, .. } => self.finish_piped(cutter),
+            Way::Done => Ok(FileData::EMPTY),
         }
-        let tail = self.tail.take().unwrap_or_default();
-        if !tail.is_empty() && tail.len() as u64 <= plan::tail_max(self.builder.options.block_size)
-        {
-            let block = if self.written > 0 { self.store()? } else { 0 };
-            return Ok(self.builder.keep_tail(block, &tail, self.size));
-        }
-        self.append(&tail)?;
-        Ok(FileData::flat(0, self.store()?, self.size))
     }
 
-    /// Compresses contents, and writes what is full.
-    fn compress(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(mut compressor) = self.compressor.take() else {
+    /// Gives contents to the threads, piece by piece.
+    fn pipe(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        let Way::Piped { cutter, given_away } = &mut self.way else {
             return Ok(());
         };
         while !bytes.is_empty() {
-            let taken = compressor.take(bytes);
-            bytes = &bytes[taken..];
-            if taken == 0
-                && let Some(blocks) = compressor.next()
-            {
-                self.append(&blocks)?;
+            let pipeline = self.builder.pipeline();
+            let mut room = cutter.piece() - pipeline.open().len();
+            if room == 0 {
+                // Only now, as the last piece is another matter.
+                pipeline.close(*cutter, End::More);
+                *given_away = true;
+                room = cutter.piece();
+                self.builder.advance()?;
             }
+            let part;
+            (part, bytes) = bytes.split_at(room.min(bytes.len()));
+            self.builder.pipeline().push(part);
         }
-        self.compressor = Some(compressor);
         Ok(())
     }
 
-    fn finish_compressed(mut self, mut compressor: Compressor) -> Result<FileData, Error> {
+    fn finish_piped(&mut self, cutter: Cutter) -> Result<FileData, Error> {
         let Options {
             inline_tails,
+            tail_packing,
+            fragments,
             block_size,
             ..
         } = self.builder.options;
-        if inline_tails && self.size <= plan::tail_max(block_size) {
-            let tail = compressor.rest();
-            return Ok(self.builder.keep_tail(0, tail, self.size));
+        let elsewhere = tail_packing || fragments != Fragments::None;
+        let index = self.builder.compressed.len();
+        let mut place = Became::Pending;
+        if inline_tails && !elsewhere && self.size <= plan::tail_max(block_size) {
+            let builder = &mut *self.builder;
+            if let Some(pipeline) = &mut builder.pipeline {
+                let kept = builder.tree.intern(pipeline.open());
+                pipeline.take_back();
+                place = Became::Tail { block: 0, kept };
+            }
+        } else {
+            self.builder.pipeline().close(cutter, End::File { index });
         }
-        while let Some(blocks) = compressor.next() {
-            self.append(&blocks)?;
-        }
-        let block = self.store()?;
-        if compressor.extents.iter().all(|extent| extent.plain) {
-            return Ok(FileData::flat(0, block, self.size));
-        }
-        // Indexes have 32 bits for a block.
-        let blocks = block_size.count(self.start + self.written);
-        if blocks > u32::MAX.into() {
-            return Err(self.builder.too_large(blocks));
-        }
-        let index = self.builder.compressed.len() as u64;
-        self.builder.compressed.push(Compressed {
-            block,
+        self.builder.compressed.push(Contents {
             size: self.size,
-            extents: compressor.extents.into(),
+            place,
         });
+        self.builder.advance()?;
         Ok(FileData {
             size: self.size,
-            place: Place::Compressed { index },
+            place: Place::Piped {
+                index: index as u64,
+            },
         })
-    }
-
-    /// Ends what was written to the output; gives its first block, or that of equal contents.
-    fn store(&mut self) -> Result<u64, Error> {
-        let (start, size) = (self.start, self.written);
-        let digest = self.hash.digest128();
-        if !self.holes
-            && let Some(block) = self.builder.find_equal(start, size, digest)?
-        {
-            return Ok(block);
-        }
-        let block_size = self.builder.options.block_size;
-        let end = block_size.align(start + size);
-        self.builder.check_end(end)?;
-        self.builder.output.zeros_to(end)?;
-        self.builder.stored(end, digest, size);
-        Ok(block_size.count(start))
-    }
-
-    /// Writes to the output.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.place()?;
-        self.builder.output.write(bytes)?;
-        self.hash.update(bytes);
-        self.written += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Stands where the contents go on, whatever an abandoned writer left.
-    fn place(&mut self) -> io::Result<()> {
-        self.builder.output.seek(self.start + self.written)
     }
 }
 
-impl<W: Write + Seek> Write for DataWriter<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let block = self.builder.options.block_size.bytes() as usize;
-        if self.compressor.is_some() {
-            self.compress(bytes)?;
-            self.size += bytes.len() as u64;
-            return Ok(bytes.len());
+impl Straight {
+    fn hole<W: Write + Seek>(
+        &mut self,
+        builder: &mut ImageBuilder<W>,
+        length: u64,
+    ) -> Result<(), Error> {
+        if let Some(tail) = self.tail.take() {
+            self.append(builder, &tail)?;
         }
+        let end = (self.start + self.written).saturating_add(length);
+        builder.check_end(end)?;
+        self.place(builder)?;
+        builder.output.zeros_to(end)?;
+        self.written += length;
+        // Hashing terabytes of zeros would take minutes.
+        self.hash.update(&length.to_le_bytes());
+        self.holes = true;
+        Ok(())
+    }
+
+    fn write<W: Write + Seek>(
+        &mut self,
+        builder: &mut ImageBuilder<W>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let block = builder.options.block_size.bytes() as usize;
         match self.tail.take() {
-            None => self.append(bytes)?,
+            None => self.append(builder, bytes)?,
             Some(mut tail) if tail.len() + bytes.len() < block => {
                 tail.extend_from_slice(bytes);
                 self.tail = Some(tail);
@@ -367,12 +359,63 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
             Some(mut tail) => {
                 let rest = (tail.len() + bytes.len()) % block;
                 let (whole, rest) = bytes.split_at(bytes.len() - rest);
-                self.append(&tail)?;
-                self.append(whole)?;
+                self.append(builder, &tail)?;
+                self.append(builder, whole)?;
                 tail.clear();
                 tail.extend_from_slice(rest);
                 self.tail = Some(tail);
             }
+        }
+        Ok(())
+    }
+
+    fn finish<W: Write + Seek>(
+        mut self,
+        builder: &mut ImageBuilder<W>,
+        size: u64,
+    ) -> Result<FileData, Error> {
+        let tail = self.tail.take().unwrap_or_default();
+        if !tail.is_empty() && tail.len() as u64 <= plan::tail_max(builder.options.block_size) {
+            let block = match self.written {
+                0 => 0,
+                _ => self.store(builder)?,
+            };
+            return Ok(builder.keep_tail(block, &tail, size));
+        }
+        self.append(builder, &tail)?;
+        Ok(FileData::flat(0, self.store(builder)?, size))
+    }
+
+    /// Ends what was written to the output; gives its first block, or that of equal contents.
+    fn store<W: Write + Seek>(&self, builder: &mut ImageBuilder<W>) -> Result<u64, Error> {
+        builder.store(self.start, self.written, self.hash.digest128(), !self.holes)
+    }
+
+    /// Writes to the output.
+    fn append<W: Write + Seek>(
+        &mut self,
+        builder: &mut ImageBuilder<W>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.place(builder)?;
+        builder.output.write(bytes)?;
+        self.hash.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Stands where the contents go on, whatever an abandoned writer left.
+    fn place<W: Write + Seek>(&self, builder: &mut ImageBuilder<W>) -> io::Result<()> {
+        builder.output.seek(self.start + self.written)
+    }
+}
+
+impl<W: Write + Seek> Write for DataWriter<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.way {
+            Way::Straight(straight) => straight.write(self.builder, bytes)?,
+            Way::Piped { .. } => self.pipe(bytes).map_err(io::Error::other)?,
+            Way::Done => {}
         }
         self.size += bytes.len() as u64;
         Ok(bytes.len())
@@ -381,6 +424,18 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
     /// Does nothing: the image is written out by [`ImageBuilder::finish`].
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl<W: Write + Seek> Drop for DataWriter<'_, W> {
+    fn drop(&mut self) {
+        if let Way::Piped { cutter, given_away } = self.way {
+            let pipeline = self.builder.pipeline();
+            pipeline.take_back();
+            if given_away {
+                pipeline.close(cutter, End::Abandoned);
+            }
+        }
     }
 }
 

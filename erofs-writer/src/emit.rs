@@ -3,7 +3,7 @@
 use zerocopy::IntoBytes;
 
 use crate::chunks::ChunkPlace;
-use crate::compress::{self, Compressed};
+use crate::compress;
 use crate::data::Tail;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_48BIT, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT,
@@ -33,8 +33,6 @@ pub(crate) struct Emitter<'a> {
     pub(crate) chunks: &'a [ChunkPlace],
     /// The contents whose last, partial block stands behind the inode.
     pub(crate) tails: &'a [Tail],
-    /// The contents that are compressed.
-    pub(crate) compressed: &'a [Compressed],
 }
 
 impl Emitter<'_> {
@@ -57,19 +55,19 @@ impl Emitter<'_> {
                     &mut area[start + map.start as usize..start + map.end as usize],
                     inode,
                 );
-            } else if let Some((contents, compression)) = self
-                .compressed(inode)
-                .zip(self.form.options.compression.as_ref())
-                && let Some(map) = self.form.compressed_map(inode, start as u64, head)
-            {
+            } else if let Some(contents) = self.form.compressed(inode) {
+                let map = self.form.compressed_map(contents, start as u64, head);
                 compress::put_map(
                     &mut area[start + map.start as usize..start + map.end as usize],
                     start as u64 + map.start,
                     contents,
-                    compression,
                     self.block_size(),
-                    self.form.full_indexes(),
+                    self.form.full_indexes(contents),
                 );
+                if let compress::Tail::Inline { kept, length } = contents.tail {
+                    let at = start + map.end as usize;
+                    put(&mut area, at, self.tree.bytes(kept, length.into()));
+                }
             } else if let Some(tail) = self.tail(inode) {
                 let length = inode.size % u64::from(self.block_size().bytes());
                 put(&mut area, at, self.tree.bytes(tail.kept, length));
@@ -94,10 +92,12 @@ impl Emitter<'_> {
         let inode = self.tree.inode(index);
         let layout = match inode.chunk_size() {
             Some(_) => INODE_CHUNK_BASED,
-            None if inode.flags.compressed && self.form.full_indexes() => INODE_COMPRESSED_FULL,
-            None if inode.flags.compressed => INODE_COMPRESSED_COMPACT,
-            None if inode.flags.inline => INODE_FLAT_INLINE,
-            None => INODE_FLAT_PLAIN,
+            None => match self.form.compressed(inode) {
+                Some(contents) if self.form.full_indexes(contents) => INODE_COMPRESSED_FULL,
+                Some(_) => INODE_COMPRESSED_COMPACT,
+                None if inode.flags.inline => INODE_FLAT_INLINE,
+                None => INODE_FLAT_PLAIN,
+            },
         };
         let format = |form: u16| form | layout << I_DATALAYOUT_BIT;
         let i_xattr_icount = icount(self.xattrs.body(inode.xattrs)).into();
@@ -158,12 +158,8 @@ impl Emitter<'_> {
         if let Some(tail) = self.tail(inode) {
             return tail.block;
         }
-        if let Some(contents) = self.compressed(inode) {
-            let blocks = contents
-                .extents
-                .iter()
-                .map(|extent| u64::from(extent.blocks));
-            return blocks.sum();
+        if let Some(contents) = self.form.compressed(inode) {
+            return contents.blocks();
         }
         match inode.kind() {
             S_IFREG if inode.size == 0 => 0,
@@ -178,13 +174,6 @@ impl Emitter<'_> {
 
     fn tail(&self, inode: &Inode) -> Option<&Tail> {
         (inode.kind() == S_IFREG && inode.flags.inline).then(|| &self.tails[inode.payload as usize])
-    }
-
-    fn compressed(&self, inode: &Inode) -> Option<&Compressed> {
-        inode
-            .flags
-            .compressed
-            .then(|| &self.compressed[inode.payload as usize])
     }
 
     fn put_chunks(&self, map: &mut [u8], inode: &Inode) {

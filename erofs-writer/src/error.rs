@@ -3,6 +3,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::Algorithm;
+
 /// Why an image could not be written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -105,6 +107,12 @@ pub enum Error {
     /// The size of compressed clusters, in bytes, is not a multiple of the block size, or is more than 1 MiB or 2047 blocks.
     #[error("{0} bytes is not a cluster size: whole blocks, at most 2047, up to 1 MiB")]
     ClusterSize(u32),
+    /// The crate was built without the algorithm's cargo feature.
+    #[error("erofs-writer was built without its feature {0}")]
+    AlgorithmNotBuilt(Algorithm),
+    /// No compression algorithm of EROFS has this name.
+    #[error("unknown compression algorithm {0:?}: lz4, lzma, deflate or zstd")]
+    UnknownAlgorithm(String),
     /// There are no chunks of so many blocks.
     #[error("no chunk has 2^{0} blocks: 31 is the limit")]
     ChunkSize(u8),

@@ -1,13 +1,15 @@
 //! The end of building: names and attributes are planned and written, then the superblock.
 
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
 
 use crate::builder::{data_start, too_large};
+use crate::compress::{Contents, Place, Used};
+use crate::data::Tail;
 use crate::emit::Emitter;
-use crate::format::{ISLOT, SUPER_OFFSET};
+use crate::format::{ISLOT, S_IFREG, SUPER_OFFSET};
 use crate::plan::{Form, Plan};
 use crate::superblock::{self, Facts};
-use crate::tree::ROOT;
+use crate::tree::{Inode, ROOT};
 use crate::{Error, ImageBuilder};
 
 /// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
@@ -42,7 +44,12 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
     /// addresses reach.
-    pub fn finish(self) -> Result<(W, Summary), Error> {
+    pub fn finish(mut self) -> Result<(W, Summary), Error> {
+        let packed = self.end_pipeline()?;
+        self.place_contents()?;
+        let packed = packed
+            .map(|contents| self.add_packed(contents))
+            .transpose()?;
         let data_end = self.data_end();
         let Self {
             options,
@@ -63,7 +70,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         };
         let written = block_size.count(output.written()).max(meta_block);
         let narrow = sum(written.saturating_add(METADATA_RESERVE)) <= u64::from(u32::MAX);
-        let form = Form::new(&options, !narrow);
+        let form = Form::new(&options, &compressed, !narrow);
 
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
@@ -98,7 +105,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
             device_starts: &device_starts,
             chunks: &chunks,
             tails: &tails,
-            compressed: &compressed,
         }
         .emit();
         content.update(&area);
@@ -117,6 +123,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
             xattr_blkaddr: (meta_block + block_size.count(plan.shared_at)) as u32,
             xattrs: xattrs.any(),
             chunked: inodes.iter().any(|inode| inode.chunk_size().is_some()),
+            packed_nid: packed.map(|index| nid_base + plan.nids[index as usize]),
+            used: &Used::new(&compressed, block_size),
         };
         let data_start = data_start(&options, devices.len());
         let (superblock, uuid) = superblock::form(
@@ -141,4 +149,43 @@ impl<W: Write + Seek> ImageBuilder<W> {
         };
         Ok((out, summary))
     }
+
+    /// Tells inodes where their contents are, now that that is known.
+    fn place_contents(&mut self) -> Result<(), Error> {
+        let (tails, compressed) = (&mut self.tails, &self.compressed);
+        for inode in &mut self.tree.inodes {
+            if inode.flags.compressed {
+                place(inode, &compressed[inode.payload as usize], tails)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the packed inode, which has no name; gives its index.
+    fn add_packed(&mut self, contents: Contents) -> Result<u32, Error> {
+        let mut inode = Inode::new(S_IFREG);
+        inode.size = contents.size;
+        inode.payload = self.compressed.len() as u64;
+        inode.flags.compressed = true;
+        place(&mut inode, &contents, &mut self.tails)?;
+        self.compressed.push(contents);
+        self.tree.add_nameless(inode)
+    }
+}
+
+fn place(inode: &mut Inode, contents: &Contents, tails: &mut Vec<Tail>) -> Result<(), Error> {
+    let size = contents.size;
+    match contents.place {
+        Place::Compressed(_) => return Ok(()),
+        // What went wrong was told before, to no avail.
+        Place::Pending => return Err(io::Error::other("contents were lost").into()),
+        Place::Flat { block } => inode.payload = block,
+        Place::Tail { block, kept } => {
+            inode.payload = tails.len() as u64;
+            inode.flags.inline = true;
+            tails.push(Tail { block, kept, size });
+        }
+    }
+    inode.flags.compressed = false;
+    Ok(())
 }

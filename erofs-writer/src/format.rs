@@ -16,6 +16,9 @@ pub(crate) const FEATURE_INCOMPAT_LZ4_0PADDING: u32 = 0x1;
 pub(crate) const FEATURE_INCOMPAT_COMPR_CFGS: u32 = 0x2;
 pub(crate) const FEATURE_INCOMPAT_CHUNKED_FILE: u32 = 0x4;
 pub(crate) const FEATURE_INCOMPAT_DEVICE_TABLE: u32 = 0x8;
+pub(crate) const FEATURE_INCOMPAT_ZTAILPACKING: u32 = 0x10;
+/// Also `EROFS_FEATURE_INCOMPAT_DEDUPE`.
+pub(crate) const FEATURE_INCOMPAT_FRAGMENTS: u32 = 0x20;
 pub(crate) const FEATURE_INCOMPAT_XATTR_PREFIXES: u32 = 0x40;
 pub(crate) const FEATURE_INCOMPAT_48BIT: u32 = 0x80;
 
@@ -215,6 +218,36 @@ pub(crate) struct Lz4Cfgs {
     pub(crate) reserved: [u8; 10],
 }
 
+/// `struct z_erofs_lzma_cfgs`, after its length.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct LzmaCfgs {
+    pub(crate) length: U16,
+    pub(crate) dict_size: U32,
+    pub(crate) format: U16,
+    pub(crate) reserved: [u8; 8],
+}
+
+/// `struct z_erofs_deflate_cfgs`, after its length.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct DeflateCfgs {
+    pub(crate) length: U16,
+    pub(crate) windowbits: u8,
+    pub(crate) reserved: [u8; 5],
+}
+
+/// `struct z_erofs_zstd_cfgs`, after its length.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct ZstdCfgs {
+    pub(crate) length: U16,
+    pub(crate) format: u8,
+    /// Above `ZSTD_WINDOWLOG_ABSOLUTEMIN`, 10.
+    pub(crate) windowlog: u8,
+    pub(crate) reserved: [u8; 4],
+}
+
 /// `struct erofs_dirent`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -236,6 +269,9 @@ const _: () = assert!(size_of::<ChunkIndex>() == 8);
 const _: () = assert!(size_of::<MapHeader>() == 8);
 const _: () = assert!(size_of::<LclusterIndex>() == 8);
 const _: () = assert!(size_of::<Lz4Cfgs>() == 2 + 14);
+const _: () = assert!(size_of::<LzmaCfgs>() == 2 + 14);
+const _: () = assert!(size_of::<DeflateCfgs>() == 2 + 6);
+const _: () = assert!(size_of::<ZstdCfgs>() == 2 + 6);
 const _: () = assert!(size_of::<Dirent>() == 12);
 
 /// The `EROFS_FT_*` of a mode (the generic `FT_*` of the kernel).

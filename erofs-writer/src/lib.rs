@@ -109,6 +109,8 @@ mod format;
 mod metadata;
 mod options;
 mod output;
+mod packed;
+mod pipeline;
 mod plan;
 mod prefix;
 mod superblock;
@@ -117,7 +119,7 @@ mod xattr;
 
 pub use builder::ImageBuilder;
 pub use chunks::{Chunk, ChunkSize, ChunkWriter};
-pub use compress::{Algorithm, Compression};
+pub use compress::{Algorithm, Candidate, Compression, Fragments, PerFile};
 pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
 pub use finish::Summary;

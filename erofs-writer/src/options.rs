@@ -1,6 +1,8 @@
 //! What can be chosen about an image.
 
-use crate::{Compression, Error, Timestamp, XattrPrefixes};
+use std::num::NonZeroUsize;
+
+use crate::{Compression, Error, Fragments, PerFile, Timestamp, XattrPrefixes};
 
 /// Everything that can be chosen about an image. Write `Options { label, ..Options::default() }`: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,26 @@ pub struct Options {
     /// Whether compressed files have indexes of 8 bytes for each block (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones
     /// of 2 (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have. Default: no.
     pub full_indexes: bool,
+    /// What chooses how each file given to [`ImageBuilder::data_for`](crate::ImageBuilder::data_for) is compressed. Default: all
+    /// are as [`compression`](Self::compression) says.
+    pub per_file: Option<PerFile>,
+    /// Whether the last cluster of a compressed file goes behind its indexes where it is short, and takes no block of its own
+    /// (`ztailpacking`). Linux 5.17 and later. Default: no.
+    pub tail_packing: bool,
+    /// What of compressed files is packed into one hidden file. Default: nothing.
+    pub fragments: Fragments,
+    /// Whether parts of compressed files that were stored before, in whatever file and wherever in it, are stored once. Takes
+    /// memory for each cluster, and full indexes. Linux 6.1 and later. Default: no.
+    pub dedupe_extents: bool,
+    /// How many threads compress. The image does not depend on it. Default: as many as the machine runs at once.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Options {
+    /// Whether any contents may be compressed.
+    pub(crate) fn compresses(&self) -> bool {
+        self.compression.is_some() || self.per_file.is_some()
+    }
 }
 
 /// Bytes in a block: a power of two from 512 to 65,536.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::compress;
+use crate::compress::{self, Compressed, Contents, Place};
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK, S_IFREG,
 };
@@ -20,15 +20,22 @@ pub(crate) struct Form<'a> {
     pub(crate) far: bool,
     /// Chunks have indexes of eight bytes, not addresses of four.
     pub(crate) chunk_indexes: bool,
+    /// What was given to the threads that compress.
+    contents: &'a [Contents],
 }
 
 impl<'a> Form<'a> {
-    pub(crate) fn new(options: &'a Options, beyond_32_bits: bool) -> Self {
+    pub(crate) fn new(
+        options: &'a Options,
+        contents: &'a [Contents],
+        beyond_32_bits: bool,
+    ) -> Self {
         let far = beyond_32_bits && options.addresses == Addresses::Bits48;
         Self {
             options,
             far,
             chunk_indexes: options.chunk_indexes || far,
+            contents,
         }
     }
 
@@ -51,18 +58,32 @@ impl<'a> Form<'a> {
         Some(start..start + inode.size.div_ceil(size) * entry)
     }
 
-    /// Where the indexes of compressed contents stand, from the start of an inode with `head` bytes of inode and xattrs.
-    pub(crate) fn compressed_map(&self, inode: &Inode, at: u64, head: u64) -> Option<Range<u64>> {
-        let block_size = self.options.block_size;
+    /// The inode's contents, if they are compressed.
+    pub(crate) fn compressed(&self, inode: &Inode) -> Option<&'a Compressed> {
+        let contents = inode
+            .flags
+            .compressed
+            .then(|| self.contents.get(inode.payload as usize))??;
+        match &contents.place {
+            Place::Compressed(compressed) => Some(compressed),
+            _ => None,
+        }
+    }
+
+    /// Where the indexes of compressed contents stand, from the start of an inode at `at` of the metadata area with `head` bytes of
+    /// inode and xattrs.
+    pub(crate) fn compressed_map(&self, contents: &Compressed, at: u64, head: u64) -> Range<u64> {
         let start = head.next_multiple_of(8);
-        let length =
-            || compress::map_length(at + start, inode.size, block_size, self.full_indexes());
-        inode.flags.compressed.then(|| start..start + length())
+        let block_size = self.options.block_size;
+        let full = self.full_indexes(contents);
+        start..start + compress::map_length(contents, at + start, block_size, full)
     }
 
     /// Whether compressed contents have indexes that are not packed: kernels pack only those of small blocks.
-    pub(crate) fn full_indexes(&self) -> bool {
-        self.options.full_indexes || self.options.block_size > BlockSize::B4096
+    pub(crate) fn full_indexes(&self, contents: &Compressed) -> bool {
+        self.options.full_indexes
+            || self.options.block_size > BlockSize::B4096
+            || contents.needs_full_indexes()
     }
 
     /// Whether the inode's compact form loses nothing.
@@ -178,15 +199,15 @@ impl Plan {
             let head = inode_size(inode) + xattrs.body(inode.xattrs).len() as u64;
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
-            // How long packed indexes are depends on where they are.
-            let map = form.compressed_map(inode, packer.end, head);
-            let at = match form.chunk_map(inode, head).or(map) {
-                Some(map) if inode.flags.compressed => {
-                    packer.append(map.end.next_multiple_of(ISLOT))
-                }
-                Some(map) => packer.place(map.end),
-                None if tail > 0 => packer.place_with_tail(head, tail),
-                None => packer.place(head),
+            let at = if let Some(contents) = form.compressed(inode) {
+                let map = |at| form.compressed_map(contents, at, head);
+                packer.place_compressed(map, contents.inline_length())
+            } else if let Some(map) = form.chunk_map(inode, head) {
+                packer.place(map.end)
+            } else if tail > 0 {
+                packer.place_with_tail(head, tail)
+            } else {
+                packer.place(head)
             };
             nids[i as usize] = at / ISLOT;
             if let Some(count) = own_blocks(inode, block_size) {
@@ -274,6 +295,14 @@ fn scan_order(tree: &SortedTree) -> Vec<u32> {
         let directories = order[first..].iter().rev();
         pending.extend(directories.filter(|&&i| tree.inode(i).is_dir()));
     }
+    // What has no name.
+    order.extend(
+        (0..)
+            .zip(&placed)
+            .skip(1)
+            .filter(|(_, placed)| !**placed)
+            .map(|(i, _)| i),
+    );
     order
 }
 
@@ -330,6 +359,22 @@ impl Packer {
             self.skip_to(at.next_multiple_of(ISLOT));
         }
         self.append(size)
+    }
+
+    /// The place of an inode with compressed contents, whose indexes are as long as `map` says of the place, and of a cluster
+    /// behind them that does not cross a block border.
+    fn place_compressed(&mut self, map: impl Fn(u64) -> Range<u64>, cluster: u64) -> u64 {
+        let crosses = |at: u64| {
+            let start = at + map(at).end;
+            cluster > 0 && start / self.block != (start + cluster - 1) / self.block
+        };
+        let mut at = self.end;
+        // Within a block's length there is a place, as the cluster is shorter than a block by a slot at least.
+        while crosses(at) && at < self.end + 2 * self.block {
+            at += ISLOT;
+        }
+        self.skip_to(at);
+        self.append((map(at).end + cluster).next_multiple_of(ISLOT))
     }
 
     fn append(&mut self, size: u64) -> u64 {

@@ -3,21 +3,22 @@
 use xxhash_rust::xxh3::Xxh3;
 use zerocopy::IntoBytes;
 
+use crate::compress::{self, Used};
 use crate::format::{
     DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
     FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_COMPR_CFGS,
-    FEATURE_INCOMPAT_DEVICE_TABLE, FEATURE_INCOMPAT_LZ4_0PADDING, FEATURE_INCOMPAT_XATTR_PREFIXES,
-    SUPER_MAGIC, SUPER_OFFSET, SuperBlock,
+    FEATURE_INCOMPAT_DEVICE_TABLE, FEATURE_INCOMPAT_FRAGMENTS, FEATURE_INCOMPAT_LZ4_0PADDING,
+    FEATURE_INCOMPAT_XATTR_PREFIXES, FEATURE_INCOMPAT_ZTAILPACKING, SUPER_MAGIC, SUPER_OFFSET,
+    SuperBlock,
 };
-use crate::{Addresses, BlockSize, Compression, Device, Error, Options, Timestamp, Uuid};
-use crate::{Algorithm, format::Lz4Cfgs};
+use crate::{Addresses, Device, Error, Options, Timestamp, Uuid};
 
 /// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
 
 /// What the superblock says that the options do not.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Facts<'a> {
     pub(crate) root_nid: u64,
     pub(crate) inodes: u64,
     pub(crate) epoch: Timestamp,
@@ -26,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) xattr_blkaddr: u32,
     pub(crate) xattrs: bool,
     pub(crate) chunked: bool,
+    pub(crate) packed_nid: Option<u64>,
+    pub(crate) used: &'a Used,
 }
 
 /// The bytes from [`SUPER_OFFSET`] on that superblock, device table and long xattr prefixes take.
@@ -46,7 +49,7 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
 /// the unified address space, the image itself being the first; `content` has hashed everything else.
 pub(crate) fn form(
     options: &Options,
-    facts: &Facts,
+    facts: &Facts<'_>,
     devices: &[Device],
     starts: &[u64],
     mut content: Xxh3,
@@ -71,8 +74,10 @@ pub(crate) fn form(
         | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
         | feature(
             FEATURE_INCOMPAT_LZ4_0PADDING | FEATURE_INCOMPAT_COMPR_CFGS,
-            options.compression.is_some(),
+            options.compresses(),
         )
+        | feature(FEATURE_INCOMPAT_ZTAILPACKING, facts.used.inline)
+        | feature(FEATURE_INCOMPAT_FRAGMENTS, facts.packed_nid.is_some())
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
@@ -97,10 +102,7 @@ pub(crate) fn form(
         xattr_blkaddr: facts.xattr_blkaddr.into(),
         volume_name: options.label.bytes(),
         feature_incompat: incompat.into(),
-        available_compr_algs: options
-            .compression
-            .map_or(0, |compression| 1 << compression.algorithm.number())
-            .into(),
+        available_compr_algs: facts.used.algorithms().into(),
         extra_devices: (devices.len() as u16).into(),
         devt_slotoff: if devices.is_empty() {
             0
@@ -110,13 +112,17 @@ pub(crate) fn form(
         .into(),
         xattr_prefix_count: prefixes.count(),
         xattr_prefix_start: prefix_start.into(),
+        packed_nid: facts.packed_nid.unwrap_or(0).into(),
         build_time: (since_epoch as u32).into(),
         rootnid_8b: if wide { facts.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
-    let mut tables = options.compression.map_or_else(Vec::new, |compression| {
-        compression_cfgs(&compression, options.block_size)
-    });
+    let mut tables = Vec::new();
+    if options.compresses() {
+        // `erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other.
+        tables = compress::configurations(facts.used, options.block_size);
+        tables.resize(size_of::<DeviceSlot>(), 0);
+    }
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
         let slot = DeviceSlot {
             tag: device.tag,
@@ -157,25 +163,8 @@ fn table_end(options: &Options, devices: usize) -> u64 {
 
 /// Where the device table begins: behind what is said of compression, which is shorter than a slot.
 fn table_start(options: &Options) -> u64 {
-    let slots = 1 + u64::from(options.compression.is_some());
+    let slots = 1 + u64::from(options.compresses());
     SUPER_OFFSET + slots * size_of::<DeviceSlot>() as u64
-}
-
-/// What decoders must know, in a slot's length (`erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other).
-fn compression_cfgs(compression: &Compression, block_size: BlockSize) -> Vec<u8> {
-    let blocks = compression.cluster(block_size) / block_size.bytes();
-    let mut bytes = match compression.algorithm {
-        Algorithm::Lz4 => Lz4Cfgs {
-            length: (size_of::<Lz4Cfgs>() as u16 - 2).into(),
-            max_distance: u16::MAX.into(),
-            max_pclusterblks: (blocks as u16).into(),
-            reserved: [0; 10],
-        }
-        .as_bytes()
-        .to_vec(),
-    };
-    bytes.resize(size_of::<DeviceSlot>(), 0);
-    bytes
 }
 
 /// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than

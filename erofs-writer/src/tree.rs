@@ -46,7 +46,7 @@ pub(crate) struct Flags {
     pub(crate) compact: bool,
     /// Its last, partial block follows the inode.
     pub(crate) inline: bool,
-    /// Its contents are compressed.
+    /// Its contents are compressed; until the end, they were given to the threads that compress.
     pub(crate) compressed: bool,
     /// One more than the chunk size's bits; 0 for contents in one piece.
     chunk_bits: u8,
@@ -179,6 +179,15 @@ impl Tree {
         }
         self.link(parent, name, index);
         index
+    }
+
+    /// Adds an inode that no name leads to; gives its index.
+    pub(crate) fn add_nameless(&mut self, inode: Inode) -> Result<u32, Error> {
+        if self.inodes.len() >= NONE as usize {
+            return Err(Error::TooManyNodes);
+        }
+        self.inodes.push(inode);
+        Ok(self.inodes.len() as u32 - 1)
     }
 
     /// Gives an inode a name that was [checked](Self::check).

@@ -2,7 +2,7 @@
 
 use zerocopy::IntoBytes;
 
-use super::{Compressed, Compression};
+use super::contents::{Compressed, Tail};
 use crate::BlockSize;
 use crate::format::{LclusterIndex, MapHeader};
 
@@ -10,6 +10,10 @@ use crate::format::{LclusterIndex, MapHeader};
 const ADVISE_COMPACTED_2B: u16 = 0x1;
 const ADVISE_BIG_PCLUSTER_1: u16 = 0x2;
 const ADVISE_BIG_PCLUSTER_2: u16 = 0x4;
+const ADVISE_INLINE_PCLUSTER: u16 = 0x8;
+const ADVISE_FRAGMENT_PCLUSTER: u16 = 0x20;
+/// `Z_EROFS_FRAGMENT_INODE_BIT`, the highest of the header: the rest of it is where in the packed inode all contents are.
+const FRAGMENT_INODE: u64 = 1 << 63;
 
 /// `Z_EROFS_LCLUSTER_TYPE_*`.
 const PLAIN: u16 = 0;
@@ -21,10 +25,18 @@ const D0_CBLKCNT: u16 = 1 << 11;
 /// Packed indexes have 12 bits of position at least, above them two of type.
 const PACKED_LOW_BITS: u32 = 12;
 
-/// Bytes of header and indexes of contents of `size` bytes, which begin at `start`, a multiple of 8.
-pub(crate) fn map_length(start: u64, size: u64, block_size: BlockSize, full: bool) -> u64 {
+/// Bytes of header and indexes, which begin at `start`, a multiple of 8.
+pub(crate) fn map_length(
+    contents: &Compressed,
+    start: u64,
+    block_size: BlockSize,
+    full: bool,
+) -> u64 {
     let header = size_of::<MapHeader>() as u64;
-    let clusters = block_size.count(size);
+    if contents.whole_fragment().is_some() {
+        return header;
+    }
+    let clusters = block_size.count(contents.size);
     if full {
         return header + 8 + clusters * size_of::<LclusterIndex>() as u64;
     }
@@ -71,23 +83,17 @@ pub(crate) fn put_map(
     map: &mut [u8],
     start: u64,
     contents: &Compressed,
-    compression: &Compression,
     block_size: BlockSize,
     full: bool,
 ) {
-    let big = compression.is_big(block_size);
-    let mut advise = if full { 0 } else { ADVISE_COMPACTED_2B };
-    if big {
-        advise |= ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2;
-    }
-    let header = MapHeader {
-        h_advise: advise.into(),
-        h_algorithmtype: compression.algorithm.number(),
-        ..MapHeader::default()
-    };
     let (head, rest) = map.split_at_mut(size_of::<MapHeader>());
-    head.copy_from_slice(header.as_bytes());
-    let clusters = clusters(contents, block_size, big);
+    if let Some(offset) = contents.whole_fragment() {
+        head.copy_from_slice(&(offset | FRAGMENT_INODE).to_le_bytes());
+        return;
+    }
+    let big = contents.compression.is_big(block_size);
+    head.copy_from_slice(header(contents, big, full).as_bytes());
+    let clusters = clusters(contents, block_size, big, full);
     if full {
         for (entry, cluster) in rest[8..].chunks_exact_mut(8).zip(&clusters) {
             entry.copy_from_slice(full_index(cluster).as_bytes());
@@ -112,6 +118,32 @@ pub(crate) fn put_map(
     }
 }
 
+fn header(contents: &Compressed, big: bool, full: bool) -> MapHeader {
+    let mut advise = if full { 0 } else { ADVISE_COMPACTED_2B };
+    if big {
+        advise |= ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2;
+    }
+    let mut header = MapHeader {
+        h_algorithmtype: contents.compression.algorithm.number(),
+        ..MapHeader::default()
+    };
+    match contents.tail {
+        Tail::Cluster => {}
+        Tail::Inline { length, .. } => {
+            advise |= ADVISE_INLINE_PCLUSTER;
+            header.h_idata_size = length.into();
+        }
+        Tail::Fragment { offset } => {
+            advise |= ADVISE_FRAGMENT_PCLUSTER;
+            // The lower half of `h_fragmentoff`, in the same place.
+            header.h_reserved1 = (offset as u16).into();
+            header.h_idata_size = ((offset >> 16) as u16).into();
+        }
+    }
+    header.h_advise = advise.into();
+    header
+}
+
 fn full_index(cluster: &Cluster) -> LclusterIndex {
     let [low, high] = match cluster.kind {
         NONHEAD => cluster.distances,
@@ -126,14 +158,15 @@ fn full_index(cluster: &Cluster) -> LclusterIndex {
 
 /// What begins in each logical cluster. In the last, partial one, where no extent begins, one does that has no data, where the
 /// contents end.
-fn clusters(contents: &Compressed, block_size: BlockSize, big: bool) -> Vec<Cluster> {
+fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool) -> Vec<Cluster> {
     let bits = block_size.bits();
     let mask = u64::from(block_size.bytes()) - 1;
     let count = block_size.count(contents.size);
     let mut clusters: Vec<Cluster> = Vec::with_capacity(count as usize);
-    let mut block = contents.block;
+    let mut block = 0;
     let mut position = 0;
-    for extent in &contents.extents {
+    for (i, extent) in contents.extents.iter().enumerate() {
+        block = contents.runs.start(i).unwrap_or(block);
         let end = position + u64::from(extent.length);
         let first = position >> bits;
         // Of the last extent: the cluster in which the contents end.
@@ -141,13 +174,19 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool) -> Vec<Clus
         clusters.push(Cluster {
             kind: if extent.plain { PLAIN } else { HEAD1 },
             offset: (position & mask) as u16,
-            block,
+            block: match contents.tail {
+                // Of what is a fragment, the upper half of `h_fragmentoff`.
+                Tail::Fragment { offset } if full && i + 1 == contents.extents.len() => {
+                    offset >> 32
+                }
+                _ => block,
+            },
             distances: [0; 2],
         });
         for cluster in first + 1..next {
             let back = (cluster - first) as u16;
             let distance = match back {
-                1 if big => D0_CBLKCNT | extent.blocks,
+                1 if big => D0_CBLKCNT | extent.blocks.max(1),
                 _ => back.min(D0_CBLKCNT - 1),
             };
             clusters.push(Cluster {

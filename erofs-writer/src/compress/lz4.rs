@@ -1,6 +1,8 @@
 //! The LZ4 block format, written into a given number of bytes.
 
-use super::Packed;
+use std::io;
+
+use super::codec::{Encode, Packed};
 
 /// The shortest match.
 const MATCH_MIN: usize = 4;
@@ -32,8 +34,7 @@ impl Encoder {
         }
     }
 
-    /// Encodes as much of the beginning of `input` as fits into `capacity` bytes.
-    pub(crate) fn pack(&mut self, input: &[u8], capacity: usize) -> Packed {
+    fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
         self.heads.clear();
         self.heads.resize(1 << HASH_BITS, NONE);
         let mut out = Vec::with_capacity(capacity);
@@ -131,6 +132,12 @@ impl Encoder {
         let before = std::mem::replace(head, at as u32);
         self.before[at & DISTANCE_MAX] = before;
         (before != NONE).then_some(before)
+    }
+}
+
+impl Encode for Encoder {
+    fn pack(&mut self, input: &[u8], capacity: usize) -> io::Result<Packed> {
+        Ok(self.encode(input, capacity))
     }
 }
 

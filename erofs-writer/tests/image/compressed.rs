@@ -11,8 +11,6 @@ use testkit::{Difference, Mount, kernel_mounts, walk};
 use crate::model::{Model, Spec, at, fsck, noise};
 use crate::reader::{assert_same, read};
 
-const ALGORITHMS: [Algorithm; 1] = [Algorithm::Lz4];
-
 fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Options {
     let mut compression = Compression::new(algorithm);
     compression.level = level;
@@ -39,6 +37,14 @@ fn text(length: usize) -> Vec<u8> {
 }
 
 fn tree() -> Model {
+    let mut model = small_tree();
+    let meta = || at(1_700_000_000, 0);
+    model.add("zeros/large", meta(), Spec::File(vec![0; 9_000_001]));
+    model.add("text/large", meta(), Spec::File(text(3_000_001)));
+    model
+}
+
+fn small_tree() -> Model {
     let mut model = Model::default();
     let meta = || at(1_700_000_000, 0);
     let sizes = [
@@ -50,8 +56,6 @@ fn tree() -> Model {
         model.add(format!("noise/{size}"), meta(), Spec::File(noise(size)));
         model.add(format!("zeros/{size}"), meta(), Spec::File(vec![0; size]));
     }
-    model.add("zeros/large", meta(), Spec::File(vec![0; 9_000_001]));
-    model.add("text/large", meta(), Spec::File(text(3_000_001)));
     let mixed = [
         text(100_000),
         noise(30_001),
@@ -90,31 +94,47 @@ fn assert_read_by_all(model: &Model, options: Options) -> u64 {
     summary.data_bytes
 }
 
+fn assert_shrinks(model: &Model, options: Vec<Options>) {
+    let plain = Options {
+        block_size: BlockSize::B4096,
+        ..Options::default()
+    };
+    let (_, plain) = model.build(plain).unwrap();
+    for options in options {
+        let bytes = assert_read_by_all(model, options);
+        assert!(bytes < plain.data_bytes * 3 / 4, "{bytes} of {plain:?}");
+    }
+}
+
 #[test]
 fn compressed_files_read_back_with_packed_and_with_full_indexes() {
-    let model = tree();
-    let plain = model
-        .build(Options {
-            block_size: BlockSize::B4096,
-            ..Options::default()
-        })
-        .unwrap();
-    for algorithm in ALGORITHMS {
-        for (level, cluster, full_indexes) in [
-            (0, 4096, true),
-            (0, 4096, false),
-            (5, 65_536, true),
-            (5, 65_536, false),
-            (2, 1 << 20, false),
-            (1, 12_288, false),
-        ] {
-            let options = Options {
-                full_indexes,
-                ..options(algorithm, level, cluster)
-            };
-            let bytes = assert_read_by_all(&model, options);
-            assert!(bytes < plain.1.data_bytes / 2, "{bytes}");
-        }
+    let forms = [
+        (0, 4096, true),
+        (0, 4096, false),
+        (5, 65_536, true),
+        (5, 65_536, false),
+        (2, 1 << 20, false),
+        (1, 12_288, false),
+    ];
+    let options = forms.map(|(level, cluster, full_indexes)| Options {
+        full_indexes,
+        ..options(Algorithm::Lz4, level, cluster)
+    });
+    assert_shrinks(&tree(), options.into());
+}
+
+#[test]
+fn every_algorithm_is_read_in_clusters_of_one_block_and_of_several() {
+    for algorithm in [Algorithm::Lzma, Algorithm::Deflate, Algorithm::Zstd] {
+        let options = vec![
+            options(algorithm, 1, 4096),
+            Options {
+                full_indexes: true,
+                ..options(algorithm, 5, 65_536)
+            },
+            options(algorithm, 3, 1 << 20),
+        ];
+        assert_shrinks(&small_tree(), options);
     }
 }
 

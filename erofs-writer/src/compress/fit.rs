@@ -1,0 +1,116 @@
+//! The most input that fits into a cluster, found by trial: for encoders that take all of their input or fail.
+
+use std::io;
+
+use super::codec::Packed;
+
+/// Trials after which the best one counts.
+const TRIALS: u32 = 7;
+
+/// Remembers how well contents shrank, as what follows mostly shrinks alike.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    /// Input bytes for 256 bytes of output.
+    ratio: usize,
+    /// How close to a full cluster is close enough: a 2^n-th of it.
+    shift: u32,
+    trial: Vec<u8>,
+}
+
+impl Fit {
+    /// With a larger `shift`, clusters are filled better at the cost of more trials.
+    pub(crate) fn new(shift: u32) -> Self {
+        Self {
+            ratio: 3 * 256,
+            shift,
+            trial: Vec::new(),
+        }
+    }
+
+    /// Forgets what was seen, so that the next contents do not depend on it.
+    pub(crate) fn reset(&mut self) {
+        self.ratio = 3 * 256;
+    }
+
+    /// Encodes as much of `input` as fits into `capacity` bytes. `encode` encodes all it is given and gives the length, or
+    /// `None` where its output is too small.
+    pub(crate) fn pack(
+        &mut self,
+        input: &[u8],
+        capacity: usize,
+        mut encode: impl FnMut(&[u8], &mut [u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<Packed> {
+        // With some room to spare a trial also tells by how much it failed.
+        self.trial.resize(capacity + capacity / 4 + 64, 0);
+        let mut best = Packed {
+            consumed: 0,
+            bytes: Vec::new(),
+        };
+        let (mut fits, mut fails) = (0, input.len() + 1);
+        let mut next = capacity * self.ratio / 256;
+        for _ in 0..TRIALS {
+            let length = next.clamp(fits + 1, fails - 1);
+            let found = encode(&input[..length], &mut self.trial)?;
+            let size = found.unwrap_or(self.trial.len() + capacity / 4);
+            if size <= capacity {
+                fits = length;
+                best.consumed = length;
+                best.bytes.clear();
+                best.bytes.extend_from_slice(&self.trial[..size]);
+            } else {
+                fails = length;
+            }
+            let ratio = length * 256 / size.max(1);
+            let close = capacity >> self.shift;
+            if size <= capacity {
+                self.ratio = ratio.max(256);
+            }
+            let failed = fails <= input.len();
+            let narrow = failed && fits > 0 && fails - fits <= fits >> self.shift;
+            let full = size <= capacity && capacity - size <= close;
+            // What does not shrink by then will not.
+            if fails <= capacity || fits + 1 >= fails || narrow || full {
+                break;
+            }
+            // A little less than would just fit, as a trial too large is a trial lost.
+            next = (capacity - close / 2) * length / size.max(1);
+            if next >= fails && !failed {
+                next = input.len();
+            } else if next <= fits || next >= fails {
+                next = fits.midpoint(fails);
+            }
+        }
+        Ok(best)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_fits_is_found_and_nearly_fills_the_cluster(
+            length in 0..100_000_usize,
+            capacity in 64..8192_usize,
+            percent in 1..150_usize,
+        ) {
+            let input = vec![0; length];
+            let mut fit = Fit::new(6);
+            for _ in 0..3 {
+                let size = |bytes: usize| 10 + bytes * percent / 100;
+                let packed = fit.pack(&input, capacity, |input, out| {
+                    let size = size(input.len());
+                    Ok((size <= out.len()).then_some(size))
+                }).unwrap();
+                prop_assert_eq!(packed.bytes.len(), if packed.consumed > 0 { size(packed.consumed) } else { 0 });
+                prop_assert!(packed.bytes.len() <= capacity);
+                let worth = size(capacity) < capacity;
+                let full = packed.consumed == length || packed.bytes.len() * 100 >= capacity * 94;
+                prop_assert!(!worth || full, "{} of {}, {} of {}", packed.consumed, length, packed.bytes.len(), capacity);
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What can be chosen about compression.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{BlockSize, Error};
+
+/// `Z_EROFS_PCLUSTER_MAX_SIZE`.
+const CLUSTER_MAX: u32 = 1 << 20;
+
+/// How contents are compressed: see [`Options::compression`](crate::Options::compression).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compression {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// How much time is spent to save space, within the algorithm's [`levels`](Algorithm::levels); what is beyond them is the
+    /// nearest of them.
+    pub level: u8,
+    /// The most bytes that are decoded together, on disk: a multiple of the block size, up to 1 MiB. Larger ones take less
+    /// space, and more time to read a part of. 0, as [`new`](Self::new) says, is one block.
+    pub cluster_size: u32,
+}
+
+impl Compression {
+    /// Compression with the algorithm's usual level, in clusters of one block.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self {
+            algorithm,
+            level: algorithm.default_level(),
+            cluster_size: 0,
+        }
+    }
+
+    /// The cluster size in bytes.
+    pub(crate) fn cluster(&self, block_size: BlockSize) -> u32 {
+        match self.cluster_size {
+            0 => block_size.bytes(),
+            bytes => bytes,
+        }
+    }
+
+    pub(crate) fn check(&self, block_size: BlockSize) -> Result<(), Error> {
+        if !self.algorithm.is_available() {
+            return Err(Error::AlgorithmNotBuilt(self.algorithm));
+        }
+        let cluster = self.cluster(block_size);
+        let blocks = cluster / block_size.bytes();
+        // Numbers of blocks have 11 bits.
+        if cluster.is_multiple_of(block_size.bytes())
+            && cluster <= CLUSTER_MAX
+            && (1..2048).contains(&blocks)
+        {
+            Ok(())
+        } else {
+            Err(Error::ClusterSize(cluster))
+        }
+    }
+
+    /// Whether clusters have several blocks, so that each says how many.
+    pub(crate) fn is_big(&self, block_size: BlockSize) -> bool {
+        self.cluster(block_size) > block_size.bytes()
+    }
+}
+
+/// An algorithm that kernels read (`Z_EROFS_COMPRESSION_*`). Each is a cargo feature of this crate, by its
+/// [name](Self::name); none is on by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// LZ4 blocks: the fastest to read. Linux 5.4, and 5.13 for clusters of several blocks.
+    Lz4,
+    /// MicroLZMA, raw LZMA with a byte of header: the smallest, and the slowest. Linux 5.16.
+    Lzma,
+    /// Raw DEFLATE. Linux 6.6.
+    Deflate,
+    /// Zstandard frames. Linux 6.10.
+    Zstd,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Lz4, Self::Lzma, Self::Deflate, Self::Zstd];
+
+    /// The name in lower case, as of the cargo feature.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lz4 => "lz4",
+            Self::Lzma => "lzma",
+            Self::Deflate => "deflate",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The levels it has, fastest first.
+    pub fn levels(self) -> RangeInclusive<u8> {
+        match self {
+            Self::Lz4 => 0..=12,
+            Self::Lzma => 0..=9,
+            Self::Deflate => 1..=9,
+            Self::Zstd => 1..=22,
+        }
+    }
+
+    /// The level that [`Compression::new`] takes.
+    pub fn default_level(self) -> u8 {
+        match self {
+            Self::Lz4 => 0,
+            Self::Lzma | Self::Deflate => 6,
+            Self::Zstd => 3,
+        }
+    }
+
+    /// Whether its cargo feature is on.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Lz4 => cfg!(feature = "lz4"),
+            Self::Lzma => cfg!(feature = "lzma"),
+            Self::Deflate => cfg!(feature = "deflate"),
+            Self::Zstd => cfg!(feature = "zstd"),
+        }
+    }
+
+    /// `h_algorithmtype`, and the bit of `available_compr_algs`.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Lz4 => 0,
+            Self::Lzma => 1,
+            Self::Deflate => 2,
+            Self::Zstd => 3,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = Error;
+
+    /// The algorithm of a [name](Self::name).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownAlgorithm`] for any other.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or_else(|| Error::UnknownAlgorithm(name.to_owned()))
+    }
+}
+
+/// What is packed into the image's fragments: a hidden file (`packed_nid`), compressed as a whole, in which many files' contents
+/// lie one behind the other, so that they share clusters. Linux 6.1 and later read fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fragments {
+    /// Nothing.
+    #[default]
+    None,
+    /// Of each compressed file the last part, where it would not fill a cluster.
+    Tails,
+    /// All of each compressed file. Smallest, and slow to read: what is next to a byte may be of any file.
+    Files,
+}
+
+/// A file whose compression is to be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Candidate<'a> {
+    /// Its path, as given to [`ImageBuilder::data_for`](crate::ImageBuilder::data_for).
+    pub path: &'a [u8],
+    /// The length of its contents in bytes, where it is known beforehand.
+    pub size: Option<u64>,
+}
+
+/// What chooses file by file how contents are compressed: see [`Options::per_file`](crate::Options::per_file).
+#[derive(Clone)]
+pub struct PerFile(Choose);
+
+type Choose = Arc<dyn Fn(&Candidate<'_>) -> Option<Compression> + Send + Sync>;
+
+impl PerFile {
+    /// Takes the choice of `choose`: `None` stores the file as it is.
+    ///
+    /// The image depends on what it says, so it should say the same of the same file.
+    pub fn new(
+        choose: impl Fn(&Candidate<'_>) -> Option<Compression> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(choose))
+    }
+
+    pub(crate) fn choose(&self, path: &[u8], size: Option<u64>) -> Option<Compression> {
+        (self.0)(&Candidate { path, size })
+    }
+}
+
+impl fmt::Debug for PerFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PerFile").finish_non_exhaustive()
+    }
+}
+
+/// Equal where it is the same function, not another like it.
+impl PartialEq for PerFile {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for PerFile {}

@@ -1,0 +1,183 @@
+//! Threads that cut contents, in batches whose results come back in the order in which they were given away.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::codec::{Encode, encoder};
+use super::cut::{Cut, Cutter};
+use super::options::Compression;
+use crate::BlockSize;
+
+/// Contents to be cut, of any number of files.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// A part of a file's contents.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) cutter: Cutter,
+    /// Bytes of it in the batch, behind those of the pieces before it.
+    pub(crate) length: usize,
+    pub(crate) end: End,
+}
+
+/// What comes behind a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// More of the file.
+    More,
+    /// Nothing: the file's place in the builder's list.
+    File { index: usize },
+    /// Nothing, and nobody wants the file.
+    Abandoned,
+}
+
+/// What a batch became.
+type Done = io::Result<Vec<(Piece, Cut)>>;
+
+/// Stands for a batch that was given away.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    Done(Done),
+    /// Never locked: a `Receiver` alone could not be shared, nor then what holds it.
+    Waiting(Mutex<Receiver<Done>>),
+}
+
+impl Ticket {
+    /// Waits for the batch.
+    pub(crate) fn wait(self) -> Done {
+        match self {
+            Self::Done(done) => done,
+            Self::Waiting(done) => done
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("a thread that compresses is gone"))),
+        }
+    }
+}
+
+type Job = (Batch, Sender<Done>);
+
+/// Threads, started with the first batch. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    threads: usize,
+    block_size: BlockSize,
+    jobs: Option<Sender<Job>>,
+    /// Where there is one thread only: this one.
+    own: Worker,
+}
+
+impl Pool {
+    pub(crate) fn new(threads: Option<NonZeroUsize>, block_size: BlockSize) -> Self {
+        let threads = threads
+            .or_else(|| thread::available_parallelism().ok())
+            .map_or(1, NonZeroUsize::get);
+        Self {
+            threads,
+            block_size,
+            jobs: None,
+            own: Worker::new(block_size),
+        }
+    }
+
+    /// How many batches should be under way, so that no thread waits.
+    pub(crate) fn depth(&self) -> usize {
+        match self.threads {
+            1 => 0,
+            threads => 2 * threads,
+        }
+    }
+
+    /// Gives a batch away.
+    pub(crate) fn submit(&mut self, batch: Batch) -> io::Result<Ticket> {
+        if self.threads == 1 {
+            return Ok(Ticket::Done(self.own.cut(&batch)));
+        }
+        let (sender, receiver) = channel();
+        self.jobs()?
+            .send((batch, sender))
+            .map_err(|_| io::Error::other("all threads that compress are gone"))?;
+        Ok(Ticket::Waiting(Mutex::new(receiver)))
+    }
+
+    fn jobs(&mut self) -> io::Result<&Sender<Job>> {
+        if self.jobs.is_none() {
+            let (sender, receiver) = channel::<Job>();
+            let receiver = Arc::new(Mutex::new(receiver));
+            for _ in 0..self.threads {
+                let receiver = Arc::clone(&receiver);
+                let mut worker = Worker::new(self.block_size);
+                thread::Builder::new()
+                    .name("erofs-writer".into())
+                    .spawn(move || {
+                        loop {
+                            let next = receiver
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .recv();
+                            let Ok((batch, done)) = next else { return };
+                            // Nobody may be waiting any more.
+                            let _ = done.send(worker.cut(&batch));
+                        }
+                    })?;
+            }
+            self.jobs = Some(sender);
+        }
+        self.jobs
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no threads"))
+    }
+}
+
+/// One thread's encoders.
+#[derive(Debug)]
+struct Worker {
+    block_size: BlockSize,
+    codecs: Vec<(Compression, Box<dyn Encode>)>,
+}
+
+impl Worker {
+    fn new(block_size: BlockSize) -> Self {
+        Self {
+            block_size,
+            codecs: Vec::new(),
+        }
+    }
+
+    fn cut(&mut self, batch: &Batch) -> Done {
+        let mut rest = &batch.bytes[..];
+        let mut done = Vec::with_capacity(batch.pieces.len());
+        for piece in &batch.pieces {
+            let input;
+            (input, rest) = rest.split_at(piece.length);
+            let codec = match &piece.cutter.compression {
+                Some(compression) => Some(self.codec(compression)?),
+                None => None,
+            };
+            let last = piece.end != End::More;
+            done.push((*piece, piece.cutter.cut(codec, input, last)?));
+        }
+        Ok(done)
+    }
+
+    fn codec(&mut self, compression: &Compression) -> io::Result<&mut dyn Encode> {
+        let known = self.codecs.iter().position(|(of, _)| of == compression);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let codec = encoder(compression, self.block_size)?;
+                self.codecs.push((*compression, codec));
+                self.codecs.len() - 1
+            }
+        };
+        Ok(&mut *self.codecs[index].1)
+    }
+}

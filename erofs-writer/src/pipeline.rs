@@ -1,0 +1,307 @@
+//! Contents on their way through the threads that compress, and into the image.
+
+use std::collections::VecDeque;
+use std::io::{self, Seek, Write};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::compress::{
+    Batch, Compressed, Contents, Cut, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Runs,
+    Tail, Ticket,
+};
+use crate::packed::Packed;
+use crate::{Compression, Error, ImageBuilder, Options};
+
+/// Contents that are given away together: enough that handing them over costs little.
+const BATCH: usize = 256 << 10;
+
+/// Contents that are not in the image yet. They come out in the order in which they went in, so that nothing depends on which
+/// thread was faster.
+pub(crate) struct Pipeline {
+    pub(crate) pool: Pool,
+    batch: Batch,
+    /// The bytes of the batch that belong to no piece yet.
+    open: usize,
+    under_way: VecDeque<Ticket>,
+    current: Option<Current>,
+    pub(crate) packed: Option<Packed>,
+    /// What went wrong where it could not be told.
+    failed: Option<Error>,
+}
+
+/// The file whose pieces are coming out.
+struct Current {
+    start: u64,
+    written: u64,
+    hash: Box<Xxh3>,
+    extents: Vec<Extent>,
+    /// Where its contents begin in the packed inode.
+    fragment: Option<u64>,
+    /// How much of them is there.
+    packed: u64,
+}
+
+impl Current {
+    fn new(start: u64) -> Self {
+        Self {
+            start,
+            written: 0,
+            hash: Box::new(Xxh3::new()),
+            extents: Vec::new(),
+            fragment: None,
+            packed: 0,
+        }
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            pool: Pool::new(options.threads, options.block_size),
+            batch: Batch::default(),
+            open: 0,
+            under_way: VecDeque::new(),
+            current: None,
+            packed: None,
+            failed: None,
+        }
+    }
+
+    /// The bytes of the piece that is being filled.
+    pub(crate) fn open(&self) -> &[u8] {
+        &self.batch.bytes[self.batch.bytes.len() - self.open..]
+    }
+
+    /// Appends to the piece.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.batch.bytes.extend_from_slice(bytes);
+        self.open += bytes.len();
+    }
+
+    /// Takes back what belongs to no piece.
+    pub(crate) fn take_back(&mut self) {
+        self.batch
+            .bytes
+            .truncate(self.batch.bytes.len() - self.open);
+        self.open = 0;
+    }
+
+    /// Ends the piece.
+    pub(crate) fn close(&mut self, cutter: Cutter, end: End) {
+        self.batch.pieces.push(Piece {
+            cutter,
+            length: self.open,
+            end,
+        });
+        self.open = 0;
+    }
+
+    /// Gives the batch away where there is enough in it, or all that there is.
+    fn submit(&mut self, all: bool) -> io::Result<()> {
+        let due = self.open == 0 && (all || self.batch.bytes.len() >= BATCH);
+        if due && !self.batch.pieces.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            self.under_way.push_back(self.pool.submit(batch)?);
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Seek> ImageBuilder<W> {
+    /// The pipeline, made when it is first needed.
+    pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
+        let options = &self.options;
+        self.pipeline
+            .get_or_insert_with(|| Box::new(Pipeline::new(options)))
+    }
+
+    /// Gives away what is enough, and takes what is due.
+    pub(crate) fn advance(&mut self) -> Result<(), Error> {
+        let pipeline = self.pipeline();
+        pipeline.submit(false)?;
+        let depth = pipeline.pool.depth();
+        self.collect(depth)
+    }
+
+    /// Waits until everything given so far is in the image, but for fragments.
+    pub(crate) fn drain(&mut self) -> Result<(), Error> {
+        if self.pipeline.is_some() {
+            self.pipeline().submit(true)?;
+            self.collect(0)?;
+        }
+        Ok(())
+    }
+
+    /// As [`drain`](Self::drain), where an error is told by what comes after.
+    pub(crate) fn drain_or_note(&mut self) {
+        if let Err(error) = self.drain() {
+            self.pipeline().failed = Some(error);
+        }
+    }
+
+    /// Takes results until no more than `depth` are to come.
+    fn collect(&mut self, depth: usize) -> Result<(), Error> {
+        if let Some(error) = self.pipeline().failed.take() {
+            return Err(error);
+        }
+        while self.pipeline().under_way.len() > depth {
+            let Some(ticket) = self.pipeline().under_way.pop_front() else {
+                break;
+            };
+            for (piece, cut) in ticket.wait()? {
+                self.assemble(&piece, cut)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a piece.
+    fn assemble(&mut self, piece: &Piece, cut: Cut) -> Result<(), Error> {
+        let start = self.data_end();
+        let mut current = match self.pipeline().current.take() {
+            Some(current) => current,
+            None => Current::new(start),
+        };
+        if piece.end == End::Abandoned {
+            return Ok(());
+        }
+        if !cut.blocks.is_empty() {
+            if current.written == 0 {
+                // Fragments of the same file may have filled a cluster.
+                current.start = start;
+            }
+            let at = current.start + current.written;
+            // Whatever an abandoned writer left.
+            self.output.seek(at)?;
+            self.check_end(at + cut.blocks.len() as u64)?;
+            self.output.write(&cut.blocks)?;
+            current.hash.update(&cut.blocks);
+            current.written += cut.blocks.len() as u64;
+        }
+        current.extents.extend(cut.extents);
+        match (piece.end, piece.cutter.compression) {
+            (End::File { index }, compression) => {
+                let place = self.end_file(current, cut.rest, compression, index)?;
+                self.compressed[index].place = place;
+            }
+            (_, Some(compression)) => {
+                if let Rest::Fragment(bytes) = &cut.rest {
+                    let at = self.append_fragment(&piece.cutter, compression, bytes, false)?;
+                    current.fragment.get_or_insert(at);
+                    current.packed += bytes.len() as u64;
+                }
+                self.pipeline().current = Some(current);
+            }
+            (_, None) => self.pipeline().current = Some(current),
+        }
+        Ok(())
+    }
+
+    /// Where the contents are whose last piece was written, but for its `rest`.
+    fn end_file(
+        &mut self,
+        current: Current,
+        rest: Rest,
+        compression: Option<Compression>,
+        index: usize,
+    ) -> Result<Place, Error> {
+        let Current {
+            start,
+            written,
+            hash,
+            mut extents,
+            fragment,
+            packed,
+        } = current;
+        let block = match written {
+            0 => 0,
+            _ => self.store(start, written, hash.digest128(), true)?,
+        };
+        let plain = extents.iter().all(|extent| extent.plain);
+        let tail = match rest {
+            Rest::None if plain => return Ok(Place::Flat { block }),
+            Rest::None => Tail::Cluster,
+            Rest::Inline { bytes, extent } if plain && extent.plain => {
+                let kept = self.tree.intern(&bytes);
+                return Ok(Place::Tail { block, kept });
+            }
+            Rest::Inline { bytes, extent } => {
+                extents.push(extent);
+                Tail::Inline {
+                    kept: self.tree.intern(&bytes),
+                    length: bytes.len() as u16,
+                }
+            }
+            Rest::Fragment(bytes) => {
+                let Some(compression) = compression else {
+                    return Err(io::Error::other("a fragment that was not compressed").into());
+                };
+                let cutter = Cutter::new(Some(compression), &self.options);
+                let once = fragment.is_none();
+                let at = self.append_fragment(&cutter, compression, &bytes, once)?;
+                extents.push(Extent {
+                    length: (packed + bytes.len() as u64).min(u32::MAX.into()) as u32,
+                    blocks: 0,
+                    plain: false,
+                });
+                Tail::Fragment {
+                    offset: fragment.unwrap_or(at),
+                }
+            }
+        };
+        let Some(compression) = compression else {
+            return Ok(Place::Flat { block });
+        };
+        self.check_indexed(block, &extents)?;
+        Ok(Place::Compressed(Box::new(Compressed {
+            size: self.compressed[index].size,
+            compression,
+            extents: extents.into(),
+            runs: Runs::new(&[Run { first: 0, block }]),
+            tail,
+        })))
+    }
+
+    /// Indexes have 32 bits for a block.
+    pub(crate) fn check_indexed(&self, block: u64, extents: &[Extent]) -> Result<(), Error> {
+        let blocks = extents.iter().map(|extent| u64::from(extent.blocks));
+        let end = block + blocks.sum::<u64>();
+        match end > u32::MAX.into() {
+            true => Err(self.too_large(end)),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends `written` bytes of contents that begin at `start`; gives their first block, or that of equal contents where they are
+    /// to be `looked_for`.
+    pub(crate) fn store(
+        &mut self,
+        start: u64,
+        written: u64,
+        digest: u128,
+        looked_for: bool,
+    ) -> Result<u64, Error> {
+        if looked_for && let Some(block) = self.find_equal(start, written, digest)? {
+            return Ok(block);
+        }
+        let block_size = self.options.block_size;
+        let end = block_size.align(start + written);
+        self.check_end(end)?;
+        self.output.zeros_to(end)?;
+        self.stored(end, digest, written);
+        Ok(block_size.count(start))
+    }
+
+    /// Writes what is left; gives the packed inode's contents.
+    pub(crate) fn end_pipeline(&mut self) -> Result<Option<Contents>, Error> {
+        self.drain()?;
+        let Some(packed) = self
+            .pipeline
+            .as_mut()
+            .and_then(|pipeline| pipeline.packed.take())
+        else {
+            return Ok(None);
+        };
+        self.end_packed(packed).map(Some)
+    }
+}
