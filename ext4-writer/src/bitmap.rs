@@ -32,7 +32,9 @@ impl Bitmap {
         }
     }
 
-    pub(crate) fn all_set(&self, mut bits: Range<u64>) -> bool {
-        bits.all(|bit| self.0[bit as usize / 8] >> (bit % 8) & 1 == 1)
+    /// How many bits are set.
+    pub(crate) fn count(&self, bits: Range<u64>) -> u64 {
+        bits.map(|bit| u64::from(self.0[bit as usize / 8] >> (bit % 8) & 1))
+            .sum()
     }
 }

@@ -8,7 +8,9 @@ use crate::format::{
 };
 use crate::image::{Contents, Image};
 use crate::node::{Body, Children, Kind, Node};
-use crate::{Device, Error, Metadata, NodeId, Options, Summary, journal, resize_inode, xattr};
+use crate::special::{self, Role, Special};
+use crate::xattr::Encoder;
+use crate::{Device, Error, Metadata, NodeId, Options, Summary, journal, resize_inode};
 
 /// Writes one ext4 filesystem.
 ///
@@ -20,8 +22,9 @@ pub struct Builder<W> {
     pub(crate) image: Image<W>,
     pub(crate) options: Options,
     pub(crate) nodes: Vec<Node>,
-    /// Inodes without a name: number and body.
-    pub(crate) special: Vec<(u32, Body)>,
+    pub(crate) encoder: Encoder,
+    /// Inodes without a name.
+    pub(crate) special: Vec<Special>,
 }
 
 impl<W: Write + Seek> Builder<W> {
@@ -37,6 +40,11 @@ impl<W: Write + Seek> Builder<W> {
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
         let image = Image::new(out, &options)?;
         let mut builder = Self {
+            encoder: Encoder {
+                block_size: image.block_size(),
+                value_inodes: options.ea_inode,
+                seed: image.seed,
+            },
             image,
             options,
             nodes: Vec::new(),
@@ -48,6 +56,7 @@ impl<W: Write + Seek> Builder<W> {
                 mtime: builder.options.created,
                 ..Metadata::new(mode)
             },
+            project: 0,
             links,
             body: Body::inline([0; 60], 0),
             parent,
@@ -59,11 +68,15 @@ impl<W: Write + Seek> Builder<W> {
         builder.attach(NodeId::ROOT, b"lost+found", lost_and_found);
 
         if let Some(body) = resize_inode::write(&mut builder.image)? {
-            builder.special.push((EXT4_RESIZE_INO, body));
+            builder
+                .special
+                .push(Special::new(EXT4_RESIZE_INO, Role::Resize, body));
         }
         let uuid = builder.options.uuid();
         if let Some(body) = journal::write(&mut builder.image, uuid)? {
-            builder.special.push((EXT4_JOURNAL_INO, body));
+            builder
+                .special
+                .push(Special::new(EXT4_JOURNAL_INO, Role::Journal, body));
         }
         Ok(builder)
     }
@@ -79,9 +92,25 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// [`Error::Xattr`], [`Error::ForeignNode`].
     pub fn set_metadata(&mut self, node: NodeId, metadata: Metadata) -> Result<(), Error> {
-        self.check_metadata(&metadata)?;
         let node = self.nodes.get_mut(node.0 as usize);
-        node.ok_or(Error::ForeignNode)?.metadata = metadata;
+        let node = node.ok_or(Error::ForeignNode)?;
+        self.encoder
+            .encode(&metadata.xattrs, node.body.tail.as_deref())?;
+        node.metadata = metadata;
+        Ok(())
+    }
+
+    /// Accounts a node to a project; what is made in a directory of one belongs to it too (`EXT4_PROJINHERIT_FL`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoProjects`] without [`Options::project`]; [`Error::ForeignNode`].
+    pub fn set_project(&mut self, node: NodeId, project: u32) -> Result<(), Error> {
+        if !self.options.project {
+            return Err(Error::NoProjects);
+        }
+        let node = self.nodes.get_mut(node.0 as usize);
+        node.ok_or(Error::ForeignNode)?.project = project;
         Ok(())
     }
 
@@ -131,8 +160,9 @@ impl<W: Write + Seek> Builder<W> {
             size: None,
             expected: size_hint.unwrap_or(0),
         };
+        let room = self.inline_room(&metadata)?;
         self.add(parent, name, Kind::File, metadata, |image, ino| {
-            image.stream(ino, contents)
+            image.write_file(ino, contents, room)
         })
     }
 
@@ -174,8 +204,9 @@ impl<W: Write + Seek> Builder<W> {
             size: Some(size),
             expected: 0,
         };
+        let room = self.inline_room(&metadata)?;
         self.add(parent, name, Kind::File, metadata, |image, ino| {
-            image.stream(ino, contents)
+            image.write_file(ino, contents, room)
         })
     }
 
@@ -335,14 +366,17 @@ impl<W: Write + Seek> Builder<W> {
         self.check_name(parent, name)?;
         self.check_metadata(&metadata)?;
         let inodes = self.image.geometry.inodes();
+        let taken =
+            EXT4_GOOD_OLD_FIRST_INO - 1 + special::behind_the_tree(&self.image, &self.options);
         let id = u32::try_from(self.nodes.len())
             .ok()
-            .filter(|&id| id <= inodes.saturating_sub(EXT4_GOOD_OLD_FIRST_INO - 1))
+            .filter(|&id| id <= inodes.saturating_sub(taken))
             .map(NodeId)
             .ok_or(Error::NoInodes { inodes })?;
         let node = Node {
             kind,
             metadata,
+            project: 0,
             links: match kind {
                 Kind::Directory => 2,
                 _ => 1,
@@ -364,7 +398,15 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     fn check_metadata(&self, metadata: &Metadata) -> Result<(), Error> {
-        xattr::encode(&metadata.xattrs, self.image.block_size()).map(drop)
+        self.encoder.encode(&metadata.xattrs, None).map(drop)
+    }
+
+    /// How many bytes of contents fit in the inode of a file with these attributes.
+    fn inline_room(&self, metadata: &Metadata) -> Result<usize, Error> {
+        match self.options.inline_data {
+            true => Ok(self.encoder.encode(&metadata.xattrs, None)?.inline_room()),
+            false => Ok(0),
+        }
     }
 
     fn check_name(&self, parent: NodeId, name: &[u8]) -> Result<(), Error> {

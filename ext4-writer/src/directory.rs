@@ -13,6 +13,8 @@ use crate::hash::half_md4;
 /// `EXT4_FT_DIR`.
 pub(crate) const FT_DIR: u8 = 2;
 
+/// The bytes of `i_block`.
+const I_BLOCK: usize = 60;
 const TAIL: usize = size_of::<DirEntryTail>();
 /// Index levels the kernel follows, the root included (`ext4_dir_htree_level`).
 const MAX_LEVELS: usize = 2;
@@ -41,6 +43,8 @@ pub(crate) struct Encoder {
     pub(crate) parent: u32,
     pub(crate) block_size: usize,
     pub(crate) hash_seed: [u8; 16],
+    /// Whether names are hashed as signed chars.
+    pub(crate) signed_hash: bool,
     /// Whether there is the large_dir feature.
     pub(crate) large: bool,
     /// The directory inode's checksum seed.
@@ -69,6 +73,46 @@ impl Encoder {
             });
         }
         self.tree(entries)
+    }
+
+    /// Encodes a directory that lies in its inode, if it fits in `room` bytes: the parent's number, entries in the rest of
+    /// `i_block`, and entries in what is behind; none of `.` and `..`, and no checksum.
+    pub(crate) fn encode_inline(&self, entries: &[Entry<'_>], room: usize) -> Option<Vec<u8>> {
+        let mut bytes = self.parent.to_le_bytes().to_vec();
+        let mut left = I_BLOCK.checked_sub(bytes.len())?;
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match left.checked_sub(entry.len()) {
+                Some(rest) => {
+                    left = rest;
+                    near.push(entry);
+                }
+                None => far.push(entry),
+            }
+        }
+        let behind: usize = far.iter().map(|entry| entry.len()).sum();
+        if I_BLOCK + behind > room {
+            return None;
+        }
+        let unused = Entry {
+            name: b"",
+            ino: 0,
+            file_type: 0,
+        };
+        if near.is_empty() {
+            near.push(&unused);
+        }
+        for (entries, end) in [(near, I_BLOCK), (far, I_BLOCK + behind)] {
+            let mut entries = entries.into_iter().peekable();
+            while let Some(entry) = entries.next() {
+                let len = match entries.peek() {
+                    Some(_) => entry.len(),
+                    None => end - bytes.len(),
+                };
+                push(&mut bytes, entry, len);
+            }
+        }
+        Some(bytes)
     }
 
     fn dot(&self, name: &'static [u8]) -> Entry<'static> {
@@ -108,7 +152,10 @@ impl Encoder {
     fn tree(&self, entries: &[Entry<'_>]) -> Result<Directory, Error> {
         let mut hashed: Vec<_> = entries
             .iter()
-            .map(|entry| (half_md4(entry.name, self.hash_seed), entry))
+            .map(|entry| {
+                let hash = half_md4(entry.name, self.hash_seed, self.signed_hash);
+                (hash, entry)
+            })
             .collect();
         hashed.sort_unstable_by_key(|(hash, entry)| (*hash, entry.name));
 

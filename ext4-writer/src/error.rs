@@ -99,6 +99,9 @@ pub enum Error {
         /// The longest possible target in bytes.
         limit: usize,
     },
+    /// A project was given to a node, and the filesystem has none ([`project`](crate::Options::project)).
+    #[error("the filesystem has no projects")]
+    NoProjects,
     /// A device number does not fit ext4's 12 bits of major and 20 bits of minor number.
     #[error("no such device number: {major}:{minor}")]
     DeviceNumber {
@@ -179,7 +182,8 @@ pub enum XattrProblem {
     /// The name is given twice.
     #[error("given twice")]
     Duplicate,
-    /// The value, or all of the inode's attributes together, fit neither in the inode nor in one block.
+    /// The value, or all of the inode's attributes together, fit neither in the inode nor in one block; or, with
+    /// [`ea_inode`](crate::Options::ea_inode), their names do not, or the value has more than 65,536 bytes (`XATTR_SIZE_MAX`).
     #[error("too large")]
     TooLarge,
     /// A POSIX ACL is not in the form the kernel's interface uses (`posix_acl_xattr_header`, version 2).

@@ -12,8 +12,10 @@ pub(crate) const EXT4_ERRORS_CONTINUE: u16 = 1;
 pub(crate) const EXT4_DYNAMIC_REV: u32 = 1;
 pub(crate) const EXT4_CRC32C_CHKSUM: u8 = 1;
 pub(crate) const EXT3_JNL_BACKUP_BLOCKS: u8 = 1;
-/// Directory hashes take names as signed chars, as images made on x86 do, on every machine.
+/// Directory hashes take names as signed chars, as images made on x86 do.
 pub(crate) const EXT2_FLAGS_SIGNED_HASH: u32 = 1;
+/// Directory hashes take names as unsigned chars, as images made on ARM do.
+pub(crate) const EXT2_FLAGS_UNSIGNED_HASH: u32 = 2;
 pub(crate) const EXT4_DEFM_XATTR_USER: u32 = 4;
 pub(crate) const EXT4_DEFM_ACL: u32 = 8;
 
@@ -24,16 +26,20 @@ pub(crate) mod compat {
     pub(crate) const EXT_ATTR: u32 = 0x8;
     pub(crate) const RESIZE_INODE: u32 = 0x10;
     pub(crate) const DIR_INDEX: u32 = 0x20;
+    pub(crate) const ORPHAN_FILE: u32 = 0x1000;
 }
 
 pub(crate) mod incompat {
     pub(crate) const FILETYPE: u32 = 0x2;
     pub(crate) const RECOVER: u32 = 0x4;
+    pub(crate) const META_BG: u32 = 0x10;
     pub(crate) const EXTENTS: u32 = 0x40;
     pub(crate) const BIT64: u32 = 0x80;
     pub(crate) const FLEX_BG: u32 = 0x200;
+    pub(crate) const EA_INODE: u32 = 0x400;
     pub(crate) const CSUM_SEED: u32 = 0x2000;
     pub(crate) const LARGEDIR: u32 = 0x4000;
+    pub(crate) const INLINE_DATA: u32 = 0x8000;
 }
 
 pub(crate) mod ro_compat {
@@ -42,10 +48,12 @@ pub(crate) mod ro_compat {
     pub(crate) const HUGE_FILE: u32 = 0x8;
     pub(crate) const DIR_NLINK: u32 = 0x20;
     pub(crate) const EXTRA_ISIZE: u32 = 0x40;
+    pub(crate) const QUOTA: u32 = 0x100;
     pub(crate) const METADATA_CSUM: u32 = 0x400;
     pub(crate) const READONLY: u32 = 0x1000;
     pub(crate) const PROJECT: u32 = 0x2000;
     pub(crate) const VERITY: u32 = 0x8000;
+    pub(crate) const ORPHAN_PRESENT: u32 = 0x1_0000;
 }
 
 /// `struct ext4_super_block`.
@@ -193,6 +201,8 @@ pub(crate) struct GroupDesc {
 const _: () = assert!(size_of::<GroupDesc>() == 64);
 
 pub(crate) const EXT4_ROOT_INO: u32 = 2;
+pub(crate) const EXT4_USR_QUOTA_INO: u32 = 3;
+pub(crate) const EXT4_GRP_QUOTA_INO: u32 = 4;
 pub(crate) const EXT4_RESIZE_INO: u32 = 7;
 pub(crate) const EXT4_JOURNAL_INO: u32 = 8;
 pub(crate) const EXT4_GOOD_OLD_FIRST_INO: u32 = 11;
@@ -204,9 +214,15 @@ pub(crate) const EXT4_DIND_BLOCK: usize = 13;
 /// How many blocks a block-mapped inode points to without indirection.
 pub(crate) const EXT4_NDIR_BLOCKS: u64 = 12;
 
+pub(crate) const EXT4_IMMUTABLE_FL: u32 = 0x10;
 pub(crate) const EXT4_INDEX_FL: u32 = 0x1000;
+pub(crate) const EXT4_HUGE_FILE_FL: u32 = 0x40000;
 pub(crate) const EXT4_EXTENTS_FL: u32 = 0x80000;
+pub(crate) const EXT4_EA_INODE_FL: u32 = 0x20_0000;
+pub(crate) const EXT4_INLINE_DATA_FL: u32 = 0x1000_0000;
+pub(crate) const EXT4_PROJINHERIT_FL: u32 = 0x2000_0000;
 
+pub(crate) const S_IFMT: u16 = 0o170_000;
 pub(crate) const S_IFIFO: u16 = 0o010_000;
 pub(crate) const S_IFCHR: u16 = 0o020_000;
 pub(crate) const S_IFDIR: u16 = 0o040_000;
@@ -394,6 +410,66 @@ pub(crate) struct XattrEntry {
     pub(crate) e_hash: U32,
 }
 const _: () = assert!(size_of::<XattrEntry>() == 16);
+
+pub(crate) const EXT4_ORPHAN_BLOCK_MAGIC: u32 = 0x0b10_ca04;
+
+/// `struct ext4_orphan_block_tail`, behind the inode numbers of a block of the orphan file.
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct OrphanBlockTail {
+    pub(crate) ob_magic: U32,
+    pub(crate) ob_checksum: U32,
+}
+const _: () = assert!(size_of::<OrphanBlockTail>() == 8);
+
+/// Quota files are made of blocks of this size, whatever the filesystem's (`V2_DQBLKSIZE_BITS`).
+pub(crate) const QUOTA_BLOCK: usize = 1024;
+/// `V2_INITQMAGICS`: of users, groups and projects.
+pub(crate) const QUOTA_MAGICS: [u32; 3] = [0xd9c0_1f11, 0xd9c0_1927, 0xd9c0_3f14];
+
+/// `struct v2_disk_dqheader` and `struct v2_disk_dqinfo` behind it.
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct QuotaHeader {
+    pub(crate) dqh_magic: U32,
+    pub(crate) dqh_version: U32,
+    pub(crate) dqi_bgrace: U32,
+    pub(crate) dqi_igrace: U32,
+    pub(crate) dqi_flags: U32,
+    pub(crate) dqi_blocks: U32,
+    pub(crate) dqi_free_blk: U32,
+    pub(crate) dqi_free_entry: U32,
+}
+const _: () = assert!(size_of::<QuotaHeader>() == 32);
+
+/// `struct qt_disk_dqdbheader`, before the entries of a block.
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct QuotaBlockHeader {
+    pub(crate) dqdh_next_free: U32,
+    pub(crate) dqdh_prev_free: U32,
+    pub(crate) dqdh_entries: U16,
+    pub(crate) dqdh_pad1: U16,
+    pub(crate) dqdh_pad2: U32,
+}
+const _: () = assert!(size_of::<QuotaBlockHeader>() == 16);
+
+/// `struct v2r1_disk_dqblk`.
+#[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct QuotaEntry {
+    pub(crate) dqb_id: U32,
+    pub(crate) dqb_pad: U32,
+    pub(crate) dqb_ihardlimit: U64,
+    pub(crate) dqb_isoftlimit: U64,
+    pub(crate) dqb_curinodes: U64,
+    pub(crate) dqb_bhardlimit: U64,
+    pub(crate) dqb_bsoftlimit: U64,
+    pub(crate) dqb_curspace: U64,
+    pub(crate) dqb_btime: U64,
+    pub(crate) dqb_itime: U64,
+}
+const _: () = assert!(size_of::<QuotaEntry>() == 72);
 
 pub(crate) const JBD2_MAGIC_NUMBER: u32 = 0xc03b_3998;
 pub(crate) const JBD2_DESCRIPTOR_BLOCK: u32 = 1;

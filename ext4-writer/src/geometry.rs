@@ -26,8 +26,10 @@ pub(crate) struct Geometry {
     pub(crate) first_block: u64,
     pub(crate) blocks_per_group: u64,
     pub(crate) inodes_per_group: u32,
-    /// Blocks of one copy of all group descriptors.
+    /// Blocks that all group descriptors take.
     pub(crate) gdt_blocks: u64,
+    /// The first of these blocks that lies in the groups it describes (`s_first_meta_bg`); `None` without `meta_bg`.
+    pub(crate) first_meta_bg: Option<u64>,
     /// Blocks reserved behind each copy for more descriptors; 0 without `resize_inode`.
     pub(crate) reserved_gdt_blocks: u16,
     /// Blocks of the journal; 0 without.
@@ -53,6 +55,8 @@ impl Geometry {
             blocks_per_group,
             inodes_per_group: 0,
             gdt_blocks: 0,
+            first_meta_bg: (options.meta_bg || size / u64::from(block_size) > u32::MAX.into())
+                .then_some(0),
             reserved_gdt_blocks: 0,
             journal_blocks: 0,
             tables: Vec::new(),
@@ -64,7 +68,11 @@ impl Geometry {
         loop {
             let groups = plan.groups();
             plan.gdt_blocks = plan.descriptor_blocks();
-            if plan.gdt_blocks > blocks_per_group * 3 / 4 {
+            let descriptors = match plan.first_meta_bg {
+                Some(_) => 0,
+                None => plan.gdt_blocks,
+            };
+            if descriptors > blocks_per_group * 3 / 4 {
                 return Err(too_large);
             }
             plan.reserved_gdt_blocks = plan.reserve_gdt(options)?;
@@ -105,13 +113,51 @@ impl Geometry {
         (block - self.first_block) / self.blocks_per_group
     }
 
-    /// The blocks at a group's start that hold a superblock, descriptors and room for more.
+    /// The blocks at a group's start that hold a superblock, descriptors and room for more (`ext4_num_base_meta_clusters`).
     pub(crate) fn base_blocks(&self, group: u64) -> u64 {
-        if has_super(group) {
-            1 + self.gdt_blocks + u64::from(self.reserved_gdt_blocks)
-        } else {
-            0
+        let superblock = u64::from(has_super(group));
+        let per_block = self.descriptors_per_block();
+        if let Some(first) = self.first_meta_bg
+            && group / per_block >= first
+        {
+            let in_meta_group = group % per_block;
+            let copy = in_meta_group < 2 || in_meta_group == per_block - 1;
+            return superblock + u64::from(copy);
         }
+        superblock * (1 + self.leading_gdt_blocks() + u64::from(self.reserved_gdt_blocks))
+    }
+
+    /// The blocks of descriptors that lie behind every copy of the superblock.
+    pub(crate) fn leading_gdt_blocks(&self) -> u64 {
+        self.first_meta_bg.unwrap_or(self.gdt_blocks)
+    }
+
+    /// Where block `number` of the descriptors lies, which is in the groups it describes: the first copy first
+    /// (`descriptor_loc`).
+    pub(crate) fn descriptor_copies(&self, number: u64) -> impl Iterator<Item = u64> {
+        let per_block = self.descriptors_per_block();
+        let first = number * per_block;
+        [first, first + 1, first + per_block - 1]
+            .into_iter()
+            .filter(|&group| group < self.groups())
+            .map(|group| self.group_start(group) + u64::from(has_super(group)))
+    }
+
+    /// The byte at which the first copy of a group's descriptor lies.
+    pub(crate) fn descriptor_offset(&self, group: u64) -> u64 {
+        let per_block = self.descriptors_per_block();
+        let (number, slot) = (group / per_block, group % per_block);
+        let block = if number < self.leading_gdt_blocks() {
+            self.first_block + 1 + number
+        } else {
+            let first = number * per_block;
+            self.group_start(first) + u64::from(has_super(first))
+        };
+        block * u64::from(self.block_size) + slot * size_of::<GroupDesc>() as u64
+    }
+
+    pub(crate) fn descriptors_per_block(&self) -> u64 {
+        u64::from(self.block_size) / size_of::<GroupDesc>() as u64
     }
 
     pub(crate) fn inode_table_blocks(&self) -> u64 {
@@ -144,9 +190,12 @@ impl Geometry {
     /// Every block that is in use in the empty filesystem, as ranges in ascending order.
     pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
         let mut ranges = Vec::new();
-        for group in (0..self.groups()).filter(|&group| has_super(group)) {
+        for group in 0..self.groups() {
             let start = self.group_start(group);
-            ranges.push(start..start + self.base_blocks(group));
+            let end = start + self.base_blocks(group);
+            if start < end {
+                ranges.push(start..end);
+            }
         }
         let table_blocks = self.inode_table_blocks();
         for tables in &self.tables {
@@ -166,8 +215,8 @@ impl Geometry {
     }
 
     fn reserve_gdt(&self, options: &Options) -> Result<u16, Error> {
-        // The resize inode's pointers have 32 bits.
-        if self.blocks > u64::from(u32::MAX) {
+        // The resize inode's pointers have 32 bits, and nothing needs to be reserved for groups that hold their own.
+        if self.first_meta_bg.is_some() {
             return match options.reserved_gdt_blocks {
                 None | Some(0) => Ok(0),
                 Some(blocks) => Err(Error::Option {
@@ -250,8 +299,7 @@ impl Geometry {
 
     /// The blocks that the descriptors of all groups take.
     pub(crate) fn descriptor_blocks(&self) -> u64 {
-        let per_block = u64::from(self.block_size) / size_of::<GroupDesc>() as u64;
-        self.groups().div_ceil(per_block)
+        self.groups().div_ceil(self.descriptors_per_block())
     }
 
     /// Gives up the last of several groups if it is too short to be of use, by mke2fs's measure. Says whether it did.
@@ -342,10 +390,14 @@ mod tests {
     fn nothing_overlaps_at_any_size() {
         for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
             for inode_ratio in [1024, 16384, 1 << 20] {
-                for size in (18..36).flat_map(|log| [1_u64 << log, (1 << log) + 987_654]) {
+                for (i, size) in (18..36)
+                    .flat_map(|log| [1_u64 << log, (1 << log) + 987_654])
+                    .enumerate()
+                {
                     let options = Options {
                         block_size,
                         inode_ratio,
+                        meta_bg: i % 3 == 0,
                         ..Options::new(size)
                     };
                     let plan = match Geometry::plan(&options) {

@@ -13,14 +13,14 @@ use crate::format::{
 };
 use crate::geometry::{Geometry, has_super};
 use crate::image::Image;
-use crate::node::Body;
+use crate::special::Special;
 use crate::{Error, Options, Summary, superblock};
 
 /// Writes everything that depends on what is in use. Inodes up to `last_ino` are; `directories` are those of directories.
 pub(crate) fn write<W: Write + Seek>(
     mut image: Image<W>,
     options: &Options,
-    special: &[(u32, Body)],
+    special: &[Special],
     last_ino: u32,
     directories: Vec<u32>,
 ) -> Result<(W, Summary), Error> {
@@ -78,12 +78,22 @@ pub(crate) fn write_copies<W: Write + Seek>(
         (geometry.gdt_blocks * u64::from(geometry.block_size)) as usize,
         0,
     );
+    let block_size = geometry.block_size as usize;
+    let leading = (geometry.leading_gdt_blocks() as usize * block_size).min(table.len());
+    let (leading, behind) = table.split_at(leading);
+    for (number, block) in (geometry.leading_gdt_blocks()..).zip(behind.chunks(block_size)) {
+        for copy in geometry.descriptor_copies(number) {
+            image.write_block(copy, block)?;
+        }
+    }
     for group in (0..geometry.groups())
         .rev()
         .filter(|&group| has_super(group))
     {
         let start = geometry.group_start(group);
-        image.write_block(start + 1, &table)?;
+        if group / geometry.descriptors_per_block() < geometry.leading_gdt_blocks() {
+            image.write_block(start + 1, leading)?;
+        }
         superblock.s_block_group_nr = (group as u16).into();
         superblock.s_checksum = superblock::checksum(&superblock).into();
         let offset = match group {

@@ -13,8 +13,8 @@ const END: u32 = 0xffff_fffe;
 
 const START: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-/// Hashes a name with the superblock's seed; a seed of zeros is no seed.
-pub(crate) fn half_md4(name: &[u8], seed: [u8; 16]) -> NameHash {
+/// Hashes a name, taken as signed or unsigned chars, with the superblock's seed; a seed of zeros is no seed.
+pub(crate) fn half_md4(name: &[u8], seed: [u8; 16], signed: bool) -> NameHash {
     let mut state = START;
     if seed != [0; 16] {
         for (word, bytes) in state.iter_mut().zip(seed.as_chunks().0) {
@@ -24,7 +24,7 @@ pub(crate) fn half_md4(name: &[u8], seed: [u8; 16]) -> NameHash {
     for (i, chunk) in name.chunks(32).enumerate() {
         // The padding is the length of all that is left of the name, not of this chunk only.
         let left = (name.len() - i * 32) as u32 & 0xff;
-        mix(&mut state, &words(chunk, left * 0x0101_0101));
+        mix(&mut state, &words(chunk, left * 0x0101_0101, signed));
     }
     let major = state[1] & !1;
     NameHash {
@@ -33,12 +33,16 @@ pub(crate) fn half_md4(name: &[u8], seed: [u8; 16]) -> NameHash {
     }
 }
 
-/// Eight big-endian words of sign-extended bytes, padded.
-fn words(chunk: &[u8], padding: u32) -> [u32; 8] {
+/// Eight big-endian words of bytes, sign-extended or not, padded.
+fn words(chunk: &[u8], padding: u32, signed: bool) -> [u32; 8] {
     let mut words = [padding; 8];
     for (word, bytes) in words.iter_mut().zip(chunk.chunks(4)) {
         for &byte in bytes {
-            *word = (*word << 8).wrapping_add(byte as i8 as u32);
+            let byte = match signed {
+                true => byte as i8 as u32,
+                false => byte.into(),
+            };
+            *word = (*word << 8).wrapping_add(byte);
         }
     }
     words

@@ -119,12 +119,48 @@ impl<W: Write + Seek> Image<W> {
         Ok(rest)
     }
 
-    /// Streams a file of inode `ino` to the image.
-    pub(crate) fn stream(
+    /// Streams a file of inode `ino` to the image, or puts it into the inode where it fits in `room` bytes.
+    pub(crate) fn write_file(
         &mut self,
         ino: u32,
-        file: Contents<'_, impl Read>,
+        mut file: Contents<'_, impl Read>,
+        room: usize,
     ) -> Result<Body, Error> {
+        let mut head = Vec::new();
+        match file.size {
+            None if room > 0 => {
+                (&mut file.data)
+                    .take(room as u64 + 1)
+                    .read_to_end(&mut head)
+                    .map_err(|e| file.failed(e))?;
+            }
+            Some(size) if size <= room as u64 => {
+                head.resize(size as usize, 0);
+                for range in file.ranges {
+                    let to = &mut head[range.start as usize..range.end as usize];
+                    file.data.read_exact(to).map_err(|source| Error::Contents {
+                        name: file.name.to_vec(),
+                        source,
+                    })?;
+                }
+            }
+            _ => return self.stream(ino, file),
+        }
+        if (1..=room).contains(&head.len()) {
+            return Ok(Body::contents(&head));
+        }
+        let contents = Contents {
+            data: head.chain(file.data),
+            name: file.name,
+            ranges: file.ranges,
+            size: file.size,
+            expected: file.expected,
+        };
+        self.stream(ino, contents)
+    }
+
+    /// Streams a file of inode `ino` to the image.
+    fn stream(&mut self, ino: u32, file: Contents<'_, impl Read>) -> Result<Body, Error> {
         let mut buffer = std::mem::take(&mut self.chunk);
         buffer.clear();
         let body = self.stream_through(&mut buffer, ino, file);

@@ -1,6 +1,6 @@
 //! Reading what a filesystem says about itself.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -148,6 +148,17 @@ pub(crate) fn read_at(
     image
         .seek(SeekFrom::Start(offset))
         .and_then(|_| image.read_exact(bytes))
+        .map_err(|source| Error::Output { offset, source })
+}
+
+pub(crate) fn write_at(
+    image: &mut (impl Write + Seek),
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    image
+        .seek(SeekFrom::Start(offset))
+        .and_then(|_| image.write_all(bytes))
         .map_err(|source| Error::Output { offset, source })
 }
 

@@ -8,11 +8,11 @@ use zerocopy::FromBytes;
 use crate::Error;
 use crate::checksum::Checksum;
 use crate::format::{EXT_INIT_MAX_LEN, EXT4_EXT_MAGIC, Extent, ExtentHeader, ExtentIdx, Inode};
-use crate::grow::corrupt;
 use crate::info::read_at;
+use crate::volume::corrupt;
 
 /// Levels of nodes below the root (`EXT4_MAX_EXTENT_DEPTH`).
-const MAX_DEPTH: u16 = 5;
+pub(crate) const MAX_DEPTH: u16 = 5;
 const ENTRY: usize = 12;
 
 /// A file's blocks from its first one on, without holes.
@@ -82,7 +82,7 @@ struct Reader<'a, I> {
 }
 
 /// The header of a node with room for `capacity` entries, where it is right.
-fn header(node: &[u8], capacity: usize) -> Option<ExtentHeader> {
+pub(crate) fn header(node: &[u8], capacity: usize) -> Option<ExtentHeader> {
     let (header, _) = ExtentHeader::read_from_prefix(node).ok()?;
     let right = header.eh_magic.get() == EXT4_EXT_MAGIC
         && usize::from(header.eh_max.get()) <= capacity

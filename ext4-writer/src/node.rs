@@ -6,8 +6,9 @@ use zerocopy::IntoBytes;
 
 use crate::checksum::Checksum;
 use crate::format::{
-    EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_LINK_MAX, EXT4_ROOT_INO, EXTRA_ISIZE,
-    INODE_XATTR_SPACE, Inode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK,
+    EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_INLINE_DATA_FL, EXT4_LINK_MAX, EXT4_ROOT_INO,
+    EXTRA_ISIZE, INODE_XATTR_SPACE, Inode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
+    S_IFSOCK,
 };
 use crate::{Device, Metadata, Timestamp};
 
@@ -79,6 +80,8 @@ pub(crate) struct Body {
     pub(crate) blocks: u64,
     /// `EXT4_*_FL`.
     pub(crate) flags: u32,
+    /// What follows the contents that `block` holds, where it holds them (`EXT4_INLINE_DATA_FL`).
+    pub(crate) tail: Option<Vec<u8>>,
 }
 
 impl Body {
@@ -89,6 +92,19 @@ impl Body {
             size,
             blocks: 0,
             flags: 0,
+            tail: None,
+        }
+    }
+
+    /// One of contents that lie in the inode: the first 60 bytes in `i_block`, the others in the attribute `system.data`.
+    pub(crate) fn contents(bytes: &[u8]) -> Self {
+        let mut block = [0; 60];
+        let (head, tail) = bytes.split_at(bytes.len().min(block.len()));
+        block[..head.len()].copy_from_slice(head);
+        Self {
+            flags: EXT4_INLINE_DATA_FL,
+            tail: Some(tail.to_vec()),
+            ..Self::inline(block, bytes.len() as u64)
         }
     }
 
@@ -116,6 +132,7 @@ impl Body {
             size,
             blocks,
             flags: EXT4_EXTENTS_FL,
+            tail: None,
         }
     }
 }
@@ -127,6 +144,8 @@ pub(crate) type Children = BTreeMap<Vec<u8>, NodeId>;
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) metadata: Metadata,
+    /// What its space is accounted to.
+    pub(crate) project: u32,
     /// Names, and for a directory its own `.` and its subdirectories' `..`.
     pub(crate) links: u32,
     pub(crate) body: Body,
@@ -143,20 +162,57 @@ pub(crate) struct Record<'a> {
     pub(crate) mode: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) project: u32,
     pub(crate) time: Timestamp,
     pub(crate) links: u32,
     pub(crate) body: &'a Body,
     pub(crate) xattrs: [u8; INODE_XATTR_SPACE],
     /// The attribute block, or 0.
     pub(crate) xattr_block: u64,
+    /// Values of its attributes that lie in inodes of their own.
+    pub(crate) values: u64,
+    /// The blocks of these.
+    pub(crate) value_blocks: u64,
+    /// For such an inode.
+    pub(crate) value: Option<ValueInode>,
 }
 
-impl Record<'_> {
+/// What an inode says of the attribute's value that it holds (`ext4_xattr_inode_set_ref`, `ext4_xattr_inode_set_hash`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ValueInode {
+    pub(crate) hash: u32,
+    pub(crate) references: u32,
+}
+
+impl<'a> Record<'a> {
+    /// A hidden file's.
+    pub(crate) fn hidden(ino: u32, body: &'a Body) -> Self {
+        Self {
+            ino,
+            mode: S_IFREG | 0o600,
+            uid: 0,
+            gid: 0,
+            project: 0,
+            time: Timestamp::default(),
+            links: 1,
+            body,
+            xattrs: [0; INODE_XATTR_SPACE],
+            xattr_block: 0,
+            values: 0,
+            value_blocks: 0,
+            value: None,
+        }
+    }
+
+    /// The blocks that are accounted to its owner.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.body.blocks + u64::from(self.xattr_block != 0) + self.value_blocks
+    }
+
     /// `sectors_per_block` is the block size in the 512-byte units of `i_blocks`.
     pub(crate) fn encode(&self, sectors_per_block: u64, seed: Checksum) -> Inode {
         let body = self.body;
-        let blocks = body.blocks + u64::from(self.xattr_block != 0);
-        let sectors = blocks * sectors_per_block;
+        let sectors = self.blocks() * sectors_per_block;
         let (time, extra) = self.time.encode();
         // dir_nlink: a directory with too many subdirectories to count has one link.
         let links = match self.links {
@@ -195,12 +251,27 @@ impl Record<'_> {
             i_crtime: time.into(),
             i_crtime_extra: extra.into(),
             i_version_hi: 0.into(),
-            i_projid: 0.into(),
+            i_projid: self.project.into(),
             xattrs: self.xattrs,
         };
-        let (low, high) = seed.inode(self.ino).add(inode.as_bytes()).halves();
-        inode.l_i_checksum_lo = low.into();
-        inode.i_checksum_hi = high.into();
+        if let Some(value) = self.value {
+            inode.i_atime = value.hash.into();
+            inode.i_atime_extra = 0.into();
+            inode.i_ctime = 0.into();
+            inode.i_ctime_extra = 0.into();
+            inode.l_i_version = value.references.into();
+        }
+        seal(&mut inode, seed.inode(self.ino));
         inode
     }
+}
+
+/// Sets an inode's checksum, which starts from its own seed, and gives it (`ext4_inode_csum`).
+pub(crate) fn seal(inode: &mut Inode, seed: Checksum) -> (u16, u16) {
+    inode.l_i_checksum_lo = 0.into();
+    inode.i_checksum_hi = 0.into();
+    let (low, high) = seed.add(inode.as_bytes()).halves();
+    inode.l_i_checksum_lo = low.into();
+    inode.i_checksum_hi = high.into();
+    (low, high)
 }

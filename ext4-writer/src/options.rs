@@ -72,7 +72,27 @@ pub struct Options {
     /// Whether directories may have hash trees of three index levels instead of two (`large_dir`): with blocks of 1 KiB, a
     /// directory holds about a million short names without. Linux needs 4.13 or later for it.
     pub large_dir: bool,
-    /// Whether files have a project to account them to (`project`): all begin in project 0.
+    /// Whether there is a file that lists what was deleted while open (`orphan_file`), where there is a journal: deleting is
+    /// faster then on machines with many processors. Linux before 5.15 uses the list in the superblock instead, and refuses to
+    /// write only while the file lists something. mke2fs makes it by default since e2fsprogs 1.47.
+    pub orphan_file: bool,
+    /// Whether small files and directories lie in their inodes (`inline_data`): up to 60 bytes, or 128 where the inode has no
+    /// extended attributes.
+    pub inline_data: bool,
+    /// Whether a value of an extended attribute may lie in an inode of its own (`ea_inode`): it may have 65,536 bytes then.
+    pub ea_inode: bool,
+    /// Whether the space of users and groups, and of projects where there is [`project`](Self::project), is accounted for in
+    /// hidden files (`quota`). Linux writes to such a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
+    pub quota: bool,
+    /// Whether a block of group descriptors lies in the groups it describes, and two copies of it (`meta_bg`), instead of all
+    /// in every copy of the superblock's: nothing needs to be reserved for growing, but a damaged image is harder to repair.
+    /// Where block numbers have more than 32 bits, which `resize_inode` cannot point to, there is always this.
+    pub meta_bg: bool,
+    /// Whether directory hashes take names as signed chars, as on x86, or unsigned ones, as on ARM (`s_flags`). Any Linux reads
+    /// both.
+    pub signed_hash: bool,
+    /// Whether files have a project to account them to (`project`): all begin in project 0
+    /// ([`Builder::set_project`](crate::Builder::set_project)).
     /// Linux writes to such a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
     pub project: bool,
     /// Whether files may get fs-verity's hash trees (`verity`); none has one at first. Linux mounts it where its pages are no
@@ -98,6 +118,12 @@ impl Options {
             reserved_percent: 0,
             reserved_gdt_blocks: None,
             large_dir: false,
+            orphan_file: true,
+            inline_data: false,
+            ea_inode: false,
+            quota: false,
+            meta_bg: false,
+            signed_hash: true,
             project: false,
             verity: false,
             read_only: false,
@@ -147,7 +173,19 @@ impl Options {
                 &secs,
                 &nanos,
             ];
-            let flags = [self.large_dir, self.project, self.verity, self.read_only].map(u8::from);
+            let flags = [
+                self.large_dir,
+                self.project,
+                self.verity,
+                self.read_only,
+                !self.orphan_file,
+                self.inline_data,
+                self.ea_inode,
+                self.quota,
+                self.meta_bg,
+                !self.signed_hash,
+            ]
+            .map(u8::from);
             if flags.contains(&1) {
                 parts.push(&flags);
             }

@@ -1,6 +1,6 @@
 //! Making a filesystem whole that was not unmounted.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, Write};
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -10,18 +10,19 @@ use crate::format::{
     SUPERBLOCK_OFFSET, SuperBlock, compat, incompat,
 };
 use crate::geometry::Geometry;
-use crate::grow::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
-use crate::info::{read_at, read_superblock};
+use crate::info::{read_at, read_superblock, write_at};
 use crate::mapped::Mapped;
 use crate::replay::Log;
-use crate::{Error, Info};
+use crate::volume::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
+use crate::{Error, Info, orphans};
 
 /// Replays the journal of a filesystem that was not unmounted, and says what the filesystem is then. One that needs nothing of
 /// the kind stays as it is. *It must not be mounted now*: that cannot be told from the image.
 ///
 /// All transactions that were committed are written to where they belong, but for blocks that were revoked later, and the counts
-/// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. What
-/// both do afterwards is not done: files that were deleted while open stay for the kernel to free.
+/// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. Then the
+/// files that were deleted while open are freed, and truncations completed, as both do it. Where there are quotas or attributes'
+/// values in inodes of their own, or an orphan is a file without extents, that is left to the kernel.
 ///
 /// Everything in the journal is checked before the first byte is written, and the journal is emptied last: what was interrupted
 /// can be begun again. The filesystem needs the features that those of [`Builder`](crate::Builder) always have.
@@ -32,19 +33,33 @@ use crate::{Error, Info};
 /// what the journal makes of the filesystem; [`Error::Output`].
 pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
     let superblock = read_superblock(&mut image)?;
-    let needed = superblock.s_feature_incompat.get() & incompat::RECOVER != 0;
-    if !needed {
+    let replay = superblock.s_feature_incompat.get() & incompat::RECOVER != 0;
+    if !replay && !orphans::are_noted(&superblock) {
         return Info::of(&superblock);
     }
     check_features(&superblock)?;
-    let geometry = geometry(&mut image, &superblock)?;
-    let journal = find_journal(&mut image, &superblock, &geometry)?;
-    let mut log = Log::open(&mut image, journal, geometry.block_size)?;
-    let failed = log.failed();
-    log.replay(&mut image)?;
+    let log = match replay {
+        true => {
+            let geometry = geometry(&mut image, &superblock)?;
+            let journal = find_journal(&mut image, &superblock, &geometry)?;
+            let mut log = Log::open(&mut image, journal, geometry.block_size)?;
+            log.replay(&mut image)?;
+            Some(log)
+        }
+        false => None,
+    };
+    let failed = log.as_ref().is_some_and(Log::failed);
 
     let superblock = read_superblock(&mut image)?;
     let mut volume = Volume::read(&mut image, superblock)?;
+    // Nothing can be said of the orphans of a filesystem with errors.
+    if !failed
+        && volume.superblock.s_state.get() & EXT4_ERROR_FS == 0
+        && orphans::are_noted(&volume.superblock)
+    {
+        // Whoever is interrupted amid this replays the journal again, and finds them all as they were.
+        orphans::release(&mut image, &mut volume)?;
+    }
     let superblock = &mut volume.superblock;
     count_free(superblock, &volume.descriptors);
     superblock.s_feature_incompat &= !incompat::RECOVER;
@@ -53,7 +68,9 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
     }
     superblock.s_checksum = crate::superblock::checksum(superblock).into();
     // Whoever is interrupted before this finds an empty journal, which is no harm.
-    log.empty(&mut image)?;
+    if let Some(mut log) = log {
+        log.empty(&mut image)?;
+    }
     write_at(&mut image, SUPERBLOCK_OFFSET, superblock.as_bytes())?;
     image.flush().map_err(|source| Error::Output {
         offset: SUPERBLOCK_OFFSET,
@@ -101,15 +118,4 @@ fn is_sealed(inode: &Inode, seed: Checksum) -> bool {
     unsigned.i_checksum_hi = 0.into();
     let stored = (inode.l_i_checksum_lo.get(), inode.i_checksum_hi.get());
     seed.add(unsigned.as_bytes()).halves() == stored
-}
-
-pub(crate) fn write_at(
-    image: &mut (impl Write + Seek),
-    offset: u64,
-    bytes: &[u8],
-) -> Result<(), Error> {
-    image
-        .seek(SeekFrom::Start(offset))
-        .and_then(|_| image.write_all(bytes))
-        .map_err(|source| Error::Output { offset, source })
 }

@@ -14,10 +14,9 @@ use crate::format::{
     JBD2_REVOKE_BLOCK, JBD2_SUPERBLOCK_V2, JournalBlockTag, JournalBlockTag3, JournalHeader,
     JournalRevokeHeader, JournalSuperBlock,
 };
-use crate::grow::corrupt;
-use crate::info::read_at;
+use crate::info::{read_at, write_at};
 use crate::mapped::Mapped;
-use crate::recover::write_at;
+use crate::volume::corrupt;
 
 const KNOWN: u32 =
     JBD2_FEATURE_INCOMPAT_REVOKE | JBD2_FEATURE_INCOMPAT_64BIT | JBD2_FEATURE_INCOMPAT_CSUM_V3;

@@ -26,10 +26,8 @@ pub(crate) fn write<W: Write + Seek>(image: &mut Image<W>) -> Result<Option<Body
     let pointers = pointers(&image.geometry);
     let mapped = EXT4_NDIR_BLOCKS + pointers + pointers * pointers;
     Ok(Some(Body {
-        block,
-        size: mapped * u64::from(image.geometry.block_size),
         blocks: blocks(&image.geometry),
-        flags: 0,
+        ..Body::inline(block, mapped * u64::from(image.geometry.block_size))
     }))
 }
 

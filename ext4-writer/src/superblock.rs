@@ -5,13 +5,14 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::Options;
 use crate::checksum::Checksum;
 use crate::format::{
-    DX_HASH_HALF_MD4, EXT2_FLAGS_SIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS, EXT4_CRC32C_CHKSUM,
-    EXT4_DEFM_ACL, EXT4_DEFM_XATTR_USER, EXT4_DYNAMIC_REV, EXT4_ERRORS_CONTINUE,
-    EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC, EXT4_VALID_FS, EXTRA_ISIZE,
-    GroupDesc, INODE_SIZE, SuperBlock, compat, incompat, ro_compat,
+    DX_HASH_HALF_MD4, EXT2_FLAGS_SIGNED_HASH, EXT2_FLAGS_UNSIGNED_HASH, EXT3_JNL_BACKUP_BLOCKS,
+    EXT4_CRC32C_CHKSUM, EXT4_DEFM_ACL, EXT4_DEFM_XATTR_USER, EXT4_DYNAMIC_REV,
+    EXT4_ERRORS_CONTINUE, EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC,
+    EXT4_VALID_FS, EXTRA_ISIZE, GroupDesc, INODE_SIZE, SuperBlock, compat, incompat, ro_compat,
 };
 use crate::geometry::{Geometry, LOG_GROUPS_PER_FLEX};
-use crate::node::Body;
+use crate::quota::Owner;
+use crate::special::{Role, Special};
 
 /// What `s_checksum` is to be.
 pub(crate) fn checksum(superblock: &SuperBlock) -> u32 {
@@ -25,7 +26,7 @@ pub(crate) fn checksum(superblock: &SuperBlock) -> u32 {
 pub(crate) fn describe(
     geometry: &Geometry,
     options: &Options,
-    special: &[(u32, Body)],
+    special: &[Special],
     seed: Checksum,
 ) -> SuperBlock {
     let mut compat = compat::EXT_ATTR | compat::DIR_INDEX;
@@ -38,7 +39,9 @@ pub(crate) fn describe(
     label[..options.label.len()].copy_from_slice(&options.label);
 
     let mut superblock = SuperBlock::new_zeroed();
-    if let Some((_, journal)) = special.iter().find(|(ino, _)| *ino == EXT4_JOURNAL_INO) {
+    if let Some(Special { body: journal, .. }) =
+        special.iter().find(|inode| inode.role == Role::Journal)
+    {
         compat |= compat::HAS_JOURNAL;
         superblock.s_journal_inum = EXT4_JOURNAL_INO.into();
         superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
@@ -52,6 +55,18 @@ pub(crate) fn describe(
         }
         superblock.s_jnl_blocks[15] = ((journal.size >> 32) as u32).into();
         superblock.s_jnl_blocks[16] = (journal.size as u32).into();
+    }
+    for inode in special {
+        match inode.role {
+            Role::Resize | Role::Journal => (),
+            Role::OrphanFile => {
+                compat |= compat::ORPHAN_FILE;
+                superblock.s_orphan_file_inum = inode.ino.into();
+            }
+            Role::Quota(Owner::User) => superblock.s_usr_quota_inum = inode.ino.into(),
+            Role::Quota(Owner::Group) => superblock.s_grp_quota_inum = inode.ino.into(),
+            Role::Quota(Owner::Project) => superblock.s_prj_quota_inum = inode.ino.into(),
+        }
     }
     superblock.s_inodes_count = geometry.inodes().into();
     superblock.s_blocks_count_lo = (geometry.blocks as u32).into();
@@ -85,6 +100,9 @@ pub(crate) fn describe(
         | incompat::BIT64
         | incompat::FLEX_BG
         | incompat::CSUM_SEED
+        | flag(geometry.first_meta_bg.is_some(), incompat::META_BG)
+        | flag(options.inline_data, incompat::INLINE_DATA)
+        | flag(options.ea_inode, incompat::EA_INODE)
         | flag(options.large_dir, incompat::LARGEDIR))
     .into();
     superblock.s_feature_ro_compat = (ro_compat::SPARSE_SUPER
@@ -93,6 +111,7 @@ pub(crate) fn describe(
         | ro_compat::DIR_NLINK
         | ro_compat::EXTRA_ISIZE
         | ro_compat::METADATA_CSUM
+        | flag(options.quota, ro_compat::QUOTA)
         | flag(options.project, ro_compat::PROJECT)
         | flag(options.verity, ro_compat::VERITY)
         | flag(options.read_only, ro_compat::READONLY))
@@ -106,10 +125,15 @@ pub(crate) fn describe(
     superblock.s_default_mount_opts = (EXT4_DEFM_XATTR_USER | EXT4_DEFM_ACL).into();
     superblock.s_min_extra_isize = EXTRA_ISIZE.into();
     superblock.s_want_extra_isize = EXTRA_ISIZE.into();
-    superblock.s_flags = EXT2_FLAGS_SIGNED_HASH.into();
+    superblock.s_flags = match options.signed_hash {
+        true => EXT2_FLAGS_SIGNED_HASH,
+        false => EXT2_FLAGS_UNSIGNED_HASH,
+    }
+    .into();
     superblock.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX as u8;
     superblock.s_checksum_type = EXT4_CRC32C_CHKSUM;
     superblock.s_overhead_clusters = (geometry.overhead() as u32).into();
+    superblock.s_first_meta_bg = (geometry.first_meta_bg.unwrap_or(0) as u32).into();
     superblock.s_checksum_seed = seed.value().into();
     superblock
 }

@@ -16,8 +16,15 @@ const PREFIXES: [(&[u8], u8); 6] = [
     (b"system.", 7),
 ];
 
+/// Behind `system.`, the name of the attribute of files that lie in their inode (`EXT4_XATTR_SYSTEM_DATA`).
+const DATA: &[u8] = b"data";
+/// The bytes of `i_block`.
+const I_BLOCK: usize = 60;
 /// Behind the last entry lie four zero bytes.
 const END: usize = 4;
+
+/// The largest value (`XATTR_SIZE_MAX`).
+const VALUE_MAX: usize = 65536;
 
 /// An attribute as the disk has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +34,8 @@ struct Attribute {
     name_len: usize,
     name: Vec<u8>,
     value: Vec<u8>,
+    /// The value's hash, where the value lies in an inode of its own.
+    outside: Option<u32>,
 }
 
 impl Attribute {
@@ -37,7 +46,7 @@ impl Attribute {
             .ok_or(XattrProblem::Namespace)?;
         let is_acl = index == 2 || index == 3;
         // system.data holds the contents of files that lie in their inode.
-        if (is_acl && !name.is_empty()) || (index == 7 && name == b"data") {
+        if (is_acl && !name.is_empty()) || (index == 7 && name == DATA) {
             return Err(XattrProblem::Namespace);
         }
         if (!is_acl && name.is_empty()) || full_name.len() > 255 || name.contains(&0) {
@@ -48,12 +57,17 @@ impl Attribute {
         } else {
             value.to_vec()
         };
-        Ok(Self {
+        Ok(Self::stored(index, name, value))
+    }
+
+    fn stored(index: u8, name: &[u8], value: Vec<u8>) -> Self {
+        Self {
             index,
             name_len: name.len(),
             name: name.to_vec(),
             value,
-        })
+            outside: None,
+        }
     }
 
     fn entry_len(&self) -> usize {
@@ -61,7 +75,10 @@ impl Attribute {
     }
 
     fn value_len(&self) -> usize {
-        self.value.len().next_multiple_of(4)
+        match self.outside {
+            Some(_) => 0,
+            None => self.value.len().next_multiple_of(4),
+        }
     }
 
     fn len(&self) -> usize {
@@ -70,16 +87,18 @@ impl Attribute {
 
     /// `ext4_xattr_hash_entry`.
     fn hash(&self) -> u32 {
-        let mut hash = self
+        let name = self
             .name
             .iter()
             .fold(0_u32, |hash, &byte| hash.rotate_left(5) ^ u32::from(byte));
+        if let Some(value) = self.outside {
+            return name.rotate_left(16) ^ value;
+        }
         let mut value = self.value.clone();
         value.resize(self.value_len(), 0);
-        for &word in value.as_chunks().0 {
-            hash = hash.rotate_left(16) ^ u32::from_le_bytes(word);
-        }
-        hash
+        value.as_chunks().0.iter().fold(name, |hash, &word| {
+            hash.rotate_left(16) ^ u32::from_le_bytes(word)
+        })
     }
 }
 
@@ -88,74 +107,193 @@ impl Attribute {
 pub(crate) struct Xattrs {
     /// What follows `struct ext4_inode` in the inode's slot.
     pub(crate) inode: [u8; INODE_XATTR_SPACE],
+    /// The bytes of it that are free.
+    room: usize,
     /// A block, for the caller to set the reference count and the checksum of.
     pub(crate) block: Option<Vec<u8>>,
+    /// Values that need inodes of their own.
+    pub(crate) values: Vec<Value>,
 }
 
-/// Encodes attributes given by full name and value.
-pub(crate) fn encode(xattrs: &[(Vec<u8>, Vec<u8>)], block_size: usize) -> Result<Xattrs, Error> {
-    let mut encoded = Xattrs {
-        inode: [0; INODE_XATTR_SPACE],
-        block: None,
-    };
-    if xattrs.is_empty() {
-        return Ok(encoded);
-    }
-    let problem = |name: &[u8], problem| Error::Xattr {
-        name: name.to_vec(),
-        problem,
-    };
-    let mut attributes = xattrs
-        .iter()
-        .map(|(name, value)| {
-            Ok((
-                Attribute::new(name, value).map_err(|p| problem(name, p))?,
-                name,
-            ))
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    attributes.sort();
-    for pair in attributes.windows(2) {
-        if (pair[0].0.index, &pair[0].0.name) == (pair[1].0.index, &pair[1].0.name) {
-            return Err(problem(pair[1].1, XattrProblem::Duplicate));
+/// A value that lies in an inode of its own (`EXT4_EA_INODE_FL`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) hash: u32,
+    /// Whether its entry is in the block and not in the inode.
+    pub(crate) in_block: bool,
+    /// Where there the inode's number belongs (`e_value_inum`).
+    at: usize,
+}
+
+impl Xattrs {
+    /// How many bytes of contents fit in the inode too: those in `i_block` and those in an attribute.
+    pub(crate) fn inline_room(&self) -> usize {
+        match self.room.checked_sub(size_of::<XattrEntry>() + DATA.len()) {
+            Some(room) => I_BLOCK + room,
+            None => 0,
         }
     }
 
-    // The smallest go into the inode: access lists and capabilities, mostly.
-    let mut by_size: Vec<usize> = (0..attributes.len()).collect();
-    by_size.sort_by_key(|&i| attributes[i].0.len());
-    let mut room = INODE_XATTR_SPACE - size_of::<u32>() - END;
-    let mut block_room = block_size - size_of::<XattrHeader>() - END;
+    /// Says that value `index` lies in inode `ino`.
+    pub(crate) fn set_value_inode(&mut self, index: usize, ino: u32) {
+        let value = &self.values[index];
+        let bytes = match (&mut self.block, value.in_block) {
+            (Some(block), true) => &mut block[..],
+            _ => &mut self.inode[..],
+        };
+        bytes[value.at..value.at + size_of::<u32>()].copy_from_slice(&ino.to_le_bytes());
+    }
+}
+
+/// What all attributes are encoded with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoder {
+    pub(crate) block_size: usize,
+    /// Whether values may lie in inodes of their own.
+    pub(crate) value_inodes: bool,
+    /// What their hashes start from.
+    pub(crate) seed: Checksum,
+}
+
+impl Encoder {
+    /// Encodes attributes given by full name and value, and the contents behind `i_block` of a file that lies in its inode.
+    pub(crate) fn encode(
+        &self,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        contents: Option<&[u8]>,
+    ) -> Result<Xattrs, Error> {
+        let mut encoded = Xattrs {
+            inode: [0; INODE_XATTR_SPACE],
+            room: INODE_XATTR_SPACE - size_of::<u32>() - END,
+            block: None,
+            values: Vec::new(),
+        };
+        if xattrs.is_empty() && contents.is_none() {
+            return Ok(encoded);
+        }
+        let problem = |name: &[u8], problem| Error::Xattr {
+            name: name.to_vec(),
+            problem,
+        };
+        let mut attributes = xattrs
+            .iter()
+            .map(|(name, value)| {
+                Ok((
+                    Attribute::new(name, value).map_err(|p| problem(name, p))?,
+                    name,
+                ))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        attributes.sort();
+        for pair in attributes.windows(2) {
+            if (pair[0].0.index, &pair[0].0.name) == (pair[1].0.index, &pair[1].0.name) {
+                return Err(problem(pair[1].1, XattrProblem::Duplicate));
+            }
+        }
+        let (mut attributes, names): (Vec<_>, Vec<_>) = attributes.into_iter().unzip();
+        let contents = contents.map(|bytes| Attribute::stored(7, DATA, bytes.to_vec()));
+        encoded.room -= contents.as_ref().map_or(0, Attribute::len);
+        let (in_inode, room) = self
+            .place(&mut attributes, encoded.room)
+            .map_err(|at| problem(names[at], XattrProblem::TooLarge))?;
+        encoded.room = room;
+
+        let part = |wanted: bool| {
+            let attributes = attributes.iter().zip(&in_inode);
+            let wanted = attributes.filter(move |(_, in_inode)| **in_inode == wanted);
+            wanted.map(|(attribute, _)| attribute)
+        };
+        if in_inode.contains(&true) || contents.is_some() {
+            let (magic, body) = encoded.inode.split_at_mut(size_of::<u32>());
+            magic.copy_from_slice(&EXT4_XATTR_MAGIC.to_le_bytes());
+            // Values are found relative to the first entry, and only entries of values that are elsewhere are hashed.
+            let entries = part(true).chain(&contents).map(|attribute| {
+                let hash = attribute.outside.map_or(0, |_| attribute.hash());
+                (attribute, hash)
+            });
+            let mut values = fill(body, 0, entries);
+            values
+                .iter_mut()
+                .for_each(|value| value.at += size_of::<u32>());
+            encoded.values = values;
+        }
+        if in_inode.contains(&false) {
+            let (block, mut values) = block(self.block_size, part(false));
+            values.iter_mut().for_each(|value| value.in_block = true);
+            encoded.values.append(&mut values);
+            encoded.block = Some(block);
+        }
+        Ok(encoded)
+    }
+
+    /// Decides which attributes lie in the inode, and the values of which in inodes of their own: as few as possible, and the
+    /// largest. Gives what is left of the inode's `room`, or which attribute does not fit.
+    fn place(
+        &self,
+        attributes: &mut [Attribute],
+        room: usize,
+    ) -> Result<(Vec<bool>, usize), usize> {
+        let block_room = self.block_size - size_of::<XattrHeader>() - END;
+        let too_large = |(_, attribute): &(usize, &Attribute)| attribute.value.len() > VALUE_MAX;
+        if let Some((at, _)) = attributes.iter().enumerate().find(too_large) {
+            return Err(at);
+        }
+        let mut names = 0;
+        for (at, attribute) in attributes.iter().enumerate() {
+            names += attribute.entry_len();
+            if names > room + block_room {
+                return Err(at);
+            }
+        }
+        // The smallest go into the inode: access lists and capabilities, mostly.
+        let mut by_size: Vec<usize> = (0..attributes.len()).collect();
+        by_size.sort_by_key(|&at| attributes[at].len());
+        let mut largest = by_size.clone().into_iter().rev();
+        loop {
+            // What is left of an attribute whose value is elsewhere is needed most.
+            by_size.sort_by_key(|&at| (attributes[at].outside.is_none(), attributes[at].len()));
+            match distribute(&by_size, attributes, room, block_room) {
+                Ok(placed) => return Ok(placed),
+                Err(at) => {
+                    let next = largest.next().filter(|_| self.value_inodes).ok_or(at)?;
+                    let attribute = &mut attributes[next];
+                    if attribute.value.is_empty() {
+                        return Err(at);
+                    }
+                    attribute.outside = Some(self.seed.add(&attribute.value).value());
+                }
+            }
+        }
+    }
+}
+
+/// Fills the inode, then the block, in this order. Says which attributes are in the inode and what is left of its room.
+fn distribute(
+    order: &[usize],
+    attributes: &[Attribute],
+    mut room: usize,
+    mut block_room: usize,
+) -> Result<(Vec<bool>, usize), usize> {
     let mut in_inode = vec![false; attributes.len()];
-    for i in by_size {
-        let len = attributes[i].0.len();
+    for &at in order {
+        let len = attributes[at].len();
         if len <= room {
             room -= len;
-            in_inode[i] = true;
+            in_inode[at] = true;
         } else if len <= block_room {
             block_room -= len;
         } else {
-            return Err(problem(attributes[i].1, XattrProblem::TooLarge));
+            return Err(at);
         }
     }
-    let part = |wanted: bool| {
-        let attributes = attributes.iter().zip(&in_inode);
-        let wanted = attributes.filter(move |(_, in_inode)| **in_inode == wanted);
-        wanted.map(|((attribute, _), _)| attribute)
-    };
-    if in_inode.contains(&true) {
-        let (magic, body) = encoded.inode.split_at_mut(size_of::<u32>());
-        magic.copy_from_slice(&EXT4_XATTR_MAGIC.to_le_bytes());
-        // Values are found relative to the first entry, and entries are not hashed.
-        fill(body, 0, part(true).map(|attribute| (attribute, 0)));
-    }
-    if in_inode.contains(&false) {
-        encoded.block = Some(block(block_size, part(false)));
-    }
-    Ok(encoded)
+    Ok((in_inode, room))
 }
 
-fn block<'a>(block_size: usize, attributes: impl Iterator<Item = &'a Attribute>) -> Vec<u8> {
+fn block<'a>(
+    block_size: usize,
+    attributes: impl Iterator<Item = &'a Attribute>,
+) -> (Vec<u8>, Vec<Value>) {
     let hashed: Vec<_> = attributes
         .map(|attribute| (attribute, attribute.hash()))
         .collect();
@@ -178,23 +316,26 @@ fn block<'a>(block_size: usize, attributes: impl Iterator<Item = &'a Attribute>)
     let mut bytes = vec![0; block_size];
     let first = size_of::<XattrHeader>();
     bytes[..first].copy_from_slice(header.as_bytes());
-    fill(&mut bytes, first, hashed.into_iter());
-    bytes
+    let values = fill(&mut bytes, first, hashed.into_iter());
+    (bytes, values)
 }
 
-/// Writes entries from `next` upwards and their values from the end downwards; offsets count from the start of `bytes`.
+/// Writes entries from `next` upwards and their values from the end downwards; offsets count from the start of `bytes`. Gives
+/// the values that are not there.
 fn fill<'a>(
     bytes: &mut [u8],
     mut next: usize,
     attributes: impl Iterator<Item = (&'a Attribute, u32)>,
-) {
+) -> Vec<Value> {
+    const VALUE_INUM: usize = std::mem::offset_of!(XattrEntry, e_value_inum);
+    let mut elsewhere = Vec::new();
     let mut values = bytes.len();
     for (attribute, hash) in attributes {
         values -= attribute.value_len();
         let entry = XattrEntry {
             e_name_len: attribute.name.len() as u8,
             e_name_index: attribute.index,
-            e_value_offs: match attribute.value.len() {
+            e_value_offs: match attribute.value_len() {
                 0 => 0,
                 _ => values as u16,
             }
@@ -206,9 +347,18 @@ fn fill<'a>(
         let name = next + size_of::<XattrEntry>();
         bytes[next..name].copy_from_slice(entry.as_bytes());
         bytes[name..name + attribute.name.len()].copy_from_slice(&attribute.name);
-        bytes[values..values + attribute.value.len()].copy_from_slice(&attribute.value);
+        match attribute.outside {
+            Some(hash) => elsewhere.push(Value {
+                bytes: attribute.value.clone(),
+                hash,
+                in_block: false,
+                at: next + VALUE_INUM,
+            }),
+            None => bytes[values..values + attribute.value.len()].copy_from_slice(&attribute.value),
+        }
         next += attribute.entry_len();
     }
+    elsewhere
 }
 
 /// Completes a block that lies at `address` and that `references` inodes share (`ext4_xattr_block_csum`).
@@ -216,6 +366,7 @@ pub(crate) fn seal(block: &mut [u8], address: u64, references: u32, seed: Checks
     const REFCOUNT: std::ops::Range<usize> = 4..8;
     const CHECKSUM: std::ops::Range<usize> = 16..20;
     block[REFCOUNT].copy_from_slice(&references.to_le_bytes());
+    block[CHECKSUM].fill(0);
     let checksum = seed.add(&address.to_le_bytes()).add(block).value();
     block[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -224,8 +375,34 @@ pub(crate) fn seal(block: &mut [u8], address: u64, references: u32, seed: Checks
 mod tests {
     use super::*;
 
+    fn encode(xattrs: &[(Vec<u8>, Vec<u8>)], value_inodes: bool) -> Result<Xattrs, Error> {
+        let encoder = Encoder {
+            block_size: 4096,
+            value_inodes,
+            seed: Checksum::START,
+        };
+        encoder.encode(xattrs, None)
+    }
+
     fn one(name: &str, value: usize) -> Result<Xattrs, Error> {
-        encode(&[(name.as_bytes().to_vec(), vec![7; value])], 4096)
+        encode(&[(name.as_bytes().to_vec(), vec![7; value])], false)
+    }
+
+    #[test]
+    fn the_largest_values_move_to_inodes_of_their_own_until_the_rest_fits() {
+        let named = |len: usize| (format!("user.{len}").into_bytes(), vec![len as u8; len]);
+        let sizes = |xattrs: &Xattrs| {
+            let mut sizes: Vec<_> = xattrs.values.iter().map(|v| v.bytes.len()).collect();
+            sizes.sort_unstable();
+            sizes
+        };
+        let fits = encode(&[named(3900), named(40)], true).unwrap();
+        assert_eq!(sizes(&fits), []);
+        let one = encode(&[named(3900), named(3000), named(50)], true).unwrap();
+        assert_eq!(sizes(&one), [3900]);
+        let two = encode(&[named(65536), named(5000), named(50)], true).unwrap();
+        assert_eq!(sizes(&two), [5000, 65536]);
+        assert!(encode(&[named(65537)], true).is_err());
     }
 
     #[test]
@@ -262,6 +439,6 @@ mod tests {
             }
         }
         let twice = vec![(b"user.a".to_vec(), vec![1]), (b"user.a".to_vec(), vec![2])];
-        assert!(encode(&twice, 4096).is_err());
+        assert!(encode(&twice, false).is_err());
     }
 }

@@ -8,10 +8,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use ext4_writer::{Builder, Device, Metadata, NodeId, Options, Summary, Timestamp};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
+};
 use tempfile::TempDir;
 
 /// An image in a temporary directory.
@@ -35,8 +39,7 @@ impl Image {
         file.set_len(options.size).unwrap();
         let mut builder = Builder::new(file, options).unwrap();
         populate(&mut builder);
-        let (file, summary) = builder.finish().unwrap();
-        file.sync_all().unwrap();
+        let (_, summary) = builder.finish().unwrap();
         Self {
             path,
             summary,
@@ -63,6 +66,119 @@ impl Image {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// A tree with every kind of node.
+pub fn source() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
+    };
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1751)).unwrap();
+
+    for (name, size) in [
+        ("empty", 0),
+        ("one", 1),
+        ("block", 4096),
+        ("more", 4097),
+        ("large", 9 << 20),
+    ] {
+        let data: Vec<u8> = (0..size)
+            .map(|i: usize| (i / 512 + i % 251) as u8)
+            .collect();
+        fs::write(at(name), data).unwrap();
+    }
+    fs::create_dir_all(at("a/b/c/d")).unwrap();
+    fs::write(at("a/b/c/d/e"), b"deep").unwrap();
+    fs::hard_link(at("a/b/c/d/e"), at("a/again")).unwrap();
+    symlink("x".repeat(59), at("fast")).unwrap();
+    symlink("x".repeat(60), at("slow")).unwrap();
+    symlink("x/".repeat(500), at("longer")).unwrap();
+    fs::hard_link(at("slow"), at("slow again")).unwrap();
+    let node = |name: &str, kind, device| {
+        let mode = Mode::from_raw_mode(0o640);
+        rustix::fs::mknodat(CWD, at(name), kind, mode, device).unwrap();
+    };
+    node("null", FileType::CharacterDevice, makedev(1, 3));
+    node("far", FileType::BlockDevice, makedev(259, 70000));
+    node("fifo", FileType::Fifo, 0);
+    drop(UnixListener::bind(at("socket")).unwrap());
+    fs::write(at("setuid"), b"#!").unwrap();
+    rustix::fs::chownat(
+        CWD,
+        at("setuid"),
+        Some(Uid::from_raw(70000)),
+        Some(Gid::from_raw(4_000_000_000)),
+        AtFlags::empty(),
+    )
+    .unwrap();
+    fs::set_permissions(at("setuid"), fs::Permissions::from_mode(0o6755)).unwrap();
+
+    for name in [&b"caf\xe9"[..], b"\xff\xfe", &[b'n'; 255]] {
+        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(name)), b"name").unwrap();
+    }
+    fs::create_dir(at("many")).unwrap();
+    for i in 0..3000 {
+        fs::write(at(&format!("many/entry number {i}")), b"").unwrap();
+    }
+
+    fs::create_dir(at("xattrs")).unwrap();
+    set(&at("xattrs"), "user.dir", b"");
+    for name in ["small", "big", "big too", "both"] {
+        fs::write(at("xattrs").join(name), b"").unwrap();
+    }
+    set(&at("xattrs/small"), "user.a", b"1");
+    set(&at("xattrs/small"), "trusted.b", &[0, 255]);
+    for name in ["xattrs/big", "xattrs/big too"] {
+        set(&at(name), "user.big", &[b'x'; 600]);
+    }
+    set(&at("xattrs/both"), "user.one", &[1; 300]);
+    set(&at("xattrs/both"), "user.three", &[3; 40]);
+    set(&at("xattrs/both"), "security.four", &[4; 33]);
+    set(&at("xattrs/both"), "user.\u{e9}", &[5; 301]);
+    set(&at("fast"), "trusted.on-a-link", b"yes");
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    set(&at("one"), "security.capability", &capability);
+    let entry = |tag: u16, perm: u16, id: u32| {
+        [
+            &tag.to_le_bytes()[..],
+            &perm.to_le_bytes(),
+            &id.to_le_bytes(),
+        ]
+        .concat()
+    };
+    let acl = [
+        2_u32.to_le_bytes().to_vec(),
+        entry(1, 7, u32::MAX),
+        entry(2, 6, 1000),
+        entry(4, 5, u32::MAX),
+        entry(8, 4, 70000),
+        entry(16, 7, u32::MAX),
+        entry(32, 4, u32::MAX),
+    ]
+    .concat();
+    set(&at("xattrs/small"), "system.posix_acl_access", &acl);
+    set(&at("a"), "system.posix_acl_default", &acl);
+
+    for (name, secs, nanos) in [
+        ("one", -1, 999_999_999),
+        ("block", 0x8000_0000, 1),
+        ("more", 0x2_0000_0000, 500_000_000),
+        ("fast", 12345, 678),
+        ("a", 1_700_000_000, 123_456_789),
+    ] {
+        let time = Timespec {
+            tv_sec: secs,
+            tv_nsec: nanos,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::utimensat(CWD, at(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+    dir
 }
 
 /// Adds the tree under `source`, its own attributes included, to the root of an image.

@@ -1,0 +1,288 @@
+//! Orphans: files that were deleted while open, or were being truncated, when the filesystem was cut off. The kernel notes them
+//! in a list through their inodes (`s_last_orphan`), and in the orphan file (`fs/ext4/orphan.c`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek, Write};
+
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::checksum::Checksum;
+use crate::format::{
+    EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_HUGE_FILE_FL, EXT4_INLINE_DATA_FL,
+    EXT4_ORPHAN_BLOCK_MAGIC, EXT4_XATTR_MAGIC, Inode, OrphanBlockTail, S_IFDIR, S_IFLNK, S_IFMT,
+    S_IFREG, XattrHeader, compat, incompat, ro_compat,
+};
+use crate::info::{read_at, write_at};
+use crate::mapped::Mapped;
+use crate::volume::{Volume, corrupt};
+use crate::{Error, node, orphan_file, truncate, xattr};
+
+/// Whether the superblock says that there are orphans.
+pub(crate) fn are_noted(superblock: &crate::format::SuperBlock) -> bool {
+    superblock.s_last_orphan.get() != 0
+        || superblock.s_feature_ro_compat.get() & ro_compat::ORPHAN_PRESENT != 0
+}
+
+/// Frees deleted files and completes truncations, and writes all that changes but the superblock, in which they are no longer
+/// noted then. Leaves them all to the kernel where one is of a kind that is not understood here.
+pub(crate) fn release(
+    image: &mut (impl Read + Write + Seek),
+    volume: &mut Volume,
+) -> Result<(), Error> {
+    // What values in inodes of their own and quotas say would have to be changed too.
+    let superblock = &volume.superblock;
+    if superblock.s_feature_incompat.get() & incompat::EA_INODE != 0
+        || superblock.s_feature_ro_compat.get() & ro_compat::QUOTA != 0
+    {
+        return Ok(());
+    }
+    let before = volume.descriptors.clone();
+    let mut release = Release {
+        image,
+        volume,
+        changed: BTreeMap::new(),
+        inodes: Vec::new(),
+        fixed: Vec::new(),
+    };
+    let orphans = release.find()?;
+    release.fixed = release.volume.geometry.reserved();
+    for ino in orphans {
+        if !release.orphan(ino)? {
+            release.volume.forget_changes(before);
+            return Ok(());
+        }
+    }
+    let Release {
+        image,
+        volume,
+        changed,
+        inodes,
+        ..
+    } = release;
+    for (block, bytes) in changed {
+        write_at(image, volume.offset(block), &bytes)?;
+    }
+    for group in volume.write_bitmaps(image)? {
+        let descriptor = &volume.descriptors[group as usize];
+        let at = volume.geometry.descriptor_offset(group);
+        write_at(image, at, descriptor.as_bytes())?;
+    }
+    for (ino, inode) in inodes {
+        write_at(image, volume.geometry.inode_offset(ino), inode.as_bytes())?;
+    }
+    volume.superblock.s_last_orphan = 0.into();
+    volume.superblock.s_feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
+    Ok(())
+}
+
+struct Release<'a, I> {
+    image: &'a mut I,
+    volume: &'a mut Volume,
+    /// Blocks to write: extent nodes, attribute blocks, blocks of the orphan file, ends of files.
+    changed: BTreeMap<u64, Vec<u8>>,
+    inodes: Vec<(u32, Inode)>,
+    /// Blocks that no file may have.
+    fixed: Vec<std::ops::Range<u64>>,
+}
+
+impl<I: Read + Write + Seek> Release<'_, I> {
+    /// All that are noted.
+    fn find(&mut self) -> Result<BTreeSet<u32>, Error> {
+        let mut orphans = BTreeSet::new();
+        let mut next = self.volume.superblock.s_last_orphan.get();
+        while next != 0 {
+            let (inode, offset) = self.inode(next)?;
+            if !orphans.insert(next) {
+                return Err(corrupt("orphan list", offset));
+            }
+            // What `NEXT_ORPHAN` is.
+            next = inode.i_dtime.get();
+        }
+        let superblock = &self.volume.superblock;
+        if superblock.s_feature_compat.get() & compat::ORPHAN_FILE != 0
+            && superblock.s_feature_ro_compat.get() & ro_compat::ORPHAN_PRESENT != 0
+        {
+            self.read_file(&mut orphans)?;
+        }
+        Ok(orphans)
+    }
+
+    fn read_file(&mut self, orphans: &mut BTreeSet<u32>) -> Result<(), Error> {
+        let ino = self.volume.superblock.s_orphan_file_inum.get();
+        let (inode, offset) = self.inode(ino)?;
+        if inode.i_flags.get() & EXT4_EXTENTS_FL == 0 {
+            return Err(corrupt("orphan file", offset));
+        }
+        let seed = self.seed(ino, &inode);
+        let geometry = &self.volume.geometry;
+        let (block_size, blocks) = (geometry.block_size, geometry.blocks);
+        let map = Mapped::read(self.image, &inode, offset, seed, block_size, blocks)?;
+        for block in map.sorted().into_iter().flatten() {
+            let at = self.volume.offset(block);
+            let mut bytes = vec![0; block_size as usize];
+            read_at(self.image, at, &mut bytes)?;
+            let end = bytes.len() - size_of::<OrphanBlockTail>();
+            let stored = bytes.clone();
+            orphan_file::seal(&mut bytes, block, seed);
+            let tail = OrphanBlockTail::read_from_bytes(&bytes[end..]);
+            let magic = tail.is_ok_and(|tail| tail.ob_magic.get() == EXT4_ORPHAN_BLOCK_MAGIC);
+            if !magic || bytes != stored {
+                return Err(corrupt("ext4_orphan_block_tail", at));
+            }
+            let listed: Vec<u32> = bytes[..end]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|ino| u32::from_le_bytes(*ino))
+                .filter(|ino| *ino != 0)
+                .collect();
+            if listed.is_empty() {
+                continue;
+            }
+            orphans.extend(listed);
+            bytes[..end].fill(0);
+            orphan_file::seal(&mut bytes, block, seed);
+            self.changed.insert(block, bytes);
+        }
+        Ok(())
+    }
+
+    /// A file's inode, and where it lies.
+    fn inode(&mut self, ino: u32) -> Result<(Inode, u64), Error> {
+        let geometry = &self.volume.geometry;
+        if !(EXT4_GOOD_OLD_FIRST_INO..=geometry.inodes()).contains(&ino) {
+            return Err(corrupt("orphan list", crate::format::SUPERBLOCK_OFFSET));
+        }
+        let offset = geometry.inode_offset(ino);
+        let mut inode = Inode::new_zeroed();
+        read_at(self.image, offset, inode.as_mut_bytes())?;
+        let stored = (inode.l_i_checksum_lo.get(), inode.i_checksum_hi.get());
+        let seed = self.seed(ino, &inode);
+        if node::seal(&mut inode, seed) != stored {
+            return Err(corrupt("ext4_inode", offset));
+        }
+        Ok((inode, offset))
+    }
+
+    fn seed(&self, ino: u32, inode: &Inode) -> Checksum {
+        let seed = self.volume.seed.add(&ino.to_le_bytes());
+        seed.add(inode.i_generation.as_bytes())
+    }
+
+    /// Plans what becomes of an orphan; false where that is left to the kernel.
+    fn orphan(&mut self, ino: u32) -> Result<bool, Error> {
+        let (mut inode, offset) = self.inode(ino)?;
+        let deleted = inode.i_links_count.get() == 0;
+        let flags = inode.i_flags.get();
+        let kind = inode.i_mode.get() & S_IFMT;
+        let size = u64::from(inode.i_size_lo.get()) | u64::from(inode.i_size_high.get()) << 32;
+        let block_size = u64::from(self.volume.geometry.block_size);
+        let sectors =
+            u64::from(inode.i_blocks_lo.get()) | u64::from(inode.l_i_blocks_high.get()) << 32;
+        let acl =
+            u64::from(inode.i_file_acl_lo.get()) | u64::from(inode.l_i_file_acl_high.get()) << 32;
+        let per_block = match flags & EXT4_HUGE_FILE_FL {
+            0 => block_size / 512,
+            _ => 1,
+        };
+        let has_blocks = sectors > per_block * u64::from(acl != 0);
+
+        if flags & EXT4_EXTENTS_FL != 0 {
+            let keep = if deleted {
+                0
+            } else {
+                size.div_ceil(block_size)
+            };
+            let geometry = &self.volume.geometry;
+            let extent = (geometry.block_size, geometry.blocks);
+            let seed = self.seed(ino, &inode);
+            let cut = truncate::cut(self.image, &inode.i_block, offset, seed, extent, keep)?;
+            let freed: u64 = cut.freed.iter().map(|run| run.end - run.start).sum();
+            for run in cut.freed {
+                self.free(run, offset)?;
+            }
+            if !deleted {
+                inode.i_block = cut.root;
+                let left = sectors
+                    .checked_sub(freed * per_block)
+                    .ok_or_else(|| corrupt("i_blocks", offset))?;
+                inode.i_blocks_lo = (left as u32).into();
+                inode.l_i_blocks_high = ((left >> 32) as u16).into();
+                self.changed.extend(cut.nodes);
+                let end = (size % block_size) as usize;
+                if let (Some(block), 1.., S_IFREG) = (cut.last, end, kind) {
+                    let mut bytes = self.block(block)?;
+                    bytes[end..].fill(0);
+                    self.changed.insert(block, bytes);
+                }
+            }
+        } else if has_blocks
+            && flags & EXT4_INLINE_DATA_FL == 0
+            && matches!(kind, S_IFREG | S_IFDIR | S_IFLNK)
+        {
+            // Mapped block by block, as ext3 does it.
+            return Ok(false);
+        }
+        if deleted {
+            if acl != 0 {
+                self.release_xattrs(acl)?;
+            }
+            self.volume.free_inode(self.image, ino, kind == S_IFDIR)?;
+            self.inodes.push((ino, Inode::new_zeroed()));
+        } else {
+            inode.i_dtime = 0.into();
+            let seed = self.seed(ino, &inode);
+            node::seal(&mut inode, seed);
+            self.inodes.push((ino, inode));
+        }
+        Ok(true)
+    }
+
+    /// A block as it is to be.
+    fn block(&mut self, block: u64) -> Result<Vec<u8>, Error> {
+        if let Some(bytes) = self.changed.get(&block) {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = vec![0; self.volume.geometry.block_size as usize];
+        read_at(self.image, self.volume.offset(block), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn free(&mut self, run: std::ops::Range<u64>, offset: u64) -> Result<(), Error> {
+        let behind = self.fixed.partition_point(|fixed| fixed.end <= run.start);
+        let first = self.volume.geometry.first_block;
+        if run.start < first
+            || self
+                .fixed
+                .get(behind)
+                .is_some_and(|fixed| fixed.start < run.end)
+        {
+            return Err(corrupt("ext4_extent", offset));
+        }
+        self.volume.free_blocks(self.image, run)
+    }
+
+    /// Takes one reference from an attribute block, and frees it with the last one.
+    fn release_xattrs(&mut self, block: u64) -> Result<(), Error> {
+        let at = self.volume.offset(block.min(self.volume.geometry.blocks));
+        let wrong = || corrupt("ext4_xattr_header", at);
+        if block >= self.volume.geometry.blocks {
+            return Err(wrong());
+        }
+        let mut bytes = self.block(block)?;
+        let (header, _) = XattrHeader::read_from_prefix(&bytes).map_err(|_| wrong())?;
+        let references = header.h_refcount.get();
+        let stored = bytes.clone();
+        xattr::seal(&mut bytes, block, references, self.volume.seed);
+        if header.h_magic.get() != EXT4_XATTR_MAGIC || bytes != stored || references == 0 {
+            return Err(wrong());
+        }
+        if references == 1 {
+            self.changed.remove(&block);
+            return self.free(block..block + 1, at);
+        }
+        xattr::seal(&mut bytes, block, references - 1, self.volume.seed);
+        self.changed.insert(block, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Quota files: who uses how much (`fs/quota/quota_v2.c`, `quota_tree.c`; the format is called vfsv1).
+
+use std::collections::BTreeMap;
+
+use zerocopy::IntoBytes;
+
+use crate::format::{QUOTA_BLOCK, QUOTA_MAGICS, QuotaBlockHeader, QuotaEntry, QuotaHeader};
+
+/// `vfsv1` has version 1 of the format: counts of 64 bits.
+const VERSION: u32 = 1;
+/// How long a soft limit may be exceeded, in seconds (`MAX_DQ_TIME`, `MAX_IQ_TIME`): a week.
+const GRACE: u32 = 7 * 24 * 60 * 60;
+/// The tree's first block; the header is before it (`QT_TREEOFF`).
+const ROOT: u32 = 1;
+/// Levels of blocks of pointers: one for each byte of an id.
+const DEPTH: u32 = 4;
+/// Entries of a block.
+const ENTRIES: usize = (QUOTA_BLOCK - size_of::<QuotaBlockHeader>()) / size_of::<QuotaEntry>();
+
+/// What a file accounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    User,
+    Group,
+    Project,
+}
+
+/// What somebody uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Bytes.
+    pub(crate) space: u64,
+    pub(crate) inodes: u64,
+}
+
+/// A quota file that sets no limits.
+pub(crate) fn encode(owner: Owner, usage: &BTreeMap<u32, Usage>) -> Vec<u8> {
+    let mut file = File {
+        blocks: vec![[0; QUOTA_BLOCK]; ROOT as usize + 1],
+        nodes: BTreeMap::new(),
+    };
+    let users: Vec<_> = usage.iter().collect();
+    let mut free = 0;
+    for users in users.chunks(ENTRIES) {
+        let block = file.allocate();
+        free = if users.len() < ENTRIES { block } else { 0 };
+        file.fill(block, users);
+        for (id, _) in users {
+            file.point(**id, block);
+        }
+    }
+    let header = QuotaHeader {
+        dqh_magic: QUOTA_MAGICS[owner as usize].into(),
+        dqh_version: VERSION.into(),
+        dqi_bgrace: GRACE.into(),
+        dqi_igrace: GRACE.into(),
+        dqi_flags: 0.into(),
+        dqi_blocks: (file.blocks.len() as u32).into(),
+        dqi_free_blk: 0.into(),
+        dqi_free_entry: free.into(),
+    };
+    file.blocks[0][..size_of::<QuotaHeader>()].copy_from_slice(header.as_bytes());
+    file.blocks.concat()
+}
+
+struct File {
+    blocks: Vec<[u8; QUOTA_BLOCK]>,
+    /// The blocks of pointers below the root, by level and the bytes of the ids that lead to them.
+    nodes: BTreeMap<(u32, u32), u32>,
+}
+
+impl File {
+    fn allocate(&mut self) -> u32 {
+        self.blocks.push([0; QUOTA_BLOCK]);
+        self.blocks.len() as u32 - 1
+    }
+
+    fn fill(&mut self, block: u32, users: &[(&u32, &Usage)]) {
+        let header = QuotaBlockHeader {
+            dqdh_next_free: 0.into(),
+            dqdh_prev_free: 0.into(),
+            dqdh_entries: (users.len() as u16).into(),
+            dqdh_pad1: 0.into(),
+            dqdh_pad2: 0.into(),
+        };
+        let mut bytes = header.as_bytes().to_vec();
+        for (id, usage) in users {
+            let entry = QuotaEntry {
+                dqb_id: (**id).into(),
+                dqb_pad: 0.into(),
+                dqb_ihardlimit: 0.into(),
+                dqb_isoftlimit: 0.into(),
+                dqb_curinodes: usage.inodes.into(),
+                dqb_bhardlimit: 0.into(),
+                dqb_bsoftlimit: 0.into(),
+                dqb_curspace: usage.space.into(),
+                dqb_btime: 0.into(),
+                dqb_itime: 0.into(),
+            };
+            bytes.extend_from_slice(entry.as_bytes());
+        }
+        self.blocks[block as usize][..bytes.len()].copy_from_slice(&bytes);
+    }
+
+    /// Makes the tree lead from `id` to `block`.
+    fn point(&mut self, id: u32, block: u32) {
+        let mut node = ROOT;
+        for level in 1..=DEPTH {
+            // The bytes of the id above this level's lead to the node.
+            let path = id >> (8 * (DEPTH - level));
+            let target = if level == DEPTH {
+                block
+            } else {
+                match self.nodes.get(&(level, path)) {
+                    Some(&node) => node,
+                    None => {
+                        let node = self.allocate();
+                        self.nodes.insert((level, path), node);
+                        node
+                    }
+                }
+            };
+            let slot = (path & 0xff) as usize * size_of::<u32>();
+            let pointer = &mut self.blocks[node as usize][slot..slot + size_of::<u32>()];
+            pointer.copy_from_slice(&target.to_le_bytes());
+            node = target;
+        }
+    }
+}

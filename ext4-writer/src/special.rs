@@ -1,0 +1,38 @@
+//! Inodes that no directory names.
+
+use crate::Options;
+use crate::image::Image;
+use crate::node::Body;
+use crate::quota::Owner;
+
+/// What such an inode is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Resize,
+    Journal,
+    OrphanFile,
+    Quota(Owner),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Special {
+    pub(crate) ino: u32,
+    pub(crate) role: Role,
+    pub(crate) body: Body,
+}
+
+impl Special {
+    pub(crate) fn new(ino: u32, role: Role, body: Body) -> Self {
+        Self { ino, role, body }
+    }
+}
+
+/// Whether there is to be an orphan file.
+pub(crate) fn orphan_file<W>(image: &Image<W>, options: &Options) -> bool {
+    options.orphan_file && image.geometry.journal_blocks > 0
+}
+
+/// How many of these inodes have no number of their own, but one behind the last that has a name.
+pub(crate) fn behind_the_tree<W>(image: &Image<W>, options: &Options) -> u32 {
+    u32::from(orphan_file(image, options)) + u32::from(options.quota && options.project)
+}
