@@ -37,11 +37,18 @@ impl Encode for Encoder {
     }
 
     fn pack(&mut self, input: &[u8], capacity: usize) -> io::Result<Packed> {
+        let compress = &mut self.compress;
         self.fit.pack(input, capacity, |input, out| {
-            self.compress.reset();
-            let status = self.compress.compress(input, out, FlushCompress::Finish);
-            let ended = matches!(status.map_err(io::Error::other)?, Status::StreamEnd);
-            Ok(ended.then(|| self.compress.total_out() as usize))
+            // Stored blocks of any length have five bytes of header, and are the worst case. A stream that did not end must not be
+            // begun anew: zlib-rs 0.6.8 does not reset all of it, and panics later.
+            out.resize(input.len() + input.len() / 8 + 256, 0);
+            compress.reset();
+            let status = compress.compress(input, out, FlushCompress::Finish);
+            match status.map_err(io::Error::other)? {
+                Status::StreamEnd => out.truncate(compress.total_out() as usize),
+                _ => return Err(io::Error::other("a DEFLATE stream longer than its bound")),
+            }
+            Ok(())
         })
     }
 }

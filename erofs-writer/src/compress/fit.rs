@@ -32,16 +32,14 @@ impl Fit {
         self.ratio = 3 * 256;
     }
 
-    /// Encodes as much of `input` as fits into `capacity` bytes. `encode` encodes all it is given and gives the length, or
-    /// `None` where its output is too small.
+    /// Encodes as much of `input` as fits into `capacity` bytes. `encode` puts the code of all it is given into a buffer of any
+    /// contents, however long that is: so a trial also tells by how much it failed.
     pub(crate) fn pack(
         &mut self,
         input: &[u8],
         capacity: usize,
-        mut encode: impl FnMut(&[u8], &mut [u8]) -> io::Result<Option<usize>>,
+        mut encode: impl FnMut(&[u8], &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<Packed> {
-        // With some room to spare a trial also tells by how much it failed.
-        self.trial.resize(capacity + capacity / 4 + 64, 0);
         let mut best = Packed {
             consumed: 0,
             bytes: Vec::new(),
@@ -50,13 +48,12 @@ impl Fit {
         let mut next = capacity * self.ratio / 256;
         for _ in 0..TRIALS {
             let length = next.clamp(fits + 1, fails - 1);
-            let found = encode(&input[..length], &mut self.trial)?;
-            let size = found.unwrap_or(self.trial.len() + capacity / 4);
+            encode(&input[..length], &mut self.trial)?;
+            let size = self.trial.len();
             if size <= capacity {
                 fits = length;
                 best.consumed = length;
-                best.bytes.clear();
-                best.bytes.extend_from_slice(&self.trial[..size]);
+                std::mem::swap(&mut best.bytes, &mut self.trial);
             } else {
                 fails = length;
             }
@@ -102,8 +99,8 @@ mod tests {
             for _ in 0..3 {
                 let size = |bytes: usize| 10 + bytes * percent / 100;
                 let packed = fit.pack(&input, capacity, |input, out| {
-                    let size = size(input.len());
-                    Ok((size <= out.len()).then_some(size))
+                    out.resize(size(input.len()), 0);
+                    Ok(())
                 }).unwrap();
                 prop_assert_eq!(packed.bytes.len(), if packed.consumed > 0 { size(packed.consumed) } else { 0 });
                 prop_assert!(packed.bytes.len() <= capacity);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use super::codec::{Encode, Packed};
 use super::fit::Fit;
@@ -52,9 +52,12 @@ impl Encode for Encoder {
     }
 
     fn pack(&mut self, input: &[u8], capacity: usize) -> io::Result<Packed> {
+        let compressor = &mut self.compressor;
         self.fit.pack(input, capacity, |input, out| {
-            // It fails for want of room alone: everything else was allocated with the first trial.
-            Ok(self.compressor.compress_to_buffer(input, out).ok())
+            out.resize(compress_bound(input.len()), 0);
+            let size = compressor.compress_to_buffer(input, &mut out[..])?;
+            out.truncate(size);
+            Ok(())
         })
     }
 }

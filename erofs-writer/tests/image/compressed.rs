@@ -1,6 +1,7 @@
 //! Compressed files, as every reader sees them.
 
 use std::io::{Cursor, Write};
+use std::path::Path;
 
 use erofs_reader::{Image, Layout};
 use erofs_writer::{Algorithm, BlockSize, Compression, Error, ImageBuilder, Metadata, Options};
@@ -11,7 +12,7 @@ use testkit::{Difference, Mount, kernel_mounts, walk};
 use crate::model::{Model, Spec, at, fsck, noise};
 use crate::reader::{assert_same, read};
 
-fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Options {
+pub(crate) fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Options {
     let mut compression = Compression::new(algorithm);
     compression.level = level;
     compression.cluster_size = cluster_size;
@@ -23,7 +24,7 @@ fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Options {
 }
 
 /// Bytes of which a few are new and the rest were there before.
-fn text(length: usize) -> Vec<u8> {
+pub(crate) fn text(length: usize) -> Vec<u8> {
     let words = noise(4096);
     let mut state = length as u64 | 1;
     let mut text = Vec::with_capacity(length + 32);
@@ -78,20 +79,24 @@ fn small_tree() -> Model {
     model
 }
 
-fn assert_read_by_all(model: &Model, options: Options) -> u64 {
+pub(crate) fn assert_read_by_all(model: &Model, options: Options) -> u64 {
     let what = format!("{options:?}");
     let (image, summary) = model.build(options).unwrap();
     assert_same(&read(&image, vec![]), &model.tree());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.erofs");
     std::fs::write(&path, image).unwrap();
-    fsck(&path, &[]);
+    println!("{what}");
+    assert_mounts(&path, model);
+    summary.data_bytes
+}
+
+pub(crate) fn assert_mounts(image: &Path, model: &Model) {
+    fsck(image, &[]);
     if kernel_mounts() {
-        println!("{what}");
-        let mount = Mount::erofs(&path, &[]);
+        let mount = Mount::erofs(image, &[]);
         Difference::between(&walk(mount.path()).unwrap(), &model.walk()).assert_none();
     }
-    summary.data_bytes
 }
 
 fn assert_shrinks(model: &Model, options: Vec<Options>) {

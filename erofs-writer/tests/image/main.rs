@@ -13,6 +13,7 @@ mod far;
 mod golden;
 mod kernel;
 mod limits;
+mod matrix;
 mod model;
 mod random;
 mod reader;
