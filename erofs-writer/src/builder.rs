@@ -17,7 +17,7 @@ use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
 use crate::{
     Chunk, ChunkSize, ChunkWriter, DataWriter, Device, DeviceId, Error, FileData, Metadata, Node,
-    NodeId, Options,
+    NodeId, Options, Timestamp,
 };
 
 /// Writes one image to `W`.
@@ -63,8 +63,13 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`].
+    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
+        if let Some(Timestamp { nanos, .. }) = options.epoch
+            && nanos >= 1_000_000_000
+        {
+            return Err(Error::Epoch(nanos));
+        }
         if let Some(compression) = &options.compression {
             compression.check(options.block_size)?;
         }

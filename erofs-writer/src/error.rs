@@ -104,6 +104,9 @@ pub enum Error {
     /// The beginning of xattr names cannot be stored once for all, see [`XattrPrefixes::new`](crate::XattrPrefixes::new).
     #[error("{} is not a prefix of xattr names, is given twice, or is one too many", Quoted(.0))]
     XattrPrefix(Vec<u8>),
+    /// The [epoch](crate::Options::epoch)'s nanoseconds are a second or more.
+    #[error("an epoch's {0} nanoseconds are a second or more")]
+    Epoch(u32),
     /// The size of compressed clusters, in bytes, is not a multiple of the block size, or is more than 1 MiB or 2047 blocks.
     #[error("{0} bytes is not a cluster size: whole blocks, at most 2047, up to 1 MiB")]
     ClusterSize(u32),

@@ -51,16 +51,20 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ) -> Result<u64, Error> {
         let mut packed = match self.pipeline().packed.take() {
             Some(packed) => packed,
-            None => Packed {
-                cutter: cutter.of_packed(),
-                compression,
-                size: 0,
-                bytes: Vec::new(),
-                under_way: None,
-                extents: Vec::new(),
-                runs: Vec::new(),
-                known: HashMap::new(),
-            },
+            None => {
+                // Where there is a packed inode, kernels look for the prefixes in it (`erofs_xattr_prefixes_init`).
+                let bytes = self.options.xattr_prefixes.table();
+                Packed {
+                    cutter: cutter.of_packed(),
+                    compression,
+                    size: bytes.len() as u64,
+                    bytes,
+                    under_way: None,
+                    extents: Vec::new(),
+                    runs: Vec::new(),
+                    known: HashMap::new(),
+                }
+            }
         };
         let at = packed.size;
         let known = match fingerprint(bytes).filter(|_| once) {

@@ -86,6 +86,8 @@ pub(crate) fn form(
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {
         0 => 0,
+        // The packed inode begins with them.
+        _ if facts.packed_nid.is_some() => 0,
         // In words.
         _ => table_end(options, devices.len()) as u32 / 4,
     };

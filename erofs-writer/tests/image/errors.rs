@@ -311,3 +311,17 @@ fn implied_directories_take_the_attributes_of_their_own_entry_once() {
         builder.root()
     );
 }
+
+#[test]
+fn an_epoch_has_less_than_a_second_of_nanoseconds() {
+    let options = |nanos| Options {
+        epoch: Some(Timestamp { secs: 1, nanos }),
+        ..Options::default()
+    };
+    let build = |nanos| ImageBuilder::new(Cursor::new(Vec::new()), options(nanos));
+    assert!(build(999_999_999).is_ok());
+    assert!(matches!(
+        build(1_000_000_000),
+        Err(Error::Epoch(1_000_000_000))
+    ));
+}

@@ -1,8 +1,10 @@
 //! What the kernel shows of an image is what went into it; `fsck.erofs` finds no fault.
 
-use crate::model::{Model, Spec, at, fsck, nasty};
+use crate::model::{Model, Spec, at, fsck, nasty, with_xattrs};
 use crate::reader::{assert_same, read};
-use erofs_writer::{BlockSize, InodeLayout, Options, XattrPrefixes};
+use erofs_writer::{
+    Algorithm, BlockSize, Compression, Fragments, InodeLayout, Options, XattrPrefixes,
+};
 use testkit::{Difference, Mount, kernel_mounts, walk};
 
 fn check(model: &Model, options: Options) {
@@ -66,6 +68,24 @@ fn xattrs_with_long_prefixes_read_back() {
             ..Options::default()
         },
     );
+}
+
+#[test]
+fn xattr_prefixes_are_found_in_the_packed_inode_where_there_is_one() {
+    for fragments in [Fragments::Tails, Fragments::Files] {
+        let mut model = nasty();
+        let text = "all work and no play\n".repeat(900).into_bytes();
+        let meta = with_xattrs(&[("user.number.of.files", b"1"), ("user.number.two", b"2")]);
+        model.add("compressed", meta, Spec::File(text));
+        let options = Options {
+            block_size: BlockSize::B4096,
+            compression: Some(Compression::new(Algorithm::Lz4)),
+            fragments,
+            xattr_prefixes: XattrPrefixes::new(["user.number", "trusted.overlay."]).unwrap(),
+            ..Options::default()
+        };
+        check(&model, options);
+    }
 }
 
 #[test]
