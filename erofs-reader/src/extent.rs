@@ -363,6 +363,21 @@ impl ChunkTable {
     }
 }
 
+impl Inode {
+    /// Fails unless `extent`, which byte `offset` of the inode's data is in, begins there. One that was looked for where the
+    /// last one ended begins there, unless records are out of order: a binary search of such may go back.
+    pub(crate) fn check_order(&self, extent: &Extent, offset: u64) -> Result<(), Error> {
+        if extent.logical == offset {
+            return Ok(());
+        }
+        let what = Corruption::ExtentOrder {
+            logical: extent.logical,
+            expected: offset,
+        };
+        Err(self.corrupt(self.position, what))
+    }
+}
+
 impl<R: ReadAt> Image<R> {
     /// Where the data of `inode` lies, in order and without gaps; neighbours that follow each other on a device are one
     /// extent, and so are neighbouring holes.
@@ -382,14 +397,7 @@ impl<R: ReadAt> Image<R> {
         let mut offset = 0;
         while offset < inode.size {
             let extent = mapper.at(self, offset)?;
-            // A binary search of records that are out of order may go back.
-            if extent.logical != offset {
-                let what = Corruption::ExtentOrder {
-                    logical: extent.logical,
-                    expected: offset,
-                };
-                return Err(inode.corrupt(inode.position, what));
-            }
+            inode.check_order(&extent, offset)?;
             offset = extent.end();
             if !extents.last_mut().is_some_and(|last| last.absorb(&extent)) {
                 extents.push(extent);

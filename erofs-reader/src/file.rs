@@ -7,10 +7,9 @@ use alloc::vec::Vec;
 #[cfg(feature = "std")]
 use std::io::{self, Read, Seek, SeekFrom};
 
-use crate::compressed;
+use crate::compressed::Decoders;
 use crate::error::{Corruption, Error};
 use crate::extent::{Extent, Mapper, Source};
-use crate::format;
 use crate::image::Image;
 use crate::inode::{FileType, Inode};
 use crate::num::{clamp_len, narrow, wide};
@@ -26,6 +25,9 @@ pub(crate) struct Data<'a, R> {
     current: Option<Extent>,
     /// Its bytes, if they had to be decoded.
     decoded: Option<Arc<Vec<u8>>>,
+    /// Room for compressed bytes.
+    input: Vec<u8>,
+    decoders: Decoders,
     /// The data of the packed inode, once it was needed.
     packed: Option<Box<Data<'a, R>>>,
 }
@@ -59,16 +61,24 @@ impl<'a, R: ReadAt> Data<'a, R> {
                 self.image.read_area(self.inode.area(), nid, buf, at)?;
             }
             Source::Compressed { .. } | Source::CompressedInline { .. } => {
-                let decoded = match &self.decoded {
-                    Some(decoded) => decoded,
-                    None => {
-                        let decoded = self.decode(&extent)?;
-                        self.decoded.insert(decoded)
+                if let Some(decoded) = self.decoded(&extent) {
+                    let from = decoded.get(narrow(within)..).unwrap_or_default();
+                    if let Some(from) = from.get(..n) {
+                        buf.copy_from_slice(from);
                     }
-                };
-                let from = decoded.get(narrow(within)..).unwrap_or_default();
-                if let Some(from) = from.get(..n) {
-                    buf.copy_from_slice(from);
+                } else if wide(n) == extent.length {
+                    // All of it: whoever reads so will hardly ask for it again.
+                    self.decode(&extent, buf)?;
+                } else {
+                    let mut decoded = vec![0; narrow(extent.length)];
+                    self.decode(&extent, &mut decoded)?;
+                    let decoded = Arc::new(decoded);
+                    self.image.pclusters.put(nid, extent.logical, &decoded);
+                    let from = decoded.get(narrow(within)..).unwrap_or_default();
+                    if let Some(from) = from.get(..n) {
+                        buf.copy_from_slice(from);
+                    }
+                    self.decoded = Some(decoded);
                 }
             }
             Source::Fragment { offset } => {
@@ -94,46 +104,44 @@ impl<'a, R: ReadAt> Data<'a, R> {
         Ok(n)
     }
 
-    /// The bytes of a compressed extent.
-    fn decode(&self, extent: &Extent) -> Result<Arc<Vec<u8>>, Error> {
-        let nid = self.inode.nid;
-        if let Some(bytes) = self.image.pclusters.get(nid, extent.logical) {
-            return Ok(bytes);
+    /// The bytes of a compressed extent, where they were decoded already.
+    fn decoded(&mut self, extent: &Extent) -> Option<&[u8]> {
+        if self.decoded.is_none() {
+            self.decoded = self.image.pclusters.get(self.inode.nid, extent.logical);
         }
-        let (input, algorithm) = match extent.source {
+        self.decoded.as_ref().map(|bytes| &bytes[..])
+    }
+
+    /// Decodes a compressed extent into `output`, which has its length.
+    fn decode(&mut self, extent: &Extent, output: &mut [u8]) -> Result<(), Error> {
+        let nid = self.inode.nid;
+        let (length, algorithm) = match extent.source {
             Source::Compressed {
-                device,
-                offset,
-                length,
-                algorithm,
-            } => {
-                self.image.check_range(device, Some(nid), offset, length)?;
-                let mut input = vec![0; narrow(length)];
-                self.image
-                    .read_device(device, Some(nid), &mut input, offset)?;
-                (input, algorithm)
+                length, algorithm, ..
             }
-            Source::CompressedInline {
-                offset,
-                length,
-                algorithm,
-            } => {
-                let mut input = vec![0; narrow(length)];
-                self.image
-                    .read_area(self.inode.area(), nid, &mut input, offset)?;
-                (input, algorithm)
-            }
-            _ => return Ok(Arc::default()),
+            | Source::CompressedInline {
+                length, algorithm, ..
+            } => (narrow(length), algorithm),
+            _ => return Ok(()),
         };
-        let padded = self
-            .image
-            .superblock()
-            .has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING);
-        let length = narrow(extent.length);
-        let bytes = compressed::decode(&self.inode, algorithm, padded, &input, length)?;
-        let bytes = Arc::new(bytes);
-        self.image.pclusters.put(nid, extent.logical, &bytes);
-        Ok(bytes)
+        match extent.source {
+            Source::Compressed { device, offset, .. } => {
+                self.image
+                    .check_range(device, Some(nid), offset, wide(length))?;
+                self.input.resize(length, 0);
+                self.image
+                    .read_device(device, Some(nid), &mut self.input, offset)?;
+            }
+            Source::CompressedInline { offset, .. } => {
+                self.input.resize(length, 0);
+                let area = self.inode.area();
+                self.image.read_area(area, nid, &mut self.input, offset)?;
+            }
+            _ => {}
+        }
+        let padded = self.image.is_padded();
+        self.decoders
+            .decode(&self.inode, algorithm, padded, &self.input, output)
     }
 
     /// Fills `buf` from `offset`, or says how many bytes there were.
@@ -158,6 +166,8 @@ impl<R: ReadAt> Image<R> {
             mapper: self.mapper(inode)?,
             current: None,
             decoded: None,
+            input: Vec::new(),
+            decoders: Decoders::default(),
             packed: None,
         })
     }

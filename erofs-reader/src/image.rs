@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::compressed::PclusterCache;
 use crate::error::{Corruption, Error};
+use crate::format;
 use crate::inode::{FileType, Inode, Nid};
 use crate::num::wide;
 use crate::read_at::{ReadAt, read_full};
@@ -128,6 +129,12 @@ impl<R: ReadAt> Image<R> {
         self.volumes
             .get(usize::from(device))
             .map(|volume| volume.size)
+    }
+
+    /// Whether zeros are in front of what a cluster holds, and not behind it.
+    pub(crate) fn is_padded(&self) -> bool {
+        self.superblock
+            .has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING)
     }
 
     /// The bytes of all devices together.

@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 
-use common::{mkfs, nasty_tar, run};
+use common::{mkfs, nasty_tar, noise, prose, run};
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
 use erofs_reader::{Buffered, Error, Image};
 use testkit::{Difference, Mount, Walk, walk};
@@ -27,8 +28,12 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let tar = dir.path().join("nasty.tar");
         fs::write(&tar, nasty_tar()).unwrap();
-        let options = ["--tar=f", "--chunksize=4096"];
-        let path = mkfs(dir.path(), "tree.erofs", &options, &tar)?;
+        Self::of(dir, &tar, &["--chunksize=4096"])
+    }
+
+    fn of(dir: tempfile::TempDir, tar: &Path, options: &[&str]) -> Option<Self> {
+        let options = [&["--tar=f"], options].concat();
+        let path = mkfs(dir.path(), "tree.erofs", &options, tar)?;
         let mount = Mount::erofs(&path, &[]);
         Some(Self {
             dir,
@@ -49,6 +54,54 @@ fn a_directory_gets_everything_the_kernel_shows() {
     assert_eq!(done.skipped, Vec::<Vec<u8>>::new());
     assert_eq!(done.entries, fixture.theirs.len() as u64);
     Difference::between(&walk(&to).unwrap(), &fixture.theirs).assert_none();
+}
+
+#[test]
+fn contents_that_several_threads_decode_are_whole_and_in_order() {
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    // Larger than what one thread writes, with runs of zeros, clusters of every size, and data that does not compress.
+    let mut large = prose(1, 5 << 20);
+    large[1 << 20..3 << 20].fill(0);
+    large.extend(noise(2, 1 << 20));
+    large.extend(prose(3, 3_000_001));
+    let tar = testkit::TarBuilder::new()
+        .dir("./")
+        .file("large", large)
+        .link("large-too", "large")
+        .file("zeros", vec![0; 9 << 20])
+        .file("middle", prose(4, (1 << 20) + 1))
+        .file("small", prose(5, 10_000))
+        .file("empty", "")
+        .finish();
+    for options in [
+        &["-zlz4"][..],
+        &["-zlz4hc", "-C1048576"],
+        &["-zzstd", "-C65536", "-Eztailpacking"],
+        &["-zdeflate", "-Efragments"],
+        &["-zlzma", "-C1048576", "-Ededupe"],
+        &["-zzstd", "-E48bit,all-fragments"],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source.tar");
+        fs::write(&source, &tar).unwrap();
+        let Some(fixture) = Fixture::of(dir, &source, options) else {
+            return;
+        };
+        let to = fixture.dir.path().join("out");
+        fs::create_dir(&to).unwrap();
+        extract_to_dir(&fixture.image, &to, &DirOptions::default()).unwrap();
+        Difference::between(&walk(&to).unwrap(), &fixture.theirs).assert_none();
+
+        let mut ours = Vec::new();
+        extract_to_tar(&fixture.image, &mut ours, &TarOptions::default()).unwrap();
+        let out = fixture.dir.path().join("out.tar");
+        fs::write(&out, &ours).unwrap();
+        let again = mkfs(fixture.dir.path(), "again.erofs", &["--tar=f"], &out).unwrap();
+        let mount = Mount::erofs(&again, &[]);
+        Difference::between(&walk(mount.path()).unwrap(), &fixture.theirs).assert_none();
+    }
 }
 
 #[test]

@@ -1,69 +1,124 @@
 //! From the bytes of a physical cluster to the file's.
 
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
+#[cfg(feature = "zstd")]
 use alloc::vec;
-use alloc::vec::Vec;
+use core::fmt;
 
 use crate::error::{Corruption, Error, Unsupported};
 use crate::extent::Algorithm;
-use crate::inode::{Inode, Nid};
-use crate::sync::Lock;
+use crate::inode::Inode;
 
-/// Decodes `input` to exactly `length` bytes, which the caller has bounded. A cluster may hold more: it is then shared by
-/// files that begin alike.
-pub(crate) fn decode(
-    inode: &Inode,
-    algorithm: Algorithm,
-    padded: bool,
-    input: &[u8],
-    length: usize,
-) -> Result<Vec<u8>, Error> {
-    // The data ends where the cluster does, and zeros fill up its beginning; in images from before that feature it is the
-    // other way round, and where the data ends shows when it is decoded.
-    let zeros = input.iter().take_while(|&&byte| byte == 0).count();
-    let input = if padded {
-        input.get(zeros..).unwrap_or_default()
-    } else {
-        input
-    };
-    let Some(decoder) = decoder(algorithm) else {
-        let what = Unsupported::Compression(algorithm.name());
-        return Err(Error::unsupported(inode.nid, what));
-    };
-    let mut output = vec![0; length];
-    match decoder(input, &mut output) {
-        Some(()) => Ok(output),
-        None => {
-            let what = Corruption::Decompression(algorithm.name());
-            Err(inode.corrupt(inode.position, what))
-        }
+/// The decoders of all algorithms that were built in, with what they keep from one cluster to the next.
+#[derive(Default)]
+pub(crate) struct Decoders {
+    #[cfg(feature = "deflate")]
+    inflate: Option<flate2::Decompress>,
+    #[cfg(feature = "zstd")]
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+/// Why a cluster was not decoded.
+enum Failure {
+    /// The algorithm was not built in.
+    Absent,
+    Malformed,
+}
+
+impl fmt::Debug for Decoders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoders").finish_non_exhaustive()
     }
 }
 
-/// Decodes `input` until `output` is full, with what was built in; `None` where it cannot. For the fuzz targets, so that
-/// mutations meet the decoders alone.
-#[doc(hidden)]
-pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
-    decoder(algorithm)?(input, output)
-}
+impl Decoders {
+    /// Decodes `input`, a cluster of `inode`, until `output` is full. A cluster may hold more: it is then shared by files
+    /// that begin alike.
+    pub(crate) fn decode(
+        &mut self,
+        inode: &Inode,
+        algorithm: Algorithm,
+        padded: bool,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), Error> {
+        // The data ends where the cluster does, and zeros fill up its beginning; in images from before that feature it is
+        // the other way round, and where the data ends shows when it is decoded.
+        let zeros = input.iter().take_while(|&&byte| byte == 0).count();
+        let input = if padded {
+            input.get(zeros..).unwrap_or_default()
+        } else {
+            input
+        };
+        self.run(algorithm, input, output)
+            .map_err(|failure| match failure {
+                Failure::Absent => {
+                    let what = Unsupported::Compression(algorithm.name());
+                    Error::unsupported(inode.nid, what)
+                }
+                Failure::Malformed => {
+                    let what = Corruption::Decompression(algorithm.name());
+                    inode.corrupt(inode.position, what)
+                }
+            })
+    }
 
-/// Decodes the first argument until the second is full; `None` where it cannot.
-type Decoder = fn(&[u8], &mut [u8]) -> Option<()>;
+    fn run(
+        &mut self,
+        algorithm: Algorithm,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), Failure> {
+        let decoded = match algorithm {
+            #[cfg(feature = "lz4")]
+            Algorithm::Lz4 => super::lz4::decode(input, output),
+            #[cfg(feature = "lzma")]
+            Algorithm::Lzma => lzma(input, output),
+            #[cfg(feature = "deflate")]
+            Algorithm::Deflate => self.deflate(input, output),
+            #[cfg(feature = "zstd")]
+            Algorithm::Zstd => self.zstd(input, output),
+            #[allow(unreachable_patterns, reason = "with all features there is no other")]
+            _ => return Err(Failure::Absent),
+        };
+        decoded.ok_or(Failure::Malformed)
+    }
 
-/// The decoder of `algorithm`, if it was built in.
-fn decoder(algorithm: Algorithm) -> Option<Decoder> {
-    match algorithm {
-        #[cfg(feature = "lz4")]
-        Algorithm::Lz4 => Some(super::lz4::decode),
-        #[cfg(feature = "lzma")]
-        Algorithm::Lzma => Some(lzma),
-        #[cfg(feature = "deflate")]
-        Algorithm::Deflate => Some(deflate),
-        #[cfg(feature = "zstd")]
-        Algorithm::Zstd => Some(zstd),
-        #[allow(unreachable_patterns, reason = "with all features there is no other")]
-        _ => None,
+    #[cfg(feature = "deflate")]
+    fn deflate(&mut self, input: &[u8], output: &mut [u8]) -> Option<()> {
+        use flate2::{Decompress, FlushDecompress};
+        let inflate = self.inflate.get_or_insert_with(|| Decompress::new(false));
+        inflate.reset(false);
+        // With the output as its window, nothing is copied. Where the cluster holds more, the output's end ends it.
+        inflate
+            .decompress(input, output, FlushDecompress::Finish)
+            .ok()?;
+        (inflate.total_out() == crate::num::wide(output.len())).then_some(())
+    }
+
+    #[cfg(feature = "zstd")]
+    fn zstd(&mut self, input: &[u8], output: &mut [u8]) -> Option<()> {
+        if output.is_empty() {
+            return Some(());
+        }
+        let decoder = match &mut self.zstd {
+            Some(decoder) => decoder,
+            None => self.zstd.insert(zstd::bulk::Decompressor::new().ok()?),
+        };
+        if let Ok(length) = decoder.decompress_to_buffer(input, output) {
+            return (length == output.len()).then_some(());
+        }
+        // The whole of it does not fit, or is malformed: which it is shows where there is room.
+        let mut room = output.len();
+        let most = crate::num::narrow(super::PCLUSTER_MAX_DSIZE);
+        while room < most {
+            room = room.saturating_mul(4).min(most);
+            let mut whole = vec![0; room];
+            if let Ok(length) = decoder.decompress_to_buffer(input, &mut whole[..]) {
+                output.copy_from_slice(whole.get(..length)?.get(..output.len())?);
+                return Some(());
+            }
+        }
+        None
     }
 }
 
@@ -107,61 +162,9 @@ fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
     reader.read_exact(output).ok()
 }
 
-#[cfg(feature = "deflate")]
-fn deflate(input: &[u8], output: &mut [u8]) -> Option<()> {
-    use std::io::Read;
-    flate2::bufread::DeflateDecoder::new(input)
-        .read_exact(output)
-        .ok()
-}
-
-#[cfg(feature = "zstd")]
-fn zstd(input: &[u8], output: &mut [u8]) -> Option<()> {
-    use std::io::Read;
-    /// log2 of the window: twice `Z_EROFS_ZSTD_MAX_DICT_SIZE`.
-    const WINDOW_LOG_MAX: u32 = 21;
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(input).ok()?;
-    decoder.window_log_max(WINDOW_LOG_MAX).ok()?;
-    decoder.read_exact(output).ok()
-}
-
-/// Bytes that the cache holds, unless a single cluster has more.
-const CACHE_BYTES: usize = 8 << 20;
-
-/// Clusters that the cache holds, so that looking for one stays cheap where they are small.
-const CACHE_CLUSTERS: usize = 256;
-
-/// Clusters decoded lately, by inode and position in its data: many files have their ends in one of the packed inode's.
-#[derive(Debug, Default)]
-pub(crate) struct PclusterCache(Lock<VecDeque<Entry>>);
-
-#[derive(Debug)]
-struct Entry {
-    key: (Nid, u64),
-    bytes: Arc<Vec<u8>>,
-}
-
-impl PclusterCache {
-    pub(crate) fn get(&self, nid: Nid, logical: u64) -> Option<Arc<Vec<u8>>> {
-        self.0.with(|entries| {
-            let found = entries.iter().find(|entry| entry.key == (nid, logical));
-            found.map(|entry| Arc::clone(&entry.bytes))
-        })
-    }
-
-    pub(crate) fn put(&self, nid: Nid, logical: u64, bytes: &Arc<Vec<u8>>) {
-        self.0.with(|entries| {
-            entries.push_back(Entry {
-                key: (nid, logical),
-                bytes: Arc::clone(bytes),
-            });
-            let mut held = entries
-                .iter()
-                .fold(0, |sum: usize, entry| sum.saturating_add(entry.bytes.len()));
-            while (held > CACHE_BYTES || entries.len() > CACHE_CLUSTERS) && entries.len() > 1 {
-                let oldest = entries.pop_front().map_or(0, |entry| entry.bytes.len());
-                held = held.saturating_sub(oldest);
-            }
-        });
-    }
+/// Decodes `input` until `output` is full, with what was built in; `None` where it cannot. For the fuzz targets, so that
+/// mutations meet the decoders alone.
+#[doc(hidden)]
+pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
+    Decoders::default().run(algorithm, input, output).ok()
 }

@@ -8,6 +8,10 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
     let mut input = Input(input);
     let mut done = 0_usize;
     while done < output.len() {
+        if let Some(end) = short(&mut input, output, done) {
+            done = end;
+            continue;
+        }
         let token = input.byte()?;
         let literals = input.length(token >> 4)?;
         let source = input.take(literals)?;
@@ -21,13 +25,54 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
         let distance = usize::from(u16::from_le_bytes([input.byte()?, input.byte()?]));
         let matched = input.length(token & 15)?.saturating_add(4);
         let end = done.saturating_add(matched).min(output.len());
-        let start = done.checked_sub(distance).filter(|_| distance > 0)?;
-        // A match may overlap what it produces: then its bytes repeat, in steps that double.
-        while done < end {
-            let step = done.saturating_sub(start).min(end.saturating_sub(done));
-            output.copy_within(start..start.checked_add(step)?, done);
-            done = done.checked_add(step)?;
-        }
+        repeat(output, done, end, distance)?;
+        done = end;
+    }
+    Some(())
+}
+
+/// Most sequences are short, and far from both ends: their lengths fit in the token, and more bytes than that may be
+/// copied, in pieces of constant size. Decodes one such, and tells where the output ends then.
+fn short(input: &mut Input<'_>, output: &mut [u8], done: usize) -> Option<usize> {
+    /// Bytes that literals are copied in, of which there are 14 at most.
+    const LITERALS: usize = 16;
+    /// Bytes that a match has whose length fits in the token, at most.
+    const MATCH: usize = 18;
+    let (&token, rest) = input.0.split_first()?;
+    let literals = usize::from(token >> 4);
+    let length = usize::from(token & 15);
+    if literals == 15 || length == 15 {
+        return None;
+    }
+    let source = rest.first_chunk::<LITERALS>()?;
+    let room = output
+        .get_mut(done..)?
+        .first_chunk_mut::<{ LITERALS + MATCH }>()?;
+    *room.first_chunk_mut()? = *source;
+    let (distance, rest) = rest.get(literals..)?.split_first_chunk()?;
+    let distance = usize::from(u16::from_le_bytes(*distance));
+    // Far less than the input and the output have.
+    let done = done.wrapping_add(literals);
+    let end = done.wrapping_add(length).wrapping_add(4);
+    if distance >= MATCH {
+        let (before, after) = output.split_at_mut_checked(done)?;
+        let matched = before.get(done.checked_sub(distance)?..)?;
+        *after.first_chunk_mut::<MATCH>()? = *matched.first_chunk::<MATCH>()?;
+    } else {
+        repeat(output, done, end, distance)?;
+    }
+    input.0 = rest;
+    Some(end)
+}
+
+/// Fills `output[done..end]` with what begins `distance` bytes before it. That may overlap: then its bytes repeat, in
+/// steps that double.
+fn repeat(output: &mut [u8], mut done: usize, end: usize, distance: usize) -> Option<()> {
+    let start = done.checked_sub(distance).filter(|_| distance > 0)?;
+    while done < end {
+        let step = done.saturating_sub(start).min(end.saturating_sub(done));
+        output.copy_within(start..start.checked_add(step)?, done);
+        done = done.checked_add(step)?;
     }
     Some(())
 }

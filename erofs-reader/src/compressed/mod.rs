@@ -1,5 +1,6 @@
 //! Compressed data: where its physical clusters are, and what is in them.
 
+mod cache;
 mod decode;
 mod encoded;
 mod index;
@@ -7,9 +8,10 @@ mod index;
 mod lz4;
 mod window;
 
+pub(crate) use cache::PclusterCache;
+pub(crate) use decode::Decoders;
 #[doc(hidden)]
 pub use decode::decode_cluster;
-pub(crate) use decode::{PclusterCache, decode};
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};

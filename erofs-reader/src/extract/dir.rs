@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::CWD;
 
 use super::Extracted;
+use super::attributes::{Refused, To, restore};
+use super::pieces::{Piece, PieceReader, Pieces};
 use super::workers::{self, Queue};
 use crate::error::Error;
-use crate::extent::Source;
 use crate::image::Image;
 use crate::inode::{FileType, Inode, Nid};
-use crate::num::{clamp_len, narrow, wide};
+use crate::num::narrow;
 use crate::read_at::ReadAt;
 
 /// What to restore in a directory.
@@ -81,15 +82,26 @@ pub fn extract_to_dir<R: ReadAt + Sync>(
     }
     let mut done = Extracted::default();
     let (dirs, refused) = workers::with(
-        |file: Contents| {
-            write_file(image, &file)?;
-            restore(image, &file.inode, &file.path, &file.target, options)
+        || (PieceReader::new(image), Vec::new()),
+        |(reader, buffer), job: Job| {
+            job.run(image, reader, buffer)?;
+            // Whoever is last to write to a file finishes it.
+            match Arc::into_inner(job.file) {
+                Some(file) => restore(
+                    image,
+                    &file.inode,
+                    &file.path,
+                    &To::Open(&file.file),
+                    options,
+                ),
+                None => Ok(None),
+            }
         },
         |files| make_names(image, to, options, files, &mut done),
     )?;
     done.refused_xattrs = refused;
     for (path, target, inode) in dirs.iter().rev() {
-        if let Some(refused) = restore(image, inode, path, target, options)? {
+        if let Some(refused) = restore(image, inode, path, &To::Named(target), options)? {
             done.refused_xattrs.push(refused);
         }
     }
@@ -102,7 +114,92 @@ struct Contents {
     file: File,
     inode: Inode,
     path: Vec<u8>,
-    target: PathBuf,
+}
+
+/// What one thread is to write to a file.
+struct Job {
+    file: Arc<Contents>,
+    /// These pieces of it, or all of it.
+    pieces: Option<Vec<Piece>>,
+}
+
+/// Bytes that a file has at least whose pieces are given to several threads, and about as many as each gets at once.
+const SHARE: u64 = 4 << 20;
+
+impl Job {
+    fn run<'a, R: ReadAt>(
+        &self,
+        image: &'a Image<R>,
+        reader: &mut PieceReader<'a, R>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let inode = &self.file.inode;
+        let Some(pieces) = &self.pieces else {
+            for piece in Pieces::new(image, inode)? {
+                self.file.write(reader, &piece?, buffer)?;
+            }
+            return Ok(());
+        };
+        for piece in pieces {
+            self.file.write(reader, piece, buffer)?;
+        }
+        Ok(())
+    }
+}
+
+impl Contents {
+    fn write<R: ReadAt>(
+        &self,
+        reader: &mut PieceReader<'_, R>,
+        piece: &Piece,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let output = |source| at(&self.path, source);
+        if !piece.is_hole() {
+            buffer.resize(narrow(piece.length), 0);
+            reader.read(&self.inode, piece, buffer)?;
+            return self.file.write_all_at(buffer, piece.start).map_err(output);
+        }
+        // A file ends where it was last written to, or where it is said to.
+        if piece.start.saturating_add(piece.length) == self.inode.size() {
+            self.file.set_len(self.inode.size()).map_err(output)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a file to the threads, a large one in parts. False where one has failed.
+fn send<R: ReadAt>(
+    image: &Image<R>,
+    file: Contents,
+    jobs: &Queue<'_, Job, Refused>,
+) -> Result<bool, Error> {
+    let inode = file.inode;
+    let file = Arc::new(file);
+    if inode.size() < SHARE {
+        return Ok(jobs.send(Job { file, pieces: None }));
+    }
+    let mut pieces = Vec::new();
+    let mut share = 0_u64;
+    for piece in Pieces::new(image, &inode)? {
+        let piece = piece?;
+        share = share.saturating_add(if piece.is_hole() { 0 } else { piece.length });
+        pieces.push(piece);
+        if share >= SHARE {
+            share = 0;
+            let job = Job {
+                file: Arc::clone(&file),
+                pieces: Some(std::mem::take(&mut pieces)),
+            };
+            if !jobs.send(job) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(jobs.send(Job {
+        file,
+        pieces: Some(pieces),
+    }))
 }
 
 type Directory = (Vec<u8>, PathBuf, Inode);
@@ -113,7 +210,7 @@ fn make_names<R: ReadAt>(
     image: &Image<R>,
     to: &Path,
     options: &DirOptions,
-    files: &Queue<'_, Contents, Refused>,
+    files: &Queue<'_, Job, Refused>,
     done: &mut Extracted,
 ) -> Result<Vec<Directory>, Error> {
     let mut written: HashMap<Nid, PathBuf> = HashMap::new();
@@ -149,13 +246,7 @@ fn make_names<R: ReadAt>(
                     written.insert(inode.nid(), target.clone());
                 }
                 done.entries = done.entries.saturating_add(1);
-                let contents = Contents {
-                    file,
-                    inode,
-                    path,
-                    target,
-                };
-                if !files.send(contents) {
+                if !send(image, Contents { file, inode, path }, files)? {
                     break;
                 }
                 continue;
@@ -179,7 +270,7 @@ fn make_names<R: ReadAt>(
                 }
             }
         }
-        files.keep(restore(image, &inode, &path, &target, options)?);
+        files.keep(restore(image, &inode, &path, &To::Named(&target), options)?);
         done.entries = done.entries.saturating_add(1);
         if inode.nlink() != 1 {
             written.insert(inode.nid(), target);
@@ -188,7 +279,7 @@ fn make_names<R: ReadAt>(
     Ok(dirs)
 }
 
-fn at(path: &[u8], source: io::Error) -> Error {
+pub(super) fn at(path: &[u8], source: io::Error) -> Error {
     Error::Output {
         path: path.to_vec(),
         source,
@@ -216,94 +307,4 @@ fn make_node(target: &Path, inode: &Inode) -> io::Result<()> {
 #[cfg(target_vendor = "apple")]
 fn make_node(_: &Path, _: &Inode) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-fn write_file<R: ReadAt>(image: &Image<R>, to: &Contents) -> Result<(), Error> {
-    let Contents { file, inode, .. } = to;
-    let output = |source| at(&to.path, source);
-    file.set_len(inode.size()).map_err(output)?;
-    let mut data = image.data(inode)?;
-    let mut buffer = vec![0; narrow(inode.size().min(1 << 20))];
-    let mut extents = image
-        .extents(inode)?
-        .into_iter()
-        .filter(|extent| extent.source != Source::Hole)
-        .peekable();
-    while let Some(first) = extents.next() {
-        // Extents without a hole between them are one run, written in large pieces however small they are.
-        let mut end = first.end();
-        while let Some(next) = extents.next_if(|next| next.logical == end) {
-            end = next.end();
-        }
-        let mut offset = first.logical;
-        while offset < end {
-            let wanted = clamp_len(buffer.len(), end.saturating_sub(offset));
-            let piece = buffer.get_mut(..wanted).unwrap_or_default();
-            let n = data.read_full_at(piece, offset)?;
-            if n == 0 {
-                break;
-            }
-            let bytes = buffer.get(..n).unwrap_or_default();
-            file.write_all_at(bytes, offset).map_err(output)?;
-            offset = offset.saturating_add(wide(n));
-        }
-    }
-    Ok(())
-}
-
-/// A path and the names of its xattrs that were refused.
-type Refused = (Vec<u8>, Vec<Vec<u8>>);
-
-/// Restores everything but the contents, in the order that keeps what came before: a new owner clears set-user-ID bits
-/// and capabilities, and everything changes the time.
-fn restore<R: ReadAt>(
-    image: &Image<R>,
-    inode: &Inode,
-    path: &[u8],
-    target: &Path,
-    options: &DirOptions,
-) -> Result<Option<Refused>, Error> {
-    let output = |source| at(path, source);
-    let mut refused = Vec::new();
-    if options.owners {
-        std::os::unix::fs::lchown(target, Some(inode.uid()), Some(inode.gid())).map_err(output)?;
-    }
-    if options.xattrs {
-        for (name, value) in image.xattrs(inode)? {
-            match rustix::fs::lsetxattr(target, &name[..], &value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(e) if is_refusal(e) => refused.push(name),
-                Err(e) => return Err(output(e.into())),
-            }
-        }
-    }
-    if !inode.is_symlink() {
-        fs::set_permissions(target, Permissions::from_mode(inode.mode().into())).map_err(output)?;
-    }
-    let (seconds, nanoseconds) = inode.mtime();
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds.into(),
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| output(e.into()))?;
-    Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))
-}
-
-/// Whether a filesystem says that it keeps no xattr of such a name, size or value, or that this user may not set it.
-fn is_refusal(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::OPNOTSUPP
-            | Errno::PERM
-            | Errno::ACCESS
-            | Errno::INVAL
-            | Errno::RANGE
-            | Errno::TOOBIG
-            | Errno::NOSPC
-    )
 }

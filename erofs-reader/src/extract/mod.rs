@@ -1,8 +1,12 @@
 //! Getting the tree out of an image: as a tar stream, or into a directory.
 
+mod ahead;
+#[cfg(unix)]
+mod attributes;
 #[cfg(unix)]
 mod dir;
 mod pax;
+mod pieces;
 mod tar;
 #[cfg(unix)]
 mod workers;

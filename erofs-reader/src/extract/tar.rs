@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use super::Extracted;
+use super::ahead::{self, Stream};
 use super::pax::{BLOCK, Header, Records};
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::{FileType, Inode, Nid};
-use crate::num::{narrow, wide};
+use crate::num::narrow;
 use crate::read_at::ReadAt;
 
 /// How to write a tar stream.
@@ -27,16 +28,35 @@ pub struct TarOptions {
 /// targets that the ustar header cannot hold, and all xattrs, are PAX records. Holes are written as zeros. Sockets, which
 /// tar cannot hold, are skipped.
 ///
+/// Compressed contents are decoded ahead by as many threads as the machine runs at once; this one writes.
+///
 /// # Errors
 ///
 /// Where the image is damaged: what was written before is then no whole archive. [`Error::Output`] where `out` fails,
 /// [`Error::Limit`] where there is more than `options.max_bytes`.
-pub fn extract_to_tar<R: ReadAt, W: Write>(
+pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
     image: &Image<R>,
-    mut out: W,
+    out: W,
     options: &TarOptions,
 ) -> Result<Extracted, Error> {
-    let mut done = Extracted::default();
+    ahead::with(image, out, |stream| {
+        let mut done = Extracted::default();
+        let result = entries(image, stream, options, &mut done);
+        // Whatever went wrong comes behind what was good before it.
+        stream.flush()?;
+        result?;
+        stream.bytes(&[], vec![0; BLOCK * 2])?;
+        stream.flush()?;
+        Ok(done)
+    })
+}
+
+fn entries<R: ReadAt + Sync, W: Write>(
+    image: &Image<R>,
+    stream: &mut Stream<'_, '_, R, W>,
+    options: &TarOptions,
+    done: &mut Extracted,
+) -> Result<(), Error> {
     // Where the inodes with several names were written.
     let mut written: HashMap<Nid, Vec<u8>> = HashMap::new();
     for step in image.walk() {
@@ -46,13 +66,9 @@ pub fn extract_to_tar<R: ReadAt, W: Write>(
             continue;
         }
         done.entries = done.entries.saturating_add(1);
-        let output = |source| Error::Output {
-            path: path.clone(),
-            source,
-        };
         if let Some(first) = written.get(&inode.nid()) {
             let header = header(&inode, &path, first, b'1', 0).encode(Records::default());
-            out.write_all(&header).map_err(output)?;
+            stream.bytes(&path, header)?;
             continue;
         }
         if inode.nlink() != 1 && !inode.is_dir() {
@@ -84,20 +100,19 @@ pub fn extract_to_tar<R: ReadAt, W: Write>(
             }
             name.push(b'/');
         }
-        let header = header(&inode, &name, &link, kind, size).encode(records);
-        out.write_all(&header).map_err(output)?;
+        stream.bytes(
+            &path,
+            header(&inode, &name, &link, kind, size).encode(records),
+        )?;
         if inode.is_file() {
             done.charge(size, options.max_bytes)?;
-            write_contents(image, &inode, &path, &mut out)?;
+            stream.contents(&path, &inode)?;
+            let used = narrow(size & 511);
+            let padding = BLOCK.saturating_sub(used).checked_rem(BLOCK).unwrap_or(0);
+            stream.bytes(&path, vec![0; padding])?;
         }
     }
-    out.write_all(&[0; BLOCK * 2])
-        .and_then(|()| out.flush())
-        .map_err(|source| Error::Output {
-            path: Vec::new(),
-            source,
-        })?;
-    Ok(done)
+    Ok(())
 }
 
 fn header<'a>(inode: &Inode, path: &'a [u8], link: &'a [u8], kind: u8, size: u64) -> Header<'a> {
@@ -112,32 +127,4 @@ fn header<'a>(inode: &Inode, path: &'a [u8], link: &'a [u8], kind: u8, size: u64
         mtime: inode.mtime(),
         device: inode.rdev(),
     }
-}
-
-fn write_contents<R: ReadAt>(
-    image: &Image<R>,
-    inode: &Inode,
-    path: &[u8],
-    out: &mut impl Write,
-) -> Result<(), Error> {
-    let mut file = image.file(inode)?;
-    let mut buffer = vec![0; narrow(inode.size().min(1 << 20))];
-    let mut offset = 0;
-    let output = |source| Error::Output {
-        path: path.to_vec(),
-        source,
-    };
-    while offset < inode.size() {
-        let n = file.read_at(&mut buffer, offset)?;
-        if n == 0 {
-            break;
-        }
-        out.write_all(buffer.get(..n).unwrap_or_default())
-            .map_err(output)?;
-        offset = offset.saturating_add(wide(n));
-    }
-    let used = narrow(inode.size() & 511);
-    let padding = BLOCK.saturating_sub(used).checked_rem(BLOCK).unwrap_or(0);
-    out.write_all([0; BLOCK].get(..padding).unwrap_or_default())
-        .map_err(output)
 }

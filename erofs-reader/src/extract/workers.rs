@@ -42,10 +42,12 @@ fn failed<T>(outcome: &Mutex<Outcome<T>>) -> bool {
     outcome.error.is_some()
 }
 
-/// Runs `produce`, and `work` on all jobs that it sends, on as many threads as the machine runs at once. Returns when all
+/// Runs `produce`, and `work` on all jobs that it sends, on as many threads as the machine runs at once; each has a state,
+/// which begins as `start` makes it. Returns when all
 /// are done what `produce` returned, and what jobs gave, in any order; or an error of either.
-pub(super) fn with<J: Send, T: Send, O>(
-    work: impl Fn(J) -> Result<Option<T>, Error> + Sync,
+pub(super) fn with<J: Send, T: Send, S, O>(
+    start: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, J) -> Result<Option<T>, Error> + Sync,
     produce: impl FnOnce(&Queue<'_, J, T>) -> Result<O, Error>,
 ) -> Result<(O, Vec<T>), Error> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -57,7 +59,7 @@ pub(super) fn with<J: Send, T: Send, O>(
     });
     let produced = thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| run(&work, &receiver, &outcome));
+            scope.spawn(|| run(start(), &work, &receiver, &outcome));
         }
         // It goes when this is done, which ends the threads.
         let queue = Queue {
@@ -73,8 +75,9 @@ pub(super) fn with<J: Send, T: Send, O>(
     }
 }
 
-fn run<J, T>(
-    work: &impl Fn(J) -> Result<Option<T>, Error>,
+fn run<J, T, S>(
+    mut state: S,
+    work: &impl Fn(&mut S, J) -> Result<Option<T>, Error>,
     jobs: &Mutex<Receiver<J>>,
     outcome: &Mutex<Outcome<T>>,
 ) {
@@ -87,7 +90,7 @@ fn run<J, T>(
         if failed(outcome) {
             continue;
         }
-        let done = work(job);
+        let done = work(&mut state, job);
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
         match done {
             Ok(more) => outcome.kept.extend(more),
@@ -105,7 +108,8 @@ mod tests {
     #[test]
     fn every_job_is_done_once() {
         let (sent, mut kept) = with(
-            |job: u32| Ok(job.is_multiple_of(2).then_some(job)),
+            || (),
+            |(), job: u32| Ok(job.is_multiple_of(2).then_some(job)),
             |queue| Ok((0..1000).filter(|&job| queue.send(job)).count()),
         )
         .unwrap();
@@ -117,7 +121,8 @@ mod tests {
     #[test]
     fn an_error_ends_the_work() {
         let result = with(
-            |job: u64| match job {
+            || (),
+            |(), job: u64| match job {
                 7 => Err(Error::Limit { limit: job }),
                 _ => Ok(Some(job)),
             },

@@ -1,0 +1,231 @@
+//! A stream whose contents are decoded ahead of what is written.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use super::pieces::{PIECE, Piece, PieceReader, Pieces};
+use crate::error::Error;
+use crate::image::Image;
+use crate::inode::Inode;
+use crate::num::{clamp_len, narrow, wide};
+use crate::read_at::ReadAt;
+
+/// Bytes of contents that wait for each thread, and things of any size.
+const WAITING_BYTES: u64 = 4 * PIECE;
+const WAITING: usize = 256;
+
+/// What is to be decoded, and where it goes.
+struct Job {
+    inode: Inode,
+    /// This piece, or all of the file.
+    piece: Option<Piece>,
+    buffer: Vec<u8>,
+    result: SyncSender<Result<Vec<u8>, Error>>,
+}
+
+/// What comes next in the stream.
+enum Next {
+    Bytes(Vec<u8>),
+    Zeros(u64),
+    /// Data that needs no decoding, and is copied when its turn comes.
+    Stored(Inode, Piece),
+    /// Data that a thread decodes, and how much.
+    Decoding(Receiver<Result<Vec<u8>, Error>>, u64),
+}
+
+/// Where a tar is written to, in order.
+pub(super) struct Stream<'a, 'i, R, W> {
+    image: &'i Image<R>,
+    out: W,
+    jobs: &'a Sender<Job>,
+    /// What was said and is not written yet, with the path it belongs to.
+    waiting: VecDeque<(Vec<u8>, Next)>,
+    /// How many bytes of it are decoded.
+    decoding: u64,
+    most: u64,
+    reader: PieceReader<'i, R>,
+    buffer: Vec<u8>,
+    /// Buffers to decode into.
+    spare: Vec<Vec<u8>>,
+}
+
+impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
+    /// Writes `bytes`, which belong to `path`.
+    pub(super) fn bytes(&mut self, path: &[u8], bytes: Vec<u8>) -> Result<(), Error> {
+        self.push(path, Next::Bytes(bytes))
+    }
+
+    /// Writes the contents of the file `inode`.
+    pub(super) fn contents(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
+        if inode.is_compressed() && inode.size() <= PIECE {
+            return self.decode(path, inode, None, inode.size());
+        }
+        for piece in Pieces::new(self.image, inode)? {
+            let piece = piece?;
+            if piece.is_hole() {
+                self.push(path, Next::Zeros(piece.length))?;
+            } else if inode.is_compressed() {
+                let length = piece.length;
+                self.decode(path, inode, Some(piece), length)?;
+            } else {
+                self.push(path, Next::Stored(*inode, piece))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        path: &[u8],
+        inode: &Inode,
+        piece: Option<Piece>,
+        length: u64,
+    ) -> Result<(), Error> {
+        let (result, decoded) = sync_channel(1);
+        let job = Job {
+            inode: *inode,
+            piece,
+            buffer: self.spare.pop().unwrap_or_default(),
+            result,
+        };
+        // The threads are there until this is gone; were they not, no result would come, which is an error of its own.
+        let _ = self.jobs.send(job);
+        self.decoding = self.decoding.saturating_add(length);
+        self.push(path, Next::Decoding(decoded, length))
+    }
+
+    fn push(&mut self, path: &[u8], next: Next) -> Result<(), Error> {
+        self.waiting.push_back((path.to_vec(), next));
+        while self.waiting.len() > WAITING || self.decoding > self.most {
+            self.write_next()?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that waits.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        while !self.waiting.is_empty() {
+            self.write_next()?;
+        }
+        let flushed = self.out.flush();
+        flushed.map_err(|source| output(&[], source))
+    }
+
+    fn write_next(&mut self) -> Result<(), Error> {
+        let Some((path, next)) = self.waiting.pop_front() else {
+            return Ok(());
+        };
+        let output = |source| output(&path, source);
+        match next {
+            Next::Bytes(bytes) => self.out.write_all(&bytes).map_err(output),
+            Next::Zeros(mut left) => {
+                let zeros = [0; 1 << 16];
+                while left > 0 {
+                    let n = clamp_len(zeros.len(), left);
+                    let zeros = zeros.get(..n).unwrap_or_default();
+                    self.out.write_all(zeros).map_err(output)?;
+                    left = left.saturating_sub(wide(n));
+                }
+                Ok(())
+            }
+            Next::Stored(inode, piece) => {
+                self.buffer.resize(narrow(piece.length), 0);
+                self.reader.read(&inode, &piece, &mut self.buffer)?;
+                self.out.write_all(&self.buffer).map_err(output)
+            }
+            Next::Decoding(decoded, length) => {
+                self.decoding = self.decoding.saturating_sub(length);
+                let lost = || output(io::Error::other("a thread has ended early"));
+                let bytes = decoded.recv().map_err(|_| lost())??;
+                self.out.write_all(&bytes).map_err(output)?;
+                self.spare.push(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn output(path: &[u8], source: io::Error) -> Error {
+    Error::Output {
+        path: path.to_vec(),
+        source,
+    }
+}
+
+/// Runs `produce` on a stream to `out`, beside as many threads that decode as the machine runs at once.
+pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
+    image: &Image<R>,
+    out: W,
+    produce: impl FnOnce(&mut Stream<'_, '_, R, W>) -> Result<O, Error>,
+) -> Result<O, Error> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let (sender, receiver) = channel();
+    let receiver = Mutex::new(receiver);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| decode(image, &receiver));
+        }
+        // It goes when this is done, which ends the threads.
+        let sender = sender;
+        produce(&mut Stream {
+            image,
+            out,
+            jobs: &sender,
+            waiting: VecDeque::new(),
+            decoding: 0,
+            most: WAITING_BYTES.saturating_mul(wide(threads)),
+            reader: PieceReader::new(image),
+            buffer: Vec::new(),
+            spare: Vec::new(),
+        })
+    })
+}
+
+fn decode<R: ReadAt>(image: &Image<R>, jobs: &Mutex<Receiver<Job>>) {
+    let mut reader = PieceReader::new(image);
+    loop {
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else {
+            return;
+        };
+        let Job {
+            inode,
+            piece,
+            mut buffer,
+            result,
+        } = job;
+        let decoded = match piece {
+            Some(piece) => {
+                buffer.resize(narrow(piece.length), 0);
+                reader.read(&inode, &piece, &mut buffer)
+            }
+            None => whole(image, &mut reader, &inode, &mut buffer),
+        };
+        // Nobody waits for it where the stream has failed.
+        let _ = result.send(decoded.map(|()| buffer));
+    }
+}
+
+/// Reads a file of at most a piece's length.
+fn whole<'a, R: ReadAt>(
+    image: &'a Image<R>,
+    reader: &mut PieceReader<'a, R>,
+    inode: &Inode,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Error> {
+    buffer.resize(narrow(inode.size()), 0);
+    let mut free = &mut buffer[..];
+    for piece in Pieces::new(image, inode)? {
+        let piece = piece?;
+        let (to, rest) = free
+            .split_at_mut_checked(narrow(piece.length))
+            .unwrap_or_default();
+        reader.read(inode, &piece, to)?;
+        free = rest;
+    }
+    Ok(())
+}
