@@ -1,4 +1,4 @@
-//! Builds the guest init, a static Linux program, and tells `guest::INIT` where it is.
+//! Builds the guest's programs, static ones for Linux, and tells the library where they are.
 //!
 //! The guest is another target than the host, so it cannot be an ordinary dependency: this runs cargo once more, with
 //! its own target folder and none of the outer build's flags (clippy's wrapper, coverage, a `--target`).
@@ -23,19 +23,63 @@ const FOREIGN_VARIABLES: &[&str] = &[
     "RUSTFLAGS",
 ];
 
-fn main() {
-    println!("cargo::rerun-if-env-changed=BLOCKBOX_GUEST_INIT");
-    for path in ["build.rs", "guest/Cargo.toml", "guest/src"] {
-        println!("cargo::rerun-if-changed={path}");
-    }
-    let init = match env::var_os("BLOCKBOX_GUEST_INIT") {
-        Some(prebuilt) => PathBuf::from(prebuilt),
-        None => build_init(),
-    };
-    println!("cargo::rustc-env=BLOCKBOX_INIT={}", init.display());
+/// A program of the guest: the package and the program have one folder and one name each.
+struct Program {
+    package: &'static str,
+    name: &'static str,
+    /// Says where a ready-made one is.
+    prebuilt: &'static str,
+    /// Tells the library.
+    told_as: &'static str,
 }
 
-fn build_init() -> PathBuf {
+const PROGRAMS: [Program; 2] = [
+    Program {
+        package: "blockbox-guest",
+        name: "blockbox-init",
+        prebuilt: "BLOCKBOX_GUEST_INIT",
+        told_as: "BLOCKBOX_INIT",
+    },
+    Program {
+        package: "blockbox-fsbench",
+        name: "blockbox-fsbench",
+        prebuilt: "BLOCKBOX_GUEST_FSBENCH",
+        told_as: "BLOCKBOX_FSBENCH",
+    },
+];
+
+fn main() {
+    for path in [
+        "build.rs",
+        "fsbench/Cargo.toml",
+        "fsbench/src",
+        "guest/Cargo.toml",
+        "guest/src",
+    ] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let mut missing = Vec::new();
+    for program in &PROGRAMS {
+        println!("cargo::rerun-if-env-changed={}", program.prebuilt);
+        match env::var_os(program.prebuilt) {
+            Some(path) => tell(program, Path::new(&path)),
+            None => missing.push(program),
+        }
+    }
+    if !missing.is_empty() {
+        let folder = build(&missing);
+        for program in missing {
+            tell(program, &folder.join(program.name));
+        }
+    }
+}
+
+fn tell(program: &Program, path: &Path) {
+    println!("cargo::rustc-env={}={}", program.told_as, path.display());
+}
+
+/// Returns the folder of the programs.
+fn build(programs: &[&Program]) -> PathBuf {
     let out_dir = PathBuf::from(required("OUT_DIR"));
     let arch = required("CARGO_CFG_TARGET_ARCH");
     let (target, rustflags) = guest_target(&arch);
@@ -53,14 +97,12 @@ fn build_init() -> PathBuf {
     }
     let manifest = Path::new(&required("CARGO_MANIFEST_DIR")).join("guest/Cargo.toml");
     cargo
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "--bin",
-            "blockbox-init",
-        ])
+        .args(["build", "--quiet", "--locked", "--release"])
+        .args(
+            programs
+                .iter()
+                .flat_map(|program| ["--package", program.package, "--bin", program.name]),
+        )
         .args(["--target", &target])
         .arg("--manifest-path")
         .arg(manifest)
@@ -77,10 +119,15 @@ fn build_init() -> PathBuf {
     let status = cargo.status().expect("cargo runs");
     assert!(
         status.success(),
-        "building the guest init for {target} failed; on hosts other than Linux it needs `rustup target add {target}`, \
-         or set BLOCKBOX_GUEST_INIT to a ready-made blockbox-init"
+        "building the guest's programs for {target} failed; on hosts other than Linux it needs `rustup target add \
+         {target}`, or ready-made ones: set {}",
+        programs
+            .iter()
+            .map(|program| program.prebuilt)
+            .collect::<Vec<_>>()
+            .join(" and ")
     );
-    target_dir.join(&target).join("release/blockbox-init")
+    target_dir.join(&target).join("release")
 }
 
 /// The guest's target triple, and the flags that make its programs static.

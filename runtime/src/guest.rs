@@ -26,6 +26,9 @@ use link::Link;
 /// disk, with mode 0755.
 pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
 
+/// [`blockbox_fsbench`] as a static Linux executable of the host's architecture: it runs in any image.
+pub static FSBENCH: &[u8] = include_bytes!(env!("BLOCKBOX_FSBENCH"));
+
 pub use blockbox_guest::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 
 /// How long init needs, beyond the grace given to processes, to unmount and power off; slow under emulation.

@@ -112,6 +112,16 @@ pub struct Machine {
     pub on_disk: Vec<String>,
 }
 
+/// The writable disk of a new sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Upper<'a> {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Programs that the sandbox has besides what the image has: absolute paths in folders that the image may lack, and
+    /// contents.
+    pub programs: &'a [(&'a str, &'a [u8])],
+}
+
 impl Sandbox {
     /// Makes a sandbox over `image`, which the user calls `image_name`. Without a name it gets a random one. Its writable
     /// disk has `upper_size` bytes.
@@ -125,6 +135,25 @@ impl Sandbox {
         image_name: &str,
         image: &Image,
         upper_size: u64,
+    ) -> Result<Self> {
+        let upper = Upper {
+            size: upper_size,
+            programs: &[],
+        };
+        Self::create_with(store, name, image_name, image, upper)
+    }
+
+    /// Makes a sandbox as [`create`](Self::create) does, on any writable disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_with(
+        store: &Store,
+        name: Option<&str>,
+        image_name: &str,
+        image: &Image,
+        upper: Upper<'_>,
     ) -> Result<Self> {
         // Until the record says that the image is used, nobody may remove it.
         let _access = store.share()?;
@@ -146,7 +175,7 @@ impl Sandbox {
             created: now.as_secs(),
         };
         atomic::write_folder(&folder, |folder| {
-            write_upper(image, folder.join(UPPER), upper_size)?;
+            write_upper(image, folder.join(UPPER), upper)?;
             let path = folder.join(RECORD);
             let file = File::create(&path).map_err(Error::io(&path))?;
             serde_json::to_writer_pretty(file, &record).map_err(|e| Error::io(&path)(e.into()))
@@ -258,7 +287,8 @@ impl Running {
 }
 
 /// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
-fn write_upper(image: &Image, path: PathBuf, size: u64) -> Result<()> {
+fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> Result<()> {
+    let Upper { size, programs } = upper;
     let failed = |source| Error::Ext4 {
         path: path.clone(),
         source,
@@ -290,6 +320,13 @@ fn write_upper(image: &Image, path: PathBuf, size: u64) -> Result<()> {
     // The root of an overlay has the attributes of its upperdir.
     disk.add_dir(root, name(UPPER_DIR), root_metadata(image)?)
         .map_err(failed)?;
+    for (path, program) in programs {
+        let path = format!("{UPPER_DIR}{path}");
+        let (folder, name) = disk.make_parents(path.as_bytes(), &ours).map_err(failed)?;
+        let size = Some(program.len() as u64);
+        disk.add_file(folder, name, ours.clone(), *program, size)
+            .map_err(failed)?;
+    }
     disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
     disk.finish().map_err(failed)?;
     Ok(())

@@ -273,6 +273,62 @@ fn tmp_is_a_tmpfs_unless_it_is_off() {
 }
 
 #[test]
+fn the_bench_runs_in_any_image_and_leaves_nothing_behind() {
+    let Some(guest) = Guest::new(json!({ "Entrypoint": ["/bin/false"], "User": "app" })) else {
+        return;
+    };
+    let options = [
+        "--rounds",
+        "1",
+        "--only",
+        "read-all,write-tmp",
+        "--format",
+        "json",
+    ];
+    let words = [&["bench", "fs"], &options[..], &[&guest.image]].concat();
+    let report: Value = serde_json::from_str(&guest.blockbox.ok(words)).unwrap();
+    assert_eq!(report["tree"], "/");
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["cold_ns"].as_array().unwrap().len(), 1, "{row}");
+        assert_eq!(row["warm_ns"].as_array().unwrap().len(), 1, "{row}");
+    }
+    assert_eq!(guest.sandboxes(), 0);
+
+    let error = guest
+        .blockbox
+        .fails(["bench", "fs", "--only", "reed", &guest.image]);
+    assert!(error.contains("the bench ended with status 1"), "{error}");
+    assert_eq!(guest.sandboxes(), 0);
+}
+
+/// On this machine, and with the program that it writes for other places.
+#[test]
+fn the_bench_runs_without_a_sandbox_too() {
+    let blockbox = Blockbox::new();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("tmp")).unwrap();
+    std::fs::write(root.path().join("file"), "contents").unwrap();
+    let folder = root.path().to_str().unwrap();
+    let options = ["--warm", "--rounds", "1", "--only", "misses"];
+    let table = blockbox.ok([&["bench", "fs", "--here", folder], &options[..]].concat());
+    assert!(table.contains("1 files in 2 directories"), "{table}");
+    assert!(table.contains("misses"), "{table}");
+
+    if cfg!(target_os = "linux") {
+        let program = root.path().join("fsbench");
+        blockbox.ok(["bench", "fs", "--program", program.to_str().unwrap()]);
+        let output = std::process::Command::new(program)
+            .arg(root.path())
+            .args(options)
+            .output()
+            .unwrap();
+        assert!(stdout(&output).contains("misses"), "{output:?}");
+    }
+}
+
+#[test]
 fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
     let Some(guest) = Guest::new(json!({})) else {
         return;

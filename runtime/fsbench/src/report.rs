@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::workload::{Description, Suite};
 
+/// A clock is worth a word from here on, in nanoseconds.
+const COARSE: u64 = 100_000;
+
 /// How long the workloads took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -23,6 +26,8 @@ pub struct Report {
     pub scratch: String,
     /// The kernel's release.
     pub kernel: String,
+    /// The least time that the clock can tell, in nanoseconds: some guests' clocks tick every few milliseconds.
+    pub clock_ns: u64,
     /// How often each workload ran.
     pub rounds: u32,
     /// One per workload.
@@ -99,6 +104,10 @@ impl fmt::Display for Report {
             self.kernel,
             self.rounds
         )?;
+        if self.clock_ns > COARSE {
+            let tick = self.clock_ns as f64 / 1e6;
+            writeln!(f, "The clock ticks every {tick:.2} ms only.\n")?;
+        }
         writeln!(f, "{:16} {:>10} {:>10}", "", "cold ms", "warm ms")?;
         for row in &self.rows {
             if let Some(missing) = &row.skipped {
@@ -143,6 +152,7 @@ mod tests {
             bytes: 1_234_567,
             scratch: "/tmp".to_owned(),
             kernel: "6.12".to_owned(),
+            clock_ns: 4_000_000,
             rounds: 4,
             rows: vec![
                 row(
@@ -157,6 +167,8 @@ mod tests {
         };
         insta::assert_snapshot!(report, @r"
         /usr/lib/python3.11: 3 files in 2 directories, 1.2 MB. Written in /tmp. Linux 6.12, medians of 4 rounds.
+
+        The clock ticks every 4.00 ms only.
 
                             cold ms    warm ms
         scan                   1.00       1.50   something

@@ -1,6 +1,7 @@
 //! What there is to read.
 
 use std::fs::{self, DirEntry, FileType};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -46,11 +47,13 @@ impl Inventory {
     }
 }
 
-/// Calls `see` for everything below `root`, a directory before what it holds.
+/// Calls `see` for everything below `root`, a directory before what it holds. What is mounted there is passed over, as
+/// `find -xdev` does.
 pub(crate) fn walk(
     root: &Path,
     see: &mut impl FnMut(PathBuf, &DirEntry, FileType) -> Result<()>,
 ) -> Result<()> {
+    let device = fs::metadata(root).map_err(Error::io(root))?.dev();
     let mut pending = vec![root.to_owned()];
     while let Some(folder) = pending.pop() {
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -58,6 +61,9 @@ pub(crate) fn walk(
             let path = entry.path();
             let kind = entry.file_type().map_err(Error::io(&path))?;
             if kind.is_dir() {
+                if entry.metadata().map_err(Error::io(&path))?.dev() != device {
+                    continue;
+                }
                 pending.push(path.clone());
             }
             see(path, &entry, kind)?;

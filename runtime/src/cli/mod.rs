@@ -1,6 +1,7 @@
 //! The command line: one module per command, each a thin layer over the library.
 
 mod attach;
+mod bench;
 mod boot;
 mod doctor;
 mod erofs;
@@ -69,6 +70,9 @@ enum Command {
     Rm(rm::Rm),
     /// Say what this host can do, and how to get what is missing
     Doctor(doctor::Doctor),
+    /// Measure what programs in a sandbox feel
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Make and read EROFS images
     #[command(subcommand)]
     Erofs(erofs::Erofs),
@@ -129,6 +133,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ps(command) => command.execute(&store()?),
         Command::Rm(command) => command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),
+        Command::Bench(command) => command.execute(store),
         Command::Erofs(command) => return command.execute(),
         Command::Ext4(command) => command.execute(),
         Command::Vmdk(command) => command.execute(),

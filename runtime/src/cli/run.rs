@@ -76,18 +76,23 @@ impl Run {
     }
 
     fn image(&self, store: &Store) -> anyhow::Result<Image> {
-        if self.pull != Pull::Always {
-            match Image::find(store, &self.reference) {
-                Err(Error::NoImage(_)) if self.pull == Pull::Missing => {}
-                found => return Ok(found?),
-            }
+        match self.pull {
+            Pull::Missing => image(store, &self.reference, &self.source),
+            Pull::Always => fetch(store, &self.reference, &self.source),
+            Pull::Never => Ok(Image::find(store, &self.reference)?),
         }
-        let reference: ocipull::Reference = self.reference.parse()?;
-        Ok(pull(
-            store,
-            &reference,
-            &self.source.options(),
-            &Bars::new(),
-        )?)
     }
+}
+
+/// The image called `reference`, pulled where the store has none of this name.
+pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+    match Image::find(store, reference) {
+        Err(Error::NoImage(_)) => fetch(store, reference, source),
+        found => Ok(found?),
+    }
+}
+
+fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+    let reference: ocipull::Reference = reference.parse()?;
+    Ok(pull(store, &reference, &source.options(), &Bars::new())?)
 }
