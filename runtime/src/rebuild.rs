@@ -8,7 +8,7 @@ use erofs_reader::{FileType, Image, Inode, Nid, ReadAt};
 use erofs_writer::{FileData, Label, Metadata, Node, Summary, Timestamp};
 
 use crate::error::{Error, Result};
-use crate::layer::{BuildOptions, Contents, InPieces, of_file};
+use crate::layer::{BuildOptions, Contents, InPieces, Output, of_file};
 
 /// Copies everything that the image `from`, which is at `source`, has to an image in `out`, which will be at `path`. All
 /// contents are copied, wherever they lie and however they are compressed, equal ones once; so the new image needs no
@@ -74,7 +74,7 @@ pub fn write<R: ReadAt>(
 }
 
 struct Copy<'a, R> {
-    contents: Contents<&'a File>,
+    contents: Contents<Output<'a>>,
     from: &'a Image<R>,
     source: &'a Path,
     path: &'a Path,
@@ -110,7 +110,7 @@ impl<R: ReadAt> Copy<'_, R> {
 pub(crate) fn copy_file<R: ReadAt>(
     from: &Image<R>,
     inode: &Inode,
-    contents: &mut Contents<&File>,
+    contents: &mut Contents<Output<'_>>,
     source: &Path,
     path: &Path,
 ) -> Result<FileData> {

@@ -31,7 +31,7 @@ use erofs_writer::FileData;
 use fsmerge::{Content, DataId, Kind, Limits, Merge, Merged, ReadError, Sink, Stats};
 
 use crate::error::{Error, Result};
-use crate::layer::{self, BuildOptions, Contents, Form, Summary};
+use crate::layer::{self, BuildOptions, Contents, Form, Output, Summary};
 use crate::reader::{self, Reader};
 use crate::{folder, rebuild};
 
@@ -295,7 +295,7 @@ impl Sink for Notes {
 
 /// Copies the contents that are seen.
 struct Copy<'a> {
-    contents: Contents<&'a File>,
+    contents: Contents<Output<'a>>,
     /// By id.
     wanted: Vec<bool>,
     /// Where the image will be.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use erofs_writer::{BlockSize, ChunkSize, Error, FileData, ImageBuilder};
 use fsmerge::{Content, DataId, Segment, Sink};
 
-use super::BuildOptions;
+use super::{BuildOptions, Output};
 
 /// How much of a file is in memory at a time, in bytes.
 const PIECE: usize = 256 << 10;
@@ -21,10 +21,10 @@ pub(crate) struct Contents<W: Write + Seek> {
     buffer: Vec<u8>,
 }
 
-impl<'a> Contents<&'a File> {
+impl<'a> Contents<Output<'a>> {
     /// Of an image to be made in `out`.
     pub(crate) fn new(out: &'a File, options: &BuildOptions) -> Result<Self, Error> {
-        let image = ImageBuilder::with_dedupe(out, options.image.clone())?;
+        let image = ImageBuilder::with_dedupe(Output::new(out), options.image.clone())?;
         Ok(Self {
             image: image.truncate_with(|out, length| out.set_len(length)),
             files: Vec::new(),

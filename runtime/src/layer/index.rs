@@ -12,7 +12,7 @@ use fsmerge::{Content, DataId, Limits, ReadError, Sink};
 
 use super::contents::Contents;
 use super::pieces::{self, InPieces, Piece};
-use super::{BuildOptions, Summary, finish};
+use super::{BuildOptions, Output, Summary, finish};
 use crate::error::{Error, Result};
 use crate::stack;
 
@@ -109,7 +109,7 @@ fn refuse_compressed(archive: &mut File, tar: &Path) -> Result<()> {
 
 /// Contents to which no image can point, in the image itself.
 fn copied(
-    contents: &mut Contents<&File>,
+    contents: &mut Contents<Output<'_>>,
     archive: &mut File,
     size: u64,
     pieces: &[Piece],

@@ -4,6 +4,7 @@ mod contents;
 mod emit;
 mod index;
 mod options;
+mod output;
 mod pieces;
 mod read;
 
@@ -20,6 +21,7 @@ pub(crate) use contents::Contents;
 pub(crate) use emit::{Form, emit};
 pub use index::write_index;
 pub use options::{BuildOptions, Times};
+pub(crate) use output::Output;
 pub(crate) use pieces::{InPieces, of_file};
 pub(crate) use read::{open, read, tree};
 
@@ -81,7 +83,7 @@ pub fn write_folder(
 
 /// Writes a layer's names behind its contents.
 fn finish(
-    contents: Contents<&File>,
+    contents: Contents<Output<'_>>,
     tree: &Tree,
     options: &BuildOptions,
     stats: &fsmerge::Stats,

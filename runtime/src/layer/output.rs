@@ -1,0 +1,103 @@
+//! The file that becomes an image.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+/// How much is left to the kernel's own pace before its way to the disk begins, in bytes.
+const WINDOW: u64 = 8 << 20;
+
+/// A file whose bytes go to the disk while later ones are being made, so that the `fsync` in the end finds little to do.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    file: &'a File,
+    /// Where the next byte goes.
+    at: u64,
+    /// What lies before is on its way.
+    sent: u64,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(file: &'a File) -> Self {
+        Self {
+            file,
+            at: 0,
+            sent: 0,
+        }
+    }
+
+    pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.at += n as u64;
+        if self.at.saturating_sub(self.sent) >= WINDOW {
+            start_writeback(self.file, self.sent, self.at - self.sent);
+            self.sent = self.at;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Output<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.file.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+impl Read for Output<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(into)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// Has the kernel begin to write a part of `file` to its disk, and waits for nothing.
+///
+/// `POSIX_FADV_DONTNEED` starts that for what is dirty, and then drops what is clean (`mm/fadvise.c`): of what was just
+/// written, nothing is, so it stays in memory for whoever reads it next.
+fn start_writeback(file: &File, from: u64, length: u64) {
+    #[cfg(target_os = "linux")]
+    if let Some(length) = std::num::NonZeroU64::new(length) {
+        // It is advice: what the kernel does not take now, `fsync` will find.
+        let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::DontNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, from, length);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_there_and_can_be_read_back_in_between() {
+        let file = tempfile::tempfile().expect("a file");
+        let mut output = Output::new(&file);
+        let piece: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+        let mut read = vec![0; piece.len()];
+        for number in 0..8 {
+            output.write_all(&piece).expect("written");
+            let back = output.seek(SeekFrom::Start(number * piece.len() as u64));
+            assert_eq!(back.expect("in the file"), number * piece.len() as u64);
+            output
+                .read_exact(&mut read)
+                .expect("as much as was written");
+            assert!(read == piece);
+        }
+        // The superblock comes last.
+        output.seek(SeekFrom::Start(1024)).expect("in the file");
+        output.write_all(b"magic").expect("written");
+        output.set_len(10 << 20).expect("shorter");
+        assert_eq!(file.metadata().expect("open").len(), 10 << 20);
+    }
+}
