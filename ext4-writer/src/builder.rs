@@ -202,7 +202,7 @@ impl<W: Write + Seek> Builder<W> {
             data,
             ranges,
             size: Some(size),
-            expected: 0,
+            expected: size,
         };
         let room = self.inline_room(&metadata)?;
         self.add(parent, name, Kind::File, metadata, |image, ino| {

@@ -5,6 +5,8 @@ mod acl;
 mod bitmap;
 mod builder;
 mod checksum;
+#[cfg(all(feature = "dir", unix))]
+mod dir;
 mod directory;
 mod error;
 mod extents;
@@ -33,12 +35,16 @@ mod space;
 mod special;
 mod summary;
 mod superblock;
+#[cfg(feature = "tar")]
+mod tar;
 mod truncate;
 mod volume;
 mod xattr;
 
 pub use builder::Builder;
-pub use error::{Error, XattrProblem};
+#[cfg(all(feature = "dir", unix))]
+pub use dir::from_dir;
+pub use error::{EntryProblem, Error, XattrProblem};
 pub use features::Features;
 pub use grow::grow;
 pub use info::Info;
@@ -47,3 +53,5 @@ pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
 pub use recover::recover;
 pub use summary::Summary;
+#[cfg(feature = "tar")]
+pub use tar::from_tar;

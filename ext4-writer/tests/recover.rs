@@ -7,9 +7,8 @@ use std::fs::{self, File};
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::Image;
+use common::{Image, copy, e2fsck, open};
 use ext4_writer::{
     BlockSize, Builder, Error, Features, Info, Journal, Metadata, Options, grow, recover,
 };
@@ -20,32 +19,6 @@ const JBD2_MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
 
 fn needs_recovery(features: Features) -> bool {
     features.names().any(|name| name == "needs_recovery")
-}
-
-fn open(path: &Path) -> File {
-    File::options().read(true).write(true).open(path).unwrap()
-}
-
-/// Copies an image, holes included.
-fn copy(from: &Path, name: &str) -> PathBuf {
-    let to = from.with_file_name(name);
-    let status = Command::new("cp")
-        .arg("--sparse=always")
-        .args([from, &to])
-        .status()
-        .unwrap();
-    assert!(status.success());
-    to
-}
-
-fn e2fsck(args: &[&str], path: &Path) -> (i32, String) {
-    let output = Command::new("e2fsck")
-        .args(args)
-        .arg(path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.code().unwrap(), text)
 }
 
 /// Recovers one copy of an image and lets e2fsck replay the journal of another, and compares all that is not a superblock.

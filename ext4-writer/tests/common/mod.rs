@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ext4_writer::{Builder, Device, Metadata, NodeId, Options, Summary, Timestamp};
 use rustix::fs::{
@@ -66,6 +67,34 @@ impl Image {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// Opens an image to be changed.
+pub fn open(path: &Path) -> File {
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+/// Copies an image, holes included.
+pub fn copy(from: &Path, name: &str) -> PathBuf {
+    let to = from.with_file_name(name);
+    let status = Command::new("cp")
+        .arg("--sparse=always")
+        .args([from, &to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    to
+}
+
+/// What e2fsck gives and says.
+pub fn e2fsck(args: &[&str], path: &Path) -> (i32, String) {
+    let output = Command::new("e2fsck")
+        .args(args)
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().unwrap(), text)
 }
 
 /// A tree with every kind of node.

@@ -1,0 +1,218 @@
+//! Filesystems of tar archives.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use common::{Image, source};
+use ext4_writer::{EntryProblem, Error, Options, from_tar};
+use proptest::prelude::*;
+use testkit::{Difference, Kind, Mount, TarBuilder, Walk, walk};
+
+fn options() -> Options {
+    Options {
+        inode_ratio: 4096,
+        ..Options::new(64 << 20)
+    }
+}
+
+/// An archive that GNU tar makes of `source`.
+fn archive(source: &Path, arguments: &[&str]) -> Option<File> {
+    let file = tempfile::tempfile().unwrap();
+    let status = testkit::oracle("tar")?
+        .args(["--create", "--numeric-owner", "--sort=name"])
+        .args(arguments)
+        .arg("--directory")
+        .arg(source)
+        .arg(".")
+        .stdout(file.try_clone().unwrap())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    Some(file)
+}
+
+fn walk_image(image: &Image) -> Walk {
+    let mount = Mount::ext4(&image.path, false);
+    let mut found = walk(mount.path()).unwrap();
+    found.remove(&b"lost+found"[..]);
+    found
+}
+
+#[test]
+fn what_gnu_tar_makes_of_a_directory_arrives_as_it_was() {
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    let source = source();
+    // No archive holds a socket.
+    fs::remove_file(source.path().join("socket")).unwrap();
+    // tar notes no names of attributes that are not UTF-8, nor empty values.
+    let expected = walk(source.path()).unwrap();
+    let Some(tar) = archive(
+        source.path(),
+        &["--format=posix", "--xattrs", "--xattrs-include=*"],
+    ) else {
+        return;
+    };
+    let image = Image::new(options(), |image| image.add_tar(tar).unwrap());
+    image.assert_clean();
+    Difference::between(&walk_image(&image), &expected).assert_none();
+}
+
+#[test]
+fn sparse_files_of_every_format_keep_their_holes() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source
+        .path()
+        .join("a name that is longer than a header has room for it ".repeat(3));
+    let sparse = File::create(&path).unwrap();
+    sparse.set_len(80 << 20).unwrap();
+    for piece in 0..60_u8 {
+        sparse
+            .write_all_at(&[piece + 1; 5000], u64::from(piece) << 20)
+            .unwrap();
+    }
+    fs::write(source.path().join("plain"), "plain").unwrap();
+    if fs::metadata(&path).unwrap().blocks() * 512 > 10 << 20 {
+        testkit::skip("the temporary folder's filesystem has no holes");
+        return;
+    }
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ] {
+        let Some(tar) = archive(source.path(), &[&["--sparse"], format].concat()) else {
+            return;
+        };
+        assert!(tar.metadata().unwrap().len() < 4 << 20);
+        let image = Image::new(Options::new(16 << 20), |image| image.add_tar(tar).unwrap());
+        image.assert_clean();
+        if testkit::kernel_mounts() {
+            let contents = |walk: Walk| -> Vec<_> {
+                walk.into_iter()
+                    .map(|(path, entry)| (path, entry.kind))
+                    .collect()
+            };
+            let expected = contents(walk(source.path()).unwrap());
+            assert_eq!(contents(walk_image(&image)), expected, "{format:?}");
+        }
+    }
+}
+
+fn made(tar: Vec<u8>) -> Result<Image, Error> {
+    from_tar(Cursor::new(Vec::new()), options(), Cursor::new(&tar))?;
+    Ok(Image::new(options(), |image| {
+        image.add_tar(Cursor::new(tar)).unwrap();
+    }))
+}
+
+#[test]
+fn the_last_entry_of_a_name_counts_and_directories_keep_what_is_in_them() {
+    let tar = TarBuilder::new()
+        .file("twice", b"first")
+        .file("./twice", b"second, and longer")
+        .dir("d")
+        .file("d/in", b"in")
+        .dir("d/")
+        .file("was/a/directory", b"gone")
+        .file("was", b"file")
+        .file("/absolute", b"a")
+        .file("x/../sideways", b"s")
+        .link("early", "late")
+        .file("late", b"late")
+        .link("twice", "twice")
+        .file("d/.wh.gone", b"")
+        .finish();
+    let image = made(tar).unwrap();
+    image.assert_clean();
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    let found = walk_image(&image);
+    let names: Vec<_> = found
+        .keys()
+        .map(|path| path.escape_ascii().to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "", "absolute", "d", "d/in", "early", "late", "sideways", "twice", "was"
+        ]
+    );
+    let size = |path: &str| match &found[path.as_bytes()].kind {
+        Kind::File { size, .. } => *size,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((size("twice"), size("was"), size("early")), (18, 4, 4));
+    assert_eq!(found[&b"early"[..]].first_name, Some(b"early".to_vec()));
+}
+
+#[test]
+fn what_cannot_be_in_a_filesystem_is_refused_with_its_name() {
+    let tar = TarBuilder::new;
+    for (tar, expected) in [
+        (tar().file("../x", b""), EntryProblem::Outside),
+        (tar().file("a/../../x", b""), EntryProblem::Outside),
+        (tar().link("x", "nothing"), EntryProblem::LinkTarget),
+        (tar().dir("d").link("x", "d"), EntryProblem::LinkTarget),
+        (
+            tar().file("f", b"").file("f/x", b""),
+            EntryProblem::NotADirectory,
+        ),
+        (tar().file(".", b""), EntryProblem::Root),
+        (tar().entry("x", b'Q', "", b""), EntryProblem::Type(b'Q')),
+        (
+            tar().pax("mtime", "soon").file("x", b""),
+            EntryProblem::Value("mtime"),
+        ),
+        (
+            tar()
+                .pax("GNU.sparse.map", "0,5,3,9")
+                .pax("GNU.sparse.size", "20")
+                .file("x", b"12345678901234"),
+            EntryProblem::Sparse,
+        ),
+    ] {
+        match made(tar.finish()) {
+            Err(Error::Entry { problem, .. }) => assert_eq!(problem, expected),
+            other => panic!("{expected}: {:?}", other.err()),
+        }
+    }
+    let cut = TarBuilder::new().file("x", [7; 5000]).finish();
+    let refused = made(cut[..1500].to_vec());
+    assert!(refused.is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_archive_makes_it_panic(
+        changes in prop::collection::vec((0..6000_usize, any::<u8>()), 1..12),
+    ) {
+        let mut tar = TarBuilder::new()
+            .pax("SCHILY.xattr.user.a", "value")
+            .file("a", [1; 700])
+            .pax("GNU.sparse.major", "1")
+            .pax("GNU.sparse.minor", "0")
+            .pax("GNU.sparse.realsize", "1000")
+            .pax("GNU.sparse.name", "sparse")
+            .file("GNUSparseFile.0/sparse", b"1\n10\n5\n")
+            .link("b", "a")
+            .finish();
+        let len = tar.len();
+        for (at, byte) in changes {
+            tar[at % len] = byte;
+        }
+        let options = Options::new(1 << 20);
+        let _ = from_tar(Cursor::new(Vec::new()), options, Cursor::new(tar));
+    }
+}
