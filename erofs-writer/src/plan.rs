@@ -200,8 +200,12 @@ impl Plan {
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
             let at = if let Some(contents) = form.compressed(inode) {
-                let map = |at| form.compressed_map(contents, at, head);
-                packer.place_compressed(map, contents.inline_length())
+                // Its length depends on the place within a slot, where inodes begin, alone.
+                let map = form.compressed_map(contents, 0, head);
+                match contents.inline_length() {
+                    0 => packer.place(map.end),
+                    cluster => packer.place_with_tail(map.end, cluster),
+                }
             } else if let Some(map) = form.chunk_map(inode, head) {
                 packer.place(map.end)
             } else if tail > 0 {
@@ -359,22 +363,6 @@ impl Packer {
             self.skip_to(at.next_multiple_of(ISLOT));
         }
         self.append(size)
-    }
-
-    /// The place of an inode with compressed contents, whose indexes are as long as `map` says of the place, and of a cluster
-    /// behind them that does not cross a block border.
-    fn place_compressed(&mut self, map: impl Fn(u64) -> Range<u64>, cluster: u64) -> u64 {
-        let crosses = |at: u64| {
-            let start = at + map(at).end;
-            cluster > 0 && start / self.block != (start + cluster - 1) / self.block
-        };
-        let mut at = self.end;
-        // Within a block's length there is a place, as the cluster is shorter than a block by a slot at least.
-        while crosses(at) && at < self.end + 2 * self.block {
-            at += ISLOT;
-        }
-        self.skip_to(at);
-        self.append((map(at).end + cluster).next_multiple_of(ISLOT))
     }
 
     fn append(&mut self, size: u64) -> u64 {
