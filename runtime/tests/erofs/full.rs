@@ -133,7 +133,14 @@ fn a_full_merge_takes_the_options_of_an_image_and_metadata_none() {
     let lab = Lab::new();
     put(&lab);
     let layers = ["0.tar", "1.tar", "2.tar"];
-    let large = ["--block-size", "4096", "--features", "inline-tails"];
+    let large = [
+        "--block-size",
+        "4096",
+        "--compress",
+        "zstd,9",
+        "--features",
+        "fragments",
+    ];
     let options = ["--label", "whole", "--mtime", "1600000000"];
     full(&lab, "large", &layers, &[&large[..], &options].concat());
     full(&lab, "small", &layers, &options);

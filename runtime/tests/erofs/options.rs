@@ -90,6 +90,8 @@ fn options_that_make_no_image_are_told_with_what_would() {
         (&["--compress", "brotli"], "brotli"),
         (&["--compress", "lz4,99"], "0 to 12"),
         (&["--cluster-size", "64K"], "--compress"),
+        (&["--threads", "2"], "--compress"),
+        (&["--features", "dedupe"], "--features dedupe"),
         (&["--mtime", "yesterday"], "seconds since 1970"),
         (&["--clamp-mtime"], "--mtime"),
     ] {
@@ -97,5 +99,51 @@ fn options_that_make_no_image_are_told_with_what_would() {
         let error = lab.fails(&[&arguments[..], options].concat());
         assert!(error.contains(expected), "{options:?}: {error}");
         assert!(!lab.path("image").exists());
+    }
+}
+
+#[test]
+fn every_algorithm_and_feature_shows_the_same_tree_with_any_number_of_threads() {
+    let lab = Lab::new();
+    let words = "all work and no play makes the image a dull one\n".repeat(4000);
+    let tar = TarBuilder::new()
+        .dir("./")
+        .file("text", &words)
+        .file("moved", ["x".repeat(12_345).as_str(), &words].concat())
+        .file("noise", noise(50_000))
+        .file("small", "small")
+        .file("empty", "")
+        .link("alias", "text")
+        .finish();
+    lab.put("tar", &tar);
+    let base = ["--block-size", "4096", "--cluster-size", "16K"];
+    let build = |output: &str, options: &[&str]| {
+        lab.ok(&[&["build", "--tar", "tar", "-o", output], options].concat());
+        lab.check(output, &[]);
+        std::fs::metadata(lab.path(output)).unwrap().len()
+    };
+    let plain = build("plain", &[]);
+    let expected = kernel_mounts().then(|| lab.shown("plain", &[]));
+    let forms = [
+        ["lz4,9", "ztailpacking"],
+        ["zstd", "fragments"],
+        ["deflate,9", "dedupe"],
+        ["lzma", "all-fragments"],
+        ["zstd,1", "full-indexes,inline-tails"],
+    ];
+    for [algorithm, features] in forms {
+        let chosen = ["--compress", algorithm, "--features", features];
+        let options = [&base[..], &chosen].concat();
+        let size = build("one", &[&options[..], &["--threads", "1"]].concat());
+        assert!(
+            size < plain / 3,
+            "{algorithm} {features}: {size} of {plain}"
+        );
+        build("three", &[&options[..], &["--threads", "3"]].concat());
+        let read = |name: &str| std::fs::read(lab.path(name)).unwrap();
+        assert!(read("one") == read("three"), "{algorithm} {features}");
+        if let Some(expected) = &expected {
+            Difference::between(&lab.shown("one", &[]), expected).assert_none();
+        }
     }
 }

@@ -38,8 +38,10 @@ fn a_layer_image_goes_to_other_options_and_back() {
         lab.check(to, &[]);
     };
     let large = ["--block-size", "4096", "--features", "inline-tails"];
+    let packed = ["--compress", "lzma", "--features", "fragments"];
     again("layer", "large", &large);
-    again("large", "layer2", &[]);
+    again("large", "packed", &packed);
+    again("packed", "layer2", &[]);
     again("layer2", "layer3", &[]);
     // What an image is rebuilt to depends on what it shows, not on how it lies.
     let read = |name: &str| std::fs::read(lab.path(name)).unwrap();
@@ -48,7 +50,7 @@ fn a_layer_image_goes_to_other_options_and_back() {
     lab.ok(&["merge", "layer3", "-o", "fsmeta"]);
     if kernel_mounts() {
         let expected = lab.shown("layer", &[]);
-        for image in ["large", "layer2"] {
+        for image in ["large", "packed", "layer2"] {
             Difference::between(&lab.shown(image, &[]), &expected).assert_none();
         }
     }

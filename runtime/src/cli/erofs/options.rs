@@ -1,10 +1,12 @@
 //! What can be chosen about an image, shared by all commands that write one.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use erofs_writer::{
-    Addresses, Algorithm, BlockSize, ChunkSize, Compression, InodeLayout, Label, Options,
-    Timestamp, Uuid,
+    Addresses, Algorithm, BlockSize, ChunkSize, Compression, Fragments, InodeLayout, Label,
+    Options, Timestamp, Uuid,
 };
 
 use super::super::size::size;
@@ -20,12 +22,16 @@ pub(super) struct ImageOptions {
     /// follow each other stays in one piece [default: only files with holes are in chunks]
     #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "compress")]
     chunk_size: Option<u64>,
-    /// Compress files: `lz4`, and a level from 0 (fast) to 12 (small)
+    /// Compress files: `lz4` (levels 0 to 12), `zstd` (1 to 22), `deflate` or `lzma` (0 to 9), from fast to small. Blocks of
+    /// 4096 bytes suit it best
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// How much is compressed into one cluster at most [default: one block]
     #[arg(long, requires = "compress", value_parser = size, value_name = "SIZE")]
     cluster_size: Option<u64>,
+    /// How many threads compress; the image does not depend on it [default: as many as the machine runs at once]
+    #[arg(long, requires = "compress", value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// The modification time of everything, in seconds since 1970 with at most nine decimals, and the time the image was
     /// made, as `mkfs.erofs -T`
     #[arg(long, value_parser = time, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -39,7 +45,8 @@ pub(super) struct ImageOptions {
     /// The volume's name, at most 15 bytes
     #[arg(long, value_parser = label, value_name = "NAME")]
     label: Option<Label>,
-    /// `inline-tails`, `48bit`, `chunk-indexes`, `full-indexes`, `extended-inodes`
+    /// `inline-tails`, `48bit`, `chunk-indexes`, `extended-inodes`; of compressed files `full-indexes`, and as mkfs.erofs calls
+    /// them `ztailpacking`, `fragments`, `all-fragments`, `dedupe`
     #[arg(long, value_delimiter = ',', value_enum, value_name = "a,b,…")]
     features: Vec<Feature>,
 }
@@ -52,6 +59,21 @@ enum Feature {
     ChunkIndexes,
     FullIndexes,
     ExtendedInodes,
+    Ztailpacking,
+    Fragments,
+    AllFragments,
+    Dedupe,
+}
+
+impl Feature {
+    /// Those of compressed files only.
+    const OF_COMPRESSION: [Self; 5] = [
+        Self::FullIndexes,
+        Self::Ztailpacking,
+        Self::Fragments,
+        Self::AllFragments,
+        Self::Dedupe,
+    ];
 }
 
 fn block_size(text: &str) -> Result<BlockSize, String> {
@@ -66,17 +88,25 @@ fn label(text: &str) -> Result<Label, String> {
 }
 
 fn compression(text: &str) -> Result<Compression, String> {
-    let (algorithm, level) = text.split_once(',').unwrap_or((text, "0"));
-    let algorithm = match algorithm {
-        "lz4" => Algorithm::Lz4,
-        other => return Err(format!("unknown algorithm {other:?}: use lz4")),
+    let (name, level) = match text.split_once(',') {
+        Some((name, level)) => (name, Some(level)),
+        None => (text, None),
     };
-    let mut compression = Compression::new(algorithm);
-    compression.level = level
+    let algorithm: Algorithm = name
         .parse()
-        .ok()
-        .filter(|level| *level <= 12)
-        .ok_or_else(|| format!("{level:?} is no level: use 0 to 12"))?;
+        .map_err(|error: erofs_writer::Error| error.to_string())?;
+    let mut compression = Compression::new(algorithm);
+    if let Some(level) = level {
+        let levels = algorithm.levels();
+        compression.level = level
+            .parse()
+            .ok()
+            .filter(|level| levels.contains(level))
+            .ok_or_else(|| {
+                let (first, last) = (levels.start(), levels.end());
+                format!("{level:?} is no level of {algorithm}: use {first} to {last}")
+            })?;
+    }
     Ok(compression)
 }
 
@@ -112,6 +142,13 @@ impl ImageOptions {
     /// What the library is to be told.
     pub(super) fn options(&self) -> anyhow::Result<BuildOptions> {
         let has = |feature| self.features.contains(&feature);
+        if self.compress.is_none()
+            && let Some(feature) = Feature::OF_COMPRESSION.into_iter().find(|it| has(*it))
+        {
+            let feature = feature.to_possible_value();
+            let name = feature.as_ref().map_or("", |value| value.get_name());
+            anyhow::bail!("--features {name} is for --compress");
+        }
         let block_size = self.block_size.unwrap_or_default();
         let mut compression = self.compress;
         if let (Some(compression), Some(size)) = (&mut compression, self.cluster_size) {
@@ -127,6 +164,16 @@ impl ImageOptions {
                 inline_tails: has(Feature::InlineTails),
                 chunk_indexes: has(Feature::ChunkIndexes),
                 full_indexes: has(Feature::FullIndexes),
+                tail_packing: has(Feature::Ztailpacking),
+                fragments: if has(Feature::AllFragments) {
+                    Fragments::Files
+                } else if has(Feature::Fragments) {
+                    Fragments::Tails
+                } else {
+                    Fragments::None
+                },
+                dedupe_extents: has(Feature::Dedupe),
+                threads: self.threads,
                 addresses: if has(Feature::Bits48) {
                     Addresses::Bits48
                 } else {
@@ -192,6 +239,23 @@ mod tests {
         assert_eq!(time("-0.25"), at(-1, 750_000_000));
         for wrong in ["", "@", "now", "1.2.3", "1.0123456789", "1.-5", "9e9"] {
             assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn levels_are_those_of_the_algorithm() {
+        let level = |text| compression(text).map(|compression| compression.level);
+        assert_eq!(level("lz4,12"), Ok(12));
+        assert_eq!(level("zstd"), Ok(Algorithm::Zstd.default_level()));
+        for (wrong, told) in [
+            ("zstd,0", "1 to 22"),
+            ("lzma,", "0 to 9"),
+            ("xz", "deflate"),
+        ] {
+            assert!(
+                level(wrong).is_err_and(|error| error.contains(told)),
+                "{wrong}"
+            );
         }
     }
 
