@@ -2,6 +2,7 @@
 
 mod inodes;
 mod ranges;
+mod structures;
 mod tree;
 
 use alloc::string::{String, ToString};
@@ -165,7 +166,7 @@ impl Report {
 impl<R: ReadAt> Image<R> {
     /// Looks at everything that can be reached from the root, and reports all that is wrong.
     ///
-    /// That is: the superblock's sizes and reserved fields, the device table, every directory (order, duplicates, names,
+    /// That is: the superblock's sizes and reserved fields, the device table, compression configurations, xattr prefixes, every directory (order, duplicates, names,
     /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
     /// all data lies on its device and no metadata lies in other metadata. What only [`Image::open`] can find (the magic
     /// number, the checksum, unknown features) is its error. File contents are not read: see [`Image::check_with`].
@@ -179,7 +180,8 @@ impl<R: ReadAt> Image<R> {
     pub fn check_with(&self, options: &CheckOptions) -> Report {
         let mut report = Report::default();
         self.check_superblock(&mut report);
-        tree::check(self, options, &mut report);
+        let metadata = structures::check(self, &mut report);
+        tree::check(self, options, metadata, &mut report);
         report
     }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 #[cfg(feature = "std")]
 use std::io;
 
+use crate::extent::Algorithm;
 use crate::inode::{FileType, Nid};
 use crate::read_at::SourceError;
 
@@ -172,6 +173,27 @@ pub enum Unsupported {
     /// The inode's data is compressed in a way that this build does not read.
     #[error("compressed data ({0})")]
     Compression(&'static str),
+}
+
+/// A structure of an image that is no inode's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Structure {
+    /// The superblock and its extension slots.
+    #[error("superblock")]
+    Superblock,
+    /// The device table.
+    #[error("device table")]
+    DeviceTable,
+    /// The configurations of compression algorithms, which follow the superblock.
+    #[error("compression configurations")]
+    CompressionConfigurations,
+    /// The table of long xattr name prefixes.
+    #[error("xattr prefix table")]
+    XattrPrefixes,
+    /// An xattr that inodes share.
+    #[error("shared xattrs")]
+    SharedXattr,
 }
 
 /// What is wrong with an image.
@@ -343,6 +365,32 @@ pub enum Corruption {
         end: u64,
         /// Whose metadata is there too.
         other: Nid,
+    },
+    /// Something lies in a structure that is no inode's.
+    #[error("bytes {start}..{end} are a part of the {other}")]
+    StructureOverlap {
+        /// Where the thing begins, in bytes.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+        /// What is there too.
+        other: Structure,
+    },
+    /// Two files' physical clusters share some of their bytes, but not all.
+    #[error("physical cluster at {start}..{end} shares a part of another one's bytes")]
+    ClusterOverlap {
+        /// Where the cluster begins on the primary device, in bytes.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// The configuration of a compression algorithm, behind the superblock, is one that the kernel does not mount.
+    #[error("configuration of {algorithm}: {what}")]
+    CompressionConfiguration {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// What is wrong.
+        what: &'static str,
     },
     /// The number of inodes is not what the superblock says.
     #[error("{stored} inodes in the superblock, {found} found")]

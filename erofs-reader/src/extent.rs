@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -111,7 +112,16 @@ pub enum Algorithm {
     Zstd,
 }
 
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl Algorithm {
+    /// All there are, in the order of their numbers.
+    pub(crate) const ALL: [Self; 4] = [Self::Lz4, Self::Lzma, Self::Deflate, Self::Zstd];
+
     /// Its name as `mkfs.erofs` takes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -145,6 +145,44 @@ pub(crate) struct InodeExtended {
     pub i_reserved2: [u8; 16],
 }
 
+/// `Z_EROFS_PCLUSTER_MAX_SIZE`: bytes that a physical cluster has at most.
+pub(crate) const PCLUSTER_MAX_SIZE: u64 = 1 << 20;
+
+/// `struct z_erofs_lz4_cfgs`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Lz4Configuration {
+    pub max_distance: U16,
+    pub max_pclusterblks: U16,
+    pub reserved: [u8; 10],
+}
+
+/// `struct z_erofs_lzma_cfgs`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct LzmaConfiguration {
+    pub dict_size: U32,
+    pub format: U16,
+    pub reserved: [u8; 8],
+}
+
+/// `struct z_erofs_deflate_cfgs`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct DeflateConfiguration {
+    pub windowbits: u8,
+    pub reserved: [u8; 5],
+}
+
+/// `struct z_erofs_zstd_cfgs`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct ZstdConfiguration {
+    pub format: u8,
+    pub windowlog: u8,
+    pub reserved: [u8; 4],
+}
+
 pub(crate) const EROFS_CHUNK_FORMAT_BLKBITS_MASK: u16 = 0x1f;
 pub(crate) const EROFS_CHUNK_FORMAT_INDEXES: u16 = 0x20;
 pub(crate) const EROFS_CHUNK_FORMAT_48BIT: u16 = 0x40;
@@ -202,6 +240,10 @@ const _: () = {
     assert!(size_of::<DeviceSlot>() == 128);
     assert!(size_of::<InodeCompact>() == 32);
     assert!(size_of::<InodeExtended>() == 64);
+    assert!(size_of::<Lz4Configuration>() == 14);
+    assert!(size_of::<LzmaConfiguration>() == 14);
+    assert!(size_of::<DeflateConfiguration>() == 6);
+    assert!(size_of::<ZstdConfiguration>() == 6);
     assert!(size_of::<ChunkIndex>() == 8);
     assert!(size_of::<XattrIbodyHeader>() == 12);
     assert!(size_of::<XattrEntry>() == 4);

@@ -52,7 +52,7 @@ pub use compressed::decode_cluster;
 pub use dir::{DirEntry, ReadDir};
 #[cfg(feature = "std")]
 pub use dump::dump;
-pub use error::{Corruption, Error, Unsupported};
+pub use error::{Corruption, Error, Structure, Unsupported};
 pub use extent::{Algorithm, Extent, Source};
 pub use file::FileReader;
 pub use image::Image;

@@ -135,6 +135,32 @@ impl<R: ReadAt> Image<R> {
         Ok((area, at, length))
     }
 
+    /// The area that shared xattr `id` lies in, and where it begins and ends there.
+    pub(crate) fn shared_xattr_range(
+        &self,
+        inode: &Inode,
+        id: u32,
+    ) -> Result<(Area, u64, u64), Error> {
+        let (area, at, length) = self.locate_shared(inode, id)?;
+        Ok((area, at, at.saturating_add(length)))
+    }
+
+    /// Where the table of long prefixes begins and ends on the primary device, unless it lies in an inode's data.
+    pub(crate) fn prefix_range(&self) -> Result<Option<(u64, u64)>, Error> {
+        let sb = self.superblock();
+        let plain = sb.has_compat(format::EROFS_FEATURE_COMPAT_PLAIN_XATTR_PFX);
+        if !plain && (sb.packed_nid.is_some() || sb.metabox_nid.is_some()) {
+            return Ok(None);
+        }
+        let start = u64::from(sb.xattr_prefix_start).saturating_mul(4);
+        let end = self.prefixes()?.iter().fold(start, |at, prefix| {
+            // Its length, the base index and the rest of it.
+            let length = wide(prefix.infix.len()).saturating_add(3);
+            align_up(at, 4).unwrap_or(u64::MAX).saturating_add(length)
+        });
+        Ok(Some((start, end)))
+    }
+
     fn shared_xattr(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
         let (area, at, length) = self.locate_shared(inode, id)?;
         self.read_shared(inode, area, at, length)

@@ -10,7 +10,7 @@ use std::io::Cursor;
 
 use common::hostile::{assert_corrupt, assert_found, exercise};
 use common::lab::{Lab, SUPER};
-use erofs_reader::{Corruption as C, Error, FileType, Image, Problem, Unsupported as U};
+use erofs_reader::{Corruption as C, Error, FileType, Image, Problem, Structure, Unsupported as U};
 
 /// Damages an image with `patch`, and gives the error of opening it.
 fn open(patch: impl Fn(&mut Lab)) -> Error {
@@ -315,6 +315,132 @@ fn metadata_must_not_overlap() {
         lab.put(at + 2, &[100, 0]);
     });
     assert_corrupt!(found, C::MetadataOverlap { .. });
+}
+
+#[test]
+fn structures_that_are_no_inodes_own_their_bytes() {
+    // The device table at the superblock, then at the root.
+    let found = problems(|lab| lab.put(SUPER + 0x58, &[8, 0]));
+    assert_corrupt!(
+        found,
+        C::StructureOverlap {
+            other: Structure::Superblock,
+            ..
+        }
+    );
+    let found = problems(|lab| {
+        let slot = u16::try_from(lab.inode("") / 128).unwrap();
+        lab.put(SUPER + 0x58, &slot.to_le_bytes());
+    });
+    assert_corrupt!(
+        found,
+        C::StructureOverlap {
+            other: Structure::DeviceTable,
+            ..
+        }
+    );
+    // A table of one prefix where an inode is.
+    let found = problems(|lab| {
+        let start = u32::try_from(lab.inode("file") / 4).unwrap();
+        lab.0[SUPER + 8] |= 0x10;
+        lab.0[SUPER + 0x50] |= 0x40;
+        lab.0[SUPER + 0x5b] = 1;
+        lab.put(SUPER + 0x5c, &start.to_le_bytes());
+    });
+    assert_corrupt!(
+        found,
+        C::StructureOverlap {
+            other: Structure::XattrPrefixes,
+            ..
+        }
+    );
+    // A shared xattr where an inode is, whose first bytes say: a name of one byte, no value.
+    let found = problems(|lab| {
+        let id = u32::try_from(lab.nid("other") * 8).unwrap();
+        let area = lab.inode("shared-a") + 64;
+        let meta: [u8; 4] = lab.0[SUPER + 0x28..SUPER + 0x2c].try_into().unwrap();
+        lab.put(SUPER + 0x2c, &meta);
+        lab.put(area + 12, &id.to_le_bytes());
+    });
+    assert!(found.iter().any(|problem| matches!(
+        problem,
+        Problem::Corrupt(
+            C::StructureOverlap {
+                other: Structure::SharedXattr,
+                ..
+            } | C::MetadataOverlap { .. }
+        )
+    )));
+    // Data in the superblock.
+    let found = problems(|lab| {
+        let at = lab.inode("other");
+        lab.put(at + 8, &100_u64.to_le_bytes());
+        lab.put(at + 16, &2_u32.to_le_bytes());
+    });
+    assert_corrupt!(
+        found,
+        C::StructureOverlap {
+            other: Structure::Superblock,
+            ..
+        }
+    );
+}
+
+#[test]
+fn compression_configurations_must_be_what_the_kernel_mounts() {
+    use erofs_reader::Algorithm as A;
+    let configured = |algorithms: u8, configuration: &[u8]| {
+        problems(|lab| {
+            lab.0[SUPER + 0x50] |= 2;
+            lab.put(SUPER + 0x54, &[algorithms, 0]);
+            let length = u16::try_from(configuration.len()).unwrap();
+            lab.put(SUPER + 128, &length.to_le_bytes());
+            lab.put(SUPER + 130, configuration);
+        })
+    };
+    let mut lzma = [0; 14];
+    lzma[..4].copy_from_slice(&(9_u32 << 20).to_le_bytes());
+    for (number, algorithm, configuration) in [
+        (0, A::Lz4, &[0xff; 14][..]),
+        (0, A::Lz4, &[0, 0, 1]),
+        (1, A::Lzma, &[0; 14]),
+        (1, A::Lzma, &lzma),
+        (2, A::Deflate, &[16, 0, 0, 0, 0, 0]),
+        (3, A::Zstd, &[0, 11, 0, 0, 0, 0]),
+        (3, A::Zstd, &[1, 5, 0, 0, 0, 0]),
+    ] {
+        let found = configured(1 << number, configuration);
+        assert_corrupt!(
+            found,
+            C::CompressionConfiguration { algorithm: a, .. } if *a == algorithm
+        );
+    }
+    let found = configured(0x10, &[]);
+    assert_found!(found, Problem::Unsupported(U::Compression(_)));
+}
+
+#[test]
+fn a_metabox_needs_a_superblock_that_names_it() {
+    let error = open(|lab| lab.0[SUPER + 0x51] |= 1);
+    assert!(matches!(
+        error,
+        Error::Corrupt {
+            what: C::SuperblockSize(128),
+            ..
+        }
+    ));
+}
+
+#[test]
+fn the_last_name_of_a_directory_block_begins_inside_it() {
+    // Its end is found by its first NUL, so only its beginning can be wrong.
+    for nameoff in [512_u16, 513, 0xffff] {
+        let found = problems(|lab| {
+            let (at, _) = lab.dirent("dir", "sub");
+            lab.put(at + 8, &nameoff.to_le_bytes());
+        });
+        assert_corrupt!(found, C::NameRange { .. });
+    }
 }
 
 #[test]

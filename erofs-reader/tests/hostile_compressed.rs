@@ -147,6 +147,78 @@ fn encoded_extents_must_be_in_order_and_begin_with_the_file() {
 }
 
 #[test]
+fn clusters_are_shared_whole_or_not_at_all() {
+    let cluster = |start: usize, from: u32, length: u32, logical: u32| {
+        let place = u64::try_from(start).unwrap() + u64::from(from);
+        // The first algorithm in the format of extents is number 1.
+        let mut record = (1 << 28 | length).to_le_bytes().to_vec();
+        record.extend(place.to_le_bytes());
+        record.extend(logical.to_le_bytes());
+        record
+    };
+    for (second, overlap) in [(0, false), (256, true)] {
+        let found = problems(|lab, at| {
+            lab.put(at + HEADER, &[2, 0, 0, 0, 0x05, 0, 0, 0]);
+            lab.put(at + INDEXES, &cluster(at + 512, 0, 512, 0));
+            lab.put(
+                at + INDEXES + 16,
+                &cluster(at + 512, second, 512 - second, 512),
+            );
+        });
+        if overlap {
+            assert_corrupt!(found, C::ClusterOverlap { .. });
+        } else {
+            assert_eq!(found, []);
+        }
+    }
+    // Nowhere that can be addressed.
+    let found = problems(|lab, at| {
+        lab.put(at + HEADER, &[1, 0, 0, 0, 0x05, 0, 0, 0]);
+        let mut record = cluster(0, 0, 512, 0);
+        record[4..12].fill(0xff);
+        lab.put(at + INDEXES, &record);
+    });
+    assert_corrupt!(found, C::BeyondDevice { .. });
+}
+
+#[test]
+fn packed_indexes_without_a_head_end_the_search() {
+    // 2^22 bytes whose clusters all say that their extent began before them; then all that it begins 0 clusters before.
+    for word in [0x2001_u16, 0x2000, 0x27ff, 0x2801] {
+        let start = std::time::Instant::now();
+        let found = problems(|lab, at| {
+            let clusters = 1 << 13;
+            lab.0.resize(at + 1024 + 8 * clusters, 0);
+            lab.put(at, &[0x07, 0]);
+            lab.put(at + 8, &(512 * clusters as u64).to_le_bytes());
+            for pack in 0..clusters / 2 {
+                let pack = at + HEADER + 8 + 8 * pack;
+                lab.put(pack, &word.to_le_bytes());
+                lab.put(pack + 2, &word.to_le_bytes());
+            }
+        });
+        assert_corrupt!(found, C::CompressionIndex { .. });
+        assert!(start.elapsed().as_secs() < 5);
+    }
+}
+
+#[test]
+fn no_algorithm_decodes_what_is_not_its_own() {
+    use erofs_reader::{Algorithm as A, decode_cluster};
+    for algorithm in [A::Lz4, A::Lzma, A::Deflate, A::Zstd] {
+        for junk in [
+            &[][..],
+            &[0],
+            &[0xff; 100],
+            &[0x55; 4096],
+            b"not compressed",
+        ] {
+            assert_eq!(decode_cluster(algorithm, junk, &mut [0; 5000]), None);
+        }
+    }
+}
+
+#[test]
 fn algorithms_must_be_known_and_declared() {
     let found = problems(|lab, at| lab.0[at + HEADER + 6] = 1);
     assert_corrupt!(found, C::CompressionHeader(_));

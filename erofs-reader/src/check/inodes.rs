@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use xxhash_rust::xxh32::xxh32;
 
 use super::Report;
-use super::ranges::Ranges;
-use crate::error::{Corruption, Error};
+use super::ranges::{Owner, Ranges};
+use crate::error::{Corruption, Error, Structure};
 use crate::extent::Source;
 use crate::format;
 use crate::image::{Area, Image};
@@ -26,6 +26,8 @@ pub(super) struct Inodes<'a, R> {
     metadata: Ranges,
     /// Data on the primary device: where it begins and ends, and whose it is.
     data: Vec<(u64, u64, Nid)>,
+    /// Physical clusters on the primary device, likewise.
+    clusters: Vec<(u64, u64, Nid)>,
     /// Shared xattrs that were found good.
     shared: BTreeSet<u32>,
     /// Whether to read all data.
@@ -33,11 +35,13 @@ pub(super) struct Inodes<'a, R> {
 }
 
 impl<'a, R: ReadAt> Inodes<'a, R> {
-    pub(super) fn new(image: &'a Image<R>, contents: bool) -> Self {
+    /// `metadata` is what is claimed already.
+    pub(super) fn new(image: &'a Image<R>, contents: bool, metadata: Ranges) -> Self {
         Self {
             image,
-            metadata: Ranges::default(),
+            metadata,
             data: Vec::new(),
+            clusters: Vec::new(),
             shared: BTreeSet::new(),
             contents,
         }
@@ -83,9 +87,10 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         path: &[u8],
         report: &mut Report,
     ) -> bool {
-        let claimed = self.metadata.claim(inode.area(), start, end, inode.nid());
+        let owner = Owner::Inode(inode.nid());
+        let claimed = self.metadata.claim(inode.area(), start, end, owner);
         if let Err(other) = claimed {
-            let what = Corruption::MetadataOverlap { start, end, other };
+            let what = other.overlapped(start, end);
             report.error(Some(path), inode.corrupt(start, what));
         }
         claimed.is_ok()
@@ -157,8 +162,11 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                 .check_range(device, Some(inode.nid()), start, length)
             {
                 Ok(()) if device == 0 => {
-                    let end = start.saturating_add(length);
-                    self.data.push((start, end, inode.nid()));
+                    let place = (start, start.saturating_add(length), inode.nid());
+                    self.data.push(place);
+                    if matches!(extent.source, Source::Compressed { .. }) {
+                        self.clusters.push(place);
+                    }
                 }
                 Ok(()) => {}
                 Err(e) => {
@@ -229,6 +237,12 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             }
             let raw = self.image.shared_xattr_name(inode, id)?;
             self.check_name(inode, &raw, body.filter, path, report)?;
+            let (area, start, end) = self.image.shared_xattr_range(inode, id)?;
+            let owner = Owner::Structure(Structure::SharedXattr);
+            if let Err(other) = self.metadata.claim(area, start, end, owner) {
+                let what = other.overlapped(start, end);
+                report.error(Some(path), inode.corrupt(start, what));
+            }
             self.shared.insert(id);
         }
         Ok(())
@@ -260,11 +274,26 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
     }
 
     /// What can only be said once all metadata is known.
-    pub(super) fn finish(self, report: &mut Report) {
+    pub(super) fn finish(mut self, report: &mut Report) {
         for (start, end, nid) in self.data {
             if let Some(other) = self.metadata.overlapping(Area::Primary, start, end) {
-                let what = Corruption::DataInMetadata { start, end, other };
-                report.warn(Some(nid), None, start, what);
+                report.warn(Some(nid), None, start, other.holds_data(start, end));
+            }
+        }
+        // Equal data may be in one cluster. Clusters that share a part are what no tool makes (CVE-2024-47736).
+        self.clusters.sort_unstable();
+        let mut last = (0, 0);
+        for &(start, end, nid) in &self.clusters {
+            if start != last.0 && start < last.1 {
+                report.warn(
+                    Some(nid),
+                    None,
+                    start,
+                    Corruption::ClusterOverlap { start, end },
+                );
+            }
+            if end > last.1 {
+                last = (start, end);
             }
         }
     }

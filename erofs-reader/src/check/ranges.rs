@@ -2,27 +2,59 @@
 
 use alloc::collections::BTreeMap;
 
+use crate::error::{Corruption, Structure};
 use crate::image::Area;
 use crate::inode::Nid;
 
+/// Whose a range of bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Inode(Nid),
+    Structure(Structure),
+}
+
+impl Owner {
+    /// What is wrong with metadata that takes bytes of this one's.
+    pub(super) fn overlapped(self, start: u64, end: u64) -> Corruption {
+        match self {
+            Self::Inode(other) => Corruption::MetadataOverlap { start, end, other },
+            Self::Structure(other) => Corruption::StructureOverlap { start, end, other },
+        }
+    }
+
+    /// What is wrong with data that takes bytes of this one's.
+    pub(super) fn holds_data(self, start: u64, end: u64) -> Corruption {
+        match self {
+            Self::Inode(other) => Corruption::DataInMetadata { start, end, other },
+            Self::Structure(other) => Corruption::StructureOverlap { start, end, other },
+        }
+    }
+}
+
 /// Disjoint ranges of bytes and their owners.
 #[derive(Debug, Default)]
-pub(super) struct Ranges(BTreeMap<(Area, u64), (u64, Nid)>);
+pub(super) struct Ranges(BTreeMap<(Area, u64), (u64, Owner)>);
 
 impl Ranges {
-    /// Claims `start..end` for `nid`, or says whose a part of it is already.
-    pub(super) fn claim(&mut self, area: Area, start: u64, end: u64, nid: Nid) -> Result<(), Nid> {
+    /// Claims `start..end` for `owner`, or says whose a part of it is already.
+    pub(super) fn claim(
+        &mut self,
+        area: Area,
+        start: u64,
+        end: u64,
+        owner: Owner,
+    ) -> Result<(), Owner> {
         if let Some(other) = self.overlapping(area, start, end) {
             return Err(other);
         }
         if start < end {
-            self.0.insert((area, start), (end, nid));
+            self.0.insert((area, start), (end, owner));
         }
         Ok(())
     }
 
     /// An owner of a part of `start..end`.
-    pub(super) fn overlapping(&self, area: Area, start: u64, end: u64) -> Option<Nid> {
+    pub(super) fn overlapping(&self, area: Area, start: u64, end: u64) -> Option<Owner> {
         // Ranges are disjoint, so only the last one that begins before `end` can reach past `start`.
         let (_, &(last, owner)) = self.0.range((area, 0)..(area, end)).next_back()?;
         (last > start && start < end).then_some(owner)
@@ -36,7 +68,8 @@ mod tests {
     #[test]
     fn ranges_that_only_touch_do_not_overlap() {
         let mut ranges = Ranges::default();
-        let (one, two) = (Nid::new(1), Nid::new(2));
+        let one = Owner::Inode(Nid::new(1));
+        let two = Owner::Structure(Structure::DeviceTable);
         assert_eq!(ranges.claim(Area::Primary, 32, 64, one), Ok(()));
         assert_eq!(ranges.claim(Area::Primary, 64, 96, two), Ok(()));
         assert_eq!(ranges.claim(Area::Primary, 0, 32, two), Ok(()));

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::inodes::Inodes;
+use super::ranges::Ranges;
 use super::{CheckOptions, Report};
 use crate::dir::{DirEntry, ReadDir};
 use crate::error::{Corruption, Error};
@@ -40,10 +41,15 @@ struct Tree<'a, R> {
     budget: u64,
 }
 
-pub(super) fn check<R: ReadAt>(image: &Image<R>, options: &CheckOptions, report: &mut Report) {
+pub(super) fn check<R: ReadAt>(
+    image: &Image<R>,
+    options: &CheckOptions,
+    metadata: Ranges,
+    report: &mut Report,
+) {
     let mut tree = Tree {
         image,
-        inodes: Inodes::new(image, options.contents),
+        inodes: Inodes::new(image, options.contents, metadata),
         known: BTreeMap::new(),
         stack: Vec::new(),
         path: Vec::new(),

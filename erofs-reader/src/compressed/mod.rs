@@ -21,14 +21,12 @@ use self::index::{Indexes, Kind};
 use self::window::Window;
 use crate::error::{Corruption, Error, Unsupported};
 use crate::extent::{Algorithm, Extent, Source};
-use crate::format;
+use crate::format::{self, PCLUSTER_MAX_SIZE};
 use crate::image::Image;
 use crate::inode::{Inode, Layout};
 use crate::num::align_up;
 use crate::read_at::ReadAt;
 
-/// `Z_EROFS_PCLUSTER_MAX_SIZE`: bytes that a physical cluster has at most.
-const PCLUSTER_MAX_SIZE: u64 = 1 << 20;
 /// `Z_EROFS_PCLUSTER_MAX_DSIZE`: bytes that one decodes to at most.
 const PCLUSTER_MAX_DSIZE: u64 = 12 << 20;
 
