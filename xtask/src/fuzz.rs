@@ -1,35 +1,74 @@
 //! `cargo xtask fuzz`: every fuzz target for a while.
 //!
 //! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the flags it would pass, so it need not be
-//! installed. What a target learns stays in `fuzz/corpus`, what breaks it goes to `fuzz/artifacts`.
+//! installed. What a target learns stays in `fuzz/corpus`, the least of it that takes all paths is kept in `fuzz/seeds`
+//! (`--keep`), and what breaks it goes to `fuzz/artifacts`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell;
 use crate::stages::Stages;
 
-/// What cargo-fuzz passes: coverage for libFuzzer, AddressSanitizer, and checks that release builds leave out.
+/// What cargo-fuzz passes: coverage for libFuzzer, and checks that release builds leave out.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address -Ccodegen-units=1 \
-    -Cdebug-assertions -Coverflow-checks";
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks";
 
 /// Bytes of a broken target's output to show.
 const SHOWN: usize = 64 << 10;
 
-/// Fuzzes the targets that `arguments` name, or all of them, for `time` altogether, and counts what that did.
-///
-/// Arguments that begin with a dash are libFuzzer's, for every target: `cargo xtask fuzz -- -runs=1000 -seed=1` is a
-/// smoke test that always does the same.
-pub(crate) fn run(time: Duration, arguments: &[String]) -> Result<()> {
+/// How often each target runs in `cargo xtask test`: a minute at most for all of them together.
+const SMOKE_RUNS: u64 = 2000;
+
+/// What `--keep` leaves in the repository: inputs of so many bytes at most, and so many of one target together.
+const KEPT_INPUT: u64 = 4 << 10;
+const KEPT_BYTES: u64 = 80 << 10;
+
+/// How to fuzz, and what.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Fuzz {
+    /// How long altogether
+    #[arg(long, default_value = "10", conflicts_with = "runs")]
+    minutes: u32,
+    /// How often each target runs, instead: always on the same inputs, which begin with those in fuzz/seeds
+    #[arg(long)]
+    runs: Option<u64>,
+    /// What watches memory: without it the targets, which have no unsafe code of ours, run many times faster
+    #[arg(long, value_enum, default_value = "address")]
+    sanitizer: Sanitizer,
+    /// Then add to fuzz/seeds the small inputs that take paths which no other one there does
+    #[arg(long)]
+    keep: bool,
+    /// Only these targets; what begins with a dash is libFuzzer's, for every target
+    targets: Vec<String>,
+}
+
+/// As cargo-fuzz names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sanitizer {
+    /// AddressSanitizer
+    Address,
+    /// None at all
+    None,
+}
+
+/// How long each target runs.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    Seconds(u64),
+    Runs(u64),
+}
+
+/// Fuzzes, and counts what that did.
+pub(crate) fn run(options: &Fuzz) -> Result<()> {
     let all = all_targets()?;
-    let (options, targets): (Vec<_>, Vec<_>) = arguments
+    let (arguments, targets): (Vec<_>, Vec<_>) = options
+        .targets
         .iter()
         .cloned()
         .partition(|argument| argument.starts_with('-'));
@@ -42,13 +81,25 @@ pub(crate) fn run(time: Duration, arguments: &[String]) -> Result<()> {
         );
     }
     let mut stages = Stages::default();
-    let programs = stages.run("build the fuzz targets (nightly)", build)?;
-    let each = time.as_secs() / targets.len() as u64;
+    let programs = stages.run("build the fuzz targets (nightly)", || {
+        build(options.sanitizer)
+    })?;
+    let bound = match options.runs {
+        Some(runs) => Bound::Runs(runs),
+        None => {
+            let seconds = u64::from(options.minutes) * 60 / targets.len() as u64;
+            Bound::Seconds(seconds.max(1))
+        }
+    };
     let mut broken = Vec::new();
     let mut counts = Vec::new();
     for target in targets {
-        let result = stages.run(&format!("fuzz {target} for {each} s at most"), || {
-            fuzz(&programs, target, each.max(1), &options)
+        let result = stages.run(&format!("fuzz {target}"), || {
+            let count = fuzz(&programs, target, bound, &arguments)?;
+            if options.keep {
+                keep(&programs, target)?;
+            }
+            Ok::<_, anyhow::Error>(count)
         });
         match result {
             Ok(count) => counts.push((target, count)),
@@ -67,6 +118,22 @@ pub(crate) fn run(time: Duration, arguments: &[String]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Runs every target for a moment, on inputs that are the same every time.
+pub(crate) fn smoke() -> Result<()> {
+    run(&Fuzz {
+        minutes: 0,
+        runs: Some(SMOKE_RUNS),
+        sanitizer: Sanitizer::None,
+        keep: false,
+        targets: Vec::new(),
+    })
+}
+
+/// Whether there is a compiler that targets can be built with.
+pub(crate) fn is_possible() -> bool {
+    shell::output(nightly("rustc").arg("-vV")).is_ok()
 }
 
 /// What libFuzzer says of a run.
@@ -142,21 +209,29 @@ fn all_targets() -> Result<Vec<String>> {
 }
 
 /// Builds all targets. Returns the folder of the programs.
-fn build() -> Result<PathBuf> {
+fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
     let version = shell::output(nightly("rustc").arg("-vV"))
         .context("fuzzing needs a nightly compiler: rustup toolchain install nightly")?;
     let host = version
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .context("rustc names its host")?;
+    // A folder for each, as a change of flags builds everything again.
+    let (flags, target) = match sanitizer {
+        Sanitizer::Address => (format!("{FLAGS} -Zsanitizer=address"), "target"),
+        Sanitizer::None => (FLAGS.to_owned(), "target/sanitizer-none"),
+    };
+    let target = folder().join(target);
     shell::run(
         nightly("cargo")
             // A target given by name keeps the flags away from build scripts.
             .args(["build", "--quiet", "--release", "--bins", "--target", host])
-            .env("RUSTFLAGS", FLAGS)
+            .arg("--target-dir")
+            .arg(&target)
+            .env("RUSTFLAGS", flags)
             .current_dir(folder()),
     )?;
-    Ok(folder().join("target").join(host).join("release"))
+    Ok(target.join(host).join("release"))
 }
 
 /// A program of the nightly toolchain, whatever toolchain runs this one.
@@ -172,15 +247,22 @@ fn nightly(program: &str) -> Command {
 }
 
 /// Runs one target. What libFuzzer writes is shown where the target breaks.
-fn fuzz(programs: &Path, target: &str, seconds: u64, options: &[String]) -> Result<Count> {
-    let corpus = folder().join("corpus").join(target);
+fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Result<Count> {
     let artifacts = folder().join("artifacts").join(target);
-    fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
+    // What is learned is kept, unless the same is to happen every time.
+    let corpus = match bound {
+        Bound::Seconds(_) => corpus(target),
+        Bound::Runs(_) => empty(target)?,
+    };
+    fs::create_dir_all(&corpus)?;
     let mut command = Command::new(programs.join(target));
     command.arg(&corpus).args(seeds(target));
+    match bound {
+        Bound::Seconds(seconds) => command.arg(format!("-max_total_time={seconds}")),
+        Bound::Runs(runs) => command.arg(format!("-runs={runs}")).arg("-seed=1"),
+    };
     command
-        .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         // An input that takes ten seconds, or asks for half a gigabyte at once, is as bad as one that panics.
         .args([
@@ -188,7 +270,7 @@ fn fuzz(programs: &Path, target: &str, seconds: u64, options: &[String]) -> Resu
             "-malloc_limit_mb=512",
             "-print_final_stats=1",
         ])
-        .args(options);
+        .args(arguments);
     let mut child = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -207,19 +289,74 @@ fn fuzz(programs: &Path, target: &str, seconds: u64, options: &[String]) -> Resu
         }
     }
     let status = child.wait()?;
+    if let Bound::Runs(_) = bound {
+        fs::remove_dir_all(&corpus)?;
+    }
     if !status.success() {
         bail!("{other}{}: {status}", shell::line(&command));
     }
     Ok(count)
 }
 
-/// The folder of a target's first inputs: its own, or its crate's (`seeds/erofs`); or none.
-fn seeds(target: &str) -> Option<PathBuf> {
+/// Adds to the target's seeds what takes paths that they do not, smallest inputs first.
+fn keep(programs: &Path, target: &str) -> Result<()> {
+    let small = empty(target)?;
+    for (size, path) in files(&corpus(target))? {
+        if size <= KEPT_INPUT
+            && let Some(name) = path.file_name()
+        {
+            fs::copy(&path, small.join(name))?;
+        }
+    }
+    let kept = folder().join("seeds").join(target);
+    fs::create_dir_all(&kept)?;
+    let mut merge = Command::new(programs.join(target));
+    merge.args(["-merge=1", "-set_cover_merge=1"]);
+    merge.arg(&kept).args(seeds(target)).arg(&small);
+    shell::output(&mut merge)?;
+    fs::remove_dir_all(&small)?;
+    let mut sum = 0;
+    for (size, path) in files(&kept)? {
+        sum += size;
+        if sum > KEPT_BYTES {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder and their sizes, smallest first.
+fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        files.push((entry.metadata()?.len(), entry.path()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Where a target's inputs are that it found itself.
+fn corpus(target: &str) -> PathBuf {
+    folder().join("corpus").join(target)
+}
+
+/// An empty folder that is not kept.
+fn empty(target: &str) -> Result<PathBuf> {
+    let name = format!("fuzz-{target}-{}", std::process::id());
+    let folder = shell::target(&name);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The folders of a target's first inputs: its own, and its crate's (`seeds/erofs`). What is there of its crate may be of
+/// another kind, which does no harm.
+fn seeds(target: &str) -> impl Iterator<Item = PathBuf> {
     let crate_name = target.split('_').next().unwrap_or(target);
     [target, crate_name]
         .map(|name| folder().join("seeds").join(name))
         .into_iter()
-        .find(|seeds| seeds.is_dir())
+        .filter(|seeds| seeds.is_dir())
 }
 
 #[cfg(test)]

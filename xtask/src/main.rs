@@ -17,7 +17,6 @@ mod vm_test;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -45,13 +44,7 @@ enum Xtask {
         command: Vec<OsString>,
     },
     /// Fuzz what reads untrusted bytes
-    Fuzz {
-        /// How long altogether
-        #[arg(long, default_value = "10")]
-        minutes: u32,
-        /// Only these targets
-        targets: Vec<String>,
-    },
+    Fuzz(fuzz::Fuzz),
     /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
     VmTest {
         /// The blockbox to run, instead of a release build
@@ -80,9 +73,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Test => return test::run(),
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
-        Xtask::Fuzz { minutes, targets } => {
-            fuzz::run(Duration::from_secs(u64::from(minutes) * 60), &targets)?;
-        }
+        Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)

@@ -7,9 +7,11 @@ mod archive;
 mod kernel;
 mod oracles;
 mod packages;
+mod toolchains;
 
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
+pub(crate) use toolchains::{BARE_METAL, has_bare_metal};
 
 use anyhow::Result;
 
@@ -17,7 +19,7 @@ use anyhow::Result;
 /// still; what and why has been said then.
 pub(crate) fn run() -> Result<bool> {
     let mut complete = packages::install()?;
-    for step in [oracles::install, kernel::install] {
+    for step in [oracles::install, kernel::install, toolchains::install] {
         complete &= step()?;
     }
     Ok(complete)

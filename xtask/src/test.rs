@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::stages::Stages;
-use crate::{image, setup, shell, vm_test};
+use crate::{fuzz, image, setup, shell, vm_test};
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         clippy.args(["clippy", "--workspace", "--all-targets", "--quiet"]);
         shell::run(clippy.args(["--", "-D", "warnings"]))
     });
+    checks.no_std();
+    checks.fuzz();
     checks.step("rustdoc", || {
         let mut doc = shell::cargo();
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]);
@@ -144,6 +146,39 @@ impl Checks {
                 self.failed("vm-test");
             }
         }
+    }
+
+    /// What claims to do without `std`, built for a machine that has none.
+    fn no_std(&mut self) {
+        let name = "erofs-reader without std";
+        if self.lacks(name, setup::has_bare_metal()) {
+            return;
+        }
+        self.step(name, || {
+            let mut check = shell::cargo();
+            check.args(["check", "--quiet", "--package", "erofs-reader"]);
+            check.args(["--no-default-features", "--features", "lz4,lzma"]);
+            shell::run(check.args(["--target", setup::BARE_METAL]))
+        });
+    }
+
+    /// Every fuzz target for a moment.
+    fn fuzz(&mut self) {
+        if !self.lacks("fuzz", fuzz::is_possible()) {
+            self.step("fuzz", fuzz::smoke);
+        }
+    }
+
+    /// Counts a check whose tools are missing: as skipped, or as failed where nothing may be.
+    fn lacks(&mut self, name: &str, possible: bool) -> bool {
+        if !possible && (self.strict || std::env::var_os("CI").is_some()) {
+            eprintln!("{name}: the toolchain for it is missing, see setup");
+            self.failed(name);
+        } else if !possible {
+            println!("\nskipped: {name}: the toolchain for it is missing, see setup");
+            self.total.skipped += 1;
+        }
+        !possible
     }
 
     fn report(self) -> ExitCode {

@@ -1,0 +1,52 @@
+//! What rustup can add to the compiler that runs this.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{fuzz, shell};
+
+/// A target that has no `std`.
+pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
+
+/// Adds a nightly compiler and a target without `std`, where rustup is there to do so. Without them some checks are
+/// skipped; that it does not work is said, and no error.
+pub(super) fn install() -> Result<bool> {
+    let mut complete = true;
+    if !fuzz::is_possible() {
+        println!("setup: rustup toolchain install nightly: fuzz targets are built with it");
+        complete &= rustup(&[
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--no-self-update",
+        ]);
+    }
+    if !has_bare_metal() {
+        println!("setup: rustup target add {BARE_METAL}: what needs no std is built for it");
+        complete &= rustup(&["target", "add", BARE_METAL]);
+    }
+    Ok(complete)
+}
+
+/// Whether the compiler that runs this can build for [`BARE_METAL`].
+pub(crate) fn has_bare_metal() -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", BARE_METAL]);
+    rustc.current_dir(shell::repository());
+    shell::output(&mut rustc).is_ok_and(|folder| std::path::Path::new(folder.trim()).is_dir())
+}
+
+fn rustup(arguments: &[&str]) -> bool {
+    let mut rustup = Command::new("rustup");
+    rustup.args(arguments).current_dir(shell::repository());
+    match shell::output(&mut rustup) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("setup: {error:#}");
+            false
+        }
+    }
+}
