@@ -14,7 +14,7 @@ use erofs_writer::{
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of all contents of an image together.
-const CONTENTS: usize = 1 << 20;
+const CONTENTS: usize = 1 << 18;
 /// Entries of an image.
 const ENTRIES: usize = 512;
 /// Blocks of a device.
@@ -96,7 +96,7 @@ fn options(input: &mut Input<'_>) -> Options {
     let compression = Algorithm::ALL.get(input.below(8)).map(|&algorithm| {
         let mut compression = Compression::new(algorithm);
         // The highest levels take memory and time for nothing that they do otherwise.
-        compression.level = input.byte() % 7;
+        compression.level = input.byte() % 5;
         compression.cluster_size = match input.below(8) {
             0..=3 => 0,
             n => block_size.bytes() << (n - 3),
