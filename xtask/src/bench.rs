@@ -6,6 +6,7 @@
 
 mod contest;
 mod convert;
+mod erofs;
 mod ext4;
 mod input;
 mod measure;
@@ -39,7 +40,7 @@ pub(crate) struct Bench {
     /// How many layers of each image to convert, largest first
     #[arg(long, value_name = "N", default_value = "3")]
     largest: usize,
-    /// The folder to put into an ext4 image, instead of the demo image's lowest layer
+    /// The folder to put into an ext4 or EROFS image, instead of the demo image's lowest layer
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
     /// Where the outputs go: in memory, say, to leave the disk out [default: target/bench]
@@ -59,6 +60,8 @@ enum Group {
     Merge,
     /// A new ext4 image, empty or populated
     Ext4,
+    /// An EROFS image with every option that mkfs.erofs has too
+    Erofs,
 }
 
 impl Group {
@@ -67,6 +70,7 @@ impl Group {
             Self::Convert => "convert",
             Self::Merge => "merge",
             Self::Ext4 => "ext4",
+            Self::Erofs => "erofs",
         }
     }
 }
@@ -126,7 +130,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
     let layers = groups.iter().any(|&group| group != Group::Ext4);
     let demo_layers = layers && bench.images.is_empty();
-    let demo_tree = groups.contains(&Group::Ext4) && bench.tree.is_none();
+    let trees = [Group::Ext4, Group::Erofs];
+    let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
     if demo_layers || demo_tree {
         setup::run()?;
         image::demo().build()?;
@@ -157,8 +162,12 @@ fn measure(
         Group::Convert => convert::run(setting, images, bench.largest)?,
         Group::Merge => merge::run(setting, images)?,
         Group::Ext4 => ext4::run(setting, tree)?,
+        Group::Erofs => erofs::run(setting, tree, images)?,
     };
-    let markdown = report::markdown(group.name(), &surroundings, &outcomes);
+    let mut markdown = report::markdown(group.name(), &surroundings, &outcomes);
+    if group == Group::Erofs {
+        markdown.push_str(&erofs::summary(&outcomes));
+    }
     let json = report::json(group.name(), &surroundings, &outcomes);
     println!("{markdown}");
     fs::write(results.join(format!("{}.md", group.name())), markdown)?;

@@ -41,14 +41,14 @@ impl Surroundings {
 }
 
 /// The middle of a contender's rounds; each column for itself.
-struct Medians {
-    wall: Duration,
-    cpu: Duration,
-    peak: u64,
+pub(super) struct Medians {
+    pub(super) wall: Duration,
+    pub(super) cpu: Duration,
+    pub(super) peak: u64,
 }
 
 impl Medians {
-    fn of(standing: &Standing) -> Option<Self> {
+    pub(super) fn of(standing: &Standing) -> Option<Self> {
         let samples = standing.samples.as_ref().ok()?;
         Some(Self {
             wall: median(samples, |sample| sample.wall)?,
@@ -195,7 +195,7 @@ pub(super) fn megabytes(bytes: u64) -> String {
 }
 
 /// `1,234,567`.
-fn grouped(bytes: u64) -> String {
+pub(super) fn grouped(bytes: u64) -> String {
     let digits = bytes.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
