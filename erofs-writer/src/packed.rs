@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io::{Seek, Write};
 
 use crate::compress::{
-    Batch, Compressed, Contents, Cut, Cutter, End, Extent, Piece, Place, Run, Runs, Tail, Ticket,
+    Batch, Compressed, Contents, Cut, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run,
+    Runs, Tail, Ticket,
 };
 use crate::{Compression, Error, ImageBuilder};
 
@@ -23,21 +24,14 @@ pub(crate) struct Packed {
     under_way: Option<Ticket>,
     extents: Vec<Extent>,
     runs: Vec<Run>,
-    /// Where which fragment is. Fragments are not kept, so equal ones are told by a hash for which nobody can find two.
-    known: HashMap<[u8; 32], u64>,
+    /// Where which fragment is. Fragments are not kept.
+    known: HashMap<Fingerprint, u64>,
 }
 
-#[cfg(feature = "compression")]
-fn fingerprint(bytes: &[u8]) -> Option<[u8; 32]> {
-    use sha2::Digest;
-
-    Some(sha2::Sha256::digest(bytes).into())
-}
-
-/// Without an algorithm there are no compressed contents, and no fragments of them.
-#[cfg(not(feature = "compression"))]
-fn fingerprint(_: &[u8]) -> Option<[u8; 32]> {
-    None
+fn fingerprint(bytes: &[u8]) -> Fingerprint {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.get()
 }
 
 impl<W: Write + Seek> ImageBuilder<W> {
@@ -67,9 +61,9 @@ impl<W: Write + Seek> ImageBuilder<W> {
             }
         };
         let at = packed.size;
-        let known = match fingerprint(bytes).filter(|_| once) {
-            Some(fingerprint) => *packed.known.entry(fingerprint).or_insert(at),
-            None => at,
+        let known = match once {
+            true => *packed.known.entry(fingerprint(bytes)).or_insert(at),
+            false => at,
         };
         if known != at {
             self.deduplicated += bytes.len() as u64;

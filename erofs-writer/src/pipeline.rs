@@ -24,6 +24,8 @@ pub(crate) struct Pipeline {
     open: usize,
     under_way: VecDeque<Ticket>,
     current: Option<Current>,
+    /// The blocks of all extents that others may refer to, by their numbers.
+    blocks: Vec<u32>,
     pub(crate) packed: Option<Packed>,
     /// What went wrong where it could not be told.
     failed: Option<Error>,
@@ -35,6 +37,8 @@ struct Current {
     written: u64,
     hash: Box<Xxh3>,
     extents: Vec<Extent>,
+    /// Those whose blocks are others', and the numbers of these.
+    references: Vec<(u32, u32)>,
     /// Where its contents begin in the packed inode.
     fragment: Option<u64>,
     /// How much of them is there.
@@ -48,6 +52,7 @@ impl Current {
             written: 0,
             hash: Box::new(Xxh3::new()),
             extents: Vec::new(),
+            references: Vec::new(),
             fragment: None,
             packed: 0,
         }
@@ -57,11 +62,12 @@ impl Current {
 impl Pipeline {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
-            pool: Pool::new(options.threads, options.block_size),
+            pool: Pool::new(options),
             batch: Batch::default(),
             open: 0,
             under_way: VecDeque::new(),
             current: None,
+            blocks: Vec::new(),
             packed: None,
             failed: None,
         }
@@ -162,7 +168,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             Some(current) => current,
             None => Current::new(start),
         };
-        if piece.end == End::Abandoned {
+        if piece.end == End::Abandoned && !self.options.dedupe_extents {
             return Ok(());
         }
         if !cut.blocks.is_empty() {
@@ -178,11 +184,21 @@ impl<W: Write + Seek> ImageBuilder<W> {
             current.hash.update(&cut.blocks);
             current.written += cut.blocks.len() as u64;
         }
+        let before = current.extents.len() as u32;
+        let references = cut.references.iter();
+        current
+            .references
+            .extend(references.map(|&(extent, number)| (before + extent, number)));
         current.extents.extend(cut.extents);
         match (piece.end, piece.cutter.compression) {
             (End::File { index }, compression) => {
                 let place = self.end_file(current, cut.rest, compression, index)?;
                 self.compressed[index].place = place;
+            }
+            (End::Abandoned, _) => {
+                // Others may refer to it already.
+                let block = self.store_current(&current)?;
+                self.locate(block, &current.extents, &current.references)?;
             }
             (_, Some(compression)) => {
                 if let Rest::Fragment(bytes) = &cut.rest {
@@ -205,19 +221,16 @@ impl<W: Write + Seek> ImageBuilder<W> {
         compression: Option<Compression>,
         index: usize,
     ) -> Result<Place, Error> {
+        let block = self.store_current(&current)?;
         let Current {
-            start,
-            written,
-            hash,
             mut extents,
+            references,
             fragment,
             packed,
+            ..
         } = current;
-        let block = match written {
-            0 => 0,
-            _ => self.store(start, written, hash.digest128(), true)?,
-        };
-        let plain = extents.iter().all(|extent| extent.plain);
+        let runs = self.locate(block, &extents, &references)?;
+        let plain = references.is_empty() && extents.iter().all(|extent| extent.plain);
         let tail = match rest {
             Rest::None if plain => return Ok(Place::Flat { block }),
             Rest::None => Tail::Cluster,
@@ -243,6 +256,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
                     length: (packed + bytes.len() as u64).min(u32::MAX.into()) as u32,
                     blocks: 0,
                     plain: false,
+                    partial: false,
                 });
                 Tail::Fragment {
                     offset: fragment.unwrap_or(at),
@@ -252,14 +266,61 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let Some(compression) = compression else {
             return Ok(Place::Flat { block });
         };
-        self.check_indexed(block, &extents)?;
         Ok(Place::Compressed(Box::new(Compressed {
             size: self.compressed[index].size,
             compression,
             extents: extents.into(),
-            runs: Runs::new(&[Run { first: 0, block }]),
+            runs,
             tail,
         })))
+    }
+
+    /// Ends a file's blocks; gives the first one.
+    fn store_current(&mut self, current: &Current) -> Result<u64, Error> {
+        match current.written {
+            0 => Ok(0),
+            written => self.store(current.start, written, current.hash.digest128(), true),
+        }
+    }
+
+    /// Tells where extents lie, of which those with blocks of their own begin at `block`, and notes it for others.
+    fn locate(
+        &mut self,
+        mut block: u64,
+        extents: &[Extent],
+        references: &[(u32, u32)],
+    ) -> Result<Runs, Error> {
+        self.check_indexed(block, extents)?;
+        let noted = self.options.dedupe_extents;
+        let mut runs: Vec<Run> = Vec::new();
+        let mut references = references.iter().peekable();
+        let mut follows = None;
+        for (first, extent) in (0..).zip(extents) {
+            let begins = match references.next_if(|(index, _)| *index == first) {
+                Some(&(_, number)) => self
+                    .pipeline()
+                    .blocks
+                    .get(number as usize)
+                    .copied()
+                    .map(u64::from),
+                None => {
+                    if noted {
+                        self.pipeline().blocks.push(block as u32);
+                    }
+                    block += u64::from(extent.blocks);
+                    Some(block - u64::from(extent.blocks))
+                }
+            };
+            let begins = begins.ok_or_else(|| io::Error::other("an extent that nobody wrote"))?;
+            if follows != Some(begins) {
+                runs.push(Run {
+                    first,
+                    block: begins,
+                });
+            }
+            follows = Some(begins + u64::from(extent.blocks));
+        }
+        Ok(Runs::new(&runs))
     }
 
     /// Indexes have 32 bits for a block.

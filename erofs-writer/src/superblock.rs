@@ -77,7 +77,10 @@ pub(crate) fn form(
             options.compresses(),
         )
         | feature(FEATURE_INCOMPAT_ZTAILPACKING, facts.used.inline)
-        | feature(FEATURE_INCOMPAT_FRAGMENTS, facts.packed_nid.is_some())
+        | feature(
+            FEATURE_INCOMPAT_FRAGMENTS,
+            facts.packed_nid.is_some() || facts.used.partial,
+        )
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME

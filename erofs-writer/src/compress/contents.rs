@@ -10,6 +10,8 @@ pub(crate) struct Used {
     /// By algorithm's number: the largest cluster in bytes.
     pub(crate) clusters: [Option<u32>; 4],
     pub(crate) inline: bool,
+    /// Clusters of which extents use a part alone.
+    pub(crate) partial: bool,
 }
 
 impl Used {
@@ -21,6 +23,7 @@ impl Used {
                 let largest =
                     &mut used.clusters[usize::from(contents.compression.algorithm.number())];
                 *largest = (*largest).max(Some(cluster));
+                used.partial |= contents.extents.iter().any(|extent| extent.partial);
                 used.inline |= matches!(contents.tail, Tail::Inline { .. });
             }
         }
@@ -132,7 +135,8 @@ impl Compressed {
     /// Whether packed indexes cannot tell where the contents are.
     pub(crate) fn needs_full_indexes(&self) -> bool {
         let far = matches!(self.tail, Tail::Fragment { offset } if offset > u32::MAX.into());
-        far || matches!(self.runs, Runs::Many(_))
+        let partial = self.extents.iter().any(|extent| extent.partial);
+        far || partial || matches!(self.runs, Runs::Many(_))
     }
 
     /// Bytes behind the indexes, which must not cross a block border.

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::codec::{Encode, Packed};
+use super::dedupe::Index;
 use super::options::{Compression, Fragments};
 use crate::{Options, plan};
 
@@ -15,6 +16,8 @@ pub(crate) struct Extent {
     pub(crate) blocks: u16,
     /// Not compressed: then they are one block at most.
     pub(crate) plain: bool,
+    /// The blocks hold more, of which these are the first bytes.
+    pub(crate) partial: bool,
 }
 
 /// What of contents is not in blocks of their own.
@@ -35,6 +38,9 @@ pub(crate) struct Cut {
     pub(crate) blocks: Vec<u8>,
     /// The extents in them; none where all is as it was.
     pub(crate) extents: Vec<Extent>,
+    /// Of the extents whose blocks were there before: which they are, and the numbers of those that the blocks belong to, which
+    /// count all extents with blocks of their own in files that are deduplicated.
+    pub(crate) references: Vec<(u32, u32)>,
     pub(crate) rest: Rest,
 }
 
@@ -48,6 +54,7 @@ pub(crate) struct Cutter {
     /// The longest tail behind an inode; 0 where there is to be none.
     tail_max: usize,
     fragments: Fragments,
+    dedupe: bool,
 }
 
 impl Cutter {
@@ -71,6 +78,7 @@ impl Cutter {
                 Some(_) => options.fragments,
                 None => Fragments::None,
             },
+            dedupe: compression.is_some() && options.dedupe_extents,
         }
     }
 
@@ -79,6 +87,7 @@ impl Cutter {
         Self {
             tail_max: 0,
             fragments: Fragments::None,
+            dedupe: false,
             ..self
         }
     }
@@ -98,17 +107,22 @@ impl Cutter {
     pub(crate) fn cut(
         &self,
         codec: Option<&mut dyn Encode>,
+        index: Option<&mut Index>,
         input: &[u8],
         last: bool,
     ) -> io::Result<Cut> {
         let mut cut = Cut {
             blocks: Vec::new(),
             extents: Vec::new(),
+            references: Vec::new(),
             rest: Rest::None,
         };
         match codec {
             _ if self.fragments == Fragments::Files => cut.rest = Rest::Fragment(input.to_vec()),
-            Some(codec) => self.compress(codec, input, last, &mut cut)?,
+            Some(codec) => {
+                let index = index.filter(|_| self.dedupe);
+                self.compress(codec, index, input, last, &mut cut)?;
+            }
             None => self.store(input, last, &mut cut),
         }
         Ok(cut)
@@ -132,6 +146,7 @@ impl Cutter {
     fn compress(
         &self,
         codec: &mut dyn Encode,
+        mut index: Option<&mut Index>,
         input: &[u8],
         last: bool,
         cut: &mut Cut,
@@ -141,15 +156,29 @@ impl Cutter {
         // Blocks stored without another try, more the longer nothing shrinks.
         let mut skip = 1;
         while !rest.is_empty() {
+            if let Some(index) = &index
+                && let Some(found) = index.at(rest, self.least())
+            {
+                cut.references
+                    .push((cut.extents.len() as u32, found.number));
+                cut.extents.push(found.extent);
+                rest = &rest[found.extent.length as usize..];
+                continue;
+            }
             let window = &rest[..rest.len().min(self.window())];
             let ending = last && window.len() == rest.len();
             // A block cannot become smaller, but what goes elsewhere can.
             let elsewhere = self.tail_max > 0 || self.fragments == Fragments::Tails;
-            let packed = if rest.len() > self.block || (ending && elsewhere) {
+            let mut packed = if rest.len() > self.block || (ending && elsewhere) {
                 codec.pack(window, self.cluster)?
             } else {
                 Packed::default()
             };
+            if let Some(index) = &index
+                && let Some(shorter) = self.up_to_known(codec, index, rest, packed.consumed)?
+            {
+                packed = shorter;
+            }
             let size = packed.bytes.len();
             // Decoders skip zeros before the data.
             let sound = packed.bytes.first().is_some_and(|&byte| byte != 0);
@@ -183,12 +212,17 @@ impl Cutter {
             if packed.consumed > length && sound {
                 cut.blocks.resize(cut.blocks.len() + length - size, 0);
                 cut.blocks.extend_from_slice(&packed.bytes);
-                cut.extents.push(Extent {
-                    length: packed.consumed as u32,
+                let extent = Extent {
                     blocks: (length / self.block) as u16,
                     plain: false,
-                });
-                rest = &rest[packed.consumed..];
+                    ..plain(packed.consumed, 0)
+                };
+                cut.extents.push(extent);
+                let contents;
+                (contents, rest) = rest.split_at(packed.consumed);
+                if let Some(index) = &mut index {
+                    index.add(extent, contents);
+                }
                 skip = 1;
                 continue;
             }
@@ -200,12 +234,44 @@ impl Cutter {
                 let (part, behind) = rest.split_at(rest.len().min(self.block));
                 cut.blocks.extend_from_slice(part);
                 self.pad(cut);
-                cut.extents.push(plain(part.len(), 1));
+                let extent = plain(part.len(), 1);
+                cut.extents.push(extent);
+                if let Some(index) = &mut index {
+                    index.add(extent, part);
+                }
                 rest = behind;
             }
             skip = (skip * 2).min(self.cluster / self.block).max(1);
         }
         Ok(())
+    }
+
+    /// The least that is referred to: in the second logical cluster of an extent it is said how many blocks it has.
+    fn least(&self) -> usize {
+        match self.cluster > self.block {
+            true => 2 * self.block,
+            false => self.block,
+        }
+    }
+
+    /// Encodes only up to where something known begins, where that is within the next `consumed` bytes and worth an unfilled
+    /// cluster before it.
+    fn up_to_known(
+        &self,
+        codec: &mut dyn Encode,
+        index: &Index,
+        input: &[u8],
+        consumed: usize,
+    ) -> io::Result<Option<Packed>> {
+        let least = self.least().max(self.cluster / 4);
+        // No two extents begin in the same logical cluster.
+        let Some((at, _)) = index.next(input, self.block, consumed, least) else {
+            return Ok(None);
+        };
+        let packed = codec.pack(&input[..at], self.cluster)?;
+        let length = packed.bytes.len().next_multiple_of(self.block);
+        let sound = packed.bytes.first().is_some_and(|&byte| byte != 0);
+        Ok((packed.consumed == at && at > length && sound).then_some(packed))
     }
 
     fn pad(&self, cut: &mut Cut) {
@@ -219,5 +285,6 @@ fn plain(length: usize, blocks: u16) -> Extent {
         length: length as u32,
         blocks,
         plain: true,
+        partial: false,
     }
 }

@@ -22,6 +22,8 @@ const NONHEAD: u16 = 2;
 
 /// `Z_EROFS_LI_D0_CBLKCNT`: a distance is a number of blocks instead.
 const D0_CBLKCNT: u16 = 1 << 11;
+/// `Z_EROFS_LI_PARTIAL_REF`, of a full index.
+const PARTIAL_REF: u16 = 1 << 15;
 /// Packed indexes have 12 bits of position at least, above them two of type.
 const PACKED_LOW_BITS: u32 = 12;
 
@@ -74,6 +76,7 @@ struct Cluster {
     offset: u16,
     /// The extent's first block.
     block: u64,
+    partial: bool,
     /// To the extent's beginning, or its number of blocks; and to the next one's.
     distances: [u16; 2],
 }
@@ -150,7 +153,11 @@ fn full_index(cluster: &Cluster) -> LclusterIndex {
         _ => [cluster.block as u16, (cluster.block >> 16) as u16],
     };
     LclusterIndex {
-        di_advise: cluster.kind.into(),
+        di_advise: match cluster.partial {
+            true => cluster.kind | PARTIAL_REF,
+            false => cluster.kind,
+        }
+        .into(),
         di_clusterofs: cluster.offset.into(),
         di_u: [low.into(), high.into()],
     }
@@ -181,6 +188,7 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
                 }
                 _ => block,
             },
+            partial: extent.partial,
             distances: [0; 2],
         });
         for cluster in first + 1..next {
@@ -193,6 +201,7 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
                 kind: NONHEAD,
                 offset: 0,
                 block: 0,
+                partial: false,
                 distances: [distance, (next - cluster) as u16],
             });
         }
@@ -204,6 +213,7 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
             kind: PLAIN,
             offset: (position & mask) as u16,
             block,
+            partial: false,
             distances: [0; 2],
         });
     }

@@ -4,8 +4,10 @@ mod codec;
 mod configurations;
 mod contents;
 mod cut;
+mod dedupe;
 #[cfg(feature = "deflate")]
 mod deflate;
+mod fingerprint;
 #[cfg(any(feature = "deflate", feature = "zstd"))]
 mod fit;
 mod index;
@@ -21,6 +23,7 @@ mod zstd;
 pub(crate) use configurations::configurations;
 pub(crate) use contents::{Compressed, Contents, Place, Run, Runs, Tail, Used};
 pub(crate) use cut::{Cut, Cutter, Extent, Rest};
+pub(crate) use fingerprint::{Fingerprint, Hasher};
 pub(crate) use index::{map_length, put_map};
 pub use options::{Algorithm, Candidate, Compression, Fragments, PerFile};
 pub(crate) use pool::{Batch, End, Piece, Pool, Ticket};

@@ -8,8 +8,9 @@ use std::thread;
 
 use super::codec::{Encode, encoder};
 use super::cut::{Cut, Cutter};
+use super::dedupe::Index;
 use super::options::Compression;
-use crate::BlockSize;
+use crate::{BlockSize, Options};
 
 /// Contents to be cut, of any number of files.
 #[derive(Debug, Default)]
@@ -76,15 +77,24 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(threads: Option<NonZeroUsize>, block_size: BlockSize) -> Self {
-        let threads = threads
-            .or_else(|| thread::available_parallelism().ok())
-            .map_or(1, NonZeroUsize::get);
+    pub(crate) fn new(options: &Options) -> Self {
+        let block_size = options.block_size;
+        let mut own = Worker::new(block_size);
+        let threads = if options.dedupe_extents {
+            // How contents are cut depends on all that were cut before.
+            own.index = Some(Index::new(block_size.bytes() as usize));
+            1
+        } else {
+            options
+                .threads
+                .or_else(|| thread::available_parallelism().ok())
+                .map_or(1, NonZeroUsize::get)
+        };
         Self {
             threads,
             block_size,
             jobs: None,
-            own: Worker::new(block_size),
+            own,
         }
     }
 
@@ -141,6 +151,7 @@ impl Pool {
 #[derive(Debug)]
 struct Worker {
     block_size: BlockSize,
+    index: Option<Index>,
     codecs: Vec<(Compression, Box<dyn Encode>)>,
 }
 
@@ -148,6 +159,7 @@ impl Worker {
     fn new(block_size: BlockSize) -> Self {
         Self {
             block_size,
+            index: None,
             codecs: Vec::new(),
         }
     }
@@ -158,26 +170,33 @@ impl Worker {
         for piece in &batch.pieces {
             let input;
             (input, rest) = rest.split_at(piece.length);
-            let codec = match &piece.cutter.compression {
-                Some(compression) => Some(self.codec(compression)?),
-                None => None,
-            };
             let last = piece.end != End::More;
-            done.push((*piece, piece.cutter.cut(codec, input, last)?));
+            let cut = match &piece.cutter.compression {
+                Some(compression) => {
+                    let codec = codec(&mut self.codecs, compression, self.block_size)?;
+                    let index = self.index.as_mut();
+                    piece.cutter.cut(Some(codec), index, input, last)?
+                }
+                None => piece.cutter.cut(None, None, input, last)?,
+            };
+            done.push((*piece, cut));
         }
         Ok(done)
     }
+}
 
-    fn codec(&mut self, compression: &Compression) -> io::Result<&mut dyn Encode> {
-        let known = self.codecs.iter().position(|(of, _)| of == compression);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let codec = encoder(compression, self.block_size)?;
-                self.codecs.push((*compression, codec));
-                self.codecs.len() - 1
-            }
-        };
-        Ok(&mut *self.codecs[index].1)
-    }
+fn codec<'a>(
+    codecs: &'a mut Vec<(Compression, Box<dyn Encode>)>,
+    compression: &Compression,
+    block_size: BlockSize,
+) -> io::Result<&'a mut dyn Encode> {
+    let known = codecs.iter().position(|(of, _)| of == compression);
+    let index = match known {
+        Some(index) => index,
+        None => {
+            codecs.push((*compression, encoder(compression, block_size)?));
+            codecs.len() - 1
+        }
+    };
+    Ok(&mut *codecs[index].1)
 }

@@ -177,6 +177,45 @@ fn equal_fragments_are_stored_once() {
 }
 
 #[test]
+fn parts_of_files_that_were_there_before_are_stored_once() {
+    let common = text(400_000);
+    let other = |seed: usize| -> Vec<u8> {
+        let mut bytes = text(60_000 + seed);
+        bytes.rotate_left(seed * 331);
+        bytes
+    };
+    let mut model = Model::default();
+    let files = [
+        common.clone(),
+        // At another place, a part alone, and with something else behind.
+        [other(1), common.clone()].concat(),
+        [other(2), common[..90_000].to_vec(), other(3)].concat(),
+        [other(4), common.clone(), other(5), common.clone()].concat(),
+        [noise(50_000), noise(50_000)].concat(),
+    ];
+    for (i, file) in files.into_iter().enumerate() {
+        model.add(format!("{i}"), at(0, 0), Spec::File(file));
+    }
+    for (algorithm, cluster) in [
+        (Algorithm::Lz4, 4096),
+        (Algorithm::Lz4, 32_768),
+        (Algorithm::Zstd, 32_768),
+        (Algorithm::Lzma, 4096),
+        (Algorithm::Deflate, 65_536),
+    ] {
+        let bytes = |dedupe_extents| {
+            let options = Options {
+                dedupe_extents,
+                ..options(algorithm, 1, cluster)
+            };
+            assert_read_by_all(&model, options)
+        };
+        let (without, with) = (bytes(false), bytes(true));
+        assert!(with * 3 < without * 2, "{with} of {without}");
+    }
+}
+
+#[test]
 fn the_number_of_threads_does_not_show() {
     let mut model = tree();
     model.add("large", at(0, 0), Spec::File(text(9_000_000)));
