@@ -232,6 +232,15 @@ impl Superblock {
         SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| raw.xattr_filter_reserved != 0)
     }
 
+    /// Whether a name index, as stored, says that the xattr is a digest that files of equal contents share pages by
+    /// (`ishare_xattr_prefix_id`).
+    pub(crate) fn is_digest(&self, index: u8) -> bool {
+        self.has_compat(format::EROFS_FEATURE_COMPAT_ISHARE_XATTRS)
+            && SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| {
+                index == raw.ishare_xattr_prefix_id | format::EROFS_XATTR_LONG_PREFIX
+            })
+    }
+
     pub(crate) fn has_incompat(&self, bit: u32) -> bool {
         self.feature_incompat & bit != 0
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use erofs_reader::{Buffered, CheckOptions, Image};
+use erofs_reader::{Buffered, Corruption, Image, Problem};
 use testkit::{Difference, Mount, walk};
 
 use super::{mkfs, nasty_tar, our_walk};
@@ -19,6 +19,14 @@ pub(crate) fn assert_reads_as_the_kernel(image: &Path, devices: &[&Path]) {
         Image::open_with_devices(open(image), devices.iter().map(|d| open(d)).collect()).unwrap()
     };
     Difference::between(&our_walk(&ours), &theirs).assert_none();
+    // Nothing that mkfs.erofs makes is wrong, but that it counts the root again of an image that it adds to.
+    let mut findings = ours.check().findings;
+    findings.retain(|finding| {
+        let problem = &finding.problem;
+        !matches!(problem, Problem::Corrupt(Corruption::InodeCount { stored, found }) if *stored == found + 1)
+    });
+    let findings: Vec<_> = findings.iter().take(20).map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
     assert!(
         theirs.len() > 700,
         "{} names are no nasty tree",
