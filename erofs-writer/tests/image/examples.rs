@@ -94,3 +94,43 @@ fn an_image_is_made_in_memory() {
     let image = erofs_reader::Image::open(std::fs::read(out).unwrap()).unwrap();
     assert_eq!(image.walk().count(), 4);
 }
+
+#[test]
+fn an_image_that_is_made_again_shows_the_same_however_it_is_compressed() {
+    if examples().is_none() {
+        return;
+    }
+    let text = "all work and no play\n".repeat(3000);
+    let tar = TarBuilder::new()
+        .owner(1000, 70_000)
+        .dir("usr")
+        .xattr("user.a", "value")
+        .file("usr/text", text)
+        .file("usr/noise", noise(5000))
+        .file("usr/small", "x")
+        .file("usr/empty", "")
+        .symlink("link", "usr/text")
+        .link("hard", "usr/text")
+        .device("null", b'3', 1, 3)
+        .finish();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("tar"), &tar).unwrap();
+    run("from_tar", &[&path("tar"), &path("first")]);
+    let mut from = path("first");
+    for algorithm in ["lz4", "zstd", "deflate", "lzma"] {
+        let to = path(algorithm);
+        run("rebuild", &[&from, &to, Path::new(algorithm)]);
+        fsck(&to, &[]);
+        assert!(to.metadata().unwrap().len() < path("first").metadata().unwrap().len() / 2);
+        if kernel_mounts() {
+            let expected = walk(Mount::erofs(&path("first"), &[]).path()).unwrap();
+            let found = walk(Mount::erofs(&to, &[]).path()).unwrap();
+            Difference::between(&found, &expected).assert_none();
+        }
+        from = to;
+    }
+    run("rebuild", &[&from, &path("plain")]);
+    let image = erofs_reader::Image::open(std::fs::read(path("plain")).unwrap()).unwrap();
+    assert_eq!(image.check().findings, []);
+}
