@@ -37,6 +37,8 @@ impl<W: Write + Seek> Builder<W> {
     /// attributes as far as they may be read, and holes as holes where the host's filesystem tells where they are. What is
     /// mounted in it is added too.
     ///
+    /// A file with more names than an inode can count (65,000) becomes as many as it takes.
+    ///
     /// Directories are read in the order of their names' bytes: the same tree gives the same image.
     ///
     /// # Errors
@@ -60,8 +62,14 @@ impl<W: Write + Seek> Builder<W> {
                 let stat = fs::symlink_metadata(&path).map_err(failed(&path))?;
                 let id = (stat.dev(), stat.ino());
                 if let Some(&node) = links.get(&id) {
-                    self.link(parent, name.as_bytes(), node)?;
-                    continue;
+                    match self.link(parent, name.as_bytes(), node) {
+                        // The next names are of a copy.
+                        Err(Error::TooManyLinks { .. }) => (),
+                        linked => {
+                            linked?;
+                            continue;
+                        }
+                    }
                 }
                 let node = self.add_from(parent, name.as_bytes(), &path, &stat)?;
                 if stat.is_dir() {

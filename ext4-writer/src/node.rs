@@ -216,7 +216,7 @@ impl<'a> Record<'a> {
         let (time, extra) = self.time.encode();
         // dir_nlink: a directory with too many subdirectories to count has one link.
         let links = match self.links {
-            EXT4_LINK_MAX.. => 1,
+            links if links > EXT4_LINK_MAX => 1,
             links => links as u16,
         };
         let mut inode = Inode {

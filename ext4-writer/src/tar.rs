@@ -37,7 +37,8 @@ impl<W: Write + Seek> Builder<W> {
     /// The last entry of a name is the one that counts, but a directory keeps what is in it; what nothing else names is in
     /// nobody's way, so the archive is read twice. Directories without an entry have mode 0755. Paths are taken relative to the
     /// root, whatever they begin with. In an OCI layer, entries that mark deletions from layers below (`.wh.` before the
-    /// name) are left out: there is nothing below.
+    /// name) are left out: there is nothing below. A file with more names than an inode can count (65,000) becomes as many as it
+    /// takes.
     ///
     /// # Errors
     ///
@@ -60,8 +61,14 @@ impl<W: Write + Seek> Builder<W> {
             }
             let (parent, name) = self.make_parents(path, &implied)?;
             if let Some(&node) = added.get(&id) {
-                self.link(parent, name, node)?;
-                continue;
+                match self.link(parent, name, node) {
+                    // The next names are of a copy.
+                    Err(Error::TooManyLinks { .. }) => (),
+                    linked => {
+                        linked?;
+                        continue;
+                    }
+                }
             }
             let meta = entry.metadata.clone();
             let node = match &entry.what {

@@ -1,4 +1,5 @@
 //! Filesystems of directories of this host.
+#![cfg(feature = "dir")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

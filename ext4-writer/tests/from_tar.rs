@@ -1,4 +1,5 @@
 //! Filesystems of tar archives.
+#![cfg(feature = "tar")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -153,6 +154,24 @@ fn the_last_entry_of_a_name_counts_and_directories_keep_what_is_in_them() {
     };
     assert_eq!((size("twice"), size("was"), size("early")), (18, 4, 4));
     assert_eq!(found[&b"early"[..]].first_name, Some(b"early".to_vec()));
+}
+
+#[test]
+fn a_file_with_more_names_than_can_be_counted_becomes_two() {
+    let mut tar = TarBuilder::new().file("0", b"contents");
+    for i in 1..65_010 {
+        tar = tar.link(format!("{i}"), "0");
+    }
+    let image = made(tar.finish()).unwrap();
+    image.assert_clean();
+    if testkit::kernel_mounts() {
+        let mount = Mount::ext4(&image.path, false);
+        let links = |name: &str| fs::metadata(mount.path().join(name)).unwrap().nlink();
+        let mut counts = [links("0"), links("9999")];
+        counts.sort_unstable();
+        assert_eq!(counts, [10, 65_000]);
+        assert_eq!(fs::read(mount.path().join("9999")).unwrap(), b"contents");
+    }
 }
 
 #[test]
