@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use ext4_writer::{Builder, Options};
+use ext4_writer::{BlockSize, Builder, Journal, Options};
 use serde::Serialize;
 
 use super::input::input;
@@ -13,6 +13,7 @@ use super::output::{Format, print_json, printable};
 use super::size::size;
 use crate::error::Error;
 use crate::populate;
+use crate::squash::Layer;
 use crate::store::atomic;
 
 /// Make ext4 images.
@@ -26,17 +27,126 @@ pub(super) enum Ext4 {
     Info(Info),
 }
 
+/// What kind of file system.
+#[derive(Debug, Args)]
+struct Kind {
+    /// The block size: 1024, 2048 or 4096
+    #[arg(long, value_parser = block_size, value_name = "BYTES", default_value = "4096")]
+    block_size: BlockSize,
+    /// The volume's label
+    #[arg(long, default_value = "", hide_default_value = true)]
+    label: String,
+    /// The UUID, instead of one that follows from everything else
+    #[arg(long, value_parser = uuid, value_name = "UUID")]
+    uuid: Option<[u8; 16]>,
+    /// The journal's size, or `none`
+    #[arg(long, value_parser = journal, value_name = "SIZE")]
+    journal: Option<Journal>,
+    /// How many bytes there are for each inode
+    #[arg(long, value_parser = size, value_name = "BYTES", default_value = "16K")]
+    inode_ratio: u64,
+    /// How much of the space is kept for root
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
+    reserved: u8,
+    /// Features, as mke2fs names them, separated by commas; `^` before a name leaves it out
+    #[arg(short = 'O', long, value_delimiter = ',', value_parser = feature, value_name = "NAME")]
+    features: Vec<(Feature, bool)>,
+}
+
+impl Kind {
+    fn options(&self, size: u64) -> Options {
+        let mut options = Options {
+            block_size: self.block_size,
+            label: self.label.clone().into_bytes(),
+            uuid: self.uuid,
+            journal: self.journal.unwrap_or_default(),
+            inode_ratio: self.inode_ratio,
+            reserved_percent: self.reserved,
+            ..Options::new(size)
+        };
+        for (set, on) in &self.features {
+            set(&mut options, *on);
+        }
+        options
+    }
+}
+
+/// Puts a feature in or leaves it out.
+type Feature = fn(&mut Options, bool);
+
+const FEATURES: [(&str, Feature); 11] = [
+    ("ea_inode", |options, on| options.ea_inode = on),
+    ("has_journal", |options, on| {
+        options.journal = match on {
+            true => options.journal,
+            false => Journal::None,
+        }
+    }),
+    ("inline_data", |options, on| options.inline_data = on),
+    ("large_dir", |options, on| options.large_dir = on),
+    ("meta_bg", |options, on| options.meta_bg = on),
+    ("orphan_file", |options, on| options.orphan_file = on),
+    ("project", |options, on| options.project = on),
+    ("quota", |options, on| options.quota = on),
+    ("read-only", |options, on| options.read_only = on),
+    ("resize_inode", |options, on| {
+        options.reserved_gdt_blocks = if on { None } else { Some(0) }
+    }),
+    ("verity", |options, on| options.verity = on),
+];
+
+fn feature(text: &str) -> Result<(Feature, bool), String> {
+    let (name, on) = match text.strip_prefix('^') {
+        Some(name) => (name, false),
+        None => (text, true),
+    };
+    FEATURES
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, set)| (set, on))
+        .ok_or_else(|| format!("use {}", FEATURES.map(|(name, _)| name).join(", ")))
+}
+
+fn block_size(text: &str) -> Result<BlockSize, String> {
+    let all = [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096];
+    let bytes = size(text)?;
+    all.into_iter()
+        .find(|block_size| u64::from(block_size.bytes()) == bytes)
+        .ok_or_else(|| "use 1024, 2048 or 4096".to_owned())
+}
+
+fn journal(text: &str) -> Result<Journal, String> {
+    match text {
+        "none" => Ok(Journal::None),
+        text => Ok(Journal::Size(size(text)?)),
+    }
+}
+
+fn uuid(text: &str) -> Result<[u8; 16], String> {
+    let digits = text.replace('-', "");
+    u128::from_str_radix(&digits, 16)
+        .ok()
+        .filter(|_| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .map(u128::to_be_bytes)
+        .ok_or_else(|| "not 32 hexadecimal digits".to_owned())
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// The file system's size; the file takes room only where something was written
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: u64,
     /// A tar archive to put into it, which may be gzip or zstd; `-` is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "layer"])]
     tar: Option<PathBuf>,
     /// A folder to put into it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "layer")]
     dir: Option<PathBuf>,
+    /// A layer to put into it, on those given before: an OCI layer's tar, an EROFS image, a folder, or an image's disk.vmdk
+    #[arg(long, value_name = "LAYER")]
+    layer: Vec<PathBuf>,
+    #[command(flatten)]
+    kind: Kind,
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -64,13 +174,18 @@ impl Create {
             file.as_file()
                 .set_len(self.size)
                 .map_err(Error::io(output))?;
-            let mut image = Builder::new(file, Options::new(self.size)).map_err(failed)?;
+            let mut image = Builder::new(file, self.kind.options(self.size)).map_err(failed)?;
             if let Some(tar) = &self.tar {
                 let (name, input) = input(tar)?;
                 populate::from_tar(ocipull::decompress(input)?, &name, &mut image, output)?;
             }
             if let Some(dir) = &self.dir {
                 populate::from_folder(dir, &mut image, output)?;
+            }
+            if !self.layer.is_empty() {
+                let layers = self.layer.iter().map(|path| Layer::open(path));
+                let layers = layers.collect::<Result<Vec<_>, _>>()?;
+                populate::from_layers(&layers, &mut image, output)?;
             }
             image.finish().map_err(failed)?;
             Ok(())
