@@ -8,13 +8,16 @@ mod contest;
 mod convert;
 mod erofs;
 mod ext4;
+mod fs;
+mod image;
 mod input;
 mod measure;
 mod merge;
+mod microsandbox;
 mod peers;
 mod report;
+mod synthetic;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,7 +27,7 @@ pub(crate) use self::measure::helper;
 
 use self::contest::{Contest, Outcome};
 use self::peers::Peers;
-use crate::{image, setup, shell};
+use crate::{setup, shell};
 
 /// What is measured, and on what.
 #[derive(clap::Args)]
@@ -62,6 +65,10 @@ enum Group {
     Ext4,
     /// An EROFS image with every option that mkfs.erofs has too
     Erofs,
+    /// A whole image becomes disks, or folders
+    Image,
+    /// What programs feel of an image's files, mounted in every way
+    Fs,
 }
 
 impl Group {
@@ -71,6 +78,8 @@ impl Group {
             Self::Merge => "merge",
             Self::Ext4 => "ext4",
             Self::Erofs => "erofs",
+            Self::Image => "image",
+            Self::Fs => "fs",
         }
     }
 }
@@ -104,15 +113,15 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         &bench.groups
     };
     let blockbox = match &bench.blockbox {
-        Some(blockbox) => fs::canonicalize(blockbox)?,
+        Some(blockbox) => std::fs::canonicalize(blockbox)?,
         None => shell::release_build()?,
     };
     let (images, tree) = inputs(bench, groups)?;
     let results = shell::target("bench");
-    fs::create_dir_all(&results)?;
+    std::fs::create_dir_all(&results)?;
     let scratch = bench.scratch.as_deref().unwrap_or(&results);
     let scratch = scratch.join(format!("scratch-{}", std::process::id()));
-    fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
+    std::fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
     let setting = Setting {
         blockbox,
         peers: Peers::find(),
@@ -122,8 +131,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let measured = groups
         .iter()
         .try_for_each(|&group| measure(group, &setting, bench, &images, tree.as_deref(), &results));
-    fs::remove_dir_all(&setting.scratch)?;
-    measured
+    let removed = std::fs::remove_dir_all(&setting.scratch);
+    measured?;
+    removed.with_context(|| setting.scratch.display().to_string())
 }
 
 /// The images and the tree that the groups need, made where they are not given.
@@ -134,7 +144,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
     let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
     if demo_layers || demo_tree {
         setup::run()?;
-        image::demo().build()?;
+        crate::image::demo().build()?;
     }
     let images = if demo_layers {
         // mkfs.erofs reads gzip, and the image itself has layers of other kinds.
@@ -158,22 +168,31 @@ fn measure(
     results: &Path,
 ) -> Result<()> {
     let surroundings = report::Surroundings::now(setting)?;
-    let outcomes = match group {
-        Group::Convert => convert::run(setting, images, bench.largest)?,
-        Group::Merge => merge::run(setting, images)?,
-        Group::Ext4 => ext4::run(setting, tree)?,
-        Group::Erofs => erofs::run(setting, tree, images)?,
+    let head = report::head(group.name(), &surroundings);
+    let (markdown, contests) = match group {
+        Group::Convert => report::both(&convert::run(setting, images, bench.largest)?),
+        Group::Merge => {
+            let mut outcomes = merge::run(setting, images)?;
+            outcomes.extend(synthetic::run(setting)?);
+            report::both(&outcomes)
+        }
+        Group::Ext4 => report::both(&ext4::run(setting, tree)?),
+        Group::Erofs => {
+            let outcomes = erofs::run(setting, tree, images)?;
+            let (markdown, contests) = report::both(&outcomes);
+            (markdown + &erofs::summary(&outcomes), contests)
+        }
+        Group::Image => report::both(&image::run(setting, images)?),
+        Group::Fs => {
+            let outcomes = fs::run(setting, images)?;
+            (fs::markdown(&outcomes), fs::json(&outcomes))
+        }
     };
-    let mut markdown = report::markdown(group.name(), &surroundings, &outcomes);
-    if group == Group::Erofs {
-        markdown.push_str(&erofs::summary(&outcomes));
-    }
-    let json = report::json(group.name(), &surroundings, &outcomes);
+    let markdown = head + &markdown;
+    let json = report::json(group.name(), &surroundings, &contests);
     println!("{markdown}");
-    fs::write(results.join(format!("{}.md", group.name())), markdown)?;
-    fs::write(
-        results.join(format!("{}.json", group.name())),
-        format!("{json:#}\n"),
-    )?;
+    let path = |extension| results.join(format!("{}.{extension}", group.name()));
+    std::fs::write(path("md"), markdown)?;
+    std::fs::write(path("json"), format!("{json:#}\n"))?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Programs that do the same work on the same input.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,9 +19,11 @@ pub(super) enum Size {
     Length,
     /// What is allocated on disk for it.
     Allocated,
+    /// It is a folder: what is allocated on disk for everything in it.
+    Tree,
 }
 
-/// A file that a contender writes, which does not exist when it starts.
+/// A file or folder that a contender writes, which does not exist when it starts.
 pub(super) struct Output {
     pub(super) path: PathBuf,
     pub(super) size: Size,
@@ -177,17 +180,45 @@ fn once(contender: &Contender) -> Result<(Sample, Option<u64>)> {
         output.path.display()
     );
     let sample = measure::sample(&contender.command, Some(&output.path));
-    let metadata = fs::metadata(&output.path);
-    if output.path.exists() {
-        fs::remove_file(&output.path)?;
-    }
-    let (sample, metadata) = (sample?, metadata?);
-    let size = match output.size {
+    let size = sample.as_ref().ok().map(|_| size(output)).transpose();
+    remove(&output.path).with_context(|| output.path.display().to_string())?;
+    Ok((sample?, size?))
+}
+
+fn size(output: &Output) -> Result<u64> {
+    let metadata = fs::metadata(&output.path)?;
+    Ok(match output.size {
         Size::Length => metadata.len(),
         // In units of 512 bytes on every Unix.
         Size::Allocated => metadata.blocks() * 512,
+        Size::Tree => allocated(&output.path, &mut HashSet::new())?,
+    })
+}
+
+/// What a folder and everything in it takes, what has several names once.
+fn allocated(path: &Path, seen: &mut HashSet<u64>) -> io::Result<u64> {
+    let metadata = fs::symlink_metadata(path)?;
+    let mut bytes = if seen.insert(metadata.ino()) {
+        metadata.blocks() * 512
+    } else {
+        0
     };
-    Ok((sample, Some(size)))
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += allocated(&entry?.path(), seen)?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Removes what a contender made, if it made anything.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A failed command's own words are the last of what its error says.

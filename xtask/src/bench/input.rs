@@ -19,6 +19,8 @@ pub(super) struct Layer {
 /// An image and its layers, lowest first.
 pub(super) struct Image {
     pub(super) name: String,
+    /// What the layout calls it.
+    pub(super) tag: Option<String>,
     pub(super) layers: Vec<Layer>,
 }
 
@@ -29,7 +31,9 @@ impl Image {
         let name = folder.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let index = read(&folder.join("index.json"))?;
-        let manifest = read(&blob(&folder, &index["manifests"][0])?)?;
+        let first = &index["manifests"][0];
+        let tag = &first["annotations"]["org.opencontainers.image.ref.name"];
+        let manifest = read(&blob(&folder, first)?)?;
         let descriptors = manifest["layers"]
             .as_array()
             .with_context(|| format!("{}: no image manifest", folder.display()))?;
@@ -49,7 +53,11 @@ impl Image {
                 path,
             });
         }
-        Ok(Self { name, layers })
+        Ok(Self {
+            name,
+            tag: tag.as_str().map(str::to_owned),
+            layers,
+        })
     }
 }
 

@@ -74,9 +74,7 @@ pub(crate) fn helper(command: &[OsString], output: Option<PathBuf>) -> Result<()
     let status = command.status().with_context(|| shell::line(&command))?;
     if let Some(output) = output.filter(|_| status.success()) {
         // Some programs do this themselves and some do not.
-        File::open(&output)
-            .and_then(|file| file.sync_all())
-            .with_context(|| output.display().to_string())?;
+        store(&output).with_context(|| output.display().to_string())?;
     }
     let wall = start.elapsed();
     ensure!(status.success(), "{status}");
@@ -91,4 +89,14 @@ pub(crate) fn helper(command: &[OsString], output: Option<PathBuf>) -> Result<()
     };
     println!("{}", sample.json());
     Ok(())
+}
+
+/// Writes a file, or everything of the file system that a folder is on, to stable storage.
+fn store(output: &Path) -> std::io::Result<()> {
+    let file = File::open(output)?;
+    #[cfg(target_os = "linux")]
+    if file.metadata()?.is_dir() {
+        return Ok(rustix::fs::syncfs(&file)?);
+    }
+    file.sync_all()
 }

@@ -7,11 +7,14 @@ use std::process::Command;
 use crate::shell;
 
 /// Programs and the Debian packages that bring them.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("libdeflate-gunzip", "libdeflate-tools"),
     ("igzip", "isal"),
     ("openssl", "openssl"),
     ("mke2fs", "e2fsprogs"),
+    ("fuse-overlayfs", "fuse-overlayfs"),
+    ("umoci", "umoci"),
+    ("skopeo", "skopeo"),
 ];
 
 /// What was found, installed where that is possible.

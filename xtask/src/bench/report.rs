@@ -77,8 +77,8 @@ fn ratio(time: Duration, unit: Duration) -> Option<f64> {
     (!unit.is_zero()).then(|| time.as_secs_f64() / unit.as_secs_f64())
 }
 
-/// One table per contest.
-pub(super) fn markdown(group: &str, surroundings: &Surroundings, outcomes: &[Outcome]) -> String {
+/// The beginning of a group's report.
+pub(super) fn head(group: &str, surroundings: &Surroundings) -> String {
     let mut text = format!(
         "# bench {group}\n\nRounds: {}, of which the tables show the medians. {} processors, Linux {}, {}.\n",
         surroundings.rounds,
@@ -95,10 +95,16 @@ pub(super) fn markdown(group: &str, surroundings: &Surroundings, outcomes: &[Out
             "\n**The machine was not idle** (load {load} before the first round): the times say little.\n"
         );
     }
+    text
+}
+
+/// One table per contest, and all samples.
+pub(super) fn both(outcomes: &[Outcome]) -> (String, Value) {
+    let mut text = String::new();
     for outcome in outcomes {
         table(&mut text, outcome);
     }
-    text
+    (text, outcomes.iter().map(contest).collect())
 }
 
 fn table(text: &mut String, outcome: &Outcome) {
@@ -142,9 +148,8 @@ fn table(text: &mut String, outcome: &Outcome) {
     }
 }
 
-/// Every sample of every contender, and the medians.
-pub(super) fn json(group: &str, surroundings: &Surroundings, outcomes: &[Outcome]) -> Value {
-    let contests: Vec<_> = outcomes.iter().map(contest).collect();
+/// The whole report for programs.
+pub(super) fn json(group: &str, surroundings: &Surroundings, contests: &Value) -> Value {
     json!({
         "group": group,
         "rounds": surroundings.rounds,
@@ -156,6 +161,7 @@ pub(super) fn json(group: &str, surroundings: &Surroundings, outcomes: &[Outcome
     })
 }
 
+/// Every sample of every contender, and the medians.
 fn contest(outcome: &Outcome) -> Value {
     let unit = unit(outcome);
     let standing = |standing: &Standing| {

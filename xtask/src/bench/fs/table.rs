@@ -1,0 +1,144 @@
+//! The times as a table, a row per workload and a column per stack.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{Outcome, Standing, Times};
+
+/// Which of the two times.
+#[derive(Clone, Copy)]
+enum State {
+    Cold,
+    Warm,
+}
+
+impl State {
+    fn of(self, times: &Times) -> Option<f64> {
+        let mut samples = match self {
+            Self::Cold => times.cold.clone(),
+            Self::Warm => times.warm.clone(),
+        };
+        samples.sort_unstable();
+        let middle = samples.get(samples.len().checked_sub(1)? / 2)?;
+        Some(*middle as f64 / 1e6)
+    }
+}
+
+/// Two tables per image: with empty caches, and with full ones.
+pub(in crate::bench) fn markdown(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for outcome in outcomes {
+        for (state, title) in [(State::Cold, "empty caches"), (State::Warm, "full caches")] {
+            let _ = write!(
+                text,
+                "\n## {} ({}): {title}, ms\n\n| |",
+                outcome.image, outcome.tree
+            );
+            for standing in &outcome.standings {
+                let _ = write!(text, " {} |", standing.name);
+            }
+            text.push_str("\n|---|");
+            text.push_str(&"--:|".repeat(outcome.standings.len()));
+            text.push('\n');
+            rows(&mut text, outcome, state);
+        }
+        for standing in &outcome.standings {
+            if let Some(why) = &standing.failed {
+                let _ = write!(text, "\n{} failed: {why}\n", standing.name);
+            }
+        }
+        for skipped in &outcome.skipped {
+            let _ = write!(text, "\nSkipped: {skipped}\n");
+        }
+    }
+    text
+}
+
+/// Medians, and how many times ours the others are.
+fn rows(text: &mut String, outcome: &Outcome, state: State) {
+    let Some(ours) = outcome.standings.first() else {
+        return;
+    };
+    for (row, (name, times)) in ours.times.iter().enumerate() {
+        let unit = state.of(times);
+        let _ = write!(text, "| {name} |");
+        for (number, standing) in outcome.standings.iter().enumerate() {
+            let time = standing.times.get(row);
+            let time = time.and_then(|(_, times)| state.of(times));
+            let _ = match (time, unit) {
+                (Some(time), Some(unit)) if number > 0 && unit > 0.0 => {
+                    write!(text, " {time:.2} ({:.2}×) |", time / unit)
+                }
+                (Some(time), _) => write!(text, " {time:.2} |"),
+                (None, _) => write!(text, " – |"),
+            };
+        }
+        text.push('\n');
+    }
+}
+
+/// Every sample.
+pub(in crate::bench) fn json(outcomes: &[Outcome]) -> Value {
+    let standing = |standing: &Standing| {
+        let rows = standing.times.iter().map(
+            |(name, times)| json!({ "name": name, "cold_ns": times.cold, "warm_ns": times.warm }),
+        );
+        json!({
+            "name": standing.name,
+            "failed": standing.failed,
+            "rows": rows.collect::<Vec<_>>(),
+        })
+    };
+    let outcomes = outcomes.iter().map(|outcome| {
+        json!({
+            "image": outcome.image,
+            "tree": outcome.tree,
+            "stacks": outcome.standings.iter().map(standing).collect::<Vec<_>>(),
+            "skipped": outcome.skipped,
+        })
+    });
+    outcomes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(name: &'static str, cold: &[u64], failed: Option<&str>) -> Standing {
+        let times = Times {
+            cold: cold.to_vec(),
+            warm: vec![500_000],
+        };
+        Standing {
+            name,
+            failed: failed.map(str::to_owned),
+            times: vec![("scan".to_owned(), times)],
+        }
+    }
+
+    #[test]
+    fn ratios_are_to_ours_and_whoever_has_no_times_has_a_dash() {
+        let outcome = Outcome {
+            image: "demo".to_owned(),
+            tree: "/usr/lib/python3.11".to_owned(),
+            standings: vec![
+                standing("blockbox", &[9_000_000, 2_000_000, 1_000_000], None),
+                standing("other", &[3_000_000], None),
+                standing("broken", &[], Some("no such device")),
+            ],
+            skipped: vec!["virtio-fs: no guest".to_owned()],
+        };
+        assert_eq!(
+            markdown(&[outcome]),
+            "\n## demo (/usr/lib/python3.11): empty caches, ms\n\n\
+             | | blockbox | other | broken |\n|---|--:|--:|--:|\n\
+             | scan | 2.00 | 3.00 (1.50×) | – |\n\
+             \n## demo (/usr/lib/python3.11): full caches, ms\n\n\
+             | | blockbox | other | broken |\n|---|--:|--:|--:|\n\
+             | scan | 0.50 | 0.50 (1.00×) | 0.50 (1.00×) |\n\
+             \nbroken failed: no such device\n\
+             \nSkipped: virtio-fs: no guest\n"
+        );
+    }
+}
