@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use erofs_reader::{Image, dump};
-use erofs_writer::{Label, Metadata, Options};
+use erofs_writer::{Algorithm, Fragments, Label, Metadata, Options, Uuid};
 
 use crate::model::{Model, Spec, acl, at, noise, with_xattrs};
 
@@ -42,6 +42,54 @@ fn model() -> Model {
         model.add(format!("var/many/{i}"), now(0o644), Spec::File(vec![]));
     }
     model
+}
+
+/// What the reader sees in the image, without the numbers of those bytes that encoders may choose.
+fn dumped(model: &Model, options: Options) -> String {
+    let (bytes, _) = model.build(options).unwrap();
+    let mut text = Vec::new();
+    dump(&Image::open(&bytes[..]).unwrap(), &mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+fn compressed(change: impl Fn(&mut Options)) -> String {
+    let zeros = |length: usize| Spec::File(vec![0; length]);
+    let mut model = Model::default();
+    model.add("blocks", at(0, 0), zeros(20_000));
+    model.add("same", at(0, 0), zeros(20_000));
+    model.add("short", at(0, 0), zeros(100));
+    model.add("plain", at(0, 0), Spec::File(noise(5000)));
+    model.add(
+        "mixed",
+        at(0, 0),
+        Spec::File([noise(8192), vec![0; 9000]].concat()),
+    );
+    // Codes of zeros are the same with every version of LZ4.
+    let mut options = crate::compressed::options(Algorithm::Lz4, 0, 4096);
+    options.uuid = Uuid::Nil;
+    change(&mut options);
+    dumped(&model, options)
+}
+
+#[test]
+fn the_fields_of_compressed_files() {
+    insta::assert_snapshot!("compressed", compressed(|_| {}));
+    insta::assert_snapshot!(
+        "compressed_full_indexes",
+        compressed(|options| options.full_indexes = true)
+    );
+    insta::assert_snapshot!(
+        "compressed_tail_packing",
+        compressed(|options| options.tail_packing = true)
+    );
+    insta::assert_snapshot!(
+        "compressed_fragments",
+        compressed(|options| options.fragments = Fragments::Tails)
+    );
+    insta::assert_snapshot!(
+        "compressed_dedupe",
+        compressed(|options| options.dedupe_extents = true)
+    );
 }
 
 #[test]

@@ -42,8 +42,10 @@ fn tree() -> Model {
     model
 }
 
+type Feature = (&'static str, fn(&mut Options));
+
 /// What can be turned on.
-fn features() -> Vec<(&'static str, fn(&mut Options))> {
+fn features() -> Vec<Feature> {
     vec![
         ("full indexes", |options| options.full_indexes = true),
         ("inline tails", |options| options.inline_tails = true),
