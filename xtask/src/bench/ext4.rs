@@ -1,26 +1,119 @@
 //! A new ext4 image, empty or populated.
 
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use ext4_writer::{Builder, Options};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
 use super::Setting;
-use super::contest::{Contender, Contest, Outcome, Output, Size};
+use super::contest::{Contender, Contest, Outcome, Output, Size, Standing};
+use super::measure::{self, Sample};
 use crate::shell;
 
-/// Sizes as both programs understand them.
-const SIZES: [&str; 3] = ["4G", "64G", "1024G"];
+/// Sizes as both programs understand them, and in GiB.
+const SIZES: [(&str, u64); 3] = [("4G", 4), ("64G", 64), ("1024G", 1024)];
 
+/// A `tree` that is a tar archive is unpacked first.
 pub(super) fn run(setting: &Setting, tree: Option<&Path>) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for size in SIZES {
+    for (size, gibibytes) in SIZES {
+        outcomes.push(library(setting, size, gibibytes << 30)?);
         outcomes.push(setting.hold(contest(setting, size, None))?);
     }
     if let Some(tree) = tree {
-        outcomes.push(setting.hold(contest(setting, SIZES[0], Some(tree)))?);
+        let (size, _) = SIZES[0];
+        let unpacked = setting.path("tree");
+        if tree.is_file() {
+            fs::create_dir(&unpacked)?;
+            let mut tar = Command::new("tar");
+            tar.args(["--extract", "--preserve-permissions", "--file"]);
+            shell::output(tar.arg(tree).arg("--directory").arg(&unpacked))?;
+            let mut contest = contest(setting, size, Some(&unpacked));
+            contest.title = format!("ext4 of {size}, holding {}", tree.display());
+            outcomes.push(setting.hold(contest)?);
+            fs::remove_dir_all(&unpacked)?;
+        } else {
+            outcomes.push(setting.hold(contest(setting, size, Some(tree)))?);
+        }
     }
     Ok(outcomes)
+}
+
+/// An empty image, made by a call of the library in this process, beside mke2fs; both until the image is on stable storage.
+fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
+    let title = format!("ext4 of {name}, empty, as a library call");
+    eprintln!("bench: {title}");
+    let mut skipped = Vec::new();
+    let mut peer = match mke2fs(setting, name, None) {
+        Ok(contender) => Some((contender, Vec::new())),
+        Err(missing) => {
+            skipped.push(missing);
+            None
+        }
+    };
+    let path = setting.path("ours.ext4");
+    let mut samples = Vec::new();
+    let mut ours_size = None;
+    let mut peers_size = None;
+    for _ in 0..setting.rounds {
+        rustix::fs::sync();
+        samples.push(call(&path, size)?);
+        ours_size = Some(fs::metadata(&path)?.blocks() * 512);
+        fs::remove_file(&path)?;
+        if let Some((contender, samples)) = &mut peer {
+            let output = contender.output.as_ref().context("mke2fs has an output")?;
+            samples.push(measure::sample(&contender.command, Some(&output.path))?);
+            peers_size = Some(fs::metadata(&output.path)?.blocks() * 512);
+            fs::remove_file(&output.path)?;
+        }
+    }
+    let mut standings = vec![Standing {
+        name: "ext4-writer".to_owned(),
+        line: format!("Builder::new(file, Options::new({size}))?.finish()?"),
+        samples: Ok(samples),
+        size: ours_size,
+    }];
+    standings.extend(peer.map(|(contender, samples)| Standing {
+        name: contender.name,
+        line: shell::line(&contender.command),
+        samples: Ok(samples),
+        size: peers_size,
+    }));
+    Ok(Outcome {
+        title,
+        standings,
+        skipped,
+    })
+}
+
+/// One call: the file is created, filled and stored.
+fn call(path: &Path, size: u64) -> Result<Sample> {
+    let before = cpu()?;
+    let start = Instant::now();
+    let file = File::create_new(path)?;
+    file.set_len(size)?;
+    let (file, _) = Builder::new(file, Options::new(size))?.finish()?;
+    file.sync_all()?;
+    let wall = start.elapsed();
+    Ok(Sample {
+        wall,
+        cpu: cpu()?.saturating_sub(before),
+        // Linux counts in KiB.
+        peak: u64::try_from(getrusage(UsageWho::RUSAGE_SELF)?.max_rss())? * 1024,
+    })
+}
+
+/// What this process took so far.
+fn cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(micros)?))
 }
 
 fn contest(setting: &Setting, size: &str, tree: Option<&Path>) -> Contest {
