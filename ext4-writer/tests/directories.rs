@@ -61,6 +61,37 @@ fn a_directory_with_three_index_levels_needs_large_dir_and_is_found_right() {
     image.assert_clean();
 }
 
+#[test]
+fn names_that_are_not_ascii_are_found_by_signed_and_unsigned_hashes() {
+    for signed_hash in [true, false] {
+        let options = Options {
+            signed_hash,
+            ..Options::new(32 << 20)
+        };
+        let name = |i: u32| format!("{i} {}", "\u{e9}\u{4e2d}".repeat(i as usize % 20));
+        let image = Image::new(options, |image| {
+            let root = image.root();
+            for i in 0..1000 {
+                image
+                    .add_fifo(root, name(i).as_bytes(), Metadata::new(0o644))
+                    .unwrap();
+            }
+        });
+        // It compares every name's hash with what the index says.
+        image.assert_clean();
+        if testkit::kernel_mounts() {
+            let mount = Mount::ext4(&image.path, true);
+            for i in 0..1000 {
+                fs::symlink_metadata(mount.path().join(name(i))).unwrap();
+            }
+            fs::remove_file(mount.path().join(name(19))).unwrap();
+            fs::write(mount.path().join("\u{e9}"), "").unwrap();
+            drop(mount);
+            image.assert_clean();
+        }
+    }
+}
+
 /// `cargo test -p ext4-writer --test directories -- --ignored`.
 #[test]
 #[ignore = "takes 16 s without optimisation"]

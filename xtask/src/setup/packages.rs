@@ -46,6 +46,12 @@ const NEEDS: &[Need] = &[
     ),
     need("mmdebstrap", "mmdebstrap", "makes the demo image's base"),
     need("e2fsck", "e2fsprogs", "tests check ext4 images with it"),
+    need("fio", "fio", "tests write to ext4 images with it"),
+    need(
+        "stress-ng",
+        "stress-ng",
+        "tests wear out ext4 images with it",
+    ),
     need(
         "setfattr",
         "attr",
