@@ -67,6 +67,7 @@ pub fn write_index(
     let mut options = options.into();
     options.image.block_size = BlockSize::B512;
     options.image.compression = None;
+    options.image.per_file = None;
     let mut contents = Contents::new(out, &options).map_err(failed)?;
     let device = Device {
         tag: stack::tag(diff_id.hex()),

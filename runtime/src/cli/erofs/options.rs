@@ -1,5 +1,7 @@
 //! What can be chosen about an image, shared by all commands that write one.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
 
 use anyhow::Context;
@@ -39,7 +41,7 @@ pub(super) struct ImageOptions {
     /// Set only times later than `--mtime` to it
     #[arg(long, requires = "mtime")]
     clamp_mtime: bool,
-    /// The volume's UUID [default: derived from the contents]
+    /// The volume's UUID: this one, `nil` or `random` [default: derived from the contents]
     #[arg(long, value_parser = uuid, value_name = "UUID")]
     uuid: Option<Uuid>,
     /// The volume's name, at most 15 bytes
@@ -111,12 +113,26 @@ fn compression(text: &str) -> Result<Compression, String> {
 }
 
 fn uuid(text: &str) -> Result<Uuid, String> {
+    match text {
+        "nil" => return Ok(Uuid::Nil),
+        "random" => return random_uuid().map_err(|error| format!("/dev/urandom: {error}")),
+        _ => {}
+    }
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     let number = u128::from_str_radix(&digits, 16)
         .ok()
         .filter(|_| digits.len() == 32);
-    let number = number.ok_or_else(|| "not 32 hexadecimal digits".to_owned())?;
+    let number = number.ok_or_else(|| "not 32 hexadecimal digits, nil or random".to_owned())?;
     Ok(Uuid::Given(number.to_be_bytes()))
+}
+
+/// A UUID of version 4 (RFC 9562).
+fn random_uuid() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(Uuid::Given(bytes))
 }
 
 /// Parses `[@][-]SECONDS[.DECIMALS]`.
@@ -240,6 +256,20 @@ mod tests {
         for wrong in ["", "@", "now", "1.2.3", "1.0123456789", "1.-5", "9e9"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn uuids_are_given_nil_or_never_the_same() {
+        let given = uuid("01234567-89ab-cdef-0123-456789abcdef");
+        assert!(matches!(given, Ok(Uuid::Given([1, 0x23, .., 0xef]))));
+        assert_eq!(uuid("nil"), Ok(Uuid::Nil));
+        let (one, other) = (uuid("random"), uuid("random"));
+        assert_ne!(one, other);
+        let Ok(Uuid::Given(bytes)) = one else {
+            panic!("{one:?}");
+        };
+        assert_eq!((bytes[6] >> 4, bytes[8] >> 6), (4, 2));
+        assert!(uuid("0123").is_err() && uuid("").is_err());
     }
 
     #[test]
