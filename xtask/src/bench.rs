@@ -8,6 +8,7 @@ mod contest;
 mod convert;
 mod erofs;
 mod ext4;
+mod extract;
 mod fs;
 mod image;
 mod input;
@@ -65,6 +66,8 @@ enum Group {
     Ext4,
     /// An EROFS image with every option that mkfs.erofs has too
     Erofs,
+    /// Everything in an EROFS image becomes files or a tar, or is read through a mount
+    Extract,
     /// A whole image becomes disks, or folders
     Image,
     /// What programs feel of an image's files, mounted in every way
@@ -78,6 +81,7 @@ impl Group {
             Self::Merge => "merge",
             Self::Ext4 => "ext4",
             Self::Erofs => "erofs",
+            Self::Extract => "extract",
             Self::Image => "image",
             Self::Fs => "fs",
         }
@@ -138,9 +142,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 
 /// The images and the tree that the groups need, made where they are not given.
 fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
-    let layers = groups.iter().any(|&group| group != Group::Ext4);
+    let only_trees = [Group::Ext4, Group::Extract];
+    let layers = groups.iter().any(|group| !only_trees.contains(group));
     let demo_layers = layers && bench.images.is_empty();
-    let trees = [Group::Ext4, Group::Erofs];
+    let trees = [Group::Ext4, Group::Erofs, Group::Extract];
     let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
     if demo_layers || demo_tree {
         setup::run()?;
@@ -181,6 +186,10 @@ fn measure(
             let outcomes = erofs::run(setting, tree, images)?;
             let (markdown, contests) = report::both(&outcomes);
             (markdown + &erofs::summary(&outcomes), contests)
+        }
+        Group::Extract => {
+            let tree = tree.context("no tree to make images of")?;
+            report::both(&extract::run(setting, tree)?)
         }
         Group::Image => report::both(&image::run(setting, images)?),
         Group::Fs => {

@@ -17,10 +17,11 @@ const PACKAGES: [(&str, &str); 7] = [
     ("skopeo", "skopeo"),
 ];
 
+/// What comes from erofs-utils.
+const EROFS_UTILS: [&str; 3] = ["mkfs.erofs", "fsck.erofs", "erofsfuse"];
+
 /// What was found, installed where that is possible.
-pub(super) struct Peers {
-    mkfs_erofs: Option<Vec<PathBuf>>,
-}
+pub(super) struct Peers;
 
 impl Peers {
     /// Looks for the peers, and installs the missing ones where apt-get and root are there.
@@ -42,9 +43,7 @@ impl Peers {
                 eprintln!("bench: {error:#}");
             }
         }
-        Self {
-            mkfs_erofs: mkfs_erofs(),
-        }
+        Self
     }
 
     /// A command that runs the peer, or why it cannot.
@@ -55,8 +54,8 @@ impl Peers {
             let package = package.map_or("cargo xtask setup", |(_, package)| package);
             format!("{program} is not installed ({package})")
         };
-        if program == "mkfs.erofs" {
-            let words = self.mkfs_erofs.as_ref().ok_or_else(missing)?;
+        if EROFS_UTILS.contains(&program) {
+            let words = erofs_utils(program).ok_or_else(missing)?;
             let mut command = Command::new(&words[0]);
             command.args(&words[1..]);
             return Ok(command);
@@ -74,11 +73,11 @@ impl Peers {
     }
 }
 
-/// The words that start mkfs.erofs. Those in `target/oracles/bin` are scripts which start several processes, and that
+/// The words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts which start several processes, and that
 /// would be measured with it; so what such a script ends in.
-fn mkfs_erofs() -> Option<Vec<PathBuf>> {
+fn erofs_utils(name: &str) -> Option<Vec<PathBuf>> {
     let root = shell::target("oracles/erofs-utils");
-    let program = root.join("usr/bin/mkfs.erofs");
+    let program = root.join("usr/bin").join(name);
     let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
     let loader = fs::read_dir(&libraries).ok().and_then(|entries| {
         entries
@@ -89,7 +88,7 @@ fn mkfs_erofs() -> Option<Vec<PathBuf>> {
         Some(loader) if program.is_file() => {
             Some(vec![loader, "--library-path".into(), libraries, program])
         }
-        _ => shell::program("mkfs.erofs").map(|program| vec![program]),
+        _ => shell::program(name).map(|program| vec![program]),
     }
 }
 
