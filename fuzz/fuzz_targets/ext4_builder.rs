@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use ext4_writer::{BlockSize, Builder, Device, Info, Journal, Metadata, Options, Timestamp};
+use ext4_writer::{BlockSize, Builder, Device, Info, Journal, Metadata, Options, Timestamp, grow};
 use libfuzzer_sys::fuzz_target;
 
 const XATTRS: [&[u8]; 5] = [
@@ -15,13 +15,24 @@ const XATTRS: [&[u8]; 5] = [
 ];
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&[block_size, size, ratio], mut rest)) = bytes.split_first_chunk() else {
+    let Some((&[block_size, size, ratio, features], mut rest)) = bytes.split_first_chunk() else {
         return;
     };
     let options = Options {
         block_size: [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096]
             [usize::from(block_size % 3)],
-        journal: Journal::None,
+        journal: match block_size & 0x80 {
+            0 => Journal::None,
+            _ => Journal::Size(1 << 20),
+        },
+        orphan_file: features & 1 == 0,
+        inline_data: features & 2 != 0,
+        ea_inode: features & 4 != 0,
+        quota: features & 8 != 0,
+        project: features & 16 != 0,
+        meta_bg: features & 32 != 0,
+        signed_hash: features & 64 == 0,
+        large_dir: features & 128 != 0,
         inode_ratio: 1024 << (ratio % 16),
         ..Options::new(u64::from(size) << 14)
     };
@@ -41,7 +52,11 @@ fuzz_target!(|bytes: &[u8]| {
         };
         if kind & 0x80 != 0 {
             let name = XATTRS[usize::from(number) % XATTRS.len()].to_vec();
-            let value = behind[..behind.len().min(usize::from(number) * 20)].to_vec();
+            let mut value = behind[..behind.len().min(usize::from(number) * 20)].to_vec();
+            if number & 0xf0 == 0xf0 {
+                // Larger than any block.
+                value.resize(usize::from(number) << 8, number);
+            }
             metadata.xattrs.push((name, value));
         }
         let number = u64::from(number);
@@ -71,9 +86,15 @@ fuzz_target!(|bytes: &[u8]| {
         };
         nodes.extend(added);
     }
-    if let Ok((out, summary)) = image.finish() {
-        let info = Info::read(out).expect("what was built can be read");
+    for (&node, project) in nodes.iter().zip(1..) {
+        let _ = image.set_project(node, project);
+    }
+    if let Ok((mut out, summary)) = image.finish() {
+        let info = Info::read(&mut out).expect("what was built can be read");
         assert!(info.clean);
         assert_eq!(info.free_blocks, summary.free_blocks);
+        let size = info.blocks * u64::from(info.block_size);
+        let grown = grow(out, size + (1 << 20)).expect("what was built can grow");
+        assert!(grown.clean && grown.blocks >= info.blocks);
     }
 });
