@@ -110,6 +110,50 @@ fn layers_of_any_kind_become_the_image_that_overlayfs_shows() {
 }
 
 #[test]
+fn links_to_lower_layers_and_implied_directories_are_as_in_merged_metadata() {
+    let lab = Lab::new();
+    let base = TarBuilder::new()
+        .dir("./")
+        .mode(0o750)
+        .owner(1000, 70_000)
+        .dir("etc")
+        .dir("usr/lib")
+        .file("etc/hosts", "127.0.0.1 localhost\n")
+        .mode(0o777)
+        .symlink("lib", "usr/lib");
+    // No entry for `etc`, which stays as it is; a name below a lower symbolic link; a link to a file that only the base has,
+    // whose first name goes.
+    let top = TarBuilder::new()
+        .file("etc/new", noise(5000))
+        .file("lib/library", noise(6000))
+        .link("usr/hosts", "etc/hosts")
+        .file("etc/.wh.hosts", "");
+    lab.put("base.tar", base.finish());
+    lab.put("top.tar", top.finish());
+    for layer in ["base", "top"] {
+        let (tar, image) = (format!("{layer}.tar"), format!("{layer}.erofs"));
+        lab.ok(&["build", "--tar", &tar, "-o", &image]);
+    }
+    full(&lab, "tars", &["base.tar", "top.tar"], &[]);
+    full(&lab, "images", &["base.erofs", "top.erofs"], &[]);
+    lab.ok(&["merge", "base.erofs", "top.erofs", "-o", "fsmeta"]);
+    assert_eq!(
+        lab.ok(&["cat", "tars", "usr/hosts"]),
+        "127.0.0.1 localhost\n"
+    );
+    assert_eq!(lab.ok(&["ls", "images", "usr/lib"]), "library\n");
+    if kernel_mounts() {
+        let expected = lab.shown("fsmeta", &["base.erofs", "top.erofs"]);
+        assert_eq!(expected[&b"etc"[..]].mode, 0o750);
+        for image in ["tars", "images"] {
+            Difference::between(&lab.shown(image, &[]), &expected).assert_none();
+        }
+    }
+    let error = lab.fails(&["merge", "--full", "top.tar", "-o", "none"]);
+    assert!(error.contains("etc/hosts"), "{error}");
+}
+
+#[test]
 fn only_contents_that_are_seen_are_copied_and_equal_ones_once() {
     let lab = Lab::new();
     put(&lab);
