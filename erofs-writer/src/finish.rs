@@ -74,7 +74,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
 
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
-        let xattrs = self.xattrs.plan(sets, !form.far);
+        let xattrs = self.xattrs.plan(sets, !form.far, !options.no_xattr_filter);
         let plan = Plan::new(&mut tree, &xattrs, &form);
 
         let mut end = data_end + plan.length;
@@ -121,7 +121,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             meta_blkaddr,
             // Without shared xattrs it says nothing.
             xattr_blkaddr: (meta_block + block_size.count(plan.shared_at)) as u32,
-            xattrs: xattrs.any(),
+            xattr_filter: xattrs.any() && !options.no_xattr_filter,
             chunked: inodes.iter().any(|inode| inode.chunk_size().is_some()),
             packed_nid: packed.map(|index| nid_base + plan.nids[index as usize]),
             used: &Used::new(&compressed, block_size),

@@ -22,6 +22,9 @@ pub struct Options {
     pub epoch: Option<Timestamp>,
     /// Beginnings of xattr names that are stored once. Default: none.
     pub xattr_prefixes: XattrPrefixes,
+    /// Whether to leave out the filter of xattr names, 32 bits for each inode with xattrs that tell Linux 6.6 and later of most names
+    /// that the inode does not have them (`h_name_filter`). Default: no.
+    pub no_xattr_filter: bool,
     /// How wide block addresses are. Default: 32 bits.
     pub addresses: Addresses,
     /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a

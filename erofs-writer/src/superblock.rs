@@ -25,7 +25,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) blocks: u64,
     pub(crate) meta_blkaddr: u32,
     pub(crate) xattr_blkaddr: u32,
-    pub(crate) xattrs: bool,
+    pub(crate) xattr_filter: bool,
     pub(crate) chunked: bool,
     pub(crate) packed_nid: Option<u64>,
     pub(crate) used: &'a Used,
@@ -84,7 +84,7 @@ pub(crate) fn form(
         | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
-        | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattrs);
+        | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattr_filter);
     let table_slot = table_start(options) / size_of::<DeviceSlot>() as u64;
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {

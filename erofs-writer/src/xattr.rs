@@ -199,8 +199,14 @@ impl XattrStore {
         Ok(self.sets.number(set))
     }
 
-    /// Decides what is shared, if anything is to be, given the set of each inode, and forms the bytes.
-    pub(crate) fn plan(self, sets_of_inodes: impl Iterator<Item = u32>, share: bool) -> XattrPlan {
+    /// Decides what is shared, if anything is to be, given the set of each inode, and forms the bytes, with the name filter or
+    /// without.
+    pub(crate) fn plan(
+        self,
+        sets_of_inodes: impl Iterator<Item = u32>,
+        share: bool,
+        filter: bool,
+    ) -> XattrPlan {
         let Self { xattrs, sets, .. } = self;
         let (xattrs, sets) = (xattrs.values, sets.values);
         let mut set_uses = vec![0_u64; sets.len()];
@@ -234,7 +240,7 @@ impl XattrStore {
                 if uses == 0 {
                     Box::default()
                 } else {
-                    body(&xattrs, set, &ids)
+                    body(&xattrs, set, &ids, filter)
                 }
             })
             .collect();
@@ -243,7 +249,7 @@ impl XattrStore {
 }
 
 /// A set's bytes behind the inode.
-fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>]) -> Box<[u8]> {
+fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>], filter: bool) -> Box<[u8]> {
     if set.is_empty() {
         return Box::default();
     }
@@ -263,7 +269,7 @@ fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>]) -> Box<[u8]> {
         .iter()
         .fold(0, |bits, &i| bits | xattrs[i as usize].filter_bit());
     let header = XattrIbodyHeader {
-        h_name_filter: (!present).into(),
+        h_name_filter: if filter { !present } else { 0 }.into(),
         h_shared_count: shared.len() as u8,
         ..XattrIbodyHeader::default()
     };
@@ -368,7 +374,7 @@ mod tests {
             &[],
         ];
         let (store, ids) = store(&sets);
-        let plan = store.plan(ids.iter().copied(), true);
+        let plan = store.plan(ids.iter().copied(), true, true);
         // Twice 8 bytes inline are 16, as are 8 shared and twice 4.
         assert_eq!(plan.area.len(), 16);
         assert_eq!(plan.body(ids[0]).len(), 12 + 4 + 8);
@@ -389,7 +395,7 @@ mod tests {
         ];
         let bytes = |order: [usize; 3]| {
             let (store, ids) = store(&order.map(|i| sets[i]));
-            let plan = store.plan(ids.iter().chain(&ids).copied(), true);
+            let plan = store.plan(ids.iter().chain(&ids).copied(), true, true);
             let mut bodies = [(); 3].map(|()| Vec::new());
             for (position, i) in order.into_iter().enumerate() {
                 bodies[i] = plan.body(ids[position]).to_vec();

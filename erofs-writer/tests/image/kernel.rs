@@ -89,6 +89,27 @@ fn xattr_prefixes_are_found_in_the_packed_inode_where_there_is_one() {
 }
 
 #[test]
+fn xattrs_without_the_name_filter_read_back() {
+    check(
+        &nasty(),
+        Options {
+            no_xattr_filter: true,
+            ..Options::default()
+        },
+    );
+    let features = |no_xattr_filter| {
+        let options = Options {
+            no_xattr_filter,
+            ..Options::default()
+        };
+        let (image, _) = nasty().build(options).unwrap();
+        // `feature_compat`: EROFS_FEATURE_COMPAT_XATTR_FILTER.
+        image[1024 + 8] & 4
+    };
+    assert_eq!((features(true), features(false)), (0, 4));
+}
+
+#[test]
 fn extended_inodes_hold_everything_too() {
     check(
         &nasty(),
