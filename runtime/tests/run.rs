@@ -27,6 +27,12 @@ impl Guest {
 
     /// As [`new`](Self::new), of `count` layers; layer `i` but the first has a file `layers/i` that holds its number.
     fn with_layers(config: Value, count: usize) -> Option<Self> {
+        let tar = |i| TarBuilder::new().file(format!("layers/{i}"), format!("{i}\n"));
+        Self::with_tars(config, (1..count).map(|i| tar(i).finish()).collect())
+    }
+
+    /// As [`new`](Self::new), with more layers.
+    fn with_tars(config: Value, tars: Vec<Vec<u8>>) -> Option<Self> {
         oracle(if cfg!(target_arch = "aarch64") {
             "qemu-system-aarch64"
         } else {
@@ -54,10 +60,9 @@ impl Guest {
         let layout = Layout::new()
             .layer(&tar.finish(), Compression::Gzip)
             .config(config);
-        let layers = (1..count).fold(layout, |layout, i| {
-            let tar = TarBuilder::new().file(format!("layers/{i}"), format!("{i}\n"));
-            layout.layer(&tar.finish(), Compression::Gzip)
-        });
+        let layers = tars
+            .iter()
+            .fold(layout, |layout, tar| layout.layer(tar, Compression::Gzip));
         let layout = layers.finish();
         let blockbox = Blockbox::new();
         let image = layout.reference();
@@ -242,6 +247,36 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
     guest.blockbox.ok(["rm", "kept"]);
     assert_eq!(guest.sandboxes(), 0);
     guest.blockbox.ok(["rmi", &guest.image]);
+}
+
+/// The kernel would read it in requests of 512 bytes: hundreds of them for these files. (The first field of a disk's
+/// statistics counts requests.)
+#[test]
+fn metadata_is_read_ahead_when_the_guest_starts() {
+    let many = (0..3000).fold(TarBuilder::new(), |tar, number| {
+        let folder = number / 100;
+        tar.file(format!("many/{folder}/a-file-of-a-long-name-{number}"), "")
+    });
+    let Some(guest) = Guest::with_tars(json!({}), vec![many.finish()]) else {
+        return;
+    };
+    let requests = "awk '{ print $1 }' /sys/block/vda/stat";
+    let text = guest.script(
+        &["--rm"],
+        &format!("{requests}; /bin/busybox ls -lR /many | wc -l; {requests}"),
+    );
+    let numbers: Vec<u32> = text
+        .lines()
+        .map(|line| line.trim().parse().unwrap())
+        .collect();
+    assert!(numbers[1] > 3000, "{text}");
+    // There are some for the programs' own pages.
+    let fsmeta = guest.blockbox.inspect(&guest.image).fsmeta;
+    let sectors = std::fs::metadata(fsmeta).unwrap().len() / 512;
+    assert!(
+        u64::from(numbers[2] - numbers[0]) < sectors / 4,
+        "{text}of {sectors}"
+    );
 }
 
 /// In memory unless asked otherwise; and what is on the disk is there after another boot.

@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::failure::{Failure, Step, tolerate};
-use super::{devices, etc, sys};
+use super::{devices, etc, readahead, sys};
 
 /// Open files a command may have, soft and hard, as dockerd's unit gives them.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
@@ -97,6 +97,8 @@ impl Early {
         let image = devices::image_disk(&self.private.join("sys"), &self.private.join("dev"));
         rustix::mount::mount(&image, &lower, "erofs", MountFlags::RDONLY, None)
             .step(format!("mounting {} as EROFS", image.display()))?;
+        // After the mount, which sets the size of the disk's buffers and drops what it finds there.
+        tolerate(readahead::metadata(&image));
         for dir in [UPPER_DIR, WORK_DIR] {
             make_dir(Path::new(dir), 0o755)?;
         }
