@@ -8,7 +8,7 @@
 //! - [`Image::lookup`], [`Image::read_dir`] and [`Image::walk`] find [`Inode`]s;
 //! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] tells where
 //!   its data lies;
-//! - [`Image::check`] reports everything wrong with an image, [`dump`] shows it as text, and [`extract`] takes the tree out.
+//! - [`Image::statistics`] counts what there is, [`Image::check`] reports everything wrong with an image, [`dump`] shows it as text, and [`extract`] takes the tree out.
 //!
 //! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
 //! ([`Error::Corrupt`]); other kinds answer questions about things that are not there.
@@ -40,6 +40,7 @@ mod inode;
 mod lookup;
 mod num;
 mod read_at;
+mod statistics;
 mod superblock;
 mod sync;
 mod walk;
@@ -59,6 +60,7 @@ pub use image::Image;
 pub use inode::{FileType, Inode, Layout, Nid};
 pub use lookup::MAX_SYMLINKS;
 pub use read_at::{ReadAt, SourceError};
+pub use statistics::Statistics;
 pub use superblock::{BlockSize, Device, Superblock};
 pub use walk::{MAX_DEPTH, Walk};
 pub use xattr::Xattr;

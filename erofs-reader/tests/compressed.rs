@@ -34,6 +34,55 @@ fn every_algorithm_reads_as_the_kernel_does() {
 }
 
 #[test]
+fn statistics_count_what_is_stored_once() {
+    use std::fs;
+
+    use erofs_reader::Image;
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("source.tar");
+    let bytes = testkit::TarBuilder::new()
+        .dir("./")
+        .file("prose", common::prose(1, 50_000))
+        .link("prose-too", "prose")
+        .file("noise", common::noise(1, 50_000))
+        .file("zeros", vec![0; 10_000])
+        .xattr("user.name", "value")
+        .symlink("link", "prose")
+        .finish();
+    fs::write(&tar, bytes).unwrap();
+    let statistics = |options: &[&str]| {
+        let options = [&["--tar=f"], options].concat();
+        let image = common::mkfs(dir.path(), "image", &options, &tar)?;
+        Some(
+            Image::open(fs::read(image).unwrap())
+                .unwrap()
+                .statistics()
+                .unwrap(),
+        )
+    };
+    let Some(plain) = statistics(&["-Enoinline_data"]) else {
+        return;
+    };
+    assert_eq!((plain.names, plain.inodes, plain.files), (6, 5, 3));
+    assert_eq!(
+        (plain.directories, plain.symlinks, plain.with_xattrs),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        (plain.bytes, plain.stored, plain.compressed),
+        (110_000, 110_000, 0)
+    );
+    let chunks = statistics(&["--chunksize=4096"]).unwrap();
+    assert_eq!(chunks.holes + chunks.stored, 110_000);
+    assert!(chunks.holes >= 8192);
+    let lz4 = statistics(&["-zlz4", "-Eztailpacking"]).unwrap();
+    assert!(lz4.compressed > 0 && lz4.inline > 0);
+    assert!(lz4.stored < 90_000, "{lz4:?}");
+    let fragments = statistics(&["-zzstd", "-Eall-fragments"]).unwrap();
+    assert!(fragments.fragments >= 100_000, "{fragments:?}");
+}
+
+#[test]
 fn every_kind_of_index_reads_as_the_kernel_does() {
     check(&[
         &["-zlz4", "-Elegacy-compress"],
