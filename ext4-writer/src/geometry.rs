@@ -76,7 +76,7 @@ impl Geometry {
                 return Err(too_large);
             }
             plan.reserved_gdt_blocks = plan.reserve_gdt(options)?;
-            plan.inodes_per_group = plan.inodes_per_group(options.inode_ratio)?;
+            plan.inodes_per_group = plan.inodes_per_group(options)?;
 
             if groups == 1 {
                 let overhead = plan.base_blocks(0) + 2 + plan.inode_table_blocks();
@@ -243,12 +243,16 @@ impl Geometry {
         Ok(gdt_blocks.saturating_sub(self.gdt_blocks).min(affordable) as u16)
     }
 
-    fn inodes_per_group(&self, ratio: u64) -> Result<u32, Error> {
+    fn inodes_per_group(&self, options: &Options) -> Result<u32, Error> {
         let groups = self.groups();
         let per_block = u64::from(self.block_size) / INODE_SIZE as u64;
         let bytes = self.blocks * u64::from(self.block_size);
+        let wanted = match options.inode_count {
+            Some(count) => count.into(),
+            None => bytes / options.inode_ratio.max(1),
+        };
         // 16: the reserved inodes, lost+found, and some.
-        let wanted = (bytes / ratio.max(1)).max(16).div_ceil(groups);
+        let wanted = wanted.max(16).div_ceil(groups);
         // A bitmap of one block, and counts of 16 bits in descriptors that lack the high halves.
         let limit = (u64::from(self.block_size) * 8)
             .min(65536 - per_block)
@@ -261,7 +265,13 @@ impl Geometry {
                 block_size: self.block_size,
             });
         }
-        Ok(inodes as u32)
+        match options.inode_count {
+            Some(count) if inodes * groups < count.into() => Err(Error::Option {
+                option: "inode_count",
+                value: count.into(),
+            }),
+            _ => Ok(inodes as u32),
+        }
     }
 
     fn journal(&self, journal: Journal) -> Result<u64, Error> {

@@ -60,6 +60,8 @@ pub struct Options {
     pub hash_seed: Option<[u8; 16]>,
     /// One inode for this many bytes, at least 1,024. The number of inodes cannot change later.
     pub inode_ratio: u64,
+    /// How many inodes, instead of as many as the ratio gives: rounded up to whole blocks of inodes in every group.
+    pub inode_count: Option<u32>,
     /// The journal.
     pub journal: Journal,
     /// How much of the space only root may use, in percent, at most 50. mke2fs reserves 5; the default here is 0, because
@@ -114,6 +116,7 @@ impl Options {
             label: Vec::new(),
             hash_seed: None,
             inode_ratio: 16384,
+            inode_count: None,
             journal: Journal::Auto,
             reserved_percent: 0,
             reserved_gdt_blocks: None,
@@ -139,6 +142,9 @@ impl Options {
         }
         if self.inode_ratio < 1024 {
             return invalid("inode_ratio", self.inode_ratio);
+        }
+        if self.inode_count == Some(0) {
+            return invalid("inode_count", 0);
         }
         if self.reserved_percent > 50 {
             return invalid("reserved_percent", self.reserved_percent.into());
@@ -188,6 +194,10 @@ impl Options {
             .map(u8::from);
             if flags.contains(&1) {
                 parts.push(&flags);
+            }
+            let count = self.inode_count.map(u32::to_le_bytes);
+            if let Some(count) = &count {
+                parts.push(count);
             }
             let mut id = digest(&parts);
             id[6] = id[6] & 0x0f | 0x80;

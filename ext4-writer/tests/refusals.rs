@@ -110,6 +110,33 @@ fn every_inode_can_be_used_and_no_more() {
 }
 
 #[test]
+fn there_are_as_many_inodes_as_are_asked_for_or_none() {
+    for (size, count) in [(16 << 20, 20), (16 << 20, 4001), (1 << 30, 100_000)] {
+        let options = Options {
+            inode_count: Some(count),
+            ..Options::new(size)
+        };
+        let image = Image::new(options, |_| ());
+        image.assert_clean();
+        assert!((count..count + 256).contains(&image.summary.inodes));
+    }
+    for count in [0, 1 << 20] {
+        let options = Options {
+            inode_count: Some(count),
+            ..Options::new(16 << 20)
+        };
+        let refused = Builder::new(Cursor::new(Vec::new()), options);
+        assert!(matches!(
+            refused,
+            Err(Error::Option {
+                option: "inode_count",
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
 fn a_directory_of_more_subdirectories_than_can_be_counted_is_clean() {
     let options = Options {
         inode_ratio: 4096,

@@ -45,6 +45,9 @@ struct Kind {
     /// How many bytes there are for each inode
     #[arg(long, value_parser = size, value_name = "BYTES", default_value = "16K")]
     inode_ratio: u64,
+    /// How many inodes there are at least, whatever the size
+    #[arg(long, value_name = "NUMBER", conflicts_with = "inode_ratio")]
+    inodes: Option<u32>,
     /// How much of the space is kept for root
     #[arg(long, value_name = "PERCENT", default_value = "0")]
     reserved: u8,
@@ -61,6 +64,7 @@ impl Kind {
             uuid: self.uuid,
             journal: self.journal.unwrap_or_default(),
             inode_ratio: self.inode_ratio,
+            inode_count: self.inodes,
             reserved_percent: self.reserved,
             ..Options::new(size)
         };
