@@ -1,4 +1,5 @@
-//! Makes an image of a directory: `cargo run --example from_directory DIR OUT`.
+//! Makes an image of a directory: `cargo run --example from_directory DIR OUT`, or with its files compressed,
+//! `cargo run --features zstd --example from_directory DIR OUT zstd`.
 //!
 //! Takes over modes, owners, times and hard links; std knows no xattrs.
 
@@ -19,21 +20,30 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     use std::path::{Path, PathBuf};
 
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options, Timestamp};
+    use erofs_writer::{BlockSize, Compression, ImageBuilder, Metadata, Node, Options, Timestamp};
 
     pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         let mut args = std::env::args_os().skip(1).map(PathBuf::from);
         let (Some(source), Some(out)) = (args.next(), args.next()) else {
-            return Err("usage: from_directory DIR OUT".into());
+            return Err("usage: from_directory DIR OUT [lz4|zstd|deflate|lzma]".into());
         };
+        let mut options = Options::default();
+        if let Some(algorithm) = args.next() {
+            let algorithm = algorithm.to_string_lossy().parse()?;
+            let mut compression = Compression::new(algorithm);
+            compression.cluster_size = 65_536;
+            options.compression = Some(compression);
+            options.block_size = BlockSize::B4096;
+            options.tail_packing = true;
+        }
         let out = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
             .open(out)?;
-        let mut image = ImageBuilder::with_dedupe(out, Options::default())?
-            .truncate_with(|out, bytes| out.set_len(bytes));
+        let mut image =
+            ImageBuilder::with_dedupe(out, options)?.truncate_with(|out, bytes| out.set_len(bytes));
 
         let root = image.root();
         image.set_metadata(root, metadata(&fs::symlink_metadata(&source)?))?;

@@ -134,3 +134,25 @@ fn an_image_that_is_made_again_shows_the_same_however_it_is_compressed() {
     let image = erofs_reader::Image::open(std::fs::read(path("plain")).unwrap()).unwrap();
     assert_eq!(image.check().findings, []);
 }
+
+#[test]
+fn a_directory_is_compressed_with_the_algorithm_that_is_named() {
+    if examples().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (source, image) = (dir.path().join("source"), dir.path().join("image"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("zeros"), vec![0; 200_000]).unwrap();
+    std::fs::write(source.join("noise"), noise(10_000)).unwrap();
+    for algorithm in ["lz4", "zstd", "deflate", "lzma"] {
+        run("from_directory", &[&source, &image, Path::new(algorithm)]);
+        assert!(image.metadata().unwrap().len() < 50_000);
+        fsck(&image, &[]);
+        if kernel_mounts() {
+            let mount = Mount::erofs(&image, &[]);
+            Difference::between(&walk(mount.path()).unwrap(), &walk(&source).unwrap())
+                .assert_none();
+        }
+    }
+}
