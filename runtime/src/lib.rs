@@ -5,6 +5,9 @@
 //! ([`erofs_writer`]), [`stack`] merges the layers' metadata and describes the disk ([`vmdk`]), [`sandbox`] makes a writable
 //! disk ([`ext4_writer`]) and boots both ([`vmm`]), and [`guest`] talks to the guest's init.
 //!
+//! Beside this way, [`squash`] makes one self-contained image of layers of any kind, [`rebuild`] makes an image again with
+//! other options, and [`layer::write_index`] makes an image over a tar that stays as it is.
+//!
 //! ```no_run
 //! use blockbox::{pull, store::Store};
 //!
