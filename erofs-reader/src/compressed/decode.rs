@@ -17,12 +17,8 @@ pub(crate) struct Decoders {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
-/// Why a cluster was not decoded.
-enum Failure {
-    /// The algorithm was not built in.
-    Absent,
-    Malformed,
-}
+/// The algorithm was not built in.
+struct Absent;
 
 impl fmt::Debug for Decoders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,38 +45,44 @@ impl Decoders {
         } else {
             input
         };
-        self.run(algorithm, input, output)
-            .map_err(|failure| match failure {
-                Failure::Absent => {
-                    let what = Unsupported::Compression(algorithm.name());
-                    Error::unsupported(inode.nid, what)
-                }
-                Failure::Malformed => {
-                    let what = Corruption::Decompression(algorithm.name());
-                    inode.corrupt(inode.position, what)
-                }
-            })
+        let decoded = self.run(algorithm, input, output).map_err(|Absent| {
+            let what = Unsupported::Compression(algorithm.name());
+            Error::unsupported(inode.nid, what)
+        })?;
+        decoded.ok_or_else(|| {
+            let what = Corruption::Decompression(algorithm.name());
+            inode.corrupt(inode.position, what)
+        })
     }
 
+    /// Decodes `input` until `output` is full; `None` where it cannot.
+    #[cfg_attr(
+        not(any(
+            feature = "deflate",
+            feature = "lz4",
+            feature = "lzma",
+            feature = "zstd"
+        )),
+        expect(unused_variables, reason = "there is nothing to decode with")
+    )]
     fn run(
         &mut self,
         algorithm: Algorithm,
         input: &[u8],
         output: &mut [u8],
-    ) -> Result<(), Failure> {
-        let decoded = match algorithm {
+    ) -> Result<Option<()>, Absent> {
+        match algorithm {
             #[cfg(feature = "lz4")]
-            Algorithm::Lz4 => super::lz4::decode(input, output),
+            Algorithm::Lz4 => Ok(super::lz4::decode(input, output)),
             #[cfg(feature = "lzma")]
-            Algorithm::Lzma => lzma(input, output),
+            Algorithm::Lzma => Ok(lzma(input, output)),
             #[cfg(feature = "deflate")]
-            Algorithm::Deflate => self.deflate(input, output),
+            Algorithm::Deflate => Ok(self.deflate(input, output)),
             #[cfg(feature = "zstd")]
-            Algorithm::Zstd => self.zstd(input, output),
+            Algorithm::Zstd => Ok(self.zstd(input, output)),
             #[allow(unreachable_patterns, reason = "with all features there is no other")]
-            _ => return Err(Failure::Absent),
-        };
-        decoded.ok_or(Failure::Malformed)
+            _ => Err(Absent),
+        }
     }
 
     #[cfg(feature = "deflate")]
@@ -166,5 +168,8 @@ fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
 /// mutations meet the decoders alone.
 #[doc(hidden)]
 pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
-    Decoders::default().run(algorithm, input, output).ok()
+    Decoders::default()
+        .run(algorithm, input, output)
+        .ok()
+        .flatten()
 }
