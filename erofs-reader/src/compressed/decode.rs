@@ -14,7 +14,7 @@ pub(crate) struct Decoders {
     #[cfg(feature = "deflate")]
     inflate: Option<flate2::Decompress>,
     #[cfg(feature = "zstd")]
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    zstd: Option<zstd::zstd_safe::DCtx<'static>>,
 }
 
 /// The algorithm was not built in.
@@ -104,25 +104,35 @@ impl Decoders {
         }
         let decoder = match &mut self.zstd {
             Some(decoder) => decoder,
-            None => self.zstd.insert(zstd::bulk::Decompressor::new().ok()?),
+            None => self.zstd.insert(zstd::zstd_safe::DCtx::try_create()?),
         };
-        if let Ok(length) = decoder.decompress_to_buffer(input, output) {
-            return (length == output.len()).then_some(());
+        match decoder.decompress(output, input) {
+            Ok(length) => return (length == output.len()).then_some(()),
+            Err(ZSTD_TOO_SMALL) => {}
+            Err(_) => return None,
         }
-        // The whole of it does not fit, or is malformed: which it is shows where there is room.
+        // There is more than was asked for: how much shows where there is room for it.
         let mut room = output.len();
         let most = crate::num::narrow(super::PCLUSTER_MAX_DSIZE);
         while room < most {
             room = room.saturating_mul(4).min(most);
             let mut whole = vec![0; room];
-            if let Ok(length) = decoder.decompress_to_buffer(input, &mut whole[..]) {
-                output.copy_from_slice(whole.get(..length)?.get(..output.len())?);
-                return Some(());
+            match decoder.decompress(&mut whole[..], input) {
+                Ok(length) => {
+                    output.copy_from_slice(whole.get(..length)?.get(..output.len())?);
+                    return Some(());
+                }
+                Err(ZSTD_TOO_SMALL) => {}
+                Err(_) => return None,
             }
         }
         None
     }
 }
+
+/// `ZSTD_error_dstSize_tooSmall`, as libzstd returns it.
+#[cfg(feature = "zstd")]
+const ZSTD_TOO_SMALL: usize = 70_usize.wrapping_neg();
 
 /// MicroLZMA: a raw LZMA stream whose first byte, always 0 otherwise, holds the properties, inverted.
 #[cfg(feature = "lzma")]
