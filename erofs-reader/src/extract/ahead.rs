@@ -14,9 +14,13 @@ use crate::inode::Inode;
 use crate::num::{clamp_len, narrow, wide};
 use crate::read_at::ReadAt;
 
-/// Bytes of contents that wait for each thread, and things of any size.
+/// Bytes that wait for each thread, and things of any size.
 const WAITING_BYTES: u64 = 4 * PIECE;
 const WAITING: usize = 256;
+
+/// Buffers that are used again, and how large they may have become.
+const SPARE: usize = 16;
+const SPARE_BYTES: u64 = 2 * PIECE;
 
 /// What is to be decoded, and where it goes.
 struct Job {
@@ -37,6 +41,17 @@ enum Next {
     Decoding(Receiver<Result<Vec<u8>, Error>>, u64),
 }
 
+impl Next {
+    /// How many bytes it keeps in memory.
+    fn held(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => wide(bytes.len()),
+            Self::Decoding(_, length) => *length,
+            Self::Zeros(_) | Self::Stored(..) => 0,
+        }
+    }
+}
+
 /// Where a tar is written to, in order.
 pub(super) struct Stream<'a, 'i, R, W> {
     image: &'i Image<R>,
@@ -44,8 +59,8 @@ pub(super) struct Stream<'a, 'i, R, W> {
     jobs: &'a Sender<Job>,
     /// What was said and is not written yet, with the path it belongs to.
     waiting: VecDeque<(Vec<u8>, Next)>,
-    /// How many bytes of it are decoded.
-    decoding: u64,
+    /// How many bytes of it are in memory, or will be, and may be.
+    held: u64,
     most: u64,
     reader: PieceReader<'i, R>,
     buffer: Vec<u8>,
@@ -94,13 +109,13 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         };
         // The threads are there until this is gone; were they not, no result would come, which is an error of its own.
         let _ = self.jobs.send(job);
-        self.decoding = self.decoding.saturating_add(length);
         self.push(path, Next::Decoding(decoded, length))
     }
 
     fn push(&mut self, path: &[u8], next: Next) -> Result<(), Error> {
+        self.held = self.held.saturating_add(next.held());
         self.waiting.push_back((path.to_vec(), next));
-        while self.waiting.len() > WAITING || self.decoding > self.most {
+        while self.waiting.len() > WAITING || self.held > self.most {
             self.write_next()?;
         }
         Ok(())
@@ -119,6 +134,7 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         let Some((path, next)) = self.waiting.pop_front() else {
             return Ok(());
         };
+        self.held = self.held.saturating_sub(next.held());
         let output = |source| output(&path, source);
         match next {
             Next::Bytes(bytes) => self.out.write_all(&bytes).map_err(output),
@@ -137,12 +153,13 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
                 self.reader.read(&inode, &piece, &mut self.buffer)?;
                 self.out.write_all(&self.buffer).map_err(output)
             }
-            Next::Decoding(decoded, length) => {
-                self.decoding = self.decoding.saturating_sub(length);
+            Next::Decoding(decoded, _) => {
                 let lost = || output(io::Error::other("a thread has ended early"));
                 let bytes = decoded.recv().map_err(|_| lost())??;
                 self.out.write_all(&bytes).map_err(output)?;
-                self.spare.push(bytes);
+                if self.spare.len() < SPARE && wide(bytes.capacity()) <= SPARE_BYTES {
+                    self.spare.push(bytes);
+                }
                 Ok(())
             }
         }
@@ -176,7 +193,7 @@ pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
             out,
             jobs: &sender,
             waiting: VecDeque::new(),
-            decoding: 0,
+            held: 0,
             most: WAITING_BYTES.saturating_mul(wide(threads)),
             reader: PieceReader::new(image),
             buffer: Vec::new(),
