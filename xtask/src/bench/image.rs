@@ -53,7 +53,7 @@ fn contest(setting: &Setting, layout: &Path, image: &Image, archive: &Path) -> R
         .map(|()| {
             let mut command = shell_script(FLOOR);
             command.args(layers());
-            Contender::floor("libdeflate-gunzip | openssl dgst -sha256", command)
+            Contender::floor("libdeflate-gunzip, openssl dgst -sha256", command)
         });
     contest.add(floor);
 
@@ -89,13 +89,17 @@ fn contest(setting: &Setting, layout: &Path, image: &Image, archive: &Path) -> R
             "containers-storage:[overlay@{}/root+{}/run]localhost/image:latest",
         ),
     ] {
-        contest.add(setting.peers.command("skopeo").map(|mut skopeo| {
+        contest.add(setting.peers.command("skopeo").map(|skopeo| {
             let output = setting.path("copy");
             let target = target.replace("{}", &output.display().to_string());
-            skopeo
+            // A store mounts its folder on itself, and leaves it so.
+            let mut command = Command::new("unshare");
+            command
+                .arg("--mount")
+                .arg(skopeo.get_program())
                 .args(["--insecure-policy", "copy", "--quiet"])
                 .args([format!("oci:{source}"), target]);
-            Contender::peer(name, skopeo, folder(output))
+            Contender::peer(name, command, folder(output))
         }));
     }
     Ok(contest)
