@@ -158,11 +158,12 @@ fn time(value: &[u8]) -> Option<Timestamp> {
         None => (false, value),
     };
     let mut parts = digits.splitn(2, |&byte| byte == b'.');
-    let secs: i64 = parse(parts.next()?)?;
+    let whole = parts.next()?;
     let mut fraction = parts.next().unwrap_or(b"").to_vec();
-    if !fraction.iter().all(u8::is_ascii_digit) {
+    if !whole.iter().chain(&fraction).all(u8::is_ascii_digit) {
         return None;
     }
+    let secs: i64 = parse(whole)?;
     fraction.resize(9, b'0');
     let nanos: u32 = parse(&fraction)?;
     Some(match (negative, nanos) {
