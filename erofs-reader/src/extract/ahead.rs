@@ -15,8 +15,8 @@ use crate::num::{clamp_len, narrow, wide};
 use crate::read_at::ReadAt;
 
 /// Bytes that wait for each thread, and things of any size.
-const WAITING_BYTES: u64 = 4 * PIECE;
-const WAITING: usize = 256;
+const WAITING_BYTES: u64 = 8 * PIECE;
+const WAITING: usize = 4096;
 
 /// Buffers that are used again, and how large they may have become.
 const SPARE: usize = 16;
