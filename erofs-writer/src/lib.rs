@@ -47,7 +47,7 @@
 //! # Compression
 //!
 //! With [`Options::compression`], contents are compressed as they come, by as many [threads](Options::threads) as the machine
-//! has cores. The image does not depend on their number, and memory holds a few MiB for each of them. What does not shrink is
+//! has cores. The image does not depend on their number, only on the versions of the encoders, and memory holds a few MiB for each of them. What does not shrink is
 //! stored as it is. Other images cannot point at compressed contents. Blocks should have 4096 bytes: smaller ones make the
 //! same clusters at more metadata.
 //!
