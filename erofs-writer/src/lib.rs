@@ -47,9 +47,9 @@
 //! # Compression
 //!
 //! With [`Options::compression`], contents are compressed as they come, by as many [threads](Options::threads) as the machine
-//! has cores. The image does not depend on their number, only on the versions of the encoders, and memory holds a few MiB for each of them. What does not shrink is
-//! stored as it is. Other images cannot point at compressed contents. Blocks should have 4096 bytes: smaller ones make the
-//! same clusters at more metadata.
+//! has cores. The image does not depend on their number, only on the versions of the encoders, and memory holds a few MiB for
+//! each of them. What does not shrink is stored as it is. Other images cannot point at compressed contents. Blocks should have
+//! 4096 bytes: smaller ones make the same clusters at more metadata.
 //!
 //! Each [`Algorithm`] is a cargo feature of its name: `lz4`, `zstd`, `deflate`, `lzma`. None is on by default, and one that is
 //! off is [an error](Error::AlgorithmNotBuilt) where it is chosen.

@@ -296,6 +296,24 @@ fn a_callback_chooses_file_by_file() {
 }
 
 #[test]
+fn builders_go_to_other_threads_with_what_is_under_way() {
+    fn is_sent_and_shared<T: Send + Sync>(_: &T) {}
+    let options = options(Algorithm::Lz4, 0, 4096);
+    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    is_sent_and_shared(&builder);
+    let mut data = builder.data();
+    data.write_all(&text(600_000)).unwrap();
+    let node = Node::File(data.finish().unwrap());
+    let finished = std::thread::spawn(move || {
+        builder.add_path(b"f", at(0, 0), node).unwrap();
+        builder.finish().unwrap().0.into_inner()
+    });
+    let mut model = Model::default();
+    model.add("f", at(0, 0), Spec::File(text(600_000)));
+    assert_same(&read(&finished.join().unwrap(), vec![]), &model.tree());
+}
+
+#[test]
 fn what_a_callback_chooses_is_checked() {
     let per_file = PerFile::new(|_| {
         let mut compression = Compression::new(Algorithm::Lz4);
