@@ -220,7 +220,7 @@ fn parts_of_files_that_were_there_before_are_stored_once() {
 #[test]
 fn the_number_of_threads_does_not_show() {
     let mut model = tree();
-    model.add("large", at(0, 0), Spec::File(text(9_000_000)));
+    model.add("large", at(0, 0), Spec::File(text(4_400_000)));
     for fragments in [Fragments::None, Fragments::Tails, Fragments::Files] {
         for dedupe_extents in [false, true] {
             let image = |threads| {
