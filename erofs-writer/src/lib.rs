@@ -124,7 +124,8 @@
 //!
 //! # What kernels read
 //!
-//! These are the versions that `mkfs.erofs(8)` and the kernel's log of changes name. Linux 6.18 is what the tests mount with.
+//! The versions are those in which the kernel's commits came that added each, or that `mkfs.erofs(8)` names. The tests mount with
+//! the kernel they run on.
 //!
 //! | image | Linux |
 //! |---|---|
