@@ -83,21 +83,19 @@ pub fn extract_to_dir<R: ReadAt + Sync>(
     let mut done = Extracted::default();
     let (dirs, refused) = workers::with(
         || (PieceReader::new(image), Vec::new()),
-        |(reader, buffer), job: Job| {
-            job.run(image, reader, buffer)?;
-            // Whoever is last to write to a file finishes it.
-            match Arc::into_inner(job.file) {
-                Some(file) => restore(
-                    image,
-                    &file.inode,
-                    &file.path,
-                    &To::Open(&file.file),
-                    options,
-                ),
-                None => Ok(None),
+        |(reader, buffer), jobs: Vec<Job>| {
+            let mut refused = Vec::new();
+            for job in jobs {
+                job.run(image, reader, buffer)?;
+                // Whoever is last to write to a file finishes it.
+                if let Some(file) = Arc::into_inner(job.file) {
+                    let open = To::Open(&file.file);
+                    refused.extend(restore(image, &file.inode, &file.path, &open, options)?);
+                }
             }
+            Ok(refused)
         },
-        |files| make_names(image, to, options, files, &mut done),
+        |queue| make_names(image, to, options, Jobs::new(queue), &mut done),
     )?;
     done.refused_xattrs = refused;
     for (path, target, inode) in dirs.iter().rev() {
@@ -168,38 +166,63 @@ impl Contents {
     }
 }
 
-/// Gives a file to the threads, a large one in parts. False where one has failed.
-fn send<R: ReadAt>(
-    image: &Image<R>,
-    file: Contents,
-    jobs: &Queue<'_, Job, Refused>,
-) -> Result<bool, Error> {
-    let inode = file.inode;
-    let file = Arc::new(file);
-    if inode.size() < SHARE {
-        return Ok(jobs.send(Job { file, pieces: None }));
-    }
-    let mut pieces = Vec::new();
-    let mut share = 0_u64;
-    for piece in Pieces::new(image, &inode)? {
-        let piece = piece?;
-        share = share.saturating_add(if piece.is_hole() { 0 } else { piece.length });
-        pieces.push(piece);
-        if share >= SHARE {
-            share = 0;
-            let job = Job {
-                file: Arc::clone(&file),
-                pieces: Some(std::mem::take(&mut pieces)),
-            };
-            if !jobs.send(job) {
-                return Ok(false);
-            }
+/// Files that a thread gets at once where they are small, and bytes of them: handing each over by itself would cost as much as
+/// writing it.
+const TOGETHER: usize = 16;
+const BYTES_TOGETHER: u64 = 1 << 20;
+
+/// Files on their way to the threads.
+struct Jobs<'a> {
+    queue: &'a Queue<'a, Vec<Job>, Refused>,
+    small: Vec<Job>,
+    bytes: u64,
+}
+
+impl<'a> Jobs<'a> {
+    fn new(queue: &'a Queue<'a, Vec<Job>, Refused>) -> Self {
+        Self {
+            queue,
+            small: Vec::new(),
+            bytes: 0,
         }
     }
-    Ok(jobs.send(Job {
-        file,
-        pieces: Some(pieces),
-    }))
+
+    /// Gives a file to the threads, soon, a large one in parts. False where one has failed.
+    fn send<R: ReadAt>(&mut self, image: &Image<R>, file: Contents) -> Result<bool, Error> {
+        let inode = file.inode;
+        let file = Arc::new(file);
+        if inode.size() < SHARE {
+            self.small.push(Job { file, pieces: None });
+            self.bytes = self.bytes.saturating_add(inode.size());
+            let enough = self.small.len() >= TOGETHER || self.bytes >= BYTES_TOGETHER;
+            return Ok(!enough || self.flush());
+        }
+        let mut pieces = Vec::new();
+        let mut share = 0_u64;
+        for piece in Pieces::new(image, &inode)? {
+            let piece = piece?;
+            share = share.saturating_add(if piece.is_hole() { 0 } else { piece.length });
+            pieces.push(piece);
+            if share >= SHARE {
+                share = 0;
+                let job = Job {
+                    file: Arc::clone(&file),
+                    pieces: Some(std::mem::take(&mut pieces)),
+                };
+                if !self.queue.send(vec![job]) {
+                    return Ok(false);
+                }
+            }
+        }
+        let pieces = Some(pieces);
+        Ok(self.queue.send(vec![Job { file, pieces }]))
+    }
+
+    /// Gives the small files away that there are. False where a thread has failed.
+    fn flush(&mut self) -> bool {
+        self.bytes = 0;
+        self.queue.send(std::mem::take(&mut self.small))
+    }
 }
 
 type Directory = (Vec<u8>, PathBuf, Inode);
@@ -210,7 +233,7 @@ fn make_names<R: ReadAt>(
     image: &Image<R>,
     to: &Path,
     options: &DirOptions,
-    files: &Queue<'_, Job, Refused>,
+    mut files: Jobs<'_>,
     done: &mut Extracted,
 ) -> Result<Vec<Directory>, Error> {
     let mut written: HashMap<Nid, PathBuf> = HashMap::new();
@@ -246,8 +269,8 @@ fn make_names<R: ReadAt>(
                     written.insert(inode.nid(), target.clone());
                 }
                 done.entries = done.entries.saturating_add(1);
-                if !send(image, Contents { file, inode, path }, files)? {
-                    break;
+                if !files.send(image, Contents { file, inode, path })? {
+                    return Ok(dirs);
                 }
                 continue;
             }
@@ -270,12 +293,15 @@ fn make_names<R: ReadAt>(
                 }
             }
         }
-        files.keep(restore(image, &inode, &path, &To::Named(&target), options)?);
+        files
+            .queue
+            .keep(restore(image, &inode, &path, &To::Named(&target), options)?);
         done.entries = done.entries.saturating_add(1);
         if inode.nlink() != 1 {
             written.insert(inode.nid(), target);
         }
     }
+    files.flush();
     Ok(dirs)
 }
 

@@ -7,10 +7,10 @@ use std::thread;
 
 use crate::error::Error;
 
-/// Jobs that wait for each thread, to keep it busy, and for all of them: each holds a file open, of which a process may
+/// Jobs that wait for each thread, to keep it busy, and for all of them: each holds files open, of which a process may
 /// usually have 1024.
-const WAITING: usize = 16;
-const WAITING_TOGETHER: usize = 256;
+const WAITING: usize = 4;
+const WAITING_TOGETHER: usize = 32;
 
 /// Where jobs wait, and what has come of those that are done.
 pub(super) struct Queue<'a, J, T> {
@@ -47,7 +47,7 @@ fn failed<T>(outcome: &Mutex<Outcome<T>>) -> bool {
 /// are done what `produce` returned, and what jobs gave, in any order; or an error of either.
 pub(super) fn with<J: Send, T: Send, S, O>(
     start: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S, J) -> Result<Option<T>, Error> + Sync,
+    work: impl Fn(&mut S, J) -> Result<Vec<T>, Error> + Sync,
     produce: impl FnOnce(&Queue<'_, J, T>) -> Result<O, Error>,
 ) -> Result<(O, Vec<T>), Error> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -77,7 +77,7 @@ pub(super) fn with<J: Send, T: Send, S, O>(
 
 fn run<J, T, S>(
     mut state: S,
-    work: &impl Fn(&mut S, J) -> Result<Option<T>, Error>,
+    work: &impl Fn(&mut S, J) -> Result<Vec<T>, Error>,
     jobs: &Mutex<Receiver<J>>,
     outcome: &Mutex<Outcome<T>>,
 ) {
@@ -109,7 +109,7 @@ mod tests {
     fn every_job_is_done_once() {
         let (sent, mut kept) = with(
             || (),
-            |(), job: u32| Ok(job.is_multiple_of(2).then_some(job)),
+            |(), job: u32| Ok(Vec::from_iter(job.is_multiple_of(2).then_some(job))),
             |queue| Ok((0..1000).filter(|&job| queue.send(job)).count()),
         )
         .unwrap();
@@ -124,7 +124,7 @@ mod tests {
             || (),
             |(), job: u64| match job {
                 7 => Err(Error::Limit { limit: job }),
-                _ => Ok(Some(job)),
+                _ => Ok(vec![job]),
             },
             |queue| {
                 let mut jobs = 0..;
