@@ -352,6 +352,30 @@ fn hard_links_share_inodes_of_every_type() {
     );
 }
 
+/// Overlayfs gives files of different layers one number where their layers do, on different devices.
+#[test]
+fn hard_links_of_two_layers_alike_are_two_files() {
+    if !kernel_mounts() {
+        return;
+    }
+    let layers: Vec<_> = ["one", "two"]
+        .iter()
+        .map(|folder| {
+            TarBuilder::new()
+                .dir("./")
+                .dir(folder)
+                .file(format!("{folder}/f"), "contents")
+                .link(format!("{folder}/g"), format!("{folder}/f"))
+                .finish()
+        })
+        .collect();
+    let walk = compare(&layers, &[], true);
+    for name in ["one/f", "two/f"] {
+        let first = walk[name.as_bytes()].first_name.as_deref();
+        assert_eq!(first, Some(name.as_bytes()));
+    }
+}
+
 #[test]
 fn an_opaque_root_hides_everything_below() {
     if !kernel_mounts() {

@@ -57,7 +57,7 @@ pub type Walk = BTreeMap<Vec<u8>, Entry>;
 /// Walks the tree under `root`, without crossing into other mounts.
 pub fn walk(root: &Path) -> io::Result<Walk> {
     let mut found = Walk::new();
-    let mut links: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let mut links: HashMap<(u64, u64), Vec<Vec<u8>>> = HashMap::new();
     let device = fs::symlink_metadata(root)?.dev();
     let mut pending = vec![Vec::new()];
     while let Some(path) = pending.pop() {
@@ -75,7 +75,10 @@ pub fn walk(root: &Path) -> io::Result<Walk> {
                 });
             }
         } else if kind != Kind::Directory && meta.nlink() > 1 {
-            links.entry(meta.ino()).or_default().push(path.clone());
+            links
+                .entry((meta.dev(), meta.ino()))
+                .or_default()
+                .push(path.clone());
         }
         let entry = Entry {
             kind,
