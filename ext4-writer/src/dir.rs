@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::{Builder, Device, Error, Metadata, NodeId, Options, Summary, Timestamp};
+use crate::{Builder, Device, Error, Metadata, NodeId, Options, Ranges, Summary, Timestamp};
 
 /// The longest list of names, and value, that Linux gives (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 65536;
@@ -117,11 +117,7 @@ impl<W: Write + Seek> Builder<W> {
                 true => std::iter::once(0..size).collect(),
                 false => data_ranges(&file, size).map_err(failed(path))?,
             };
-            let data = Ranges {
-                file,
-                ranges: ranges.clone().into_iter(),
-                left: 0,
-            };
+            let data = Ranges::new(file, ranges.clone());
             self.add_sparse_file(parent, name, meta, size, &ranges, data)
         }
     }
@@ -189,30 +185,4 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
         at = end;
     }
     Ok(ranges)
-}
-
-/// The data of a file's ranges, one behind the other.
-struct Ranges {
-    file: File,
-    ranges: std::vec::IntoIter<Range<u64>>,
-    /// Of the range that is being read.
-    left: u64,
-}
-
-impl Read for Ranges {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while self.left == 0 {
-            let Some(range) = self.ranges.next() else {
-                return Ok(0);
-            };
-            self.file.seek(SeekFrom::Start(range.start))?;
-            self.left = range.end - range.start;
-        }
-        let most = bytes
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut bytes[..most])?;
-        self.left -= read as u64;
-        Ok(read)
-    }
 }

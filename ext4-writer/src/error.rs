@@ -31,19 +31,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A tar archive could not be read.
+    /// A tar archive could not be read, or has something that no filesystem can.
+    #[cfg(feature = "tar")]
     #[error("cannot read the archive")]
     Archive {
-        /// What its reader said.
-        source: io::Error,
-    },
-    /// An entry of a tar archive cannot be put into a filesystem.
-    #[error("{}: {problem}", .path.escape_ascii())]
-    Entry {
-        /// Its path, as the archive has it.
-        path: Vec<u8>,
-        /// What is wrong with it.
-        problem: EntryProblem,
+        /// What is wrong, and where.
+        source: Box<fsmerge::Error>,
     },
     /// An option has a value that no ext4 filesystem can have.
     #[error("option {option} cannot be {value}")]
@@ -212,31 +205,4 @@ pub enum XattrProblem {
     /// A POSIX ACL is not in the form the kernel's interface uses (`posix_acl_xattr_header`, version 2).
     #[error("not a POSIX ACL")]
     Acl,
-}
-
-/// Why an entry of a tar archive cannot be put into a filesystem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EntryProblem {
-    /// `..` leads out of the archive's root.
-    #[error("leads out of the root")]
-    Outside,
-    /// What its path leads through is no directory.
-    #[error("lies in what is not a directory")]
-    NotADirectory,
-    /// The root would be something else than a directory.
-    #[error("the root must be a directory")]
-    Root,
-    /// A hard link's target is not in the archive, or a directory.
-    #[error("is a hard link to nothing")]
-    LinkTarget,
-    /// A header's or an extended header's value is not a number, or one that cannot be.
-    #[error("has a value that cannot be: {0}")]
-    Value(&'static str),
-    /// The map of a sparse file contradicts itself.
-    #[error("has a map of holes that cannot be")]
-    Sparse,
-    /// The type is none that a filesystem has.
-    #[error("is of the unknown type {}", .0.escape_ascii())]
-    Type(u8),
 }

@@ -28,6 +28,7 @@ mod orphan_file;
 mod orphans;
 mod output;
 mod quota;
+mod ranges;
 mod recover;
 mod replay;
 mod resize_inode;
@@ -37,6 +38,8 @@ mod summary;
 mod superblock;
 #[cfg(feature = "tar")]
 mod tar;
+#[cfg(feature = "tar")]
+mod tree;
 mod truncate;
 mod volume;
 mod xattr;
@@ -44,14 +47,17 @@ mod xattr;
 pub use builder::Builder;
 #[cfg(all(feature = "dir", unix))]
 pub use dir::from_dir;
-pub use error::{EntryProblem, Error, XattrProblem};
+pub use error::{Error, XattrProblem};
 pub use features::Features;
 pub use grow::grow;
 pub use info::Info;
 pub use metadata::{Device, Metadata, Timestamp};
 pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
+pub use ranges::Ranges;
 pub use recover::recover;
 pub use summary::Summary;
 #[cfg(feature = "tar")]
 pub use tar::from_tar;
+#[cfg(feature = "tar")]
+pub use tree::{Contents, Stored};

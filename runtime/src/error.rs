@@ -37,14 +37,6 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<fsmerge::Error>,
     },
-    /// A hard link points at nothing, and there is no lower layer that could have its target.
-    #[error("{name}: no {target} to link to")]
-    NoLinkTarget {
-        /// The link.
-        name: String,
-        /// What it links to.
-        target: String,
-    },
     /// A file's length changed while it was read.
     #[error("{} changed while it was read", path.display())]
     Changed {

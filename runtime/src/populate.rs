@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use erofs_reader::Nid;
-use ext4_writer::{Builder, Device};
-use fsmerge::{Content, DataId, Kind, Limits, Merge, NodeId, ReadError, Segment, Sink, Tree};
+use ext4_writer::{Builder, Contents, Ranges, Stored};
+use fsmerge::{Content, DataId, Limits, Merge, Merged, ReadError, Segment, Sink};
 
 use crate::error::{Error, Result};
 use crate::reader::Reader;
@@ -27,9 +27,12 @@ pub fn from_tar<W: Read + Write + Seek>(
     path: &Path,
 ) -> Result<()> {
     let mut files = Files::new()?;
+    let mut merge = Merge::new(&Limits::default());
     let tree = files.read_tar(tar, name)?;
-    let mut fill = Fill { image, path, files };
-    fill.add(&tree)
+    merge
+        .push(&tree)
+        .map_err(|source| Error::layer(name, source))?;
+    files.fill(&merge.finish(), image, path)
 }
 
 /// Puts what a container would see of a stack of layers, lowest first, into the image that will be at `path`: a whole image on
@@ -64,8 +67,7 @@ pub fn from_layers<W: Read + Write + Seek>(
             .push(&tree)
             .map_err(|source| Error::layer(&name, source))?;
     }
-    let mut fill = Fill { image, path, files };
-    fill.add(&merge.finish())
+    files.fill(&merge.finish(), image, path)
 }
 
 /// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's marks are no marks here.
@@ -98,11 +100,7 @@ fn spool_failed(source: io::Error) -> Error {
 /// Where a file's contents are.
 enum Place<'a> {
     /// In the spool, from `start` on; `ranges` are the parts of the file that are no holes.
-    Spool {
-        start: u64,
-        size: u64,
-        ranges: Vec<Range<u64>>,
-    },
+    Spool { start: u64, ranges: Vec<Range<u64>> },
     /// In the image at `path`.
     Image {
         path: &'a Path,
@@ -141,6 +139,19 @@ impl<'a> Files<'a> {
         })?;
         Ok(tree)
     }
+
+    /// Puts `tree` into the image that will be at `path`.
+    fn fill<W: Read + Write + Seek>(
+        &mut self,
+        tree: &Merged,
+        image: &mut Builder<W>,
+        path: &Path,
+    ) -> Result<()> {
+        image.add_tree(tree, self).map_err(|error| match error {
+            Failed::Image(source) => failed(path, source),
+            Failed::Source(error) => error,
+        })
+    }
 }
 
 impl Sink for Files<'_> {
@@ -158,182 +169,54 @@ impl Sink for Files<'_> {
                 }
             }
         }
-        Ok(self.note(Place::Spool {
-            start,
-            size: at,
-            ranges,
-        }))
+        Ok(self.note(Place::Spool { start, ranges }))
     }
 }
 
-/// Parts of a file, one behind the other.
-struct Parts<R> {
-    file: R,
-    ranges: std::vec::IntoIter<Range<u64>>,
-    /// Of the part that is being read.
-    left: u64,
+/// Why an image could not be filled.
+enum Failed {
+    Image(ext4_writer::Error),
+    Source(Error),
 }
 
-impl<R: Read + Seek> Read for Parts<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        while self.left == 0 {
-            let Some(range) = self.ranges.next() else {
-                return Ok(0);
-            };
-            self.file.seek(SeekFrom::Start(range.start))?;
-            self.left = range.end - range.start;
-        }
-        let read = (&mut self.file).take(self.left).read(bytes)?;
-        self.left -= read as u64;
-        Ok(read)
+impl From<ext4_writer::Error> for Failed {
+    fn from(source: ext4_writer::Error) -> Self {
+        Self::Image(source)
     }
 }
 
-/// Fills the image that will be at `path`.
-struct Fill<'a, W> {
-    image: &'a mut Builder<W>,
-    path: &'a Path,
-    files: Files<'a>,
-}
+impl Contents for Files<'_> {
+    type Error = Failed;
 
-impl<W: Read + Write + Seek> Fill<'_, W> {
-    /// Adds the nodes of `tree`.
-    fn add(&mut self, tree: &Tree) -> Result<()> {
-        let mut added: Vec<Option<ext4_writer::NodeId>> = vec![None; tree.len()];
-        let root = self.image.root();
-        added[tree.root().index()] = Some(root);
-        let implied = matches!(
-            tree.kind(tree.root()),
-            Kind::Directory { implied: true, .. }
-        );
-        if !implied {
-            self.image
-                .set_metadata(root, metadata(tree, tree.root()))
-                .map_err(|source| failed(self.path, source))?;
-        }
-        // A directory comes before what it holds.
-        for directory in tree.nodes() {
-            let Some(parent) = added[directory.index()] else {
-                continue;
-            };
-            for (name, id) in tree.children(directory) {
-                if let Some(node) = added[id.index()] {
-                    match self.image.link(parent, name, node) {
-                        // The next names are of a copy.
-                        Err(ext4_writer::Error::TooManyLinks { .. }) => (),
-                        linked => {
-                            linked.map_err(|source| failed(self.path, source))?;
-                            continue;
-                        }
-                    }
-                }
-                added[id.index()] = self.node(tree, parent, name, id)?;
+    fn open(&mut self, data: DataId) -> Result<Stored<'_>, Failed> {
+        match &self.places[data.0 as usize] {
+            Place::Spool { start, ranges } => {
+                self.spool
+                    .seek(SeekFrom::Start(*start))
+                    .map_err(|source| Failed::Source(spool_failed(source)))?;
+                Ok(Stored {
+                    ranges: ranges.clone(),
+                    data: Box::new(&self.spool),
+                })
             }
-        }
-        Ok(())
-    }
-
-    /// Adds a node, if it is one of the tree in the end.
-    fn node(
-        &mut self,
-        tree: &Tree,
-        parent: ext4_writer::NodeId,
-        name: &[u8],
-        id: NodeId,
-    ) -> Result<Option<ext4_writer::NodeId>> {
-        let metadata = metadata(tree, id);
-        let image = &mut *self.image;
-        let node = match tree.kind(id) {
-            Kind::Directory { .. } => image.add_dir(parent, name, metadata),
-            Kind::File {
-                data: Some(data), ..
-            } => return Ok(Some(self.file(parent, name, metadata, data)?)),
-            Kind::File { data: None, .. } => {
-                image.add_file(parent, name, metadata, io::empty(), Some(0))
-            }
-            Kind::Symlink(target) => image.add_symlink(parent, name, metadata, target),
-            Kind::CharDevice { major, minor } => {
-                image.add_device(parent, name, metadata, Device::Char { major, minor })
-            }
-            Kind::BlockDevice { major, minor } => {
-                image.add_device(parent, name, metadata, Device::Block { major, minor })
-            }
-            Kind::Fifo => image.add_fifo(parent, name, metadata),
-            Kind::Socket => image.add_socket(parent, name, metadata),
-            // A single archive has nothing below it.
-            Kind::Whiteout => return Ok(None),
-            Kind::LowerLink(target) => {
-                return Err(Error::NoLinkTarget {
-                    name: name_of(name),
-                    target: name_of(target),
-                });
-            }
-        };
-        node.map(Some).map_err(|source| failed(self.path, source))
-    }
-
-    /// Adds a file that is not empty.
-    fn file(
-        &mut self,
-        parent: ext4_writer::NodeId,
-        name: &[u8],
-        metadata: ext4_writer::Metadata,
-        data: DataId,
-    ) -> Result<ext4_writer::NodeId> {
-        let image = &mut *self.image;
-        let added = match &self.files.places[data.0 as usize] {
-            Place::Spool {
-                start,
-                size,
-                ranges,
-            } => {
-                let spool = &mut self.files.spool;
-                spool.seek(SeekFrom::Start(*start)).map_err(spool_failed)?;
-                image.add_sparse_file(parent, name, metadata, *size, ranges, spool)
-            }
-            &Place::Image {
-                path,
-                image: source,
-                nid,
-            } => {
-                let damaged = |error| Error::Read {
-                    path: path.to_owned(),
-                    source: error,
+            &Place::Image { path, image, nid } => {
+                let damaged = |source| {
+                    let path = path.to_owned();
+                    Failed::Source(Error::Read { path, source })
                 };
-                let inode = source.inode(nid).map_err(damaged)?;
-                let pieces = layer::of_file(&source.extents(&inode).map_err(damaged)?);
+                let inode = image.inode(nid).map_err(damaged)?;
+                let pieces = layer::of_file(&image.extents(&inode).map_err(damaged)?);
                 let ranges: Vec<_> = pieces
                     .iter()
                     .filter(|piece| piece.start.is_some())
                     .map(|piece| piece.logical..piece.logical + piece.length)
                     .collect();
-                let parts = Parts {
-                    file: source.file(&inode).map_err(damaged)?,
-                    ranges: ranges.clone().into_iter(),
-                    left: 0,
-                };
-                image.add_sparse_file(parent, name, metadata, inode.size(), &ranges, parts)
+                let file = image.file(&inode).map_err(damaged)?;
+                Ok(Stored {
+                    data: Box::new(Ranges::new(file, ranges.clone())),
+                    ranges,
+                })
             }
-        };
-        added.map_err(|source| failed(self.path, source))
+        }
     }
-}
-
-fn metadata(tree: &Tree, id: NodeId) -> ext4_writer::Metadata {
-    let attributes = tree.attributes(id);
-    let mtime = attributes.mtime;
-    ext4_writer::Metadata {
-        mode: attributes.mode,
-        uid: attributes.uid,
-        gid: attributes.gid,
-        mtime: ext4_writer::Timestamp {
-            secs: mtime.secs,
-            nanos: mtime.nanos,
-        },
-        xattrs: attributes.xattrs.to_vec(),
-    }
-}
-
-fn name_of(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
 }

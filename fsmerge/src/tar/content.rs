@@ -35,6 +35,7 @@ pub struct Content<'a> {
     ranges: &'a [(u64, u64)],
     /// The first of the ranges that is not read yet.
     at: usize,
+    archive_offset: Option<u64>,
     data: &'a mut dyn Read,
 }
 
@@ -45,7 +46,16 @@ impl<'a> Content<'a> {
             position: 0,
             ranges,
             at: 0,
+            archive_offset: None,
             data,
+        }
+    }
+
+    /// Contents that begin at byte `offset` of an archive.
+    pub(super) fn in_archive(self, offset: u64) -> Self {
+        Self {
+            archive_offset: Some(offset),
+            ..self
         }
     }
 
@@ -58,6 +68,12 @@ impl<'a> Content<'a> {
     /// without holes.
     pub fn ranges(&self) -> &'a [(u64, u64)] {
         self.ranges
+    }
+
+    /// Where in the archive the data begins, in bytes; the ranges lie there one behind the other. None for contents that
+    /// are not from an archive.
+    pub fn archive_offset(&self) -> Option<u64> {
+        self.archive_offset
     }
 
     /// What comes next: data to be read, or a hole, which this passes over. None at the end of the file.

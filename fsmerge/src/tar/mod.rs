@@ -81,7 +81,9 @@ pub fn read_tar<R: Read, S: Sink>(
             let stored = map.ranges.iter().map(|&(_, len)| len).sum();
             if map.size > 0 && place.is_entry() {
                 let path = place.path();
+                let offset = reader.source.offset();
                 let content = Content::new(map.size, &map.ranges, &mut reader.source);
+                let content = content.in_archive(offset);
                 let (result, unread) = content.given_to(sink, &path);
                 // A sink cannot say why reading failed; the source can.
                 if let Some(failure) = reader.source.take_failure() {

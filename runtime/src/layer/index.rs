@@ -1,9 +1,8 @@
 //! An index: a metadata image over a tar that stays as it is.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 
@@ -49,14 +48,9 @@ pub fn write_index(
     let bytes = archive.metadata().map_err(Error::io(tar))?.len();
     refuse_compressed(&mut archive, tar)?;
 
-    let position = Cell::new(0);
     let mut stream = ocipull::decompress(archive.try_clone().map_err(Error::io(tar))?)?;
-    let mut found = Found::new(&position);
-    let counted = Counted {
-        inner: &mut stream,
-        position: &position,
-    };
-    let (layer, stats) = fsmerge::read_tar(counted, &mut found, &Limits::default()).map_err(
+    let mut found = Found::default();
+    let (layer, stats) = fsmerge::read_tar(&mut stream, &mut found, &Limits::default()).map_err(
         |error| match error {
             ReadError::Sink { source, .. } => match source {},
             ReadError::Layer(source) => Error::layer(&name, source),
@@ -128,45 +122,20 @@ fn copied(
     }
 }
 
-/// An archive that tells how much of it was read.
-struct Counted<'a, R> {
-    inner: R,
-    position: &'a Cell<u64>,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.position.set(self.position.get() + n as u64);
-        Ok(n)
-    }
-}
-
-/// Notes where in the archive contents are. fsmerge reads no byte ahead of those it asks for, so what was read when a file
-/// comes is where its contents begin.
-struct Found<'a> {
-    position: &'a Cell<u64>,
+/// Notes where in the archive contents are.
+#[derive(Default)]
+struct Found {
     /// Each file's length, and which pieces are its.
     files: Vec<(u64, Range<usize>)>,
     pieces: Vec<Piece>,
 }
 
-impl<'a> Found<'a> {
-    fn new(position: &'a Cell<u64>) -> Self {
-        Self {
-            position,
-            files: Vec::new(),
-            pieces: Vec::new(),
-        }
-    }
-}
-
-impl Sink for Found<'_> {
+impl Sink for Found {
     type Error = Infallible;
 
     fn file(&mut self, _path: &[u8], content: Content<'_>) -> Result<DataId, Infallible> {
         let first = self.pieces.len();
-        let (mut logical, mut start) = (0, self.position.get());
+        let (mut logical, mut start) = (0, content.archive_offset().unwrap_or(0));
         for &(data, length) in content.ranges() {
             self.hole(logical, data);
             self.pieces.push(Piece {
@@ -183,7 +152,7 @@ impl Sink for Found<'_> {
     }
 }
 
-impl Found<'_> {
+impl Found {
     fn hole(&mut self, from: u64, to: u64) {
         if from < to {
             self.pieces.push(Piece {

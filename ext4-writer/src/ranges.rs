@@ -1,0 +1,38 @@
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+/// The data of a file's ranges, one behind the other: what [`Builder::add_sparse_file`](crate::Builder::add_sparse_file) takes,
+/// from a file that can be read anywhere.
+#[derive(Debug)]
+pub struct Ranges<R> {
+    file: R,
+    ranges: std::vec::IntoIter<Range<u64>>,
+    /// Of the range that is being read.
+    left: u64,
+}
+
+impl<R: Read + Seek> Ranges<R> {
+    /// The bytes that `ranges` of `file` hold.
+    pub fn new(file: R, ranges: impl Into<Vec<Range<u64>>>) -> Self {
+        Self {
+            file,
+            ranges: ranges.into().into_iter(),
+            left: 0,
+        }
+    }
+}
+
+impl<R: Read + Seek> Read for Ranges<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        while self.left == 0 {
+            let Some(range) = self.ranges.next() else {
+                return Ok(0);
+            };
+            self.file.seek(SeekFrom::Start(range.start))?;
+            self.left = range.end.saturating_sub(range.start);
+        }
+        let read = (&mut self.file).take(self.left).read(bytes)?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,118 @@
+//! Filling a filesystem with a tree that fsmerge made.
+
+use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
+
+use fsmerge::{DataId, Kind, Merged, Tree};
+
+use crate::{Builder, Device, Error, Metadata, NodeId, Timestamp};
+
+/// Where the contents of a tree's files are.
+pub trait Contents {
+    /// Why they cannot be had, or not be written.
+    type Error: From<Error>;
+
+    /// Opens the contents with this id.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be had.
+    fn open(&mut self, data: DataId) -> Result<Stored<'_>, Self::Error>;
+}
+
+/// A file's contents.
+pub struct Stored<'a> {
+    /// Which parts of the file are there, in ascending order; what lies between is holes.
+    pub ranges: Vec<Range<u64>>,
+    /// Their bytes, one behind the other.
+    pub data: Box<dyn Read + 'a>,
+}
+
+impl<W: Write + Seek> Builder<W> {
+    /// Adds everything that is in `tree`, whose files' contents `contents` has, and gives the root its attributes.
+    ///
+    /// A file with more names than an inode can count (65,000) becomes as many as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `contents`, and of the methods that add nodes, with some of the tree added.
+    pub fn add_tree<C: Contents>(
+        &mut self,
+        tree: &Merged,
+        contents: &mut C,
+    ) -> Result<(), C::Error> {
+        let mut added: Vec<Option<NodeId>> = vec![None; tree.len()];
+        let root = tree.root();
+        added[root.index()] = Some(self.root());
+        if !matches!(tree.kind(root), Kind::Directory { implied: true, .. }) {
+            self.set_metadata(self.root(), metadata(tree, root))?;
+        }
+        // A directory comes before what it holds.
+        for directory in tree.nodes() {
+            let Some(parent) = added[directory.index()] else {
+                continue;
+            };
+            for (name, id) in tree.children(directory) {
+                if let Some(node) = added[id.index()] {
+                    match self.link(parent, name, node) {
+                        // The next names are of a copy.
+                        Err(Error::TooManyLinks { .. }) => (),
+                        linked => {
+                            linked?;
+                            continue;
+                        }
+                    }
+                }
+                added[id.index()] = self.add_node(parent, name, tree, id, contents)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_node<C: Contents>(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        tree: &Tree,
+        id: fsmerge::NodeId,
+        contents: &mut C,
+    ) -> Result<Option<NodeId>, C::Error> {
+        let metadata = metadata(tree, id);
+        let node = match tree.kind(id) {
+            Kind::Directory { .. } => self.add_dir(parent, name, metadata),
+            Kind::File { size, data } => match data {
+                None => self.add_file(parent, name, metadata, io::empty(), Some(0)),
+                Some(data) => {
+                    let Stored { ranges, data } = contents.open(data)?;
+                    self.add_sparse_file(parent, name, metadata, size, &ranges, data)
+                }
+            },
+            Kind::Symlink(target) => self.add_symlink(parent, name, metadata, target),
+            Kind::CharDevice { major, minor } => {
+                self.add_device(parent, name, metadata, Device::Char { major, minor })
+            }
+            Kind::BlockDevice { major, minor } => {
+                self.add_device(parent, name, metadata, Device::Block { major, minor })
+            }
+            Kind::Fifo => self.add_fifo(parent, name, metadata),
+            Kind::Socket => self.add_socket(parent, name, metadata),
+            // A merged tree has neither.
+            Kind::Whiteout | Kind::LowerLink(_) => return Ok(None),
+        };
+        Ok(Some(node?))
+    }
+}
+
+fn metadata(tree: &Tree, id: fsmerge::NodeId) -> Metadata {
+    let attributes = tree.attributes(id);
+    Metadata {
+        mode: attributes.mode,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        mtime: Timestamp {
+            secs: attributes.mtime.secs,
+            nanos: attributes.mtime.nanos,
+        },
+        xattrs: attributes.xattrs.to_vec(),
+    }
+}
