@@ -73,6 +73,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         clippy.args(["clippy", "--workspace", "--all-targets", "--quiet"]);
         shell::run(clippy.args(["--", "-D", "warnings"]))
     });
+    checks.features();
     checks.no_std();
     checks.fuzz();
     checks.step("rustdoc", || {
@@ -146,6 +147,31 @@ impl Checks {
                 self.failed("vm-test");
             }
         }
+    }
+
+    /// Every library with each of its features alone: together, one brings what another forgot.
+    fn features(&mut self) {
+        const FEATURES: [(&str, &[&str]); 6] = [
+            (
+                "erofs-reader",
+                &["", "std", "lz4", "lzma", "deflate", "zstd"],
+            ),
+            ("erofs-writer", &["", "lz4", "lzma", "deflate", "zstd"]),
+            ("ext4-writer", &["", "dir", "tar"]),
+            ("fsmerge", &["", "dir", "erofs"]),
+            ("ocipull", &[""]),
+            ("vmdk", &[""]),
+        ];
+        self.step("libraries feature by feature", || {
+            FEATURES.iter().try_for_each(|(library, features)| {
+                features.iter().try_for_each(|feature| {
+                    let mut clippy = shell::cargo();
+                    clippy.args(["clippy", "--quiet", "--package", library]);
+                    clippy.args(["--no-default-features", "--features", feature]);
+                    shell::run(clippy.args(["--", "-D", "warnings"]))
+                })
+            })
+        });
     }
 
     /// What claims to do without `std`, built for a machine that has none.
