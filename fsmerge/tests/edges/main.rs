@@ -5,8 +5,13 @@
 mod gnu_tar;
 mod hardlinks_and_replacement;
 mod hostile;
+mod implied_parents;
 mod kernel;
 mod stacks;
 mod support;
 mod tar_framing;
+mod tar_names;
+mod tar_numbers;
+mod tar_sparse;
+mod tar_xattrs;
 mod whiteouts;

@@ -1,12 +1,13 @@
 //! Layers from tars, and trees as lines of text.
 
 use fsmerge::{
-    Content, DataId, Error, Kind, Layer, Limits, Merge, Merged, NodeId, Problem, ReadError, Sink,
-    Stats, Tree, read_tar,
+    Attributes, Content, DataId, Error, Kind, Layer, Limits, Merge, Merged, NodeId, Problem,
+    ReadError, Sink, Stats, Tree, read_tar,
 };
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
+use tar::Header;
 
 /// Keeps contents in memory. Ids count over all layers that share it.
 #[derive(Clone, Default)]
@@ -125,4 +126,24 @@ pub(crate) fn merged(tars: &[Vec<u8>]) -> (Merged, Store) {
 pub(crate) fn merged_lines(tars: &[Vec<u8>]) -> Vec<String> {
     let (merged, store) = merged(tars);
     store.lines(&merged)
+}
+
+/// The attributes of the last entry.
+pub(crate) fn only(tar: &[u8]) -> Attributes {
+    let layer = layer(tar);
+    let (_, id) = layer.walk().last().unwrap();
+    layer.attributes(id).clone()
+}
+
+/// A header whose fields a test sets itself.
+pub(crate) fn header(change: impl FnOnce(&mut Header)) -> [u8; 512] {
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    header.as_old_mut().name[0] = b'f';
+    header.set_entry_type(tar::EntryType::Regular);
+    change(&mut header);
+    *header.as_bytes()
 }
