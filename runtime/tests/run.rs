@@ -385,7 +385,7 @@ fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
     );
 }
 
-/// An image of *n* layers is a disk of *n* + 1 extents; tests/boot.rs boots one of a single extent.
+/// An image of *n* layers is a disk of *n* + 1 extents; tests/boot boots one of a single extent.
 #[test]
 fn disks_of_2_40_127_and_501_extents_boot() {
     for extents in [2, 40, 127, 501] {
