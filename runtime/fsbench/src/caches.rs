@@ -1,6 +1,9 @@
 //! The kernel's caches of contents, inodes and names.
 
 use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
@@ -18,8 +21,66 @@ pub(crate) fn drop_all() -> Result<()> {
     fs::write(DROP_CACHES, "3").map_err(Error::io(DROP_CACHES))
 }
 
+/// The beginning of a file or a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// The file, or the disk's device.
+    pub path: PathBuf,
+    /// How much of it, in bytes.
+    pub bytes: u64,
+}
+
+impl ReadAhead {
+    /// Has the kernel hold it.
+    pub(crate) fn fetch(&self) -> Result<()> {
+        let open = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut left = open.take(self.bytes);
+        loop {
+            match left.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(&self.path)(error)),
+            }
+        }
+    }
+}
+
+/// `FILE:BYTES`
+impl FromStr for ReadAhead {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.rsplit_once(':');
+        let (path, bytes) = parts.ok_or("not FILE:BYTES")?;
+        let bytes = bytes.parse().map_err(|_| "not a number of bytes")?;
+        Ok(Self {
+            path: path.into(),
+            bytes,
+        })
+    }
+}
+
 /// What `uname -r` says.
 pub(crate) fn kernel_release() -> String {
     let name = rustix::system::uname();
     name.release().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_read_ahead_is_a_file_and_a_number() {
+        let loop_device = "/dev/disk:0:4096".parse();
+        let expected = ReadAhead {
+            path: "/dev/disk:0".into(),
+            bytes: 4096,
+        };
+        assert_eq!(loop_device, Ok(expected));
+        assert!("/dev/disk".parse::<ReadAhead>().is_err());
+        assert!("/dev/disk:all".parse::<ReadAhead>().is_err());
+    }
 }

@@ -28,6 +28,7 @@ mod write;
 use std::path::PathBuf;
 use std::time::Instant;
 
+pub use caches::ReadAhead;
 pub use error::{Error, Result};
 pub use report::{Report, Row};
 pub use workload::{Description, Suite, workloads};
@@ -50,6 +51,8 @@ pub struct Options {
     /// Whether to measure with empty caches too, where that is possible. Emptying them slows down whatever else runs on the
     /// machine.
     pub cold: bool,
+    /// What to fetch after the caches were emptied and before the clock starts, as something that mounts the system may do.
+    pub read_ahead: Option<ReadAhead>,
     /// The names of the workloads to run; all of them where it is empty.
     pub only: Vec<String>,
 }
@@ -63,6 +66,7 @@ impl Options {
             scratch: None,
             rounds: 5,
             cold: true,
+            read_ahead: None,
             only: Vec::new(),
         }
     }
@@ -80,11 +84,25 @@ pub fn run(options: &Options) -> Result<Report> {
     let chosen = workload::chosen(&options.only)?;
     let scene = Scene::new(options)?;
     let caches = options.cold && caches::may_drop();
+    let read_ahead = options.read_ahead.as_ref();
     let mut rows = Vec::with_capacity(chosen.len());
+    let mut read_ahead_ns = Vec::new();
+    let mut empty = || {
+        caches::drop_all()?;
+        if let Some(read_ahead) = read_ahead {
+            let start = Instant::now();
+            read_ahead.fetch()?;
+            read_ahead_ns.push(report::nanoseconds(start.elapsed()));
+        }
+        Ok(())
+    };
     for (description, make) in chosen {
         let mut row = Row::new(description);
         match make(&scene) {
-            Ok(mut workload) => measure(&mut *workload, options.rounds, caches, &mut row)?,
+            Ok(mut workload) => {
+                let empty = caches.then_some(&mut empty as Empty<'_>);
+                measure(&mut *workload, options.rounds, empty, &mut row)?;
+            },
             Err(Error::Missing(what)) => row.skipped = Some(what),
             Err(error) => return Err(error),
         }
@@ -104,30 +122,37 @@ pub fn run(options: &Options) -> Result<Report> {
         kernel: caches::kernel_release(),
         clock_ns: clock(),
         rounds: options.rounds,
+        read_ahead_ns,
         rows,
     })
 }
 
-fn measure(workload: &mut dyn Workload, rounds: u32, caches: bool, row: &mut Row) -> Result<()> {
-    let mut once = |drop_caches: bool| {
+/// Empties the caches.
+type Empty<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+fn measure(
+    workload: &mut dyn Workload,
+    rounds: u32,
+    mut empty: Option<Empty<'_>>,
+    row: &mut Row,
+) -> Result<()> {
+    let mut once = |empty: Option<&mut Empty<'_>>| {
         workload.prepare()?;
-        if drop_caches {
-            caches::drop_all()?;
-        }
+        empty.map_or(Ok(()), |empty| empty())?;
         let start = Instant::now();
         let operations = workload.run();
         let time = start.elapsed();
         workload.clean()?;
         Ok::<_, Error>((time, operations?))
     };
-    if !caches {
-        once(false)?;
+    if empty.is_none() {
+        once(None)?;
     }
     for _ in 0..rounds {
-        if caches {
-            row.cold_ns.push(report::nanoseconds(once(true)?.0));
+        if let Some(empty) = &mut empty {
+            row.cold_ns.push(report::nanoseconds(once(Some(empty))?.0));
         }
-        let (time, operations) = once(false)?;
+        let (time, operations) = once(None)?;
         row.warm_ns.push(report::nanoseconds(time));
         row.operations = operations;
     }

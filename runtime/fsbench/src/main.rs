@@ -18,6 +18,9 @@ Usage: blockbox-fsbench [OPTIONS] [ROOT]
   --scratch DIR   where to write [default: tmp below ROOT]
   --rounds N      how often each workload runs [default: 5]
   --warm          leave the kernel's caches alone
+  --read-ahead FILE:BYTES
+                  fetch the beginning of this file or disk when the caches were emptied, before the
+                  clock starts
   --only NAME     run this workload; may be given several times
   --json          print JSON
 ";
@@ -60,6 +63,7 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
             Long("scratch") => options.scratch = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = parser.value()?.parse()?,
             Long("only") => options.only.push(parser.value()?.string()?),
+            Long("read-ahead") => options.read_ahead = Some(parser.value()?.parse()?),
             Long("warm") => options.cold = false,
             Long("json") => json = true,
             Short('h') | Long("help") => {

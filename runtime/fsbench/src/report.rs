@@ -30,6 +30,10 @@ pub struct Report {
     pub clock_ns: u64,
     /// How often each workload ran.
     pub rounds: u32,
+    /// Nanoseconds that reading ahead took after the caches were emptied, one per cold run; none where there was nothing to
+    /// read. They are not in the rows.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub read_ahead_ns: Vec<u64>,
     /// One per workload.
     pub rows: Vec<Row>,
 }
@@ -108,6 +112,10 @@ impl fmt::Display for Report {
             let tick = self.clock_ns as f64 / 1e6;
             writeln!(f, "The clock ticks every {tick:.2} ms only.\n")?;
         }
+        if let Some(time) = median(&self.read_ahead_ns) {
+            let time = time.as_secs_f64() * 1e3;
+            writeln!(f, "Before every cold run: reading ahead, {time:.2} ms.\n")?;
+        }
         writeln!(f, "{:16} {:>10} {:>10}", "", "cold ms", "warm ms")?;
         for row in &self.rows {
             if let Some(missing) = &row.skipped {
@@ -154,6 +162,7 @@ mod tests {
             kernel: "6.12".to_owned(),
             clock_ns: 4_000_000,
             rounds: 4,
+            read_ahead_ns: vec![2_000_000, 1_000_000, 3_000_000],
             rows: vec![
                 row(
                     "scan",
@@ -169,6 +178,8 @@ mod tests {
         /usr/lib/python3.11: 3 files in 2 directories, 1.2 MB. Written in /tmp. Linux 6.12, medians of 4 rounds.
 
         The clock ticks every 4.00 ms only.
+
+        Before every cold run: reading ahead, 2.00 ms.
 
                             cold ms    warm ms
         scan                   1.00       1.50   something

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use blockbox_fsbench::Report;
+use blockbox_fsbench::{ReadAhead, Report};
 use clap::{Args, Subcommand};
 
 use super::output::{Format, print_json};
@@ -61,6 +61,9 @@ struct Workloads {
     /// Leave the kernel's caches alone: warm times only
     #[arg(long)]
     warm: bool,
+    /// When the caches were emptied, fetch the beginning of this file or disk before the clock starts
+    #[arg(long, value_name = "FILE:BYTES", requires = "here")]
+    read_ahead: Option<ReadAhead>,
     /// Only these workloads
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
@@ -77,6 +80,7 @@ impl Workloads {
         let mut options = blockbox_fsbench::Options::new(root);
         options.rounds = self.rounds;
         options.cold = !self.warm;
+        options.read_ahead = self.read_ahead;
         options.only = self.only;
         options.tree = self.tree;
         options.scratch = self.scratch;

@@ -35,6 +35,8 @@ struct Standing {
     /// Why it has no (further) times.
     failed: Option<String>,
     times: Vec<(String, Times)>,
+    /// How long reading ahead took before each cold run, which is not in the times.
+    read_ahead: Vec<u64>,
 }
 
 /// How the stacks of an image did.
@@ -84,6 +86,7 @@ fn hold(
             name: stack.name,
             failed: None,
             times: Vec::new(),
+            read_ahead: Vec::new(),
         })
         .collect();
     let mut tree = String::new();
@@ -122,6 +125,11 @@ impl Standing {
         command
             .args(["bench", "fs", "--rounds", "1", "--format", "json", "--here"])
             .arg(&stack.root);
+        if let Some((disk, bytes)) = &stack.read_ahead {
+            command
+                .arg("--read-ahead")
+                .arg(format!("{}:{bytes}", disk.display()));
+        }
         let report: Value = serde_json::from_str(&shell::output(&mut command)?)?;
         let rows = report["rows"].as_array().context("no rows")?;
         if self.times.is_empty() {
@@ -130,14 +138,15 @@ impl Standing {
             self.times = rows.collect();
         }
         ensure!(rows.len() == self.times.len(), "other rows than before");
+        let samples = |samples: &Value| {
+            let samples = samples.as_array().into_iter().flatten();
+            samples.filter_map(Value::as_u64).collect::<Vec<_>>()
+        };
         for (row, (_, times)) in rows.iter().zip(&mut self.times) {
-            let samples = |key: &str| {
-                let samples = row[key].as_array().into_iter().flatten();
-                samples.filter_map(Value::as_u64).collect::<Vec<_>>()
-            };
-            times.cold.extend(samples("cold_ns"));
-            times.warm.extend(samples("warm_ns"));
+            times.cold.extend(samples(&row["cold_ns"]));
+            times.warm.extend(samples(&row["warm_ns"]));
         }
+        self.read_ahead.extend(samples(&report["read_ahead_ns"]));
         let tree = report["tree"].as_str().unwrap_or_default();
         Ok(tree.to_owned())
     }

@@ -16,6 +16,8 @@ use crate::shell;
 pub(super) struct Stack {
     pub(super) name: &'static str,
     pub(super) root: PathBuf,
+    /// What the guest's init has the kernel read when it has mounted it: so many bytes in front of a disk.
+    pub(super) read_ahead: Option<(PathBuf, u64)>,
     /// Its failure is an error, and not a remark.
     pub(super) ours: bool,
 }
@@ -31,17 +33,23 @@ pub(super) fn mount(
 ) -> Result<(Vec<Stack>, Vec<String>)> {
     let build = Build { setting, image };
     let layers = build.layers(mounts)?;
-    let ours = build.ours(mounts, &layers)?;
-    let mut stacks = vec![Stack {
-        name: "blockbox",
-        root: ours,
+    let (root, metadata) = build.ours(mounts, &layers)?;
+    let ours = |name, read_ahead| Stack {
+        name,
+        root: root.clone(),
+        read_ahead,
         ours: true,
-    }];
+    };
+    let mut stacks = vec![
+        ours("blockbox", Some(metadata)),
+        ours("blockbox, not read ahead", None),
+    ];
     let mut skipped = Vec::new();
     let mut add = |name, root: Result<PathBuf>| match root {
         Ok(root) => stacks.push(Stack {
             name,
             root,
+            read_ahead: None,
             ours: false,
         }),
         Err(error) => skipped.push(format!("{name}: {error:#}")),
@@ -85,8 +93,8 @@ impl Build<'_> {
         })
     }
 
-    /// One disk of merged metadata and layers under an overlay.
-    fn ours(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<PathBuf> {
+    /// One disk of merged metadata and layers under an overlay, and where the metadata is.
+    fn ours(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<(PathBuf, (PathBuf, u64))> {
         let folder = mounts.folder("merged")?;
         let fsmeta = folder.join("fsmeta.erofs");
         let mut merge = self.blockbox(&["erofs", "merge", "--output"]);
@@ -97,8 +105,10 @@ impl Build<'_> {
         for part in [&fsmeta].into_iter().chain(layers) {
             io::copy(&mut File::open(part)?, &mut stitched)?;
         }
-        let lower = mounts.image("m", "erofs", &disk)?;
-        self.overlay(mounts, "ours", &[lower])
+        let device = mounts.attach(&disk, false)?;
+        let lower = mounts.mount("m", "erofs", &device.display().to_string(), "ro")?;
+        let root = self.overlay(mounts, "ours", &[lower])?;
+        Ok((root, (device, fs::metadata(&fsmeta)?.len())))
     }
 
     fn mount_layers(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<Vec<PathBuf>> {
