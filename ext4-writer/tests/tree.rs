@@ -6,7 +6,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use common::{Image, add_tree, source};
+use common::{Image, source};
 use ext4_writer::{BlockSize, Metadata, Options};
 use testkit::{Difference, Mount, walk};
 
@@ -30,7 +30,9 @@ fn the_kernel_sees_the_source_and_may_change_it_and_it_stays_clean() {
             inode_ratio: 4096,
             ..Options::new(64 << 20)
         };
-        let image = Image::new(options, |image| add_tree(image, source.path()));
+        let image = Image::new(options, |image| {
+            image.add_dir_all(source.path()).unwrap();
+        });
         image.assert_clean();
         let mount = Mount::ext4(&image.path, true);
         Difference::between(&walk_image(&mount), &expected).assert_none();

@@ -5,15 +5,16 @@
     reason = "every test file uses another part of it"
 )]
 
-use std::collections::HashMap;
+pub mod options;
+
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ext4_writer::{Builder, Device, Metadata, NodeId, Options, Summary, Timestamp};
+use ext4_writer::{Builder, Options, Summary};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
 };
@@ -208,87 +209,4 @@ pub fn source() -> TempDir {
         rustix::fs::utimensat(CWD, at(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
     dir
-}
-
-/// Adds the tree under `source`, its own attributes included, to the root of an image.
-pub fn add_tree(image: &mut Builder<File>, source: &Path) {
-    let root = image.root();
-    image.set_metadata(root, metadata(source)).unwrap();
-    let mut links = HashMap::new();
-    let mut pending = vec![(source.to_owned(), root)];
-    while let Some((dir, parent)) = pending.pop() {
-        let mut children: Vec<_> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        children.sort();
-        for path in children {
-            let name = path.file_name().unwrap().as_bytes();
-            let stat = fs::symlink_metadata(&path).unwrap();
-            if let Some(&first) = links.get(&stat.ino()) {
-                image.link(parent, name, first).unwrap();
-                continue;
-            }
-            let node = add_node(image, parent, &path);
-            if stat.is_dir() {
-                pending.push((path, node));
-            } else {
-                links.insert(stat.ino(), node);
-            }
-        }
-    }
-}
-
-fn add_node(image: &mut Builder<File>, parent: NodeId, path: &Path) -> NodeId {
-    let name = path.file_name().unwrap().as_bytes();
-    let meta = metadata(path);
-    let stat = fs::symlink_metadata(path).unwrap();
-    let kind = stat.file_type();
-    let (major, minor) = (
-        rustix::fs::major(stat.rdev()),
-        rustix::fs::minor(stat.rdev()),
-    );
-    if kind.is_dir() {
-        image.add_dir(parent, name, meta)
-    } else if kind.is_symlink() {
-        let target = fs::read_link(path).unwrap();
-        image.add_symlink(parent, name, meta, target.as_os_str().as_bytes())
-    } else if kind.is_char_device() {
-        image.add_device(parent, name, meta, Device::Char { major, minor })
-    } else if kind.is_block_device() {
-        image.add_device(parent, name, meta, Device::Block { major, minor })
-    } else if kind.is_fifo() {
-        image.add_fifo(parent, name, meta)
-    } else if kind.is_socket() {
-        image.add_socket(parent, name, meta)
-    } else {
-        let data = File::open(path).unwrap();
-        image.add_file(parent, name, meta, data, Some(stat.len()))
-    }
-    .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn metadata(path: &Path) -> Metadata {
-    let stat = fs::symlink_metadata(path).unwrap();
-    let mut names = vec![0; 1 << 16];
-    let n = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
-    let xattrs = names[..n]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; 1 << 16];
-            let n = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            (name.to_vec(), value[..n].to_vec())
-        })
-        .collect();
-    Metadata {
-        mode: (stat.mode() & 0o7777) as u16,
-        uid: stat.uid(),
-        gid: stat.gid(),
-        mtime: Timestamp {
-            secs: stat.mtime(),
-            nanos: stat.mtime_nsec() as u32,
-        },
-        xattrs,
-    }
 }

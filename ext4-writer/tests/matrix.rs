@@ -1,0 +1,191 @@
+//! Every combination of options makes a filesystem that is right: e2fsck, dumpe2fs, ext4-view and the kernel agree on it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use common::e2fsck;
+use common::options::{
+    FACTORS, add_large_values, add_small, check_features, check_large_values, compare_view,
+};
+use ext4_writer::{BlockSize, Builder, Journal, Options};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev};
+use tempfile::TempDir;
+use testkit::{Difference, Mount, Walk, walk};
+
+const BLOCK_SIZES: [BlockSize; 3] = [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096];
+
+/// 24 ways to set the twelve options, among which each three of them are set in all eight ways: the twelve of Plackett and
+/// Burman, and their opposites.
+fn rows() -> Vec<[bool; 12]> {
+    const ROW: [bool; 11] = [
+        true, true, false, true, true, true, false, false, false, true, false,
+    ];
+    let rotated = (0..11).map(|by| {
+        let mut row = ROW;
+        row.rotate_left(by);
+        row
+    });
+    let rows = rotated.chain([[false; 11]]).map(|row| {
+        let mut all = [true; 12];
+        all[..11].copy_from_slice(&row);
+        all
+    });
+    rows.flat_map(|row| [row, row.map(|on| !on)]).collect()
+}
+
+#[test]
+fn each_three_options_are_set_in_all_eight_ways() {
+    for a in 0..12 {
+        for b in 0..a {
+            for c in 0..b {
+                let ways: BTreeSet<_> = rows().iter().map(|r| (r[a], r[b], r[c])).collect();
+                assert_eq!(ways.len(), 8);
+            }
+        }
+    }
+}
+
+/// A small tree with every kind of node, and what lies in inodes or blocks by its size.
+fn source() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    add_small(dir.path());
+    fs::write(at("blocks"), [7; 20_000]).unwrap();
+    let sparse = File::create(at("sparse")).unwrap();
+    sparse.set_len(100_000).unwrap();
+    sparse.write_all_at(b"in the middle", 50_000).unwrap();
+    fs::create_dir(at("many")).unwrap();
+    for i in 0..160 {
+        fs::write(at(&format!("many/{i} {}", "n".repeat(40))), b"").unwrap();
+    }
+    fs::hard_link(at("blocks"), at("many/again")).unwrap();
+    for len in [59, 60, 200] {
+        symlink("x".repeat(len), at(&format!("link of {len}"))).unwrap();
+    }
+    for (name, kind, device) in [
+        ("null", FileType::CharacterDevice, makedev(1, 3)),
+        ("far", FileType::BlockDevice, makedev(259, 70000)),
+        ("fifo", FileType::Fifo, 0),
+        ("socket", FileType::Socket, 0),
+    ] {
+        let mode = Mode::from_raw_mode(0o640);
+        rustix::fs::mknodat(CWD, at(name), kind, mode, device).unwrap();
+    }
+    for (name, len) in [
+        ("48 bytes", 30),
+        ("60 bytes", 600),
+        ("many", 600),
+        ("blocks", 700),
+    ] {
+        rustix::fs::setxattr(at(name), "user.name", &vec![9; len], XattrFlags::empty()).unwrap();
+    }
+    dir
+}
+
+/// Where images are made: in memory, where the host has such a filesystem.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+fn check(options: &Options, path: &Path, source: &Path, expected: &Walk) {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .unwrap();
+    file.set_len(options.size).unwrap();
+    let mut image = Builder::new(file, options.clone()).unwrap();
+    image.add_dir_all(source).unwrap();
+    if options.project {
+        let dir = image.lookup(image.root(), b"many").unwrap();
+        image.set_project(dir, 70_000).unwrap();
+    }
+    if options.ea_inode {
+        add_large_values(&mut image);
+    }
+    image.finish().unwrap();
+
+    check_features(path, options);
+    if testkit::oracle("e2fsck").is_some() {
+        let (code, said) = e2fsck(&["-fn"], path);
+        assert_eq!(code, 0, "{options:?}: {said}");
+    }
+    if !(options.inline_data || options.ea_inode || options.large_dir || options.meta_bg) {
+        compare_view(path, options, expected);
+    }
+    if testkit::kernel_mounts() {
+        let mount = Mount::ext4(path, false);
+        let mut found = walk(mount.path()).unwrap();
+        found.remove(&b"lost+found"[..]);
+        if options.ea_inode {
+            found.retain(|path, _| !path.starts_with(b"values"));
+            check_large_values(mount.path());
+        }
+        Difference::between(&found, expected).assert_none();
+    }
+}
+
+/// Checks all combinations in `rows` with every block size, on all processors.
+fn check_all(rows: &[[bool; 12]]) {
+    let source = source();
+    let expected = walk(source.path()).unwrap();
+    let all: Vec<_> = rows
+        .iter()
+        .flat_map(|row| BLOCK_SIZES.map(|block_size| (row, block_size)))
+        .map(|(row, block_size)| {
+            let mut options = Options {
+                block_size,
+                ..Options::new(24 << 20)
+            };
+            for (set, on) in FACTORS.iter().zip(row) {
+                set(&mut options, *on);
+            }
+            options
+        })
+        .collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (all, source, expected) = (&all, source.path(), &expected);
+            scope.spawn(move || {
+                let folder = scratch();
+                for options in all.iter().skip(thread).step_by(threads) {
+                    check(options, &folder.path().join("image"), source, expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn every_three_options_make_a_right_filesystem_with_every_block_size() {
+    check_all(&rows());
+}
+
+/// All 4,096, but for those that make the image of another one: an orphan file needs a journal, and blocks are never reserved
+/// where groups hold their own descriptors.
+#[test]
+#[ignore = "takes several minutes"]
+fn all_combinations_of_options_make_a_right_filesystem_with_every_block_size() {
+    let all: Vec<[bool; 12]> = (0..1 << 12)
+        .map(|bits| std::array::from_fn(|at| bits >> at & 1 == 1))
+        .filter(|row| {
+            let mut options = Options::new(0);
+            for (set, on) in FACTORS.iter().zip(row) {
+                set(&mut options, *on);
+            }
+            let no_effect = options.orphan_file && options.journal == Journal::None
+                || options.meta_bg && options.reserved_gdt_blocks == Some(0);
+            !no_effect
+        })
+        .collect();
+    assert_eq!(all.len(), 3 * 3 * 256);
+    check_all(&all);
+}
