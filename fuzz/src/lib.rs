@@ -1,5 +1,7 @@
 //! What fuzz targets share.
 
+pub mod image;
+
 /// Makes the checksum of an EROFS superblock right, so that mutations go deeper than it.
 pub fn repair_erofs(bytes: &[u8]) -> Vec<u8> {
     const SUPER: usize = 1024;
