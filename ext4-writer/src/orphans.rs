@@ -1,6 +1,9 @@
 //! Orphans: files that were deleted while open, or were being truncated, when the filesystem was cut off. The kernel notes them
 //! in a list through their inodes (`s_last_orphan`), and in the orphan file (`fs/ext4/orphan.c`).
 
+mod attributes;
+mod usage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, Write};
 
@@ -8,14 +11,15 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::checksum::Checksum;
 use crate::format::{
-    EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_HUGE_FILE_FL, EXT4_INLINE_DATA_FL,
-    EXT4_ORPHAN_BLOCK_MAGIC, EXT4_XATTR_MAGIC, Inode, OrphanBlockTail, S_IFDIR, S_IFLNK, S_IFMT,
-    S_IFREG, XattrHeader, compat, incompat, ro_compat,
+    EXT4_EA_INODE_FL, EXT4_EXTENTS_FL, EXT4_GOOD_OLD_FIRST_INO, EXT4_HUGE_FILE_FL,
+    EXT4_INLINE_DATA_FL, EXT4_ORPHAN_BLOCK_MAGIC, Inode, OrphanBlockTail, S_IFDIR, S_IFLNK, S_IFMT,
+    S_IFREG, compat, ro_compat,
 };
 use crate::info::{read_at, write_at};
 use crate::mapped::Mapped;
+use crate::quota::{Owner, Usage};
 use crate::volume::{Volume, corrupt};
-use crate::{Error, node, orphan_file, truncate, xattr};
+use crate::{Error, node, orphan_file, truncate};
 
 /// Whether the superblock says that there are orphans.
 pub(crate) fn are_noted(superblock: &crate::format::SuperBlock) -> bool {
@@ -29,20 +33,14 @@ pub(crate) fn release(
     image: &mut (impl Read + Write + Seek),
     volume: &mut Volume,
 ) -> Result<(), Error> {
-    // What values in inodes of their own and quotas say would have to be changed too.
-    let superblock = &volume.superblock;
-    if superblock.s_feature_incompat.get() & incompat::EA_INODE != 0
-        || superblock.s_feature_ro_compat.get() & ro_compat::QUOTA != 0
-    {
-        return Ok(());
-    }
     let before = volume.descriptors.clone();
     let mut release = Release {
         image,
         volume,
         changed: BTreeMap::new(),
-        inodes: Vec::new(),
+        inodes: BTreeMap::new(),
         fixed: Vec::new(),
+        freed: BTreeMap::new(),
     };
     let orphans = release.find()?;
     release.fixed = release.volume.geometry.reserved();
@@ -52,6 +50,7 @@ pub(crate) fn release(
             return Ok(());
         }
     }
+    release.settle()?;
     let Release {
         image,
         volume,
@@ -78,11 +77,14 @@ pub(crate) fn release(
 struct Release<'a, I> {
     image: &'a mut I,
     volume: &'a mut Volume,
-    /// Blocks to write: extent nodes, attribute blocks, blocks of the orphan file, ends of files.
+    /// Blocks to write: extent nodes, attribute blocks, blocks of the orphan file and of quota files, ends of files.
     changed: BTreeMap<u64, Vec<u8>>,
-    inodes: Vec<(u32, Inode)>,
+    /// Inodes to write.
+    inodes: BTreeMap<u32, Inode>,
     /// Blocks that no file may have.
     fixed: Vec<std::ops::Range<u64>>,
+    /// What users, groups and projects no longer use.
+    freed: BTreeMap<(Owner, u32), Usage>,
 }
 
 impl<I: Read + Write + Seek> Release<'_, I> {
@@ -147,13 +149,24 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         Ok(())
     }
 
-    /// A file's inode, and where it lies.
+    /// A file's inode as it is to be, and where it lies.
     fn inode(&mut self, ino: u32) -> Result<(Inode, u64), Error> {
+        if ino < EXT4_GOOD_OLD_FIRST_INO {
+            return Err(corrupt("orphan list", crate::format::SUPERBLOCK_OFFSET));
+        }
+        self.any_inode(ino)
+    }
+
+    /// An inode, which may be one of those that have no name.
+    fn any_inode(&mut self, ino: u32) -> Result<(Inode, u64), Error> {
         let geometry = &self.volume.geometry;
-        if !(EXT4_GOOD_OLD_FIRST_INO..=geometry.inodes()).contains(&ino) {
+        if !(1..=geometry.inodes()).contains(&ino) {
             return Err(corrupt("orphan list", crate::format::SUPERBLOCK_OFFSET));
         }
         let offset = geometry.inode_offset(ino);
+        if let Some(inode) = self.inodes.get(&ino) {
+            return Ok((inode.clone(), offset));
+        }
         let mut inode = Inode::new_zeroed();
         read_at(self.image, offset, inode.as_mut_bytes())?;
         let stored = (inode.l_i_checksum_lo.get(), inode.i_checksum_hi.get());
@@ -186,6 +199,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
             _ => 1,
         };
         let has_blocks = sectors > per_block * u64::from(acl != 0);
+        let mut usage = Usage::default();
 
         if flags & EXT4_EXTENTS_FL != 0 {
             let keep = if deleted {
@@ -208,6 +222,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
                     .ok_or_else(|| corrupt("i_blocks", offset))?;
                 inode.i_blocks_lo = (left as u32).into();
                 inode.l_i_blocks_high = ((left >> 32) as u16).into();
+                usage.space = freed * block_size;
                 self.changed.extend(cut.nodes);
                 let end = (size % block_size) as usize;
                 if let (Some(block), 1.., S_IFREG) = (cut.last, end, kind) {
@@ -224,18 +239,29 @@ impl<I: Read + Write + Seek> Release<'_, I> {
             return Ok(false);
         }
         if deleted {
-            if acl != 0 {
-                self.release_xattrs(acl)?;
-            }
+            usage = Usage {
+                space: sectors.saturating_mul(block_size / per_block),
+                inodes: 1 + self.release_xattrs(&inode, offset, acl)?,
+            };
+        }
+        // Attributes' values are accounted to those whose attributes they are.
+        if flags & EXT4_EA_INODE_FL == 0 {
+            self.account(&inode, usage);
+        }
+        if deleted {
             self.volume.free_inode(self.image, ino, kind == S_IFDIR)?;
-            self.inodes.push((ino, Inode::new_zeroed()));
+            self.inodes.insert(ino, Inode::new_zeroed());
         } else {
             inode.i_dtime = 0.into();
-            let seed = self.seed(ino, &inode);
-            node::seal(&mut inode, seed);
-            self.inodes.push((ino, inode));
+            self.put_inode(ino, inode);
         }
         Ok(true)
+    }
+
+    fn put_inode(&mut self, ino: u32, mut inode: Inode) {
+        let seed = self.seed(ino, &inode);
+        node::seal(&mut inode, seed);
+        self.inodes.insert(ino, inode);
     }
 
     /// A block as it is to be.
@@ -260,29 +286,5 @@ impl<I: Read + Write + Seek> Release<'_, I> {
             return Err(corrupt("ext4_extent", offset));
         }
         self.volume.free_blocks(self.image, run)
-    }
-
-    /// Takes one reference from an attribute block, and frees it with the last one.
-    fn release_xattrs(&mut self, block: u64) -> Result<(), Error> {
-        let at = self.volume.offset(block.min(self.volume.geometry.blocks));
-        let wrong = || corrupt("ext4_xattr_header", at);
-        if block >= self.volume.geometry.blocks {
-            return Err(wrong());
-        }
-        let mut bytes = self.block(block)?;
-        let (header, _) = XattrHeader::read_from_prefix(&bytes).map_err(|_| wrong())?;
-        let references = header.h_refcount.get();
-        let stored = bytes.clone();
-        xattr::seal(&mut bytes, block, references, self.volume.seed);
-        if header.h_magic.get() != EXT4_XATTR_MAGIC || bytes != stored || references == 0 {
-            return Err(wrong());
-        }
-        if references == 1 {
-            self.changed.remove(&block);
-            return self.free(block..block + 1, at);
-        }
-        xattr::seal(&mut bytes, block, references - 1, self.volume.seed);
-        self.changed.insert(block, bytes);
-        Ok(())
     }
 }

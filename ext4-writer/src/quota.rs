@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::format::{QUOTA_BLOCK, QUOTA_MAGICS, QuotaBlockHeader, QuotaEntry, QuotaHeader};
 
@@ -18,7 +18,7 @@ const DEPTH: u32 = 4;
 const ENTRIES: usize = (QUOTA_BLOCK - size_of::<QuotaBlockHeader>()) / size_of::<QuotaEntry>();
 
 /// What a file accounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     User,
     Group,
@@ -63,8 +63,62 @@ pub(crate) fn encode(owner: Owner, usage: &BTreeMap<u32, Usage>) -> Vec<u8> {
     file.blocks.concat()
 }
 
+/// One of the blocks that a quota file is made of.
+pub(crate) type Block = [u8; QUOTA_BLOCK];
+
+/// Whether this is the first block of the file of such owners.
+pub(crate) fn is_header(block: &Block, owner: Owner) -> bool {
+    QuotaHeader::read_from_prefix(block).is_ok_and(|(header, _)| {
+        header.dqh_magic.get() == QUOTA_MAGICS[owner as usize]
+            && header.dqh_version.get() == VERSION
+    })
+}
+
+/// Takes `usage` from what `id` uses, and gives the number of the block that changes and what it holds then: none where nothing
+/// is noted of it. `read` gives the file's blocks.
+pub(crate) fn subtract<E>(
+    id: u32,
+    usage: Usage,
+    mut read: impl FnMut(u32) -> Result<Block, E>,
+) -> Result<Option<(u32, Block)>, E> {
+    let mut number = ROOT;
+    for level in (0..DEPTH).rev() {
+        let slot = (id >> (8 * level) & 0xff) as usize;
+        number = u32::from_le_bytes(read(number)?.as_chunks().0[slot]);
+        if number == 0 {
+            return Ok(None);
+        }
+    }
+    let mut block = read(number)?;
+    let entries = block[size_of::<QuotaBlockHeader>()..].chunks_exact_mut(size_of::<QuotaEntry>());
+    for bytes in entries {
+        // One of zeros is not in use.
+        let used = bytes.iter().any(|byte| *byte != 0);
+        let Some(mut entry) = QuotaEntry::read_from_bytes(bytes)
+            .ok()
+            .filter(|entry| used && entry.dqb_id.get() == id)
+        else {
+            continue;
+        };
+        // As the kernel, which knows no debts (`dquot_decr_space`).
+        entry.dqb_curspace = entry.dqb_curspace.get().saturating_sub(usage.space).into();
+        entry.dqb_curinodes = entry
+            .dqb_curinodes
+            .get()
+            .saturating_sub(usage.inodes)
+            .into();
+        if entry.as_bytes().iter().all(|byte| *byte == 0) {
+            // It stays in use (`v2r1_mem2diskdqb`).
+            entry.dqb_itime = 1.into();
+        }
+        bytes.copy_from_slice(entry.as_bytes());
+        return Ok(Some((number, block)));
+    }
+    Ok(None)
+}
+
 struct File {
-    blocks: Vec<[u8; QUOTA_BLOCK]>,
+    blocks: Vec<Block>,
     /// The blocks of pointers below the root, by level and the bytes of the ids that lead to them.
     nodes: BTreeMap<(u32, u32), u32>,
 }
@@ -125,5 +179,78 @@ impl File {
             pointer.copy_from_slice(&target.to_le_bytes());
             node = target;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes `usage` from `id` in a file of blocks.
+    fn take(file: &mut [Block], id: u32, usage: Usage) -> bool {
+        let read = |number: u32| file.get(number as usize).copied().ok_or(number);
+        let Some((number, block)) = subtract(id, usage, read).unwrap() else {
+            return false;
+        };
+        file[number as usize] = block;
+        true
+    }
+
+    #[test]
+    fn what_is_freed_is_taken_from_its_owner_alone() {
+        let ids = (0..40).chain([255, 256, 70_000, u32::MAX]);
+        let all: BTreeMap<u32, Usage> = ids
+            .map(|id| {
+                (
+                    id,
+                    Usage {
+                        space: 8192 + u64::from(id),
+                        inodes: 5,
+                    },
+                )
+            })
+            .collect();
+        let mut file = encode(Owner::Group, &all).as_chunks().0.to_vec();
+        assert!(is_header(&file[0], Owner::Group) && !is_header(&file[0], Owner::User));
+        let freed = Usage {
+            space: 4096,
+            inodes: 2,
+        };
+        for id in [0, 14, 256, u32::MAX] {
+            assert!(take(&mut file, id, freed));
+        }
+        assert!(!take(&mut file, 40, freed) && !take(&mut file, 70_001, freed));
+        let expected: BTreeMap<u32, Usage> = all
+            .into_iter()
+            .map(|(id, usage)| match id {
+                0 | 14 | 256 | u32::MAX => {
+                    let space = usage.space - freed.space;
+                    (id, Usage { space, inodes: 3 })
+                }
+                _ => (id, usage),
+            })
+            .collect();
+        assert_eq!(file.concat(), encode(Owner::Group, &expected));
+    }
+
+    #[test]
+    fn an_owner_of_nothing_keeps_its_entry() {
+        let usage = Usage {
+            space: 4096,
+            inodes: 1,
+        };
+        let mut file = encode(Owner::User, &BTreeMap::from([(0, usage)]))
+            .as_chunks()
+            .0
+            .to_vec();
+        assert!(take(
+            &mut file,
+            0,
+            Usage {
+                space: 5000,
+                inodes: 2
+            }
+        ));
+        assert!(take(&mut file, 0, Usage::default()));
     }
 }

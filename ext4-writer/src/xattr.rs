@@ -1,6 +1,6 @@
 //! Extended attributes: in the inode where they fit, the rest in a block of their own.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::checksum::Checksum;
 use crate::format::{EXT4_XATTR_MAGIC, INODE_XATTR_SPACE, XattrEntry, XattrHeader};
@@ -359,6 +359,23 @@ fn fill<'a>(
         next += attribute.entry_len();
     }
     elsewhere
+}
+
+/// The inodes that hold values of the entries which begin at `at`, each as often as entries refer to it; `None` where the entries
+/// have no end.
+pub(crate) fn value_inodes(bytes: &[u8], mut at: usize) -> Option<Vec<u32>> {
+    let mut inodes = Vec::new();
+    loop {
+        let rest = bytes.get(at..)?;
+        if *rest.first_chunk::<END>()? == [0; END] {
+            return Some(inodes);
+        }
+        let (entry, _) = XattrEntry::read_from_prefix(rest).ok()?;
+        if entry.e_value_inum.get() != 0 {
+            inodes.push(entry.e_value_inum.get());
+        }
+        at += (size_of::<XattrEntry>() + usize::from(entry.e_name_len)).next_multiple_of(4);
+    }
 }
 
 /// Completes a block that lies at `address` and that `references` inodes share (`ext4_xattr_block_csum`).
