@@ -17,6 +17,16 @@ struct Entry {
     parent: NodeId,
     name: Span,
     node: NodeId,
+    /// Of parent and name, so that a table that grows need not look at the names again.
+    hash: u32,
+}
+
+/// Where a name is, or will be: good until names are set or removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    parent: NodeId,
+    hash: u32,
+    entry: Option<u32>,
 }
 
 /// The growing tree. Nodes and entries are only added; what is taken away stays behind unreachable until
@@ -61,7 +71,12 @@ impl Arena {
         arena.nodes.clone_from(&tree.nodes);
         for parent in tree.nodes() {
             for entry in &tree.entries[tree.entries_of(parent)] {
-                arena.insert_span(parent, entry.name, entry.node)?;
+                arena.insert(Entry {
+                    parent,
+                    name: entry.name,
+                    node: entry.node,
+                    hash: arena.hash(parent, entry.name.of(&arena.bytes)),
+                })?;
             }
         }
         Ok(arena)
@@ -162,78 +177,76 @@ impl Arena {
         }
     }
 
-    fn hash(&self, parent: NodeId, name: &[u8]) -> u64 {
-        self.hasher.hash_one((parent, name))
+    fn hash(&self, parent: NodeId, name: &[u8]) -> u32 {
+        self.hasher.hash_one((parent, name)) as u32
+    }
+
+    /// Where `name` is in `parent`.
+    pub(crate) fn place(&self, parent: NodeId, name: &[u8]) -> Place {
+        let hash = self.hash(parent, name);
+        let named = |&at: &u32| {
+            let entry = self.entries[at as usize];
+            (entry.hash, entry.parent) == (hash, parent) && entry.name.of(&self.bytes) == name
+        };
+        Place {
+            parent,
+            hash,
+            entry: self.index.find(spread(hash), named).copied(),
+        }
+    }
+
+    /// The node that is there.
+    pub(crate) fn node_at(&self, place: Place) -> Option<NodeId> {
+        Some(self.entries[place.entry? as usize].node)
     }
 
     /// The node called `name` in `parent`.
     pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        let at = *self.index.find(self.hash(parent, name), |&at| {
-            let entry = self.entries[at as usize];
-            entry.parent == parent && entry.name.of(&self.bytes) == name
-        })?;
-        Some(self.entries[at as usize].node)
+        self.node_at(self.place(parent, name))
     }
 
     /// Lets `name` in `parent` mean `node`, whatever it meant before. The name must have passed [`check_name`].
     pub(crate) fn set(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Problem> {
-        let hash = self.hash(parent, name);
-        let Self {
-            index,
-            entries,
-            bytes,
-            ..
-        } = self;
-        let known = index.find(hash, |&at| {
-            let entry = entries[at as usize];
-            entry.parent == parent && entry.name.of(bytes) == name
-        });
-        if let Some(&at) = known {
-            entries[at as usize].node = node;
-            return Ok(());
-        }
-        let span = self.keep(name)?;
-        self.insert_span(parent, span, node)
+        self.fill(self.place(parent, name), name, node)
     }
 
-    fn insert_span(&mut self, parent: NodeId, name: Span, node: NodeId) -> Result<(), Problem> {
+    /// As [`set`](Self::set), of the name whose place is known.
+    pub(crate) fn fill(&mut self, place: Place, name: &[u8], node: NodeId) -> Result<(), Problem> {
+        if let Some(at) = place.entry {
+            self.entries[at as usize].node = node;
+            return Ok(());
+        }
+        let name = self.keep(name)?;
+        self.insert(Entry {
+            parent: place.parent,
+            name,
+            node,
+            hash: place.hash,
+        })
+    }
+
+    fn insert(&mut self, entry: Entry) -> Result<(), Problem> {
         if self.entries.len() >= self.limits.entries as usize {
             return Err(entries_limit(&self.limits));
         }
-        let hash = self.hash(parent, name.of(&self.bytes));
         let at = self.entries.len() as u32;
-        self.entries.push(Entry { parent, name, node });
-        let Self {
-            index,
-            entries,
-            bytes,
-            hasher,
-            ..
-        } = self;
-        index.insert_unique(hash, at, |&at| {
-            let entry = entries[at as usize];
-            hasher.hash_one((entry.parent, entry.name.of(bytes)))
+        self.entries.push(entry);
+        let Self { index, entries, .. } = self;
+        index.insert_unique(spread(entry.hash), at, |&at| {
+            spread(entries[at as usize].hash)
         });
         Ok(())
     }
 
     /// Takes `name` out of `parent`, with all that was reachable through it alone.
     pub(crate) fn remove(&mut self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        let hash = self.hash(parent, name);
-        let Self {
-            index,
-            entries,
-            bytes,
-            ..
-        } = self;
-        let occupied = index
-            .find_entry(hash, |&at| {
-                let entry = entries[at as usize];
-                entry.parent == parent && entry.name.of(bytes) == name
-            })
-            .ok()?;
-        let (at, _) = occupied.remove();
-        Some(std::mem::replace(&mut entries[at as usize].node, GONE))
+        let place = self.place(parent, name);
+        let at = place.entry?;
+        let occupied = self
+            .index
+            .find_entry(spread(place.hash), |&known| known == at);
+        occupied.ok()?.remove();
+        Some(std::mem::replace(&mut self.entries[at as usize].node, GONE))
     }
 
     /// Lets every entry mean what `replace` makes of its node.
@@ -243,42 +256,60 @@ impl Arena {
         }
     }
 
+    /// The live entries in the order of their parents, each parent's in the order in which they were added; and where each
+    /// parent's begin.
+    fn by_parent(&mut self) -> (Vec<u32>, Vec<Name>) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|entry| entry.node != GONE);
+        let mut next = vec![0_u32; self.nodes.len() + 1];
+        for entry in &entries {
+            next[entry.parent.index() + 1] += 1;
+        }
+        for at in 1..next.len() {
+            next[at] += next[at - 1];
+        }
+        let firsts = next.clone();
+        let nothing = Name {
+            name: Span { start: 0, len: 0 },
+            node: GONE,
+        };
+        let mut sorted = vec![nothing; entries.len()];
+        for entry in &entries {
+            let at = &mut next[entry.parent.index()];
+            sorted[*at as usize] = Name {
+                name: entry.name,
+                node: entry.node,
+            };
+            *at += 1;
+        }
+        (firsts, sorted)
+    }
+
     /// What the root reaches, numbered canonically; and for each of its nodes the id it had here.
     pub(crate) fn freeze(mut self) -> (Tree, Vec<NodeId>) {
         drop(std::mem::take(&mut self.index));
-        self.entries.retain(|entry| entry.node != GONE);
+        let (firsts, mut sorted) = self.by_parent();
         let Self {
             mut nodes,
-            mut entries,
             bytes,
             root,
             ..
         } = self;
-        entries.sort_unstable_by(|a, b| {
-            a.parent
-                .cmp(&b.parent)
-                .then_with(|| a.name.of(&bytes).cmp(b.name.of(&bytes)))
-        });
-        // Where each old node's entries begin.
-        let mut firsts = vec![0_u32; nodes.len() + 1];
-        for entry in &entries {
-            firsts[entry.parent.index() + 1] += 1;
-        }
-        for at in 1..firsts.len() {
-            firsts[at] += firsts[at - 1];
-        }
 
         let mut old_ids = vec![root];
         let mut new_ids = vec![GONE; nodes.len()];
         new_ids[root.index()] = NodeId::ROOT;
-        let mut names: Vec<Name> = Vec::with_capacity(entries.len());
+        let mut names: Vec<Name> = Vec::with_capacity(sorted.len());
         let mut links = vec![Links::of(true)];
         let mut at = 0;
         while let Some(&old) = old_ids.get(at) {
             let range = firsts[old.index()] as usize..firsts[old.index() + 1] as usize;
             links[at].first = names.len() as u32;
             links[at].count = range.len() as u32;
-            for entry in &entries[range] {
+            let children = &mut sorted[range];
+            // Those of a layer image come sorted, which is seen at once.
+            children.sort_unstable_by(|a, b| a.name.of(&bytes).cmp(b.name.of(&bytes)));
+            for entry in children {
                 let directory = nodes[entry.node.index()].body.is_directory();
                 let mut new = new_ids[entry.node.index()];
                 if new == GONE {
@@ -295,7 +326,7 @@ impl Arena {
             }
             at += 1;
         }
-        drop((entries, firsts));
+        drop((sorted, firsts));
         reorder(&mut nodes, new_ids, old_ids.len());
         let tree = Tree {
             nodes,
@@ -334,6 +365,11 @@ fn reorder(nodes: &mut Vec<Node>, mut new_ids: Vec<NodeId>, live: usize) {
     }
     nodes.truncate(live);
     nodes.shrink_to_fit();
+}
+
+/// A hash of 64 bits for a table, which looks at the lowest and the highest of them.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 fn entries_limit(limits: &Limits) -> Problem {

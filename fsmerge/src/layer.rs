@@ -1,6 +1,6 @@
 //! One layer's tree, and building one by hand.
 
-use crate::arena::{Arena, check_name, check_target};
+use crate::arena::{Arena, Place, check_name, check_target};
 use crate::attributes::Attributes;
 use crate::error::{Error, Problem};
 use crate::limits::Limits;
@@ -86,7 +86,7 @@ impl LayerBuilder {
         attributes: Attributes,
         kind: Kind<'_>,
     ) -> Result<NodeId, Problem> {
-        self.check(parent, name)?;
+        let place = self.check(parent, name)?;
         let target;
         let kind = match kind {
             Kind::Symlink(target) => {
@@ -104,7 +104,7 @@ impl LayerBuilder {
             _ => kind,
         };
         let node = self.arena.node(attributes, kind)?;
-        self.arena.set(parent, name, node)?;
+        self.arena.fill(place, name, node)?;
         Ok(node)
     }
 
@@ -115,26 +115,28 @@ impl LayerBuilder {
     /// [`Error::Node`] where the name is taken or not one, `parent` is no directory or `node` is one, or a limit is
     /// passed.
     pub fn link(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Error> {
-        let linked = self.check(parent, name).and_then(|()| {
+        let linked = self.check(parent, name).and_then(|place| {
             if self.arena.is_directory(node) {
                 return Err(Problem::LinkToDirectory {
                     target: name.to_vec(),
                 });
             }
-            self.arena.set(parent, name, node)
+            self.arena.fill(place, name, node)
         });
         linked.map_err(|problem| at(name, problem))
     }
 
-    fn check(&self, parent: NodeId, name: &[u8]) -> Result<(), Problem> {
+    /// The place of a name that can be added.
+    fn check(&self, parent: NodeId, name: &[u8]) -> Result<Place, Problem> {
         check_name(name)?;
         if !self.arena.is_directory(parent) {
             return Err(Problem::ParentNotDirectory);
         }
-        if self.arena.lookup(parent, name).is_some() {
+        let place = self.arena.place(parent, name);
+        if self.arena.node_at(place).is_some() {
             return Err(Problem::Duplicate);
         }
-        Ok(())
+        Ok(place)
     }
 
     /// The finished layer.

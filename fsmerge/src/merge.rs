@@ -212,7 +212,8 @@ impl Push<'_> {
         id: NodeId,
         substantial: bool,
     ) -> Result<Option<NodeId>, Problem> {
-        let below = self.merge.arena.lookup(to, name);
+        let place = self.merge.arena.place(to, name);
+        let below = self.merge.arena.node_at(place);
         let kind = self.layer.kind(id);
         if kind == Kind::Whiteout {
             self.merge.arena.remove(to, name);
@@ -220,7 +221,7 @@ impl Push<'_> {
         }
         if !kind.is_directory() {
             let node = self.node(id)?;
-            self.merge.arena.set(to, name, node)?;
+            self.merge.arena.fill(place, name, node)?;
             return Ok(None);
         }
         let below = below.filter(|&below| self.merge.arena.is_directory(below));
@@ -228,7 +229,7 @@ impl Push<'_> {
             return Ok(None);
         }
         let directory = self.directory(id, below)?;
-        self.merge.arena.set(to, name, directory)?;
+        self.merge.arena.fill(place, name, directory)?;
         Ok(Some(directory))
     }
 
