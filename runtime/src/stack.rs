@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use erofs_writer::{Device, FileData, ImageBuilder, Options};
+use erofs_writer::{Addresses, Device, FileData, ImageBuilder, Options};
 use fsmerge::{Layer, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
@@ -23,12 +23,26 @@ pub struct Input {
 /// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree says which layer everything in it
 /// comes from.
 pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Summary)> {
+    write_with(layers, path, Addresses::default())
+}
+
+/// As [`write`], with block addresses of 48 bits where `addresses` says so: that image is smaller, as most inodes are then compact and
+/// the stack may have more than 2 TiB, but it needs Linux 6.15.
+pub fn write_with(
+    layers: &[Input],
+    path: &Path,
+    addresses: Addresses,
+) -> Result<(Merged, erofs_writer::Summary)> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
+    let options = Options {
+        addresses,
+        ..Options::default()
+    };
     atomic::write_file(path, |file| {
-        let mut image = ImageBuilder::new(file, Options::default()).map_err(failed)?;
+        let mut image = ImageBuilder::new(file, options).map_err(failed)?;
         let (merged, files) = merge_into(layers, &mut image, path)?;
         layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
         let (_, summary) = image.finish().map_err(failed)?;

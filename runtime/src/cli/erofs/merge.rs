@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
+use erofs_writer::Addresses;
 use fsmerge::Merged;
 use serde::Serialize;
 
@@ -23,7 +25,8 @@ pub(in crate::cli) struct Merge {
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Copy files' contents too: the image needs no layers, and can have any of the options below, which are for this alone
+    /// Copy files' contents too: the image needs no layers, and can have any of the options below, of which all but `--features
+    /// 48bit` are for this alone
     #[arg(long, conflicts_with = "vmdk")]
     full: bool,
     /// Also write a disk of the merged image and the layers
@@ -63,11 +66,10 @@ impl Merge {
         let (merged, summary, warnings) = if self.full {
             self.squash()?
         } else {
-            anyhow::ensure!(
-                self.options == ImageOptions::default(),
-                "options of the image are for --full: merged metadata has its layers' blocks, and no contents"
-            );
-            self.merge()?
+            let addresses = self.options.nothing_but_addresses().context(
+                "options of the image are for --full, all but `--features 48bit`: merged metadata has its layers' blocks, and no contents",
+            )?;
+            self.merge(addresses)?
         };
         if let Some(path) = &self.provenance {
             atomic::write_file(path, |file| {
@@ -111,7 +113,7 @@ impl Merge {
     }
 
     /// Merges the metadata of layer images.
-    fn merge(&self) -> anyhow::Result<Made> {
+    fn merge(&self, addresses: Addresses) -> anyhow::Result<Made> {
         let input = |path: &PathBuf| {
             let tag = path.file_stem().unwrap_or_default();
             Input {
@@ -120,7 +122,7 @@ impl Merge {
             }
         };
         let layers: Vec<_> = self.layers.iter().map(input).collect();
-        let (merged, summary) = stack::write(&layers, &self.output)?;
+        let (merged, summary) = stack::write_with(&layers, &self.output, addresses)?;
         if let Some(vmdk) = &self.vmdk {
             stack::write_disk(vmdk, &self.output, &layers)?;
         }

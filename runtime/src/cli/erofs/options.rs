@@ -190,11 +190,7 @@ impl ImageOptions {
                 },
                 dedupe_extents: has(Feature::Dedupe),
                 threads: self.threads,
-                addresses: if has(Feature::Bits48) {
-                    Addresses::Bits48
-                } else {
-                    Addresses::Bits32
-                },
+                addresses: self.addresses(),
                 inodes: if has(Feature::ExtendedInodes) {
                     InodeLayout::Extended
                 } else {
@@ -212,6 +208,21 @@ impl ImageOptions {
                 Some(time) => Times::Fixed(time),
             },
         })
+    }
+
+    fn addresses(&self) -> Addresses {
+        if self.features.contains(&Feature::Bits48) {
+            Addresses::Bits48
+        } else {
+            Addresses::Bits32
+        }
+    }
+
+    /// How wide addresses are to be, where nothing else was chosen.
+    pub(super) fn nothing_but_addresses(&self) -> Option<Addresses> {
+        let mut rest = self.clone();
+        rest.features.retain(|feature| *feature != Feature::Bits48);
+        (rest == Self::default()).then(|| self.addresses())
     }
 
     /// The environment's, as <https://reproducible-builds.org/specs/source-date-epoch/> says, before that of `--mtime`.

@@ -1,0 +1,75 @@
+//! Merged metadata, which points into the layers.
+
+use serde_json::Value;
+use testkit::{Difference, TarBuilder, kernel_mounts};
+
+use crate::{Lab, noise};
+
+#[test]
+fn metadata_with_48_bit_addresses_shows_the_same_tree_in_less_room() {
+    let lab = Lab::new();
+    let names: Vec<_> = (0..300).map(|i| format!("file-{i:03}")).collect();
+    let mut base = TarBuilder::new().mtime(1_700_000_000).dir("./");
+    for (name, time) in names.iter().zip(1_600_000_000..) {
+        base = base.mtime(time).file(name, name);
+    }
+    let top = TarBuilder::new()
+        .dir("./")
+        .mtime(5)
+        .file("early", noise(5000))
+        .mtime(1_650_000_000)
+        .file(".wh.file-007", "")
+        .symlink("link", "early");
+    for (layer, tar) in [("0", base.finish()), ("1", top.finish())] {
+        let (tar_name, image) = (format!("{layer}.tar"), format!("{layer}.erofs"));
+        lab.put(&tar_name, tar);
+        lab.ok(&["build", "--tar", &tar_name, "-o", &image]);
+    }
+    let layers = ["0.erofs", "1.erofs"];
+    let merge = |output: &str, options: &[&str]| -> Value {
+        let arguments = ["merge", "-o", output, "--format", "json"];
+        let report = lab.ok(&[&arguments[..], &layers, options].concat());
+        lab.check(output, &layers);
+        serde_json::from_str(&report).unwrap()
+    };
+    let of = |report: &Value, what: &str| report[what].as_u64().unwrap();
+    let usual = merge("usual", &["--vmdk", "usual.vmdk"]);
+    let options = ["--features", "48bit", "--vmdk", "small.vmdk"];
+    let small = merge("small", &options);
+    assert!(of(&small, "compact_inodes") > 300, "{small}");
+    assert!(of(&small, "bytes") * 4 < of(&usual, "bytes") * 3, "{small}");
+    let cat = |disk: &str| lab.ok(&["cat", disk, "file-299"]);
+    assert_eq!(
+        (cat("usual.vmdk"), cat("small.vmdk")),
+        (names[299].clone(), names[299].clone())
+    );
+    if !kernel_mounts() {
+        return;
+    }
+    let expected = lab.shown("usual", &layers);
+    assert_eq!(expected.len(), 302);
+    Difference::between(&lab.shown("small", &layers), &expected).assert_none();
+    // As in a guest: one disk.
+    let stitched: Vec<u8> = ["small", "0.erofs", "1.erofs"]
+        .iter()
+        .flat_map(|part| std::fs::read(lab.path(part)).unwrap())
+        .collect();
+    lab.put("stitched", stitched);
+    Difference::between(&lab.shown("stitched", &[]), &expected).assert_none();
+}
+
+#[test]
+fn metadata_takes_wide_addresses_and_no_other_option() {
+    let lab = Lab::new();
+    lab.put("0.tar", TarBuilder::new().dir("./").file("a", "a").finish());
+    lab.ok(&["build", "--tar", "0.tar", "-o", "0.erofs"]);
+    for options in [
+        &["--features", "48bit,chunk-indexes"][..],
+        &["--features", "48bit", "--label", "x"],
+        &["--block-size", "512"],
+    ] {
+        let error = lab.fails(&[&["merge", "0.erofs", "-o", "image"], options].concat());
+        assert!(error.contains("--full"), "{error}");
+        assert!(!lab.path("image").exists());
+    }
+}
