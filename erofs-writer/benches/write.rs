@@ -6,15 +6,18 @@
 
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::num::NonZeroUsize;
+use std::process::Command;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use erofs_writer::{
-    Algorithm, BlockSize, Compression, Error, FileData, ImageBuilder, Metadata, Node, Options,
-    Timestamp,
+    Algorithm, BlockSize, Compression, Error, FileData, Fragments, ImageBuilder, Metadata, Node,
+    Options, Timestamp,
 };
 
 /// Bytes an inode while an image is built, names not counted: what the crate promises.
 const BYTES: u64 = 300;
+/// The variable of the environment that names what this process is to measure the memory of.
+const MEMORY_OF: &str = "EROFS_WRITER_MEMORY_OF";
 
 /// An output that keeps nothing.
 #[derive(Default)]
@@ -47,15 +50,23 @@ impl Seek for Nowhere {
     }
 }
 
-/// An image of so many inodes, twenty in a directory, each with a time of its own; and the bytes of their names.
-fn tree(inodes: usize) -> Result<(ImageBuilder<Nowhere>, u64), Error> {
-    let mut image = ImageBuilder::new(Nowhere::default(), Options::default())?;
+/// An image of so many inodes, twenty in a directory, each with a time of its own and, where contents are compressed, contents of
+/// its own; and the bytes of their names.
+fn tree(inodes: usize, options: Options) -> Result<(ImageBuilder<Nowhere>, u64), Error> {
+    let own = options.compression.map(|_| words(4200));
+    let mut image = ImageBuilder::new(Nowhere::default(), options)?;
     let mut directory = image.root();
     let mut names = 0;
     let mut data = image.data();
     data.write_all(b"contents")?;
-    let contents = data.finish()?;
+    let mut contents = data.finish()?;
     for i in 0..inodes {
+        if let Some(own) = &own {
+            let mut data = image.data();
+            data.write_all(&i.to_le_bytes())?;
+            data.write_all(own)?;
+            contents = data.finish()?;
+        }
         let meta = Metadata {
             mtime: Timestamp {
                 secs: i as i64,
@@ -86,14 +97,54 @@ fn peak() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Comes first, as the peak of what came before would count. Fails where a promise is not kept.
+/// What images of many inodes are made with. Tails behind inodes are not among it: they are kept in memory themselves.
+fn forms() -> [(&'static str, Options); 5] {
+    let compressed = Options {
+        block_size: BlockSize::B4096,
+        compression: Some(Compression::new(Algorithm::Lz4)),
+        ..Options::default()
+    };
+    let fragments = |fragments| Options {
+        fragments,
+        ..compressed.clone()
+    };
+    [
+        ("plain", Options::default()),
+        ("tails as fragments", fragments(Fragments::Tails)),
+        ("files as fragments", fragments(Fragments::Files)),
+        (
+            "dedupe",
+            Options {
+                dedupe_extents: true,
+                ..compressed.clone()
+            },
+        ),
+        ("compressed", compressed),
+    ]
+}
+
+/// Measures each form in a process of its own, as the peak of what came before would count. Fails where a promise is not kept.
 fn memory(_: &mut Criterion) {
+    for (form, _) in forms() {
+        let status = std::env::current_exe()
+            .and_then(|bench| Command::new(bench).env(MEMORY_OF, form).status())
+            .expect("this program runs once more");
+        assert!(status.success(), "{form}");
+    }
+}
+
+fn measure_memory(form: &str) {
     const INODES: u64 = 1_000_000;
+    let forms = forms();
+    let (_, options) = forms
+        .iter()
+        .find(|(name, _)| *name == form)
+        .expect("a form");
     let Some(before) = peak() else { return };
-    let (image, names) = tree(INODES as usize).expect("a tree");
+    let (image, names) = tree(INODES as usize, options.clone()).expect("a tree");
     image.finish().expect("an image");
     let bytes = peak().expect("as before").saturating_sub(before + names) / INODES;
-    println!("1,000,000 inodes: {bytes} bytes an inode at most; names not counted");
+    println!("1,000,000 inodes, {form}: {bytes} bytes an inode at most; names not counted");
     assert!(bytes <= BYTES, "more than {BYTES} bytes an inode");
 }
 
@@ -101,10 +152,12 @@ fn names(criterion: &mut Criterion) {
     const INODES: usize = 100_000;
     let mut group = criterion.benchmark_group("names");
     group.throughput(Throughput::Elements(INODES as u64));
-    group.bench_function("add", |bencher| bencher.iter(|| tree(INODES)));
+    group.bench_function("add", |bencher| {
+        bencher.iter(|| tree(INODES, Options::default()))
+    });
     group.bench_function("finish", |bencher| {
         bencher.iter_batched(
-            || tree(INODES).expect("a tree").0,
+            || tree(INODES, Options::default()).expect("a tree").0,
             |image| image.finish().expect("an image").1,
             BatchSize::PerIteration,
         );
@@ -209,4 +262,10 @@ criterion_group! {
     config = Criterion::default().sample_size(10);
     targets = memory, names, contents, compress
 }
-criterion_main!(benches);
+
+fn main() {
+    match std::env::var(MEMORY_OF) {
+        Ok(form) => measure_memory(&form),
+        Err(_) => benches(),
+    }
+}

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::check::{self, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
 use crate::compress::Contents;
-use crate::data::{Dedupe, Place, Tail};
+use crate::data::{Dedupe, Tail};
 use crate::format::{S_IFDIR, SUPER_OFFSET};
 use crate::output::{Output, Truncate};
 use crate::pipeline::Pipeline;
@@ -39,7 +39,7 @@ pub struct ImageBuilder<W> {
     /// The contents whose last, partial block is not in the output.
     pub(crate) tails: Vec<Tail>,
     /// What was given to the threads that compress.
-    pub(crate) compressed: Vec<Contents>,
+    pub(crate) contents: Contents,
     pub(crate) pipeline: Option<Box<Pipeline>>,
     /// Where the next contents go, once there were some.
     pub(crate) data_end: Option<u64>,
@@ -86,7 +86,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices: Vec::new(),
             chunks: Vec::new(),
             tails: Vec::new(),
-            compressed: Vec::new(),
+            contents: Contents::default(),
             pipeline: None,
             data_end: None,
             content: Box::new(Xxh3::new()),
@@ -245,7 +245,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices: &self.devices,
             chunks: &self.chunks,
             tails: &self.tails,
-            compressed: &self.compressed,
+            contents: &self.contents,
         };
         check::metadata(&mut inode, &meta, &mut self.xattrs)
             .and_then(|()| check::node(&mut inode, &node, &space))
@@ -346,15 +346,11 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(found)
     }
 
-    /// Keeps the partial last block of contents whose whole blocks begin at `block`.
-    pub(crate) fn keep_tail(&mut self, block: u64, tail: &[u8], size: u64) -> FileData {
-        let index = self.tails.len() as u64;
+    /// Keeps the partial last block of contents of `size` bytes whose whole blocks begin at `block`; gives its index.
+    pub(crate) fn keep_tail(&mut self, block: u64, tail: &[u8], size: u64) -> u64 {
         let kept = self.tree.intern(tail);
         self.tails.push(Tail { block, kept, size });
-        FileData {
-            size,
-            place: Place::Tail { index },
-        }
+        self.tails.len() as u64 - 1
     }
 
     /// Notes that contents were stored that end at `end`, a block border.

@@ -135,7 +135,7 @@ pub(crate) struct Space<'a> {
     pub(crate) devices: &'a [Device],
     pub(crate) chunks: &'a [ChunkPlace],
     pub(crate) tails: &'a [Tail],
-    pub(crate) compressed: &'a [Contents],
+    pub(crate) contents: &'a Contents,
 }
 
 impl Space<'_> {
@@ -150,10 +150,7 @@ impl Space<'_> {
                 known.then_some(()).ok_or(Problem::ForeignData)
             }
             Place::Piped { index } => {
-                let known = self
-                    .compressed
-                    .get(index as usize)
-                    .is_some_and(|contents| contents.size == data.size);
+                let known = self.contents.size(index) == Some(data.size);
                 known.then_some(()).ok_or(Problem::ForeignData)
             }
             Place::Chunks { size, first } => {

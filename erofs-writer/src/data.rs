@@ -6,7 +6,7 @@ use std::io::{self, Seek, Write};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::compress::{Contents, Cutter, End, Fragments, Place as Became};
+use crate::compress::{Cutter, End, Fragments, Place as Became};
 use crate::output::{Output, ReadExact};
 use crate::{ChunkSize, Compression, DeviceId, Error, ImageBuilder, Options, plan};
 
@@ -298,22 +298,18 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
             ..
         } = self.builder.options;
         let elsewhere = tail_packing || fragments != Fragments::None;
-        let index = self.builder.compressed.len();
+        let index = self.builder.contents.next_index();
         let mut place = Became::Pending;
         if inline_tails && !elsewhere && self.size <= plan::tail_max(block_size) {
-            let builder = &mut *self.builder;
-            if let Some(pipeline) = &mut builder.pipeline {
-                let kept = builder.tree.intern(pipeline.open());
-                pipeline.take_back();
-                place = Became::Tail { block: 0, kept };
-            }
+            let pipeline = self.builder.pipeline();
+            let tail = pipeline.open().to_vec();
+            pipeline.take_back();
+            let index = self.builder.keep_tail(0, &tail, self.size);
+            place = Became::Tail { index };
         } else {
             self.builder.pipeline().close(cutter, End::File { index });
         }
-        self.builder.compressed.push(Contents {
-            size: self.size,
-            place,
-        });
+        self.builder.contents.add(self.size, place);
         self.builder.advance()?;
         Ok(FileData {
             size: self.size,
@@ -380,7 +376,11 @@ impl Straight {
                 0 => 0,
                 _ => self.store(builder)?,
             };
-            return Ok(builder.keep_tail(block, &tail, size));
+            let index = builder.keep_tail(block, &tail, size);
+            return Ok(FileData {
+                size,
+                place: Place::Tail { index },
+            });
         }
         self.append(builder, &tail)?;
         Ok(FileData::flat(0, self.store(builder)?, size))

@@ -3,7 +3,7 @@
 use zerocopy::IntoBytes;
 
 use crate::chunks::ChunkPlace;
-use crate::compress;
+use crate::compress::{self, Compressed};
 use crate::data::Tail;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_48BIT, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT,
@@ -43,7 +43,9 @@ impl Emitter<'_> {
             let inode = self.tree.inode(index);
             let start = (self.plan.nids[index as usize] * ISLOT) as usize;
             // From 1, as 0 is no inode's number.
-            self.put_inode(&mut area[start..], index, number as u32 + 1);
+            let compressed = self.form.compressed(inode);
+            let compressed = compressed.as_ref();
+            self.put_inode(&mut area[start..], index, compressed, number as u32 + 1);
             let body = self.xattrs.body(inode.xattrs);
             put(&mut area, start + inode_size(inode) as usize, body);
             let head = inode_size(inode) + body.len() as u64;
@@ -55,7 +57,7 @@ impl Emitter<'_> {
                     &mut area[start + map.start as usize..start + map.end as usize],
                     inode,
                 );
-            } else if let Some(contents) = self.form.compressed(inode) {
+            } else if let Some(contents) = compressed {
                 let map = self.form.compressed_map(contents, start as u64, head);
                 compress::put_map(
                     &mut area[start + map.start as usize..start + map.end as usize],
@@ -88,11 +90,11 @@ impl Emitter<'_> {
         self.form.options.block_size
     }
 
-    fn put_inode(&self, area: &mut [u8], index: u32, ino: u32) {
+    fn put_inode(&self, area: &mut [u8], index: u32, compressed: Option<&Compressed>, ino: u32) {
         let inode = self.tree.inode(index);
         let layout = match inode.chunk_size() {
             Some(_) => INODE_CHUNK_BASED,
-            None => match self.form.compressed(inode) {
+            None => match compressed {
                 Some(contents) if self.form.full_indexes(contents) => INODE_COMPRESSED_FULL,
                 Some(_) => INODE_COMPRESSED_COMPACT,
                 None if inode.flags.inline => INODE_FLAT_INLINE,
@@ -101,7 +103,7 @@ impl Emitter<'_> {
         };
         let format = |form: u16| form | layout << I_DATALAYOUT_BIT;
         let i_xattr_icount = icount(self.xattrs.body(inode.xattrs)).into();
-        let target = self.target(index, inode);
+        let target = self.target(index, inode, compressed);
         let (high, low) = ((target >> 32) as u16, target as u32);
         if inode.flags.compact {
             // Only what has one link can have a high address in this form.
@@ -145,7 +147,7 @@ impl Emitter<'_> {
     }
 
     /// What `i_u` says, and `i_nb` above it: a block address, a device's number, or the format of chunks.
-    fn target(&self, index: u32, inode: &Inode) -> u64 {
+    fn target(&self, index: u32, inode: &Inode, compressed: Option<&Compressed>) -> u64 {
         if let Some(size) = inode.chunk_size() {
             let indexes = if self.form.chunk_indexes {
                 CHUNK_FORMAT_INDEXES
@@ -158,7 +160,7 @@ impl Emitter<'_> {
         if let Some(tail) = self.tail(inode) {
             return tail.block;
         }
-        if let Some(contents) = self.form.compressed(inode) {
+        if let Some(contents) = compressed {
             return contents.blocks();
         }
         match inode.kind() {

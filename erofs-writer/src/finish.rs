@@ -3,8 +3,7 @@
 use std::io::{self, Seek, Write};
 
 use crate::builder::{data_start, too_large};
-use crate::compress::{Contents, Place, Used};
-use crate::data::Tail;
+use crate::compress::{Contents, Place};
 use crate::emit::Emitter;
 use crate::format::{ISLOT, S_IFREG, SUPER_OFFSET};
 use crate::plan::{Form, Plan};
@@ -47,9 +46,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
     pub fn finish(mut self) -> Result<(W, Summary), Error> {
         let packed = self.end_pipeline()?;
         self.place_contents()?;
-        let packed = packed
-            .map(|contents| self.add_packed(contents))
-            .transpose()?;
+        let packed = packed.map(|index| self.add_packed(index)).transpose()?;
         let data_end = self.data_end();
         let Self {
             options,
@@ -58,7 +55,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             devices,
             chunks,
             tails,
-            compressed,
+            contents,
             ..
         } = self;
         let block_size = options.block_size;
@@ -70,7 +67,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         };
         let written = block_size.count(output.written()).max(meta_block);
         let narrow = sum(written.saturating_add(METADATA_RESERVE)) <= u64::from(u32::MAX);
-        let form = Form::new(&options, &compressed, !narrow);
+        let form = Form::new(&options, &contents, !narrow);
 
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
@@ -124,7 +121,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             xattr_filter: xattrs.any() && !options.no_xattr_filter,
             chunked: inodes.iter().any(|inode| inode.chunk_size().is_some()),
             packed_nid: packed.map(|index| nid_base + plan.nids[index as usize]),
-            used: &Used::new(&compressed, block_size),
+            used: contents.used(),
         };
         let data_start = data_start(&options, devices.len());
         let (superblock, uuid) = superblock::form(
@@ -152,38 +149,34 @@ impl<W: Write + Seek> ImageBuilder<W> {
 
     /// Tells inodes where their contents are, now that that is known.
     fn place_contents(&mut self) -> Result<(), Error> {
-        let (tails, compressed) = (&mut self.tails, &self.compressed);
         for inode in &mut self.tree.inodes {
             if inode.flags.compressed {
-                place(inode, &compressed[inode.payload as usize], tails)?;
+                place(inode, &self.contents)?;
             }
         }
         Ok(())
     }
 
     /// Adds the packed inode, which has no name; gives its index.
-    fn add_packed(&mut self, contents: Contents) -> Result<u32, Error> {
+    fn add_packed(&mut self, index: usize) -> Result<u32, Error> {
         let mut inode = Inode::new(S_IFREG);
-        inode.size = contents.size;
-        inode.payload = self.compressed.len() as u64;
+        inode.payload = index as u64;
+        inode.size = self.contents.size(inode.payload).unwrap_or_default();
         inode.flags.compressed = true;
-        place(&mut inode, &contents, &mut self.tails)?;
-        self.compressed.push(contents);
+        place(&mut inode, &self.contents)?;
         self.tree.add_nameless(inode)
     }
 }
 
-fn place(inode: &mut Inode, contents: &Contents, tails: &mut Vec<Tail>) -> Result<(), Error> {
-    let size = contents.size;
-    match contents.place {
-        Place::Compressed(_) => return Ok(()),
+fn place(inode: &mut Inode, contents: &Contents) -> Result<(), Error> {
+    match contents.place(inode.payload) {
+        Some(Place::Compressed { .. }) => return Ok(()),
         // What went wrong was told before, to no avail.
-        Place::Pending => return Err(io::Error::other("contents were lost").into()),
-        Place::Flat { block } => inode.payload = block,
-        Place::Tail { block, kept } => {
-            inode.payload = tails.len() as u64;
+        None | Some(Place::Pending) => return Err(io::Error::other("contents were lost").into()),
+        Some(Place::Flat { block }) => inode.payload = block,
+        Some(Place::Tail { index }) => {
+            inode.payload = index;
             inode.flags.inline = true;
-            tails.push(Tail { block, kept, size });
         }
     }
     inode.flags.compressed = false;

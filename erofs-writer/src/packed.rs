@@ -1,11 +1,12 @@
 //! The packed inode: a hidden file of which other files' contents are fragments.
 
-use std::collections::HashMap;
 use std::io::{Seek, Write};
 
+use hashbrown::HashTable;
+
 use crate::compress::{
-    Batch, Compressed, Contents, Cut, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run,
-    Runs, Tail, Ticket,
+    Batch, Compressed, Cut, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run, Secret,
+    Tail, Ticket,
 };
 use crate::{Compression, Error, ImageBuilder};
 
@@ -24,14 +25,50 @@ pub(crate) struct Packed {
     under_way: Option<Ticket>,
     extents: Vec<Extent>,
     runs: Vec<Run>,
-    /// Where which fragment is. Fragments are not kept.
-    known: HashMap<Fingerprint, u64>,
+    known: Known,
 }
 
-fn fingerprint(bytes: &[u8]) -> Fingerprint {
-    let mut hasher = Hasher::default();
-    hasher.update(bytes);
-    hasher.get()
+/// Where which fragment is. Fragments are not kept.
+#[derive(Debug)]
+struct Known {
+    secret: Secret,
+    fragments: Vec<(Fingerprint, u64)>,
+    index: HashTable<u32>,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self {
+            secret: Secret::new(),
+            fragments: Vec::new(),
+            index: HashTable::new(),
+        }
+    }
+
+    /// Where the fragment `bytes` is, or `None` after noting that it will be at `offset`.
+    fn find_or_add(&mut self, bytes: &[u8], offset: u64) -> Option<u64> {
+        let mut hasher = Hasher::new(&self.secret);
+        hasher.update(bytes);
+        let fingerprint = hasher.get();
+        let fragments = &self.fragments;
+        let same = |&i: &u32| fragments[i as usize].0 == fingerprint;
+        if let Some(&i) = self.index.find(hash(&fingerprint), same) {
+            return Some(fragments[i as usize].1);
+        }
+        // What comes after so many is not looked for.
+        let i = u32::try_from(fragments.len()).ok()?;
+        self.fragments.push((fingerprint, offset));
+        let hash_of = |&i: &u32| hash(&self.fragments[i as usize].0);
+        self.index.insert_unique(hash(&fingerprint), i, hash_of);
+        None
+    }
+}
+
+/// Any part of a fingerprint will do.
+fn hash(fingerprint: &Fingerprint) -> u64 {
+    fingerprint
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 impl<W: Write + Seek> ImageBuilder<W> {
@@ -56,16 +93,16 @@ impl<W: Write + Seek> ImageBuilder<W> {
                     under_way: None,
                     extents: Vec::new(),
                     runs: Vec::new(),
-                    known: HashMap::new(),
+                    known: Known::new(),
                 }
             }
         };
         let at = packed.size;
         let known = match once {
-            true => *packed.known.entry(fingerprint(bytes)).or_insert(at),
-            false => at,
+            true => packed.known.find_or_add(bytes, at),
+            false => None,
         };
-        if known != at {
+        if known.is_some() {
             self.deduplicated += bytes.len() as u64;
         } else {
             let mut rest = bytes;
@@ -81,7 +118,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             }
         }
         self.pipeline().packed = Some(packed);
-        Ok(known)
+        Ok(known.unwrap_or(at))
     }
 
     /// Writes the piece before, and gives away this one.
@@ -142,8 +179,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(())
     }
 
-    /// Writes what is left.
-    pub(crate) fn end_packed(&mut self, mut packed: Packed) -> Result<Contents, Error> {
+    /// Writes what is left; gives the index of the packed inode's contents.
+    pub(crate) fn end_packed(&mut self, mut packed: Packed) -> Result<usize, Error> {
         if !packed.bytes.is_empty() {
             self.give_away(&mut packed, true)?;
         }
@@ -151,17 +188,20 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let plain = packed.extents.iter().all(|extent| extent.plain);
         let place = match &packed.runs[..] {
             [run] if plain => Place::Flat { block: run.block },
-            runs => Place::Compressed(Box::new(Compressed {
-                size: packed.size,
-                compression: packed.compression,
-                extents: packed.extents.into(),
-                runs: Runs::new(runs),
-                tail: Tail::Cluster,
-            })),
+            _ => {
+                let block_size = self.options.block_size;
+                let contents = Compressed {
+                    size: packed.size,
+                    algorithm: packed.compression.algorithm,
+                    big: packed.compression.is_big(block_size),
+                    extents: packed.extents,
+                    runs: packed.runs,
+                    tail: Tail::Cluster,
+                };
+                self.contents
+                    .record(&contents, packed.compression, block_size)
+            }
         };
-        Ok(Contents {
-            size: packed.size,
-            place,
-        })
+        Ok(self.contents.add(packed.size, place))
     }
 }

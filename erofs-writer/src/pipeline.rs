@@ -6,8 +6,7 @@ use std::io::{self, Seek, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::compress::{
-    Batch, Compressed, Contents, Cut, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Runs,
-    Tail, Ticket,
+    Batch, Compressed, Cut, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Tail, Ticket,
 };
 use crate::packed::Packed;
 use crate::{Compression, Error, ImageBuilder, Options};
@@ -193,7 +192,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         match (piece.end, piece.cutter.compression) {
             (End::File { index }, compression) => {
                 let place = self.end_file(current, cut.rest, compression, index)?;
-                self.compressed[index].place = place;
+                self.contents.set_place(index, place);
             }
             (End::Abandoned, _) => {
                 // Others may refer to it already.
@@ -235,8 +234,9 @@ impl<W: Write + Seek> ImageBuilder<W> {
             Rest::None if plain => return Ok(Place::Flat { block }),
             Rest::None => Tail::Cluster,
             Rest::Inline { bytes, extent } if plain && extent.plain => {
-                let kept = self.tree.intern(&bytes);
-                return Ok(Place::Tail { block, kept });
+                let size = self.contents.size(index as u64).unwrap_or_default();
+                let index = self.keep_tail(block, &bytes, size);
+                return Ok(Place::Tail { index });
             }
             Rest::Inline { bytes, extent } => {
                 extents.push(extent);
@@ -266,13 +266,16 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let Some(compression) = compression else {
             return Ok(Place::Flat { block });
         };
-        Ok(Place::Compressed(Box::new(Compressed {
-            size: self.compressed[index].size,
-            compression,
-            extents: extents.into(),
+        let block_size = self.options.block_size;
+        let contents = Compressed {
+            size: self.contents.size(index as u64).unwrap_or_default(),
+            algorithm: compression.algorithm,
+            big: compression.is_big(block_size),
+            extents,
             runs,
             tail,
-        })))
+        };
+        Ok(self.contents.record(&contents, compression, block_size))
     }
 
     /// Ends a file's blocks; gives the first one.
@@ -289,7 +292,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         mut block: u64,
         extents: &[Extent],
         references: &[(u32, u32)],
-    ) -> Result<Runs, Error> {
+    ) -> Result<Vec<Run>, Error> {
         self.check_indexed(block, extents)?;
         let noted = self.options.dedupe_extents;
         let mut runs: Vec<Run> = Vec::new();
@@ -320,7 +323,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             }
             follows = Some(begins + u64::from(extent.blocks));
         }
-        Ok(Runs::new(&runs))
+        Ok(runs)
     }
 
     /// Indexes have 32 bits for a block.
@@ -353,8 +356,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(block_size.count(start))
     }
 
-    /// Writes what is left; gives the packed inode's contents.
-    pub(crate) fn end_pipeline(&mut self) -> Result<Option<Contents>, Error> {
+    /// Writes what is left; gives the index of the packed inode's contents.
+    pub(crate) fn end_pipeline(&mut self) -> Result<Option<usize>, Error> {
         self.drain()?;
         let Some(packed) = self
             .pipeline

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::compress::{self, Compressed, Contents, Place};
+use crate::compress::{self, Compressed, Contents};
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, ChunkIndex, ISLOT, InodeCompact, InodeExtended, S_IFDIR, S_IFLNK, S_IFREG,
 };
@@ -21,15 +21,11 @@ pub(crate) struct Form<'a> {
     /// Chunks have indexes of eight bytes, not addresses of four.
     pub(crate) chunk_indexes: bool,
     /// What was given to the threads that compress.
-    contents: &'a [Contents],
+    contents: &'a Contents,
 }
 
 impl<'a> Form<'a> {
-    pub(crate) fn new(
-        options: &'a Options,
-        contents: &'a [Contents],
-        beyond_32_bits: bool,
-    ) -> Self {
+    pub(crate) fn new(options: &'a Options, contents: &'a Contents, beyond_32_bits: bool) -> Self {
         let far = beyond_32_bits && options.addresses == Addresses::Bits48;
         Self {
             options,
@@ -59,14 +55,10 @@ impl<'a> Form<'a> {
     }
 
     /// The inode's contents, if they are compressed.
-    pub(crate) fn compressed(&self, inode: &Inode) -> Option<&'a Compressed> {
-        let contents = inode
-            .flags
-            .compressed
-            .then(|| self.contents.get(inode.payload as usize))??;
-        match &contents.place {
-            Place::Compressed(compressed) => Some(compressed),
-            _ => None,
+    pub(crate) fn compressed(&self, inode: &Inode) -> Option<Compressed> {
+        match inode.flags.compressed {
+            true => self.contents.compressed(inode.payload),
+            false => None,
         }
     }
 
@@ -201,7 +193,7 @@ impl Plan {
             inode.flags.inline = tail > 0;
             let at = if let Some(contents) = form.compressed(inode) {
                 // Its length depends on the place within a slot, where inodes begin, alone.
-                let map = form.compressed_map(contents, 0, head);
+                let map = form.compressed_map(&contents, 0, head);
                 match contents.inline_length() {
                     0 => packer.place(map.end),
                     cluster => packer.place_with_tail(map.end, cluster),

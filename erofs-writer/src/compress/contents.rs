@@ -1,7 +1,8 @@
 //! What became of contents that were compressed or to be compressed.
 
 use super::cut::Extent;
-use super::options::Compression;
+use super::options::{Algorithm, Compression};
+use super::record;
 use crate::BlockSize;
 
 /// What the contents of an image make use of, which its superblock says.
@@ -15,19 +16,11 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    pub(crate) fn new(contents: &[Contents], block_size: BlockSize) -> Self {
-        let mut used = Self::default();
-        for contents in contents {
-            if let Place::Compressed(contents) = &contents.place {
-                let cluster = contents.compression.cluster(block_size);
-                let largest =
-                    &mut used.clusters[usize::from(contents.compression.algorithm.number())];
-                *largest = (*largest).max(Some(cluster));
-                used.partial |= contents.extents.iter().any(|extent| extent.partial);
-                used.inline |= matches!(contents.tail, Tail::Inline { .. });
-            }
-        }
-        used
+    fn note(&mut self, contents: &Compressed, compression: Compression, block_size: BlockSize) {
+        let largest = &mut self.clusters[usize::from(compression.algorithm.number())];
+        *largest = (*largest).max(Some(compression.cluster(block_size)));
+        self.partial |= contents.extents.iter().any(|extent| extent.partial);
+        self.inline |= matches!(contents.tail, Tail::Inline { .. });
     }
 
     /// A bit for each algorithm (`available_compr_algs`).
@@ -37,35 +30,102 @@ impl Used {
     }
 }
 
-/// Contents given to the threads, and where they are in the end.
-#[derive(Clone, Debug)]
+/// All contents given to the threads, in a few bytes each: there may be as many as inodes.
+#[derive(Debug, Default)]
 pub(crate) struct Contents {
+    list: Vec<Kept>,
+    /// Those that are compressed.
+    records: Vec<u8>,
+    used: Used,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
     /// Bytes.
-    pub(crate) size: u64,
-    pub(crate) place: Place,
+    size: u64,
+    place: Place,
 }
 
 /// Where such contents are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     /// Not known yet.
     Pending,
     /// In one piece, not compressed: nothing shrank.
     Flat { block: u64 },
-    /// The same, the partial last block being kept in the tree's arena.
-    Tail { block: u64, kept: u64 },
-    /// Compressed.
-    Compressed(Box<Compressed>),
+    /// The same, but for the partial last block: as the builder's list of tails says.
+    Tail { index: u64 },
+    /// Compressed, as is recorded from there on.
+    Compressed { record: u64 },
+}
+
+impl Contents {
+    /// Adds contents of `size` bytes; gives their index.
+    pub(crate) fn add(&mut self, size: u64, place: Place) -> usize {
+        self.list.push(Kept { size, place });
+        self.list.len() - 1
+    }
+
+    /// The index of what will be added next.
+    pub(crate) fn next_index(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The length of contents, if there are any with this index.
+    pub(crate) fn size(&self, index: u64) -> Option<u64> {
+        Some(self.get(index)?.size)
+    }
+
+    /// Where contents are.
+    pub(crate) fn place(&self, index: u64) -> Option<Place> {
+        Some(self.get(index)?.place)
+    }
+
+    pub(crate) fn set_place(&mut self, index: usize, place: Place) {
+        self.list[index].place = place;
+    }
+
+    /// Records compressed contents.
+    pub(crate) fn record(
+        &mut self,
+        contents: &Compressed,
+        compression: Compression,
+        block_size: BlockSize,
+    ) -> Place {
+        self.used.note(contents, compression, block_size);
+        let record = self.records.len() as u64;
+        record::put(&mut self.records, contents);
+        Place::Compressed { record }
+    }
+
+    /// Contents, if they are compressed.
+    pub(crate) fn compressed(&self, index: u64) -> Option<Compressed> {
+        let Kept { size, place } = *self.get(index)?;
+        let Place::Compressed { record } = place else {
+            return None;
+        };
+        Some(record::get(self.records.get(record as usize..)?, size))
+    }
+
+    pub(crate) fn used(&self) -> &Used {
+        &self.used
+    }
+
+    fn get(&self, index: u64) -> Option<&Kept> {
+        self.list.get(usize::try_from(index).ok()?)
+    }
 }
 
 /// Compressed contents that are in the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compressed {
     pub(crate) size: u64,
-    pub(crate) compression: Compression,
-    pub(crate) extents: Box<[Extent]>,
-    /// Where the extents' blocks lie, one behind the other.
-    pub(crate) runs: Runs,
+    pub(crate) algorithm: Algorithm,
+    /// Clusters have several blocks, so that each says how many.
+    pub(crate) big: bool,
+    pub(crate) extents: Vec<Extent>,
+    /// Where the extents' blocks lie, one behind the other, in order.
+    pub(crate) runs: Vec<Run>,
     pub(crate) tail: Tail,
 }
 
@@ -76,34 +136,6 @@ pub(crate) struct Run {
     pub(crate) first: u32,
     /// Its first block.
     pub(crate) block: u64,
-}
-
-/// All runs of a file: mostly one.
-#[derive(Clone, Debug)]
-pub(crate) enum Runs {
-    One { block: u64 },
-    Many(Box<[Run]>),
-}
-
-impl Runs {
-    pub(crate) fn new(runs: &[Run]) -> Self {
-        match runs {
-            [] => Self::One { block: 0 },
-            [one] => Self::One { block: one.block },
-            many => Self::Many(many.into()),
-        }
-    }
-
-    /// The block that begins a run with extent `index`.
-    pub(crate) fn start(&self, index: usize) -> Option<u64> {
-        match self {
-            Self::One { block } => (index == 0).then_some(*block),
-            Self::Many(runs) => runs
-                .binary_search_by_key(&index, |run| run.first as usize)
-                .ok()
-                .map(|i| runs[i].block),
-        }
-    }
 }
 
 /// How compressed contents end.
@@ -136,7 +168,7 @@ impl Compressed {
     pub(crate) fn needs_full_indexes(&self) -> bool {
         let far = matches!(self.tail, Tail::Fragment { offset } if offset > u32::MAX.into());
         let partial = self.extents.iter().any(|extent| extent.partial);
-        far || partial || matches!(self.runs, Runs::Many(_))
+        far || partial || self.runs.len() > 1
     }
 
     /// Bytes behind the indexes, which must not cross a block border.

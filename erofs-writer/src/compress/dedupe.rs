@@ -6,7 +6,7 @@
 use hashbrown::HashTable;
 
 use super::cut::Extent;
-use super::fingerprint::{Fingerprint, Hasher};
+use super::fingerprint::{Fingerprint, Hasher, Secret};
 
 /// log2 of the bits in which beginnings are looked up first.
 const FILTER_BITS: u32 = 22;
@@ -22,6 +22,9 @@ pub(crate) struct Index {
     filter: Vec<u64>,
     table: HashTable<u32>,
     known: Vec<Known>,
+    /// Of each of them digests of the first bytes, as many as there are in a window, in two, in four and so on, and in all.
+    prefixes: Vec<(u32, Fingerprint)>,
+    secret: Secret,
     /// The number of extents so far.
     extents: u32,
 }
@@ -31,8 +34,8 @@ struct Known {
     hash: u64,
     extent: Extent,
     number: u32,
-    /// Digests of the first bytes, as many as there are in a window, in two, in four and so on, and in all.
-    prefixes: Box<[(u32, Fingerprint)]>,
+    /// The first of its prefixes, which go on up to those of the next one.
+    prefixes: u32,
 }
 
 /// Contents that are in an extent already.
@@ -53,6 +56,8 @@ impl Index {
             filter: vec![0; 1 << (FILTER_BITS - 6)],
             table: HashTable::new(),
             known: Vec::new(),
+            prefixes: Vec::new(),
+            secret: Secret::new(),
             extents: 0,
         }
     }
@@ -70,21 +75,26 @@ impl Index {
             // One of many that begin alike is enough.
             return;
         }
-        let mut prefixes = Vec::new();
-        let mut digest = Hasher::default();
+        // What comes after so many is not found.
+        let (Ok(index), Ok(prefixes)) = (
+            u32::try_from(self.known.len()),
+            u32::try_from(self.prefixes.len()),
+        ) else {
+            return;
+        };
+        let mut digest = Hasher::new(&self.secret);
         let mut done = 0;
         while done < contents.len() {
             let length = (2 * done).clamp(self.window, contents.len());
             digest.update(&contents[done..length]);
-            prefixes.push((length as u32, digest.get()));
+            self.prefixes.push((length as u32, digest.get()));
             done = length;
         }
-        let index = self.known.len() as u32;
         self.known.push(Known {
             hash,
             extent,
             number,
-            prefixes: prefixes.into(),
+            prefixes,
         });
         self.table
             .insert_unique(hash, index, |&i| self.known[i as usize].hash);
@@ -134,10 +144,13 @@ impl Index {
             return None;
         }
         let same = |&i: &u32| self.known[i as usize].hash == hash;
-        let known = &self.known[*self.table.find(hash, same)? as usize];
-        let mut digest = Hasher::default();
+        let index = *self.table.find(hash, same)? as usize;
+        let known = &self.known[index];
+        let next = self.known.get(index + 1);
+        let end = next.map_or(self.prefixes.len(), |next| next.prefixes as usize);
+        let mut digest = Hasher::new(&self.secret);
         let mut done = 0;
-        for &(length, expected) in &known.prefixes {
+        for &(length, expected) in &self.prefixes[known.prefixes as usize..end] {
             let Some(part) = input.get(done..length as usize) else {
                 break;
             };

@@ -94,30 +94,64 @@ pub(crate) fn put_map(
         head.copy_from_slice(&(offset | FRAGMENT_INODE).to_le_bytes());
         return;
     }
-    let big = contents.compression.is_big(block_size);
+    let big = contents.big;
     head.copy_from_slice(header(contents, big, full).as_bytes());
-    let clusters = clusters(contents, block_size, big, full);
     if full {
-        for (entry, cluster) in rest[8..].chunks_exact_mut(8).zip(&clusters) {
-            entry.copy_from_slice(full_index(cluster).as_bytes());
-        }
+        let mut entries = rest[8..].chunks_exact_mut(8);
+        each_cluster(contents, block_size, full, |cluster| {
+            if let Some(entry) = entries.next() {
+                entry.copy_from_slice(full_index(&cluster).as_bytes());
+            }
+        });
         return;
     }
-    let packs = Packs::new(start + size_of::<MapHeader>() as u64, clusters.len() as u64);
-    let mut clusters = &clusters[..];
-    let mut rest = rest;
-    for (count, pack, bytes) in [
-        (packs.initial, 2, 8),
-        (packs.middle, 16, 32),
-        (packs.last, 2, 8),
-    ] {
-        let (these, behind) = clusters.split_at(clusters.len().min(count as usize));
-        for group in these.chunks(pack) {
-            let (out, after) = rest.split_at_mut(bytes);
-            put_pack(out, group, pack, big);
-            rest = after;
+    let clusters = block_size.count(contents.size);
+    let mut packer = Packer {
+        packs: Packs::new(start + size_of::<MapHeader>() as u64, clusters),
+        rest,
+        done: 0,
+        group: Vec::with_capacity(16),
+        big,
+    };
+    each_cluster(contents, block_size, full, |cluster| packer.push(cluster));
+    packer.end_pack();
+}
+
+/// Writes packs as they become full.
+struct Packer<'a> {
+    packs: Packs,
+    rest: &'a mut [u8],
+    /// What was written.
+    done: u64,
+    group: Vec<Cluster>,
+    big: bool,
+}
+
+impl Packer<'_> {
+    fn push(&mut self, cluster: Cluster) {
+        self.group.push(cluster);
+        if self.group.len() == self.pack() {
+            self.end_pack();
         }
-        clusters = behind;
+    }
+
+    /// How many indexes the pack that is being filled has.
+    fn pack(&self) -> usize {
+        let middle = self.packs.initial..self.packs.initial + self.packs.middle;
+        if middle.contains(&self.done) { 16 } else { 2 }
+    }
+
+    fn end_pack(&mut self) {
+        let pack = self.pack();
+        let bytes = if pack == 16 { 32 } else { 8 };
+        if self.group.is_empty() {
+            return;
+        }
+        let (out, behind) = std::mem::take(&mut self.rest).split_at_mut(bytes);
+        put_pack(out, &self.group, pack, self.big);
+        self.rest = behind;
+        self.done += self.group.len() as u64;
+        self.group.clear();
     }
 }
 
@@ -127,7 +161,7 @@ fn header(contents: &Compressed, big: bool, full: bool) -> MapHeader {
         advise |= ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2;
     }
     let mut header = MapHeader {
-        h_algorithmtype: contents.compression.algorithm.number(),
+        h_algorithmtype: contents.algorithm.number(),
         ..MapHeader::default()
     };
     match contents.tail {
@@ -163,22 +197,30 @@ fn full_index(cluster: &Cluster) -> LclusterIndex {
     }
 }
 
-/// What begins in each logical cluster. In the last, partial one, where no extent begins, one does that has no data, where the
-/// contents end.
-fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool) -> Vec<Cluster> {
+/// Tells what begins in each logical cluster, in order. In the last, partial one, where no extent begins, one does that has no data,
+/// where the contents end.
+fn each_cluster(
+    contents: &Compressed,
+    block_size: BlockSize,
+    full: bool,
+    mut tell: impl FnMut(Cluster),
+) {
     let bits = block_size.bits();
     let mask = u64::from(block_size.bytes()) - 1;
     let count = block_size.count(contents.size);
-    let mut clusters: Vec<Cluster> = Vec::with_capacity(count as usize);
+    let mut told = 0;
+    let mut runs = contents.runs.iter().peekable();
     let mut block = 0;
     let mut position = 0;
     for (i, extent) in contents.extents.iter().enumerate() {
-        block = contents.runs.start(i).unwrap_or(block);
+        if let Some(run) = runs.next_if(|run| run.first as usize == i) {
+            block = run.block;
+        }
         let end = position + u64::from(extent.length);
         let first = position >> bits;
         // Of the last extent: the cluster in which the contents end.
         let next = (end >> bits).max(first + 1);
-        clusters.push(Cluster {
+        tell(Cluster {
             kind: if extent.plain { PLAIN } else { HEAD1 },
             offset: (position & mask) as u16,
             block: match contents.tail {
@@ -194,10 +236,10 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
         for cluster in first + 1..next {
             let back = (cluster - first) as u16;
             let distance = match back {
-                1 if big => D0_CBLKCNT | extent.blocks.max(1),
+                1 if contents.big => D0_CBLKCNT | extent.blocks.max(1),
                 _ => back.min(D0_CBLKCNT - 1),
             };
-            clusters.push(Cluster {
+            tell(Cluster {
                 kind: NONHEAD,
                 offset: 0,
                 block: 0,
@@ -207,9 +249,10 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
         }
         block += u64::from(extent.blocks);
         position = end;
+        told = next;
     }
-    if (clusters.len() as u64) < count {
-        clusters.push(Cluster {
+    if told < count {
+        tell(Cluster {
             kind: PLAIN,
             offset: (position & mask) as u16,
             block,
@@ -217,7 +260,6 @@ fn clusters(contents: &Compressed, block_size: BlockSize, big: bool, full: bool)
             distances: [0; 2],
         });
     }
-    clusters
 }
 
 /// Writes a pack: codewords of equal width, then the block from which its extents' are counted.

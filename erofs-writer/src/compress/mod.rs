@@ -17,13 +17,14 @@ mod lz4;
 mod lzma;
 mod options;
 mod pool;
+mod record;
 #[cfg(feature = "zstd")]
 mod zstd;
 
 pub(crate) use configurations::configurations;
-pub(crate) use contents::{Compressed, Contents, Place, Run, Runs, Tail, Used};
+pub(crate) use contents::{Compressed, Contents, Place, Run, Tail, Used};
 pub(crate) use cut::{Cut, Cutter, Extent, Rest};
-pub(crate) use fingerprint::{Fingerprint, Hasher};
+pub(crate) use fingerprint::{Fingerprint, Hasher, Secret};
 pub(crate) use index::{map_length, put_map};
 pub use options::{Algorithm, Candidate, Compression, Fragments, PerFile};
 pub(crate) use pool::{Batch, End, Piece, Pool, Ticket};
