@@ -179,11 +179,9 @@ impl Cutter {
             {
                 packed = shorter;
             }
-            let size = packed.bytes.len();
-            // Decoders skip zeros before the data.
-            let sound = packed.bytes.first().is_some_and(|&byte| byte != 0);
+            let mut size = packed.bytes.len();
             if ending {
-                let ends = packed.consumed == rest.len() && sound;
+                let ends = packed.consumed == rest.len() && is_sound(&packed);
                 if self.fragments == Fragments::Tails
                     && (ends && size < self.cluster || rest.len() < self.block)
                 {
@@ -207,9 +205,13 @@ impl Cutter {
                     };
                     return Ok(());
                 }
+                if ends && let Some(whole) = self.before_tail(codec, rest, size)? {
+                    packed = whole;
+                    size = packed.bytes.len();
+                }
             }
             let length = size.next_multiple_of(self.block);
-            if packed.consumed > length && sound {
+            if packed.consumed > length && is_sound(&packed) {
                 cut.blocks.resize(cut.blocks.len() + length - size, 0);
                 cut.blocks.extend_from_slice(&packed.bytes);
                 let extent = Extent {
@@ -254,6 +256,31 @@ impl Cutter {
         }
     }
 
+    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, where the rest of it then can stand
+    /// behind the inode: otherwise it would need one more block for a part of it.
+    fn before_tail(
+        &self,
+        codec: &mut dyn Encode,
+        input: &[u8],
+        size: usize,
+    ) -> io::Result<Option<Packed>> {
+        let blocks = size - size % self.block;
+        if self.tail_max == 0 || blocks == 0 || blocks == size {
+            return Ok(None);
+        }
+        let whole = codec.pack(input, blocks)?;
+        let length = whole.bytes.len().next_multiple_of(self.block);
+        if whole.consumed <= length || !is_sound(&whole) {
+            return Ok(None);
+        }
+        let behind = &input[whole.consumed..];
+        let fits = behind.len() <= self.tail_max || {
+            let tail = codec.pack(behind, self.tail_max)?;
+            tail.consumed == behind.len() && is_sound(&tail)
+        };
+        Ok(fits.then_some(whole))
+    }
+
     /// Encodes only up to where something known begins, where that is within the next `consumed` bytes and worth an unfilled
     /// cluster before it.
     fn up_to_known(
@@ -270,14 +297,18 @@ impl Cutter {
         };
         let packed = codec.pack(&input[..at], self.cluster)?;
         let length = packed.bytes.len().next_multiple_of(self.block);
-        let sound = packed.bytes.first().is_some_and(|&byte| byte != 0);
-        Ok((packed.consumed == at && at > length && sound).then_some(packed))
+        Ok((packed.consumed == at && at > length && is_sound(&packed)).then_some(packed))
     }
 
     fn pad(&self, cut: &mut Cut) {
         let end = cut.blocks.len().next_multiple_of(self.block);
         cut.blocks.resize(end, 0);
     }
+}
+
+/// Whether decoders, which skip zeros before the data, find all of it.
+fn is_sound(packed: &Packed) -> bool {
+    packed.bytes.first().is_some_and(|&byte| byte != 0)
 }
 
 fn plain(length: usize, blocks: u16) -> Extent {
