@@ -11,7 +11,8 @@ const DISTANCE_MAX: usize = 65535;
 /// A block's last bytes are literals, and no match begins in the last 12: decoders copy in large steps.
 const LAST_LITERALS: usize = 5;
 const LAST_MATCH: usize = 12;
-const NONE: u32 = u32::MAX;
+/// Bytes that are copied at once where no more are needed, whatever is behind those.
+const COPIED: usize = 16;
 
 /// Fills clusters.
 #[derive(Debug)]
@@ -39,75 +40,111 @@ impl Encode for Encoder {
     }
 }
 
+/// Positions in inputs, counted on from input to input: those of inputs before are below all of this one's, so that nothing need be
+/// cleared away.
+#[derive(Debug)]
+struct Positions {
+    /// What is below this is of inputs before, or 0: never set.
+    base: u32,
+    next: u32,
+}
+
+impl Positions {
+    fn new() -> Self {
+        Self { base: 1, next: 1 }
+    }
+
+    /// Begins an input of `length` bytes; tells whether all positions must be forgotten first.
+    fn begin(&mut self, length: usize) -> bool {
+        let length = length as u32;
+        let next = self.next.checked_add(length);
+        self.base = if next.is_some() { self.next } else { 1 };
+        self.next = next.unwrap_or(1 + length);
+        next.is_none()
+    }
+}
+
 /// Looks at the last position with the same hash alone, and at fewer positions the longer it finds nothing.
 #[derive(Debug)]
 pub(crate) struct Fast {
-    /// The last position by hash, counted from what is behind `base`.
-    last: Vec<u32>,
-    /// Above all positions of inputs before, which need not be cleared away so.
-    base: u32,
+    /// The last position by hash.
+    last: Box<[u32; 1 << Self::HASH_BITS]>,
+    positions: Positions,
+    out: Vec<u8>,
 }
 
 impl Fast {
-    const HASH_BITS: u32 = 13;
+    const HASH_BITS: u32 = 12;
     /// Misses after which positions are left out.
     const PATIENCE: u32 = 6;
 
     fn new() -> Self {
         Self {
-            last: vec![0; 1 << Self::HASH_BITS],
-            base: 1,
+            last: Box::new([0; 1 << Self::HASH_BITS]),
+            positions: Positions::new(),
+            out: Vec::new(),
         }
     }
 
     fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
-        let base = match self.base.checked_add(input.len() as u32) {
-            Some(next) => std::mem::replace(&mut self.base, next),
-            None => {
-                self.last.fill(0);
-                self.base = 1 + input.len() as u32;
-                1
-            }
-        };
-        let mut sequences = Sequences::new(input, capacity);
+        if self.positions.begin(input.len()) {
+            self.last.fill(0);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let mut sequences = Sequences::new(input, capacity, &mut out);
         let mut at = 0;
-        while at + LAST_MATCH <= input.len() && !sequences.is_full_at(at) {
-            let last = self.note(input, at, base);
-            let from = last.checked_sub(base).map(|from| from as usize);
-            let Some(mut from) = from
-                .filter(|&from| at - from <= DISTANCE_MAX && word(input, from) == word(input, at))
-            else {
-                at += 1 + ((at - sequences.anchor) >> Self::PATIENCE);
-                continue;
+        loop {
+            // Up to where the literals alone fill what is left, or no match may begin any more.
+            let end = sequences.end_of_search();
+            let Some((mut start, distance)) = self.find(input, at, end) else {
+                break;
             };
-            let end = input.len() - LAST_LITERALS;
-            let mut length =
-                MATCH_MIN + common(&input[from + MATCH_MIN..], &input[at + MATCH_MIN..end]);
-            while at > sequences.anchor && from > 0 && input[at - 1] == input[from - 1] {
-                (at, from, length) = (at - 1, from - 1, length + 1);
+            let mut from = start - distance;
+            let mut length = MATCH_MIN + sequences.common(from + MATCH_MIN, start + MATCH_MIN);
+            while start > sequences.anchor && from > 0 && input[start - 1] == input[from - 1] {
+                (start, from, length) = (start - 1, from - 1, length + 1);
             }
             let found = Match {
-                distance: (at - from) as u16,
+                distance: distance as u16,
                 length,
             };
-            if !sequences.put(at, found) {
+            if !sequences.put(start, found) {
                 break;
             }
             at = sequences.anchor;
-            if at + LAST_MATCH <= input.len() {
-                self.note(input, at - 2, base);
+            if at < sequences.end_of_search() {
+                let before = at - 2;
+                self.last[Self::hash(word(input, before))] = self.positions.base + before as u32;
             }
         }
-        sequences.end()
+        let packed = sequences.end();
+        self.out = out;
+        packed
     }
 
-    /// Notes a position; gives the last one with the same hash.
-    fn note(&mut self, input: &[u8], at: usize, base: u32) -> u32 {
+    /// The first position from `anchor` on and before `end` that is looked at and begins with four bytes that were there before, and
+    /// how far before.
+    fn find(&mut self, input: &[u8], anchor: usize, end: usize) -> Option<(usize, usize)> {
+        let base = self.positions.base;
+        let mut at = anchor;
+        while at < end {
+            let bytes = word(input, at);
+            let here = base + at as u32;
+            let last = std::mem::replace(&mut self.last[Self::hash(bytes)], here);
+            // More than there is where the other is of an input before.
+            let distance = (here - last) as usize;
+            if distance <= at.min(DISTANCE_MAX) && word(input, at - distance) as u32 == bytes as u32
+            {
+                return Some((at, distance));
+            }
+            at += 1 + ((at - anchor) >> Self::PATIENCE);
+        }
+        None
+    }
+
+    fn hash(bytes: u64) -> usize {
         // Five bytes: what is found is worth more than four.
-        let bytes: [u8; 8] = input[at..at + 8].try_into().unwrap_or_default();
-        let hash = (u64::from_le_bytes(bytes) << 24).wrapping_mul(0x9E37_79B1_85EB_CA87);
-        let slot = &mut self.last[(hash >> (64 - Self::HASH_BITS)) as usize];
-        std::mem::replace(slot, base + at as u32)
+        ((bytes << 24).wrapping_mul(0x9E37_79B1_85EB_CA87) >> (64 - Self::HASH_BITS)) as usize
     }
 }
 
@@ -116,9 +153,11 @@ impl Fast {
 pub(crate) struct Chains {
     /// Candidates looked at for each position.
     depth: u32,
-    heads: Vec<u32>,
+    heads: Box<[u32; 1 << Self::HASH_BITS]>,
     /// The position before with the same hash, of the last 65,536 positions.
-    before: Vec<u32>,
+    before: Box<[u32; DISTANCE_MAX + 1]>,
+    positions: Positions,
+    out: Vec<u8>,
 }
 
 impl Chains {
@@ -127,24 +166,29 @@ impl Chains {
     fn new(level: u8) -> Self {
         Self {
             depth: 1 << (u32::from(level) * 5 / 6),
-            heads: vec![NONE; 1 << Self::HASH_BITS],
-            before: vec![NONE; DISTANCE_MAX + 1],
+            heads: Box::new([0; 1 << Self::HASH_BITS]),
+            before: Box::new([0; DISTANCE_MAX + 1]),
+            positions: Positions::new(),
+            out: Vec::new(),
         }
     }
 
     fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
-        self.heads.fill(NONE);
-        let mut sequences = Sequences::new(input, capacity);
+        if self.positions.begin(input.len()) {
+            self.heads.fill(0);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let mut sequences = Sequences::new(input, capacity, &mut out);
         let mut at = 0;
-        while at + LAST_MATCH <= input.len() && !sequences.is_full_at(at) {
-            let Some(mut found) = self.find(input, at, MATCH_MIN - 1) else {
+        while at < sequences.end_of_search() {
+            let Some(mut found) = self.find(&sequences, at, MATCH_MIN - 1) else {
                 at += 1;
                 continue;
             };
             let mut start = at;
             // A longer match one byte on is worth that byte.
             while start + 1 + LAST_MATCH <= input.len() {
-                let Some(better) = self.find(input, start + 1, found.length + 1) else {
+                let Some(better) = self.find(&sequences, start + 1, found.length + 1) else {
                     break;
                 };
                 (start, found) = (start + 1, better);
@@ -159,24 +203,32 @@ impl Chains {
                 self.insert(input, position);
             }
         }
-        sequences.end()
+        let packed = sequences.end();
+        self.out = out;
+        packed
     }
 
     /// The longest match at `at`, which is noted, longer than `least`.
-    fn find(&mut self, input: &[u8], at: usize, least: usize) -> Option<Match> {
-        let end = input.len() - LAST_LITERALS;
-        let mut candidate = self.insert(input, at)?;
+    fn find(&mut self, sequences: &Sequences<'_>, at: usize, least: usize) -> Option<Match> {
+        let input = sequences.input;
+        let base = self.positions.base;
+        let mut candidate = self.insert(input, at);
         let mut best = None;
         let mut longest = least;
         for _ in 0..self.depth {
-            let from = candidate as usize;
-            if from >= at || at - from > DISTANCE_MAX || at + longest >= end {
+            // None, or of an input before.
+            let Some(from) = candidate.checked_sub(base) else {
+                break;
+            };
+            let from = from as usize;
+            if from >= at || at - from > DISTANCE_MAX || at + longest + LAST_LITERALS >= input.len()
+            {
                 break;
             }
             // What is longer is equal there, too.
             let tail = longest.saturating_sub(3);
-            if word(input, from + tail) == word(input, at + tail) {
-                let length = common(&input[from..], &input[at..end]);
+            if word(input, from + tail) as u32 == word(input, at + tail) as u32 {
+                let length = sequences.common(from, at);
                 if length > longest {
                     longest = length;
                     best = Some(Match {
@@ -185,29 +237,29 @@ impl Chains {
                     });
                 }
             }
-            candidate = self.before[from & DISTANCE_MAX];
-            if candidate == NONE || candidate as usize >= from {
+            let earlier = self.before[from & DISTANCE_MAX];
+            if earlier >= candidate {
                 break;
             }
+            candidate = earlier;
         }
         best
     }
 
     /// Notes a position; gives the last one with the same hash.
-    fn insert(&mut self, input: &[u8], at: usize) -> Option<u32> {
-        let word = u32::from_le_bytes(*input.get(at..)?.first_chunk()?);
-        let hash = word.wrapping_mul(0x9E37_79B1) >> (32 - Self::HASH_BITS);
+    fn insert(&mut self, input: &[u8], at: usize) -> u32 {
+        let bytes = input[at..]
+            .first_chunk()
+            .map_or(0, |&bytes| u32::from_le_bytes(bytes));
+        let hash = bytes.wrapping_mul(0x9E37_79B1) >> (32 - Self::HASH_BITS);
+        let here = self.positions.base + at as u32;
         let head = &mut self.heads[hash as usize];
-        let before = match *head == at as u32 {
-            // Looked at before, as the byte after another.
-            true => self.before[at & DISTANCE_MAX],
-            false => {
-                let before = std::mem::replace(head, at as u32);
-                self.before[at & DISTANCE_MAX] = before;
-                before
-            }
-        };
-        (before != NONE).then_some(before)
+        let before = &mut self.before[at & DISTANCE_MAX];
+        // Else it was looked at before, as the byte after another.
+        if *head != here {
+            *before = std::mem::replace(head, here);
+        }
+        *before
     }
 }
 
@@ -222,24 +274,48 @@ struct Match {
 struct Sequences<'a> {
     input: &'a [u8],
     capacity: usize,
-    out: Vec<u8>,
+    /// Longer than the capacity by what is copied at once.
+    out: &'a mut Vec<u8>,
+    /// How much of `out` is code.
+    length: usize,
     /// What comes before is encoded.
     anchor: usize,
 }
 
 impl<'a> Sequences<'a> {
-    fn new(input: &'a [u8], capacity: usize) -> Self {
+    fn new(input: &'a [u8], capacity: usize, out: &'a mut Vec<u8>) -> Self {
+        if out.len() < capacity + 2 * COPIED {
+            out.resize(capacity + 2 * COPIED, 0);
+        }
         Self {
             input,
             capacity,
-            out: Vec::with_capacity(capacity),
+            out,
+            length: 0,
             anchor: 0,
         }
     }
 
-    /// Whether the literals up to `at` alone fill what is left.
-    fn is_full_at(&self, at: usize) -> bool {
-        self.out.len() + (at - self.anchor) >= self.capacity
+    /// Behind the last position at which a match may begin and fit: the literals before it must.
+    fn end_of_search(&self) -> usize {
+        let full = self.anchor + (self.capacity - self.length);
+        full.min((self.input.len() + 1).saturating_sub(LAST_MATCH))
+    }
+
+    /// The number of bytes at `from` and at `at`, which is behind it, that are equal and may be matched.
+    fn common(&self, from: usize, at: usize) -> usize {
+        let here = &self.input[at..self.input.len() - LAST_LITERALS];
+        let there = &self.input[from..from + here.len()];
+        let mut equal = 0;
+        for (here, there) in here.chunks_exact(8).zip(there.chunks_exact(8)) {
+            let different = word(here, 0) ^ word(there, 0);
+            if different != 0 {
+                return equal + different.trailing_zeros() as usize / 8;
+            }
+            equal += 8;
+        }
+        let rest = here[equal..].iter().zip(&there[equal..]);
+        equal + rest.take_while(|(here, there)| here == there).count()
     }
 
     /// Encodes up to a match, and as much of that as fits; tells whether anything did.
@@ -248,71 +324,64 @@ impl<'a> Sequences<'a> {
         let fixed = 1 + extension(literals, 15) + literals + 2;
         // What must follow: a token and the last literals.
         let reserve = 1 + LAST_MATCH - MATCH_MIN;
-        let Some(room) = self.capacity.checked_sub(self.out.len() + fixed + reserve) else {
+        let Some(room) = self.capacity.checked_sub(self.length + fixed + reserve) else {
             return false;
         };
         let length = found.length.min(MATCH_MIN + 14 + 255 * room);
-        put(
-            &mut self.out,
-            &self.input[self.anchor..start],
-            Some((found.distance, length)),
-        );
+        let matched = length - MATCH_MIN;
+        self.put_literals(literals, matched);
+        self.out[self.length..self.length + 2].copy_from_slice(&found.distance.to_le_bytes());
+        self.length += 2;
+        self.put_extension(matched);
         self.anchor = start + length;
         true
     }
 
     /// Encodes the literals that fit behind the last match.
     fn end(mut self) -> Packed {
-        let room = self.capacity - self.out.len();
+        let room = self.capacity - self.length;
         let mut last = room.saturating_sub(1).min(self.input.len() - self.anchor);
         while 1 + extension(last, 15) + last > room {
             last -= 1;
         }
-        put(
-            &mut self.out,
-            &self.input[self.anchor..self.anchor + last],
-            None,
-        );
+        self.put_literals(last, 0);
         Packed {
             consumed: self.anchor + last,
-            bytes: self.out,
+            bytes: self.out[..self.length].to_vec(),
+        }
+    }
+
+    /// A token, and so many literals.
+    fn put_literals(&mut self, literals: usize, matched: usize) {
+        self.out[self.length] = (literals.min(15) << 4 | matched.min(15)) as u8;
+        self.length += 1;
+        self.put_extension(literals);
+        let to = &mut self.out[self.length..];
+        match self.input[self.anchor..].first_chunk::<COPIED>() {
+            // Mostly they are few.
+            Some(some) if literals <= COPIED => to[..COPIED].copy_from_slice(some),
+            _ => to[..literals].copy_from_slice(&self.input[self.anchor..self.anchor + literals]),
+        }
+        self.length += literals;
+    }
+
+    /// What of a length the token does not hold.
+    fn put_extension(&mut self, length: usize) {
+        if let Some(rest) = length.checked_sub(15) {
+            let end = self.length + rest / 255;
+            self.out[self.length..end].fill(255);
+            self.out[end] = (rest % 255) as u8;
+            self.length = end + 1;
         }
     }
 }
 
-/// The four bytes at `at`, or zeros.
-fn word(input: &[u8], at: usize) -> u32 {
-    let bytes = input.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-/// The number of equal bytes that both begin with.
-fn common(a: &[u8], b: &[u8]) -> usize {
-    let words = a.chunks_exact(8).zip(b.chunks_exact(8));
-    let equal = words.take_while(|(a, b)| a == b).count() * 8;
-    let rest = a[equal..].iter().zip(&b[equal..]);
-    equal + rest.take_while(|(a, b)| a == b).count()
+/// The eight bytes at `at`, which must be there.
+fn word(input: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(input[at..at + 8].try_into().unwrap_or_default())
 }
 
 /// The bytes that follow the token for a length of which it holds less than `limit`.
 fn extension(length: usize, limit: usize) -> usize {
     length.checked_sub(limit).map_or(0, |rest| rest / 255 + 1)
-}
-
-fn put(out: &mut Vec<u8>, literals: &[u8], found: Option<(u16, usize)>) {
-    let matched = found.map_or(0, |(_, length)| length - MATCH_MIN);
-    out.push((literals.len().min(15) << 4 | matched.min(15)) as u8);
-    put_extension(out, literals.len());
-    out.extend_from_slice(literals);
-    if let Some((distance, _)) = found {
-        out.extend_from_slice(&distance.to_le_bytes());
-        put_extension(out, matched);
-    }
-}
-
-fn put_extension(out: &mut Vec<u8>, length: usize) {
-    if let Some(rest) = length.checked_sub(15) {
-        out.resize(out.len() + rest / 255, 255);
-        out.push((rest % 255) as u8);
-    }
 }
