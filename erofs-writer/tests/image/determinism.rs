@@ -1,18 +1,58 @@
 //! The same tree gives the same bytes.
 
 use std::io::Cursor;
+use std::num::NonZeroUsize;
 
-use erofs_writer::{ImageBuilder, Options, Timestamp, Uuid};
+use erofs_writer::{Algorithm, Fragments, ImageBuilder, Options, Timestamp, Uuid};
 use proptest::prelude::*;
 
-use crate::model::{Model, Spec, at, nasty};
+use crate::compressed::{options, text};
+use crate::model::{Model, Spec, at, nasty, noise};
 
-fn with_names_in_order(data: &Model, names: &Model) -> Vec<u8> {
+fn with_names_in_order(data: &Model, names: &Model, options: &Options) -> Vec<u8> {
     let out = Cursor::new(Vec::new());
-    let mut builder = ImageBuilder::with_dedupe(out, Options::default()).unwrap();
+    let mut builder = ImageBuilder::with_dedupe(out, options.clone()).unwrap();
     let data = data.write_data(&mut builder).unwrap();
     names.add_names(&mut builder, &data).unwrap();
     builder.finish().unwrap().0.into_inner()
+}
+
+/// All that makes compressed images differ in more than numbers.
+fn compressed() -> impl Strategy<Value = Options> {
+    let cluster = prop_oneof![Just(4096_u32), Just(65_536)];
+    let fragments = [Fragments::None, Fragments::Tails, Fragments::Files];
+    let bools = any::<[bool; 4]>();
+    (0..4_usize, cluster, 0..3_usize, bools, 0..3_usize).prop_map(
+        move |(algorithm, cluster, which, bools, threads)| {
+            let [tail_packing, dedupe_extents, inline_tails, full_indexes] = bools;
+            Options {
+                fragments: fragments[which],
+                tail_packing,
+                dedupe_extents,
+                inline_tails,
+                full_indexes,
+                threads: NonZeroUsize::new(threads),
+                ..options(Algorithm::ALL[algorithm], 1, cluster)
+            }
+        },
+    )
+}
+
+/// Directories, links and files of which some are equal, resemble one another, or are short.
+fn tree() -> Model {
+    let mut model = Model::default();
+    for i in 0..24_usize {
+        let contents = match i % 4 {
+            0 => text(40_000),
+            1 => [text(20_000), noise(i * 100), text(30_000)].concat(),
+            2 => text(500 * i),
+            _ => noise(300 * i),
+        };
+        let path = format!("{}/{}/{i}", i % 3, i % 5);
+        model.add(&path, at(i as i64 % 2, 0), Spec::File(contents));
+        model.add(format!("links/{i}"), at(0, 0), Spec::Link(path.into()));
+    }
+    model
 }
 
 proptest! {
@@ -22,7 +62,23 @@ proptest! {
     fn names_in_any_order_give_the_same_bytes(shuffled in Just(nasty().entries).prop_shuffle()) {
         let model = nasty();
         let shuffled = Model { entries: shuffled };
-        prop_assert!(with_names_in_order(&model, &model) == with_names_in_order(&model, &shuffled));
+        let bytes = |names| with_names_in_order(&model, names, &Options::default());
+        prop_assert!(bytes(&model) == bytes(&shuffled));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn names_in_any_order_give_the_same_bytes_with_any_compression(
+        shuffled in Just(tree().entries).prop_shuffle(),
+        options in compressed(),
+    ) {
+        let model = tree();
+        let shuffled = Model { entries: shuffled };
+        let bytes = |names| with_names_in_order(&model, names, &options);
+        prop_assert!(bytes(&model) == bytes(&shuffled));
     }
 }
 

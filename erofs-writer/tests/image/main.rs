@@ -18,3 +18,4 @@ mod model;
 mod random;
 mod reader;
 mod round_trip;
+mod side_by_side;
