@@ -1,14 +1,15 @@
 //! Filling a filesystem from a directory of this host.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::{Builder, Device, Error, Metadata, NodeId, Options, Ranges, Summary, Timestamp};
@@ -46,21 +47,31 @@ impl<W: Write + Seek> Builder<W> {
     /// [`Error::Host`] for what cannot be read; else those of the methods that add nodes, with some of the tree added.
     pub fn add_dir_all(&mut self, source: impl AsRef<Path>) -> Result<(), Error> {
         let source = source.as_ref();
-        let root = self.root();
-        let stat = fs::metadata(source).map_err(failed(source))?;
-        self.set_metadata(root, metadata(source, &stat)?)?;
+        let mut scratch = Scratch::new();
         let mut links = HashMap::new();
-        let mut pending = vec![(source.to_owned(), root)];
-        while let Some((dir, parent)) = pending.pop() {
-            let mut names: Vec<OsString> = fs::read_dir(&dir)
-                .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-                .map_err(failed(&dir))?;
-            names.sort_unstable();
+        let mut pending = vec![(source.to_owned(), self.root())];
+        while let Some((path, parent)) = pending.pop() {
+            // What is in it is named relative to it: names are looked up once.
+            let dir = open(CWD, &path, OFlags::DIRECTORY).map_err(|e| failed(&path, e))?;
+            if parent == self.root() {
+                let stat = rustix::fs::fstat(&dir).map_err(|e| failed(&path, e))?;
+                let xattrs = scratch.of_file(dir.as_fd());
+                let metadata = metadata(&stat, xattrs.map_err(|e| failed(&path, e))?);
+                self.set_metadata(parent, metadata)?;
+            }
+            let mut dir = Dir::new(dir).map_err(|e| failed(&path, e))?;
+            let names = names(&mut dir).map_err(|e| failed(&path, e))?;
             let before = pending.len();
             for name in names {
-                let path = dir.join(&name);
-                let stat = fs::symlink_metadata(&path).map_err(failed(&path))?;
-                let id = (stat.dev(), stat.ino());
+                let mut child = Child {
+                    dir: dir.fd().map_err(|e| failed(&path, e))?,
+                    parent: &path,
+                    name: &name,
+                    scratch: &mut scratch,
+                };
+                let stat = rustix::fs::statat(child.dir, &name, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(|e| child.failed(e))?;
+                let id = (stat.st_dev, stat.st_ino);
                 if let Some(&node) = links.get(&id) {
                     match self.link(parent, name.as_bytes(), node) {
                         // The next names are of a copy.
@@ -71,10 +82,10 @@ impl<W: Write + Seek> Builder<W> {
                         }
                     }
                 }
-                let node = self.add_from(parent, name.as_bytes(), &path, &stat)?;
-                if stat.is_dir() {
-                    pending.push((path, node));
-                } else if stat.nlink() > 1 {
+                let node = self.add_from(parent, &mut child, &stat)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    pending.push((path.join(OsStr::from_bytes(name.as_bytes())), node));
+                } else if stat.st_nlink > 1 {
                     links.insert(id, node);
                 }
             }
@@ -86,79 +97,175 @@ impl<W: Write + Seek> Builder<W> {
     fn add_from(
         &mut self,
         parent: NodeId,
-        name: &[u8],
-        path: &Path,
-        stat: &fs::Metadata,
+        child: &mut Child<'_>,
+        stat: &Stat,
     ) -> Result<NodeId, Error> {
-        let meta = metadata(path, stat)?;
-        let kind = stat.file_type();
-        let (major, minor) = (
-            rustix::fs::major(stat.rdev()),
-            rustix::fs::minor(stat.rdev()),
-        );
-        if kind.is_dir() {
-            self.add_dir(parent, name, meta)
-        } else if kind.is_symlink() {
-            let target = fs::read_link(path).map_err(failed(path))?;
-            self.add_symlink(parent, name, meta, target.as_os_str().as_bytes())
-        } else if kind.is_char_device() {
-            self.add_device(parent, name, meta, Device::Char { major, minor })
-        } else if kind.is_block_device() {
-            self.add_device(parent, name, meta, Device::Block { major, minor })
-        } else if kind.is_fifo() {
-            self.add_fifo(parent, name, meta)
-        } else if kind.is_socket() {
-            self.add_socket(parent, name, meta)
-        } else {
-            let file = File::open(path).map_err(failed(path))?;
-            let size = file.metadata().map_err(failed(path))?.len();
+        let name = child.name.to_bytes();
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::RegularFile {
+            let file =
+                open(child.dir, child.name, OFlags::NOFOLLOW).map_err(|e| child.failed(e))?;
+            let xattrs = child.scratch.of_file(file.as_fd());
+            let meta = metadata(stat, xattrs.map_err(|e| child.failed(e))?);
+            let file = File::from(file);
+            let size = stat.st_size as u64;
             // Where as many blocks are taken as there are bytes, there are no holes to look for.
-            let ranges = match stat.blocks().saturating_mul(512) >= size {
-                true => std::iter::once(0..size).collect(),
-                false => data_ranges(&file, size).map_err(failed(path))?,
-            };
+            if (stat.st_blocks as u64).saturating_mul(512) >= size {
+                let whole = 0..size;
+                return self.add_sparse_file(
+                    parent,
+                    name,
+                    meta,
+                    size,
+                    std::slice::from_ref(&whole),
+                    file,
+                );
+            }
+            let ranges = data_ranges(&file, size).map_err(|e| child.failed(e))?;
             let data = Ranges::new(file, ranges.clone());
-            self.add_sparse_file(parent, name, meta, size, &ranges, data)
+            return self.add_sparse_file(parent, name, meta, size, &ranges, data);
+        }
+        let meta = metadata(stat, child.xattrs()?);
+        let (major, minor) = (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        );
+        match kind {
+            FileType::Directory => self.add_dir(parent, name, meta),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(child.dir, child.name, Vec::new())
+                    .map_err(|e| child.failed(e))?;
+                self.add_symlink(parent, name, meta, target.to_bytes())
+            }
+            FileType::CharacterDevice => {
+                self.add_device(parent, name, meta, Device::Char { major, minor })
+            }
+            FileType::BlockDevice => {
+                self.add_device(parent, name, meta, Device::Block { major, minor })
+            }
+            FileType::Fifo => self.add_fifo(parent, name, meta),
+            FileType::Socket => self.add_socket(parent, name, meta),
+            _ => Err(child.failed(io::Error::from(io::ErrorKind::Unsupported))),
         }
     }
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path: PathBuf = path.to_owned();
-    |source| Error::Host { path, source }
+/// One name in a directory of the host.
+struct Child<'a> {
+    dir: BorrowedFd<'a>,
+    parent: &'a Path,
+    name: &'a CStr,
+    scratch: &'a mut Scratch,
 }
 
-fn metadata(path: &Path, stat: &fs::Metadata) -> Result<Metadata, Error> {
-    Ok(Metadata {
-        mode: (stat.mode() & 0o7777) as u16,
-        uid: stat.uid(),
-        gid: stat.gid(),
+impl Child<'_> {
+    fn path(&self) -> std::path::PathBuf {
+        self.parent.join(OsStr::from_bytes(self.name.to_bytes()))
+    }
+
+    fn failed(&self, error: impl Into<io::Error>) -> Error {
+        failed(&self.path(), error)
+    }
+
+    /// The attributes of what is not opened.
+    fn xattrs(&mut self) -> Result<Xattrs, Error> {
+        let path = self.path();
+        self.scratch.of_path(&path).map_err(|e| failed(&path, e))
+    }
+}
+
+fn failed(path: &Path, error: impl Into<io::Error>) -> Error {
+    Error::Host {
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+fn open(
+    dir: impl AsFd,
+    name: impl rustix::path::Arg,
+    flags: OFlags,
+) -> Result<std::os::fd::OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// All names in a directory but its own and its parent's, in the order of their bytes.
+fn names(dir: &mut Dir) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in dir {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn metadata(stat: &Stat, xattrs: Xattrs) -> Metadata {
+    Metadata {
+        mode: (stat.st_mode & 0o7777) as u16,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
         mtime: Timestamp {
-            secs: stat.mtime(),
-            nanos: stat.mtime_nsec() as u32,
+            secs: stat.st_mtime,
+            nanos: stat.st_mtime_nsec as u32,
         },
-        xattrs: xattrs(path).map_err(|e| failed(path)(e.into()))?,
-    })
+        xattrs,
+    }
 }
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn xattrs(path: &Path) -> Result<Xattrs, Errno> {
-    let mut names = vec![0; XATTR_MAX];
-    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        len => len?,
-    };
-    let mut value = Vec::new();
-    names[..len]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            value.resize(XATTR_MAX, 0);
-            let len = rustix::fs::lgetxattr(path, name, &mut value[..])?;
-            Ok((name.to_vec(), value[..len].to_vec()))
+/// Where attributes are read to.
+struct Scratch {
+    names: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self {
+            names: vec![0; XATTR_MAX],
+            value: vec![0; XATTR_MAX],
+        }
+    }
+
+    fn of_file(&mut self, file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
+        let names = rustix::fs::flistxattr(file, &mut self.names[..]);
+        self.values(names, |name, value| {
+            rustix::fs::fgetxattr(file, name, value)
         })
-        .collect()
+    }
+
+    fn of_path(&mut self, path: &Path) -> Result<Xattrs, Errno> {
+        let names = rustix::fs::llistxattr(path, &mut self.names[..]);
+        self.values(names, |name, value| {
+            rustix::fs::lgetxattr(path, name, value)
+        })
+    }
+
+    /// The attributes whose names were read.
+    fn values(
+        &mut self,
+        names: Result<usize, Errno>,
+        mut get: impl FnMut(&[u8], &mut [u8]) -> Result<usize, Errno>,
+    ) -> Result<Xattrs, Errno> {
+        let len = match names {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+            len => len?,
+        };
+        self.names[..len]
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| {
+                let len = get(name, &mut self.value)?;
+                Ok((name.to_vec(), self.value[..len].to_vec()))
+            })
+            .collect()
+    }
 }
 
 /// Where a file of `size` bytes has data.

@@ -197,11 +197,22 @@ impl Geometry {
                 ranges.push(start..end);
             }
         }
+        // Those of a flexible group lie in a row mostly.
+        let mut push = |range: Range<u64>| match ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        };
         let table_blocks = self.inode_table_blocks();
-        for tables in &self.tables {
-            ranges.push(tables.block_bitmap..tables.block_bitmap + 1);
-            ranges.push(tables.inode_bitmap..tables.inode_bitmap + 1);
-            ranges.push(tables.inode_table..tables.inode_table + table_blocks);
+        for flex in self.tables.chunks(1 << LOG_GROUPS_PER_FLEX) {
+            for tables in flex {
+                push(tables.block_bitmap..tables.block_bitmap + 1);
+            }
+            for tables in flex {
+                push(tables.inode_bitmap..tables.inode_bitmap + 1);
+            }
+            for tables in flex {
+                push(tables.inode_table..tables.inode_table + table_blocks);
+            }
         }
         ranges.sort_unstable_by_key(|range| range.start);
         ranges.dedup_by(|next, previous| {
@@ -376,11 +387,11 @@ impl Geometry {
 /// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`, `sparse_super`).
 pub(crate) fn has_super(group: u64) -> bool {
     let power_of = |base: u64| {
-        let mut power = base;
-        while power < group {
-            power *= base;
+        let mut rest = group;
+        while rest.is_multiple_of(base) {
+            rest /= base;
         }
-        power == group
+        rest == 1
     };
     group <= 1 || [3, 5, 7].into_iter().any(power_of)
 }

@@ -3,7 +3,7 @@
 use std::io::{Seek, Write};
 use std::ops::Range;
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::bitmap::Bitmap;
 use crate::checksum::Checksum;
@@ -31,7 +31,8 @@ pub(crate) fn write<W: Write + Seek>(
         used_dirs[((ino - 1) / geometry.inodes_per_group) as usize] += 1;
     }
 
-    let mut descriptors = Vec::with_capacity(geometry.tables.len());
+    let room = geometry.gdt_blocks * geometry.descriptors_per_block();
+    let mut descriptors = Vec::with_capacity(room as usize);
     let mut free_blocks = 0;
     let mut from = 0;
     for (group, directories) in (0..geometry.groups()).zip(used_dirs) {
@@ -52,7 +53,7 @@ pub(crate) fn write<W: Write + Seek>(
     superblock.s_free_blocks_count_lo = (free_blocks as u32).into();
     superblock.s_free_blocks_count_hi = ((free_blocks >> 32) as u32).into();
     superblock.s_free_inodes_count = free_inodes.into();
-    write_copies(&mut image, superblock, &descriptors)?;
+    write_copies(&mut image, superblock, descriptors)?;
     let summary = Summary {
         uuid: options.uuid(),
         block_size: geometry.block_size,
@@ -70,14 +71,12 @@ pub(crate) fn write<W: Write + Seek>(
 pub(crate) fn write_copies<W: Write + Seek>(
     image: &mut Image<W>,
     mut superblock: SuperBlock,
-    descriptors: &[GroupDesc],
+    mut descriptors: Vec<GroupDesc>,
 ) -> Result<(), Error> {
     let geometry = image.geometry.clone();
-    let mut table = descriptors.as_bytes().to_vec();
-    table.resize(
-        (geometry.gdt_blocks * u64::from(geometry.block_size)) as usize,
-        0,
-    );
+    let whole = geometry.gdt_blocks * geometry.descriptors_per_block();
+    descriptors.resize_with(whole as usize, GroupDesc::new_zeroed);
+    let table = descriptors.as_bytes();
     let block_size = geometry.block_size as usize;
     let leading = (geometry.leading_gdt_blocks() as usize * block_size).min(table.len());
     let (leading, behind) = table.split_at(leading);

@@ -72,7 +72,7 @@ pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Erro
     let mut superblock = describe(&volume.superblock, &old, &geometry);
     count_free(&mut superblock, &descriptors);
     superblock.s_checksum = crate::superblock::checksum(&superblock).into();
-    groups::write_copies(&mut out, superblock.clone(), &descriptors)?;
+    groups::write_copies(&mut out, superblock.clone(), descriptors)?;
     let end = geometry.blocks * u64::from(geometry.block_size);
     out.out.finish(end.max(size))?;
     Info::of(&superblock)

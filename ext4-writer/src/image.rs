@@ -4,15 +4,13 @@ use std::io::{Read, Seek, Write};
 use std::ops::Range;
 
 use crate::checksum::Checksum;
+use crate::chunk::Chunk;
 use crate::extents::Map;
 use crate::geometry::Geometry;
 use crate::node::Body;
 use crate::output::Output;
 use crate::space::Space;
 use crate::{Error, Options};
-
-/// How much of a file is read before it is written, in bytes: a multiple of every block size.
-const CHUNK: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Image<W> {
@@ -21,7 +19,7 @@ pub(crate) struct Image<W> {
     pub(crate) out: Output<W>,
     /// Where the checksums of everything but the superblock start (`s_checksum_seed`).
     pub(crate) seed: Checksum,
-    chunk: Vec<u8>,
+    chunk: Chunk,
 }
 
 impl<W: Write + Seek> Image<W> {
@@ -32,7 +30,7 @@ impl<W: Write + Seek> Image<W> {
             geometry,
             out: Output::new(out),
             seed: Checksum::START.add(&options.uuid()),
-            chunk: Vec::new(),
+            chunk: Chunk::default(),
         })
     }
 
@@ -43,7 +41,7 @@ impl<W: Write + Seek> Image<W> {
             space: Space::new(0..0, Vec::new()),
             out: Output::new(out),
             seed,
-            chunk: Vec::new(),
+            chunk: Chunk::default(),
         }
     }
 
@@ -161,81 +159,74 @@ impl<W: Write + Seek> Image<W> {
 
     /// Streams a file of inode `ino` to the image.
     fn stream(&mut self, ino: u32, file: Contents<'_, impl Read>) -> Result<Body, Error> {
-        let mut buffer = std::mem::take(&mut self.chunk);
-        buffer.clear();
-        let body = self.stream_through(&mut buffer, ino, file);
-        self.chunk = buffer;
+        let mut chunk = std::mem::take(&mut self.chunk);
+        chunk.reset();
+        let body = self.stream_through(&mut chunk, ino, file);
+        self.chunk = chunk;
         body
     }
 
     fn stream_through(
         &mut self,
-        buffer: &mut Vec<u8>,
+        chunk: &mut Chunk,
         ino: u32,
         mut file: Contents<'_, impl Read>,
     ) -> Result<Body, Error> {
         let block_size = u64::from(self.geometry.block_size);
         let mut map = Map::default();
-        // Where in the file the buffer begins: always at a block's start.
-        let mut at = 0;
         let mut size = 0;
         for range in file.ranges {
-            let end = at + buffer.len() as u64;
             let start = range.start / block_size * block_size;
-            if start >= end.next_multiple_of(block_size) {
-                self.put(&mut map, &mut at, buffer, &file)?;
-                buffer.clear();
-                at = start;
+            if start >= chunk.end().next_multiple_of(block_size) {
+                self.put(&mut map, chunk, &file)?;
+                chunk.at = start;
             }
-            buffer.resize((range.start - at) as usize, 0);
+            chunk.fill_up_to(range.start);
             loop {
-                size = at + buffer.len() as u64;
-                let left = range.end - size;
-                let room = CHUNK.saturating_sub(buffer.len()) as u64;
-                let read = (&mut file.data)
-                    .take(left.min(room))
-                    .read_to_end(buffer)
+                let left = range.end - chunk.end();
+                let read = chunk
+                    .read(&mut file.data, left)
                     .map_err(|e| file.failed(e))?;
-                size += read as u64;
-                if size == range.end || (room > 0 && read == 0) {
+                size = chunk.end();
+                if size == range.end || read == 0 {
                     break;
                 }
-                if buffer.len() >= CHUNK {
-                    self.put(&mut map, &mut at, buffer, &file)?;
+                if chunk.is_full() {
+                    self.put(&mut map, chunk, &file)?;
                 }
             }
             if size < range.end && file.size.is_some() {
                 return Err(file.failed(std::io::ErrorKind::UnexpectedEof.into()));
             }
         }
-        self.put(&mut map, &mut at, buffer, &file)?;
+        self.put(&mut map, chunk, &file)?;
         self.map(ino, &map, file.size.unwrap_or(size))
     }
 
-    /// Writes the buffer at `at` in the file and empties it.
+    /// Writes what the chunk holds and goes on behind it.
     fn put(
         &mut self,
         map: &mut Map,
-        at: &mut u64,
-        buffer: &mut Vec<u8>,
+        chunk: &mut Chunk,
         file: &Contents<'_, impl Read>,
     ) -> Result<(), Error> {
         let block_size = u64::from(self.geometry.block_size);
-        let count = (buffer.len() as u64).div_ceil(block_size);
-        let logical = *at / block_size;
+        let bytes = chunk.bytes();
+        let count = (bytes.len() as u64).div_ceil(block_size);
+        let logical = chunk.at / block_size;
         if logical + count > u64::from(u32::MAX) {
             return Err(Error::FileSize {
                 name: file.name.to_vec(),
-                size: *at + buffer.len() as u64,
+                size: chunk.end(),
             });
         }
-        let ideal = file.expected.saturating_sub(*at).div_ceil(block_size);
-        let mut rest = &buffer[..];
+        let ideal = file.expected.saturating_sub(chunk.at).div_ceil(block_size);
+        let mut rest = bytes;
         for run in self.extend(map, logical, count, ideal)? {
             rest = self.write_run(run, rest)?;
         }
-        *at += buffer.len() as u64;
-        buffer.clear();
+        chunk.at = chunk.end();
+        chunk.len = 0;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod acl;
 mod bitmap;
 mod builder;
 mod checksum;
+mod chunk;
 #[cfg(all(feature = "dir", unix))]
 mod dir;
 mod directory;

@@ -69,7 +69,9 @@ pub(crate) fn write_pointers<W: Write + Seek>(image: &mut Image<W>) -> Result<()
     let distances: Vec<u64> = distances(&image.geometry).collect();
     for block in primary(&image.geometry) {
         let copies = distances.iter().map(|distance| (block + distance) as u32);
-        let bytes: Vec<u8> = copies.flat_map(u32::to_le_bytes).collect();
+        let mut bytes: Vec<u8> = copies.flat_map(u32::to_le_bytes).collect();
+        // Whole blocks are adjacent, and so are written at once.
+        bytes.resize(image.block_size(), 0);
         image.write_block(block, &bytes)?;
     }
     Ok(())
