@@ -12,7 +12,9 @@ use crate::inode::Inode;
 #[derive(Default)]
 pub(crate) struct Decoders {
     #[cfg(feature = "deflate")]
-    inflate: Option<flate2::Decompress>,
+    deflate: super::deflate::Decoder,
+    #[cfg(feature = "lzma")]
+    lzma: Option<super::lzma::Decoder>,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::zstd_safe::DCtx<'static>>,
 }
@@ -75,26 +77,17 @@ impl Decoders {
             #[cfg(feature = "lz4")]
             Algorithm::Lz4 => Ok(super::lz4::decode(input, output)),
             #[cfg(feature = "lzma")]
-            Algorithm::Lzma => Ok(lzma(input, output)),
+            Algorithm::Lzma => {
+                let decoder = self.lzma.get_or_insert_default();
+                Ok(decoder.decode(input, output))
+            }
             #[cfg(feature = "deflate")]
-            Algorithm::Deflate => Ok(self.deflate(input, output)),
+            Algorithm::Deflate => Ok(self.deflate.decode(input, output)),
             #[cfg(feature = "zstd")]
             Algorithm::Zstd => Ok(self.zstd(input, output)),
             #[allow(unreachable_patterns, reason = "with all features there is no other")]
             _ => Err(Absent),
         }
-    }
-
-    #[cfg(feature = "deflate")]
-    fn deflate(&mut self, input: &[u8], output: &mut [u8]) -> Option<()> {
-        use flate2::{Decompress, FlushDecompress};
-        let inflate = self.inflate.get_or_insert_with(|| Decompress::new(false));
-        inflate.reset(false);
-        // With the output as its window, nothing is copied. Where the cluster holds more, the output's end ends it.
-        inflate
-            .decompress(input, output, FlushDecompress::Finish)
-            .ok()?;
-        (inflate.total_out() == crate::num::wide(output.len())).then_some(())
     }
 
     #[cfg(feature = "zstd")]
@@ -133,46 +126,6 @@ impl Decoders {
 /// `ZSTD_error_dstSize_tooSmall`, as libzstd returns it.
 #[cfg(feature = "zstd")]
 const ZSTD_TOO_SMALL: usize = 70_usize.wrapping_neg();
-
-/// MicroLZMA: a raw LZMA stream whose first byte, always 0 otherwise, holds the properties, inverted.
-#[cfg(feature = "lzma")]
-fn lzma(input: &[u8], output: &mut [u8]) -> Option<()> {
-    #[cfg(not(feature = "std"))]
-    use lzma_rust2::Read;
-    #[cfg(feature = "std")]
-    use std::io::Read;
-    /// Bytes that LZMA's longest match has.
-    const LONGEST_MATCH: u64 = 273;
-    let (&first, rest) = input.split_first()?;
-    let properties = !first;
-    // As of every LZMA stream: (pb * 5 + lp) * 9 + lc.
-    if properties >= 225 {
-        return None;
-    }
-    let lc = properties.checked_rem(9)?;
-    let lp = properties.checked_div(9)?.checked_rem(5)?;
-    let pb = properties.checked_div(45)?;
-    // liblzma, which the kernel's decoder follows, allows no more.
-    if lc.checked_add(lp)? > 4 {
-        return None;
-    }
-    let length = crate::num::wide(output.len());
-    // A match reaches back to the beginning of the output at most.
-    let dictionary = u32::try_from(length).ok()?.max(4096);
-    let stream = [&[0][..], rest].concat();
-    // The decoder takes a match across the end for an error, but a cluster may hold more than is asked for.
-    let mut reader = lzma_rust2::LzmaReader::new(
-        &stream[..],
-        length.saturating_add(LONGEST_MATCH),
-        lc.into(),
-        lp.into(),
-        pb.into(),
-        dictionary,
-        None,
-    )
-    .ok()?;
-    reader.read_exact(output).ok()
-}
 
 /// Decodes `input` until `output` is full, with what was built in; `None` where it cannot. For the fuzz targets, so that
 /// mutations meet the decoders alone.

@@ -1,5 +1,7 @@
 //! The LZ4 block format.
 
+use super::copy::repeat;
+
 /// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before that.
 ///
 /// Written for clusters: their decoded size is known, and they may hold more than is asked for, which the usual libraries
@@ -63,18 +65,6 @@ fn short(input: &mut Input<'_>, output: &mut [u8], done: usize) -> Option<usize>
     }
     input.0 = rest;
     Some(end)
-}
-
-/// Fills `output[done..end]` with what begins `distance` bytes before it. That may overlap: then its bytes repeat, in
-/// steps that double.
-fn repeat(output: &mut [u8], mut done: usize, end: usize, distance: usize) -> Option<()> {
-    let start = done.checked_sub(distance).filter(|_| distance > 0)?;
-    while done < end {
-        let step = done.saturating_sub(start).min(end.saturating_sub(done));
-        output.copy_within(start..start.checked_add(step)?, done);
-        done = done.checked_add(step)?;
-    }
-    Some(())
 }
 
 struct Input<'a>(&'a [u8]);

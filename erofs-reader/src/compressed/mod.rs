@@ -1,11 +1,17 @@
 //! Compressed data: where its physical clusters are, and what is in them.
 
 mod cache;
+#[cfg(any(feature = "deflate", feature = "lz4", feature = "lzma"))]
+mod copy;
 mod decode;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod encoded;
 mod index;
 #[cfg(feature = "lz4")]
 mod lz4;
+#[cfg(feature = "lzma")]
+mod lzma;
 mod window;
 
 pub(crate) use cache::PclusterCache;
