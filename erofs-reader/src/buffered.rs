@@ -14,12 +14,12 @@ const PAGES: usize = 64;
 
 /// A source with a small cache in front, so that walking an image's metadata takes few system calls.
 ///
-/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held. Several threads may read at once; a
-/// cached read holds a lock.
+/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held. Several threads may read at once: each
+/// page has a lock of its own.
 #[derive(Debug)]
 pub struct Buffered<R> {
     inner: R,
-    pages: Lock<Vec<Page>>,
+    pages: Vec<Lock<Page>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl<R: ReadAt> Buffered<R> {
     pub fn new(inner: R) -> Self {
         Self {
             inner,
-            pages: Lock::default(),
+            pages: core::iter::repeat_with(Lock::default).take(PAGES).collect(),
         }
     }
 
@@ -51,15 +51,12 @@ impl<R: ReadAt> ReadAt for Buffered<R> {
         }
         let page = wide(PAGE);
         let (number, within) = (offset.div_euclid(page), narrow(offset.rem_euclid(page)));
-        self.pages.with(|pages| {
-            if pages.is_empty() {
-                pages.resize_with(PAGES, Page::default);
-            }
-            // Directly mapped: metadata is read in order, so neighbours must not evict each other.
-            let slot = narrow(number.rem_euclid(wide(PAGES)));
-            let Some(cached) = pages.get_mut(slot) else {
-                return self.inner.read_at(buf, offset);
-            };
+        // Directly mapped: metadata is read in order, so neighbours must not evict each other.
+        let slot = narrow(number.rem_euclid(wide(PAGES)));
+        let Some(cached) = self.pages.get(slot) else {
+            return self.inner.read_at(buf, offset);
+        };
+        cached.with(|cached| {
             if cached.number != Some(number) {
                 cached.number = None;
                 cached.bytes.resize(PAGE, 0);

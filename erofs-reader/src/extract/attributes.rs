@@ -1,10 +1,11 @@
 //! Owners, xattrs, permissions and times of what was extracted.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::dir::{DirOptions, at};
@@ -15,9 +16,9 @@ use crate::read_at::ReadAt;
 
 /// What gets attributes.
 pub(super) enum To<'a> {
-    /// What has this name, itself where it is a symbolic link.
-    Named(&'a Path),
-    /// An open file, which need not be looked up again.
+    /// What has this name in a directory, itself where it is a symbolic link; and its path, which only xattrs take.
+    Named(BorrowedFd<'a>, &'a [u8], &'a Path),
+    /// An open file or directory, which need not be looked up again.
     Open(&'a File),
 }
 
@@ -25,7 +26,8 @@ pub(super) enum To<'a> {
 pub(super) type Refused = (Vec<u8>, Vec<Vec<u8>>);
 
 /// Restores everything but the contents, in the order that keeps what came before: a new owner clears set-user-ID bits
-/// and capabilities, and everything changes the time.
+/// and capabilities, an ACL changes permissions, and everything changes the time. An open file that already has its owner
+/// and permissions keeps them, which is cheaper than setting them.
 pub(super) fn restore<R: ReadAt>(
     image: &Image<R>,
     inode: &Inode,
@@ -33,20 +35,33 @@ pub(super) fn restore<R: ReadAt>(
     to: &To<'_>,
     options: &DirOptions,
 ) -> Result<Option<Refused>, Error> {
-    let output = |source| at(path, source);
-    let mut refused = Vec::new();
-    if options.owners {
-        let (uid, gid) = (Some(inode.uid()), Some(inode.gid()));
-        match to {
-            To::Named(path) => std::os::unix::fs::lchown(path, uid, gid),
-            To::Open(file) => std::os::unix::fs::fchown(file, uid, gid),
-        }
-        .map_err(output)?;
+    let output = |errno: Errno| at(path, errno.into());
+    let io = |source| at(path, source);
+    let (mut same_owner, mut same_mode) = (false, false);
+    if let To::Open(file) = to {
+        let is = file.metadata().map_err(io)?;
+        same_owner = (is.uid(), is.gid()) == (inode.uid(), inode.gid());
+        same_mode = is.mode() & 0o7777 == inode.mode().into();
     }
+    if options.owners && !same_owner {
+        let (uid, gid) = (inode.uid(), inode.gid());
+        match to {
+            To::Named(dir, name, _) => {
+                // -1 is none, and leaves the owner as it is.
+                let uid = (uid != u32::MAX).then(|| Uid::from_raw(uid));
+                let gid = (gid != u32::MAX).then(|| Gid::from_raw(gid));
+                rustix::fs::chownat(dir, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(output)?;
+            }
+            To::Open(file) => std::os::unix::fs::fchown(file, Some(uid), Some(gid)).map_err(io)?,
+        }
+    }
+    let mut refused = Vec::new();
     if options.xattrs {
         for (name, value) in image.xattrs(inode)? {
+            same_mode = false;
             let set = match to {
-                To::Named(path) => {
+                To::Named(_, _, path) => {
                     rustix::fs::lsetxattr(*path, &name[..], &value, XattrFlags::empty())
                 }
                 To::Open(file) => {
@@ -56,17 +71,21 @@ pub(super) fn restore<R: ReadAt>(
             match set {
                 Ok(()) => {}
                 Err(e) if is_refusal(e) => refused.push(name),
-                Err(e) => return Err(output(e.into())),
+                Err(e) => return Err(output(e)),
             }
         }
     }
-    if !inode.is_symlink() {
-        let permissions = Permissions::from_mode(inode.mode().into());
+    if !inode.is_symlink() && !same_mode {
         match to {
-            To::Named(path) => fs::set_permissions(path, permissions),
-            To::Open(file) => file.set_permissions(permissions),
+            To::Named(dir, name, _) => {
+                let mode = Mode::from_raw_mode(RawMode::from(inode.mode()));
+                rustix::fs::chmodat(dir, *name, mode, AtFlags::empty()).map_err(output)?;
+            }
+            To::Open(file) => {
+                let permissions = std::fs::Permissions::from_mode(inode.mode().into());
+                file.set_permissions(permissions).map_err(io)?;
+            }
         }
-        .map_err(output)?;
     }
     let (seconds, nanoseconds) = inode.mtime();
     let time = Timespec {
@@ -78,10 +97,12 @@ pub(super) fn restore<R: ReadAt>(
         last_modification: time,
     };
     match to {
-        To::Named(path) => rustix::fs::utimensat(CWD, *path, &times, AtFlags::SYMLINK_NOFOLLOW),
+        To::Named(dir, name, _) => {
+            rustix::fs::utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        }
         To::Open(file) => rustix::fs::futimens(file, &times),
     }
-    .map_err(|e| output(e.into()))?;
+    .map_err(output)?;
     Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))
 }
 

@@ -1,24 +1,26 @@
 //! The tree as files in a directory.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::num::NonZero;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat};
+use rustix::io::Errno;
 
 use super::Extracted;
-use super::attributes::{Refused, To, restore};
-use super::pieces::{Piece, PieceReader, Pieces};
+use super::attributes::{To, restore};
+use super::files::{Job, Large, Told, Worker, create};
+use super::folders::Folders;
+use super::pieces::Pieces;
 use super::workers::{self, Queue};
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::{FileType, Inode, Nid};
-use crate::num::narrow;
 use crate::read_at::ReadAt;
 
 /// What to restore in a directory.
@@ -61,248 +63,234 @@ impl DirOptions {
 /// Writes the tree of `image` into the directory `to`, which must exist and be empty.
 ///
 /// Modes, times to the nanosecond, hard links and holes are restored, and what `options` say. Nothing outside `to` is
-/// touched, whatever the image holds: every directory on the way was made here, and no existing name is ever reused.
-/// Devices, fifos and sockets are skipped where the system cannot make them, and xattrs where the filesystem does not keep
-/// any, or none of that name or size.
+/// touched, whatever the image holds: every directory on the way was made here, no link is followed, and no existing name is
+/// ever reused. Paths may be longer than the system's limit. Devices, fifos and sockets are skipped where the system
+/// cannot make them, and xattrs where the filesystem does not keep any, or none of that name or size.
 ///
-/// Files' contents are decoded and written by as many threads as the machine runs at once.
+/// This thread makes directories; as many more as the machine runs at once make all other names, with their contents and
+/// attributes. What comes of it is the same whatever their number.
 ///
 /// # Errors
 ///
-/// Where the image is damaged; [`Error::Output`] where a file cannot be written, for instance because its path is longer
-/// than the system's limit; [`Error::Limit`]. What was written before stays.
+/// Where the image is damaged; [`Error::Output`] where a name cannot be made or written to; [`Error::Limit`]. What was
+/// written before stays.
 pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,
     options: &DirOptions,
 ) -> Result<Extracted, Error> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    extract(image, to, options, threads)
+}
+
+fn extract<R: ReadAt + Sync>(
+    image: &Image<R>,
+    to: &Path,
+    options: &DirOptions,
+    threads: usize,
+) -> Result<Extracted, Error> {
     let mut entries = to.read_dir().map_err(|source| at(&[], source))?;
     if entries.next().is_some() {
         return Err(at(&[], io::ErrorKind::DirectoryNotEmpty.into()));
     }
-    let mut done = Extracted::default();
-    let (dirs, refused) = workers::with(
-        || (PieceReader::new(image), Vec::new()),
-        |(reader, buffer), jobs: Vec<Job>| {
-            let mut refused = Vec::new();
-            for job in jobs {
-                job.run(image, reader, buffer)?;
-                // Whoever is last to write to a file finishes it.
-                if let Some(file) = Arc::into_inner(job.file) {
-                    let open = To::Open(&file.file);
-                    refused.extend(restore(image, &file.inode, &file.path, &open, options)?);
-                }
-            }
-            Ok(refused)
-        },
-        |queue| make_names(image, to, options, Jobs::new(queue), &mut done),
+    let root = openat(CWD, to, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root = root.map_err(|e| at(&[], e.into()))?;
+    let ((mut done, names), told) = workers::with(
+        threads,
+        || Worker::new(image, options, to, root.as_fd()),
+        Worker::run,
+        |queue| Names::new(image, options, root.as_fd(), queue).send_all(),
     )?;
-    done.refused_xattrs = refused;
-    for (path, target, inode) in dirs.iter().rev() {
-        if let Some(refused) = restore(image, inode, path, &To::Named(target), options)? {
-            done.refused_xattrs.push(refused);
+    for told in told {
+        match told {
+            Told::Refused(refused) => done.refused_xattrs.push(refused),
+            Told::Skipped(path) => {
+                done.entries = done.entries.saturating_sub(1);
+                done.skipped.push(path);
+            }
         }
     }
+    names.link(root.as_fd(), &mut done)?;
+    names.finish(image, options, root.as_fd(), &mut done)?;
+    done.skipped.sort();
     done.refused_xattrs.sort();
     Ok(done)
-}
-
-/// A file that was made, and waits for its contents and attributes.
-struct Contents {
-    file: File,
-    inode: Inode,
-    path: Vec<u8>,
-}
-
-/// What one thread is to write to a file.
-struct Job {
-    file: Arc<Contents>,
-    /// These pieces of it, or all of it.
-    pieces: Option<Vec<Piece>>,
 }
 
 /// Bytes that a file has at least whose pieces are given to several threads, and about as many as each gets at once.
 const SHARE: u64 = 4 << 20;
 
-impl Job {
-    fn run<'a, R: ReadAt>(
-        &self,
-        image: &'a Image<R>,
-        reader: &mut PieceReader<'a, R>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let inode = &self.file.inode;
-        let Some(pieces) = &self.pieces else {
-            for piece in Pieces::new(image, inode)? {
-                self.file.write(reader, &piece?, buffer)?;
-            }
-            return Ok(());
-        };
-        for piece in pieces {
-            self.file.write(reader, piece, buffer)?;
-        }
-        Ok(())
-    }
-}
-
-impl Contents {
-    fn write<R: ReadAt>(
-        &self,
-        reader: &mut PieceReader<'_, R>,
-        piece: &Piece,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let output = |source| at(&self.path, source);
-        if !piece.is_hole() {
-            buffer.resize(narrow(piece.length), 0);
-            reader.read(&self.inode, piece, buffer)?;
-            return self.file.write_all_at(buffer, piece.start).map_err(output);
-        }
-        // A file ends where it was last written to, or where it is said to.
-        if piece.start.saturating_add(piece.length) == self.inode.size() {
-            self.file.set_len(self.inode.size()).map_err(output)?;
-        }
-        Ok(())
-    }
-}
-
-/// Files that a thread gets at once where they are small, and bytes of them: handing each over by itself would cost as much as
-/// writing it.
-const TOGETHER: usize = 16;
+/// Names that a thread gets at once, and bytes of their contents: handing each over by itself would cost as much as making
+/// it.
+const TOGETHER: usize = 32;
 const BYTES_TOGETHER: u64 = 1 << 20;
 
-/// Files on their way to the threads.
-struct Jobs<'a> {
-    queue: &'a Queue<'a, Vec<Job>, Refused>,
-    small: Vec<Job>,
+/// All names, on their way to the threads.
+struct Names<'a, R> {
+    image: &'a Image<R>,
+    options: &'a DirOptions,
+    queue: &'a Queue<'a, Job, Told>,
+    folders: Folders<'a>,
+    /// Those that a thread will get together, and how many bytes they have.
+    batch: Vec<(Vec<u8>, Inode)>,
     bytes: u64,
+    done: Extracted,
+    later: Later,
 }
 
-impl<'a> Jobs<'a> {
-    fn new(queue: &'a Queue<'a, Vec<Job>, Refused>) -> Self {
+/// What is done when every name has been made but further ones of the same inodes.
+#[derive(Default)]
+struct Later {
+    /// Directories get their attributes last: a read-only one could not be filled, and filling changes its time.
+    directories: Vec<(Vec<u8>, Inode)>,
+    /// First names, and those that are to be linked to them.
+    links: Vec<(Arc<Vec<u8>>, Vec<u8>)>,
+}
+
+impl<'a, R: ReadAt> Names<'a, R> {
+    fn new(
+        image: &'a Image<R>,
+        options: &'a DirOptions,
+        root: BorrowedFd<'a>,
+        queue: &'a Queue<'a, Job, Told>,
+    ) -> Self {
         Self {
+            image,
+            options,
             queue,
-            small: Vec::new(),
+            folders: Folders::new(root),
+            batch: Vec::new(),
             bytes: 0,
+            done: Extracted::default(),
+            later: Later::default(),
         }
     }
 
-    /// Gives a file to the threads, soon, a large one in parts. False where one has failed.
-    fn send<R: ReadAt>(&mut self, image: &Image<R>, file: Contents) -> Result<bool, Error> {
-        let inode = file.inode;
-        let file = Arc::new(file);
-        if inode.size() < SHARE {
-            self.small.push(Job { file, pieces: None });
-            self.bytes = self.bytes.saturating_add(inode.size());
-            let enough = self.small.len() >= TOGETHER || self.bytes >= BYTES_TOGETHER;
-            return Ok(!enough || self.flush());
+    /// Makes every directory, and gives all other names to the threads.
+    fn send_all(mut self) -> Result<(Extracted, Later), Error> {
+        let mut first: HashMap<Nid, Arc<Vec<u8>>> = HashMap::new();
+        for step in self.image.walk() {
+            let (path, inode) = step?;
+            if inode.is_dir() {
+                if !path.is_empty() {
+                    let made = self.folders.find(&path);
+                    made.and_then(|(dir, name)| mkdirat(dir, name, Mode::RWXU))
+                        .map_err(|e| at(&path, e.into()))?;
+                }
+                self.done.entries = self.done.entries.saturating_add(1);
+                self.later.directories.push((path, inode));
+                continue;
+            }
+            if let Some(first) = first.get(&inode.nid()) {
+                self.later.links.push((Arc::clone(first), path));
+                continue;
+            }
+            let device = matches!(
+                inode.file_type(),
+                FileType::CharDevice | FileType::BlockDevice
+            );
+            if device && !self.options.devices {
+                self.done.skipped.push(path);
+                continue;
+            }
+            if inode.nlink() != 1 {
+                first.insert(inode.nid(), Arc::new(path.clone()));
+            }
+            self.done.entries = self.done.entries.saturating_add(1);
+            if !self.send(path, inode)? {
+                break;
+            }
         }
+        self.flush();
+        Ok((self.done, self.later))
+    }
+
+    /// Gives a name to the threads, soon, and a large file in parts. False where one has failed.
+    fn send(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
+        if inode.is_file() {
+            self.done.charge(inode.size(), self.options.max_bytes)?;
+            if inode.size() >= SHARE {
+                return self.share(path, inode);
+            }
+            self.bytes = self.bytes.saturating_add(inode.size());
+        }
+        self.batch.push((path, inode));
+        let enough = self.batch.len() >= TOGETHER || self.bytes >= BYTES_TOGETHER;
+        Ok(!enough || self.flush())
+    }
+
+    fn flush(&mut self) -> bool {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        self.queue.send(Job::Names(batch))
+    }
+
+    /// Makes a file, and gives its pieces to several threads.
+    fn share(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
+        let file = create(&mut self.folders, &path, &inode)?;
+        let large = Arc::new(Large { file, inode, path });
         let mut pieces = Vec::new();
         let mut share = 0_u64;
-        for piece in Pieces::new(image, &inode)? {
+        for piece in Pieces::new(self.image, &inode)? {
             let piece = piece?;
             share = share.saturating_add(if piece.is_hole() { 0 } else { piece.length });
             pieces.push(piece);
             if share >= SHARE {
                 share = 0;
-                let job = Job {
-                    file: Arc::clone(&file),
-                    pieces: Some(std::mem::take(&mut pieces)),
-                };
-                if !self.queue.send(vec![job]) {
+                let job = Job::Pieces(Arc::clone(&large), std::mem::take(&mut pieces));
+                if !self.queue.send(job) {
                     return Ok(false);
                 }
             }
         }
-        let pieces = Some(pieces);
-        Ok(self.queue.send(vec![Job { file, pieces }]))
-    }
-
-    /// Gives the small files away that there are. False where a thread has failed.
-    fn flush(&mut self) -> bool {
-        self.bytes = 0;
-        self.queue.send(std::mem::take(&mut self.small))
+        Ok(self.queue.send(Job::Pieces(large, pieces)))
     }
 }
 
-type Directory = (Vec<u8>, PathBuf, Inode);
-
-/// Makes every name of the tree, and sends files to `files` to be filled. Returns the directories, which get their
-/// attributes last: a read-only one could not be filled, and filling changes its time.
-fn make_names<R: ReadAt>(
-    image: &Image<R>,
-    to: &Path,
-    options: &DirOptions,
-    mut files: Jobs<'_>,
-    done: &mut Extracted,
-) -> Result<Vec<Directory>, Error> {
-    let mut written: HashMap<Nid, PathBuf> = HashMap::new();
-    let mut dirs = Vec::new();
-    for step in image.walk() {
-        let (path, inode) = step?;
-        let target = to.join(OsStr::from_bytes(&path));
-        let output = |source| at(&path, source);
-        if let Some(first) = written.get(&inode.nid()) {
-            fs::hard_link(first, &target).map_err(output)?;
+impl Later {
+    /// Makes further names of what has one.
+    fn link(&self, root: BorrowedFd<'_>, done: &mut Extracted) -> Result<(), Error> {
+        let skipped: BTreeSet<_> = done.skipped.iter().cloned().collect();
+        let (mut from, mut to) = (Folders::new(root), Folders::new(root));
+        for (first, path) in &self.links {
+            if skipped.contains(&**first) {
+                done.skipped.push(path.clone());
+                continue;
+            }
+            let mut link = || -> Result<(), Errno> {
+                let (old_dir, old) = from.find(first)?;
+                let (new_dir, new) = to.find(path)?;
+                linkat(old_dir, old, new_dir, new, AtFlags::empty())
+            };
+            link().map_err(|e| at(path, e.into()))?;
             done.entries = done.entries.saturating_add(1);
-            continue;
         }
-        match inode.file_type() {
-            FileType::Directory => {
-                if !path.is_empty() {
-                    let mut builder = fs::DirBuilder::new();
-                    builder.mode(0o700).create(&target).map_err(output)?;
-                }
-                dirs.push((path, target, inode));
-                done.entries = done.entries.saturating_add(1);
-                continue;
-            }
-            FileType::Regular => {
-                done.charge(inode.size(), options.max_bytes)?;
-                let file = OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&target)
-                    .map_err(output)?;
-                if inode.nlink() != 1 {
-                    written.insert(inode.nid(), target.clone());
-                }
-                done.entries = done.entries.saturating_add(1);
-                if !files.send(image, Contents { file, inode, path })? {
-                    return Ok(dirs);
-                }
-                continue;
-            }
-            FileType::Symlink => {
-                let link = image.read_link(&inode)?;
-                std::os::unix::fs::symlink(OsStr::from_bytes(&link), &target).map_err(output)?;
-            }
-            FileType::CharDevice | FileType::BlockDevice if !options.devices => {
-                done.skipped.push(path);
-                continue;
-            }
-            FileType::CharDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => {
-                match make_node(&target, &inode) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                        done.skipped.push(path);
-                        continue;
-                    }
-                    Err(e) => return Err(output(e)),
-                }
-            }
-        }
-        files
-            .queue
-            .keep(restore(image, &inode, &path, &To::Named(&target), options)?);
-        done.entries = done.entries.saturating_add(1);
-        if inode.nlink() != 1 {
-            written.insert(inode.nid(), target);
-        }
+        Ok(())
     }
-    files.flush();
-    Ok(dirs)
+
+    /// Gives directories their attributes, inner ones first.
+    fn finish<R: ReadAt>(
+        &self,
+        image: &Image<R>,
+        options: &DirOptions,
+        root: BorrowedFd<'_>,
+        done: &mut Extracted,
+    ) -> Result<(), Error> {
+        let mut folders = Folders::new(root);
+        for (path, inode) in self.directories.iter().rev() {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = if path.is_empty() {
+                openat(root, ".", flags, Mode::empty())
+            } else {
+                let found = folders.find(path);
+                found.and_then(|(dir, name)| openat(dir, name, flags, Mode::empty()))
+            };
+            let file = File::from(opened.map_err(|e| at(path, e.into()))?);
+            let refused = restore(image, inode, path, &To::Open(&file), options)?;
+            done.refused_xattrs.extend(refused);
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn at(path: &[u8], source: io::Error) -> Error {
@@ -312,25 +300,133 @@ pub(super) fn at(path: &[u8], source: io::Error) -> Error {
     }
 }
 
-/// Makes a device, fifo or socket.
-#[cfg(not(target_vendor = "apple"))]
-fn make_node(target: &Path, inode: &Inode) -> io::Result<()> {
-    use rustix::fs::{FileType as Kind, Mode};
-    let kind = match inode.file_type() {
-        FileType::CharDevice => Kind::CharacterDevice,
-        FileType::BlockDevice => Kind::BlockDevice,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    let (major, minor) = inode.rdev();
-    let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(CWD, target, kind, Mode::from_raw_mode(0o600), device)?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
 
-/// macOS has no `mknodat`.
-#[cfg(target_vendor = "apple")]
-fn make_node(_: &Path, _: &Inode) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    use testkit::walk;
+
+    use super::*;
+    use crate::read_at::SourceError;
+
+    /// Many names in many directories, with every kind of permission and of link.
+    fn image() -> Vec<u8> {
+        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let owned = |mode, uid| Metadata {
+            mode,
+            uid,
+            gid: uid,
+            ..Metadata::default()
+        };
+        for number in 0..300_usize {
+            let mut data = builder.data();
+            let length = [0, 10, 3000, 70_000][number % 4];
+            data.write_all(&vec![number as u8; length]).unwrap();
+            let contents = data.finish().unwrap();
+            let mode = [0o644, 0o666, 0o777, 0o4755, 0o2771, 0o000, 0o1600][number % 7];
+            let meta = owned(mode, [0, 1000, 70_000][number % 3]);
+            let path = format!("{}/{}/{number:03}", number % 5, number % 30);
+            let file = builder
+                .add_path(path.as_bytes(), meta, Node::File(contents))
+                .unwrap();
+            if number % 9 == 0 {
+                // Before or behind the other name.
+                let name = format!("{number}-");
+                builder.link(builder.root(), name.as_bytes(), file).unwrap();
+            }
+            if number % 11 == 0 {
+                let target = Node::Symlink(path.into_bytes());
+                let path = format!("{}/link-{number}", number % 5);
+                builder
+                    .add_path(path.as_bytes(), owned(0o777, 5), target)
+                    .unwrap();
+            }
+        }
+        for (path, mode) in [("0", 0o500), ("1", 0o2775), ("z", 0o1777)] {
+            builder
+                .add_path(path.as_bytes(), owned(mode, 7), Node::Directory)
+                .unwrap();
+        }
+        builder.finish().unwrap().0.into_inner()
+    }
+
+    /// A source that fails where it was told to.
+    struct Failing(Vec<u8>, Vec<u64>);
+
+    impl ReadAt for Failing {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+            let end = offset + buf.len() as u64;
+            if let Some(at) = self.1.iter().find(|at| (offset..end).contains(at)) {
+                return Err(io::Error::other(at.to_string()).into());
+            }
+            self.0.read_at(buf, offset)
+        }
+
+        fn size(&self) -> Result<u64, SourceError> {
+            self.0.size()
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_tree() {
+        // As root.
+        if !testkit::kernel_mounts() {
+            return;
+        }
+        let image = Image::open(image()).unwrap();
+        let mut expected = None;
+        for threads in [1, 2, 7] {
+            let to = tempfile::tempdir().unwrap();
+            let done = extract(&image, to.path(), &DirOptions::default(), threads).unwrap();
+            let tree = walk(to.path()).unwrap();
+            assert_eq!(done.entries, tree.len() as u64);
+            let (first, first_tree) = expected.get_or_insert((done.clone(), tree.clone()));
+            assert_eq!(*first, done);
+            testkit::Difference::between(&tree, first_tree).assert_none();
+        }
+    }
+
+    #[test]
+    fn of_several_errors_the_first_is_told_whatever_the_number_of_threads() {
+        let bytes = image();
+        let damage = {
+            let image = Image::open(&bytes[..]).unwrap();
+            let place = |path: &[u8]| {
+                let inode = image.lookup(path).unwrap();
+                let extent = image.extents(&inode).unwrap()[0];
+                match extent.source {
+                    crate::Source::Data { offset, .. } => offset + 1000,
+                    other => panic!("{other:?}"),
+                }
+            };
+            [place(b"1/11/131"), place(b"3/3/183"), place(b"4/29/299")]
+        };
+        let image = Image::open(Failing(bytes, damage.to_vec())).unwrap();
+        for threads in [1, 2, 7] {
+            let to = tempfile::tempdir().unwrap();
+            let options = DirOptions::unprivileged();
+            let error = extract(&image, to.path(), &options, threads).unwrap_err();
+            let said = error.io_error().unwrap().to_string();
+            assert_eq!(said, damage[0].to_string());
+        }
+    }
+
+    #[test]
+    fn paths_may_be_longer_than_the_system_takes() {
+        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let path = vec!["n".repeat(250); 40].join("/");
+        let contents = builder.data().finish().unwrap();
+        let file = builder
+            .add_path(path.as_bytes(), Metadata::default(), Node::File(contents))
+            .unwrap();
+        builder.link(builder.root(), b"short", file).unwrap();
+        let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let options = DirOptions::unprivileged();
+        let done = extract(&image, to.path(), &options, 2).unwrap();
+        assert_eq!(done.entries, 42);
+        let link = to.path().join("short").metadata().unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::nlink(&link), 2);
+    }
 }

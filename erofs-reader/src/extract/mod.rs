@@ -5,6 +5,10 @@ mod ahead;
 mod attributes;
 #[cfg(unix)]
 mod dir;
+#[cfg(unix)]
+mod files;
+#[cfg(unix)]
+mod folders;
 mod pax;
 mod pieces;
 mod tar;

@@ -230,11 +230,10 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
         });
         let nid = Some(inode.nid());
         self.image.check_range(device, nid, start, stored)?;
-        self.input.resize(narrow(stored), 0);
-        self.image
-            .read_device(device, nid, &mut self.input, start)?;
+        let input = room(&mut self.input, stored);
+        self.image.read_device(device, nid, input, start)?;
         let padded = self.image.is_padded();
-        let mut input = &self.input[..];
+        let mut input = &*input;
         for extent in extents {
             let Source::Compressed {
                 length, algorithm, ..
@@ -252,6 +251,15 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
         }
         Ok(())
     }
+}
+
+/// The first `length` bytes of a buffer, which grows where it must and never shrinks: growing writes zeros.
+pub(super) fn room(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
+    let length = narrow(length);
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    buffer.get_mut(..length).unwrap_or_default()
 }
 
 fn stored_length(extent: &Extent) -> u64 {

@@ -1,0 +1,175 @@
+//! What one thread does: names with what belongs to them, and parts of large files.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
+
+use super::attributes::{Refused, To, restore};
+use super::dir::{DirOptions, at};
+use super::folders::Folders;
+use super::pieces::{Piece, PieceReader, Pieces, room};
+use crate::error::Error;
+use crate::image::Image;
+use crate::inode::{FileType, Inode};
+use crate::read_at::ReadAt;
+
+/// What a thread is to do.
+pub(super) enum Job {
+    /// Names to make, with all that belongs to them. None is a directory.
+    Names(Vec<(Vec<u8>, Inode)>),
+    /// A part of a large file.
+    Pieces(Arc<Large>, Vec<Piece>),
+}
+
+/// What is to be told of a name.
+pub(super) enum Told {
+    Refused(Refused),
+    Skipped(Vec<u8>),
+}
+
+/// A file that was made, and that several threads write to.
+pub(super) struct Large {
+    pub(super) file: File,
+    pub(super) inode: Inode,
+    pub(super) path: Vec<u8>,
+}
+
+/// A thread's means.
+pub(super) struct Worker<'a, R> {
+    image: &'a Image<R>,
+    options: &'a DirOptions,
+    to: &'a Path,
+    folders: Folders<'a>,
+    reader: PieceReader<'a, R>,
+    buffer: Vec<u8>,
+}
+
+impl<'a, R: ReadAt> Worker<'a, R> {
+    /// A thread that extracts into the directory `to`, which is open as `root`.
+    pub(super) fn new(
+        image: &'a Image<R>,
+        options: &'a DirOptions,
+        to: &'a Path,
+        root: BorrowedFd<'a>,
+    ) -> Self {
+        Self {
+            image,
+            options,
+            to,
+            folders: Folders::new(root),
+            reader: PieceReader::new(image),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(&mut self, job: Job) -> Result<Vec<Told>, Error> {
+        let mut told = Vec::new();
+        match job {
+            Job::Names(names) => {
+                for (path, inode) in names {
+                    told.extend(self.make(path, &inode)?);
+                }
+            }
+            Job::Pieces(large, pieces) => {
+                let Large { file, inode, path } = &*large;
+                for piece in &pieces {
+                    self.write(file, inode, path, piece)?;
+                }
+                // Whoever is last to write to a file finishes it.
+                if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
+                    let to = To::Open(&file);
+                    let refused = restore(self.image, &inode, &path, &to, self.options)?;
+                    told.extend(refused.map(Told::Refused));
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    fn make(&mut self, path: Vec<u8>, inode: &Inode) -> Result<Option<Told>, Error> {
+        if inode.is_file() {
+            let file = create(&mut self.folders, &path, inode)?;
+            for piece in Pieces::new(self.image, inode)? {
+                self.write(&file, inode, &path, &piece?)?;
+            }
+            let refused = restore(self.image, inode, &path, &To::Open(&file), self.options)?;
+            return Ok(refused.map(Told::Refused));
+        }
+        let output = |e: io::Error| at(&path, e);
+        let (dir, name) = self.folders.find(&path).map_err(|e| output(e.into()))?;
+        if inode.is_symlink() {
+            let link = self.image.read_link(inode)?;
+            symlinkat(link, dir, name).map_err(|e| output(e.into()))?;
+        } else {
+            match make_node(dir, name, inode) {
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                    return Ok(Some(Told::Skipped(path)));
+                }
+                made => made.map_err(output)?,
+            }
+        }
+        let whole = self.to.join(std::ffi::OsStr::from_bytes(&path));
+        let to = To::Named(dir, name, &whole);
+        let refused = restore(self.image, inode, &path, &to, self.options)?;
+        Ok(refused.map(Told::Refused))
+    }
+
+    fn write(
+        &mut self,
+        file: &File,
+        inode: &Inode,
+        path: &[u8],
+        piece: &Piece,
+    ) -> Result<(), Error> {
+        let output = |source| at(path, source);
+        if !piece.is_hole() {
+            let bytes = room(&mut self.buffer, piece.length);
+            self.reader.read(inode, piece, bytes)?;
+            return file.write_all_at(bytes, piece.start).map_err(output);
+        }
+        // A file ends where it was last written to, or where it is said to.
+        if piece.start.saturating_add(piece.length) == inode.size() {
+            file.set_len(inode.size()).map_err(output)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a regular file, empty, where there is nothing yet. Bits beyond permissions wait for the owner and the contents.
+pub(super) fn create(folders: &mut Folders<'_>, path: &[u8], inode: &Inode) -> Result<File, Error> {
+    let mode = Mode::from_raw_mode(RawMode::from(inode.mode() & 0o777));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = folders
+        .find(path)
+        .and_then(|(dir, name)| openat(dir, name, flags, mode));
+    made.map(File::from).map_err(|e| at(path, e.into()))
+}
+
+/// Makes a device, fifo or socket.
+#[cfg(not(target_vendor = "apple"))]
+fn make_node(dir: BorrowedFd<'_>, name: &[u8], inode: &Inode) -> io::Result<()> {
+    use rustix::fs::FileType as Kind;
+    let kind = match inode.file_type() {
+        FileType::CharDevice => Kind::CharacterDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let (major, minor) = inode.rdev();
+    let device = rustix::fs::makedev(major, minor);
+    rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)?;
+    Ok(())
+}
+
+/// macOS has no `mknodat`.
+#[cfg(target_vendor = "apple")]
+fn make_node(_: BorrowedFd<'_>, _: &[u8], _: &Inode) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
