@@ -168,8 +168,10 @@ impl Reading<'_> {
             .map_err(unreadable(path))?;
         let ranges = ranges(&file, size, self.limits.sparse_ranges)
             .map_err(|errno| unreadable(path)(errno.into()))?;
-        let mut stored = Stored::new(&ranges, |buffer, at| file.read_at(buffer, at));
+        let stored = Stored::new(&ranges, |buffer, at| file.read_at(buffer, at));
+        let mut stored = stored.buffered(size);
         let data = sink.file(path, Content::new(size, &ranges, &mut stored));
+        let stored = stored.into_inner();
         // A sink cannot say why reading failed; the source can.
         match stored.failure {
             Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => {

@@ -142,11 +142,13 @@ pub(crate) fn read_with_contents<S: Sink>(
         let mut contents = image
             .file(inode)
             .map_err(|source| Stop::Image(damaged(path)(source)))?;
-        let mut stored = Stored::new(&ranges, |buffer, at| {
+        let stored = Stored::new(&ranges, |buffer, at| {
             contents.seek(SeekFrom::Start(at))?;
             contents.read(buffer)
         });
+        let mut stored = stored.buffered(inode.size());
         let data = sink.file(path, Content::new(inode.size(), &ranges, &mut stored));
+        let stored = stored.into_inner();
         // A sink cannot say why reading failed; the image can.
         if let Some(source) = stored.failure {
             let path = path.to_vec();

@@ -5,13 +5,13 @@ use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::merge::{Merge, Merged};
 use crate::tar::{Sink, Stats, read_tar};
-use std::io::Read;
+use std::io::BufRead;
 
 /// Where a layer comes from.
 #[non_exhaustive]
 pub enum Source<'a> {
     /// An archive, decompressed, which [`read_tar`] reads.
-    Tar(Box<dyn Read + 'a>),
+    Tar(Box<dyn BufRead + 'a>),
     /// A directory of this host, which [`read_dir`](crate::read_dir) reads.
     #[cfg(all(feature = "dir", unix))]
     Directory(std::path::PathBuf),
@@ -25,7 +25,7 @@ pub enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// An archive.
-    pub fn tar(tar: impl Read + 'a) -> Self {
+    pub fn tar(tar: impl BufRead + 'a) -> Self {
         Self::Tar(Box::new(tar))
     }
 

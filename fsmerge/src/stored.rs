@@ -1,6 +1,6 @@
 //! The bytes of a file that keeps its holes.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 /// The bytes of a file's ranges, one after the other, as [`Content`](crate::Content) wants them.
 pub(crate) struct Stored<'a, F> {
@@ -21,6 +21,13 @@ impl<'a, F: FnMut(&mut [u8], u64) -> io::Result<usize>> Stored<'a, F> {
             position: 0,
             failure: None,
         }
+    }
+
+    /// With a buffer that suits a file of `size` bytes.
+    pub(crate) fn buffered(self, size: u64) -> BufReader<Self> {
+        const LARGEST: usize = 256 << 10;
+        let capacity = usize::try_from(size).map_or(LARGEST, |size| size.min(LARGEST));
+        BufReader::with_capacity(capacity, self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! An ext4 image that holds a tree.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::{folder, layer};
 ///
 /// Where the archive is damaged or hostile, or its tree does not fit in the image.
 pub fn from_tar<W: Read + Write + Seek>(
-    tar: impl Read,
+    tar: impl BufRead,
     name: &str,
     image: &mut Builder<W>,
     path: &Path,
@@ -131,7 +131,7 @@ impl<'a> Files<'a> {
         DataId(self.places.len() as u64 - 1)
     }
 
-    fn read_tar(&mut self, tar: impl Read, name: &str) -> Result<fsmerge::Layer> {
+    fn read_tar(&mut self, tar: impl BufRead, name: &str) -> Result<fsmerge::Layer> {
         let read = fsmerge::read_tar(tar, self, &Limits::default());
         let (tree, _) = read.map_err(|error| match error {
             ReadError::Sink { source, .. } => spool_failed(source),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -250,13 +250,24 @@ struct Watched<'a, R, F> {
     tell: F,
 }
 
-impl<R: Read, F: FnMut()> Read for Watched<'_, R, F> {
+impl<R: BufRead, F: FnMut()> Read for Watched<'_, R, F> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buf)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl<R: BufRead, F: FnMut()> BufRead for Watched<'_, R, F> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
         }
-        let n = self.inner.read(buf)?;
         (self.tell)();
-        Ok(n)
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
     }
 }

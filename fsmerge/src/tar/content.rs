@@ -2,7 +2,7 @@
 
 use super::Sink;
 use crate::tree::DataId;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 /// A run of a file: what [`Content::next_segment`] says comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub enum Segment {
     Hole(u64),
 }
 
-/// One file's contents. Reading gives every byte of the file, holes as zeros. A sink that keeps holes asks for segments:
+/// One file's contents. Reading gives every byte of the file, holes as zeros; [`BufRead`] gives them without a copy where the
+/// layer's bytes are in memory. A sink that keeps holes asks for segments:
 ///
 /// ```
 /// # use fsmerge::{Content, Segment};
@@ -36,11 +37,14 @@ pub struct Content<'a> {
     /// The first of the ranges that is not read yet.
     at: usize,
     archive_offset: Option<u64>,
-    data: &'a mut dyn Read,
+    data: &'a mut dyn BufRead,
 }
 
+/// What holes read as.
+static ZEROS: [u8; 4096] = [0; 4096];
+
 impl<'a> Content<'a> {
-    pub(crate) fn new(size: u64, ranges: &'a [(u64, u64)], data: &'a mut dyn Read) -> Self {
+    pub(crate) fn new(size: u64, ranges: &'a [(u64, u64)], data: &'a mut dyn BufRead) -> Self {
         Self {
             size,
             position: 0,
@@ -126,7 +130,7 @@ impl<'a> Content<'a> {
 
 /// Counts what a sink reads of the archive: the sink owns its [`Content`], so it cannot be asked afterwards.
 struct Counted<'a> {
-    data: &'a mut dyn Read,
+    data: &'a mut dyn BufRead,
     read: u64,
 }
 
@@ -135,6 +139,37 @@ impl Read for Counted<'_> {
         let n = self.data.read(buffer)?;
         self.read += n as u64;
         Ok(n)
+    }
+}
+
+impl BufRead for Counted<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.data.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.data.consume(bytes);
+        self.read += bytes as u64;
+    }
+}
+
+/// Bytes of the file where they are in memory: without a copy, for contents that go elsewhere as they are.
+impl BufRead for Content<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let (data, len) = self.run();
+        let bytes = match data {
+            true => self.data.fill_buf()?,
+            false => &ZEROS,
+        };
+        let n = usize::try_from(len).map_or(bytes.len(), |len| len.min(bytes.len()));
+        Ok(&bytes[..n])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        if self.run().0 {
+            self.data.consume(bytes);
+        }
+        self.position += bytes as u64;
     }
 }
 

@@ -24,7 +24,7 @@ use ingest::Ingest;
 use place::Place;
 use reader::{Reader, What};
 use std::convert::Infallible;
-use std::io::Read;
+use std::io::BufRead;
 
 /// Takes files' contents while a layer is read.
 pub trait Sink {
@@ -55,14 +55,14 @@ impl Sink for () {
 /// Reads one layer's archive. It reads to the end-of-archive blocks as GNU tar does; what follows them is the caller's
 /// to read, for a digest for instance. An archive without them ends with its last entry.
 ///
-/// The archive is read once, front to back, and a header at a time: wrap a reader to which small reads are dear in a
-/// [`BufReader`](std::io::BufReader).
+/// The archive is read once, front to back. What it is read from is buffered so that contents can be looked at where they are
+/// in memory, through [`Content`]'s [`BufRead`].
 ///
 /// # Errors
 ///
 /// [`ReadError::Layer`] where the archive is damaged, hostile, or beyond `limits`; [`ReadError::Sink`] where the sink
 /// failed.
-pub fn read_tar<R: Read, S: Sink>(
+pub fn read_tar<R: BufRead, S: Sink>(
     tar: R,
     sink: &mut S,
     limits: &Limits,

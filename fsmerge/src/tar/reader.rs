@@ -10,7 +10,7 @@ use crate::error::{Error, Problem};
 use crate::intake::Intake;
 use crate::limits::Limits;
 use ::tar::Header;
-use std::io::Read;
+use std::io::BufRead;
 
 /// One entry of an archive. The data of a file comes next in the source.
 pub(super) struct Entry {
@@ -52,7 +52,7 @@ struct Extended {
     offset: Option<u64>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: BufRead> Reader<R> {
     pub(super) fn new(tar: R, limits: &Limits) -> Self {
         Self {
             source: Source::new(tar),

@@ -1,7 +1,7 @@
 //! The archive as bytes with a position.
 
 use crate::error::Error;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 /// Bytes of a tar block.
 pub(super) const BLOCK: usize = 512;
@@ -17,7 +17,7 @@ pub(super) struct Source<R> {
     failure: Option<Error>,
 }
 
-impl<R: Read> Source<R> {
+impl<R: BufRead> Source<R> {
     pub(super) fn new(inner: R) -> Self {
         Self {
             inner,
@@ -45,6 +45,14 @@ impl<R: Read> Source<R> {
             offset: self.offset,
             source,
         }
+    }
+
+    /// Remembers why the archive cannot be read further, the reason being its end if none is given, and says it to a sink.
+    fn fail(&mut self, reason: Option<io::Error>) -> io::Error {
+        let reason = reason.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+        let kind = reason.kind();
+        self.failure = Some(self.io_error(reason));
+        kind.into()
     }
 
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -100,10 +108,13 @@ impl<R: Read> Source<R> {
 
     /// Passes over `bytes` bytes.
     pub(super) fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
-        let mut buffer = [0; 1 << 14];
         while bytes > 0 {
-            let n = usize::try_from(bytes).map_or(buffer.len(), |left| left.min(buffer.len()));
-            self.exactly(&mut buffer[..n])?;
+            let there = match self.fill_buf() {
+                Ok(there) => there.len(),
+                Err(e) => return Err(self.failure.take().unwrap_or_else(|| self.io_error(e))),
+            };
+            let n = usize::try_from(bytes).map_or(there, |left| left.min(there));
+            self.consume(n);
             bytes -= n as u64;
         }
         Ok(())
@@ -132,22 +143,33 @@ impl<R: Read> Source<R> {
     }
 }
 
-impl<R: Read> Read for Source<R> {
-    /// For a file's contents: the end of the archive is an error.
+/// For a file's contents: the end of the archive is an error.
+impl<R: BufRead> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.read_some(buffer) {
-            Ok(0) if !buffer.is_empty() => {
-                self.failure = Some(Error::Truncated {
-                    offset: self.offset,
-                });
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
+            Ok(0) if !buffer.is_empty() => Err(self.fail(None)),
             Ok(n) => Ok(n),
-            Err(e) => {
-                let kind = e.kind();
-                self.failure = Some(self.io_error(e));
-                Err(kind.into())
+            Err(e) => Err(self.fail(Some(e))),
+        }
+    }
+}
+
+impl<R: BufRead> BufRead for Source<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        loop {
+            match self.inner.fill_buf() {
+                Ok([]) => return Err(self.fail(None)),
+                Ok(_) => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.fail(Some(e))),
             }
         }
+        // There is something, so this reads nothing.
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.offset = self.offset.saturating_add(bytes as u64);
     }
 }

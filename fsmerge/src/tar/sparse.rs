@@ -8,7 +8,7 @@ use super::source::{BLOCK, Source};
 use crate::error::{Error, Problem};
 use crate::limits::Limits;
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
-use std::io::Read;
+use std::io::BufRead;
 
 /// A file's length and where its data is.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub(super) fn from_records(pax: &Pax, stored: u64, limits: &Limits) -> Result<Ma
 
 /// The map of format 1.0, read from the beginning of a body of `stored` bytes: decimal numbers, one a line, padded to a
 /// whole number of blocks.
-pub(super) fn from_body<R: Read>(
+pub(super) fn from_body<R: BufRead>(
     source: &mut Source<R>,
     pax: &Pax,
     stored: u64,
@@ -153,7 +153,7 @@ pub(super) fn from_body<R: Read>(
 }
 
 /// The map of the old format (type `S`): four ranges in the header, more in the blocks behind it.
-pub(super) fn from_header<R: Read>(
+pub(super) fn from_header<R: BufRead>(
     source: &mut Source<R>,
     header: &Header,
     stored: u64,

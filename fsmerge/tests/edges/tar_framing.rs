@@ -4,7 +4,7 @@ use crate::support::{Store, layer, layer_lines, problem};
 use fsmerge::{
     Content, DataId, Error, Limits, Problem, ReadError, Sink, Timestamp, WarningKind, read_tar,
 };
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use tar::Header;
 use testkit::TarBuilder as Tar;
 
@@ -257,4 +257,12 @@ impl Read for Broken {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::other("the line is dead"))
     }
+}
+
+impl BufRead for Broken {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Err(io::Error::other("the line is dead"))
+    }
+
+    fn consume(&mut self, _: usize) {}
 }

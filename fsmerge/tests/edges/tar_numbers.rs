@@ -82,7 +82,8 @@ fn files_over_8_gib_in_base_256_are_exact() {
     assert_eq!(head[124], 0x80);
     let mut sizes = Sizes(Vec::new());
     let tail = Tar::new().file("after", "x".repeat(100)).finish();
-    let tar = io::Cursor::new(head).chain(Fast(with_gap(Vec::new(), 511, tail), size));
+    let fast = Fast(with_gap(Vec::new(), 511, tail), size);
+    let tar = io::Cursor::new(head).chain(io::BufReader::with_capacity(1 << 20, fast));
     read_tar(tar, &mut sizes, &Limits::default()).unwrap();
     assert_eq!(sizes.0, [(b"f".to_vec(), size), (b"after".to_vec(), 100)]);
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{Store, header, layer_lines, problem};
 use fsmerge::{Content, DataId, Limits, Problem, Segment, Sink, read_tar};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use testkit::TarBuilder as Tar;
 
 #[test]
@@ -89,6 +89,52 @@ impl Sink for Segments {
             }
             self.0.push(segment);
         }
+        Ok(DataId(0))
+    }
+}
+
+#[test]
+fn contents_seen_where_they_are_in_memory_have_their_holes_and_end_with_the_file() {
+    let tar = Tar::new()
+        .pax("GNU.sparse.size", "9000")
+        .pax("GNU.sparse.map", "2,3,10,3")
+        .file("f", "abcdef")
+        .file("next", "1234567890")
+        .file("last", "")
+        .finish();
+    for window in [1, 5, 512, 1 << 20] {
+        for most in [usize::MAX, 4] {
+            let tar = io::BufReader::with_capacity(window, &tar[..]);
+            let mut seen = Seen(Vec::new(), most);
+            let (layer, _) = read_tar(tar, &mut seen, &Limits::default()).unwrap();
+            let mut sparse = vec![0; 9000];
+            sparse[2..5].copy_from_slice(b"abc");
+            sparse[10..13].copy_from_slice(b"def");
+            let cut = |contents: &[u8]| contents[..contents.len().min(most)].to_vec();
+            assert_eq!(seen.0, [cut(&sparse), cut(b"1234567890")], "{window}");
+            assert!(layer.find(b"last").is_some());
+        }
+    }
+}
+
+/// Keeps contents up to a length, which it does not copy in between.
+struct Seen(Vec<Vec<u8>>, usize);
+
+impl Sink for Seen {
+    type Error = io::Error;
+
+    fn file(&mut self, _: &[u8], mut content: Content<'_>) -> io::Result<DataId> {
+        let mut all = Vec::new();
+        while all.len() < self.1 {
+            let bytes = content.fill_buf()?;
+            if bytes.is_empty() {
+                break;
+            }
+            let n = bytes.len().min(self.1 - all.len());
+            all.extend_from_slice(&bytes[..n]);
+            content.consume(n);
+        }
+        self.0.push(all);
         Ok(DataId(0))
     }
 }

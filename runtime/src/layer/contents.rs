@@ -1,7 +1,7 @@
 //! Files' contents on their way into an image.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufRead, Read, Seek, Write};
 
 use erofs_writer::{BlockSize, ChunkSize, Error, FileData, ImageBuilder};
 use fsmerge::{Content, DataId, Segment, Sink};
@@ -42,7 +42,7 @@ impl<W: Write + Seek> Contents<W> {
         let chunk_size = match self.chunk_size {
             None if contents.is_dense() => {
                 let mut data = self.image.data();
-                copy(contents, &mut data, &mut self.buffer, size)?;
+                contents.copy(size, &mut data, &mut self.buffer)?;
                 return data.finish();
             }
             None => ChunkSize::for_length(size, self.block_size),
@@ -52,7 +52,7 @@ impl<W: Write + Seek> Contents<W> {
         while let Some(segment) = contents.next_segment() {
             match segment {
                 Segment::Hole(len) => data.hole(len)?,
-                Segment::Data(len) => copy(contents, &mut data, &mut self.buffer, len)?,
+                Segment::Data(len) => contents.copy(len, &mut data, &mut self.buffer)?,
             }
         }
         data.finish()
@@ -79,6 +79,20 @@ pub(crate) trait Segments: Read {
 
     /// What comes next, a hole being passed over; none at the end.
     fn next_segment(&mut self) -> Option<Segment>;
+
+    /// Copies the next `len` bytes in large pieces, for which `buffer` has room.
+    fn copy(&mut self, mut len: u64, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<()> {
+        while len > 0 {
+            let piece = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
+            let n = self.read(&mut buffer[..piece])?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            to.write_all(&buffer[..n])?;
+            len -= n as u64;
+        }
+        Ok(())
+    }
 }
 
 impl Segments for Content<'_> {
@@ -93,23 +107,19 @@ impl Segments for Content<'_> {
     fn next_segment(&mut self) -> Option<Segment> {
         Content::next_segment(self)
     }
-}
 
-/// Copies `len` bytes in large pieces.
-fn copy(
-    from: &mut impl Read,
-    to: &mut impl Write,
-    buffer: &mut [u8],
-    mut len: u64,
-) -> io::Result<()> {
-    while len > 0 {
-        let piece = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
-        let n = from.read(&mut buffer[..piece])?;
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    /// From where they are in memory.
+    fn copy(&mut self, mut len: u64, to: &mut impl Write, _: &mut [u8]) -> io::Result<()> {
+        while len > 0 {
+            let bytes = self.fill_buf()?;
+            if bytes.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let n = usize::try_from(len).map_or(bytes.len(), |len| len.min(bytes.len()));
+            to.write_all(&bytes[..n])?;
+            self.consume(n);
+            len -= n as u64;
         }
-        to.write_all(&buffer[..n])?;
-        len -= n as u64;
+        Ok(())
     }
-    Ok(())
 }

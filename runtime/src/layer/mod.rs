@@ -9,7 +9,7 @@ mod pieces;
 mod read;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::path::Path;
 
 use fsmerge::{Limits, ReadError, Tree};
@@ -39,7 +39,7 @@ pub struct Summary {
 ///
 /// Only an image with default `options` can be merged with others.
 pub fn write(
-    mut tar: impl Read,
+    mut tar: impl BufRead,
     name: &str,
     out: &File,
     options: impl Into<BuildOptions>,
