@@ -24,8 +24,9 @@ use crate::{Error, Info, orphans};
 /// files that were deleted while open are freed, and truncations completed, as both do it: with their attributes' values in inodes of
 /// their own, and taken from quotas. Where an orphan is a file without extents, that is left to the kernel.
 ///
-/// Everything in the journal is checked before the first byte is written, and the journal is emptied last: what was interrupted
-/// can be begun again. The filesystem needs the features that those of [`Builder`](crate::Builder) always have.
+/// Everything in the journal is checked before the first byte is written, and the journal is emptied last: a replay that was
+/// interrupted can be begun again. Where freeing files was interrupted, which journals nothing, e2fsck sees what is half done. The
+/// filesystem needs the features that those of [`Builder`](crate::Builder) always have.
 ///
 /// # Errors
 ///
@@ -57,7 +58,6 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
         && volume.superblock.s_state.get() & EXT4_ERROR_FS == 0
         && orphans::are_noted(&volume.superblock)
     {
-        // Whoever is interrupted amid this replays the journal again, and finds them all as they were.
         orphans::release(&mut image, &mut volume)?;
     }
     let superblock = &mut volume.superblock;

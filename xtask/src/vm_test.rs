@@ -35,7 +35,7 @@ pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
     if std::env::consts::ARCH != "x86_64" || std::env::consts::OS != "linux" {
         println!("SKIPPED vm-test: the outer machine is an x86-64 one, for Linux programs");
         return Ok(Tally {
-            skipped: checks::CHECKS.len() as u64,
+            skipped: all().count() as u64,
             ..Tally::default()
         });
     }
@@ -56,15 +56,22 @@ pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
     println!("$ {}", shell::line(&pull));
     shell::output(&mut pull)?;
 
-    let script = checks::script(&reference);
     let report = if runs_here(blockbox, &home, &reference) {
         println!("libkrun runs on this host's own virtualisation");
-        machine::here(blockbox, &home, &script)?
+        let script = checks::script(&reference, checks::CHECKS);
+        let mut report = machine::here(blockbox, &home, &script)?;
+        let script = checks::script(&reference, checks::OUTER_CHECKS);
+        report += &outer.run(blockbox, &home, &script)?;
+        report
     } else {
         println!("libkrun runs in an outer machine that QEMU emulates");
-        outer.run(blockbox, &home, &script)?
+        outer.run(blockbox, &home, &checks::script(&reference, all()))?
     };
-    Ok(report::judge(&report))
+    Ok(report::judge(&report, all()))
+}
+
+fn all() -> impl Iterator<Item = &'static checks::Check> {
+    checks::CHECKS.iter().chain(checks::OUTER_CHECKS)
 }
 
 /// Whether libkrun boots a guest on this host: tried, because /dev/kvm may exist and not work.

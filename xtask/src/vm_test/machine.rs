@@ -23,7 +23,15 @@ const TRIES: u32 = 3;
 const PROGRAMS: [&str; 3] = ["e2fsck", "debugfs", "dumpe2fs"];
 
 /// In the order in which they load.
-const MODULES: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "kvm-amd.ko"];
+const MODULES: [&str; 7] = [
+    "irqbypass.ko",
+    "ccp.ko",
+    "kvm.ko",
+    "kvm-amd.ko",
+    "loop.ko",
+    "quota_tree.ko",
+    "quota_v2.ko",
+];
 
 /// Runs the script on this host. Returns its report.
 pub(super) fn here(blockbox: &Path, home: &Path, script: &str) -> Result<String> {
