@@ -69,20 +69,19 @@ impl LayerType {
 
 /// The uncompressed bytes of a stream of gzip members or zstd frames, one after the other to the end of it.
 pub(crate) enum Decoder<R: BufRead> {
+    /// There is nothing to undo.
+    None(R),
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     Zstd(zstd::stream::read::Decoder<'static, R>),
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// `None` where there is nothing to undo.
-    pub(crate) fn new(compression: Compression, input: R) -> io::Result<Result<Self, R>> {
+    pub(crate) fn new(compression: Compression, input: R) -> io::Result<Self> {
         Ok(match compression {
-            Compression::None => Err(input),
-            Compression::Gzip => Ok(Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(
-                input,
-            )))),
+            Compression::None => Self::None(input),
+            Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
             // The window, and so the memory, is at most libzstd's default of 128 MiB.
-            Compression::Zstd => Ok(Self::Zstd(zstd::stream::read::Decoder::with_buffer(input)?)),
+            Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(input)?),
         })
     }
 }
@@ -90,6 +89,7 @@ impl<R: BufRead> Decoder<R> {
 impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
+            Self::None(input) => input.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         }

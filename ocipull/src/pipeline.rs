@@ -5,8 +5,8 @@
 //!                              └──────▶ hash
 //! ```
 //!
-//! So the wall time is that of the slowest of them, which is inflating. Dropping the consumer's end stops all: each
-//! stage ends when the next no longer takes what it has.
+//! So the wall time is that of the slowest of them, which is inflating. What is not compressed skips that thread. Dropping the
+//! consumer's end stops all: each stage ends when the next no longer takes what it has.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -55,7 +55,6 @@ enum State {
 #[derive(Debug)]
 struct Stages {
     fetch: JoinHandle<Result<(), Error>>,
-    inflate: JoinHandle<Result<(), Error>>,
     hash: JoinHandle<Digest>,
     layer: Option<Digest>,
     diff_id: Option<Digest>,
@@ -68,7 +67,6 @@ impl Pipeline {
         progress: Option<Progress>,
     ) -> Result<Self, Error> {
         let fetched = Arc::new(AtomicU64::new(0));
-        let (to_inflate, compressed) = sync_channel(DEPTH);
         let (to_hash, hashed) = sync_channel(DEPTH);
         let (to_consumer, chunks) = sync_channel(DEPTH);
         let Expected {
@@ -82,25 +80,22 @@ impl Pipeline {
         // Then there is nothing to undo, and one hash serves both.
         let plain = layer.is_some() && layer == diff_id;
 
+        let outlet = Outlet {
+            layer: layer.clone(),
+            limit,
+            total: 0,
+            to_hash,
+            to_consumer,
+        };
         let fetch = Fetch {
             source,
             blob,
             plain,
             fetched: fetched.clone(),
             progress,
-            to_inflate,
-        };
-        let inflate = Inflate {
-            layer: layer.clone(),
-            plain,
-            compression,
-            limit,
-            to_hash,
-            to_consumer,
         };
         let stages = Stages {
-            fetch: spawn("ocipull-fetch", || fetch.run())?,
-            inflate: spawn("ocipull-inflate", || inflate.run(compressed))?,
+            fetch: spawn("ocipull-fetch", move || fetch.run(compression, outlet))?,
             hash: spawn("ocipull-hash", || hash(hasher, hashed))?,
             layer,
             diff_id,
@@ -166,16 +161,11 @@ impl Pipeline {
 }
 
 impl Stages {
-    /// The diff ID, or the first thing that went wrong: where a blob is damaged, that explains why it does not inflate.
+    /// The diff ID, or the first thing that went wrong.
     fn verdict(self) -> Result<Digest, Error> {
         let fetch = join(self.fetch).and_then(|result| result);
-        let inflate = join(self.inflate).and_then(|result| result);
         let actual = join(self.hash);
-        match inflate {
-            // It stopped the fetch, which therefore knows nothing.
-            Err(bomb @ Error::Bomb { .. }) => return Err(bomb),
-            inflate => fetch.and(inflate)?,
-        }
+        fetch?;
         let actual = actual?;
         match (self.diff_id, self.layer) {
             (Some(expected), Some(layer)) if expected != actual => Err(if layer == expected {
@@ -216,21 +206,67 @@ fn spawn<T: Send + 'static>(
 struct Fetch {
     source: Box<dyn Read + Send>,
     blob: Option<(Digest, u64)>,
-    /// Whether the last stage checks the digest.
+    /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks the digest.
     plain: bool,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
-    to_inflate: SyncSender<Chunk>,
 }
 
+/// Nobody takes what a stage has.
+struct Hangup;
+
 impl Fetch {
-    fn run(mut self) -> Result<(), Error> {
+    /// Gives the source to `outlet`, with a thread in between if it is compressed.
+    fn run(mut self, declared: Option<Compression>, mut outlet: Outlet) -> Result<(), Error> {
+        let mut pool = Pool::default();
+        let (first, read) = pool.fill(&mut self.source);
+        let compression = match self.plain {
+            true => Compression::None,
+            false => Compression::sniff(&first),
+        };
+        if let Some(declared) = declared
+            && declared != compression
+            && !first.is_empty()
+        {
+            tracing::warn!(
+                layer = outlet.layer.as_ref().map(Digest::as_str),
+                declared = declared.name(),
+                found = compression.name(),
+                "a layer's media type does not say how it is compressed"
+            );
+        }
+        if compression == Compression::None {
+            return self.pass_on(pool, (first, read), |chunk| outlet.send(chunk));
+        }
+        let (to_inflate, compressed) = sync_channel(DEPTH);
+        let inflate = spawn("ocipull-inflate", move || {
+            inflate(compression, compressed, outlet)
+        })?;
+        let fetched = self.pass_on(pool, (first, read), |chunk| {
+            Ok(to_inflate.send(chunk).map_err(|_| Hangup))
+        });
+        drop(to_inflate);
+        match join(inflate).and_then(|result| result) {
+            // It stopped the fetch, which therefore knows nothing.
+            Err(bomb @ Error::Bomb { .. }) => Err(bomb),
+            // Where a blob is damaged, that explains why it does not inflate.
+            inflated => fetched.and(inflated),
+        }
+    }
+
+    /// Reads all, of which the beginning was read, until an error or until nobody wants the rest: who stopped knows why.
+    fn pass_on(
+        &mut self,
+        mut pool: Pool,
+        first: (Chunk, io::Result<()>),
+        mut send: impl FnMut(Chunk) -> Result<Result<(), Hangup>, Error>,
+    ) -> Result<(), Error> {
         let hashed = self.blob.as_ref().filter(|_| !self.plain);
         let mut hasher = hashed.map(|(digest, _)| digest.hasher());
-        let mut pool = Pool::default();
         let mut total = 0_u64;
+        let mut next = first;
         loop {
-            let (chunk, read) = pool.fill(&mut self.source);
+            let (chunk, read) = next;
             read.map_err(|error| {
                 error
                     .downcast()
@@ -254,10 +290,10 @@ impl Fetch {
             if bytes == 0 {
                 break;
             }
-            if self.to_inflate.send(chunk).is_err() {
-                // Nobody wants the rest; who stopped knows why.
+            if send(chunk)?.is_err() {
                 return Ok(());
             }
+            next = pool.fill(&mut self.source);
         }
         match (&self.blob, hasher) {
             (Some((digest, size)), _) if total != *size => {
@@ -291,104 +327,67 @@ impl Fetch {
 }
 
 /// The second stage: undoes the compression.
-struct Inflate {
+fn inflate(
+    compression: Compression,
+    compressed: Receiver<Chunk>,
+    mut outlet: Outlet,
+) -> Result<(), Error> {
+    let mut input = Chunks {
+        receiver: compressed,
+        current: Chunk::default(),
+        position: 0,
+    };
+    let layer = outlet.layer.clone();
+    let bad = |source| Error::Compression {
+        blob: layer.clone(),
+        compression: compression.name(),
+        source,
+    };
+    let mut decoder = Decoder::new(compression, &mut input).map_err(bad)?;
+    let mut pool = Pool::default();
+    let result = loop {
+        let (chunk, read) = pool.fill(&mut decoder);
+        let last = chunk.is_empty();
+        // What came before an error is passed on: the consumer learns of the error after it.
+        if !last && outlet.send(chunk)?.is_err() {
+            return Ok(());
+        }
+        match read {
+            Ok(()) if last => break Ok(()),
+            Ok(()) => {}
+            Err(error) => break Err(bad(error)),
+        }
+    };
+    drop(decoder);
+    if result.is_err() {
+        // Whether the blob is the right one shows at its end only.
+        input.receiver.iter().for_each(drop);
+    }
+    result
+}
+
+/// Where uncompressed bytes go.
+struct Outlet {
     layer: Option<Digest>,
-    /// Whether there is nothing to undo, whatever the bytes look like.
-    plain: bool,
-    compression: Option<Compression>,
+    /// The most of them.
     limit: u64,
+    total: u64,
     to_hash: SyncSender<Chunk>,
     to_consumer: SyncSender<Chunk>,
 }
 
-/// Nobody takes what a stage has.
-struct Hangup;
-
-impl Inflate {
-    fn run(self, compressed: Receiver<Chunk>) -> Result<(), Error> {
-        let mut input = Chunks {
-            receiver: compressed,
-            current: Chunk::default(),
-            position: 0,
-        };
-        let Ok(start) = input.fill_buf() else {
-            return Ok(());
-        };
-        let compression = if self.plain {
-            Compression::None
-        } else {
-            Compression::sniff(start)
-        };
-        if let Some(declared) = self.compression
-            && declared != compression
-            && !start.is_empty()
-        {
-            tracing::warn!(
-                layer = self.layer.as_ref().map(Digest::as_str),
-                declared = declared.name(),
-                found = compression.name(),
-                "a layer's media type does not say how it is compressed"
-            );
-        }
-        let bad = |source| {
-            let (blob, compression) = (self.layer.clone(), compression.name());
-            Error::Compression {
-                blob,
-                compression,
-                source,
-            }
-        };
-        let mut total = 0_u64;
-        match Decoder::new(compression, &mut input).map_err(bad)? {
-            Err(input) => {
-                while let Some(chunk) = input.next_chunk() {
-                    self.check(&mut total, chunk.len())?;
-                    if self.send(chunk).is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-            Ok(mut decoder) => {
-                let mut pool = Pool::default();
-                let result = loop {
-                    let (chunk, read) = pool.fill(&mut decoder);
-                    self.check(&mut total, chunk.len())?;
-                    let last = chunk.is_empty();
-                    // What came before an error is passed on: the consumer learns of the error after it.
-                    if !last && self.send(chunk).is_err() {
-                        return Ok(());
-                    }
-                    match read {
-                        Ok(()) if last => break Ok(()),
-                        Ok(()) => {}
-                        Err(error) => break Err(bad(error)),
-                    }
-                };
-                drop(decoder);
-                if result.is_err() {
-                    // Whether the blob is the right one shows at its end only.
-                    while input.next_chunk().is_some() {}
-                }
-                result
-            }
-        }
-    }
-
-    fn check(&self, total: &mut u64, bytes: usize) -> Result<(), Error> {
-        *total = total.saturating_add(bytes as u64);
-        if *total > self.limit {
+impl Outlet {
+    fn send(&mut self, chunk: Chunk) -> Result<Result<(), Hangup>, Error> {
+        self.total = self.total.saturating_add(chunk.len() as u64);
+        if self.total > self.limit {
             return Err(Error::Bomb {
                 blob: self.layer.clone(),
                 limit: self.limit,
             });
         }
-        Ok(())
-    }
-
-    fn send(&self, chunk: Chunk) -> Result<(), Hangup> {
-        self.to_hash.send(chunk.clone()).map_err(|_| Hangup)?;
-        self.to_consumer.send(chunk).map_err(|_| Hangup)
+        let hashed = self.to_hash.send(chunk.clone());
+        let taken = hashed.and_then(|()| self.to_consumer.send(chunk));
+        Ok(taken.map_err(|_| Hangup))
     }
 }
 
@@ -405,16 +404,6 @@ struct Chunks {
     receiver: Receiver<Chunk>,
     current: Chunk,
     position: usize,
-}
-
-impl Chunks {
-    /// The current chunk if nothing of it was consumed, or the next one; `None` at the end.
-    fn next_chunk(&mut self) -> Option<Chunk> {
-        if self.position == 0 && !self.current.is_empty() {
-            return Some(std::mem::take(&mut self.current));
-        }
-        self.receiver.recv().ok()
-    }
 }
 
 impl Read for Chunks {
