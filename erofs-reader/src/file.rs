@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 #[cfg(feature = "std")]
 use std::io::{self, Read, Seek, SeekFrom};
 
-use crate::compressed::Decoders;
 use crate::error::{Corruption, Error};
 use crate::extent::{Extent, Mapper, Source};
 use crate::image::Image;
@@ -27,7 +26,6 @@ pub(crate) struct Data<'a, R> {
     decoded: Option<Arc<Vec<u8>>>,
     /// Room for compressed bytes.
     input: Vec<u8>,
-    decoders: Decoders,
     /// The data of the packed inode, once it was needed.
     packed: Option<Box<Data<'a, R>>>,
 }
@@ -140,8 +138,9 @@ impl<'a, R: ReadAt> Data<'a, R> {
             _ => {}
         }
         let padded = self.image.is_padded();
-        self.decoders
-            .decode(&self.inode, algorithm, padded, &self.input, output)
+        self.image
+            .decoders
+            .with(|decoders| decoders.decode(&self.inode, algorithm, padded, &self.input, output))
     }
 
     /// Fills `buf` from `offset`, or says how many bytes there were.
@@ -167,7 +166,6 @@ impl<R: ReadAt> Image<R> {
             current: None,
             decoded: None,
             input: Vec::new(),
-            decoders: Decoders::default(),
             packed: None,
         })
     }

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::compressed::PclusterCache;
+use crate::compressed::{PclusterCache, SpareDecoders};
 use crate::error::{Corruption, Error};
 use crate::format;
 use crate::inode::{FileType, Inode, Nid};
@@ -33,6 +33,7 @@ pub struct Image<R> {
     superblock: Superblock,
     pub(crate) xattr_prefixes: Once<Vec<Prefix>>,
     pub(crate) pclusters: PclusterCache,
+    pub(crate) decoders: SpareDecoders,
 }
 
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl<R: ReadAt> Image<R> {
             superblock,
             xattr_prefixes: Once::new(),
             pclusters: PclusterCache::default(),
+            decoders: SpareDecoders::default(),
         })
     }
 

@@ -2,11 +2,13 @@
 
 #[cfg(feature = "zstd")]
 use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::error::{Corruption, Error, Unsupported};
 use crate::extent::Algorithm;
 use crate::inode::Inode;
+use crate::sync::Lock;
 
 /// The decoders of all algorithms that were built in, with what they keep from one cluster to the next.
 #[derive(Default)]
@@ -17,6 +19,27 @@ pub(crate) struct Decoders {
     lzma: Option<super::lzma::Decoder>,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::zstd_safe::DCtx<'static>>,
+}
+
+/// Decoders that nobody uses, so that whoever reads a little makes no new ones.
+#[derive(Debug, Default)]
+pub(crate) struct SpareDecoders(Lock<Vec<Decoders>>);
+
+/// Decoders that are kept: about as many as threads read at once.
+const SPARE: usize = 16;
+
+impl SpareDecoders {
+    /// Lends decoders to `f`.
+    pub(crate) fn with<O>(&self, f: impl FnOnce(&mut Decoders) -> O) -> O {
+        let mut decoders = self.0.with(Vec::pop).unwrap_or_default();
+        let result = f(&mut decoders);
+        self.0.with(|spare| {
+            if spare.len() < SPARE {
+                spare.push(decoders);
+            }
+        });
+        result
+    }
 }
 
 /// The algorithm was not built in.

@@ -15,9 +15,9 @@ mod lzma;
 mod window;
 
 pub(crate) use cache::PclusterCache;
-pub(crate) use decode::Decoders;
 #[doc(hidden)]
 pub use decode::decode_cluster;
+pub(crate) use decode::{Decoders, SpareDecoders};
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
