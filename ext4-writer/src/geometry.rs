@@ -345,6 +345,10 @@ impl Geometry {
             let flex = 1 << LOG_GROUPS_PER_FLEX;
             let end = groups.min((start / flex + 1) * flex);
             let mut next = self.group_start(start);
+            if self.place_in_a_row(start..end, next) {
+                start = end;
+                continue;
+            }
             for group in start..end {
                 self.tables[group as usize].block_bitmap = self.place(&mut next, 1)?;
             }
@@ -357,6 +361,27 @@ impl Geometry {
             start = end;
         }
         Ok(())
+    }
+
+    /// Places the tables of groups at or behind `next` one behind the other, as they come to lie mostly, if nothing is in the way.
+    fn place_in_a_row(&mut self, groups: Range<u64>, mut next: u64) -> bool {
+        let table_blocks = self.inode_table_blocks();
+        let count = groups.end - groups.start;
+        let first = self.place(&mut next.clone(), 1);
+        let row = self.place(&mut next, count * (2 + table_blocks));
+        let (Ok(first), Ok(row)) = (first, row) else {
+            return false;
+        };
+        if first != row {
+            return false;
+        }
+        let tables = &mut self.tables[groups.start as usize..groups.end as usize];
+        for (tables, at) in tables.iter_mut().zip(0..) {
+            tables.block_bitmap = row + at;
+            tables.inode_bitmap = row + count + at;
+            tables.inode_table = row + 2 * count + at * table_blocks;
+        }
+        true
     }
 
     /// The first run of `count` blocks at or behind `next` that avoids superblock copies and what belongs to them.
@@ -396,6 +421,19 @@ pub(crate) fn has_super(group: u64) -> bool {
     group <= 1 || [3, 5, 7].into_iter().any(power_of)
 }
 
+/// The groups below `groups` that hold such a copy, in ascending order.
+pub(crate) fn super_groups(groups: u64) -> Vec<u64> {
+    let powers = |base: u64| {
+        std::iter::successors(Some(base), move |power| power.checked_mul(base))
+            .take_while(move |power| *power < groups)
+    };
+    let mut all: Vec<u64> = (0..groups.min(2))
+        .chain([3, 5, 7].into_iter().flat_map(powers))
+        .collect();
+    all.sort_unstable();
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,6 +443,9 @@ mod tests {
     fn superblock_copies_are_in_groups_0_1_and_powers_of_3_5_7() {
         let groups: Vec<_> = (0..130).filter(|&group| has_super(group)).collect();
         assert_eq!(groups, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+        assert_eq!(super_groups(130), groups);
+        assert_eq!(super_groups(125), groups[..10]);
+        assert_eq!(super_groups(1), [0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::format::{
     EXT4_BG_BLOCK_UNINIT, EXT4_BG_INODE_UNINIT, EXT4_BG_INODE_ZEROED, GroupDesc, SUPERBLOCK_OFFSET,
     SuperBlock,
 };
-use crate::geometry::{Geometry, has_super};
+use crate::geometry::{Geometry, super_groups};
 use crate::image::Image;
 use crate::special::Special;
 use crate::{Error, Options, Summary, superblock};
@@ -35,6 +35,7 @@ pub(crate) fn write<W: Write + Seek>(
     let mut descriptors = Vec::with_capacity(room as usize);
     let mut free_blocks = 0;
     let mut from = 0;
+    let mut filled = Filled::default();
     for (group, directories) in (0..geometry.groups()).zip(used_dirs) {
         let start = geometry.group_start(group);
         while used.get(from).is_some_and(|range| range.end <= start) {
@@ -45,7 +46,7 @@ pub(crate) fn write<W: Write + Seek>(
             .min(geometry.inodes_per_group.into()) as u32;
         let group = Group::new(&geometry, group, &used[from..], used_inodes, directories);
         free_blocks += group.free_blocks;
-        descriptors.push(group.write(&mut image)?);
+        descriptors.push(group.write(&mut image, &mut filled)?);
     }
 
     let free_inodes = geometry.inodes() - last_ino;
@@ -85,10 +86,7 @@ pub(crate) fn write_copies<W: Write + Seek>(
             image.write_block(copy, block)?;
         }
     }
-    for group in (0..geometry.groups())
-        .rev()
-        .filter(|&group| has_super(group))
-    {
+    for group in super_groups(geometry.groups()).into_iter().rev() {
         let start = geometry.group_start(group);
         if group / geometry.descriptors_per_block() < geometry.leading_gdt_blocks() {
             image.write_block(start + 1, leading)?;
@@ -108,6 +106,42 @@ pub(crate) fn write_copies<W: Write + Seek>(
 pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &GroupDesc) -> u16 {
     let number = (number as u32).to_le_bytes();
     seed.add(&number).add(descriptor.as_bytes()).halves().0
+}
+
+/// The bitmap that was made last: those of flexible groups without files are equal.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    set: Vec<Range<u64>>,
+    bitmap: Bitmap,
+    checksum: (u16, u16),
+}
+
+impl Default for Filled {
+    fn default() -> Self {
+        Self {
+            set: Vec::new(),
+            bitmap: Bitmap::new(0),
+            checksum: (0, 0),
+        }
+    }
+}
+
+impl Filled {
+    /// One of `bits` bits in which these are set.
+    fn with(&mut self, set: Vec<Range<u64>>, bits: usize, seed: Checksum) -> &Self {
+        if self.set != set {
+            let mut bitmap = Bitmap::new(bits);
+            for bits in &set {
+                bitmap.set(bits.clone());
+            }
+            *self = Self {
+                checksum: seed.add(&bitmap.0).halves(),
+                bitmap,
+                set,
+            };
+        }
+        self
+    }
 }
 
 /// One group's state.
@@ -147,7 +181,11 @@ impl Group {
     }
 
     /// Writes the bitmaps that must exist and describes the group.
-    pub(crate) fn write<W: Write + Seek>(&self, image: &mut Image<W>) -> Result<GroupDesc, Error> {
+    pub(crate) fn write<W: Write + Seek>(
+        &self,
+        image: &mut Image<W>,
+        filled: &mut Filled,
+    ) -> Result<GroupDesc, Error> {
         let geometry = &image.geometry;
         let blocks = geometry.group_blocks(self.number);
         let tables = geometry.tables[self.number as usize];
@@ -165,13 +203,16 @@ impl Group {
         if self.free_blocks == bare && !last {
             flags |= EXT4_BG_BLOCK_UNINIT;
         } else {
-            let mut bitmap = Bitmap::new(bits);
-            for range in &self.used {
-                bitmap.set(range.start - blocks.start..range.end - blocks.start);
-            }
-            bitmap.set(blocks.end - blocks.start..bits as u64);
-            block_bitmap_csum = image.seed.add(&bitmap.0).halves();
-            image.write_block(tables.block_bitmap, &bitmap.0)?;
+            let relative =
+                |range: &Range<u64>| range.start - blocks.start..range.end - blocks.start;
+            let used = self
+                .used
+                .iter()
+                .map(relative)
+                .chain(std::iter::once(blocks.end - blocks.start..bits as u64));
+            let filled = filled.with(used.collect(), bits, image.seed);
+            block_bitmap_csum = filled.checksum;
+            image.write_block(tables.block_bitmap, &filled.bitmap.0)?;
         }
         if self.used_inodes == 0 {
             flags |= EXT4_BG_INODE_UNINIT;

@@ -10,7 +10,7 @@ use crate::format::{
     incompat, ro_compat,
 };
 use crate::geometry::Geometry;
-use crate::groups::{self, Group};
+use crate::groups::{self, Filled, Group};
 use crate::image::Image;
 use crate::info::{read_at, read_superblock};
 use crate::volume::{Volume, corrupt, count_free};
@@ -52,13 +52,14 @@ pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Erro
     let geometry = out.geometry.clone();
     let used = geometry.reserved();
     let mut from = 0;
+    let mut filled = Filled::default();
     for group in old.groups()..geometry.groups() {
         let start = geometry.group_start(group);
         while used.get(from).is_some_and(|range| range.end <= start) {
             from += 1;
         }
         let group = Group::new(&geometry, group, &used[from..], 0, 0);
-        descriptors.push(group.write(&mut out)?);
+        descriptors.push(group.write(&mut out, &mut filled)?);
     }
     if let Some(resize) = resize {
         if let Some((doubly, address)) = resize.pointers {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, Write};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::checksum::Checksum;
 use crate::chunk::Chunk;
@@ -14,7 +15,7 @@ use crate::{Error, Options};
 
 #[derive(Debug)]
 pub(crate) struct Image<W> {
-    pub(crate) geometry: Geometry,
+    pub(crate) geometry: Arc<Geometry>,
     pub(crate) space: Space,
     pub(crate) out: Output<W>,
     /// Where the checksums of everything but the superblock start (`s_checksum_seed`).
@@ -27,7 +28,7 @@ impl<W: Write + Seek> Image<W> {
         let geometry = Geometry::plan(options)?;
         Ok(Self {
             space: Space::new(geometry.first_block..geometry.blocks, geometry.reserved()),
-            geometry,
+            geometry: Arc::new(geometry),
             out: Output::new(out),
             seed: Checksum::START.add(&options.uuid()),
             chunk: Chunk::default(),
@@ -37,7 +38,7 @@ impl<W: Write + Seek> Image<W> {
     /// An image that exists and is to be changed; there is no space to be had in it.
     pub(crate) fn over(out: W, geometry: Geometry, seed: Checksum) -> Self {
         Self {
-            geometry,
+            geometry: Arc::new(geometry),
             space: Space::new(0..0, Vec::new()),
             out: Output::new(out),
             seed,

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::Error;
 use crate::format::{EXT4_DIND_BLOCK, EXT4_NDIR_BLOCKS};
-use crate::geometry::{Geometry, has_super};
+use crate::geometry::{Geometry, super_groups};
 use crate::image::Image;
 use crate::node::Body;
 
@@ -39,9 +39,8 @@ fn primary(geometry: &Geometry) -> Range<u64> {
 
 /// How far each copy lies behind the primary one, in blocks.
 fn distances(geometry: &Geometry) -> impl Iterator<Item = u64> {
-    (1..geometry.groups())
-        .filter(|&group| has_super(group))
-        .map(|group| group * geometry.blocks_per_group)
+    let copies = super_groups(geometry.groups()).into_iter().skip(1);
+    copies.map(|group| group * geometry.blocks_per_group)
 }
 
 /// The pointers in an indirect block.
