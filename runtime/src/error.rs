@@ -69,6 +69,15 @@ pub enum Error {
         /// The name of the file.
         name: String,
     },
+    /// A disk would lack an index's archive.
+    #[error(
+        "{} is an index whose tar is elsewhere: `vmdk create` makes a disk of the merged image, each index and its tar behind it",
+        path.display()
+    )]
+    Detached {
+        /// The index.
+        path: PathBuf,
+    },
     /// An index points into its archive, and nothing can point into compressed bytes.
     #[error(
         "{} is compressed with {compression}: an index points into the plain tar, so decompress it first",

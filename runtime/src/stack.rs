@@ -8,13 +8,14 @@ use erofs_writer::{Addresses, Device, FileData, ImageBuilder, Options};
 use fsmerge::{Layer, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
-use crate::layer::{self, Form, Times};
+use crate::layer::{self, Form, Part, Times};
 use crate::store::atomic;
 
 /// A layer image of a stack.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The image.
+    /// The image. That of an index may be followed by the tar in the same file; where it is not, the tar is a device of its own,
+    /// behind the index.
     pub path: PathBuf,
     /// What names it in the device table: its diff ID in hex, or its file name. Up to 64 bytes count.
     pub tag: String,
@@ -117,20 +118,54 @@ fn add_layer<W: Write + Seek>(
             unit: block,
         });
     }
-    let device = Device {
+    let own = Device {
         tag: tag(&layer.tag),
         blocks: bytes / block,
     };
-    let device = image.add_device(device).map_err(|source| Error::Write {
-        path: path.to_owned(),
-        source,
-    })?;
-    layer::read(&reader, &layer.path, device, image, files)
+    let slots = elsewhere(&reader, bytes).iter().map(|slot| {
+        let tag = tag(&slot.tag);
+        let blocks = slot.blocks;
+        (slot.uniaddr.saturating_mul(block), Device { tag, blocks })
+    });
+    // Others have no addresses of their own.
+    let slots = slots.filter(|(start, _)| *start >= bytes);
+    let mut parts = Vec::new();
+    for (start, device) in std::iter::once((0, own)).chain(slots) {
+        let device = image.add_device(device).map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })?;
+        parts.push(Part { start, device });
+    }
+    layer::read(&reader, &layer.path, &parts, image, files)
+}
+
+/// The devices of a layer image of `bytes` bytes that do not follow it in its file.
+fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::Device] {
+    let superblock = reader.superblock();
+    let stitched = superblock.devices.last().is_some_and(|last| {
+        let end = last.uniaddr.saturating_add(last.blocks);
+        end.saturating_mul(superblock.block_size.bytes()) <= bytes
+    });
+    match stitched {
+        true => &[],
+        false => &superblock.devices,
+    }
 }
 
 /// Writes the disk that is `fsmeta` and, behind it, `layers`. Its content ID changes whenever a byte of it does: it is
 /// taken from the UUID of `fsmeta`, which is derived from all metadata and the layers' tags.
+///
+/// # Errors
+///
+/// [`Error::Detached`] of an index whose tar does not follow it; where a file cannot be read or written.
 pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
+    for Input { path, .. } in layers {
+        let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
+        if !elsewhere(&layer::open(path)?, bytes).is_empty() {
+            return Err(Error::Detached { path: path.clone() });
+        }
+    }
     let files: Vec<_> = std::iter::once(fsmeta)
         .chain(layers.iter().map(|layer| layer.path.as_path()))
         .collect();
@@ -167,10 +202,10 @@ pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Re
 }
 
 /// A device's tag: the first 64 bytes of `name`.
-pub(crate) fn tag(name: &str) -> [u8; 64] {
+pub(crate) fn tag(name: impl AsRef<[u8]>) -> [u8; 64] {
     let mut tag = [0; 64];
-    for (to, from) in tag.iter_mut().zip(name.bytes()) {
-        *to = from;
+    for (to, from) in tag.iter_mut().zip(name.as_ref()) {
+        *to = *from;
     }
     tag
 }

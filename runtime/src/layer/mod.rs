@@ -23,7 +23,7 @@ pub use index::write_index;
 pub use options::{BuildOptions, Times};
 pub(crate) use output::Output;
 pub(crate) use pieces::{InPieces, of_file};
-pub(crate) use read::{open, read, tree};
+pub(crate) use read::{Image, Part, open, read, tree};
 
 /// What came of converting a layer.
 #[derive(Debug)]

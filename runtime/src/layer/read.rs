@@ -11,7 +11,8 @@ use fsmerge::{DataId, Layer, Limits, ReadError};
 use super::pieces::{self, Piece};
 use crate::error::{Error, Result};
 
-type Image = erofs_reader::Image<Buffered<File>>;
+/// A layer image.
+pub(crate) type Image = erofs_reader::Image<Buffered<File>>;
 
 /// Opens the layer image at `path`.
 pub(crate) fn open(path: &Path) -> Result<Image> {
@@ -43,19 +44,26 @@ pub(crate) fn tree<R: ReadAt>(
     })
 }
 
-/// Reads back the tree of a layer image that is device `device` of the image to make. Where a file's contents lie is added to
-/// `files`, of which each file's [`DataId`] is an index.
+/// What of a layer's addresses, from byte `start` on, is a device of the image to make.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) start: u64,
+    pub(crate) device: DeviceId,
+}
+
+/// Reads back the tree of a layer image whose bytes, and those of its devices behind them, are `parts` of the image to make. Where
+/// a file's contents lie is added to `files`, of which each file's [`DataId`] is an index.
 pub(crate) fn read<W: Write + Seek>(
     image: &Image,
     path: &Path,
-    device: DeviceId,
+    parts: &[Part],
     merged: &mut ImageBuilder<W>,
     files: &mut Vec<FileData>,
 ) -> Result<Layer> {
     let mut reading = Reading {
         image,
         path,
-        device,
+        parts,
         merged,
         files,
     };
@@ -67,7 +75,7 @@ pub(crate) fn read<W: Write + Seek>(
 struct Reading<'a, W: Write + Seek> {
     image: &'a Image,
     path: &'a Path,
-    device: DeviceId,
+    parts: &'a [Part],
     merged: &'a mut ImageBuilder<W>,
     files: &'a mut Vec<FileData>,
 }
@@ -85,7 +93,7 @@ impl<W: Write + Seek> Reading<'_, W> {
     }
 
     /// How the merged image points at contents that lie in these extents of this layer: `None` where it cannot, because one is
-    /// inline, compressed, on another device, or begins inside a block.
+    /// inline, compressed, on another device than the others, or begins inside a block.
     fn address(&mut self, size: u64, extents: &[Extent]) -> Result<Option<FileData>> {
         let failed = |source| Error::Write {
             path: self.path.to_owned(),
@@ -95,17 +103,34 @@ impl<W: Write + Seek> Reading<'_, W> {
         let block_size = u32::try_from(block).unwrap_or(u32::MAX);
         let block_size = BlockSize::new(block_size).map_err(failed)?;
         let mut all = Vec::with_capacity(extents.len());
+        let mut found: Option<Part> = None;
         for extent in extents {
             all.push(Piece {
                 logical: extent.logical,
                 length: extent.length,
                 start: match extent.source {
                     Source::Hole => None,
-                    Source::Data { device: 0, offset } => Some(offset),
+                    Source::Data { device: 0, offset } => {
+                        let part = self.part(offset);
+                        if part != *found.get_or_insert(part) {
+                            return Ok(None);
+                        }
+                        match offset.checked_sub(part.start) {
+                            None => return Ok(None),
+                            start => start,
+                        }
+                    }
                     _ => return Ok(None),
                 },
             });
         }
-        pieces::address(self.merged, self.device, size, &all, block_size).map_err(failed)
+        let device = found.unwrap_or(self.part(0)).device;
+        pieces::address(self.merged, device, size, &all, block_size).map_err(failed)
+    }
+
+    /// What is at `offset`, where the parts' beginnings ascend.
+    fn part(&self, offset: u64) -> Part {
+        let behind = self.parts.partition_point(|part| part.start <= offset);
+        self.parts[behind.saturating_sub(1)]
     }
 }

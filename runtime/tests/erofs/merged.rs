@@ -73,3 +73,67 @@ fn metadata_takes_wide_addresses_and_no_other_option() {
         assert!(!lab.path("image").exists());
     }
 }
+
+#[test]
+fn indexes_are_layers_with_their_tars_behind_them_or_as_devices() {
+    let lab = Lab::new();
+    let base = TarBuilder::new()
+        .dir("./")
+        .file("kept", noise(5000))
+        .file("replaced", noise(700))
+        // It does not lie in blocks, so the index has a copy.
+        .pax("GNU.sparse.size", "100000")
+        .pax("GNU.sparse.map", "100,300")
+        .pax("GNU.sparse.name", "odd")
+        .file("GNUSparseFile.1/odd", noise(300));
+    let top = TarBuilder::new()
+        .file("replaced", noise(800))
+        .file("new", "new");
+    for (layer, tar) in [("0", base.finish()), ("1", top.finish())] {
+        let (name, index) = (format!("{layer}.tar"), format!("{layer}.index"));
+        lab.put(&name, tar);
+        lab.ok(&["build", "--tar", &name, "--tar-index", "-o", &index]);
+        lab.ok(&["build", "--tar", &name, "-o", &format!("{layer}.erofs")]);
+        let both = [&name, &index].map(|name| std::fs::read(lab.path(name)).unwrap());
+        let [tar, index] = both;
+        lab.put(&format!("{layer}.stitched"), [index, tar].concat());
+    }
+    let merge = |output: &str, layers: &[&str], devices: &[&str]| {
+        lab.ok(&[&["merge", "-o", output], layers].concat());
+        lab.check(output, devices);
+    };
+    let (copies, stitched) = (["0.erofs", "1.erofs"], ["0.stitched", "1.stitched"]);
+    merge("of copies", &copies, &copies);
+    merge("of stitched", &stitched, &stitched);
+    let devices = ["0.index", "0.tar", "1.index", "1.tar"];
+    merge("of indexes", &["0.index", "1.index"], &devices);
+    let mixed = ["0.index", "0.tar", "1.erofs"];
+    merge("mixed", &["0.index", "1.erofs"], &mixed);
+    let cat = |path: &str| {
+        let devices = devices.iter().flat_map(|device| ["--device", *device]);
+        let arguments: Vec<_> = ["cat", "of indexes", path]
+            .into_iter()
+            .chain(devices)
+            .collect();
+        lab.run(&arguments).stdout
+    };
+    assert!(cat("kept") == noise(5000) && cat("replaced") == noise(800));
+    let mut odd = vec![0; 100_000];
+    odd[100..400].copy_from_slice(&noise(300));
+    assert!(cat("odd") == odd);
+    let vmdk = ["--vmdk", "disk.vmdk"];
+    let arguments = ["merge", "0.index", "1.erofs", "-o", "mixed"];
+    let error = lab.fails(&[&arguments[..], &vmdk].concat());
+    assert!(error.contains("vmdk create"), "{error}");
+    if kernel_mounts() {
+        let expected = lab.shown("of copies", &copies);
+        assert_eq!(expected.len(), 5);
+        for (image, devices) in [
+            ("of stitched", &stitched[..]),
+            ("of indexes", &devices),
+            ("mixed", &mixed),
+        ] {
+            Difference::between(&lab.shown(image, devices), &expected).assert_none();
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::store::atomic;
 /// Merge layers.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Merge {
-    /// The layer images, lowest first; with `--full` also other EROFS images, disks' VMDKs, tars and folders
+    /// The layer images, lowest first, or indexes over tars, which are then the next device each; with `--full` also other EROFS images, disks' VMDKs, tars and folders
     #[arg(required = true, value_name = "LAYER")]
     layers: Vec<PathBuf>,
     /// The image to write
