@@ -264,8 +264,10 @@ impl<'a> Range<'a> {
         let mut probability = probabilities.get(symbol).copied().unwrap_or(EVEN);
         for _ in 0..N.trailing_zeros() {
             // Both that may come next are loaded while this bit is being found. Behind the last bit none is.
-            let [if_zero, if_one] = [symbol << 1, (symbol << 1) | 1]
-                .map(|next| probabilities.get(next & mask).copied().unwrap_or(EVEN));
+            let next = symbol << 1;
+            let if_zero = probabilities.get(next & mask).copied().unwrap_or(EVEN);
+            let if_one = probabilities.get((next | 1) & mask).copied();
+            let if_one = if_one.unwrap_or(EVEN);
             let (zero, adapted) = self.random_bit(probability);
             if let Some(probability) = probabilities.get_mut(symbol & mask) {
                 *probability = adapted;
