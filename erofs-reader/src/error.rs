@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 #[cfg(feature = "std")]
+use std::boxed::Box;
+#[cfg(feature = "std")]
 use std::io;
 
 use crate::extent::Algorithm;
@@ -97,6 +99,15 @@ pub enum Error {
         /// What the destination said.
         source: io::Error,
     },
+    /// What is at a path could not be extracted, because the image is damaged there or its source failed.
+    #[cfg(feature = "std")]
+    #[error("{}: {source}", path.escape_ascii())]
+    Extract {
+        /// The path inside the image.
+        path: Vec<u8>,
+        /// What is wrong there.
+        source: Box<Error>,
+    },
 }
 
 fn of(nid: Option<Nid>) -> String {
@@ -122,11 +133,23 @@ impl Error {
 
 #[cfg(feature = "std")]
 impl Error {
+    /// The error of extracting what is at `path`, unless it says so already or is about no path.
+    pub(crate) fn of_path(self, path: &[u8]) -> Self {
+        match self {
+            Self::Output { .. } | Self::Extract { .. } | Self::Limit { .. } => self,
+            error => Self::Extract {
+                path: path.to_vec(),
+                source: Box::new(error),
+            },
+        }
+    }
+
     /// What the system said, where the source or the destination of an extraction failed with a [`std::io::Error`].
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => source.downcast_ref(),
             Self::Output { source, .. } => Some(source),
+            Self::Extract { source, .. } => source.io_error(),
             _ => None,
         }
     }
@@ -135,7 +158,11 @@ impl Error {
 #[cfg(feature = "std")]
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match &error {
+        let mut reason = &error;
+        while let Error::Extract { source, .. } = reason {
+            reason = source;
+        }
+        let kind = match reason {
             Error::Io { .. } | Error::Output { .. } => {
                 error.io_error().map_or(io::ErrorKind::Other, Self::kind)
             }
@@ -143,9 +170,10 @@ impl From<Error> for io::Error {
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,
             Error::Corrupt { .. } | Error::NotErofs { .. } => io::ErrorKind::InvalidData,
             Error::Limit { .. } => io::ErrorKind::FileTooLarge,
-            Error::DeviceCount { .. } | Error::TooManyLinks { .. } | Error::WrongType { .. } => {
-                io::ErrorKind::InvalidInput
-            }
+            Error::DeviceCount { .. }
+            | Error::Extract { .. }
+            | Error::TooManyLinks { .. }
+            | Error::WrongType { .. } => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }

@@ -79,8 +79,8 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         if inode.is_compressed() && inode.size() <= PIECE {
             return self.decode(path, inode, None, inode.size());
         }
-        for piece in Pieces::new(self.image, inode)? {
-            let piece = piece?;
+        for piece in Pieces::new(self.image, inode).map_err(|e| e.of_path(path))? {
+            let piece = piece.map_err(|e| e.of_path(path))?;
             if piece.is_hole() {
                 self.push(path, Next::Zeros(piece.length))?;
             } else if inode.is_compressed() {
@@ -150,12 +150,14 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
             }
             Next::Stored(inode, piece) => {
                 self.buffer.resize(narrow(piece.length), 0);
-                self.reader.read(&inode, &piece, &mut self.buffer)?;
+                let read = self.reader.read(&inode, &piece, &mut self.buffer);
+                read.map_err(|e| e.of_path(&path))?;
                 self.out.write_all(&self.buffer).map_err(output)
             }
             Next::Decoding(decoded, _) => {
                 let lost = || output(io::Error::other("a thread has ended early"));
-                let bytes = decoded.recv().map_err(|_| lost())??;
+                let decoded = decoded.recv().map_err(|_| lost())?;
+                let bytes = decoded.map_err(|e| e.of_path(&path))?;
                 self.out.write_all(&bytes).map_err(output)?;
                 if self.spare.len() < SPARE && wide(bytes.capacity()) <= SPARE_BYTES {
                     self.spare.push(bytes);

@@ -72,8 +72,8 @@ impl DirOptions {
 ///
 /// # Errors
 ///
-/// Where the image is damaged; [`Error::Output`] where a name cannot be made or written to; [`Error::Limit`]. What was
-/// written before stays.
+/// [`Error::Extract`] where the image is damaged, or what it is where a directory is; [`Error::Output`] where a name cannot be
+/// made or written to; [`Error::Limit`]. What was written before stays.
 pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,
@@ -229,10 +229,11 @@ impl<'a, R: ReadAt> Names<'a, R> {
     fn share(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
         let file = create(&mut self.folders, &path, &inode)?;
         let large = Arc::new(Large { file, inode, path });
+        let of_path = |e: Error| e.of_path(&large.path);
         let mut pieces = Vec::new();
         let mut share = 0_u64;
-        for piece in Pieces::new(self.image, &inode)? {
-            let piece = piece?;
+        for piece in Pieces::new(self.image, &inode).map_err(of_path)? {
+            let piece = piece.map_err(of_path)?;
             share = share.saturating_add(if piece.is_hole() { 0 } else { piece.length });
             pieces.push(piece);
             if share >= SHARE {
@@ -286,7 +287,8 @@ impl Later {
                 found.and_then(|(dir, name)| openat(dir, name, flags, Mode::empty()))
             };
             let file = File::from(opened.map_err(|e| at(path, e.into()))?);
-            let refused = restore(image, inode, path, &To::Open(&file), options)?;
+            let refused = restore(image, inode, path, &To::Open(&file), options);
+            let refused = refused.map_err(|e| e.of_path(path))?;
             done.refused_xattrs.extend(refused);
         }
         Ok(())
@@ -308,6 +310,7 @@ mod tests {
     use testkit::walk;
 
     use super::*;
+    use crate::extract::{TarOptions, extract_to_tar};
     use crate::read_at::SourceError;
 
     /// Many names in many directories, with every kind of permission and of link.
@@ -409,6 +412,9 @@ mod tests {
             let error = extract(&image, to.path(), &options, threads).unwrap_err();
             let said = error.io_error().unwrap().to_string();
             assert_eq!(said, damage[0].to_string());
+            assert!(error.to_string().starts_with("1/11/131: "), "{error}");
+            let error = extract_to_tar(&image, io::sink(), &TarOptions::default()).unwrap_err();
+            assert!(error.to_string().starts_with("1/11/131: "), "{error}");
         }
     }
 

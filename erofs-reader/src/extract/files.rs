@@ -73,18 +73,21 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         match job {
             Job::Names(names) => {
                 for (path, inode) in names {
-                    told.extend(self.make(path, &inode)?);
+                    let made = self.make(&path, &inode);
+                    told.extend(made.map_err(|e| e.of_path(&path))?);
                 }
             }
             Job::Pieces(large, pieces) => {
                 let Large { file, inode, path } = &*large;
                 for piece in &pieces {
-                    self.write(file, inode, path, piece)?;
+                    let written = self.write(file, inode, path, piece);
+                    written.map_err(|e| e.of_path(path))?;
                 }
                 // Whoever is last to write to a file finishes it.
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
                     let to = To::Open(&file);
-                    let refused = restore(self.image, &inode, &path, &to, self.options)?;
+                    let refused = restore(self.image, &inode, &path, &to, self.options);
+                    let refused = refused.map_err(|e| e.of_path(&path))?;
                     told.extend(refused.map(Told::Refused));
                 }
             }
@@ -92,31 +95,31 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         Ok(told)
     }
 
-    fn make(&mut self, path: Vec<u8>, inode: &Inode) -> Result<Option<Told>, Error> {
+    fn make(&mut self, path: &[u8], inode: &Inode) -> Result<Option<Told>, Error> {
         if inode.is_file() {
-            let file = create(&mut self.folders, &path, inode)?;
+            let file = create(&mut self.folders, path, inode)?;
             for piece in Pieces::new(self.image, inode)? {
-                self.write(&file, inode, &path, &piece?)?;
+                self.write(&file, inode, path, &piece?)?;
             }
-            let refused = restore(self.image, inode, &path, &To::Open(&file), self.options)?;
+            let refused = restore(self.image, inode, path, &To::Open(&file), self.options)?;
             return Ok(refused.map(Told::Refused));
         }
-        let output = |e: io::Error| at(&path, e);
-        let (dir, name) = self.folders.find(&path).map_err(|e| output(e.into()))?;
+        let output = |e: io::Error| at(path, e);
+        let (dir, name) = self.folders.find(path).map_err(|e| output(e.into()))?;
         if inode.is_symlink() {
             let link = self.image.read_link(inode)?;
             symlinkat(link, dir, name).map_err(|e| output(e.into()))?;
         } else {
             match make_node(dir, name, inode) {
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                    return Ok(Some(Told::Skipped(path)));
+                    return Ok(Some(Told::Skipped(path.to_vec())));
                 }
                 made => made.map_err(output)?,
             }
         }
-        let whole = self.to.join(std::ffi::OsStr::from_bytes(&path));
+        let whole = self.to.join(std::ffi::OsStr::from_bytes(path));
         let to = To::Named(dir, name, &whole);
-        let refused = restore(self.image, inode, &path, &to, self.options)?;
+        let refused = restore(self.image, inode, path, &to, self.options)?;
         Ok(refused.map(Told::Refused))
     }
 

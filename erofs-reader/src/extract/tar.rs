@@ -32,7 +32,8 @@ pub struct TarOptions {
 ///
 /// # Errors
 ///
-/// Where the image is damaged: what was written before is then no whole archive. [`Error::Output`] where `out` fails,
+/// [`Error::Extract`] where the image is damaged, or what it is where a directory is: what was written before is then no whole
+/// archive. [`Error::Output`] where `out` fails,
 /// [`Error::Limit`] where there is more than `options.max_bytes`.
 pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
     image: &Image<R>,
@@ -75,7 +76,7 @@ fn entries<R: ReadAt + Sync, W: Write>(
             written.insert(inode.nid(), path.clone());
         }
         let mut records = Records::default();
-        for (name, value) in image.xattrs(&inode)? {
+        for (name, value) in image.xattrs(&inode).map_err(|e| e.of_path(&path))? {
             records.add_xattr(&name, &value);
         }
         let (mut link, mut size) = (Vec::new(), 0);
@@ -85,7 +86,7 @@ fn entries<R: ReadAt + Sync, W: Write>(
                 b'0'
             }
             FileType::Symlink => {
-                link = image.read_link(&inode)?;
+                link = image.read_link(&inode).map_err(|e| e.of_path(&path))?;
                 b'2'
             }
             FileType::CharDevice => b'3',
