@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::Write;
 
 use crate::error::Error;
-use crate::extent::Source;
 use crate::image::Image;
 use crate::inode::{FileType, Inode};
 use crate::read_at::ReadAt;
@@ -145,34 +144,8 @@ fn write_inode<R: ReadAt>(
     match image.extents(inode) {
         Ok(extents) => {
             for extent in extents {
-                write!(out, "  {}..{} ", extent.logical, extent.end())?;
-                match extent.source {
-                    Source::Hole => writeln!(out, "hole")?,
-                    Source::Data { device, offset } => {
-                        writeln!(out, "device {device} at {offset}")?;
-                    }
-                    Source::Inline { offset } => writeln!(out, "inline at {offset}")?,
-                    Source::Compressed {
-                        device,
-                        offset,
-                        length,
-                        algorithm,
-                    } => writeln!(
-                        out,
-                        "device {device} at {offset}, {length} bytes of {}",
-                        algorithm.name()
-                    )?,
-                    Source::CompressedInline {
-                        offset,
-                        length,
-                        algorithm,
-                    } => writeln!(
-                        out,
-                        "inline at {offset}, {length} bytes of {}",
-                        algorithm.name()
-                    )?,
-                    Source::Fragment { offset } => writeln!(out, "fragment at {offset}")?,
-                }
+                let (logical, end) = (extent.logical, extent.end());
+                writeln!(out, "  {logical}..{end} {}", extent.source)?;
             }
         }
         Err(e) => writeln!(out, "  error: {e}")?,

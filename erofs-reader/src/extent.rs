@@ -101,6 +101,34 @@ pub enum Source {
     },
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Hole => f.write_str("hole"),
+            Self::Data { device, offset } => write!(f, "device {device} at {offset}"),
+            Self::Inline { offset } => write!(f, "inline at {offset}"),
+            Self::Compressed {
+                device,
+                offset,
+                length,
+                algorithm,
+            } => {
+                let name = algorithm.name();
+                write!(f, "device {device} at {offset}, {length} bytes of {name}")
+            }
+            Self::CompressedInline {
+                offset,
+                length,
+                algorithm,
+            } => {
+                let name = algorithm.name();
+                write!(f, "inline at {offset}, {length} bytes of {name}")
+            }
+            Self::Fragment { offset } => write!(f, "fragment at {offset}"),
+        }
+    }
+}
+
 /// A way to compress data (`Z_EROFS_COMPRESSION_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -211,7 +211,7 @@ impl Stat {
                 .collect(),
             extents: extents
                 .iter()
-                .map(|e| format!("{}+{} {:?}", e.logical, e.length, e.source))
+                .map(|e| format!("{}+{} {}", e.logical, e.length, e.source))
                 .collect(),
         };
         match self.format {
