@@ -179,8 +179,8 @@ impl Cutter {
             {
                 packed = shorter;
             }
-            let mut size = packed.bytes.len();
             if ending {
+                let size = packed.bytes.len();
                 let ends = packed.consumed == rest.len() && is_sound(&packed);
                 if self.fragments == Fragments::Tails
                     && (ends && size < self.cluster || rest.len() < self.block)
@@ -188,43 +188,21 @@ impl Cutter {
                     cut.rest = Rest::Fragment(rest.to_vec());
                     return Ok(());
                 }
-                if ends && size <= self.tail_max && size < rest.len() {
-                    cut.rest = Rest::Inline {
-                        bytes: packed.bytes,
-                        extent: Extent {
-                            plain: false,
-                            ..plain(rest.len(), 0)
-                        },
-                    };
+                if ends && let Some((whole, behind)) = self.before_tail(codec, rest, size)? {
+                    let contents = &rest[..whole.consumed];
+                    self.put(&whole, contents, index, cut);
+                    cut.rest = behind;
                     return Ok(());
                 }
-                if rest.len() <= self.tail_max {
-                    cut.rest = Rest::Inline {
-                        bytes: rest.to_vec(),
-                        extent: plain(rest.len(), 0),
-                    };
+                if let Some(inline) = self.inline(rest, &packed) {
+                    cut.rest = inline;
                     return Ok(());
-                }
-                if ends && let Some(whole) = self.before_tail(codec, rest, size)? {
-                    packed = whole;
-                    size = packed.bytes.len();
                 }
             }
-            let length = size.next_multiple_of(self.block);
-            if packed.consumed > length && is_sound(&packed) {
-                cut.blocks.resize(cut.blocks.len() + length - size, 0);
-                cut.blocks.extend_from_slice(&packed.bytes);
-                let extent = Extent {
-                    blocks: (length / self.block) as u16,
-                    plain: false,
-                    ..plain(packed.consumed, 0)
-                };
-                cut.extents.push(extent);
+            if self.is_worth(&packed) {
                 let contents;
                 (contents, rest) = rest.split_at(packed.consumed);
-                if let Some(index) = &mut index {
-                    index.add(extent, contents);
-                }
+                self.put(&packed, contents, index.as_deref_mut(), cut);
                 skip = 1;
                 continue;
             }
@@ -256,29 +234,65 @@ impl Cutter {
         }
     }
 
-    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, where the rest of it then can stand
-    /// behind the inode: otherwise it would need one more block for a part of it.
+    /// Whether a cluster takes fewer blocks than what is in it, and decoders find all of it.
+    fn is_worth(&self, packed: &Packed) -> bool {
+        packed.consumed > packed.bytes.len().next_multiple_of(self.block) && is_sound(packed)
+    }
+
+    /// Writes a cluster of `contents`.
+    fn put(&self, packed: &Packed, contents: &[u8], index: Option<&mut Index>, cut: &mut Cut) {
+        let size = packed.bytes.len();
+        let length = size.next_multiple_of(self.block);
+        cut.blocks.resize(cut.blocks.len() + length - size, 0);
+        cut.blocks.extend_from_slice(&packed.bytes);
+        let extent = Extent {
+            blocks: (length / self.block) as u16,
+            plain: false,
+            ..plain(contents.len(), 0)
+        };
+        cut.extents.push(extent);
+        if let Some(index) = index {
+            index.add(extent, contents);
+        }
+    }
+
+    /// What ends the contents, `packed` being its code or not, behind the inode, where it fits.
+    fn inline(&self, input: &[u8], packed: &Packed) -> Option<Rest> {
+        let size = packed.bytes.len();
+        let compressed = packed.consumed == input.len() && is_sound(packed) && size < input.len();
+        let (bytes, plain_one) = match compressed && size <= self.tail_max {
+            true => (&packed.bytes[..], false),
+            false => (input, true),
+        };
+        (bytes.len() <= self.tail_max).then(|| Rest::Inline {
+            bytes: bytes.to_vec(),
+            extent: Extent {
+                plain: plain_one,
+                ..plain(input.len(), 0)
+            },
+        })
+    }
+
+    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, and the rest of it behind the inode,
+    /// where it fits: otherwise it would need one more block for a part of it.
     fn before_tail(
         &self,
         codec: &mut dyn Encode,
         input: &[u8],
         size: usize,
-    ) -> io::Result<Option<Packed>> {
-        let blocks = size - size % self.block;
-        if self.tail_max == 0 || blocks == 0 || blocks == size {
+    ) -> io::Result<Option<(Packed, Rest)>> {
+        let over = size % self.block;
+        // By itself, the rest does not shrink as well.
+        if over == 0 || over == size || over > self.tail_max - self.tail_max / 16 {
             return Ok(None);
         }
-        let whole = codec.pack(input, blocks)?;
-        let length = whole.bytes.len().next_multiple_of(self.block);
-        if whole.consumed <= length || !is_sound(&whole) {
-            return Ok(None);
-        }
+        let whole = codec.pack(input, size - over)?;
         let behind = &input[whole.consumed..];
-        let fits = behind.len() <= self.tail_max || {
-            let tail = codec.pack(behind, self.tail_max)?;
-            tail.consumed == behind.len() && is_sound(&tail)
-        };
-        Ok(fits.then_some(whole))
+        if !self.is_worth(&whole) || behind.is_empty() {
+            return Ok(None);
+        }
+        let tail = codec.pack(behind, self.tail_max)?;
+        Ok(self.inline(behind, &tail).map(|rest| (whole, rest)))
     }
 
     /// Encodes only up to where something known begins, where that is within the next `consumed` bytes and worth an unfilled
@@ -296,8 +310,7 @@ impl Cutter {
             return Ok(None);
         };
         let packed = codec.pack(&input[..at], self.cluster)?;
-        let length = packed.bytes.len().next_multiple_of(self.block);
-        Ok((packed.consumed == at && at > length && is_sound(&packed)).then_some(packed))
+        Ok((packed.consumed == at && self.is_worth(&packed)).then_some(packed))
     }
 
     fn pad(&self, cut: &mut Cut) {
