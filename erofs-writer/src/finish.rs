@@ -45,6 +45,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
     /// addresses reach.
     pub fn finish(mut self) -> Result<(W, Summary), Error> {
         let packed = self.end_pipeline()?;
+        // What found and compressed contents makes room for what is planned.
+        (self.pipeline, self.dedupe) = (None, None);
         self.place_contents()?;
         let packed = packed.map(|index| self.add_packed(index)).transpose()?;
         let data_end = self.data_end();

@@ -5,8 +5,8 @@ use std::io::{Seek, Write};
 use hashbrown::HashTable;
 
 use crate::compress::{
-    Batch, Compressed, Cut, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run, Secret,
-    Tail, Ticket,
+    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run,
+    Secret, Tail, Ticket,
 };
 use crate::{Compression, Error, ImageBuilder};
 
@@ -121,10 +121,10 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(known.unwrap_or(at))
     }
 
-    /// Writes the piece before, and gives away this one.
+    /// Writes the piece before, whose buffer the next one fills, and gives away this one.
     fn give_away(&mut self, packed: &mut Packed, last: bool) -> Result<(), Error> {
-        self.write_packed(packed)?;
-        let bytes = std::mem::take(&mut packed.bytes);
+        let next = self.write_packed(packed)?;
+        let bytes = std::mem::replace(&mut packed.bytes, next);
         let piece = Piece {
             cutter: packed.cutter,
             length: bytes.len(),
@@ -143,16 +143,18 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(())
     }
 
-    fn write_packed(&mut self, packed: &mut Packed) -> Result<(), Error> {
+    /// Writes the piece that is under way; gives its buffer.
+    fn write_packed(&mut self, packed: &mut Packed) -> Result<Vec<u8>, Error> {
         let Some(ticket) = packed.under_way.take() else {
-            return Ok(());
+            return Ok(Vec::new());
         };
+        let Cuts { pieces, bytes } = ticket.wait()?;
         for (
             _,
             Cut {
                 blocks, extents, ..
             },
-        ) in ticket.wait()?
+        ) in pieces
         {
             let start = self.data_end();
             self.output.seek(start)?;
@@ -176,7 +178,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             self.output.zeros_to(start + blocks.len() as u64)?;
             self.stored(start + blocks.len() as u64, digest, blocks.len() as u64);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Writes what is left; gives the index of the packed inode's contents.

@@ -6,7 +6,7 @@ use std::io::{self, Seek, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::compress::{
-    Batch, Compressed, Cut, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Tail, Ticket,
+    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Tail, Ticket,
 };
 use crate::packed::Packed;
 use crate::{Compression, Error, ImageBuilder, Options};
@@ -22,6 +22,8 @@ pub(crate) struct Pipeline {
     /// The bytes of the batch that belong to no piece yet.
     open: usize,
     under_way: VecDeque<Ticket>,
+    /// Buffers of batches that came out.
+    spare: Vec<Vec<u8>>,
     current: Option<Current>,
     /// The blocks of all extents that others may refer to, by their numbers.
     blocks: Vec<u32>,
@@ -65,6 +67,7 @@ impl Pipeline {
             batch: Batch::default(),
             open: 0,
             under_way: VecDeque::new(),
+            spare: Vec::new(),
             current: None,
             blocks: Vec::new(),
             packed: None,
@@ -105,7 +108,11 @@ impl Pipeline {
     fn submit(&mut self, all: bool) -> io::Result<()> {
         let due = self.open == 0 && (all || self.batch.bytes.len() >= BATCH);
         if due && !self.batch.pieces.is_empty() {
-            let batch = std::mem::take(&mut self.batch);
+            let next = Batch {
+                bytes: self.spare.pop().unwrap_or_default(),
+                pieces: Vec::new(),
+            };
+            let batch = std::mem::replace(&mut self.batch, next);
             self.under_way.push_back(self.pool.submit(batch)?);
         }
         Ok(())
@@ -153,7 +160,9 @@ impl<W: Write + Seek> ImageBuilder<W> {
             let Some(ticket) = self.pipeline().under_way.pop_front() else {
                 break;
             };
-            for (piece, cut) in ticket.wait()? {
+            let Cuts { pieces, bytes } = ticket.wait()?;
+            self.pipeline().spare.push(bytes);
+            for (piece, cut) in pieces {
                 self.assemble(&piece, cut)?;
             }
         }

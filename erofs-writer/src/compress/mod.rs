@@ -27,4 +27,4 @@ pub(crate) use cut::{Cut, Cutter, Extent, Rest};
 pub(crate) use fingerprint::{Fingerprint, Hasher, Secret};
 pub(crate) use index::{map_length, put_map};
 pub use options::{Algorithm, Candidate, Compression, Fragments, PerFile};
-pub(crate) use pool::{Batch, End, Piece, Pool, Ticket};
+pub(crate) use pool::{Batch, Cuts, End, Piece, Pool, Ticket};

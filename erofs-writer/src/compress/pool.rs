@@ -40,7 +40,14 @@ pub(crate) enum End {
 }
 
 /// What a batch became.
-type Done = io::Result<Vec<(Piece, Cut)>>;
+#[derive(Debug)]
+pub(crate) struct Cuts {
+    pub(crate) pieces: Vec<(Piece, Cut)>,
+    /// Those of the batch, to be filled again: allocating as many for each takes time, and leaves holes among what is kept.
+    pub(crate) bytes: Vec<u8>,
+}
+
+type Done = io::Result<Cuts>;
 
 /// Stands for a batch that was given away.
 #[derive(Debug)]
@@ -109,7 +116,7 @@ impl Pool {
     /// Gives a batch away.
     pub(crate) fn submit(&mut self, batch: Batch) -> io::Result<Ticket> {
         if self.threads == 1 {
-            return Ok(Ticket::Done(self.own.cut(&batch)));
+            return Ok(Ticket::Done(self.own.cut(batch)));
         }
         let (sender, receiver) = channel();
         self.jobs()?
@@ -135,7 +142,7 @@ impl Pool {
                                 .recv();
                             let Ok((batch, done)) = next else { return };
                             // Nobody may be waiting any more.
-                            let _ = done.send(worker.cut(&batch));
+                            let _ = done.send(worker.cut(batch));
                         }
                     })?;
             }
@@ -164,10 +171,11 @@ impl Worker {
         }
     }
 
-    fn cut(&mut self, batch: &Batch) -> Done {
-        let mut rest = &batch.bytes[..];
-        let mut done = Vec::with_capacity(batch.pieces.len());
-        for piece in &batch.pieces {
+    fn cut(&mut self, batch: Batch) -> Done {
+        let Batch { mut bytes, pieces } = batch;
+        let mut rest = &bytes[..];
+        let mut done = Vec::with_capacity(pieces.len());
+        for piece in &pieces {
             let input;
             (input, rest) = rest.split_at(piece.length);
             let last = piece.end != End::More;
@@ -181,7 +189,11 @@ impl Worker {
             };
             done.push((*piece, cut));
         }
-        Ok(done)
+        bytes.clear();
+        Ok(Cuts {
+            pieces: done,
+            bytes,
+        })
     }
 }
 
