@@ -4,6 +4,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 /// Written to the output at once.
 const BUFFER: usize = 1 << 20;
+/// What comes in pieces so large is not copied into the buffer: a write of them costs less.
+const DIRECT: usize = 128 << 10;
 
 pub(crate) type ReadExact<W> = fn(&mut W, &mut [u8]) -> io::Result<()>;
 pub(crate) type Truncate<W> = fn(&mut W, u64) -> io::Result<()>;
@@ -48,10 +50,10 @@ impl<W: Write + Seek> Output<W> {
 
     /// Appends `bytes`.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + bytes.len() > BUFFER {
+        if bytes.len() >= DIRECT || self.buffer.len() + bytes.len() > BUFFER {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER {
+        if bytes.len() >= DIRECT {
             self.emit(bytes)
         } else {
             if self.buffer.capacity() == 0 {
