@@ -2,7 +2,9 @@
 //!
 //! An [`ImageBuilder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
 //! pass. Contents of files go to the output as they come; names and attributes are kept in memory until
-//! [`finish`](ImageBuilder::finish) writes them, which takes about 200 bytes for each inode, its name included.
+//! [`finish`](ImageBuilder::finish) writes them, which takes about 200 bytes for each inode, its name included, and up to 300 and
+//! the name where contents are compressed. Ends of files that are to stand [behind inodes](Options::inline_tails) or
+//! [their indexes](Options::tail_packing) are kept, too.
 //!
 //! ```
 //! use std::io::{Cursor, Write};
@@ -60,7 +62,7 @@
 //! |---|---|
 //! | a higher [`level`](Compression::level) | time to write |
 //! | larger [`cluster_size`](Compression::cluster_size) | time to read a small part of a file |
-//! | [`tail_packing`](Options::tail_packing) | metadata spread wider |
+//! | [`tail_packing`](Options::tail_packing) | metadata spread wider, time to write: last clusters are compressed twice; memory for the tails |
 //! | [`fragments`](Options::fragments), most for small files | time to read a small file, and to write: ends are compressed twice |
 //! | [`dedupe_extents`](Options::dedupe_extents), most where files resemble one another | one thread compresses, indexes are longer, memory for each cluster |
 //!
@@ -124,8 +126,8 @@
 //!
 //! # What kernels read
 //!
-//! The versions are those in which the kernel's commits came that added each, or that `mkfs.erofs(8)` names. The tests mount with
-//! the kernel they run on.
+//! The versions are those that `mkfs.erofs(1)` of erofs-utils 1.9 names, or the merge windows in which the kernel's commits came that
+//! added each. The tests mount with the kernel they run on.
 //!
 //! | image | Linux |
 //! |---|---|

@@ -43,8 +43,8 @@ pub struct Options {
     /// What chooses how each file given to [`ImageBuilder::data_for`](crate::ImageBuilder::data_for) is compressed. Default: all
     /// are as [`compression`](Self::compression) says.
     pub per_file: Option<PerFile>,
-    /// Whether the last cluster of a compressed file goes behind its indexes where it is short, and takes no block of its own
-    /// (`ztailpacking`). Linux 5.17 and later. Default: no.
+    /// Whether the end of a compressed file goes behind its indexes where it would not fill a block (`ztailpacking`), at the price of
+    /// memory for all those ends until the image is finished. Linux 5.17 and later. Default: no.
     pub tail_packing: bool,
     /// What of compressed files is packed into one hidden file. Default: nothing.
     pub fragments: Fragments,
