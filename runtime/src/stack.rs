@@ -27,8 +27,8 @@ pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Sum
     write_with(layers, path, Addresses::default())
 }
 
-/// As [`write`], with block addresses of 48 bits where `addresses` says so: that image is smaller, as most inodes are then compact and
-/// the stack may have more than 2 TiB, but it needs Linux 6.15.
+/// As [`write`](write()), with block addresses of 48 bits where `addresses` says so: that image is smaller, as most inodes are
+/// then compact, and the stack may have more than 2 TiB, but it needs Linux 6.15.
 pub fn write_with(
     layers: &[Input],
     path: &Path,
