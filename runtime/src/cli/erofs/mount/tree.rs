@@ -1,0 +1,455 @@
+//! What the kernel asks of a mount, and what the image answers.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use erofs_reader::{DirEntry, FileType, Image, Inode, Nid, ReadAt};
+use fuser::{
+    Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use rustix::io::Errno as Os;
+
+/// How long the kernel may remember what it was told: nothing ever changes.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// The longest read to answer: what the kernel sends is shorter.
+const LONGEST_READ: u32 = 16 << 20;
+
+thread_local! {
+    /// Where a thread puts what it read until the kernel has it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The entries of a directory, `.` and `..` first.
+type Listing = Arc<Vec<DirEntryOf>>;
+
+/// A name, what it refers to and its type.
+struct DirEntryOf {
+    name: Vec<u8>,
+    node: INodeNo,
+    kind: fuser::FileType,
+}
+
+/// An image's tree, as FUSE asks for it.
+pub(super) struct Tree<R> {
+    image: Image<R>,
+    pub(super) root: Nid,
+    /// What open directories hold, so that a large one is read once.
+    open: Mutex<HashMap<u64, Listing>>,
+    next_handle: AtomicU64,
+    /// Whether files need not be opened.
+    without_open: bool,
+}
+
+impl<R: ReadAt> Tree<R> {
+    pub(super) fn new(image: Image<R>) -> Result<Self, erofs_reader::Error> {
+        let root = image.root()?.nid();
+        Ok(Self {
+            image,
+            root,
+            open: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            without_open: false,
+        })
+    }
+
+    /// The number that FUSE knows an inode by: its nid. But there 1 is the root and 0 is nothing: so the nid 1 gets the
+    /// root's number, and 0 (or 1, where 0 is the root's) the last one, at which no inode can be.
+    pub(super) fn node(&self, nid: Nid) -> INodeNo {
+        let root = self.root.get();
+        INodeNo(match nid.get() {
+            nid if nid == root => 1,
+            0 => u64::MAX,
+            1 if root == 0 => u64::MAX,
+            1 => root,
+            nid => nid,
+        })
+    }
+
+    /// The inverse of [`Tree::node`].
+    pub(super) fn nid(&self, node: INodeNo) -> Nid {
+        let root = self.root.get();
+        Nid::new(match node.0 {
+            1 => root,
+            u64::MAX => u64::from(root == 0),
+            node if node == root => 1,
+            node => node,
+        })
+    }
+
+    fn inode(&self, node: INodeNo) -> Result<Inode, Errno> {
+        self.image.inode(self.nid(node)).map_err(errno)
+    }
+
+    fn attributes(&self, inode: &Inode) -> FileAttr {
+        let time = time(inode);
+        let unit = self.image.superblock().block_size.bytes();
+        let (major, minor) = inode.rdev();
+        FileAttr {
+            ino: self.node(inode.nid()),
+            size: inode.size(),
+            blocks: inode.size().div_ceil(unit).saturating_mul(unit / 512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind: kind(inode.file_type()),
+            perm: inode.mode(),
+            nlink: inode.nlink(),
+            uid: inode.uid(),
+            gid: inode.gid(),
+            // `new_encode_dev` of the kernel.
+            rdev: (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
+            blksize: u32::try_from(unit).unwrap_or(4096),
+            flags: 0,
+        }
+    }
+
+    fn find(&self, parent: INodeNo, name: &[u8]) -> Result<Option<Inode>, Errno> {
+        // `EROFS_NAME_LEN`.
+        if name.len() > 255 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let parent = self.inode(parent)?;
+        let entry = self.image.find(&parent, name).map_err(errno)?;
+        entry
+            .map(|entry| self.image.inode(entry.nid).map_err(errno))
+            .transpose()
+    }
+
+    fn list(&self, node: INodeNo) -> Result<Listing, Errno> {
+        let directory = self.inode(node)?;
+        let parent = self.image.find(&directory, b"..").map_err(errno)?;
+        let parent = parent.map_or(node, |entry| self.node(entry.nid));
+        let mut entries: Vec<_> = [(&b"."[..], node), (b"..", parent)]
+            .map(|(name, node)| DirEntryOf {
+                name: name.to_vec(),
+                node,
+                kind: fuser::FileType::Directory,
+            })
+            .into();
+        for entry in self.image.read_dir(&directory).map_err(errno)? {
+            let DirEntry {
+                name,
+                nid,
+                file_type,
+                ..
+            } = entry.map_err(errno)?;
+            let file_type = match file_type {
+                Some(file_type) => file_type,
+                None => self.image.inode(nid).map_err(errno)?.file_type(),
+            };
+            entries.push(DirEntryOf {
+                name,
+                node: self.node(nid),
+                kind: kind(file_type),
+            });
+        }
+        Ok(Arc::new(entries))
+    }
+
+    /// Reads into `buffer`, which keeps its length where that is enough, and returns what was read.
+    fn read_file<'b>(
+        &self,
+        node: INodeNo,
+        offset: u64,
+        size: u32,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], Errno> {
+        let inode = self.inode(node)?;
+        let mut file = self.image.file(&inode).map_err(errno)?;
+        let left = file.size().saturating_sub(offset);
+        let wanted = usize::try_from(left.min(size.min(LONGEST_READ).into())).unwrap_or(0);
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let mut done = 0;
+        while done < wanted {
+            let at = offset + done as u64;
+            match file.read_at(&mut buffer[done..wanted], at).map_err(errno)? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        Ok(&buffer[..done])
+    }
+
+    /// What the kernel is told of an entry with its name, and for how long that holds. Of an inode that is damaged it learns
+    /// only that there is one, so that it asks again when somebody wants to know.
+    fn entry(&self, entry: &DirEntryOf) -> (FileAttr, Duration) {
+        match self.inode(entry.node) {
+            Ok(inode) => (self.attributes(&inode), FOREVER),
+            Err(_) => (unknown(entry), Duration::ZERO),
+        }
+    }
+
+    fn directories(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Listing>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Each is only asked for where the kernel has it. ACLs are then the kernel's to enforce.
+        for flag in [
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPORT_SUPPORT,
+            // What is listed is mostly looked up next.
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+        ] {
+            let _ = config.add_capabilities(flag);
+        }
+        let capabilities = config.capabilities();
+        self.without_open = capabilities.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        let _ = config.set_max_readahead(1 << 20);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.find(parent, name.as_bytes()) {
+            Ok(Some(inode)) => reply.entry(&FOREVER, &self.attributes(&inode), Generation(0)),
+            Ok(None) => reply.error(Errno::ENOENT),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.inode(node) {
+            Ok(inode) => {
+                let mut attributes = self.attributes(&inode);
+                // Here it is only what `stat` shows.
+                attributes.ino = INodeNo(inode.nid().get());
+                reply.attr(&FOREVER, &attributes);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        let target = self
+            .inode(node)
+            .and_then(|inode| self.image.read_link(&inode).map_err(errno));
+        match target {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.without_open {
+            // From now on the kernel opens and closes files by itself, and keeps what it has read of them.
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| match self.read_file(node, offset, size, buffer) {
+            Ok(bytes) => reply.data(bytes),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.list(node) {
+            Ok(listing) => {
+                let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+                self.directories().insert(handle, listing);
+                let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+                reply.opened(FileHandle(handle), flags);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let Some(listing) = self.directories().get(&handle.0).cloned() else {
+            return reply.error(Errno::EBADF);
+        };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (entry, next) in listing.iter().zip(1..).skip(from) {
+            if reply.add(entry.node, next, entry.kind, OsStr::from_bytes(&entry.name)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(listing) = self.directories().get(&handle.0).cloned() else {
+            return reply.error(Errno::EBADF);
+        };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (entry, next) in listing.iter().zip(1..).skip(from) {
+            let (attributes, ttl) = self.entry(entry);
+            let name = OsStr::from_bytes(&entry.name);
+            if reply.add(entry.node, next, name, &ttl, &attributes, Generation(0)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.directories().remove(&handle.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let sb = self.image.superblock();
+        let unit = u32::try_from(sb.block_size.bytes()).unwrap_or(4096);
+        reply.statfs(sb.blocks, 0, 0, sb.inodes, 0, unit, 255, unit);
+    }
+
+    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let xattrs = self
+            .inode(node)
+            .and_then(|inode| self.image.xattrs(&inode).map_err(errno));
+        let value = xattrs.and_then(|xattrs| {
+            let wanted = name.as_bytes();
+            let found = xattrs.into_iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value).ok_or(os(Os::NODATA))
+        });
+        answer(value, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self
+            .inode(node)
+            .and_then(|inode| self.image.xattrs(&inode).map_err(errno))
+            .map(|xattrs| {
+                let mut names = Vec::new();
+                for (name, _) in xattrs {
+                    // As the kernel: who may not read them need not know of them.
+                    if request.uid() == 0 || !name.starts_with(b"trusted.") {
+                        names.extend_from_slice(&name);
+                        names.push(0);
+                    }
+                }
+                names
+            });
+        answer(names, size, reply);
+    }
+}
+
+/// Answers with `bytes`, or, where `size` is 0, with their number.
+fn answer(bytes: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match bytes.map(|bytes| (u32::try_from(bytes.len()), bytes)) {
+        Ok((Ok(length), _)) if size == 0 => reply.size(length),
+        Ok((Ok(length), bytes)) if length <= size => reply.data(&bytes),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(e) => reply.error(e),
+    }
+}
+
+/// What an entry alone says of its inode.
+fn unknown(entry: &DirEntryOf) -> FileAttr {
+    FileAttr {
+        ino: entry.node,
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: entry.kind,
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 512,
+        flags: 0,
+    }
+}
+
+fn kind(file_type: FileType) -> fuser::FileType {
+    match file_type {
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+        FileType::Symlink => fuser::FileType::Symlink,
+    }
+}
+
+/// An inode's time; the epoch where the system has no such time.
+fn time(inode: &Inode) -> SystemTime {
+    let (seconds, nanoseconds) = inode.mtime();
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let second = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)
+    } else {
+        UNIX_EPOCH.checked_add(whole)
+    };
+    second
+        .and_then(|second| second.checked_add(Duration::from_nanos(nanoseconds.into())))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+fn os(errno: Os) -> Errno {
+    Errno::from_i32(errno.raw_os_error())
+}
+
+/// The kernel's answer to the same damage.
+fn errno(error: erofs_reader::Error) -> Errno {
+    use erofs_reader::Error as E;
+    match error {
+        E::Corrupt { .. } | E::NotErofs { .. } => os(Os::UCLEAN),
+        E::Unsupported { .. } => os(Os::OPNOTSUPP),
+        E::NotFound { .. } => Errno::ENOENT,
+        E::WrongType {
+            expected: FileType::Directory,
+            ..
+        } => Errno::ENOTDIR,
+        E::Io { .. } => {
+            let code = error.io_error().and_then(io::Error::raw_os_error);
+            code.map_or(Errno::EIO, Errno::from_i32)
+        }
+        _ => Errno::EIO,
+    }
+}
