@@ -385,3 +385,42 @@ fn word(input: &[u8], at: usize) -> u64 {
 fn extension(length: usize, limit: usize) -> usize {
     length.checked_sub(limit).map_or(0, |rest| rest / 255 + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_do_not_depend_on_inputs_before_even_where_positions_run_out() {
+        let text = |seed: usize| -> Vec<u8> {
+            let words = |i: usize| ((i * i + seed) % 97).to_le_bytes();
+            (0..4000).flat_map(words).collect()
+        };
+        let encode = |next: u32, before: &[Vec<u8>]| {
+            let (mut fast, mut chains) = (Fast::new(), Chains::new(9));
+            for input in before {
+                fast.encode(input, 4096);
+                chains.encode(input, 4096);
+            }
+            (fast.positions.next, chains.positions.next) = (next, next);
+            let input = text(0);
+            let (fast, chains) = (fast.encode(&input, 700), chains.encode(&input, 700));
+            [fast, chains].map(|packed| (packed.consumed, packed.bytes))
+        };
+        let expected = encode(1, &[]);
+        assert!(
+            expected
+                .iter()
+                .all(|(consumed, bytes)| *consumed > bytes.len())
+        );
+        for next in [
+            1 << 20,
+            u32::MAX - 32_001,
+            u32::MAX - 32_000,
+            u32::MAX - 31_999,
+            u32::MAX,
+        ] {
+            assert_eq!(encode(next, &[text(0), text(1)]), expected, "{next}");
+        }
+    }
+}
