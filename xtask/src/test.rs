@@ -181,7 +181,7 @@ impl Checks {
             return;
         }
         self.step(name, || {
-            ["", "lz4,lzma"].iter().try_for_each(|features| {
+            ["", "lz4,lzma,deflate"].iter().try_for_each(|features| {
                 let mut check = shell::cargo();
                 check.args(["check", "--quiet", "--package", "erofs-reader"]);
                 check.args(["--no-default-features", "--features", features]);
