@@ -17,7 +17,9 @@ mod window;
 pub(crate) use cache::PclusterCache;
 #[doc(hidden)]
 pub use decode::decode_cluster;
-pub(crate) use decode::{Decoders, SpareDecoders};
+#[cfg(feature = "std")]
+pub(crate) use decode::Decoders;
+pub(crate) use decode::SpareDecoders;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};

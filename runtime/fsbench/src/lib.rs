@@ -102,7 +102,7 @@ pub fn run(options: &Options) -> Result<Report> {
             Ok(mut workload) => {
                 let empty = caches.then_some(&mut empty as Empty<'_>);
                 measure(&mut *workload, options.rounds, empty, &mut row)?;
-            },
+            }
             Err(Error::Missing(what)) => row.skipped = Some(what),
             Err(error) => return Err(error),
         }
