@@ -1,7 +1,7 @@
 //! A new ext4 image, empty or populated.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -58,13 +58,16 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
         }
     };
     let path = setting.path("ours.ext4");
-    let mut samples = Vec::new();
+    let (mut samples, mut plain) = (Vec::new(), Vec::new());
     let mut ours_size = None;
     let mut peers_size = None;
     for _ in 0..setting.rounds {
         rustix::fs::sync();
         samples.push(call(&path, size)?);
-        ours_size = Some(fs::metadata(&path)?.blocks() * 512);
+        let allocated = fs::metadata(&path)?.blocks() * 512;
+        ours_size = Some(allocated);
+        fs::remove_file(&path)?;
+        plain.push(write(&path, size, allocated)?);
         fs::remove_file(&path)?;
         if let Some((contender, samples)) = &mut peer {
             let output = contender.output.as_ref().context("mke2fs has an output")?;
@@ -79,6 +82,12 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
         samples: Ok(samples),
         size: ours_size,
     }];
+    standings.push(Standing {
+        name: "as many bytes".to_owned(),
+        line: "pwrite of 512 KiB each, all over a sparse file of that size".to_owned(),
+        samples: Ok(plain),
+        size: ours_size,
+    });
     standings.extend(peer.map(|(contender, samples)| Standing {
         name: contender.name,
         line: shell::line(&contender.command),
@@ -94,12 +103,32 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
 
 /// One call: the file is created, filled and stored.
 fn call(path: &Path, size: u64) -> Result<Sample> {
+    sample(path, size, |file| {
+        Ok(Builder::new(file, Options::new(size))?.finish()?.0)
+    })
+}
+
+/// What the kernel takes for writing as much: the least an image of so many bytes can take.
+fn write(path: &Path, size: u64, bytes: u64) -> Result<Sample> {
+    const PIECE: usize = 512 << 10;
+    let piece = vec![1; PIECE];
+    let pieces = bytes.div_ceil(PIECE as u64);
+    sample(path, size, |file| {
+        for number in 0..pieces {
+            let at = size / pieces * number;
+            let left = (bytes - number * PIECE as u64).min(PIECE as u64) as usize;
+            file.write_all_at(&piece[..left], at)?;
+        }
+        Ok(file)
+    })
+}
+
+fn sample(path: &Path, size: u64, fill: impl FnOnce(File) -> Result<File>) -> Result<Sample> {
     let before = cpu()?;
     let start = Instant::now();
     let file = File::create_new(path)?;
     file.set_len(size)?;
-    let (file, _) = Builder::new(file, Options::new(size))?.finish()?;
-    file.sync_all()?;
+    fill(file)?.sync_all()?;
     let wall = start.elapsed();
     Ok(Sample {
         wall,
