@@ -15,11 +15,11 @@ mod lzma;
 mod window;
 
 pub(crate) use cache::PclusterCache;
-#[doc(hidden)]
-pub use decode::decode_cluster;
 #[cfg(feature = "std")]
 pub(crate) use decode::Decoders;
 pub(crate) use decode::SpareDecoders;
+#[doc(hidden)]
+pub use decode::decode_cluster;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
