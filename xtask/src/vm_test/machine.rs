@@ -14,7 +14,7 @@ use crate::setup::Archive;
 use crate::shell;
 
 /// How long the outer machine may take for everything.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(6 * 60);
 
 /// How often the outer machine is started until it stays up: its emulation, not what is tested in it, may fail.
 const TRIES: u32 = 3;
