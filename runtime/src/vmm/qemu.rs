@@ -56,9 +56,11 @@ pub(super) fn machine(config: &VmConfig, accel: Accel, cmdline: &str) -> Result<
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
     option("-machine", machine_type().to_owned());
-    // One thread per CPU also under TCG; it is what TCG's default comes to, said aloud.
+    // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it translated
+    // before another patched it, and Linux, which patches its own text whenever a static key flips, dies of a stale
+    // breakpoint.
     let accelerator = match accel {
-        Accel::Tcg => "tcg,thread=multi",
+        Accel::Tcg => "tcg,thread=single",
         other => other.name(),
     };
     option("-accel", accelerator.to_owned());
