@@ -56,14 +56,7 @@ pub(super) fn machine(config: &VmConfig, accel: Accel, cmdline: &str) -> Result<
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
     option("-machine", machine_type().to_owned());
-    // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it translated
-    // before another patched it, and Linux, which patches its own text whenever a static key flips, dies of a stale
-    // breakpoint.
-    let accelerator = match accel {
-        Accel::Tcg => "tcg,thread=single",
-        other => other.name(),
-    };
-    option("-accel", accelerator.to_owned());
+    option("-accel", accelerator(accel).to_owned());
     option(
         "-cpu",
         if accel == Accel::Tcg { "max" } else { "host" }.to_owned(),
@@ -112,6 +105,17 @@ pub(super) fn machine(config: &VmConfig, accel: Accel, cmdline: &str) -> Result<
         args,
         parent: std::process::id(),
     })
+}
+
+/// What runs the guest's instructions.
+fn accelerator(accel: Accel) -> &'static str {
+    match accel {
+        // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it
+        // translated before another patched it, and Linux, which patches its own text whenever a static key flips, dies of
+        // a stale breakpoint.
+        Accel::Tcg => "tcg,thread=single",
+        other => other.name(),
+    }
 }
 
 fn machine_type() -> &'static str {
@@ -166,4 +170,15 @@ fn become_qemu(machine: &Machine) -> io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_take_turns_where_instructions_are_translated() {
+        assert_eq!(accelerator(Accel::Tcg), "tcg,thread=single");
+        assert_eq!(accelerator(Accel::Kvm), "kvm");
+    }
 }
