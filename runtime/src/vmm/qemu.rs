@@ -112,7 +112,7 @@ fn accelerator(accel: Accel) -> &'static str {
     match accel {
         // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it
         // translated before another patched it, and Linux, which patches its own text whenever a static key flips, dies of
-        // a stale breakpoint.
+        // a stale breakpoint (within seconds where a socket option flips a key that traffic on the other CPU looks at).
         Accel::Tcg => "tcg,thread=single",
         other => other.name(),
     }

@@ -12,7 +12,7 @@ use crate::shell;
 
 /// What `erofs-utils` and `erofsfuse` hold. Debian 12's 1.5 knows neither 512-byte blocks nor a device table that
 /// is used for addresses alone; its erofsfuse neither.
-const PROGRAMS: [&str; 4] = ["mkfs.erofs", "fsck.erofs", "dump.erofs", "erofsfuse"];
+pub(super) const PROGRAMS: [&str; 4] = ["mkfs.erofs", "fsck.erofs", "dump.erofs", "erofsfuse"];
 
 /// Unpacks erofs-utils into `target/oracles/erofs-utils`, with wrappers in `target/oracles/bin`.
 pub(super) fn install() -> Result<bool> {

@@ -32,7 +32,13 @@ const NEEDS: &[Need] = &[
         "qemu-system-arm",
         "the VMM where libkrun cannot run",
     ),
+    need(
+        "busybox",
+        "busybox-static",
+        "what runs in the guests of tests",
+    ),
     need("qemu-img", "qemu-utils", "tests read VMDK disks with it"),
+    need("qemu-io", "qemu-utils", "tests write VMDK disks with it"),
     need(
         "docker-registry",
         "docker-registry",
@@ -46,6 +52,18 @@ const NEEDS: &[Need] = &[
     ),
     need("mmdebstrap", "mmdebstrap", "makes the demo image's base"),
     need("e2fsck", "e2fsprogs", "tests check ext4 images with it"),
+    need(
+        "debugfs",
+        "e2fsprogs",
+        "tests look into ext4 images with it",
+    ),
+    need("dumpe2fs", "e2fsprogs", "tests ask it for ext4 features"),
+    need("mke2fs", "e2fsprogs", "tests compare ext4 images with its"),
+    need(
+        "resize2fs",
+        "e2fsprogs",
+        "tests compare grown images with its",
+    ),
     need("fio", "fio", "tests write to ext4 images with it"),
     need(
         "stress-ng",
@@ -69,6 +87,9 @@ const NEEDS: &[Need] = &[
     ),
     need("zstd", "zstd", "compresses one of the demo image's layers"),
     need("gzip", "gzip", "compresses the demo image's layers"),
+    need("xz", "xz-utils", "compresses a tar for mkfs.erofs"),
+    need("tar", "tar", "tests read archives as it does"),
+    need("openssl", "openssl", "makes the certificate of a registry"),
     need("cpio", "cpio", "packs the outer machine of vm-test"),
     need("losetup", "mount", "tests mount images with the kernel"),
     need(
@@ -138,5 +159,43 @@ fn present(file: &str) -> bool {
         Path::new(file).exists()
     } else {
         shell::program(file).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    /// The names with which `oracle` is called in the Rust files below `folder`.
+    fn oracles(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.ends_with("target") {
+                oracles(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file");
+                for call in text.split("oracle(").skip(1) {
+                    let name = call.trim_start().strip_prefix('"');
+                    let name = name.and_then(|rest| Some(rest.split_once('"')?.0));
+                    let is_name = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
+                    found.extend(name.filter(is_name).map(str::to_owned));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_a_test_asks_for_is_installed() {
+        let mut asked = BTreeSet::new();
+        oracles(shell::repository(), &mut asked);
+        assert!(asked.contains("busybox"));
+        let unpacked = super::super::oracles::PROGRAMS;
+        let installed =
+            |name: &str| NEEDS.iter().any(|need| need.file == name) || unpacked.contains(&name);
+        asked.retain(|name| !installed(name));
+        assert_eq!(asked, BTreeSet::new());
     }
 }
