@@ -11,6 +11,7 @@ mod registry;
 mod setup;
 mod shell;
 mod stages;
+mod system;
 mod test;
 mod vm_test;
 

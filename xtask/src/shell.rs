@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -74,6 +77,51 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What a program wrote to stdout.
+pub(crate) struct Watched {
+    /// Its lines, and when they came.
+    pub(crate) lines: Vec<(Instant, String)>,
+    /// How it ended, if it did by itself.
+    pub(crate) status: Option<ExitStatus>,
+}
+
+/// Runs a program that may hang, and ends it after `limit`.
+pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| line(command))?;
+    let mut out = BufReader::new(child.stdout.take().context("piped")?);
+    let reader = thread::spawn(move || {
+        let mut lines = Vec::new();
+        let mut line = Vec::new();
+        while out.read_until(b'\n', &mut line)? > 0 {
+            let text = String::from_utf8_lossy(&line);
+            lines.push((Instant::now(), text.trim_end().to_owned()));
+            line.clear();
+        }
+        Ok::<_, std::io::Error>(lines)
+    });
+    let deadline = Instant::now() + limit;
+    let mut status = child.try_wait()?;
+    while status.is_none() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+        status = child.try_wait()?;
+    }
+    if status.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    let Ok(lines) = reader.join() else {
+        bail!("the reader of {} panicked", line(command));
+    };
+    Ok(Watched {
+        lines: lines?,
+        status,
+    })
+}
+
 /// The command as one would type it.
 pub(crate) fn line(command: &Command) -> String {
     let mut line = quoted(command.get_program());
@@ -97,6 +145,16 @@ pub(crate) fn quoted(word: &OsStr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_what_it_wrote_is_kept() {
+        let mut hangs = Command::new("sh");
+        hangs.args(["-c", "echo one; echo two; exec sleep 600"]);
+        let watched = watched(&mut hangs, Duration::from_millis(300)).expect("a shell");
+        assert_eq!(watched.status, None);
+        let lines: Vec<_> = watched.lines.iter().map(|(_, line)| &**line).collect();
+        assert_eq!(lines, ["one", "two"]);
+    }
 
     #[test]
     fn a_command_is_shown_as_one_would_type_it() {

@@ -1,17 +1,15 @@
 //! Where the checks run: here, or in the outer machine.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::setup::Archive;
 use crate::shell;
+use crate::system::{inside, install, libraries, write_program};
 
 /// How long the outer machine may take for everything.
 const LIMIT: Duration = Duration::from_secs(6 * 60);
@@ -119,9 +117,7 @@ impl Machine {
         .arg(&initramfs)
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .args(["-serial", "stdio"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .args(["-serial", "stdio"]);
         let mut report = String::new();
         for _ in 0..TRIES {
             report = watched(&mut qemu)?;
@@ -218,63 +214,14 @@ impl Machine {
 
 /// Runs the machine and returns what it writes. Ends it where it takes too long.
 fn watched(qemu: &mut Command) -> Result<String> {
-    let mut child = qemu.spawn().with_context(|| shell::line(qemu))?;
-    let mut out = child.stdout.take().context("piped")?;
-    let reader = std::thread::spawn(move || {
-        let mut report = Vec::new();
-        out.read_to_end(&mut report).map(|_| report)
-    });
-    let deadline = Instant::now() + LIMIT;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() > deadline {
-            println!("vm-test: the outer machine takes longer than {LIMIT:?}: ended");
-            child.kill()?;
-            break child.wait()?;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    let Ok(report) = reader.join() else {
-        bail!("the reader of the report panicked");
-    };
-    let report = String::from_utf8_lossy(&report?).into_owned();
-    if !status.success() {
-        println!("vm-test: {}: {status}", shell::line(qemu));
+    let watched = shell::watched(qemu, LIMIT)?;
+    match watched.status {
+        None => println!("vm-test: the outer machine takes longer than {LIMIT:?}: ended"),
+        Some(status) if !status.success() => println!("vm-test: {}: {status}", shell::line(qemu)),
+        Some(_) => {}
     }
-    Ok(report)
-}
-
-/// Every shared library that `programs` load, the loader among them.
-fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
-    let mut found = BTreeSet::new();
-    for program in programs {
-        let listing = shell::output(Command::new("ldd").arg(program))?;
-        for line in listing.lines() {
-            // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or the loader's path alone.
-            let path = line.split_whitespace().find(|word| word.starts_with('/'));
-            found.extend(path.map(PathBuf::from));
-        }
-    }
-    Ok(found)
-}
-
-/// The absolute path `path`, under `root`.
-fn inside(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-fn install(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to.parent().context("not the root")?)?;
-    fs::copy(from, to).with_context(|| from.display().to_string())?;
-    Ok(())
-}
-
-fn write_program(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    let lines = watched.lines.into_iter();
+    Ok(lines.map(|(_, line)| line + "\n").collect())
 }
 
 /// The file called `name` somewhere under `dir`.

@@ -1,0 +1,44 @@
+//! Files of the small systems that machines here boot.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+
+/// Every shared library that `programs` load, the loader among them.
+pub(crate) fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for program in programs {
+        let listing = shell::output(Command::new("ldd").arg(program))?;
+        for line in listing.lines() {
+            // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or the loader's path alone.
+            let path = line.split_whitespace().find(|word| word.starts_with('/'));
+            found.extend(path.map(PathBuf::from));
+        }
+    }
+    Ok(found)
+}
+
+/// The absolute path `path`, under `root`.
+pub(crate) fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Copies a file to where its folder may have to be made.
+pub(crate) fn install(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.parent().context("not the root")?)?;
+    fs::copy(from, to).with_context(|| from.display().to_string())?;
+    Ok(())
+}
+
+/// Writes a script that can be run.
+pub(crate) fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
