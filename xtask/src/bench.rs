@@ -10,6 +10,7 @@ mod erofs;
 mod ext4;
 mod extract;
 mod fs;
+mod guest;
 mod image;
 mod input;
 mod measure;
@@ -20,6 +21,7 @@ mod report;
 mod synthetic;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -72,6 +74,8 @@ enum Group {
     Image,
     /// What programs feel of an image's files, mounted in every way
     Fs,
+    /// The same in a guest, with the disks that each way takes
+    Guest,
 }
 
 impl Group {
@@ -84,6 +88,7 @@ impl Group {
             Self::Extract => "extract",
             Self::Image => "image",
             Self::Fs => "fs",
+            Self::Guest => "guest",
         }
     }
 }
@@ -106,6 +111,13 @@ impl Setting {
 
     fn path(&self, name: &str) -> PathBuf {
         self.scratch.join(name)
+    }
+
+    /// A command of the blockbox that is measured.
+    fn blockbox(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.blockbox);
+        command.args(args);
+        command
     }
 }
 
@@ -159,8 +171,11 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
     let demo_layers = layers && bench.images.is_empty();
     let trees = [Group::Ext4, Group::Erofs, Group::Extract];
     let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
-    if demo_layers || demo_tree {
+    let demo = demo_layers || demo_tree;
+    if demo || groups.contains(&Group::Guest) {
         setup::run()?;
+    }
+    if demo {
         crate::image::demo().build()?;
     }
     let images = if demo_layers {
@@ -206,6 +221,10 @@ fn measure(
         Group::Image => report::both(&image::run(setting, images)?),
         Group::Fs => {
             let outcomes = fs::run(setting, images)?;
+            (fs::markdown(&outcomes), fs::json(&outcomes))
+        }
+        Group::Guest => {
+            let outcomes = guest::run(setting, images)?;
             (fs::markdown(&outcomes), fs::json(&outcomes))
         }
     };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::shell;
 
 /// Mount points and loop devices, in the order in which they were made.
-pub(super) struct Mounts {
+pub(in crate::bench) struct Mounts {
     folder: PathBuf,
     points: Vec<PathBuf>,
     loops: Vec<PathBuf>,
@@ -19,7 +19,7 @@ pub(super) struct Mounts {
 
 impl Mounts {
     /// Mount points are made in `folder`.
-    pub(super) fn in_folder(folder: &Path) -> Self {
+    pub(in crate::bench) fn in_folder(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
             points: Vec::new(),
@@ -28,14 +28,19 @@ impl Mounts {
     }
 
     /// A new folder.
-    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+    pub(in crate::bench) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join(name);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(path)
     }
 
     /// Mounts the file `image` on the new folder `name`.
-    pub(super) fn image(&mut self, name: &str, kind: &str, image: &Path) -> Result<PathBuf> {
+    pub(in crate::bench) fn image(
+        &mut self,
+        name: &str,
+        kind: &str,
+        image: &Path,
+    ) -> Result<PathBuf> {
         let write = kind == "ext4";
         let device = self.attach(image, write)?;
         let options = if write { "rw" } else { "ro" };
@@ -43,7 +48,7 @@ impl Mounts {
     }
 
     /// Mounts anything on the new folder `name`.
-    pub(super) fn mount(
+    pub(in crate::bench) fn mount(
         &mut self,
         name: &str,
         kind: &str,
@@ -63,7 +68,11 @@ impl Mounts {
     }
 
     /// Runs a program that mounts something on the new folder `name` and goes on in the background.
-    pub(super) fn mount_with(&mut self, name: &str, mut program: Command) -> Result<PathBuf> {
+    pub(in crate::bench) fn mount_with(
+        &mut self,
+        name: &str,
+        mut program: Command,
+    ) -> Result<PathBuf> {
         let point = self.folder(name)?;
         program.current_dir(&self.folder).arg(&point);
         shell::output(&mut program)?;
@@ -72,7 +81,7 @@ impl Mounts {
     }
 
     /// A loop device of `image`.
-    pub(super) fn attach(&mut self, image: &Path, write: bool) -> Result<PathBuf> {
+    pub(in crate::bench) fn attach(&mut self, image: &Path, write: bool) -> Result<PathBuf> {
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show"]);
         if !write {
@@ -84,7 +93,7 @@ impl Mounts {
     }
 
     /// Unmounts everything, the latest first.
-    pub(super) fn unmount(&mut self) -> Result<()> {
+    pub(in crate::bench) fn unmount(&mut self) -> Result<()> {
         while let Some(point) = self.points.last() {
             unmount(point)?;
             self.points.pop();

@@ -1,16 +1,13 @@
-//! The ways to show an image's layers as one tree.
+//! The ways to show an image's layers as one tree, mounted on this machine.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Error, Result};
 
+use super::build::{Build, writable};
 use super::mounts::Mounts;
-use crate::bench::Setting;
-use crate::bench::input::{Image, Layer};
-use crate::shell;
 
 /// A mounted tree.
 pub(super) struct Stack {
@@ -23,17 +20,13 @@ pub(super) struct Stack {
 }
 
 /// As docker and the guest's init mount overlays.
-const OVERLAY: &str = "redirect_dir=off,index=off,metacopy=off";
+pub(in crate::bench) const OVERLAY: &str = "redirect_dir=off,index=off,metacopy=off";
 
 /// Mounts every stack that can be; those that cannot are named with the reason.
-pub(super) fn mount(
-    setting: &Setting,
-    image: &Image,
-    mounts: &mut Mounts,
-) -> Result<(Vec<Stack>, Vec<String>)> {
-    let build = Build { setting, image };
-    let layers = build.layers(mounts)?;
-    let (root, metadata) = build.ours(mounts, &layers)?;
+pub(super) fn mount(build: &Build<'_>, mounts: &mut Mounts) -> Result<(Vec<Stack>, Vec<String>)> {
+    let layers = build.layers()?;
+    let mut mounting = Mounting { build, mounts };
+    let (root, metadata) = mounting.ours(&layers)?;
     let ours = |name, read_ahead| Stack {
         name,
         root: root.clone(),
@@ -54,144 +47,77 @@ pub(super) fn mount(
         }),
         Err(error) => skipped.push(format!("{name}: {error:#}")),
     };
-    let mounted = build.mount_layers(mounts, &layers)?;
-    add(
-        "EROFS per layer",
-        build.overlay(mounts, "per-layer", &mounted),
-    );
-    add("mkfs.erofs", build.mkfs_erofs(mounts));
-    match build.unpack(mounts, &mounted) {
-        Ok(unpacked) => {
-            add("ext4 per layer", build.overlay(mounts, "ext4", &unpacked));
-            add("fuse-overlayfs", build.fuse_overlayfs(mounts, &unpacked));
+    let mounted = build.mount_layers(mounting.mounts, &layers)?;
+    add("EROFS per layer", mounting.overlay("per-layer", &mounted));
+    add("mkfs.erofs", mounting.mkfs_erofs());
+    match build.unpack(mounting.mounts, &mounted) {
+        Ok((_, unpacked)) => {
+            add("ext4 per layer", mounting.overlay("ext4", &unpacked));
+            add("fuse-overlayfs", mounting.fuse_overlayfs(&unpacked));
         }
         Err(error) => skipped.push(format!("ext4 per layer, fuse-overlayfs: {error:#}")),
     }
-    skipped.push("virtio-fs: it shares folders with a guest, and here is none".to_owned());
+    skipped
+        .push("virtio-fs: it shares folders with a guest, which the group `guest` has".to_owned());
     Ok((stacks, skipped))
 }
 
-struct Build<'a> {
-    setting: &'a Setting,
-    image: &'a Image,
+struct Mounting<'a> {
+    build: &'a Build<'a>,
+    mounts: &'a mut Mounts,
 }
 
-impl Build<'_> {
-    fn blockbox(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.setting.blockbox);
-        command.args(args);
-        command
-    }
-
-    /// Our image of every layer, lowest first.
-    fn layers(&self, mounts: &Mounts) -> Result<Vec<PathBuf>> {
-        let folder = mounts.folder("layers")?;
-        each(&self.image.layers, &folder, |layer, output| {
-            let mut build = self.blockbox(&["erofs", "build", "--tar"]);
-            build.arg(layer).arg("--output").arg(output);
-            shell::output(&mut build).map(drop)
-        })
-    }
-
+impl Mounting<'_> {
     /// One disk of merged metadata and layers under an overlay, and where the metadata is.
-    fn ours(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<(PathBuf, (PathBuf, u64))> {
-        let folder = mounts.folder("merged")?;
-        let fsmeta = folder.join("fsmeta.erofs");
-        let mut merge = self.blockbox(&["erofs", "merge", "--output"]);
-        merge.arg(&fsmeta).args(layers);
-        shell::output(&mut merge)?;
-        let disk = folder.join("disk");
+    fn ours(&mut self, layers: &[PathBuf]) -> Result<(PathBuf, (PathBuf, u64))> {
+        let fsmeta = self.build.merge(layers)?;
+        let disk = self.build.folder("merged")?.join("disk");
         let mut stitched = File::create(&disk)?;
         for part in [&fsmeta].into_iter().chain(layers) {
             io::copy(&mut File::open(part)?, &mut stitched)?;
         }
-        let device = mounts.attach(&disk, false)?;
-        let lower = mounts.mount("m", "erofs", &device.display().to_string(), "ro")?;
-        let root = self.overlay(mounts, "ours", &[lower])?;
+        let device = self.mounts.attach(&disk, false)?;
+        let source = device.display().to_string();
+        let lower = self.mounts.mount("m", "erofs", &source, "ro")?;
+        let root = self.overlay("ours", &[lower])?;
         Ok((root, (device, fs::metadata(&fsmeta)?.len())))
     }
 
-    fn mount_layers(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<Vec<PathBuf>> {
-        let numbered = layers.iter().enumerate();
-        numbered
-            .map(|(number, layer)| mounts.image(&format!("l{number}"), "erofs", layer))
-            .collect()
-    }
-
     /// Layers and merged metadata by mkfs.erofs, under an overlay.
-    fn mkfs_erofs(&self, mounts: &mut Mounts) -> Result<PathBuf> {
-        let mkfs = || self.setting.peers.command("mkfs.erofs").map_err(Error::msg);
-        let folder = mounts.folder("mkfs.erofs")?;
-        let layers = each(&self.image.layers, &folder, |layer, output| {
-            let mut mkfs = mkfs()?;
-            mkfs.args([
-                "--quiet",
-                "--aufs",
-                "-Enoinline_data",
-                "--tar=f",
-                "--ungzip",
-            ])
-            .arg(output)
-            .arg(layer);
-            shell::output(&mut mkfs).map(drop)
-        })?;
-        let merged = folder.join("merged");
-        shell::output(mkfs()?.arg("--quiet").arg(&merged).args(&layers))?;
-        let primary = mounts.attach(&merged, false)?.display().to_string();
+    fn mkfs_erofs(&mut self) -> Result<PathBuf> {
+        let (merged, layers) = self.build.mkfs_erofs()?;
+        let primary = self.mounts.attach(&merged, false)?.display().to_string();
         let mut options = "ro".to_owned();
         for layer in &layers {
-            let device = mounts.attach(layer, false)?;
+            let device = self.mounts.attach(layer, false)?;
             options += &format!(",device={}", device.display());
         }
-        let lower = mounts.mount("k", "erofs", &primary, &options)?;
-        self.overlay(mounts, "rebuilt", &[lower])
-    }
-
-    /// The layers as folders of one ext4.
-    fn unpack(&self, mounts: &mut Mounts, layers: &[PathBuf]) -> Result<Vec<PathBuf>> {
-        let mut mke2fs = self.setting.peers.command("mke2fs").map_err(Error::msg)?;
-        let disk = mounts.folder("unpacked")?.join("disk");
-        shell::output(mke2fs.args(["-q", "-t", "ext4"]).arg(&disk).arg("16G"))?;
-        let folder = mounts.image("u", "ext4", &disk)?;
-        let numbered = layers.iter().enumerate();
-        numbered
-            .map(|(number, layer)| {
-                let copy = folder.join(number.to_string());
-                let mut cp = Command::new("cp");
-                cp.args(["--archive", "--no-target-directory"]);
-                shell::output(cp.arg(layer).arg(&copy))?;
-                Ok(copy)
-            })
-            .collect()
+        let lower = self.mounts.mount("k", "erofs", &primary, &options)?;
+        self.overlay("rebuilt", &[lower])
     }
 
     /// The kernel's overlay of `lower`, lowest first.
-    fn overlay(&self, mounts: &mut Mounts, name: &str, lower: &[PathBuf]) -> Result<PathBuf> {
-        let options = self.overlay_options(mounts, name, lower)?;
+    fn overlay(&mut self, name: &str, lower: &[PathBuf]) -> Result<PathBuf> {
+        let options = self.overlay_options(name, lower)?;
         let options = format!("{options},{OVERLAY}");
-        mounts.mount(&format!("o-{name}"), "overlay", "overlay", &options)
+        self.mounts
+            .mount(&format!("o-{name}"), "overlay", "overlay", &options)
     }
 
-    fn fuse_overlayfs(&self, mounts: &mut Mounts, lower: &[PathBuf]) -> Result<PathBuf> {
-        let peer = self.setting.peers.command("fuse-overlayfs");
+    fn fuse_overlayfs(&mut self, lower: &[PathBuf]) -> Result<PathBuf> {
+        let peer = self.build.setting.peers.command("fuse-overlayfs");
         let mut program = peer.map_err(Error::msg)?;
-        let options = self.overlay_options(mounts, "fuse", lower)?;
+        let options = self.overlay_options("fuse", lower)?;
         program.args(["-o", &options]);
-        mounts.mount_with("o-fuse", program)
+        self.mounts.mount_with("o-fuse", program)
     }
 
-    /// The layers by paths relative to the folder of mounts, and a writable disk of our own making.
-    fn overlay_options(
-        &self,
-        mounts: &mut Mounts,
-        name: &str,
-        lower: &[PathBuf],
-    ) -> Result<String> {
-        let disk = mounts.folder("writable")?.join(name);
-        let mut create = self.blockbox(&["ext4", "create", "--size", "4G", "--output"]);
-        shell::output(create.arg(&disk))?;
-        let writable = mounts.image(&format!("w-{name}"), "ext4", &disk)?;
-        let base = mounts.folder("")?;
+    /// The layers by paths relative to the folder of mounts, and a writable disk.
+    fn overlay_options(&mut self, name: &str, lower: &[PathBuf]) -> Result<String> {
+        let disk = self.build.folder("writable")?.join(name);
+        writable(self.build.setting, &disk, None)?;
+        let writable = self.mounts.image(&format!("w-{name}"), "ext4", &disk)?;
+        let base = self.mounts.folder("")?;
         let relative = |path: &Path| {
             path.strip_prefix(&base)
                 .unwrap_or(path)
@@ -208,20 +134,4 @@ impl Build<'_> {
             lower.join(":")
         ))
     }
-}
-
-/// Makes a file of every layer.
-fn each(
-    layers: &[Layer],
-    folder: &Path,
-    make: impl Fn(&Path, &Path) -> Result<()>,
-) -> Result<Vec<PathBuf>> {
-    let numbered = layers.iter().enumerate();
-    numbered
-        .map(|(number, layer)| {
-            let output = folder.join(format!("{number:03}.erofs"));
-            make(&layer.path, &output)?;
-            Ok(output)
-        })
-        .collect()
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Outcome, Standing, Times};
+use super::rounds::{Outcome, Standing, Times};
+use crate::bench::report::megabytes;
 
 /// Which of the two times.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ pub(in crate::bench) fn markdown(outcomes: &[Outcome]) -> String {
             let _ = write!(
                 text,
                 "\n## {} ({}): {title}, ms\n\n| |",
-                outcome.image, outcome.tree
+                outcome.image, outcome.tree.path
             );
             for standing in &outcome.standings {
                 let _ = write!(text, " {} |", standing.name);
@@ -47,6 +48,18 @@ pub(in crate::bench) fn markdown(outcomes: &[Outcome]) -> String {
             text.push_str(&"--:|".repeat(outcome.standings.len()));
             text.push('\n');
             rows(&mut text, outcome, state);
+        }
+        let tree = &outcome.tree;
+        let _ = write!(
+            text,
+            "\nIn {}: {} files in {} directories, {}; every stack showed the same.\n",
+            tree.path,
+            tree.files,
+            tree.directories,
+            megabytes(tree.bytes)
+        );
+        for note in &outcome.notes {
+            let _ = write!(text, "\n{note}\n");
         }
         for standing in &outcome.standings {
             if let Some(time) = median(&standing.read_ahead) {
@@ -106,7 +119,11 @@ pub(in crate::bench) fn json(outcomes: &[Outcome]) -> Value {
     let outcomes = outcomes.iter().map(|outcome| {
         json!({
             "image": outcome.image,
-            "tree": outcome.tree,
+            "tree": outcome.tree.path,
+            "directories": outcome.tree.directories,
+            "files": outcome.tree.files,
+            "bytes": outcome.tree.bytes,
+            "notes": outcome.notes,
             "stacks": outcome.standings.iter().map(standing).collect::<Vec<_>>(),
             "skipped": outcome.skipped,
         })
@@ -117,6 +134,7 @@ pub(in crate::bench) fn json(outcomes: &[Outcome]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::fs::rounds::Tree;
 
     fn standing(name: &'static str, cold: &[u64], failed: Option<&str>) -> Standing {
         let times = Times {
@@ -139,7 +157,14 @@ mod tests {
     fn ratios_are_to_ours_and_whoever_has_no_times_has_a_dash() {
         let outcome = Outcome {
             image: "demo".to_owned(),
-            tree: "/usr/lib/python3.11".to_owned(),
+            tree: Tree {
+                path: "/usr/lib/python3.11".to_owned(),
+                directories: 20,
+                files: 300,
+                bytes: 4_000_000,
+                ..Tree::default()
+            },
+            notes: vec!["In a guest.".to_owned()],
             standings: vec![
                 standing("blockbox", &[9_000_000, 2_000_000, 1_000_000], None),
                 standing("other", &[3_000_000], None),
@@ -155,6 +180,8 @@ mod tests {
              \n## demo (/usr/lib/python3.11): full caches, ms\n\n\
              | | blockbox | other | broken |\n|---|--:|--:|--:|\n\
              | scan | 0.50 | 0.50 (1.00×) | 0.50 (1.00×) |\n\
+             \nIn /usr/lib/python3.11: 300 files in 20 directories, 4.0 MB; every stack showed the same.\n\
+             \nIn a guest.\n\
              \nblockbox: reading the metadata ahead, before every cold run and not in its time, takes 1.25 ms.\n\
              \nbroken failed: no such device\n\
              \nSkipped: virtio-fs: no guest\n"

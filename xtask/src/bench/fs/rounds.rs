@@ -1,0 +1,186 @@
+//! The workloads on every stack in turn, and how long they took.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// A stack that can run the workloads.
+pub(in crate::bench) struct Contender<'a> {
+    pub(in crate::bench) name: &'static str,
+    /// Its failure is an error, and not a remark.
+    pub(in crate::bench) ours: bool,
+    /// Where its tree is, for the program that runs the workloads.
+    pub(in crate::bench) root: PathBuf,
+    /// Runs every workload once, cold and warm. Returns the program's report.
+    pub(in crate::bench) run: Box<dyn Fn() -> Result<Value> + 'a>,
+}
+
+/// How long a workload took on a stack, in nanoseconds, one per round.
+#[derive(Clone, Default)]
+pub(super) struct Times {
+    pub(super) cold: Vec<u64>,
+    pub(super) warm: Vec<u64>,
+}
+
+/// A stack, and its times by workload.
+pub(super) struct Standing {
+    pub(super) name: &'static str,
+    /// Why it has no (further) times.
+    pub(super) failed: Option<String>,
+    pub(super) times: Vec<(String, Times)>,
+    /// How long reading ahead took before each cold run, which is not in the times.
+    pub(super) read_ahead: Vec<u64>,
+}
+
+/// What the workloads found: the same on every stack, or it does not show the same tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tree {
+    pub(super) path: String,
+    pub(super) directories: u64,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// How many files, reads or lookups each workload was.
+    pub(super) operations: Vec<u64>,
+}
+
+/// How the stacks of an image did.
+pub(in crate::bench) struct Outcome {
+    pub(super) image: String,
+    pub(super) tree: Tree,
+    pub(super) standings: Vec<Standing>,
+    /// What the times depend on besides the stacks.
+    pub(super) notes: Vec<String>,
+    pub(super) skipped: Vec<String>,
+}
+
+/// Runs the workloads on every contender, ours first. Every round begins with another one.
+pub(in crate::bench) fn hold(
+    rounds: u32,
+    image: &str,
+    contenders: &[Contender<'_>],
+    notes: Vec<String>,
+    skipped: Vec<String>,
+) -> Result<Outcome> {
+    let mut standings: Vec<_> = contenders
+        .iter()
+        .map(|contender| Standing {
+            name: contender.name,
+            failed: None,
+            times: Vec::new(),
+            read_ahead: Vec::new(),
+        })
+        .collect();
+    let mut tree = None;
+    for round in 0..rounds as usize {
+        eprintln!("bench: {image}: round {}", round + 1);
+        for place in 0..contenders.len() {
+            let number = (place + round) % contenders.len();
+            let (contender, standing) = (&contenders[number], &mut standings[number]);
+            if standing.failed.is_some() {
+                continue;
+            }
+            match standing.take(contender, &mut tree) {
+                Err(error) if contender.ours => return Err(error.context(contender.name)),
+                Err(error) => standing.failed = Some(format!("{error:#}")),
+                Ok(()) => {}
+            }
+        }
+    }
+    Ok(Outcome {
+        image: image.to_owned(),
+        tree: tree.unwrap_or_default(),
+        standings,
+        notes,
+        skipped,
+    })
+}
+
+impl Standing {
+    /// Takes one round's times. `tree` is what the first of all found.
+    fn take(&mut self, contender: &Contender<'_>, tree: &mut Option<Tree>) -> Result<()> {
+        let report = (contender.run)()?;
+        let found = Tree::of(&report, &contender.root)?;
+        let expected = tree.get_or_insert_with(|| found.clone());
+        ensure!(
+            found == *expected,
+            "it shows {found:?} instead of {expected:?}"
+        );
+        let rows = report["rows"].as_array().context("no rows")?;
+        if self.times.is_empty() {
+            let name = |row: &Value| row["name"].as_str().unwrap_or_default().to_owned();
+            let rows = rows.iter().map(|row| (name(row), Times::default()));
+            self.times = rows.collect();
+        }
+        let samples = |samples: &Value| {
+            let samples = samples.as_array().into_iter().flatten();
+            samples.filter_map(Value::as_u64).collect::<Vec<_>>()
+        };
+        for (row, (_, times)) in rows.iter().zip(&mut self.times) {
+            times.cold.extend(samples(&row["cold_ns"]));
+            times.warm.extend(samples(&row["warm_ns"]));
+        }
+        self.read_ahead.extend(samples(&report["read_ahead_ns"]));
+        Ok(())
+    }
+}
+
+impl Tree {
+    fn of(report: &Value, root: &Path) -> Result<Self> {
+        let path = report["tree"].as_str().context("no tree")?;
+        let number = |value: &Value| value.as_u64().context("no number");
+        let rows = report["rows"].as_array().context("no rows")?;
+        let operations = rows.iter().map(|row| number(&row["operations"]));
+        Ok(Self {
+            path: path
+                .strip_prefix(&*root.to_string_lossy())
+                .unwrap_or(path)
+                .to_owned(),
+            directories: number(&report["directories"])?,
+            files: number(&report["files"])?,
+            bytes: number(&report["bytes"])?,
+            operations: operations.collect::<Result<_>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn contender(name: &'static str, files: u64) -> Contender<'static> {
+        let report = json!({
+            "tree": "/root/usr/lib",
+            "directories": 2,
+            "files": files,
+            "bytes": 3,
+            "rows": [{ "name": "scan", "operations": 4, "cold_ns": [5], "warm_ns": [6] }],
+        });
+        Contender {
+            name,
+            ours: name == "ours",
+            root: "/root".into(),
+            run: Box::new(move || Ok(report.clone())),
+        }
+    }
+
+    #[test]
+    fn who_shows_another_tree_has_failed() {
+        let contenders = [
+            contender("ours", 10),
+            contender("same", 10),
+            contender("other", 9),
+        ];
+        let outcome = hold(2, "demo", &contenders, Vec::new(), Vec::new()).expect("ours runs");
+        let failed: Vec<_> = outcome
+            .standings
+            .iter()
+            .map(|s| s.failed.is_some())
+            .collect();
+        assert_eq!(failed, [false, false, true]);
+        assert_eq!(outcome.tree.path, "/usr/lib");
+        assert_eq!(outcome.standings[1].times[0].1.cold, [5, 5]);
+        assert!(outcome.standings[2].times.is_empty());
+    }
+}

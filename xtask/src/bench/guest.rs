@@ -1,0 +1,115 @@
+//! What programs feel in a guest: the stacks of `fs`, each as the disks that a virtual machine would have of it.
+//!
+//! Every run is a machine of its own, with the guest's kernel and the VMM's settings of `blockbox run` and as much memory as
+//! the others, that mounts one stack and runs the workloads of `blockbox bench fs` on it.
+
+mod machine;
+mod partitions;
+mod root;
+mod share;
+mod stack;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use self::machine::Machine;
+use self::root::Root;
+use self::stack::Stack;
+use super::Setting;
+use super::fs::{Build, Contender, Outcome, hold, may_mount};
+use super::input::Image;
+
+/// The most that a guest's clock may not tell, in nanoseconds: some workloads take milliseconds.
+const COARSE: u64 = 100_000;
+
+pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {
+    if !may_mount() || std::env::consts::ARCH != "x86_64" {
+        eprintln!(
+            "bench: guest is skipped: it mounts what it unpacks, which takes root on Linux, and boots an x86-64 machine"
+        );
+        return Ok(Vec::new());
+    }
+    let folder = setting.path("guest");
+    std::fs::create_dir(&folder)?;
+    let (root, machine) = match prepare(setting, &folder) {
+        Ok(both) => both,
+        Err(error) => {
+            eprintln!("bench: guest is skipped: {error:#}");
+            return Ok(Vec::new());
+        }
+    };
+    let outcomes = images.iter().map(|image| {
+        let image = Image::open(image)?;
+        one(setting, &root, &machine, &image).with_context(|| image.name.clone())
+    });
+    let outcomes = outcomes.collect::<Result<_>>()?;
+    std::fs::remove_dir_all(&folder)?;
+    Ok(outcomes)
+}
+
+fn prepare(setting: &Setting, folder: &Path) -> Result<(Root, Machine)> {
+    let root = Root::prepare(setting, &folder.join("root"))?;
+    let machine = Machine::prepare(setting, &root, folder)?;
+    Ok((root, machine))
+}
+
+fn one(setting: &Setting, root: &Root, machine: &Machine, image: &Image) -> Result<Outcome> {
+    eprintln!("bench: {}: making disks of its layers", image.name);
+    let folder = setting.path("guest-stacks");
+    std::fs::create_dir(&folder)?;
+    let build = Build {
+        setting,
+        image,
+        folder: &folder,
+    };
+    let (stacks, skipped) = stack::make(&build)?;
+    let contenders: Vec<_> = stacks
+        .iter()
+        .map(|stack| Contender {
+            name: stack.name,
+            ours: stack.ours,
+            root: stack::TREE.into(),
+            run: Box::new(|| measure(setting, &folder, root, machine, stack)),
+        })
+        .collect();
+    let outcome = hold(
+        setting.rounds,
+        &image.name,
+        &contenders,
+        machine.notes(),
+        skipped,
+    );
+    std::fs::remove_dir_all(&folder)?;
+    outcome
+}
+
+/// Boots a machine with a new writable disk, in which every workload runs once, cold and warm.
+fn measure(
+    setting: &Setting,
+    folder: &Path,
+    root: &Root,
+    machine: &Machine,
+    stack: &Stack,
+) -> Result<serde_json::Value> {
+    let script = format!(
+        "{}fsbench --rounds 1 --json {} {}\n",
+        stack.mount,
+        stack.options,
+        stack::TREE
+    );
+    let disk = folder.join("writable");
+    root.disk(setting, &disk, &script)?;
+    let lines = machine.run(&disk, &stack.disks, stack.share.as_deref())?;
+    let report = lines.iter().find(|(_, line)| line.starts_with('{'));
+    let (_, report) = report.with_context(|| machine.last_words())?;
+    let report: serde_json::Value = serde_json::from_str(report)?;
+    let caches = report["rows"][0]["cold_ns"].as_array();
+    ensure!(
+        caches.is_some_and(|cold| !cold.is_empty()),
+        "the guest's caches could not be emptied"
+    );
+    let tick = report["clock_ns"].as_u64().context("no clock")?;
+    ensure!(tick <= COARSE, "the guest's clock ticks every {tick} ns");
+    Ok(report)
+}

@@ -1,0 +1,236 @@
+//! The machine that shows the stacks: QEMU as `blockbox run` starts it, with the same kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::root::Root;
+use super::share::Share;
+use crate::bench::Setting;
+use crate::{setup, shell};
+
+/// How long a machine may run.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Of a machine, in MiB: `blockbox run`'s default.
+const MEMORY: u32 = 1024;
+
+/// As `blockbox run` has it.
+const MACHINE: &str = "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on";
+
+/// Says when the guest's clock turns to the next hundredth of a second.
+const EDGE: &str = "\
+edge() {
+  read old rest < /proc/uptime
+  new=$old
+  while [ $new = $old ]; do read new rest < /proc/uptime; done
+  echo $new
+}
+";
+
+/// A disk of the machine.
+#[derive(Clone)]
+pub(super) struct Disk {
+    driver: &'static str,
+    path: PathBuf,
+}
+
+impl Disk {
+    pub(super) fn raw(path: &Path) -> Self {
+        let (driver, path) = ("raw", path.to_owned());
+        Self { driver, path }
+    }
+
+    pub(super) fn vmdk(path: &Path) -> Self {
+        let (driver, path) = ("vmdk", path.to_owned());
+        Self { driver, path }
+    }
+}
+
+/// A line that the guest wrote, and when it came.
+type Line = (Instant, String);
+
+pub(super) struct Machine {
+    qemu: PathBuf,
+    /// What QEMU says it is.
+    version: String,
+    kernel: PathBuf,
+    /// What the kernel says it is.
+    release: String,
+    /// Whether the host's hypervisor runs the guest, which QEMU translates otherwise.
+    kvm: bool,
+    /// The rate of the processor's time stamp counter, where the guest cannot find it out.
+    tsc_khz: Option<u64>,
+    folder: PathBuf,
+}
+
+impl Machine {
+    /// Boots a first machine. Everything is kept in `folder`.
+    pub(super) fn prepare(setting: &Setting, root: &Root, folder: &Path) -> Result<Self> {
+        let home = folder.join("home/kernel");
+        fs::create_dir_all(&home)?;
+        let library = setup::guest_kernel();
+        let copied = fs::copy(&library, home.join(setup::GUEST_KERNEL));
+        copied.with_context(|| library.display().to_string())?;
+        let mut doctor = setting.blockbox(&["doctor", "--format", "json"]);
+        doctor.env("BLOCKBOX_HOME", folder.join("home"));
+        let doctor: Value = serde_json::from_str(&shell::output(&mut doctor)?)?;
+        let text = |name: &str| doctor[name].as_str().map(str::to_owned);
+        let mut machine = Self {
+            qemu: text("qemu").context("no QEMU")?.into(),
+            version: text("qemu_version").unwrap_or_default(),
+            kernel: kernel(&home)?,
+            release: String::new(),
+            kvm: doctor["hypervisor"] == "works",
+            tsc_khz: None,
+            folder: folder.to_owned(),
+        };
+        machine.settle(setting, root)?;
+        Ok(machine)
+    }
+
+    /// Finds out which kernel it is, and how fast the processor's counter counts.
+    ///
+    /// Without that the kernel of a translated guest has no better clock than a tick of 4 ms: it measures the counter by a
+    /// timer that this type of machine lacks. The counter itself is the host's. So the guest runs for a while with a rate that
+    /// is known to be wrong, and the host tells how wrong.
+    fn settle(&mut self, setting: &Setting, root: &Root) -> Result<()> {
+        const GUESS: u64 = 1_000_000;
+        self.tsc_khz = (!self.kvm).then_some(GUESS);
+        let disk = self.folder.join("first");
+        let script = format!("{EDGE}uname -r\nedge\nsleep 5\nedge\n");
+        root.disk(setting, &disk, &script)?;
+        let lines = self.run(&disk, &[], None)?;
+        ensure!(lines.len() == 3, "{}", self.last_words());
+        self.release.clone_from(&lines[0].1);
+        let seconds = |line: &Line| line.1.parse::<f64>();
+        let guest = seconds(&lines[2])? - seconds(&lines[1])?;
+        let host = (lines[2].0 - lines[1].0).as_secs_f64();
+        self.tsc_khz = (!self.kvm).then_some((GUESS as f64 * guest / host).round() as u64);
+        Ok(())
+    }
+
+    /// What the times depend on.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let how = if self.kvm {
+            "hardware virtualisation, two processors"
+        } else {
+            "every instruction translated, one processor"
+        };
+        let clock = self.tsc_khz.map_or_else(String::new, |khz| {
+            let rate = khz as f64 / 1e3;
+            format!(
+                " Its clock is the host's time stamp counter, which the bench found to count at {rate:.0} MHz."
+            )
+        });
+        vec![
+            format!(
+                "Every run is a machine of its own: {} (microvm, {how}, {MEMORY} MiB), Linux {}.{clock}",
+                self.version, self.release,
+            ),
+            "The guest's caches are emptied before every cold run, and the host's are not: the disks are in the host's memory, \
+             as they are where many machines run an image."
+                .to_owned(),
+            "Layers with disks of their own are partitions of one, since such a machine has eight virtio devices at most."
+                .to_owned(),
+        ]
+    }
+
+    /// Boots from `root`, with `disks` after it. Returns what its script wrote.
+    pub(super) fn run(
+        &self,
+        root: &Path,
+        disks: &[Disk],
+        share: Option<&Path>,
+    ) -> Result<Vec<Line>> {
+        let mut qemu = self.command();
+        disk(&mut qemu, 0, &Disk::raw(root), false)?;
+        for (number, image) in disks.iter().enumerate() {
+            disk(&mut qemu, number + 1, image, true)?;
+        }
+        let server = share.map(|share| Share::start(share, &self.folder.join("virtiofsd")));
+        let server = server.transpose()?;
+        if let Some(server) = &server {
+            server.attach(&mut qemu, MEMORY);
+        }
+        let watched = shell::watched(&mut qemu, LIMIT)?;
+        drop(server);
+        let status = watched.status.context("the machine does not end")?;
+        ensure!(status.success(), "{}: {status}", shell::line(&qemu));
+        Ok(watched.lines)
+    }
+
+    /// The end of what the console showed.
+    pub(super) fn last_words(&self) -> String {
+        let console = fs::read(self.console()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&console);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    fn console(&self) -> PathBuf {
+        self.folder.join("console")
+    }
+
+    fn command(&self) -> Command {
+        // As many processors as `blockbox run` gives; those of a translated guest take turns, so there it is one.
+        let (accelerator, cpu, processors) = if self.kvm {
+            ("kvm", "host", "2")
+        } else {
+            ("tcg,thread=single", "max", "1")
+        };
+        let mut parameters =
+            "console=hvc0 quiet panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw init=/init"
+                .to_owned();
+        if let Some(khz) = self.tsc_khz {
+            parameters += &format!(" tsc=reliable tsc_early_khz={khz}");
+        }
+        let mut qemu = Command::new(&self.qemu);
+        qemu.args(["-machine", MACHINE, "-accel", accelerator])
+            .args(["-cpu", cpu, "-smp", processors])
+            .args(["-m", &format!("{MEMORY}M"), "-append", &parameters])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-chardev"])
+            .arg(format!("file,id=console,path={}", self.console().display()))
+            .args(["-chardev", "file,id=report,path=/dev/stdout"])
+            .args(["-device", "virtio-serial-device,max_ports=2"])
+            .args(["-device", "virtconsole,chardev=console"])
+            .args(["-device", "virtserialport,chardev=report"])
+            .args(["-device", "virtio-rng-device"]);
+        qemu
+    }
+}
+
+/// The kernel that blockbox has prepared.
+fn kernel(folder: &Path) -> Result<PathBuf> {
+    let mut files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    files
+        .find(|path| name(path).is_some_and(|name| name.starts_with("kernel-")))
+        .context("no guest kernel (cargo xtask setup)")
+}
+
+/// Disks come up in the order of these: vda, vdb, and so on.
+fn disk(qemu: &mut Command, number: usize, disk: &Disk, read_only: bool) -> Result<()> {
+    let path = disk.path.to_str().context("a path that is not UTF-8")?;
+    let mut block = serde_json::json!({
+        "node-name": format!("disk{number}"), "driver": disk.driver, "read-only": read_only,
+        "file": {"driver": "file", "filename": path},
+    });
+    if !read_only {
+        block["discard"] = "unmap".into();
+        block["file"]["discard"] = "unmap".into();
+    }
+    qemu.args(["-blockdev", &block.to_string()])
+        .args(["-device", &format!("virtio-blk-device,drive=disk{number}")]);
+    Ok(())
+}

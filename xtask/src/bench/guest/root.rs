@@ -1,0 +1,68 @@
+//! The system that a machine of the bench boots: busybox, the program that measures, and what mounts stacks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::bench::Setting;
+use crate::bench::fs::writable;
+use crate::setup::Archive;
+use crate::{shell, system};
+
+/// The first process. Standard output is the host's, all else the console's.
+const INIT: &str = "\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mkdir /dev/shm
+mount -t tmpfs shm /dev/shm
+sh -e /script > /dev/vport0p1 || echo \"the script ended with status $?\"
+reboot -f
+";
+
+/// A folder with the system, for a disk.
+pub(super) struct Root {
+    folder: PathBuf,
+}
+
+impl Root {
+    /// Makes the system in the new folder `folder`.
+    pub(super) fn prepare(setting: &Setting, folder: &Path) -> Result<Self> {
+        for name in ["bin", "dev", "proc", "sys", "tmp", "upper", "work", "tree"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        system::install(&busybox()?, &folder.join("bin/busybox"))?;
+        let program = folder.join("bin/fsbench");
+        let mut bench = setting.blockbox(&["bench", "fs", "--program"]);
+        shell::output(bench.arg(&program))?;
+        if let Some(peer) = shell::program("fuse-overlayfs") {
+            system::install(&peer, &folder.join("bin/fuse-overlayfs"))?;
+            for library in system::libraries(&[peer])? {
+                system::install(&library, &system::inside(folder, &library))?;
+            }
+        }
+        system::write_program(&folder.join("init"), INIT)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Makes a writable disk with the system, which runs `script`.
+    pub(super) fn disk(&self, setting: &Setting, disk: &Path, script: &str) -> Result<()> {
+        fs::write(self.folder.join("script"), script)?;
+        writable(setting, disk, Some(&self.folder))
+    }
+}
+
+/// Debian's static busybox.
+fn busybox() -> Result<PathBuf> {
+    let folder = shell::target("bench/busybox");
+    let program = folder.join("bin/busybox");
+    if !program.exists() {
+        eprintln!("bench: unpacking a static busybox");
+        Archive::open("bookworm")?.unpack(&["busybox-static"], &folder)?;
+    }
+    Ok(program)
+}

@@ -1,0 +1,70 @@
+//! A folder of the host in a machine: virtio-fs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+
+/// QEMU's own virtiofsd, or the one that later versions leave to others.
+pub(super) fn virtiofsd() -> Option<PathBuf> {
+    ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .or_else(|| shell::program("virtiofsd"))
+}
+
+/// A folder of the host that one machine may mount.
+pub(super) struct Share {
+    server: Child,
+    socket: PathBuf,
+}
+
+impl Share {
+    /// `name` and what it begins are files of the server's.
+    pub(super) fn start(folder: &Path, name: &Path) -> Result<Self> {
+        let socket = name.with_extension("socket");
+        let _ = fs::remove_file(&socket);
+        let log = fs::File::create(name.with_extension("log"))?;
+        let mut server = Command::new(virtiofsd().context("no virtiofsd")?);
+        server
+            .arg(format!("--socket-path={}", socket.display()))
+            .args(["-o", &format!("source={}", folder.display())])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let server = server.spawn().with_context(|| shell::line(&server))?;
+        let share = Self { server, socket };
+        for _ in 0..100 {
+            if share.socket.exists() {
+                return Ok(share);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        bail!("virtiofsd does not start")
+    }
+
+    /// Adds it to a machine with so many MiB of memory. The server works in that, and speaks with devices of the current kind only.
+    pub(super) fn attach(&self, qemu: &mut Command, memory: u32) {
+        qemu.args(["-object"])
+            .arg(format!(
+                "memory-backend-memfd,id=memory,size={memory}M,share=on"
+            ))
+            .args(["-machine", "memory-backend=memory"])
+            .args(["-global", "virtio-mmio.force-legacy=false", "-chardev"])
+            .arg(format!("socket,id=share,path={}", self.socket.display()))
+            .args(["-device", "vhost-user-fs-device,chardev=share,tag=share"]);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
