@@ -1,10 +1,9 @@
 //! What can be wrong with an image, or with a question about it.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-#[cfg(feature = "std")]
-use std::boxed::Box;
 #[cfg(feature = "std")]
 use std::io;
 
@@ -92,18 +91,17 @@ pub enum Error {
     },
     /// The destination of an extraction failed.
     #[cfg(feature = "std")]
-    #[error("{}: {source}", path.escape_ascii())]
+    #[error("{}: {source}", shown(path))]
     Output {
         /// The path inside the image that was being extracted.
         path: Vec<u8>,
         /// What the destination said.
         source: io::Error,
     },
-    /// What is at a path could not be extracted, because the image is damaged there or its source failed.
-    #[cfg(feature = "std")]
-    #[error("{}: {source}", path.escape_ascii())]
-    Extract {
-        /// The path inside the image.
+    /// What is at a path could not be read, where paths come from the image: in a walk or an extraction.
+    #[error("{}: {source}", shown(path))]
+    At {
+        /// The path inside the image; the root's is empty.
         path: Vec<u8>,
         /// What is wrong there.
         source: Box<Error>,
@@ -112,6 +110,14 @@ pub enum Error {
 
 fn of(nid: Option<Nid>) -> String {
     nid.map(|nid| format!("nid {nid}: ")).unwrap_or_default()
+}
+
+/// A path that stands before what is wrong there.
+fn shown(path: &[u8]) -> String {
+    match path {
+        [] => String::from("/"),
+        path => format!("{}", path.escape_ascii()),
+    }
 }
 
 impl Error {
@@ -131,13 +137,23 @@ impl Error {
     }
 }
 
-#[cfg(feature = "std")]
 impl Error {
-    /// The error of extracting what is at `path`, unless it says so already or is about no path.
+    /// What is wrong, without the path that it is wrong at.
+    pub fn reason(&self) -> &Self {
+        let mut reason = self;
+        while let Self::At { source, .. } = reason {
+            reason = source;
+        }
+        reason
+    }
+
+    /// The error of reading what is at `path`, unless it names one already or is about none.
     pub(crate) fn of_path(self, path: &[u8]) -> Self {
         match self {
-            Self::Output { .. } | Self::Extract { .. } | Self::Limit { .. } => self,
-            error => Self::Extract {
+            #[cfg(feature = "std")]
+            Self::Output { .. } => self,
+            Self::At { .. } | Self::Limit { .. } => self,
+            error => Self::At {
                 path: path.to_vec(),
                 source: Box::new(error),
             },
@@ -145,11 +161,11 @@ impl Error {
     }
 
     /// What the system said, where the source or the destination of an extraction failed with a [`std::io::Error`].
+    #[cfg(feature = "std")]
     pub fn io_error(&self) -> Option<&io::Error> {
-        match self {
+        match self.reason() {
             Self::Io { source, .. } => source.downcast_ref(),
             Self::Output { source, .. } => Some(source),
-            Self::Extract { source, .. } => source.io_error(),
             _ => None,
         }
     }
@@ -158,11 +174,7 @@ impl Error {
 #[cfg(feature = "std")]
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let mut reason = &error;
-        while let Error::Extract { source, .. } = reason {
-            reason = source;
-        }
-        let kind = match reason {
+        let kind = match error.reason() {
             Error::Io { .. } | Error::Output { .. } => {
                 error.io_error().map_or(io::ErrorKind::Other, Self::kind)
             }
@@ -170,8 +182,8 @@ impl From<Error> for io::Error {
             Error::Unsupported { .. } => io::ErrorKind::Unsupported,
             Error::Corrupt { .. } | Error::NotErofs { .. } => io::ErrorKind::InvalidData,
             Error::Limit { .. } => io::ErrorKind::FileTooLarge,
-            Error::DeviceCount { .. }
-            | Error::Extract { .. }
+            Error::At { .. }
+            | Error::DeviceCount { .. }
             | Error::TooManyLinks { .. }
             | Error::WrongType { .. } => io::ErrorKind::InvalidInput,
         };

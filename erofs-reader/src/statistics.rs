@@ -48,14 +48,14 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where a directory or a block map is damaged.
+    /// [`Error::At`] where a directory or a block map is damaged.
     pub fn statistics(&self) -> Result<Statistics, Error> {
         let mut found = Statistics::default();
         let mut seen = BTreeSet::new();
         let mut places = Vec::new();
         let count = |counter: &mut u64, n: u64| *counter = counter.saturating_add(n);
         for step in self.walk() {
-            let (_, inode) = step?;
+            let (path, inode) = step?;
             count(&mut found.names, 1);
             if !seen.insert(inode.nid()) {
                 continue;
@@ -75,7 +75,8 @@ impl<R: ReadAt> Image<R> {
             if !inode.is_file() {
                 continue;
             }
-            for extent in self.extents(&inode)? {
+            let extents = self.extents(&inode).map_err(|e| e.of_path(&path))?;
+            for extent in extents {
                 let (device, start, length) = match extent.source {
                     Source::Data { device, offset } => (device, offset, extent.length),
                     Source::Compressed {

@@ -17,7 +17,8 @@ pub(crate) const COMPRESSED_DIRECTORIES: u64 = 1024;
 
 /// Iterates over a tree; made by [`Image::walk`].
 ///
-/// After an error the walk goes on beside the damage: an unreadable directory has no children.
+/// An error is an [`Error::At`], with the path that could not be read. After it the walk goes on beside the damage: an
+/// unreadable directory has no children.
 #[derive(Debug)]
 pub struct Walk<'a, R> {
     image: &'a Image<R>,
@@ -80,12 +81,8 @@ impl<R: ReadAt> Walk<'_, R> {
         self.enter(&root)?;
         Ok((Vec::new(), root))
     }
-}
 
-impl<R: ReadAt> Iterator for Walk<'_, R> {
-    type Item = Result<(Vec<u8>, Inode), Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    fn step(&mut self) -> Option<Result<(Vec<u8>, Inode), Error>> {
         if !self.started {
             self.started = true;
             return Some(self.root());
@@ -116,5 +113,14 @@ impl<R: ReadAt> Iterator for Walk<'_, R> {
             }
             return Some(Ok((self.path.clone(), inode)));
         }
+    }
+}
+
+impl<R: ReadAt> Iterator for Walk<'_, R> {
+    type Item = Result<(Vec<u8>, Inode), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step()?;
+        Some(step.map_err(|e| e.of_path(&self.path)))
     }
 }

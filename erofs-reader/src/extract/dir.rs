@@ -72,8 +72,8 @@ impl DirOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Extract`] where the image is damaged, or what it is where a directory is; [`Error::Output`] where a name cannot be
-/// made or written to; [`Error::Limit`]. What was written before stays.
+/// [`Error::At`] where the image is damaged; [`Error::Output`] where a name cannot be made or written to; [`Error::Limit`].
+/// What was written before stays.
 pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,

@@ -32,9 +32,8 @@ pub struct TarOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Extract`] where the image is damaged, or what it is where a directory is: what was written before is then no whole
-/// archive. [`Error::Output`] where `out` fails,
-/// [`Error::Limit`] where there is more than `options.max_bytes`.
+/// [`Error::At`] where the image is damaged: what was written before is then no whole archive. [`Error::Output`] where `out`
+/// fails, [`Error::Limit`] where there is more than `options.max_bytes`.
 pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
     image: &Image<R>,
     out: W,

@@ -2,9 +2,11 @@
 
 use std::io::Cursor;
 
+use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
 use erofs_reader::{Corruption as C, Error, FileType, Image};
 
 use crate::common::hostile::assert_corrupt;
+use crate::common::lab::Lab;
 use crate::problems;
 
 #[test]
@@ -141,6 +143,58 @@ fn directories_nested_without_end_are_cut_off() {
     let report = image.check();
     let problems: Vec<_> = report.findings.into_iter().map(|f| f.problem).collect();
     assert_corrupt!(problems, C::Depth);
-    let last = image.walk().last().unwrap();
-    assert!(matches!(last, Err(Error::Corrupt { what: C::Depth, .. })));
+    let last = image.walk().last().unwrap().unwrap_err();
+    assert!(matches!(
+        last.reason(),
+        Error::Corrupt { what: C::Depth, .. }
+    ));
+}
+
+#[test]
+fn what_cannot_be_read_on_a_walk_is_named_by_its_path() {
+    // A block of a directory, an inode and an inode's block map, and where the walk, the counting and both extractions meet
+    // them.
+    type Damage = fn(&mut Lab);
+    let damages: [(&str, Damage); 4] = [
+        ("/", |lab| {
+            let at = lab.data("");
+            lab.put(at + 8, &[0xff, 0xff]);
+        }),
+        ("dir", |lab| {
+            let (_, name) = lab.dirent("dir", "bb");
+            lab.put(name, b"aa");
+        }),
+        ("dir/sub", |lab| {
+            let at = lab.inode("dir/sub");
+            lab.put(at, &[0xff, 0xff]);
+        }),
+        ("other", |lab| {
+            let at = lab.inode("other");
+            lab.put(at + 8, &u64::MAX.to_le_bytes());
+        }),
+    ];
+    for (path, damage) in damages {
+        let mut lab = Lab::new();
+        damage(&mut lab);
+        lab.repair();
+        let image = lab.image();
+        let to = tempfile::tempdir().unwrap();
+        let options = DirOptions::unprivileged();
+        let errors = [
+            image.walk().find_map(Result::err).unwrap(),
+            image.statistics().unwrap_err(),
+            extract_to_tar(&image, std::io::sink(), &TarOptions::default()).unwrap_err(),
+            extract_to_dir(&image, to.path(), &options).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(
+                error.to_string().starts_with(&format!("{path}: nid ")),
+                "{error}"
+            );
+            assert!(matches!(
+                error.reason(),
+                Error::Corrupt { nid: Some(_), .. } | Error::Unsupported { nid: Some(_), .. }
+            ));
+        }
+    }
 }
