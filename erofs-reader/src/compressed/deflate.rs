@@ -20,6 +20,10 @@ const DISTANCE_ENTRIES: usize = 402;
 const ORDER_ENTRIES: usize = 128;
 
 const LONGEST_CODE: usize = 15;
+
+/// Bits that a distance takes at most: a code, and extra ones.
+const DISTANCE_LONGEST: u8 = 15 + 13;
+
 const LITERAL_SYMBOLS: usize = 288;
 const DISTANCE_SYMBOLS: usize = 32;
 const ORDER_SYMBOLS: usize = 19;
@@ -36,12 +40,12 @@ type Entry = u32;
 const CODE_SHIFT: u32 = 8;
 const CODE_MASK: u32 = 0x1f;
 const IS_END: Entry = 1 << 13;
-/// None of the others: a second table, which as many bits as are in the place of the code's look up.
+/// A second table, which as many bits as are in the place of the code's look up.
 const IS_TABLE: Entry = 1 << 14;
 const IS_LITERAL: Entry = 1 << 15;
 const VALUE_SHIFT: u32 = 16;
-/// What no code stands for takes no bits.
-const INVALID: Entry = 0;
+/// What no code stands for: looked at where the other rare ones are.
+const INVALID: Entry = IS_END | IS_TABLE;
 
 /// What a code stands for, but for the bits it has.
 const fn entry(value: u32, extra: u32) -> Entry {
@@ -142,13 +146,13 @@ impl Decoder {
         while done < output.len() {
             bits.refill();
             let last = bits.take(1);
-            (bits, done) = match bits.take(2) {
+            done = match bits.take(2) {
                 0 => bits.stored(output, done)?,
-                1 => block(bits, self.fixed()?, output, done)?,
+                1 => block(&mut bits, self.fixed()?, output, done)?,
                 2 => {
                     let codes = self.dynamic.get_or_insert_with(Codes::new);
                     read_codes(&mut bits, codes)?;
-                    block(bits, codes, output, done)?
+                    block(&mut bits, codes, output, done)?
                 }
                 _ => return None,
             };
@@ -173,73 +177,106 @@ impl Decoder {
 }
 
 /// Decodes a block's data to `output[done..]`, and returns where it ends there; at the output's end at most.
-///
-/// The input comes and goes by value, to be in registers.
-fn block<'a>(
-    mut bits: Bits<'a>,
+fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> Option<usize> {
+    let (done, ended) = quickly(bits, codes, output, done)?;
+    if ended {
+        return Some(done);
+    }
+    carefully(bits, codes, output, done)
+}
+
+/// Does the same as long as neither the input's end nor the output's is near, and tells whether the block's was reached.
+fn quickly(
+    from: &mut Bits<'_>,
     codes: &Codes,
     output: &mut [u8],
     mut done: usize,
-) -> Option<(Bits<'a>, usize)> {
-    bits.refill();
-    let mut entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
-    loop {
-        // There are 56 bits, and what takes most are two literals of 15, then a length with 5 extra ones. Of the literals that
-        // are left out here there are few.
-        for _ in 0..2 {
-            if entry & IS_LITERAL == 0 {
+) -> Option<(usize, bool)> {
+    // Copied, to be in registers.
+    let mut bits = *from;
+    let mut ended = false;
+    while let Some([first, second, third]) = output.get_mut(done..)?.first_chunk_mut()
+        && bits.refill_quickly()
+    {
+        // There are 56 bits, and what takes most are two literals of 11, then a length of 15 with 5 extra ones.
+        let mut entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
+        if entry & IS_LITERAL != 0 {
+            *first = literal(entry);
+            done = done.wrapping_add(1);
+            bits.skip(entry);
+            entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
+            if entry & IS_LITERAL != 0 {
+                *second = literal(entry);
+                done = done.wrapping_add(1);
+                bits.skip(entry);
+                entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
+                if entry & IS_LITERAL != 0 {
+                    *third = literal(entry);
+                    done = done.wrapping_add(1);
+                    bits.skip(entry);
+                    continue;
+                }
+            }
+        }
+        if entry & (IS_TABLE | IS_END) != 0 {
+            entry = bits.look_further(&codes.literals, entry)?;
+            if entry & IS_LITERAL != 0 {
+                *output.get_mut(done)? = literal(entry);
+                done = done.wrapping_add(1);
+                bits.skip(entry);
+                continue;
+            }
+            if entry & IS_END != 0 {
+                bits.skip(entry);
+                ended = true;
                 break;
             }
-            bits.skip(entry);
-            let [_, _, literal, _] = entry.to_le_bytes();
-            let Some(to) = output.get_mut(done) else {
-                return Some((bits, done));
-            };
-            *to = literal;
-            done = done.wrapping_add(1);
-            entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
         }
-        if entry & IS_TABLE != 0 {
-            entry = bits.look_further(&codes.literals, entry)?;
-        }
-        let before = Buffer(bits.buffer);
-        bits.skip(entry);
-        if entry & IS_LITERAL != 0 {
-            let [_, _, literal, _] = entry.to_le_bytes();
-            let Some(to) = output.get_mut(done) else {
-                return Some((bits, done));
-            };
-            *to = literal;
-            done = done.wrapping_add(1);
+        let length = bits.take_value(entry);
+        // Which is rarely so after two literals and a length.
+        if bits.available() < DISTANCE_LONGEST && !bits.refill_quickly() {
             bits.refill();
-            entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
+        }
+        let distance = bits.distance(codes)?;
+        done = repeat(output, done, length, distance)?;
+    }
+    *from = bits;
+    Some((done, ended))
+}
+
+/// Does the same wherever input and output end.
+fn carefully(
+    bits: &mut Bits<'_>,
+    codes: &Codes,
+    output: &mut [u8],
+    mut done: usize,
+) -> Option<usize> {
+    while done < output.len() {
+        bits.refill();
+        let entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
+        let entry = bits.look_further(&codes.literals, entry)?;
+        if entry & IS_LITERAL != 0 {
+            bits.skip(entry);
+            *output.get_mut(done)? = literal(entry);
+            done = done.wrapping_add(1);
             continue;
         }
         if entry & IS_END != 0 {
-            return Some((bits, done));
+            bits.skip(entry);
+            break;
         }
-        let length = before.value(entry);
-        if length == 0 {
-            return None;
-        }
+        let length = bits.take_value(entry);
         bits.refill();
-        let mut entry_of_distance = bits.look_up(&codes.distances, DISTANCE_BITS)?;
-        if entry_of_distance & IS_TABLE != 0 {
-            entry_of_distance = bits.look_further(&codes.distances, entry_of_distance)?;
-        }
-        let before = Buffer(bits.buffer);
-        bits.skip(entry_of_distance);
-        let distance = before.value(entry_of_distance);
-        let end = done.wrapping_add(length).min(output.len());
-        // Looked up before anything is copied, which it need not wait for.
-        bits.refill();
-        entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
-        repeat(output, done, end, distance)?;
-        done = end;
-        if done == output.len() {
-            return Some((bits, done));
-        }
+        let distance = bits.distance(codes)?;
+        done = repeat(output, done, length, distance)?;
     }
+    Some(done)
+}
+
+#[inline(always)]
+fn literal(entry: Entry) -> u8 {
+    let [_, _, literal, _] = entry.to_le_bytes();
+    literal
 }
 
 /// Reads the codes of a block, which are themselves coded.
@@ -269,9 +306,12 @@ fn read_codes(bits: &mut Bits<'_>, codes: &mut Codes) -> Option<()> {
             return None;
         }
         bits.skip(entry);
-        let [_, _, symbol, _] = entry.to_le_bytes();
-        let (length, times) = match symbol {
-            0..16 => (symbol, 1),
+        let (length, times) = match literal(entry) {
+            length @ 0..16 => {
+                *lengths.get_mut(at)? = length;
+                at = at.checked_add(1)?;
+                continue;
+            }
             16 => (
                 *lengths.get(at.checked_sub(1)?)?,
                 bits.take(2).wrapping_add(3),
@@ -388,20 +428,21 @@ struct Code {
 impl Code {
     /// The next one of this length: 1 more, the first bit being the highest.
     fn advance(&mut self) {
-        let mut bit = 1_usize.wrapping_shl(self.length.wrapping_sub(1));
-        while self.bits & bit != 0 {
-            self.bits ^= bit;
-            bit >>= 1;
-        }
-        self.bits |= bit;
+        let zeros = !self.bits & 1_usize.wrapping_shl(self.length).wrapping_sub(1);
+        // What is above the highest zero were ones, and the carry went through them.
+        let bit = 1_usize.wrapping_shl(zeros.checked_ilog2().unwrap_or(0));
+        self.bits = self.bits & bit.wrapping_sub(1) | bit;
     }
 }
 
 /// The input, lowest bits first.
+#[derive(Clone, Copy)]
 struct Bits<'a> {
     input: &'a [u8],
-    /// The byte that comes after those in the buffer; beyond the input's end where it was taken to go on with zeros.
-    next: usize,
+    /// What comes after the bytes in the buffer.
+    rest: &'a [u8],
+    /// How many zeros were taken behind the input's end.
+    beyond: usize,
     buffer: u64,
     /// How many bits in the buffer count, in the lowest 8 bits: 63 at most. Those above are what comes next, or 0.
     count: u32,
@@ -411,40 +452,61 @@ impl<'a> Bits<'a> {
     fn new(input: &'a [u8]) -> Self {
         Self {
             input,
-            next: 0,
+            rest: input,
+            beyond: 0,
             buffer: 0,
             count: 0,
         }
     }
 
-    /// Makes sure of at least 56 bits.
+    /// Makes sure of at least 56 bits, unless there are less than 8 bytes left.
     #[inline(always)]
+    fn refill_quickly(&mut self) -> bool {
+        let Some(bytes) = self.rest.first_chunk() else {
+            return false;
+        };
+        self.buffer |= u64::from_le_bytes(*bytes).wrapping_shl(self.count);
+        let taken = 7_u32.wrapping_sub((self.count >> 3) & 7);
+        self.rest = self.rest.get(narrow(taken.into())..).unwrap_or_default();
+        self.count |= 56;
+        true
+    }
+
+    /// Makes sure of at least 56 bits, which are zeros behind the input's end.
     fn refill(&mut self) {
-        let rest = self.input.get(self.next..).unwrap_or_default();
-        if let Some(bytes) = rest.first_chunk() {
-            self.buffer |= u64::from_le_bytes(*bytes).wrapping_shl(self.count);
-            let bytes = 7_u32.wrapping_sub((self.count >> 3) & 7);
-            self.next = self.next.wrapping_add(narrow(bytes.into()));
-            self.count |= 56;
+        if self.refill_quickly() {
             return;
         }
         while self.count & 0xff < 56 {
-            let byte = self.input.get(self.next).copied().unwrap_or(0);
+            let byte = match self.rest.split_first() {
+                Some((&byte, rest)) => {
+                    self.rest = rest;
+                    byte
+                }
+                None => {
+                    self.beyond = self.beyond.wrapping_add(1);
+                    0
+                }
+            };
             self.buffer |= u64::from(byte).wrapping_shl(self.count);
-            self.next = self.next.wrapping_add(1);
             self.count = self.count.wrapping_add(8);
         }
     }
 
-    /// Whether more was taken than there is.
-    fn are_overdrawn(&self) -> bool {
-        self.position() > self.input.len()
+    /// Whole bytes in the buffer.
+    fn buffered(&self) -> usize {
+        narrow(((self.count >> 3) & 7).into())
     }
 
-    /// The byte that is in part in the buffer, or comes next.
-    fn position(&self) -> usize {
-        self.next
-            .wrapping_sub(narrow(((self.count >> 3) & 7).into()))
+    /// Whether more was taken than there is.
+    fn are_overdrawn(&self) -> bool {
+        self.beyond > self.buffered()
+    }
+
+    #[inline(always)]
+    fn available(&self) -> u8 {
+        let [available, ..] = self.count.to_le_bytes();
+        available
     }
 
     /// Takes as many bits as are the lowest 8 of `count`, which must be there. What else is in it is carried to where it means
@@ -462,6 +524,22 @@ impl<'a> Bits<'a> {
         taken
     }
 
+    /// Takes a code and the extra bits behind it, and tells which length or distance they stand for.
+    #[inline(always)]
+    fn take_value(&mut self, entry: Entry) -> usize {
+        let extra = self.take(entry).wrapping_shr(entry >> CODE_SHIFT);
+        narrow(u64::from(entry >> VALUE_SHIFT).wrapping_add(extra))
+    }
+
+    #[inline(always)]
+    fn distance(&mut self, codes: &Codes) -> Option<usize> {
+        let mut entry = self.look_up(&codes.distances, DISTANCE_BITS)?;
+        if entry & IS_TABLE != 0 {
+            entry = self.look_further(&codes.distances, entry)?;
+        }
+        Some(self.take_value(entry))
+    }
+
     /// What the next code stands for, or which second table says so.
     #[inline(always)]
     fn look_up<const N: usize>(&self, table: &[Entry; N], bits: u32) -> Option<Entry> {
@@ -469,20 +547,31 @@ impl<'a> Bits<'a> {
         table.get(narrow(self.buffer & mask)).copied()
     }
 
-    /// What the next code stands for, by the second table that `entry` tells of, whose bits are taken.
+    /// What the next code stands for: `entry`, unless that tells of a second table, whose bits are taken. `None` where there
+    /// is no such code.
     #[inline(always)]
     fn look_further<const N: usize>(&mut self, table: &[Entry; N], entry: Entry) -> Option<Entry> {
+        if entry & IS_TABLE == 0 {
+            return Some(entry);
+        }
+        if entry & IS_END != 0 {
+            return None;
+        }
         self.skip(entry);
         let second = (entry >> CODE_SHIFT) & CODE_MASK;
         let within = self.buffer & 1_u64.wrapping_shl(second).wrapping_sub(1);
         let at = u64::from(entry >> VALUE_SHIFT).wrapping_add(within);
-        table.get(narrow(at)).copied()
+        let entry = table.get(narrow(at)).copied()?;
+        (entry & IS_TABLE == 0).then_some(entry)
     }
 
-    /// Copies a block that is not compressed.
-    fn stored(mut self, output: &mut [u8], done: usize) -> Option<(Self, usize)> {
+    /// Copies a block that is not compressed to `output[done..]`, and returns where it ends there.
+    fn stored(&mut self, output: &mut [u8], done: usize) -> Option<usize> {
         self.skip(self.count & 7);
-        let at = self.position();
+        let taken = self.input.len().checked_sub(self.rest.len())?;
+        let at = taken
+            .checked_add(self.beyond)?
+            .checked_sub(self.buffered())?;
         let ([a, b, c, d], data) = self.input.get(at..)?.split_first_chunk()?;
         let length = u16::from_le_bytes([*a, *b]);
         if length != !u16::from_le_bytes([*c, *d]) {
@@ -492,19 +581,7 @@ impl<'a> Bits<'a> {
         let wanted = clamp_len(free.len(), length.into());
         free.get_mut(..wanted)?.copy_from_slice(data.get(..wanted)?);
         // What is left of it is looked at no more where the output is full.
-        Some((Self::new(data.get(wanted..)?), done.checked_add(wanted)?))
-    }
-}
-
-/// The bits that began with a code.
-struct Buffer(u64);
-
-impl Buffer {
-    /// The length or distance that the code stood for, with its extra bits.
-    #[inline(always)]
-    fn value(&self, entry: Entry) -> usize {
-        let all = self.0 & 1_u64.wrapping_shl(entry).wrapping_sub(1);
-        let extra = all.wrapping_shr(entry >> CODE_SHIFT);
-        narrow(u64::from(entry >> VALUE_SHIFT).wrapping_add(extra))
+        *self = Self::new(data.get(wanted..)?);
+        done.checked_add(wanted)
     }
 }

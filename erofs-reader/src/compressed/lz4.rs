@@ -26,9 +26,7 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
         }
         let distance = usize::from(u16::from_le_bytes([input.byte()?, input.byte()?]));
         let matched = input.length(token & 15)?.saturating_add(4);
-        let end = done.saturating_add(matched).min(output.len());
-        repeat(output, done, end, distance)?;
-        done = end;
+        done = repeat(output, done, matched, distance)?;
     }
     Some(())
 }
@@ -55,16 +53,16 @@ fn short(input: &mut Input<'_>, output: &mut [u8], done: usize) -> Option<usize>
     let distance = usize::from(u16::from_le_bytes(*distance));
     // Far less than the input and the output have.
     let done = done.wrapping_add(literals);
-    let end = done.wrapping_add(length).wrapping_add(4);
+    let length = length.wrapping_add(4);
     if distance >= MATCH {
         let (before, after) = output.split_at_mut_checked(done)?;
         let matched = before.get(done.checked_sub(distance)?..)?;
         *after.first_chunk_mut::<MATCH>()? = *matched.first_chunk::<MATCH>()?;
     } else {
-        repeat(output, done, end, distance)?;
+        repeat(output, done, length, distance)?;
     }
     input.0 = rest;
-    Some(end)
+    Some(done.wrapping_add(length))
 }
 
 struct Input<'a>(&'a [u8]);

@@ -171,13 +171,8 @@ impl Decoder {
                 length = range.length(&mut model.repeat_length, position)?;
                 state = if after_literal { 8 } else { 11 };
             }
-            let end = done
-                .wrapping_add(length)
-                .wrapping_add(SHORTEST)
-                .min(output.len());
             let [distance, ..] = distances;
-            repeat(output, done, end, distance)?;
-            done = end;
+            done = repeat(output, done, length.wrapping_add(SHORTEST), distance)?;
         }
         // Bytes behind the input were taken to be 0.
         (range.next <= range.input.len()).then_some(())
