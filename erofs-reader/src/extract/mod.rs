@@ -9,6 +9,7 @@ mod dir;
 mod files;
 #[cfg(unix)]
 mod folders;
+mod input;
 mod pax;
 mod pieces;
 mod tar;

@@ -1,5 +1,6 @@
 //! Contents in pieces, which threads read side by side.
 
+use super::input::Input;
 use crate::compressed::Decoders;
 use crate::error::Error;
 use crate::extent::{Extent, Mapper, Source};
@@ -147,7 +148,7 @@ fn split(extent: Extent, at: u64) -> (Extent, Extent) {
 #[derive(Debug)]
 pub(super) struct PieceReader<'a, R> {
     image: &'a Image<R>,
-    input: Vec<u8>,
+    input: Input,
     decoders: Decoders,
 }
 
@@ -155,7 +156,7 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
     pub(super) fn new(image: &'a Image<R>) -> Self {
         Self {
             image,
-            input: Vec::new(),
+            input: Input::default(),
             decoders: Decoders::default(),
         }
     }
@@ -222,18 +223,14 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
         &mut self,
         inode: &Inode,
         extents: &[Extent],
-        (device, start): (u16, u64),
+        place: (u16, u64),
         mut to: &mut [u8],
     ) -> Result<(), Error> {
         let stored = extents.iter().fold(0_u64, |sum, extent| {
             sum.saturating_add(stored_length(extent))
         });
-        let nid = Some(inode.nid());
-        self.image.check_range(device, nid, start, stored)?;
-        let input = room(&mut self.input, stored);
-        self.image.read_device(device, nid, input, start)?;
+        let mut input = self.input.read(self.image, inode.nid(), place, stored)?;
         let padded = self.image.is_padded();
-        let mut input = &*input;
         for extent in extents {
             let Source::Compressed {
                 length, algorithm, ..
