@@ -64,9 +64,8 @@ impl Decoders {
     ) -> Result<(), Error> {
         // The data ends where the cluster does, and zeros fill up its beginning; in images from before that feature it is
         // the other way round, and where the data ends shows when it is decoded.
-        let zeros = input.iter().take_while(|&&byte| byte == 0).count();
         let input = if padded {
-            input.get(zeros..).unwrap_or_default()
+            without_padding(input)
         } else {
             input
         };
@@ -146,6 +145,15 @@ impl Decoders {
     }
 }
 
+/// What is behind the zeros that a cluster begins with, which may be almost a block of them.
+fn without_padding(input: &[u8]) -> &[u8] {
+    let (words, _) = input.as_chunks::<16>();
+    let words = words.iter().take_while(|&&word| word == [0; 16]).count();
+    let rest = input.get(words.wrapping_mul(16)..).unwrap_or_default();
+    let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
+    rest.get(zeros..).unwrap_or_default()
+}
+
 /// `ZSTD_error_dstSize_tooSmall`, as libzstd returns it.
 #[cfg(feature = "zstd")]
 const ZSTD_TOO_SMALL: usize = 70_usize.wrapping_neg();
@@ -158,4 +166,20 @@ pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> 
         .run(algorithm, input, output)
         .ok()
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_ends_where_the_data_begins() {
+        for zeros in 0..70 {
+            for length in 0..40 {
+                let mut input = vec![0; zeros];
+                input.extend((0..length).map(|byte| if byte % 3 == 0 { 7 } else { 0 }));
+                assert_eq!(without_padding(&input), &input[zeros..]);
+            }
+        }
+    }
 }

@@ -10,10 +10,7 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
     let mut input = Input(input);
     let mut done = 0_usize;
     while done < output.len() {
-        if let Some(end) = short(&mut input, output, done) {
-            done = end;
-            continue;
-        }
+        done = short(&mut input, output, done)?;
         let token = input.byte()?;
         let literals = input.length(token >> 4)?;
         let source = input.take(literals)?;
@@ -32,37 +29,42 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
 }
 
 /// Most sequences are short, and far from both ends: their lengths fit in the token, and more bytes than that may be
-/// copied, in pieces of constant size. Decodes one such, and tells where the output ends then.
-fn short(input: &mut Input<'_>, output: &mut [u8], done: usize) -> Option<usize> {
+/// copied, in pieces of constant size. Decodes such until another one comes, and tells where the output ends then.
+#[inline(always)]
+fn short(input: &mut Input<'_>, output: &mut [u8], mut done: usize) -> Option<usize> {
     /// Bytes that literals are copied in, of which there are 14 at most.
     const LITERALS: usize = 16;
     /// Bytes that a match has whose length fits in the token, at most.
     const MATCH: usize = 18;
-    let (&token, rest) = input.0.split_first()?;
-    let literals = usize::from(token >> 4);
-    let length = usize::from(token & 15);
-    if literals == 15 || length == 15 {
-        return None;
-    }
-    let source = rest.first_chunk::<LITERALS>()?;
-    let room = output
-        .get_mut(done..)?
-        .first_chunk_mut::<{ LITERALS + MATCH }>()?;
-    *room.first_chunk_mut()? = *source;
-    let (distance, rest) = rest.get(literals..)?.split_first_chunk()?;
-    let distance = usize::from(u16::from_le_bytes(*distance));
-    // Far less than the input and the output have.
-    let done = done.wrapping_add(literals);
-    let length = length.wrapping_add(4);
-    if distance >= MATCH {
+    let mut rest = input.0;
+    while let Some([token, bytes @ ..]) = rest.first_chunk::<{ 1 + LITERALS + 1 }>()
+        && let Some(room) = output
+            .get_mut(done..)?
+            .first_chunk_mut::<{ LITERALS + MATCH }>()
+    {
+        let literals = usize::from(token >> 4);
+        let length = usize::from(token & 15);
+        if literals == 15 || length == 15 {
+            break;
+        }
+        *room.first_chunk_mut()? = *bytes.first_chunk::<LITERALS>()?;
+        let distance = bytes.get(literals..)?.first_chunk()?;
+        let distance = usize::from(u16::from_le_bytes(*distance));
+        // Far less than the input and the output have.
+        done = done.wrapping_add(literals);
+        let length = length.wrapping_add(4);
         let (before, after) = output.split_at_mut_checked(done)?;
         let matched = before.get(done.checked_sub(distance)?..)?;
-        *after.first_chunk_mut::<MATCH>()? = *matched.first_chunk::<MATCH>()?;
-    } else {
-        repeat(output, done, length, distance)?;
+        if let Some(matched) = matched.first_chunk::<MATCH>() {
+            *after.first_chunk_mut()? = *matched;
+        } else {
+            repeat(output, done, length, distance)?;
+        }
+        done = done.wrapping_add(length);
+        rest = rest.get(literals.wrapping_add(3)..)?;
     }
     input.0 = rest;
-    Some(done.wrapping_add(length))
+    Some(done)
 }
 
 struct Input<'a>(&'a [u8]);
