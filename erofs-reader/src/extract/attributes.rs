@@ -1,6 +1,8 @@
 //! Owners, xattrs, permissions and times of what was extracted.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -18,9 +20,47 @@ use crate::read_at::ReadAt;
 pub(super) enum To<'a> {
     /// What has this name in a directory, itself where it is a symbolic link; and its path, which only xattrs take.
     Named(BorrowedFd<'a>, &'a [u8], &'a Path),
-    /// An open file or directory, which need not be looked up again.
-    Open(&'a File),
+    /// An open file or directory, which need not be looked up again, and what it has already.
+    Open(&'a File, Had),
 }
+
+/// The owner and the permissions that something has before they are restored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Had {
+    owner: (u32, u32),
+    mode: u32,
+}
+
+impl Had {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let is = file.metadata()?;
+        Ok(Self {
+            owner: (is.uid(), is.gid()),
+            mode: is.mode() & 0o7777,
+        })
+    }
+}
+
+/// What new files have. It depends on the permissions that they were made with and on this process, and where a directory
+/// passes on its group or an ACL, all that are made in it do: so each kind is looked at once.
+#[derive(Debug, Default)]
+pub(super) struct NewFiles(BTreeMap<u16, Had>);
+
+impl NewFiles {
+    /// What `file` has, which was made with the permissions of `inode`.
+    pub(super) fn had(&mut self, file: &File, inode: &Inode) -> io::Result<Had> {
+        let permissions = inode.mode() & CREATED_WITH;
+        if let Some(had) = self.0.get(&permissions) {
+            return Ok(*had);
+        }
+        let had = Had::of(file)?;
+        self.0.insert(permissions, had);
+        Ok(had)
+    }
+}
+
+/// The bits of a mode that a file is made with. Those beyond permissions wait for the owner and the contents.
+pub(super) const CREATED_WITH: u16 = 0o777;
 
 /// A path and the names of its xattrs that were refused.
 pub(super) type Refused = (Vec<u8>, Vec<Vec<u8>>);
@@ -38,10 +78,9 @@ pub(super) fn restore<R: ReadAt>(
     let output = |errno: Errno| at(path, errno.into());
     let io = |source| at(path, source);
     let (mut same_owner, mut same_mode) = (false, false);
-    if let To::Open(file) = to {
-        let is = file.metadata().map_err(io)?;
-        same_owner = (is.uid(), is.gid()) == (inode.uid(), inode.gid());
-        same_mode = is.mode() & 0o7777 == inode.mode().into();
+    if let To::Open(_, had) = to {
+        same_owner = had.owner == (inode.uid(), inode.gid());
+        same_mode = had.mode == inode.mode().into();
     }
     if options.owners && !same_owner {
         let (uid, gid) = (inode.uid(), inode.gid());
@@ -53,7 +92,9 @@ pub(super) fn restore<R: ReadAt>(
                 rustix::fs::chownat(dir, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(output)?;
             }
-            To::Open(file) => std::os::unix::fs::fchown(file, Some(uid), Some(gid)).map_err(io)?,
+            To::Open(file, _) => {
+                std::os::unix::fs::fchown(file, Some(uid), Some(gid)).map_err(io)?
+            }
         }
     }
     let mut refused = Vec::new();
@@ -64,7 +105,7 @@ pub(super) fn restore<R: ReadAt>(
                 To::Named(_, _, path) => {
                     rustix::fs::lsetxattr(*path, &name[..], &value, XattrFlags::empty())
                 }
-                To::Open(file) => {
+                To::Open(file, _) => {
                     rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())
                 }
             };
@@ -81,7 +122,7 @@ pub(super) fn restore<R: ReadAt>(
                 let mode = Mode::from_raw_mode(RawMode::from(inode.mode()));
                 rustix::fs::chmodat(dir, *name, mode, AtFlags::empty()).map_err(output)?;
             }
-            To::Open(file) => {
+            To::Open(file, _) => {
                 let permissions = std::fs::Permissions::from_mode(inode.mode().into());
                 file.set_permissions(permissions).map_err(io)?;
             }
@@ -100,7 +141,7 @@ pub(super) fn restore<R: ReadAt>(
         To::Named(dir, name, _) => {
             rustix::fs::utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW)
         }
-        To::Open(file) => rustix::fs::futimens(file, &times),
+        To::Open(file, _) => rustix::fs::futimens(file, &times),
     }
     .map_err(output)?;
     Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))

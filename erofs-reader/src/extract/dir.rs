@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::Extracted;
-use super::attributes::{To, restore};
+use super::attributes::{Had, To, restore};
 use super::files::{Job, Large, Told, Worker, create};
 use super::folders::Folders;
 use super::pieces::Pieces;
@@ -287,7 +287,8 @@ impl Later {
                 found.and_then(|(dir, name)| openat(dir, name, flags, Mode::empty()))
             };
             let file = File::from(opened.map_err(|e| at(path, e.into()))?);
-            let refused = restore(image, inode, path, &To::Open(&file), options);
+            let had = Had::of(&file).map_err(|e| at(path, e))?;
+            let refused = restore(image, inode, path, &To::Open(&file, had), options);
             let refused = refused.map_err(|e| e.of_path(path))?;
             done.refused_xattrs.extend(refused);
         }
@@ -388,6 +389,24 @@ mod tests {
             assert_eq!(*first, done);
             testkit::Difference::between(&tree, first_tree).assert_none();
         }
+    }
+
+    #[test]
+    fn owners_are_the_images_where_a_directory_passes_on_its_own() {
+        // As root.
+        if !testkit::kernel_mounts() {
+            return;
+        }
+        let image = Image::open(image()).unwrap();
+        let [plain, passing] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        std::os::unix::fs::chown(passing.path(), Some(3), Some(1000)).unwrap();
+        let setgid = std::os::unix::fs::PermissionsExt::from_mode(0o2777);
+        std::fs::set_permissions(passing.path(), setgid).unwrap();
+        let trees = [plain, passing].map(|to| {
+            extract(&image, to.path(), &DirOptions::default(), 2).unwrap();
+            walk(to.path()).unwrap()
+        });
+        testkit::Difference::between(&trees[0], &trees[1]).assert_none();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
 
-use super::attributes::{Refused, To, restore};
+use super::attributes::{CREATED_WITH, NewFiles, Refused, To, restore};
 use super::dir::{DirOptions, at};
 use super::folders::Folders;
 use super::pieces::{Piece, PieceReader, Pieces, room};
@@ -48,6 +48,7 @@ pub(super) struct Worker<'a, R> {
     folders: Folders<'a>,
     reader: PieceReader<'a, R>,
     buffer: Vec<u8>,
+    new_files: NewFiles,
 }
 
 impl<'a, R: ReadAt> Worker<'a, R> {
@@ -65,6 +66,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             folders: Folders::new(root),
             reader: PieceReader::new(image),
             buffer: Vec::new(),
+            new_files: NewFiles::default(),
         }
     }
 
@@ -85,7 +87,8 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                 }
                 // Whoever is last to write to a file finishes it.
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
-                    let to = To::Open(&file);
+                    let had = self.new_files.had(&file, &inode);
+                    let to = To::Open(&file, had.map_err(|e| at(&path, e))?);
                     let refused = restore(self.image, &inode, &path, &to, self.options);
                     let refused = refused.map_err(|e| e.of_path(&path))?;
                     told.extend(refused.map(Told::Refused));
@@ -101,7 +104,9 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             for piece in Pieces::new(self.image, inode)? {
                 self.write(&file, inode, path, &piece?)?;
             }
-            let refused = restore(self.image, inode, path, &To::Open(&file), self.options)?;
+            let had = self.new_files.had(&file, inode).map_err(|e| at(path, e))?;
+            let to = To::Open(&file, had);
+            let refused = restore(self.image, inode, path, &to, self.options)?;
             return Ok(refused.map(Told::Refused));
         }
         let output = |e: io::Error| at(path, e);
@@ -144,9 +149,9 @@ impl<'a, R: ReadAt> Worker<'a, R> {
     }
 }
 
-/// Makes a regular file, empty, where there is nothing yet. Bits beyond permissions wait for the owner and the contents.
+/// Makes a regular file, empty, where there is nothing yet.
 pub(super) fn create(folders: &mut Folders<'_>, path: &[u8], inode: &Inode) -> Result<File, Error> {
-    let mode = Mode::from_raw_mode(RawMode::from(inode.mode() & 0o777));
+    let mode = Mode::from_raw_mode(RawMode::from(inode.mode() & CREATED_WITH));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = folders
         .find(path)
