@@ -6,6 +6,7 @@
 mod common;
 mod full;
 mod index;
+mod inspect;
 mod merged;
 mod options;
 mod rebuild;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
-use erofs_reader::{FileType, Inode};
+use erofs_reader::{CheckOptions, FileType, Inode};
 use serde::Serialize;
 
 use super::super::output::{Format, print_json, printable};
@@ -36,7 +36,16 @@ impl Target {
     fn find(&self, image: &Reader) -> anyhow::Result<Inode> {
         image
             .lookup_follow(self.path())
-            .with_context(|| self.source.image.display().to_string())
+            .with_context(|| self.at_path())
+    }
+
+    fn image(&self) -> std::path::Display<'_> {
+        self.source.image.display()
+    }
+
+    /// What an error is about.
+    fn at_path(&self) -> String {
+        format!("{}: {}", self.image(), printable(self.path()))
     }
 }
 
@@ -69,13 +78,17 @@ impl Ls {
                 writeln!(out, "{gap}{}:", printable(&path))?;
             }
             let mut below = Vec::new();
-            for entry in image.read_dir(&directory)? {
-                let entry = entry?;
-                let inode = image.inode(entry.nid)?;
-                self.line(&image, &mut out, &entry.name, &inode)?;
+            let at = |path: &[u8]| format!("{}: {}", self.target.image(), printable(path));
+            let entries = image.read_dir(&directory);
+            for entry in entries.with_context(|| at(&path))? {
+                let entry = entry.with_context(|| at(&path))?;
+                let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+                let child = [&path, slash, &entry.name].concat();
+                let inode = image.inode(entry.nid).with_context(|| at(&child))?;
+                self.line(&image, &mut out, &entry.name, &inode)
+                    .with_context(|| at(&child))?;
                 if self.recursive && inode.is_dir() {
-                    let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
-                    below.push(([&path, slash, &entry.name].concat(), inode));
+                    below.push((child, inode));
                     anyhow::ensure!(
                         path.len() < erofs_reader::MAX_DEPTH * 256,
                         "{}: too deep",
@@ -130,7 +143,7 @@ impl Cat {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let image = self.target.source.open()?;
         let inode = self.target.find(&image)?;
-        let context = || self.target.path.display().to_string();
+        let context = || self.target.at_path();
         let mut file = image.file(&inode).with_context(context)?;
         io::copy(&mut file, &mut io::stdout().lock()).with_context(context)?;
         Ok(())
@@ -174,9 +187,8 @@ impl Stat {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let image = self.target.source.open()?;
         // The inode itself, as lstat.
-        let inode = image
-            .lookup(self.target.path())
-            .with_context(|| self.target.source.image.display().to_string())?;
+        let context = || self.target.at_path();
+        let inode = image.lookup(self.target.path()).with_context(context)?;
         let device = matches!(
             inode.file_type(),
             FileType::CharDevice | FileType::BlockDevice
@@ -184,9 +196,10 @@ impl Stat {
         let target = inode
             .is_symlink()
             .then(|| image.read_link(&inode))
-            .transpose()?;
+            .transpose()
+            .with_context(context)?;
         let extents = if inode.is_file() {
-            image.extents(&inode)?
+            image.extents(&inode).with_context(context)?
         } else {
             Vec::new()
         };
@@ -205,7 +218,8 @@ impl Stat {
             layout: inode.layout().to_string(),
             compact: inode.is_compact(),
             xattrs: image
-                .xattrs(&inode)?
+                .xattrs(&inode)
+                .with_context(context)?
                 .iter()
                 .map(|(name, value)| (printable(name), printable(value)))
                 .collect(),
@@ -293,12 +307,15 @@ pub(in crate::cli) struct Check {
     /// Print only what was found at this path and below it; all of the image is checked
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
+    /// Read all contents too, which takes as long as extracting them: what does not decompress is found
+    #[arg(long)]
+    contents: bool,
     /// How to print what was found
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct CheckReport {
     clean: bool,
     inodes: u64,
@@ -318,12 +335,35 @@ struct FindingReport {
     problem: String,
 }
 
+impl CheckReport {
+    /// What could not even be opened, so that nothing else was looked at.
+    fn of_no_image(problem: String) -> Self {
+        let finding = FindingReport {
+            severity: erofs_reader::Severity::Error.to_string(),
+            path: None,
+            nid: None,
+            offset: None,
+            problem,
+        };
+        Self {
+            findings: vec![finding],
+            ..Self::default()
+        }
+    }
+}
+
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let mut report = match self.source.open() {
-            Ok(image) => image.check(),
+            Ok(image) => image.check_with(&CheckOptions {
+                contents: self.contents,
+            }),
             Err(error) => {
-                eprintln!("blockbox: {}", super::super::output::message(&error));
+                let problem = super::super::output::message(&error);
+                eprintln!("blockbox: {problem}");
+                if self.format == Format::Json {
+                    print_json(&CheckReport::of_no_image(problem))?;
+                }
                 return Ok(ExitCode::from(2));
             }
         };

@@ -1,0 +1,91 @@
+//! What the commands that read an image say of a damaged one.
+
+use std::fs;
+
+use erofs_reader::{Image, Source};
+use serde_json::Value;
+use testkit::TarBuilder;
+
+use super::Lab;
+
+/// A layer of a folder with two files, of which one is compressed with deflate.
+fn layer(lab: &Lab) -> Vec<u8> {
+    let tar = TarBuilder::new()
+        .dir("./")
+        .dir("folder")
+        .file("folder/file", "contents")
+        .file("folder/large", "many words\n".repeat(5000))
+        .finish();
+    lab.put("layer.tar", tar);
+    lab.ok(&[
+        "build",
+        "--tar",
+        "layer.tar",
+        "-o",
+        "layer.erofs",
+        "--compress",
+        "deflate",
+    ]);
+    fs::read(lab.path("layer.erofs")).unwrap()
+}
+
+#[test]
+fn an_inode_that_cannot_be_read_is_named_by_its_path() {
+    let lab = Lab::new();
+    let mut image = layer(&lab);
+    let found = Image::open(&image[..]).unwrap().lookup(b"folder/file");
+    let at = usize::try_from(found.unwrap().position()).unwrap();
+    image[at..at + 2].fill(0xff);
+    lab.put("layer.erofs", image);
+    for command in [
+        &["ls", "layer.erofs", "folder"][..],
+        &["ls", "-lR", "layer.erofs"],
+        &["stat", "layer.erofs", "folder/file"],
+        &["cat", "layer.erofs", "folder/file"],
+        &["extract", "layer.erofs", "to"],
+        &["extract", "layer.erofs", "to.tar"],
+    ] {
+        let said = lab.fails(command);
+        assert!(said.contains("layer.erofs: "), "{command:?}: {said}");
+        assert!(said.contains("folder/file: nid "), "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn what_does_not_decompress_is_found_where_contents_are_checked() {
+    let lab = Lab::new();
+    let mut image = layer(&lab);
+    let opened = Image::open(&image[..]).unwrap();
+    let inode = opened.lookup(b"folder/large").unwrap();
+    let cluster = opened.extents(&inode).unwrap()[0].source;
+    let Source::Compressed { offset, length, .. } = cluster else {
+        panic!("{cluster:?}");
+    };
+    let end = usize::try_from(offset + length).unwrap();
+    // The end of the data, behind padding.
+    image[end - 30..end].fill(0xff);
+    lab.put("layer.erofs", image);
+    lab.ok(&["check", "layer.erofs"]);
+    let output = lab.run(&["check", "--contents", "--format", "json", "layer.erofs"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &report["findings"][0];
+    assert_eq!(finding["path"], "folder/large");
+    assert_eq!(finding["problem"], "deflate data does not decode");
+    assert!(finding["nid"].is_u64() && finding["offset"].is_u64());
+}
+
+#[test]
+fn what_cannot_be_opened_is_a_finding_too() {
+    let lab = Lab::new();
+    let mut image = layer(&lab);
+    // The label, which the superblock's checksum covers.
+    image[1024 + 64] ^= 1;
+    lab.put("layer.erofs", image);
+    let output = lab.run(&["check", "--format", "json", "layer.erofs"]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["clean"], false);
+    let problem = report["findings"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("superblock checksum"), "{problem}");
+}
