@@ -14,8 +14,8 @@ use crate::read_at::SourceError;
 /// Why an image could not be read.
 ///
 /// Three kinds matter to a caller: the source failed ([`Error::Io`]), the image is fine but uses something this crate
-/// does not read ([`Error::Unsupported`]), and the image is damaged or hostile ([`Error::Corrupt`]). The rest answer
-/// questions that the image gives no answer to.
+/// does not read ([`Error::Unsupported`]), and the image is damaged or hostile ([`Error::Corrupt`]). [`Error::At`] says at which
+/// path one of them was met; [`Error::reason`] looks through it. The rest answer questions that the image gives no answer to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -11,7 +11,8 @@
 //! - [`Image::statistics`] counts what there is, [`Image::check`] reports everything wrong with an image, [`dump`] shows it as text, and [`extract`] takes the tree out.
 //!
 //! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
-//! ([`Error::Corrupt`]); other kinds answer questions about things that are not there.
+//! ([`Error::Corrupt`]); [`Error::At`] puts the path before one of these where paths come from the image; other kinds answer
+//! questions about things that are not there.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
