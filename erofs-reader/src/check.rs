@@ -79,6 +79,26 @@ pub struct Finding {
     pub problem: Problem,
 }
 
+impl Finding {
+    pub(crate) fn of(path: Option<&[u8]>, error: Error) -> Self {
+        let (nid, offset, problem) = match error {
+            Error::Corrupt { nid, offset, what } => (nid, Some(offset), Problem::Corrupt(what)),
+            Error::Unsupported { nid, what } => (nid, None, Problem::Unsupported(what)),
+            Error::Io { offset, source, .. } => {
+                (None, Some(offset), Problem::Io(source.to_string()))
+            }
+            other => (None, None, Problem::Io(other.to_string())),
+        };
+        Self {
+            severity: Severity::Error,
+            nid,
+            path: path.map(<[u8]>::to_vec),
+            offset,
+            problem,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.severity)?;
@@ -145,21 +165,7 @@ impl Report {
     }
 
     fn error(&mut self, path: Option<&[u8]>, error: Error) {
-        let (nid, offset, problem) = match error {
-            Error::Corrupt { nid, offset, what } => (nid, Some(offset), Problem::Corrupt(what)),
-            Error::Unsupported { nid, what } => (nid, None, Problem::Unsupported(what)),
-            Error::Io { offset, source, .. } => {
-                (None, Some(offset), Problem::Io(source.to_string()))
-            }
-            other => (None, None, Problem::Io(other.to_string())),
-        };
-        self.add(Finding {
-            severity: Severity::Error,
-            nid,
-            path: path.map(<[u8]>::to_vec),
-            offset,
-            problem,
-        });
+        self.add(Finding::of(path, error));
     }
 }
 
@@ -168,8 +174,9 @@ impl<R: ReadAt> Image<R> {
     ///
     /// That is: the superblock's sizes and reserved fields, the device table, compression configurations, xattr prefixes, every directory (order, duplicates, names,
     /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
-    /// all data lies on its device and no metadata lies in other metadata. What only [`Image::open`] can find (the magic
-    /// number, the checksum, unknown features) is its error. File contents are not read: see [`Image::check_with`].
+    /// all data lies on its device and no metadata lies in other metadata. A wrong checksum of the superblock and unknown
+    /// features are errors of [`Image::open`], and findings where the image was opened by [`Image::open_damaged`]. File contents
+    /// are not read: see [`Image::check_with`].
     ///
     /// Takes time and memory in proportion to the image's metadata, never more than a small multiple of its size.
     pub fn check(&self) -> Report {
@@ -178,7 +185,10 @@ impl<R: ReadAt> Image<R> {
 
     /// As [`Image::check`], and what `options` say.
     pub fn check_with(&self, options: &CheckOptions) -> Report {
-        let mut report = Report::default();
+        let mut report = Report {
+            findings: self.overlooked.clone(),
+            ..Report::default()
+        };
         self.check_superblock(&mut report);
         let metadata = structures::check(self, &mut report);
         tree::check(self, options, metadata, &mut report);

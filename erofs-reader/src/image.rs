@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::check::Finding;
 use crate::compressed::{PclusterCache, SpareDecoders};
 use crate::error::{Corruption, Error};
 use crate::format;
@@ -31,6 +32,8 @@ pub(crate) enum Area {
 pub struct Image<R> {
     volumes: Vec<Volume<R>>,
     superblock: Superblock,
+    /// What was wrong with the superblock and overlooked.
+    pub(crate) overlooked: Vec<Finding>,
     pub(crate) xattr_prefixes: Once<Vec<Prefix>>,
     pub(crate) pclusters: PclusterCache,
     pub(crate) decoders: SpareDecoders,
@@ -63,11 +66,19 @@ impl<R: ReadAt> Image<R> {
     ///
     /// Where there is no superblock, it is damaged, or it needs features that are unknown.
     pub fn open(primary: R) -> Result<Self, Error> {
+        Self::open_judged(primary, Err)
+    }
+
+    fn open_judged(
+        primary: R,
+        judge: impl FnMut(Error) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let primary = Volume::new(primary, 0)?;
-        let superblock = Superblock::read(&primary.reader, primary.size)?;
+        let superblock = Superblock::read(&primary.reader, primary.size, judge)?;
         Ok(Self {
             volumes: vec![primary],
             superblock,
+            overlooked: Vec::new(),
             xattr_prefixes: Once::new(),
             pclusters: PclusterCache::default(),
             decoders: SpareDecoders::default(),
@@ -81,7 +92,12 @@ impl<R: ReadAt> Image<R> {
     /// As [`Image::open`]; and where the device table has another number of devices.
     pub fn open_with_devices(primary: R, devices: Vec<R>) -> Result<Self, Error> {
         let mut image = Self::open(primary)?;
-        let expected = image.superblock.devices.len();
+        image.add_devices(devices)?;
+        Ok(image)
+    }
+
+    fn add_devices(&mut self, devices: Vec<R>) -> Result<(), Error> {
+        let expected = self.superblock.devices.len();
         if devices.len() != expected {
             return Err(Error::DeviceCount {
                 expected,
@@ -89,7 +105,27 @@ impl<R: ReadAt> Image<R> {
             });
         }
         for (number, device) in (1..=u16::MAX).zip(devices) {
-            image.volumes.push(Volume::new(device, number)?);
+            self.volumes.push(Volume::new(device, number)?);
+        }
+        Ok(())
+    }
+
+    /// Opens an image for whoever wants to know all that is wrong with it, also where the superblock's checksum is wrong or it
+    /// needs features that are unknown: [`Image::check`] then reports that among the rest, which is read as if those features
+    /// were not there. Without `devices` they are taken to lie on `primary`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no superblock or nothing can be read by it; and where the device table has another number of devices.
+    pub fn open_damaged(primary: R, devices: Vec<R>) -> Result<Self, Error> {
+        let mut overlooked = Vec::new();
+        let mut image = Self::open_judged(primary, |error| {
+            overlooked.push(Finding::of(None, error));
+            Ok(())
+        })?;
+        image.overlooked = overlooked;
+        if !devices.is_empty() {
+            image.add_devices(devices)?;
         }
         Ok(image)
     }

@@ -60,9 +60,11 @@ pub struct Superblock {
     pub block_size: BlockSize,
     /// Compatible features: `EROFS_FEATURE_COMPAT_*`. Unknown bits are harmless.
     pub feature_compat: u32,
-    /// Incompatible features: `EROFS_FEATURE_INCOMPAT_*`. Unknown bits never get here.
+    /// Incompatible features: `EROFS_FEATURE_INCOMPAT_*`. Unknown bits never get here, but by
+    /// [`Image::open_damaged`](crate::Image::open_damaged).
     pub feature_incompat: u32,
-    /// The stored checksum, where the image has one; it was verified.
+    /// The stored checksum, where the image has one; it was verified, unless by
+    /// [`Image::open_damaged`](crate::Image::open_damaged).
     pub checksum: Option<u32>,
     /// The root directory.
     pub root_nid: Nid,
@@ -115,7 +117,12 @@ pub struct Device {
 }
 
 impl Superblock {
-    pub(crate) fn read<R: ReadAt>(primary: &R, size: u64) -> Result<Self, Error> {
+    /// Reads the superblock. `judge` is asked about what does not keep the rest from being read.
+    pub(crate) fn read<R: ReadAt>(
+        primary: &R,
+        size: u64,
+        mut judge: impl FnMut(Error) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let at = format::EROFS_SUPER_OFFSET;
         let mut raw = [0; size_of::<SuperBlock>()];
         let got = read_primary(primary, &mut raw, at)?;
@@ -137,15 +144,18 @@ impl Superblock {
             .ok_or_else(|| corrupt(Corruption::BlockSize(disk.blkszbits)))?;
         let feature_compat = disk.feature_compat.get();
         let checksum = (feature_compat & format::EROFS_FEATURE_COMPAT_SB_CHKSUM != 0)
-            .then(|| verify_checksum(primary, block_size, disk.checksum.get()))
-            .transpose()?;
+            .then_some(disk.checksum.get());
+        if let Some(stored) = checksum {
+            let computed = compute_checksum(primary, block_size)?;
+            if computed != stored {
+                judge(corrupt(Corruption::Checksum { stored, computed }))?;
+            }
+        }
         let feature_incompat = disk.feature_incompat.get();
         let unknown = feature_incompat & !known_incompat();
         if unknown != 0 {
-            return Err(Error::unsupported(
-                None,
-                Unsupported::IncompatibleFeatures(unknown),
-            ));
+            let what = Unsupported::IncompatibleFeatures(unknown);
+            judge(Error::unsupported(None, what))?;
         }
         if disk.dirblkbits != 0 {
             return Err(Error::unsupported(
@@ -320,11 +330,7 @@ fn read_slot1<R: ReadAt>(primary: &R, disk: &SuperBlock) -> Result<Option<SuperB
 
 /// CRC-32C without its final inversion, from the superblock to the end of its block (of the block behind it, where blocks
 /// are so small that the superblock is not in the first), the checksum itself taken as 0.
-fn verify_checksum<R: ReadAt>(
-    primary: &R,
-    block_size: BlockSize,
-    stored: u32,
-) -> Result<u32, Error> {
+fn compute_checksum<R: ReadAt>(primary: &R, block_size: BlockSize) -> Result<u32, Error> {
     let offset = format::EROFS_SUPER_OFFSET;
     let length = match block_size.bytes() {
         bytes if bytes > offset => bytes.saturating_sub(offset),
@@ -338,12 +344,7 @@ fn verify_checksum<R: ReadAt>(
     if let Some(checksum) = bytes.get_mut(4..8) {
         checksum.fill(0);
     }
-    let computed = crc32c(&bytes);
-    if computed == stored {
-        Ok(stored)
-    } else {
-        Err(corrupt(Corruption::Checksum { stored, computed }))
-    }
+    Ok(crc32c(&bytes))
 }
 
 fn read_devices<R: ReadAt>(

@@ -17,22 +17,38 @@ pub type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
 ///
 /// Where a file cannot be read, or there is no image, or the device table has another number of devices.
 pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
-    let failed = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let primary = source(path)?;
+    let (primary, devices) = sources(path, devices)?;
     if devices.is_empty() {
-        return Image::open(primary).map_err(failed);
+        return Image::open(primary).map_err(failed(path));
     }
-    let devices = devices
-        .iter()
-        .map(|path| source(path))
-        .collect::<Result<Vec<_>>>()?;
-    Image::open_with_devices(primary, devices).map_err(failed)
+    Image::open_with_devices(primary, devices).map_err(failed(path))
 }
 
-fn source(path: &Path) -> Result<Buffered<Box<dyn ReadAt + Send + Sync>>> {
+/// As [`open`], and to [check](Image::check): what is wrong with the superblock is found by that, where the rest can be read.
+///
+/// # Errors
+///
+/// Where a file cannot be read, or there is no image, or the device table has another number of devices.
+pub fn open_damaged(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
+    let (primary, devices) = sources(path, devices)?;
+    Image::open_damaged(primary, devices).map_err(failed(path))
+}
+
+fn failed(path: &Path) -> impl Fn(erofs_reader::Error) -> Error {
+    |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+type Bytes = Buffered<Box<dyn ReadAt + Send + Sync>>;
+
+fn sources(path: &Path, devices: &[PathBuf]) -> Result<(Bytes, Vec<Bytes>)> {
+    let devices = devices.iter().map(|path| source(path));
+    Ok((source(path)?, devices.collect::<Result<_>>()?))
+}
+
+fn source(path: &Path) -> Result<Bytes> {
     let source: Box<dyn ReadAt + Send + Sync> = if is_vmdk(path) {
         let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
             path: path.to_owned(),

@@ -76,16 +76,40 @@ fn what_does_not_decompress_is_found_where_contents_are_checked() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_a_finding_too() {
+fn what_is_wrong_with_the_superblock_is_found_beside_the_rest() {
     let lab = Lab::new();
     let mut image = layer(&lab);
-    // The label, which the superblock's checksum covers.
+    let found = Image::open(&image[..]).unwrap().lookup(b"folder/file");
+    let at = usize::try_from(found.unwrap().position()).unwrap();
+    image[at..at + 2].fill(0xff);
+    // The label, which the superblock's checksum covers, and a feature that nobody knows.
     image[1024 + 64] ^= 1;
+    image[1024 + 80 + 3] |= 0x80;
     lab.put("layer.erofs", image);
+    let output = lab.run(&["check", "--format", "json", "layer.erofs"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let problems = findings.iter().map(|f| f["problem"].as_str().unwrap());
+    let problems: Vec<_> = problems.collect();
+    for part in ["superblock checksum", "0x80000000", "inode"] {
+        let found = problems.iter().any(|problem| problem.contains(part));
+        assert!(found, "{part}: {problems:?}");
+    }
+    assert!(findings.iter().any(|f| f["path"] == "folder/file"));
+    // Whoever does not check is told at once.
+    let said = lab.fails(&["ls", "layer.erofs"]);
+    assert!(said.contains("superblock checksum"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_opened_is_a_finding_too() {
+    let lab = Lab::new();
+    lab.put("layer.erofs", [0; 4096]);
     let output = lab.run(&["check", "--format", "json", "layer.erofs"]);
     assert_eq!(output.status.code(), Some(2));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["clean"], false);
     let problem = report["findings"][0]["problem"].as_str().unwrap();
-    assert!(problem.contains("superblock checksum"), "{problem}");
+    assert!(problem.contains("no EROFS superblock"), "{problem}");
 }

@@ -354,7 +354,7 @@ impl CheckReport {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let mut report = match self.source.open() {
+        let mut report = match self.source.open_damaged() {
             Ok(image) => image.check_with(&CheckOptions {
                 contents: self.contents,
             }),

@@ -32,4 +32,9 @@ impl Source {
     pub(super) fn open(&self) -> anyhow::Result<Reader> {
         Ok(crate::reader::open(&self.image, &self.devices)?)
     }
+
+    /// As [`open`](Self::open), to find all that is wrong with the image.
+    pub(super) fn open_damaged(&self) -> anyhow::Result<Reader> {
+        Ok(crate::reader::open_damaged(&self.image, &self.devices)?)
+    }
 }
