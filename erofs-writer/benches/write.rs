@@ -51,22 +51,27 @@ impl Seek for Nowhere {
 }
 
 /// An image of so many inodes, twenty in a directory, each with a time of its own and, where contents are compressed, contents of
-/// its own; and the bytes of their names.
-fn tree(inodes: usize, options: Options) -> Result<(ImageBuilder<Nowhere>, u64), Error> {
+/// its own, which may come when all names are there; and the bytes of their names.
+fn tree(
+    inodes: usize,
+    options: Options,
+    later: bool,
+) -> Result<(ImageBuilder<Nowhere>, u64), Error> {
     let own = options.compression.map(|_| words(4200));
     let mut image = ImageBuilder::new(Nowhere::default(), options)?;
     let mut directory = image.root();
     let mut names = 0;
     let mut data = image.data();
     data.write_all(b"contents")?;
-    let mut contents = data.finish()?;
+    let same = data.finish()?;
+    let store = |image: &mut ImageBuilder<Nowhere>, i: u64| {
+        let Some(own) = &own else { return Ok(same) };
+        let mut data = image.data();
+        data.write_all(&i.to_le_bytes())?;
+        data.write_all(own)?;
+        data.finish()
+    };
     for i in 0..inodes {
-        if let Some(own) = &own {
-            let mut data = image.data();
-            data.write_all(&i.to_le_bytes())?;
-            data.write_all(own)?;
-            contents = data.finish()?;
-        }
         let meta = Metadata {
             mtime: Timestamp {
                 secs: i as i64,
@@ -76,7 +81,13 @@ fn tree(inodes: usize, options: Options) -> Result<(ImageBuilder<Nowhere>, u64),
         };
         let (name, parent, node) = match i % 20 {
             0 => (format!("directory{i}"), image.root(), Node::Directory),
-            _ => (format!("file{i}"), directory, Node::File(contents)),
+            _ => {
+                let contents = match later {
+                    true => FileData::later(i as u64),
+                    false => store(&mut image, i as u64)?,
+                };
+                (format!("file{i}"), directory, Node::File(contents))
+            }
         };
         let added = image.add(parent, name.as_bytes(), meta, node)?;
         if i % 20 == 0 {
@@ -84,6 +95,7 @@ fn tree(inodes: usize, options: Options) -> Result<(ImageBuilder<Nowhere>, u64),
         }
         names += name.len() as u64;
     }
+    image.store_later(store)?;
     Ok((image, names))
 }
 
@@ -97,8 +109,8 @@ fn peak() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// What images of many inodes are made with. Tails behind inodes are not among it: they are kept in memory themselves.
-fn forms() -> [(&'static str, Options); 5] {
+/// What images of many inodes are made with, and whether contents come when all names are there. Tails behind inodes are not among it: they are kept in memory themselves.
+fn forms() -> [(&'static str, Options, bool); 7] {
     let compressed = Options {
         block_size: BlockSize::B4096,
         compression: Some(Compression::new(Algorithm::Lz4)),
@@ -109,23 +121,26 @@ fn forms() -> [(&'static str, Options); 5] {
         ..compressed.clone()
     };
     [
-        ("plain", Options::default()),
-        ("tails as fragments", fragments(Fragments::Tails)),
-        ("files as fragments", fragments(Fragments::Files)),
+        ("plain", Options::default(), false),
+        ("plain, contents later", Options::default(), true),
+        ("tails as fragments", fragments(Fragments::Tails), false),
+        ("files as fragments", fragments(Fragments::Files), false),
         (
             "dedupe",
             Options {
                 dedupe_extents: true,
                 ..compressed.clone()
             },
+            false,
         ),
-        ("compressed", compressed),
+        ("compressed", compressed.clone(), false),
+        ("compressed, contents later", compressed, true),
     ]
 }
 
 /// Measures each form in a process of its own, as the peak of what came before would count. Fails where a promise is not kept.
 fn memory(_: &mut Criterion) {
-    for (form, _) in forms() {
+    for (form, ..) in forms() {
         let status = std::env::current_exe()
             .and_then(|bench| Command::new(bench).env(MEMORY_OF, form).status())
             .expect("this program runs once more");
@@ -136,12 +151,12 @@ fn memory(_: &mut Criterion) {
 fn measure_memory(form: &str) {
     const INODES: u64 = 1_000_000;
     let forms = forms();
-    let (_, options) = forms
+    let (_, options, later) = forms
         .iter()
-        .find(|(name, _)| *name == form)
+        .find(|(name, ..)| *name == form)
         .expect("a form");
     let Some(before) = peak() else { return };
-    let (image, names) = tree(INODES as usize, options.clone()).expect("a tree");
+    let (image, names) = tree(INODES as usize, options.clone(), *later).expect("a tree");
     image.finish().expect("an image");
     let bytes = peak().expect("as before").saturating_sub(before + names) / INODES;
     println!("1,000,000 inodes, {form}: {bytes} bytes an inode at most; names not counted");
@@ -153,11 +168,11 @@ fn names(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("names");
     group.throughput(Throughput::Elements(INODES as u64));
     group.bench_function("add", |bencher| {
-        bencher.iter(|| tree(INODES, Options::default()))
+        bencher.iter(|| tree(INODES, Options::default(), false))
     });
     group.bench_function("finish", |bencher| {
         bencher.iter_batched(
-            || tree(INODES, Options::default()).expect("a tree").0,
+            || tree(INODES, Options::default(), false).expect("a tree").0,
             |image| image.finish().expect("an image").1,
             BatchSize::PerIteration,
         );

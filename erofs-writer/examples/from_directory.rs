@@ -20,7 +20,9 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     use std::path::{Path, PathBuf};
 
-    use erofs_writer::{BlockSize, Compression, ImageBuilder, Metadata, Node, Options, Timestamp};
+    use erofs_writer::{
+        BlockSize, Compression, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+    };
 
     pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         let mut args = std::env::args_os().skip(1).map(PathBuf::from);
@@ -48,12 +50,11 @@ mod unix {
         let root = image.root();
         image.set_metadata(root, metadata(&fs::symlink_metadata(&source)?))?;
         let mut known = HashMap::new();
+        let mut files = Vec::new();
         let mut pending = vec![(source, root)];
         while let Some((directory, parent)) = pending.pop() {
-            // In order of names, so that the image does not depend on the file system's.
-            let mut entries = fs::read_dir(&directory)?.collect::<Result<Vec<_>, _>>()?;
-            entries.sort_by_key(fs::DirEntry::file_name);
-            for entry in entries {
+            for entry in fs::read_dir(&directory)? {
+                let entry = entry?;
                 let (path, name) = (entry.path(), entry.file_name());
                 let status = fs::symlink_metadata(&path)?;
                 let inode = (status.dev(), status.ino());
@@ -61,7 +62,7 @@ mod unix {
                     image.link(parent, name.as_bytes(), first)?;
                     continue;
                 }
-                let node = node(&mut image, &path, &status)?;
+                let node = node(&path, &status, &mut files)?;
                 let added = image.add(parent, name.as_bytes(), metadata(&status), node)?;
                 if status.is_dir() {
                     pending.push((path, added));
@@ -70,24 +71,29 @@ mod unix {
                 }
             }
         }
+        // In the order of the tree: so the image does not depend on the order in which the file system told the names.
+        image.store_later(|image, number| -> Result<_, Box<dyn Error>> {
+            let mut data = image.data();
+            io::copy(&mut File::open(&files[number as usize])?, &mut data)?;
+            Ok(data.finish()?)
+        })?;
         let (_, summary) = image.finish()?;
         println!("{summary:#?}");
         Ok(())
     }
 
     fn node(
-        image: &mut ImageBuilder<File>,
         path: &Path,
         status: &fs::Metadata,
+        files: &mut Vec<PathBuf>,
     ) -> Result<Node, Box<dyn Error>> {
         let kind = status.file_type();
         let (major, minor) = device(status.rdev());
         Ok(if kind.is_dir() {
             Node::Directory
         } else if kind.is_file() {
-            let mut data = image.data();
-            io::copy(&mut File::open(path)?, &mut data)?;
-            Node::File(data.finish()?)
+            files.push(path.to_owned());
+            Node::File(FileData::later(files.len() as u64 - 1))
         } else if kind.is_symlink() {
             Node::Symlink(fs::read_link(path)?.into_os_string().into_vec())
         } else if kind.is_char_device() {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::check::{self, Space};
+use crate::check::{self, Problem, Space};
 use crate::chunks::{CHUNKS_MAX, ChunkPlace};
 use crate::compress::Contents;
 use crate::data::{Dedupe, Tail};
@@ -24,7 +24,8 @@ use crate::{
 ///
 /// File contents go straight to the output as they come ([`data`](Self::data)); names and attributes are kept until
 /// [`finish`](Self::finish) writes them behind the contents, and the superblock last of all. What an image holds depends on
-/// the contents, in the order in which they came, and on the tree, whatever the order in which that was made.
+/// the contents, in the order in which they came, and on the tree, whatever the order in which that was made. Contents that are
+/// [asked for later](Self::store_later) come in the tree's order.
 pub struct ImageBuilder<W> {
     pub(crate) options: Options,
     pub(crate) output: Output<W>,
@@ -238,17 +239,8 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ) -> Result<NodeId, Error> {
         self.tree.check(parent.0, name)?;
         let mut inode = Inode::new(check::kind(&node));
-        let space = Space {
-            block_size: self.options.block_size,
-            data_start: data_start(&self.options, self.devices.len()),
-            data_end: self.data_end(),
-            devices: &self.devices,
-            chunks: &self.chunks,
-            tails: &self.tails,
-            contents: &self.contents,
-        };
         check::metadata(&mut inode, &meta, &mut self.xattrs)
-            .and_then(|()| check::node(&mut inode, &node, &space))
+            .and_then(|()| self.check_node(&mut inode, &node))
             .map_err(|problem| problem.at(self.tree.path_of(parent.0, name)))?;
         if let Node::Symlink(target) = &node {
             inode.payload = self.tree.intern(target);
@@ -316,6 +308,20 @@ impl<W: Write + Seek> ImageBuilder<W> {
         components(path)
             .try_fold(ROOT, |at, name| self.tree.find(at, name))
             .map(NodeId)
+    }
+
+    /// Takes over what belongs to the type, as [`check::node`] does.
+    pub(crate) fn check_node(&self, inode: &mut Inode, node: &Node) -> Result<(), Problem> {
+        let space = Space {
+            block_size: self.options.block_size,
+            data_start: data_start(&self.options, self.devices.len()),
+            data_end: self.data_end(),
+            devices: &self.devices,
+            chunks: &self.chunks,
+            tails: &self.tails,
+            contents: &self.contents,
+        };
+        check::node(inode, node, &space)
     }
 
     /// Where the next contents go, a block border.

@@ -106,6 +106,10 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
                     inode.payload = index;
                     inode.flags.inline = true;
                 }
+                Place::Later { number } => {
+                    inode.payload = number;
+                    inode.flags.later = true;
+                }
             }
         }
     }
@@ -143,6 +147,7 @@ impl Space<'_> {
         within("size", data.size, i64::MAX as u64)?;
         match data.place {
             _ if data.size == 0 => Ok(()),
+            Place::Later { .. } => Ok(()),
             Place::Flat { device, block } => self.check_run(device, block, data.size),
             Place::Tail { index } => {
                 let tail = self.tails.get(index as usize);

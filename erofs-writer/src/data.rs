@@ -11,7 +11,7 @@ use crate::output::{Output, ReadExact};
 use crate::{ChunkSize, Compression, DeviceId, Error, ImageBuilder, Options, plan};
 
 /// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
-/// [`on_device`](Self::on_device) or [`ImageBuilder::chunks_on_devices`].
+/// [`on_device`](Self::on_device), [`ImageBuilder::chunks_on_devices`] or [`later`](Self::later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileData {
     pub(crate) size: u64,
@@ -29,6 +29,8 @@ pub(crate) enum Place {
     Piped { index: u64 },
     /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
     Tail { index: u64 },
+    /// Not stored yet: the caller knows them by this number.
+    Later { number: u64 },
 }
 
 /// Contents whose last, partial block is to stand behind the inode.
@@ -73,7 +75,7 @@ impl FileData {
         }
     }
 
-    /// The length of the contents in bytes.
+    /// The length of the contents in bytes; 0 where they are [to come later](Self::later).
     pub fn size(&self) -> u64 {
         self.size
     }

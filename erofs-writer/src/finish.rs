@@ -41,9 +41,10 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
+    /// [`Error::NoContents`]; [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
     /// addresses reach.
     pub fn finish(mut self) -> Result<(W, Summary), Error> {
+        self.check_complete()?;
         let packed = self.end_pipeline()?;
         // What found and compressed contents makes room for what is planned.
         (self.pipeline, self.dedupe) = (None, None);
@@ -71,6 +72,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let narrow = sum(written.saturating_add(METADATA_RESERVE)) <= u64::from(u32::MAX);
         let form = Form::new(&options, &contents, !narrow);
 
+        self.tree.close();
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
         let xattrs = self.xattrs.plan(sets, !form.far, !options.no_xattr_filter);

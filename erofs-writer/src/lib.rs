@@ -46,6 +46,36 @@
 //! inode), so that a device, a block and a length name them: other images can [point at them](FileData::on_device). With
 //! [`ImageBuilder::with_dedupe`], equal contents are stored once.
 //!
+//! So contents lie in the order in which they came. Where they can be had at any time, as those of a folder, the tree can come
+//! first: [`FileData::later`] stands for contents that [`ImageBuilder::store_later`] asks for, directory by directory in the
+//! order of names. Then the same names, attributes and contents give the same bytes in whatever order they came, and files of one
+//! directory lie side by side.
+//!
+//! ```
+//! use std::io::{Cursor, Write};
+//! use erofs_writer::{Error, FileData, ImageBuilder, Metadata, Node, Options};
+//!
+//! # fn main() -> Result<(), Error> {
+//! let image = |files: [(&[u8], &[u8]); 2]| {
+//!     let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default())?;
+//!     for (number, (path, _)) in (0..).zip(files) {
+//!         let data = FileData::later(number);
+//!         image.add_path(path, Metadata::default(), Node::File(data))?;
+//!     }
+//!     image.store_later(|image, number| -> Result<FileData, Error> {
+//!         let mut data = image.data();
+//!         data.write_all(files[number as usize].1)?;
+//!         data.finish()
+//!     })?;
+//!     image.finish()
+//! };
+//! let (one, _) = image([(b"etc/motd", b"Hello!"), (b"bin/sh", b"#!")])?;
+//! let (other, _) = image([(b"bin/sh", b"#!"), (b"etc/motd", b"Hello!")])?;
+//! assert_eq!(one.into_inner(), other.into_inner());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Compression
 //!
 //! With [`Options::compression`], contents are compressed as they come, by as many [threads](Options::threads) as the machine
@@ -165,6 +195,7 @@ mod emit;
 mod error;
 mod finish;
 mod format;
+mod later;
 mod metadata;
 mod options;
 mod output;

@@ -279,7 +279,7 @@ pub(crate) fn tail_max(block_size: BlockSize) -> u64 {
 
 /// The root, then directory by directory the inodes of its entries, each where it is met first. A scan that lists a
 /// directory, asks for the attributes of everything in it and then descends goes straight through the inodes.
-fn scan_order(tree: &SortedTree) -> Vec<u32> {
+pub(crate) fn scan_order(tree: &SortedTree) -> Vec<u32> {
     let mut order = Vec::with_capacity(tree.inodes().len());
     let mut placed = vec![false; tree.inodes().len()];
     order.push(ROOT);

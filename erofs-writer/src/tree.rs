@@ -48,6 +48,8 @@ pub(crate) struct Flags {
     pub(crate) inline: bool,
     /// Its contents are compressed; until the end, they were given to the threads that compress.
     pub(crate) compressed: bool,
+    /// Its contents are to come; its payload is their number.
+    pub(crate) later: bool,
     /// One more than the chunk size's bits; 0 for contents in one piece.
     chunk_bits: u8,
 }
@@ -110,7 +112,7 @@ struct Name {
 }
 
 /// Inodes by index and names by (directory, name).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) inodes: Vec<Inode>,
     names: Vec<Name>,
@@ -264,9 +266,13 @@ impl Tree {
         found.parent == parent && slice(&self.arena, found.bytes) == name
     }
 
-    /// Sorts every directory's names. Nothing can be added afterwards.
-    pub(crate) fn sort(mut self) -> SortedTree {
+    /// Forgets how names are found: nothing can be added afterwards.
+    pub(crate) fn close(&mut self) {
         self.index = HashTable::new();
+    }
+
+    /// Sorts every directory's names.
+    pub(crate) fn sort(self) -> SortedTree {
         // Counting sort by directory, then each directory's names by their bytes.
         let mut first = vec![0_u32; self.inodes.len() + 1];
         for name in &self.names {
@@ -301,7 +307,7 @@ fn slice(arena: &[u8], bytes: u64) -> &[u8] {
     &arena[start..start + (bytes & 0xff) as usize]
 }
 
-/// A tree that nothing will be added to, its directories in order.
+/// A tree with its directories in order.
 #[derive(Debug)]
 pub(crate) struct SortedTree {
     tree: Tree,
@@ -312,6 +318,11 @@ pub(crate) struct SortedTree {
 }
 
 impl SortedTree {
+    /// The tree, to which more can be added.
+    pub(crate) fn into_tree(self) -> Tree {
+        self.tree
+    }
+
     pub(crate) fn inodes(&self) -> &[Inode] {
         &self.tree.inodes
     }

@@ -23,6 +23,21 @@ pub(crate) enum Spec {
     Link(Vec<u8>),
 }
 
+impl Spec {
+    /// What it is to the builder, but for contents and links, which it must have been given.
+    pub(crate) fn node(&self) -> Node {
+        match self.clone() {
+            Self::Dir => Node::Directory,
+            Self::Symlink(target) => Node::Symlink(target),
+            Self::Char(major, minor) => Node::CharDevice { major, minor },
+            Self::Block(major, minor) => Node::BlockDevice { major, minor },
+            Self::Fifo => Node::Fifo,
+            Self::Socket => Node::Socket,
+            Self::File(_) | Self::Link(_) => unreachable!("the builder must be given it first"),
+        }
+    }
+}
+
 /// Names in the order in which they are added.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
@@ -59,15 +74,10 @@ impl Model {
     ) -> Result<(), Error> {
         let mut ids: BTreeMap<&[u8], NodeId> = BTreeMap::new();
         for (path, meta, spec) in &self.entries {
-            let node = match spec.clone() {
-                Spec::Dir => Node::Directory,
+            let node = match spec {
                 Spec::File(_) => Node::File(data[path]),
-                Spec::Symlink(target) => Node::Symlink(target),
-                Spec::Char(major, minor) => Node::CharDevice { major, minor },
-                Spec::Block(major, minor) => Node::BlockDevice { major, minor },
-                Spec::Fifo => Node::Fifo,
-                Spec::Socket => Node::Socket,
                 Spec::Link(_) => continue,
+                other => other.node(),
             };
             ids.insert(path, builder.add_path(path, meta.clone(), node)?);
         }

@@ -1,9 +1,15 @@
 //! Random trees with random options.
 
-use erofs_writer::{BlockSize, InodeLayout, Metadata, Options, Timestamp};
+use std::num::NonZeroUsize;
+
+use erofs_writer::{
+    Addresses, Algorithm, BlockSize, Fragments, InodeLayout, Metadata, Options, Timestamp,
+    XattrPrefixes,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use crate::compressed::options;
 use crate::model::{Model, Spec, noise};
 use crate::reader::{assert_same, read};
 
@@ -90,17 +96,64 @@ fn model() -> impl Strategy<Value = Model> {
     })
 }
 
+/// All that makes compressed images differ in more than numbers.
+pub(crate) fn compressed() -> impl Strategy<Value = Options> {
+    let cluster = prop_oneof![Just(4096_u32), Just(65_536)];
+    let fragments = [Fragments::None, Fragments::Tails, Fragments::Files];
+    let bools = any::<[bool; 4]>();
+    (0..4_usize, cluster, 0..3_usize, bools, 0..3_usize).prop_map(
+        move |(algorithm, cluster, which, bools, threads)| {
+            let [tail_packing, dedupe_extents, inline_tails, full_indexes] = bools;
+            Options {
+                fragments: fragments[which],
+                tail_packing,
+                dedupe_extents,
+                inline_tails,
+                full_indexes,
+                threads: NonZeroUsize::new(threads),
+                ..options(Algorithm::ALL[algorithm], 1, cluster)
+            }
+        },
+    )
+}
+
+/// Options that lose nothing.
+pub(crate) fn any_options() -> impl Strategy<Value = Options> {
+    let plain = (9..=16_u32, any::<bool>()).prop_map(|(bits, inline_tails)| Options {
+        block_size: BlockSize::new(1 << bits).unwrap(),
+        inline_tails,
+        ..Options::default()
+    });
+    let epoch = proptest::option::of((-1..3_i64).prop_map(|secs| Timestamp { secs, nanos: 0 }));
+    let data = prop_oneof![plain, compressed()];
+    (data, epoch, any::<[bool; 5]>()).prop_map(|(data, epoch, bools)| {
+        let [extended, far, chunk_indexes, prefixes, no_xattr_filter] = bools;
+        Options {
+            epoch,
+            inodes: match extended {
+                true => InodeLayout::Extended,
+                false => InodeLayout::Auto,
+            },
+            addresses: match far {
+                true => Addresses::Bits48,
+                false => Addresses::Bits32,
+            },
+            chunk_indexes,
+            xattr_prefixes: match prefixes {
+                true => XattrPrefixes::new(["user.n", "trusted.nnnn", "user.same"]).unwrap(),
+                false => XattrPrefixes::default(),
+            },
+            no_xattr_filter,
+            ..data
+        }
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn any_tree_reads_back(model in model(), bits in 9..=16_u32, extended: bool, inline_tails: bool) {
-        let options = Options {
-            block_size: BlockSize::new(1 << bits).unwrap(),
-            inodes: if extended { InodeLayout::Extended } else { InodeLayout::Auto },
-            inline_tails,
-            ..Options::default()
-        };
+    fn any_tree_reads_back_with_any_options(model in model(), options in any_options()) {
         let (image, _) = model.build(options).unwrap();
         assert_same(&read(&image, vec![]), &model.tree());
     }

@@ -1,0 +1,61 @@
+//! Contents that are asked for once the tree is known, in its order.
+
+use std::io::{Seek, Write};
+
+use crate::data::Place;
+use crate::{Error, FileData, ImageBuilder, Node, plan};
+
+impl FileData {
+    /// Contents to be asked for by [`ImageBuilder::store_later`], which passes on `number`: whatever tells the caller which
+    /// they are.
+    pub const fn later(number: u64) -> Self {
+        Self {
+            size: 0,
+            place: Place::Later { number },
+        }
+    }
+}
+
+impl<W: Write + Seek> ImageBuilder<W> {
+    /// Asks for all contents that are [to come later](FileData::later): directory by directory in the order of names, so that
+    /// files of one directory lie side by side, and the image does not depend on the order in which anything was added.
+    ///
+    /// `contents` gets their numbers. It stores them by [`data`](Self::data) or one of its kin. A file with several names is
+    /// asked for once.
+    ///
+    /// # Errors
+    ///
+    /// Those of `contents`, which is not called again then; otherwise as for [`add`](Self::add).
+    pub fn store_later<E: From<Error>>(
+        &mut self,
+        mut contents: impl FnMut(&mut Self, u64) -> Result<FileData, E>,
+    ) -> Result<(), E> {
+        for index in self.in_order() {
+            let mut inode = self.tree.inodes[index as usize];
+            let data = contents(self, inode.payload)?;
+            inode.flags.later = false;
+            self.check_node(&mut inode, &Node::File(data))
+                .map_err(|problem| problem.at(self.tree.path(index)))?;
+            self.tree.inodes[index as usize] = inode;
+        }
+        Ok(())
+    }
+
+    /// Checks that no contents are to come any more.
+    pub(crate) fn check_complete(&self) -> Result<(), Error> {
+        let mut inodes = (0..).zip(&self.tree.inodes);
+        match inodes.find(|(_, inode)| inode.flags.later) {
+            Some((index, _)) => Err(Error::NoContents(self.tree.path(index))),
+            None => Ok(()),
+        }
+    }
+
+    /// The inodes whose contents are to come, in the order of the disk.
+    fn in_order(&mut self) -> Vec<u32> {
+        let sorted = std::mem::take(&mut self.tree).sort();
+        let mut order = plan::scan_order(&sorted);
+        order.retain(|&index| sorted.inode(index).flags.later);
+        self.tree = sorted.into_tree();
+        order
+    }
+}
