@@ -157,6 +157,41 @@ fn devices_beyond_32_bits_of_blocks_read_back() {
 }
 
 #[test]
+fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
+    const SIZE: u64 = ((1 << 48) - 1) * 512;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.erofs");
+    let mut builder = ImageBuilder::new(create(&path), options()).unwrap();
+    // Mostly a hole: 1 TiB to a chunk, and such chunks as few can have data.
+    let mut data = builder.data_in_chunks(ChunkSize::from_block_bits(31).unwrap());
+    data.hole(SIZE - 5).unwrap();
+    data.write_all(b"end").unwrap();
+    data.hole(2).unwrap();
+    let data = Node::File(data.finish().unwrap());
+    builder.add_path(b"f", Metadata::default(), data).unwrap();
+    builder.finish().unwrap();
+    fn ends_right(mut read_at: impl FnMut(&mut [u8], u64)) {
+        let mut read = [9; 5];
+        read_at(&mut read, SIZE - 5);
+        assert_eq!(&read, b"end\0\0");
+        read_at(&mut read, SIZE / 2);
+        assert_eq!(read, [0; 5]);
+    }
+    let image = erofs_reader::Image::open(File::open(&path).unwrap()).unwrap();
+    let entry = image.find(&image.root().unwrap(), b"f").unwrap().unwrap();
+    let inode = image.inode(entry.nid).unwrap();
+    assert_eq!(inode.size(), SIZE);
+    let mut file = image.file(&inode).unwrap();
+    ends_right(|read, at| assert_eq!(file.read_at(read, at).unwrap(), 5));
+    if kernel_mounts() {
+        let mount = Mount::erofs(&path, &[]);
+        let file = File::open(mount.path().join("f")).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), SIZE);
+        ends_right(|read, at| file.read_exact_at(read, at).unwrap());
+    }
+}
+
+#[test]
 fn there_is_an_end() {
     let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options()).unwrap();
     assert!(matches!(

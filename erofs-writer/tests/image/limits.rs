@@ -3,6 +3,9 @@
 use std::io::Cursor;
 
 use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+use testkit::{Mount, kernel_mounts};
+
+use crate::model::fsck;
 
 fn builder() -> ImageBuilder<Cursor<Vec<u8>>> {
     ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap()
@@ -33,27 +36,44 @@ fn a_hundred_thousand_levels_need_no_stack() {
 }
 
 #[test]
-fn hundreds_of_thousands_of_entries_in_one_directory() {
+fn a_million_entries_in_one_directory() {
+    const ENTRIES: u32 = 1_000_000;
+    let name = |i: u32| format!("{:08x}", i.wrapping_mul(0x9E37_79B1));
     let mut builder = builder();
     let root = builder.root();
-    for i in 0..300_000_u32 {
-        let name = format!("{:08x}", i.wrapping_mul(0x9E37_79B1));
+    for i in 0..ENTRIES {
+        let meta = Metadata::default();
         builder
-            .add(root, name.as_bytes(), Metadata::default(), Node::Fifo)
+            .add(root, name(i).as_bytes(), meta, Node::Fifo)
             .unwrap();
     }
     let (image, summary) = builder.finish().unwrap();
-    assert_eq!(summary.compact_inodes, 300_001);
-    let image = erofs_reader::Image::open(image.get_ref()).unwrap();
+    assert_eq!(summary.compact_inodes, u64::from(ENTRIES) + 1);
+    let bytes = image.into_inner();
+    let image = erofs_reader::Image::open(&bytes[..]).unwrap();
     let root = image.root().unwrap();
     let names: Vec<_> = image
         .read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap().name)
         .collect();
-    assert_eq!(names.len(), 300_000);
+    assert_eq!(names.len(), ENTRIES as usize);
     assert!(names.is_sorted());
-    assert!(image.find(&root, b"9e3779b1").unwrap().is_some());
+    assert!(image.find(&root, name(1).as_bytes()).unwrap().is_some());
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.erofs");
+    std::fs::write(&path, &bytes).unwrap();
+    fsck(&path, &[]);
+    if kernel_mounts() {
+        let mount = Mount::erofs(&path, &[]);
+        let listed = std::fs::read_dir(mount.path()).unwrap().count();
+        assert_eq!(listed, ENTRIES as usize);
+        for i in (0..ENTRIES).step_by(9973) {
+            assert!(mount.path().join(name(i)).symlink_metadata().is_ok());
+            assert!(mount.path().join(name(i) + "x").symlink_metadata().is_err());
+        }
+    }
 }
 
 #[test]
