@@ -56,6 +56,8 @@ pub(super) struct Lab {
     pub(super) names: BTreeMap<Vec<u8>, usize>,
     /// Contents that were stored, some of which no node has.
     pub(super) stored: Vec<(FileData, Vec<u8>)>,
+    /// Contents that are asked for in the end.
+    later: Vec<Vec<u8>>,
     pub(super) room: usize,
 }
 
@@ -97,6 +99,7 @@ impl Lab {
             nodes: vec![root],
             names: BTreeMap::from([(Vec::new(), 0)]),
             stored: Vec::new(),
+            later: Vec::new(),
             room: CONTENTS,
         })
     }
@@ -171,6 +174,11 @@ impl Lab {
             }
             3 | 4 => self.holes(input, way),
             5 if !self.devices.is_empty() => self.on_device(input, way),
+            6 => {
+                let contents = self.contents(input);
+                self.later.push(contents.clone());
+                (FileData::later(self.later.len() as u64 - 1), contents)
+            }
             // Once more what is there.
             _ => match self.stored.get(usize::from(way >> 3)) {
                 Some(stored) => stored.clone(),
@@ -346,6 +354,17 @@ impl Lab {
                 data.write_all(&contents).expect("in memory");
             }
         }
+    }
+
+    /// Stores what is asked for in the end.
+    pub(super) fn store_later(&mut self) {
+        let later = &self.later;
+        let stored = self.builder.store_later(|image, number| {
+            let mut data = image.data();
+            data.write_all(&later[number as usize])?;
+            data.finish()
+        });
+        stored.expect("in memory");
     }
 
     fn added(&mut self, path: Vec<u8>, id: NodeId, meta: Metadata, kind: Kind) {

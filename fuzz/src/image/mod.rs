@@ -56,6 +56,7 @@ fn build(bytes: &[u8], threads: usize) -> Option<(Lab, Options, Vec<u8>)> {
         }
         lab.step(&mut input);
     }
+    lab.store_later();
     let empty = Builder::new(Cursor::new(Vec::new()), Options::default()).expect("defaults");
     let builder = std::mem::replace(&mut lab.builder, empty);
     let (out, summary) = builder.finish().expect("what was taken can be written");
