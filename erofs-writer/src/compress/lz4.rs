@@ -74,8 +74,10 @@ pub(crate) struct Fast {
 }
 
 impl Fast {
-    const HASH_BITS: u32 = 12;
-    /// Misses after which positions are left out.
+    const HASH_BITS: u32 = 13;
+    /// Inputs in which a match of four bytes is worth finding: longer ones have enough that are longer.
+    const SHORT: usize = 1 << 16;
+    /// The binary logarithm of the misses after which each second position is left out; of as many more, two of three.
     const PATIENCE: u32 = 6;
 
     fn new() -> Self {
@@ -92,11 +94,16 @@ impl Fast {
         }
         let mut out = std::mem::take(&mut self.out);
         let mut sequences = Sequences::new(input, capacity, &mut out);
+        let hash = Hash::of(if input.len() < Self::SHORT { 4 } else { 5 });
         let mut at = 0;
+        if sequences.end_of_search() > 0 {
+            self.last[hash.get(word(input, 0))] = self.positions.base;
+            at = 1;
+        }
         loop {
             // Up to where the literals alone fill what is left, or no match may begin any more.
             let end = sequences.end_of_search();
-            let Some((mut start, distance)) = self.find(input, at, end) else {
+            let Some((mut start, distance)) = self.find(hash, input, at, end) else {
                 break;
             };
             let mut from = start - distance;
@@ -114,7 +121,7 @@ impl Fast {
             at = sequences.anchor;
             if at < sequences.end_of_search() {
                 let before = at - 2;
-                self.last[Self::hash(word(input, before))] = self.positions.base + before as u32;
+                self.last[hash.get(word(input, before))] = self.positions.base + before as u32;
             }
         }
         let packed = sequences.end();
@@ -124,27 +131,58 @@ impl Fast {
 
     /// The first position from `anchor` on and before `end` that is looked at and begins with four bytes that were there before, and
     /// how far before.
-    fn find(&mut self, input: &[u8], anchor: usize, end: usize) -> Option<(usize, usize)> {
+    // By itself, all it works with is in registers.
+    #[inline(never)]
+    fn find(
+        &mut self,
+        hash: Hash,
+        input: &[u8],
+        anchor: usize,
+        end: usize,
+    ) -> Option<(usize, usize)> {
         let base = self.positions.base;
+        let last = &mut *self.last;
+        // So the end of the search is that of the words.
+        let search = input.get(..end + 7)?;
         let mut at = anchor;
-        while at < end {
-            let bytes = word(input, at);
+        let mut misses = 1 << Self::PATIENCE;
+        while let Some(bytes) = word_at(search, at) {
             let here = base + at as u32;
-            let last = std::mem::replace(&mut self.last[Self::hash(bytes)], here);
-            // More than there is where the other is of an input before.
-            let distance = (here - last) as usize;
-            if distance <= at.min(DISTANCE_MAX) && word(input, at - distance) as u32 == bytes as u32
+            let last = std::mem::replace(&mut last[hash.get(bytes)], here);
+            // What is of an input before becomes the start of this one, which may be equal, too: looking at it costs less than a
+            // branch that nobody can predict.
+            let from = last.saturating_sub(base) as usize;
+            if let Some(there) = word_at(search, from)
+                && there as u32 == bytes as u32
+                && at - from <= DISTANCE_MAX
             {
-                return Some((at, distance));
+                return Some((at, at - from));
             }
-            at += 1 + ((at - anchor) >> Self::PATIENCE);
+            at += misses >> Self::PATIENCE;
+            misses += 1;
         }
         None
     }
+}
 
-    fn hash(bytes: u64) -> usize {
-        // Five bytes: what is found is worth more than four.
-        ((bytes << 24).wrapping_mul(0x9E37_79B1_85EB_CA87) >> (64 - Self::HASH_BITS)) as usize
+/// A hash of the first bytes of eight.
+#[derive(Clone, Copy, Debug)]
+struct Hash {
+    /// The bits of the bytes that do not count.
+    others: u32,
+}
+
+impl Hash {
+    fn of(bytes: u32) -> Self {
+        Self {
+            others: 64 - 8 * bytes,
+        }
+    }
+
+    #[inline]
+    fn get(self, bytes: u64) -> usize {
+        let product = (bytes << (self.others & 63)).wrapping_mul(0x9E37_79B1_85EB_CA87);
+        (product >> (64 - Fast::HASH_BITS)) as usize
     }
 }
 
@@ -374,6 +412,13 @@ impl<'a> Sequences<'a> {
             self.length = end + 1;
         }
     }
+}
+
+/// The eight bytes at `at`, if there are.
+#[inline]
+fn word_at(input: &[u8], at: usize) -> Option<u64> {
+    let bytes = input.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*bytes))
 }
 
 /// The eight bytes at `at`, which must be there.
