@@ -93,7 +93,7 @@
 //! | a higher [`level`](Compression::level) | time to write |
 //! | larger [`cluster_size`](Compression::cluster_size) | time to read a small part of a file |
 //! | [`tail_packing`](Options::tail_packing) | metadata spread wider, time to write: last clusters are compressed twice; memory for the tails |
-//! | [`fragments`](Options::fragments), most for small files | time to read a small file, and to write: ends are compressed twice |
+//! | [`fragments`](Options::fragments), most for small files | time to read a small file, and to write: ends longer than a cluster are compressed twice |
 //! | [`dedupe_extents`](Options::dedupe_extents), most where files resemble one another | one thread compresses, indexes are longer, memory for each cluster |
 //!
 //! [`Options::per_file`] chooses file by file:

@@ -167,6 +167,10 @@ impl Cutter {
             }
             let window = &rest[..rest.len().min(self.window())];
             let ending = last && window.len() == rest.len();
+            if ending && self.is_fragment_unseen(rest.len(), index.is_some()) {
+                cut.rest = Rest::Fragment(rest.to_vec());
+                return Ok(());
+            }
             // A block cannot become smaller, but what goes elsewhere can.
             let elsewhere = self.tail_max > 0 || self.fragments == Fragments::Tails;
             let mut packed = if rest.len() > self.block || (ending && elsewhere) {
@@ -182,9 +186,7 @@ impl Cutter {
             if ending {
                 let size = packed.bytes.len();
                 let ends = packed.consumed == rest.len() && is_sound(&packed);
-                if self.fragments == Fragments::Tails
-                    && (ends && size < self.cluster || rest.len() < self.block)
-                {
+                if self.fragments == Fragments::Tails && ends && size < self.cluster {
                     cut.rest = Rest::Fragment(rest.to_vec());
                     return Ok(());
                 }
@@ -224,6 +226,14 @@ impl Cutter {
             skip = (skip * 2).min(self.cluster / self.block).max(1);
         }
         Ok(())
+    }
+
+    /// Whether an end of so many bytes would not fill a cluster however little it shrinks, so that encoding it would tell nothing.
+    /// What is deduplicated may have a known part, but in less than a block.
+    fn is_fragment_unseen(&self, length: usize, deduplicated: bool) -> bool {
+        let most = length + length / 128 + 64;
+        let fits = length < self.block || !deduplicated && most < self.cluster;
+        self.fragments == Fragments::Tails && fits
     }
 
     /// The least that is referred to: in the second logical cluster of an extent it is said how many blocks it has.
