@@ -51,6 +51,41 @@ fn mtime_is_everyones_and_with_clamp_only_that_of_what_is_later() {
 }
 
 #[test]
+fn the_superblock_tells_the_uuid_the_label_and_when_the_image_was_made() {
+    let lab = Lab::new();
+    lab.put("tar", TarBuilder::new().dir("./").finish());
+    let build = |options: &[&str], epoch: Option<&str>| {
+        let mut command = lab.blockbox.command();
+        command
+            .current_dir(lab.dir.path())
+            .env_remove("SOURCE_DATE_EPOCH");
+        command.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
+        command.args(["erofs", "build", "--tar", "tar", "-o", "image"]);
+        let output = command.args(options).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let image = std::fs::read(lab.path("image")).unwrap();
+        let image = erofs_reader::Image::open(&image[..]).unwrap();
+        let superblock = image.superblock();
+        let made = superblock.epoch + i64::from(superblock.build_time);
+        (superblock.uuid, superblock.label.clone(), made)
+    };
+    let mtime = ["--mtime", "1500000000"];
+    let (derived, label, made) = build(&mtime, None);
+    assert_eq!((label, made), (Vec::new(), 1_500_000_000));
+    assert_eq!(derived[6] >> 4, 8);
+    assert_eq!(build(&mtime, Some("1600000000")).2, 1_600_000_000);
+    let given = [
+        "--uuid",
+        "00112233-4455-6677-8899-aabbccddeeff",
+        "--label",
+        "name",
+    ];
+    let (uuid, label, _) = build(&given, None);
+    assert_eq!((uuid[1], uuid[15], &label[..]), (0x11, 0xff, &b"name"[..]));
+    assert_eq!(build(&["--uuid", "nil"], None).0, [0; 16]);
+}
+
+#[test]
 fn chunks_that_files_share_are_stored_once() {
     let lab = Lab::new();
     let (own, shared) = (&noise(10_000), &noise(80_000)[10_000..][..64 << 10]);
