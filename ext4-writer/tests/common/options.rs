@@ -2,10 +2,16 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
+use std::thread::{panicking, sleep};
+use std::time::Duration;
 
 use ext4_view::Ext4;
 use ext4_writer::{Builder, Info, Journal, Metadata, Options};
-use testkit::{Entry, Kind, Walk};
+use tempfile::TempDir;
+use testkit::{Entry, Kind, Loop, Walk};
+
+use super::Image;
 
 /// An option that is on or off.
 pub type Set = fn(&mut Options, bool);
@@ -197,4 +203,92 @@ fn compare_viewed(view: &Ext4, path: &[u8], wanted: &Entry) {
         Kind::Socket => kind.is_socket(),
     };
     assert!(right, "{shown}");
+}
+
+/// Writes ten thousand files to ten directories, some of which would fit in their inodes, and deletes them; then changes some of
+/// what [`add_small`] and [`add_large_values`] made.
+pub fn write_and_delete(root: &Path) {
+    let path = |i: usize| {
+        root.join(format!("made {}", i % 10))
+            .join(format!("file {i}"))
+    };
+    let contents = |i: usize| vec![i as u8; i % 300];
+    for i in 0..10 {
+        fs::create_dir(path(i).parent().unwrap()).unwrap();
+    }
+    for i in 0..10_000 {
+        fs::write(path(i), contents(i)).unwrap();
+    }
+    for i in (0..10_000).filter(|i| i % 101 != 0) {
+        fs::remove_file(path(i)).unwrap();
+    }
+    for i in (0..10_000).step_by(101) {
+        assert_eq!(fs::read(path(i)).unwrap(), contents(i));
+        fs::remove_file(path(i)).unwrap();
+    }
+    // Those that are left are as long as they were, but empty.
+    for i in 0..5 {
+        fs::remove_dir(path(i).parent().unwrap()).unwrap();
+    }
+    fs::write(root.join("3 bytes"), [3; 5000]).unwrap();
+    fs::write(root.join("1 names/another"), "").unwrap();
+    fs::write(root.join("11 names/another"), "").unwrap();
+    fs::remove_dir_all(root.join("2 names")).unwrap();
+    if root.join("values").exists() {
+        for name in ["one", "three"] {
+            fs::remove_file(root.join("values").join(name)).unwrap();
+        }
+    }
+}
+
+/// A filesystem that is mounted for as long as this is there, and not longer: what is on the disk afterwards is to be checked.
+/// A process that another test starts may hold a file of it for a moment.
+pub struct Mounted {
+    point: TempDir,
+    _device: Loop,
+}
+
+impl Mounted {
+    /// Mounts an image, if the kernel does that.
+    pub fn new(image: &Path, write: bool) -> Option<Self> {
+        let device = Loop::attach(image, write);
+        let point = tempfile::tempdir().unwrap();
+        let output = Command::new("mount")
+            .args(["-t", "ext4", "-o", if write { "rw" } else { "ro" }])
+            .args([device.path(), point.path()])
+            .output()
+            .unwrap();
+        output.status.success().then(|| Self {
+            point,
+            _device: device,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.point.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = (0..1000).any(|_| {
+            let umount = Command::new("umount").arg(self.point.path()).output();
+            let unmounted = umount.is_ok_and(|output| output.status.success());
+            if !unmounted {
+                sleep(Duration::from_millis(20));
+            }
+            unmounted
+        });
+        assert!(unmounted || panicking(), "{}", self.point.path().display());
+    }
+}
+
+/// Whether this kernel writes to filesystems with quotas (`CONFIG_QFMT_V2`).
+pub fn kernel_has_quotas() -> bool {
+    let options = Options {
+        quota: true,
+        ..Options::new(16 << 20)
+    };
+    let image = Image::new(options, |_| ());
+    Mounted::new(&image.path, true).is_some()
 }
