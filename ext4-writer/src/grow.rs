@@ -7,7 +7,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::checksum::Checksum;
 use crate::format::{
     EXT4_DIND_BLOCK, EXT4_ERROR_FS, EXT4_RESIZE_INO, EXT4_VALID_FS, Inode, SuperBlock, compat,
-    incompat, ro_compat,
+    incompat,
 };
 use crate::geometry::Geometry;
 use crate::groups::{self, Filled, Group};
@@ -216,10 +216,6 @@ fn check_state(superblock: &SuperBlock) -> Result<(), Error> {
     }
     if state & EXT4_VALID_FS == 0 {
         return not_clean("it was not unmounted");
-    }
-    let present = superblock.s_feature_ro_compat.get() & ro_compat::ORPHAN_PRESENT != 0;
-    if superblock.s_last_orphan.get() != 0 || present {
-        return not_clean("there are deleted files that only the kernel can free");
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod groups;
 mod grow;
 mod hash;
 mod image;
+mod indirect;
 mod info;
 mod journal;
 mod mapped;

@@ -19,7 +19,7 @@ use crate::info::{read_at, write_at};
 use crate::mapped::Mapped;
 use crate::quota::{Owner, Usage};
 use crate::volume::{Volume, corrupt};
-use crate::{Error, node, orphan_file, truncate};
+use crate::{Error, indirect, node, orphan_file, truncate};
 
 /// Whether the superblock says that there are orphans.
 pub(crate) fn are_noted(superblock: &crate::format::SuperBlock) -> bool {
@@ -28,12 +28,11 @@ pub(crate) fn are_noted(superblock: &crate::format::SuperBlock) -> bool {
 }
 
 /// Frees deleted files and completes truncations, and writes all that changes but the superblock, in which they are no longer
-/// noted then. Leaves them all to the kernel where one is of a kind that is not understood here.
+/// noted then.
 pub(crate) fn release(
     image: &mut (impl Read + Write + Seek),
     volume: &mut Volume,
 ) -> Result<(), Error> {
-    let before = volume.descriptors.clone();
     let mut release = Release {
         image,
         volume,
@@ -45,10 +44,7 @@ pub(crate) fn release(
     let orphans = release.find()?;
     release.fixed = release.volume.geometry.reserved();
     for ino in orphans {
-        if !release.orphan(ino)? {
-            release.volume.forget_changes(before);
-            return Ok(());
-        }
+        release.orphan(ino)?;
     }
     release.settle()?;
     let Release {
@@ -182,8 +178,8 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         seed.add(inode.i_generation.as_bytes())
     }
 
-    /// Plans what becomes of an orphan; false where that is left to the kernel.
-    fn orphan(&mut self, ino: u32) -> Result<bool, Error> {
+    /// Plans what becomes of an orphan.
+    fn orphan(&mut self, ino: u32) -> Result<(), Error> {
         let (mut inode, offset) = self.inode(ino)?;
         let deleted = inode.i_links_count.get() == 0;
         let flags = inode.i_flags.get();
@@ -201,16 +197,27 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         let has_blocks = sectors > per_block * u64::from(acl != 0);
         let mut usage = Usage::default();
 
-        if flags & EXT4_EXTENTS_FL != 0 {
-            let keep = if deleted {
-                0
-            } else {
-                size.div_ceil(block_size)
-            };
-            let geometry = &self.volume.geometry;
-            let extent = (geometry.block_size, geometry.blocks);
+        let keep = if deleted {
+            0
+        } else {
+            size.div_ceil(block_size)
+        };
+        let geometry = &self.volume.geometry;
+        let extent = (geometry.block_size, geometry.blocks);
+        let cut = if flags & EXT4_EXTENTS_FL != 0 {
             let seed = self.seed(ino, &inode);
             let cut = truncate::cut(self.image, &inode.i_block, offset, seed, extent, keep)?;
+            Some(cut)
+        } else if has_blocks
+            && flags & EXT4_INLINE_DATA_FL == 0
+            && matches!(kind, S_IFREG | S_IFDIR | S_IFLNK)
+        {
+            let cut = indirect::cut(self.image, &inode.i_block, offset, extent, keep)?;
+            Some(cut)
+        } else {
+            None
+        };
+        if let Some(cut) = cut {
             let freed: u64 = cut.freed.iter().map(|run| run.end - run.start).sum();
             for run in cut.freed {
                 self.free(run, offset)?;
@@ -231,12 +238,6 @@ impl<I: Read + Write + Seek> Release<'_, I> {
                     self.changed.insert(block, bytes);
                 }
             }
-        } else if has_blocks
-            && flags & EXT4_INLINE_DATA_FL == 0
-            && matches!(kind, S_IFREG | S_IFDIR | S_IFLNK)
-        {
-            // Mapped block by block, as ext3 does it.
-            return Ok(false);
         }
         if deleted {
             usage = Usage {
@@ -255,7 +256,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
             inode.i_dtime = 0.into();
             self.put_inode(ino, inode);
         }
-        Ok(true)
+        Ok(())
     }
 
     fn put_inode(&mut self, ino: u32, mut inode: Inode) {
@@ -283,7 +284,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
                 .get(behind)
                 .is_some_and(|fixed| fixed.start < run.end)
         {
-            return Err(corrupt("ext4_extent", offset));
+            return Err(corrupt("i_block", offset));
         }
         self.volume.free_blocks(self.image, run)
     }

@@ -22,7 +22,7 @@ use crate::{Error, Info, orphans};
 /// All transactions that were committed are written to where they belong, but for blocks that were revoked later, and the counts
 /// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. Then the
 /// files that were deleted while open are freed, and truncations completed, as both do it: with their attributes' values in inodes of
-/// their own, and taken from quotas. Where an orphan is a file without extents, that is left to the kernel.
+/// their own, and taken from quotas.
 ///
 /// Everything in the journal is checked before the first byte is written, and the journal is emptied last: a replay that was
 /// interrupted can be begun again. Where freeing files was interrupted, which journals nothing, e2fsck sees what is half done. The

@@ -230,13 +230,6 @@ impl Volume {
         Ok(())
     }
 
-    /// Undoes all changes that were not written; `descriptors` are those from before.
-    pub(crate) fn forget_changes(&mut self, descriptors: Vec<GroupDesc>) {
-        self.descriptors = descriptors;
-        self.block_bitmaps.clear();
-        self.inode_bitmaps.clear();
-    }
-
     /// Writes the bitmaps that were changed and seals their groups' descriptors, whose numbers it gives.
     pub(crate) fn write_bitmaps(
         &mut self,

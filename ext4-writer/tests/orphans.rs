@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::options::add_large_values;
 use common::{Image, copy, e2fsck, open};
@@ -166,6 +167,124 @@ fn a_truncation_that_was_interrupted_is_completed() {
         drop((file, mount));
         let (code, said) = e2fsck(&["-fn"], &ours);
         assert_eq!(code, 0, "{said}");
+    }
+}
+
+/// Makes an empty file or directory one whose blocks are mapped one by one, as in ext3.
+fn map_by_blocks(path: &Path) {
+    let status = Command::new("chattr").arg("-e").arg(path).status().unwrap();
+    assert!(status.success());
+}
+
+/// Where a file has blocks that its inode points to, and blocks behind one and two indirect ones; with small blocks, which make
+/// for less of a hole to read, behind three too. Some are in a row.
+fn mapped_blocks(block_size: u64) -> Vec<u64> {
+    let pointers = block_size / 4;
+    let (two, three) = (12 + pointers, 12 + pointers + pointers * pointers);
+    let mut ranges = vec![
+        0..3,
+        11..20,
+        two - 1..two + 1,
+        two + 3 * pointers - 2..two + 3 * pointers + 2,
+    ];
+    if block_size == 1024 {
+        ranges.push(three - 1..three + 2);
+        ranges.push(three + 2 * pointers..three + 2 * pointers + 1);
+    }
+    ranges.into_iter().flatten().collect()
+}
+
+fn write_mapped(path: &Path, block_size: u64) -> File {
+    let file = File::create(path).unwrap();
+    map_by_blocks(path);
+    for block in mapped_blocks(block_size) {
+        let data = vec![block as u8 | 1; block_size as usize];
+        file.write_all_at(&data, block * block_size).unwrap();
+    }
+    file
+}
+
+#[test]
+fn deleted_files_mapped_block_by_block_are_freed_as_e2fsck_frees_them() {
+    if !testkit::kernel_mounts() || testkit::oracle("e2fsck").is_none() {
+        return;
+    }
+    for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
+        let options = Options {
+            block_size,
+            ..Options::new(64 << 20)
+        };
+        let image = Image::new(options, |_| ());
+        let mount = Mount::ext4(&image.path, true);
+        let at = |name: &str| mount.path().join(name);
+        let mut open_files = vec![write_mapped(&at("pieces"), block_size.bytes().into())];
+        drop(write_mapped(&at("kept"), block_size.bytes().into()));
+        fs::create_dir(at("dir")).unwrap();
+        map_by_blocks(&at("dir"));
+        for i in 0..300 {
+            fs::write(at(&format!("dir/{i} {}", "n".repeat(100))), "").unwrap();
+        }
+        open_files.push(File::open(at("dir")).unwrap());
+        fs::remove_dir_all(at("dir")).unwrap();
+        fs::write(at("none"), "").unwrap();
+        map_by_blocks(&at("none"));
+        open_files.push(File::open(at("none")).unwrap());
+        fs::write(at("with extents"), [1; 10_000]).unwrap();
+        open_files.push(File::open(at("with extents")).unwrap());
+        for name in ["pieces", "none", "with extents"] {
+            fs::remove_file(at(name)).unwrap();
+        }
+        rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
+        let cut = copy(&image.path, "cut");
+        let ours = assert_recovers_as(&cut, |theirs| {
+            let (code, said) = e2fsck(&["-p"], theirs);
+            assert!(code <= 1, "{said}");
+            said
+        });
+        grow(open(&ours), 100 << 20).unwrap();
+        let (code, said) = e2fsck(&["-fn"], &ours);
+        assert_eq!(code, 0, "{said}");
+        drop(open_files);
+    }
+}
+
+#[test]
+fn a_truncation_of_a_file_mapped_block_by_block_is_completed_as_the_kernel_does_it() {
+    if !testkit::kernel_mounts() || testkit::oracle("debugfs").is_none() {
+        return;
+    }
+    for block_size in [BlockSize::B1024, BlockSize::B4096] {
+        let options = Options {
+            block_size,
+            ..Options::new(64 << 20)
+        };
+        let image = Image::new(options, |_| ());
+        let mount = Mount::ext4(&image.path, true);
+        let block_size = u64::from(block_size.bytes());
+        drop(write_mapped(&mount.path().join("pieces"), block_size));
+        let ino = fs::metadata(mount.path().join("pieces")).unwrap().ino();
+        drop(mount);
+        let mapped = mapped_blocks(block_size);
+        let ends = (0..mapped.len())
+            .filter(|at| [0, 2, 3, 4, 11, 12, 13, 15, 16, 18, 21].contains(at))
+            .map(|at| mapped[at] * block_size + [0, 7][at % 2])
+            .chain([500 * block_size - 1]);
+        for size in ends {
+            let cut = copy(&image.path, "cut");
+            make_orphans(&cut, &[], (ino as u32, size)).unwrap();
+            let ours = assert_recovers_as(&cut, |theirs| {
+                drop(Mount::ext4(theirs, true));
+                String::new()
+            });
+            // What is behind the end is zeros when the file grows again.
+            let mount = Mount::ext4(&ours, true);
+            let file = open(&mount.path().join("pieces"));
+            assert_eq!(file.metadata().unwrap().len(), size);
+            file.set_len(size + 10_000).unwrap();
+            let mut behind = [1; 10_000];
+            file.read_exact_at(&mut behind, size).unwrap();
+            assert!(behind.iter().all(|&byte| byte == 0), "{size}");
+        }
     }
 }
 
