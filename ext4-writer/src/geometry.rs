@@ -5,8 +5,13 @@ use std::ops::Range;
 use crate::format::{GroupDesc, INODE_SIZE, JBD2_MIN_JOURNAL_BLOCKS};
 use crate::{Error, Journal, Options};
 
-/// The number of groups whose bitmaps and inode tables lie together (`s_log_groups_per_flex`), as mke2fs has it.
-pub(crate) const LOG_GROUPS_PER_FLEX: u32 = 4;
+/// The number of groups whose bitmaps and inode tables lie together, as mke2fs has it (`s_log_groups_per_flex`).
+const LOG_GROUPS_PER_FLEX: u8 = 4;
+/// The same in filesystems of `MANY_GROUPS` and more. The tables of so many fill about a group, so that half as many bitmaps have
+/// to be written, in a quarter of the places: each place costs the filesystem that holds the image more than the bitmap does.
+const LOG_MANY_GROUPS_PER_FLEX: u8 = 6;
+const MANY_GROUPS: u64 = 2048;
+
 /// Where one group's own structures lie, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tables {
@@ -34,6 +39,8 @@ pub(crate) struct Geometry {
     pub(crate) reserved_gdt_blocks: u16,
     /// Blocks of the journal; 0 without.
     pub(crate) journal_blocks: u64,
+    /// The binary logarithm of the number of groups whose tables lie together (`s_log_groups_per_flex`).
+    pub(crate) log_groups_per_flex: u8,
     pub(crate) tables: Vec<Tables>,
 }
 
@@ -59,6 +66,7 @@ impl Geometry {
                 .then_some(0),
             reserved_gdt_blocks: 0,
             journal_blocks: 0,
+            log_groups_per_flex: LOG_GROUPS_PER_FLEX,
             tables: Vec::new(),
         };
         if plan.blocks <= first_block {
@@ -88,6 +96,9 @@ impl Geometry {
             if !plan.drop_short_group() {
                 break;
             }
+        }
+        if plan.groups() >= MANY_GROUPS {
+            plan.log_groups_per_flex = LOG_MANY_GROUPS_PER_FLEX;
         }
         plan.journal_blocks = plan.journal(options.journal)?;
         plan.place_tables(0)?;
@@ -203,7 +214,7 @@ impl Geometry {
             _ => ranges.push(range),
         };
         let table_blocks = self.inode_table_blocks();
-        for flex in self.tables.chunks(1 << LOG_GROUPS_PER_FLEX) {
+        for flex in self.tables.chunks(1 << self.log_groups_per_flex) {
             for tables in flex {
                 push(tables.block_bitmap..tables.block_bitmap + 1);
             }
@@ -341,8 +352,8 @@ impl Geometry {
         let table_blocks = self.inode_table_blocks();
         self.tables.resize(groups as usize, Tables::default());
         let mut start = from;
+        let flex = 1_u64 << self.log_groups_per_flex;
         while start < groups {
-            let flex = 1 << LOG_GROUPS_PER_FLEX;
             let end = groups.min((start / flex + 1) * flex);
             let mut next = self.group_start(start);
             if self.place_in_a_row(start..end, next) {
@@ -398,7 +409,7 @@ impl Geometry {
             for group in self.group_of(start)..=self.group_of(end - 1) {
                 let base =
                     self.group_start(group)..self.group_start(group) + self.base_blocks(group);
-                if start < base.end && base.start < end {
+                if !base.is_empty() && start < base.end && base.start < end {
                     start = base.end;
                     continue 'search;
                 }
@@ -411,14 +422,17 @@ impl Geometry {
 
 /// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`, `sparse_super`).
 pub(crate) fn has_super(group: u64) -> bool {
-    let power_of = |base: u64| {
-        let mut rest = group;
-        while rest.is_multiple_of(base) {
-            rest /= base;
-        }
-        rest == 1
-    };
-    group <= 1 || [3, 5, 7].into_iter().any(power_of)
+    // Powers of odd numbers are odd.
+    let power = || is_power_of::<3>(group) || is_power_of::<5>(group) || is_power_of::<7>(group);
+    group <= 1 || group % 2 == 1 && power()
+}
+
+/// Of a base that is known here, as dividing by another takes long, and large filesystems have many groups.
+fn is_power_of<const BASE: u64>(mut number: u64) -> bool {
+    while number.is_multiple_of(BASE) {
+        number /= BASE;
+    }
+    number == 1
 }
 
 /// The groups below `groups` that hold such a copy, in ascending order.
@@ -446,6 +460,37 @@ mod tests {
         assert_eq!(super_groups(130), groups);
         assert_eq!(super_groups(125), groups[..10]);
         assert_eq!(super_groups(1), [0]);
+    }
+
+    #[test]
+    fn the_tables_of_a_flexible_group_lie_in_a_row_though_they_fill_more_than_a_group() {
+        for (size, log, inode_ratio) in [
+            (200 << 30, 4, 4096),
+            (1_u64 << 40, 6, 16384),
+            (1 << 40, 6, 4096),
+        ] {
+            let options = Options {
+                inode_ratio,
+                ..Options::new(size)
+            };
+            let plan = Geometry::plan(&options).unwrap();
+            assert_eq!(plan.log_groups_per_flex, log);
+            let count = 1 << log;
+            // No copy of the superblock is amid these.
+            let first = if log == 4 { 32 } else { 256 };
+            let tables = &plan.tables[first..first + count];
+            let start = plan.group_start(first as u64);
+            for (tables, at) in tables.iter().zip(0..) {
+                let row = [
+                    start + at,
+                    start + count as u64 + at,
+                    start + 2 * count as u64 + at * plan.inode_table_blocks(),
+                ];
+                let found = [tables.block_bitmap, tables.inode_bitmap, tables.inode_table];
+                assert_eq!(found, row);
+            }
+            assert!(count as u64 * (2 + plan.inode_table_blocks()) > plan.blocks_per_group);
+        }
     }
 
     #[test]

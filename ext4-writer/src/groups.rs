@@ -1,5 +1,6 @@
 //! Bitmaps, group descriptors and superblocks: what says which blocks and inodes are in use.
 
+use std::collections::VecDeque;
 use std::io::{Seek, Write};
 use std::ops::Range;
 
@@ -108,39 +109,39 @@ pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &Grou
     seed.add(&number).add(descriptor.as_bytes()).halves().0
 }
 
-/// The bitmap that was made last: those of flexible groups without files are equal.
+/// The bitmaps that were made last: those of flexible groups without files are equal, one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Filled(VecDeque<FilledBitmap>);
+
+/// A bitmap in which `set` are set.
 #[derive(Debug)]
-pub(crate) struct Filled {
+struct FilledBitmap {
     set: Vec<Range<u64>>,
     bitmap: Bitmap,
     checksum: (u16, u16),
 }
 
-impl Default for Filled {
-    fn default() -> Self {
-        Self {
-            set: Vec::new(),
-            bitmap: Bitmap::new(0),
-            checksum: (0, 0),
-        }
-    }
-}
-
 impl Filled {
+    /// How many are kept: more than the tables of a flexible group fill.
+    const KEPT: usize = 4;
+
     /// One of `bits` bits in which these are set.
-    fn with(&mut self, set: Vec<Range<u64>>, bits: usize, seed: Checksum) -> &Self {
-        if self.set != set {
+    fn with(&mut self, set: Vec<Range<u64>>, bits: usize, seed: Checksum) -> &FilledBitmap {
+        let found = self.0.iter().position(|filled| filled.set == set);
+        let at = found.unwrap_or_else(|| {
+            self.0.truncate(Self::KEPT - 1);
             let mut bitmap = Bitmap::new(bits);
             for bits in &set {
                 bitmap.set(bits.clone());
             }
-            *self = Self {
+            self.0.push_front(FilledBitmap {
                 checksum: seed.add(&bitmap.0).halves(),
                 bitmap,
                 set,
-            };
-        }
-        self
+            });
+            0
+        });
+        &self.0[at]
     }
 }
 

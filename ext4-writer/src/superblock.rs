@@ -10,7 +10,7 @@ use crate::format::{
     EXT4_ERRORS_CONTINUE, EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_SUPER_MAGIC,
     EXT4_VALID_FS, EXTRA_ISIZE, GroupDesc, INODE_SIZE, SuperBlock, compat, incompat, ro_compat,
 };
-use crate::geometry::{Geometry, LOG_GROUPS_PER_FLEX};
+use crate::geometry::Geometry;
 use crate::quota::Owner;
 use crate::special::{Role, Special};
 
@@ -130,7 +130,7 @@ pub(crate) fn describe(
         false => EXT2_FLAGS_UNSIGNED_HASH,
     }
     .into();
-    superblock.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX as u8;
+    superblock.s_log_groups_per_flex = geometry.log_groups_per_flex;
     superblock.s_checksum_type = EXT4_CRC32C_CHKSUM;
     superblock.s_overhead_clusters = (geometry.overhead() as u32).into();
     superblock.s_first_meta_bg = (geometry.first_meta_bg.unwrap_or(0) as u32).into();

@@ -335,6 +335,11 @@ pub(crate) fn geometry(
         first_meta_bg: meta_bg.then(|| superblock.s_first_meta_bg.get().into()),
         reserved_gdt_blocks: reserved,
         journal_blocks: 0,
+        // The kernel takes another one for none.
+        log_groups_per_flex: match superblock.s_log_groups_per_flex {
+            log @ 1..=31 => log,
+            _ => 0,
+        },
         tables: Vec::new(),
     };
     let possible = block_size <= 4096
