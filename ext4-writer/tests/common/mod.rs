@@ -167,7 +167,12 @@ pub fn source() -> TempDir {
     set(&at("xattrs/both"), "user.three", &[3; 40]);
     set(&at("xattrs/both"), "security.four", &[4; 33]);
     set(&at("xattrs/both"), "user.\u{e9}", &[5; 301]);
-    set(&at("fast"), "trusted.on-a-link", b"yes");
+    for name in ["fast", "slow", "null", "far", "fifo", "socket"] {
+        set(&at(name), "trusted.on-any-type", name.as_bytes());
+    }
+    for name in ["longer", "fifo"] {
+        set(&at(name), "trusted.large", &[6; 600]);
+    }
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     set(&at("one"), "security.capability", &capability);
     let entry = |tag: u16, perm: u16, id: u32| {
