@@ -238,6 +238,11 @@ fn a_damaged_image_is_found_out() {
     bytes[1024 + 60] ^= 1;
     fs::write(&path, bytes).unwrap();
     let output = blockbox.output(["erofs", "check", &path.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("superblock checksum"));
+
+    fs::write(&path, [0; 4096]).unwrap();
+    let output = blockbox.output(["erofs", "check", &path.display().to_string()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("lower.erofs"));
 }
