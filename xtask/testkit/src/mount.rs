@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 /// A loop device over a file, detached when dropped.
 #[derive(Debug)]
@@ -114,8 +116,15 @@ impl Drop for Mount {
                 .status()
                 .is_ok_and(|s| s.success())
         };
-        // A process that was started meanwhile may hold what it inherited for a moment.
-        let _ = umount(&["--quiet"]) || umount(&["--lazy"]);
+        // A process that was started meanwhile may hold what it inherited for a moment. Unmounted lazily, an image would not be
+        // whole yet for whoever looks at it next.
+        for _ in 0..50 {
+            if umount(&["--quiet"]) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        umount(&["--lazy"]);
     }
 }
 
