@@ -87,6 +87,7 @@ impl Finding {
             Error::Io { offset, source, .. } => {
                 (None, Some(offset), Problem::Io(source.to_string()))
             }
+            Error::At { path, source } => return Self::of(Some(&path), *source),
             other => (None, None, Problem::Io(other.to_string())),
         };
         Self {

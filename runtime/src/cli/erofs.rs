@@ -1,6 +1,7 @@
 //! `blockbox erofs …`
 
 mod build;
+mod check;
 mod inspect;
 mod merge;
 #[cfg(target_os = "linux")]
@@ -26,7 +27,7 @@ pub(super) enum Erofs {
     /// Show one inode
     Stat(inspect::Stat),
     /// Check an image for every kind of damage
-    Check(inspect::Check),
+    Check(check::Check),
     /// Extract an image into a folder or a tar
     Extract(inspect::Extract),
     /// Print everything an image holds but files' contents

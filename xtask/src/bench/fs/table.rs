@@ -52,7 +52,7 @@ pub(in crate::bench) fn markdown(outcomes: &[Outcome]) -> String {
         let tree = &outcome.tree;
         let _ = write!(
             text,
-            "\nIn {}: {} files in {} directories, {}; every stack showed the same.\n",
+            "\nIn {}: {} files in {} directories, {}; every stack that has times showed the same.\n",
             tree.path,
             tree.files,
             tree.directories,
@@ -180,7 +180,7 @@ mod tests {
              \n## demo (/usr/lib/python3.11): full caches, ms\n\n\
              | | blockbox | other | broken |\n|---|--:|--:|--:|\n\
              | scan | 0.50 | 0.50 (1.00×) | 0.50 (1.00×) |\n\
-             \nIn /usr/lib/python3.11: 300 files in 20 directories, 4.0 MB; every stack showed the same.\n\
+             \nIn /usr/lib/python3.11: 300 files in 20 directories, 4.0 MB; every stack that has times showed the same.\n\
              \nIn a guest.\n\
              \nblockbox: reading the metadata ahead, before every cold run and not in its time, takes 1.25 ms.\n\
              \nbroken failed: no such device\n\

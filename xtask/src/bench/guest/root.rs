@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bench::Setting;
 use crate::bench::fs::writable;
-use crate::setup::Archive;
 use crate::{shell, system};
 
 /// The first process. Standard output is the host's, all else the console's.
@@ -33,7 +32,8 @@ impl Root {
         for name in ["bin", "dev", "proc", "sys", "tmp", "upper", "work", "tree"] {
             fs::create_dir_all(folder.join(name))?;
         }
-        system::install(&busybox()?, &folder.join("bin/busybox"))?;
+        let busybox = shell::program("busybox").context("no busybox")?;
+        system::install(&busybox, &folder.join("bin/busybox"))?;
         let program = folder.join("bin/fsbench");
         let mut bench = setting.blockbox(&["bench", "fs", "--program"]);
         shell::output(bench.arg(&program))?;
@@ -54,15 +54,4 @@ impl Root {
         fs::write(self.folder.join("script"), script)?;
         writable(setting, disk, Some(&self.folder))
     }
-}
-
-/// Debian's static busybox.
-fn busybox() -> Result<PathBuf> {
-    let folder = shell::target("bench/busybox");
-    let program = folder.join("bin/busybox");
-    if !program.exists() {
-        eprintln!("bench: unpacking a static busybox");
-        Archive::open("bookworm")?.unpack(&["busybox-static"], &folder)?;
-    }
-    Ok(program)
 }
