@@ -79,8 +79,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// What a program wrote to stdout.
 pub(crate) struct Watched {
-    /// Its lines, and when they came.
-    pub(crate) lines: Vec<(Instant, String)>,
+    /// Its lines.
+    pub(crate) lines: Vec<String>,
     /// How it ended, if it did by itself.
     pub(crate) status: Option<ExitStatus>,
 }
@@ -98,7 +98,7 @@ pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched>
         let mut line = Vec::new();
         while out.read_until(b'\n', &mut line)? > 0 {
             let text = String::from_utf8_lossy(&line);
-            lines.push((Instant::now(), text.trim_end().to_owned()));
+            lines.push(text.trim_end().to_owned());
             line.clear();
         }
         Ok::<_, std::io::Error>(lines)
@@ -152,8 +152,7 @@ mod tests {
         hangs.args(["-c", "echo one; echo two; exec sleep 600"]);
         let watched = watched(&mut hangs, Duration::from_millis(300)).expect("a shell");
         assert_eq!(watched.status, None);
-        let lines: Vec<_> = watched.lines.iter().map(|(_, line)| &**line).collect();
-        assert_eq!(lines, ["one", "two"]);
+        assert_eq!(watched.lines, ["one", "two"]);
     }
 
     #[test]

@@ -101,8 +101,8 @@ fn measure(
     let disk = folder.join("writable");
     root.disk(setting, &disk, &script)?;
     let lines = machine.run(&disk, &stack.disks, stack.share.as_deref())?;
-    let report = lines.iter().find(|(_, line)| line.starts_with('{'));
-    let (_, report) = report.with_context(|| machine.last_words())?;
+    let report = lines.iter().find(|line| line.starts_with('{'));
+    let report = report.with_context(|| machine.last_words())?;
     let report: serde_json::Value = serde_json::from_str(report)?;
     let caches = report["rows"][0]["cold_ns"].as_array();
     ensure!(

@@ -221,7 +221,7 @@ fn watched(qemu: &mut Command) -> Result<String> {
         Some(_) => {}
     }
     let lines = watched.lines.into_iter();
-    Ok(lines.map(|(_, line)| line + "\n").collect())
+    Ok(lines.map(|line| line + "\n").collect())
 }
 
 /// The file called `name` somewhere under `dir`.

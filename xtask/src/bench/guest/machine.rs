@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -22,15 +22,12 @@ const MEMORY: u32 = 1024;
 /// As `blockbox run` has it.
 const MACHINE: &str = "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on";
 
-/// Says when the guest's clock turns to the next hundredth of a second.
-const EDGE: &str = "\
-edge() {
-  read old rest < /proc/uptime
-  new=$old
-  while [ $new = $old ]; do read new rest < /proc/uptime; done
-  echo $new
-}
-";
+/// How a guest without a hypervisor runs: its clock counts instructions, each of which takes a nanosecond, and follows the host's
+/// only while the guest waits. Times of translated code would tell more about how QEMU translates than about the file system.
+const COUNTED: [&str; 2] = ["-icount", "shift=0,align=off,sleep=on"];
+
+/// The rate of the processor's time stamp counter then, which the kernel cannot measure on a machine of this type.
+const COUNTED_KHZ: u32 = 1_000_000;
 
 /// A disk of the machine.
 #[derive(Clone)]
@@ -51,9 +48,6 @@ impl Disk {
     }
 }
 
-/// A line that the guest wrote, and when it came.
-type Line = (Instant, String);
-
 pub(super) struct Machine {
     qemu: PathBuf,
     /// What QEMU says it is.
@@ -63,8 +57,6 @@ pub(super) struct Machine {
     release: String,
     /// Whether the host's hypervisor runs the guest, which QEMU translates otherwise.
     kvm: bool,
-    /// The rate of the processor's time stamp counter, where the guest cannot find it out.
-    tsc_khz: Option<u64>,
     folder: PathBuf,
 }
 
@@ -86,47 +78,29 @@ impl Machine {
             kernel: kernel(&home)?,
             release: String::new(),
             kvm: doctor["hypervisor"] == "works",
-            tsc_khz: None,
             folder: folder.to_owned(),
         };
-        machine.settle(setting, root)?;
+        let disk = folder.join("first");
+        root.disk(setting, &disk, "uname -r\n")?;
+        let lines = machine.run(&disk, &[], None)?;
+        let release = lines.into_iter().next();
+        machine.release = release.with_context(|| machine.last_words())?;
         Ok(machine)
-    }
-
-    /// Finds out which kernel it is, and how fast the processor's counter counts.
-    ///
-    /// Without that the kernel of a translated guest has no better clock than a tick of 4 ms: it measures the counter by a
-    /// timer that this type of machine lacks. The counter itself is the host's. So the guest runs for a while with a rate that
-    /// is known to be wrong, and the host tells how wrong.
-    fn settle(&mut self, setting: &Setting, root: &Root) -> Result<()> {
-        const GUESS: u64 = 1_000_000;
-        self.tsc_khz = (!self.kvm).then_some(GUESS);
-        let disk = self.folder.join("first");
-        let script = format!("{EDGE}uname -r\nedge\nsleep 5\nedge\n");
-        root.disk(setting, &disk, &script)?;
-        let lines = self.run(&disk, &[], None)?;
-        ensure!(lines.len() == 3, "{}", self.last_words());
-        self.release.clone_from(&lines[0].1);
-        let seconds = |line: &Line| line.1.parse::<f64>();
-        let guest = seconds(&lines[2])? - seconds(&lines[1])?;
-        let host = (lines[2].0 - lines[1].0).as_secs_f64();
-        self.tsc_khz = (!self.kvm).then_some((GUESS as f64 * guest / host).round() as u64);
-        Ok(())
     }
 
     /// What the times depend on.
     pub(super) fn notes(&self) -> Vec<String> {
-        let how = if self.kvm {
-            "hardware virtualisation, two processors"
-        } else {
-            "every instruction translated, one processor"
+        let how = match self.kvm {
+            true => "hardware virtualisation, two processors",
+            false => "one processor, which QEMU translates for",
         };
-        let clock = self.tsc_khz.map_or_else(String::new, |khz| {
-            let rate = khz as f64 / 1e3;
-            format!(
-                " Its clock is the host's time stamp counter, which the bench found to count at {rate:.0} MHz."
-            )
-        });
+        let clock = match self.kvm {
+            true => "",
+            false => {
+                " Its clock counts instructions, a nanosecond for each, and goes with the host's while it waits: times are millions of \
+                 instructions."
+            }
+        };
         vec![
             format!(
                 "Every run is a machine of its own: {} (microvm, {how}, {MEMORY} MiB), Linux {}.{clock}",
@@ -146,7 +120,7 @@ impl Machine {
         root: &Path,
         disks: &[Disk],
         share: Option<&Path>,
-    ) -> Result<Vec<Line>> {
+    ) -> Result<Vec<String>> {
         let mut qemu = self.command();
         disk(&mut qemu, 0, &Disk::raw(root), false)?;
         for (number, image) in disks.iter().enumerate() {
@@ -186,10 +160,13 @@ impl Machine {
         let mut parameters =
             "console=hvc0 quiet panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw init=/init"
                 .to_owned();
-        if let Some(khz) = self.tsc_khz {
-            parameters += &format!(" tsc=reliable tsc_early_khz={khz}");
+        if !self.kvm {
+            parameters += &format!(" tsc=reliable tsc_early_khz={COUNTED_KHZ}");
         }
         let mut qemu = Command::new(&self.qemu);
+        if !self.kvm {
+            qemu.args(COUNTED);
+        }
         qemu.args(["-machine", MACHINE, "-accel", accelerator])
             .args(["-cpu", cpu, "-smp", processors])
             .args(["-m", &format!("{MEMORY}M"), "-append", &parameters])
