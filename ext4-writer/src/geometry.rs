@@ -7,10 +7,11 @@ use crate::{Error, Journal, Options};
 
 /// The number of groups whose bitmaps and inode tables lie together, as mke2fs has it (`s_log_groups_per_flex`).
 const LOG_GROUPS_PER_FLEX: u8 = 4;
-/// The same in filesystems of `MANY_GROUPS` and more. The tables of so many fill about a group, so that half as many bitmaps have
-/// to be written, in a quarter of the places: each place costs the filesystem that holds the image more than the bitmap does.
-const LOG_MANY_GROUPS_PER_FLEX: u8 = 6;
-const MANY_GROUPS: u64 = 2048;
+/// The same in filesystems of `MANY_GROUPS` and more. Every group that tables lie in needs a block bitmap: those of 1,024 groups
+/// fill 16 groups and the beginning of one more, of 64 groups one and the beginning of one more. And the bitmaps lie in an eighth
+/// or less of the places: each place costs the filesystem that holds the image more than the bitmap does.
+const LOG_MANY_GROUPS_PER_FLEX: u8 = 10;
+const MANY_GROUPS: u64 = 512;
 
 /// Where one group's own structures lie, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,17 @@ pub(crate) struct Tables {
     pub(crate) block_bitmap: u64,
     pub(crate) inode_bitmap: u64,
     pub(crate) inode_table: u64,
+}
+
+impl Tables {
+    /// Those of number `at` of `count` groups whose tables lie in a row from block `start` on.
+    fn in_row(start: u64, count: u64, at: u64, table_blocks: u64) -> Self {
+        Self {
+            block_bitmap: start + at,
+            inode_bitmap: start + count + at,
+            inode_table: start + 2 * count + at * table_blocks,
+        }
+    }
 }
 
 /// The layout of an empty filesystem. All block numbers count from the start of the image.
@@ -138,6 +150,24 @@ impl Geometry {
         superblock * (1 + self.leading_gdt_blocks() + u64::from(self.reserved_gdt_blocks))
     }
 
+    /// What [`base_blocks`](Self::base_blocks) counts, in the groups that have any, in ascending order. These are few, so that
+    /// nothing is asked of each group.
+    fn bases(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut groups = super_groups(self.groups());
+        if let Some(first) = self.first_meta_bg {
+            let per_block = self.descriptors_per_block();
+            let copies =
+                |number| meta_group(number, per_block).filter(|&group| group < self.groups());
+            groups.extend((first..self.gdt_blocks).flat_map(copies));
+            groups.sort_unstable();
+            groups.dedup();
+        }
+        groups.into_iter().map(|group| {
+            let start = self.group_start(group);
+            start..start + self.base_blocks(group)
+        })
+    }
+
     /// The blocks of descriptors that lie behind every copy of the superblock.
     pub(crate) fn leading_gdt_blocks(&self) -> u64 {
         self.first_meta_bg.unwrap_or(self.gdt_blocks)
@@ -146,10 +176,7 @@ impl Geometry {
     /// Where block `number` of the descriptors lies, which is in the groups it describes: the first copy first
     /// (`descriptor_loc`).
     pub(crate) fn descriptor_copies(&self, number: u64) -> impl Iterator<Item = u64> {
-        let per_block = self.descriptors_per_block();
-        let first = number * per_block;
-        [first, first + 1, first + per_block - 1]
-            .into_iter()
+        meta_group(number, self.descriptors_per_block())
             .filter(|&group| group < self.groups())
             .map(|group| self.group_start(group) + u64::from(has_super(group)))
     }
@@ -191,23 +218,14 @@ impl Geometry {
     /// The blocks that never hold files, as the kernel counts them (`ext4_calculate_overhead`). A superblock that says
     /// something else (`s_overhead_clusters`) makes the kernel write a transaction when it mounts.
     pub(crate) fn overhead(&self) -> u64 {
-        let base: u64 = (0..self.groups())
-            .map(|group| self.base_blocks(group))
-            .sum();
+        let base: u64 = self.bases().map(|base| base.end - base.start).sum();
         let tables = self.groups() * (2 + self.inode_table_blocks());
         self.first_block + base + tables + self.journal_blocks
     }
 
     /// Every block that is in use in the empty filesystem, as ranges in ascending order.
     pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
-        let mut ranges = Vec::new();
-        for group in 0..self.groups() {
-            let start = self.group_start(group);
-            let end = start + self.base_blocks(group);
-            if start < end {
-                ranges.push(start..end);
-            }
-        }
+        let mut ranges: Vec<_> = self.bases().collect();
         // Those of a flexible group lie in a row mostly.
         let mut push = |range: Range<u64>| match ranges.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
@@ -215,6 +233,12 @@ impl Geometry {
         };
         let table_blocks = self.inode_table_blocks();
         for flex in self.tables.chunks(1 << self.log_groups_per_flex) {
+            let (start, count) = (flex[0].block_bitmap, flex.len() as u64);
+            let mut row = (0..count).map(|at| Tables::in_row(start, count, at, table_blocks));
+            if flex.iter().all(|tables| row.next() == Some(*tables)) {
+                push(start..start + count * (2 + table_blocks));
+                continue;
+            }
             for tables in flex {
                 push(tables.block_bitmap..tables.block_bitmap + 1);
             }
@@ -388,9 +412,7 @@ impl Geometry {
         }
         let tables = &mut self.tables[groups.start as usize..groups.end as usize];
         for (tables, at) in tables.iter_mut().zip(0..) {
-            tables.block_bitmap = row + at;
-            tables.inode_bitmap = row + count + at;
-            tables.inode_table = row + 2 * count + at * table_blocks;
+            *tables = Tables::in_row(row, count, at, table_blocks);
         }
         true
     }
@@ -418,6 +440,12 @@ impl Geometry {
             return Ok(start);
         }
     }
+}
+
+/// The groups that hold a copy of block `number` of the descriptors, which has so many, if there are so many groups.
+fn meta_group(number: u64, per_block: u64) -> impl Iterator<Item = u64> {
+    let first = number * per_block;
+    [first, first + 1, first + per_block - 1].into_iter()
 }
 
 /// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`, `sparse_super`).
@@ -465,9 +493,9 @@ mod tests {
     #[test]
     fn the_tables_of_a_flexible_group_lie_in_a_row_though_they_fill_more_than_a_group() {
         for (size, log, inode_ratio) in [
-            (200 << 30, 4, 4096),
-            (1_u64 << 40, 6, 16384),
-            (1 << 40, 6, 4096),
+            (60 << 30, 4, 4096),
+            (1_u64 << 40, 10, 16384),
+            (1 << 40, 10, 4096),
         ] {
             let options = Options {
                 inode_ratio,
@@ -477,7 +505,7 @@ mod tests {
             assert_eq!(plan.log_groups_per_flex, log);
             let count = 1 << log;
             // No copy of the superblock is amid these.
-            let first = if log == 4 { 32 } else { 256 };
+            let first = if log == 4 { 32 } else { 1024 };
             let tables = &plan.tables[first..first + count];
             let start = plan.group_start(first as u64);
             for (tables, at) in tables.iter().zip(0..) {
@@ -519,6 +547,8 @@ mod tests {
                         .sum();
                     let tables = plan.groups() * (2 + plan.inode_table_blocks());
                     assert_eq!(used, base + tables, "{options:?}");
+                    let overhead = plan.first_block + used + plan.journal_blocks;
+                    assert_eq!(plan.overhead(), overhead, "{options:?}");
                     assert!(reserved.is_sorted_by(|a, b| a.end < b.start), "{options:?}");
                     assert!(reserved.last().is_some_and(|last| last.end <= plan.blocks));
                 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{Seek, Write};
 use std::ops::Range;
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::bitmap::Bitmap;
 use crate::checksum::Checksum;
@@ -32,8 +32,7 @@ pub(crate) fn write<W: Write + Seek>(
         used_dirs[((ino - 1) / geometry.inodes_per_group) as usize] += 1;
     }
 
-    let room = geometry.gdt_blocks * geometry.descriptors_per_block();
-    let mut descriptors = Vec::with_capacity(room as usize);
+    let mut copies = Copies::new(&geometry);
     let mut free_blocks = 0;
     let mut from = 0;
     let mut filled = Filled::default();
@@ -47,7 +46,7 @@ pub(crate) fn write<W: Write + Seek>(
             .min(geometry.inodes_per_group.into()) as u32;
         let group = Group::new(&geometry, group, &used[from..], used_inodes, directories);
         free_blocks += group.free_blocks;
-        descriptors.push(group.write(&mut image, &mut filled)?);
+        copies.push(&group.write(&mut image, &mut filled)?);
     }
 
     let free_inodes = geometry.inodes() - last_ino;
@@ -55,7 +54,7 @@ pub(crate) fn write<W: Write + Seek>(
     superblock.s_free_blocks_count_lo = (free_blocks as u32).into();
     superblock.s_free_blocks_count_hi = ((free_blocks >> 32) as u32).into();
     superblock.s_free_inodes_count = free_inodes.into();
-    write_copies(&mut image, superblock, descriptors)?;
+    copies.write(&mut image, superblock)?;
     let summary = Summary {
         uuid: options.uuid(),
         block_size: geometry.block_size,
@@ -68,45 +67,78 @@ pub(crate) fn write<W: Write + Seek>(
     Ok((image.out.finish(options.size)?, summary))
 }
 
-/// Writes all copies of the superblock and the descriptors. The primary superblock comes last: until then, there is no
-/// filesystem, or the one that was there before.
-pub(crate) fn write_copies<W: Write + Seek>(
-    image: &mut Image<W>,
-    mut superblock: SuperBlock,
-    mut descriptors: Vec<GroupDesc>,
-) -> Result<(), Error> {
-    let geometry = image.geometry.clone();
-    let whole = geometry.gdt_blocks * geometry.descriptors_per_block();
-    descriptors.resize_with(whole as usize, GroupDesc::new_zeroed);
-    let table = descriptors.as_bytes();
-    let block_size = geometry.block_size as usize;
-    let leading = (geometry.leading_gdt_blocks() as usize * block_size).min(table.len());
-    let (leading, behind) = table.split_at(leading);
-    for (number, block) in (geometry.leading_gdt_blocks()..).zip(behind.chunks(block_size)) {
-        for copy in geometry.descriptor_copies(number) {
-            image.write_block(copy, block)?;
-        }
+/// The copies of the superblock and of the descriptors, to be written.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    /// What a copy is on disk: the superblock's block and all descriptors, so that one write makes one.
+    bytes: Vec<u8>,
+    block_size: usize,
+}
+
+impl Copies {
+    /// One to which the descriptors of this filesystem are to be added.
+    pub(crate) fn new(geometry: &Geometry) -> Self {
+        let block_size = geometry.block_size as usize;
+        let mut bytes = Vec::with_capacity((1 + geometry.gdt_blocks as usize) * block_size);
+        bytes.resize(block_size, 0);
+        Self { bytes, block_size }
     }
-    for group in super_groups(geometry.groups()).into_iter().rev() {
-        let start = geometry.group_start(group);
-        if group / geometry.descriptors_per_block() < geometry.leading_gdt_blocks() {
-            image.write_block(start + 1, leading)?;
+
+    /// Adds the next group's descriptor.
+    pub(crate) fn push(&mut self, descriptor: &GroupDesc) {
+        self.bytes.extend_from_slice(descriptor.as_bytes());
+    }
+
+    /// Writes them. The primary superblock comes last: until then, there is no filesystem, or the one that was there before.
+    pub(crate) fn write<W: Write + Seek>(
+        mut self,
+        image: &mut Image<W>,
+        mut superblock: SuperBlock,
+    ) -> Result<(), Error> {
+        let geometry = image.geometry.clone();
+        let block_size = self.block_size;
+        self.bytes
+            .resize((1 + geometry.gdt_blocks as usize) * block_size, 0);
+        let leading = geometry.leading_gdt_blocks().min(geometry.gdt_blocks) as usize;
+        let (copy, behind) = self.bytes.split_at_mut((1 + leading) * block_size);
+        for (number, block) in (geometry.leading_gdt_blocks()..).zip(behind.chunks(block_size)) {
+            for address in geometry.descriptor_copies(number) {
+                image.write_block(address, block)?;
+            }
         }
-        superblock.s_block_group_nr = (group as u16).into();
-        superblock.s_checksum = superblock::checksum(&superblock).into();
-        let offset = match group {
-            0 => SUPERBLOCK_OFFSET,
-            _ => start * u64::from(geometry.block_size),
+        let mut numbered = |group: u64| {
+            superblock.s_block_group_nr = (group as u16).into();
+            superblock.s_checksum = superblock::checksum(&superblock).into();
+            superblock.clone()
         };
-        image.out.write_at(offset, superblock.as_bytes())?;
+        for group in super_groups(geometry.groups()).into_iter().skip(1) {
+            let superblock = numbered(group);
+            copy[..size_of::<SuperBlock>()].copy_from_slice(superblock.as_bytes());
+            let described =
+                group / geometry.descriptors_per_block() < geometry.leading_gdt_blocks();
+            let written = if described {
+                &*copy
+            } else {
+                &copy[..block_size]
+            };
+            image.write_block(geometry.group_start(group), written)?;
+        }
+        // What lies before it in its block is not the filesystem's.
+        image.write_block(geometry.first_block + 1, &copy[block_size..])?;
+        image
+            .out
+            .write_at(SUPERBLOCK_OFFSET, numbered(0).as_bytes())
     }
-    Ok(())
 }
 
 /// What `bg_checksum` is to be in the descriptor of group `number`, whose own is zero.
 pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &GroupDesc) -> u16 {
-    let number = (number as u32).to_le_bytes();
-    seed.add(&number).add(descriptor.as_bytes()).halves().0
+    // In one piece, and with the descriptor at a word's start: each piece, and each byte before a word, takes as long as a word.
+    let mut covered = [0_u64; 1 + size_of::<GroupDesc>() / 8];
+    let bytes = &mut covered.as_mut_bytes()[4..];
+    bytes[..4].copy_from_slice(&(number as u32).to_le_bytes());
+    bytes[4..].copy_from_slice(descriptor.as_bytes());
+    seed.add(bytes).halves().0
 }
 
 /// The bitmaps that were made last: those of flexible groups without files are equal, one by one.
@@ -147,31 +179,32 @@ impl Filled {
 
 /// One group's state.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct Group<'a> {
     number: u64,
-    used: Vec<Range<u64>>,
+    /// The ranges in use, of which the first may begin before it, and the last may end behind it.
+    used: &'a [Range<u64>],
     free_blocks: u64,
     /// How many of its inodes are in use: always the first ones.
     used_inodes: u32,
     directories: u32,
 }
 
-impl Group {
+impl<'a> Group<'a> {
     /// The state of a group, given the ranges of blocks in use from there on, in ascending order.
     pub(crate) fn new(
         geometry: &Geometry,
         number: u64,
-        used: &[Range<u64>],
+        used: &'a [Range<u64>],
         used_inodes: u32,
         directories: u32,
     ) -> Self {
         let blocks = geometry.group_blocks(number);
-        let used: Vec<_> = used
+        let here = used.iter().take_while(|range| range.start < blocks.end);
+        let used = &used[..here.count()];
+        let in_use: u64 = used
             .iter()
-            .take_while(|range| range.start < blocks.end)
-            .map(|range| range.start.max(blocks.start)..range.end.min(blocks.end))
-            .collect();
-        let in_use: u64 = used.iter().map(|range| range.end - range.start).sum();
+            .map(|range| range.end.min(blocks.end) - range.start.max(blocks.start))
+            .sum();
         Self {
             number,
             used,
@@ -204,8 +237,10 @@ impl Group {
         if self.free_blocks == bare && !last {
             flags |= EXT4_BG_BLOCK_UNINIT;
         } else {
-            let relative =
-                |range: &Range<u64>| range.start - blocks.start..range.end - blocks.start;
+            let relative = |range: &Range<u64>| {
+                range.start.max(blocks.start) - blocks.start
+                    ..range.end.min(blocks.end) - blocks.start
+            };
             let used = self
                 .used
                 .iter()

@@ -10,7 +10,7 @@ use crate::format::{
     incompat,
 };
 use crate::geometry::Geometry;
-use crate::groups::{self, Filled, Group};
+use crate::groups::{Copies, Filled, Group};
 use crate::image::Image;
 use crate::info::{read_at, read_superblock};
 use crate::volume::{Volume, corrupt, count_free};
@@ -73,7 +73,11 @@ pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Erro
     let mut superblock = describe(&volume.superblock, &old, &geometry);
     count_free(&mut superblock, &descriptors);
     superblock.s_checksum = crate::superblock::checksum(&superblock).into();
-    groups::write_copies(&mut out, superblock.clone(), descriptors)?;
+    let mut copies = Copies::new(&geometry);
+    for descriptor in &descriptors {
+        copies.push(descriptor);
+    }
+    copies.write(&mut out, superblock.clone())?;
     let end = geometry.blocks * u64::from(geometry.block_size);
     out.out.finish(end.max(size))?;
     Info::of(&superblock)

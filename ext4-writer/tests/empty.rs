@@ -39,8 +39,8 @@ fn an_empty_image_takes_little_space_and_no_more_while_mounted_idle_for_a_minute
     let images: Vec<_> = [
         (16 << 20, 64 << 10),
         (4_u64 << 30, 300 << 10),
-        (64 << 30, 1 << 20),
-        (1 << 40, 16 << 20),
+        (64 << 30, 750 << 10),
+        (1 << 40, 10_700 << 10),
     ]
     .into_iter()
     .map(|(size, most)| {

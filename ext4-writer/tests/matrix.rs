@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use common::options::{
-    FACTORS, Mounted, add_large_values, add_small, check_features, check_large_values,
-    compare_view, kernel_has_quotas, write_and_delete,
+    FACTORS, add_large_values, add_small, check_features, check_large_values, compare_view,
+    kernel_has_quotas, write_and_delete,
 };
 use common::{e2fsck, open};
 use ext4_writer::{BlockSize, Builder, Journal, Options, grow};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev};
 use tempfile::TempDir;
-use testkit::{Difference, Walk, walk};
+use testkit::{Difference, Mount, Walk, walk};
 
 const BLOCK_SIZES: [BlockSize; 3] = [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096];
 
@@ -128,7 +128,7 @@ fn check(options: &Options, path: &Path, source: &Path, expected: &Walk, write: 
         compare_view(path, options, expected);
     }
     if testkit::kernel_mounts() {
-        let mount = Mounted::new(path, write).unwrap();
+        let mount = Mount::ext4(path, write);
         let mut found = walk(mount.path()).unwrap();
         found.remove(&b"lost+found"[..]);
         if options.ea_inode {

@@ -7,12 +7,12 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use common::options::{
-    FACTORS, Mounted, add_large_values, add_small, check_features, check_large_values,
-    compare_view, kernel_has_quotas, write_and_delete,
+    FACTORS, add_large_values, add_small, check_features, check_large_values, compare_view,
+    kernel_has_quotas, write_and_delete,
 };
 use common::{Image, source};
 use ext4_writer::{BlockSize, Error, Options, grow};
-use testkit::{Difference, Walk, walk};
+use testkit::{Difference, Mount, Walk, walk};
 
 /// Twelve ways to set the eleven, among which each two of them are set in all four ways (Plackett and Burman, 1946): a row, all its
 /// rotations, and all off.
@@ -62,7 +62,7 @@ fn check(mut options: Options, source: &Path, expected: &Walk, quotas: bool) {
     }
     if testkit::kernel_mounts() {
         let write = !options.read_only && (quotas || !options.quota && !options.project);
-        let mount = Mounted::new(&image.path, write).unwrap();
+        let mount = Mount::ext4(&image.path, write);
         let mut found = walk(mount.path()).unwrap();
         found.remove(&b"lost+found"[..]);
         if options.ea_inode {

@@ -2,14 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
-use std::thread::{panicking, sleep};
-use std::time::Duration;
 
 use ext4_view::Ext4;
 use ext4_writer::{Builder, Info, Journal, Metadata, Options};
-use tempfile::TempDir;
-use testkit::{Entry, Kind, Loop, Walk};
+use testkit::{Entry, Kind, Mount, Walk};
 
 use super::Image;
 
@@ -241,48 +237,6 @@ pub fn write_and_delete(root: &Path) {
     }
 }
 
-/// A filesystem that is mounted for as long as this is there, and not longer: what is on the disk afterwards is to be checked.
-/// A process that another test starts may hold a file of it for a moment.
-pub struct Mounted {
-    point: TempDir,
-    _device: Loop,
-}
-
-impl Mounted {
-    /// Mounts an image, if the kernel does that.
-    pub fn new(image: &Path, write: bool) -> Option<Self> {
-        let device = Loop::attach(image, write);
-        let point = tempfile::tempdir().unwrap();
-        let output = Command::new("mount")
-            .args(["-t", "ext4", "-o", if write { "rw" } else { "ro" }])
-            .args([device.path(), point.path()])
-            .output()
-            .unwrap();
-        output.status.success().then(|| Self {
-            point,
-            _device: device,
-        })
-    }
-
-    pub fn path(&self) -> &Path {
-        self.point.path()
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let unmounted = (0..1000).any(|_| {
-            let umount = Command::new("umount").arg(self.point.path()).output();
-            let unmounted = umount.is_ok_and(|output| output.status.success());
-            if !unmounted {
-                sleep(Duration::from_millis(20));
-            }
-            unmounted
-        });
-        assert!(unmounted || panicking(), "{}", self.point.path().display());
-    }
-}
-
 /// Whether this kernel writes to filesystems with quotas (`CONFIG_QFMT_V2`).
 pub fn kernel_has_quotas() -> bool {
     let options = Options {
@@ -290,5 +244,5 @@ pub fn kernel_has_quotas() -> bool {
         ..Options::new(16 << 20)
     };
     let image = Image::new(options, |_| ());
-    Mounted::new(&image.path, true).is_some()
+    Mount::try_ext4(&image.path, true).is_ok()
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
+use std::thread::{panicking, sleep};
 use std::time::Duration;
 
 /// A loop device over a file, detached when dropped.
@@ -35,7 +35,8 @@ impl Drop for Loop {
     }
 }
 
-/// A kernel mount on a temporary directory, unmounted when dropped.
+/// A kernel mount on a temporary directory. It is there for as long as this is, and not longer: what is on the disk afterwards
+/// may be looked at.
 #[derive(Debug)]
 pub struct Mount {
     // Dropped in this order, after `drop` has unmounted.
@@ -62,14 +63,15 @@ impl Mount {
 
     /// Mounts the ext4 image `image`.
     pub fn ext4(image: &Path, write: bool) -> Self {
+        Self::try_ext4(image, write).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Mounts the ext4 image `image`, or gives what `mount` says where the kernel does not.
+    pub fn try_ext4(image: &Path, write: bool) -> Result<Self, String> {
         let device = Loop::attach(image, write);
         let source = device.path().to_owned();
-        Self::new(
-            "ext4",
-            &source,
-            if write { "rw" } else { "ro" },
-            vec![device],
-        )
+        let options = if write { "rw" } else { "ro" };
+        Self::try_new("ext4", &source, options, vec![device])
     }
 
     /// Mounts an overlay of read-only directories, lowest first.
@@ -89,15 +91,21 @@ impl Mount {
     }
 
     fn new(kind: &str, source: &Path, options: &str, loops: Vec<Loop>) -> Self {
+        Self::try_new(kind, source, options, loops).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn try_new(kind: &str, source: &Path, options: &str, loops: Vec<Loop>) -> Result<Self, String> {
         let point = tempfile::tempdir().expect("a temporary directory");
-        run(Command::new("mount")
-            .args(["-t", kind, "-o", options])
-            .arg(source)
-            .arg(point.path()));
-        Self {
+        try_run(
+            Command::new("mount")
+                .args(["-t", kind, "-o", options])
+                .arg(source)
+                .arg(point.path()),
+        )?;
+        Ok(Self {
             point,
             _loops: loops,
-        }
+        })
     }
 
     /// Where it is mounted.
@@ -113,30 +121,34 @@ impl Drop for Mount {
             Command::new("umount")
                 .args(options)
                 .arg(point)
-                .status()
-                .is_ok_and(|s| s.success())
+                .output()
+                .is_ok_and(|output| output.status.success())
         };
-        // A process that was started meanwhile may hold what it inherited for a moment. Unmounted lazily, an image would not be
+        // A process that another test started may hold what it inherited for a moment. Unmounted lazily, an image would not be
         // whole yet for whoever looks at it next.
-        for _ in 0..50 {
-            if umount(&["--quiet"]) {
-                return;
+        let unmounted = (0..1000).any(|tries| {
+            if tries > 0 {
+                sleep(Duration::from_millis(20));
             }
-            thread::sleep(Duration::from_millis(100));
+            umount(&["--quiet"])
+        });
+        if !unmounted {
+            umount(&["--lazy"]);
+            assert!(panicking(), "{} is busy", self.point.path().display());
         }
-        umount(&["--lazy"]);
     }
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("UTF-8 output")
+    try_run(command).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What a command prints, or what there is to say of its failure.
+fn try_run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {}: {stderr}", output.status));
+    }
+    Ok(String::from_utf8(output.stdout).expect("UTF-8 output"))
 }
