@@ -12,7 +12,7 @@ use crate::shell;
 use crate::system::{inside, install, libraries, write_program};
 
 /// How long the outer machine may take for everything.
-const LIMIT: Duration = Duration::from_secs(7 * 60);
+const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// How often the outer machine is started until it stays up: its emulation, not what is tested in it, may fail.
 const TRIES: u32 = 3;
