@@ -28,7 +28,7 @@ pub struct Summary {
     pub compact_inodes: u64,
     /// Bytes of contents in the image, whole blocks.
     pub data_bytes: u64,
-    /// Bytes of inodes, directories and xattrs, whole blocks.
+    /// Bytes of inodes, directories and xattrs, whole blocks: the superblock's included where they begin behind it.
     pub metadata_bytes: u64,
     /// Bytes of contents that were not stored because equal contents were.
     pub deduplicated_bytes: u64,
@@ -76,9 +76,21 @@ impl<W: Write + Seek> ImageBuilder<W> {
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
         let xattrs = self.xattrs.plan(sets, !form.far, !options.no_xattr_filter);
-        let plan = Plan::new(&mut tree, &xattrs, &form);
+        let data_start = data_start(&options, devices.len());
+        let heads_end = SUPER_OFFSET + superblock::length(&options, devices.len());
+        let empty = data_end == data_start;
+        let beside = match form.far {
+            true => None,
+            false => Plan::beside_superblock(heads_end, empty, &mut tree, &xattrs, &form),
+        };
+        // Of the area, what is in the superblock's block.
+        let (first, meta_block) = match beside {
+            Some(_) => (data_start, 0),
+            None => (0, meta_block),
+        };
+        let plan = beside.unwrap_or_else(|| Plan::new(&mut tree, &xattrs, &form));
 
-        let mut end = data_end + plan.length;
+        let mut end = data_end + plan.length - first;
         if self.truncate.is_none() {
             end = end.max(block_size.align(output.written()));
         }
@@ -108,9 +120,11 @@ impl<W: Write + Seek> ImageBuilder<W> {
             tails: &tails,
         }
         .emit();
-        content.update(&area);
+        let (beside, area) = area.split_at(first as usize);
+        content.update(beside);
+        content.update(area);
         output.seek(data_end)?;
-        output.write(&area)?;
+        output.write(area)?;
         output.zeros_to(end)?;
 
         let inodes = tree.inodes();
@@ -127,14 +141,13 @@ impl<W: Write + Seek> ImageBuilder<W> {
             packed_nid: packed.map(|index| nid_base + plan.nids[index as usize]),
             used: contents.used(),
         };
-        let data_start = data_start(&options, devices.len());
         let (superblock, uuid) = superblock::form(
             &options,
             &facts,
             &devices,
             &device_starts,
             *content,
-            data_start,
+            beside.get(heads_end as usize..).unwrap_or_default(),
         );
         let out = output.finish_with(SUPER_OFFSET, &superblock, end, self.truncate)?;
         let compact = inodes.iter().filter(|inode| inode.flags.compact).count();

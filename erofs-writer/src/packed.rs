@@ -5,10 +5,10 @@ use std::io::{Seek, Write};
 use hashbrown::HashTable;
 
 use crate::compress::{
-    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Run,
-    Secret, Tail, Ticket,
+    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Rest,
+    Run, Secret, Tail, Ticket,
 };
-use crate::{Compression, Error, ImageBuilder};
+use crate::{Compression, Error, ImageBuilder, plan};
 
 /// The packed inode's contents, of which most are in the image or on their way there.
 ///
@@ -25,6 +25,8 @@ pub(crate) struct Packed {
     under_way: Option<Ticket>,
     extents: Vec<Extent>,
     runs: Vec<Run>,
+    /// What of the last piece is to stand behind the inode.
+    rest: Rest,
     known: Known,
 }
 
@@ -93,6 +95,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
                     under_way: None,
                     extents: Vec::new(),
                     runs: Vec::new(),
+                    rest: Rest::None,
                     known: Known::new(),
                 }
             }
@@ -152,10 +155,17 @@ impl<W: Write + Seek> ImageBuilder<W> {
         for (
             _,
             Cut {
-                blocks, extents, ..
+                blocks,
+                extents,
+                rest,
+                ..
             },
         ) in pieces
         {
+            packed.rest = rest;
+            if blocks.is_empty() {
+                continue;
+            }
             let start = self.data_end();
             self.output.seek(start)?;
             self.check_end(start + blocks.len() as u64)?;
@@ -183,27 +193,51 @@ impl<W: Write + Seek> ImageBuilder<W> {
 
     /// Writes what is left; gives the index of the packed inode's contents.
     pub(crate) fn end_packed(&mut self, mut packed: Packed) -> Result<usize, Error> {
+        let block_size = self.options.block_size;
+        let (size, compression) = (packed.size, packed.compression);
+        // With both, it is up to the cutter.
+        let inline = self.options.inline_tails && !self.options.tail_packing;
+        if inline && size == packed.bytes.len() as u64 && size <= plan::tail_max(block_size) {
+            let index = self.keep_tail(0, &packed.bytes, size);
+            return Ok(self.contents.add(size, Place::Tail { index }));
+        }
         if !packed.bytes.is_empty() {
             self.give_away(&mut packed, true)?;
         }
         self.write_packed(&mut packed)?;
-        let plain = packed.extents.iter().all(|extent| extent.plain);
-        let place = match &packed.runs[..] {
-            [run] if plain => Place::Flat { block: run.block },
-            _ => {
-                let block_size = self.options.block_size;
-                let contents = Compressed {
-                    size: packed.size,
-                    algorithm: packed.compression.algorithm,
-                    big: packed.compression.is_big(block_size),
-                    extents: packed.extents,
-                    runs: packed.runs,
-                    tail: Tail::Cluster,
-                };
-                self.contents
-                    .record(&contents, packed.compression, block_size)
-            }
+        let Packed {
+            mut extents, runs, ..
+        } = packed;
+        let flat = match &runs[..] {
+            [] => Some(0),
+            [run] => Some(run.block),
+            _ => None,
         };
-        Ok(self.contents.add(packed.size, place))
+        let flat = flat.filter(|_| extents.iter().all(|extent| extent.plain));
+        let tail = match (packed.rest, flat) {
+            (Rest::Inline { bytes, extent }, Some(block)) if extent.plain => {
+                let index = self.keep_tail(block, &bytes, size);
+                return Ok(self.contents.add(size, Place::Tail { index }));
+            }
+            (Rest::Inline { bytes, extent }, _) => {
+                extents.push(extent);
+                Tail::Inline {
+                    kept: self.tree.intern(&bytes),
+                    length: bytes.len() as u16,
+                }
+            }
+            (_, Some(block)) => return Ok(self.contents.add(size, Place::Flat { block })),
+            _ => Tail::Cluster,
+        };
+        let contents = Compressed {
+            size,
+            algorithm: compression.algorithm,
+            big: compression.is_big(block_size),
+            extents,
+            runs,
+            tail,
+        };
+        let place = self.contents.record(&contents, compression, block_size);
+        Ok(self.contents.add(size, place))
     }
 }

@@ -172,6 +172,30 @@ pub(crate) struct Plan {
 impl Plan {
     /// Plans, and notes in the tree's inodes: their forms, directories' sizes, and first blocks after `blocks_at`.
     pub(crate) fn new(tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
+        // Inode number 0 means "no entry" to those who read directories.
+        Self::behind(ISLOT, tree, xattrs, form)
+    }
+
+    /// A plan of an area that begins with the image's first block, behind the superblock and its tables, which end at `end`, if it
+    /// ends in that block or, where the image is to be `empty` of contents, anywhere: that saves a block.
+    pub(crate) fn beside_superblock(
+        end: u64,
+        empty: bool,
+        tree: &mut SortedTree,
+        xattrs: &XattrPlan,
+        form: &Form<'_>,
+    ) -> Option<Self> {
+        let block = u64::from(form.options.block_size.bytes());
+        let least = tree.inodes().len() as u64 * size_of::<InodeCompact>() as u64;
+        if end >= block || !(empty || end + least <= block) {
+            return None;
+        }
+        let plan = Self::behind(end.next_multiple_of(ISLOT), tree, xattrs, form);
+        (empty || plan.length == block).then_some(plan)
+    }
+
+    /// Plans inodes from `start` of the area on.
+    fn behind(start: u64, tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
         let block_size = form.options.block_size;
         let order = scan_order(tree);
         for &i in &order {
@@ -181,7 +205,7 @@ impl Plan {
             }
         }
         let epoch = form.options.epoch.unwrap_or_else(|| form.epoch(tree));
-        let mut packer = Packer::new(block_size);
+        let mut packer = Packer::new(block_size, start);
         let mut nids = vec![0; order.len()];
         let mut blocks = 0;
         let mut symlink_blocks = HashMap::new();
@@ -320,11 +344,10 @@ impl Packer {
     /// Gaps kept open. Enough to waste next to nothing, few enough that an inode stays near its neighbours.
     const GAPS: usize = 16;
 
-    fn new(block_size: BlockSize) -> Self {
+    fn new(block_size: BlockSize, start: u64) -> Self {
         Self {
             block: u64::from(block_size.bytes()),
-            // Inode number 0 means "no entry" to those who read directories.
-            end: ISLOT,
+            end: start,
             gaps: Vec::with_capacity(Self::GAPS),
         }
     }
@@ -409,7 +432,7 @@ mod tests {
         ) {
             let block_size = BlockSize::new(1 << bits).unwrap();
             let block = u64::from(block_size.bytes());
-            let mut packer = Packer::new(block_size);
+            let mut packer = Packer::new(block_size, ISLOT);
             let mut taken = Vec::new();
             for (head, tail) in records {
                 let tail = tail.min(tail_max(block_size));
@@ -431,7 +454,7 @@ mod tests {
 
     #[test]
     fn small_inodes_fill_what_tails_leave() {
-        let mut packer = Packer::new(BlockSize::B512);
+        let mut packer = Packer::new(BlockSize::B512, ISLOT);
         for _ in 0..1000 {
             packer.place_with_tail(32, 330);
             packer.place(64);

@@ -45,15 +45,16 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
     }
 }
 
-/// The bytes from [`SUPER_OFFSET`] to `end`, a block border, and the UUID in them. `starts` is where each device begins in
-/// the unified address space, the image itself being the first; `content` has hashed everything else.
+/// The bytes from [`SUPER_OFFSET`] to the next block border, and the UUID in them. `starts` is where each device begins in
+/// the unified address space, the image itself being the first; `content` has hashed everything else; `behind` is what stands
+/// behind all this in the same block, if anything but zeros does.
 pub(crate) fn form(
     options: &Options,
     facts: &Facts<'_>,
     devices: &[Device],
     starts: &[u64],
     mut content: Xxh3,
-    end: u64,
+    behind: &[u8],
 ) -> (Vec<u8>, [u8; 16]) {
     let since_epoch = options
         .build_time
@@ -153,7 +154,12 @@ pub(crate) fn form(
     let form = |superblock: &SuperBlock| {
         let mut bytes = superblock.as_bytes().to_vec();
         bytes.extend_from_slice(&tables);
-        bytes.resize((end - SUPER_OFFSET) as usize, 0);
+        if behind.is_empty() {
+            let end = options.block_size.align(SUPER_OFFSET + bytes.len() as u64);
+            bytes.resize((end - SUPER_OFFSET) as usize, 0);
+        } else {
+            bytes.extend_from_slice(behind);
+        }
         bytes
     };
     let block = u64::from(options.block_size.bytes());

@@ -85,7 +85,6 @@ impl Cutter {
     /// Cuts the fragments that others left.
     pub(crate) fn of_packed(self) -> Self {
         Self {
-            tail_max: 0,
             fragments: Fragments::None,
             dedupe: false,
             ..self
@@ -100,7 +99,7 @@ impl Cutter {
     /// Bytes of contents from which one cluster is filled. Distances between clusters have 11 bits of blocks.
     fn window(&self) -> usize {
         let distances = (1024 * self.block).max(2 * self.cluster);
-        (4 * self.cluster).max(1 << 20).min(distances)
+        (4 * self.cluster).max(2 << 20).min(distances)
     }
 
     /// Cuts a piece of contents, the `last` one or one before.

@@ -4,7 +4,9 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use erofs_reader::{Image, Layout};
-use erofs_writer::{Algorithm, BlockSize, Compression, Error, ImageBuilder, Metadata, Options};
+use erofs_writer::{
+    Algorithm, BlockSize, Compression, Error, Fragments, ImageBuilder, Metadata, Options,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use testkit::{Difference, Mount, kernel_mounts, walk};
@@ -234,4 +236,72 @@ proptest! {
         let (image, _) = model.build(options).unwrap();
         assert_same(&read(&image, vec![]), &model.tree());
     }
+}
+
+/// `count` files of `size` bytes each.
+fn files(count: usize, size: usize) -> Model {
+    let mut model = Model::default();
+    for i in 0..count {
+        let contents = text(size + i).split_off(i);
+        model.add(format!("{i}"), at(1, 0), Spec::File(contents));
+    }
+    model
+}
+
+fn blocks(model: &Model, options: Options) -> u64 {
+    assert_read_by_all(model, options.clone());
+    model.build(options).unwrap().1.blocks
+}
+
+#[test]
+fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
+    let packed = Options {
+        inline_tails: true,
+        fragments: Fragments::Tails,
+        ..options(Algorithm::Lz4, 0, 4096)
+    };
+    let inline = Options {
+        compression: None,
+        fragments: Fragments::None,
+        ..packed.clone()
+    };
+    let apart = Options {
+        inline_tails: false,
+        ..inline.clone()
+    };
+    // With no contents, or with those that go behind inodes.
+    assert_eq!(blocks(&files(1, 0), apart.clone()), 1);
+    assert_eq!(blocks(&files(3, 300), inline.clone()), 1);
+    assert_eq!(blocks(&files(3, 300), packed), 1);
+    assert_eq!(blocks(&files(8, 700), inline), 2);
+    // Beside blocks of contents, if it is all in that block.
+    assert_eq!(blocks(&files(3, 300), apart.clone()), 4);
+    assert_eq!(blocks(&files(90, 300), apart), 1 + 90 + 2);
+}
+
+#[test]
+fn the_end_of_the_packed_inode_stands_behind_it() {
+    let options = |tail_packing| Options {
+        tail_packing,
+        fragments: Fragments::Tails,
+        ..options(Algorithm::Lz4, 9, 4096)
+    };
+    let model = files(6, 800);
+    assert!(blocks(&model, options(true)) < blocks(&model, options(false)));
+    let (_, summary) = model.build(options(true)).unwrap();
+    assert_eq!(summary.data_bytes, 0);
+    // Behind whole clusters, too.
+    assert!(blocks(&files(40, 1600), options(true)) <= blocks(&files(40, 1600), options(false)));
+}
+
+#[test]
+fn a_cluster_is_filled_from_up_to_two_mebibytes() {
+    let data_bytes = |times: usize| {
+        let mut model = Model::default();
+        model.add("text", at(1, 0), Spec::File(text(30_000).repeat(times)));
+        assert_read_by_all(&model, options(Algorithm::Lz4, 9, 65_536))
+    };
+    // Two clusters would have the text twice.
+    let (few, many) = (data_bytes(30), data_bytes(60));
+    assert!(many < few + few / 2, "{few} {many}");
 }
