@@ -67,9 +67,8 @@ impl Positions {
 /// Looks at the last position with the same hash alone, and at fewer positions the longer it finds nothing.
 #[derive(Debug)]
 pub(crate) struct Fast {
-    /// The last position by hash.
-    last: Box<[u32; 1 << Self::HASH_BITS]>,
-    positions: Positions,
+    /// The last position by hash, of which 16 bits tell all that is near enough: so the table leaves room in the first-level cache.
+    last: Box<[u16; 1 << Self::HASH_BITS]>,
     out: Vec<u8>,
 }
 
@@ -83,45 +82,38 @@ impl Fast {
     fn new() -> Self {
         Self {
             last: Box::new([0; 1 << Self::HASH_BITS]),
-            positions: Positions::new(),
             out: Vec::new(),
         }
     }
 
     fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
-        if self.positions.begin(input.len()) {
-            self.last.fill(0);
+        match input.len() < Self::SHORT {
+            true => self.encode_by::<4>(input, capacity),
+            false => self.encode_by::<5>(input, capacity),
         }
+    }
+
+    /// Encodes with hashes of so many bytes.
+    fn encode_by<const HASHED: u32>(&mut self, input: &[u8], capacity: usize) -> Packed {
+        // All begin as the first position, which so needs no search.
+        self.last.fill(0);
         let mut out = std::mem::take(&mut self.out);
         let mut sequences = Sequences::new(input, capacity, &mut out);
-        let hash = Hash::of(if input.len() < Self::SHORT { 4 } else { 5 });
-        let mut at = 0;
-        if sequences.end_of_search() > 0 {
-            self.last[hash.get(word(input, 0))] = self.positions.base;
-            at = 1;
-        }
-        loop {
-            // Up to where the literals alone fill what is left, or no match may begin any more.
-            let end = sequences.end_of_search();
-            let Some((mut start, distance)) = self.find(hash, input, at, end) else {
-                break;
-            };
-            let mut from = start - distance;
-            let mut length = MATCH_MIN + sequences.common(from + MATCH_MIN, start + MATCH_MIN);
-            while start > sequences.anchor && from > 0 && input[start - 1] == input[from - 1] {
-                (start, from, length) = (start - 1, from - 1, length + 1);
-            }
+        let mut at = 1;
+        // Up to where the literals alone fill what is left, or no match may begin any more.
+        while let Some((start, from)) = self.find::<HASHED>(input, at, sequences.end_of_search()) {
+            let more = sequences.common(from + MATCH_MIN, start + MATCH_MIN);
+            let before = common_before(input, from, start, start - sequences.anchor);
             let found = Match {
-                distance: distance as u16,
-                length,
+                distance: (start - from) as u16,
+                length: before + MATCH_MIN + more,
             };
-            if !sequences.put(start, found) {
+            if !sequences.put(start - before, found) {
                 break;
             }
             at = sequences.anchor;
-            if at < sequences.end_of_search() {
-                let before = at - 2;
-                self.last[hash.get(word(input, before))] = self.positions.base + before as u32;
+            if let Some(bytes) = word_at(input, at - 2) {
+                self.last[hash::<HASHED>(bytes)] = (at - 2) as u16;
             }
         }
         let packed = sequences.end();
@@ -130,33 +122,31 @@ impl Fast {
     }
 
     /// The first position from `anchor` on and before `end` that is looked at and begins with four bytes that were there before, and
-    /// how far before.
+    /// where.
     // By itself, all it works with is in registers.
     #[inline(never)]
-    fn find(
+    fn find<const HASHED: u32>(
         &mut self,
-        hash: Hash,
         input: &[u8],
         anchor: usize,
         end: usize,
     ) -> Option<(usize, usize)> {
-        let base = self.positions.base;
         let last = &mut *self.last;
         // So the end of the search is that of the words.
         let search = input.get(..end + 7)?;
-        let mut at = anchor;
+        // In 32 bits, what is added never overflows `usize`, which saves a comparison.
+        let mut at = anchor as u32;
         let mut misses = 1 << Self::PATIENCE;
-        while let Some(bytes) = word_at(search, at) {
-            let here = base + at as u32;
-            let last = std::mem::replace(&mut last[hash.get(bytes)], here);
-            // What is of an input before becomes the start of this one, which may be equal, too: looking at it costs less than a
-            // branch that nobody can predict.
-            let from = last.saturating_sub(base) as usize;
-            if let Some(there) = word_at(search, from)
-                && there as u32 == bytes as u32
-                && at - from <= DISTANCE_MAX
+        while let Some(bytes) = word_at(search, at as usize) {
+            let last = std::mem::replace(&mut last[hash::<HASHED>(bytes)], at as u16);
+            // The least it can be: where it is farther, what is compared there is another position, which is as good if equal.
+            let distance = (at as u16).wrapping_sub(last);
+            let from = at.wrapping_sub(distance.into()) as usize;
+            if let Some(there) = search.get(from..).and_then(<[u8]>::first_chunk)
+                && u32::from_le_bytes(*there) == bytes as u32
+                && distance != 0
             {
-                return Some((at, at - from));
+                return Some((at as usize, from));
             }
             at += misses >> Self::PATIENCE;
             misses += 1;
@@ -166,24 +156,29 @@ impl Fast {
 }
 
 /// A hash of the first bytes of eight.
-#[derive(Clone, Copy, Debug)]
-struct Hash {
-    /// The bits of the bytes that do not count.
-    others: u32,
+#[inline]
+fn hash<const HASHED: u32>(bytes: u64) -> usize {
+    let product = (bytes << (64 - 8 * HASHED)).wrapping_mul(0x9E37_79B1_85EB_CA87);
+    (product >> (64 - Fast::HASH_BITS)) as usize
 }
 
-impl Hash {
-    fn of(bytes: u32) -> Self {
-        Self {
-            others: 64 - 8 * bytes,
+/// The number of bytes before `from` and before `at`, which is behind it, that are equal, `most` at most.
+#[inline]
+fn common_before(input: &[u8], from: usize, at: usize, most: usize) -> usize {
+    // Counted in a word, as nobody can predict a loop's end.
+    if let (Some(&there), Some(&here)) = (input[..from].last_chunk(), input[..at].last_chunk()) {
+        let different = u64::from_le_bytes(here) ^ u64::from_le_bytes(there);
+        if different != 0 {
+            return most.min(different.leading_zeros() as usize / 8);
         }
     }
-
-    #[inline]
-    fn get(self, bytes: u64) -> usize {
-        let product = (bytes << (self.others & 63)).wrapping_mul(0x9E37_79B1_85EB_CA87);
-        (product >> (64 - Fast::HASH_BITS)) as usize
-    }
+    let (there, here) = (
+        input[..from].iter().rev(),
+        input[at - most..at].iter().rev(),
+    );
+    here.zip(there)
+        .take_while(|(here, there)| here == there)
+        .count()
 }
 
 /// Finds earlier occurrences through chains of positions with equal hashes.
@@ -357,6 +352,8 @@ impl<'a> Sequences<'a> {
     }
 
     /// Encodes up to a match, and as much of that as fits; tells whether anything did.
+    // Once in each encoder's loop.
+    #[inline(always)]
     fn put(&mut self, start: usize, found: Match) -> bool {
         let literals = start - self.anchor;
         let fixed = 1 + extension(literals, 15) + literals + 2;
@@ -390,17 +387,33 @@ impl<'a> Sequences<'a> {
     }
 
     /// A token, and so many literals.
+    #[inline]
     fn put_literals(&mut self, literals: usize, matched: usize) {
-        self.out[self.length] = (literals.min(15) << 4 | matched.min(15)) as u8;
+        let token = (literals.min(15) << 4 | matched.min(15)) as u8;
+        // Mostly they are few.
+        if literals < 15
+            && let Some(some) = self.input[self.anchor..].first_chunk::<COPIED>()
+            && let Some(to) = self.out[self.length..].first_chunk_mut::<{ 1 + COPIED }>()
+        {
+            to[0] = token;
+            to[1..].copy_from_slice(some);
+            self.length += 1 + literals;
+        } else {
+            self.put_many(literals, token);
+        }
+    }
+
+    /// A token, and many literals, or the last of the input.
+    #[cold]
+    #[inline(never)]
+    fn put_many(&mut self, literals: usize, token: u8) {
+        self.out[self.length] = token;
         self.length += 1;
         self.put_extension(literals);
-        let to = &mut self.out[self.length..];
-        match self.input[self.anchor..].first_chunk::<COPIED>() {
-            // Mostly they are few.
-            Some(some) if literals <= COPIED => to[..COPIED].copy_from_slice(some),
-            _ => to[..literals].copy_from_slice(&self.input[self.anchor..self.anchor + literals]),
-        }
-        self.length += literals;
+        let end = self.length + literals;
+        self.out[self.length..end]
+            .copy_from_slice(&self.input[self.anchor..self.anchor + literals]);
+        self.length = end;
     }
 
     /// What of a length the token does not hold.
@@ -417,7 +430,7 @@ impl<'a> Sequences<'a> {
 /// The eight bytes at `at`, if there are.
 #[inline]
 fn word_at(input: &[u8], at: usize) -> Option<u64> {
-    let bytes = input.get(at..)?.first_chunk()?;
+    let bytes = input.get(at..at + 8)?.first_chunk()?;
     Some(u64::from_le_bytes(*bytes))
 }
 
@@ -435,6 +448,68 @@ fn extension(length: usize, limit: usize) -> usize {
 mod tests {
     use super::*;
 
+    /// Decodes a block, as the format's description says.
+    fn decode(mut code: &[u8]) -> Vec<u8> {
+        fn take(code: &mut &[u8], count: usize) -> Vec<u8> {
+            code.split_off(..count).expect("code").to_vec()
+        }
+        fn length(code: &mut &[u8], token: u8) -> usize {
+            let mut length = usize::from(token);
+            while token == 15 {
+                let more = take(code, 1)[0];
+                length += usize::from(more);
+                if more < 255 {
+                    break;
+                }
+            }
+            length
+        }
+        let mut out = Vec::new();
+        while !code.is_empty() {
+            let token = take(&mut code, 1)[0];
+            let literals = length(&mut code, token >> 4);
+            out.extend(take(&mut code, literals));
+            if code.is_empty() {
+                break;
+            }
+            let distance = take(&mut code, 2);
+            let distance = usize::from(u16::from_le_bytes([distance[0], distance[1]]));
+            assert_ne!(distance, 0);
+            for _ in 0..MATCH_MIN + length(&mut code, token & 15) {
+                out.push(out[out.len() - distance]);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn what_repeats_at_the_farthest_distance_or_farther_is_decoded() {
+        let mut random = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 24) as u8
+        })
+        .take(DISTANCE_MAX + 2)
+        .collect();
+        for period in DISTANCE_MAX - 1..=DISTANCE_MAX + 2 {
+            let mut input = Vec::new();
+            while input.len() < 200_000 {
+                // Runs before, so that positions are looked at one by one.
+                input.extend_from_slice(&noise[..period - 512]);
+                input.extend(
+                    std::iter::repeat_n(noise[period - 512..period - 384].iter(), 4).flatten(),
+                );
+            }
+            for level in [0, 1, 9] {
+                let packed = Encoder::new(level).pack(&input, 1 << 20).unwrap();
+                assert_eq!(packed.consumed, input.len());
+                assert!(decode(&packed.bytes) == input, "{period}, {level}");
+                let repeated = packed.bytes.len() < input.len() / 2;
+                assert_eq!(repeated, period <= DISTANCE_MAX, "{period}, {level}");
+            }
+        }
+    }
+
     #[test]
     fn codes_do_not_depend_on_inputs_before_even_where_positions_run_out() {
         let text = |seed: usize| -> Vec<u8> {
@@ -447,7 +522,7 @@ mod tests {
                 fast.encode(input, 4096);
                 chains.encode(input, 4096);
             }
-            (fast.positions.next, chains.positions.next) = (next, next);
+            chains.positions.next = next;
             let input = text(0);
             let (fast, chains) = (fast.encode(&input, 700), chains.encode(&input, 700));
             [fast, chains].map(|packed| (packed.consumed, packed.bytes))
