@@ -8,7 +8,7 @@ mod dedupe;
 #[cfg(feature = "deflate")]
 mod deflate;
 mod fingerprint;
-#[cfg(any(feature = "deflate", feature = "zstd"))]
+#[cfg(feature = "zstd")]
 mod fit;
 mod index;
 #[cfg(feature = "lz4")]
