@@ -455,12 +455,10 @@ mod tests {
         }
         fn length(code: &mut &[u8], token: u8) -> usize {
             let mut length = usize::from(token);
-            while token == 15 {
-                let more = take(code, 1)[0];
+            let mut more = if token == 15 { 255 } else { 0 };
+            while more == 255 {
+                more = take(code, 1)[0];
                 length += usize::from(more);
-                if more < 255 {
-                    break;
-                }
             }
             length
         }
