@@ -11,6 +11,8 @@ const DISTANCE_MAX: usize = 65535;
 /// A block's last bytes are literals, and no match begins in the last 12: decoders copy in large steps.
 const LAST_LITERALS: usize = 5;
 const LAST_MATCH: usize = 12;
+/// What must follow a sequence: a token and the last literals.
+const RESERVE: usize = 1 + LAST_MATCH - MATCH_MIN;
 /// Bytes that are copied at once where no more are needed, whatever is behind those.
 const COPIED: usize = 16;
 
@@ -74,8 +76,8 @@ pub(crate) struct Fast {
 
 impl Fast {
     const HASH_BITS: u32 = 13;
-    /// Inputs in which a match of four bytes is worth finding: longer ones have enough that are longer.
-    const SHORT: usize = 1 << 16;
+    /// Bytes that are hashed: one more than the shortest match has, as enough are longer.
+    const HASHED: u32 = 5;
     /// The binary logarithm of the misses after which each second position is left out; of as many more, two of three.
     const PATIENCE: u32 = 6;
 
@@ -87,22 +89,14 @@ impl Fast {
     }
 
     fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
-        match input.len() < Self::SHORT {
-            true => self.encode_by::<4>(input, capacity),
-            false => self.encode_by::<5>(input, capacity),
-        }
-    }
-
-    /// Encodes with hashes of so many bytes.
-    fn encode_by<const HASHED: u32>(&mut self, input: &[u8], capacity: usize) -> Packed {
         // All begin as the first position, which so needs no search.
         self.last.fill(0);
         let mut out = std::mem::take(&mut self.out);
         let mut sequences = Sequences::new(input, capacity, &mut out);
         let mut at = 1;
         // Up to where the literals alone fill what is left, or no match may begin any more.
-        while let Some((start, from)) = self.find::<HASHED>(input, at, sequences.end_of_search()) {
-            let more = sequences.common(from + MATCH_MIN, start + MATCH_MIN);
+        while let Some((start, from)) = self.find(input, at, sequences.end_of_search()) {
+            let more = sequences.common_mostly_few(from + MATCH_MIN, start + MATCH_MIN);
             let before = common_before(input, from, start, start - sequences.anchor);
             let found = Match {
                 distance: (start - from) as u16,
@@ -113,7 +107,7 @@ impl Fast {
             }
             at = sequences.anchor;
             if let Some(bytes) = word_at(input, at - 2) {
-                self.last[hash::<HASHED>(bytes)] = (at - 2) as u16;
+                self.last[hash(bytes)] = (at - 2) as u16;
             }
         }
         let packed = sequences.end();
@@ -123,14 +117,9 @@ impl Fast {
 
     /// The first position from `anchor` on and before `end` that is looked at and begins with four bytes that were there before, and
     /// where.
-    // By itself, all it works with is in registers.
-    #[inline(never)]
-    fn find<const HASHED: u32>(
-        &mut self,
-        input: &[u8],
-        anchor: usize,
-        end: usize,
-    ) -> Option<(usize, usize)> {
+    // Once in the encoder's loop.
+    #[inline(always)]
+    fn find(&mut self, input: &[u8], anchor: usize, end: usize) -> Option<(usize, usize)> {
         let last = &mut *self.last;
         // So the end of the search is that of the words.
         let search = input.get(..end + 7)?;
@@ -138,7 +127,7 @@ impl Fast {
         let mut at = anchor as u32;
         let mut misses = 1 << Self::PATIENCE;
         while let Some(bytes) = word_at(search, at as usize) {
-            let last = std::mem::replace(&mut last[hash::<HASHED>(bytes)], at as u16);
+            let last = std::mem::replace(&mut last[hash(bytes)], at as u16);
             // The least it can be: where it is farther, what is compared there is another position, which is as good if equal.
             let distance = (at as u16).wrapping_sub(last);
             let from = at.wrapping_sub(distance.into()) as usize;
@@ -157,8 +146,8 @@ impl Fast {
 
 /// A hash of the first bytes of eight.
 #[inline]
-fn hash<const HASHED: u32>(bytes: u64) -> usize {
-    let product = (bytes << (64 - 8 * HASHED)).wrapping_mul(0x9E37_79B1_85EB_CA87);
+fn hash(bytes: u64) -> usize {
+    let product = (bytes << (64 - 8 * Fast::HASHED)).wrapping_mul(0x9E37_79B1_85EB_CA87);
     (product >> (64 - Fast::HASH_BITS)) as usize
 }
 
@@ -351,15 +340,39 @@ impl<'a> Sequences<'a> {
         equal + rest.take_while(|(here, there)| here == there).count()
     }
 
+    /// The same, faster where less than eight are.
+    #[inline]
+    fn common_mostly_few(&self, from: usize, at: usize) -> usize {
+        let matched = &self.input[..self.input.len() - LAST_LITERALS];
+        match (word_at(matched, from), word_at(matched, at)) {
+            (Some(there), Some(here)) if there != here => {
+                (there ^ here).trailing_zeros() as usize / 8
+            }
+            _ => self.common(from, at),
+        }
+    }
+
     /// Encodes up to a match, and as much of that as fits; tells whether anything did.
     // Once in each encoder's loop.
     #[inline(always)]
     fn put(&mut self, start: usize, found: Match) -> bool {
         let literals = start - self.anchor;
+        // Mostly both are short, and there is room for any such.
+        if literals < 15
+            && found.length < MATCH_MIN + 15
+            && self.capacity - self.length >= 1 + 14 + 2 + RESERVE
+            && let Some(some) = self.input[self.anchor..].first_chunk::<COPIED>()
+            && let Some(to) = self.out[self.length..].first_chunk_mut::<{ 1 + COPIED + 2 }>()
+        {
+            to[0] = (literals << 4 | (found.length - MATCH_MIN)) as u8;
+            to[1..=COPIED].copy_from_slice(some);
+            to[1 + literals..3 + literals].copy_from_slice(&found.distance.to_le_bytes());
+            self.length += 3 + literals;
+            self.anchor = start + found.length;
+            return true;
+        }
         let fixed = 1 + extension(literals, 15) + literals + 2;
-        // What must follow: a token and the last literals.
-        let reserve = 1 + LAST_MATCH - MATCH_MIN;
-        let Some(room) = self.capacity.checked_sub(self.length + fixed + reserve) else {
+        let Some(room) = self.capacity.checked_sub(self.length + fixed + RESERVE) else {
             return false;
         };
         let length = found.length.min(MATCH_MIN + 14 + 255 * room);
