@@ -109,7 +109,6 @@ impl Contest {
 
     /// Runs every contender `rounds` times.
     pub(super) fn hold(self, rounds: u32) -> Result<Outcome> {
-        eprintln!("bench: {}", self.title);
         for input in &self.inputs {
             read(input).with_context(|| input.display().to_string())?;
         }
