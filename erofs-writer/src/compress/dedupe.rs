@@ -185,6 +185,8 @@ fn mix(hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use testkit::noise;
+
     use super::*;
 
     fn extent(length: usize) -> Extent {
@@ -194,16 +196,6 @@ mod tests {
             plain: false,
             partial: false,
         }
-    }
-
-    /// Bytes that do not repeat.
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-            (state >> 56) as u8
-        };
-        (0..length).map(|_| next()).collect()
     }
 
     #[test]

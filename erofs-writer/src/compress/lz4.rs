@@ -76,8 +76,8 @@ pub(crate) struct Fast {
 
 impl Fast {
     const HASH_BITS: u32 = 13;
-    /// Bytes that are hashed: one more than the shortest match has, as enough are longer.
-    const HASHED: u32 = 5;
+    /// Inputs in which a match of four bytes is worth finding: longer ones have enough that are longer.
+    const SHORT: usize = 1 << 16;
     /// The binary logarithm of the misses after which each second position is left out; of as many more, two of three.
     const PATIENCE: u32 = 6;
 
@@ -89,13 +89,21 @@ impl Fast {
     }
 
     fn encode(&mut self, input: &[u8], capacity: usize) -> Packed {
+        match input.len() < Self::SHORT {
+            true => self.encode_by::<4>(input, capacity),
+            false => self.encode_by::<5>(input, capacity),
+        }
+    }
+
+    /// Encodes with hashes of so many bytes.
+    fn encode_by<const HASHED: u32>(&mut self, input: &[u8], capacity: usize) -> Packed {
         // All begin as the first position, which so needs no search.
         self.last.fill(0);
         let mut out = std::mem::take(&mut self.out);
         let mut sequences = Sequences::new(input, capacity, &mut out);
         let mut at = 1;
         // Up to where the literals alone fill what is left, or no match may begin any more.
-        while let Some((start, from)) = self.find(input, at, sequences.end_of_search()) {
+        while let Some((start, from)) = self.find::<HASHED>(input, at, sequences.end_of_search()) {
             let more = sequences.common_mostly_few(from + MATCH_MIN, start + MATCH_MIN);
             let before = common_before(input, from, start, start - sequences.anchor);
             let found = Match {
@@ -107,7 +115,7 @@ impl Fast {
             }
             at = sequences.anchor;
             if let Some(bytes) = word_at(input, at - 2) {
-                self.last[hash(bytes)] = (at - 2) as u16;
+                self.last[hash::<HASHED>(bytes)] = (at - 2) as u16;
             }
         }
         let packed = sequences.end();
@@ -119,7 +127,12 @@ impl Fast {
     /// where.
     // Once in the encoder's loop.
     #[inline(always)]
-    fn find(&mut self, input: &[u8], anchor: usize, end: usize) -> Option<(usize, usize)> {
+    fn find<const HASHED: u32>(
+        &mut self,
+        input: &[u8],
+        anchor: usize,
+        end: usize,
+    ) -> Option<(usize, usize)> {
         let last = &mut *self.last;
         // So the end of the search is that of the words.
         let search = input.get(..end + 7)?;
@@ -127,7 +140,7 @@ impl Fast {
         let mut at = anchor as u32;
         let mut misses = 1 << Self::PATIENCE;
         while let Some(bytes) = word_at(search, at as usize) {
-            let last = std::mem::replace(&mut last[hash(bytes)], at as u16);
+            let last = std::mem::replace(&mut last[hash::<HASHED>(bytes)], at as u16);
             // The least it can be: where it is farther, what is compared there is another position, which is as good if equal.
             let distance = (at as u16).wrapping_sub(last);
             let from = at.wrapping_sub(distance.into()) as usize;
@@ -146,8 +159,8 @@ impl Fast {
 
 /// A hash of the first bytes of eight.
 #[inline]
-fn hash(bytes: u64) -> usize {
-    let product = (bytes << (64 - 8 * Fast::HASHED)).wrapping_mul(0x9E37_79B1_85EB_CA87);
+fn hash<const HASHED: u32>(bytes: u64) -> usize {
+    let product = (bytes << (64 - 8 * HASHED)).wrapping_mul(0x9E37_79B1_85EB_CA87);
     (product >> (64 - Fast::HASH_BITS)) as usize
 }
 
@@ -495,13 +508,7 @@ mod tests {
 
     #[test]
     fn what_repeats_at_the_farthest_distance_or_farther_is_decoded() {
-        let mut random = 1_u32;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (random >> 24) as u8
-        })
-        .take(DISTANCE_MAX + 2)
-        .collect();
+        let noise = testkit::noise(1, DISTANCE_MAX + 2);
         for period in DISTANCE_MAX - 1..=DISTANCE_MAX + 2 {
             let mut input = Vec::new();
             while input.len() < 200_000 {

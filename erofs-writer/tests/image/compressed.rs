@@ -27,16 +27,7 @@ pub(crate) fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Opt
 
 /// Bytes of which a few are new and the rest were there before.
 pub(crate) fn text(length: usize) -> Vec<u8> {
-    let words = noise(4096);
-    let mut state = length as u64 | 1;
-    let mut text = Vec::with_capacity(length + 32);
-    while text.len() < length {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        let at = (state >> 40) as usize % 4000;
-        text.extend_from_slice(&words[at..at + 3 + (state >> 58) as usize / 4]);
-    }
-    text.truncate(length);
-    text
+    testkit::text(length as u64 | 1, length)
 }
 
 fn tree() -> Model {

@@ -219,13 +219,7 @@ pub(crate) fn with_xattrs(xattrs: &[(&str, &[u8])]) -> Metadata {
 
 /// Bytes that do not repeat.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
-    let mut state = length as u64 | 1;
-    (0..length)
-        .map(|_| {
-            state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-            (state >> 56) as u8
-        })
-        .collect()
+    testkit::noise(length as u64 | 1, length)
 }
 
 /// An ACL as `getxattr(2)` gives it: owner, user 1000, group, mask, others.

@@ -1,13 +1,15 @@
-//! What the tests of several crates share: oracles, kernel mounts, tree walks and hand-made tars.
+//! What the tests of several crates share: oracles, kernel mounts, tree walks, hand-made tars and contents.
 //!
 //! An *oracle* is a program or a kernel feature that we did not write and that decides whether an image is right. Where
 //! `CI=true` a missing oracle fails the test; elsewhere the test says what it skips and returns.
 
+mod contents;
 mod mount;
 mod oracle;
 mod tar;
 mod walk;
 
+pub use contents::{noise, text};
 pub use mount::{Loop, Mount};
 pub use oracle::{kernel_mounts, oracle, repository, skip};
 pub use tar::TarBuilder;

@@ -71,7 +71,7 @@ impl Finder {
     }
 
     pub(super) fn parse<'a>(&'a mut self, input: &'a [u8]) -> Parse<'a> {
-        if (self.base as usize + input.len()) as u64 > u32::MAX.into() {
+        if u64::from(self.base) + input.len() as u64 > u32::MAX.into() {
             self.base = 1;
             self.short.fill(0);
             self.heads.fill(0);

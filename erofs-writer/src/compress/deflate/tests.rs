@@ -3,6 +3,7 @@ use std::io::Read;
 use flate2::read::DeflateDecoder;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use testkit::{noise, text};
 
 use super::*;
 
@@ -18,30 +19,6 @@ fn pack(level: u8, input: &[u8], capacity: usize) -> Packed {
     }
     assert!(out == input[..packed.consumed]);
     packed
-}
-
-/// Bytes that do not shrink.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
-/// Bytes of which a few are new and the rest were there before.
-fn text(length: usize, seed: u64) -> Vec<u8> {
-    let words = noise(4200, 1);
-    let mut state = seed | 1;
-    let mut text = Vec::with_capacity(length + 32);
-    while text.len() < length {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        let at = (state >> 40) as usize % 4000;
-        text.extend_from_slice(&words[at..at + 3 + (state >> 58) as usize / 4]);
-    }
-    text.truncate(length);
-    text
 }
 
 /// What zlib makes of as much.
@@ -66,7 +43,7 @@ fn nothing_is_an_empty_stream_where_that_fits() {
 
 #[test]
 fn any_few_bytes_are_filled() {
-    for input in [text(3000, 5), noise(3000, 5), vec![0; 3000]] {
+    for input in [text(5, 3000), noise(5, 3000), vec![0; 3000]] {
         for capacity in 0..200 {
             for level in [1, 6, 9] {
                 let packed = pack(level, &input, capacity);
@@ -89,7 +66,7 @@ fn what_does_not_shrink_is_stored() {
         (4000, 4096),
         (1 << 20, 1 << 20),
     ] {
-        let packed = pack(6, &noise(length, 3), capacity);
+        let packed = pack(6, &noise(3, length), capacity);
         let most = length.min(capacity);
         // The first block cannot be, where more follow.
         let least = most - 5 - most / 256 - 5 * (most / STORED_MAX);
@@ -118,10 +95,10 @@ fn one_symbol_fills_clusters_of_any_size() {
 
 #[test]
 fn the_longest_and_the_farthest_matches_are_found() {
-    let repeated = noise(258, 9);
+    let repeated = noise(9, 258);
     // As far as can be, and a byte too far.
     for (between, shrinks) in [(32_768 - 258, true), (32_769 - 258, false)] {
-        let input = [&repeated[..], &noise(between, 11), &repeated].concat();
+        let input = [&repeated[..], &noise(11, between), &repeated].concat();
         for level in LEVELS {
             let packed = pack(level, &input, input.len() + 100);
             assert_eq!(packed.consumed, input.len());
@@ -134,11 +111,11 @@ fn the_longest_and_the_farthest_matches_are_found() {
 #[test]
 fn large_clusters_take_little_more_than_zlib_does() {
     let mixed = [
-        text(300_000, 1),
-        noise(200_000, 2),
+        text(1, 300_000),
+        noise(2, 200_000),
         vec![1; 100_000],
-        text(500_000, 3).iter().map(|byte| byte & 0x1f).collect(),
-        noise(90_000, 4).iter().map(|byte| byte & 0x83).collect(),
+        text(3, 500_000).iter().map(|byte| byte & 0x1f).collect(),
+        noise(4, 90_000).iter().map(|byte| byte & 0x83).collect(),
     ];
     let input = mixed.concat();
     for capacity in [4096, 65_536, 200_000, 1 << 20] {
@@ -156,7 +133,7 @@ fn large_clusters_take_little_more_than_zlib_does() {
 
 #[test]
 fn higher_levels_take_more_input() {
-    let input = text(100_000, 3);
+    let input = text(3, 100_000);
     let consumed = |level| pack(level, &input, 16_384).consumed;
     assert!(consumed(1) < consumed(6));
     assert!(consumed(6) <= consumed(9));
@@ -164,7 +141,7 @@ fn higher_levels_take_more_input() {
 
 #[test]
 fn streams_do_not_depend_on_inputs_before_even_where_positions_run_out() {
-    let input = text(40_000, 1);
+    let input = text(1, 40_000);
     let expected = pack(6, &input, 4096).bytes;
     for base in [
         1,
@@ -175,7 +152,7 @@ fn streams_do_not_depend_on_inputs_before_even_where_positions_run_out() {
         u32::MAX,
     ] {
         let mut encoder = Encoder::new(6);
-        for before in [text(40_000, 1), text(40_000, 2), noise(9000, 3)] {
+        for before in [text(1, 40_000), text(2, 40_000), noise(3, 9000)] {
             encoder.pack(&before, 4096).unwrap();
         }
         encoder.finder.base = encoder.finder.base.max(base);
@@ -194,11 +171,11 @@ fn any_input() -> impl Strategy<Value = Vec<u8>> {
     let piece = (0..5_usize, 0..20_000_usize, any::<u64>());
     vec(piece, 0..6).prop_map(|pieces| {
         let piece = |(kind, length, seed)| match kind {
-            0 => text(length, seed),
-            1 => noise(length, seed),
+            0 => text(seed, length),
+            1 => noise(seed, length),
             2 => vec![seed as u8; length],
-            3 => noise(length % 300, seed),
-            _ => noise(length, seed).iter().map(|byte| byte & 0x45).collect(),
+            3 => noise(seed, length % 300),
+            _ => noise(seed, length).iter().map(|byte| byte & 0x45).collect(),
         };
         pieces.into_iter().map(piece).collect::<Vec<_>>().concat()
     })
