@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,7 +87,7 @@ pub(crate) struct Watched {
     pub(crate) status: Option<ExitStatus>,
 }
 
-/// Runs a program that may hang, and ends it after `limit`.
+/// Runs a program that may hang, and ends it when it has written no line for as long as `limit`.
 pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched> {
     let mut child = command
         .stdin(Stdio::null())
@@ -93,19 +95,30 @@ pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched>
         .spawn()
         .with_context(|| line(command))?;
     let mut out = BufReader::new(child.stdout.take().context("piped")?);
-    let reader = thread::spawn(move || {
-        let mut lines = Vec::new();
-        let mut line = Vec::new();
-        while out.read_until(b'\n', &mut line)? > 0 {
-            let text = String::from_utf8_lossy(&line);
-            lines.push(text.trim_end().to_owned());
-            line.clear();
+    let start = Instant::now();
+    // When it last wrote one, in milliseconds.
+    let heard = Arc::new(AtomicU64::new(0));
+    let reader = thread::spawn({
+        let heard = Arc::clone(&heard);
+        move || {
+            let mut lines = Vec::new();
+            let mut line = Vec::new();
+            while out.read_until(b'\n', &mut line)? > 0 {
+                let text = String::from_utf8_lossy(&line);
+                lines.push(text.trim_end().to_owned());
+                line.clear();
+                heard.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
+            }
+            Ok::<_, std::io::Error>(lines)
         }
-        Ok::<_, std::io::Error>(lines)
     });
-    let deadline = Instant::now() + limit;
+    let silent = || {
+        start
+            .elapsed()
+            .saturating_sub(Duration::from_millis(heard.load(Ordering::Relaxed)))
+    };
     let mut status = child.try_wait()?;
-    while status.is_none() && Instant::now() < deadline {
+    while status.is_none() && silent() < limit {
         thread::sleep(Duration::from_millis(20));
         status = child.try_wait()?;
     }
@@ -153,6 +166,15 @@ mod tests {
         let watched = watched(&mut hangs, Duration::from_millis(300)).expect("a shell");
         assert_eq!(watched.status, None);
         assert_eq!(watched.lines, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_program_that_goes_on_writing_may_take_longer() {
+        let mut slow = Command::new("sh");
+        slow.args(["-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done"]);
+        let watched = watched(&mut slow, Duration::from_secs(2)).expect("a shell");
+        assert!(watched.status.is_some_and(|status| status.success()));
+        assert_eq!(watched.lines.len(), 6);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::share::Share;
 use crate::bench::Setting;
 use crate::{setup, shell};
 
-/// How long a machine may run.
+/// How long a machine may run: what it says, it says at its end.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Of a machine, in MiB: `blockbox run`'s default.
