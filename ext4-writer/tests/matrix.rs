@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use common::options::{
-    FACTORS, add_large_values, add_small, check_features, check_large_values, compare_view,
-    kernel_has_quotas, write_and_delete,
+    FACTORS, Kernel, add_large_values, add_small, check_features, check_large_values, compare_view,
+    write_and_delete,
 };
 use common::{e2fsck, open};
 use ext4_writer::{BlockSize, Builder, Journal, Options, grow};
@@ -96,7 +96,8 @@ fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-fn check(options: &Options, path: &Path, source: &Path, expected: &Walk, write: bool) {
+fn check(options: &Options, kernel: &Kernel, path: &Path, source: &Path, expected: &Walk) {
+    let write = kernel.not_written(options).is_none();
     let file = File::options()
         .read(true)
         .write(true)
@@ -127,7 +128,7 @@ fn check(options: &Options, path: &Path, source: &Path, expected: &Walk, write: 
     if !(options.inline_data || options.ea_inode || options.large_dir || options.meta_bg) {
         compare_view(path, options, expected);
     }
-    if testkit::kernel_mounts() {
+    if kernel.not_mounted(options).is_none() {
         let mount = Mount::ext4(path, write);
         let mut found = walk(mount.path()).unwrap();
         found.remove(&b"lost+found"[..]);
@@ -148,26 +149,12 @@ fn check(options: &Options, path: &Path, source: &Path, expected: &Walk, write: 
     }
 }
 
-/// What keeps the kernel from writing to a filesystem with these options, if anything does.
-fn not_written(options: &Options, mounts: bool, quotas: bool) -> Option<&'static str> {
-    if options.read_only {
-        Some("flagged as read-only")
-    } else if !mounts {
-        Some("no kernel to mount it")
-    } else if (options.quota || options.project) && !quotas {
-        Some("no quotas in this kernel")
-    } else {
-        None
-    }
-}
-
 /// Checks all combinations in `rows` with every block size, on all processors. Says how many filesystems the kernel wrote ten
 /// thousand files to, and why it did not write to the others.
-fn check_all(rows: &[[bool; 12]]) -> BTreeMap<&'static str, usize> {
+fn check_all(rows: &[[bool; 12]]) {
     let source = source();
     let expected = walk(source.path()).unwrap();
-    let mounts = testkit::kernel_mounts();
-    let quotas = mounts && kernel_has_quotas();
+    let kernel = Kernel::here();
     let all: Vec<_> = rows
         .iter()
         .flat_map(|row| BLOCK_SIZES.map(|block_size| (row, block_size)))
@@ -179,7 +166,7 @@ fn check_all(rows: &[[bool; 12]]) -> BTreeMap<&'static str, usize> {
             for (set, on) in FACTORS.iter().zip(row) {
                 set(&mut options, *on);
             }
-            let reason = not_written(&options, mounts, quotas);
+            let reason = kernel.not_written(&options);
             if reason.is_none() {
                 options.size = 80 << 20;
                 options.inode_ratio = 2048;
@@ -194,14 +181,14 @@ fn check_all(rows: &[[bool; 12]]) -> BTreeMap<&'static str, usize> {
         for _ in 0..threads {
             scope.spawn(|| {
                 let folder = scratch();
-                while let Some((options, reason)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((options, _)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let path = folder.path().join("image");
-                    check(options, &path, source.path(), &expected, reason.is_none());
+                    check(options, &kernel, &path, source.path(), &expected);
                 }
             });
         }
     });
-    let mut tally = BTreeMap::new();
+    let mut tally = BTreeMap::<_, usize>::new();
     for (_, reason) in &all {
         *tally.entry(reason.unwrap_or("written to")).or_default() += 1;
     }
@@ -210,7 +197,6 @@ fn check_all(rows: &[[bool; 12]]) -> BTreeMap<&'static str, usize> {
         all.len(),
         start.elapsed()
     );
-    tally
 }
 
 #[test]
@@ -234,45 +220,72 @@ fn every_three_options_but_quotas_stay_right_when_ten_thousand_files_come_and_go
 }
 
 /// All 4,096, but for those that make the image of another one: an orphan file needs a journal, and blocks are never reserved
-/// where groups hold their own descriptors. Those that no kernel writes to, or only one that has quotas, and the others.
-fn all_combinations() -> (Vec<[bool; 12]>, Vec<[bool; 12]>) {
-    let options = |row: &[bool; 12]| {
+/// where groups hold their own descriptors. By what they ask of a kernel that is to write to them.
+fn all_combinations() -> BTreeMap<&'static str, Vec<[bool; 12]>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for bits in 0..1 << 12 {
+        let row: [bool; 12] = std::array::from_fn(|at| bits >> at & 1 == 1);
         let mut options = Options::new(0);
         for (set, on) in FACTORS.iter().zip(row) {
-            set(&mut options, *on);
+            set(&mut options, on);
         }
-        options
-    };
-    (0..1 << 12)
-        .map(|bits| std::array::from_fn(|at| bits >> at & 1 == 1))
-        .filter(|row| {
-            let options = options(row);
-            let no_effect = options.orphan_file && options.journal == Journal::None
-                || options.meta_bg && options.reserved_gdt_blocks == Some(0);
-            !no_effect
-        })
-        .partition(|row| not_written(&options(row), true, false).is_some())
+        let no_effect = options.orphan_file && options.journal == Journal::None
+            || options.meta_bg && options.reserved_gdt_blocks == Some(0);
+        if !no_effect {
+            let needs = match (options.read_only, options.quota, options.project) {
+                (true, _, _) => "never written",
+                (_, false, false) => "no quotas",
+                (_, true, false) => "quotas",
+                (_, false, true) => "projects",
+                (_, true, true) => "quotas and projects",
+            };
+            all.entry(needs).or_default().push(row);
+        }
+    }
+    all
 }
 
 #[test]
 fn every_combination_of_options_is_checked_once() {
-    let (seldom_written, written) = all_combinations();
-    assert_eq!(seldom_written.len() + written.len(), 3 * 3 * 256);
-    assert_eq!(written.len(), 3 * 3 * 32);
+    let counts = all_combinations()
+        .into_iter()
+        .map(|(needs, rows)| (needs, rows.len()));
+    let expected = [
+        ("never written", 3 * 3 * 128),
+        ("no quotas", 3 * 3 * 32),
+        ("projects", 3 * 3 * 32),
+        ("quotas", 3 * 3 * 32),
+        ("quotas and projects", 3 * 3 * 32),
+    ];
+    assert_eq!(counts.collect::<Vec<_>>(), expected);
 }
 
 #[test]
 #[ignore = "takes several minutes"]
-fn all_combinations_of_options_make_a_right_filesystem_with_every_block_size() {
-    check_all(&all_combinations().0);
+fn all_combinations_that_are_never_written_make_a_right_filesystem() {
+    check_all(&all_combinations()["never written"]);
 }
 
 #[test]
 #[ignore = "takes several minutes"]
-fn all_combinations_of_options_but_quotas_stay_right_when_ten_thousand_files_come_and_go() {
-    let rows = all_combinations().1;
-    let tally = check_all(&rows);
-    if testkit::kernel_mounts() {
-        assert_eq!(tally["written to"], 3 * rows.len());
-    }
+fn all_combinations_without_quotas_stay_right_when_ten_thousand_files_come_and_go() {
+    check_all(&all_combinations()["no quotas"]);
+}
+
+#[test]
+#[ignore = "takes several minutes"]
+fn all_combinations_with_quotas_stay_right_when_ten_thousand_files_come_and_go() {
+    check_all(&all_combinations()["quotas"]);
+}
+
+#[test]
+#[ignore = "takes several minutes"]
+fn all_combinations_with_projects_stay_right_when_ten_thousand_files_come_and_go() {
+    check_all(&all_combinations()["projects"]);
+}
+
+#[test]
+#[ignore = "takes several minutes"]
+fn all_combinations_with_quotas_and_projects_stay_right_when_ten_thousand_files_come_and_go() {
+    check_all(&all_combinations()["quotas and projects"]);
 }

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use common::options::{
-    FACTORS, add_large_values, add_small, check_features, check_large_values, compare_view,
-    kernel_has_quotas, write_and_delete,
+    FACTORS, Kernel, add_large_values, add_small, check_features, check_large_values, compare_view,
+    write_and_delete,
 };
 use common::{Image, source};
 use ext4_writer::{BlockSize, Error, Options, grow};
@@ -39,7 +39,7 @@ fn each_two_options_are_set_in_all_four_ways() {
 }
 
 /// What a filesystem with these options goes through.
-fn check(mut options: Options, source: &Path, expected: &Walk, quotas: bool) {
+fn check(mut options: Options, source: &Path, expected: &Walk, kernel: &Kernel) {
     options.inode_ratio = 2048;
     options.size = 80 << 20;
     let image = Image::new(options.clone(), |image| {
@@ -60,8 +60,8 @@ fn check(mut options: Options, source: &Path, expected: &Walk, quotas: bool) {
     if !(options.inline_data || options.ea_inode || options.large_dir || options.meta_bg) {
         compare_view(&image.path, &options, expected);
     }
-    if testkit::kernel_mounts() {
-        let write = !options.read_only && (quotas || !options.quota && !options.project);
+    if kernel.not_mounted(&options).is_none() {
+        let write = kernel.not_written(&options).is_none();
         let mount = Mount::ext4(&image.path, write);
         let mut found = walk(mount.path()).unwrap();
         found.remove(&b"lost+found"[..]);
@@ -90,7 +90,7 @@ fn check_rows(block_size: BlockSize) {
     let source = source();
     add_small(source.path());
     let expected = walk(source.path()).unwrap();
-    let quotas = testkit::kernel_mounts() && kernel_has_quotas();
+    let kernel = Kernel::here();
     for row in rows() {
         let mut options = Options {
             block_size,
@@ -99,7 +99,7 @@ fn check_rows(block_size: BlockSize) {
         for (set, on) in FACTORS.iter().zip(row) {
             set(&mut options, on);
         }
-        check(options, source.path(), &expected, quotas);
+        check(options, source.path(), &expected, &kernel);
     }
 }
 

@@ -13,6 +13,7 @@ mod shell;
 mod stages;
 mod system;
 mod test;
+mod uml;
 mod vm_test;
 
 use std::ffi::OsString;
@@ -46,6 +47,11 @@ enum Xtask {
     },
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
+    /// Run a program under User Mode Linux, a second kernel
+    Uml {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
     VmTest {
         /// The blockbox to run, instead of a release build
@@ -75,6 +81,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
+        Xtask::Uml { command } => return uml::run(&command),
         Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)

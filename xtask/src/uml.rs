@@ -1,0 +1,149 @@
+//! `cargo xtask uml PROGRAM …`: a program under User Mode Linux, a kernel that runs as a process.
+//!
+//! Debian's has quotas, which the host's kernel may lack, and is a second kernel to decide what an image is. Programs see the
+//! host's files through hostfs, and have an ext4 with attributes at `/tmp` and memory at `/dev/shm`. Cargo can run tests in it,
+//! as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use ext4_writer::{Builder, Options};
+
+use crate::shell;
+
+/// The kernel, as Debian's package `user-mode-linux` names it.
+const KERNEL: &str = "linux.uml";
+
+/// Where that package has a folder for the modules of each release.
+const MODULES: &str = "/usr/lib/uml/modules";
+
+/// What is no part of the kernel itself, in the order in which it must be loaded.
+const LOADED: [&str; 3] = [
+    "drivers/block/loop.ko",
+    "fs/quota/quota_tree.ko",
+    "fs/quota/quota_v2.ko",
+];
+
+/// Whether programs can run in it here.
+pub(crate) fn is_possible() -> bool {
+    shell::program(KERNEL).is_some() && modules().is_ok()
+}
+
+/// The argument that has cargo run tests in it.
+pub(crate) fn runner() -> Result<String> {
+    let xtask = std::env::current_exe()?;
+    Ok(format!(
+        "--config=target.'cfg(unix)'.runner=['{}','uml']",
+        xtask.display()
+    ))
+}
+
+/// Runs a program in it, with this process's environment and folder. Returns what the program returns, once what it wrote is
+/// written to stdout.
+pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
+    let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
+    let folder = shell::target("uml").join(std::process::id().to_string());
+    fs::create_dir_all(&folder)?;
+    let result = boot(&kernel, &folder, command);
+    fs::remove_dir_all(&folder)?;
+    result
+}
+
+fn boot(kernel: &Path, folder: &Path, command: &[OsString]) -> Result<ExitCode> {
+    let at = |name| folder.join(name);
+    let disk = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(at("tmp.ext4"))?;
+    Builder::new(disk, Options::new(1 << 30))?.finish()?;
+    let init = at("init");
+    let mut file = File::create(&init)?;
+    file.write_all(script(folder, command)?.as_bytes())?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    drop(file);
+
+    let mut uml = Command::new(kernel);
+    uml.args(["mem=2G", "root=/dev/root", "rootfstype=hostfs", "rw"])
+        .args(["rootflags=/", "con=null", "quiet"])
+        .arg(format!("uml_dir={}", folder.display()))
+        .arg(format!("init={}", init.display()))
+        .stdin(Stdio::null());
+    let console = shell::output(&mut uml)?;
+    print!(
+        "{}",
+        String::from_utf8_lossy(&fs::read(at("output")).unwrap_or_default())
+    );
+    let Ok(status) = fs::read_to_string(at("status")) else {
+        bail!("{KERNEL} ended before the program did:\n{console}");
+    };
+    Ok(ExitCode::from(status.trim().parse::<u8>()?))
+}
+
+/// What it runs as process 1. Not by busybox's shell: that runs `/proc/self/exe` where it means itself, and this is the kernel
+/// while `/proc` is still the host's.
+fn script(folder: &Path, command: &[OsString]) -> Result<String> {
+    let quoted = |path: &Path| shell::quoted(path.as_os_str());
+    let modules = modules()?;
+    let mut script = "#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/shm
+mount -t tmpfs -o size=80% tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+"
+    .to_owned();
+    for module in LOADED {
+        script += &format!(
+            "busybox insmod {}\n",
+            quoted(&modules.join("kernel").join(module))
+        );
+    }
+    script += &format!(
+        "mount -t ext4 -o loop {} /tmp\n",
+        quoted(&folder.join("tmp.ext4"))
+    );
+    for (name, value) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            script += &format!("export {name}={}\n", shell::quoted(&value));
+        }
+    }
+    let words: Vec<_> = command.iter().map(|word| shell::quoted(word)).collect();
+    script += &format!(
+        "cd {}\n{} >{output} 2>&1 </dev/null\necho $? >{status}\numount /tmp\nexec busybox poweroff -f\n",
+        quoted(&std::env::current_dir()?),
+        words.join(" "),
+        output = quoted(&folder.join("output")),
+        status = quoted(&folder.join("status")),
+    );
+    Ok(script)
+}
+
+/// The modules of the one release that is installed.
+fn modules() -> Result<PathBuf> {
+    let mut releases = fs::read_dir(MODULES).context(MODULES)?;
+    Ok(releases.next().context(MODULES)??.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_in_user_mode_linux_returns_what_it_returns() {
+        if !is_possible() {
+            return;
+        }
+        let run = |script: &str| run(&["sh", "-c", script].map(OsString::from)).expect("a boot");
+        assert_eq!(
+            run("test -b /dev/loop0 && touch /tmp/file && exit 7"),
+            ExitCode::from(7)
+        );
+        assert_eq!(run("grep -q user_xattr /dev/null"), ExitCode::from(1));
+    }
+}
