@@ -119,22 +119,27 @@ impl Checks {
         self.cargo_test("cargo test", &mut cargo);
     }
 
-    /// Those that write to ext4 with quotas, in a kernel that has them.
+    /// What the host's kernel may not do: write to ext4 with quotas, and refuse what is for later kernels.
     fn uml(&mut self) {
-        let name = "ext4 under User Mode Linux";
+        const TESTS: [(&str, &[&str], &[&str]); 2] = [
+            (
+                "ext4-writer",
+                &["--test=matrix", "--test=options"],
+                &["every_three_options_make", "every_pair_of_options"],
+            ),
+            ("erofs-writer", &["--test=image"], &["versions::"]),
+        ];
+        let name = "User Mode Linux";
         if self.lacks(name, uml::is_possible()) {
             return;
         }
         match uml::runner() {
-            Ok(runner) => {
+            Ok(runner) => TESTS.iter().for_each(|(package, targets, names)| {
                 let mut cargo = shell::cargo();
-                cargo.args(["test", "--package", "ext4-writer", "--no-fail-fast"]);
-                cargo
-                    .args(["--test", "matrix", "--test", "options"])
-                    .arg(runner);
-                cargo.args(["--", "every_three_options_make", "every_pair_of_options"]);
-                self.cargo_test(name, cargo.env("CI", "true"));
-            }
+                cargo.args(["test", "--no-fail-fast", &runner, "--package", package]);
+                cargo.args(*targets).arg("--").args(*names);
+                self.cargo_test(&format!("{name}: {package}"), cargo.env("CI", "true"));
+            }),
             Err(error) => {
                 eprintln!("{name}: {error:#}");
                 self.failed(name);

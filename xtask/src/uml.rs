@@ -22,8 +22,9 @@ const KERNEL: &str = "linux.uml";
 const MODULES: &str = "/usr/lib/uml/modules";
 
 /// What is no part of the kernel itself, in the order in which it must be loaded.
-const LOADED: [&str; 3] = [
+const LOADED: [&str; 4] = [
     "drivers/block/loop.ko",
+    "fs/erofs/erofs.ko",
     "fs/quota/quota_tree.ko",
     "fs/quota/quota_v2.ko",
 ];

@@ -19,3 +19,4 @@ mod random;
 mod reader;
 mod round_trip;
 mod side_by_side;
+mod versions;

@@ -47,6 +47,11 @@ pub struct Mount {
 impl Mount {
     /// Mounts the EROFS image `image`, with `devices` as its extra devices in order.
     pub fn erofs(image: &Path, devices: &[&Path]) -> Self {
+        Self::try_erofs(image, devices).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// As [`erofs`](Self::erofs), or gives what `mount` says where the kernel does not.
+    pub fn try_erofs(image: &Path, devices: &[&Path]) -> Result<Self, String> {
         let primary = Loop::attach(image, false);
         let devices: Vec<_> = devices
             .iter()
@@ -58,7 +63,7 @@ impl Mount {
             .collect();
         let source = primary.path().to_owned();
         let loops = std::iter::once(primary).chain(devices).collect();
-        Self::new("erofs", &source, &format!("ro{options}"), loops)
+        Self::try_new("erofs", &source, &format!("ro{options}"), loops)
     }
 
     /// Mounts the ext4 image `image`.

@@ -47,6 +47,17 @@ pub fn kernel_mounts() -> bool {
     able
 }
 
+/// The major and the minor version of the kernel here.
+pub fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().expect("a release begins with two numbers"));
+    let mut next = || numbers.next().expect("a release has two numbers");
+    (next(), next())
+}
+
 /// Says that the running test is skipped, and why.
 ///
 /// # Panics
