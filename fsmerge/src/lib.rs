@@ -33,5 +33,5 @@ pub use layer::{Layer, LayerBuilder};
 pub use limits::Limits;
 pub use merge::{Merge, Merged};
 pub use sources::{Source, merge};
-pub use tar::{Content, Segment, Sink, Stats, Warning, WarningKind, read_tar};
+pub use tar::{Content, Segment, Sink, Stats, Warning, WarningKind, read_tar, read_tar_seek};
 pub use tree::{DataId, Kind, NodeId, Tree, Walk};

@@ -1,9 +1,9 @@
 //! Reads any bytes as a layer's tar, with a sink that keeps holes and one that does not.
 #![no_main]
 
-use fsmerge::{Content, DataId, Limits, Merge, Segment, Sink, overlay, read_tar};
+use fsmerge::{Content, DataId, Limits, Merge, Segment, Sink, overlay, read_tar, read_tar_seek};
 use libfuzzer_sys::fuzz_target;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 
 /// Reads at most so much of a file: a sparse file may be longer than memory.
 const READ: u64 = 1 << 20;
@@ -57,6 +57,8 @@ fuzz_target!(|bytes: &[u8]| {
     let limits = Limits::default();
     let expanded = read_tar(&bytes[..], &mut Expanding, &limits);
     let kept = read_tar(&bytes[..], &mut Keeping, &limits);
+    let sought = read_tar_seek(Cursor::new(&bytes), &mut (), &limits);
+    assert_eq!(sought.is_ok(), kept.is_ok());
     let (Ok((layer, stats)), Ok((same, _))) = (&expanded, &kept) else {
         assert_eq!(expanded.is_ok(), kept.is_ok());
         return;

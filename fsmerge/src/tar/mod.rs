@@ -23,8 +23,9 @@ use crate::tree::DataId;
 use ingest::Ingest;
 use place::Place;
 use reader::{Reader, What};
+use source::Source;
 use std::convert::Infallible;
-use std::io::BufRead;
+use std::io::{BufRead, Seek};
 
 /// Takes files' contents while a layer is read.
 pub trait Sink {
@@ -67,7 +68,29 @@ pub fn read_tar<R: BufRead, S: Sink>(
     sink: &mut S,
     limits: &Limits,
 ) -> Result<(Layer, Stats), ReadError<S::Error>> {
-    let mut reader = Reader::new(tar, limits);
+    read(Source::new(tar), sink, limits)
+}
+
+/// As [`read_tar`], but contents that the sink does not read stay unread: for a sink that only asks where they are, and an archive
+/// whose digest is known.
+///
+/// # Errors
+///
+/// Those of [`read_tar`].
+pub fn read_tar_seek<R: BufRead + Seek, S: Sink>(
+    tar: R,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    read(Source::seeking(tar)?, sink, limits)
+}
+
+fn read<R: BufRead, S: Sink>(
+    source: Source<R>,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    let mut reader = Reader::new(source, limits);
     let mut ingest = Ingest::new(limits);
     while let Some(entry) = reader.next()? {
         let at = |problem| Error::Entry {

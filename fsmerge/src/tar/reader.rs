@@ -53,9 +53,9 @@ struct Extended {
 }
 
 impl<R: BufRead> Reader<R> {
-    pub(super) fn new(tar: R, limits: &Limits) -> Self {
+    pub(super) fn new(source: Source<R>, limits: &Limits) -> Self {
         Self {
-            source: Source::new(tar),
+            source,
             stats: Stats::default(),
             limits: *limits,
             global: Pax::default(),

@@ -1,7 +1,7 @@
 //! The archive as bytes with a position.
 
 use crate::error::Error;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 /// Bytes of a tar block.
 pub(super) const BLOCK: usize = 512;
@@ -12,9 +12,37 @@ pub(super) type Block = [u8; BLOCK];
 /// Reads the archive, counts what it read, and remembers why it cannot go on: a sink sees only an `io::Error`.
 pub(super) struct Source<R> {
     inner: R,
-    /// Bytes read so far.
+    /// Bytes read or passed over so far.
     offset: u64,
     failure: Option<Error>,
+    seeking: Option<Seeking<R>>,
+}
+
+/// How to pass over bytes without reading them.
+struct Seeking<R> {
+    by: fn(&mut R, i64) -> io::Result<()>,
+    /// The archive's length: what can seek does so beyond its end, too.
+    len: u64,
+}
+
+impl<R: BufRead + Seek> Source<R> {
+    /// One that does not read what it passes over.
+    pub(super) fn seeking(mut inner: R) -> Result<Self, Error> {
+        let mut len = || {
+            let start = inner.stream_position()?;
+            let end = inner.seek(SeekFrom::End(0))?;
+            inner.seek(SeekFrom::Start(start))?;
+            Ok(end.saturating_sub(start))
+        };
+        let len = len().map_err(|source| Error::Io { offset: 0, source })?;
+        Ok(Self {
+            seeking: Some(Seeking {
+                by: R::seek_relative,
+                len,
+            }),
+            ..Self::new(inner)
+        })
+    }
 }
 
 impl<R: BufRead> Source<R> {
@@ -23,6 +51,7 @@ impl<R: BufRead> Source<R> {
             inner,
             offset: 0,
             failure: None,
+            seeking: None,
         }
     }
 
@@ -108,6 +137,19 @@ impl<R: BufRead> Source<R> {
 
     /// Passes over `bytes` bytes.
     pub(super) fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
+        if let Some(seeking) = &self.seeking {
+            let end = self.offset.checked_add(bytes);
+            let (Some(end), Ok(by)) = (end.filter(|&end| end <= seeking.len), bytes.try_into())
+            else {
+                // Where reading would have found the end.
+                return Err(Error::Truncated {
+                    offset: seeking.len,
+                });
+            };
+            (seeking.by)(&mut self.inner, by).map_err(|e| self.io_error(e))?;
+            self.offset = end;
+            return Ok(());
+        }
         while bytes > 0 {
             let there = match self.fill_buf() {
                 Ok(there) => there.len(),

@@ -3,8 +3,9 @@
 use crate::support::{Store, layer, layer_lines, problem};
 use fsmerge::{
     Content, DataId, Error, Limits, Problem, ReadError, Sink, Timestamp, WarningKind, read_tar,
+    read_tar_seek,
 };
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use tar::Header;
 use testkit::TarBuilder as Tar;
 
@@ -39,6 +40,37 @@ fn truncated_body_padding_or_header_is_an_error() {
                 Ok((layer, _)) => assert!(cut == 1024 && layer.is_empty(), "{cut}"),
                 Err(e) => panic!("{cut}: {e}"),
             }
+        }
+    }
+}
+
+#[test]
+fn what_seeks_sees_what_reads_sees_wherever_the_archive_ends() {
+    let tar = Tar::new()
+        .xattr("user.a", "value")
+        .file("a", vec![7; 20_000])
+        .file("b", vec![8; 700])
+        .symlink("c", "a")
+        .finish();
+    let limits = Limits::default();
+    for cut in 0..=tar.len() {
+        // Behind bytes that are not the archive's, to the end of what there is.
+        let all = [&[0xa5; 100], &tar[..cut]].concat();
+        let mut archive = Cursor::new(all);
+        archive.set_position(100);
+        // A buffer smaller than bodies, so that some of them are left out of it.
+        let archive = BufReader::with_capacity(1024, archive);
+        let sought = read_tar_seek(archive, &mut (), &limits);
+        let read = read_tar(&tar[..cut], &mut (), &limits);
+        match (sought, read) {
+            (Ok((sought, stats)), Ok((read, expected))) => {
+                assert_eq!(format!("{sought:?}"), format!("{read:?}"), "{cut}");
+                assert_eq!(stats, expected);
+            }
+            (Err(sought), Err(read)) => {
+                assert_eq!(sought.to_string(), read.to_string(), "{cut}");
+            }
+            (sought, read) => panic!("{cut}: {sought:?}, {read:?}"),
         }
     }
 }
@@ -239,7 +271,7 @@ fn a_failing_sink_is_told_apart_from_a_failing_archive() {
         Err(ReadError::Layer(Error::Truncated { offset: 512 })) => {}
         other => panic!("{other:?}"),
     }
-    let broken = io::Cursor::new(&tar[..512]).chain(Broken);
+    let broken = Cursor::new(&tar[..512]).chain(Broken);
     match read_tar(broken, &mut Failing(false), &Limits::default()) {
         Err(ReadError::Layer(Error::Io {
             offset: 512,

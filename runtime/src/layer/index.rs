@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 
 use erofs_writer::{BlockSize, Device, FileData};
 use fsmerge::{Content, DataId, Limits, ReadError, Sink};
+use ocipull::Digest;
 
 use super::contents::Contents;
 use super::pieces::{self, InPieces, Piece};
@@ -28,6 +29,7 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
 /// of some writers) is copied. So the image needs `tar` beside it: as the one device of its device table, whose tag is the
 /// diff ID, or appended to it. This is `mkfs.erofs --tar=i`.
 ///
+/// Who knows the diff ID gives it: then what is in files is not read, and nobody finds out if it is another's.
 /// `options` cannot change that blocks have 512 bytes and that nothing is compressed. Returns the diff ID too.
 ///
 /// # Errors
@@ -35,6 +37,7 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
 /// [`Error::CompressedTar`]; otherwise as [`write`](super::write).
 pub fn write_index(
     tar: &Path,
+    diff_id: Option<Digest>,
     out: &File,
     options: impl Into<BuildOptions>,
     path: &Path,
@@ -48,15 +51,27 @@ pub fn write_index(
     let bytes = archive.metadata().map_err(Error::io(tar))?.len();
     refuse_compressed(&mut archive, tar)?;
 
-    let mut stream = ocipull::decompress(archive.try_clone().map_err(Error::io(tar))?)?;
     let mut found = Found::default();
-    let (layer, stats) = fsmerge::read_tar(&mut stream, &mut found, &Limits::default()).map_err(
-        |error| match error {
-            ReadError::Sink { source, .. } => match source {},
-            ReadError::Layer(source) => Error::layer(&name, source),
-        },
-    )?;
-    let diff_id = stream.finish()?;
+    let limits = Limits::default();
+    let failed_to_read = |error| match error {
+        ReadError::Sink { source, .. } => match source {},
+        ReadError::Layer(source) => Error::layer(&name, source),
+    };
+    let (layer, stats, diff_id) = match diff_id {
+        Some(diff_id) => {
+            let stream = BufReader::new(&archive);
+            let (layer, stats) =
+                fsmerge::read_tar_seek(stream, &mut found, &limits).map_err(failed_to_read)?;
+            (layer, stats, diff_id)
+        }
+        None => {
+            let stream = archive.try_clone().map_err(Error::io(tar))?;
+            let mut stream = ocipull::decompress(stream)?;
+            let (layer, stats) =
+                fsmerge::read_tar(&mut stream, &mut found, &limits).map_err(failed_to_read)?;
+            (layer, stats, stream.finish()?)
+        }
+    };
 
     let mut options = options.into();
     options.image.block_size = BlockSize::B512;

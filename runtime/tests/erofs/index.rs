@@ -48,6 +48,14 @@ fn an_index_and_its_tar_show_what_a_copy_shows() {
     assert!(report["bytes"].as_u64().unwrap() < 8192, "{report}");
     assert_eq!(fs::read(lab.path("tar")).unwrap(), tar);
 
+    // Who knows the digest gets the same.
+    let known = ["known", "--tar-index", "--diff-id", &digest(&tar)];
+    lab.ok(&[&arguments[..], &known].concat());
+    assert_eq!(
+        fs::read(lab.path("known")).unwrap(),
+        fs::read(lab.path("index")).unwrap()
+    );
+
     lab.check("index", &["tar"]);
     let read = |command: &str, path: &str| lab.ok(&[command, "index", path, "--device", "tar"]);
     assert_eq!(read("cat", "/link"), "127.0.0.1 localhost\n");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ocipull::Digest;
 use serde::Serialize;
 
 use super::super::input::input;
@@ -35,6 +36,9 @@ pub(in crate::cli) struct Build {
         conflicts_with_all = ["dir", "image", "block_size", "compress", "chunk_size"]
     )]
     tar_index: bool,
+    /// The digest of the uncompressed tar, where it is known: of the tar, only headers are read then, so nothing verifies it
+    #[arg(long, requires = "tar_index", value_name = "DIGEST")]
+    diff_id: Option<Digest>,
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -68,7 +72,7 @@ impl Build {
                     "an index points into its tar, so that must be a file, not standard input"
                 );
                 let (diff_id, summary) = atomic::write_file(output, |file| {
-                    layer::write_index(tar, file.as_file(), options, output)
+                    layer::write_index(tar, self.diff_id, file.as_file(), options, output)
                 })?;
                 (Some(diff_id), summary)
             }
