@@ -7,6 +7,7 @@ use std::io;
 use lzma_rust2::{LzmaOptions, MicroLzmaEncoder};
 
 use super::codec::{Encode, Packed};
+use super::options::Algorithm;
 
 /// Kernels refuse dictionaries larger than `Z_EROFS_LZMA_MAX_DICT_SIZE` and smaller than 4096 bytes.
 const DICTIONARY_MAX: u32 = 8 << 20;
@@ -33,6 +34,11 @@ impl Encoder {
     pub(crate) fn new(level: u8, cluster: u32) -> io::Result<Self> {
         let mut options = LzmaOptions::with_preset(level.into());
         options.dict_size = dictionary_size(cluster);
+        if level == Algorithm::Lzma.default_level() {
+            // A tenth less time than with liblzma's 64 and 48, and two thousandths more bytes at most.
+            options.nice_len = 36;
+            options.depth_limit = 16;
+        }
         Ok(Self {
             encoder: MicroLzmaEncoder::new(&options)?,
         })
