@@ -19,6 +19,7 @@ mod vm_test;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -49,6 +50,9 @@ enum Xtask {
     Fuzz(fuzz::Fuzz),
     /// Run a program under User Mode Linux, a second kernel
     Uml {
+        /// How long it may take
+        #[arg(long, default_value = "20")]
+        minutes: u64,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
@@ -81,7 +85,9 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
-        Xtask::Uml { command } => return uml::run(&command),
+        Xtask::Uml { minutes, command } => {
+            return uml::run(&command, Duration::from_secs(60 * minutes));
+        }
         Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,8 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ext4_writer::{Builder, Options};
@@ -45,16 +46,17 @@ pub(crate) fn runner() -> Result<String> {
 
 /// Runs a program in it, with this process's environment and folder. Returns what the program returns, once what it wrote is
 /// written to stdout.
-pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
+/// It may take `limit`.
+pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
     let folder = shell::target("uml").join(std::process::id().to_string());
     fs::create_dir_all(&folder)?;
-    let result = boot(&kernel, &folder, command);
+    let result = boot(&kernel, &folder, command, limit);
     fs::remove_dir_all(&folder)?;
     result
 }
 
-fn boot(kernel: &Path, folder: &Path, command: &[OsString]) -> Result<ExitCode> {
+fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let at = |name| folder.join(name);
     let disk = File::options()
         .read(true)
@@ -72,15 +74,19 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString]) -> Result<ExitCode> 
     uml.args(["mem=2G", "root=/dev/root", "rootfstype=hostfs", "rw"])
         .args(["rootflags=/", "con=null", "quiet"])
         .arg(format!("uml_dir={}", folder.display()))
-        .arg(format!("init={}", init.display()))
-        .stdin(Stdio::null());
-    let console = shell::output(&mut uml)?;
+        .arg(format!("init={}", init.display()));
+    // It says nothing once it runs.
+    let console = shell::watched(&mut uml, limit)?;
     print!(
         "{}",
         String::from_utf8_lossy(&fs::read(at("output")).unwrap_or_default())
     );
     let Ok(status) = fs::read_to_string(at("status")) else {
-        bail!("{KERNEL} ended before the program did:\n{console}");
+        let how = match console.status {
+            Some(status) => format!("ended before the program did ({status})"),
+            None => format!("was ended after {} s", limit.as_secs()),
+        };
+        bail!("{KERNEL} {how}:\n{}", console.lines.join("\n"));
     };
     Ok(ExitCode::from(status.trim().parse::<u8>()?))
 }
@@ -140,7 +146,10 @@ mod tests {
         if !is_possible() {
             return;
         }
-        let run = |script: &str| run(&["sh", "-c", script].map(OsString::from)).expect("a boot");
+        let run = |script: &str| {
+            let command = ["sh", "-c", script].map(OsString::from);
+            run(&command, Duration::from_secs(60)).expect("a boot")
+        };
         assert_eq!(
             run("test -b /dev/loop0 && touch /tmp/file && exit 7"),
             ExitCode::from(7)
