@@ -130,6 +130,11 @@ impl Checks {
             ("erofs-writer", &["--test=image"], &["versions::"]),
         ];
         let name = "User Mode Linux";
+        if std::env::consts::ARCH != "x86_64" {
+            println!("\nskipped: {name}: it is for x86-64");
+            self.total.skipped += 1;
+            return;
+        }
         if self.lacks(name, uml::is_possible()) {
             return;
         }
