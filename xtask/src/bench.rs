@@ -4,6 +4,7 @@
 //! once, alone and in a changing order, so whatever slows the machine down for a while slows all of them. What the
 //! commands need is prepared before and not measured.
 
+mod compress;
 mod contest;
 mod convert;
 mod erofs;
@@ -68,6 +69,8 @@ enum Group {
     Ext4,
     /// An EROFS image with every option that mkfs.erofs has too
     Erofs,
+    /// All layers of an image, compressed with the same options as mkfs.erofs has
+    Compress,
     /// Everything in an EROFS image becomes files or a tar, or is read through a mount
     Extract,
     /// A whole image becomes disks, or folders
@@ -85,6 +88,7 @@ impl Group {
             Self::Merge => "merge",
             Self::Ext4 => "ext4",
             Self::Erofs => "erofs",
+            Self::Compress => "compress",
             Self::Extract => "extract",
             Self::Image => "image",
             Self::Fs => "fs",
@@ -211,6 +215,11 @@ fn measure(
         Group::Ext4 => report::both(&ext4::run(setting, tree)?),
         Group::Erofs => {
             let outcomes = erofs::run(setting, tree, images)?;
+            let (markdown, contests) = report::both(&outcomes);
+            (markdown + &erofs::summary(&outcomes), contests)
+        }
+        Group::Compress => {
+            let outcomes = compress::run(setting, images)?;
             let (markdown, contests) = report::both(&outcomes);
             (markdown + &erofs::summary(&outcomes), contests)
         }

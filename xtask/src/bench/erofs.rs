@@ -14,10 +14,10 @@ use super::{Setting, report::megabytes};
 use crate::shell;
 
 /// The same choice in the words of both programs.
-struct Choice {
-    name: &'static str,
-    ours: &'static [&'static str],
-    mkfs: &'static [&'static str],
+pub(super) struct Choice {
+    pub(super) name: &'static str,
+    pub(super) ours: &'static [&'static str],
+    pub(super) mkfs: &'static [&'static str],
 }
 
 /// What images of a folder are made with. All have blocks of 4096 bytes, as mkfs.erofs has where pages do.
@@ -199,7 +199,7 @@ pub(super) fn run(
 
 /// What an image is made of.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(super) enum Source<'a> {
     Folder(&'a Path),
     Tar(&'a Path),
 }
@@ -212,7 +212,13 @@ impl<'a> Source<'a> {
     }
 }
 
-fn contest(setting: &Setting, title: String, choice: &Choice, source: Source<'_>) -> Contest {
+/// A contest between the two, which options may be added to.
+pub(super) fn contest(
+    setting: &Setting,
+    title: String,
+    choice: &Choice,
+    source: Source<'_>,
+) -> Contest {
     let mut contest = Contest {
         title,
         contenders: Vec::new(),
