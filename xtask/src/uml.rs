@@ -44,9 +44,8 @@ pub(crate) fn runner() -> Result<String> {
     ))
 }
 
-/// Runs a program in it, with this process's environment and folder. Returns what the program returns, once what it wrote is
-/// written to stdout.
-/// It may take `limit`.
+/// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns what the program returns, once
+/// what it wrote is written to stdout.
 pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
     let folder = shell::target("uml").join(std::process::id().to_string());
@@ -58,12 +57,9 @@ pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
 
 fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let at = |name| folder.join(name);
-    let disk = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(at("tmp.ext4"))?;
-    Builder::new(disk, Options::new(1 << 30))?.finish()?;
+    // Whatever was left behind by another process of this number.
+    let _ = fs::remove_file(at("status"));
+    Builder::new(File::create(at("tmp.ext4"))?, Options::new(1 << 30))?.finish()?;
     let init = at("init");
     let mut file = File::create(&init)?;
     file.write_all(script(folder, command)?.as_bytes())?;
