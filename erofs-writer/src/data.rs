@@ -128,8 +128,43 @@ impl<W: Write + Seek> Dedupe<W> {
             // Different contents with equal digests: the later ones are not looked for again.
             return Ok(equal.then_some(candidate));
         }
+        self.insert(digest, size, block);
+        Ok(None)
+    }
+
+    /// The first block of what is stored and may be equal to the `size` bytes with this digest.
+    pub(crate) fn find(&self, digest: u128, size: u64) -> Option<u64> {
+        let same = |&i: &u32| {
+            let stored = self.stored[i as usize];
+            (stored.digest, stored.size) == (digest, size)
+        };
+        let i = *self.index.find(digest as u64, same)?;
+        Some(self.stored[i as usize].block)
+    }
+
+    /// Whether `bytes` are what is stored at `from`.
+    pub(crate) fn holds(
+        &self,
+        output: &mut Output<W>,
+        from: u64,
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        let mut there = vec![0; bytes.len()];
+        output.read(from, &mut there, self.read)?;
+        Ok(there == bytes)
+    }
+
+    /// Notes that `size` bytes lie at `block`, unless others have their digest.
+    pub(crate) fn add(&mut self, digest: u128, size: u64, block: u64) {
+        if self.find(digest, size).is_none() {
+            self.insert(digest, size, block);
+        }
+    }
+
+    fn insert(&mut self, digest: u128, size: u64, block: u64) {
+        // What comes after so many is not found.
         let Ok(i) = u32::try_from(self.stored.len()) else {
-            return Ok(None);
+            return;
         };
         self.stored.push(Stored {
             digest,
@@ -138,7 +173,6 @@ impl<W: Write + Seek> Dedupe<W> {
         });
         self.index
             .insert_unique(digest as u64, i, |&i| self.stored[i as usize].digest as u64);
-        Ok(None)
     }
 }
 

@@ -203,6 +203,7 @@ mod packed;
 mod pipeline;
 mod plan;
 mod prefix;
+mod share;
 mod superblock;
 mod tree;
 mod xattr;

@@ -9,6 +9,7 @@ use crate::compress::{
     Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Tail, Ticket,
 };
 use crate::packed::Packed;
+use crate::share::Clusters;
 use crate::{Compression, Error, ImageBuilder, Options};
 
 /// Contents that are given away together: enough that handing them over costs little.
@@ -40,6 +41,7 @@ struct Current {
     extents: Vec<Extent>,
     /// Those whose blocks are others', and the numbers of these.
     references: Vec<(u32, u32)>,
+    clusters: Clusters,
     /// Where its contents begin in the packed inode.
     fragment: Option<u64>,
     /// How much of them is there.
@@ -54,6 +56,7 @@ impl Current {
             hash: Box::new(Xxh3::new()),
             extents: Vec::new(),
             references: Vec::new(),
+            clusters: Clusters::default(),
             fragment: None,
             packed: 0,
         }
@@ -170,7 +173,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
     }
 
     /// Writes a piece.
-    fn assemble(&mut self, piece: &Piece, cut: Cut) -> Result<(), Error> {
+    fn assemble(&mut self, piece: &Piece, mut cut: Cut) -> Result<(), Error> {
         let start = self.data_end();
         let mut current = match self.pipeline().current.take() {
             Some(current) => current,
@@ -178,6 +181,14 @@ impl<W: Write + Seek> ImageBuilder<W> {
         };
         if piece.end == End::Abandoned && !self.options.dedupe_extents {
             return Ok(());
+        }
+        if let End::File { index } = piece.end
+            && piece.cutter.compression.is_some()
+            && current.extents.is_empty()
+            && !self.options.dedupe_extents
+        {
+            let size = self.contents.size(index as u64).unwrap_or_default();
+            current.clusters = self.share_clusters(&mut cut, size)?;
         }
         if !cut.blocks.is_empty() {
             if current.written == 0 {
@@ -206,7 +217,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             (End::Abandoned, _) => {
                 // Others may refer to it already.
                 let block = self.store_current(&current)?;
-                self.locate(block, &current.extents, &current.references)?;
+                self.locate(block, &current)?;
             }
             (_, Some(compression)) => {
                 if let Rest::Fragment(bytes) = &cut.rest {
@@ -230,6 +241,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         index: usize,
     ) -> Result<Place, Error> {
         let block = self.store_current(&current)?;
+        let runs = self.locate(block, &current)?;
         let Current {
             mut extents,
             references,
@@ -237,7 +249,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
             packed,
             ..
         } = current;
-        let runs = self.locate(block, &extents, &references)?;
         let plain = references.is_empty() && extents.iter().all(|extent| extent.plain);
         let tail = match rest {
             Rest::None if plain => return Ok(Place::Flat { block }),
@@ -296,32 +307,29 @@ impl<W: Write + Seek> ImageBuilder<W> {
     }
 
     /// Tells where extents lie, of which those with blocks of their own begin at `block`, and notes it for others.
-    fn locate(
-        &mut self,
-        mut block: u64,
-        extents: &[Extent],
-        references: &[(u32, u32)],
-    ) -> Result<Vec<Run>, Error> {
-        self.check_indexed(block, extents)?;
+    fn locate(&mut self, mut block: u64, current: &Current) -> Result<Vec<Run>, Error> {
+        self.check_indexed(block, &current.extents)?;
         let noted = self.options.dedupe_extents;
         let mut runs: Vec<Run> = Vec::new();
-        let mut references = references.iter().peekable();
+        let mut references = current.references.iter().peekable();
+        let mut shared = current.clusters.shared.iter().peekable();
+        let mut own = current.clusters.own.iter().peekable();
         let mut follows = None;
-        for (first, extent) in (0..).zip(extents) {
-            let begins = match references.next_if(|(index, _)| *index == first) {
-                Some(&(_, number)) => self
-                    .pipeline()
-                    .blocks
-                    .get(number as usize)
-                    .copied()
-                    .map(u64::from),
-                None => {
-                    if noted {
-                        self.pipeline().blocks.push(block as u32);
-                    }
-                    block += u64::from(extent.blocks);
-                    Some(block - u64::from(extent.blocks))
+        for (first, extent) in (0..).zip(&current.extents) {
+            let begins = if let Some(&(_, number)) = references.next_if(|(of, _)| *of == first) {
+                let blocks = &self.pipeline().blocks;
+                blocks.get(number as usize).copied().map(u64::from)
+            } else if let Some(&(_, block)) = shared.next_if(|(of, _)| *of == first) {
+                Some(block)
+            } else {
+                if noted {
+                    self.pipeline().blocks.push(block as u32);
                 }
+                if let Some(cluster) = own.next_if(|cluster| cluster.extent == first) {
+                    self.add_cluster(cluster, block);
+                }
+                block += u64::from(extent.blocks);
+                Some(block - u64::from(extent.blocks))
             };
             let begins = begins.ok_or_else(|| io::Error::other("an extent that nobody wrote"))?;
             if follows != Some(begins) {

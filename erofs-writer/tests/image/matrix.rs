@@ -195,6 +195,36 @@ fn small_files_take_least_space_as_fragments() {
 }
 
 #[test]
+fn equal_clusters_are_stored_once_where_there_are_fragments() {
+    let same = text(60_000);
+    let mut model = Model::default();
+    let mut add = |name: &str, parts: &[&[u8]]| {
+        model.add(name, at(0, 0), Spec::File(parts.concat()));
+    };
+    add("a", &[&same]);
+    add("b", &[&same, &noise(9000)]);
+    // A block of what does not shrink stays as it is, and the same clusters follow.
+    add("c", &[&noise(4096), &same[..40_000], &noise(5000)]);
+    for cluster in [4096, 16_384] {
+        let bytes = |fragments| {
+            let options = Options {
+                fragments,
+                ..options(Algorithm::Lz4, 1, cluster)
+            };
+            assert_read_by_all(&model, options.clone());
+            let (_, summary) = model.build(options).unwrap();
+            (summary.bytes, summary.deduplicated_bytes)
+        };
+        let (plain, shared) = (bytes(Fragments::None), bytes(Fragments::Tails));
+        assert_eq!(plain.1, 0);
+        assert!(
+            shared.1 >= 16_384 && plain.0 - shared.0 >= shared.1,
+            "{cluster}: {plain:?}, {shared:?}"
+        );
+    }
+}
+
+#[test]
 fn equal_fragments_are_stored_once() {
     let image = |second: Vec<u8>| {
         let mut model = Model::default();
