@@ -65,6 +65,23 @@ fn a_pull_that_is_killed_at_any_instant_leaves_a_store_that_works() {
 }
 
 #[test]
+fn whoever_comes_after_a_crash_sweeps_up_everywhere() {
+    let layout = layout();
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let home = blockbox.home();
+    for folder in ["", "layers", "images", "sandboxes"] {
+        std::fs::write(home.join(folder).join(".tmp-file"), "half").unwrap();
+        std::fs::create_dir(home.join(folder).join(".tmp-folder")).unwrap();
+        std::fs::write(home.join(folder).join(".tmp-folder/file"), "half").unwrap();
+    }
+    std::fs::write(home.join("locks/references"), "").unwrap();
+    assert_ne!(leftovers(&blockbox), [""; 0]);
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    assert_eq!(leftovers(&blockbox), [""; 0]);
+}
+
+#[test]
 fn pulls_of_one_image_at_a_time_convert_each_layer_once_and_agree() {
     let layout = layout();
     let blockbox = Blockbox::new();
