@@ -35,13 +35,14 @@ pub(crate) fn is_possible() -> bool {
     shell::program(KERNEL).is_some() && modules().is_ok()
 }
 
-/// The argument that has cargo run tests in it.
-pub(crate) fn runner() -> Result<String> {
-    let xtask = std::env::current_exe()?;
-    Ok(format!(
+/// The argument that has cargo run tests in it. By the program that cargo built with the tests: in the place of this one there may be
+/// another by now.
+pub(crate) fn runner() -> String {
+    let xtask = shell::built("debug").with_file_name("xtask");
+    format!(
         "--config=target.'cfg(unix)'.runner=['{}','uml']",
         xtask.display()
-    ))
+    )
 }
 
 /// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns what the program returns, once
