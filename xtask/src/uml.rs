@@ -72,6 +72,7 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
         .args(["rootflags=/", "con=null", "quiet"])
         .arg(format!("uml_dir={}", folder.display()))
         .arg(format!("init={}", init.display()));
+    stay_on_one_processor()?;
     // It says nothing once it runs.
     let console = shell::watched(&mut uml, limit)?;
     print!(
@@ -86,6 +87,31 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
         bail!("{KERNEL} {how}:\n{}", console.lines.join("\n"));
     };
     Ok(ExitCode::from(status.trim().parse::<u8>()?))
+}
+
+/// Has this thread, and what it starts, run on one processor: the kernel and its programs take turns at every system call, and waking
+/// the other's processor up takes longer than all else.
+#[cfg(target_os = "linux")]
+fn stay_on_one_processor() -> Result<()> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let allowed = sched_getaffinity(None)?;
+    let allowed: Vec<_> = (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu))
+        .collect();
+    let mut one = CpuSet::new();
+    // Others may run one of their own.
+    if let Some(&cpu) = allowed.get(std::process::id() as usize % allowed.len().max(1)) {
+        one.set(cpu);
+        sched_setaffinity(None, &one)?;
+    }
+    Ok(())
+}
+
+/// Only Linux runs it.
+#[cfg(not(target_os = "linux"))]
+fn stay_on_one_processor() -> Result<()> {
+    Ok(())
 }
 
 /// What it runs as process 1. Not by busybox's shell: that runs `/proc/self/exe` where it means itself, and this is the kernel
