@@ -118,12 +118,7 @@ impl<W: Write + Seek> Dedupe<W> {
         block: u64,
         position: impl Fn(u64) -> u64,
     ) -> io::Result<Option<u64>> {
-        let same = |&i: &u32| {
-            let stored = self.stored[i as usize];
-            (stored.digest, stored.size) == (digest, size)
-        };
-        if let Some(&i) = self.index.find(digest as u64, same) {
-            let candidate = self.stored[i as usize].block;
+        if let Some(candidate) = self.find(digest, size) {
             let equal = equal(output, position(candidate), from, size, self.read)?;
             // Different contents with equal digests: the later ones are not looked for again.
             return Ok(equal.then_some(candidate));

@@ -47,8 +47,8 @@ pub struct Options {
     /// memory for all those ends until the image is finished. Linux 5.17 and later. Default: no.
     pub tail_packing: bool,
     /// What of compressed files is packed into one hidden file. Where anything is, and equal contents are stored once
-    /// ([`ImageBuilder::with_dedupe`](crate::ImageBuilder::with_dedupe)), files' equal clusters are too, which takes 44 bytes of memory
-    /// for each. Default: nothing.
+    /// ([`ImageBuilder::with_dedupe`](crate::ImageBuilder::with_dedupe)), files' equal clusters are too, which takes about 40 bytes of
+    /// memory for each. Default: nothing.
     pub fragments: Fragments,
     /// Whether parts of compressed files that were stored before, in whatever file and wherever in it, are stored once. Takes
     /// memory for each cluster, and full indexes. Linux 6.1 and later. Default: no.

@@ -64,7 +64,7 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
     let init = at("init");
     let mut file = File::create(&init)?;
     file.write_all(script(folder, command)?.as_bytes())?;
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     drop(file);
 
     let mut uml = Command::new(kernel);
@@ -129,12 +129,12 @@ mount -t tmpfs tmpfs /run
     .to_owned();
     for module in LOADED {
         script += &format!(
-            "busybox insmod {}\n",
+            "busybox insmod {} || exit\n",
             quoted(&modules.join("kernel").join(module))
         );
     }
     script += &format!(
-        "mount -t ext4 -o loop {} /tmp\n",
+        "mount -t ext4 -o loop {} /tmp || exit\n",
         quoted(&folder.join("tmp.ext4"))
     );
     for (name, value) in std::env::vars_os() {
@@ -167,6 +167,7 @@ mod tests {
     #[test]
     fn a_program_in_user_mode_linux_returns_what_it_returns() {
         if !is_possible() {
+            println!("SKIPPED: no {KERNEL}, without which `cargo xtask test` fails on x86-64");
             return;
         }
         let run = |script: &str| {
@@ -174,9 +175,11 @@ mod tests {
             run(&command, Duration::from_secs(60)).expect("a boot")
         };
         assert_eq!(
-            run("test -b /dev/loop0 && touch /tmp/file && exit 7"),
+            run(
+                "grep -q '^quota_v2 ' /proc/modules && touch /tmp/file && setfattr -n user.a -v b /tmp/file && exit 7"
+            ),
             ExitCode::from(7)
         );
-        assert_eq!(run("grep -q user_xattr /dev/null"), ExitCode::from(1));
+        assert_eq!(run("true"), ExitCode::SUCCESS);
     }
 }

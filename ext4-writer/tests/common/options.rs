@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ext4_view::Ext4;
 use ext4_writer::{BlockSize, Builder, Info, Journal, Metadata, Options};
-use testkit::{Entry, Kind, Mount, Walk};
+use testkit::{Entry, Kind, Mount, Walk, kernel_version};
 
 use super::Image;
 
@@ -250,21 +250,19 @@ pub struct Kernel {
 impl Kernel {
     pub fn here() -> Self {
         let mounts = testkit::kernel_mounts();
-        let writes_to = |options| {
-            let image = Image::new(options, |_| ());
-            mounts && Mount::try_ext4(&image.path, true).is_ok()
+        let options = Options {
+            quota: true,
+            ..Options::new(16 << 20)
         };
+        let image = Image::new(options, |_| ());
+        let quotas = mounts && Mount::try_ext4(&image.path, true).is_ok();
+        let loaded = fs::read_to_string("/proc/modules")
+            .is_ok_and(|modules| modules.lines().any(|line| line.starts_with("quota_v2 ")));
+        assert!(quotas || !mounts || !loaded, "this kernel has quotas");
         Self {
             mounts,
-            quotas: writes_to(Options {
-                quota: true,
-                ..Options::new(16 << 20)
-            }),
-            small_verity: writes_to(Options {
-                verity: true,
-                block_size: BlockSize::B1024,
-                ..Options::new(16 << 20)
-            }),
+            quotas,
+            small_verity: kernel_version() >= (6, 3),
         }
     }
 

@@ -3,44 +3,33 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Setting;
 use super::contest::{Contest, Outcome, Standing};
-use super::erofs::{self, Choice, Source};
+use super::erofs::{self, Choice, OF_FOLDERS, Source};
 use super::input::{self, Image};
 
-/// What every layer is compressed with.
-const CHOICES: [Choice; 5] = [
-    Choice {
-        name: "-zlz4",
-        ours: &["--compress", "lz4"],
-        mkfs: &["-zlz4"],
-    },
-    Choice {
-        name: "-zlz4hc,level=9 -C65536",
-        ours: &["--compress", "lz4,9", "--cluster-size", "64K"],
-        mkfs: &["-zlz4hc,level=9", "-C65536"],
-    },
-    Choice {
-        name: "-zdeflate,level=6",
-        ours: &["--compress", "deflate,6"],
-        mkfs: &["-zdeflate,level=6"],
-    },
-    Choice {
-        name: "-zlzma,level=6",
-        ours: &["--compress", "lzma,6"],
-        mkfs: &["-zlzma,level=6"],
-    },
-    Choice {
-        name: "-zzstd,level=3",
-        ours: &["--compress", "zstd,3"],
-        mkfs: &["-zzstd,level=3"],
-    },
+/// What every layer is compressed with: choices of the group `erofs`.
+const CHOICES: [&str; 5] = [
+    "-zlz4",
+    "-zlz4hc,level=9 -C65536",
+    "-zdeflate,level=6",
+    "-zlzma,level=6",
+    "-zzstd,level=3",
 ];
 
 /// Every image with every choice, with ends of files in blocks of their own and packed. An outcome is of all layers together.
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {
+    let choices = CHOICES
+        .into_iter()
+        .map(|name| {
+            OF_FOLDERS
+                .iter()
+                .find(|choice| choice.name == name)
+                .context(name)
+        })
+        .collect::<Result<Vec<_>>>()?;
     let mut outcomes = Vec::new();
     for image in images {
         let image = Image::open(image)?;
@@ -48,7 +37,7 @@ pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>>
         for layer in &image.layers {
             let tar = setting.path("layer.tar");
             input::gunzip(&layer.path, &tar)?;
-            let contests = CHOICES.iter().flat_map(|choice| {
+            let contests = choices.iter().flat_map(|choice| {
                 let source = Source::Tar(&tar);
                 let contest = |packed| contest(setting, &image.name, choice, packed, source);
                 [contest(false), contest(true)]
@@ -85,7 +74,7 @@ fn contest(
     for contender in &mut contest.contenders {
         let command = &mut contender.command;
         if contender.ours {
-            command.args(["--block-size", "4096", "--features", "inline-tails"]);
+            command.args(["--block-size", "4096"]);
             if packed {
                 command.args(["--features", "ztailpacking,fragments"]);
             }

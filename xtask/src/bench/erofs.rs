@@ -24,7 +24,7 @@ pub(super) struct Choice {
 ///
 /// Levels are given where the programs' own differ. mkfs.erofs puts short files behind their inodes unless it is told not to, with
 /// compression too.
-const OF_FOLDERS: [Choice; 13] = [
+pub(super) const OF_FOLDERS: [Choice; 13] = [
     Choice {
         name: "plain",
         ours: &["--features", "inline-tails"],
