@@ -1,8 +1,8 @@
 //! `cargo xtask uml PROGRAM …`: a program under User Mode Linux, a kernel that runs as a process.
 //!
 //! Debian's has quotas, which the host's kernel may lack, and is a second kernel to decide what an image is. Programs see the
-//! host's files through hostfs, and have an ext4 with attributes at `/tmp` and memory at `/dev/shm`. Cargo can run tests in it,
-//! as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
+//! host's files through hostfs; `$TMPDIR` is an ext4 with extended attributes. No mount hides a folder of the host in which the
+//! repository may lie. Cargo can run tests in it, as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -49,17 +49,20 @@ pub(crate) fn runner() -> String {
 /// what it wrote is written to stdout.
 pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
-    let folder = shell::target("uml").join(std::process::id().to_string());
-    fs::create_dir_all(&folder)?;
-    let result = boot(&kernel, &folder, command, limit);
-    fs::remove_dir_all(&folder)?;
+    let mut folders = shell::target("uml");
+    // The kernel splits its command line at blanks.
+    if folders.to_string_lossy().contains(char::is_whitespace) {
+        folders = std::env::temp_dir();
+    }
+    fs::create_dir_all(&folders)?;
+    let folder = tempfile::tempdir_in(&folders)?;
+    let result = boot(&kernel, folder.path(), command, limit);
+    folder.close()?;
     result
 }
 
 fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let at = |name| folder.join(name);
-    // Whatever was left behind by another process of this number.
-    let _ = fs::remove_file(at("status"));
     Builder::new(File::create(at("tmp.ext4"))?, Options::new(1 << 30))?.finish()?;
     let init = at("init");
     let mut file = File::create(&init)?;
@@ -119,14 +122,27 @@ fn stay_on_one_processor() -> Result<()> {
 fn script(folder: &Path, command: &[OsString]) -> Result<String> {
     let quoted = |path: &Path| shell::quoted(path.as_os_str());
     let modules = modules()?;
+    let scratch = folder.join("tmp");
     let mut script = "#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mkdir -p /dev/shm
-mount -t tmpfs -o size=80% tmpfs /dev/shm
-mount -t tmpfs tmpfs /run
 "
     .to_owned();
+    let here = std::env::current_dir()?;
+    for (memory, options) in [("/dev/shm", "-o size=80% "), ("/run", "")] {
+        // A mount there would hide a repository or a program that lies below.
+        let in_use = [folder, &here, shell::repository()]
+            .into_iter()
+            .chain(command.iter().map(Path::new))
+            .any(|path| path.starts_with(memory));
+        script += &if in_use {
+            // The kernel's own /dev hides the host's.
+            format!("mount -t hostfs -o {memory} hostfs {memory}\n")
+        } else {
+            format!("mount -t tmpfs {options}tmpfs {memory}\n")
+        };
+    }
     for module in LOADED {
         script += &format!(
             "busybox insmod {} || exit\n",
@@ -134,8 +150,9 @@ mount -t tmpfs tmpfs /run
         );
     }
     script += &format!(
-        "mount -t ext4 -o loop {} /tmp || exit\n",
-        quoted(&folder.join("tmp.ext4"))
+        "mkdir -p {scratch}\nmount -t ext4 -o loop {} {scratch} || exit\nchmod 1777 {scratch}\n",
+        quoted(&folder.join("tmp.ext4")),
+        scratch = quoted(&scratch),
     );
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -143,11 +160,13 @@ mount -t tmpfs tmpfs /run
             script += &format!("export {name}={}\n", shell::quoted(&value));
         }
     }
+    script += &format!("export TMPDIR={}\n", quoted(&scratch));
     let words: Vec<_> = command.iter().map(|word| shell::quoted(word)).collect();
     script += &format!(
-        "cd {}\n{} >{output} 2>&1 </dev/null\necho $? >{status}\numount /tmp\nexec busybox poweroff -f\n",
-        quoted(&std::env::current_dir()?),
+        "cd {}\n{} >{output} 2>&1 </dev/null\necho $? >{status}\numount {scratch}\nexec busybox poweroff -f\n",
+        quoted(&here),
         words.join(" "),
+        scratch = quoted(&scratch),
         output = quoted(&folder.join("output")),
         status = quoted(&folder.join("status")),
     );
@@ -176,10 +195,31 @@ mod tests {
         };
         assert_eq!(
             run(
-                "grep -q '^quota_v2 ' /proc/modules && touch /tmp/file && setfattr -n user.a -v b /tmp/file && exit 7"
+                "grep -q '^quota_v2 ' /proc/modules && touch $TMPDIR/file && setfattr -n user.a -v b $TMPDIR/file && exit 7"
             ),
             ExitCode::from(7)
         );
         assert_eq!(run("true"), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn user_mode_linux_does_not_hide_the_folders_a_repository_may_lie_in() {
+        if !is_possible() {
+            println!("SKIPPED: no {KERNEL}, without which `cargo xtask test` fails on x86-64");
+            return;
+        }
+        for folder in ["/tmp", "/dev/shm", "/run"] {
+            let program = tempfile::Builder::new()
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .tempfile_in(folder)
+                .expect("a file");
+            fs::write(program.path(), "#!/bin/sh\nexit 3\n").expect("a script");
+            let program = program.into_temp_path();
+            assert_eq!(
+                run(&[program.as_os_str().to_owned()], Duration::from_secs(60)).expect("a boot"),
+                ExitCode::from(3),
+                "{folder}"
+            );
+        }
     }
 }
