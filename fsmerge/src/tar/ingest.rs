@@ -1,7 +1,6 @@
 //! Entries to the layer's tree.
 
 use super::place::{Place, Role, is_bookkeeping};
-use super::reader::What;
 use crate::arena::{Arena, check_target};
 use crate::attributes::Attributes;
 use crate::error::{Error, Problem};
@@ -10,6 +9,7 @@ use crate::limits::Limits;
 use crate::path;
 use crate::resolve::{Left, Resolved, resolve};
 use crate::tree::{Body, DataId, Kind, NodeId};
+use blockbox_tar::What;
 use std::collections::{BTreeSet, HashMap};
 
 /// A hard link whose target has not been seen.
@@ -96,6 +96,7 @@ impl Ingest {
             &What::BlockDevice { major, minor } => {
                 self.replace(parent, name, attributes, Kind::BlockDevice { major, minor })
             }
+            &What::Unknown { kind, .. } => Err(Problem::UnknownType { kind }),
             What::Fifo => self.replace(parent, name, attributes, Kind::Fifo),
         }
     }

@@ -1,29 +1,26 @@
 //! A layer's tar stream to a [`Layer`].
 //!
-//! The formats: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format") define them.
-//! Where readers disagree, this one does as the container runtimes do, since a layer must look the same to all of them.
+//! `blockbox_tar` reads the archive: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format")
+//! define them. Where readers disagree, it does as the container runtimes do, since a layer must look the same to all of them.
 
 mod content;
-mod header;
+mod frame;
 mod ingest;
-mod pax;
 mod place;
-mod reader;
-mod source;
-mod sparse;
 mod stats;
 
 pub use content::{Content, Segment};
 pub use stats::{Stats, Warning, WarningKind};
 
-use crate::error::{Error, ReadError};
+use crate::attributes::Attributes;
+use crate::error::{Error, Problem, ReadError};
+use crate::intake::Intake;
 use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::tree::DataId;
+use blockbox_tar::{Reader, Source, What};
 use ingest::Ingest;
 use place::Place;
-use reader::{Reader, What};
-use source::Source;
 use std::convert::Infallible;
 use std::io::{BufRead, Seek};
 
@@ -82,7 +79,7 @@ pub fn read_tar_seek<R: BufRead + Seek, S: Sink>(
     sink: &mut S,
     limits: &Limits,
 ) -> Result<(Layer, Stats), ReadError<S::Error>> {
-    read(Source::seeking(tar)?, sink, limits)
+    read(Source::seeking(tar).map_err(Error::from)?, sink, limits)
 }
 
 fn read<R: BufRead, S: Sink>(
@@ -90,18 +87,41 @@ fn read<R: BufRead, S: Sink>(
     sink: &mut S,
     limits: &Limits,
 ) -> Result<(Layer, Stats), ReadError<S::Error>> {
-    let mut reader = Reader::new(source, limits);
+    let mut reader = Reader::new(source, limits.framing());
+    let mut stats = Stats::default();
+    let mut intake = Intake::new(limits);
     let mut ingest = Ingest::new(limits);
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader
+        .next(|remark| stats.remark(remark, limits))
+        .map_err(Error::from)?
+    {
+        stats.entries += 1;
         let at = |problem| Error::Entry {
             path: entry.path.clone(),
             offset: entry.offset,
             problem,
         };
+        // Ahead of the body, which is not read.
+        if let What::Unknown { kind, .. } = entry.what {
+            return Err(at(Problem::UnknownType { kind }).into());
+        }
+        let attributes = entry.attributes().map_err(|problem| at(problem.into()))?;
+        let xattrs = intake
+            .take(attributes.xattrs, |kind| {
+                stats.warn(&entry.path, entry.offset, kind, limits);
+            })
+            .map_err(at)?;
+        let attributes = Attributes {
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mtime: attributes.mtime.into(),
+            xattrs,
+        };
         let place = Place::of(&entry.path, limits).map_err(at)?;
         let mut data = None;
         if let What::File(map) = &entry.what {
-            let stored = map.ranges.iter().map(|&(_, len)| len).sum();
+            let stored = map.stored();
             if map.size > 0 && place.is_entry() {
                 let path = place.path();
                 let offset = reader.source.offset();
@@ -110,26 +130,25 @@ fn read<R: BufRead, S: Sink>(
                 let (result, unread) = content.given_to(sink, &path);
                 // A sink cannot say why reading failed; the source can.
                 if let Some(failure) = reader.source.take_failure() {
-                    return Err(failure.into());
+                    return Err(Error::from(failure).into());
                 }
                 data = Some(result.map_err(|source| ReadError::Sink { path, source })?);
-                reader.source.skip(unread)?;
-                reader.stats.files += 1;
-                reader.stats.content_bytes = reader.stats.content_bytes.saturating_add(map.size);
+                reader.source.skip(unread).map_err(Error::from)?;
+                stats.files += 1;
+                stats.content_bytes = stats.content_bytes.saturating_add(map.size);
             } else {
-                reader.source.skip(stored)?;
+                reader.source.skip(stored).map_err(Error::from)?;
             }
-            reader.source.padding(stored)?;
+            reader.source.padding(stored).map_err(Error::from)?;
         }
         ingest
-            .add(&place, entry.attributes, &entry.what, data, entry.offset)
+            .add(&place, attributes, &entry.what, data, entry.offset)
             .map_err(|problem| Error::Entry {
                 path: entry.path,
                 offset: entry.offset,
                 problem,
             })?;
     }
-    let mut stats = reader.stats;
     stats.archive_bytes = reader.source.offset();
     Ok((ingest.finish()?, stats))
 }

@@ -1,6 +1,7 @@
 //! What reading a layer counted and remarked.
 
 use crate::limits::Limits;
+use blockbox_tar::{Remark, RemarkKind};
 use std::fmt;
 
 /// Counts of one archive, and what in it was passed over.
@@ -22,6 +23,15 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Keeps what the archive's reader passed over.
+    pub(super) fn remark(&mut self, remark: Remark, limits: &Limits) {
+        let kind = match remark.kind {
+            RemarkKind::Volume { kind } => WarningKind::Volume { kind },
+            RemarkKind::LoneZeroBlock => WarningKind::LoneZeroBlock,
+        };
+        self.warn(&remark.path, remark.offset, kind, limits);
+    }
+
     /// Keeps a remark, or only counts it where there are too many.
     pub(crate) fn warn(&mut self, path: &[u8], offset: u64, kind: WarningKind, limits: &Limits) {
         self.warning_count += 1;

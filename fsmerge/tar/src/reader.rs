@@ -1,44 +1,121 @@
 //! Headers to entries: extended headers applied, fields decoded.
 
-use super::header::{self, in_range, number, text};
-use super::pax::Pax;
-use super::source::Source;
-use super::sparse::{self, Format, Map};
-use super::stats::{Stats, WarningKind};
-use crate::attributes::{Attributes, Timestamp};
 use crate::error::{Error, Problem};
-use crate::intake::Intake;
-use crate::limits::Limits;
+use crate::header::{self, in_range, number, text};
+use crate::pax::{Pax, Timestamp};
+use crate::source::Source;
+use crate::sparse::{self, Format, Map};
 use ::tar::Header;
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
-/// One entry of an archive. The data of a file comes next in the source.
-pub(super) struct Entry {
-    /// As the archive has it.
-    pub(super) path: Vec<u8>,
-    /// Where its headers begin.
-    pub(super) offset: u64,
-    pub(super) attributes: Attributes,
-    pub(super) what: What,
+/// How much an archive may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Headers of one archive.
+    pub entries: u32,
+    /// Bytes of one extended header: a PAX header or a GNU long name.
+    pub extended_header_bytes: u64,
+    /// Bytes of one file with its holes.
+    pub file_bytes: u64,
+    /// Data ranges of one sparse file.
+    pub sparse_ranges: usize,
+}
+
+/// One entry of an archive. The body of a file, and of an entry of unknown type, comes next in the source.
+#[derive(Debug)]
+pub struct Entry {
+    /// The path as the archive has it.
+    pub path: Vec<u8>,
+    /// Where its headers begin, in bytes.
+    pub offset: u64,
+    /// What the entry is.
+    pub what: What,
+    header: Header,
+    pax: Pax,
 }
 
 /// What the entry's type says it is.
-pub(super) enum What {
+#[derive(Debug)]
+pub enum What {
+    /// A directory.
     Directory,
+    /// A regular file.
     File(Map),
+    /// A hard link, by its target as the archive has it.
     HardLink(Vec<u8>),
+    /// A symbolic link, by its target as the archive has it.
     Symlink(Vec<u8>),
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    /// A character device.
+    CharDevice {
+        /// The major number.
+        major: u32,
+        /// The minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// The major number.
+        major: u32,
+        /// The minor number.
+        minor: u32,
+    },
+    /// A fifo.
     Fifo,
+    /// An entry of a type that POSIX and GNU tar do not define.
+    Unknown {
+        /// The header's `typeflag`.
+        kind: u8,
+        /// Bytes of its body.
+        stored: u64,
+    },
 }
 
-pub(super) struct Reader<R> {
-    pub(super) source: Source<R>,
-    pub(super) stats: Stats,
+/// What an entry says besides its name, type and contents.
+#[derive(Debug)]
+pub struct Attributes {
+    /// The permission bits with set-uid, set-gid and sticky: `0o7777` at most.
+    pub mode: u16,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The time of the last change of the contents.
+    pub mtime: Timestamp,
+    /// The extended attributes.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Something in an archive that is not an entry and that the reader passed over.
+#[derive(Debug)]
+pub struct Remark {
+    /// The name in its header.
+    pub path: Vec<u8>,
+    /// Where its header begins, in bytes.
+    pub offset: u64,
+    /// What it is.
+    pub kind: RemarkKind,
+}
+
+/// The kinds of remark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemarkKind {
+    /// A volume label or a part of a multi-volume archive.
+    Volume {
+        /// The header's `typeflag`.
+        kind: u8,
+    },
+    /// A single block of zeros where two end an archive: what follows is not read, as GNU tar does not.
+    LoneZeroBlock,
+}
+
+/// Reads the headers of an archive, front to back.
+#[derive(Debug)]
+pub struct Reader<R> {
+    /// The archive, which stands after the headers of the entry that was read last.
+    pub source: Source<R>,
     limits: Limits,
     global: Pax,
-    intake: Intake,
     headers: u64,
 }
 
@@ -53,19 +130,23 @@ struct Extended {
 }
 
 impl<R: BufRead> Reader<R> {
-    pub(super) fn new(source: Source<R>, limits: &Limits) -> Self {
+    /// A reader at the beginning of an archive.
+    pub fn new(source: Source<R>, limits: Limits) -> Self {
         Self {
             source,
-            stats: Stats::default(),
-            limits: *limits,
+            limits,
             global: Pax::default(),
-            intake: Intake::new(limits),
             headers: 0,
         }
     }
 
-    /// The next entry; None at the end of the archive.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, Error> {
+    /// The next entry; `None` at the end of the archive. The caller has passed over the body of the last one and its
+    /// padding. `remark` is called with what is passed over here.
+    ///
+    /// # Errors
+    ///
+    /// An archive that cannot be read, is cut off or damaged, or goes beyond the limits.
+    pub fn next(&mut self, mut remark: impl FnMut(Remark)) -> Result<Option<Entry>, Error> {
         let mut extended = Extended::default();
         loop {
             let here = self.source.offset();
@@ -73,7 +154,7 @@ impl<R: BufRead> Reader<R> {
                 return Ok(None);
             };
             if header::is_zero(&block) {
-                self.end(here)?;
+                self.end(here, remark)?;
                 return Ok(None);
             }
             let header = Header::from_byte_slice(&block);
@@ -108,12 +189,11 @@ impl<R: BufRead> Reader<R> {
                 b'K' => extended.link = Some(text(&self.extended_body(header, at)?).to_vec()),
                 // Volume label, continuation of another volume's file, long names of before "L".
                 kind @ (b'V' | b'M' | b'N') => {
-                    self.stats.warn(
-                        &header::name(header),
-                        here,
-                        WarningKind::Volume { kind },
-                        &self.limits,
-                    );
+                    remark(Remark {
+                        path: header::name(header),
+                        offset: here,
+                        kind: RemarkKind::Volume { kind },
+                    });
                     let pax = self.global.overridden_by(std::mem::take(&mut extended).pax);
                     let size = stored(header, &pax).map_err(at)?;
                     self.source.skip(size)?;
@@ -125,13 +205,16 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// A block of zeros is there: the end, whether another follows or not. GNU tar reads one block more, so do we.
-    fn end(&mut self, offset: u64) -> Result<(), Error> {
+    fn end(&mut self, offset: u64, mut remark: impl FnMut(Remark)) -> Result<(), Error> {
         match self.source.block() {
             Ok(Some(block)) if header::is_zero(&block) => {}
             Ok(None) => {}
             Ok(Some(_)) | Err(Error::Truncated { .. }) => {
-                self.stats
-                    .warn(b"", offset, WarningKind::LoneZeroBlock, &self.limits);
+                remark(Remark {
+                    path: Vec::new(),
+                    offset,
+                    kind: RemarkKind::LoneZeroBlock,
+                });
             }
             Err(e) => return Err(e),
         }
@@ -154,7 +237,6 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn entry(&mut self, header: &Header, offset: u64, extended: Extended) -> Result<Entry, Error> {
-        self.stats.entries += 1;
         let pax = self.global.overridden_by(extended.pax);
         // As Go's archive/tar does: GNU's long names over PAX records, the sparse name over both.
         let path = pax.get("GNU.sparse.name").map(<[u8]>::to_vec);
@@ -163,18 +245,13 @@ impl<R: BufRead> Reader<R> {
             .or_else(|| pax.get("path").map(<[u8]>::to_vec))
             .unwrap_or_else(|| header::name(header));
         let link = extended.link;
-        let what = match self.what(header, &pax, link, &path)? {
-            Ok(what) => self
-                .attributes(header, &pax, &path, offset)
-                .map(|attributes| (what, attributes)),
-            Err(problem) => Err(problem),
-        };
-        match what {
-            Ok((what, attributes)) => Ok(Entry {
+        match self.what(header, &pax, link, &path)? {
+            Ok(what) => Ok(Entry {
                 path,
                 offset,
-                attributes,
                 what,
+                header: header.clone(),
+                pax,
             }),
             Err(problem) => Err(Error::Entry {
                 path,
@@ -215,7 +292,7 @@ impl<R: BufRead> Reader<R> {
                 }
                 Err(problem) => Err(problem),
             },
-            kind => Err(Problem::UnknownType { kind }),
+            kind => stored(header, pax).map(|stored| What::Unknown { kind, stored }),
         };
         Ok(what)
     }
@@ -246,14 +323,19 @@ impl<R: BufRead> Reader<R> {
         }))
     }
 
-    fn attributes(
-        &mut self,
-        header: &Header,
-        pax: &Pax,
-        path: &[u8],
-        offset: u64,
-    ) -> Result<Attributes, Problem> {
-        let old = header.as_old();
+    fn limit(&self, name: &'static str, limit: u64) -> Problem {
+        Problem::Limit { name, limit }
+    }
+}
+
+impl Entry {
+    /// What the entry says besides its name, type and contents.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Number`] and [`Problem::PaxValue`].
+    pub fn attributes(&self) -> Result<Attributes, Problem> {
+        let (old, pax) = (self.header.as_old(), &self.pax);
         let mode: i128 = in_range(number(&old.mode, "mode")?, "mode")?;
         let uid = match pax.number("uid")? {
             Some(uid) => Some(uid),
@@ -276,17 +358,8 @@ impl<R: BufRead> Reader<R> {
             uid: in_range(uid, "uid")?,
             gid: in_range(gid, "gid")?,
             mtime,
-            xattrs: {
-                let stats = &mut self.stats;
-                let limits = &self.limits;
-                self.intake
-                    .take(pax.xattrs()?, |kind| stats.warn(path, offset, kind, limits))?
-            },
+            xattrs: pax.xattrs()?,
         })
-    }
-
-    fn limit(&self, name: &'static str, limit: u64) -> Problem {
-        Problem::Limit { name, limit }
     }
 }
 

@@ -1,23 +1,31 @@
 //! PAX extended headers (POSIX.1-2001 `pax`, "pax Extended Header"), and the keywords that a layer needs.
 
-use crate::attributes::Timestamp;
 use crate::error::Problem;
 use std::collections::BTreeMap;
+
+/// A point in time: `secs` seconds since the epoch (negative before it) plus `nanos` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    /// Whole seconds since 1970-01-01 00:00:00 UTC, rounded down.
+    pub secs: i64,
+    /// Nanoseconds after `secs`, below 1,000,000,000.
+    pub nanos: u32,
+}
 
 const SCHILY: &[u8] = b"SCHILY.xattr.";
 const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
 /// The records in force for one entry, or for all that follow.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pax {
+pub(crate) struct Pax {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Sparse format 0.0 repeats its keywords, so their order counts: offsets and lengths as they came.
-    pub(super) sparse: Vec<u8>,
+    pub(crate) sparse: Vec<u8>,
 }
 
 impl Pax {
     /// Adds the records of an extended header to those in force.
-    pub(super) fn extend(&mut self, header: &[u8]) -> Result<(), Problem> {
+    pub(crate) fn extend(&mut self, header: &[u8]) -> Result<(), Problem> {
         let mut at = 0;
         while at < header.len() {
             let record = record(&header[at..]).ok_or(Problem::Pax { at })?;
@@ -42,12 +50,12 @@ impl Pax {
     }
 
     /// Whether there are no records.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// The records of `self`, with those of `other` over them.
-    pub(super) fn overridden_by(&self, other: Self) -> Self {
+    pub(crate) fn overridden_by(&self, other: Self) -> Self {
         if self.records.is_empty() {
             return other;
         }
@@ -58,7 +66,7 @@ impl Pax {
     }
 
     /// A record's value; an empty one deletes the record, so that the header's own field counts again.
-    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         self.records
             .get(key.as_bytes())
             .map(Vec::as_slice)
@@ -66,14 +74,14 @@ impl Pax {
     }
 
     /// A decimal number.
-    pub(super) fn number(&self, key: &'static str) -> Result<Option<i128>, Problem> {
+    pub(crate) fn number(&self, key: &'static str) -> Result<Option<i128>, Problem> {
         self.get(key)
             .map(|value| decimal(value).ok_or(Problem::Number { field: key }))
             .transpose()
     }
 
     /// A time: decimal seconds with an optional fraction, negative before the epoch.
-    pub(super) fn time(&self, key: &'static str) -> Result<Option<Timestamp>, Problem> {
+    pub(crate) fn time(&self, key: &'static str) -> Result<Option<Timestamp>, Problem> {
         self.get(key)
             .map(|value| time(value).ok_or(Problem::Number { field: key }))
             .transpose()
@@ -81,7 +89,7 @@ impl Pax {
 
     /// The extended attributes: raw under `SCHILY.xattr.NAME`, and base64 under `LIBARCHIVE.xattr.NAME` with a
     /// URL-encoded name, as bsdtar writes them side by side. The raw form comes first where both are there.
-    pub(super) fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Problem> {
+    pub(crate) fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Problem> {
         let mut found = BTreeMap::new();
         for (key, value) in &self.records {
             if let Some(name) = key.strip_prefix(LIBARCHIVE) {
@@ -121,7 +129,7 @@ fn record(rest: &[u8]) -> Option<Record<'_>> {
 }
 
 /// A decimal number with an optional minus sign.
-pub(super) fn decimal(text: &[u8]) -> Option<i128> {
+pub(crate) fn decimal(text: &[u8]) -> Option<i128> {
     let (digits, sign) = match text.strip_prefix(b"-") {
         Some(digits) => (digits, -1),
         None => (text, 1),

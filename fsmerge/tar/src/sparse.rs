@@ -2,25 +2,26 @@
 //!
 //! See "Storing Sparse Files" in the GNU tar manual.
 
-use super::header::{number, size};
-use super::pax::{Pax, decimal};
-use super::source::{BLOCK, Source};
 use crate::error::{Error, Problem};
-use crate::limits::Limits;
+use crate::header::{number, size};
+use crate::pax::{Pax, decimal};
+use crate::reader::Limits;
+use crate::source::{BLOCK, Source};
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 use std::io::BufRead;
 
 /// A file's length and where its data is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Map {
-    pub(super) size: u64,
-    /// Ascending and not touching; none is empty.
-    pub(super) ranges: Vec<(u64, u64)>,
+pub struct Map {
+    /// The file's length in bytes, holes included.
+    pub size: u64,
+    /// Where the data is: offsets and lengths in bytes, ascending and not touching; none is empty.
+    pub ranges: Vec<(u64, u64)>,
 }
 
 impl Map {
     /// A file without holes.
-    pub(super) fn dense(size: u64) -> Self {
+    pub(crate) fn dense(size: u64) -> Self {
         let ranges = if size == 0 {
             Vec::new()
         } else {
@@ -52,17 +53,23 @@ impl Map {
         }
         Ok(Self { size, ranges })
     }
+
+    /// Bytes of the body: of the ranges together.
+    pub fn stored(&self) -> u64 {
+        // Checked to be below the file's size.
+        self.ranges.iter().map(|&(_, len)| len).sum()
+    }
 }
 
 /// Which sparse format the PAX records speak of.
-pub(super) enum Format {
+pub(crate) enum Format {
     /// 0.0 and 0.1: the map is in the records.
     Records,
     /// 1.0: the map is at the beginning of the body.
     Body,
 }
 
-pub(super) fn pax_format(pax: &Pax) -> Result<Option<Format>, Problem> {
+pub(crate) fn pax_format(pax: &Pax) -> Result<Option<Format>, Problem> {
     let version = (
         pax.number("GNU.sparse.major")?,
         pax.number("GNU.sparse.minor")?,
@@ -80,7 +87,7 @@ pub(super) fn pax_format(pax: &Pax) -> Result<Option<Format>, Problem> {
 }
 
 /// The map of format 0.0 or 0.1 for a body of `stored` bytes.
-pub(super) fn from_records(pax: &Pax, stored: u64, limits: &Limits) -> Result<Map, Problem> {
+pub(crate) fn from_records(pax: &Pax, stored: u64, limits: &Limits) -> Result<Map, Problem> {
     let map = pax.get("GNU.sparse.map").unwrap_or(&pax.sparse);
     let mut numbers = Vec::new();
     if !map.is_empty() {
@@ -100,7 +107,7 @@ pub(super) fn from_records(pax: &Pax, stored: u64, limits: &Limits) -> Result<Ma
 
 /// The map of format 1.0, read from the beginning of a body of `stored` bytes: decimal numbers, one a line, padded to a
 /// whole number of blocks.
-pub(super) fn from_body<R: BufRead>(
+pub(crate) fn from_body<R: BufRead>(
     source: &mut Source<R>,
     pax: &Pax,
     stored: u64,
@@ -153,7 +160,7 @@ pub(super) fn from_body<R: BufRead>(
 }
 
 /// The map of the old format (type `S`): four ranges in the header, more in the blocks behind it.
-pub(super) fn from_header<R: BufRead>(
+pub(crate) fn from_header<R: BufRead>(
     source: &mut Source<R>,
     header: &Header,
     stored: u64,

@@ -1,16 +1,16 @@
 //! The 512-byte header: its fields, whichever of the formats (V7, ustar, GNU, star) it is in.
 
-use super::source::Block;
 use crate::error::Problem;
+use crate::source::Block;
 use ::tar::Header;
 
 /// Whether this is a block of zeros, as the end of an archive has.
-pub(super) fn is_zero(block: &Block) -> bool {
+pub(crate) fn is_zero(block: &Block) -> bool {
     block.iter().all(|&byte| byte == 0)
 }
 
 /// Whether the checksum is right: the sum of all bytes, its own field taken as spaces. Old writers summed signed bytes.
-pub(super) fn checksum_holds(header: &Header) -> bool {
+pub(crate) fn checksum_holds(header: &Header) -> bool {
     let field = &header.as_old().cksum;
     let Ok(Some(stored)) = number(field, "chksum") else {
         return false;
@@ -25,13 +25,13 @@ pub(super) fn checksum_holds(header: &Header) -> bool {
 }
 
 /// The bytes of a field up to its first NUL.
-pub(super) fn text(field: &[u8]) -> &[u8] {
+pub(crate) fn text(field: &[u8]) -> &[u8] {
     let end = field.iter().position(|&byte| byte == 0);
     &field[..end.unwrap_or(field.len())]
 }
 
 /// The name, with the prefix that ustar and star put before it.
-pub(super) fn name(header: &Header) -> Vec<u8> {
+pub(crate) fn name(header: &Header) -> Vec<u8> {
     let name = text(&header.as_old().name);
     let prefix = match header.as_ustar() {
         // star's variant ends in "tar\0" and has times behind a prefix of 131 bytes.
@@ -47,7 +47,7 @@ pub(super) fn name(header: &Header) -> Vec<u8> {
 }
 
 /// The device numbers; 0:0 where the format has none.
-pub(super) fn device(header: &Header) -> Result<(u32, u32), Problem> {
+pub(crate) fn device(header: &Header) -> Result<(u32, u32), Problem> {
     let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
         (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
         (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
@@ -60,7 +60,7 @@ pub(super) fn device(header: &Header) -> Result<(u32, u32), Problem> {
 }
 
 /// A number that must fit its type; 0 for an empty field.
-pub(super) fn in_range<T: TryFrom<i128>>(
+pub(crate) fn in_range<T: TryFrom<i128>>(
     value: Option<i128>,
     field: &'static str,
 ) -> Result<T, Problem> {
@@ -68,7 +68,7 @@ pub(super) fn in_range<T: TryFrom<i128>>(
 }
 
 /// A length in bytes.
-pub(super) fn size(value: Option<i128>) -> Result<u64, Problem> {
+pub(crate) fn size(value: Option<i128>) -> Result<u64, Problem> {
     match value.unwrap_or(0) {
         negative if negative < 0 => Err(Problem::NegativeSize),
         // Offsets into an archive are signed in every reader.
@@ -80,7 +80,7 @@ pub(super) fn size(value: Option<i128>) -> Result<u64, Problem> {
 
 /// The value of a numeric field: octal digits between spaces and NULs, or GNU's base 256, a two's complement number
 /// whose first bit is set. None where there are no digits.
-pub(super) fn number(field: &[u8], name: &'static str) -> Result<Option<i128>, Problem> {
+pub(crate) fn number(field: &[u8], name: &'static str) -> Result<Option<i128>, Problem> {
     let bad = Problem::Number { field: name };
     if let Some(&first) = field.first()
         && first & 0x80 != 0

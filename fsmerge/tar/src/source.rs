@@ -4,13 +4,14 @@ use crate::error::Error;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 /// Bytes of a tar block.
-pub(super) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// One block.
-pub(super) type Block = [u8; BLOCK];
+pub(crate) type Block = [u8; BLOCK];
 
 /// Reads the archive, counts what it read, and remembers why it cannot go on: a sink sees only an `io::Error`.
-pub(super) struct Source<R> {
+#[derive(Debug)]
+pub struct Source<R> {
     inner: R,
     /// Bytes read or passed over so far.
     offset: u64,
@@ -19,6 +20,7 @@ pub(super) struct Source<R> {
 }
 
 /// How to pass over bytes without reading them.
+#[derive(Debug)]
 struct Seeking<R> {
     by: fn(&mut R, i64) -> io::Result<()>,
     /// The archive's length: what can seek does so beyond its end, too.
@@ -26,8 +28,12 @@ struct Seeking<R> {
 }
 
 impl<R: BufRead + Seek> Source<R> {
-    /// One that does not read what it passes over.
-    pub(super) fn seeking(mut inner: R) -> Result<Self, Error> {
+    /// A source that does not read what it passes over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the archive cannot be sought in.
+    pub fn seeking(mut inner: R) -> Result<Self, Error> {
         let mut len = || {
             let start = inner.stream_position()?;
             let end = inner.seek(SeekFrom::End(0))?;
@@ -46,7 +52,8 @@ impl<R: BufRead + Seek> Source<R> {
 }
 
 impl<R: BufRead> Source<R> {
-    pub(super) fn new(inner: R) -> Self {
+    /// A source that reads what it passes over.
+    pub fn new(inner: R) -> Self {
         Self {
             inner,
             offset: 0,
@@ -55,12 +62,13 @@ impl<R: BufRead> Source<R> {
         }
     }
 
-    pub(super) fn offset(&self) -> u64 {
+    /// Bytes read or passed over so far.
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Why reading stopped, where it did.
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
+    /// Why reading a body through [`Read`] or [`BufRead`] stopped, if it did.
+    pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
@@ -98,7 +106,7 @@ impl<R: BufRead> Source<R> {
     }
 
     /// Fills `buffer`.
-    pub(super) fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+    pub(crate) fn exactly(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_some(&mut buffer[filled..]) {
@@ -116,7 +124,7 @@ impl<R: BufRead> Source<R> {
 
     /// The next block, or None where the archive ends before it. A last block of zeros may be short: some writers end
     /// an archive at an odd length.
-    pub(super) fn block(&mut self) -> Result<Option<Block>, Error> {
+    pub(crate) fn block(&mut self) -> Result<Option<Block>, Error> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
@@ -136,7 +144,11 @@ impl<R: BufRead> Source<R> {
     }
 
     /// Passes over `bytes` bytes.
-    pub(super) fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Truncated`] if the archive ends before, [`Error::Io`] if it cannot be read.
+    pub fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
         if let Some(seeking) = &self.seeking {
             let end = self.offset.checked_add(bytes);
             let (Some(end), Ok(by)) = (end.filter(|&end| end <= seeking.len), bytes.try_into())
@@ -162,14 +174,18 @@ impl<R: BufRead> Source<R> {
         Ok(())
     }
 
-    /// Passes over the zeros behind a body of `size` bytes.
-    pub(super) fn padding(&mut self, size: u64) -> Result<(), Error> {
+    /// Passes over the zeros after a body of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`skip`](Self::skip).
+    pub fn padding(&mut self, size: u64) -> Result<(), Error> {
         let over = size % BLOCK as u64;
         self.skip(if over == 0 { 0 } else { BLOCK as u64 - over })
     }
 
     /// A whole body of `size` bytes, which the caller has checked to be small, and its padding.
-    pub(super) fn body(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+    pub(crate) fn body(&mut self, size: u64) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         let mut left = size;
         // Grown as bytes arrive: a header may promise more than there is.

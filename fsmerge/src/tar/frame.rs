@@ -1,0 +1,58 @@
+//! What `blockbox_tar` says, in this crate's types.
+
+use crate::attributes::Timestamp;
+use crate::error::{Error, Problem};
+use crate::limits::Limits;
+
+impl Limits {
+    /// The part of the limits that concerns headers.
+    pub(super) fn framing(&self) -> blockbox_tar::Limits {
+        blockbox_tar::Limits {
+            entries: self.entries,
+            extended_header_bytes: self.extended_header_bytes,
+            file_bytes: self.file_bytes,
+            sparse_ranges: self.sparse_ranges,
+        }
+    }
+}
+
+impl From<blockbox_tar::Timestamp> for Timestamp {
+    fn from(time: blockbox_tar::Timestamp) -> Self {
+        let blockbox_tar::Timestamp { secs, nanos } = time;
+        Self { secs, nanos }
+    }
+}
+
+impl From<blockbox_tar::Error> for Error {
+    fn from(error: blockbox_tar::Error) -> Self {
+        use blockbox_tar::Error as E;
+        match error {
+            E::Io { offset, source } => Self::Io { offset, source },
+            E::Truncated { offset } => Self::Truncated { offset },
+            E::Entry {
+                path,
+                offset,
+                problem,
+            } => Self::Entry {
+                path,
+                offset,
+                problem: problem.into(),
+            },
+        }
+    }
+}
+
+impl From<blockbox_tar::Problem> for Problem {
+    fn from(problem: blockbox_tar::Problem) -> Self {
+        use blockbox_tar::Problem as P;
+        match problem {
+            P::Checksum => Self::Checksum,
+            P::Number { field } => Self::Number { field },
+            P::NegativeSize => Self::NegativeSize,
+            P::Pax { at } => Self::Pax { at },
+            P::PaxValue { key } => Self::PaxValue { key },
+            P::SparseMap => Self::SparseMap,
+            P::Limit { name, limit } => Self::Limit { name, limit },
+        }
+    }
+}
