@@ -4,6 +4,7 @@
 //! its own target folder and none of the outer build's flags (clippy's wrapper, coverage, a `--target`).
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,10 +24,11 @@ const FOREIGN_VARIABLES: &[&str] = &[
     "RUSTFLAGS",
 ];
 
-/// A program of the guest: the package and the program have one folder and one name each.
+/// A program of the guest.
 struct Program {
-    package: &'static str,
     name: &'static str,
+    /// Names the folder of its package: what the package's own build script reports.
+    manifest_dir: &'static str,
     /// Says where a ready-made one is.
     prebuilt: &'static str,
     /// Tells the library.
@@ -35,51 +37,44 @@ struct Program {
 
 const PROGRAMS: [Program; 2] = [
     Program {
-        package: "blockbox-guest",
         name: "blockbox-init",
+        manifest_dir: "DEP_BLOCKBOX_GUEST_MANIFEST_DIR",
         prebuilt: "BLOCKBOX_GUEST_INIT",
         told_as: "BLOCKBOX_INIT",
     },
     Program {
-        package: "blockbox-fsbench",
         name: "blockbox-fsbench",
+        manifest_dir: "DEP_BLOCKBOX_FSBENCH_MANIFEST_DIR",
         prebuilt: "BLOCKBOX_GUEST_FSBENCH",
         told_as: "BLOCKBOX_FSBENCH",
     },
 ];
 
 fn main() {
-    for path in [
-        "build.rs",
-        "fsbench/Cargo.toml",
-        "fsbench/src",
-        "guest/Cargo.toml",
-        "guest/src",
-    ] {
-        println!("cargo::rerun-if-changed={path}");
-    }
-    let mut missing = Vec::new();
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DOCS_RS");
     for program in &PROGRAMS {
         println!("cargo::rerun-if-env-changed={}", program.prebuilt);
-        match env::var_os(program.prebuilt) {
-            Some(path) => tell(program, Path::new(&path)),
-            None => missing.push(program),
-        }
-    }
-    if !missing.is_empty() {
-        let folder = build(&missing);
-        for program in missing {
-            tell(program, &folder.join(program.name));
-        }
+        let path = match env::var_os(program.prebuilt) {
+            Some(path) => PathBuf::from(path),
+            // Documentation needs no programs, and the machines that build it have no toolchain for the guest.
+            None if env::var_os("DOCS_RS").is_some() => empty(program),
+            None => build(program),
+        };
+        println!("cargo::rustc-env={}={}", program.told_as, path.display());
     }
 }
 
-fn tell(program: &Program, path: &Path) {
-    println!("cargo::rustc-env={}={}", program.told_as, path.display());
+/// Makes an empty file in the place of a program.
+fn empty(program: &Program) -> PathBuf {
+    let path = PathBuf::from(required("OUT_DIR")).join(program.name);
+    fs::write(&path, []).expect("OUT_DIR is writable");
+    path
 }
 
-/// Returns the folder of the programs.
-fn build(programs: &[&Program]) -> PathBuf {
+/// Returns where the built program is.
+fn build(program: &Program) -> PathBuf {
+    let manifest_dir = PathBuf::from(required(program.manifest_dir));
     let out_dir = PathBuf::from(required("OUT_DIR"));
     let arch = required("CARGO_CFG_TARGET_ARCH");
     let (target, rustflags) = guest_target(&arch);
@@ -95,17 +90,12 @@ fn build(programs: &[&Program]) -> PathBuf {
             cargo.env_remove(name.as_ref());
         }
     }
-    let manifest = Path::new(&required("CARGO_MANIFEST_DIR")).join("guest/Cargo.toml");
     cargo
         .args(["build", "--quiet", "--locked", "--release"])
-        .args(
-            programs
-                .iter()
-                .flat_map(|program| ["--package", program.package, "--bin", program.name]),
-        )
+        .args(["--bin", program.name])
         .args(["--target", &target])
         .arg("--manifest-path")
-        .arg(manifest)
+        .arg(manifest_dir.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join("\x1f"))
@@ -119,15 +109,30 @@ fn build(programs: &[&Program]) -> PathBuf {
     let status = cargo.status().expect("cargo runs");
     assert!(
         status.success(),
-        "building the guest's programs for {target} failed; on hosts other than Linux it needs `rustup target add \
-         {target}`, or ready-made ones: set {}",
-        programs
-            .iter()
-            .map(|program| program.prebuilt)
-            .collect::<Vec<_>>()
-            .join(" and ")
+        "building {} for {target} failed; on hosts other than Linux it needs `rustup target add {target}`, or a \
+         ready-made one: set {}",
+        program.name,
+        program.prebuilt,
     );
-    target_dir.join(&target).join("release")
+    let built = target_dir.join(&target).join("release").join(program.name);
+    watch(&manifest_dir, &built);
+    built
+}
+
+/// Has this script run again when a file that the program was made of changes: cargo lists them beside the program, as
+/// a rule of make.
+fn watch(manifest_dir: &Path, built: &Path) {
+    let rule = fs::read_to_string(built.with_extension("d")).expect("cargo writes a .d file");
+    // Spaces in names are escaped.
+    let rule = rule.replace("\\ ", "\0");
+    let sources = rule.split_whitespace().skip(1);
+    for source in sources {
+        println!("cargo::rerun-if-changed={}", source.replace('\0', " "));
+    }
+    println!(
+        "cargo::rerun-if-changed={}",
+        manifest_dir.join("Cargo.toml").display()
+    );
 }
 
 /// The guest's target triple, and the flags that make its programs static.

@@ -1,7 +1,7 @@
 //! The host's side of the conversation with the guest's init: commands, their streams, and a clean end.
 //!
 //! A thread per session reads what the guest says and hands it to whom it concerns. It never writes and never waits for a
-//! consumer: each stream is bounded by its credit window ([`blockbox_guest::WINDOW`]), and consumers return credit
+//! consumer: each stream is bounded by its credit window ([`blockbox_protocol::WINDOW`]), and consumers return credit
 //! themselves. So no order of reading and writing on the host's side can deadlock.
 
 mod error;
@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use blockbox_guest::{ExecSpec, ExitStatus, Stream, WindowSize};
+pub use blockbox_protocol::{ExecSpec, ExitStatus, Stream, WindowSize};
 pub use error::GuestError;
 pub use exec::{Event, Exec, ExecControl, Stdin};
 
-use blockbox_guest::{PROTOCOL_VERSION, Request};
+use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
 use crate::vmm::Vm;
 use link::Link;
@@ -29,7 +29,7 @@ pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
 /// [`blockbox_fsbench`] as a static Linux executable of the host's architecture: it runs in any image.
 pub static FSBENCH: &[u8] = include_bytes!(env!("BLOCKBOX_FSBENCH"));
 
-pub use blockbox_guest::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+pub use blockbox_protocol::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 
 /// How long init needs, beyond the grace given to processes, to unmount and power off; slow under emulation.
 const POWER_OFF_TIME: Duration = Duration::from_secs(20);

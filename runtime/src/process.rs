@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use blockbox_guest::{ExecSpec, WindowSize};
+use blockbox_protocol::{ExecSpec, WindowSize};
 use ocipull::spec::Config;
 
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use blockbox_guest::TMPFS_DIRS;
+use blockbox_protocol::TMPFS_DIRS;
 use clap::{Args, ValueEnum};
 
 use super::attach;

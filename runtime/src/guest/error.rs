@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use blockbox_guest::ProtocolError;
+use blockbox_protocol::ProtocolError;
 use thiserror::Error;
 
 /// What can go wrong with a guest.

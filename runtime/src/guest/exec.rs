@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use blockbox_guest::frame::MAX_PAYLOAD;
-use blockbox_guest::{CHUNK, ExecSpec, ExitStatus, Request, Stream, WINDOW, WindowSize};
+use blockbox_protocol::frame::MAX_PAYLOAD;
+use blockbox_protocol::{CHUNK, ExecSpec, ExitStatus, Request, Stream, WINDOW, WindowSize};
 
 use super::error::GuestError;
 use super::link::{End, Link};

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{Decoder, Reply, Request};
+use blockbox_protocol::{Decoder, Reply, Request};
 
 use super::error::GuestError;
 use super::exec::Inbox;
@@ -49,7 +49,7 @@ pub(super) struct Hello {
 pub(super) enum End {
     Closed,
     Fatal(String),
-    Protocol(blockbox_guest::ProtocolError),
+    Protocol(blockbox_protocol::ProtocolError),
     WindowExceeded,
 }
 

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
+use blockbox_protocol::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
 use super::helper::Launch;

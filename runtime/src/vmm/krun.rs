@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::ptr;
 
-use blockbox_guest::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
+use blockbox_protocol::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
 use super::{VmConfig, VmmError, helper};

@@ -45,7 +45,7 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// The guest's hostname.
     pub hostname: String,
-    /// Those of [`TMPFS_DIRS`](blockbox_guest::TMPFS_DIRS) that stay folders of the writable disk.
+    /// Those of [`TMPFS_DIRS`](blockbox_protocol::TMPFS_DIRS) that stay folders of the writable disk.
     pub on_disk: Vec<String>,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
@@ -201,16 +201,19 @@ impl Vmm {
             "root=/dev/vdb".to_owned(),
             "rootfstype=ext4".to_owned(),
             "rw".to_owned(),
-            format!("init={}", blockbox_guest::INIT_PATH),
+            format!("init={}", blockbox_protocol::INIT_PATH),
             format!(
                 "{}={}",
-                blockbox_guest::HOSTNAME_PARAMETER,
+                blockbox_protocol::HOSTNAME_PARAMETER,
                 hostname_label(&config.hostname)
             ),
         ];
         if !config.on_disk.is_empty() {
             let folders = config.on_disk.join(",");
-            words.push(format!("{}={folders}", blockbox_guest::ON_DISK_PARAMETER));
+            words.push(format!(
+                "{}={folders}",
+                blockbox_protocol::ON_DISK_PARAMETER
+            ));
         }
         words.extend(config.kernel_args.iter().cloned());
         words.join(" ")

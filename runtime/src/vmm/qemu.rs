@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use blockbox_guest::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
+use blockbox_protocol::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use blockbox_guest::{
+use blockbox_protocol::{
     HOSTNAME_PARAMETER, ON_DISK_PARAMETER, PRIVATE_DIR, TMPFS_DIRS, UPPER_DIR, WORK_DIR,
 };
 use rustix::fs::{CWD, Mode, OFlags};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{CHUNK, ExitStatus, Reply, Stream, WINDOW, WindowSize};
+use blockbox_protocol::{CHUNK, ExitStatus, Reply, Stream, WINDOW, WindowSize};
 use rustix::io::Errno;
 
 use super::control::Control;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{Decoder, ProtocolError, Reply, Request, Stream, encode_output};
+use blockbox_protocol::{Decoder, ProtocolError, Reply, Request, Stream, encode_output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;

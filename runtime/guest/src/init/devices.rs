@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{CONTROL_PORT, IMAGE_SERIAL};
+use blockbox_protocol::{CONTROL_PORT, IMAGE_SERIAL};
 
 use super::failure::Failure;
 

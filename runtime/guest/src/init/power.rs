@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use blockbox_guest::Reply;
+use blockbox_protocol::Reply;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};

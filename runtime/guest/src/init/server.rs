@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use blockbox_guest::{ExitStatus, PROTOCOL_VERSION, Reply, Request, Stream};
+use blockbox_protocol::{ExitStatus, PROTOCOL_VERSION, Reply, Request, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};

@@ -10,8 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use blockbox_guest::user::{self, Identity};
-use blockbox_guest::{ExecSpec, WindowSize};
+use blockbox_protocol::user::{self, Identity};
+use blockbox_protocol::{ExecSpec, WindowSize};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;

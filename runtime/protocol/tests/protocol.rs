@@ -1,7 +1,7 @@
 //! Whatever is said arrives as it was said, however the bytes are cut; whatever arrives, nothing panics.
 
-use blockbox_guest::frame::{HEADER, MAX_PAYLOAD};
-use blockbox_guest::{
+use blockbox_protocol::frame::{HEADER, MAX_PAYLOAD};
+use blockbox_protocol::{
     Decoder, ExecSpec, ExitStatus, ProtocolError, Reply, Request, Stream, WindowSize,
 };
 use proptest::collection::vec;
