@@ -18,6 +18,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] blockbox_store::Error),
     /// An image could not be got from where its reference points.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
@@ -139,14 +142,6 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: vmdk::Error,
-    },
-    /// A record in the store is not what this version writes.
-    #[error("{}: {source}; remove it and pull the image again", path.display())]
-    Record {
-        /// The record.
-        path: PathBuf,
-        /// Where it stops making sense.
-        source: serde_json::Error,
     },
     /// Another layer of the same pull failed.
     #[error("stopped because another layer failed")]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::stack::Input;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const CONFIG: &str = "config.json";
@@ -147,8 +147,9 @@ impl Image {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Record {
+    let record = serde_json::from_slice(&bytes).map_err(|source| store::Error::Record {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(record)
 }

@@ -34,7 +34,7 @@ pub mod remove;
 pub mod sandbox;
 pub mod squash;
 pub mod stack;
-pub mod store;
 pub mod vmm;
 
+pub use blockbox_store as store;
 pub use error::{Error, Result};

@@ -236,9 +236,9 @@ fn is_transient(error: &Error) -> bool {
 /// next removal of an image takes them.
 fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<()> {
     match access.try_exclusive() {
-        Some(access) => access.remove_unused_layers(store, |layer| {
+        Some(access) => Ok(access.remove_unused_layers(store, |layer| {
             made.iter().any(|diff_id| store.layer(diff_id) == layer)
-        }),
+        })?),
         None => Ok(()),
     }
 }

@@ -1,23 +1,18 @@
 //! Sandboxes: a writable disk over an image, and the virtual machine that boots both.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use erofs_reader::Buffered;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::guest::{Exec, ExecSpec, INIT, INIT_PATH, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR};
 use crate::image::Image;
-use crate::store::{Lock, Store, atomic, remove as remove_tree};
+pub use crate::store::Record;
+use crate::store::{CONSOLE, Lock, Store, UPPER, atomic, remove as remove_tree};
 use crate::vmm::{Choice, Vm, VmConfig, Vmm, kernel};
-
-const RECORD: &str = "sandbox.json";
-const UPPER: &str = "upper.ext4";
-const CONSOLE: &str = "console.log";
 
 /// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
@@ -28,46 +23,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
 pub const LEAST_MEMORY: u64 = 64 << 20;
 
-/// What the store knows of a sandbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
-    /// Its name.
-    pub name: String,
-    /// The name of its image when it was made.
-    pub image: String,
-    /// The digest of its image's manifest.
-    pub manifest_digest: String,
-    /// When it was made, in seconds since the epoch.
-    pub created: u64,
-}
-
-impl Record {
-    /// Whether a process holds the sandbox now.
-    pub fn is_running(&self, store: &Store) -> Result<bool> {
-        Ok(store.lock_sandbox(&self.name)?.is_none())
-    }
-
-    /// The bytes that the writable disk takes on the host.
-    pub fn allocated_bytes(&self, store: &Store) -> Result<u64> {
-        let path = store.sandbox(&self.name).join(UPPER);
-        Ok(fs::metadata(&path).map_err(Error::io(&path))?.blocks() * 512)
-    }
-}
-
 /// All sandboxes, by name.
 pub fn list(store: &Store) -> Result<Vec<Record>> {
-    let folder = store.sandboxes();
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-        let path = entry.map_err(Error::io(&folder))?.path().join(RECORD);
-        // A sandbox that is being made or removed has no record.
-        let Ok(bytes) = fs::read(&path) else { continue };
-        let record: Record =
-            serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })?;
-        found.push(record);
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    Ok(Record::list(store)?)
 }
 
 /// Removes the sandbox `name` and what was written in it.
@@ -84,7 +42,7 @@ pub fn remove(store: &Store, name: &str) -> Result<()> {
     let _lock = store
         .lock_sandbox(name)?
         .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
-    remove_tree(&folder)
+    Ok(remove_tree(&folder)?)
 }
 
 /// A sandbox that this process holds.
@@ -176,9 +134,7 @@ impl Sandbox {
         };
         atomic::write_folder(&folder, |folder| {
             write_upper(image, folder.join(UPPER), upper)?;
-            let path = folder.join(RECORD);
-            let file = File::create(&path).map_err(Error::io(&path))?;
-            serde_json::to_writer_pretty(file, &record).map_err(|e| Error::io(&path)(e.into()))
+            Ok::<_, Error>(record.write(folder)?)
         })?;
         Ok(Self {
             name,
@@ -198,15 +154,7 @@ impl Sandbox {
             .lock_sandbox(name)?
             .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
         let folder = store.sandbox(name);
-        let path = folder.join(RECORD);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NoSandbox(name.to_owned()));
-            }
-            bytes => bytes.map_err(Error::io(&path))?,
-        };
-        let record: Record =
-            serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })?;
+        let record = Record::read(&folder)?.ok_or_else(|| Error::NoSandbox(name.to_owned()))?;
         let image = Image::open(store, &record.manifest_digest.parse()?)?
             .ok_or(Error::NoImage(record.image))?;
         Ok((
@@ -226,7 +174,7 @@ impl Sandbox {
 
     /// Removes the sandbox and what was written in it.
     pub fn remove(self) -> Result<()> {
-        remove_tree(&self.folder)
+        Ok(remove_tree(&self.folder)?)
     }
 
     /// Boots the sandbox and waits until its guest takes commands.

@@ -34,7 +34,10 @@ pub fn write_file<T, E: From<Error>>(
 
 /// Fills a folder under a temporary name beside `path` and then renames it. Where `path` exists by then, somebody else
 /// made the same folder first, and theirs stays.
-pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn write_folder<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let outer = parent(path);
     let folder = tempfile::Builder::new()
         .prefix(PREFIX)
@@ -44,7 +47,7 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     fill(folder.path())?;
     sync_folder(folder.path())?;
     rename(folder, path)?;
-    sync_folder(outer)
+    Ok(sync_folder(outer)?)
 }
 
 fn rename(folder: TempDir, path: &Path) -> Result<()> {

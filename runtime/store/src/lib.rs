@@ -13,9 +13,13 @@
 //! Objects are made under a temporary name, synced and renamed, so a crash at any instant leaves a store that works, and
 //! processes that want the same object wait for each other instead of making it twice.
 
+#![forbid(unsafe_code)]
+
 mod access;
 pub mod atomic;
+mod error;
 mod lock;
+mod record;
 mod references;
 
 use std::fs;
@@ -23,12 +27,11 @@ use std::path::{Path, PathBuf};
 
 use ocipull::Digest;
 
-pub(crate) use access::remove;
-pub use access::{Exclusive, Shared};
+pub use access::{Exclusive, Shared, remove};
+pub use error::{Error, Result};
 pub use lock::Lock;
+pub use record::{CONSOLE, Record, UPPER};
 pub use references::{Reference, References};
-
-use crate::error::{Error, Result};
 
 /// The store's folder.
 #[derive(Clone, Debug)]

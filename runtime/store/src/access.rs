@@ -82,7 +82,7 @@ impl Store {
 
 /// Removes a file or a folder; one that is gone already is no error. A folder goes at once: a crash in between leaves
 /// something to sweep up, never half an object.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
