@@ -12,10 +12,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::failure::{Failure, Step, tolerate};
-use super::{devices, etc, readahead, sys};
+use super::{devices, etc, memory, readahead, sys, sysctl};
 
-/// Open files a command may have, soft and hard, as dockerd's unit gives them.
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
+/// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives containers.
+const OPEN_FILES: u64 = 1_048_576;
 
 /// What outlives the change of root.
 #[derive(Debug)]
@@ -70,15 +70,15 @@ impl Early {
             rustix::mount::unmount(&early, UnmountFlags::DETACH)
                 .step(format!("unmounting {}", early.display()))?;
         }
-        let etc = etc::Files::write(&self.directory("etc")?, &hostname);
         let merged = switch_root(&self.private.join("root"))?;
         kernel_filesystems()?;
+        sysctl::set_defaults();
         scratch_folders(&on_disk);
-        tolerate(etc.and_then(|files| files.provide()));
+        tolerate(etc::provide(&hostname));
         tolerate(sys::loopback_up().step("bringing the loopback interface up"));
         let limit = Rlimit {
-            current: Some(OPEN_FILES.0),
-            maximum: Some(OPEN_FILES.1),
+            current: Some(OPEN_FILES),
+            maximum: Some(OPEN_FILES),
         };
         tolerate(
             rustix::process::setrlimit(Resource::Nofile, limit)
@@ -181,8 +181,7 @@ fn scratch_folders(on_disk: &str) {
         tolerate(if on_disk.split(',').any(|listed| listed == dir) {
             make_dir(Path::new(dir), mode)
         } else {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV;
-            mount_at(dir, "tmpfs", flags, &format!("mode={mode:o}"))
+            memory::mount(dir, mode)
         });
     }
 }

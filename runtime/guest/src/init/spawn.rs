@@ -1,11 +1,11 @@
 //! Starting a command, as docker would.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -129,19 +129,57 @@ fn become_user(
 }
 
 fn resolve_user(spec: &[u8]) -> Result<Identity, SpawnFailure> {
-    let passwd = accounts("/etc/passwd");
-    let group = accounts("/etc/group");
-    user::resolve(spec, &passwd, &group)
-        .map_err(|error| SpawnFailure::new(NOT_POSSIBLE, error.to_string()))
+    let [passwd, group] = ["/etc/passwd", "/etc/group"].map(accounts);
+    user::resolve(spec, &passwd.bytes, &group.bytes).map_err(|error| {
+        let reasons = [passwd.problem, group.problem];
+        let reasons: String = reasons
+            .into_iter()
+            .flatten()
+            .map(|reason| format!("; {reason}"))
+            .collect();
+        SpawnFailure::new(NOT_POSSIBLE, format!("{error}{reasons}"))
+    })
 }
 
-/// An account file's bytes; an image without one has no accounts.
-fn accounts(path: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(ACCOUNTS_LIMIT).read_to_end(&mut bytes)) {
-        Ok(_) => bytes,
-        Err(_) => Vec::new(),
+/// An account file of the image.
+#[derive(Default)]
+struct Accounts {
+    bytes: Vec<u8>,
+    /// Why it was not read.
+    problem: Option<String>,
+}
+
+/// Reads an account file; an image without one has no accounts.
+fn accounts(path: &str) -> Accounts {
+    match read_bounded(path, ACCOUNTS_LIMIT) {
+        Ok(bytes) => Accounts {
+            bytes,
+            problem: None,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Accounts::default(),
+        Err(error) => Accounts {
+            bytes: Vec::new(),
+            problem: Some(format!("{path}: {error}")),
+        },
     }
+}
+
+/// The bytes of a regular file of the image. What else a name can stand for, a fifo for instance, may never end.
+fn read_bounded(path: &str, limit: u64) -> io::Result<Vec<u8>> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.len() > limit {
+        return Err(io::Error::other(format!("larger than {} MiB", limit >> 20)));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)> {
