@@ -12,9 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = Image::open(&bytes) else {
         return;
     };
-    let tar = TarOptions {
-        max_bytes: MAX_BYTES,
-    };
+    let tar = TarOptions::default().max_bytes(MAX_BYTES);
     let (mut one, mut two) = (Vec::new(), Vec::new());
     let first = extract_to_tar(&image, &mut one, &tar);
     let second = extract_to_tar(&image, &mut two, &tar);
@@ -24,10 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let tree = folder.path().join("tree");
     std::fs::create_dir(&tree).expect("an empty directory");
-    let options = DirOptions {
-        max_bytes: MAX_BYTES,
-        ..DirOptions::unprivileged()
-    };
+    let options = DirOptions::unprivileged().max_bytes(MAX_BYTES);
     let _ = extract_to_dir(&image, &tree, &options);
     let beside = folder.path().read_dir().expect("still there").count();
     assert_eq!(beside, 1);

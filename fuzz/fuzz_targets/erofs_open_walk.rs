@@ -33,8 +33,6 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(end, if extents.is_empty() { 0 } else { inode.size() });
         }
     }
-    let options = TarOptions {
-        max_bytes: Some(1 << 20),
-    };
+    let options = TarOptions::default().max_bytes(1 << 20);
     let _ = extract_to_tar(&image, std::io::sink(), &options);
 });

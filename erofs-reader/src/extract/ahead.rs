@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::pieces::{PIECE, Piece, PieceReader, Pieces};
+use super::sparse::SparseMap;
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::Inode;
@@ -74,15 +75,23 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         self.push(path, Next::Bytes(bytes))
     }
 
-    /// Writes the contents of the file `inode`.
-    pub(super) fn contents(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
-        if inode.is_compressed() && inode.size() <= PIECE {
+    /// Writes the contents of the file `inode`: of a sparse one what `map` has, else all of it.
+    pub(super) fn contents(
+        &mut self,
+        path: &[u8],
+        inode: &Inode,
+        map: Option<&SparseMap>,
+    ) -> Result<(), Error> {
+        if map.is_none() && inode.is_compressed() && inode.size() <= PIECE {
             return self.decode(path, inode, None, inode.size());
         }
         for piece in Pieces::new(self.image, inode).map_err(|e| e.of_path(path))? {
             let piece = piece.map_err(|e| e.of_path(path))?;
             if piece.is_hole() {
-                self.push(path, Next::Zeros(piece.length))?;
+                // A run of holes is in the map or not, as a whole.
+                if map.is_none_or(|map| map.contains(piece.start)) {
+                    self.push(path, Next::Zeros(piece.length))?;
+                }
             } else if inode.is_compressed() {
                 let length = piece.length;
                 self.decode(path, inode, Some(piece), length)?;

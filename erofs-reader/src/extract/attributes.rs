@@ -10,10 +10,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::dir::{DirOptions, at};
+use super::dir::{Terms, at};
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::Inode;
+use crate::num::wide;
 use crate::read_at::ReadAt;
 
 /// What gets attributes.
@@ -73,7 +74,7 @@ pub(super) fn restore<R: ReadAt>(
     inode: &Inode,
     path: &[u8],
     to: &To<'_>,
-    options: &DirOptions,
+    terms: &Terms<'_>,
 ) -> Result<Option<Refused>, Error> {
     let output = |errno: Errno| at(path, errno.into());
     let io = |source| at(path, source);
@@ -82,7 +83,7 @@ pub(super) fn restore<R: ReadAt>(
         same_owner = had.owner == (inode.uid(), inode.gid());
         same_mode = had.mode == inode.mode().into();
     }
-    if options.owners && !same_owner {
+    if terms.options.owners && !same_owner {
         let (uid, gid) = (inode.uid(), inode.gid());
         match to {
             To::Named(dir, name, _) => {
@@ -98,9 +99,11 @@ pub(super) fn restore<R: ReadAt>(
         }
     }
     let mut refused = Vec::new();
-    if options.xattrs {
+    if terms.options.xattrs {
         for (name, value) in image.xattrs(inode)? {
             same_mode = false;
+            let length = wide(name.len()).saturating_add(wide(value.len()));
+            terms.budget.charge(length)?;
             let set = match to {
                 To::Named(_, _, path) => {
                     rustix::fs::lsetxattr(*path, &name[..], &value, XattrFlags::empty())

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::Extracted;
 use super::attributes::{Had, To, restore};
+use super::budget::Budget;
 use super::files::{Job, Large, Told, Worker, create};
 use super::folders::Folders;
 use super::pieces::Pieces;
@@ -25,6 +26,7 @@ use crate::read_at::ReadAt;
 
 /// What to restore in a directory.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DirOptions {
     /// Owners and groups, which takes root.
     pub owners: bool,
@@ -32,7 +34,10 @@ pub struct DirOptions {
     pub devices: bool,
     /// Xattrs, of which `trusted.*` and `security.*` take root.
     pub xattrs: bool,
-    /// How many bytes of file contents may be written, holes included; any number if `None`.
+    /// How many bytes of file contents and xattrs may be written, holes counted as if they were written; any number if
+    /// `None`.
+    ///
+    /// A small image can describe files of any size: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
 }
 
@@ -57,6 +62,34 @@ impl DirOptions {
             xattrs: false,
             max_bytes: None,
         }
+    }
+
+    /// Sets [`owners`](Self::owners).
+    #[must_use]
+    pub fn owners(mut self, owners: bool) -> Self {
+        self.owners = owners;
+        self
+    }
+
+    /// Sets [`devices`](Self::devices).
+    #[must_use]
+    pub fn devices(mut self, devices: bool) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// Sets [`xattrs`](Self::xattrs).
+    #[must_use]
+    pub fn xattrs(mut self, xattrs: bool) -> Self {
+        self.xattrs = xattrs;
+        self
+    }
+
+    /// Sets [`max_bytes`](Self::max_bytes).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_bytes = bytes.into();
+        self
     }
 }
 
@@ -95,11 +128,15 @@ fn extract<R: ReadAt + Sync>(
     }
     let root = openat(CWD, to, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|e| at(&[], e.into()))?;
+    let terms = Terms {
+        options,
+        budget: Budget::new(options.max_bytes),
+    };
     let ((mut done, names), told) = workers::with(
         threads,
-        || Worker::new(image, options, to, root.as_fd()),
+        || Worker::new(image, &terms, to, root.as_fd()),
         Worker::run,
-        |queue| Names::new(image, options, root.as_fd(), queue).send_all(),
+        |queue| Names::new(image, &terms, root.as_fd(), queue).send_all(),
     )?;
     for told in told {
         match told {
@@ -111,10 +148,16 @@ fn extract<R: ReadAt + Sync>(
         }
     }
     names.link(root.as_fd(), &mut done)?;
-    names.finish(image, options, root.as_fd(), &mut done)?;
+    names.finish(image, &terms, root.as_fd(), &mut done)?;
     done.skipped.sort();
     done.refused_xattrs.sort();
     Ok(done)
+}
+
+/// What all threads share: what to restore, and how much of it.
+pub(super) struct Terms<'a> {
+    pub(super) options: &'a DirOptions,
+    pub(super) budget: Budget,
 }
 
 /// Bytes that a file has at least whose pieces are given to several threads, and about as many as each gets at once.
@@ -128,7 +171,7 @@ const BYTES_TOGETHER: u64 = 1 << 20;
 /// All names, on their way to the threads.
 struct Names<'a, R> {
     image: &'a Image<R>,
-    options: &'a DirOptions,
+    terms: &'a Terms<'a>,
     queue: &'a Queue<'a, Job, Told>,
     folders: Folders<'a>,
     /// Those that a thread will get together, and how many bytes they have.
@@ -150,13 +193,13 @@ struct Later {
 impl<'a, R: ReadAt> Names<'a, R> {
     fn new(
         image: &'a Image<R>,
-        options: &'a DirOptions,
+        terms: &'a Terms<'a>,
         root: BorrowedFd<'a>,
         queue: &'a Queue<'a, Job, Told>,
     ) -> Self {
         Self {
             image,
-            options,
+            terms,
             queue,
             folders: Folders::new(root),
             batch: Vec::new(),
@@ -189,7 +232,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
                 inode.file_type(),
                 FileType::CharDevice | FileType::BlockDevice
             );
-            if device && !self.options.devices {
+            if device && !self.terms.options.devices {
                 self.done.skipped.push(path);
                 continue;
             }
@@ -208,7 +251,8 @@ impl<'a, R: ReadAt> Names<'a, R> {
     /// Gives a name to the threads, soon, and a large file in parts. False where one has failed.
     fn send(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
         if inode.is_file() {
-            self.done.charge(inode.size(), self.options.max_bytes)?;
+            self.terms.budget.charge(inode.size())?;
+            self.done.bytes = self.done.bytes.saturating_add(inode.size());
             if inode.size() >= SHARE {
                 return self.share(path, inode);
             }
@@ -273,7 +317,7 @@ impl Later {
     fn finish<R: ReadAt>(
         &self,
         image: &Image<R>,
-        options: &DirOptions,
+        terms: &Terms<'_>,
         root: BorrowedFd<'_>,
         done: &mut Extracted,
     ) -> Result<(), Error> {
@@ -288,7 +332,7 @@ impl Later {
             };
             let file = File::from(opened.map_err(|e| at(path, e.into()))?);
             let had = Had::of(&file).map_err(|e| at(path, e))?;
-            let refused = restore(image, inode, path, &To::Open(&file, had), options);
+            let refused = restore(image, inode, path, &To::Open(&file, had), terms);
             let refused = refused.map_err(|e| e.of_path(path))?;
             done.refused_xattrs.extend(refused);
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
 
 use super::attributes::{CREATED_WITH, NewFiles, Refused, To, restore};
-use super::dir::{DirOptions, at};
+use super::dir::{Terms, at};
 use super::folders::Folders;
 use super::pieces::{Piece, PieceReader, Pieces, room};
 use crate::error::Error;
@@ -43,7 +43,7 @@ pub(super) struct Large {
 /// A thread's means.
 pub(super) struct Worker<'a, R> {
     image: &'a Image<R>,
-    options: &'a DirOptions,
+    terms: &'a Terms<'a>,
     to: &'a Path,
     folders: Folders<'a>,
     reader: PieceReader<'a, R>,
@@ -55,13 +55,13 @@ impl<'a, R: ReadAt> Worker<'a, R> {
     /// A thread that extracts into the directory `to`, which is open as `root`.
     pub(super) fn new(
         image: &'a Image<R>,
-        options: &'a DirOptions,
+        terms: &'a Terms<'a>,
         to: &'a Path,
         root: BorrowedFd<'a>,
     ) -> Self {
         Self {
             image,
-            options,
+            terms,
             to,
             folders: Folders::new(root),
             reader: PieceReader::new(image),
@@ -89,7 +89,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
                     let had = self.new_files.had(&file, &inode);
                     let to = To::Open(&file, had.map_err(|e| at(&path, e))?);
-                    let refused = restore(self.image, &inode, &path, &to, self.options);
+                    let refused = restore(self.image, &inode, &path, &to, self.terms);
                     let refused = refused.map_err(|e| e.of_path(&path))?;
                     told.extend(refused.map(Told::Refused));
                 }
@@ -106,7 +106,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             }
             let had = self.new_files.had(&file, inode).map_err(|e| at(path, e))?;
             let to = To::Open(&file, had);
-            let refused = restore(self.image, inode, path, &to, self.options)?;
+            let refused = restore(self.image, inode, path, &to, self.terms)?;
             return Ok(refused.map(Told::Refused));
         }
         let output = |e: io::Error| at(path, e);
@@ -124,7 +124,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         }
         let whole = self.to.join(std::ffi::OsStr::from_bytes(path));
         let to = To::Named(dir, name, &whole);
-        let refused = restore(self.image, inode, path, &to, self.options)?;
+        let refused = restore(self.image, inode, path, &to, self.terms)?;
         Ok(refused.map(Told::Refused))
     }
 

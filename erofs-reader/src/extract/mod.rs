@@ -3,6 +3,7 @@
 mod ahead;
 #[cfg(unix)]
 mod attributes;
+mod budget;
 #[cfg(unix)]
 mod dir;
 #[cfg(unix)]
@@ -12,6 +13,7 @@ mod folders;
 mod input;
 mod pax;
 mod pieces;
+mod sparse;
 mod tar;
 #[cfg(unix)]
 mod workers;
@@ -32,15 +34,4 @@ pub struct Extracted {
     pub skipped: Vec<Vec<u8>>,
     /// Paths with xattrs that the destination refused, and the names of those, in order of the paths.
     pub refused_xattrs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
-}
-
-impl Extracted {
-    /// Counts `bytes` more bytes of contents, unless that passes `limit`.
-    fn charge(&mut self, bytes: u64, limit: Option<u64>) -> Result<(), crate::Error> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        match limit {
-            Some(limit) if self.bytes > limit => Err(crate::Error::Limit { limit }),
-            _ => Ok(()),
-        }
-    }
 }

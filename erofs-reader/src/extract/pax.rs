@@ -19,6 +19,9 @@ pub(super) struct Header<'a> {
 /// Bytes per tar block.
 pub(super) const BLOCK: usize = 512;
 
+/// Bytes that a header has for a name.
+pub(super) const NAME_BYTES: usize = field::NAME.end;
+
 impl Header<'_> {
     /// The header, with a PAX header before it where `records` or the header's own fields need one.
     pub(super) fn encode(&self, mut records: Records) -> Vec<u8> {
@@ -163,6 +166,14 @@ impl Records {
         for part in [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"] {
             self.0.extend_from_slice(part);
         }
+    }
+
+    /// The records of a sparse file, whose body begins with its map (GNU tar's format 1.0).
+    pub(super) fn add_sparse(&mut self, path: &[u8], size: u64) {
+        self.add(b"GNU.sparse.major", b"1");
+        self.add(b"GNU.sparse.minor", b"0");
+        self.add(b"GNU.sparse.name", path);
+        self.add(b"GNU.sparse.realsize", size.to_string().as_bytes());
     }
 
     /// An xattr: as `SCHILY.xattr`, or where its name has an equals sign as `LIBARCHIVE.xattr`, which can hold one.

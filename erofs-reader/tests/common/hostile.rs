@@ -21,9 +21,7 @@ pub(crate) fn exercise(image: &Image<&[u8]>) {
     }
     let mut dumped = Vec::new();
     erofs_reader::dump(image, &mut dumped).unwrap();
-    let options = erofs_reader::extract::TarOptions {
-        max_bytes: Some(1 << 20),
-    };
+    let options = erofs_reader::extract::TarOptions::default().max_bytes(1 << 20);
     let _ = erofs_reader::extract::extract_to_tar(image, Cursor::new(Vec::new()), &options);
 }
 

@@ -1,6 +1,7 @@
 //! What the commands that read an image say of a damaged one.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use erofs_reader::{Image, Source};
 use serde_json::Value;
@@ -112,4 +113,47 @@ fn what_cannot_be_opened_is_a_finding_too() {
     assert_eq!(report["clean"], false);
     let problem = report["findings"][0]["problem"].as_str().unwrap();
     assert!(problem.contains("no EROFS superblock"), "{problem}");
+}
+
+#[test]
+fn a_sparse_file_survives_a_tar_and_a_bound_stops_what_it_would_be() {
+    let lab = Lab::new();
+    let folder = lab.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let file = fs::File::create(folder.join("sparse")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    for at in [0, 1 << 30, (1 << 40) - 5] {
+        file.write_all_at(b"data\n", at).unwrap();
+    }
+    let packed = testkit::oracle("tar").map(|mut tar| {
+        let tar = tar.args(["--sparse", "--format=posix", "-cf"]);
+        let tar = tar.arg(lab.path("gnu.tar")).arg("-C").arg(&folder);
+        assert!(tar.arg("sparse").status().unwrap().success());
+    });
+    if packed.is_none() {
+        return;
+    }
+    lab.ok(&["build", "--tar", "gnu.tar", "-o", "one.erofs"]);
+    lab.ok(&["extract", "one.erofs", "ours.tar"]);
+    assert!(fs::metadata(lab.path("ours.tar")).unwrap().len() < 1 << 20);
+    lab.ok(&["build", "--tar", "ours.tar", "-o", "two.erofs"]);
+    let images = ["one.erofs", "two.erofs"].map(|image| fs::read(lab.path(image)).unwrap());
+    let extents = images.each_ref().map(|image| {
+        let image = Image::open(&image[..]).unwrap();
+        let inode = image.lookup(b"sparse").unwrap();
+        assert_eq!(inode.size(), 1 << 40);
+        let extents = image.extents(&inode).unwrap();
+        let places = extents.iter().map(|extent| {
+            let hole = extent.source == Source::Hole;
+            (extent.logical, extent.length, hole)
+        });
+        places.collect::<Vec<_>>()
+    });
+    assert_eq!(extents[0], extents[1]);
+
+    for to in ["bounded.tar", "bounded"] {
+        let said = lab.fails(&["extract", "one.erofs", to, "--max-bytes", "1G"]);
+        assert!(said.contains("1073741824"), "{said}");
+    }
+    assert!(!lab.path("bounded.tar").exists());
 }

@@ -13,6 +13,7 @@ use erofs_reader::{FileType, Inode};
 use serde::Serialize;
 
 use super::super::output::{Format, print_json, printable};
+use super::super::size::size;
 use super::source::{Reader, Source};
 use crate::error::Error;
 use crate::store::atomic;
@@ -307,6 +308,12 @@ pub(in crate::cli) struct Extract {
     /// on standard output
     #[arg(default_value = "-", value_name = "PATH")]
     to: PathBuf,
+    /// Fail before more than so many bytes are written, holes included: a small image can describe files of any size
+    #[arg(long, value_parser = size, value_name = "SIZE")]
+    max_bytes: Option<u64>,
+    /// Write holes as zeros into a tar, for programs that cannot read GNU tar's sparse entries
+    #[arg(long)]
+    no_sparse: bool,
 }
 
 impl Extract {
@@ -314,7 +321,9 @@ impl Extract {
         let image = self.source.open()?;
         let to = &self.to;
         let context = || self.source.image.display().to_string();
-        let options = TarOptions::default();
+        let options = TarOptions::default()
+            .sparse(!self.no_sparse)
+            .max_bytes(self.max_bytes);
         let extracted = if to.as_os_str() == "-" {
             let out = io::stdout();
             anyhow::ensure!(
@@ -340,6 +349,7 @@ impl Extract {
             } else {
                 DirOptions::unprivileged()
             };
+            let options = options.max_bytes(self.max_bytes);
             extract_to_dir(&image, to, &options).with_context(context)?
         };
         for path in &extracted.skipped {
