@@ -21,7 +21,6 @@
 pub mod cli;
 mod error;
 mod folder;
-pub mod guest;
 pub mod image;
 pub mod layer;
 pub mod populate;
@@ -34,7 +33,8 @@ pub mod remove;
 pub mod sandbox;
 pub mod squash;
 pub mod stack;
-pub mod vmm;
 
 pub use blockbox_store as store;
+pub use blockbox_vmm as vmm;
+pub use blockbox_vmm::guest;
 pub use error::{Error, Result};

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use blockbox_protocol::TMPFS_DIRS;
 use clap::{Args, ValueEnum};
 
 use super::attach;
@@ -15,7 +14,7 @@ use crate::image::Image;
 use crate::process::{Overrides, exec_spec};
 use crate::sandbox::{Machine, Running, Sandbox};
 use crate::store::Store;
-use crate::vmm;
+use crate::vmm::{self, TMPFS_DIRS};
 
 /// What to execute.
 #[derive(Debug, Args)]

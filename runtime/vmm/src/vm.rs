@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,21 +46,17 @@ impl Vm {
             ),
             None => None,
         };
-        Self::launch(vmm, &launch, config.helper.clone(), log)
+        Self::launch(vmm, &launch, config.helper.as_deref(), log)
     }
 
     /// Starts a helper process that becomes the VM.
     pub(super) fn launch(
         vmm: Vmm,
         launch: &Launch,
-        helper: Option<PathBuf>,
+        helper: Option<&Path>,
         log: Option<File>,
     ) -> Result<Self, VmmError> {
-        let helper = match helper {
-            Some(path) => path,
-            None => std::env::current_exe()
-                .map_err(VmmError::io("cannot find blockbox's own executable"))?,
-        };
+        let helper = helper::locate(helper)?;
         let (channel, guest_end) =
             UnixStream::pair().map_err(VmmError::io("cannot make a socket pair"))?;
         let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;

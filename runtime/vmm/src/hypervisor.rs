@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use blockbox_protocol::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
-use super::helper::Launch;
+use super::helper::{self, Launch};
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun};
 use crate::guest::INIT;
@@ -65,6 +65,11 @@ pub fn verdict(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
 /// As [`verdict`], by a trial in any case: who asks for libkrun by name is not to be held to an old failure.
 pub fn verdict_anew(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
     if let Err(reason) = device() {
+        return Verdict::Fails { reason };
+    }
+    // Says nothing about the hypervisor, so it is not kept.
+    if let Err(error) = helper::locate(helper) {
+        let reason = error.to_string();
         return Verdict::Fails { reason };
     }
     let verdict = trial(kernel, helper);
@@ -137,7 +142,6 @@ fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmErro
         memory_mib: 256,
         disks: vec![krun::Disk::raw(UPPER_SERIAL, disk)?],
     };
-    let helper = helper.map(Path::to_owned);
     Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper, None)
 }
 

@@ -19,7 +19,7 @@ pub use exec::{Event, Exec, ExecControl, Stdin};
 
 use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
-use crate::vmm::Vm;
+use crate::Vm;
 use link::Link;
 
 /// The guest's init, a static Linux executable of the host's architecture. It belongs at [`INIT_PATH`] on the writable

@@ -41,6 +41,12 @@ pub enum VmmError {
         /// The program looked for in `PATH`.
         program: String,
     },
+    /// There is no program to start a VM through, see [`helper::locate`](crate::helper::locate).
+    #[error(
+        "no program to start a virtual machine through: name one in VmConfig::helper or BLOCKBOX_HELPER, or begin this \
+         program's main with helper::run_if_asked"
+    )]
+    NoHelper,
     /// A path that the monitor's interface cannot take (libkrun and QEMU's JSON want UTF-8).
     #[error("{}: the path is not UTF-8", .0.display())]
     PathNotUtf8(PathBuf),

@@ -10,7 +10,7 @@ use blockbox_protocol::{Decoder, Reply, Request};
 
 use super::error::GuestError;
 use super::exec::Inbox;
-use crate::vmm::{Console, Vm};
+use crate::{Console, Vm};
 
 /// How long the answer to a sync, a freeze or a thaw may take: a slow disk has much to write.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);

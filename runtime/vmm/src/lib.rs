@@ -1,12 +1,14 @@
 //! Virtual machine monitors: what boots a kernel with two disks and a control channel.
 //!
 //! Two of them, behind one [`Vm`] handle: libkrun, linked in, where the machine has hardware virtualisation that works
-//! ([`hypervisor`]), and QEMU everywhere else. Either way the VM is a child process, started through the `blockbox`
-//! executable itself ([`helper`]): libkrun takes over the process it runs in, and QEMU needs preparations between fork
-//! and exec.
+//! ([`hypervisor`]), and QEMU everywhere else. Either way the VM is a child process, started through a program that can
+//! become one ([`helper`]): libkrun takes over the process it runs in, and QEMU needs preparations between fork and exec.
+//!
+//! Once it runs, [`guest::Session`] talks to the guest's init.
 
 mod console;
 mod error;
+pub mod guest;
 pub mod helper;
 pub mod hypervisor;
 pub mod kernel;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use blockbox_protocol::TMPFS_DIRS;
 pub(crate) use console::Console;
 pub use error::VmmError;
 pub use probe::{HostReport, probe};
@@ -45,12 +48,12 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// The guest's hostname.
     pub hostname: String,
-    /// Those of [`TMPFS_DIRS`](blockbox_protocol::TMPFS_DIRS) that stay folders of the writable disk.
+    /// Those of [`TMPFS_DIRS`] that stay folders of the writable disk.
     pub on_disk: Vec<String>,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
-    /// The executable to start the VM through: one whose `main` begins with [`helper::run_if_asked`]. The default is the
-    /// running executable.
+    /// The executable to start the VM through: one whose `main` begins with [`helper::run_if_asked`]. The default is what
+    /// [`helper::locate`] finds.
     pub helper: Option<PathBuf>,
     /// A file that gets everything the guest's console prints; its end is kept in memory in any case.
     pub console_log: Option<PathBuf>,

@@ -1,12 +1,16 @@
-//! The process a VM runs in: `blockbox __vm JSON`.
+//! The process a VM runs in: `HELPER __vm JSON`, where the helper is any program whose `main` begins with
+//! [`run_if_asked`].
 //!
 //! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
 //! When the host's end of the channel closes, because blockbox ended or was killed, the guest's init shuts the guest
 //! down cleanly; whatever has not ended ten seconds later is ended here.
 
+use std::env;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,6 +20,12 @@ use super::{VmmError, krun, qemu};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__vm";
+
+/// The environment variable that names the helper where the configuration does not.
+pub const HELPER_VARIABLE: &str = "BLOCKBOX_HELPER";
+
+/// Whether this program can be a helper: whether it has called [`run_if_asked`].
+static CAPABLE: AtomicBool = AtomicBool::new(false);
 
 /// How long a guest whose host has gone has to shut down.
 pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
@@ -34,10 +44,11 @@ pub(super) enum Launch {
     Qemu(qemu::Machine),
 }
 
-/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once. Call it first thing
-/// in `main`: the process must have a single thread.
+/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once, and VMs may be started
+/// through this program from then on. Call it first thing in `main`: the process must have a single thread.
 pub fn run_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args_os().skip(1);
+    CAPABLE.store(true, Ordering::Relaxed);
+    let mut args = env::args_os().skip(1);
     if args.next()? != SUBCOMMAND {
         return None;
     }
@@ -49,6 +60,26 @@ pub fn run_if_asked() -> Option<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Returns the program to start VMs through: `configured`, else what [`HELPER_VARIABLE`] names, else the running program
+/// if it has called [`run_if_asked`].
+///
+/// # Errors
+///
+/// [`VmmError::NoHelper`] where none of these is there.
+pub fn locate(configured: Option<&Path>) -> Result<PathBuf, VmmError> {
+    let variable = || env::var_os(HELPER_VARIABLE).filter(|path| !path.is_empty());
+    if let Some(path) = configured
+        .map(Path::to_owned)
+        .or_else(|| variable().map(PathBuf::from))
+    {
+        return Ok(path);
+    }
+    if !CAPABLE.load(Ordering::Relaxed) {
+        return Err(VmmError::NoHelper);
+    }
+    env::current_exe().map_err(VmmError::io("cannot find the running program's own file"))
 }
 
 pub(super) fn arguments(launch: &Launch) -> Result<[String; 2], VmmError> {
@@ -86,5 +117,20 @@ pub(super) fn wait_for_hangup() {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_never_offered_itself_is_not_run_as_a_helper() {
+        // Tests run in a program whose main knows nothing of helpers.
+        if env::var_os(HELPER_VARIABLE).is_none() {
+            assert!(matches!(locate(None), Err(VmmError::NoHelper)));
+        }
+        let configured = Path::new("/opt/helper");
+        assert_eq!(locate(Some(configured)).unwrap(), configured);
     }
 }
