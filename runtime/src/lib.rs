@@ -20,20 +20,14 @@
 
 pub mod cli;
 mod error;
-mod folder;
-pub mod image;
-pub mod layer;
-pub mod populate;
 pub mod process;
-pub mod progress;
-pub mod pull;
-pub mod reader;
-pub mod rebuild;
 pub mod remove;
 pub mod sandbox;
-pub mod squash;
-pub mod stack;
 
+pub use blockbox_convert as convert;
+pub use blockbox_convert::{
+    image, layer, populate, progress, pull, reader, rebuild, squash, stack,
+};
 pub use blockbox_store as store;
 pub use blockbox_vmm as vmm;
 pub use blockbox_vmm::guest;

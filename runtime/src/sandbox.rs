@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use erofs_reader::Buffered;
 
+use crate::convert;
 use crate::error::{Error, Result};
 use crate::guest::{Exec, ExecSpec, INIT, INIT_PATH, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR};
 use crate::image::Image;
@@ -155,8 +156,11 @@ impl Sandbox {
             .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
         let folder = store.sandbox(name);
         let record = Record::read(&folder)?.ok_or_else(|| Error::NoSandbox(name.to_owned()))?;
-        let image = Image::open(store, &record.manifest_digest.parse()?)?
-            .ok_or(Error::NoImage(record.image))?;
+        let digest = record
+            .manifest_digest
+            .parse()
+            .map_err(convert::Error::from)?;
+        let image = Image::open(store, &digest)?.ok_or(convert::Error::NoImage(record.image))?;
         Ok((
             Self {
                 name: name.to_owned(),
@@ -184,7 +188,7 @@ impl Sandbox {
             return Err(Error::Memory(machine.memory));
         }
         // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
-        vmdk::Disk::open(image.disk()).map_err(|source| Error::Vmdk {
+        vmdk::Disk::open(image.disk()).map_err(|source| convert::Error::Vmdk {
             path: image.disk(),
             source,
         })?;
@@ -235,9 +239,9 @@ impl Running {
 }
 
 /// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
-fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> Result<()> {
+fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> convert::Result<()> {
     let Upper { size, programs } = upper;
-    let failed = |source| Error::Ext4 {
+    let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
         source,
     };
@@ -246,9 +250,9 @@ fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> Result<()> {
         .write(true)
         .create_new(true)
         .open(&path)
-        .map_err(Error::io(&path))?;
+        .map_err(convert::Error::io(&path))?;
     // Made longer by a byte written at its end, it would take a block more.
-    file.set_len(size).map_err(Error::io(&path))?;
+    file.set_len(size).map_err(convert::Error::io(&path))?;
     let mut disk =
         ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
     let ours = ext4_writer::Metadata {
@@ -281,13 +285,13 @@ fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> Result<()> {
 }
 
 /// The attributes of an image's root directory.
-fn root_metadata(image: &Image) -> Result<ext4_writer::Metadata> {
+fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
     let path = image.fsmeta();
-    let failed = |source| Error::Read {
+    let failed = |source| convert::Error::Read {
         path: path.clone(),
         source,
     };
-    let file = File::open(&path).map_err(Error::io(&path))?;
+    let file = File::open(&path).map_err(convert::Error::io(&path))?;
     let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
     let root = fsmeta.root().map_err(failed)?;
     let (secs, nanos) = root.mtime();

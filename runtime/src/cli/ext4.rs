@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::input::input;
 use super::output::{Format, print_json, printable};
 use super::size::size;
-use crate::error::Error;
+use crate::convert::Error;
 use crate::populate;
 use crate::squash::Layer;
 use crate::store::atomic;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::convert::{Error, Result};
 
 /// Opens `path`, or standard input where it is `-`, and says what to call it.
 pub(super) fn input(path: &Path) -> Result<(String, Box<dyn Read + Send>)> {

@@ -8,7 +8,7 @@ use super::boot;
 use super::progress::Bars;
 use super::pull::Source;
 use super::size::size;
-use crate::error::Error;
+use crate::convert::Error;
 use crate::image::Image;
 use crate::pull::pull;
 use crate::sandbox::Sandbox;

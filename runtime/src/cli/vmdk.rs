@@ -11,7 +11,7 @@ use vmdk::{ContentId, Disk, SparseOptions};
 
 use super::output::{Format, print_json};
 use super::size::size;
-use crate::error::Error;
+use crate::convert::Error;
 use crate::stack;
 use crate::store::atomic;
 

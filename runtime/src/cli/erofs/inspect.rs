@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::super::output::{Format, print_json, printable};
 use super::super::size::size;
 use super::source::{Reader, Source};
-use crate::error::Error;
+use crate::convert::Error;
 use crate::store::atomic;
 
 /// An image and a path in it.

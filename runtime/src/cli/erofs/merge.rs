@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::super::output::{Format, Table, bytes, print_json, printable};
 use super::options::ImageOptions;
-use crate::error::Error;
+use crate::convert::Error;
 use crate::squash::{self, Layer};
 use crate::stack::{self, Input};
 use crate::store::atomic;

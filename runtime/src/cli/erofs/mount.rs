@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 
 use self::tree::Tree;
 use super::source::Source;
-use crate::error::Error;
+use crate::convert::Error;
 
 /// Mount an image through FUSE until it is unmounted.
 #[derive(Debug, Args)]

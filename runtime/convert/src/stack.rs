@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use blockbox_store::atomic;
 use erofs_writer::{Addresses, Device, FileData, ImageBuilder, Options};
 use fsmerge::{Layer, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
 use crate::layer::{self, Form, Part, Times};
-use crate::store::atomic;
 
 /// A layer image of a stack.
 #[derive(Clone, Debug)]

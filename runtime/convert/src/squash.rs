@@ -4,8 +4,8 @@
 //! use std::fs::File;
 //! use std::path::Path;
 //!
-//! use blockbox::layer::BuildOptions;
-//! use blockbox::squash::{self, Layer};
+//! use blockbox_convert::layer::BuildOptions;
+//! use blockbox_convert::squash::{self, Layer};
 //!
 //! let layers = [
 //!     Layer::open(Path::new("base.erofs"))?,

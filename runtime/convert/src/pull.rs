@@ -8,13 +8,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use blockbox_store::{Reference, Shared, Store, atomic};
 use erofs_writer::Options;
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
 use crate::progress::Progress;
-use crate::store::{Reference, Shared, Store, atomic};
 use crate::{layer, stack};
 
 /// How to pull.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use blockbox_store::{self as store, Store};
 use ocipull::Digest;
 use ocipull::spec::{ImageConfiguration, ImageManifest};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::stack::Input;
-use crate::store::{self, Store};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const CONFIG: &str = "config.json";

@@ -1,0 +1,170 @@
+//! What can go wrong, in terms a caller can act on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the conversion or the merge.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of an image or of the host could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] blockbox_store::Error),
+    /// An image could not be got from where its reference points.
+    #[error(transparent)]
+    Pull(#[from] ocipull::Error),
+    /// A layer's tar could not be read, or its file data not be written.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// The layer's digest or file name.
+        layer: String,
+        /// What is wrong with it.
+        source: Box<fsmerge::Error>,
+    },
+    /// A folder holds something that no image can.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<fsmerge::Error>,
+    },
+    /// A file's length changed while it was read.
+    #[error("{} changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A layer's bytes stopped coming, or are not those that its digests name.
+    #[error("layer {layer}: {source}")]
+    LayerStream {
+        /// The layer's digest or file name.
+        layer: String,
+        /// What the stream said.
+        source: io::Error,
+    },
+    /// An EROFS image holds something that no layer image does.
+    #[error("{} is no layer image: {name}: {problem}", path.display())]
+    NotALayer {
+        /// The image.
+        path: PathBuf,
+        /// The name of the inode.
+        name: String,
+        /// What it has.
+        problem: fsmerge::Problem,
+    },
+    /// A file's contents lie where another image cannot point: inline, compressed, in pieces or on another device.
+    #[error("{} is no layer image: no other image can address the contents of {name}", path.display())]
+    NotAddressable {
+        /// The image.
+        path: PathBuf,
+        /// The name of the file.
+        name: String,
+    },
+    /// A disk would lack an index's archive.
+    #[error(
+        "{} is an index whose tar is elsewhere: `vmdk create` makes a disk of the merged image, each index and its tar behind it",
+        path.display()
+    )]
+    Detached {
+        /// The index.
+        path: PathBuf,
+    },
+    /// An index points into its archive, and nothing can point into compressed bytes.
+    #[error(
+        "{} is compressed with {compression}: an index points into the plain tar, so decompress it first",
+        path.display()
+    )]
+    CompressedTar {
+        /// The archive.
+        path: PathBuf,
+        /// What undoes it.
+        compression: &'static str,
+    },
+    /// Images with other block sizes cannot be merged.
+    #[error("{} has other blocks than {expected} bytes", path.display())]
+    BlockSize {
+        /// The image.
+        path: PathBuf,
+        /// The block size in bytes of the merged image.
+        expected: u64,
+    },
+    /// A file that is to be a part of a disk is no whole number of units.
+    #[error("{} is no multiple of {unit} bytes long", path.display())]
+    Unaligned {
+        /// The file.
+        path: PathBuf,
+        /// The unit in bytes.
+        unit: u64,
+    },
+    /// The layers do not merge.
+    #[error("merging the layers: {0}")]
+    Merge(#[source] Box<fsmerge::Error>),
+    /// An EROFS image could not be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The image.
+        path: PathBuf,
+        /// What the writer said.
+        source: erofs_writer::Error,
+    },
+    /// An EROFS image could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// What the reader said.
+        source: erofs_reader::Error,
+    },
+    /// An ext4 image could not be made or read.
+    #[error("{}: {source}", path.display())]
+    Ext4 {
+        /// The disk.
+        path: PathBuf,
+        /// What the writer said.
+        source: ext4_writer::Error,
+    },
+    /// A disk descriptor could not be made or read.
+    #[error("{}: {source}", path.display())]
+    Vmdk {
+        /// The descriptor.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: vmdk::Error,
+    },
+    /// Another layer of the same pull failed.
+    #[error("stopped because another layer failed")]
+    Stopped,
+    /// No image goes by this name.
+    #[error("no image {0:?} in the store: `blockbox pull {0}` gets it")]
+    NoImage(String),
+}
+
+impl Error {
+    /// Names the layer that an error is about.
+    pub(crate) fn layer(layer: &str, source: fsmerge::Error) -> Self {
+        Self::Layer {
+            layer: layer.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+}
