@@ -33,7 +33,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Builds blockbox in release mode. Returns the program's path.
 pub(crate) fn release_build() -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "--package", "blockbox"]))?;
+    run(cargo().args(["build", "--release", "--package", "blockbox-cli"]))?;
     Ok(built("release"))
 }
 

@@ -73,10 +73,7 @@ pub enum Error {
         name: String,
     },
     /// A disk would lack an index's archive.
-    #[error(
-        "{} is an index whose tar is elsewhere: `vmdk create` makes a disk of the merged image, each index and its tar behind it",
-        path.display()
-    )]
+    #[error("{} is an index whose tar is elsewhere", path.display())]
     Detached {
         /// The index.
         path: PathBuf,
@@ -147,7 +144,7 @@ pub enum Error {
     #[error("stopped because another layer failed")]
     Stopped,
     /// No image goes by this name.
-    #[error("no image {0:?} in the store: `blockbox pull {0}` gets it")]
+    #[error("no image {0:?} in the store")]
     NoImage(String),
 }
 

@@ -1,0 +1,62 @@
+//! `blockbox doctor`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use blockbox::store::Store;
+use blockbox::vmm;
+use blockbox::vmm::hypervisor::Verdict;
+use clap::Args;
+
+use super::output::{Format, print_json};
+
+/// Say what this host can do, and how to get what is missing. Fails where nothing can boot.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// A guest kernel to look at in place of the one that is found
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Doctor {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        let report = vmm::probe(self.kernel.as_deref(), store.root(), &store.kernels(), None);
+        let status = if report.chosen.is_some() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+        if self.format == Format::Json {
+            print_json(&report)?;
+            return Ok(status);
+        }
+        println!("host       {} {}", report.os, report.arch);
+        let hypervisor = match &report.hypervisor {
+            Verdict::Works => "works".to_owned(),
+            Verdict::Fails { reason } => format!("does not work: {reason}"),
+        };
+        println!("{:10} {hypervisor}", report.hypervisor_name);
+        let kernel = report
+            .kernel
+            .map_or("not found".to_owned(), |path| path.display().to_string());
+        println!("kernel     {kernel}");
+        let qemu = match (report.qemu, report.qemu_version) {
+            (Some(path), Some(version)) => format!("{} ({version})", path.display()),
+            (Some(path), None) => format!("{} (does not run)", path.display()),
+            (None, _) => "not found".to_owned(),
+        };
+        println!("QEMU       {qemu}");
+        println!("store      {}", store.root().display());
+        println!(
+            "boots with {}",
+            report.chosen.as_deref().unwrap_or("nothing")
+        );
+        for advice in &report.advice {
+            println!("\n{advice}");
+        }
+        Ok(status)
+    }
+}

@@ -1,0 +1,131 @@
+//! `blockbox erofs check`: everything that is wrong with an image.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use erofs_reader::CheckOptions;
+use serde::Serialize;
+
+use super::super::output::{Format, message, print_json, printable};
+use super::inspect::Below;
+use super::source::Source;
+
+/// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there is no image.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    source: Source,
+    /// Print only what was found at this path and below it; all of the image is checked
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Read all contents too, which takes as long as extracting them: what does not decompress is found
+    #[arg(long)]
+    contents: bool,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Default, Serialize)]
+struct CheckReport {
+    clean: bool,
+    inodes: u64,
+    directories: u64,
+    names: u64,
+    bytes: u64,
+    findings: Vec<FindingReport>,
+    truncated: bool,
+}
+
+#[derive(Serialize)]
+struct FindingReport {
+    severity: String,
+    path: Option<String>,
+    nid: Option<u64>,
+    offset: Option<u64>,
+    problem: String,
+}
+
+impl CheckReport {
+    /// What could not even be opened, so that nothing else was looked at.
+    fn of_no_image(problem: String) -> Self {
+        let finding = FindingReport {
+            severity: erofs_reader::Severity::Error.to_string(),
+            path: None,
+            nid: None,
+            offset: None,
+            problem,
+        };
+        Self {
+            findings: vec![finding],
+            ..Self::default()
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let mut report = match self.source.open_damaged() {
+            Ok(image) => image.check_with(&CheckOptions {
+                contents: self.contents,
+            }),
+            Err(error) => {
+                let problem = message(&error);
+                eprintln!("blockbox: {problem}");
+                if self.format == Format::Json {
+                    print_json(&CheckReport::of_no_image(problem))?;
+                }
+                return Ok(ExitCode::from(2));
+            }
+        };
+        if let Some(path) = &self.path {
+            let below = Below::new(path);
+            report.findings.retain(|finding| {
+                finding
+                    .path
+                    .as_deref()
+                    .is_some_and(|path| below.contains(path))
+            });
+        }
+        let status = if report.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+        if self.format == Format::Json {
+            print_json(&CheckReport {
+                clean: report.is_clean(),
+                inodes: report.inodes,
+                directories: report.directories,
+                names: report.names,
+                bytes: report.bytes,
+                findings: report
+                    .findings
+                    .iter()
+                    .map(|finding| FindingReport {
+                        severity: finding.severity.to_string(),
+                        path: finding.path.as_deref().map(printable),
+                        nid: finding.nid.map(erofs_reader::Nid::get),
+                        offset: finding.offset,
+                        problem: finding.problem.to_string(),
+                    })
+                    .collect(),
+                truncated: report.truncated,
+            })?;
+            return Ok(status);
+        }
+        let mut out = io::stdout().lock();
+        for finding in &report.findings {
+            writeln!(out, "{finding}")?;
+        }
+        if report.truncated {
+            writeln!(out, "and more")?;
+        }
+        let (inodes, names) = (report.inodes, report.names);
+        let found = report.findings.len();
+        writeln!(out, "{inodes} inodes, {names} names, {found} findings")?;
+        Ok(status)
+    }
+}

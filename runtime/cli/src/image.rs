@@ -1,0 +1,115 @@
+//! `blockbox image …`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use blockbox::store::Store;
+use clap::{Args, Subcommand};
+use ocipull::spec::ImageConfiguration;
+use serde::Serialize;
+
+use super::output::{Format, Table, bytes, print_json};
+
+/// Show one image.
+#[derive(Debug, Subcommand)]
+pub(super) enum Image {
+    /// Show an image's digests, configuration and disks
+    Inspect(Inspect),
+    /// Show which layers make an image, or which of them a path comes from
+    History(super::history::History),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The image's name, or the beginning of its manifest digest
+    #[arg(value_name = "REFERENCE")]
+    reference: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    manifest_digest: String,
+    config: &'a ImageConfiguration,
+    layers: Vec<LayerFile>,
+    fsmeta: ImageFile,
+    /// The path of the VMDK.
+    disk: PathBuf,
+}
+
+#[derive(Serialize)]
+struct LayerFile {
+    diff_id: String,
+    #[serde(flatten)]
+    file: ImageFile,
+}
+
+#[derive(Serialize)]
+struct ImageFile {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl ImageFile {
+    fn at(path: &Path) -> anyhow::Result<Self> {
+        let bytes = fs::metadata(path)
+            .with_context(|| path.display().to_string())?
+            .len();
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+        })
+    }
+}
+
+impl Image {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        match self {
+            Self::Inspect(inspect) => inspect.execute(store),
+            Self::History(history) => history.execute(store),
+        }
+    }
+}
+
+impl Inspect {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let image = blockbox::image::Image::find(store, &self.reference)?;
+        let layer = |layer: &blockbox::image::Layer| -> anyhow::Result<_> {
+            Ok(LayerFile {
+                diff_id: layer.diff_id.to_string(),
+                file: ImageFile::at(&layer.path)?,
+            })
+        };
+        let report = Report {
+            manifest_digest: image.digest().to_string(),
+            config: image.config(),
+            layers: image
+                .layers()
+                .iter()
+                .map(layer)
+                .collect::<anyhow::Result<_>>()?,
+            fsmeta: ImageFile::at(&image.fsmeta())?,
+            disk: image.disk(),
+        };
+        match self.format {
+            Format::Json => print_json(&report),
+            Format::Table => {
+                let mut table = Table::new(["PART", "DIGEST", "SIZE", "PATH"]);
+                let path = |file: &ImageFile| file.path.display().to_string();
+                for (index, layer) in report.layers.iter().enumerate() {
+                    let size = bytes(layer.file.bytes);
+                    let part = format!("layer {index}");
+                    table.row([part, layer.diff_id.clone(), size, path(&layer.file)]);
+                }
+                let size = bytes(report.fsmeta.bytes);
+                table.row(["fsmeta".into(), String::new(), size, path(&report.fsmeta)]);
+                let disk = report.disk.display().to_string();
+                table.row(["disk".into(), report.manifest_digest, String::new(), disk]);
+                table.print()
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Progress bars on the terminal, plain lines elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use blockbox::progress::Progress;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar per layer.
+pub(super) struct Bars {
+    all: MultiProgress,
+    layers: Mutex<HashMap<usize, ProgressBar>>,
+    terminal: bool,
+}
+
+impl Bars {
+    pub(super) fn new() -> Self {
+        Self {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            layers: Mutex::default(),
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if self.terminal {
+            // Above the bars, which would overwrite a line printed past them.
+            let _ = self.all.println(line);
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    fn with(&self, layer: usize, act: impl FnOnce(&ProgressBar)) {
+        if let Some(bar) = self
+            .layers
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .get(&layer)
+        {
+            act(bar);
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn resolved(&self, manifest_digest: &str, layers: usize, missing: usize) {
+        let have = layers - missing;
+        self.say(&format!(
+            "{manifest_digest}: {layers} layers, {have} in the store"
+        ));
+    }
+
+    fn layer_started(&self, layer: usize, digest: &str, size: u64) {
+        if !self.terminal {
+            return self.say(&format!("layer {layer}: {digest}, {size} bytes"));
+        }
+        let style = ProgressStyle::with_template(
+            "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec}",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let short = digest
+            .rsplit(':')
+            .next()
+            .unwrap_or(digest)
+            .chars()
+            .take(12)
+            .collect::<String>();
+        let bar = self
+            .all
+            .add(ProgressBar::new(size).with_style(style).with_prefix(short));
+        self.layers
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(layer, bar);
+    }
+
+    fn layer_read(&self, layer: usize, bytes: u64) {
+        self.with(layer, |bar| bar.inc(bytes));
+    }
+
+    fn layer_finished(&self, layer: usize) {
+        self.with(layer, ProgressBar::finish);
+    }
+
+    fn warning(&self, text: &str) {
+        self.say(&format!("warning: {text}"));
+    }
+}

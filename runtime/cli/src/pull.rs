@@ -1,0 +1,61 @@
+//! `blockbox pull`
+
+use blockbox::pull::{PullOptions, pull};
+use blockbox::store::Store;
+use clap::Args;
+
+use super::progress::Bars;
+
+/// Get an image and make its disks.
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`
+    #[arg(value_name = "REFERENCE")]
+    reference: ocipull::Reference,
+    #[command(flatten)]
+    source: Source,
+    /// Print nothing but the manifest digest
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// How to get an image: shared by `pull` and `run`.
+#[derive(Debug, Args)]
+pub(super) struct Source {
+    /// Speak HTTP to the registry, not HTTPS
+    #[arg(long)]
+    plain_http: bool,
+    /// The platform to take from an image for several [default: linux on this host's architecture]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<ocipull::Platform>,
+    /// How many layers to fetch and convert at once [default: one per core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+}
+
+impl Source {
+    pub(super) fn options(&self) -> PullOptions {
+        let mut options = PullOptions::default();
+        options.source.plain_http = self.plain_http;
+        if let Some(platform) = &self.platform {
+            options.source.platform = platform.clone();
+        }
+        if let Some(jobs) = self.jobs {
+            options.jobs = jobs;
+        }
+        options
+    }
+}
+
+impl Pull {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let options = self.source.options();
+        let image = if self.quiet {
+            pull(store, &self.reference, &options, &())?
+        } else {
+            pull(store, &self.reference, &options, &Bars::new())?
+        };
+        println!("{}", image.digest());
+        Ok(())
+    }
+}

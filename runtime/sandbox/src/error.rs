@@ -1,0 +1,48 @@
+//! What can go wrong, in terms a caller can act on.
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a sandbox, or of what it is made with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] blockbox_store::Error),
+    /// An image is not there, or its disks could not be made or read.
+    #[error(transparent)]
+    Convert(#[from] blockbox_convert::Error),
+    /// A sandbox needs the image's disks.
+    #[error("image {image:?} is used by sandbox {sandbox:?}")]
+    ImageInUse {
+        /// The image.
+        image: String,
+        /// One of the sandboxes.
+        sandbox: String,
+    },
+    /// No sandbox goes by this name.
+    #[error("no sandbox {0:?}")]
+    NoSandbox(String),
+    /// A sandbox of this name exists.
+    #[error("there is a sandbox {0:?} already")]
+    SandboxExists(String),
+    /// The sandbox is running.
+    #[error("sandbox {0:?} is running")]
+    SandboxRunning(String),
+    /// A sandbox's name cannot be a folder's.
+    #[error("{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`")]
+    SandboxName(String),
+    /// Neither the image nor the command line names a program.
+    #[error("the image has neither Entrypoint nor Cmd")]
+    NoCommand,
+    /// No guest kernel boots with so little memory.
+    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::sandbox::LEAST_MEMORY >> 20)]
+    Memory(u64),
+    /// There is no virtual machine to be had.
+    #[error(transparent)]
+    Vmm(#[from] blockbox_vmm::VmmError),
+    /// The guest did not do its part.
+    #[error(transparent)]
+    Guest(#[from] blockbox_vmm::guest::GuestError),
+}

@@ -1,7 +1,0 @@
-//! The `blockbox` command.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    blockbox::cli::main()
-}
