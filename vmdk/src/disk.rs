@@ -1,26 +1,33 @@
-use std::collections::HashMap;
-use std::fs::File;
+//! The bytes of a disk.
+
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::files::{By, Folder, Open, OpenOptions, Opened};
 use crate::sparse::{self, SparseExtent};
 use crate::{
-    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, NameProblem, SECTOR,
-    SparseProblem, file, name,
+    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, ReadAt, SECTOR,
+    SourceError, SparseProblem,
 };
-
-/// How [`Disk::open_with`] follows the names in a descriptor.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    /// The folder that every extent's file must lie in, after `..` and symlinks are resolved. `None`: the descriptor's own
-    /// folder, and no `..` at all.
-    pub root: Option<PathBuf>,
-}
 
 /// The bytes of a disk: all its extents, one after the other.
 ///
 /// [`read_at`](Self::read_at) needs no exclusive access, so threads can share a disk; [`Read`] and [`Seek`] keep a position.
+///
+/// ```
+/// use std::io::Read;
+///
+/// // Sources may be anything that implements `ReadAt`, here vectors.
+/// let descriptor = vmdk::Descriptor::flat(&[("zeros", 512), ("ones", 512)])?;
+/// let mut disk = vmdk::Disk::from_descriptor(descriptor, |name| {
+///     Ok(if name == "ones" { vec![1_u8; 512] } else { vec![0; 512] })
+/// })?;
+/// let mut bytes = Vec::new();
+/// disk.read_to_end(&mut bytes)?;
+/// assert_eq!((bytes.len(), bytes[511], bytes[512]), (1024, 0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Disk {
     descriptor: Descriptor,
@@ -40,8 +47,7 @@ struct Segment {
 #[derive(Debug)]
 enum Source {
     Flat {
-        path: Arc<Path>,
-        file: Arc<File>,
+        file: Opened,
         /// Of the extent's first byte in `file`.
         offset: u64,
     },
@@ -60,50 +66,107 @@ impl Disk {
         Self::open_with(path, &OpenOptions::default())
     }
 
-    /// Opens the disk that the descriptor at `path` describes, following names as `options` allow.
+    /// Opens the disk that the descriptor or the sparse image at `path` describes, following names as `options` allow.
     ///
     /// # Errors
     ///
     /// What [`Descriptor::parse`] refuses; [`Error::Name`] for a name that leads outside the allowed folder or to something
-    /// that is no regular file; [`Error::ShortFile`]; [`Error::Unsupported`] for a differential disk or an extent type
-    /// that cannot be read; [`Error::Io`].
+    /// that is not a regular file; [`Error::ShortFile`]; [`Error::Sparse`]; [`Error::Unsupported`] for a differential disk
+    /// or an extent type that cannot be read; [`Error::Io`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        let (descriptor, image) = read_descriptor(path)?;
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        if descriptor.parent_cid != NO_PARENT || descriptor.parent_hint.is_some() {
+        Self::of(
+            Opened::own(path)?,
+            &mut Folder::new(folder, options.root.as_deref()),
+        )
+    }
+
+    /// Opens the disk in `source` alone: a monolithicSparse or streamOptimized image.
+    ///
+    /// ```
+    /// let raw = vec![7; 64 << 10];
+    /// let mut image = Vec::new();
+    /// vmdk::write_stream_optimized(&raw[..], 64 << 10, &mut image, &Default::default())?;
+    /// let disk = vmdk::Disk::from_source(image)?;
+    /// assert_eq!(disk.size(), 64 << 10);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`open_with`](Self::open_with). A descriptor that names other files is [`Error::Unsupported`]: see
+    /// [`from_descriptor`](Self::from_descriptor).
+    pub fn from_source(source: impl ReadAt + Send + Sync + 'static) -> Result<Self, Error> {
+        /// No sources at all.
+        struct Nothing;
+        impl Open for Nothing {
+            fn open(&mut self, name: &str) -> Result<Opened, Error> {
+                Err(Error::Unsupported {
+                    what: format!("a disk in several files ({name:?} is another)"),
+                })
+            }
+        }
+        Self::of(Opened::new(None, Arc::new(source))?, &mut Nothing)
+    }
+
+    /// Opens the disk that `descriptor` describes; `open` opens each source that it names, once.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_with`](Self::open_with); [`Error::Io`] with the name where `open` fails.
+    pub fn from_descriptor<S: ReadAt + Send + Sync + 'static>(
+        descriptor: Descriptor,
+        open: impl FnMut(&str) -> Result<S, SourceError>,
+    ) -> Result<Self, Error> {
+        Self::over(descriptor, &mut By::new(open))
+    }
+
+    /// The disk whose descriptor `file` is, or has inside.
+    fn of(file: Opened, files: &mut impl Open) -> Result<Self, Error> {
+        let mut start = [0; 4];
+        let known = start.len().min(usize::try_from(file.size()).unwrap_or(4));
+        file.read(&mut start[..known], 0)?;
+        if start == *b"COWD" {
+            return Err(Error::Unsupported {
+                what: "a VMFSSPARSE image (COWD)".to_owned(),
+            });
+        }
+        if sparse::is_sparse(&start) {
+            let descriptor = Descriptor::parse(&sparse::embedded_descriptor(&file)?)?;
+            // An embedded descriptor is of the image it is in, whatever name it gives it.
+            return match descriptor.extents() {
+                [extent] if matches!(extent.kind(), ExtentKind::Sparse { .. }) => {
+                    Self::over(descriptor, &mut Itself(file))
+                }
+                _ => Err(file.damaged(0, SparseProblem::Descriptor)),
+            };
+        }
+        let bytes = file.size();
+        if bytes > MAX_DESCRIPTOR {
+            return Err(Error::TooLong { bytes });
+        }
+        let mut text = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        file.read(&mut text, 0)?;
+        Self::over(Descriptor::parse(&text)?, files)
+    }
+
+    fn over(descriptor: Descriptor, files: &mut impl Open) -> Result<Self, Error> {
+        if descriptor.parent_cid() != NO_PARENT || descriptor.parent_hint().is_some() {
             return Err(Error::Unsupported {
                 what: "a differential disk (it has a parent)".to_owned(),
             });
         }
-        let mut files = Files {
-            folder,
-            root: options.root.as_deref(),
-            open: HashMap::new(),
-        };
-        let mut segments = Vec::with_capacity(descriptor.extents.len());
+        let mut segments = Vec::with_capacity(descriptor.extents().len());
         let mut start = 0;
-        for extent in &descriptor.extents {
-            // `parse` checked that all of them fit.
-            let bytes = extent.sectors * SECTOR;
+        for extent in descriptor.extents() {
+            // A descriptor's sum fits.
+            let bytes = extent.sectors() * SECTOR;
             let end = start + bytes;
-            let source = match &image {
-                None => files.source(extent, bytes)?,
-                // An embedded descriptor is of the image it is in, whatever name it gives it.
-                Some((file, len)) => match (&extent.kind, descriptor.extents.len()) {
-                    (ExtentKind::Sparse { .. }, 1) => {
-                        let file = file.clone();
-                        Source::Sparse(SparseExtent::open(file, *len, extent.sectors, path)?)
-                    }
-                    _ => {
-                        let problem = SparseProblem::Descriptor;
-                        return Err(Error::Sparse { sector: 0, problem });
-                    }
-                },
-            };
+            let source = source(extent, bytes, files)?;
             segments.push(Segment { start, end, source });
             start = end;
         }
@@ -125,12 +188,13 @@ impl Disk {
         self.size
     }
 
-    /// Reads bytes from `offset` on into `buffer` and says how many: fewer than asked for at the end of the disk only.
+    /// Reads bytes from `offset` on into `buffer` and returns how many: fewer than asked for at the end of the disk only.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::PermissionDenied`] in a `NOACCESS` extent, [`io::ErrorKind::UnexpectedEof`] where a file has shrunk
-    /// since it was opened, and what the operating system says.
+    /// since it was opened, [`io::ErrorKind::InvalidData`] where a sparse image is damaged, and what the operating system
+    /// reports. The error inside is an [`Error`] that names the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         let first = self
@@ -152,9 +216,28 @@ impl Disk {
     }
 }
 
+/// The image that a descriptor is inside of.
+struct Itself(Opened);
+
+impl Open for Itself {
+    fn open(&mut self, _: &str) -> Result<Opened, Error> {
+        Ok(self.0.clone())
+    }
+}
+
+impl ReadAt for Disk {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        Ok(Self::read_at(self, buf, offset)?)
+    }
+
+    fn size(&self) -> Result<u64, SourceError> {
+        Ok(self.size)
+    }
+}
+
 impl Read for Disk {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.read_at(buffer, self.position)?;
+        let n = Self::read_at(self, buffer, self.position)?;
         self.position += n as u64;
         Ok(n)
     }
@@ -175,13 +258,7 @@ impl Seek for Disk {
 impl Source {
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
-            Self::Flat {
-                path,
-                file,
-                offset: base,
-            } => file::read_exact_at(file, buffer, base + offset).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            }),
+            Self::Flat { file, offset: base } => Ok(file.read(buffer, base + offset)?),
             Self::Sparse(extent) => extent.read(buffer, offset),
             Self::Zero => {
                 buffer.fill(0);
@@ -195,93 +272,39 @@ impl Source {
     }
 }
 
-/// The files of a disk, each opened once however many extents lie in it.
-struct Files<'a> {
-    folder: &'a Path,
-    root: Option<&'a Path>,
-    open: HashMap<Arc<Path>, (Arc<File>, u64)>,
-}
-
-impl Files<'_> {
-    fn source(&mut self, extent: &Extent, bytes: u64) -> Result<Source, Error> {
-        if extent.access == Access::None {
-            return Ok(Source::Forbidden);
+/// Where the bytes of `extent`, which has `bytes`, are.
+fn source(extent: &Extent, bytes: u64, files: &mut impl Open) -> Result<Source, Error> {
+    if extent.access() == Access::None {
+        return Ok(Source::Forbidden);
+    }
+    let (name, offset) = match extent.kind() {
+        ExtentKind::Zero => return Ok(Source::Zero),
+        ExtentKind::Sparse { file } => {
+            let extent = SparseExtent::open(files.open(file)?, extent.sectors())?;
+            return Ok(Source::Sparse(extent));
         }
-        match &extent.kind {
-            ExtentKind::Zero => Ok(Source::Zero),
-            ExtentKind::Flat {
-                file,
-                offset_sectors,
-            } => {
-                let offset = offset_sectors.checked_mul(SECTOR).ok_or(Error::Overflow)?;
-                let needed = offset.checked_add(bytes).ok_or(Error::Overflow)?;
-                let (path, file, actual) = self.file(file)?;
-                if actual < needed {
-                    return Err(Error::ShortFile {
-                        path: path.to_path_buf(),
-                        needed,
-                        actual,
-                    });
-                }
-                Ok(Source::Flat { path, file, offset })
-            }
-            ExtentKind::Sparse { file } => {
-                let (path, file, len) = self.file(file)?;
-                SparseExtent::open(file, len, extent.sectors, &path).map(Source::Sparse)
-            }
-            ExtentKind::Other { name, .. } => Err(Error::Unsupported {
+        ExtentKind::Other { name, .. } => {
+            return Err(Error::Unsupported {
                 what: format!("extent type {name}"),
-            }),
+            });
         }
-    }
-
-    fn file(&mut self, name: &str) -> Result<(Arc<Path>, Arc<File>, u64), Error> {
-        let path: Arc<Path> = name::resolve(self.folder, self.root, name)?.into();
-        if let Some((file, size)) = self.open.get(&path) {
-            return Ok((path, file.clone(), *size));
-        }
-        let failed = |source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        };
-        let file = File::open(&path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        let file = Arc::new(file);
-        self.open.insert(path.clone(), (file.clone(), size));
-        Ok((path, file, size))
-    }
-}
-
-/// A sparse image with its descriptor inside, and its size in bytes.
-type Image = (Arc<File>, u64);
-
-/// The descriptor that the file at `path` is, or has inside; then the file is given, too.
-fn read_descriptor(path: &Path) -> Result<(Descriptor, Option<Image>), Error> {
-    let failed = |source| Error::Io {
-        path: path.to_owned(),
-        source,
+        ExtentKind::Vmfs { file } => (file, 0),
+        ExtentKind::Flat {
+            file,
+            offset_sectors,
+        } => (
+            file,
+            offset_sectors.checked_mul(SECTOR).ok_or(Error::Overflow)?,
+        ),
     };
-    let meta = path.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        let name = path.display().to_string();
-        return Err(Error::Name {
-            name,
-            problem: NameProblem::NotAFile,
+    let needed = offset.checked_add(bytes).ok_or(Error::Overflow)?;
+    let file = files.open(name)?;
+    if file.size() < needed {
+        return Err(Error::ShortFile {
+            path: file.path(),
+            needed,
+            actual: file.size(),
         });
     }
-    let mut file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.by_ref()
-        .take(4)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if sparse::is_sparse(&bytes) {
-        let len = file.metadata().map_err(failed)?.len();
-        let descriptor = Descriptor::parse(&sparse::embedded_descriptor(&file, len, path)?)?;
-        return Ok((descriptor, Some((Arc::new(file), len))));
-    }
-    file.take(MAX_DESCRIPTOR)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    Ok((Descriptor::parse(&bytes)?, None))
+    Ok(Source::Flat { file, offset })
 }

@@ -1,16 +1,16 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a disk cannot be written, parsed or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a file.
-    #[error("{}: {source}", path.display())]
+    /// A file or another source could not be opened or read.
+    #[error("failed to read {}", path.display())]
     Io {
-        /// The file.
+        /// The file, or the name that a descriptor has for the source.
         path: PathBuf,
-        /// What the operating system said.
+        /// What the operating system or the source reported.
         source: io::Error,
     },
     /// An extent's file name is refused.
@@ -28,6 +28,21 @@ pub enum Error {
         name: String,
         /// Its size in bytes.
         bytes: u64,
+    },
+    /// The bytes to be written as a sparse image are not a positive whole number of sectors.
+    #[error("a disk of {bytes} bytes, not a positive multiple of 512")]
+    DiskSize {
+        /// Their number.
+        bytes: u64,
+    },
+    /// An extent of no sectors.
+    #[error("an extent of 0 sectors")]
+    EmptyExtent,
+    /// Text that a descriptor cannot hold: with quotes, line ends or other control characters.
+    #[error("the value of {key:?} cannot be written")]
+    Value {
+        /// The key that it is a value of, or is.
+        key: String,
     },
     /// A disk without extents.
     #[error("the disk has no extents")]
@@ -53,17 +68,19 @@ pub enum Error {
         problem: SyntaxProblem,
     },
     /// Reading the bytes to be converted, or writing the image, failed.
-    #[error("{source}")]
+    #[error("failed to convert")]
     Stream {
-        /// What the reader or the writer said.
+        /// What the reader or the writer reported.
         source: io::Error,
     },
     /// A grain would lie beyond the 2 TiB of a file that a grain table can address.
     #[error("the image grows beyond 2 TiB, where grain tables cannot address it")]
     GrainAddress,
     /// A sparse image is damaged or not one.
-    #[error("sector {sector}: {problem}")]
+    #[error("{}sector {sector}: {problem}", prefix(file.as_deref()))]
     Sparse {
+        /// The file, or the name that a descriptor has for it; `None` for the source that a disk was opened from.
+        file: Option<PathBuf>,
         /// The sector of the file where the damage shows.
         sector: u64,
         /// What is wrong.
@@ -87,6 +104,25 @@ pub enum Error {
     },
 }
 
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Io { source, .. } | Error::Stream { source } => source.kind(),
+            Error::Sparse { .. } | Error::Syntax { .. } | Error::ShortFile { .. } => {
+                io::ErrorKind::InvalidData
+            }
+            Error::Unsupported { .. } => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+fn prefix(file: Option<&Path>) -> String {
+    file.map(|file| format!("{}: ", file.display()))
+        .unwrap_or_default()
+}
+
 /// Why a file name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -106,7 +142,7 @@ pub enum NameProblem {
     /// A quote, a backslash, a control character or not ASCII: no way to write it that all readers share.
     #[error("has a character that not every reader can take")]
     Character,
-    /// A blank: Cloud Hypervisor splits there.
+    /// A blank where Cloud Hypervisor splits, or at an end.
     #[error("has a blank")]
     Blank,
     /// A colon: QEMU takes what is before it for a protocol.
@@ -130,7 +166,7 @@ pub enum SparseProblem {
     /// The bytes that tell a transfer in text mode are changed.
     #[error("line ends were converted: the file was copied as text")]
     LineEnds,
-    /// A grain size that is no power of two, or under 4 KiB or over 4 MiB.
+    /// A grain size that is not a power of two, or under 4 KiB or over 4 MiB.
     #[error("bad grain size")]
     GrainSize,
     /// The capacity is 0, overflows, or is not that of the extent in the descriptor.
@@ -160,17 +196,14 @@ pub enum SyntaxProblem {
     /// The text is not UTF-8.
     #[error("not UTF-8 text")]
     NotText,
-    /// It does not begin with `# Disk DescriptorFile`.
+    /// It begins neither with `# Disk DescriptorFile` nor with its version.
     #[error("`# Disk DescriptorFile` expected")]
     NoSignature,
     /// Neither a comment, nor `key=value`, nor an extent.
     #[error("neither a comment, a key nor an extent")]
     Unintelligible,
-    /// A key that the format does not define.
-    #[error("unknown key {0:?}")]
-    UnknownKey(String),
-    /// A key that was there before.
-    #[error("{0:?} is given twice")]
+    /// A key that was there before, with another value.
+    #[error("{0:?} has two values")]
     Duplicate(String),
     /// A key that must be there is not.
     #[error("{0:?} is missing")]

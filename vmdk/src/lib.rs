@@ -5,15 +5,20 @@ mod content_id;
 mod descriptor;
 mod disk;
 mod error;
-mod file;
+mod extent;
+mod files;
 mod name;
 mod parse;
+mod read_at;
 mod sparse;
 
 pub use content_id::ContentId;
-pub use descriptor::{Access, Descriptor, Extent, ExtentKind, NO_PARENT, create_type};
-pub use disk::{Disk, OpenOptions};
+pub use descriptor::{Descriptor, NO_PARENT, create_type};
+pub use disk::Disk;
 pub use error::{Error, NameProblem, SparseProblem, SyntaxProblem};
+pub use extent::{Access, Extent, ExtentKind};
+pub use files::OpenOptions;
+pub use read_at::{ReadAt, SourceError};
 pub use sparse::{SparseOptions, SparseSummary, write_monolithic_sparse, write_stream_optimized};
 
 /// Bytes in a sector, the unit of every size and offset in a descriptor.

@@ -67,6 +67,36 @@ pub(crate) fn resolve(folder: &Path, root: Option<&Path>, name: &str) -> Result<
     }
 }
 
+/// Checks the value of `key`: it must not end its quotes or its line.
+pub(crate) fn value(key: &str, value: &str) -> Result<(), Error> {
+    match is_value(value) {
+        true => Ok(()),
+        false => Err(Error::Value {
+            key: key.to_owned(),
+        }),
+    }
+}
+
+/// Whether the parser reads `value` back from between quotes.
+pub(crate) fn is_value(value: &str) -> bool {
+    !value.contains(|c: char| c == '"' || (c.is_control() && c != '\t'))
+}
+
+/// Checks what follows `ddb.` in a key.
+pub(crate) fn key(key: &str) -> Result<(), Error> {
+    match is_key(key) {
+        true => Ok(()),
+        false => Err(Error::Value {
+            key: key.to_owned(),
+        }),
+    }
+}
+
+/// Whether the parser reads `key` back from before an equals sign.
+pub(crate) fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.trim() == key && !key.contains(|c: char| c == '=' || c.is_control())
+}
+
 fn refuse(name: &str, problem: NameProblem) -> Error {
     Error::Name {
         name: name.to_owned(),

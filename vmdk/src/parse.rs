@@ -1,25 +1,42 @@
 //! Descriptor text to [`Descriptor`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::{Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, SyntaxProblem, name};
+use crate::descriptor::sum;
+use crate::{
+    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, SyntaxProblem, name,
+};
 
-const SIGNATURE: &str = "# Disk DescriptorFile";
+/// The heading of every descriptor, without the blanks and capitals that tools disagree about.
+const SIGNATURE: &str = "#diskdescriptorfile";
 
-/// Types that exist and that we do not read.
-const OTHER_TYPES: [&str; 5] = ["VMFS", "VMFSSPARSE", "VMFSRDM", "VMFSRAW", "SESPARSE"];
+/// Types that exist and that this crate does not read.
+const OTHER_TYPES: [&str; 4] = ["VMFSSPARSE", "VMFSRDM", "VMFSRAW", "SESPARSE"];
 
 impl Descriptor {
-    /// Parses a descriptor. It ends at the first NUL, as it does where it is embedded in an image.
+    /// Parses a descriptor. The text ends at the first NUL, as it does where it is embedded in an image.
     ///
-    /// Strict where readers disagree: unknown or repeated keys, extents with missing or surplus fields, and names that are
-    /// absolute or could end their quotes are refused. What the format defines and this crate cannot read
-    /// (differential disks, VMFS) parses, so that a caller can say what it is.
+    /// Reads what VMware's products, ESXi, VirtualBox, QEMU and others write: any heading that means the same, comments,
+    /// keys and types in any case, any line ends, keys that it does not know (which it keeps), and attributes after an
+    /// extent's fields. Strict where a mistake would change the disk's bytes: two different values of one key, extents
+    /// with missing or malformed fields, and names that are absolute or could end their quotes are refused. What the
+    /// format defines and this crate cannot read (differential disks, `VMFSSPARSE`) parses, so that a caller can name it.
+    ///
+    /// ```
+    /// let text = b"# Disk Descriptor File\r\nversion=1\r\nCID=1\r\nparentCID=ffffffff\r\ncreateType=\"vmfs\"\r\n\
+    ///              RW 8 VMFS \"disk-flat.vmdk\"\r\nddb.thinProvisioned = \"1\"\r\n";
+    /// let descriptor = vmdk::Descriptor::parse(text)?;
+    /// assert_eq!(descriptor.size(), 4096);
+    /// assert_eq!(descriptor.extents()[0].file(), Some("disk-flat.vmdk"));
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Syntax`] with the line, [`Error::Name`], [`Error::TooLong`], [`Error::NoExtents`], [`Error::Overflow`], and
-    /// [`Error::Unsupported`] for a version or an encoding that nobody defined.
+    /// [`Error::Unsupported`] for a version that nobody defined, for text in an encoding other than UTF-8 and
+    /// windows-1252, and for an encrypted disk.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() as u64 > MAX_DESCRIPTOR {
             return Err(Error::TooLong {
@@ -28,20 +45,26 @@ impl Descriptor {
         }
         // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text behind it when it writes a CID
         // of six digits or fewer.
-        let text = bytes
-            .split(|&byte| byte == 0)
-            .next()
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .ok_or(syntax(0, SyntaxProblem::NotText))?;
-        let mut lines = (1..).zip(text.lines().map(str::trim));
-        if lines.next().is_none_or(|(_, line)| line != SIGNATURE) {
-            return Err(syntax(1, SyntaxProblem::NoSignature));
-        }
+        let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let text = decode(bytes)?;
+        let mut signed = false;
         let mut keys = Keys::default();
         let mut extents = Vec::new();
-        for (number, line) in lines {
-            if line.is_empty() || line.starts_with('#') {
+        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+            if line.is_empty() {
                 continue;
+            }
+            if line.starts_with('#') {
+                signed |= is_signature(line);
+                continue;
+            }
+            if !signed {
+                // Without its heading a descriptor begins with its version, as QEMU has it.
+                if !is_version(line) {
+                    return Err(syntax(number, SyntaxProblem::NoSignature));
+                }
+                signed = true;
             }
             match extent(line) {
                 Some(Ok(extent)) => extents.push(extent),
@@ -54,10 +77,69 @@ impl Descriptor {
                     .map_err(|problem| syntax(number, problem))?,
             }
         }
+        if !signed {
+            return Err(syntax(1, SyntaxProblem::NoSignature));
+        }
         let descriptor = keys.finish(extents)?;
-        descriptor.sectors()?;
+        sum(&descriptor.extents)?;
         Ok(descriptor)
     }
+}
+
+/// The text of a descriptor in its encoding.
+fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Error> {
+    if bytes.is_ascii() {
+        // Every encoding that a descriptor can name, but UTF-16, has ASCII in it.
+        return Ok(String::from_utf8_lossy(bytes));
+    }
+    let encoding = bytes.split(|&byte| byte == b'\n').find_map(|line| {
+        let (key, value) = std::str::from_utf8(line).ok()?.split_once('=')?;
+        let same = key.trim().eq_ignore_ascii_case("encoding");
+        same.then(|| unquote(value.trim()).unwrap_or_default())
+    });
+    match encoding {
+        Some(name) if is_any(name, &["windows-1252", "ISO-8859-1"]) => {
+            Ok(bytes.iter().map(|&byte| windows_1252(byte)).collect())
+        }
+        Some(name) if !is_any(name, &["UTF-8", "UTF8", "US-ASCII"]) => Err(Error::Unsupported {
+            what: format!("encoding {name:?}"),
+        }),
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.into()),
+            Err(_) => Err(syntax(0, SyntaxProblem::NotText)),
+        },
+    }
+}
+
+fn is_any(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn windows_1252(byte: u8) -> char {
+    /// What the bytes from 0x80 to 0x9f stand for; the five that stand for nothing are control characters.
+    const HIGH: [char; 32] = [
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž',
+        '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}',
+        'ž', 'Ÿ',
+    ];
+    match byte {
+        0x80..=0x9f => HIGH[usize::from(byte - 0x80)],
+        _ => char::from(byte),
+    }
+}
+
+fn is_signature(line: &str) -> bool {
+    let squeezed: String = line
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    squeezed.starts_with(SIGNATURE)
+}
+
+fn is_version(line: &str) -> bool {
+    line.split_once('=')
+        .is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("version"))
 }
 
 fn syntax(line: usize, problem: SyntaxProblem) -> Error {
@@ -72,7 +154,9 @@ enum Problem {
 /// The extent that `line` describes, or `None` where it does not begin like one.
 fn extent(line: &str) -> Option<Result<Extent, Problem>> {
     let (first, rest) = line.split_once([' ', '\t'])?;
-    let &(_, access) = Access::NAMES.iter().find(|(name, _)| *name == first)?;
+    let &(_, access) = Access::NAMES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(first))?;
     Some(extent_fields(access, rest))
 }
 
@@ -82,38 +166,60 @@ fn extent_fields(access: Access, rest: &str) -> Result<Extent, Problem> {
         .filter(|&sectors| sectors > 0)
         .ok_or(Problem::Field("size"))?;
     let (kind, rest) = word(rest);
-    let kind = match kind {
+    let kind = kind.to_ascii_uppercase();
+    let (kind, rest) = match kind.as_str() {
         "FLAT" => {
             let (file, rest) = quoted(rest)?;
-            let offset_sectors = number(rest).ok_or(Problem::Field("offset"))?;
-            ExtentKind::Flat {
+            let (offset, rest) = word(rest);
+            let offset_sectors = number(offset).ok_or(Problem::Field("offset"))?;
+            let kind = ExtentKind::Flat {
                 file,
                 offset_sectors,
-            }
+            };
+            (kind, rest)
         }
         "SPARSE" => {
             let (file, rest) = quoted(rest)?;
-            // VMware writes an offset here now and then; nothing but 0 has a meaning.
-            if !matches!(rest, "" | "0") {
-                return Err(Problem::Field("offset"));
-            }
-            ExtentKind::Sparse { file }
+            (ExtentKind::Sparse { file }, no_offset(rest))
         }
-        "ZERO" if rest.is_empty() => ExtentKind::Zero,
-        "ZERO" => return Err(Problem::Field("end")),
-        other if OTHER_TYPES.contains(&other) => ExtentKind::Other {
-            name: other.to_owned(),
-            rest: rest.to_owned(),
-        },
+        "VMFS" => {
+            let (file, rest) = quoted(rest)?;
+            (ExtentKind::Vmfs { file }, no_offset(rest))
+        }
+        "ZERO" => (ExtentKind::Zero, no_offset(rest)),
+        _ if OTHER_TYPES.contains(&kind.as_str()) => {
+            if rest.contains(char::is_control) {
+                return Err(Problem::Field("end"));
+            }
+            let rest = rest.to_owned();
+            (ExtentKind::Other { name: kind, rest }, "")
+        }
         // What is not accessed may be of no type at all.
-        "" if access == Access::None => ExtentKind::Zero,
+        "" if access == Access::None => (ExtentKind::Zero, ""),
         _ => return Err(Problem::Field("type")),
     };
-    Ok(Extent {
-        access,
-        sectors,
-        kind,
-    })
+    let attributes = attributes(rest)?;
+    Ok(Extent::parsed(access, sectors, kind, attributes))
+}
+
+/// What follows an offset of 0, which VMware writes now and then where only 0 has a meaning.
+fn no_offset(rest: &str) -> &str {
+    match word(rest) {
+        ("0", rest) => rest,
+        _ => rest,
+    }
+}
+
+/// The attributes behind an extent's fields, such as `partitionUUID …`: words, of which the first is a name.
+fn attributes(rest: &str) -> Result<String, Problem> {
+    if rest.starts_with('#') {
+        return Ok(String::new());
+    }
+    let named = rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_alphabetic());
+    if !named || rest.contains(|c: char| c.is_control() && c != '\t') {
+        return Err(Problem::Field("end"));
+    }
+    Ok(rest.to_owned())
 }
 
 /// The first word, and what follows it without leading blanks.
@@ -147,41 +253,56 @@ fn quoted(text: &str) -> Result<(String, &str), Problem> {
 struct Keys {
     header: BTreeMap<&'static str, String>,
     ddb: BTreeMap<String, String>,
+    other: BTreeMap<String, String>,
 }
 
 impl Keys {
-    /// Everything the format defines outside the disk data base.
-    const KNOWN: [&str; 8] = [
+    /// The keys that say what the disk is.
+    const KNOWN: [&str; 6] = [
         "version",
         "encoding",
         "CID",
         "parentCID",
-        "isNativeSnapshot",
         "createType",
         "parentFileNameHint",
-        "changeTrackPath",
     ];
 
     fn insert(&mut self, line: &str) -> Result<(), SyntaxProblem> {
         let (key, value) = line.split_once('=').ok_or(SyntaxProblem::Unintelligible)?;
-        let (key, value) = (key.trim(), unquote(value.trim()));
-        if value.contains('"') {
-            return Err(SyntaxProblem::Value(key.to_owned()));
+        let key = key.trim();
+        if !name::is_key(key) {
+            return Err(SyntaxProblem::Unintelligible);
         }
-        let previous = if let Some(known) = Self::KNOWN.into_iter().find(|&known| known == key) {
-            self.header.insert(known, value.to_owned())
-        } else if let Some(item) = key.strip_prefix("ddb.").filter(|item| !item.is_empty()) {
-            self.ddb.insert(item.to_owned(), value.to_owned())
-        } else {
-            return Err(SyntaxProblem::UnknownKey(key.to_owned()));
+        let value = unquote(value.trim())
+            .filter(|value| name::is_value(value))
+            .ok_or_else(|| SyntaxProblem::Value(key.to_owned()))?;
+        let known = Self::KNOWN
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(key));
+        if let Some(known) = known {
+            return match self.header.insert(known, value.to_owned()) {
+                Some(other) if other != value => Err(SyntaxProblem::Duplicate(known.to_owned())),
+                _ => Ok(()),
+            };
+        }
+        // Of two values of what means nothing here the first counts, as for QEMU.
+        let (map, key) = match key.split_at_checked(4) {
+            Some((ddb, item)) if ddb.eq_ignore_ascii_case("ddb.") && name::is_key(item) => {
+                (&mut self.ddb, item)
+            }
+            _ => (&mut self.other, key),
         };
-        match previous {
-            Some(_) => Err(SyntaxProblem::Duplicate(key.to_owned())),
-            None => Ok(()),
-        }
+        map.entry(key.to_owned())
+            .or_insert_with(|| value.to_owned());
+        Ok(())
     }
 
     fn finish(mut self, extents: Vec<Extent>) -> Result<Descriptor, Error> {
+        if let Some(key) = self.other.keys().find(|key| is_encryption(key)) {
+            return Err(Error::Unsupported {
+                what: format!("an encrypted disk (it has {key:?})"),
+            });
+        }
         let mut take = |key| {
             self.header
                 .remove(key)
@@ -203,33 +324,44 @@ impl Keys {
                 .filter(|_| !digits.starts_with('+'))
                 .ok_or_else(|| bad(key))
         };
-        let (cid, parent_cid) = (id("CID")?, id("parentCID")?);
-        let create_type = take("createType")?;
-        // Names are ASCII or UTF-8 here; in any other encoding, bytes over 127 would mean something else.
-        if let Ok(encoding) = take("encoding")
-            && !["UTF-8", "windows-1252", "US-ASCII"]
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(&encoding))
-        {
-            return Err(Error::Unsupported {
-                what: format!("encoding {encoding:?}"),
-            });
-        }
+        let cid = id("CID")?;
+        // Tools that know no differential disks may leave it out.
+        let parent_cid = match id("parentCID") {
+            Err(Error::Syntax {
+                problem: SyntaxProblem::Missing(_),
+                ..
+            }) => NO_PARENT,
+            id => id?,
+        };
         Ok(Descriptor {
             version,
             cid,
             parent_cid,
-            create_type,
-            parent_hint: take("parentFileNameHint").ok(),
+            create_type: take("createType")?,
+            parent_hint: take("parentFileNameHint")
+                .ok()
+                .filter(|hint| !hint.is_empty()),
             extents,
             ddb: self.ddb,
+            other: self.other,
         })
     }
 }
 
-fn unquote(value: &str) -> &str {
-    value
-        .strip_prefix('"')
-        .and_then(|value| value.strip_suffix('"'))
-        .unwrap_or(value)
+/// Whether a key is of those that VMware Workstation keeps the keys of an encrypted disk in.
+fn is_encryption(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["encryption", "crypto", "keysafe"]
+        .iter()
+        .any(|start| key.starts_with(start))
+}
+
+/// A value without its quotes, and without a comment behind them; `None` where text follows the quotes.
+fn unquote(value: &str) -> Option<&str> {
+    let Some(quoted) = value.strip_prefix('"') else {
+        return Some(value);
+    };
+    let (value, rest) = quoted.split_once('"')?;
+    let rest = rest.trim_start();
+    (rest.is_empty() || rest.starts_with('#')).then_some(value)
 }

@@ -112,17 +112,13 @@ fn qemu_follows_names_with_folders_and_dot_dot() {
     assert_eq!(fs::read(&raw).unwrap(), expected);
 
     assert_name(Disk::open(&path), NameProblem::ParentDir);
-    let options = OpenOptions {
-        root: Some(root.path().to_owned()),
-    };
+    let options = OpenOptions::default().root(root.path());
     let mut bytes = Vec::new();
     let mut disk = Disk::open_with(&path, &options).unwrap();
     disk.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, expected);
     // The root confines, too.
-    let options = OpenOptions {
-        root: path.parent().map(Path::to_owned),
-    };
+    let options = OpenOptions::default().root(path.parent().unwrap());
     assert_name(Disk::open_with(&path, &options), NameProblem::Outside);
 }
 
@@ -165,7 +161,7 @@ fn our_reader_opens_flat_disks_that_qemu_made() {
             .arg(&path));
         let mut bytes = Vec::new();
         let mut disk = Disk::open(&path).unwrap();
-        assert_eq!(disk.descriptor().create_type, subformat);
+        assert_eq!(disk.descriptor().create_type(), subformat);
         disk.read_to_end(&mut bytes).unwrap();
         assert!(bytes == expected, "{subformat}");
     }
@@ -268,6 +264,109 @@ fn differential_disks_and_foreign_extents_are_named() {
         Err(Error::Unsupported { what }) => what,
         other => panic!("{extents}: {other:?}"),
     };
-    assert_eq!(unsupported("RW 1 VMFS \"a\" 0"), "extent type VMFS");
+    assert_eq!(
+        unsupported("RW 1 VMFSSPARSE \"a\""),
+        "extent type VMFSSPARSE"
+    );
+    fs::write(folder.path().join("cowd"), b"COWD\x01\0\0\0").unwrap();
+    match Disk::open(folder.path().join("cowd")) {
+        Err(Error::Unsupported { what }) => assert!(what.contains("COWD")),
+        other => panic!("{other:?}"),
+    }
     assert!(unsupported("parentFileNameHint=\"b.vmdk\"\nRW 1 ZERO").contains("parent"));
+}
+
+#[test]
+fn a_vmfs_extent_is_a_flat_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a-flat.vmdk"), contents(0, 4)).unwrap();
+    let mut bytes = Vec::new();
+    let mut disk = open(folder.path(), "RW 4 VMFS \"a-flat.vmdk\"").unwrap();
+    disk.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, contents(0, 4));
+    let Some(mut convert) = oracle("qemu-img") else {
+        return;
+    };
+    // QEMU reads it where the disk has the type that ESXi writes.
+    let path = folder.path().join("hostile.vmdk");
+    let text = fs::read_to_string(&path).unwrap().replace("custom", "vmfs");
+    fs::write(&path, text).unwrap();
+    let raw = folder.path().join("raw");
+    run(convert
+        .args(["convert", "-f", "vmdk", "-O", "raw"])
+        .arg(&path)
+        .arg(&raw));
+    assert_eq!(fs::read(&raw).unwrap(), bytes);
+}
+
+#[test]
+fn a_disk_is_read_from_sources_in_memory_and_by_threads() {
+    fn assert_shared<T: Send + Sync + 'static>(_: &T) {}
+    let files: std::collections::HashMap<String, Vec<u8>> = (0..3)
+        .map(|n| (format!("part{n}"), contents(n, n + 1)))
+        .collect();
+    let sizes: Vec<_> = (0..3)
+        .map(|n| (format!("part{n}"), 512 * (n as u64 + 1)))
+        .collect();
+    let descriptor = Descriptor::flat(&sizes).unwrap();
+    let mut opened = 0;
+    let mut disk = Disk::from_descriptor(descriptor.clone(), |name| {
+        opened += 1;
+        files
+            .get(name)
+            .cloned()
+            .ok_or_else(|| "no such part".into())
+    })
+    .unwrap();
+    assert_shared(&disk);
+    assert_eq!(opened, 3);
+    let mut bytes = Vec::new();
+    disk.read_to_end(&mut bytes).unwrap();
+    assert_eq!(
+        bytes,
+        [contents(0, 1), contents(1, 2), contents(2, 3)].concat()
+    );
+    // A disk is a source itself.
+    let nested = Descriptor::flat(&[("disk", 6 * 512)]).unwrap();
+    let mut disk = Some(disk);
+    let nested = Disk::from_descriptor(nested, |_| Ok(disk.take().unwrap())).unwrap();
+    let mut part = [0; 100];
+    nested.read_at(&mut part, 700).unwrap();
+    assert_eq!(part, bytes[700..800]);
+
+    let missing = Disk::from_descriptor(descriptor, |name| match name {
+        "part1" => Err("no such part".into()),
+        _ => Ok(contents(0, 3)),
+    });
+    match missing {
+        Err(Error::Io { path, source }) => {
+            assert_eq!(path, Path::new("part1"));
+            assert_eq!(source.to_string(), "no such part");
+        }
+        other => panic!("{other:?}"),
+    }
+    let several = Descriptor::flat(&[("a", 512)]).unwrap().to_string();
+    let alone = Disk::from_source(several.into_bytes());
+    assert!(matches!(alone, Err(Error::Unsupported { .. })), "{alone:?}");
+}
+
+#[test]
+fn errors_name_the_file_that_they_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bad-s001.vmdk"), [7; 1024]).unwrap();
+    fs::write(folder.path().join("a"), contents(0, 1)).unwrap();
+    let error = open(
+        folder.path(),
+        "RW 1 FLAT \"a\" 0\nRW 2 SPARSE \"bad-s001.vmdk\"",
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("bad-s001.vmdk"), "{error}");
+
+    let disk = open(folder.path(), "RW 1 FLAT \"a\" 0").unwrap();
+    fs::write(folder.path().join("a"), [0; 100]).unwrap();
+    let error = disk.read_at(&mut [0; 512], 0).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    let inside = error.get_ref().unwrap().to_string();
+    let path = folder.path().join("a").canonicalize().unwrap();
+    assert_eq!(inside, format!("failed to read {}", path.display()));
 }

@@ -98,7 +98,7 @@ fn what_is_written_is_read() {
         for data in samples() {
             let path = image(folder.path(), kind, &data);
             let disk = Disk::open(&path).unwrap();
-            assert_eq!(disk.descriptor().create_type, kind);
+            assert_eq!(disk.descriptor().create_type(), kind);
             assert_eq!(disk.size(), data.len() as u64);
             assert!(read(&path).unwrap() == data, "{kind}");
             let mut buffer = vec![0; 100_000];
@@ -220,18 +220,16 @@ fn the_same_input_gives_the_same_bytes_and_zeros_cost_nothing() {
 #[test]
 fn wrong_sizes_and_names_are_refused_before_anything_is_written() {
     let bad_size = SparseOptions::default();
-    let mut bad_name = SparseOptions::default();
-    bad_name.name = "a\"b".to_owned();
-    let mut bad_grain = SparseOptions::default();
-    bad_grain.grain_sectors = 100;
+    let bad_name = SparseOptions::default().name("a\"b");
+    let bad_grain = SparseOptions::default().grain_sectors(100);
     for kind in KINDS {
         assert!(matches!(
             write(kind, &[0; 700], &bad_size),
-            Err(Error::Unaligned { .. })
+            Err(Error::DiskSize { bytes: 700 })
         ));
         assert!(matches!(
             write(kind, &[], &bad_size),
-            Err(Error::Unaligned { .. })
+            Err(Error::DiskSize { bytes: 0 })
         ));
         assert!(matches!(
             write(kind, &[0; 512], &bad_name),
@@ -375,8 +373,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let data = contents(&pattern, tail);
         for kind in KINDS {
-            let mut options = SparseOptions::default();
-            options.grain_sectors = 1 << grain_bits;
+            let options = SparseOptions::default().grain_sectors(1 << grain_bits);
             let path = folder.path().join("disk.vmdk");
             fs::write(&path, write(kind, &data, &options).expect("valid").0).expect("written");
             prop_assert!(read(&path).expect("own output") == data);

@@ -112,11 +112,9 @@ impl Create {
             path: output.clone(),
             source,
         };
-        let mut options = SparseOptions::default();
-        if self.kind == Kind::Stream {
-            // Written from front to back, with the descriptor in front.
-            options.cid = Some(content_id(&self.files)?);
-        }
+        // A stream is written from front to back, with the descriptor in front.
+        let cid = (self.kind == Kind::Stream).then(|| content_id(&self.files));
+        let options = SparseOptions::default().cid(cid.transpose()?);
         atomic::write_file(output, |file| {
             match self.kind {
                 Kind::Stream => vmdk::write_stream_optimized(contents, bytes, file, &options),
@@ -133,10 +131,14 @@ impl Info {
         let disk = open(&self.file)?;
         let descriptor = disk.descriptor();
         let report = Report {
-            create_type: descriptor.create_type.clone(),
+            create_type: descriptor.create_type().to_owned(),
             bytes: disk.size(),
-            cid: format!("{:08x}", descriptor.cid),
-            extents: descriptor.extents.iter().map(ToString::to_string).collect(),
+            cid: format!("{:08x}", descriptor.cid()),
+            extents: descriptor
+                .extents()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         };
         match self.format {
             Format::Json => print_json(&report),

@@ -191,11 +191,11 @@ pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Re
         let relative = pathdiff::diff_paths(&whole, &folder).unwrap_or(whole);
         extents.push((relative.to_string_lossy().into_owned(), bytes));
     }
-    let mut descriptor = vmdk::Descriptor::flat(&extents).map_err(|source| Error::Vmdk {
+    let descriptor = vmdk::Descriptor::flat(&extents).map_err(|source| Error::Vmdk {
         path: path.to_owned(),
         source,
     })?;
-    descriptor.cid = cid;
+    let descriptor = descriptor.with_cid(cid);
     atomic::write_file(path, |file| {
         write!(file, "{descriptor}").map_err(Error::io(path))
     })

@@ -36,8 +36,40 @@ impl Default for SparseOptions {
     }
 }
 
+impl SparseOptions {
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`grain_sectors`](Self::grain_sectors).
+    #[must_use]
+    pub fn grain_sectors(mut self, sectors: u64) -> Self {
+        self.grain_sectors = sectors;
+        self
+    }
+
+    /// Sets [`cid`](Self::cid).
+    #[must_use]
+    pub fn cid(mut self, cid: impl Into<Option<u32>>) -> Self {
+        self.cid = cid.into();
+        self
+    }
+
+    /// Sets [`compression`](Self::compression).
+    #[must_use]
+    pub fn compression(mut self, level: u32) -> Self {
+        self.compression = level;
+        self
+    }
+}
+
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct SparseSummary {
     /// Grains stored.
     pub grains: u64,

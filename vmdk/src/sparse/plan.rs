@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::SparseOptions;
 use super::format::{FLAG_LINE_ENDS, Header, LINE_ENDS, MAGIC, TABLE_ENTRIES};
-use crate::{Access, Descriptor, Error, Extent, ExtentKind, SECTOR, SparseProblem, name};
+use crate::{Descriptor, Error, Extent, SECTOR, SparseProblem, name};
 
 /// Sectors for the embedded descriptor, behind the header; VMware and QEMU keep as many.
 pub(super) const DESCRIPTOR_SECTORS: u64 = 20;
@@ -33,26 +33,18 @@ impl Plan {
     ) -> Result<Self, Error> {
         name::portable(&options.name)?;
         if bytes == 0 || !bytes.is_multiple_of(SECTOR) {
-            return Err(Error::Unaligned {
-                name: options.name.clone(),
-                bytes,
-            });
+            return Err(Error::DiskSize { bytes });
         }
         if !is_grain_size(options.grain_sectors) {
             return Err(Error::Sparse {
+                file: None,
                 sector: 0,
                 problem: SparseProblem::GrainSize,
             });
         }
         let capacity = bytes / SECTOR;
-        let extent = Extent {
-            access: Access::ReadWrite,
-            sectors: capacity,
-            kind: ExtentKind::Sparse {
-                file: options.name.clone(),
-            },
-        };
-        let mut descriptor = Descriptor::over(create_type, vec![extent])?;
+        let extent = Extent::sparse(&options.name, capacity)?;
+        let mut descriptor = Descriptor::new(create_type, vec![extent])?;
         descriptor.cid = options.cid.unwrap_or(descriptor.cid);
         let grains = capacity.div_ceil(options.grain_sectors);
         Ok(Self {

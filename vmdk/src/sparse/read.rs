@@ -1,9 +1,7 @@
 //! Reading sparse images. Nothing is believed that the file's length or the header does not bear out.
 
-use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zerocopy::little_endian::U32;
@@ -15,36 +13,37 @@ use super::format::{
     TABLE_ENTRIES, TABLE_SECTORS,
 };
 use super::plan::{Table, empty_table, is_grain_size};
-use crate::{Error, MAX_DESCRIPTOR, SECTOR, SparseProblem, file};
+use crate::files::Opened;
+use crate::{Error, MAX_DESCRIPTOR, SECTOR, SparseProblem};
 
 /// Whether a file that begins like this is a sparse image.
 pub(crate) fn is_sparse(start: &[u8]) -> bool {
     start.starts_with(&MAGIC.to_le_bytes())
 }
 
-/// The descriptor inside the image `file`, `len` bytes long, as it is stored: padded with NULs.
-pub(crate) fn embedded_descriptor(file: &File, len: u64, path: &Path) -> Result<Vec<u8>, Error> {
-    let header: Header = read_struct(file, 0, path)?;
+/// The descriptor inside the image `file`, as it is stored: padded with NULs.
+pub(crate) fn embedded_descriptor(file: &Opened) -> Result<Vec<u8>, Error> {
+    let header: Header = read_struct(file, 0)?;
     let offset = header.descriptor_offset.get().checked_mul(SECTOR);
     let size = header.descriptor_size.get().checked_mul(SECTOR);
     match (offset, size) {
         (Some(offset @ SECTOR..), Some(size @ 1..=MAX_DESCRIPTOR))
-            if offset.checked_add(size).is_some_and(|end| end <= len) =>
+            if offset
+                .checked_add(size)
+                .is_some_and(|end| end <= file.size()) =>
         {
             let mut bytes = vec![0; size as usize];
-            file::read_exact_at(file, &mut bytes, offset).map_err(|e| failed(path, e))?;
+            file.read(&mut bytes, offset)?;
             Ok(bytes)
         }
-        _ => Err(damaged(0, SparseProblem::Descriptor)),
+        _ => Err(file.damaged(0, SparseProblem::Descriptor)),
     }
 }
 
 /// An extent of grains.
 #[derive(Debug)]
 pub(crate) struct SparseExtent {
-    file: Arc<File>,
-    /// Of the file, in bytes.
-    len: u64,
+    file: Opened,
     grain_sectors: u64,
     /// The first byte of the grain directory.
     directory: u64,
@@ -66,21 +65,17 @@ struct Cache {
 }
 
 impl SparseExtent {
-    /// Opens the image `file`, `len` bytes long, for an extent of `sectors`.
-    pub(crate) fn open(
-        file: Arc<File>,
-        len: u64,
-        sectors: u64,
-        path: &Path,
-    ) -> Result<Self, Error> {
-        let mut header: Header = read_struct(&file, 0, path)?;
-        check(&header, 0)?;
+    /// Opens the image `file` for an extent of `sectors`.
+    pub(crate) fn open(file: Opened, sectors: u64) -> Result<Self, Error> {
+        let len = file.size();
+        let mut header: Header = read_struct(&file, 0)?;
+        check(&file, &header, 0)?;
         if header.gd_offset.get() == DIRECTORY_AT_END {
-            header = footer(&file, len, &header, path)?;
+            header = footer(&file, &header)?;
         }
         let (capacity, grain_sectors) = (header.capacity.get(), header.grain_size.get());
         if capacity < sectors || capacity > i64::MAX as u64 / SECTOR {
-            return Err(damaged(0, SparseProblem::Capacity));
+            return Err(file.damaged(0, SparseProblem::Capacity));
         }
         let tables = capacity
             .div_ceil(grain_sectors)
@@ -90,11 +85,10 @@ impl SparseExtent {
             .get()
             .checked_mul(SECTOR)
             .filter(|&at| at >= SECTOR && at.checked_add(tables * 4).is_some_and(|end| end <= len))
-            .ok_or(damaged(0, SparseProblem::Bounds))?;
+            .ok_or_else(|| file.damaged(0, SparseProblem::Bounds))?;
         let compressed = header.flags.get() & FLAG_COMPRESSED != 0;
         Ok(Self {
             file,
-            len,
             grain_sectors,
             directory,
             compressed,
@@ -152,10 +146,10 @@ impl SparseExtent {
         }
         drop(cache);
         let at = sector * SECTOR + within;
-        if at + buffer.len() as u64 > self.len {
-            return Err(corrupt(sector, SparseProblem::Bounds));
+        if at + buffer.len() as u64 > self.file.size() {
+            return Err(self.corrupt(sector, SparseProblem::Bounds));
         }
-        file::read_exact_at(&self.file, buffer, at)
+        Ok(self.file.read(buffer, at)?)
     }
 
     /// The sector of the file that a grain begins at; `None` for zeros.
@@ -164,19 +158,16 @@ impl SparseExtent {
         if cache.table_number != Some(number) {
             cache.table_number = None;
             let mut table = U32::ZERO;
-            file::read_exact_at(
-                &self.file,
-                table.as_mut_bytes(),
-                self.directory + number * 4,
-            )?;
+            self.file
+                .read(table.as_mut_bytes(), self.directory + number * 4)?;
             match u64::from(table.get()) {
                 0 => cache.table.fill(U32::ZERO),
-                sector if (sector + TABLE_SECTORS) * SECTOR > self.len => {
-                    return Err(corrupt(sector, SparseProblem::Bounds));
+                sector if (sector + TABLE_SECTORS) * SECTOR > self.file.size() => {
+                    return Err(self.corrupt(sector, SparseProblem::Bounds));
                 }
                 sector => {
                     let table = cache.table.as_mut_bytes();
-                    file::read_exact_at(&self.file, table, sector * SECTOR)?;
+                    self.file.read(table, sector * SECTOR)?;
                 }
             }
             cache.table_number = Some(number);
@@ -192,38 +183,42 @@ impl SparseExtent {
         let at = sector * SECTOR;
         let mut marker = GrainMarker::new_zeroed();
         let header = size_of::<GrainMarker>() as u64;
-        if at + header > self.len {
-            return Err(corrupt(sector, SparseProblem::Bounds));
+        if at + header > self.file.size() {
+            return Err(self.corrupt(sector, SparseProblem::Bounds));
         }
-        file::read_exact_at(&self.file, marker.as_mut_bytes(), at)?;
+        self.file.read(marker.as_mut_bytes(), at)?;
         let size = marker.size.get();
         // What does not compress grows by far less than to twice its size.
         if marker.lba.get() != number * self.grain_sectors
             || size == 0
             || size as usize > grain.len() * 2
         {
-            return Err(corrupt(sector, SparseProblem::Marker));
+            return Err(self.corrupt(sector, SparseProblem::Marker));
         }
-        if at + header + u64::from(size) > self.len {
-            return Err(corrupt(sector, SparseProblem::Bounds));
+        if at + header + u64::from(size) > self.file.size() {
+            return Err(self.corrupt(sector, SparseProblem::Bounds));
         }
         let mut data = vec![0; size as usize];
-        file::read_exact_at(&self.file, &mut data, at + header)?;
+        self.file.read(&mut data, at + header)?;
         let mut decoder = Decompress::new(true);
         grain.fill(0);
         // The last grain may be cut where the disk ends: the rest of it is never read.
         match decoder.decompress(&data, grain, FlushDecompress::Finish) {
             Ok(Status::StreamEnd) => Ok(()),
-            _ => Err(corrupt(sector, SparseProblem::Deflate)),
+            _ => Err(self.corrupt(sector, SparseProblem::Deflate)),
         }
+    }
+
+    fn corrupt(&self, sector: u64, problem: SparseProblem) -> io::Error {
+        self.file.damaged(sector, problem).into()
     }
 }
 
 /// Checks what does not depend on where tables are.
-fn check(header: &Header, sector: u64) -> Result<(), Error> {
+fn check(file: &Opened, header: &Header, sector: u64) -> Result<(), Error> {
     let unsupported = |what: String| Err(Error::Unsupported { what });
     if header.magic_number.get() != MAGIC {
-        return Err(damaged(sector, SparseProblem::Magic));
+        return Err(file.damaged(sector, SparseProblem::Magic));
     }
     let (version, flags) = (header.version.get(), header.flags.get());
     if !(1..=3).contains(&version) {
@@ -234,7 +229,7 @@ fn check(header: &Header, sector: u64) -> Result<(), Error> {
         return unsupported(format!("sparse image flags {unknown:#x}"));
     }
     if flags & FLAG_LINE_ENDS != 0 && header.line_ends != LINE_ENDS {
-        return Err(damaged(sector, SparseProblem::LineEnds));
+        return Err(file.damaged(sector, SparseProblem::LineEnds));
     }
     let algorithm = header.compress_algorithm.get();
     if flags & FLAG_COMPRESSED != 0 && algorithm != DEFLATE {
@@ -248,24 +243,25 @@ fn check(header: &Header, sector: u64) -> Result<(), Error> {
         return unsupported(format!("grain tables of {entries} entries"));
     }
     if !is_grain_size(header.grain_size.get()) {
-        return Err(damaged(sector, SparseProblem::GrainSize));
+        return Err(file.damaged(sector, SparseProblem::GrainSize));
     }
     match header.capacity.get() {
-        0 => Err(damaged(sector, SparseProblem::Capacity)),
+        0 => Err(file.damaged(sector, SparseProblem::Capacity)),
         _ => Ok(()),
     }
 }
 
 /// The header in the last but one sector, between two markers.
-fn footer(file: &File, len: u64, header: &Header, path: &Path) -> Result<Header, Error> {
+fn footer(file: &Opened, header: &Header) -> Result<Header, Error> {
+    let len = file.size();
     let last = (len / SECTOR).saturating_sub(1);
-    let bad = damaged(last, SparseProblem::Footer);
+    let bad = file.damaged(last, SparseProblem::Footer);
     if !len.is_multiple_of(SECTOR) || last < 3 {
         return Err(bad);
     }
-    let before: Marker = read_struct(file, last - 2, path)?;
-    let footer: Header = read_struct(file, last - 1, path)?;
-    let end: Marker = read_struct(file, last, path)?;
+    let before: Marker = read_struct(file, last - 2)?;
+    let footer: Header = read_struct(file, last - 1)?;
+    let end: Marker = read_struct(file, last)?;
     let kinds = [&before, &end].map(|marker| (marker.size.get(), marker.kind.get()));
     let same = (
         footer.magic_number,
@@ -284,36 +280,20 @@ fn footer(file: &File, len: u64, header: &Header, path: &Path) -> Result<Header,
     {
         return Err(bad);
     }
-    check(&footer, last - 1)?;
+    check(file, &footer, last - 1)?;
     Ok(footer)
 }
 
 fn read_struct<T: FromZeros + FromBytes + IntoBytes>(
-    file: &File,
+    file: &Opened,
     sector: u64,
-    path: &Path,
 ) -> Result<T, Error> {
     let mut value = T::new_zeroed();
-    match file::read_exact_at(file, value.as_mut_bytes(), sector * SECTOR) {
+    match file.read(value.as_mut_bytes(), sector * SECTOR) {
         Ok(()) => Ok(value),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(damaged(sector, SparseProblem::Magic))
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(file.damaged(sector, SparseProblem::Magic))
         }
-        Err(error) => Err(failed(path, error)),
-    }
-}
-
-fn damaged(sector: u64, problem: SparseProblem) -> Error {
-    Error::Sparse { sector, problem }
-}
-
-fn corrupt(sector: u64, problem: SparseProblem) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, damaged(sector, problem))
-}
-
-fn failed(path: &Path, source: io::Error) -> Error {
-    Error::Io {
-        path: path.to_owned(),
-        source,
+        Err(error) => Err(error),
     }
 }

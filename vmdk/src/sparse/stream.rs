@@ -24,7 +24,7 @@ const OVER_HEAD: u64 = 128;
 ///
 /// # Errors
 ///
-/// [`Error::Unaligned`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
+/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
 /// before anything is written; [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
 pub fn write_stream_optimized(
     mut input: impl Read,

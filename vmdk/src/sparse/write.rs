@@ -18,7 +18,7 @@ use crate::{ContentId, Error, SECTOR, create_type};
 ///
 /// # Errors
 ///
-/// [`Error::Unaligned`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
+/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
 /// before anything is written; [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
 pub fn write_monolithic_sparse(
     mut input: impl Read,
