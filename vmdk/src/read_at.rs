@@ -157,7 +157,11 @@ mod tests {
 
     impl ReadAt for Slow {
         fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
-            if self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0 {
+            if self
+                .0
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+                .is_multiple_of(2)
+            {
                 return Err(io::Error::from(io::ErrorKind::Interrupted).into());
             }
             buf[0] = offset as u8;
