@@ -8,6 +8,8 @@ pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+    Xz,
+    Bzip2,
 }
 
 impl Compression {
@@ -16,28 +18,27 @@ impl Compression {
             Self::None => "uncompressed",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Xz => "xz",
+            Self::Bzip2 => "bzip2",
         }
     }
 
-    /// What the first bytes say. Compressions that no layer may have count as none: a tar does not begin like that.
+    /// The compression that the first bytes of a stream show. These are the four that `docker load` knows.
     pub(crate) fn sniff(start: &[u8]) -> Self {
-        match compressed(start) {
-            Some("gzip") => Self::Gzip,
-            Some("zstd") => Self::Zstd,
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // RFC 8878: a frame, or a skippable frame, whose first byte is 0x50 to 0x5f.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            // Level, then the magic of a block or of the end: a tar may begin with a file called "BZh".
+            [b'B', b'Z', b'h', b'1'..=b'9', magic @ ..]
+                if magic.starts_with(&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])
+                    || magic.starts_with(&[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]) =>
+            {
+                Self::Bzip2
+            }
             _ => Self::None,
         }
-    }
-}
-
-/// The compression that a file with these first bytes has, if it has one.
-pub(crate) fn compressed(start: &[u8]) -> Option<&'static str> {
-    match start {
-        [0x1f, 0x8b, ..] => Some("gzip"),
-        // RFC 8878: a frame, or a skippable frame, whose first byte is 0x50 to 0x5f.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
-        [b'B', b'Z', b'h', ..] => Some("bzip2"),
-        [0xfd, b'7', b'z', b'X', ..] => Some("xz"),
-        _ => None,
     }
 }
 
@@ -55,6 +56,9 @@ impl LayerType {
         let (base, compression) = match media_type.rsplit_once(['+', '.']) {
             Some((base, "gzip")) => (base, Compression::Gzip),
             Some((base, "zstd")) => (base, Compression::Zstd),
+            // Not in any specification; Docker decides by the bytes and reads them.
+            Some((base, "xz")) => (base, Compression::Xz),
+            Some((base, "bzip2")) => (base, Compression::Bzip2),
             _ => (media_type, Compression::None),
         };
         match base {
@@ -67,13 +71,18 @@ impl LayerType {
     }
 }
 
-/// The uncompressed bytes of a stream of gzip members or zstd frames, one after the other to the end of it.
+/// The uncompressed bytes of a stream: of all its gzip members, zstd frames, xz or bzip2 streams, to the end of it.
 pub(crate) enum Decoder<R: BufRead> {
     /// There is nothing to undo.
     None(R),
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     Zstd(zstd::stream::read::Decoder<'static, R>),
+    Xz(Box<lzma_rust2::XzReader<R>>),
+    Bzip2(Box<bzip2::bufread::MultiBzDecoder<R>>),
 }
+
+/// The most memory that an xz stream may ask for, in KiB: `xz -9` asks for 65 MiB, and the format allows 4 GiB.
+const XZ_MEMORY_KIB: u32 = 192 << 10;
 
 impl<R: BufRead> Decoder<R> {
     pub(crate) fn new(compression: Compression, input: R) -> io::Result<Self> {
@@ -82,6 +91,12 @@ impl<R: BufRead> Decoder<R> {
             Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
             // The window, and so the memory, is at most libzstd's default of 128 MiB.
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(input)?),
+            Compression::Xz => Self::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(
+                input,
+                true,
+                XZ_MEMORY_KIB,
+            ))),
+            Compression::Bzip2 => Self::Bzip2(Box::new(bzip2::bufread::MultiBzDecoder::new(input))),
         })
     }
 }
@@ -92,6 +107,8 @@ impl<R: BufRead> Read for Decoder<R> {
             Self::None(input) => input.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Xz(decoder) => decoder.read(buffer),
+            Self::Bzip2(decoder) => decoder.read(buffer),
         }
     }
 }
@@ -135,6 +152,10 @@ mod tests {
             (
                 "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
                 Foreign,
+            ),
+            (
+                "application/vnd.oci.image.layer.v1.tar+xz",
+                Tar(Compression::Xz),
             ),
             ("application/vnd.oci.image.layer.v1.tar+encrypted", Unknown),
             ("application/vnd.oci.empty.v1+json", Unknown),

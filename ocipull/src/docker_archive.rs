@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::path::Path;
 
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use serde::Deserialize;
 
+use crate::compression::Compression;
 use crate::digest::Hasher;
+use crate::json::{self, Tolerant};
+use crate::names::{self, Name};
 use crate::source::{MAX_CONFIG, MAX_MANIFEST, Root, Source};
-use crate::tree::{SharedTree, read_json, read_small};
-use crate::{Digest, Document, Error, SourceProblem, compression};
+use crate::tree::{SharedTree, read_json, read_needed};
+use crate::{Digest, Document, Error, SourceProblem};
 
 const KIND: &str = "a docker archive";
 
@@ -22,6 +26,10 @@ struct Saved {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Option<Vec<String>>,
+}
+
+impl Tolerant for Option<Vec<Saved>> {
+    fn complete(_: &mut serde_json::Value) {}
 }
 
 /// One image of an archive, with an OCI manifest made up for it, since the archive has none.
@@ -37,22 +45,9 @@ pub(crate) struct DockerArchive {
 
 impl DockerArchive {
     pub(crate) fn open(tree: SharedTree, tag: Option<&str>) -> Result<Self, Error> {
-        let images: Vec<Saved> = read_json(&*tree, KIND, "manifest.json", MAX_MANIFEST)?;
-        let saved = choose(images, tag).map_err(|available| Error::NoSuchImage {
-            place: tree.path().display().to_string(),
-            tag: tag.map(str::to_owned),
-            available,
-        })?;
-        let Some(config) = read_small(&*tree, &saved.config, MAX_CONFIG)? else {
-            let problem = SourceProblem::Missing {
-                kind: KIND,
-                file: saved.config,
-            };
-            return Err(Error::InvalidSource {
-                path: tree.path().to_owned(),
-                problem,
-            });
-        };
+        let images: Option<Vec<Saved>> = read_json(&*tree, KIND, "manifest.json", MAX_MANIFEST)?;
+        let saved = choose(images.unwrap_or_default(), tag, tree.path())?;
+        let config = read_needed(&*tree, KIND, &saved.config, Document::Config, MAX_CONFIG)?;
         let config_digest = Digest::sha256(&config);
         // Docker names the configuration by its digest: the one thing here that can be checked.
         if let Some(expected) = named_digest(&saved.config)
@@ -65,12 +60,11 @@ impl DockerArchive {
                 actual,
             });
         }
-        let parsed: ImageConfiguration =
-            serde_json::from_slice(&config).map_err(|source| Error::Json {
-                document: Document::Config,
-                digest: config_digest.clone(),
-                source,
-            })?;
+        let parsed: ImageConfiguration = json::parse(&config).map_err(|source| Error::Json {
+            document: Document::Config,
+            digest: config_digest.clone(),
+            source,
+        })?;
         let paths = saved.layers.unwrap_or_default();
         let diff_ids = parsed.rootfs().diff_ids();
         if paths.len() != diff_ids.len() {
@@ -157,10 +151,12 @@ impl Stored {
         };
         let mut reader = std::io::BufReader::new(reader);
         let magic = std::io::BufRead::fill_buf(&mut reader).map_err(failed)?;
-        let media_type = match compression::compressed(magic) {
-            Some("gzip") => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Some("zstd") => "application/vnd.oci.image.layer.v1.tar+zstd",
-            _ => {
+        let media_type = match Compression::sniff(magic) {
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Compression::Xz => "application/vnd.oci.image.layer.v1.tar+xz",
+            Compression::Bzip2 => "application/vnd.oci.image.layer.v1.tar+bzip2",
+            Compression::None => {
                 let media_type = "application/vnd.oci.image.layer.v1.tar";
                 return Ok(Self {
                     media_type,
@@ -193,50 +189,42 @@ fn named_digest(path: &str) -> Option<Digest> {
         .ok()
 }
 
-/// The image that `tag` names, or all names there are.
-fn choose(mut images: Vec<Saved>, tag: Option<&str>) -> Result<Saved, Vec<String>> {
-    let Some(tag) = tag else {
-        return if images.len() == 1 {
-            Ok(images.remove(0))
-        } else {
-            Err(names(&images))
-        };
+/// The image that `tag` names.
+fn choose(mut images: Vec<Saved>, tag: Option<&str>, place: &Path) -> Result<Saved, Error> {
+    let names: Vec<Vec<String>> = images
+        .iter_mut()
+        .map(|image| image.repo_tags.take().unwrap_or_default())
+        .collect();
+    let found: Vec<usize> = match tag.map(Name::of) {
+        None => (0..images.len()).collect(),
+        Some(Name::Position(position)) => Some(position).into_iter().collect(),
+        Some(Name::Text(name)) => names::find(&names, name),
+        // Nothing in these archives has a manifest, or the digest of one.
+        Some(Name::Digest(_)) => Vec::new(),
     };
-    // skopeo's way to name an image that has no name.
-    let position = tag
-        .strip_prefix('@')
-        .and_then(|index| index.parse::<usize>().ok());
-    if let Some(position) = position {
-        return match images.get(position) {
-            Some(image) => Ok(image.clone()),
-            None => Err(names(&images)),
-        };
+    let invalid = |problem| Error::InvalidSource {
+        path: place.to_owned(),
+        problem,
+    };
+    match (found.as_slice(), tag) {
+        (&[position], _) if position < images.len() => Ok(images.swap_remove(position)),
+        _ if images.is_empty() => Err(invalid(SourceProblem::NoImages)),
+        (&[_, _, ..], Some(tag)) => Err(Error::AmbiguousName {
+            place: place.display().to_string(),
+            name: tag.to_owned(),
+            available: found
+                .iter()
+                .map(|position| format!("@{position}"))
+                .collect(),
+        }),
+        _ => Err(Error::NoSuchImage {
+            place: place.display().to_string(),
+            tag: tag.map(str::to_owned),
+            available: names
+                .iter()
+                .enumerate()
+                .flat_map(|(position, names)| names::shown(position, names))
+                .collect(),
+        }),
     }
-    let full = |name: &str| {
-        name.parse::<oci_client::Reference>()
-            .ok()
-            .map(|name| name.whole())
-    };
-    let wanted = full(tag);
-    let by = |matches: &dyn Fn(&String) -> bool| {
-        let mut found = images
-            .iter()
-            .filter(|image| image.repo_tags.iter().flatten().any(matches));
-        found.next().filter(|_| found.next().is_none())
-    };
-    by(&|name| name == tag)
-        .or_else(|| by(&|name| wanted.is_some() && full(name) == wanted))
-        .or_else(|| by(&|name| name.rsplit_once(':').is_some_and(|(_, found)| found == tag)))
-        .cloned()
-        .ok_or_else(|| names(&images))
-}
-
-fn names(images: &[Saved]) -> Vec<String> {
-    let indexed = images.iter().enumerate();
-    indexed
-        .flat_map(|(index, image)| match image.repo_tags.as_deref() {
-            None | Some([]) => vec![format!("@{index}")],
-            Some(tags) => tags.to_vec(),
-        })
-        .collect()
 }

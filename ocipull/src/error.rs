@@ -68,6 +68,31 @@ pub enum Error {
         /// The names there.
         available: Vec<String>,
     },
+    /// Several images of that name, for the same platform or for none.
+    #[error(
+        "{place} has several images {name:?}; pick one by its position or digest: {}",
+        listed(available)
+    )]
+    AmbiguousName {
+        /// The folder or archive.
+        place: String,
+        /// The name looked for.
+        name: String,
+        /// The positions of those images, as references write them: `@0`.
+        available: Vec<String>,
+    },
+    /// An index leads to more indexes than any image needs.
+    #[error("the index lists more than {limit} nested indexes")]
+    TooManyIndexes {
+        /// The limit.
+        limit: usize,
+    },
+    /// `DOCKER_HOST` names a daemon that cannot be reached this way.
+    #[error("DOCKER_HOST is {host:?}: only unix:// sockets are supported")]
+    DockerHost {
+        /// The variable's value.
+        host: String,
+    },
     /// The image is for several platforms, and none is the one wanted.
     #[error("no image for {wanted}; there are: {}", listed(available))]
     NoPlatform {
@@ -344,9 +369,29 @@ pub enum SourceProblem {
     /// Symlinks in an archive run in a circle.
     #[error("{0:?} is a symlink to itself or to too many others")]
     Links(String),
-    /// The archive is compressed, so that nothing in it can be found without unpacking it.
-    #[error("the archive is compressed with {0}: decompress it first")]
-    Compressed(&'static str),
+    /// The archive is compressed as a whole, and does not decompress: damaged or cut off.
+    #[error("bad {compression} stream: {problem}")]
+    BadCompression {
+        /// The compression.
+        compression: &'static str,
+        /// What the decoder reported.
+        problem: String,
+    },
+    /// The archive is larger, uncompressed, than [`Options`](crate::Options) allow a layer to be.
+    #[error("larger than {limit} bytes when decompressed")]
+    TooLong {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The archive should come from standard input, which is a terminal.
+    #[error("a terminal, where an image archive is expected")]
+    Terminal,
+    /// The archive ends in the middle of a member.
+    #[error("the archive is cut off at byte {0}")]
+    CutOff(u64),
+    /// A layout or an archive without images.
+    #[error("it has no images")]
+    NoImages,
     /// The archive is no tar file.
     #[error("not a tar archive: {0}")]
     NotTar(String),

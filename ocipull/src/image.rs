@@ -1,20 +1,29 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::compression::LayerType;
+use crate::directory::Directory;
 use crate::docker_archive::DockerArchive;
+use crate::json::{self, Tolerant};
 use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline};
 use crate::registry::Registry;
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
+use crate::spool::open_archive;
 use crate::tree::{Archive, Folder};
-use crate::{Digest, Document, Error, Layer, LayerReader, Options, Reference, platform};
+use crate::{
+    Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, docker_daemon,
+    platform,
+};
 
 /// Indexes inside indexes: buildx nests one, and nobody more than two.
 const MAX_INDEX_DEPTH: usize = 4;
+
+/// Manifests and indexes that are fetched for one image.
+const MAX_DOCUMENTS: usize = 64;
 
 const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
@@ -26,9 +35,15 @@ const MANIFEST_TYPES: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
-const CONFIG_TYPES: [&str; 2] = [
+/// The types of configurations. The last ones are of old registries and of Docker before 1.10, and Docker reads them, too
+/// (`distribution/pull_v2.go`, `ImageTypes`).
+const CONFIG_TYPES: [&str; 6] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+    "",
 ];
 
 /// An image: its manifest and configuration, verified, and a way to read its layers.
@@ -72,24 +87,35 @@ impl Image {
                 Arc::new(Layout::open(Arc::new(Folder(dir.clone())), tag.clone())?)
             }
             Reference::OciArchive { file, tag } => {
-                Arc::new(Layout::open(Arc::new(Archive::scan(file)?), tag.clone())?)
+                let archive = open_archive(file, options)?;
+                Arc::new(Layout::open(Arc::new(archive), tag.clone())?)
             }
-            Reference::DockerArchive { file, tag } => Arc::new(DockerArchive::open(
-                Arc::new(Archive::scan(file)?),
-                tag.as_deref(),
-            )?),
+            Reference::DockerArchive { file, tag } => {
+                let archive = open_archive(file, options)?;
+                Arc::new(DockerArchive::open(Arc::new(archive), tag.as_deref())?)
+            }
+            Reference::Directory { dir } => Arc::new(Directory::new(Arc::new(Folder(dir.clone())))),
+            Reference::DockerDaemon { name } => {
+                let saved = docker_daemon::export(name, options.max_layer_bytes)?;
+                let archive = Archive::scan(saved, Path::new(&reference.to_string()))?;
+                Arc::new(DockerArchive::open(Arc::new(archive), None)?)
+            }
         };
-        let manifest = find_manifest(&*source, options)?;
+        let mut search = Search {
+            source: &*source,
+            wanted: &options.platform,
+            left: MAX_DOCUMENTS,
+        };
+        let manifest = search.resolve(source.root()?, 0)?;
         let config = read_config(&*source, manifest.parsed.config())?;
         let layers = layers(&manifest.parsed, &config.parsed)?;
-        let runs_on = platform::Platform {
+        let runs_on = Platform {
             os: config.parsed.os().to_string(),
             architecture: config.parsed.architecture().to_string(),
-            variant: None,
+            variant: config.parsed.variant().clone(),
         };
-        if (&runs_on.os, &runs_on.architecture)
-            != (&options.platform.os, &options.platform.architecture)
-        {
+        // A configuration without an architecture says nothing.
+        if !runs_on.architecture.is_empty() && !runs_on.runs_on(&options.platform) {
             tracing::warn!(image = %reference, is_for = %runs_on, wanted = %options.platform,
                 "the image is for another platform");
         }
@@ -137,7 +163,44 @@ impl Image {
         &self.layers
     }
 
-    /// Starts to fetch the layer `index`, counted from the lowest.
+    /// Has `read` read the layer `index`, counted from the lowest, and then verifies all of it, whether `read` came to the end or
+    /// not. Where this returns `Ok`, the layer is the one that the manifest and the configuration name.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let image = ocipull::Image::open(&"debian".parse()?, &ocipull::Options::default())?;
+    /// for index in 0..image.layers().len() {
+    ///     let bytes = image.read_layer(index, |tar| std::io::copy(tar, &mut std::io::sink()))?;
+    ///     println!("{bytes} bytes");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`layer`](Self::layer) and [`LayerReader::finish`], and what `read` returns, after which the rest of the layer is
+    /// neither fetched nor verified.
+    pub fn read_layer<T, E: From<Error>>(
+        &self,
+        index: usize,
+        read: impl FnOnce(&mut LayerReader) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut reader = self.layer(index)?;
+        match read(&mut reader) {
+            Ok(value) => {
+                reader.finish()?;
+                Ok(value)
+            }
+            Err(error) => {
+                reader.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts to fetch the layer `index`, counted from the lowest. The caller reads to the end or calls
+    /// [`LayerReader::finish`]; [`read_layer`](Self::read_layer) does so by itself.
     ///
     /// # Errors
     ///
@@ -159,7 +222,7 @@ impl Image {
             limit: self.options.limit(layer.size),
         };
         let source = self.source.blob(&layer.digest, layer.size)?;
-        Pipeline::start(source, expected, self.options.progress.clone()).map(LayerReader)
+        Pipeline::start(source, expected, self.options.progress.clone()).map(LayerReader::new)
     }
 }
 
@@ -170,44 +233,92 @@ struct Kind {
     schema_version: Option<u64>,
     media_type: Option<String>,
     manifests: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
 }
 
-fn find_manifest(source: &dyn Source, options: &Options) -> Result<Verified<ImageManifest>, Error> {
-    let mut root = source.root()?;
-    let mut depth = 0;
-    loop {
-        let choice = match root {
-            Root::Choice(choice) => choice,
+impl Tolerant for Kind {
+    fn complete(_: &mut serde_json::Value) {}
+}
+
+/// Looks for the manifest of the image for one platform.
+struct Search<'a> {
+    source: &'a dyn Source,
+    wanted: &'a Platform,
+    /// How many more manifests and indexes may be fetched.
+    left: usize,
+}
+
+impl Search<'_> {
+    /// The manifest that `root` is or leads to, `depth` indexes down.
+    fn resolve(&mut self, root: Root, depth: usize) -> Result<Verified<ImageManifest>, Error> {
+        let (bytes, media_type, digest) = match root {
+            Root::Choice(entries) => return self.choose(&entries, depth),
             Root::Document {
                 bytes,
                 media_type,
                 digest,
-            } => {
-                if !is_index(&bytes, media_type, &digest)? {
-                    let parsed = parse(Document::Manifest, &digest, &bytes)?;
-                    return Ok(Verified {
-                        digest,
-                        bytes,
-                        parsed,
-                    });
-                }
-                if depth >= MAX_INDEX_DEPTH {
-                    return Err(Error::IndexDepth { digest });
-                }
-                let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
-                index.manifests().clone()
-            }
+            } => (bytes, media_type, digest),
         };
-        let chosen = platform::select(&choice, &options.platform)?;
-        let digest = digest_of(chosen)?;
-        let bytes = source.manifest(chosen, &digest)?;
-        let media_type = Some(chosen.media_type().to_string());
-        root = Root::Document {
-            bytes,
-            media_type,
+        if !is_index(&bytes, media_type, &digest)? {
+            let parsed = parse(Document::Manifest, &digest, &bytes)?;
+            return Ok(Verified {
+                digest,
+                bytes,
+                parsed,
+            });
+        }
+        if depth >= MAX_INDEX_DEPTH {
+            return Err(Error::IndexDepth { digest });
+        }
+        let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
+        self.choose(index.manifests(), depth)
+    }
+
+    /// Follows the entry for the wanted platform, or else the indexes that do not say what they are for.
+    fn choose(
+        &mut self,
+        entries: &[Descriptor],
+        depth: usize,
+    ) -> Result<Verified<ImageManifest>, Error> {
+        let mut available = match platform::select(entries, self.wanted) {
+            Ok(chosen) => return self.follow(chosen, depth),
+            Err(Error::NoPlatform { available, .. }) => available,
+            Err(other) => return Err(other),
+        };
+        let nested = entries.iter().filter(|entry| {
+            entry.platform().is_none()
+                && INDEX_TYPES.contains(&entry.media_type().to_string().as_str())
+        });
+        for index in nested {
+            match self.follow(index, depth) {
+                Err(Error::NoPlatform {
+                    available: more, ..
+                }) => available.extend(more),
+                found => return found,
+            }
+        }
+        Err(Error::NoPlatform {
+            wanted: self.wanted.clone(),
+            available,
+        })
+    }
+
+    fn follow(
+        &mut self,
+        entry: &Descriptor,
+        depth: usize,
+    ) -> Result<Verified<ImageManifest>, Error> {
+        self.left = self.left.checked_sub(1).ok_or(Error::TooManyIndexes {
+            limit: MAX_DOCUMENTS,
+        })?;
+        let digest = digest_of(entry)?;
+        let root = Root::Document {
+            bytes: self.source.manifest(entry, &digest)?,
+            media_type: Some(entry.media_type().to_string()),
             digest,
         };
-        depth += 1;
+        self.resolve(root, depth + 1)
     }
 }
 
@@ -223,17 +334,24 @@ fn is_index(bytes: &[u8], media_type: Option<String>, digest: &Digest) -> Result
         })
     };
     // What the document says of itself decides: it is what the digest vouches for.
-    match kind.media_type.or(media_type) {
-        _ if kind.schema_version != Some(2) => unsupported(format!(
-            "schema version {}",
-            kind.schema_version.unwrap_or_default()
-        )),
+    let says = |wanted: &str| kind.media_type.as_deref() == Some(wanted);
+    match kind.schema_version {
+        // Docker's first format has a version 1; a document that says its type may leave the version out.
+        Some(2) => {}
+        None if INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|of| says(of)) => {}
+        version => return unsupported(format!("schema version {}", version.unwrap_or_default())),
+    }
+    // Readers would disagree on what it is (CVE-2021-41190).
+    if kind.manifests.is_some() && (kind.config.is_some() || kind.layers.is_some()) {
+        return unsupported("of an index and of a manifest at once".to_owned());
+    }
+    match kind.media_type.filter(|of| !of.is_empty()).or(media_type) {
         Some(media_type) if INDEX_TYPES.contains(&media_type.as_str()) => Ok(true),
         Some(media_type) if MANIFEST_TYPES.contains(&media_type.as_str()) => Ok(false),
         // Registries without an idea of the type say one of these.
         Some(media_type)
             if !["application/json", "application/octet-stream", "text/plain"]
-                .contains(&media_type.split(';').next().unwrap_or_default()) =>
+                .contains(&without_parameters(&media_type)) =>
         {
             unsupported(media_type)
         }
@@ -241,12 +359,13 @@ fn is_index(bytes: &[u8], media_type: Option<String>, digest: &Digest) -> Result
     }
 }
 
-fn parse<T: DeserializeOwned>(
-    document: Document,
-    digest: &Digest,
-    bytes: &[u8],
-) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Json {
+/// `text/plain` of `text/plain; charset=utf-8`.
+fn without_parameters(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn parse<T: Tolerant>(document: Document, digest: &Digest, bytes: &[u8]) -> Result<T, Error> {
+    json::parse(bytes).map_err(|source| Error::Json {
         document,
         digest: digest.clone(),
         source,
@@ -259,7 +378,7 @@ fn read_config(
 ) -> Result<Verified<ImageConfiguration>, Error> {
     let digest = digest_of(descriptor)?;
     let media_type = descriptor.media_type().to_string();
-    if !CONFIG_TYPES.contains(&media_type.as_str()) {
+    if !CONFIG_TYPES.contains(&without_parameters(&media_type)) {
         return Err(Error::MediaType {
             document: Document::Config,
             digest,

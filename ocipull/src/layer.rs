@@ -23,30 +23,61 @@ pub struct Layer {
 /// Everything is verified when the end is reached: instead of `Ok(0)`, a read there gives an error with an [`Error`] inside
 /// ([`Error::of`]) where the size, the digest or the diff ID is not the one the image says. So whoever reads to the end
 /// never takes wrong bytes for right ones; whoever stops at the end of the tar's last entry calls
-/// [`finish`](Self::finish).
+/// [`finish`](Self::finish), or uses [`Image::read_layer`](crate::Image::read_layer), which does so itself.
 ///
-/// Dropping it stops the download.
+/// Dropping it stops the download. A reader that is dropped before its end, so that nothing is verified, logs a warning, unless it
+/// failed or [`abandon`](Self::abandon) was called.
 #[derive(Debug)]
-pub struct LayerReader(pub(crate) Pipeline);
+#[must_use = "a layer is verified at its end only: read it to the end, or call `finish`"]
+pub struct LayerReader {
+    pipeline: Pipeline,
+    abandoned: bool,
+}
 
 impl LayerReader {
+    pub(crate) fn new(pipeline: Pipeline) -> Self {
+        let abandoned = false;
+        Self {
+            pipeline,
+            abandoned,
+        }
+    }
+
     /// Passes over what was not read yet, and says whether everything was as it should be.
     ///
     /// # Errors
     ///
     /// Those of reading; [`Error::Failed`] where a read failed before.
-    pub fn finish(self) -> Result<(), Error> {
-        self.0.finish().map(drop)
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.pipeline.finish().map(drop)
+    }
+
+    /// Stops reading. Nothing that was read is verified.
+    pub fn abandon(mut self) {
+        self.abandoned = true;
     }
 
     /// A counter of the bytes fetched, to be read while the layer is.
     pub fn fetched(&self) -> Fetched {
-        Fetched(self.0.fetched())
+        Fetched(self.pipeline.fetched())
     }
 
     /// The bytes fetched so far, as they are stored: of [`Layer::size`].
     pub fn bytes_fetched(&self) -> u64 {
         self.fetched().bytes()
+    }
+}
+
+impl Drop for LayerReader {
+    fn drop(&mut self) {
+        if !self.abandoned
+            && let Some(layer) = self.pipeline.unverified()
+        {
+            tracing::warn!(
+                layer = layer.as_str(),
+                "a layer was not read to its end, so its contents are not verified"
+            );
+        }
     }
 }
 
@@ -61,7 +92,7 @@ impl Fetched {
     }
 }
 
-/// Undoes the compression of `input`, if it has one: gzip (all members), zstd (all frames) or none, by its first bytes.
+/// Undoes the compression of `input`, if it has one: gzip (all members), zstd (all frames), xz, bzip2 or none, by its first bytes.
 ///
 /// Reading, inflating and hashing run on threads of their own. The output may have at most `limit` bytes.
 ///
@@ -78,7 +109,7 @@ pub fn decompress_bounded(
         compression: None,
         limit,
     };
-    Pipeline::start(Box::new(input), expected, None).map(Decompressed)
+    Pipeline::start(Box::new(input), expected, None).map(|pipeline| Decompressed { pipeline })
 }
 
 /// As [`decompress_bounded`], without a bound.
@@ -92,7 +123,10 @@ pub fn decompress(input: impl Read + Send + 'static) -> Result<Decompressed, Err
 
 /// The uncompressed bytes of a stream.
 #[derive(Debug)]
-pub struct Decompressed(Pipeline);
+#[must_use = "errors show when a stream is read: read it to the end, or call `finish`"]
+pub struct Decompressed {
+    pipeline: Pipeline,
+}
 
 impl Decompressed {
     /// Passes over what was not read yet, and gives the SHA-256 digest of all uncompressed bytes: a layer's diff ID.
@@ -100,8 +134,8 @@ impl Decompressed {
     /// # Errors
     ///
     /// Those of reading; [`Error::Failed`] where a read failed before.
-    pub fn finish(self) -> Result<Digest, Error> {
-        self.0.finish()
+    pub fn finish(mut self) -> Result<Digest, Error> {
+        self.pipeline.finish()
     }
 }
 
@@ -112,19 +146,19 @@ macro_rules! read_through_pipeline {
                 if buffer.is_empty() {
                     return Ok(0);
                 }
-                let bytes = self.0.fill()?.read(buffer)?;
-                self.0.consume(bytes);
+                let bytes = self.pipeline.fill()?.read(buffer)?;
+                self.pipeline.consume(bytes);
                 Ok(bytes)
             }
         }
 
         impl BufRead for $reader {
             fn fill_buf(&mut self) -> io::Result<&[u8]> {
-                Ok(self.0.fill()?)
+                Ok(self.pipeline.fill()?)
             }
 
             fn consume(&mut self, bytes: usize) {
-                self.0.consume(bytes);
+                self.pipeline.consume(bytes);
             }
         }
     )*};

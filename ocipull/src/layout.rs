@@ -4,6 +4,8 @@ use std::io::Read;
 
 use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
 
+use crate::names::{self, Name};
+use crate::platform::is_attestation;
 use crate::source::{MAX_MANIFEST, Root, Source, read_verified};
 use crate::tree::{SharedTree, read_json};
 use crate::{Digest, Document, Error, SourceProblem};
@@ -37,33 +39,105 @@ impl Layout {
     }
 }
 
+/// An entry of `index.json`.
+struct Entry<'a> {
+    descriptor: &'a Descriptor,
+    position: usize,
+    names: Vec<String>,
+}
+
+impl Layout {
+    /// The entries that may be meant where no name was given, if they are one image.
+    fn unnamed<'a>(&self, entries: &'a [Entry<'_>]) -> Result<Vec<&'a Entry<'a>>, Error> {
+        let images: Vec<_> = entries.iter().filter(|entry| entry.is_image()).collect();
+        let mut names: Vec<_> = images.iter().map(|entry| &entry.names).collect();
+        names.dedup();
+        let one = same_digest(&images) || (names.len() == 1 && different_platforms(&images));
+        if one && !images.is_empty() {
+            return Ok(images);
+        }
+        if images.is_empty() {
+            return Err(self.invalid(SourceProblem::NoImages));
+        }
+        Err(self.no_such_image(&images))
+    }
+
+    /// The entries that `tag` names.
+    fn named<'a>(&self, entries: &'a [Entry<'_>], tag: &str) -> Result<Vec<&'a Entry<'a>>, Error> {
+        let found: Vec<_> = match Name::of(tag) {
+            Name::Position(position) => entries.get(position).into_iter().collect(),
+            Name::Digest(digest) => entries
+                .iter()
+                .filter(|entry| entry.descriptor.digest().as_ref() == digest.as_str())
+                .take(1)
+                .collect(),
+            Name::Text(name) => {
+                let names: Vec<_> = entries.iter().map(|entry| entry.names.clone()).collect();
+                let found = names::find(&names, name);
+                found
+                    .into_iter()
+                    .map(|position| &entries[position])
+                    .collect()
+            }
+        };
+        if found.is_empty() {
+            let images: Vec<_> = entries.iter().filter(|entry| entry.is_image()).collect();
+            return Err(self.no_such_image(&images));
+        }
+        if !same_digest(&found) && !different_platforms(&found) {
+            return Err(Error::AmbiguousName {
+                place: self.tree.path().display().to_string(),
+                name: tag.to_owned(),
+                available: found
+                    .iter()
+                    .map(|entry| format!("@{}", entry.position))
+                    .collect(),
+            });
+        }
+        Ok(found)
+    }
+
+    fn no_such_image(&self, images: &[&Entry<'_>]) -> Error {
+        let shown = images
+            .iter()
+            .map(|entry| names::shown(entry.position, &entry.names));
+        let mut available: Vec<_> = shown.flatten().collect();
+        available.sort_unstable();
+        available.dedup();
+        Error::NoSuchImage {
+            place: self.tree.path().display().to_string(),
+            tag: self.tag.clone(),
+            available,
+        }
+    }
+
+    fn invalid(&self, problem: SourceProblem) -> Error {
+        Error::InvalidSource {
+            path: self.tree.path().to_owned(),
+            problem,
+        }
+    }
+}
+
 impl Source for Layout {
     fn root(&self) -> Result<Root, Error> {
         let index: ImageIndex = read_json(&*self.tree, KIND, "index.json", MAX_MANIFEST)?;
-        let images = index.manifests();
-        let mut names: Vec<_> = images
+        let entries: Vec<_> = index
+            .manifests()
             .iter()
-            .filter_map(|image| annotation(image, REF_NAME))
+            .enumerate()
+            .map(Entry::of)
             .collect();
-        names.sort_unstable();
-        names.dedup();
-        let chosen: Vec<Descriptor> = match &self.tag {
-            Some(tag) => images
-                .iter()
-                .filter(|image| is_named(image, tag))
-                .cloned()
-                .collect(),
-            // Without names, or with one for all, it is one image for several platforms.
-            None if names.len() <= 1 => images.clone(),
-            None => Vec::new(),
+        let chosen = match &self.tag {
+            Some(tag) => self.named(&entries, tag)?,
+            None => self.unnamed(&entries)?,
         };
-        if chosen.is_empty() {
-            return Err(Error::NoSuchImage {
-                place: self.tree.path().display().to_string(),
-                tag: self.tag.clone(),
-                available: names.into_iter().map(str::to_owned).collect(),
-            });
-        }
+        let mut chosen: Vec<_> = chosen
+            .into_iter()
+            .map(|entry| entry.descriptor.clone())
+            .collect();
+        // One image under several names is one to choose.
+        chosen.dedup_by(|a, b| a.digest() == b.digest() && a.platform() == b.platform());
         Ok(Root::Choice(chosen))
     }
 
@@ -84,12 +158,48 @@ impl Source for Layout {
     }
 }
 
-fn annotation<'a>(image: &'a Descriptor, key: &str) -> Option<&'a str> {
-    Some(image.annotations().as_ref()?.get(key)?.as_str())
+impl<'a> Entry<'a> {
+    fn of((position, descriptor): (usize, &'a Descriptor)) -> Self {
+        let annotations = descriptor.annotations().iter();
+        let names = annotations.flat_map(|notes| {
+            let names = [REF_NAME, CONTAINERD_NAME]
+                .iter()
+                .filter_map(|&key| notes.get(key));
+            names.filter(|name| !name.is_empty()).cloned()
+        });
+        Self {
+            names: names.collect(),
+            descriptor,
+            position,
+        }
+    }
+
+    /// Whether it is neither an attestation nor another artifact about an image.
+    fn is_image(&self) -> bool {
+        !is_attestation(self.descriptor) && self.descriptor.artifact_type().is_none()
+    }
 }
 
-fn is_named(image: &Descriptor, tag: &str) -> bool {
-    [REF_NAME, CONTAINERD_NAME]
+fn same_digest(entries: &[&Entry<'_>]) -> bool {
+    let mut digests = entries.iter().map(|entry| entry.descriptor.digest());
+    let first = digests.next();
+    digests.all(|digest| Some(digest) == first)
+}
+
+/// Whether the entries can be told apart by their platforms: one image for several of them.
+fn different_platforms(entries: &[&Entry<'_>]) -> bool {
+    let platforms: Option<Vec<_>> = entries
         .iter()
-        .any(|key| annotation(image, key) == Some(tag))
+        .map(|entry| entry.descriptor.platform().as_ref())
+        .collect();
+    platforms.is_some_and(|platforms| {
+        let mut rest = platforms.as_slice();
+        while let [first, others @ ..] = rest {
+            if others.contains(first) {
+                return false;
+            }
+            rest = others;
+        }
+        true
+    })
 }

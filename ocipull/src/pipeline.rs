@@ -130,7 +130,7 @@ impl Pipeline {
     }
 
     /// Passes over what was not read, and gives the diff ID.
-    pub(crate) fn finish(mut self) -> Result<Digest, Error> {
+    pub(crate) fn finish(&mut self) -> Result<Digest, Error> {
         loop {
             let rest = self.fill()?.len();
             if rest == 0 {
@@ -138,9 +138,17 @@ impl Pipeline {
             }
             self.consume(rest);
         }
-        match self.state {
-            State::Complete(diff_id) => Ok(diff_id),
+        match &self.state {
+            State::Complete(diff_id) => Ok(diff_id.clone()),
             _ => Err(Error::Failed),
+        }
+    }
+
+    /// The layer, while nobody knows whether it is the right one.
+    pub(crate) fn unverified(&self) -> Option<&Digest> {
+        match &self.state {
+            State::Running(stages) => stages.layer.as_ref(),
+            _ => None,
         }
     }
 

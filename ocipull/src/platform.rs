@@ -46,6 +46,11 @@ impl Platform {
         })
     }
 
+    /// Whether an image for `self` runs on a machine that is `machine`.
+    pub fn runs_on(&self, machine: &Self) -> bool {
+        self.fitness(machine).is_some()
+    }
+
     /// How well an image for `self` suits a machine that is `wanted`; `None` where it does not run there at all.
     fn fitness(&self, wanted: &Self) -> Option<u8> {
         if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
@@ -142,7 +147,7 @@ pub(crate) fn select<'a>(
 }
 
 /// Whether `descriptor` is not an image but says something about one, as BuildKit puts into indexes.
-fn is_attestation(descriptor: &Descriptor) -> bool {
+pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
     let unknown = Platform::of(descriptor)
         .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
     let annotated = descriptor

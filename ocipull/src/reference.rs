@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::spool::STDIN;
 use crate::{Digest, Error};
 
 /// Where an image is.
@@ -15,6 +16,11 @@ use crate::{Digest, Error};
 /// | `oci:DIR[:TAG]` | an OCI image layout |
 /// | `oci-archive:FILE[:TAG]` | an OCI image layout in a tar file |
 /// | `docker-archive:FILE[:TAG]` | what `docker save` writes |
+/// | `dir:DIR` | what `skopeo copy` writes to `dir:` |
+/// | `docker-daemon:NAME[:TAG]` | an image of the Docker daemon at `$DOCKER_HOST`, by name or ID |
+///
+/// An archive called `-` is read from standard input, and archives may be compressed as a whole. In the place of a tag, `@N` names the
+/// image at position N, counted from 0, and in a layout `@sha256:…` the one with this digest.
 ///
 /// [`Display`](fmt::Display) writes the full form, so two texts that mean the same compare equal once parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +58,45 @@ pub enum Reference {
         /// One of the image's `RepoTags`, or its tag alone; needed where there are several images.
         tag: Option<String>,
     },
+    /// In a folder that skopeo wrote as `dir:`.
+    Directory {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// In a Docker daemon on this host.
+    DockerDaemon {
+        /// The image's name with its tag, or its ID.
+        name: String,
+    },
+}
+
+impl Reference {
+    /// Whether the image is in files of this host, which may change at any time, or in its Docker daemon: not in a registry.
+    pub fn is_local(&self) -> bool {
+        !matches!(self, Self::Registry { .. })
+    }
+
+    /// The same reference with the absolute path of its folder or archive, symlinks resolved: two references to one place are
+    /// equal then, and one reference names one place whatever the current folder is. A path that does not exist is only made
+    /// absolute.
+    pub fn canonical(&self) -> Self {
+        let mut canonical = self.clone();
+        match &mut canonical {
+            Self::OciArchive { file, .. } | Self::DockerArchive { file, .. }
+                if file.as_os_str() == STDIN => {}
+            Self::OciLayout { dir: path, .. }
+            | Self::Directory { dir: path }
+            | Self::OciArchive { file: path, .. }
+            | Self::DockerArchive { file: path, .. } => {
+                let resolved = path.canonicalize().or_else(|_| std::path::absolute(&*path));
+                if let Ok(resolved) = resolved {
+                    *path = resolved;
+                }
+            }
+            Self::Registry { .. } | Self::DockerDaemon { .. } => {}
+        }
+        canonical
+    }
 }
 
 impl FromStr for Reference {
@@ -75,6 +120,17 @@ impl FromStr for Reference {
             let (file, tag) = local(rest)?;
             return Ok(Self::DockerArchive { file, tag });
         }
+        if let Some(path) = text.strip_prefix("dir:") {
+            // Tags mean nothing here, so a colon belongs to the path.
+            return match path {
+                "" => Err(invalid("the path is empty")),
+                path => Ok(Self::Directory { dir: path.into() }),
+            };
+        }
+        if let Some(name) = text.strip_prefix("docker-daemon:") {
+            let name = daemon_name(name).map_err(|problem| invalid(&problem))?;
+            return Ok(Self::DockerDaemon { name });
+        }
         let text = text.strip_prefix("docker://").unwrap_or(text);
         let parsed: oci_client::Reference = text
             .parse()
@@ -86,6 +142,17 @@ impl FromStr for Reference {
             digest: parsed.digest().map(str::parse).transpose()?,
         })
     }
+}
+
+/// The name that the daemon is asked for: an ID as it is, a name in full.
+fn daemon_name(text: &str) -> Result<String, String> {
+    if text.parse::<Digest>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let parsed: oci_client::Reference = text
+        .parse()
+        .map_err(|problem: oci_client::ParseError| problem.to_string())?;
+    Ok(parsed.whole())
 }
 
 /// A path and what follows the first colon after it, as skopeo reads them.
@@ -125,6 +192,8 @@ impl fmt::Display for Reference {
             Self::OciLayout { dir, tag } => local(f, "oci", dir, tag),
             Self::OciArchive { file, tag } => local(f, "oci-archive", file, tag),
             Self::DockerArchive { file, tag } => local(f, "docker-archive", file, tag),
+            Self::Directory { dir } => write!(f, "dir:{}", dir.display()),
+            Self::DockerDaemon { name } => write!(f, "docker-daemon:{name}"),
         }
     }
 }
@@ -149,6 +218,17 @@ mod tests {
             ("oci:/a/b:tag", "oci:/a/b:tag"),
             ("oci:a:docker.io/x:1", "oci:a:docker.io/x:1"),
             ("oci-archive:a.tar:", "oci-archive:a.tar"),
+            ("oci:a:@1", "oci:a:@1"),
+            ("oci-archive:-", "oci-archive:-"),
+            ("dir:a:b", "dir:a:b"),
+            (
+                "docker-daemon:app",
+                "docker-daemon:docker.io/library/app:latest",
+            ),
+            (
+                &format!("docker-daemon:sha256:{hex}"),
+                &format!("docker-daemon:sha256:{hex}"),
+            ),
             (
                 "docker-archive:a.tar:busybox:latest",
                 "docker-archive:a.tar:busybox:latest",
@@ -177,6 +257,9 @@ mod tests {
             ":tag",
             "oci:",
             "oci::tag",
+            "dir:",
+            "docker-daemon:",
+            "docker-daemon:../x",
             "a/../b",
             "http://a/b",
         ] {

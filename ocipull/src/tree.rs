@@ -1,25 +1,27 @@
-//! A folder or a tar archive as files by name: what layouts and `docker save` archives are read through.
+//! A folder or a tar archive as files by name: how layouts, `docker save` archives and skopeo's directories are read.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::members::{self, Member, normal};
-use crate::{Error, SourceProblem};
+use crate::members::{self, Body, Member, normal};
+use crate::{Document, Error, SourceProblem, json};
 
 /// Files by their name relative to a root, with `/` between folders.
 pub(crate) trait Tree: Debug + Send + Sync {
-    /// Opens the regular file `name`, and says how many bytes it has.
+    /// Opens the regular file `name`. Returns it with its size in bytes.
     fn open(&self, name: &str) -> Result<(Box<dyn Read + Send>, u64), Error>;
 
     /// The folder or archive.
     fn path(&self) -> &Path;
 }
 
-/// A folder.
+pub(crate) type SharedTree = Arc<dyn Tree>;
+
+/// A folder. Symlinks in it are followed wherever they lead: Bazel makes layouts of links to its cache.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
@@ -30,17 +32,14 @@ impl Tree for Folder {
             path: path.clone(),
             source,
         };
-        // Asked before opening: opening a pipe would wait for its other end.
-        let meta = path.metadata().map_err(failed)?;
-        if !meta.is_file() {
-            let problem = SourceProblem::NotAFile(name.to_owned());
+        let Some(file) = open_regular(&path).map_err(failed)? else {
             return Err(Error::InvalidSource {
                 path: self.0.clone(),
-                problem,
+                problem: SourceProblem::NotAFile(name.to_owned()),
             });
-        }
-        let file = File::open(&path).map_err(failed)?;
-        Ok((Box::new(Named { file, path }), meta.len()))
+        };
+        let size = file.metadata().map_err(failed)?.len();
+        Ok((Box::new(Named { file, path }), size))
     }
 
     fn path(&self) -> &Path {
@@ -48,7 +47,28 @@ impl Tree for Folder {
     }
 }
 
-/// A file whose errors say its name.
+/// Opens `path`; `None` if it is not a regular file. Never waits: a plain open of a fifo waits for a writer.
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = match options.open(path) {
+        Ok(file) => file,
+        // A socket, or a device without a driver, cannot be opened at all.
+        Err(error) => match path.metadata() {
+            Ok(meta) if !meta.is_file() => return Ok(None),
+            _ => return Err(error),
+        },
+    };
+    // Asked of the open file, which nobody can replace any more.
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+/// A file whose errors name it.
 #[derive(Debug)]
 struct Named {
     file: File,
@@ -58,11 +78,8 @@ struct Named {
 impl Read for Named {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer).map_err(|source| {
-            Error::Io {
-                path: self.path.clone(),
-                source,
-            }
-            .into()
+            let path = self.path.clone();
+            Error::Io { path, source }.into()
         })
     }
 }
@@ -71,53 +88,44 @@ impl Read for Named {
 #[derive(Debug)]
 pub(crate) struct Archive {
     path: PathBuf,
+    file: Arc<File>,
     members: HashMap<String, Member>,
 }
 
-/// How many links lead to a file at most, as in Linux's path walk.
+/// The most links on the way to a file, as in Linux's path walk.
 const MAX_LINKS: usize = 40;
 
 impl Archive {
-    pub(crate) fn scan(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            path: path.to_owned(),
-            source,
-        };
-        if !path.metadata().map_err(failed)?.is_file() {
-            let problem = SourceProblem::NotAFile(path.display().to_string());
-            return Err(Error::InvalidSource {
-                path: path.to_owned(),
-                problem,
-            });
-        }
-        let mut file = File::open(path).map_err(failed)?;
-        let mut magic = Vec::new();
-        file.by_ref()
-            .take(4)
-            .read_to_end(&mut magic)
-            .map_err(failed)?;
-        let invalid = |problem| Error::InvalidSource {
-            path: path.to_owned(),
-            problem,
-        };
-        if let Some(name) = crate::compression::compressed(&magic) {
-            return Err(invalid(SourceProblem::Compressed(name)));
-        }
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let members = members::scan(file)
-            .map_err(|error| invalid(SourceProblem::NotTar(error.to_string())))?;
+    /// Locates the members of `file`, an uncompressed archive that errors call `path`.
+    pub(crate) fn scan(file: File, path: &Path) -> Result<Self, Error> {
+        let path = path.to_owned();
+        let members = members::scan(&file).map_err(|error| match error {
+            blockbox_tar::Error::Io { source, .. } => Error::Io {
+                path: path.clone(),
+                source,
+            },
+            other => Error::InvalidSource {
+                path: path.clone(),
+                problem: match other {
+                    blockbox_tar::Error::Truncated { offset } => SourceProblem::CutOff(offset),
+                    other => SourceProblem::NotTar(other.to_string()),
+                },
+            },
+        })?;
+        let file = Arc::new(file);
         Ok(Self {
-            path: path.to_owned(),
+            path,
+            file,
             members,
         })
     }
 
     /// The file that `name` leads to.
-    fn find(&self, name: &str) -> Result<(u64, u64), SourceProblem> {
+    fn find(&self, name: &str) -> Result<&Body, SourceProblem> {
         let mut at = name;
         for _ in 0..MAX_LINKS {
             match self.members.get(at) {
-                Some(&Member::File { offset, size }) => return Ok((offset, size)),
+                Some(Member::File(body)) => return Ok(body),
                 Some(Member::Link(target)) => at = target,
                 Some(Member::Other) => return Err(SourceProblem::NotAFile(name.to_owned())),
                 None => {
@@ -136,22 +144,20 @@ impl Archive {
 impl Tree for Archive {
     fn open(&self, name: &str) -> Result<(Box<dyn Read + Send>, u64), Error> {
         let plain = normal("", name).unwrap_or_default();
-        let (offset, size) = self.find(&plain).map_err(|problem| Error::InvalidSource {
+        let body = self.find(&plain).map_err(|problem| Error::InvalidSource {
             path: self.path.clone(),
             problem,
         })?;
-        let failed = |source| Error::Io {
+        let reader = MemberReader {
             path: self.path.clone(),
-            source,
+            file: self.file.clone(),
+            offset: body.offset,
+            ranges: body.map.ranges.clone(),
+            range: 0,
+            position: 0,
+            size: body.map.size,
         };
-        // A file of its own, so that several members can be read at once.
-        let mut file = File::open(&self.path).map_err(failed)?;
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        let named = Named {
-            file,
-            path: self.path.clone(),
-        };
-        Ok((Box::new(named.take(size)), size))
+        Ok((Box::new(reader), body.map.size))
     }
 
     fn path(&self) -> &Path {
@@ -159,10 +165,76 @@ impl Tree for Archive {
     }
 }
 
-/// All of the file `name`, at most `limit` bytes; `None` where there is none.
+/// Reads one member, holes as zeros. Reads at positions of its own, so that several members can be read at once.
+#[derive(Debug)]
+struct MemberReader {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Where the next stored byte lies.
+    offset: u64,
+    ranges: Vec<(u64, u64)>,
+    /// Which of `ranges` is at the position or comes next.
+    range: usize,
+    position: u64,
+    size: u64,
+}
+
+impl MemberReader {
+    /// Whether data is at the position, not a hole, and for how many bytes. 0 at the end.
+    fn run(&mut self) -> (bool, u64) {
+        while let Some(&(start, len)) = self.ranges.get(self.range) {
+            if self.position < start {
+                return (false, start - self.position);
+            }
+            let left = (start + len).saturating_sub(self.position);
+            if left > 0 {
+                return (true, left);
+            }
+            self.range += 1;
+        }
+        (false, self.size.saturating_sub(self.position))
+    }
+}
+
+impl Read for MemberReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (data, len) = self.run();
+        let wanted = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
+        let buffer = &mut buffer[..wanted];
+        if data && wanted > 0 {
+            let read = match read_at(&self.file, buffer, self.offset) {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                other => other,
+            };
+            let read = read.map_err(|source| {
+                let path = self.path.clone();
+                io::Error::from(Error::Io { path, source })
+            })?;
+            self.offset += read as u64;
+            self.position += read as u64;
+            return Ok(read);
+        }
+        buffer.fill(0);
+        self.position += wanted as u64;
+        Ok(wanted)
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+/// All of the file `name`, at most `limit` bytes; `None` if it does not exist.
 pub(crate) fn read_small(
     tree: &dyn Tree,
     name: &str,
+    document: Document,
     limit: u64,
 ) -> Result<Option<Vec<u8>>, Error> {
     let (reader, _) = match tree.open(name) {
@@ -188,35 +260,38 @@ pub(crate) fn read_small(
             },
         })?;
     if bytes.len() as u64 > limit {
-        return Err(Error::TooLarge {
-            document: crate::Document::Index,
-            limit,
-        });
+        return Err(Error::TooLarge { document, limit });
     }
     Ok(Some(bytes))
 }
 
-/// The JSON file `name`, at most `limit` bytes; `kind` is what the tree is not without it.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
+/// As [`read_small`], but a file that does not exist is an error; without it, the tree is not `kind`.
+pub(crate) fn read_needed(
+    tree: &dyn Tree,
+    kind: &'static str,
+    name: &str,
+    document: Document,
+    limit: u64,
+) -> Result<Vec<u8>, Error> {
+    let path = tree.path().to_owned();
+    let file = name.to_owned();
+    let problem = SourceProblem::Missing { kind, file };
+    read_small(tree, name, document, limit)?.ok_or(Error::InvalidSource { path, problem })
+}
+
+/// The JSON file `name`, at most `limit` bytes; without it, the tree is not `kind`.
+pub(crate) fn read_json<T: json::Tolerant>(
     tree: &dyn Tree,
     kind: &'static str,
     name: &str,
     limit: u64,
 ) -> Result<T, Error> {
-    let file = name.to_owned();
-    let invalid = |problem| Error::InvalidSource {
+    let bytes = read_needed(tree, kind, name, Document::Index, limit)?;
+    json::parse(&bytes).map_err(|error| Error::InvalidSource {
         path: tree.path().to_owned(),
-        problem,
-    };
-    let Some(bytes) = read_small(tree, name, limit)? else {
-        return Err(invalid(SourceProblem::Missing { kind, file }));
-    };
-    serde_json::from_slice(&bytes).map_err(|error| {
-        invalid(SourceProblem::Json {
-            file,
+        problem: SourceProblem::Json {
+            file: name.to_owned(),
             problem: error.to_string(),
-        })
+        },
     })
 }
-
-pub(crate) type SharedTree = Arc<dyn Tree>;

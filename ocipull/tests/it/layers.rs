@@ -187,6 +187,132 @@ fn whoever_stops_at_the_last_entry_learns_the_verdict_from_finish() {
 }
 
 #[test]
+fn a_swapped_blob_is_rejected_by_read_layer_even_if_only_a_part_is_read() {
+    let tar = tar("a", 300_000);
+    for media_type in [TAR, GZIP, ZSTD] {
+        let mut layer = Layer::new(&tar, media_type);
+        layer.digest = Some(Digest::sha256(&layer.stored).to_string());
+        // Another tar of the same length, compressed as well: nothing but the digest tells.
+        let mut other = tar.clone();
+        *other.last_mut().unwrap() ^= 1;
+        other[1000] ^= 1;
+        layer.stored = Layer::new(&other, media_type).stored;
+        layer.size = Some(layer.stored.len());
+        let layout = Layout::of(&[layer]);
+        let image = layout.open().unwrap();
+        let read = |bytes: usize| {
+            image.read_layer(0, |reader| -> Result<Vec<u8>, io::Error> {
+                let mut part = vec![0; bytes];
+                reader.read_exact(&mut part)?;
+                Ok(part)
+            })
+        };
+        for bytes in [0, 10, 1000] {
+            let error = read(bytes).unwrap_err();
+            assert!(
+                matches!(Error::of(&error), Some(Error::DigestMismatch { .. })),
+                "{media_type}, {bytes}: {error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn read_layer_returns_what_was_read_or_the_readers_own_error() {
+    let tar = tar("a", 300_000);
+    let layout = Layout::of(&[Layer::new(&tar, GZIP)]);
+    let image = layout.open().unwrap();
+    let copied = image.read_layer(0, |reader| io::copy(reader, &mut io::sink()));
+    assert_eq!(copied.unwrap(), tar.len() as u64);
+    let first = image.read_layer(0, |reader| {
+        let mut first = [0];
+        reader.read_exact(&mut first).map(|()| first[0])
+    });
+    assert_eq!(first.unwrap(), tar[0]);
+    let own: Result<(), io::Error> = image.read_layer(0, |_| Err(io::Error::other("full")));
+    assert_eq!(own.unwrap_err().to_string(), "full");
+    let none: Result<(), Error> = image.read_layer(1, |_| Ok(()));
+    assert!(matches!(none, Err(Error::NoLayer { .. })));
+}
+
+/// What was logged at warn level while `run` ran.
+fn warnings(run: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("a sound test").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = log.0.lock().expect("a sound test").clone();
+    String::from_utf8(bytes).expect("a sound test")
+}
+
+#[test]
+fn a_layer_dropped_before_its_end_is_warned_of_by_its_digest() {
+    let tar = tar("a", 300_000);
+    let layout = Layout::of(&[Layer::new(&tar, GZIP)]);
+    let image = layout.open().unwrap();
+    let digest = image.layers()[0].digest.to_string();
+    let dropped = warnings(|| drop(image.layer(0).unwrap()));
+    assert!(
+        dropped.contains(&digest) && dropped.contains("not verified"),
+        "{dropped}"
+    );
+    let sound = warnings(|| {
+        image.layer(0).unwrap().finish().unwrap();
+        image.layer(0).unwrap().abandon();
+        let mut whole = image.layer(0).unwrap();
+        io::copy(&mut whole, &mut io::sink()).unwrap();
+        let failed: Result<(), io::Error> = image.read_layer(0, |_| Err(io::Error::other("full")));
+        assert!(failed.is_err());
+    });
+    assert_eq!(sound, "");
+}
+
+#[test]
+fn zstd_chunked_and_estargz_are_read_as_plain_streams() {
+    let tar = tar("a", 300_000);
+    // containers/storage's `zstd:chunked`: a frame for each file, then a skippable frame with the table of contents and one
+    // with the footer, which ends in "GNUlInUx".
+    let skippable = |bytes: &[u8]| {
+        let len = u32::try_from(bytes.len()).unwrap().to_le_bytes();
+        [&[0x50, 0x2a, 0x4d, 0x18][..], &len, bytes].concat()
+    };
+    let mut footer = vec![0; 56];
+    footer.extend_from_slice(b"GNUlInUx");
+    let frames: Vec<u8> = tar.chunks(70_000).flat_map(zstd).collect();
+    let chunked = [frames, skippable(&zstd(b"{}")), skippable(&footer)].concat();
+    assert!(read_stored(chunked, ZSTD, &tar).unwrap() == tar);
+
+    // eStargz: a gzip member for each file, one with the table of contents as the last entry of the tar, and an empty member
+    // whose extra field (RFC 1952, FEXTRA) is the footer.
+    let toc = testkit::TarBuilder::new()
+        .file("stargz.index.json", r#"{"version":1,"entries":[]}"#)
+        .finish();
+    let without_end = &tar[..tar.len() - 1024];
+    let whole = [without_end, &toc].concat();
+    let members: Vec<u8> = without_end.chunks(70_000).flat_map(gzip).collect();
+    let mut footer = vec![
+        0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 26, 0, b'S', b'G', 22, 0,
+    ];
+    footer.extend_from_slice(b"0000000000001234STARGZ");
+    footer.extend_from_slice(&[1, 0, 0, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let estargz = [members, gzip(&toc), footer].concat();
+    assert!(read_stored(estargz, GZIP, &whole).unwrap() == whole);
+}
+
+#[test]
 fn a_layer_that_is_dropped_stops() {
     let tar = tar("a", 8 << 20);
     let layout = Layout::of(&[Layer::new(&tar, GZIP), Layer::new(&tar, TAR)]);

@@ -5,5 +5,8 @@ mod layers;
 mod layouts;
 mod registry;
 mod server;
+#[cfg(unix)]
+mod sources;
 mod support;
 mod transfer;
+mod writers;

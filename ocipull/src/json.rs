@@ -1,0 +1,203 @@
+//! Manifests, indexes and configurations as other tools write them: with `null` for what is empty (Go's nil slices and maps),
+//! with members left out, and with a string in the place of a list of one.
+//!
+//! Docker, containerd and the containers tools read these, so this crate does, too. A document that follows the specification is
+//! parsed as it is; only one that does not is completed first.
+
+use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+/// The largest document that is completed. Its tree in memory is some 20 times as large.
+const MAX_COMPLETED: usize = 4 << 20;
+
+/// A document whose members may be missing.
+pub(crate) trait Tolerant: DeserializeOwned {
+    /// Adds what is missing and has an obvious value.
+    fn complete(document: &mut Value);
+}
+
+/// Parses `bytes`.
+pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
+    let strict = match serde_json::from_slice(bytes) {
+        Ok(document) => return Ok(document),
+        Err(error) => error,
+    };
+    if bytes.len() > MAX_COMPLETED {
+        return Err(strict);
+    }
+    let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else {
+        return Err(strict);
+    };
+    drop_nulls(&mut document);
+    T::complete(&mut document);
+    // Only the first error has a line and a column.
+    serde_json::from_value(document).map_err(|_| strict)
+}
+
+/// Removes members that are `null`. In maps of the user's own keys, `null` stands for the empty value instead.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members.iter_mut() {
+                let empty = match key.as_str() {
+                    "Labels" | "annotations" => json!(""),
+                    "ExposedPorts" | "Volumes" => json!({}),
+                    _ => {
+                        drop_nulls(member);
+                        continue;
+                    }
+                };
+                for value in member.as_object_mut().into_iter().flat_map(Map::values_mut) {
+                    if value.is_null() {
+                        *value = empty.clone();
+                    }
+                }
+            }
+            members.retain(|_, member| !member.is_null());
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Adds a member where there is none.
+fn default(document: &mut Value, key: &str, value: Value) {
+    if let Some(members) = document.as_object_mut() {
+        members.entry(key).or_insert(value);
+    }
+}
+
+/// The media type of a descriptor that has none: it says as much.
+fn default_type(descriptor: &mut Value) {
+    default(descriptor, "mediaType", json!("application/octet-stream"));
+}
+
+impl Tolerant for ImageIndex {
+    fn complete(document: &mut Value) {
+        default(document, "schemaVersion", json!(2));
+        default(document, "manifests", json!([]));
+        let manifests = document.get_mut("manifests");
+        for descriptor in manifests
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            default_type(descriptor);
+            if let Some(platform) = descriptor.get_mut("platform") {
+                default(platform, "os", json!(""));
+                default(platform, "architecture", json!(""));
+            }
+        }
+    }
+}
+
+impl Tolerant for ImageManifest {
+    fn complete(document: &mut Value) {
+        default(document, "schemaVersion", json!(2));
+        default(document, "layers", json!([]));
+        if let Some(config) = document.get_mut("config") {
+            default_type(config);
+        }
+    }
+}
+
+impl Tolerant for ImageConfiguration {
+    fn complete(document: &mut Value) {
+        default(document, "os", json!("linux"));
+        default(document, "architecture", json!(""));
+        default(document, "rootfs", json!({}));
+        if let Some(rootfs) = document.get_mut("rootfs") {
+            default(rootfs, "type", json!("layers"));
+            default(rootfs, "diff_ids", json!([]));
+        }
+        let Some(config) = document.get_mut("config").and_then(Value::as_object_mut) else {
+            return;
+        };
+        // Docker's `strslice`.
+        for key in ["Cmd", "Entrypoint"] {
+            if let Some(text) = config.get_mut(key).filter(|value| value.is_string()) {
+                *text = json!([text.take()]);
+            }
+        }
+    }
+}
+
+impl Tolerant for OciLayout {
+    fn complete(_: &mut Value) {}
+}
+
+/// Parses the configuration of an image as [`Image::config`](crate::Image::config) was: one that was stored as
+/// [`Image::config_bytes`](crate::Image::config_bytes), whatever wrote it.
+///
+/// # Errors
+///
+/// Bytes that are not JSON, or not an image configuration.
+pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Error> {
+    parse(bytes)
+}
+
+/// Parses the manifest of an image as [`Image::manifest`](crate::Image::manifest) was: one that was stored as
+/// [`Image::manifest_bytes`](crate::Image::manifest_bytes), whatever wrote it.
+///
+/// # Errors
+///
+/// Bytes that are not JSON, or not an image manifest.
+pub fn parse_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> {
+    parse(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_missing_members_are_empty() {
+        let config = parse_config(
+            br#"{"config":{"Env":null,"Cmd":"sh","Entrypoint":null,"Labels":{"a":null,"b":"c"},
+                "Volumes":{"/data":null},"ExposedPorts":null},"rootfs":null,"history":null}"#,
+        )
+        .unwrap();
+        let process = config.config().as_ref().unwrap();
+        assert_eq!(process.cmd().as_ref().unwrap(), &["sh"]);
+        assert_eq!(process.volumes().as_ref().unwrap(), &["/data"]);
+        assert_eq!(process.labels().as_ref().unwrap()["a"], "");
+        assert!(process.exposed_ports().is_none());
+        assert!(config.rootfs().diff_ids().is_empty());
+        assert!(config.history().as_ref().is_none_or(Vec::is_empty));
+
+        let empty = format!(r#"{{"digest":"sha256:{}","size":2}}"#, "a".repeat(64));
+        let manifest = format!(r#"{{"config":{empty},"layers":null,"annotations":{{"k":null}}}}"#);
+        let manifest = parse_manifest(manifest.as_bytes()).unwrap();
+        assert!(manifest.layers().is_empty());
+
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{empty}],"annotations":null}}"#);
+        let index: ImageIndex = parse(index.as_bytes()).unwrap();
+        assert_eq!(index.manifests().len(), 1);
+        let index: ImageIndex = parse(br#"{"schemaVersion":2,"manifests":null}"#).unwrap();
+        assert!(index.manifests().is_empty());
+    }
+
+    #[test]
+    fn of_members_that_occur_twice_the_last_counts() {
+        let config = br#"{"os":"linux","os":"plan9","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        assert_eq!(parse_config(config).unwrap().os().to_string(), "plan9");
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for bad in [
+            &b"[]"[..],
+            b"{",
+            b"",
+            br#"{"os":7}"#,
+            br#"{"rootfs":[]}"#,
+            br#"{"rootfs":{"type":"layers","diff_ids":[null]}}"#,
+            br#""text""#,
+        ] {
+            let error = parse_config(bad).unwrap_err();
+            assert!(error.line() > 0 || bad.is_empty(), "{error}");
+        }
+        assert!(parse_manifest(br#"{"layers":[{}]}"#).is_err());
+    }
+}
