@@ -109,14 +109,10 @@ impl Image {
         let manifest = search.resolve(source.root()?, 0)?;
         let config = read_config(&*source, manifest.parsed.config())?;
         let layers = layers(&manifest.parsed, &config.parsed)?;
-        let runs_on = Platform {
-            os: config.parsed.os().to_string(),
-            architecture: config.parsed.architecture().to_string(),
-            variant: config.parsed.variant().clone(),
-        };
-        // A configuration without an architecture says nothing.
-        if !runs_on.architecture.is_empty() && !runs_on.runs_on(&options.platform) {
-            tracing::warn!(image = %reference, is_for = %runs_on, wanted = %options.platform,
+        if let Some(is_for) = Platform::of_config(&config.parsed)
+            && !is_for.runs_on(&options.platform)
+        {
+            tracing::warn!(image = %reference, %is_for, wanted = %options.platform,
                 "the image is for another platform");
         }
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use crate::Error;
 
@@ -34,6 +34,19 @@ impl Platform {
             architecture: architecture.to_owned(),
             variant: None,
         }
+    }
+
+    /// The platform that an image is for by its configuration; `None` if that leaves the architecture out.
+    pub fn of_config(config: &ImageConfiguration) -> Option<Self> {
+        let platform = Self {
+            os: config.os().to_string(),
+            architecture: config.architecture().to_string(),
+            variant: config
+                .variant()
+                .clone()
+                .filter(|variant| !variant.is_empty()),
+        };
+        (!platform.architecture.is_empty()).then_some(platform)
     }
 
     /// The platform that an index says `descriptor` is for.

@@ -1,5 +1,7 @@
 //! `blockbox pull`
 
+use blockbox::convert::{Error, Result};
+use blockbox::image::Image;
 use blockbox::pull::{PullOptions, pull};
 use blockbox::store::Store;
 use clap::Args;
@@ -9,7 +11,8 @@ use super::progress::Bars;
 /// Get an image and make its disks.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
-    /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`
+    /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or
+    /// `docker-daemon:NAME[:TAG]`; FILE may be compressed, and `-` is standard input
     #[arg(value_name = "REFERENCE")]
     reference: ocipull::Reference,
     #[command(flatten)]
@@ -44,6 +47,21 @@ impl Source {
             options.jobs = jobs;
         }
         options
+    }
+
+    /// `image`, which is called `name`, unless `--platform` asks for another platform than it is for.
+    pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image> {
+        if let Some(wanted) = &self.platform
+            && let Some(found) = ocipull::Platform::of_config(image.config())
+            && !found.runs_on(wanted)
+        {
+            return Err(Error::OtherPlatform {
+                image: name.to_owned(),
+                found,
+                wanted: wanted.clone(),
+            });
+        }
+        Ok(image)
     }
 }
 

@@ -79,20 +79,36 @@ impl Run {
         match self.pull {
             Pull::Missing => image(store, &self.reference, &self.source),
             Pull::Always => fetch(store, &self.reference, &self.source),
-            Pull::Never => Ok(Image::find(store, &self.reference)?),
+            Pull::Never => {
+                let image = Image::find(store, &self.reference)?;
+                Ok(self.source.checked(&self.reference, image)?)
+            }
         }
     }
 }
 
-/// The image called `reference`, pulled where the store has none of this name.
+/// The image called `reference`, pulled where the store has none of this name for the platform. What local references name may
+/// have changed, so it is looked at each time.
 pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+    if let Ok(name) = reference.parse::<ocipull::Reference>() {
+        if name.is_local() {
+            return fetch(store, reference, source);
+        }
+        if let Some(image) = Image::named(store, &name)? {
+            return match image.runs_on(&source.options().source.platform) {
+                true => Ok(image),
+                false => fetch(store, reference, source),
+            };
+        }
+    }
     match Image::find(store, reference) {
         Err(Error::NoImage(_)) => fetch(store, reference, source),
-        found => Ok(found?),
+        found => Ok(source.checked(reference, found?)?),
     }
 }
 
 fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
-    let reference: ocipull::Reference = reference.parse()?;
-    Ok(pull(store, &reference, &source.options(), &Bars::new())?)
+    let parsed: ocipull::Reference = reference.parse()?;
+    let image = pull(store, &parsed, &source.options(), &Bars::new())?;
+    Ok(source.checked(reference, image)?)
 }

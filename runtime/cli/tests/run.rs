@@ -15,7 +15,7 @@ use testkit::{TarBuilder, oracle};
 /// A store, and the name of an image of busybox in it.
 struct Guest {
     blockbox: Blockbox,
-    _layout: Layout,
+    layout: Layout,
     image: String,
 }
 
@@ -69,7 +69,7 @@ impl Guest {
         blockbox.ok(["pull", "-q", &image]);
         Some(Self {
             blockbox,
-            _layout: layout,
+            layout,
             image,
         })
     }
@@ -114,6 +114,19 @@ impl Guest {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_layout_that_was_built_again_in_its_place_runs_as_it_is_now() {
+    let tar = |contents| TarBuilder::new().file("v", contents).finish();
+    let Some(mut guest) = Guest::with_tars(json!({}), vec![tar("one\n")]) else {
+        return;
+    };
+    guest.layout = guest
+        .layout
+        .layer(&tar("two\n"), Compression::Gzip)
+        .finish();
+    assert_eq!(guest.script(&["--rm"], "cat /v"), "two\n");
 }
 
 #[test]

@@ -24,6 +24,16 @@ pub enum Error {
     /// An image could not be got from where its reference points.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
+    /// An image is for another platform than the one asked for.
+    #[error("{image} is for {found}, not for {wanted}")]
+    OtherPlatform {
+        /// The image's name.
+        image: String,
+        /// The platform in its configuration.
+        found: ocipull::Platform,
+        /// The platform asked for.
+        wanted: ocipull::Platform,
+    },
     /// A layer's tar could not be read, or its file data not be written.
     #[error("layer {layer}: {source}")]
     Layer {

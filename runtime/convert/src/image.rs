@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use blockbox_store::{self as store, Store};
 use ocipull::Digest;
 use ocipull::spec::{ImageConfiguration, ImageManifest};
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::stack::Input;
@@ -42,7 +41,7 @@ impl Image {
         if !folder.is_dir() {
             return Ok(None);
         }
-        let config: ImageConfiguration = read_json(&folder.join(CONFIG))?;
+        let config = read_json(&folder.join(CONFIG), ocipull::parse_config)?;
         let layers = config
             .rootfs()
             .diff_ids()
@@ -55,7 +54,7 @@ impl Image {
                 })
             })
             .collect::<Result<_, ocipull::Error>>()?;
-        let manifest = read_json(&folder.join(MANIFEST))?;
+        let manifest = read_json(&folder.join(MANIFEST), ocipull::parse_manifest)?;
         Ok(Some(Self {
             digest: digest.clone(),
             manifest,
@@ -68,31 +67,39 @@ impl Image {
     /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it) `name` is.
     pub fn find(store: &Store, name: &str) -> Result<Self> {
         let missing = || Error::NoImage(name.to_owned());
+        if let Ok(reference) = name.parse()
+            && let Some(image) = Self::named(store, &reference)?
+        {
+            return Ok(image);
+        }
         let references = store.references().read()?;
-        let canonical = name
-            .parse::<ocipull::Reference>()
-            .map(|reference| reference.to_string());
-        let known = canonical.ok().and_then(|name| references.get(&name));
-        let digest = match known {
-            Some(reference) => reference.manifest_digest.clone(),
-            None => {
-                let prefix = name.strip_prefix("sha256:").unwrap_or(name);
-                let mut matches =
-                    references
-                        .values()
-                        .map(|r| &r.manifest_digest)
-                        .filter(|digest| {
-                            prefix.len() >= 6
-                                && digest.trim_start_matches("sha256:").starts_with(prefix)
-                        });
-                let first = matches.next().ok_or_else(missing)?;
-                if matches.any(|other| other != first) {
-                    return Err(missing());
-                }
-                first.clone()
-            }
-        };
+        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+        let mut matches = references
+            .values()
+            .map(|r| &r.manifest_digest)
+            .filter(|digest| {
+                prefix.len() >= 6 && digest.trim_start_matches("sha256:").starts_with(prefix)
+            });
+        let digest = matches.next().ok_or_else(missing)?;
+        if matches.any(|other| other != digest) {
+            return Err(missing());
+        }
         Self::open(store, &digest.parse()?)?.ok_or_else(missing)
+    }
+
+    /// Opens the image that was last pulled as `reference`; `None` where the store has none of this name. What a local reference
+    /// names may have changed since.
+    pub fn named(store: &Store, reference: &ocipull::Reference) -> Result<Option<Self>> {
+        let references = store.references().read()?;
+        match references.get(&reference.canonical().to_string()) {
+            Some(reference) => Self::open(store, &reference.manifest_digest.parse()?),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the image runs on a machine that is `machine`; one that does not say what it is for does.
+    pub fn runs_on(&self, machine: &ocipull::Platform) -> bool {
+        ocipull::Platform::of_config(&self.config).is_none_or(|is_for| is_for.runs_on(machine))
     }
 
     /// The digest of the image's manifest.
@@ -145,9 +152,9 @@ impl Image {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+fn read_json<T>(path: &Path, parse: fn(&[u8]) -> serde_json::Result<T>) -> Result<T> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
-    let record = serde_json::from_slice(&bytes).map_err(|source| store::Error::Record {
+    let record = parse(&bytes).map_err(|source| store::Error::Record {
         path: path.to_owned(),
         source,
     })?;

@@ -62,6 +62,8 @@ pub fn pull(
         )?;
     }
     let image = pulled?;
+    // One name for one place, whatever folder the caller is in.
+    let name = reference.canonical().to_string();
     let pulled = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -71,7 +73,7 @@ pub fn pull(
         pulled,
     };
     store.references().update(|table| {
-        table.insert(reference.to_string(), target);
+        table.insert(name, target);
     })?;
     Ok(image)
 }
@@ -188,20 +190,21 @@ fn convert_layer(
     }
     let name = layer.digest.to_string();
     progress.layer_started(index, &name, layer.size);
-    let reader = source.layer(index)?;
-    let fetched = reader.fetched();
-    let mut told = 0;
-    let mut tar = Watched {
-        inner: reader,
-        stop,
-        tell: || {
-            let now = fetched.bytes();
-            progress.layer_read(index, now - told);
-            told = now;
-        },
-    };
     let summary = atomic::write_file(&path, |file| {
-        layer::write(&mut tar, &name, file.as_file(), Options::default(), &path)
+        source.read_layer(index, |reader| {
+            let fetched = reader.fetched();
+            let mut told = 0;
+            let tar = Watched {
+                inner: reader,
+                stop,
+                tell: || {
+                    let now = fetched.bytes();
+                    progress.layer_read(index, now - told);
+                    told = now;
+                },
+            };
+            layer::write(tar, &name, file.as_file(), Options::default(), &path)
+        })
     });
     let summary = match summary {
         Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),

@@ -18,7 +18,7 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     let digest = image.digest().to_string();
     let canonical = name
         .parse::<ocipull::Reference>()
-        .map(|reference| reference.to_string())
+        .map(|reference| reference.canonical().to_string())
         .ok();
 
     let all: Vec<String> = store

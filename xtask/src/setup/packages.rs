@@ -50,6 +50,7 @@ const NEEDS: &[Need] = &[
         "umoci",
         "tests compare our trees with what it unpacks",
     ),
+    need("bzip2", "bzip2", "tests read image archives it compressed"),
     need("mmdebstrap", "mmdebstrap", "makes the demo image's base"),
     need("e2fsck", "e2fsprogs", "tests check ext4 images with it"),
     need(
