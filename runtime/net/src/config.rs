@@ -1,0 +1,305 @@
+//! What a gateway is told: addresses, policy, ports, the host's resolver, limits.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::publish::Publish;
+use crate::rule::Rule;
+
+/// The addresses on the link between the gateway and its guest.
+///
+/// The defaults are constants of blockbox: 10.187.1.0/24 and fd62:6c6f:636b:6278::/64 ("blockbx" in ASCII). Each
+/// sandbox has a link of its own, so that every guest may have the same ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// The guest's IPv4 address.
+    pub guest_v4: Ipv4Addr,
+    /// The gateway's IPv4 address: the guest's default route and its name server.
+    pub gateway_v4: Ipv4Addr,
+    /// The IPv4 address of `host.blockbox.internal`.
+    pub host_v4: Ipv4Addr,
+    /// The length of the link's IPv4 prefix, in bits.
+    pub prefix_v4: u8,
+    /// The guest's IPv6 address.
+    pub guest_v6: Ipv6Addr,
+    /// The gateway's IPv6 address.
+    pub gateway_v6: Ipv6Addr,
+    /// The IPv6 address of `host.blockbox.internal`.
+    pub host_v6: Ipv6Addr,
+    /// The length of the link's IPv6 prefix, in bits.
+    pub prefix_v6: u8,
+    /// The guest's Ethernet address.
+    pub guest_mac: [u8; 6],
+    /// The gateway's Ethernet address.
+    pub gateway_mac: [u8; 6],
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        let v6 = |last| Ipv6Addr::new(0xfd62, 0x6c6f, 0x636b, 0x6278, 0, 0, 0, last);
+        Self {
+            guest_v4: Ipv4Addr::new(10, 187, 1, 2),
+            gateway_v4: Ipv4Addr::new(10, 187, 1, 1),
+            host_v4: Ipv4Addr::new(10, 187, 1, 254),
+            prefix_v4: 24,
+            guest_v6: v6(2),
+            gateway_v6: v6(1),
+            host_v6: v6(0xfe),
+            prefix_v6: 64,
+            // Locally administered.
+            guest_mac: [0x02, 0x62, 0x6c, 0x6b, 0x00, 0x02],
+            gateway_mac: [0x02, 0x62, 0x6c, 0x6b, 0x00, 0x01],
+        }
+    }
+}
+
+impl Addresses {
+    /// Whether the address is the guest's own.
+    pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(self.guest_v4) || address == IpAddr::V6(self.guest_v6)
+    }
+
+    /// Whether the address is the gateway's own.
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(self.gateway_v4)
+            || address == IpAddr::V6(self.gateway_v6)
+            || address == IpAddr::V6(self.gateway_link_local())
+    }
+
+    /// Whether the address stands for the host's loopback.
+    pub(crate) fn is_host(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(self.host_v4) || address == IpAddr::V6(self.host_v6)
+    }
+
+    /// The gateway's link-local IPv6 address.
+    pub(crate) fn gateway_link_local(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)
+    }
+
+    /// Whether the address is on the link, so that nothing outside can have it as seen by the guest.
+    pub(crate) fn on_link(&self, address: IpAddr) -> bool {
+        let network: [(IpAddr, u8); 2] = [
+            (self.gateway_v4.into(), self.prefix_v4),
+            (self.gateway_v6.into(), self.prefix_v6),
+        ];
+        network.iter().any(|(own, prefix)| match (own, address) {
+            (IpAddr::V4(own), IpAddr::V4(address)) => {
+                let mask = u32::MAX
+                    .checked_shl(32u32.saturating_sub((*prefix).into()))
+                    .unwrap_or(0);
+                (own.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(address)) => {
+                let mask = u128::MAX
+                    .checked_shl(128u32.saturating_sub((*prefix).into()))
+                    .unwrap_or(0);
+                (own.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            _ => false,
+        })
+    }
+}
+
+/// What a guest reaches where no rule says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Mode {
+    /// Nothing but what the allow list gives.
+    None,
+    /// The internet: public addresses that are not the host's own.
+    #[default]
+    Public,
+    /// What the host reaches, its private networks, link-local and metadata addresses among it, but not its loopback.
+    All,
+}
+
+/// A name server of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Nameserver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The domains it is asked about (lower case, without a final dot). Empty: everything else.
+    #[serde(default)]
+    pub domains: Vec<String>,
+}
+
+impl Nameserver {
+    /// A name server for everything.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            domains: Vec::new(),
+        }
+    }
+
+    /// Restricts the server to names in these domains.
+    pub fn domains(mut self, domains: impl IntoIterator<Item = String>) -> Self {
+        self.domains = domains.into_iter().collect();
+        self
+    }
+}
+
+/// A name with an address of its own: a line of `/etc/hosts`, or an extra host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HostEntry {
+    /// The name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+impl HostEntry {
+    /// A name and its address.
+    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            address,
+        }
+    }
+}
+
+/// How the host resolves names: what the gateway's own resolver answers from.
+///
+/// The gateway opens no file. [`crate::host_resolver`] makes this from the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ResolverData {
+    /// The name servers, in the order in which they are asked.
+    pub nameservers: Vec<Nameserver>,
+    /// The host's search list, for the guest's resolv.conf; the gateway itself does not search.
+    pub search: Vec<String>,
+    /// Names of the host's `/etc/hosts`.
+    pub hosts: Vec<HostEntry>,
+}
+
+/// How much one guest may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Limits {
+    /// TCP connections at once, both directions.
+    pub tcp_flows: usize,
+    /// UDP exchanges at once; a new one replaces the one idle for longest.
+    pub udp_flows: usize,
+    /// Bytes of all TCP buffers together.
+    pub buffer_bytes: usize,
+    /// Seconds until an outgoing connection that nobody answers is reported as unreachable.
+    pub connect_seconds: u64,
+    /// Seconds without a byte after which a TCP connection is forgotten.
+    pub idle_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tcp_flows: 1024,
+            udp_flows: 512,
+            buffer_bytes: 64 << 20,
+            connect_seconds: 60,
+            // RFC 5382 asks for at least two hours and four minutes.
+            idle_seconds: 2 * 3600 + 240,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn connect(&self) -> Duration {
+        Duration::from_secs(self.connect_seconds)
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_seconds)
+    }
+}
+
+/// Everything a gateway is told before it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Config {
+    pub(crate) addresses: Addresses,
+    pub(crate) mode: Mode,
+    pub(crate) allow: Vec<Rule>,
+    pub(crate) deny: Vec<Rule>,
+    pub(crate) host_addresses: Vec<IpAddr>,
+    pub(crate) host_ports: Vec<u16>,
+    pub(crate) publish: Vec<Publish>,
+    pub(crate) extra_hosts: Vec<HostEntry>,
+    pub(crate) resolver: ResolverData,
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// The default: the internet, no published port, no name server.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the addresses on the link.
+    pub fn addresses(mut self, addresses: Addresses) -> Self {
+        self.addresses = addresses;
+        self
+    }
+
+    /// Sets what is reached where no rule says otherwise.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Adds rules for what is reached whatever the mode.
+    pub fn allow(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        self.allow.extend(rules);
+        self
+    }
+
+    /// Adds rules for what is not reached, whatever the mode and the allow list.
+    pub fn deny(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        self.deny.extend(rules);
+        self
+    }
+
+    /// Adds addresses of the host itself, which [`Mode::Public`] does not reach.
+    pub fn host_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.host_addresses.extend(addresses);
+        self
+    }
+
+    /// Opens ports of the host's loopback at `host.blockbox.internal`, for TCP and UDP.
+    pub fn host_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.host_ports.extend(ports);
+        self
+    }
+
+    /// Publishes ports of the guest.
+    pub fn publish(mut self, ports: impl IntoIterator<Item = Publish>) -> Self {
+        self.publish.extend(ports);
+        self
+    }
+
+    /// Adds names that win over all other sources.
+    pub fn extra_hosts(mut self, entries: impl IntoIterator<Item = HostEntry>) -> Self {
+        self.extra_hosts.extend(entries);
+        self
+    }
+
+    /// Sets how the host resolves names.
+    pub fn resolver(mut self, resolver: ResolverData) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Sets how much the guest may use.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}

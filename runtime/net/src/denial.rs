@@ -1,0 +1,217 @@
+//! What the policy refused, and what would allow it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Mode;
+use crate::publish::Protocol;
+use crate::rule::Rule;
+use crate::scope::Scope;
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum Reason {
+    /// A deny rule gives it.
+    Denied {
+        /// The rule.
+        rule: Rule,
+    },
+    /// The mode is [`Mode::None`] and no allow rule gives it.
+    NotAllowed,
+    /// The mode does not reach addresses of this scope.
+    Scope {
+        /// The scope, in words.
+        scope: String,
+    },
+    /// The address is one of the host's own.
+    HostAddress,
+    /// The port of the host's loopback is not open to the guest.
+    HostPort,
+    /// The name's addresses are not public: a rebinding attack, or a name of a private network.
+    Rebinding {
+        /// The first address that is not.
+        address: IpAddr,
+    },
+    /// The connection's TLS or HTTP names another host than the one that was allowed.
+    OtherName {
+        /// The name that it gives.
+        name: String,
+    },
+    /// The connection begins like TLS or HTTP, but the name is not found within the first 16 KiB.
+    NameNotFound,
+    /// A limit is reached.
+    Limit {
+        /// Of what.
+        what: String,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied { rule } => write!(f, "a rule denies {rule}"),
+            Self::NotAllowed => f.write_str("no rule allows it"),
+            Self::Scope { scope } => write!(f, "it is {scope}"),
+            Self::HostAddress => f.write_str("it is an address of the host"),
+            Self::HostPort => f.write_str("the host's port is not open to the guest"),
+            Self::Rebinding { address } => {
+                write!(f, "the name resolves to {address}, which is not public")
+            }
+            Self::OtherName { name } => write!(f, "the connection asks for {name}"),
+            Self::NameNotFound => f.write_str("the connection hides the name it asks for"),
+            Self::Limit { what } => write!(f, "too many {what}"),
+        }
+    }
+}
+
+/// What would allow something that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Remedy {
+    /// A rule in the allow list.
+    Allow(Rule),
+    /// A port of the host's loopback.
+    HostPort(u16),
+    /// Taking the rule out of the deny list.
+    RemoveDeny(Rule),
+    /// Another mode.
+    Mode(Mode),
+}
+
+/// Something that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Denial {
+    /// When it was refused last, in seconds since 1970.
+    pub time: u64,
+    /// How often, one after the other.
+    pub count: u64,
+    /// The protocol; `None` for a name that was looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Where it went, unless it is a name that was looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<SocketAddr>,
+    /// The name, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Why.
+    pub reason: Reason,
+    /// What would allow it; `None` where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
+}
+
+impl Denial {
+    /// A refused packet or connection.
+    pub(crate) fn to(protocol: Protocol, destination: SocketAddr, reason: Reason) -> Box<Self> {
+        Box::new(Self {
+            time: 0,
+            count: 1,
+            protocol: Some(protocol),
+            destination: Some(destination),
+            name: None,
+            reason,
+            remedy: None,
+        })
+    }
+
+    /// A refused name.
+    pub(crate) fn of_name(name: &str, reason: Reason) -> Box<Self> {
+        Box::new(Self {
+            time: 0,
+            count: 1,
+            protocol: None,
+            destination: None,
+            name: Some(name.to_owned()),
+            reason,
+            remedy: None,
+        })
+    }
+
+    pub(crate) fn name(mut self: Box<Self>, name: Option<String>) -> Box<Self> {
+        self.name = name;
+        self
+    }
+
+    pub(crate) fn remedy(mut self: Box<Self>, remedy: Option<Remedy>) -> Box<Self> {
+        self.remedy = remedy;
+        self
+    }
+}
+
+impl From<Scope> for Reason {
+    fn from(scope: Scope) -> Self {
+        Self::Scope {
+            scope: scope.to_string(),
+        }
+    }
+}
+
+/// The last denials.
+#[derive(Debug, Default)]
+pub(crate) struct Denials {
+    ring: VecDeque<Denial>,
+    /// How many there have been.
+    pub(crate) total: u64,
+}
+
+impl Denials {
+    const KEPT: usize = 256;
+
+    /// Records a denial; one like another that is kept only counts.
+    pub(crate) fn record(&mut self, mut denial: Denial) {
+        self.total = self.total.saturating_add(1);
+        denial.time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let same = |old: &Denial| {
+            old.protocol == denial.protocol
+                && old.destination == denial.destination
+                && old.name == denial.name
+                && old.reason == denial.reason
+        };
+        // A program that tries again and again has its denial among the last.
+        if let Some(old) = self.ring.iter_mut().rev().take(16).find(|old| same(old)) {
+            old.count = old.count.saturating_add(1);
+            old.time = denial.time;
+            return;
+        }
+        if self.ring.len() >= Self::KEPT {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(denial);
+    }
+
+    pub(crate) fn list(&self) -> Vec<Denial> {
+        self.ring.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_are_counted_and_the_last_are_kept() {
+        let mut denials = Denials::default();
+        let to = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        for port in 1..=1000u16 {
+            for _ in 0..2 {
+                denials.record(*Denial::to(Protocol::Tcp, to(port), Reason::NotAllowed));
+            }
+        }
+        let list = denials.list();
+        assert_eq!(denials.total, 2000);
+        assert_eq!(list.len(), Denials::KEPT);
+        assert_eq!(list[255].destination, Some(to(1000)));
+        assert!(list.iter().all(|denial| denial.count == 2));
+    }
+}

@@ -1,0 +1,362 @@
+//! The loop: frames in, sockets out, on one thread, without waiting for any of them.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::{Duration, Instant};
+
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll};
+
+use crate::config::Config;
+use crate::control::{Control, Request, Response, Status};
+use crate::dns::{Client, Dns};
+use crate::echo::Echo;
+use crate::error::Error;
+use crate::frame::{ETHERNET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Input};
+use crate::link;
+use crate::packet::{self, Packet};
+use crate::policy::Policy;
+use crate::ports::{BoundPort, Ports};
+use crate::reassembly::Reassembly;
+use crate::shared::Shared;
+use crate::tcp::Tcp;
+use crate::token::{self, Kind};
+use crate::udp::Udp;
+
+/// Frames that one turn takes before sockets have theirs.
+const TURN: usize = 256;
+/// The longest sleep: tables are swept now and then.
+const SLEEP: Duration = Duration::from_secs(1);
+
+/// What was bound when a gateway started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct Bound {
+    /// Published ports, with the numbers of those that were to be any free one.
+    pub ports: Vec<BoundPort>,
+}
+
+/// The network gateway of one sandbox.
+///
+/// It answers as the guest's router and name server, and makes the guest's connections with sockets of the host.
+pub struct Gateway {
+    poll: Poll,
+    frames: UnixStream,
+    input: Input,
+    control: Control,
+    shared: Shared,
+    reassembly: Reassembly,
+    tcp: Tcp,
+    udp: Udp,
+    echo: Echo,
+    dns: Dns,
+    ports: Ports,
+    bound: Bound,
+    dropped: u64,
+}
+
+impl Gateway {
+    /// Makes a gateway and binds its published ports; nothing moves before [`Gateway::run`].
+    ///
+    /// `frames` is the other end of what the machine monitor has: four bytes of length, big-endian, before each
+    /// Ethernet frame. `control` carries [`Request`]s and [`Response`]s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bind`] names the port that cannot be published; no other is bound then either.
+    pub fn new(
+        config: Config,
+        frames: StdUnixStream,
+        control: StdUnixStream,
+    ) -> Result<(Self, Bound), Error> {
+        let setup = Error::io;
+        let poll = Poll::new().map_err(setup("cannot wait for events"))?;
+        let registry = poll
+            .registry()
+            .try_clone()
+            .map_err(setup("cannot wait for events"))?;
+        let (ports, bound) = Ports::bind(&config, &registry)?;
+        let bound = Bound { ports: bound };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        frames
+            .set_nonblocking(true)
+            .map_err(setup("cannot use the link to the guest"))?;
+        let mut frames = UnixStream::from_std(frames);
+        registry
+            .register(&mut frames, token::pack(Kind::Frames, 0), both)
+            .map_err(setup("cannot use the link to the guest"))?;
+        control
+            .set_nonblocking(true)
+            .map_err(setup("cannot use the control socket"))?;
+        let mut control = Control::new(UnixStream::from_std(control));
+        registry
+            .register(control.stream(), token::pack(Kind::Control, 0), both)
+            .map_err(setup("cannot use the control socket"))?;
+        let policy = Policy::new(&config);
+        let mut shared = Shared::new(config.addresses, config.limits, policy, registry);
+        let gateway = Self {
+            poll,
+            frames,
+            input: Input::new(),
+            control,
+            reassembly: Reassembly::default(),
+            tcp: Tcp::new(&mut shared),
+            udp: Udp::new(shared.now),
+            echo: Echo::default(),
+            dns: Dns::new(config.resolver, config.extra_hosts),
+            ports,
+            bound: bound.clone(),
+            dropped: 0,
+            shared,
+        };
+        Ok((gateway, bound))
+    }
+
+    /// Works until the guest's machine closes the link, the control socket ends, or [`Request::Shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// Where the link carries no frames, or the system fails in a way that concerns more than one connection.
+    pub fn run(mut self) -> Result<(), Error> {
+        let mut events = Events::with_capacity(256);
+        while self.turn(&mut events, None)? {}
+        Ok(())
+    }
+
+    /// Works once on what there is to do, after waiting at most as long as `limit` says. Returns whether to go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gateway::run`].
+    #[doc(hidden)]
+    pub fn turn(&mut self, events: &mut Events, limit: Option<Duration>) -> Result<bool, Error> {
+        self.shared.now = Instant::now();
+        let sleep = self.sleep();
+        let sleep = limit.map_or(sleep, |limit| limit.min(sleep));
+        if let Err(error) = self.poll.poll(events, Some(sleep))
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            return Err(Error::io("cannot wait for events")(error));
+        }
+        self.shared.now = Instant::now();
+        for event in events.iter() {
+            let Some((kind, index)) = token::unpack(event.token()) else {
+                continue;
+            };
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+            match kind {
+                Kind::Frames => {
+                    self.input.readable |= readable;
+                    self.shared.out.writable |= writable;
+                }
+                Kind::Control => {
+                    self.control.readable |= readable;
+                    self.control.writable |= writable;
+                }
+                Kind::Listener => self.ports.event(index),
+                Kind::Tcp => self.tcp.event(index, readable, writable, &mut self.shared),
+                Kind::Udp => self.udp.event(index),
+                Kind::Echo => self.echo.event(index, &mut self.shared),
+                Kind::Dns => self.dns.event(index, &mut self.shared),
+            }
+        }
+        self.flush()?;
+        let mut going = self.take_frames()?;
+        self.ports
+            .run(&mut self.tcp, &mut self.udp, &mut self.shared);
+        self.udp.run(&mut self.shared);
+        self.tcp.run(&mut self.shared);
+        self.questions();
+        self.dns.run(&mut self.shared);
+        self.answers();
+        going &= self.flush()?;
+        going &= self.requests()?;
+        Ok(going)
+    }
+
+    /// How long nothing has to be done.
+    fn sleep(&self) -> Duration {
+        let room = self.shared.out.has_room();
+        let busy = self.input.readable
+            || (room && (self.tcp.is_ready() || self.udp.is_ready() || self.ports.is_ready()));
+        if busy {
+            return Duration::ZERO;
+        }
+        let deadlines = [self.tcp.deadline(), self.dns.deadline()];
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(SLEEP, |next| {
+            // A little late rather than too early, which would be a turn for nothing.
+            let wait = next.saturating_duration_since(self.shared.now) + Duration::from_micros(100);
+            wait.min(SLEEP)
+        })
+    }
+
+    /// Takes frames of the guest. Returns whether its machine is still there.
+    fn take_frames(&mut self) -> Result<bool, Error> {
+        for _ in 0..TURN {
+            let frame = match self.input.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    if self.input.ended {
+                        return Ok(false);
+                    }
+                    if !self.input.readable {
+                        return Ok(true);
+                    }
+                    self.input
+                        .fill(&mut self.frames)
+                        .map_err(Error::io("cannot read from the link to the guest"))?;
+                    continue;
+                }
+                Err(length) => return Err(Error::Frame { length }),
+            };
+            // The parts work on the gateway while the frame stays where it is.
+            let input = std::mem::replace(&mut self.input, Input::empty());
+            self.frame(input.bytes(frame));
+            self.input = input;
+            self.questions();
+        }
+        Ok(true)
+    }
+
+    fn frame(&mut self, bytes: &[u8]) {
+        let Some((header, body)) = bytes.split_first_chunk::<ETHERNET>() else {
+            self.dropped += 1;
+            return;
+        };
+        let to_group = header[0] & 1 != 0;
+        if !to_group && header[..6] != self.shared.addresses.gateway_mac {
+            self.dropped += 1;
+            return;
+        }
+        match u16::from_be_bytes([header[12], header[13]]) {
+            ETHERTYPE_ARP => link::arp(&self.shared.addresses, body, &mut self.shared.out),
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => match Packet::parse(body) {
+                Some(packet) if packet.fragment.is_some() => {
+                    if let Some(whole) = self.reassembly.add(&packet, self.shared.now)
+                        && let Some(packet) = Packet::parse(&whole)
+                    {
+                        self.packet(&packet);
+                    }
+                }
+                Some(packet) => self.packet(&packet),
+                None => self.dropped += 1,
+            },
+            _ => self.dropped += 1,
+        }
+    }
+
+    fn packet(&mut self, packet: &Packet<'_>) {
+        let shared = &mut self.shared;
+        if link::neighbour(&shared.addresses, packet, &mut shared.out) {
+            return;
+        }
+        if !link::is_guests(&shared.addresses, packet.source) {
+            self.dropped += 1;
+            return;
+        }
+        match packet.protocol {
+            packet::TCP => self.tcp.segment(packet, shared),
+            packet::UDP => {
+                if let Some((listener, peer, data)) = self.udp.datagram(packet, shared) {
+                    self.ports.send(listener, peer, data);
+                }
+            }
+            packet::ICMPV4 | packet::ICMPV6 => {
+                if !self.echo.message(packet, shared) {
+                    let no_port = match packet.protocol {
+                        packet::ICMPV4 => [3, 3],
+                        _ => [1, 4],
+                    };
+                    if packet.payload.starts_with(&no_port)
+                        && let Some(quoted) = packet.payload.get(8..)
+                    {
+                        self.udp.refused(quoted, shared);
+                    }
+                }
+            }
+            _ => self.dropped += 1,
+        }
+    }
+
+    /// Passes the guest's questions to the resolver.
+    fn questions(&mut self) {
+        for question in std::mem::take(&mut self.shared.questions) {
+            self.dns.ask(question, &mut self.shared);
+        }
+    }
+
+    /// Passes the resolver's answers to the guest.
+    fn answers(&mut self) {
+        for (client, message) in std::mem::take(&mut self.dns.answers) {
+            match client {
+                Client::Datagram { guest, to } if !message.is_empty() => {
+                    self.shared.datagram(to, guest, &message);
+                }
+                Client::Datagram { .. } => {}
+                Client::Connection(serial) => self.tcp.answer(serial, &message),
+            }
+        }
+    }
+
+    /// Sends what waits for the guest. Returns whether its machine is still there.
+    fn flush(&mut self) -> Result<bool, Error> {
+        self.shared
+            .out
+            .flush(&mut self.frames)
+            .map_err(Error::io("cannot write to the link to the guest"))
+    }
+
+    /// Answers requests. Returns whether to go on.
+    fn requests(&mut self) -> Result<bool, Error> {
+        let broken = "cannot use the control socket";
+        while let Some(request) = self.control.next().map_err(Error::io(broken))? {
+            let mut going = true;
+            let response = match request {
+                Ok(Request::Status) => Response::Status(Box::new(self.status())),
+                Ok(Request::Resolver { data }) => {
+                    self.dns.replace(data);
+                    Response::Done
+                }
+                Ok(Request::HostAddresses { addresses }) => {
+                    self.shared.policy.host_addresses = addresses;
+                    Response::Done
+                }
+                Ok(Request::Shutdown) => {
+                    going = false;
+                    Response::Done
+                }
+                Err(error) => Response::Error {
+                    message: error.to_string(),
+                },
+            };
+            self.control.answer(&response).map_err(Error::io(broken))?;
+            if !going {
+                return Ok(false);
+            }
+        }
+        Ok(!self.control.ended)
+    }
+
+    /// What goes on.
+    pub fn status(&self) -> Status {
+        let now = self.shared.now;
+        let flows: Vec<_> = self.tcp.flows(now).chain(self.udp.flows(now)).collect();
+        let (sent, received) = flows.iter().fold((0, 0), |(sent, received), flow| {
+            (sent + flow.sent, received + flow.received)
+        });
+        Status {
+            ports: self.bound.ports.clone(),
+            tcp_total: self.tcp.total,
+            udp_total: self.udp.total,
+            dns_total: self.dns.total,
+            sent: sent + self.tcp.sent + self.udp.sent,
+            received: received + self.tcp.received + self.udp.received,
+            buffer_bytes: self.tcp.buffered(),
+            dropped_frames: self.dropped,
+            denials_total: self.shared.denials.total,
+            denials: self.shared.denials.list(),
+            flows,
+        }
+    }
+}

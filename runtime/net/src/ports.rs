@@ -1,0 +1,172 @@
+//! Published ports: the host's listeners, bound before the guest boots.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+
+use mio::net::{TcpListener, UdpSocket};
+use mio::{Interest, Registry};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::publish::Protocol;
+use crate::shared::Shared;
+use crate::tcp::Tcp;
+use crate::token::{self, Kind};
+use crate::udp::Udp;
+
+/// Connections or datagrams that one turn takes from a listener.
+const TURN: usize = 64;
+
+/// A published port as it was bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BoundPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Where the host listens.
+    pub host: SocketAddr,
+    /// The guest's port.
+    pub guest: u16,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+struct Listener {
+    socket: Socket,
+    guest: u16,
+    readable: bool,
+}
+
+/// All published ports.
+pub(crate) struct Ports {
+    listeners: Vec<Listener>,
+    buffer: Vec<u8>,
+}
+
+impl Ports {
+    /// Binds every port, or none.
+    pub(crate) fn bind(
+        config: &Config,
+        registry: &Registry,
+    ) -> Result<(Self, Vec<BoundPort>), Error> {
+        let mut listeners = Vec::new();
+        let mut bound = Vec::new();
+        for publish in &config.publish {
+            for (host, guest) in publish.pairs() {
+                let protocol = publish.protocol();
+                let address = SocketAddr::new(publish.address(), host);
+                let failed = |source| Error::Bind {
+                    protocol,
+                    address,
+                    source,
+                };
+                let (mut socket, at) = bind(protocol, address).map_err(failed)?;
+                let token = token::pack(Kind::Listener, listeners.len());
+                match &mut socket {
+                    Socket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+                    Socket::Udp(socket) => registry.register(socket, token, Interest::READABLE),
+                }
+                .map_err(failed)?;
+                bound.push(BoundPort {
+                    protocol,
+                    host: at,
+                    guest,
+                });
+                listeners.push(Listener {
+                    socket,
+                    guest,
+                    readable: false,
+                });
+            }
+        }
+        let ports = Self {
+            listeners,
+            buffer: vec![0; 65_535],
+        };
+        Ok((ports, bound))
+    }
+
+    /// Takes that a listener has something.
+    pub(crate) fn event(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.readable = true;
+        }
+    }
+
+    /// Whether a listener has something that was not taken yet.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.readable)
+    }
+
+    /// Takes connections and datagrams.
+    pub(crate) fn run(&mut self, tcp: &mut Tcp, udp: &mut Udp, shared: &mut Shared) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            for _ in 0..TURN {
+                if !listener.readable || !shared.out.has_room() {
+                    break;
+                }
+                let error = match &listener.socket {
+                    Socket::Tcp(socket) => match socket.accept() {
+                        Ok((stream, _)) => {
+                            tcp.accept(stream, listener.guest, shared);
+                            continue;
+                        }
+                        Err(error) => error,
+                    },
+                    Socket::Udp(socket) => match socket.recv_from(&mut self.buffer) {
+                        Ok((count, peer)) => {
+                            let data = self.buffer.get(..count).unwrap_or_default();
+                            udp.publish(index, peer, listener.guest, data, shared);
+                            continue;
+                        }
+                        Err(error) => error,
+                    },
+                };
+                match error.kind() {
+                    ErrorKind::WouldBlock => listener.readable = false,
+                    // The peer is gone again, or an answer found nobody: the next may be well.
+                    ErrorKind::Interrupted
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset => {}
+                    // No descriptors left, most likely: the next turn tries again.
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Sends the guest's datagram to a peer of a published port.
+    pub(crate) fn send(&self, index: usize, peer: SocketAddr, data: &[u8]) {
+        if let Some(Listener {
+            socket: Socket::Udp(socket),
+            ..
+        }) = self.listeners.get(index)
+        {
+            // A full queue drops datagrams, as any router's; a peer that is gone reports that to nobody.
+            let _ = socket.send_to(data, peer);
+        }
+    }
+}
+
+fn bind(protocol: Protocol, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    match protocol {
+        Protocol::Tcp => {
+            let socket = StdTcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let at = socket.local_addr()?;
+            Ok((Socket::Tcp(TcpListener::from_std(socket)), at))
+        }
+        Protocol::Udp => {
+            let socket = StdUdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let at = socket.local_addr()?;
+            Ok((Socket::Udp(UdpSocket::from_std(socket)), at))
+        }
+        Protocol::Icmp => Err(ErrorKind::Unsupported.into()),
+    }
+}

@@ -1,0 +1,103 @@
+//! What every part of the gateway works on.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use mio::Registry;
+
+use crate::config::{Addresses, Limits};
+use crate::denial::{Denial, Denials};
+use crate::dns::Question;
+use crate::frame::Output;
+use crate::link;
+use crate::packet::{self, Packet, Unreachable};
+use crate::policy::Policy;
+
+/// What every part of the gateway works on.
+pub(crate) struct Shared {
+    pub(crate) addresses: Addresses,
+    pub(crate) limits: Limits,
+    pub(crate) out: Output,
+    pub(crate) policy: Policy,
+    pub(crate) denials: Denials,
+    pub(crate) registry: Registry,
+    /// The time of this turn of the loop.
+    pub(crate) now: Instant,
+    /// Questions for the resolver, of this turn.
+    pub(crate) questions: Vec<Question>,
+    started: Instant,
+    packet_id: u32,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        addresses: Addresses,
+        limits: Limits,
+        policy: Policy,
+        registry: Registry,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            addresses,
+            limits,
+            out: Output::new(addresses.guest_mac, addresses.gateway_mac),
+            policy,
+            denials: Denials::default(),
+            registry,
+            now,
+            questions: Vec::new(),
+            started: now,
+            packet_id: 0,
+        }
+    }
+
+    /// The time of this turn as smoltcp counts it.
+    pub(crate) fn stack_now(&self) -> smoltcp::time::Instant {
+        let since = self.now.saturating_duration_since(self.started);
+        smoltcp::time::Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// A time of smoltcp as the system counts it.
+    pub(crate) fn system_time(&self, time: smoltcp::time::Instant) -> Instant {
+        let micros = u64::try_from(time.total_micros()).unwrap_or(0);
+        self.started + std::time::Duration::from_micros(micros)
+    }
+
+    /// Records a denial and tells the sender of the packet.
+    pub(crate) fn deny(&mut self, denial: Box<Denial>, packet: &Packet<'_>) {
+        self.denials.record(*denial);
+        self.unreachable(packet, Unreachable::Prohibited);
+    }
+
+    /// Tells the sender of a packet that it does not arrive.
+    pub(crate) fn unreachable(&mut self, packet: &Packet<'_>, why: Unreachable) {
+        let from = link::reporter(&self.addresses, packet.destination);
+        if let Some(bytes) = packet::unreachable(packet, from, why) {
+            self.out.ip(&bytes);
+        }
+    }
+
+    /// Sends a datagram to the guest.
+    pub(crate) fn datagram(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        let id = self.packet_id();
+        for bytes in packet::datagram(from, to, data, id) {
+            self.out.ip(&bytes);
+        }
+    }
+
+    fn packet_id(&mut self) -> u32 {
+        self.packet_id = self.packet_id.wrapping_add(1);
+        self.packet_id
+    }
+
+    /// The gateway's address of the same family.
+    pub(crate) fn gateway_for(&self, address: IpAddr) -> IpAddr {
+        link::reporter(&self.addresses, address)
+    }
+}
+
+/// A number that the guest cannot guess.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,634 @@
+//! TCP: every connection of the guest, and every connection to it.
+//!
+//! The guest's SYN is answered only after the host has connected: what is refused outside is refused inside, and
+//! what is unreachable is unreachable.
+
+mod device;
+mod flow;
+mod sniff;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::net::TcpStream;
+use slab::Slab;
+use smoltcp::socket::tcp::State;
+use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
+use socket2::{SockRef, TcpKeepalive};
+
+use self::device::Stack;
+use self::flow::{Far, Flow, Key, Resolver, Stage, Turn};
+use crate::control::FlowStatus;
+use crate::denial::{Denial, Reason};
+use crate::packet::{self, Packet, Unreachable};
+use crate::policy::Grant;
+use crate::publish::Protocol;
+use crate::shared::Shared;
+use crate::token::{self, Kind};
+
+/// Buffers are as great as their share of what is left, within these bounds.
+const SMALLEST_BUFFER: usize = 16 << 10;
+const GREATEST_BUFFER: usize = 256 << 10;
+const SHARE: usize = 32;
+/// Ports of the gateway from which it connects to the guest.
+const FIRST_PORT: u16 = 32_768;
+/// The guest's kernel may not be up yet when somebody connects to a published port.
+const CALL: Duration = Duration::from_secs(30);
+/// A guest that has refused one address is up: the next one is answered soon or never.
+const RECALL: Duration = Duration::from_secs(1);
+
+/// All TCP connections.
+pub(crate) struct Tcp {
+    stack: Stack,
+    flows: Slab<Flow>,
+    by_key: HashMap<Key, usize>,
+    by_serial: HashMap<u64, usize>,
+    timers: BTreeSet<(Instant, usize)>,
+    ready: VecDeque<usize>,
+    buffered: usize,
+    serial: u64,
+    port: u16,
+    /// Connections since the start.
+    pub(crate) total: u64,
+    /// Bytes of connections that have ended.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Tcp {
+    pub(crate) fn new(shared: &mut Shared) -> Self {
+        Self {
+            stack: Stack::new(&shared.addresses, &mut shared.out),
+            flows: Slab::new(),
+            by_key: HashMap::new(),
+            by_serial: HashMap::new(),
+            timers: BTreeSet::new(),
+            ready: VecDeque::new(),
+            buffered: 0,
+            serial: 0,
+            port: FIRST_PORT,
+            total: 0,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Takes a segment of the guest.
+    pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) {
+        let Some((source, destination)) = packet.ports() else {
+            return;
+        };
+        let key = Key {
+            guest: (packet.source, source).into(),
+            far: (packet.destination, destination).into(),
+        };
+        // The stack reads no extension headers.
+        let plain;
+        let bytes = if packet.plain {
+            packet.whole
+        } else {
+            plain = packet::ip(
+                packet.source,
+                packet.destination,
+                packet.protocol,
+                packet.payload,
+            );
+            plain.as_deref().unwrap_or_default()
+        };
+        let Some(&index) = self.by_key.get(&key) else {
+            return self.unknown(key, packet, bytes, shared);
+        };
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        if let Stage::Connecting { syn } = &mut flow.stage {
+            if packet::is_opening(packet.payload) {
+                // Sent again, or by a program that took the port after another gave up.
+                *syn = bytes.to_vec();
+            }
+            return;
+        }
+        self.stack.receive(
+            shared.stack_now(),
+            bytes,
+            &mut flow.sockets,
+            &mut shared.out,
+        );
+        flow.observe();
+        self.wake(index);
+    }
+
+    /// A segment of no connection: one begins, or the guest has it wrong.
+    fn unknown(&mut self, key: Key, packet: &Packet<'_>, bytes: &[u8], shared: &mut Shared) {
+        let opens =
+            packet::is_opening(packet.payload) && key.guest.port() != 0 && key.far.port() != 0;
+        if !opens || !shared.addresses.is_guest(key.guest.ip()) {
+            if let Some(reset) = packet::reset(packet) {
+                shared.out.ip(&reset);
+            }
+            return;
+        }
+        if self.flows.len() >= shared.limits.tcp_flows {
+            let reason = Reason::Limit {
+                what: "connections".to_owned(),
+            };
+            return shared.deny(Denial::to(Protocol::Tcp, key.far, reason), packet);
+        }
+        if shared.addresses.is_gateway(key.far.ip()) {
+            if key.far.port() == crate::dns::PORT {
+                let stage = Stage::Connecting {
+                    syn: bytes.to_vec(),
+                };
+                let index = self.insert(key, stage, Far::Resolver(Resolver::default()), shared.now);
+                self.connected(index, shared);
+            } else if let Some(reset) = packet::reset(packet) {
+                shared.out.ip(&reset);
+            }
+            return;
+        }
+        let grant = match shared.policy.decide(Protocol::Tcp, key.far, shared.now) {
+            Ok(grant) => grant,
+            Err(denial) => return shared.deny(denial, packet),
+        };
+        match TcpStream::connect(grant.connect) {
+            Ok(stream) => self.connecting(key, grant, bytes, stream, shared),
+            Err(error) => refuse(packet, &error, shared),
+        }
+    }
+
+    fn connecting(
+        &mut self,
+        key: Key,
+        grant: Grant,
+        syn: &[u8],
+        stream: TcpStream,
+        shared: &mut Shared,
+    ) {
+        let stage = Stage::Connecting { syn: syn.to_vec() };
+        let name = shared.policy.name_of(key.far.ip(), shared.now);
+        let index = self.insert(key, stage, Far::Host(stream), shared.now);
+        if let Some(flow) = self.flows.get_mut(index) {
+            flow.check = grant.check;
+            flow.name = name;
+        }
+        if let Err(error) = self.register(index, shared) {
+            self.fail(index, &error, shared);
+        }
+        self.set_timer(index, shared.now + shared.limits.connect());
+    }
+
+    fn register(&mut self, index: usize, shared: &Shared) -> io::Result<()> {
+        match self.flows.get_mut(index).map(|flow| &mut flow.far) {
+            Some(Far::Host(stream)) => shared.registry.register(
+                stream,
+                token::pack(Kind::Tcp, index),
+                Interest::READABLE | Interest::WRITABLE,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn insert(&mut self, key: Key, stage: Stage, far: Far, now: Instant) -> usize {
+        self.serial += 1;
+        self.total += 1;
+        let index = self
+            .flows
+            .insert(Flow::new(key, self.serial, stage, far, now));
+        self.by_key.insert(key, index);
+        self.by_serial.insert(self.serial, index);
+        index
+    }
+
+    /// Takes a connection that somebody made to a published port, and connects to the guest's port.
+    pub(crate) fn accept(&mut self, stream: TcpStream, guest_port: u16, shared: &mut Shared) {
+        if self.flows.len() >= shared.limits.tcp_flows {
+            // Dropped with a reset, so that the peer does not take it for an answer.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+        prepare(&stream);
+        // A server may listen on one family, or on the guest's loopback only: the guest's kernel lets the
+        // gateway reach that where `route_localnet` is set for its interface.
+        let addresses = &shared.addresses;
+        let mut others: VecDeque<SocketAddr> = [
+            IpAddr::V4(addresses.guest_v4),
+            Ipv4Addr::LOCALHOST.into(),
+            addresses.guest_v6.into(),
+        ]
+        .map(|address| (address, guest_port).into())
+        .into();
+        let Some(guest) = others.pop_front() else {
+            return;
+        };
+        let Some(key) = self.free_key(guest, shared) else {
+            return;
+        };
+        let until = shared.now + CALL;
+        let stage = Stage::Calling { others, until };
+        let index = self.insert(key, stage, Far::Host(stream), shared.now);
+        if let Some(flow) = self.flows.get_mut(index) {
+            flow.inbound = true;
+        }
+        if self.register(index, shared).is_err() || !self.call(index, shared) {
+            self.remove(index, shared);
+        }
+    }
+
+    /// Two ends that no connection has.
+    fn free_key(&mut self, guest: SocketAddr, shared: &Shared) -> Option<Key> {
+        let from = shared.gateway_for(guest.ip());
+        for _ in FIRST_PORT..u16::MAX {
+            self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
+            let key = Key {
+                guest,
+                far: (from, self.port).into(),
+            };
+            if !self.by_key.contains_key(&key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Begins to connect to the guest. Returns whether it could.
+    fn call(&mut self, index: usize, shared: &mut Shared) -> bool {
+        let Some(buffer) = self.grow(index, shared) else {
+            return false;
+        };
+        let Some(flow) = self.flows.get_mut(index) else {
+            return false;
+        };
+        let key = flow.key;
+        let endpoint = |address: SocketAddr| IpEndpoint::new(address.ip().into(), address.port());
+        let socket = flow.socket(buffer);
+        let called = socket
+            .connect(
+                self.stack.interface().context(),
+                endpoint(key.guest),
+                endpoint(key.far),
+            )
+            .is_ok();
+        self.wake(index);
+        called
+    }
+
+    /// Accounts for a flow's two buffers, of the same size again where it had some. `None`: too many already.
+    fn grow(&mut self, index: usize, shared: &Shared) -> Option<usize> {
+        let own = self.flows.get(index)?.buffer;
+        let left = shared
+            .limits
+            .buffer_bytes
+            .saturating_sub(self.buffered.saturating_sub(2 * own));
+        let buffer = (left / SHARE)
+            .checked_next_power_of_two()?
+            .clamp(SMALLEST_BUFFER, GREATEST_BUFFER);
+        if 2 * buffer > left {
+            return None;
+        }
+        self.buffered = self.buffered.saturating_sub(2 * own) + 2 * buffer;
+        Some(buffer)
+    }
+
+    /// Takes what happened on the host's socket.
+    pub(crate) fn event(
+        &mut self,
+        index: usize,
+        readable: bool,
+        writable: bool,
+        shared: &mut Shared,
+    ) {
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        flow.readable |= readable;
+        flow.writable |= writable;
+        let Far::Host(stream) = &flow.far else {
+            return;
+        };
+        if matches!(flow.stage, Stage::Connecting { .. }) {
+            match stream.take_error() {
+                Ok(Some(error)) | Err(error) => return self.fail(index, &error, shared),
+                Ok(None) => {}
+            }
+            match stream.peer_addr() {
+                Ok(_) => return self.connected(index, shared),
+                Err(error) if error.kind() == ErrorKind::NotConnected => return,
+                Err(error) => return self.fail(index, &error, shared),
+            }
+        }
+        self.wake(index);
+    }
+
+    /// The far side is there: the guest's SYN is answered.
+    fn connected(&mut self, index: usize, shared: &mut Shared) {
+        let buffer = self.grow(index, shared);
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        let Stage::Connecting { syn } = std::mem::replace(&mut flow.stage, Stage::Open) else {
+            return;
+        };
+        let far = flow.key.far;
+        let Some(buffer) = buffer else {
+            let reason = Reason::Limit {
+                what: "bytes in buffers".to_owned(),
+            };
+            flow.reset_far();
+            self.remove(index, shared);
+            if let Some(packet) = Packet::parse(&syn) {
+                shared.deny(Denial::to(Protocol::Tcp, far, reason), &packet);
+            }
+            return;
+        };
+        if let Far::Host(stream) = &flow.far {
+            prepare(stream);
+        }
+        let endpoint = IpListenEndpoint {
+            addr: Some(far.ip().into()),
+            port: far.port(),
+        };
+        if flow.socket(buffer).listen(endpoint).is_ok() {
+            self.stack
+                .receive(shared.stack_now(), &syn, &mut flow.sockets, &mut shared.out);
+        }
+        self.wake(index);
+    }
+
+    /// The far side is not there: the guest learns how.
+    fn fail(&mut self, index: usize, error: &io::Error, shared: &mut Shared) {
+        if let Some(flow) = self.flows.get_mut(index)
+            && let Stage::Connecting { syn } = &mut flow.stage
+        {
+            let syn = std::mem::take(syn);
+            if let Some(packet) = Packet::parse(&syn) {
+                refuse(&packet, error, shared);
+            }
+        }
+        self.remove(index, shared);
+    }
+
+    /// Puts a flow in the list of those that have something to do.
+    fn wake(&mut self, index: usize) {
+        if let Some(flow) = self.flows.get_mut(index)
+            && !flow.ready
+        {
+            flow.ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Whether a flow has something to do.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next timer ends.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(time, _)| *time)
+    }
+
+    /// Gives each flow that has something to do its turn.
+    pub(crate) fn run(&mut self, shared: &mut Shared) {
+        while let Some(&(time, index)) = self.timers.first()
+            && time <= shared.now
+        {
+            self.timers.pop_first();
+            if let Some(flow) = self.flows.get_mut(index) {
+                flow.timer = None;
+                self.timed(index, shared);
+            }
+        }
+        for _ in 0..self.ready.len() {
+            if !shared.out.has_room() {
+                break;
+            }
+            let Some(index) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(flow) = self.flows.get_mut(index) {
+                flow.ready = false;
+                self.turn(index, shared);
+            }
+        }
+    }
+
+    /// A flow's time is over, or its socket has something to send again.
+    fn timed(&mut self, index: usize, shared: &mut Shared) {
+        let Some(flow) = self.flows.get(index) else {
+            return;
+        };
+        let since = shared.now.saturating_duration_since(flow.since);
+        let idle = shared.now.saturating_duration_since(flow.last);
+        match &flow.stage {
+            Stage::Connecting { .. } if since >= shared.limits.connect() => {
+                self.fail(index, &ErrorKind::TimedOut.into(), shared);
+            }
+            Stage::Calling { until, .. } if *until <= shared.now => {
+                self.call_next(index, shared);
+            }
+            Stage::Open if idle >= shared.limits.idle() => self.end(index, true, shared),
+            _ => self.wake(index),
+        }
+    }
+
+    /// Forgets a flow, with resets to both sides.
+    fn end(&mut self, index: usize, reset_far: bool, shared: &mut Shared) {
+        if let Some(flow) = self.flows.get_mut(index) {
+            flow.abort();
+            self.stack
+                .send(shared.stack_now(), &mut flow.sockets, &mut shared.out, true);
+            if reset_far {
+                flow.reset_far();
+            }
+        }
+        self.remove(index, shared);
+    }
+
+    fn turn(&mut self, index: usize, shared: &mut Shared) {
+        if self.answered(index, shared) {
+            return;
+        }
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        let turn = flow.turn(&shared.policy, &mut shared.questions, shared.now);
+        match turn {
+            Turn::Waits | Turn::Again => {
+                let all = self.stack.send(
+                    shared.stack_now(),
+                    &mut flow.sockets,
+                    &mut shared.out,
+                    false,
+                );
+                let next = self.stack.next(shared.stack_now(), &flow.sockets);
+                if matches!(turn, Turn::Again) || !all {
+                    self.wake(index);
+                }
+                let last = match flow_limit(self.flows.get(index), shared) {
+                    Some(last) => last,
+                    None => return,
+                };
+                let next = next.map_or(last, |next| shared.system_time(next).min(last));
+                self.set_timer(index, next);
+            }
+            Turn::Ended => {
+                flow.hurry();
+                self.stack
+                    .send(shared.stack_now(), &mut flow.sockets, &mut shared.out, true);
+                self.remove(index, shared);
+            }
+            Turn::GuestReset => {
+                flow.reset_far();
+                self.remove(index, shared);
+            }
+            Turn::HostReset => self.end(index, true, shared),
+            Turn::Denied(denial) => {
+                shared.denials.record(*denial);
+                self.end(index, true, shared);
+            }
+        }
+    }
+
+    /// Sees whether the guest has taken a call, and calls elsewhere where it refused. Returns whether the turn is over.
+    fn answered(&mut self, index: usize, shared: &mut Shared) -> bool {
+        let Some(flow) = self.flows.get_mut(index) else {
+            return true;
+        };
+        let state = flow.state();
+        if !matches!(flow.stage, Stage::Calling { .. }) {
+            return false;
+        }
+        match state {
+            Some(State::SynSent) => false,
+            Some(State::Closed) => {
+                self.call_next(index, shared);
+                true
+            }
+            _ => {
+                flow.stage = Stage::Open;
+                flow.last = shared.now;
+                false
+            }
+        }
+    }
+
+    /// Connects to the next address where a guest's server may listen, or resets the client where none is left.
+    fn call_next(&mut self, index: usize, shared: &mut Shared) {
+        let Some(Flow {
+            stage: Stage::Calling { others, until },
+            ..
+        }) = self.flows.get_mut(index)
+        else {
+            return;
+        };
+        *until = shared.now + RECALL;
+        let next = others.pop_front();
+        let next = next.and_then(|guest| self.free_key(guest, shared));
+        if let (Some(key), Some(flow)) = (next, self.flows.get_mut(index)) {
+            self.by_key.remove(&flow.key);
+            flow.key = key;
+            self.by_key.insert(key, index);
+            if self.call(index, shared) {
+                return;
+            }
+        }
+        if let Some(flow) = self.flows.get(index) {
+            flow.reset_far();
+        }
+        self.remove(index, shared);
+    }
+
+    fn set_timer(&mut self, index: usize, time: Instant) {
+        if let Some(flow) = self.flows.get_mut(index) {
+            if let Some(old) = flow.timer.replace(time) {
+                self.timers.remove(&(old, index));
+            }
+            self.timers.insert((time, index));
+        }
+    }
+
+    fn remove(&mut self, index: usize, shared: &mut Shared) {
+        let Some(mut flow) = self.flows.try_remove(index) else {
+            return;
+        };
+        if let Far::Host(stream) = &mut flow.far {
+            // Closing it takes it out as well.
+            let _ = shared.registry.deregister(stream);
+        }
+        if let Some(time) = flow.timer {
+            self.timers.remove(&(time, index));
+        }
+        self.by_key.remove(&flow.key);
+        self.by_serial.remove(&flow.serial);
+        self.buffered = self.buffered.saturating_sub(2 * flow.buffer);
+        self.sent += flow.sent;
+        self.received += flow.received;
+    }
+
+    /// Takes the resolver's answer for a connection.
+    pub(crate) fn answer(&mut self, serial: u64, message: &[u8]) {
+        if let Some(&index) = self.by_serial.get(&serial) {
+            if let Some(flow) = self.flows.get_mut(index) {
+                flow.answer(message);
+            }
+            self.wake(index);
+        }
+    }
+
+    /// Bytes of all buffers together.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// Each connection, for the status.
+    pub(crate) fn flows(&self, now: Instant) -> impl Iterator<Item = FlowStatus> {
+        self.flows.iter().map(move |(_, flow)| FlowStatus {
+            protocol: Protocol::Tcp,
+            guest: flow.key.guest,
+            remote: match (&flow.far, flow.inbound) {
+                (Far::Host(stream), true) => stream.peer_addr().unwrap_or(flow.key.far),
+                _ => flow.key.far,
+            },
+            inbound: flow.inbound,
+            name: flow.name.clone(),
+            sent: flow.sent,
+            received: flow.received,
+            seconds: now.saturating_duration_since(flow.since).as_secs(),
+        })
+    }
+}
+
+/// Until when a flow may go on as it is.
+fn flow_limit(flow: Option<&Flow>, shared: &Shared) -> Option<Instant> {
+    let flow = flow?;
+    Some(match flow.stage {
+        Stage::Connecting { .. } => flow.since + shared.limits.connect(),
+        Stage::Calling { until, .. } => until,
+        Stage::Open => flow.last + shared.limits.idle(),
+    })
+}
+
+/// Sets what every connection of the host has.
+fn prepare(stream: &TcpStream) {
+    // None of these is worth a connection.
+    let _ = stream.set_nodelay(true);
+    let alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(75))
+        .with_interval(Duration::from_secs(15));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&alive);
+}
+
+/// Tells the guest why its connection is not made.
+fn refuse(packet: &Packet<'_>, error: &io::Error, shared: &mut Shared) {
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
+            if let Some(reset) = packet::reset(packet) {
+                shared.out.ip(&reset);
+            }
+        }
+        _ => shared.unreachable(packet, Unreachable::Host),
+    }
+}

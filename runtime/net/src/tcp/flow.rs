@@ -1,0 +1,442 @@
+//! One TCP connection: a socket of the stack inside, a socket of the host outside, bytes between them.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
+use socket2::SockRef;
+
+use super::sniff::{LONGEST, Sniff, sniff};
+use crate::denial::{Denial, Reason};
+use crate::dns::{Client, Question};
+use crate::policy::{NameCheck, Policy};
+use crate::publish::Protocol;
+
+/// Bytes that one turn moves in a direction before others have theirs.
+const TURN: usize = 256 << 10;
+/// How often a silent guest is asked whether it still knows the connection.
+const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
+/// Questions of one connection to the resolver that wait for an answer.
+const QUESTIONS: usize = 16;
+
+/// A connection by its two ends as the guest sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) guest: SocketAddr,
+    pub(super) far: SocketAddr,
+}
+
+/// The far side of a connection.
+pub(super) enum Far {
+    /// A socket of the host.
+    Host(TcpStream),
+    /// The gateway's resolver.
+    Resolver(Resolver),
+}
+
+/// Messages of DNS on a connection, each with its length before it (RFC 1035, 4.2.2).
+#[derive(Default)]
+pub(super) struct Resolver {
+    received: Vec<u8>,
+    answers: VecDeque<u8>,
+    waiting: usize,
+}
+
+/// How far a connection is.
+pub(super) enum Stage {
+    /// The host connects; the guest's SYN waits.
+    Connecting {
+        syn: Vec<u8>,
+    },
+    /// The guest is being connected to; where it refuses, at the next of these addresses.
+    Calling {
+        others: VecDeque<SocketAddr>,
+        until: Instant,
+    },
+    Open,
+}
+
+/// What a turn of a connection led to.
+pub(super) enum Turn {
+    /// Nothing more to do until something happens.
+    Waits,
+    /// There is more to do at once.
+    Again,
+    /// Both sides have ended: forget it.
+    Ended,
+    /// The guest has reset it, or refused it.
+    GuestReset,
+    /// The host's side has failed: reset the guest's.
+    HostReset,
+    /// The policy refuses it after its first bytes.
+    Denied(Box<Denial>),
+}
+
+pub(super) struct Flow {
+    pub(super) key: Key,
+    /// Never the same twice, unlike the index.
+    pub(super) serial: u64,
+    pub(super) stage: Stage,
+    pub(super) far: Far,
+    pub(super) sockets: SocketSet<'static>,
+    pub(super) handle: Option<SocketHandle>,
+    /// Bytes of each of the two buffers.
+    pub(super) buffer: usize,
+    pub(super) inbound: bool,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// What the first bytes must agree with, until they did.
+    pub(super) check: NameCheck,
+    /// The name that the policy or the first bytes gave.
+    pub(super) name: Option<String>,
+    /// The guest has said that it sends no more.
+    guest_ended: bool,
+    /// That was passed on.
+    passed_guest_end: bool,
+    /// The far side has ended, and that was passed on.
+    passed_far_end: bool,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) since: Instant,
+    pub(super) last: Instant,
+    /// When it stands in the table of timers.
+    pub(super) timer: Option<Instant>,
+    /// It stands in the list of those that have something to do.
+    pub(super) ready: bool,
+}
+
+impl Flow {
+    pub(super) fn new(key: Key, serial: u64, stage: Stage, far: Far, now: Instant) -> Self {
+        Self {
+            key,
+            serial,
+            stage,
+            far,
+            sockets: SocketSet::new(Vec::with_capacity(1)),
+            handle: None,
+            buffer: 0,
+            inbound: false,
+            readable: false,
+            writable: false,
+            check: NameCheck::Any,
+            name: None,
+            guest_ended: false,
+            passed_guest_end: false,
+            passed_far_end: false,
+            sent: 0,
+            received: 0,
+            since: now,
+            last: now,
+            timer: None,
+            ready: false,
+        }
+    }
+
+    /// Makes the stack's socket, with two buffers of this many bytes. They take memory as they fill.
+    pub(super) fn socket(&mut self, buffer: usize) -> &mut Socket<'static> {
+        if let Some(old) = self.handle.take() {
+            self.sockets.remove(old);
+        }
+        let space = || SocketBuffer::new(vec![0; buffer]);
+        let mut socket = Socket::new(space(), space());
+        // Programs outside have already decided how to cut their bytes.
+        socket.set_nagle_enabled(false);
+        socket.set_keep_alive(Some(KEEP_ALIVE));
+        self.buffer = buffer;
+        let handle = self.sockets.add(socket);
+        self.handle = Some(handle);
+        self.sockets.get_mut(handle)
+    }
+
+    fn parts(&mut self) -> Option<(&mut Socket<'static>, &mut Far)> {
+        let handle = self.handle?;
+        Some((self.sockets.get_mut(handle), &mut self.far))
+    }
+
+    pub(super) fn state(&self) -> Option<State> {
+        self.handle
+            .map(|handle| self.sockets.get::<Socket<'_>>(handle).state())
+    }
+
+    /// Notes what the guest's last segment changed.
+    pub(super) fn observe(&mut self) {
+        if matches!(
+            self.state(),
+            Some(State::CloseWait | State::LastAck | State::Closing | State::TimeWait)
+        ) {
+            self.guest_ended = true;
+        }
+    }
+
+    /// Makes the guest's end a reset.
+    pub(super) fn abort(&mut self) {
+        if let Some((socket, _)) = self.parts() {
+            socket.abort();
+        }
+    }
+
+    /// Makes the host's end a reset: whoever is there does not take it for the end of the bytes.
+    pub(super) fn reset_far(&self) {
+        if let Far::Host(stream) = &self.far {
+            // What cannot be set is closed the usual way.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Acknowledges at once what is acknowledged a little later otherwise.
+    pub(super) fn hurry(&mut self) {
+        if let Some((socket, _)) = self.parts() {
+            socket.set_ack_delay(None);
+        }
+    }
+
+    /// Moves bytes both ways.
+    pub(super) fn turn(
+        &mut self,
+        policy: &Policy,
+        questions: &mut Vec<Question>,
+        now: Instant,
+    ) -> Turn {
+        match self.state() {
+            None | Some(State::SynSent | State::SynReceived) => return Turn::Waits,
+            // Back from SYN-RECEIVED.
+            Some(State::Listen) => return Turn::GuestReset,
+            Some(State::Closed) if !(self.guest_ended && self.passed_far_end) => {
+                return Turn::GuestReset;
+            }
+            Some(_) => {}
+        }
+        if self.check != NameCheck::Any {
+            match self.check_name(policy) {
+                Ok(()) => {}
+                Err(denial) => return Turn::Denied(denial),
+            }
+        }
+        let (before_sent, before_received) = (self.sent, self.received);
+        let again = match &self.far {
+            Far::Host(_) => {
+                let up = self.guest_to_host();
+                let down = self.host_to_guest();
+                match (up, down) {
+                    (Ok(up), Ok(down)) => up || down,
+                    _ => return Turn::HostReset,
+                }
+            }
+            Far::Resolver(_) => {
+                if !self.resolve(questions) {
+                    return Turn::HostReset;
+                }
+                false
+            }
+        };
+        if (before_sent, before_received) != (self.sent, self.received) {
+            self.last = now;
+        }
+        match self.state() {
+            Some(State::Closed | State::TimeWait) if self.passed_guest_end => Turn::Ended,
+            _ if again => Turn::Again,
+            _ => Turn::Waits,
+        }
+    }
+
+    /// Reads the name that the first bytes give, and asks the policy.
+    fn check_name(&mut self, policy: &Policy) -> Result<(), Box<Denial>> {
+        let (key, check) = (self.key, self.check);
+        let ended = self.guest_ended;
+        let Some((socket, _)) = self.parts() else {
+            return Ok(());
+        };
+        let queued = socket.recv_queue();
+        let full = queued >= socket.recv_capacity() || queued >= LONGEST;
+        let bytes = socket.peek(LONGEST).unwrap_or_default();
+        let names = match sniff(bytes) {
+            Sniff::More if full || (ended && queued > 0) => {
+                return Err(Denial::to(Protocol::Tcp, key.far, Reason::NameNotFound));
+            }
+            Sniff::More if !ended => return Ok(()),
+            // An end without a byte asks for nothing.
+            Sniff::More | Sniff::Other => Vec::new(),
+            Sniff::Names(names) => names,
+        };
+        for name in &names {
+            policy.check_name(check, key.far, name)?;
+        }
+        if let Some(name) = names.into_iter().next() {
+            self.name = Some(name);
+        }
+        self.check = NameCheck::Any;
+        Ok(())
+    }
+
+    /// Writes to the host what the guest sent. Returns whether there is more.
+    fn guest_to_host(&mut self) -> io::Result<bool> {
+        // Bytes that wait for a name stay in the buffer, and the end behind them.
+        if self.passed_guest_end || self.check != NameCheck::Any {
+            return Ok(false);
+        }
+        let mut moved = 0;
+        let mut writable = self.writable;
+        let mut finished = false;
+        let Some((socket, Far::Host(stream))) = self.parts() else {
+            return Ok(false);
+        };
+        while writable && moved < TURN {
+            let result = socket.recv(|bytes| {
+                if bytes.is_empty() {
+                    return (0, Ok(0));
+                }
+                match stream.write(bytes) {
+                    Ok(count) => (count, Ok(count)),
+                    Err(error) => (0, Err(error)),
+                }
+            });
+            match result {
+                Ok(Ok(0)) | Err(RecvError::InvalidState) => break,
+                Ok(Ok(count)) => moved += count,
+                Ok(Err(error)) => match error.kind() {
+                    ErrorKind::WouldBlock => writable = false,
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+                Err(RecvError::Finished) => {
+                    finished = true;
+                    break;
+                }
+            }
+        }
+        if finished {
+            match stream.shutdown(Shutdown::Write) {
+                // The other side has reset it; reading reports that.
+                Err(error) if error.kind() == ErrorKind::NotConnected => {}
+                result => result?,
+            }
+            self.passed_guest_end = true;
+        }
+        self.writable = writable;
+        self.sent += moved as u64;
+        Ok(writable && moved >= TURN)
+    }
+
+    /// Reads from the host into what is sent to the guest. Returns whether there is more.
+    fn host_to_guest(&mut self) -> io::Result<bool> {
+        if self.passed_far_end {
+            return Ok(false);
+        }
+        let mut moved = 0;
+        let mut readable = self.readable;
+        let mut finished = false;
+        let Some((socket, Far::Host(stream))) = self.parts() else {
+            return Ok(false);
+        };
+        while readable && !finished && moved < TURN && socket.can_send() {
+            let result = socket.send(|space| match stream.read(space) {
+                Ok(count) => (count, Ok(count)),
+                Err(error) => (0, Err(error)),
+            });
+            match result {
+                Ok(Ok(0)) => finished = true,
+                Ok(Ok(count)) => moved += count,
+                Ok(Err(error)) => match error.kind() {
+                    ErrorKind::WouldBlock => readable = false,
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+                Err(_) => break,
+            }
+        }
+        if finished {
+            socket.close();
+            self.passed_far_end = true;
+        }
+        self.readable = readable;
+        self.received += moved as u64;
+        Ok(readable && !finished && moved >= TURN)
+    }
+
+    /// Passes questions to the resolver and its answers to the guest. Returns false for what is not DNS.
+    fn resolve(&mut self, questions: &mut Vec<Question>) -> bool {
+        let (serial, guest_ended) = (self.serial, self.guest_ended);
+        let (mut sent, mut received) = (0, 0);
+        let Some((socket, Far::Resolver(resolver))) = self.parts() else {
+            return false;
+        };
+        let mut finished = false;
+        loop {
+            while resolver.waiting < QUESTIONS && resolver.answers.len() < LONGEST {
+                let Some(message) = resolver.next() else {
+                    break;
+                };
+                if message.is_empty() {
+                    return false;
+                }
+                resolver.waiting += 1;
+                questions.push(Question {
+                    client: Client::Connection(serial),
+                    message,
+                });
+            }
+            if resolver.received.len() > usize::from(u16::MAX) + 2 {
+                break;
+            }
+            match socket.recv(|bytes| {
+                resolver.received.extend_from_slice(bytes);
+                (bytes.len(), bytes.len())
+            }) {
+                Ok(0) | Err(RecvError::InvalidState) => break,
+                Ok(count) => sent += count as u64,
+                Err(RecvError::Finished) => {
+                    finished = true;
+                    break;
+                }
+            }
+        }
+        while !resolver.answers.is_empty() {
+            let (bytes, _) = resolver.answers.as_slices();
+            match socket.send_slice(bytes) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => {
+                    resolver.answers.drain(..count);
+                    received += count as u64;
+                }
+            }
+        }
+        let idle = resolver.waiting == 0 && resolver.answers.is_empty();
+        if finished && guest_ended && idle {
+            socket.close();
+            self.passed_far_end = true;
+            self.passed_guest_end = true;
+        }
+        self.sent += sent;
+        self.received += received;
+        true
+    }
+
+    /// Takes the resolver's answer.
+    pub(super) fn answer(&mut self, message: &[u8]) {
+        if let Far::Resolver(resolver) = &mut self.far
+            && let Ok(length) = u16::try_from(message.len())
+        {
+            resolver.waiting = resolver.waiting.saturating_sub(1);
+            if message.is_empty() {
+                return;
+            }
+            resolver.answers.extend(length.to_be_bytes());
+            resolver.answers.extend(message);
+        }
+    }
+}
+
+impl Resolver {
+    /// The next whole message.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let (length, rest) = self.received.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let message = rest.get(..length)?.to_vec();
+        self.received.drain(..2 + length);
+        Some(message)
+    }
+}

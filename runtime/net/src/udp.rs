@@ -1,0 +1,531 @@
+//! UDP: a table of exchanges, each with a socket of the host that is connected to its peer.
+//!
+//! A connected socket takes datagrams of its peer only, and reports that nobody listens there.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::net::UdpSocket;
+use slab::Slab;
+
+use crate::control::FlowStatus;
+use crate::dns::{self, Client, Question};
+use crate::packet::{self, Packet, Unreachable};
+use crate::publish::Protocol;
+use crate::shared::Shared;
+use crate::token::{self, Kind};
+
+/// How long an exchange is remembered that nobody has answered, and one that somebody has (RFC 4787: two minutes).
+const UNANSWERED: Duration = Duration::from_secs(30);
+const ANSWERED: Duration = Duration::from_secs(180);
+/// Datagrams that one turn reads from a socket.
+const TURN: usize = 64;
+/// Bytes of a packet that an error about it quotes.
+const QUOTED: usize = 128;
+/// Ports of the gateway from which it sends to the guest.
+const FIRST_PORT: u16 = 32_768;
+/// The longest datagram.
+const LONGEST: usize = 65_535;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    guest: SocketAddr,
+    far: SocketAddr,
+}
+
+enum Far {
+    /// A socket of the host, connected to the far end.
+    Host(UdpSocket),
+    /// A peer of a published port.
+    Peer {
+        listener: usize,
+        peer: SocketAddr,
+        /// Where else the guest's server may listen, and what to send there until one answers.
+        others: VecDeque<IpAddr>,
+        first: Vec<u8>,
+    },
+}
+
+struct Exchange {
+    key: Key,
+    far: Far,
+    answered: bool,
+    readable: bool,
+    ready: bool,
+    /// The head of the last packet of the guest.
+    quote: Vec<u8>,
+    name: Option<String>,
+    sent: u64,
+    received: u64,
+    since: Instant,
+    last: Instant,
+}
+
+/// All UDP exchanges.
+pub(crate) struct Udp {
+    exchanges: Slab<Exchange>,
+    by_key: HashMap<Key, usize>,
+    by_peer: HashMap<(usize, SocketAddr), usize>,
+    ready: VecDeque<usize>,
+    buffer: Vec<u8>,
+    port: u16,
+    swept: Instant,
+    /// Exchanges since the start.
+    pub(crate) total: u64,
+    /// Bytes of exchanges that are over.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Udp {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            exchanges: Slab::new(),
+            by_key: HashMap::new(),
+            by_peer: HashMap::new(),
+            ready: VecDeque::new(),
+            buffer: vec![0; LONGEST],
+            port: FIRST_PORT,
+            swept: now,
+            total: 0,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Takes a datagram of the guest. Returns where it goes, if that is a peer of a published port.
+    pub(crate) fn datagram<'a>(
+        &mut self,
+        packet: &Packet<'a>,
+        shared: &mut Shared,
+    ) -> Option<(usize, SocketAddr, &'a [u8])> {
+        let ((source, destination), data) = (packet.ports()?, packet::udp_data(packet)?);
+        let key = Key {
+            guest: (packet.source, source).into(),
+            far: (packet.destination, destination).into(),
+        };
+        let index = match self.by_key.get(&key) {
+            Some(&index) => index,
+            None => self.unknown(key, packet, data, shared)?,
+        };
+        let exchange = self.exchanges.get_mut(index)?;
+        exchange.last = shared.now;
+        exchange.sent += data.len() as u64;
+        match &mut exchange.far {
+            Far::Peer {
+                listener,
+                peer,
+                first,
+                others,
+            } => {
+                exchange.answered = true;
+                first.clear();
+                others.clear();
+                return Some((*listener, *peer, data));
+            }
+            Far::Host(socket) => {
+                exchange.quote.clear();
+                let head = packet.whole.get(..QUOTED).unwrap_or(packet.whole);
+                exchange.quote.extend_from_slice(head);
+                let mut result = socket.send(data);
+                if result.as_ref().is_err_and(is_refused) {
+                    // The error was about an earlier datagram; this one was not sent.
+                    shared.unreachable(packet, Unreachable::Port);
+                    result = socket.send(data);
+                }
+                // A full queue drops datagrams, as any router's.
+                if let Err(error) = result
+                    && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+                    && !is_refused(&error)
+                {
+                    shared.unreachable(packet, Unreachable::Host);
+                }
+            }
+        }
+        None
+    }
+
+    /// A datagram of no exchange: one begins, or the guest learns why not.
+    fn unknown(
+        &mut self,
+        key: Key,
+        packet: &Packet<'_>,
+        data: &[u8],
+        shared: &mut Shared,
+    ) -> Option<usize> {
+        if !shared.addresses.is_guest(key.guest.ip()) || key.guest.port() == 0 {
+            return None;
+        }
+        if shared.addresses.is_gateway(key.far.ip()) {
+            if key.far.port() == dns::PORT {
+                shared.questions.push(Question {
+                    client: Client::Datagram {
+                        guest: key.guest,
+                        to: key.far,
+                    },
+                    message: data.to_vec(),
+                });
+            } else {
+                shared.unreachable(packet, Unreachable::Port);
+            }
+            return None;
+        }
+        // Broadcasts and multicasts of the link: nobody else is on it.
+        let far = key.far.ip();
+        if far.is_multicast() || far == IpAddr::V4(Ipv4Addr::BROADCAST) || is_broadcast(far, shared)
+        {
+            return None;
+        }
+        let grant = match shared.policy.decide(Protocol::Udp, key.far, shared.now) {
+            Ok(grant) => grant,
+            Err(denial) => {
+                shared.deny(denial, packet);
+                return None;
+            }
+        };
+        let name = shared.policy.name_of(far, shared.now);
+        self.make_room(shared);
+        let socket = match connect(grant.connect) {
+            Ok(socket) => socket,
+            Err(_) => {
+                shared.unreachable(packet, Unreachable::Host);
+                return None;
+            }
+        };
+        let index = self.insert(key, Far::Host(socket), name, shared.now);
+        let Some(Far::Host(socket)) = self
+            .exchanges
+            .get_mut(index)
+            .map(|exchange| &mut exchange.far)
+        else {
+            return None;
+        };
+        let token = token::pack(Kind::Udp, index);
+        if shared
+            .registry
+            .register(socket, token, Interest::READABLE)
+            .is_err()
+        {
+            self.remove(index, shared);
+            return None;
+        }
+        Some(index)
+    }
+
+    fn insert(&mut self, key: Key, far: Far, name: Option<String>, now: Instant) -> usize {
+        self.total += 1;
+        let index = self.exchanges.insert(Exchange {
+            key,
+            far,
+            answered: false,
+            readable: false,
+            ready: false,
+            quote: Vec::new(),
+            name,
+            sent: 0,
+            received: 0,
+            since: now,
+            last: now,
+        });
+        self.by_key.insert(key, index);
+        index
+    }
+
+    /// Forgets the exchange that was idle for longest where there are too many.
+    fn make_room(&mut self, shared: &mut Shared) {
+        if self.exchanges.len() >= shared.limits.udp_flows {
+            let oldest = self
+                .exchanges
+                .iter()
+                .min_by_key(|(_, exchange)| (exchange.answered, exchange.last))
+                .map(|(index, _)| index);
+            if let Some(index) = oldest {
+                self.remove(index, shared);
+            }
+        }
+    }
+
+    /// Takes a datagram that somebody sent to a published port.
+    pub(crate) fn publish(
+        &mut self,
+        listener: usize,
+        peer: SocketAddr,
+        guest_port: u16,
+        data: &[u8],
+        shared: &mut Shared,
+    ) {
+        let index = match self.by_peer.get(&(listener, peer)) {
+            Some(&index) => index,
+            None => {
+                self.make_room(shared);
+                let guest = (shared.addresses.guest_v4, guest_port).into();
+                let Some(key) = self.free_key(guest, shared) else {
+                    return;
+                };
+                let others = [
+                    IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    shared.addresses.guest_v6.into(),
+                ];
+                let far = Far::Peer {
+                    listener,
+                    peer,
+                    others: others.into(),
+                    first: data.to_vec(),
+                };
+                let index = self.insert(key, far, None, shared.now);
+                self.by_peer.insert((listener, peer), index);
+                index
+            }
+        };
+        if let Some(exchange) = self.exchanges.get_mut(index) {
+            exchange.last = shared.now;
+            exchange.received += data.len() as u64;
+            let key = exchange.key;
+            shared.datagram(key.far, key.guest, data);
+        }
+    }
+
+    fn free_key(&mut self, guest: SocketAddr, shared: &Shared) -> Option<Key> {
+        let from = shared.gateway_for(guest.ip());
+        for _ in FIRST_PORT..u16::MAX {
+            self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
+            let key = Key {
+                guest,
+                far: (from, self.port).into(),
+            };
+            if !self.by_key.contains_key(&key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Takes the guest's report that nobody listens where a published port leads; tries the next address.
+    pub(crate) fn refused(&mut self, quoted: &[u8], shared: &mut Shared) {
+        let Some(quoted) = quote(quoted) else { return };
+        let Some(&index) = self.by_key.get(&quoted) else {
+            return;
+        };
+        let Some(Exchange {
+            far: Far::Peer { others, first, .. },
+            ..
+        }) = self.exchanges.get_mut(index)
+        else {
+            return;
+        };
+        let (Some(next), first) = (others.pop_front(), first.clone()) else {
+            return;
+        };
+        let guest = (next, quoted.guest.port()).into();
+        let Some(key) = self.free_key(guest, shared) else {
+            return;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(index) {
+            self.by_key.remove(&exchange.key);
+            exchange.key = key;
+            self.by_key.insert(key, index);
+            shared.datagram(key.far, key.guest, &first);
+        }
+    }
+
+    /// Takes that a socket of the host has something.
+    pub(crate) fn event(&mut self, index: usize) {
+        if let Some(exchange) = self.exchanges.get_mut(index) {
+            exchange.readable = true;
+            self.wake(index);
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        if let Some(exchange) = self.exchanges.get_mut(index)
+            && !exchange.ready
+        {
+            exchange.ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Whether a socket has something that was not read yet.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads what the host's sockets have, and forgets exchanges whose time is over.
+    pub(crate) fn run(&mut self, shared: &mut Shared) {
+        for _ in 0..self.ready.len() {
+            if !shared.out.has_room() {
+                break;
+            }
+            let Some(index) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(exchange) = self.exchanges.get_mut(index) {
+                exchange.ready = false;
+                exchange.read(&mut self.buffer, shared);
+                if exchange.readable {
+                    self.wake(index);
+                }
+            }
+        }
+        if shared.now.saturating_duration_since(self.swept) >= Duration::from_secs(1) {
+            self.swept = shared.now;
+            let over: Vec<usize> = self
+                .exchanges
+                .iter()
+                .filter(|(_, exchange)| {
+                    let limit = if exchange.answered {
+                        ANSWERED
+                    } else {
+                        UNANSWERED
+                    };
+                    shared.now.saturating_duration_since(exchange.last) >= limit
+                })
+                .map(|(index, _)| index)
+                .collect();
+            for index in over {
+                self.remove(index, shared);
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize, shared: &mut Shared) {
+        let Some(mut exchange) = self.exchanges.try_remove(index) else {
+            return;
+        };
+        match &mut exchange.far {
+            Far::Host(socket) => {
+                // Closing it takes it out as well.
+                let _ = shared.registry.deregister(socket);
+            }
+            Far::Peer { listener, peer, .. } => {
+                self.by_peer.remove(&(*listener, *peer));
+            }
+        }
+        self.by_key.remove(&exchange.key);
+        self.sent += exchange.sent;
+        self.received += exchange.received;
+    }
+
+    /// Each exchange, for the status.
+    pub(crate) fn flows(&self, now: Instant) -> impl Iterator<Item = FlowStatus> {
+        self.exchanges.iter().map(move |(_, exchange)| FlowStatus {
+            protocol: Protocol::Udp,
+            guest: exchange.key.guest,
+            remote: match &exchange.far {
+                Far::Host(_) => exchange.key.far,
+                Far::Peer { peer, .. } => *peer,
+            },
+            inbound: matches!(exchange.far, Far::Peer { .. }),
+            name: exchange.name.clone(),
+            sent: exchange.sent,
+            received: exchange.received,
+            seconds: now.saturating_duration_since(exchange.since).as_secs(),
+        })
+    }
+}
+
+impl Exchange {
+    fn read(&mut self, buffer: &mut [u8], shared: &mut Shared) {
+        let Far::Host(socket) = &self.far else {
+            self.readable = false;
+            return;
+        };
+        for _ in 0..TURN {
+            if !shared.out.has_room() {
+                return;
+            }
+            match socket.recv(buffer) {
+                Ok(count) => {
+                    let data = buffer.get(..count).unwrap_or_default();
+                    shared.datagram(self.key.far, self.key.guest, data);
+                    self.answered = true;
+                    self.last = shared.now;
+                    self.received += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let why = if is_refused(&error) {
+                        Unreachable::Port
+                    } else {
+                        Unreachable::Host
+                    };
+                    let last = Packet {
+                        source: self.key.guest.ip(),
+                        destination: self.key.far.ip(),
+                        protocol: packet::UDP,
+                        payload: &[],
+                        fragment: None,
+                        whole: &self.quote,
+                        plain: true,
+                    };
+                    if !self.quote.is_empty() {
+                        shared.unreachable(&last, why);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionRefused
+}
+
+fn is_broadcast(address: IpAddr, shared: &Shared) -> bool {
+    // The last address of the link's network.
+    match address {
+        IpAddr::V4(address) => {
+            let host = u32::MAX
+                .checked_shr(shared.addresses.prefix_v4.into())
+                .unwrap_or(0);
+            shared.addresses.on_link(address.into()) && address.to_bits() & host == host
+        }
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// A socket of the host that takes datagrams of one peer only.
+pub(crate) fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0).into())?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// The exchange of a packet of the gateway that the guest quotes.
+fn quote(quoted: &[u8]) -> Option<Key> {
+    // A quote may be shorter than the packet's length says: the headers are all that counts.
+    let (source, destination, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) =
+        match quoted.first()? >> 4 {
+            4 => {
+                let header = quoted.get(..packet::IPV4_HEADER)?;
+                let source: [u8; 4] = *header.get(12..)?.first_chunk()?;
+                let destination: [u8; 4] = *header.get(16..)?.first_chunk()?;
+                let rest = quoted.get(usize::from(quoted.first()? & 15) * 4..)?;
+                (source.into(), destination.into(), *header.get(9)?, rest)
+            }
+            6 => {
+                let header = quoted.get(..packet::IPV6_HEADER)?;
+                let source: [u8; 16] = *header.get(8..)?.first_chunk()?;
+                let destination: [u8; 16] = *header.get(24..)?.first_chunk()?;
+                let rest = quoted.get(packet::IPV6_HEADER..)?;
+                (source.into(), destination.into(), *header.get(6)?, rest)
+            }
+            _ => return None,
+        };
+    let [a, b, c, d] = *rest.first_chunk::<4>()?;
+    (protocol == packet::UDP).then(|| Key {
+        guest: (destination, u16::from_be_bytes([c, d])).into(),
+        far: (source, u16::from_be_bytes([a, b])).into(),
+    })
+}
