@@ -56,6 +56,12 @@ pub fn verdict(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
     if let Err(reason) = device() {
         return Verdict::Fails { reason };
     }
+    if runs_pvm_guests_only(Path::new("/sys/module")) {
+        return Verdict::Fails {
+            reason: "/dev/kvm is kvm-pvm, which runs only guests built with CONFIG_PVM_GUEST"
+                .to_owned(),
+        };
+    }
     match recall(&cache.join(FILE)) {
         Some(kept) if kept.key == key(kernel) => kept.verdict,
         _ => verdict_anew(kernel, cache, helper),
@@ -105,6 +111,13 @@ pub(super) fn device() -> Result<(), String> {
     } else {
         Err("this operating system has no hypervisor blockbox knows".to_owned())
     }
+}
+
+/// Whether KVM is the module kvm-pvm: it starts any VM and interprets its first instructions, but never boots a kernel
+/// that is not made for it. `modules` is `/sys/module`.
+fn runs_pvm_guests_only(modules: &Path) -> bool {
+    let loaded = |name| modules.join(name).exists();
+    loaded("kvm_pvm") && !loaded("kvm_intel") && !loaded("kvm_amd")
 }
 
 fn trial(kernel: &Path, helper: Option<&Path>) -> Verdict {
@@ -220,4 +233,21 @@ fn remember(file: &Path, kept: &Kept) -> std::io::Result<()> {
     temporary.write_all(&serde_json::to_vec(kept)?)?;
     temporary.persist(file)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn kvm_pvm_is_recognised_where_no_module_for_hardware_is_loaded() {
+        let modules = tempfile::tempdir().unwrap();
+        assert!(!runs_pvm_guests_only(modules.path()));
+        fs::create_dir(modules.path().join("kvm_pvm")).unwrap();
+        assert!(runs_pvm_guests_only(modules.path()));
+        fs::create_dir(modules.path().join("kvm_intel")).unwrap();
+        assert!(!runs_pvm_guests_only(modules.path()));
+    }
 }
