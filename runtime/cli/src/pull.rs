@@ -57,8 +57,8 @@ impl Source {
         {
             return Err(Error::OtherPlatform {
                 image: name.to_owned(),
-                found,
-                wanted: wanted.clone(),
+                found: Box::new(found),
+                wanted: Box::new(wanted.clone()),
             });
         }
         Ok(image)

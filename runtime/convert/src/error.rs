@@ -30,9 +30,9 @@ pub enum Error {
         /// The image's name.
         image: String,
         /// The platform in its configuration.
-        found: ocipull::Platform,
+        found: Box<ocipull::Platform>,
         /// The platform asked for.
-        wanted: ocipull::Platform,
+        wanted: Box<ocipull::Platform>,
     },
     /// A layer's tar could not be read, or its file data not be written.
     #[error("layer {layer}: {source}")]
