@@ -26,15 +26,16 @@ impl Deref for Chunk {
     }
 }
 
-/// The buffers of one stage. One that no other stage holds any more is filled again, so there are never more of them than
-/// the channels behind the stage can hold.
+/// The buffers of one stage. One that no other stage holds any more is filled again, so there are
+/// never more of them than the channels behind the stage can hold.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: Vec<Arc<Buffer>>,
 }
 
 impl Pool {
-    /// Reads a chunk; empty at the end of `input`, and shorter than others there or before an error only.
+    /// Reads a chunk; empty at the end of `input`, and shorter than others there or before an error
+    /// only.
     pub(crate) fn fill(&mut self, input: &mut impl Read) -> (Chunk, io::Result<()>) {
         let free = self
             .buffers

@@ -1,4 +1,4 @@
-//! Which compression a layer has, and undoing it.
+//! Compressions of layers and archives: detection and decoding.
 
 use std::io::{self, BufRead, Read};
 
@@ -23,14 +23,16 @@ impl Compression {
         }
     }
 
-    /// The compression that the first bytes of a stream show. These are the four that `docker load` knows.
+    /// The compression that the first bytes of a stream show. These are the four that `docker load`
+    /// knows.
     pub(crate) fn sniff(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // RFC 8878: a frame, or a skippable frame, whose first byte is 0x50 to 0x5f.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
-            // Level, then the magic of a block or of the end: a tar may begin with a file called "BZh".
+            // Level, then the magic of a block or of the end: a tar may begin with a file called
+            // "BZh".
             [b'B', b'Z', b'h', b'1'..=b'9', magic @ ..]
                 if magic.starts_with(&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])
                     || magic.starts_with(&[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]) =>
@@ -46,7 +48,7 @@ impl Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerType {
     Tar(Compression),
-    /// Not to be distributed; to be had elsewhere.
+    /// "Non-distributable": available only from the URLs in its descriptor.
     Foreign,
     Unknown,
 }
@@ -71,9 +73,10 @@ impl LayerType {
     }
 }
 
-/// The uncompressed bytes of a stream: of all its gzip members, zstd frames, xz or bzip2 streams, to the end of it.
+/// The uncompressed bytes of a stream: of all its gzip members, zstd frames, xz or bzip2 streams,
+/// to the end of it.
 pub(crate) enum Decoder<R: BufRead> {
-    /// There is nothing to undo.
+    /// The stream is not compressed.
     None(R),
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     Zstd(zstd::stream::read::Decoder<'static, R>),
@@ -81,7 +84,8 @@ pub(crate) enum Decoder<R: BufRead> {
     Bzip2(Box<bzip2::bufread::MultiBzDecoder<R>>),
 }
 
-/// The most memory that an xz stream may ask for, in KiB: `xz -9` asks for 65 MiB, and the format allows 4 GiB.
+/// The most memory that an xz stream may ask for, in KiB: `xz -9` asks for 65 MiB, and the format
+/// allows 4 GiB.
 const XZ_MEMORY_KIB: u32 = 192 << 10;
 
 impl<R: BufRead> Decoder<R> {

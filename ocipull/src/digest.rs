@@ -7,10 +7,11 @@ use sha2::Digest as _;
 
 use crate::Error;
 
-/// A digest in one of the two algorithms that the OCI image specification registers with a fixed length.
+/// A digest in one of the two algorithms that the OCI image specification registers with a fixed
+/// length.
 ///
-/// `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits, and nothing else: a digest can be made part of a
-/// path or a URL without a further look.
+/// The text is `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits. A digest can
+/// therefore be part of a path or a URL without further checks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -34,24 +35,24 @@ impl Algorithm {
 }
 
 impl Digest {
-    /// The SHA-256 digest of `bytes`.
+    /// Returns the SHA-256 digest of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The algorithm's name: `sha256` or `sha512`.
+    /// Returns the algorithm's name: `sha256` or `sha512`.
     pub fn algorithm(&self) -> &'static str {
         self.algorithm.name()
     }
 
-    /// The digits, without the algorithm.
+    /// Returns the digits, without the algorithm.
     pub fn hex(&self) -> &str {
         self.text.split_once(':').map_or("", |(_, digits)| digits)
     }
 
-    /// The digest and its algorithm, joined by a colon.
+    /// Returns the algorithm and the digits, joined by a colon.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_climb_out_of_a_path_is_no_digest() {
+    fn digest_with_path_components_is_rejected() {
         let hex = "0".repeat(64);
         for text in [
             "",

@@ -1,4 +1,5 @@
-//! What `docker save` writes: `manifest.json`, configurations and layers, by path and not by digest.
+//! Archives of `docker save`: `manifest.json`, configurations and layers, by path and not by
+//! digest.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -32,7 +33,7 @@ impl Tolerant for Option<Vec<Saved>> {
     fn complete(_: &mut serde_json::Value) {}
 }
 
-/// One image of an archive, with an OCI manifest made up for it, since the archive has none.
+/// One image of an archive, with a generated OCI manifest, since the archive has none.
 #[derive(Debug)]
 pub(crate) struct DockerArchive {
     tree: SharedTree,
@@ -141,8 +142,8 @@ struct Stored {
 }
 
 impl Stored {
-    /// Docker stores layers uncompressed, so that the diff ID is the digest; other tools compress them, and then the
-    /// digest is not written anywhere.
+    /// Docker stores layers uncompressed, so that the diff ID is the digest; other tools compress
+    /// them, and then the digest is not written anywhere.
     fn examine(tree: &SharedTree, path: &str, diff_id: Digest) -> Result<Self, Error> {
         let (reader, size) = tree.open(path)?;
         let failed = |source| Error::Io {
@@ -181,7 +182,8 @@ impl Stored {
     }
 }
 
-/// The digest that a configuration's path spells: `HEX.json`, or `blobs/sha256/HEX` since Docker 25.
+/// The digest that a configuration's path spells: `HEX.json`, or `blobs/sha256/HEX` since Docker
+/// 25.
 fn named_digest(path: &str) -> Option<Digest> {
     let file = path.rsplit('/').next()?;
     format!("sha256:{}", file.strip_suffix(".json").unwrap_or(file))

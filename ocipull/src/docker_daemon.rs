@@ -1,4 +1,5 @@
-//! Images of a running Docker daemon, or of podman's service, through its API's `/images/NAME/get`: what `docker save` writes.
+//! Images of a running Docker daemon, or of podman's service, through its API's `/images/NAME/get`:
+//! what `docker save` writes.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ const MAX_MESSAGE: usize = 64 << 10;
 
 /// Exports the image `name` into a temporary file of at most `limit` bytes.
 ///
-/// Blocks, also in a thread of an asynchronous runtime: the request has a thread and a runtime of its own.
+/// Blocks, also in a thread of an asynchronous runtime: the request has a thread and a runtime of
+/// its own.
 pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
     let socket = socket(std::env::var("DOCKER_HOST").ok())?;
     let export = Export {

@@ -19,7 +19,7 @@ use crate::{
     platform,
 };
 
-/// Indexes inside indexes: buildx nests one, and nobody more than two.
+/// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 const MAX_INDEX_DEPTH: usize = 4;
 
 /// Manifests and indexes that are fetched for one image.
@@ -35,8 +35,8 @@ const MANIFEST_TYPES: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
-/// The types of configurations. The last ones are of old registries and of Docker before 1.10, and Docker reads them, too
-/// (`distribution/pull_v2.go`, `ImageTypes`).
+/// The types of configurations. The last ones are of old registries and of Docker before 1.10, and
+/// Docker reads them, too (`distribution/pull_v2.go`, `ImageTypes`).
 const CONFIG_TYPES: [&str; 6] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
@@ -66,12 +66,13 @@ struct Verified<T> {
 }
 
 impl Image {
-    /// Finds the image that `reference` names, for the platform that `options` say, and gets its manifest and its
-    /// configuration. Blocks; in asynchronous code, call it where blocking is allowed (`spawn_blocking`).
+    /// Finds the image that `reference` names, for the platform in `options`, and reads its
+    /// manifest and its configuration. Blocks; in asynchronous code, call it where blocking is
+    /// allowed (`spawn_blocking`).
     ///
     /// # Errors
     ///
-    /// Every [`Error`] but those of layers' contents.
+    /// Every [`Error`] except those about the contents of layers.
     pub fn open(reference: &Reference, options: &Options) -> Result<Self, Error> {
         let source: Arc<dyn Source> = match reference {
             Reference::Registry {
@@ -124,12 +125,14 @@ impl Image {
         })
     }
 
-    /// The digest of the manifest: of the image for one platform, also where the reference names an index.
+    /// Returns the digest of the image's manifest. If the reference names an index, this is the
+    /// manifest for one platform.
     pub fn manifest_digest(&self) -> &Digest {
         &self.manifest.digest
     }
 
-    /// The manifest as it is stored. For an image of a `docker save` archive, which has none, it is made up.
+    /// Returns the manifest as it is stored. For an image of a `docker save` archive, which has
+    /// none, it is generated.
     pub fn manifest_bytes(&self) -> &[u8] {
         &self.manifest.bytes
     }
@@ -159,8 +162,9 @@ impl Image {
         &self.layers
     }
 
-    /// Has `read` read the layer `index`, counted from the lowest, and then verifies all of it, whether `read` came to the end or
-    /// not. Where this returns `Ok`, the layer is the one that the manifest and the configuration name.
+    /// Has `read` read the layer `index`, counted from the lowest, and then verifies all of it,
+    /// whether `read` came to the end or not. Where this returns `Ok`, the layer is the one that
+    /// the manifest and the configuration name.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -175,8 +179,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// Those of [`layer`](Self::layer) and [`LayerReader::finish`], and what `read` returns, after which the rest of the layer is
-    /// neither fetched nor verified.
+    /// Those of [`layer`](Self::layer) and [`LayerReader::finish`], and what `read` returns, after
+    /// which the rest of the layer is neither fetched nor verified.
     pub fn read_layer<T, E: From<Error>>(
         &self,
         index: usize,
@@ -195,12 +199,13 @@ impl Image {
         }
     }
 
-    /// Starts to fetch the layer `index`, counted from the lowest. The caller reads to the end or calls
-    /// [`LayerReader::finish`]; [`read_layer`](Self::read_layer) does so by itself.
+    /// Starts to fetch the layer `index`, counted from the lowest. The caller reads to the end or
+    /// calls [`LayerReader::finish`]; [`read_layer`](Self::read_layer) does so by itself.
     ///
     /// # Errors
     ///
-    /// [`Error::NoLayer`], and those of opening a file; what goes wrong later, reading the layer says.
+    /// [`Error::NoLayer`], and those of opening a file. Later errors are reported by reading the
+    /// layer.
     pub fn layer(&self, index: usize) -> Result<LayerReader, Error> {
         let layers = self.layers.len();
         let layer = self
@@ -222,7 +227,7 @@ impl Image {
     }
 }
 
-/// What manifests and indexes say of themselves.
+/// The members by which manifests and indexes are told apart.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -271,7 +276,8 @@ impl Search<'_> {
         self.choose(index.manifests(), depth)
     }
 
-    /// Follows the entry for the wanted platform, or else the indexes that do not say what they are for.
+    /// Follows the entry for the wanted platform, or else the indexes that do not say what they are
+    /// for.
     fn choose(
         &mut self,
         entries: &[Descriptor],
@@ -318,7 +324,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether a document is an index; an error where it is no manifest either.
+/// Whether a document is an index. A document that is neither an index nor a manifest is an error.
 fn is_index(bytes: &[u8], media_type: Option<String>, digest: &Digest) -> Result<bool, Error> {
     let kind: Kind = parse(Document::Manifest, digest, bytes)?;
     let unsupported = |media_type| {
@@ -332,7 +338,8 @@ fn is_index(bytes: &[u8], media_type: Option<String>, digest: &Digest) -> Result
     // What the document says of itself decides: it is what the digest vouches for.
     let says = |wanted: &str| kind.media_type.as_deref() == Some(wanted);
     match kind.schema_version {
-        // Docker's first format has a version 1; a document that says its type may leave the version out.
+        // Docker's first format has a version 1; a document that says its type may leave the
+        // version out.
         Some(2) => {}
         None if INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|of| says(of)) => {}
         version => return unsupported(format!("schema version {}", version.unwrap_or_default())),

@@ -1,8 +1,9 @@
-//! Manifests, indexes and configurations as other tools write them: with `null` for what is empty (Go's nil slices and maps),
-//! with members left out, and with a string in the place of a list of one.
+//! Manifests, indexes and configurations as other tools write them: with `null` for what is empty
+//! (Go's nil slices and maps), with members left out, and with a string in the place of a list of
+//! one.
 //!
-//! Docker, containerd and the containers tools read these, so this crate does, too. A document that follows the specification is
-//! parsed as it is; only one that does not is completed first.
+//! Docker, containerd and the containers tools read these, so this crate does, too. A document that
+//! follows the specification is parsed as it is; only one that does not is completed first.
 
 use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
@@ -35,7 +36,8 @@ pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_value(document).map_err(|_| strict)
 }
 
-/// Removes members that are `null`. In maps of the user's own keys, `null` stands for the empty value instead.
+/// Removes members that are `null`. In maps of the user's own keys, `null` stands for the empty
+/// value instead.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -127,8 +129,8 @@ impl Tolerant for OciLayout {
     fn complete(_: &mut Value) {}
 }
 
-/// Parses the configuration of an image as [`Image::config`](crate::Image::config) was: one that was stored as
-/// [`Image::config_bytes`](crate::Image::config_bytes), whatever wrote it.
+/// Parses the configuration of an image as [`Image::config`](crate::Image::config) was: one that
+/// was stored as [`Image::config_bytes`](crate::Image::config_bytes), whatever wrote it.
 ///
 /// # Errors
 ///
@@ -137,8 +139,8 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Erro
     parse(bytes)
 }
 
-/// Parses the manifest of an image as [`Image::manifest`](crate::Image::manifest) was: one that was stored as
-/// [`Image::manifest_bytes`](crate::Image::manifest_bytes), whatever wrote it.
+/// Parses the manifest of an image as [`Image::manifest`](crate::Image::manifest) was: one that was
+/// stored as [`Image::manifest_bytes`](crate::Image::manifest_bytes), whatever wrote it.
 ///
 /// # Errors
 ///

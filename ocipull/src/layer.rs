@@ -12,21 +12,22 @@ pub struct Layer {
     pub digest: Digest,
     /// Its size as it is stored, in bytes.
     pub size: u64,
-    /// Its media type by the manifest.
+    /// Its media type in the manifest.
     pub media_type: String,
     /// The digest of the uncompressed tar.
     pub diff_id: Digest,
 }
 
-/// The uncompressed tar of a layer, fetched, inflated and verified on threads of its own while it is read.
+/// The uncompressed tar of a layer, fetched, inflated and verified on threads of its own while it
+/// is read.
 ///
-/// Everything is verified when the end is reached: instead of `Ok(0)`, a read there gives an error with an [`Error`] inside
-/// ([`Error::of`]) where the size, the digest or the diff ID is not the one the image says. So whoever reads to the end
-/// never takes wrong bytes for right ones; whoever stops at the end of the tar's last entry calls
-/// [`finish`](Self::finish), or uses [`Image::read_layer`](crate::Image::read_layer), which does so itself.
+/// The layer is verified when its end is reached. If the size, the digest or the diff ID differs
+/// from what the image states, a read at the end returns an error instead of `Ok(0)`; [`Error::of`]
+/// gets the [`Error`] out of it. A caller that stops earlier, for example at the tar's last entry,
+/// calls [`finish`](Self::finish). [`Image::read_layer`](crate::Image::read_layer) calls it itself.
 ///
-/// Dropping it stops the download. A reader that is dropped before its end, so that nothing is verified, logs a warning, unless it
-/// failed or [`abandon`](Self::abandon) was called.
+/// Dropping it stops the download. A reader that is dropped before its end, so that nothing is
+/// verified, logs a warning, unless it failed or [`abandon`](Self::abandon) was called.
 #[derive(Debug)]
 #[must_use = "a layer is verified at its end only: read it to the end, or call `finish`"]
 pub struct LayerReader {
@@ -43,11 +44,11 @@ impl LayerReader {
         }
     }
 
-    /// Passes over what was not read yet, and says whether everything was as it should be.
+    /// Reads the rest of the layer and verifies the whole.
     ///
     /// # Errors
     ///
-    /// Those of reading; [`Error::Failed`] where a read failed before.
+    /// Those of reading; [`Error::Failed`] if a read failed before.
     pub fn finish(mut self) -> Result<(), Error> {
         self.pipeline.finish().map(drop)
     }
@@ -57,12 +58,13 @@ impl LayerReader {
         self.abandoned = true;
     }
 
-    /// A counter of the bytes fetched, to be read while the layer is.
+    /// Returns a counter of the bytes fetched, which other threads can watch while the layer is
+    /// read.
     pub fn fetched(&self) -> Fetched {
         Fetched(self.pipeline.fetched())
     }
 
-    /// The bytes fetched so far, as they are stored: of [`Layer::size`].
+    /// Returns the stored bytes fetched so far, at most [`Layer::size`].
     pub fn bytes_fetched(&self) -> u64 {
         self.fetched().bytes()
     }
@@ -81,24 +83,27 @@ impl Drop for LayerReader {
     }
 }
 
-/// How much of a layer has been fetched.
+/// A counter of the bytes of a layer that were fetched.
 #[derive(Clone, Debug)]
 pub struct Fetched(Arc<AtomicU64>);
 
 impl Fetched {
-    /// In bytes as they are stored.
+    /// Returns the number of stored bytes.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Undoes the compression of `input`, if it has one: gzip (all members), zstd (all frames), xz, bzip2 or none, by its first bytes.
+/// Decompresses `input`. Its first bytes decide how: gzip (all members), zstd (all frames), xz,
+/// bzip2, or not at all.
 ///
-/// Reading, inflating and hashing run on threads of their own. The output may have at most `limit` bytes.
+/// Reading, decompressing and hashing run on threads of their own. `limit` is the most bytes of
+/// output.
 ///
 /// # Errors
 ///
-/// [`Error::Thread`]. Reading gives [`Error::Read`], [`Error::Compression`] or [`Error::Bomb`] inside an [`io::Error`].
+/// [`Error::Thread`]. Reading returns [`Error::Read`], [`Error::Compression`] or [`Error::Bomb`]
+/// inside an [`io::Error`].
 pub fn decompress_bounded(
     input: impl Read + Send + 'static,
     limit: u64,
@@ -129,11 +134,11 @@ pub struct Decompressed {
 }
 
 impl Decompressed {
-    /// Passes over what was not read yet, and gives the SHA-256 digest of all uncompressed bytes: a layer's diff ID.
+    /// Reads the rest, and returns the SHA-256 digest of all uncompressed bytes: a layer's diff ID.
     ///
     /// # Errors
     ///
-    /// Those of reading; [`Error::Failed`] where a read failed before.
+    /// Those of reading; [`Error::Failed`] if a read failed before.
     pub fn finish(mut self) -> Result<Digest, Error> {
         self.pipeline.finish()
     }

@@ -1,4 +1,5 @@
-//! Where the members of a tar archive lie: one scan over the headers. Bodies are passed over, not read.
+//! Where the members of a tar archive lie: one scan over the headers. Bodies are passed over, not
+//! read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,7 +15,7 @@ const LIMITS: Limits = Limits {
     sparse_ranges: 1 << 16,
 };
 
-/// What a name in an archive stands for.
+/// A member of an archive.
 #[derive(Debug)]
 pub(crate) enum Member {
     /// A regular file.
@@ -34,7 +35,8 @@ pub(crate) struct Body {
     pub(crate) map: Map,
 }
 
-/// The members of the archive `file`, by name. Where a name occurs twice, the last counts, as when an archive is unpacked.
+/// The members of the archive `file`, by name. Where a name occurs twice, the last counts, as when
+/// an archive is unpacked.
 pub(crate) fn scan(file: &File) -> Result<HashMap<String, Member>, Error> {
     // A file that was just written stands at its end.
     let mut start = file;
@@ -87,7 +89,8 @@ fn member(name: &str, what: What, offset: u64) -> Member {
     }
 }
 
-/// `path` as seen from `folder`, without `.` and `..`; `None` if it climbs above the archive's root.
+/// `path` as seen from `folder`, without `.` and `..`; `None` if it climbs above the archive's
+/// root.
 pub(crate) fn normal(folder: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in folder.split('/').chain(path.split('/')) {

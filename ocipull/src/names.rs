@@ -26,8 +26,9 @@ impl<'a> Name<'a> {
     }
 }
 
-/// The images that `wanted` names, by their positions in `images`, which lists the names of each. An exact name comes before one
-/// that means the same to Docker (`app`, `docker.io/library/app:latest`), and that before a tag alone.
+/// The images that `wanted` names, by their positions in `images`, which lists the names of each.
+/// An exact name comes before one that means the same to Docker (`app`,
+/// `docker.io/library/app:latest`), and that before a tag alone.
 pub(crate) fn find(images: &[Vec<String>], wanted: &str) -> Vec<usize> {
     let full = |name: &str| Some(name.parse::<oci_client::Reference>().ok()?.whole());
     let whole = full(wanted);

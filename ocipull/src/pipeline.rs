@@ -1,12 +1,14 @@
-//! Reading, hashing, inflating and hashing again, each on a thread of its own with a few buffers between them.
+//! Reading, hashing, inflating and hashing again, each on a thread of its own with a few buffers
+//! between them.
 //!
 //! ```text
 //! source ── fetch, hash ──▶ inflate ──▶ consumer
 //!                              └──────▶ hash
 //! ```
 //!
-//! So the wall time is that of the slowest of them, which is inflating. What is not compressed skips that thread. Dropping the
-//! consumer's end stops all: each stage ends when the next no longer takes what it has.
+//! The wall time is that of the slowest stage, which is inflating. A stream that is not compressed
+//! skips that thread. Dropping the consumer's end stops all stages: each ends when the next no
+//! longer receives.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::{Digest, Document, Error, Progress};
 /// Chunks that wait between two stages.
 const DEPTH: usize = 8;
 
-/// What is known of a stream beforehand.
+/// The properties of a stream that are known beforehand.
 #[derive(Debug)]
 pub(crate) struct Expected {
     /// The digest and size of the compressed bytes.
@@ -114,7 +116,7 @@ impl Pipeline {
         self.fetched.clone()
     }
 
-    /// The next bytes; none at the end, and only if everything was as it should be.
+    /// Returns the next bytes; none at the end, if the stream is what it should be.
     pub(crate) fn fill(&mut self) -> Result<&[u8], Error> {
         if self.position >= self.current.len() {
             match self.chunks.recv() {
@@ -129,7 +131,7 @@ impl Pipeline {
         self.position = (self.position + bytes).min(self.current.len());
     }
 
-    /// Passes over what was not read, and gives the diff ID.
+    /// Reads the rest, and returns the diff ID.
     pub(crate) fn finish(&mut self) -> Result<Digest, Error> {
         loop {
             let rest = self.fill()?.len();
@@ -214,13 +216,14 @@ fn spawn<T: Send + 'static>(
 struct Fetch {
     source: Box<dyn Read + Send>,
     blob: Option<(Digest, u64)>,
-    /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks the digest.
+    /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks
+    /// the digest.
     plain: bool,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
 }
 
-/// Nobody takes what a stage has.
+/// The next stage no longer receives.
 struct Hangup;
 
 impl Fetch {
@@ -262,7 +265,8 @@ impl Fetch {
         }
     }
 
-    /// Reads all, of which the beginning was read, until an error or until nobody wants the rest: who stopped knows why.
+    /// Reads all, of which the beginning was read, until an error or until nobody wants the rest:
+    /// who stopped knows why.
     fn pass_on(
         &mut self,
         mut pool: Pool,
@@ -425,7 +429,8 @@ impl Read for Chunks {
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position >= self.current.len() {
-            // The end of the channel is the end of the stream: whether it should be is the sender's to say.
+            // The end of the channel is the end of the stream: whether it should be is the sender's
+            // to say.
             (self.current, self.position) = (self.receiver.recv().unwrap_or_default(), 0);
         }
         Ok(&self.current[self.position..])

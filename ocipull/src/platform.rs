@@ -1,4 +1,4 @@
-//! Which of the images in an index is the one for a machine.
+//! Platforms, and the choice of an index's entry for one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use crate::Error;
 
-/// An operating system and an architecture, by the names Go has for them.
+/// An operating system and an architecture, by Go's names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     /// `GOOS`, such as `linux`.
@@ -19,7 +19,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Linux on this host's architecture: what runs in a virtual machine here, whatever the host runs.
+    /// Returns Linux on this host's architecture: the platform of virtual machines here, whatever
+    /// system the host runs.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -36,7 +37,8 @@ impl Platform {
         }
     }
 
-    /// The platform that an image is for by its configuration; `None` if that leaves the architecture out.
+    /// Returns the platform in an image's configuration; `None` if the configuration has no
+    /// architecture.
     pub fn of_config(config: &ImageConfiguration) -> Option<Self> {
         let platform = Self {
             os: config.os().to_string(),
@@ -59,12 +61,13 @@ impl Platform {
         })
     }
 
-    /// Whether an image for `self` runs on a machine that is `machine`.
+    /// Returns whether an image for this platform runs on a machine of platform `machine`.
     pub fn runs_on(&self, machine: &Self) -> bool {
         self.fitness(machine).is_some()
     }
 
-    /// How well an image for `self` suits a machine that is `wanted`; `None` where it does not run there at all.
+    /// How well an image for `self` suits a machine that is `wanted`; `None` where it does not run
+    /// there at all.
     fn fitness(&self, wanted: &Self) -> Option<u8> {
         if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
             return None;
@@ -130,7 +133,8 @@ impl fmt::Display for Platform {
     }
 }
 
-/// The descriptor for `wanted` among those of an index, the first of the best; without any platform given, the only one.
+/// The descriptor for `wanted` among those of an index, the first of the best; without any platform
+/// given, the only one.
 pub(crate) fn select<'a>(
     descriptors: &'a [Descriptor],
     wanted: &Platform,
@@ -159,7 +163,7 @@ pub(crate) fn select<'a>(
     }
 }
 
-/// Whether `descriptor` is not an image but says something about one, as BuildKit puts into indexes.
+/// Whether `descriptor` is an attestation about an image, as BuildKit puts into indexes.
 pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
     let unknown = Platform::of(descriptor)
         .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");

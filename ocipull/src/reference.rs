@@ -19,10 +19,12 @@ use crate::{Digest, Error};
 /// | `dir:DIR` | what `skopeo copy` writes to `dir:` |
 /// | `docker-daemon:NAME[:TAG]` | an image of the Docker daemon at `$DOCKER_HOST`, by name or ID |
 ///
-/// An archive called `-` is read from standard input, and archives may be compressed as a whole. In the place of a tag, `@N` names the
-/// image at position N, counted from 0, and in a layout `@sha256:…` the one with this digest.
+/// An archive called `-` is read from standard input, and archives may be compressed as a whole. In
+/// the place of a tag, `@N` names the image at position N, counted from 0, and in a layout
+/// `@sha256:…` the one with this digest.
 ///
-/// [`Display`](fmt::Display) writes the full form, so two texts that mean the same compare equal once parsed.
+/// [`Display`](fmt::Display) writes the full form, so two texts that mean the same compare equal
+/// once parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reference {
@@ -34,28 +36,31 @@ pub enum Reference {
         repository: String,
         /// The tag.
         tag: Option<String>,
-        /// The digest of the manifest or index; where there is a tag too, the digest decides.
+        /// The digest of the manifest or index. If there is a tag, too, the digest decides.
         digest: Option<Digest>,
     },
     /// In a folder laid out as the OCI image specification says.
     OciLayout {
         /// The folder.
         dir: PathBuf,
-        /// The image's `org.opencontainers.image.ref.name`; needed where there are several.
+        /// The image's `org.opencontainers.image.ref.name`; needed if the layout has several
+        /// images.
         tag: Option<String>,
     },
     /// In a tar archive of such a folder.
     OciArchive {
         /// The archive.
         file: PathBuf,
-        /// The image's `org.opencontainers.image.ref.name`; needed where there are several.
+        /// The image's `org.opencontainers.image.ref.name`; needed if the layout has several
+        /// images.
         tag: Option<String>,
     },
     /// In an archive that `docker save` or `podman save` wrote.
     DockerArchive {
         /// The archive.
         file: PathBuf,
-        /// One of the image's `RepoTags`, or its tag alone; needed where there are several images.
+        /// One of the image's `RepoTags`, or its tag alone; needed if the archive has several
+        /// images.
         tag: Option<String>,
     },
     /// In a folder that skopeo wrote as `dir:`.
@@ -71,14 +76,15 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// Whether the image is in files of this host, which may change at any time, or in its Docker daemon: not in a registry.
+    /// Returns whether the image is outside a registry: in files of this host or in its Docker
+    /// daemon. Such an image may change at any time.
     pub fn is_local(&self) -> bool {
         !matches!(self, Self::Registry { .. })
     }
 
-    /// The same reference with the absolute path of its folder or archive, symlinks resolved: two references to one place are
-    /// equal then, and one reference names one place whatever the current folder is. A path that does not exist is only made
-    /// absolute.
+    /// Returns the reference with the absolute path of its folder or archive, symlinks resolved.
+    /// Canonical references to one place are equal, and do not depend on the current folder. A path
+    /// that does not exist is made absolute by its text.
     pub fn canonical(&self) -> Self {
         let mut canonical = self.clone();
         match &mut canonical {
@@ -203,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_names_mean_what_they_mean_to_docker() {
+    fn short_names_are_expanded_as_docker_does() {
         let hex = "a".repeat(64);
         for (text, full) in [
             ("debian", "docker.io/library/debian:latest"),
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_refused() {
+    fn invalid_references_are_rejected() {
         for text in [
             "",
             "UPPER",

@@ -1,4 +1,4 @@
-//! What a registry, a layout and an archive have in common.
+//! The interface of registries, layouts and archives.
 
 use std::fmt::Debug;
 use std::io::Read;
@@ -7,15 +7,16 @@ use oci_spec::image::Descriptor;
 
 use crate::{Digest, Document, Error};
 
-/// The largest manifest or index that is read: what the distribution specification asks registries to take.
+/// The largest manifest or index that is read: what the distribution specification asks registries
+/// to take.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 
 /// The largest configuration that is read.
 pub(crate) const MAX_CONFIG: u64 = 16 << 20;
 
-/// Where the blobs of one image come from. None of them is verified yet.
+/// A source of one image's documents and blobs. Blobs are not verified yet.
 pub(crate) trait Source: Debug + Send + Sync {
-    /// What the reference names.
+    /// Returns the document that the reference names, or the entries to choose from.
     fn root(&self) -> Result<Root, Error>;
 
     /// The manifest or index that `descriptor` names, at most [`MAX_MANIFEST`] bytes of it.

@@ -1,5 +1,5 @@
-//! Image archives that cannot be read in place: compressed as a whole, or from standard input. They go to an unnamed
-//! temporary file first.
+//! Image archives that cannot be read in place: compressed as a whole, or from standard input. They
+//! go to an unnamed temporary file first.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -50,7 +50,8 @@ fn from_stdin(options: &Options) -> Result<Archive, Error> {
     Archive::scan(file, path)
 }
 
-/// The uncompressed bytes of `input`, at most `limit` of them, in a temporary file. Errors call the input `path`.
+/// The uncompressed bytes of `input`, at most `limit` of them, in a temporary file. Errors call the
+/// input `path`.
 fn decompressed(input: impl Read + Send + 'static, path: &Path, limit: u64) -> Result<File, Error> {
     let place = |error| match error {
         Error::Compression {

@@ -1,4 +1,5 @@
-//! A folder or a tar archive as files by name: how layouts, `docker save` archives and skopeo's directories are read.
+//! A folder or a tar archive as files by name: how layouts, `docker save` archives and skopeo's
+//! directories are read.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -21,7 +22,8 @@ pub(crate) trait Tree: Debug + Send + Sync {
 
 pub(crate) type SharedTree = Arc<dyn Tree>;
 
-/// A folder. Symlinks in it are followed wherever they lead: Bazel makes layouts of links to its cache.
+/// A folder. Symlinks in it are followed wherever they lead: Bazel makes layouts of links to its
+/// cache.
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
@@ -47,7 +49,8 @@ impl Tree for Folder {
     }
 }
 
-/// Opens `path`; `None` if it is not a regular file. Never waits: a plain open of a fifo waits for a writer.
+/// Opens `path`; `None` if it is not a regular file. Never waits: a plain open of a fifo waits for
+/// a writer.
 pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     options.read(true);
@@ -165,7 +168,8 @@ impl Tree for Archive {
     }
 }
 
-/// Reads one member, holes as zeros. Reads at positions of its own, so that several members can be read at once.
+/// Reads one member, holes as zeros. Reads at positions of its own, so that several members can be
+/// read at once.
 #[derive(Debug)]
 struct MemberReader {
     path: PathBuf,
@@ -265,7 +269,8 @@ pub(crate) fn read_small(
     Ok(Some(bytes))
 }
 
-/// As [`read_small`], but a file that does not exist is an error; without it, the tree is not `kind`.
+/// As [`read_small`], but a file that does not exist is an error; without it, the tree is not
+/// `kind`.
 pub(crate) fn read_needed(
     tree: &dyn Tree,
     kind: &'static str,

@@ -1,4 +1,5 @@
-//! Sources beside registries, layouts and archives: skopeo's directories, Docker's daemon; and that none of them blocks.
+//! Sources beside registries, layouts and archives: skopeo's directories, Docker's daemon; and that
+//! none of them blocks.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -91,7 +92,8 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     response
 }
 
-/// Opens and reads the image `name` of a daemon that answers with `response`, in a process of its own for `DOCKER_HOST`'s sake.
+/// Opens and reads the image `name` of a daemon that answers with `response`, in a process of its
+/// own for `DOCKER_HOST`'s sake.
 fn from_daemon(name: &str, response: Vec<u8>) -> (bool, String, String) {
     let dir = tempfile::tempdir().expect("a sound test");
     let server = serve(dir.path(), response);

@@ -1,4 +1,5 @@
-//! What other tools write: old media types, members that are missing or null, archives compressed as a whole.
+//! What other tools write: old media types, members that are missing or null, archives compressed
+//! as a whole.
 
 use std::fs;
 use std::io::Write;
