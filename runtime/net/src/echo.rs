@@ -73,7 +73,7 @@ impl Echo {
             return true;
         }
         if let Err(denial) = shared.policy.decide(Protocol::Icmp, to, shared.now) {
-            shared.deny(denial, packet);
+            shared.deny(*denial, packet);
             return true;
         }
         self.ask(packet, shared);

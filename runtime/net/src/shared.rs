@@ -65,8 +65,8 @@ impl Shared {
     }
 
     /// Records a denial and tells the sender of the packet.
-    pub(crate) fn deny(&mut self, denial: Box<Denial>, packet: &Packet<'_>) {
-        self.denials.record(*denial);
+    pub(crate) fn deny(&mut self, denial: Denial, packet: &Packet<'_>) {
+        self.denials.record(denial);
         self.unreachable(packet, Unreachable::Prohibited);
     }
 

@@ -135,7 +135,7 @@ impl Tcp {
             let reason = Reason::Limit {
                 what: "connections".to_owned(),
             };
-            return shared.deny(Denial::to(Protocol::Tcp, key.far, reason), packet);
+            return shared.deny(*Denial::to(Protocol::Tcp, key.far, reason), packet);
         }
         if shared.addresses.is_gateway(key.far.ip()) {
             if key.far.port() == crate::dns::PORT {
@@ -151,7 +151,7 @@ impl Tcp {
         }
         let grant = match shared.policy.decide(Protocol::Tcp, key.far, shared.now) {
             Ok(grant) => grant,
-            Err(denial) => return shared.deny(denial, packet),
+            Err(denial) => return shared.deny(*denial, packet),
         };
         match TcpStream::connect(grant.connect) {
             Ok(stream) => self.connecting(key, grant, bytes, stream, shared),
@@ -339,7 +339,7 @@ impl Tcp {
             flow.reset_far();
             self.remove(index, shared);
             if let Some(packet) = Packet::parse(&syn) {
-                shared.deny(Denial::to(Protocol::Tcp, far, reason), &packet);
+                shared.deny(*Denial::to(Protocol::Tcp, far, reason), &packet);
             }
             return;
         };

@@ -182,7 +182,7 @@ impl Udp {
         let grant = match shared.policy.decide(Protocol::Udp, key.far, shared.now) {
             Ok(grant) => grant,
             Err(denial) => {
-                shared.deny(denial, packet);
+                shared.deny(*denial, packet);
                 return None;
             }
         };

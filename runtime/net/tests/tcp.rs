@@ -1,4 +1,5 @@
 //! TCP through the gateway: a guest of smoltcp, real servers on the loopback.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
 

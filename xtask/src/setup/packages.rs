@@ -72,6 +72,21 @@ const NEEDS: &[Need] = &[
         "tests wear out ext4 images with it",
     ),
     need(
+        "ip",
+        "iproute2",
+        "tests of the network gateway make namespaces with it",
+    ),
+    need(
+        "ping",
+        "iputils-ping",
+        "tests send echo requests through the network gateway",
+    ),
+    need(
+        "curl",
+        "curl",
+        "tests fetch through the network gateway with it",
+    ),
+    need(
         "setfattr",
         "attr",
         "gives the demo image an extended attribute",

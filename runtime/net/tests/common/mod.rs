@@ -3,6 +3,10 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod lab;
+pub(crate) mod upstream;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
