@@ -2,8 +2,15 @@
 //! what `docker save` writes.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
 
 use crate::error::Cause;
 use crate::spool::Spool;
@@ -15,37 +22,77 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How long the daemon may be silent: it collects an image before it sends the first byte.
 const SILENCE: Duration = Duration::from_secs(600);
 
-const CONNECT: Duration = Duration::from_secs(10);
-
 /// The longest error message that is read.
-const MAX_MESSAGE: usize = 64 << 10;
+const MAX_MESSAGE: u64 = 64 << 10;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 128 << 10;
 
 /// Exports the image `name` into a temporary file of at most `limit` bytes.
-///
-/// Blocks, also in a thread of an asynchronous runtime: the request has a thread and a runtime of
-/// its own.
 pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
     let socket = socket(std::env::var("DOCKER_HOST").ok())?;
-    let export = Export {
-        url: format!("http://localhost/images/{name}/get"),
-        name: name.to_owned(),
-        socket,
-        limit,
-    };
-    let thread = std::thread::Builder::new().name("ocipull-docker".to_owned());
-    let thread = thread.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(export.run()),
-            Err(source) => Err(Error::Thread { source }),
+    let host = format!("unix://{}", socket.display());
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .timeout_per_read(Some(SILENCE))
+        .timeout_per_write(Some(SILENCE))
+        .build();
+    let agent = ureq::Agent::with_parts(config, Socket(socket), DefaultResolver::default());
+    // The address is the socket's; this one only makes a valid request.
+    let url = format!("http://127.0.0.1/images/{name}/get");
+    let mut response = agent.get(&url).call().map_err(|error| Error::Connect {
+        host: host.clone(),
+        hint: ConnectHint::None,
+        certificate_folder: None,
+        source: Cause::new(error.into_io()),
+    })?;
+    let status = response.status().as_u16();
+    let mut body = response.body_mut().as_reader();
+    if status != 200 {
+        let mut text = Vec::new();
+        // Half of a message says something, too.
+        let _ = body.take(MAX_MESSAGE).read_to_end(&mut text);
+        let message = message(&text);
+        return Err(match status {
+            404 => Error::NotFound {
+                host,
+                name: name.to_owned(),
+                message,
+            },
+            _ => Error::Http {
+                url,
+                status,
+                message,
+            },
+        });
+    }
+    let mut spool = Spool::new()?;
+    let mut offset = 0_u64;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let bytes = match body.read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other.map_err(|error| Error::Interrupted {
+                url: url.clone(),
+                offset,
+                source: Cause::new(error),
+            })?,
+        };
+        if bytes == 0 {
+            return Ok(spool.into_file());
         }
-    });
-    let thread = thread.map_err(|source| Error::Thread { source })?;
-    thread.join().map_err(|_| Error::Thread {
-        source: std::io::Error::other("it ended unexpectedly"),
-    })?
+        offset = offset.saturating_add(bytes as u64);
+        if offset > limit {
+            return Err(Error::InvalidSource {
+                path: host.into(),
+                problem: crate::SourceProblem::TooLong { limit },
+            });
+        }
+        spool.write(&buffer[..bytes])?;
+    }
 }
 
 /// The socket that `DOCKER_HOST` names.
@@ -59,81 +106,70 @@ fn socket(host: Option<String>) -> Result<PathBuf, Error> {
     }
 }
 
-struct Export {
-    url: String,
-    name: String,
-    socket: PathBuf,
-    limit: u64,
+/// Connects to a socket of this host, whatever the address.
+#[derive(Debug)]
+struct Socket(PathBuf);
+
+impl Connector for Socket {
+    type Out = Connected;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Connected>, ureq::Error> {
+        let config = details.config;
+        Ok(Some(Connected {
+            stream: UnixStream::connect(&self.0)?,
+            buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+        }))
+    }
 }
 
-impl Export {
-    async fn run(self) -> Result<File, Error> {
-        let host = format!("unix://{}", self.socket.display());
-        let connect = |error: reqwest::Error| Error::Connect {
-            host: host.clone(),
-            hint: ConnectHint::None,
-            source: Cause::new(error),
-        };
-        let client = reqwest::Client::builder()
-            .unix_socket(self.socket.clone())
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .build()
-            .map_err(connect)?;
-        let mut response = client.get(&self.url).send().await.map_err(connect)?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            let message = message(&mut response).await;
-            return Err(match status {
-                404 => Error::NotFound {
-                    host: host.clone(),
-                    name: self.name,
-                    message,
-                },
-                _ => Error::Http {
-                    url: self.url,
-                    status,
-                    message,
-                },
-            });
-        }
-        let mut spool = Spool::new()?;
-        let mut offset = 0_u64;
-        loop {
-            let chunk = response.chunk().await.map_err(|error| Error::Interrupted {
-                url: self.url.clone(),
-                offset,
-                source: Cause::new(error),
-            })?;
-            let Some(chunk) = chunk else {
-                return Ok(spool.into_file());
-            };
-            offset = offset.saturating_add(chunk.len() as u64);
-            if offset > self.limit {
-                return Err(Error::InvalidSource {
-                    path: host.into(),
-                    problem: crate::SourceProblem::TooLong { limit: self.limit },
-                });
-            }
-            spool.write(&chunk)?;
-        }
+struct Connected {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.stream.fmt(f)
+    }
+}
+
+impl Transport for Connected {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let timeout = timeout.for_write().not_zero().map(|timeout| *timeout);
+        self.stream.set_write_timeout(timeout)?;
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = timeout.for_read().not_zero().map(|timeout| *timeout);
+        self.stream.set_read_timeout(timeout)?;
+        let bytes = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(bytes);
+        Ok(bytes > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // One request is all that is made.
+        false
     }
 }
 
 /// What the daemon says about an error.
-async fn message(response: &mut reqwest::Response) -> String {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_MESSAGE {
-            break;
-        }
-    }
-    let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+fn message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str());
     match message {
         Some(message) => message.to_owned(),
-        None => String::from_utf8_lossy(&body)
+        None => String::from_utf8_lossy(body)
             .trim()
             .chars()
             .take(200)

@@ -231,6 +231,50 @@ pub enum Error {
         /// What the parser said.
         source: serde_json::Error,
     },
+    /// A credential helper fails to keep or to forget credentials.
+    #[error("the credential helper {program} failed")]
+    Helper {
+        /// The program.
+        program: String,
+        /// Why.
+        source: Cause,
+    },
+    /// A file of [`Registries`](crate::Registries) cannot be understood.
+    #[error("{}: {problem}", path.display())]
+    RegistriesFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
+    /// A file of [`Registries`](crate::Registries) blocks the registry.
+    #[error("{name} is blocked by {}", path.display())]
+    Blocked {
+        /// The host and repository.
+        name: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
+    /// Built without the feature `registry`.
+    #[error("{host}: this program was built without access to registries")]
+    NoRegistryAccess {
+        /// The registry's name and port.
+        host: String,
+    },
+    /// No cryptography provider: built without the feature `ring`, and the program installed no other.
+    #[error("{host}: this program was built without a provider of TLS")]
+    NoTls {
+        /// The registry's name and port.
+        host: String,
+    },
+    /// An environment variable does not name a proxy that can be used. What it says is not shown: a password may be in it.
+    #[error("the environment variable {variable} {problem}")]
+    Proxy {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// No connection to the registry.
     #[error("cannot connect to {host}: {source}{hint}")]
     Connect {
@@ -238,20 +282,49 @@ pub enum Error {
         host: String,
         /// What to do about it.
         hint: ConnectHint,
+        /// For [`ConnectHint::Certificate`]: the folder in which the certificate of a private authority (`ca.crt`) would be
+        /// trusted for this registry.
+        certificate_folder: Option<PathBuf>,
         /// What the connection said, with its causes.
         source: Cause,
     },
     /// The registry wants credentials, or other ones.
-    #[error(
-        "{host} refuses access to {repository}: {message}; log in with `docker login {host}`, or check that the name is right"
-    )]
+    #[error("{}{}", refusal(host, repository, credentials), if message.is_empty() { String::new() } else { format!(": {message}") })]
     Unauthorized {
         /// Its name and port.
         host: String,
         /// The repository.
         repository: String,
+        /// The credentials that it refuses.
+        credentials: CredentialSource,
         /// What it said.
         message: String,
+    },
+    /// Credentials were asked for where anyone on the way could read them.
+    #[error(
+        "{host} wants its credentials sent to {url}, which TLS does not protect: they were not sent"
+    )]
+    InsecureRealm {
+        /// The registry's name and port.
+        host: String,
+        /// The token service's address.
+        url: String,
+    },
+    /// The server sends us elsewhere in a way that is not followed.
+    #[error("{url} redirects to an address that is not followed: {problem}")]
+    Redirect {
+        /// The address asked.
+        url: String,
+        /// Why it is not followed.
+        problem: String,
+    },
+    /// The server's answer does not follow the specification.
+    #[error("{url}: {problem}")]
+    Protocol {
+        /// The address asked.
+        url: String,
+        /// What is wrong with the answer.
+        problem: String,
     },
     /// The registry has no such repository, tag or blob.
     #[error("{host} has no {name}{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
@@ -297,7 +370,10 @@ impl Error {
     /// Whether the same call may succeed later: a broken connection, an overloaded server.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Interrupted { .. } => true,
+            Self::Connect { hint, .. } => {
+                !matches!(hint, ConnectHint::PlainHttp | ConnectHint::Certificate)
+            }
+            Self::Interrupted { .. } => true,
             Self::Http { status, .. } => is_transient_status(*status),
             _ => false,
         }
@@ -318,7 +394,9 @@ impl From<Error> for io::Error {
             Error::Connect { .. } => io::ErrorKind::ConnectionRefused,
             Error::Interrupted { .. } => io::ErrorKind::ConnectionAborted,
             Error::NotFound { .. } => io::ErrorKind::NotFound,
-            Error::Unauthorized { .. } => io::ErrorKind::PermissionDenied,
+            Error::Unauthorized { .. } | Error::InsecureRealm { .. } | Error::Blocked { .. } => {
+                io::ErrorKind::PermissionDenied
+            }
             Error::Http { .. } | Error::Failed => io::ErrorKind::Other,
             _ => io::ErrorKind::InvalidData,
         };
@@ -338,6 +416,8 @@ pub enum Document {
     Config,
     /// A layer.
     Layer,
+    /// Any other blob.
+    Blob,
 }
 
 impl fmt::Display for Document {
@@ -347,7 +427,49 @@ impl fmt::Display for Document {
             Self::Manifest => "manifest",
             Self::Config => "configuration",
             Self::Layer => "layer",
+            Self::Blob => "blob",
         })
+    }
+}
+
+/// Where credentials that a registry was shown come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CredentialSource {
+    /// There were none.
+    None,
+    /// The caller's options.
+    Options,
+    /// A file of docker or podman.
+    File(PathBuf),
+    /// A credential helper: the program.
+    Helper(String),
+    /// There were none, perhaps because this file cannot be read.
+    Unreadable(PathBuf),
+    /// There were none, perhaps because a credential helper failed.
+    FailedHelper {
+        /// The program.
+        program: String,
+        /// What went wrong.
+        problem: String,
+    },
+}
+
+/// How a registry's refusal is told: a wrong password differs from none.
+fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> String {
+    let refused = |what: String| format!("{host} refuses {what} for {repository}");
+    match credentials {
+        CredentialSource::None => refused("access without credentials".to_owned()),
+        CredentialSource::Options => refused("the name and password given".to_owned()),
+        CredentialSource::File(path) => refused(format!("the credentials of {}", path.display())),
+        CredentialSource::Helper(program) => refused(format!("the credentials of {program}")),
+        CredentialSource::Unreadable(path) => refused(format!(
+            "access without credentials (those of {} could not be read)",
+            path.display()
+        )),
+        CredentialSource::FailedHelper { problem, .. } => {
+            refused(format!("access without credentials ({problem})"))
+        }
     }
 }
 

@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
@@ -10,14 +9,14 @@ use crate::docker_archive::DockerArchive;
 use crate::json::{self, Tolerant};
 use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline};
+#[cfg(feature = "registry")]
 use crate::registry::Registry;
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
 use crate::spool::open_archive;
-use crate::tree::{Archive, Folder};
-use crate::{
-    Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, docker_daemon,
-    platform,
-};
+#[cfg(all(unix, feature = "registry"))]
+use crate::tree::Archive;
+use crate::tree::Folder;
+use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, platform};
 
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -75,6 +74,11 @@ impl Image {
     /// Every [`Error`] except those about the contents of layers.
     pub fn open(reference: &Reference, options: &Options) -> Result<Self, Error> {
         let source: Arc<dyn Source> = match reference {
+            #[cfg(not(feature = "registry"))]
+            Reference::Registry { host, .. } => {
+                return Err(Error::NoRegistryAccess { host: host.clone() });
+            }
+            #[cfg(feature = "registry")]
             Reference::Registry {
                 host,
                 repository,
@@ -96,9 +100,15 @@ impl Image {
                 Arc::new(DockerArchive::open(Arc::new(archive), tag.as_deref())?)
             }
             Reference::Directory { dir } => Arc::new(Directory::new(Arc::new(Folder(dir.clone())))),
+            #[cfg(not(all(unix, feature = "registry")))]
+            Reference::DockerDaemon { .. } => {
+                let host = reference.to_string();
+                return Err(Error::NoRegistryAccess { host });
+            }
+            #[cfg(all(unix, feature = "registry"))]
             Reference::DockerDaemon { name } => {
-                let saved = docker_daemon::export(name, options.max_layer_bytes)?;
-                let archive = Archive::scan(saved, Path::new(&reference.to_string()))?;
+                let saved = crate::docker_daemon::export(name, options.max_layer_bytes)?;
+                let archive = Archive::scan(saved, std::path::Path::new(&reference.to_string()))?;
                 Arc::new(DockerArchive::open(Arc::new(archive), None)?)
             }
         };

@@ -3,10 +3,12 @@
 
 mod chunk;
 mod compression;
-mod credentials;
+#[cfg(feature = "registry")]
+pub mod credentials;
 mod digest;
 mod directory;
 mod docker_archive;
+#[cfg(all(unix, feature = "registry"))]
 mod docker_daemon;
 mod error;
 mod image;
@@ -14,23 +16,27 @@ mod json;
 mod layer;
 mod layout;
 mod members;
+mod name;
 mod names;
 mod options;
 mod pipeline;
 mod platform;
 mod reference;
+#[cfg(feature = "registry")]
 mod registry;
 mod source;
 mod spool;
 mod tree;
 
 pub use digest::Digest;
-pub use error::{Cause, ConnectHint, Document, Error, SourceProblem};
+pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};
 pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
 /// The types of manifests and configurations.
 pub use oci_spec::image as spec;
-pub use options::{Credentials, Options, Progress, Secret};
+pub use options::{Credentials, Event, Events, Options, Progress, Registries, Secret};
 pub use platform::Platform;
 pub use reference::Reference;
+#[cfg(feature = "registry")]
+pub use registry::{Manifest, Pushed, Referrer, Repository};

@@ -1,6 +1,6 @@
 //! Which of the images of a layout or an archive a name means.
 
-use crate::Digest;
+use crate::{Digest, name};
 
 /// What a reference writes after the path.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl<'a> Name<'a> {
 /// An exact name comes before one that means the same to Docker (`app`,
 /// `docker.io/library/app:latest`), and that before a tag alone.
 pub(crate) fn find(images: &[Vec<String>], wanted: &str) -> Vec<usize> {
-    let full = |name: &str| Some(name.parse::<oci_client::Reference>().ok()?.whole());
+    let full = |name: &str| name::parse(name).ok();
     let whole = full(wanted);
     let by = |matches: &dyn Fn(&str) -> bool| -> Vec<usize> {
         let images = images.iter().enumerate();

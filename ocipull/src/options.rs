@@ -1,8 +1,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::Platform;
+use crate::{Error, Platform};
 
 /// How to get an image.
 #[derive(Clone, Debug)]
@@ -24,8 +25,19 @@ pub struct Options {
     /// How many times its compressed size a layer may inflate to, once it is over 1 GiB: gzip reaches 1032, and zstd
     /// more on nothing but zeros.
     pub max_layer_ratio: u64,
+    /// How long a registry may be silent, before it answers and between two runs of bytes of an answer.
+    pub stall_timeout: Duration,
+    /// The most bytes that one request uploads; a larger blob is uploaded in several. 0 for no limit: one request for each blob.
+    pub upload_chunk: u64,
+    /// Which mirrors there are, and which registries are blocked or insecure.
+    pub registries: Registries,
+    /// Folders that have a folder for each registry (`HOST[:PORT]`) with certificates to trust (`*.crt`) and to show
+    /// (`*.cert` and `*.key`), as docker and podman keep them. Those that do not exist are passed over.
+    pub certificate_folders: Vec<PathBuf>,
     /// Told of every run of bytes fetched.
     pub progress: Option<Progress>,
+    /// Told of what a transfer waits for.
+    pub events: Option<Events>,
 }
 
 impl Default for Options {
@@ -38,7 +50,12 @@ impl Default for Options {
             retries: 5,
             max_layer_bytes: 128 << 30,
             max_layer_ratio: 2000,
+            stall_timeout: Duration::from_secs(30),
+            upload_chunk: 0,
+            registries: Registries::default(),
+            certificate_folders: certificate_folders(),
             progress: None,
+            events: None,
         }
     }
 }
@@ -52,13 +69,35 @@ impl Options {
     }
 }
 
+/// docker's and podman's folders of certificates, the user's own first.
+fn certificate_folders() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.map(|home| PathBuf::from(home).join(".config/containers/certs.d"));
+    let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    home.into_iter().chain(system).collect()
+}
+
+/// Which files in the format of containers-registries.conf(5), version 2, are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Registries {
+    /// `$CONTAINERS_REGISTRIES_CONF`, or `~/.config/containers/registries.conf`, or `/etc/containers/registries.conf`; then the
+    /// files `*.conf` in `registries.conf.d` beside the latter two.
+    #[default]
+    Default,
+    /// None of them.
+    None,
+    /// These; what a later one says of a prefix replaces what an earlier one says.
+    Files(Vec<PathBuf>),
+}
+
 /// Where a registry's credentials come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// The files that `docker login` and `podman login` write: the first of `$REGISTRY_AUTH_FILE`,
-    /// `$XDG_RUNTIME_DIR/containers/auth.json` and `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) that has an entry
-    /// for the registry.
+    /// The files that `docker login` and `podman login` write, and the credential helpers these name: the first of
+    /// `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`, `~/.config/containers/auth.json` and
+    /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) that has credentials for the registry.
     #[default]
     Default,
     /// Such a file.
@@ -84,6 +123,7 @@ impl Secret {
         Self(secret.into())
     }
 
+    #[cfg(feature = "registry")]
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
@@ -113,5 +153,53 @@ impl Progress {
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Progress(…)")
+    }
+}
+
+/// Something in a transfer that its user may want to know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A request failed and is made again after a while.
+    Waiting {
+        /// The registry's host and port.
+        host: &'a str,
+        /// Why the request failed.
+        error: &'a Error,
+        /// How long until the next attempt.
+        delay: Duration,
+        /// How many attempts failed.
+        attempt: u32,
+        /// How many may fail before the transfer does.
+        attempts: u32,
+    },
+    /// A mirror or registry does not have what is wanted, and the next one is asked.
+    NextMirror {
+        /// The host and port of the one asked next.
+        host: &'a str,
+        /// What the one before said.
+        error: &'a Error,
+    },
+}
+
+/// A function that is told of [`Event`]s, from any thread.
+#[derive(Clone)]
+pub struct Events(Arc<dyn Fn(&Event<'_>) + Send + Sync>);
+
+impl Events {
+    /// Tells `report`.
+    pub fn new(report: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(report))
+    }
+
+    #[cfg(feature = "registry")]
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events(…)")
     }
 }

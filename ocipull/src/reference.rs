@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::spool::STDIN;
-use crate::{Digest, Error};
+use crate::{Digest, Error, name};
 
 /// Where an image is.
 ///
@@ -138,14 +138,15 @@ impl FromStr for Reference {
             return Ok(Self::DockerDaemon { name });
         }
         let text = text.strip_prefix("docker://").unwrap_or(text);
-        let parsed: oci_client::Reference = text
-            .parse()
-            .map_err(|problem: oci_client::ParseError| invalid(&problem.to_string()))?;
+        let name = name::parse(text).map_err(|problem| Error::InvalidReference {
+            text: name::without_user_information(text),
+            problem,
+        })?;
         Ok(Self::Registry {
-            host: parsed.registry().to_owned(),
-            repository: parsed.repository().to_owned(),
-            tag: parsed.tag().map(str::to_owned),
-            digest: parsed.digest().map(str::parse).transpose()?,
+            host: name.host,
+            repository: name.repository,
+            tag: name.tag,
+            digest: name.digest,
         })
     }
 }
@@ -155,10 +156,7 @@ fn daemon_name(text: &str) -> Result<String, String> {
     if text.parse::<Digest>().is_ok() {
         return Ok(text.to_owned());
     }
-    let parsed: oci_client::Reference = text
-        .parse()
-        .map_err(|problem: oci_client::ParseError| problem.to_string())?;
-    Ok(parsed.whole())
+    name::parse(text).map(|name| name.to_string())
 }
 
 /// A path and what follows the first colon after it, as skopeo reads them.

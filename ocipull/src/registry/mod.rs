@@ -1,26 +1,38 @@
 //! Registries, by the OCI distribution specification.
+//!
+//! [`repository`] is what programs use. It asks the servers in [`mirrors`], each an [`endpoint`] that knows its credentials
+//! and follows redirects; [`transport`] does HTTP.
 
 mod blob;
-mod connection;
-mod trusted;
+mod challenge;
+mod conf;
+mod endpoint;
+mod mirrors;
+mod proxy;
+mod repository;
+mod retry;
+mod tls;
+mod token;
+mod transport;
+mod upload;
+mod url;
 
 use std::io::Read;
-use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
+
+pub use repository::{Manifest, Pushed, Referrer, Repository};
 
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
 use crate::{Digest, Document, Error, Options};
 use blob::BlobReader;
-use connection::Connection;
 
 /// One image in a repository.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    connection: Arc<Connection>,
+    repository: Repository,
     /// A tag or a digest.
     name: String,
-    digest: Option<Digest>,
 }
 
 impl Registry {
@@ -30,47 +42,20 @@ impl Registry {
         (repository, tag, digest): (&str, Option<&str>, Option<&Digest>),
         options: &Options,
     ) -> Result<Self, Error> {
-        let connection = Arc::new(Connection::new(host, repository, options)?);
-        let name = digest
-            .map(Digest::as_str)
-            .or(tag)
-            .unwrap_or("latest")
-            .to_owned();
+        let name = digest.map(Digest::as_str).or(tag).unwrap_or("latest");
         Ok(Self {
-            connection,
-            name,
-            digest: digest.cloned(),
+            repository: Repository::new(host, repository, options)?,
+            name: name.to_owned(),
         })
     }
 }
 
 impl Source for Registry {
     fn root(&self) -> Result<Root, Error> {
-        let answer = self.connection.manifest(&self.name)?;
-        let digest = match &self.digest {
-            Some(digest) => {
-                verify(
-                    &answer.bytes,
-                    Document::Manifest,
-                    digest,
-                    answer.bytes.len() as u64,
-                )?;
-                digest.clone()
-            }
-            None => Digest::sha256(&answer.bytes),
-        };
-        // A header that says otherwise means that something on the way changed the bytes.
-        if let Some(expected) = answer.digest {
-            verify(
-                &answer.bytes,
-                Document::Manifest,
-                &expected,
-                answer.bytes.len() as u64,
-            )?;
-        }
+        let (bytes, media_type, digest) = self.repository.manifest(&self.name)?.into_parts();
         Ok(Root::Document {
-            bytes: answer.bytes,
-            media_type: answer.media_type,
+            bytes,
+            media_type,
             digest,
         })
     }
@@ -82,16 +67,13 @@ impl Source for Registry {
                 limit: MAX_MANIFEST,
             });
         }
-        let answer = self.connection.manifest(digest.as_str())?;
-        verify(&answer.bytes, Document::Manifest, digest, descriptor.size())?;
-        Ok(answer.bytes)
+        let (bytes, ..) = self.repository.manifest(digest.as_str())?.into_parts();
+        verify(&bytes, Document::Manifest, digest, descriptor.size())?;
+        Ok(bytes)
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
-        Ok(Box::new(BlobReader::new(
-            self.connection.clone(),
-            digest,
-            size,
-        )))
+        let mirrors = self.repository.mirrors.clone();
+        Ok(Box::new(BlobReader::new(mirrors, digest, size)))
     }
 }

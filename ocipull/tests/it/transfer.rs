@@ -5,7 +5,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::Instant;
 
-use ocipull::{ConnectHint, Credentials, Digest, Document, Error, Image, Options, Secret};
+use ocipull::{
+    ConnectHint, CredentialSource, Credentials, Digest, Document, Error, Image, Options, Secret,
+};
 
 use crate::server::{Reply, Request, Server};
 use crate::support::{GZIP, Layer, Layout, MANIFEST, TAR, open_with, read, tar};
@@ -284,10 +286,22 @@ fn name_and_password_are_given_when_asked_for() {
     read(&image, 0).unwrap();
     let first = &server.requests()[0];
     assert_eq!(first.authorization, None, "nothing is given unasked");
-    for options in [options(), with_password("user", "wrong")] {
+    let none = (options(), CredentialSource::None, "without credentials");
+    let wrong = with_password("user", "wrong");
+    let wrong = (
+        wrong,
+        CredentialSource::Options,
+        "refuses the name and password",
+    );
+    for (options, expected, text) in [none, wrong] {
         match open_with(&reference, &options) {
-            Err(error @ Error::Unauthorized { .. }) => {
-                assert!(error.to_string().contains("docker login"), "{error}");
+            Err(
+                ref error @ Error::Unauthorized {
+                    ref credentials, ..
+                },
+            ) => {
+                assert_eq!(*credentials, expected);
+                assert!(error.to_string().contains(text), "{error}");
             }
             other => panic!("{other:?}"),
         }

@@ -1,0 +1,242 @@
+//! Credentials for registries, as `docker login` and `podman login` keep them.
+//!
+//! [`store`] and [`erase`] write such a file; pulls and pushes read them as [`Credentials`](crate::Credentials) say.
+
+mod file;
+mod helper;
+mod write;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::{CredentialSource, Credentials, Error, Secret};
+use file::AuthFile;
+pub use write::{erase, store};
+
+/// What Docker calls Docker Hub in its file, and asks helpers for.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// What proves to a registry who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Nothing does.
+    Anonymous,
+    Basic {
+        username: String,
+        password: Secret,
+    },
+    /// A refresh token, to be exchanged at the token service. Docker calls it an identity token.
+    Identity(Secret),
+    /// A bearer token for the registry itself.
+    Bearer(Secret),
+}
+
+/// Credentials, and where they are from.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) login: Login,
+    pub(crate) source: CredentialSource,
+}
+
+impl Found {
+    fn anonymous() -> Self {
+        Self {
+            login: Login::Anonymous,
+            source: CredentialSource::None,
+        }
+    }
+}
+
+impl Credentials {
+    /// The credentials for `repository` of the registry `host`.
+    ///
+    /// # Errors
+    ///
+    /// A file that was named and cannot be read. What is wrong with others is logged, and they are passed over: they must not keep
+    /// anyone from images that need no credentials.
+    pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Found, Error> {
+        match self {
+            Self::Anonymous => Ok(Found::anonymous()),
+            Self::Basic { username, password } => Ok(Found {
+                login: Login::Basic {
+                    username: username.clone(),
+                    password: password.clone(),
+                },
+                source: CredentialSource::Options,
+            }),
+            Self::File(path) => {
+                let files = [Candidate::required(path.clone())];
+                look_up(&files, host, repository)
+            }
+            Self::Default => look_up(&default_files(), host, repository),
+        }
+    }
+
+    /// The same, for a host that the caller did not name: a name and password of [`Credentials::Basic`] are not for it.
+    pub(crate) fn find_for_mirror(&self, host: &str, repository: &str) -> Result<Found, Error> {
+        match self {
+            Self::Basic { .. } => Ok(Found::anonymous()),
+            other => other.find(host, repository),
+        }
+    }
+}
+
+/// A file to look into.
+#[derive(Debug, PartialEq, Eq)]
+struct Candidate {
+    path: PathBuf,
+    /// Whether a damaged one is an error: somebody named it.
+    required: bool,
+}
+
+impl Candidate {
+    fn required(path: PathBuf) -> Self {
+        Self {
+            path,
+            required: true,
+        }
+    }
+}
+
+fn default_files() -> Vec<Candidate> {
+    candidates(|name| std::env::var_os(name))
+}
+
+/// The files in which tools keep credentials, in the order they are looked into.
+fn candidates(env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
+    let folder = |name| {
+        env(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let home = folder("HOME").or_else(|| folder("USERPROFILE"));
+    let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
+    let named = folder("REGISTRY_AUTH_FILE").map(Candidate::required);
+    let usual = [
+        folder("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        folder("XDG_CONFIG_HOME")
+            .or(in_home(".config"))
+            .map(|dir| dir.join("containers/auth.json")),
+        folder("DOCKER_CONFIG")
+            .or(in_home(".docker"))
+            .map(|dir| dir.join("config.json")),
+    ];
+    let usual = usual.into_iter().flatten().map(|path| Candidate {
+        path,
+        required: false,
+    });
+    named.into_iter().chain(usual).collect()
+}
+
+fn look_up(files: &[Candidate], host: &str, repository: &str) -> Result<Found, Error> {
+    let mut problem = None;
+    for Candidate { path, required } in files {
+        let file = match AuthFile::read(path) {
+            Ok(Some(file)) => file,
+            Ok(None) => continue,
+            Err(error) if *required => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a file of credentials is passed over");
+                problem = problem.or(Some(CredentialSource::Unreadable(path.clone())));
+                continue;
+            }
+        };
+        if let Some(found) = from_file(&file, path, host, repository, &mut problem) {
+            return Ok(found);
+        }
+    }
+    Ok(Found {
+        login: Login::Anonymous,
+        source: problem.unwrap_or(CredentialSource::None),
+    })
+}
+
+/// A helper for the host first, then the file's own entries, then the helper for everything: the order of podman, in which
+/// the empty entries that docker leaves beside `credsStore` say nothing.
+fn from_file(
+    file: &AuthFile,
+    path: &Path,
+    host: &str,
+    repository: &str,
+    problem: &mut Option<CredentialSource>,
+) -> Option<Found> {
+    let mut ask = |name: &str| match helper::get(name, server_of(host)) {
+        Ok(login) => login.map(|login| Found {
+            login,
+            source: CredentialSource::Helper(helper::program(name)),
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a credential helper is passed over");
+            problem.get_or_insert(CredentialSource::FailedHelper {
+                program: helper::program(name),
+                problem: match std::error::Error::source(&error) {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                },
+            });
+            None
+        }
+    };
+    if let Some(found) = file.helper_of(host).and_then(&mut ask) {
+        return Some(found);
+    }
+    if let Some(login) = file.entry(host, repository) {
+        let source = CredentialSource::File(path.to_owned());
+        return Some(Found { login, source });
+    }
+    file.store().and_then(ask)
+}
+
+/// The name under which docker's helpers keep a host's credentials.
+fn server_of(host: &str) -> &str {
+    match host {
+        crate::name::DOCKER_HUB => DOCKER_HUB_KEY,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_looked_for_in_this_order() {
+        let files = candidates(|name| match name {
+            "REGISTRY_AUTH_FILE" => Some("/r/auth.json".into()),
+            "XDG_RUNTIME_DIR" => Some("/run/user/1".into()),
+            "HOME" => Some("/home/me".into()),
+            _ => None,
+        });
+        let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
+        let expected = [
+            "/r/auth.json",
+            "/run/user/1/containers/auth.json",
+            "/home/me/.config/containers/auth.json",
+            "/home/me/.docker/config.json",
+        ];
+        assert_eq!(paths, expected.map(Path::new));
+        assert!(files[0].required && !files[1].required);
+    }
+
+    #[test]
+    fn a_damaged_file_that_nobody_named_does_not_stop_the_search() {
+        let dir = tempfile::tempdir().unwrap();
+        let broken = dir.path().join("broken");
+        let good = dir.path().join("good");
+        std::fs::write(&broken, "{").unwrap();
+        std::fs::write(&good, r#"{"auths":{"h":{"auth":"YTpi"}}}"#).unwrap();
+        let candidate = |path: &Path, required| Candidate {
+            path: path.to_owned(),
+            required,
+        };
+        let files = [candidate(&broken, false), candidate(&good, false)];
+        let found = look_up(&files, "h", "a").unwrap();
+        assert_eq!(found.source, CredentialSource::File(good.clone()));
+        let found = look_up(&files, "other", "a").unwrap();
+        assert_eq!(found.source, CredentialSource::Unreadable(broken.clone()));
+        assert!(matches!(
+            look_up(&[candidate(&broken, true)], "h", "a"),
+            Err(Error::Credentials { .. })
+        ));
+    }
+}

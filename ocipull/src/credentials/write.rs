@@ -1,0 +1,194 @@
+//! What `login` and `logout` do to a file of credentials.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::file::{self, AuthFile, Key};
+use super::{default_files, helper, server_of};
+use crate::{Cause, CredentialSource, Error, Secret};
+
+/// Keeps `username` and `password` for the registry `host` (as [`Reference`](crate::Reference) has it), and returns where.
+///
+/// `path` is the file; without one, it is the first of the [default files](crate::Credentials::Default) that exists, or else
+/// the first of them that is not volatile. Where the file names a credential helper for the host, the helper keeps them.
+/// The file's other members stay as they are. It is replaced in one step and readable by its owner alone (mode 0600).
+///
+/// # Errors
+///
+/// [`Error::Io`] and [`Error::Credentials`] for the file, which then stays as it was; [`Error::Helper`].
+pub fn store(
+    path: Option<&Path>,
+    host: &str,
+    username: &str,
+    password: &Secret,
+) -> Result<CredentialSource, Error> {
+    let path = target(path)?;
+    let mut auth_file = AuthFile::read(&path)?.unwrap_or_default();
+    let helper = auth_file.helper_of(host).or_else(|| auth_file.store());
+    if let Some(name) = helper {
+        return match helper::store(name, server_of(host), username, password) {
+            Ok(()) => Ok(CredentialSource::Helper(helper::program(name))),
+            Err(error) => Err(failed(name, error)),
+        };
+    }
+    let mut auths = auth_file.take_auths();
+    auths.retain(|key, _| !is_for(key, host));
+    let entry = json!({"auth": file::encode(username, password)});
+    auths.insert(server_of(host).to_owned(), entry);
+    auth_file.set_auths(auths);
+    write(&path, &auth_file)?;
+    Ok(CredentialSource::File(path))
+}
+
+/// Forgets the credentials for the registry `host`, and returns whether there were any.
+///
+/// # Errors
+///
+/// Those of [`store`].
+pub fn erase(path: Option<&Path>, host: &str) -> Result<bool, Error> {
+    let path = target(path)?;
+    let Some(mut auth_file) = AuthFile::read(&path)? else {
+        return Ok(false);
+    };
+    let mut erased = false;
+    if let Some(name) = auth_file.helper_of(host).or_else(|| auth_file.store()) {
+        erased = helper::erase(name, server_of(host)).map_err(|error| failed(name, error))?;
+    }
+    let mut auths = auth_file.take_auths();
+    let before = auths.len();
+    auths.retain(|key, _| !is_for(key, host));
+    let changed = auths.len() != before;
+    auth_file.set_auths(auths);
+    if changed {
+        write(&path, &auth_file)?;
+        erased = true;
+    }
+    Ok(erased)
+}
+
+fn failed(name: &str, error: helper::HelperError) -> Error {
+    Error::Helper {
+        program: helper::program(name),
+        source: Cause::new(error),
+    }
+}
+
+fn target(path: Option<&Path>) -> Result<PathBuf, Error> {
+    if let Some(path) = path {
+        return Ok(path.to_owned());
+    }
+    let files = default_files();
+    let existing = files
+        .iter()
+        .find(|file| file.required || file.path.exists());
+    // What is under $XDG_RUNTIME_DIR is gone with the session.
+    let usual = files.iter().rev().nth(1).or(files.first());
+    let chosen = existing.or(usual).map(|file| file.path.clone());
+    chosen.ok_or_else(|| Error::Io {
+        path: PathBuf::from("~"),
+        source: std::io::Error::other("neither $HOME nor $REGISTRY_AUTH_FILE is set"),
+    })
+}
+
+/// Whether the entry `key` is that of `host`, not of one of its repositories.
+fn is_for(key: &str, host: &str) -> bool {
+    Key::of(key).is_whole_host(host)
+}
+
+/// Replaces the file; a symlink to it stays one.
+fn write(path: &Path, auth_file: &AuthFile) -> Result<(), Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(dir).map_err(io)?;
+    let mut text = auth_file.to_json();
+    text.push(b'\n');
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = dir.join(name);
+    let _ = fs::remove_file(&temporary);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&temporary).and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| fs::rename(&temporary, path));
+    replaced.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        io(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::Credentials;
+    use crate::credentials::Login;
+
+    fn login(path: &Path, host: &str) -> Login {
+        let credentials = Credentials::File(path.to_owned());
+        credentials.find(host, "app").unwrap().login
+    }
+
+    #[test]
+    fn what_is_stored_is_found_and_what_is_erased_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/auth.json");
+        for host in ["docker.io", "x.y:5000"] {
+            let source = store(Some(&path), host, "me", &Secret::new("p:w")).unwrap();
+            assert_eq!(source, CredentialSource::File(path.clone()));
+            store(Some(&path), host, "me", &Secret::new("p:w2")).unwrap();
+            let expected = Login::Basic {
+                username: "me".to_owned(),
+                password: Secret::new("p:w2"),
+            };
+            assert_eq!(login(&path, host), expected);
+        }
+        assert!(erase(Some(&path), "x.y:5000").unwrap());
+        assert!(!erase(Some(&path), "x.y:5000").unwrap());
+        assert_eq!(login(&path, "x.y:5000"), Login::Anonymous);
+        assert_ne!(login(&path, "docker.io"), Login::Anonymous);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_can_read_the_file() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("auth.json");
+        fs::write(&path, "{}").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        store(Some(&path), "h", "me", &Secret::new("x")).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_file_keeps_what_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let before = r#"{"HttpHeaders":{"a":"b"},"auths":{"http://h/":{"auth":"YTpi"},"h/r":{"auth":"YTpi"},"g":{}},"z":[1]}"#;
+        fs::write(&path, before).unwrap();
+        store(Some(&path), "h", "me", &Secret::new("x")).unwrap();
+        let after: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let expected = json!({"HttpHeaders":{"a":"b"},"auths":{"h":{"auth":"bWU6eA=="},"h/r":{"auth":"YTpi"},"g":{}},"z":[1]});
+        assert_eq!(after, expected);
+        fs::write(&path, "{ damaged").unwrap();
+        assert!(store(Some(&path), "h", "me", &Secret::new("x")).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"{ damaged");
+    }
+}

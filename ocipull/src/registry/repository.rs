@@ -1,0 +1,437 @@
+//! What a program does with a repository: resolve, list, fetch, push.
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Method;
+
+use super::blob::{BlobReader, VerifiedReader};
+use super::endpoint::{Access, Ask, Endpoint};
+use super::mirrors::{For, Mirrors};
+use super::retry::Failure;
+use super::upload;
+use super::url::{Url, encode};
+use crate::source::{MAX_MANIFEST, verify};
+use crate::{Digest, Document, Error, Options, Reference, name};
+
+const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Pages of a list that are read: a registry could give one without end.
+const MAX_PAGES: usize = 10_000;
+
+/// A repository in a registry.
+///
+/// Calls block, and nothing in them waits for ever: see [`Options::stall_timeout`] and [`Options::retries`]. No call needs, or
+/// minds, an asynchronous runtime around it.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(super) mirrors: Arc<Mirrors>,
+    upload_chunk: u64,
+}
+
+/// A manifest or an index, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    bytes: Vec<u8>,
+    media_type: Option<String>,
+    digest: Digest,
+}
+
+impl Manifest {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The media type that the registry says it has, if it does.
+    pub fn media_type(&self) -> Option<&str> {
+        self.media_type.as_deref()
+    }
+
+    /// The digest of its bytes; verified, where it was asked for by one.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<u8>, Option<String>, Digest) {
+        (self.bytes, self.media_type, self.digest)
+    }
+}
+
+/// A manifest that refers to another one: a signature, a list of packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    digest: Digest,
+    size: u64,
+    artifact_type: Option<String>,
+}
+
+impl Referrer {
+    /// Its digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What it is.
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.artifact_type.as_deref()
+    }
+}
+
+/// How a blob came to be in the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pushed {
+    /// It was there.
+    Existed,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// It was uploaded.
+    Uploaded,
+}
+
+impl Repository {
+    /// Gets ready to ask for `repository` of the registry `host`, which may have a port after a colon. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidReference`], [`Error::Blocked`], and those of the files that `options` name.
+    pub fn new(host: &str, repository: &str, options: &Options) -> Result<Self, Error> {
+        if !name::is_host(host) || !name::is_repository(repository) {
+            return Err(Error::InvalidReference {
+                text: format!("{host}/{repository}"),
+                problem: "not the name of a repository".to_owned(),
+            });
+        }
+        Ok(Self {
+            mirrors: Arc::new(Mirrors::new(
+                &host.to_ascii_lowercase(),
+                repository,
+                options,
+            )?),
+            upload_chunk: options.upload_chunk,
+        })
+    }
+
+    /// The repository of a [`Reference::Registry`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Repository::new`]; [`Error::InvalidReference`] for a reference to something else.
+    pub fn of(reference: &Reference, options: &Options) -> Result<Self, Error> {
+        match reference {
+            Reference::Registry {
+                host, repository, ..
+            } => Self::new(host, repository, options),
+            other => Err(Error::InvalidReference {
+                text: other.to_string(),
+                problem: "not in a registry".to_owned(),
+            }),
+        }
+    }
+
+    /// The digest of the manifest or index that `name`, a tag or a digest, names now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Unauthorized`], and those of the network.
+    pub fn resolve(&self, name: &str) -> Result<Digest, Error> {
+        let path = manifest_path(name)?;
+        let digest = self.mirrors.first(what(name), |endpoint| {
+            let url = endpoint.url(&path);
+            let ask = Ask::new(Method::HEAD, &url, Access::Pull);
+            let answer = endpoint.ask(ask.header("accept", ACCEPT_MANIFESTS));
+            Ok(answer?.header("docker-content-digest").map(str::to_owned))
+        });
+        match digest.map(|digest| digest.and_then(|digest| digest.parse().ok())) {
+            Ok(Some(digest)) => Ok(digest),
+            // Some registries do not say, or do not answer such requests.
+            Ok(None) | Err(Error::Http { .. }) => Ok(self.manifest(name)?.digest),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The manifest or index that `name`, a tag or a digest, names now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Unauthorized`], [`Error::DigestMismatch`], [`Error::TooLarge`] over 4 MiB, and those of
+    /// the network.
+    pub fn manifest(&self, name: &str) -> Result<Manifest, Error> {
+        let path = manifest_path(name)?;
+        let answer = self.mirrors.first(what(name), |endpoint| {
+            let url = endpoint.url(&path);
+            let ask = Ask::new(Method::GET, &url, Access::Pull);
+            let mut answer = endpoint.ask(ask.header("accept", ACCEPT_MANIFESTS))?;
+            let (bytes, complete) = answer
+                .bounded(MAX_MANIFEST)
+                .map_err(|broken| endpoint.broken(&url, 0, broken))?;
+            if !complete {
+                let (document, limit) = (Document::Manifest, MAX_MANIFEST);
+                return Err(Failure::last(Error::TooLarge { document, limit }));
+            }
+            let media_type = answer.header("content-type").map(str::to_owned);
+            // One in an algorithm that we do not know says nothing to us.
+            let claimed = answer.header("docker-content-digest");
+            let claimed = claimed.and_then(|digest| digest.parse::<Digest>().ok());
+            Ok((bytes, media_type, claimed))
+        });
+        let (bytes, media_type, claimed) = answer?;
+        let asked = name.parse::<Digest>().ok();
+        // A header that says otherwise means that something on the way changed the bytes.
+        for expected in asked.iter().chain(&claimed) {
+            verify(&bytes, Document::Manifest, expected, bytes.len() as u64)?;
+        }
+        Ok(Manifest {
+            digest: asked.unwrap_or_else(|| Digest::sha256(&bytes)),
+            bytes,
+            media_type,
+        })
+    }
+
+    /// The repository's tags, in the registry's order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Unauthorized`], and those of the network.
+    pub fn tags(&self) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        self.mirrors.first_with(For::Primary, |endpoint| {
+            let mut tags = Vec::new();
+            let mut url = endpoint.url("/tags/list").with_query("n=1000");
+            for _ in 0..MAX_PAGES {
+                let (page, next) = endpoint.retrying(|| {
+                    let ask = Ask::new(Method::GET, &url, Access::Pull);
+                    let (page, link): (Page, _) = json(endpoint, ask)?;
+                    let next = link.map(|link| endpoint.follow(&url, &link));
+                    Ok((page, next.transpose()?))
+                })?;
+                tags.extend(page.tags.unwrap_or_default());
+                match next {
+                    Some(next) if next != url => url = next,
+                    _ => return Ok(tags),
+                }
+            }
+            let endless = endpoint.protocol(&url, "the list of tags does not end");
+            Err(*endless.error)
+        })
+    }
+
+    /// The manifests that refer to the one with the digest `subject`: those of one artifact type, or all.
+    ///
+    /// Where the registry has no such list of its own, it is the index under the tag that the specification sets for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unauthorized`], and those of the network.
+    pub fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Referrer>, Error> {
+        let listed = self.mirrors.first(For::Primary, |endpoint| {
+            let mut url = endpoint.url(&format!("/referrers/{subject}"));
+            if let Some(artifact_type) = artifact_type {
+                url = url.with_query(&format!("artifactType={}", encode(artifact_type)));
+            }
+            let ask = Ask::new(Method::GET, &url, Access::Pull).header("accept", INDEX);
+            json::<Index>(endpoint, ask).map(|(index, _)| index)
+        });
+        let index = match listed {
+            Ok(index) => index,
+            Err(Error::NotFound { .. }) => {
+                let tag = format!("{}-{}", subject.algorithm(), subject.hex());
+                match self.manifest(tag.get(..128).unwrap_or(&tag)) {
+                    Ok(manifest) => {
+                        serde_json::from_slice(manifest.bytes()).map_err(|source| Error::Json {
+                            document: Document::Index,
+                            digest: manifest.digest.clone(),
+                            source,
+                        })?
+                    }
+                    Err(Error::NotFound { .. }) => Index::default(),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let all = index.manifests.into_iter().map(|entry| {
+            Ok(Referrer {
+                digest: entry.digest.parse()?,
+                size: entry.size,
+                artifact_type: entry.artifact_type.filter(|text| !text.is_empty()),
+            })
+        });
+        let all: Result<Vec<_>, Error> = all.collect();
+        let mut referrers = all?;
+        // Filtering is the registry's choice.
+        referrers
+            .retain(|referrer| artifact_type.is_none_or(|t| referrer.artifact_type() == Some(t)));
+        Ok(referrers)
+    }
+
+    /// The size of the blob `digest` in bytes, or `None` if the repository does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unauthorized`], and those of the network.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let size = self.mirrors.first(For::Primary, |endpoint| {
+            upload::size(endpoint, digest, Access::Pull)
+        });
+        match size {
+            Err(Error::NotFound { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// The blob `digest`, which has `size` bytes. The reader gives an error in the place of the end where the bytes are not those;
+    /// what it gave before that must not be relied on. Nothing is sent before the first read.
+    pub fn blob(&self, digest: &Digest, size: u64) -> impl Read + Send + use<> {
+        VerifiedReader::new(self.mirrors.clone(), digest, size)
+    }
+
+    /// Some of the bytes of the blob `digest`. Nothing shows whether they are the right ones.
+    pub fn blob_range(&self, digest: &Digest, range: Range<u64>) -> impl Read + Send + use<> {
+        BlobReader::range(self.mirrors.clone(), digest, range, false)
+    }
+
+    /// Pushes the blob `digest`, which has `size` bytes, unless it is there. `open` gives its bytes from an offset on, and is
+    /// called again where an upload broke off. With `from`, another repository of the registry, it is taken from there if possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unauthorized`], [`Error::Read`] for the blob's own reader, [`Error::Http`] where the registry refuses it (400 if
+    /// the bytes are not those that the digest names), and those of the network.
+    pub fn push_blob<R: Read>(
+        &self,
+        digest: &Digest,
+        size: u64,
+        from: Option<&str>,
+        open: impl FnMut(u64) -> std::io::Result<R>,
+    ) -> Result<Pushed, Error> {
+        if let Some(from) = from
+            && !name::is_repository(from)
+        {
+            return Err(Error::InvalidReference {
+                text: from.to_owned(),
+                problem: "not the name of a repository".to_owned(),
+            });
+        }
+        let mut blob = upload::Blob {
+            digest,
+            size,
+            chunk: self.upload_chunk,
+            open,
+        };
+        self.mirrors.first_with(For::Primary, |endpoint| {
+            upload::push(endpoint, &mut blob, from)
+        })
+    }
+
+    /// Pushes a manifest or an index under `name`, a tag or its digest, and returns its digest. What it lists must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unauthorized`], [`Error::Http`] where the registry refuses it, [`Error::DigestMismatch`] where it stored
+    /// something else, and those of the network.
+    pub fn push_manifest(
+        &self,
+        name: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, Error> {
+        let path = manifest_path(name)?;
+        let asked = name.parse::<Digest>().ok();
+        if let Some(expected) = &asked {
+            verify(bytes, Document::Manifest, expected, bytes.len() as u64)?;
+        }
+        let stored = self.mirrors.first(For::Primary, |endpoint| {
+            let url = endpoint.url(&path);
+            let ask = Ask::new(Method::PUT, &url, Access::Push)
+                .header("content-type", media_type)
+                .body(super::transport::Body::Bytes(bytes));
+            let answer = endpoint.ask(ask)?;
+            let stored = answer.header("docker-content-digest");
+            Ok(stored.and_then(|digest| digest.parse::<Digest>().ok()))
+        })?;
+        if let Some(stored) = stored {
+            verify(bytes, Document::Manifest, &stored, bytes.len() as u64)?;
+        }
+        Ok(asked.unwrap_or_else(|| Digest::sha256(bytes)))
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Vec<IndexEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IndexEntry {
+    digest: String,
+    size: u64,
+    artifact_type: Option<String>,
+}
+
+fn what(name: &str) -> For {
+    match name.contains(':') {
+        true => For::Digest,
+        false => For::Tag,
+    }
+}
+
+fn manifest_path(name: &str) -> Result<String, Error> {
+    match name.parse::<Digest>().is_ok() || name::is_tag(name) {
+        true => Ok(format!("/manifests/{name}")),
+        false => Err(Error::InvalidReference {
+            text: name.to_owned(),
+            problem: "neither a tag nor a digest".to_owned(),
+        }),
+    }
+}
+
+/// A document, and the address of its next page.
+fn json<T: DeserializeOwned>(
+    endpoint: &Endpoint,
+    ask: Ask<'_>,
+) -> Result<(T, Option<String>), Failure> {
+    let url: Url = ask.url.clone();
+    let mut answer = endpoint.ask(ask)?;
+    let next = answer.header("link").and_then(next_link);
+    let (bytes, complete) = answer
+        .bounded(MAX_MANIFEST)
+        .map_err(|broken| endpoint.broken(&url, 0, broken))?;
+    let parsed = serde_json::from_slice(&bytes).ok().filter(|_| complete);
+    let parsed =
+        parsed.ok_or_else(|| endpoint.protocol(&url, "the answer is not the JSON expected"))?;
+    Ok((parsed, next))
+}
+
+/// The target of a `Link` header (RFC 8288) to the next page.
+fn next_link(header: &str) -> Option<String> {
+    let (target, parameters) = header.trim().strip_prefix('<')?.split_once('>')?;
+    let next = parameters.split(';').any(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
+    });
+    next.then(|| target.to_owned())
+}
