@@ -567,6 +567,7 @@ impl fmt::Display for ConnectHint {
 pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
 
 impl Cause {
+    #[cfg(feature = "registry")]
     pub(crate) fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

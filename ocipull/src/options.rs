@@ -192,8 +192,8 @@ impl Events {
         Self(Arc::new(report))
     }
 
-    #[cfg(feature = "registry")]
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    /// Passes `event` on.
+    pub fn tell(&self, event: &Event<'_>) {
         (self.0)(event);
     }
 }

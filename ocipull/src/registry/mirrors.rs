@@ -41,6 +41,11 @@ impl Mirror {
     }
 }
 
+/// Whether a server may have failed because it speaks plain HTTP: some only hang up on a TLS handshake.
+fn never_answered(error: &Error) -> bool {
+    matches!(error, Error::Connect { .. } | Error::Interrupted { .. })
+}
+
 /// All servers of a repository.
 pub(super) struct Mirrors(Vec<Mirror>);
 
@@ -107,7 +112,7 @@ impl Mirrors {
         let mut last = None;
         for mirror in self.0.iter().filter(|mirror| mirror.serves(what)) {
             if let Some(error) = &last {
-                if mirror.plain_fallback && !matches!(error, Error::Connect { .. }) {
+                if mirror.plain_fallback && !never_answered(error) {
                     continue;
                 }
                 mirror.endpoint.tell_next(error);
@@ -126,7 +131,7 @@ impl Mirrors {
         index: usize,
         before: Option<&Error>,
     ) -> Option<(usize, &Endpoint)> {
-        let unreachable = before.is_none_or(|error| matches!(error, Error::Connect { .. }));
+        let unreachable = before.is_none_or(never_answered);
         let mut rest = self.0.iter().enumerate().skip(index);
         let found = rest.find(|(_, mirror)| {
             mirror.serves(For::Digest) && (unreachable || !mirror.plain_fallback)

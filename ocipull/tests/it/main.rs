@@ -3,10 +3,14 @@
 mod archives;
 mod layers;
 mod layouts;
+mod places;
+mod policy;
+mod push;
 mod registry;
 mod server;
 #[cfg(unix)]
 mod sources;
+mod stalls;
 mod support;
 mod transfer;
 mod writers;

@@ -13,14 +13,14 @@ use testkit::oracle;
 use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, open_with, read, tar};
 
 /// Debian's `docker-registry` on a free port of the loopback interface; ends when dropped.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
-    host: String,
-    dir: tempfile::TempDir,
+    pub(crate) host: String,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Registry {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_with(|_| Some(String::new()))
     }
 
@@ -54,7 +54,7 @@ impl Registry {
     }
 
     /// `http` makes what is needed and gives more of the configuration's last section.
-    fn start_with(http: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
+    pub(crate) fn start_with(http: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
         let mut command = oracle("docker-registry")?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -2,14 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What was asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// The first byte of the range.
     pub(crate) range: Option<usize>,
     pub(crate) authorization: Option<String>,
@@ -25,6 +30,10 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Hang up after so many bytes of the body.
     pub(crate) cut: Option<usize>,
+    /// How long to say nothing where `cut` is, or before the first byte.
+    pub(crate) stall: Duration,
+    /// Hang up without an answer.
+    pub(crate) mute: bool,
 }
 
 impl Reply {
@@ -34,11 +43,26 @@ impl Reply {
             headers: Vec::new(),
             body: body.into(),
             cut: None,
+            stall: Duration::ZERO,
+            mute: false,
+        }
+    }
+
+    /// No answer at all.
+    pub(crate) fn none() -> Self {
+        Self {
+            mute: true,
+            ..Self::new(200, "")
         }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn stall(mut self, time: Duration) -> Self {
+        self.stall = time;
         self
     }
 
@@ -70,6 +94,21 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, handler)
+    }
+
+    /// One that speaks TLS.
+    pub(crate) fn start_tls(
+        identity: &Identity,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(identity.config()), handler)
+    }
+
+    fn start_with(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = Arc::new(AtomicBool::new(false));
@@ -83,8 +122,18 @@ impl Server {
                         break;
                     }
                     let (handler, requests) = (handler.clone(), requests.clone());
+                    let tls = tls.clone();
                     std::thread::spawn(move || {
-                        let _ = answer(stream.expect("a connection"), &*handler, &requests);
+                        let stream = stream.expect("a connection");
+                        let _ = match tls {
+                            None => answer(stream, &*handler, &requests),
+                            Some(config) => {
+                                let connection = rustls::ServerConnection::new(config);
+                                let connection = connection.expect("a configuration");
+                                let stream = rustls::StreamOwned::new(connection, stream);
+                                answer(stream, &*handler, &requests)
+                            }
+                        };
                     });
                 }
             }
@@ -118,31 +167,37 @@ impl Drop for Server {
 }
 
 fn answer(
-    stream: TcpStream,
+    mut stream: impl Read + Write,
     handler: &dyn Fn(&Request) -> Reply,
     requests: &Mutex<Vec<Request>>,
 ) -> std::io::Result<()> {
-    let mut input = BufReader::new(stream.try_clone()?).take(1 << 16);
+    let mut input = BufReader::new(&mut stream);
     let mut line = String::new();
     input.read_line(&mut line)?;
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (mut range, mut authorization) = (None, None);
+    let mut words = line.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let path = words.next().unwrap_or_default();
+    let mut headers = Vec::new();
     loop {
         line.clear();
         if input.read_line(&mut line)? == 0 || line.trim().is_empty() {
             break;
         }
         let (name, value) = line.trim().split_once(": ").unwrap_or_default();
-        match name.to_ascii_lowercase().as_str() {
-            "range" => {
-                range = value
-                    .strip_prefix("bytes=")
-                    .and_then(|v| v.split('-').next()?.parse().ok());
-            }
-            "authorization" => authorization = Some(value.to_owned()),
-            _ => {}
-        }
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
+    let header = |name: &str| {
+        let found = headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let range = header("range").and_then(|range| {
+        let range = range.strip_prefix("bytes=")?.to_owned();
+        range.split('-').next()?.parse().ok()
+    });
+    let authorization = header("authorization");
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let mut body = Vec::new();
+    input.take(length.unwrap_or(0)).read_to_end(&mut body)?;
     let request = {
         let mut requests = requests.lock().expect("no panic");
         let count = requests
@@ -150,7 +205,10 @@ fn answer(
             .filter(|request| request.path == path)
             .count();
         let request = Request {
+            method,
             path,
+            headers,
+            body,
             range,
             authorization,
             count,
@@ -159,17 +217,83 @@ fn answer(
         request
     };
     let reply = handler(&request);
-    let mut head = format!(
-        "HTTP/1.1 {} Status\r\nContent-Length: {}\r\nConnection: close\r\n",
-        reply.status,
-        reply.body.len()
-    );
+    if reply.mute {
+        return Ok(());
+    }
+    if reply.cut.is_none() {
+        std::thread::sleep(reply.stall);
+    }
+    let mut head = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", reply.status);
+    if !reply
+        .headers
+        .iter()
+        .any(|(name, _)| *name == "Content-Length")
+    {
+        head += &format!("Content-Length: {}\r\n", reply.body.len());
+    }
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let mut stream = stream;
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;
-    stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
-    stream.flush()
+    if request.method != "HEAD" {
+        stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
+    }
+    stream.flush()?;
+    if reply.cut.is_some() {
+        std::thread::sleep(reply.stall);
+    }
+    Ok(())
+}
+
+/// A certificate for 127.0.0.1 and its key, and the authority that vouches for it.
+pub(crate) struct Identity {
+    dir: tempfile::TempDir,
+}
+
+impl Identity {
+    /// Made by openssl, where it is installed.
+    pub(crate) fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(
+            dir.path().join("extensions"),
+            "subjectAltName=IP:127.0.0.1,DNS:client\nbasicConstraints=CA:false\n",
+        )
+        .expect("written");
+        let authority = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority \
+            -addext basicConstraints=critical,CA:true -keyout ca.key -out ca.crt";
+        let request =
+            "req -newkey rsa:2048 -nodes -subj /CN=registry -keyout host.key -out host.csr";
+        let sign = "x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile extensions -out host.cert";
+        for command in [authority, request, sign] {
+            let output = testkit::oracle("openssl")?
+                .args(command.split_whitespace())
+                .current_dir(dir.path())
+                .output()
+                .expect("openssl starts");
+            assert!(output.status.success(), "{output:?}");
+        }
+        Some(Self { dir })
+    }
+
+    /// `ca.crt`, `host.cert` or `host.key`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> Arc<rustls::ServerConfig> {
+        use rustls_pki_types::pem::PemObject as _;
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+        let certificate =
+            CertificateDer::from_pem_file(self.file("host.cert")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(self.file("host.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
+        Arc::new(config.expect("a sound identity"))
+    }
 }

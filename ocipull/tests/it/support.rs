@@ -249,3 +249,27 @@ pub(crate) fn failure(layer: Layer) -> Error {
     let image = layout.open().expect("the image is sound");
     read(&image, 0).expect_err("the layer is not")
 }
+
+/// Runs the test `name` (with its module) again in a process of its own with these variables of the environment, and returns
+/// what it printed. In that process, [`is_child`] holds.
+pub(crate) fn in_child(name: &str, environment: &[(&str, &str)]) -> String {
+    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the test starts");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+    text
+}
+
+const CHILD: &str = "OCIPULL_TEST_CHILD";
+
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}

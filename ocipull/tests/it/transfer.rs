@@ -6,23 +6,24 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 use ocipull::{
-    ConnectHint, CredentialSource, Credentials, Digest, Document, Error, Image, Options, Secret,
+    ConnectHint, CredentialSource, Credentials, Digest, Document, Error, Image, Options,
+    Registries, Secret,
 };
 
 use crate::server::{Reply, Request, Server};
 use crate::support::{GZIP, Layer, Layout, MANIFEST, TAR, open_with, read, tar};
 
 /// An image to be served: manifest, and blobs by path.
-struct Served {
+pub(crate) struct Served {
     manifest: Vec<u8>,
     blobs: HashMap<String, Vec<u8>>,
     /// The only layer, as it is stored.
-    layer: String,
-    tar: Vec<u8>,
+    pub(crate) layer: String,
+    pub(crate) tar: Vec<u8>,
 }
 
 impl Served {
-    fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let tar = tar("a", size);
         let layout = Layout::new();
         let manifest = layout.manifest(&[Layer::new(&tar, TAR)]);
@@ -45,7 +46,7 @@ impl Served {
         }
     }
 
-    fn reply(&self, request: &Request) -> Reply {
+    pub(crate) fn reply(&self, request: &Request) -> Reply {
         if request.path.starts_with("/v2/app/manifests/") {
             return Reply::new(200, self.manifest.clone()).header("Content-Type", MANIFEST);
         }
@@ -59,11 +60,12 @@ impl Served {
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     let mut options = Options::default();
     options.plain_http = true;
     options.credentials = Credentials::Anonymous;
     options.retries = 3;
+    options.registries = Registries::None;
     options
 }
 
@@ -269,7 +271,7 @@ fn guarded() -> Server {
     })
 }
 
-fn with_password(username: &str, password: &str) -> Options {
+pub(crate) fn with_password(username: &str, password: &str) -> Options {
     let mut options = options();
     options.credentials = Credentials::Basic {
         username: username.to_owned(),
