@@ -276,11 +276,11 @@ pub enum Error {
         problem: &'static str,
     },
     /// No connection to the registry.
-    #[error("cannot connect to {host}: {source}{hint}")]
+    #[error("cannot connect to {host}: {source}")]
     Connect {
         /// Its name and port.
         host: String,
-        /// What to do about it.
+        /// What is known of the reason.
         hint: ConnectHint,
         /// For [`ConnectHint::Certificate`]: the folder in which the certificate of a private authority (`ca.crt`) would be
         /// trusted for this registry.
@@ -530,7 +530,7 @@ pub enum SourceProblem {
     LayoutVersion(String),
 }
 
-/// What to do about a connection that fails.
+/// What is known of why a connection fails, for programs that advise their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectHint {
@@ -544,22 +544,6 @@ pub enum ConnectHint {
     HostName,
     /// Nobody listens there.
     Refused,
-}
-
-impl fmt::Display for ConnectHint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "",
-            Self::PlainHttp => {
-                "; the server speaks HTTP, not HTTPS: if you trust the network, use --plain-http"
-            }
-            Self::Certificate => {
-                "; add the certificate's issuer to the certificates this host trusts"
-            }
-            Self::HostName => "; check the name, and that this host can resolve names",
-            Self::Refused => "; check the port, and that the registry is running",
-        })
-    }
 }
 
 /// An error of the network with everything that caused it.

@@ -40,3 +40,23 @@ pub use platform::Platform;
 pub use reference::Reference;
 #[cfg(feature = "registry")]
 pub use registry::{Manifest, Pushed, Referrer, Repository};
+
+/// Parsers of text from servers and other programs' files, for the fuzz targets.
+#[cfg(all(fuzzing, feature = "registry"))]
+#[doc(hidden)]
+pub mod fuzz {
+    /// A `WWW-Authenticate` header; returns how many challenges it has.
+    pub fn challenges(header: &str) -> usize {
+        crate::registry::fuzz::challenges(header)
+    }
+
+    /// A file in the format of containers-registries.conf(5), and the name of a repository.
+    pub fn registries_conf(text: &str, host: &str, repository: &str) {
+        crate::registry::fuzz::registries_conf(text, host, repository);
+    }
+
+    /// A file of credentials, and the name of a repository; returns whether it has credentials for it.
+    pub fn auth_file(bytes: &[u8], host: &str, repository: &str) -> bool {
+        crate::credentials::fuzz(bytes, host, repository)
+    }
+}

@@ -194,7 +194,7 @@ impl Checks {
             ("erofs-writer", &["", "lz4", "lzma", "deflate", "zstd"]),
             ("ext4-writer", &["", "dir", "tar"]),
             ("fsmerge", &["", "dir", "erofs"]),
-            ("ocipull", &[""]),
+            ("ocipull", &["", "registry", "ring"]),
             ("vmdk", &[""]),
         ];
         self.step("libraries feature by feature", || {

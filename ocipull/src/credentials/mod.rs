@@ -187,6 +187,14 @@ fn from_file(
     file.store().and_then(ask)
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8], host: &str, repository: &str) -> bool {
+    AuthFile::parse(bytes).is_ok_and(|file| {
+        let _ = (file.helper_of(host), file.store());
+        file.entry(host, repository).is_some()
+    })
+}
+
 /// The name under which docker's helpers keep a host's credentials.
 fn server_of(host: &str) -> &str {
     match host {

@@ -137,6 +137,13 @@ impl Conf {
         Ok(())
     }
 
+    #[cfg(fuzzing)]
+    pub(super) fn fuzz(text: &str) -> Result<Self, Error> {
+        let mut conf = Self::default();
+        conf.add(Path::new("fuzz"), text)?;
+        Ok(conf)
+    }
+
     /// Where `HOST/REPOSITORY` can be had, in the order to ask; the last is the registry itself.
     pub(super) fn sites(&self, host: &str, repository: &str) -> Result<Vec<Site>, Error> {
         let name = format!("{host}/{repository}");

@@ -77,3 +77,14 @@ impl Source for Registry {
         Ok(Box::new(BlobReader::new(mirrors, digest, size)))
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzz {
+    pub(crate) fn challenges(header: &str) -> usize {
+        super::challenge::parse(header).len()
+    }
+
+    pub(crate) fn registries_conf(text: &str, host: &str, repository: &str) {
+        let _ = super::conf::Conf::fuzz(text).and_then(|conf| conf.sites(host, repository));
+    }
+}

@@ -207,14 +207,10 @@ fn a_registry_that_speaks_http_is_recognised() {
     let mut options = options();
     options.plain_http = false;
     match open_with(&format!("{}/app", registry.host), &options) {
-        Err(
-            error @ Error::Connect {
-                hint: ConnectHint::PlainHttp,
-                ..
-            },
-        ) => {
-            assert!(error.to_string().contains("--plain-http"), "{error}");
-        }
+        Err(Error::Connect {
+            hint: ConnectHint::PlainHttp,
+            ..
+        }) => {}
         other => panic!("{other:?}"),
     }
 }

@@ -6,12 +6,54 @@ use blockbox::{Error, convert};
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let converted = cause.downcast_ref().and_then(of_conversion);
-        converted.or_else(|| cause.downcast_ref().and_then(of_sandbox))
+        // What a layer's reader reports is inside of an I/O error.
+        let read = || cause.downcast_ref().and_then(ocipull::Error::of);
+        converted
+            .or_else(|| cause.downcast_ref().and_then(of_sandbox))
+            .or_else(|| cause.downcast_ref().or_else(read).and_then(of_pull))
+    })
+}
+
+fn of_pull(error: &ocipull::Error) -> Option<String> {
+    use ocipull::{ConnectHint, CredentialSource};
+    Some(match error {
+        ocipull::Error::Connect {
+            hint,
+            certificate_folder,
+            ..
+        } => match (hint, certificate_folder) {
+            (ConnectHint::PlainHttp, _) => {
+                "the server speaks HTTP, not HTTPS: if you trust the network, use --plain-http"
+                    .into()
+            }
+            (ConnectHint::Certificate, Some(folder)) => format!(
+                "if its certificate is from a private authority, put that one's certificate into {}",
+                folder.join("ca.crt").display()
+            ),
+            (ConnectHint::Certificate, None) => {
+                "add the certificate's issuer to the certificates this host trusts".into()
+            }
+            (ConnectHint::HostName, _) => {
+                "check the name, and that this host can resolve names".into()
+            }
+            (ConnectHint::Refused, _) => "check the port, and that the registry is running".into(),
+            _ => return None,
+        },
+        ocipull::Error::Unauthorized {
+            host, credentials, ..
+        } => match credentials {
+            CredentialSource::None => format!(
+                "`docker login {host}` or `podman login {host}` keeps credentials for it; or check that the name is right"
+            ),
+            _ => format!("check the name, or log in again: `docker login {host}`"),
+        },
+        _ => return None,
     })
 }
 
 fn of_conversion(error: &convert::Error) -> Option<String> {
     Some(match error {
+        convert::Error::Pull(error) => return of_pull(error),
         convert::Error::NoImage(name) => format!("`blockbox pull {name}` gets it"),
         convert::Error::Detached { .. } => {
             "`vmdk create` makes a disk of the merged image, each index and its tar behind it"
@@ -47,5 +89,24 @@ mod tests {
         let command = hinted(Error::NoCommand.into());
         assert!(command.is_some_and(|hint| hint.contains("after `--`")));
         assert_eq!(hinted(Error::Memory(1).into()), None);
+    }
+
+    #[test]
+    fn a_refused_registry_is_answered_with_what_would_open_it() {
+        let refused = |credentials| ocipull::Error::Unauthorized {
+            host: "x.y".into(),
+            repository: "app".into(),
+            credentials,
+            message: String::new(),
+        };
+        let hinted = |error: ocipull::Error| {
+            hint(&blockbox::Error::from(convert::Error::from(error)).into()).unwrap_or_default()
+        };
+        let none = hinted(refused(ocipull::CredentialSource::None));
+        let wrong = hinted(refused(ocipull::CredentialSource::Options));
+        assert!(
+            none.contains("`docker login x.y`") && none != wrong,
+            "{none} {wrong}"
+        );
     }
 }

@@ -23,13 +23,30 @@ impl Bars {
         }
     }
 
+    /// What tells of the waits of a transfer.
+    pub(super) fn events(&self) -> ocipull::Events {
+        let (all, terminal) = (self.all.clone(), self.terminal);
+        ocipull::Events::new(move |event| {
+            let line = match event {
+                ocipull::Event::Waiting {
+                    host,
+                    error,
+                    delay,
+                    attempt,
+                    attempts,
+                } => format!(
+                    "{host}: {error}: trying again in {:.1} s ({attempt} of {attempts})",
+                    delay.as_secs_f32()
+                ),
+                ocipull::Event::NextMirror { host, error } => format!("{error}: asking {host}"),
+                _ => return,
+            };
+            say(&all, terminal, &line);
+        })
+    }
+
     fn say(&self, line: &str) {
-        if self.terminal {
-            // Above the bars, which would overwrite a line printed past them.
-            let _ = self.all.println(line);
-        } else {
-            eprintln!("{line}");
-        }
+        say(&self.all, self.terminal, line);
     }
 
     fn with(&self, layer: usize, act: impl FnOnce(&ProgressBar)) {
@@ -41,6 +58,15 @@ impl Bars {
         {
             act(bar);
         }
+    }
+}
+
+fn say(all: &MultiProgress, terminal: bool, line: &str) {
+    if terminal {
+        // Above the bars, which would overwrite a line printed past them.
+        let _ = all.println(line);
+    } else {
+        eprintln!("{line}");
     }
 }
 

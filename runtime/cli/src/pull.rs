@@ -67,11 +67,13 @@ impl Source {
 
 impl Pull {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let options = self.source.options();
+        let mut options = self.source.options();
         let image = if self.quiet {
             pull(store, &self.reference, &options, &())?
         } else {
-            pull(store, &self.reference, &options, &Bars::new())?
+            let bars = Bars::new();
+            options.source.events = Some(bars.events());
+            pull(store, &self.reference, &options, &bars)?
         };
         println!("{}", image.digest());
         Ok(())

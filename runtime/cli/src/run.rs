@@ -109,6 +109,8 @@ pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::
 
 fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
     let parsed: ocipull::Reference = reference.parse()?;
-    let image = pull(store, &parsed, &source.options(), &Bars::new())?;
+    let (bars, mut options) = (Bars::new(), source.options());
+    options.source.events = Some(bars.events());
+    let image = pull(store, &parsed, &options, &bars)?;
     Ok(source.checked(reference, image)?)
 }
