@@ -103,10 +103,7 @@ impl Workloads {
             }
         }
         args.extend(self.warm.then(|| b"--warm".to_vec()));
-        ExecSpec {
-            args,
-            ..ExecSpec::default()
-        }
+        ExecSpec::new(args)
     }
 }
 

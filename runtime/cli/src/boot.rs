@@ -5,12 +5,12 @@ use std::io::{self, IsTerminal};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use blockbox::guest::{ExecSpec, WindowSize};
+use blockbox::guest::{ExecSpec, TMPFS_DIRS, WindowSize};
 use blockbox::image::Image;
 use blockbox::process::{Overrides, exec_spec};
-use blockbox::sandbox::{Machine, Running, Sandbox};
+use blockbox::sandbox::{Machine, Running, Sandbox, check_hostname};
 use blockbox::store::Store;
-use blockbox::vmm::{self, TMPFS_DIRS};
+use blockbox::vmm;
 use clap::{Args, ValueEnum};
 
 use super::attach;
@@ -53,7 +53,7 @@ pub(super) struct Process {
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The host name [default: the sandbox's name]
-    #[arg(long)]
+    #[arg(long, value_parser = hostname)]
     hostname: Option<String>,
     /// The virtual machine monitor
     #[arg(long, value_enum, default_value_t)]
@@ -139,10 +139,16 @@ pub(super) fn run(running: Running, spec: &ExecSpec) -> anyhow::Result<u8> {
     Ok(status)
 }
 
+fn hostname(text: &str) -> blockbox::Result<String> {
+    check_hostname(text)?;
+    Ok(text.to_owned())
+}
+
 fn tmpfs(text: &str) -> Result<(&'static str, bool), String> {
     let (folder, state) = text.split_once('=').unwrap_or((text, "on"));
-    let folder = TMPFS_DIRS.into_iter().find(|known| *known == folder);
-    let folder = folder.ok_or_else(|| format!("use one of {}", TMPFS_DIRS.join(", ")))?;
+    let known = TMPFS_DIRS.map(|(folder, _)| folder);
+    let folder = known.into_iter().find(|known| *known == folder);
+    let folder = folder.ok_or_else(|| format!("use one of {}", known.join(", ")))?;
     match state {
         "on" => Ok((folder, true)),
         "off" => Ok((folder, false)),
@@ -154,6 +160,7 @@ fn tmpfs(text: &str) -> Result<(&'static str, bool), String> {
 fn on_disk(given: &[(&str, bool)]) -> Vec<String> {
     let last = |folder: &&str| given.iter().rfind(|(name, _)| name == folder);
     TMPFS_DIRS
+        .map(|(folder, _)| folder)
         .into_iter()
         .filter(|folder| last(folder).is_some_and(|(_, in_memory)| !in_memory))
         .map(str::to_owned)

@@ -117,20 +117,9 @@ pub(crate) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u32(out, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     out.extend_from_slice(bytes);
-}
-
-pub(crate) fn put_list(out: &mut Vec<u8>, list: &[Vec<u8>]) {
-    put_u32(out, u32::try_from(list.len()).unwrap_or(u32::MAX));
-    for bytes in list {
-        put_bytes(out, bytes);
-    }
 }
 
 /// Reads a payload from its start; every step checks that the bytes are there.
@@ -183,16 +172,6 @@ impl<'a> Payload<'a> {
 
     pub(crate) fn text(&mut self) -> Result<String, ProtocolError> {
         Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
-    }
-
-    pub(crate) fn list(&mut self) -> Result<Vec<Vec<u8>>, ProtocolError> {
-        // The count is not trusted with an allocation: each element takes at least its length field.
-        let count = self.u32()?;
-        let mut list = Vec::new();
-        for _ in 0..count {
-            list.push(self.bytes()?);
-        }
-        Ok(list)
     }
 
     /// Everything that is left.

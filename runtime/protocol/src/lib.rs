@@ -2,7 +2,8 @@
 //!
 //! The two talk over one virtio-console port named [`CONTROL_PORT`], a reliable byte stream. Both directions carry
 //! [frames](frame): a fixed header and a bounded payload. The host sends [`Request`]s, the guest answers with [`Reply`]s;
-//! commands run concurrently, told apart by an id the host chooses.
+//! commands run concurrently, told apart by an id the host chooses. The first request is [`Request::Boot`], which says how
+//! the guest is set up; [`Reply::Hello`] answers it.
 //!
 //! Data streams are flow-controlled one by one. A sender may have at most [`WINDOW`] bytes of a stream on their way;
 //! the receiver returns credit as its reader takes bytes. Hence either side can always take what arrives without
@@ -11,16 +12,29 @@
 
 #![forbid(unsafe_code)]
 
+mod boot;
+mod exec;
 pub mod frame;
-mod message;
+pub mod relay;
+mod reply;
+mod request;
+pub mod signal;
+mod stats;
 pub mod user;
+mod wire;
 
+pub use boot::{
+    Address, Boot, Host, Identity, MAX_HOSTNAME, Mount, MountSource, Network, Secret, Sysctl,
+};
+pub use exec::{ExecSpec, ExitStatus, Stream, Ulimit, WindowSize};
 pub use frame::{Decoder, ProtocolError};
-pub use message::{ExecSpec, ExitStatus, Reply, Request, Stream, WindowSize, encode_output};
+pub use reply::{Reply, encode_output};
+pub use request::Request;
+pub use stats::{CommandStats, Process, Stats};
 
-/// The version of the protocol, sent in [`Reply::Hello`]. Host and init are built together; a difference means that a
+/// The version of the protocol, sent in [`Request::Boot`] and [`Reply::Hello`]. Host and init are built together; a difference means that a
 /// disk was made by another blockbox.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The name of the virtio-console port that carries the protocol (`/sys/class/virtio-ports/*/name` in the guest).
 pub const CONTROL_PORT: &str = "blockbox.control";
@@ -43,16 +57,11 @@ pub const UPPER_DIR: &str = "/upper";
 /// The overlay's workdir on the writable disk.
 pub const WORK_DIR: &str = "/work";
 
-/// Kernel command line parameter that gives the guest its hostname. A parameter with a dot is left alone by the kernel
-/// and not passed to init as an argument.
-pub const HOSTNAME_PARAMETER: &str = "blockbox.hostname";
+/// The folder of the writable disk whose folders are mounted in the container as [`MountSource::SandboxDisk`].
+pub const DISK_DIR: &str = "/blockbox/disk";
 
-/// Kernel command line parameter that names, separated by commas, those of [`TMPFS_DIRS`] that stay folders of the
-/// writable disk.
-pub const ON_DISK_PARAMETER: &str = "blockbox.on-disk";
-
-/// The folders that are a tmpfs unless [`ON_DISK_PARAMETER`] names them.
-pub const TMPFS_DIRS: [&str; 2] = ["/tmp", "/run"];
+/// The folders that are in memory unless the host says otherwise ([`Boot::new`]), and their modes where the image has none.
+pub const TMPFS_DIRS: [(&str, u32); 2] = [("/tmp", 0o1777), ("/run", 0o755)];
 
 /// Bytes of one stream that may be on their way before the receiver has returned credit.
 pub const WINDOW: usize = 256 * 1024;

@@ -59,6 +59,15 @@ pub fn resolve(spec: &[u8], passwd: &[u8], group: &[u8]) -> Result<Identity, Use
     Ok(identity)
 }
 
+/// The ids of groups, each a name of `/etc/group` or a number, which need not be there.
+///
+/// # Errors
+///
+/// As [`UserError`] says.
+pub fn additional_groups(names: &[Vec<u8>], group: &[u8]) -> Result<Vec<u32>, UserError> {
+    names.iter().map(|name| find_group(name, group)).collect()
+}
+
 struct UserEntry<'a> {
     identity: Identity,
     name: Option<&'a [u8]>,
@@ -223,6 +232,19 @@ mod tests {
     #[test]
     fn a_name_made_of_digits_is_found_before_the_number() {
         assert_eq!(resolved("1234"), (77, 78, vec![], "/named".into()));
+    }
+
+    #[test]
+    fn additional_groups_are_names_or_numbers() {
+        let named = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+            additional_groups(&names, GROUP)
+        };
+        assert_eq!(named(&["staff", "4", "4242"]), Ok(vec![50, 4, 4242]));
+        assert_eq!(
+            named(&["wheel"]),
+            Err(UserError::UnknownGroup("wheel".into()))
+        );
     }
 
     #[test]

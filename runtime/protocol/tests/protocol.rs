@@ -1,8 +1,12 @@
 //! Whatever is said arrives as it was said, however the bytes are cut; whatever arrives, nothing panics.
 
-use blockbox_protocol::frame::{HEADER, MAX_PAYLOAD};
+use std::net::IpAddr;
+
+use blockbox_protocol::frame::{Frame, HEADER, MAX_PAYLOAD};
 use blockbox_protocol::{
-    Decoder, ExecSpec, ExitStatus, ProtocolError, Reply, Request, Stream, WindowSize,
+    Address, Boot, CommandStats, Decoder, ExecSpec, ExitStatus, Host, Identity, Mount, MountSource,
+    Network, Process, ProtocolError, Reply, Request, Secret, Stats, Stream, Sysctl, Ulimit,
+    WindowSize,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -19,28 +23,141 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..80)
 }
 
+fn text() -> impl Strategy<Value = String> {
+    ".{0,20}"
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ]
+}
+
+fn ulimits() -> impl Strategy<Value = Vec<Ulimit>> {
+    let ulimit = any::<(u32, u64, u64)>().prop_map(|(resource, soft, hard)| Ulimit {
+        resource,
+        soft,
+        hard,
+    });
+    vec(ulimit, 0..3)
+}
+
 fn spec() -> impl Strategy<Value = ExecSpec> {
-    (
-        vec(bytes(), 0..4),
-        vec(bytes(), 0..4),
-        bytes(),
-        bytes(),
-        proptest::option::of(size()),
-        any::<bool>(),
+    let lists = [vec(bytes(), 0..4), vec(bytes(), 0..4), vec(bytes(), 0..4)];
+    let flags = any::<[bool; 4]>();
+    let tty = proptest::option::of(size());
+    (lists, bytes(), bytes(), tty, flags, any::<u32>(), ulimits()).prop_map(
+        |([args, env, groups], cwd, user, tty, flags, stop_signal, ulimits)| {
+            let mut spec = ExecSpec::new(args);
+            (spec.env, spec.groups, spec.cwd, spec.user) = (env, groups, cwd, user);
+            spec.tty = tty;
+            [spec.stdin, spec.detach, spec.init, spec.no_new_privileges] = flags;
+            (spec.stop_signal, spec.ulimits) = (stop_signal, ulimits);
+            spec
+        },
     )
-        .prop_map(|(args, env, cwd, user, tty, stdin)| ExecSpec {
-            args,
-            env,
-            cwd,
-            user,
-            tty,
-            stdin,
-        })
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let source = prop_oneof![
+        any::<(u64, u32)>().prop_map(|(size, mode)| MountSource::Memory { size, mode }),
+        (text(), bytes()).prop_map(|(tag, path)| MountSource::Share { tag, path }),
+        (text(), text(), bytes()).prop_map(|(serial, filesystem, path)| MountSource::Disk {
+            serial,
+            filesystem,
+            path
+        }),
+        Just(MountSource::SandboxDisk),
+    ];
+    (bytes(), source, any::<(bool, bool)>(), text()).prop_map(
+        |(target, source, (read_only, copy_up), options)| {
+            Mount::new(target, source)
+                .read_only(read_only)
+                .copy_up(copy_up)
+                .options(options)
+        },
+    )
+}
+
+fn hosts() -> impl Strategy<Value = Vec<Host>> {
+    vec(
+        (ip(), text()).prop_map(|(address, name)| Host { address, name }),
+        0..3,
+    )
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let address = (ip(), any::<u32>()).prop_map(|(ip, prefix)| Address { ip, prefix });
+    let ips = [vec(ip(), 0..3), vec(ip(), 0..3)];
+    let texts = [vec(text(), 0..3), vec(text(), 0..3)];
+    (vec(address, 0..3), ips, any::<(u32, u16)>(), bytes(), texts).prop_map(
+        |(addresses, [gateways, nameservers], (mtu, relay_port), hardware_address, texts)| {
+            let mut network = Network::default();
+            (network.addresses, network.gateways) = (addresses, gateways);
+            (network.mtu, network.relay_port) = (mtu, relay_port);
+            (network.nameservers, network.hardware_address) = (nameservers, hardware_address);
+            [network.search, network.resolver_options] = texts;
+            network
+        },
+    )
+}
+
+fn boot() -> impl Strategy<Value = Boot> {
+    let secret =
+        (bytes(), bytes(), any::<[u32; 3]>()).prop_map(|(name, data, [mode, uid, gid])| Secret {
+            name,
+            data,
+            mode,
+            uid,
+            gid,
+        });
+    let sysctl = (text(), text()).prop_map(|(name, value)| Sysctl { name, value });
+    (
+        (text(), vec(mount(), 0..3), vec(bytes(), 0..3)),
+        (vec(secret, 0..3), vec(sysctl, 0..3), hosts()),
+        (proptest::option::of(network()), ulimits()),
+        (bytes(), bytes(), any::<(bool, u64)>()),
+    )
+        .prop_map(
+            |(
+                (hostname, mounts, folders),
+                (secrets, sysctls, hosts),
+                (network, ulimits),
+                (machine_id, entropy, (read_only_root, realtime_ns)),
+            )| {
+                let mut boot = Boot::new(hostname);
+                (boot.mounts, boot.folders, boot.secrets) = (mounts, folders, secrets);
+                (boot.sysctls, boot.hosts, boot.network) = (sysctls, hosts, network);
+                (boot.ulimits, boot.machine_id, boot.entropy) = (ulimits, machine_id, entropy);
+                (boot.read_only_root, boot.realtime_ns) = (read_only_root, realtime_ns);
+                boot
+            },
+        )
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    let network = proptest::option::of(network());
+    let numbers = any::<(u64, bool, u32)>();
+    (text(), [bytes(), bytes()], network, hosts(), numbers).prop_map(
+        |(hostname, [machine_id, entropy], network, hosts, numbers)| {
+            let mut identity = Identity::default();
+            (identity.hostname, identity.machine_id) = (hostname, machine_id);
+            (identity.entropy, identity.network, identity.hosts) = (entropy, network, hosts);
+            (
+                identity.realtime_ns,
+                identity.close_connections,
+                identity.hook_timeout_ms,
+            ) = numbers;
+            identity
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let id = any::<u32>();
     prop_oneof![
+        (any::<u32>(), boot()).prop_map(|(version, boot)| Request::Boot { version, boot }),
         (id, spec()).prop_map(|(id, spec)| Request::Exec { id, spec }),
         (id, bytes()).prop_map(|(id, data)| Request::Stdin { id, data }),
         id.prop_map(|id| Request::StdinEof { id }),
@@ -52,23 +169,85 @@ fn request() -> impl Strategy<Value = Request> {
         (id, stream()).prop_map(|(id, stream)| Request::CloseOutput { id, stream }),
         (id, size()).prop_map(|(id, size)| Request::Resize { id, size }),
         (id, any::<u32>()).prop_map(|(id, signal)| Request::Signal { id, signal }),
+        id.prop_map(|id| Request::KillExec { id }),
         id.prop_map(|id| Request::Sync { id }),
-        id.prop_map(|id| Request::Freeze { id }),
+        (id, any::<u32>()).prop_map(|(id, thaw_after_ms)| Request::Freeze { id, thaw_after_ms }),
+        (id, any::<u32>())
+            .prop_map(|(id, thaw_after_ms)| Request::KeepFrozen { id, thaw_after_ms }),
         id.prop_map(|id| Request::Thaw { id }),
+        id.prop_map(|id| Request::Trim { id }),
+        (id, any::<u64>()).prop_map(|(id, realtime_ns)| Request::SetClock { id, realtime_ns }),
+        id.prop_map(|id| Request::Stats { id }),
+        id.prop_map(|id| Request::Processes { id }),
+        (id, identity()).prop_map(|(id, identity)| Request::Identity { id, identity }),
         any::<u32>().prop_map(|grace_ms| Request::Shutdown { grace_ms }),
     ]
+}
+
+fn stats() -> impl Strategy<Value = Stats> {
+    let command = any::<(u32, u32, u64, u64, u32)>().prop_map(|numbers| {
+        let mut command = CommandStats::default();
+        (
+            command.id,
+            command.pid,
+            command.memory,
+            command.cpu_ns,
+            command.processes,
+        ) = numbers;
+        command
+    });
+    (any::<[u64; 10]>(), any::<[u32; 2]>(), vec(command, 0..3)).prop_map(
+        |(numbers, counts, commands)| {
+            let mut stats = Stats::default();
+            [
+                stats.uptime_ns,
+                stats.memory_total,
+                stats.memory_available,
+                stats.cpu_busy_ns,
+                stats.disk_total,
+                stats.disk_free,
+                stats.disk_read,
+                stats.disk_written,
+                stats.network_received,
+                stats.network_sent,
+            ] = numbers;
+            [stats.cpus, stats.processes] = counts;
+            stats.commands = commands;
+            stats
+        },
+    )
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    (any::<[u32; 4]>(), any::<[u64; 3]>(), text(), bytes()).prop_map(
+        |(ids, numbers, state, command)| {
+            let mut process = Process::default();
+            [process.pid, process.parent, process.uid, process.terminal] = ids;
+            [process.memory, process.cpu_ns, process.started_ns] = numbers;
+            (process.state, process.command) = (state, command);
+            process
+        },
+    )
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
     let id = any::<u32>();
     prop_oneof![
-        (any::<u32>(), any::<u64>(), ".{0,20}").prop_map(|(version, uptime_ns, kernel)| {
-            Reply::Hello {
+        (2_u32.., any::<u64>(), text(), vec(text(), 0..3)).prop_map(
+            |(version, uptime_ns, kernel, warnings)| Reply::Hello {
                 version,
                 uptime_ns,
                 kernel,
+                warnings,
             }
+        ),
+        (id, any::<u32>(), any::<bool>()).prop_map(|(id, kind, known)| Reply::Rejected {
+            id,
+            kind,
+            known
         }),
+        (id, stats()).prop_map(|(id, stats)| Reply::Stats { id, stats }),
+        (id, vec(process(), 0..3)).prop_map(|(id, processes)| Reply::Processes { id, processes }),
         ".{0,40}".prop_map(|message| Reply::Fatal { message }),
         (id, any::<u32>()).prop_map(|(id, pid)| Reply::Started { id, pid }),
         (id, any::<u8>(), ".{0,40}").prop_map(|(id, code, message)| Reply::SpawnFailed {
@@ -128,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(kind in 0_u32..0x120, payload in vec(any::<u8>(), 0..64), garbage in bytes()) {
+    fn no_bytes_panic(kind in prop_oneof![0_u32..0x20, 0x100_u32..0x120], payload in vec(any::<u8>(), 0..64), garbage in bytes()) {
         let mut frame = (payload.len() as u32).to_le_bytes().to_vec();
         frame.extend(kind.to_le_bytes());
         frame.extend([7, 0, 0, 0]);
@@ -155,6 +334,55 @@ fn a_frame_beyond_the_limit_is_refused_before_it_arrives() {
     decoder.push(&header);
     let refused = ProtocolError::TooLong { kind: 0, length };
     assert_eq!(decoder.next_frame().unwrap_err(), refused);
+}
+
+#[test]
+fn the_first_versions_hello_is_understood() {
+    let mut payload = 1_u32.to_le_bytes().to_vec();
+    payload.extend(7_u64.to_le_bytes());
+    payload.extend(3_u32.to_le_bytes());
+    payload.extend(b"6.6");
+    let frame = Frame {
+        kind: 0x101,
+        id: 0,
+        payload: &payload,
+    };
+    let hello = Reply::Hello {
+        version: 1,
+        uptime_ns: 7,
+        kernel: "6.6".to_owned(),
+        warnings: Vec::new(),
+    };
+    assert_eq!(Reply::decode(frame), Ok(hello));
+}
+
+#[test]
+fn a_count_alone_allocates_nothing() {
+    // An exec with four thousand million arguments, of which none follows.
+    let frame = Frame {
+        kind: 1,
+        id: 1,
+        payload: &[0xff; 4],
+    };
+    assert!(matches!(
+        Request::decode(frame),
+        Err(ProtocolError::Malformed { .. })
+    ));
+}
+
+#[test]
+fn secrets_are_not_in_debug_output() {
+    let secret = Secret {
+        name: b"token".to_vec(),
+        data: b"hunter2".to_vec(),
+        mode: 0o400,
+        uid: 0,
+        gid: 0,
+    };
+    let mut boot = Boot::new("box");
+    boot.secrets.push(secret);
+    let text = format!("{boot:?}");
+    assert!(text.contains("token") && !text.contains("hunter2") && !text.contains("104, 117"));
 }
 
 #[test]

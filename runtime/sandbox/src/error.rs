@@ -36,6 +36,12 @@ pub enum Error {
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd")]
     NoCommand,
+    /// The image's `StopSignal` is not a signal of Linux.
+    #[error("the image's StopSignal {0:?} is not a signal")]
+    StopSignal(String),
+    /// The kernel, or a file that names are looked up in, cannot hold this host name.
+    #[error("{0:?} cannot be a host name: use 1 to {max} letters, digits, `-`, `.` and `_`", max = blockbox_vmm::guest::MAX_HOSTNAME)]
+    Hostname(String),
     /// No guest kernel boots with so little memory.
     #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::sandbox::LEAST_MEMORY >> 20)]
     Memory(u64),

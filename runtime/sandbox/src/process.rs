@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use blockbox_protocol::{ExecSpec, WindowSize};
+use blockbox_protocol::{ExecSpec, WindowSize, signal};
 use ocipull::spec::Config;
 
 use crate::error::{Error, Result};
@@ -30,7 +30,8 @@ pub struct Overrides {
 ///
 /// # Errors
 ///
-/// [`Error::NoCommand`] where neither names a program.
+/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image names a signal that there is
+/// not.
 pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSpec> {
     let list = |list: Option<&Vec<String>>| -> Vec<Vec<u8>> {
         list.into_iter()
@@ -39,6 +40,10 @@ pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSp
             .collect()
     };
     let mut entrypoint = list(config.and_then(|config| config.entrypoint().as_ref()));
+    // As docker takes it: builders write an empty string to clear a base image's.
+    if entrypoint == [b""] {
+        entrypoint.clear();
+    }
     let mut arguments = list(config.and_then(|config| config.cmd().as_ref()));
     if let Some(program) = overrides.entrypoint {
         entrypoint = Some(program.into_vec())
@@ -85,14 +90,31 @@ pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSp
     let user = overrides
         .user
         .or_else(|| config.and_then(|config| config.user().clone()));
-    Ok(ExecSpec {
-        args,
-        env: env.0,
-        cwd,
-        user: user.unwrap_or_default().into_bytes(),
-        tty: overrides.tty,
-        stdin: true,
-    })
+    let stop_signal = config.and_then(|config| config.stop_signal().as_deref());
+    let init = args.first().is_some_and(|program| is_init(program));
+    let mut spec = ExecSpec::new(args);
+    spec.env = env.0;
+    spec.cwd = cwd;
+    spec.user = user.unwrap_or_default().into_bytes();
+    spec.tty = overrides.tty;
+    spec.stdin = true;
+    spec.init = init;
+    spec.stop_signal = match stop_signal.filter(|name| !name.is_empty()) {
+        Some(name) => signal::number(name).ok_or_else(|| Error::StopSignal(name.to_owned()))?,
+        // What systemd takes for a request to halt, as podman sends it.
+        None if init => SIGRTMIN_3,
+        None => 0,
+    };
+    Ok(spec)
+}
+
+/// `SIGRTMIN+3`.
+const SIGRTMIN_3: u32 = 37;
+
+/// Whether a program insists on being process 1: systemd, and whatever is called `init`.
+fn is_init(program: &[u8]) -> bool {
+    let name = program.rsplit(|&byte| byte == b'/').next();
+    matches!(name, Some(b"init" | b"systemd"))
 }
 
 /// Variables in the order in which they were first set.
@@ -188,6 +210,38 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(shown(&spec.args), ["true"]);
+    }
+
+    #[test]
+    fn an_images_empty_entrypoint_is_none() {
+        let config = ConfigBuilder::default()
+            .entrypoint(strings(&[""]))
+            .cmd(strings(&["echo", "ok"]))
+            .build()
+            .unwrap();
+        let spec = exec_spec(Some(&config), Overrides::default()).unwrap();
+        assert_eq!(shown(&spec.args), ["echo", "ok"]);
+    }
+
+    #[test]
+    fn an_init_is_process_1_and_halts_by_its_own_signal() {
+        let run = |program: &str, signal: Option<&str>| {
+            let mut config = ConfigBuilder::default().cmd(strings(&[program]));
+            if let Some(signal) = signal {
+                config = config.stop_signal(signal);
+            }
+            exec_spec(Some(&config.build().unwrap()), Overrides::default())
+        };
+        for program in ["/sbin/init", "/init", "/usr/lib/systemd/systemd", "init"] {
+            let spec = run(program, None).unwrap();
+            assert_eq!((spec.init, spec.stop_signal), (true, 37), "{program}");
+        }
+        let spec = run("/sbin/init", Some("SIGUSR2")).unwrap();
+        assert_eq!((spec.init, spec.stop_signal), (true, 12));
+        let spec = run("/usr/bin/tini", Some("3")).unwrap();
+        assert_eq!((spec.init, spec.stop_signal), (false, 3));
+        let wrong = run("nginx", Some("SIGNONE"));
+        assert!(matches!(wrong, Err(Error::StopSignal(name)) if name == "SIGNONE"));
     }
 
     #[test]

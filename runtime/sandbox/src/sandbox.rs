@@ -9,7 +9,7 @@ use blockbox_convert::{self as convert, image::Image};
 pub use blockbox_store::Record;
 use blockbox_store::{CONSOLE, Lock, Store, UPPER, atomic, remove as remove_tree};
 use blockbox_vmm::guest::{
-    Exec, ExecSpec, INIT, INIT_PATH, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR,
+    Boot, Exec, ExecSpec, INIT, INIT_PATH, MAX_HOSTNAME, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR,
 };
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
 use erofs_reader::Buffered;
@@ -188,6 +188,7 @@ impl Sandbox {
         if machine.memory < LEAST_MEMORY {
             return Err(Error::Memory(machine.memory));
         }
+        check_hostname(&machine.hostname)?;
         // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
         vmdk::Disk::open(image.disk()).map_err(|source| convert::Error::Vmdk {
             path: image.disk(),
@@ -199,11 +200,12 @@ impl Sandbox {
         let mut config = VmConfig::new(kernel, image.disk(), self.folder.join(UPPER));
         config.cpus = machine.cpus;
         config.memory_mib = u32::try_from(machine.memory >> 20).unwrap_or(u32::MAX);
-        config.hostname.clone_from(&machine.hostname);
-        config.on_disk.clone_from(&machine.on_disk);
         config.console_log = Some(self.folder.join(CONSOLE));
         let vm = vmm.start(&config)?;
-        let session = Session::connect(&vm, BOOT_TIME)?;
+        let session = Session::connect(&vm, &boot_message(image, machine), BOOT_TIME)?;
+        for warning in session.warnings() {
+            tracing::warn!("in the guest: {warning}");
+        }
         tracing::info!(
             %vmm,
             kernel = session.kernel_release(),
@@ -213,6 +215,35 @@ impl Sandbox {
         );
         Ok(Running { vm, session })
     }
+}
+
+/// Checks that a guest can have this host name as it is.
+///
+/// # Errors
+///
+/// [`Error::Hostname`].
+pub fn check_hostname(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.chars().all(allowed) {
+        return Err(Error::Hostname(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// What the guest is told at its start.
+fn boot_message(image: &Image, machine: &Machine) -> Boot {
+    let mut boot = Boot::new(&machine.hostname);
+    for folder in &machine.on_disk {
+        boot.leave_on_disk(folder);
+    }
+    let config = image.config().config().as_ref();
+    let volumes = config.and_then(|config| config.volumes().as_ref());
+    boot.folders = volumes
+        .into_iter()
+        .flatten()
+        .map(|path| [b"/", path.trim_start_matches('/').as_bytes()].concat())
+        .collect();
+    boot
 }
 
 /// A sandbox whose guest takes commands. Dropped without [`stop`](Self::stop), it is switched off.
@@ -323,6 +354,17 @@ fn random_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_is_exact_or_refused() {
+        for name in ["web-1.example.org", "My_Host", &"h".repeat(64)] {
+            assert!(check_hostname(name).is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a init=/bin/sh", "a\nb", "ä", &"h".repeat(65)] {
+            let refused = check_hostname(name);
+            assert!(matches!(refused, Err(Error::Hostname(n)) if n == name));
+        }
+    }
 
     #[test]
     fn a_name_is_one_plain_folder_name() {

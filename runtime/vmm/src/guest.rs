@@ -13,14 +13,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use blockbox_protocol::{ExecSpec, ExitStatus, Stream, WindowSize};
+pub use blockbox_protocol::{
+    Address, Boot, CommandStats, ExecSpec, ExitStatus, Host, Identity, MAX_HOSTNAME, Mount,
+    MountSource, Network, Process, Secret, Stats, Stream, Sysctl, TMPFS_DIRS, Ulimit, WindowSize,
+    relay, signal,
+};
 pub use error::GuestError;
 pub use exec::{Event, Exec, ExecControl, Stdin};
 
 use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
 use crate::Vm;
-use link::Link;
+use link::{Answer, Link};
 
 /// The guest's init, a static Linux executable of the host's architecture. It belongs at [`INIT_PATH`] on the writable
 /// disk, with mode 0755.
@@ -40,6 +44,7 @@ pub struct Session {
     link: Arc<Link>,
     boot: BootTimes,
     kernel: String,
+    warnings: Vec<String>,
 }
 
 /// How long the guest took to come up.
@@ -52,14 +57,17 @@ pub struct BootTimes {
 }
 
 impl Session {
-    /// Waits until the guest's init reports.
+    /// Tells the guest's init how to set the guest up, and waits until it reports. What `boot` leaves out of the time and of
+    /// entropy is the host's.
     ///
     /// # Errors
+    ///
+    /// [`GuestError::BootTooLarge`] when `boot` does not fit in a message.
     ///
     /// [`GuestError::NeverReported`] when it has not after `timeout`, or the VM ended before; a VM that ends with a
     /// success status without init having reported has failed all the same. [`GuestError::SetupFailed`] when init says
     /// that it could not set the guest up.
-    pub fn connect(vm: &Vm, timeout: Duration) -> Result<Self, GuestError> {
+    pub fn connect(vm: &Vm, boot: &Boot, timeout: Duration) -> Result<Self, GuestError> {
         let started = Instant::now();
         let io = GuestError::io("the control channel");
         let channel = vm.channel().map_err(&io)?;
@@ -70,6 +78,7 @@ impl Session {
             .name("guest".to_owned())
             .spawn(move || in_thread.read_from(reader))
             .map_err(&io)?;
+        link.send_boot(boot, timeout)?;
         let hello = link.wait_hello(timeout, vm)?;
         if hello.version != PROTOCOL_VERSION {
             return Err(GuestError::VersionMismatch {
@@ -84,7 +93,13 @@ impl Session {
                 guest: Duration::from_nanos(hello.uptime_ns),
             },
             kernel: hello.kernel,
+            warnings: hello.warnings,
         })
+    }
+
+    /// What could not be set up in the guest, which does without.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// How long the guest took to come up.
@@ -115,22 +130,95 @@ impl Session {
         self.link.request("sync", |id| Request::Sync { id })
     }
 
-    /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and does not change.
+    /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and does not change. The guest
+    /// ends the freeze itself after `thaw_after` (in whole milliseconds), for a host that does not come back; zero is never.
     ///
     /// # Errors
     ///
     /// [`GuestError::Refused`] when the guest's kernel refuses, for example because it is frozen already.
-    pub fn freeze(&self) -> Result<(), GuestError> {
-        self.link.request("freeze", |id| Request::Freeze { id })
+    pub fn freeze(&self, thaw_after: Duration) -> Result<(), GuestError> {
+        let thaw_after_ms = milliseconds(thaw_after);
+        self.link
+            .request("freeze", |id| Request::Freeze { id, thaw_after_ms })
+    }
+
+    /// Gives a freeze `thaw_after` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Refused`] when nothing is frozen (any more).
+    pub fn keep_frozen(&self, thaw_after: Duration) -> Result<(), GuestError> {
+        let thaw_after_ms = milliseconds(thaw_after);
+        self.link.request("stay frozen", |id| Request::KeepFrozen {
+            id,
+            thaw_after_ms,
+        })
     }
 
     /// Ends a freeze.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when nothing is frozen.
+    /// [`GuestError::Refused`] when nothing is frozen (any more): the disk may have changed since.
     pub fn thaw(&self) -> Result<(), GuestError> {
         self.link.request("thaw", |id| Request::Thaw { id })
+    }
+
+    /// Gives the free blocks of the writable disk back to the host. The guest does so by itself now and then, and at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Refused`] when the disk is frozen, or its device knows no discards.
+    pub fn trim(&self) -> Result<(), GuestError> {
+        self.link.request("trim", |id| Request::Trim { id })
+    }
+
+    /// Sets the guest's clock to the host's: at once after a sleep of the host, else little by little.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn set_clock(&self) -> Result<(), GuestError> {
+        self.link.request("set its clock", |id| Request::SetClock {
+            id,
+            realtime_ns: link::realtime_ns(),
+        })
+    }
+
+    /// What the guest and its commands use.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn stats(&self) -> Result<Stats, GuestError> {
+        match self.link.ask("stats", |id| Request::Stats { id })? {
+            Answer::Stats(stats) => Ok(stats),
+            _ => Err(GuestError::WrongAnswer { request: "stats" }),
+        }
+    }
+
+    /// The guest's processes.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn processes(&self) -> Result<Vec<Process>, GuestError> {
+        let request = "list its processes";
+        match self.link.ask(request, |id| Request::Processes { id })? {
+            Answer::Processes(processes) => Ok(processes),
+            _ => Err(GuestError::WrongAnswer { request }),
+        }
+    }
+
+    /// Has the guest, a clone of another, become one of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or took too long.
+    pub fn identity(&self, identity: &Identity) -> Result<(), GuestError> {
+        let identity = identity.clone();
+        self.link
+            .request("take its identity", |id| Request::Identity { id, identity })
     }
 
     /// Ends every process of the guest (`SIGTERM`, then `SIGKILL` after `grace`), unmounts its disk and waits until
@@ -141,7 +229,7 @@ impl Session {
     /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its journal holds what the next
     /// boot replays.
     pub fn shutdown(self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let grace_ms = milliseconds(grace);
         let sent = self.link.send(&Request::Shutdown { grace_ms });
         let farewell = sent.and_then(|()| self.link.wait_bye(grace.saturating_add(POWER_OFF_TIME)));
         let ended = vm.wait_timeout(POWER_OFF_TIME).ok().flatten().is_some();
@@ -153,4 +241,8 @@ impl Session {
             errno => Err(GuestError::UncleanShutdown { errno }),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

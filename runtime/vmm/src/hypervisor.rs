@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blockbox_protocol::{Decoder, INIT_PATH, Reply, UPPER_SERIAL};
+use blockbox_protocol::{Boot, Decoder, INIT_PATH, PROTOCOL_VERSION, Reply, Request, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
 use super::helper::{self, Launch};
@@ -161,6 +161,14 @@ fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmErro
 /// Waits for a first message from init; `false` when the VM ended without.
 fn init_speaks(vm: &Vm) -> std::io::Result<bool> {
     let mut channel = vm.channel()?;
+    // The trial disk holds no container: init answers that it finds none.
+    let mut boot = Vec::new();
+    Request::Boot {
+        version: PROTOCOL_VERSION,
+        boot: Boot::new("trial"),
+    }
+    .encode(&mut boot);
+    channel.write_all(&boot)?;
     let deadline = Instant::now() + TRIAL_TIMEOUT;
     let mut decoder = Decoder::default();
     let mut chunk = [0; 4096];

@@ -26,7 +26,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use blockbox_protocol::TMPFS_DIRS;
 pub(crate) use console::Console;
 pub use error::VmmError;
 pub use probe::{HostReport, probe};
@@ -46,10 +45,6 @@ pub struct VmConfig {
     pub cpus: u8,
     /// The guest's memory in MiB.
     pub memory_mib: u32,
-    /// The guest's hostname.
-    pub hostname: String,
-    /// Those of [`TMPFS_DIRS`] that stay folders of the writable disk.
-    pub on_disk: Vec<String>,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
     /// The executable to start the VM through: one whose `main` begins with [`helper::run_if_asked`]. The default is what
@@ -72,8 +67,6 @@ impl VmConfig {
             upper: upper.into(),
             cpus: 1,
             memory_mib: 512,
-            hostname: "blockbox".to_owned(),
-            on_disk: Vec::new(),
             kernel_args: Vec::new(),
             helper: None,
             console_log: None,
@@ -205,28 +198,8 @@ impl Vmm {
             "rootfstype=ext4".to_owned(),
             "rw".to_owned(),
             format!("init={}", blockbox_protocol::INIT_PATH),
-            format!(
-                "{}={}",
-                blockbox_protocol::HOSTNAME_PARAMETER,
-                hostname_label(&config.hostname)
-            ),
         ];
-        if !config.on_disk.is_empty() {
-            let folders = config.on_disk.join(",");
-            words.push(format!(
-                "{}={folders}",
-                blockbox_protocol::ON_DISK_PARAMETER
-            ));
-        }
         words.extend(config.kernel_args.iter().cloned());
         words.join(" ")
     }
-}
-
-/// What of a hostname can stand on a kernel command line and in `/etc/hosts`.
-fn hostname_label(name: &str) -> String {
-    name.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
-        .take(64)
-        .collect()
 }

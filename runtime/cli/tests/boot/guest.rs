@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use blockbox::guest::{
-    Event, Exec, ExecSpec, ExitStatus, INIT, INIT_PATH, PRIVATE_DIR, Session, Stream, UPPER_DIR,
-    WORK_DIR,
+    Boot, Event, Exec, ExecSpec, ExitStatus, INIT, INIT_PATH, PRIVATE_DIR, Session, Stream,
+    UPPER_DIR, WORK_DIR,
 };
 use blockbox::vmm::{Accel, Vm, VmConfig, Vmm, kernel};
 use testkit::{oracle, repository, skip};
@@ -31,6 +31,11 @@ impl Guest {
 
     /// Boots busybox after `prepare` has had its way with the image's root.
     pub(crate) fn boot_with(prepare: impl FnOnce(&Path)) -> Option<Self> {
+        Self::boot_as(prepare, &Boot::new("testbox"))
+    }
+
+    /// As [`boot_with`](Self::boot_with), set up as `boot` says.
+    pub(crate) fn boot_as(prepare: impl FnOnce(&Path), boot: &Boot) -> Option<Self> {
         let kernel = guest_kernel()?;
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
@@ -41,11 +46,10 @@ impl Guest {
         writable_disk(&upper);
 
         let mut config = VmConfig::new(kernel, disk, upper);
-        config.hostname = "testbox".to_owned();
         config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
         let started = Instant::now();
         let vm = monitor().start(&config).unwrap();
-        let session = match Session::connect(&vm, BOOT_TIME) {
+        let session = match Session::connect(&vm, boot, BOOT_TIME) {
             Ok(session) => session,
             Err(error) => panic!("{error}"),
         };
@@ -128,10 +132,7 @@ pub(crate) fn shell(script: &str) -> ExecSpec {
 }
 
 pub(crate) fn command(args: &[&str]) -> ExecSpec {
-    ExecSpec {
-        args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
-        ..ExecSpec::default()
-    }
+    ExecSpec::new(args.iter().copied())
 }
 
 /// Reads a terminal's output until it ends with `end`.

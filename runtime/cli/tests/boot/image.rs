@@ -17,7 +17,7 @@ fn set_mode(path: &Path, mode: u32) {
 fn image_with_runtime_folders(root: &Path) {
     let daemon = root.join("run/daemon");
     fs::create_dir_all(&daemon).unwrap();
-    set_mode(&root.join("run"), 0o750);
+    set_mode(&root.join("run"), 0o751);
     set_mode(&daemon, 0o1775);
     chown(&daemon, Some(1000), Some(1001)).unwrap();
     fs::write(daemon.join("a"), "contents\n").unwrap();
@@ -45,7 +45,7 @@ fn what_the_image_has_in_run_and_tmp_is_there() {
         "stat -c '%a %u %g' /run /run/daemon; cat /var/run/link; stat -c %h /run/daemon/b; \
          stat -c '%a %s' /tmp /tmp/large; awk '$2 == \"/run\" || $2 == \"/tmp\" { print $2, $3 }' /proc/mounts",
     );
-    let expected = "750 0 0\n1775 1000 1001\ncontents\n2\n1777 3\n644 629145600\n/run tmpfs\n";
+    let expected = "751 0 0\n1775 1000 1001\ncontents\n2\n1777 3\n644 629145600\n/run tmpfs\n";
     let size_of_tmp = |line: &&str| !line.starts_with("1777 ");
     let lines = |text: &str| {
         text.lines()
@@ -107,16 +107,20 @@ fn files_of_the_image_that_never_end_are_not_read() {
 }
 
 #[test]
-fn any_user_binds_low_ports_pings_and_opens_many_files() {
+fn any_user_binds_low_ports_may_ping_and_opens_many_files() {
     let Some(guest) = Guest::boot() else { return };
     let mut spec = shell(
         "(timeout 5 nc -l -p 80 > /tmp/got) & sleep 1; echo low | timeout 3 nc 127.0.0.1 80; cat /tmp/got; \
-         ping -c 1 -W 2 127.0.0.1 > /dev/null && echo ping; ulimit -Sn; ulimit -Hn",
+         cat /proc/sys/net/ipv4/ping_group_range; ulimit -Sn; ulimit -Hn",
     );
     spec.user = b"app".to_vec();
     assert_eq!(
         guest.run(&spec),
-        outcome(ExitStatus::Code(0), "low\nping\n1048576\n1048576\n", "")
+        outcome(
+            ExitStatus::Code(0),
+            "low\n0\t2147483647\n1048576\n1048576\n",
+            ""
+        )
     );
     guest.shut_down();
 }

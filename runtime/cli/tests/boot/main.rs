@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use blockbox::guest::{ExitStatus, GuestError, Session, Stream, WindowSize};
+use blockbox::guest::{Boot, ExitStatus, GuestError, Session, Stream, WindowSize};
 use blockbox::vmm::VmConfig;
 use guest::{
     BOOT_TIME, Guest, command, guest_kernel, journal_needs_recovery, monitor, outcome, read_until,
@@ -265,7 +265,7 @@ fn writes_go_to_the_upper_and_the_image_stays() {
     let outcome = guest.sh("echo changed > /etc/from-image; mkdir /new; echo x > /new/file; rm /etc/group; cat /etc/from-image");
     assert_eq!(outcome.stdout, "changed\n");
     guest.session.sync().unwrap();
-    guest.session.freeze().unwrap();
+    guest.session.freeze(Duration::ZERO).unwrap();
     // Frozen, the image on the host has no journal to replay.
     assert!(!journal_needs_recovery(&guest.upper()));
     guest.session.thaw().unwrap();
@@ -303,7 +303,7 @@ fn writes_go_to_the_upper_and_the_image_stays() {
 #[test]
 fn a_frozen_guest_shuts_down_cleanly() {
     let Some(guest) = Guest::boot() else { return };
-    guest.session.freeze().unwrap();
+    guest.session.freeze(Duration::ZERO).unwrap();
     let _blocked = guest.exec(&shell("echo x > /file"));
     guest.shut_down();
 }
@@ -322,7 +322,7 @@ fn a_guest_whose_disk_is_no_image_says_so() {
     let mut config = VmConfig::new(&kernel, disk, &upper);
     config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
     let vm = monitor().start(&config).unwrap();
-    match Session::connect(&vm, BOOT_TIME) {
+    match Session::connect(&vm, &Boot::new("testbox"), BOOT_TIME) {
         Err(GuestError::SetupFailed { message }) => assert!(message.contains("EROFS"), "{message}"),
         other => panic!("{other:?}"),
     }
@@ -331,7 +331,7 @@ fn a_guest_whose_disk_is_no_image_says_so() {
     // Without an init at all the kernel panics, and its last words are in the error.
     fs::write(&upper, vec![0; 16 << 20]).unwrap();
     let vm = monitor().start(&config).unwrap();
-    match Session::connect(&vm, BOOT_TIME) {
+    match Session::connect(&vm, &Boot::new("testbox"), BOOT_TIME) {
         Err(error @ GuestError::NeverReported { .. }) => {
             assert!(error.to_string().contains("Kernel panic"), "{error}");
         }

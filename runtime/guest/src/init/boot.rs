@@ -4,15 +4,13 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use blockbox_protocol::{
-    HOSTNAME_PARAMETER, ON_DISK_PARAMETER, PRIVATE_DIR, TMPFS_DIRS, UPPER_DIR, WORK_DIR,
-};
+use blockbox_protocol::{Boot, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
-use super::failure::{Failure, Step, tolerate};
-use super::{devices, etc, memory, readahead, sys, sysctl};
+use super::failure::{Failure, Step, Warnings};
+use super::{clock, devices, etc, kernel, mounts, network, readahead, secrets, sys};
 
 /// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives containers.
 const OPEN_FILES: u64 = 1_048_576;
@@ -26,6 +24,8 @@ pub(crate) struct Roots {
     pub(crate) merged: OwnedFd,
     /// A procfs that the container cannot unmount.
     pub(crate) proc: OwnedFd,
+    /// A tmpfs of init's own, hidden below the container's root: what it holds can be mounted in the container.
+    pub(crate) memory: OwnedFd,
 }
 
 /// Mount points that exist only until the change of root.
@@ -41,7 +41,12 @@ impl Early {
         let early = Early {
             private: PathBuf::from(PRIVATE_DIR),
         };
-        for (name, kind) in [("dev", "devtmpfs"), ("sys", "sysfs"), ("proc", "proc")] {
+        for (name, kind) in [
+            ("dev", "devtmpfs"),
+            ("sys", "sysfs"),
+            ("proc", "proc"),
+            ("memory", "tmpfs"),
+        ] {
             let target = early.directory(name)?;
             rustix::mount::mount(kind, &target, kind, MountFlags::empty(), None)
                 .step(format!("mounting {kind}"))?;
@@ -54,51 +59,65 @@ impl Early {
         devices::control_port(&self.private.join("sys"), &self.private.join("dev"))
     }
 
-    /// Builds the container's root and makes it this process's.
-    pub(crate) fn enter_container(self) -> Result<Roots, Failure> {
-        let cmdline = self.private.join("proc/cmdline");
-        let on_disk = parameter(&cmdline, ON_DISK_PARAMETER).unwrap_or_default();
-        let hostname = parameter(&cmdline, HOSTNAME_PARAMETER);
-        let hostname = hostname.unwrap_or_else(|| "blockbox".to_owned());
-        tolerate(rustix::system::sethostname(hostname.as_bytes()).step("setting the hostname"));
+    /// Builds the container's root as `boot` says and makes it this process's.
+    pub(crate) fn enter_container(
+        self,
+        boot: &Boot,
+        warnings: &mut Warnings,
+    ) -> Result<Roots, Failure> {
+        if boot.realtime_ns > 0 {
+            warnings.tolerate(clock::set(boot.realtime_ns).step("setting the clock"));
+        }
+        if boot.hostname.is_empty() {
+            return Err(Failure::new("setting the hostname", "it is empty"));
+        }
+        rustix::system::sethostname(boot.hostname.as_bytes()).step("setting the hostname")?;
 
         let upper = open_dir(Path::new("/"))?;
         let proc = open_dir(&self.private.join("proc"))?;
-        self.overlay()?;
+        let memory = open_dir(&self.private.join("memory"))?;
+        self.overlay(warnings)?;
         for name in ["sys", "dev", "lower"] {
             let early = self.private.join(name);
             rustix::mount::unmount(&early, UnmountFlags::DETACH)
                 .step(format!("unmounting {}", early.display()))?;
         }
         let merged = switch_root(&self.private.join("root"))?;
-        kernel_filesystems()?;
-        sysctl::set_defaults();
-        scratch_folders(&on_disk);
-        tolerate(etc::provide(&hostname));
-        tolerate(sys::loopback_up().step("bringing the loopback interface up"));
-        let limit = Rlimit {
-            current: Some(OPEN_FILES),
-            maximum: Some(OPEN_FILES),
-        };
-        tolerate(
-            rustix::process::setrlimit(Resource::Nofile, limit)
-                .step("setting the limit of open files"),
-        );
-        Ok(Roots {
+        let roots = Roots {
             upper,
             merged,
             proc,
-        })
+            memory,
+        };
+        kernel::mount_filesystems(warnings)?;
+        if !boot.entropy.is_empty() {
+            warnings.tolerate(sys::add_entropy(&boot.entropy).step("adding entropy"));
+        }
+        kernel::set_defaults(warnings);
+        kernel::set_all(&boot.sysctls)?;
+        set_limits(warnings);
+        mounts::provide(&boot.mounts, &roots, warnings)?;
+        for folder in &boot.folders {
+            let path = mounts::target(folder)?;
+            make_dir(path, 0o755)?;
+        }
+        secrets::provide(&boot.secrets)?;
+        network::bring_up(boot.network.as_ref(), warnings)?;
+        etc::provide(&etc::Names::of(boot), &roots.memory, warnings)?;
+        if boot.read_only_root {
+            mounts::read_only(Path::new("/"))?;
+        }
+        Ok(roots)
     }
 
-    fn overlay(&self) -> Result<(), Failure> {
+    fn overlay(&self, warnings: &mut Warnings) -> Result<(), Failure> {
         let lower = self.directory("lower")?;
         let root = self.directory("root")?;
         let image = devices::image_disk(&self.private.join("sys"), &self.private.join("dev"));
         rustix::mount::mount(&image, &lower, "erofs", MountFlags::RDONLY, None)
             .step(format!("mounting {} as EROFS", image.display()))?;
         // After the mount, which sets the size of the disk's buffers and drops what it finds there.
-        tolerate(readahead::metadata(&image));
+        warnings.tolerate(readahead::metadata(&image));
         for dir in [UPPER_DIR, WORK_DIR] {
             make_dir(Path::new(dir), 0o755)?;
         }
@@ -137,61 +156,13 @@ fn switch_root(root: &Path) -> Result<OwnedFd, Failure> {
     open_dir(Path::new("/"))
 }
 
-/// What the kernel provides: processes, devices, memory.
-fn kernel_filesystems() -> Result<(), Failure> {
-    let none = MountFlags::empty();
-    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-
-    mount_at("/proc", "proc", plain, "")?;
-    mount_at("/sys", "sysfs", plain, "")?;
-    mount_at("/dev", "devtmpfs", MountFlags::NOSUID, "mode=0755")?;
-    mount_at(
-        "/dev/pts",
-        "devpts",
-        MountFlags::NOSUID | MountFlags::NOEXEC,
-        "gid=5,mode=0620,ptmxmode=0666",
-    )?;
-    mount_at("/dev/shm", "tmpfs", plain, "mode=1777")?;
-    for (link, target) in [
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-    ] {
-        match rustix::fs::symlink(target, link) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => tolerate(Err(errno).step(format!("making {link}"))),
-        }
-    }
-    // What a kernel may do without.
-    if Path::new("/sys/fs/cgroup").is_dir() {
-        tolerate(mount_at("/sys/fs/cgroup", "cgroup2", plain | none, ""));
-    }
-    if Path::new("/proc/sys/fs/mqueue").is_dir() {
-        tolerate(mount_at("/dev/mqueue", "mqueue", plain, ""));
-    }
-    Ok(())
-}
-
-/// The folders for what need not last: in memory, but for those that `on_disk` lists.
-fn scratch_folders(on_disk: &str) {
-    for dir in TMPFS_DIRS {
-        let mode = if dir == "/tmp" { 0o1777 } else { 0o755 };
-        // An image may do without either.
-        tolerate(if on_disk.split(',').any(|listed| listed == dir) {
-            make_dir(Path::new(dir), mode)
-        } else {
-            memory::mount(dir, mode)
-        });
-    }
-}
-
-fn mount_at(target: &str, kind: &str, flags: MountFlags, options: &str) -> Result<(), Failure> {
-    make_dir(Path::new(target), 0o755)?;
-    let options = std::ffi::CString::new(options)
-        .map_err(|error| Failure::new(format!("mounting {target}"), error.to_string()))?;
-    rustix::mount::mount(kind, target, kind, flags, options.as_c_str())
-        .step(format!("mounting {target}"))
+fn set_limits(warnings: &mut Warnings) {
+    let limit = Rlimit {
+        current: Some(OPEN_FILES),
+        maximum: Some(OPEN_FILES),
+    };
+    let set = rustix::process::setrlimit(Resource::Nofile, limit);
+    warnings.tolerate(set.step("setting the limit of open files"));
 }
 
 /// Makes a directory (and its parents) unless there is one, possibly behind a symlink.
@@ -208,17 +179,7 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
         .step(format!("making the directory {}", path.display()))
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd, Failure> {
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty()).step(format!("opening {}", path.display()))
-}
-
-/// The value of a kernel parameter.
-fn parameter(cmdline: &Path, name: &str) -> Option<String> {
-    let cmdline = fs::read_to_string(cmdline).ok()?;
-    cmdline
-        .split_ascii_whitespace()
-        .filter_map(|word| word.split_once('='))
-        .find(|(key, value)| *key == name && !value.is_empty())
-        .map(|(_, value)| value.to_owned())
 }

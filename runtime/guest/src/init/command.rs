@@ -4,15 +4,22 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use blockbox_protocol::{CHUNK, ExitStatus, Reply, Stream, WINDOW, WindowSize};
+use blockbox_protocol::{
+    CHUNK, CommandStats, ExecSpec, ExitStatus, Reply, Stream, WINDOW, WindowSize,
+};
 use rustix::io::Errno;
 
+use super::cgroup::Cgroup;
 use super::control::Control;
-use super::spawn::{self, Spawned};
+use super::spawn::Spawned;
+use super::{streams, sys};
 
 /// How long a terminal must be silent, after its command ended, to count as drained while other processes still hold it:
 /// what a process writes to a terminal reaches the other side through a kernel worker.
 const TERMINAL_SILENCE: Duration = Duration::from_millis(50);
+
+/// How many chunks of an output are sent before others have their turn.
+const CHUNKS_A_TURN: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -20,18 +27,32 @@ pub(crate) struct Command {
     pub(crate) pid: u32,
     pub(crate) stdin: Stdin,
     pub(crate) outputs: Vec<Output>,
+    /// Its cgroup, where the kernel has cgroups.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// The signal that asks it to end when the guest powers off.
+    pub(crate) stop_signal: u32,
+    /// Whether it is process 1 of namespaces of its own.
+    pub(crate) is_init: bool,
     terminal: Option<OwnedFd>,
     has_terminal: bool,
+    detached: bool,
     exit: Option<ExitStatus>,
 }
 
 impl Command {
-    pub(crate) fn new(id: u32, spawned: Spawned) -> Self {
+    pub(crate) fn new(id: u32, spec: &ExecSpec, spawned: Spawned, cgroup: Option<Cgroup>) -> Self {
         let mut outputs = vec![Output::new(Stream::Stdout, spawned.stdout)];
         outputs.extend(spawned.stderr.map(|fd| Output::new(Stream::Stderr, fd)));
         Command {
             id,
             pid: spawned.pid,
+            cgroup,
+            stop_signal: match spec.stop_signal {
+                0 => libc::SIGTERM as u32,
+                signal => signal,
+            },
+            is_init: spec.init,
+            detached: spec.detach,
             stdin: Stdin {
                 fd: spawned.stdin,
                 pending: VecDeque::new(),
@@ -117,13 +138,47 @@ impl Command {
         credit(self.id, taken, control);
     }
 
+    /// Kills the command and its descendants, those of the same cgroup or else of the same process group.
+    pub(crate) fn kill_all(&self) {
+        let killed = self
+            .cgroup
+            .as_ref()
+            .is_some_and(|cgroup| cgroup.kill().is_ok());
+        if !killed && self.runs() {
+            // It can have ended by itself meanwhile.
+            let _ = sys::kill_group(self.pid, libc::SIGKILL);
+        }
+    }
+
+    /// What it and its descendants use.
+    pub(crate) fn usage(&self) -> CommandStats {
+        let usage = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
+        let mut stats = CommandStats::default();
+        (stats.id, stats.pid) = (self.id, self.pid);
+        (stats.memory, stats.cpu_ns, stats.processes) =
+            (usage.memory, usage.cpu_ns, usage.processes);
+        stats
+    }
+
     /// The terminal has a new size.
     pub(crate) fn resize(&mut self, size: WindowSize) {
         if let Some(output) = self.outputs.first().filter(|_| self.has_terminal)
             && let Some(terminal) = &output.fd
         {
             // A size the terminal does not take leaves the old one.
-            let _ = spawn::resize(terminal, size);
+            let _ = streams::resize(terminal, size);
+        }
+    }
+
+    /// Nobody reads an output any more.
+    pub(crate) fn close_output(&mut self, stream: Stream) {
+        let detached = self.detached;
+        if let Some(output) = self.output_mut(stream) {
+            if detached {
+                output.discarded = true;
+            } else {
+                output.fd = None;
+            }
         }
     }
 
@@ -167,6 +222,8 @@ pub(crate) struct Output {
     stream: Stream,
     fd: Option<OwnedFd>,
     credit: usize,
+    /// Whether what is written is thrown away: the host takes no more, and the command goes on.
+    discarded: bool,
     end: End,
 }
 
@@ -187,6 +244,7 @@ impl Output {
             stream,
             fd: Some(fd),
             credit: WINDOW,
+            discarded: false,
             end: End::Open,
         }
     }
@@ -197,7 +255,14 @@ impl Output {
 
     /// The descriptor to wait for, if the host takes more.
     pub(crate) fn waiting(&self) -> Option<&OwnedFd> {
-        self.fd.as_ref().filter(|_| self.credit > 0)
+        self.fd
+            .as_ref()
+            .filter(|_| self.credit > 0 || self.discarded)
+    }
+
+    /// Whether the outgoing queue must have room for what is read.
+    pub(crate) fn is_sent(&self) -> bool {
+        !self.discarded
     }
 
     /// When this output must be looked at even if nothing arrives.
@@ -210,10 +275,6 @@ impl Output {
 
     pub(crate) fn grant(&mut self, bytes: u32) {
         self.credit = self.credit.saturating_add(bytes as usize).min(WINDOW);
-    }
-
-    pub(crate) fn close(&mut self) {
-        self.fd = None;
     }
 
     fn drain(&mut self, terminal: bool) {
@@ -230,25 +291,33 @@ impl Output {
         }
     }
 
-    /// Sends what the command wrote, as far as the host's credit and the outgoing queue allow.
+    /// Sends what the command wrote, as far as the host's credit and the outgoing queue allow, and not more than is fair to
+    /// others at a time.
     pub(crate) fn forward(&mut self, id: u32, control: &mut Control) {
         let mut chunk = [0; CHUNK];
-        while control.has_room() {
-            let Some(fd) = self.fd.as_ref().filter(|_| self.credit > 0) else {
+        for _ in 0..CHUNKS_A_TURN {
+            if self.is_sent() && !control.has_room() {
+                return;
+            }
+            let Some(fd) = self.waiting() else {
                 return;
             };
             let wanted = match self.end {
                 End::After(left) => left.min(CHUNK),
                 _ => CHUNK,
             };
-            let Some(room) = chunk.get_mut(..wanted.min(self.credit)) else {
+            let allowed = if self.discarded { CHUNK } else { self.credit };
+            let Some(room) = chunk.get_mut(..wanted.min(allowed)) else {
                 return;
             };
             match rustix::io::read(fd.as_fd(), &mut *room) {
                 Ok(0) => self.fd = None,
                 Ok(count) => {
-                    control.send_output(id, self.stream, room.get(..count).unwrap_or_default());
-                    self.credit -= count;
+                    if !self.discarded {
+                        let data = room.get(..count).unwrap_or_default();
+                        control.send_output(id, self.stream, data);
+                        self.credit -= count;
+                    }
                     self.end = match self.end {
                         End::After(left) if left <= count => {
                             self.fd = None;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blockbox_protocol::{Decoder, ProtocolError, Reply, Request, Stream, encode_output};
+use blockbox_protocol::{Boot, Decoder, ProtocolError, Reply, Request, Stream, encode_output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -18,6 +18,9 @@ const OUTGOING_LIMIT: usize = 512 * 1024;
 /// How long the host may take to connect to the port. It is connected before the guest starts; the news of it comes in a
 /// message of its own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the boot message may take; the host sends it before the guest starts.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -135,8 +138,51 @@ impl Control {
         }
     }
 
+    /// The next whole request. One that cannot be understood is answered here.
+    ///
+    /// # Errors
+    ///
+    /// When the stream cannot be followed any further.
     pub(crate) fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
-        self.decoder.next_frame()?.map(Request::decode).transpose()
+        while let Some(frame) = self.decoder.next_frame()? {
+            let (id, kind) = (frame.id, frame.kind);
+            match Request::decode(frame) {
+                Ok(request) => return Ok(Some(request)),
+                Err(error) => {
+                    let known = !matches!(error, ProtocolError::UnknownKind { .. });
+                    self.send(&Reply::Rejected { id, kind, known });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the first request, which says how to set the guest up.
+    pub(crate) fn wait_boot(&mut self) -> Result<(u32, Boot), Failure> {
+        let step = "waiting for the host's boot message";
+        let deadline = Instant::now() + BOOT_TIMEOUT;
+        loop {
+            match self
+                .next_request()
+                .map_err(|e| Failure::new(step, e.to_string()))?
+            {
+                Some(Request::Boot { version, boot }) => return Ok((version, boot)),
+                Some(_) => return Err(Failure::new(step, "the host sent another one first")),
+                None => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::new(
+                    step,
+                    "none came; an older blockbox sends none",
+                ));
+            }
+            let events = ready(self.port(), PollFlags::IN, left);
+            let gone = events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN);
+            if gone || events.contains(PollFlags::IN) && !self.fill().step(step)? {
+                return Err(Failure::new(step, "the host is gone"));
+            }
+        }
     }
 }
 

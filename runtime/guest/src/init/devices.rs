@@ -22,6 +22,11 @@ pub(crate) fn image_disk(sys: &Path, dev: &Path) -> PathBuf {
     dev.join(name)
 }
 
+/// The device node of the disk with this serial, in the container.
+pub(crate) fn disk(serial: &str) -> Option<String> {
+    named(Path::new("/sys/block"), "serial", serial).map(|name| format!("/dev/{name}"))
+}
+
 /// The device node of the control port, below `dev`, once it is there.
 pub(crate) fn control_port(sys: &Path, dev: &Path) -> Result<PathBuf, Failure> {
     let class = sys.join("class/virtio-ports");

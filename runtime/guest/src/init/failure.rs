@@ -43,9 +43,27 @@ impl<T> Step<T> for std::io::Result<T> {
     }
 }
 
-/// Says on the console what failed, where the guest can do without it.
-pub(crate) fn tolerate(result: Result<(), Failure>) {
-    if let Err(failure) = result {
-        eprintln!("blockbox-init: {failure}");
+/// What failed and the guest can do without. The console shows it, and the host hears it.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings(Vec<String>);
+
+impl Warnings {
+    pub(crate) fn tolerate(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            eprintln!("blockbox-init: {failure}");
+            self.0.push(failure.to_string());
+        }
     }
+
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// The `errno` of an error, as the host hears it.
+pub(crate) fn errno_of(error: &std::io::Error) -> u32 {
+    error
+        .raw_os_error()
+        .and_then(|errno| u32::try_from(errno).ok())
+        .unwrap_or(Errno::IO.raw_os_error() as u32)
 }

@@ -1,11 +1,16 @@
 //! `blockbox-init`: the first process of a blockbox guest.
 //!
-//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two disks ([`boot`]), and
-//! then runs commands for the host over a virtio-console port ([`server`]) until the host wants, or has gone ([`power`]).
-//! It is a static program of one thread: everything waits in one `poll`.
+//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two disks as the host's boot
+//! message says ([`boot`]), and then runs commands for the host over a virtio-console port ([`server`]) until the host wants, or has gone ([`power`]).
+//! It is a static program of one thread: everything waits in one `poll`, and what may take long is done by children
+//! ([`worker`]).
 
 #[cfg(target_os = "linux")]
 mod boot;
+#[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
+mod clock;
 #[cfg(target_os = "linux")]
 mod command;
 #[cfg(target_os = "linux")]
@@ -15,23 +20,43 @@ mod copy;
 #[cfg(target_os = "linux")]
 mod devices;
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
 mod etc;
 #[cfg(target_os = "linux")]
 mod failure;
 #[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod kernel;
+#[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod network;
 #[cfg(target_os = "linux")]
 mod power;
 #[cfg(target_os = "linux")]
 mod readahead;
 #[cfg(target_os = "linux")]
+mod secrets;
+#[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
 mod spawn;
 #[cfg(target_os = "linux")]
+mod stats;
+#[cfg(target_os = "linux")]
+mod streams;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
-mod sysctl;
+mod trim;
+#[cfg(target_os = "linux")]
+mod worker;
 
 #[cfg(target_os = "linux")]
 fn main() {

@@ -16,10 +16,14 @@ use rustix::system::RebootCommand;
 
 use super::boot::Roots;
 use super::control::Control;
-use super::{server, sys};
+use super::server::{self, End};
+use super::{sys, trim};
 
 /// How long killed processes may take to be gone; one in an uninterruptible wait may never be.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long free blocks may take to be given back.
+const TRIM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the last words may take to reach the host.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,11 +31,21 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a remount is tried again: the kernel drops a closed file's hold on its filesystem a moment later.
 const REMOUNT_TRIES: u32 = 50;
 
-/// Ends everything and powers off.
-pub(crate) fn off(mut control: Control, roots: Roots, grace: Duration, told: bool) {
+/// Ends everything and powers off. Each command is asked to end by its own signal, given by process id.
+pub(crate) fn off(
+    mut control: Control,
+    roots: Roots,
+    end: &End,
+    commands: &[(u32, u32)],
+    trim: bool,
+) {
     // A frozen disk holds up whoever writes to it, killed or not. It is rarely frozen, and then this fails.
     let _ = sys::thaw(roots.upper.as_fd());
-    end_processes(grace);
+    end_processes(end.grace, commands);
+    if trim {
+        // A monitor may do without discards, and there is no time for a slow disk.
+        let _ = trim::all(roots.upper.as_fd(), Some(Instant::now() + TRIM_TIMEOUT));
+    }
     // What is unsent by now nobody reads.
     let _ = control.flush_within(FAREWELL_TIMEOUT);
     let errno = match leave_disk(roots) {
@@ -41,7 +55,7 @@ pub(crate) fn off(mut control: Control, roots: Roots, grace: Duration, told: boo
             errno.raw_os_error() as u32
         }
     };
-    if told {
+    if end.told {
         control.send(&Reply::Bye { errno });
         let _ = control.flush_within(FAREWELL_TIMEOUT);
     }
@@ -54,14 +68,28 @@ pub(crate) fn reset() {
     let _ = rustix::system::reboot(RebootCommand::Restart);
 }
 
-fn end_processes(grace: Duration) {
+fn end_processes(grace: Duration, commands: &[(u32, u32)]) {
     if !has_children() {
         return;
     }
     if !grace.is_zero() {
+        let deadline = Instant::now() + grace;
+        // A command that wants another signal than most ends its own processes, and gets the time for it.
+        let own: Vec<_> = commands
+            .iter()
+            .filter(|(_, signal)| *signal != libc::SIGTERM as u32)
+            .collect();
+        for &&(pid, signal) in &own {
+            // It can have ended by itself.
+            let _ = sys::kill(pid, signal);
+        }
+        while own.iter().any(|(pid, _)| sys::kill(*pid, 0).is_ok()) && Instant::now() < deadline {
+            reap_some();
+            sleep(Duration::from_millis(1));
+        }
         // Stopped processes must run to hear the first.
         let asked = sys::kill_all(libc::SIGTERM).and_then(|()| sys::kill_all(libc::SIGCONT));
-        if asked.is_ok() && all_ended(grace) {
+        if asked.is_ok() && all_ended(deadline.saturating_duration_since(Instant::now())) {
             return;
         }
     }
@@ -82,8 +110,17 @@ fn all_ended(timeout: Duration) -> bool {
     true
 }
 
+/// Collects ended children; not all, as others may end as fast.
+fn reap_some() {
+    for _ in 0..server::REAPED_AT_A_TIME {
+        if server::reap_one().is_none() {
+            return;
+        }
+    }
+}
+
 fn has_children() -> bool {
-    while server::reap_one().is_some() {}
+    reap_some();
     !matches!(waitpid(None, WaitOptions::NOHANG), Err(Errno::CHILD))
 }
 
@@ -94,6 +131,7 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
         upper,
         merged,
         proc,
+        memory,
     } = roots;
     rustix::process::fchdir(&upper)?;
     rustix::process::chroot(".")?;
@@ -101,7 +139,7 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
     rustix::process::fchdir(&merged)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::fchdir(&upper)?;
-    drop((merged, proc));
+    drop((merged, proc, memory));
     rustix::fs::sync();
 
     let mut result = Ok(());

@@ -2,23 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use blockbox_protocol::{ExitStatus, PROTOCOL_VERSION, Reply, Request, Stream};
+use blockbox_protocol::{
+    ExecSpec, ExitStatus, Identity, Network, PROTOCOL_VERSION, Reply, Request, Stream, Ulimit,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
-use rustix::time::ClockId;
 
 use super::boot::{Early, Roots};
+use super::cgroup::Cgroups;
 use super::command::Command;
 use super::control::Control;
-use super::failure::{Failure, Step};
-use super::{power, spawn, sys};
+use super::disk::Disk;
+use super::etc::Names;
+use super::failure::{Failure, Step, Warnings, errno_of};
+use super::namespaces::Namespaces;
+use super::network::relay;
+use super::spawn::{self, Surroundings};
+use super::worker::{Kind, Outcome};
+use super::{clock, identity, power, stats, sys};
 
 /// How long processes have to end when the host has gone without a word.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
+
+/// How many ended children are collected before others have their turn: a command can make them as fast as init collects.
+pub(crate) const REAPED_AT_A_TIME: usize = 256;
 
 /// Runs the guest. Returns only when powering off fails.
 pub(crate) fn run() {
@@ -30,24 +40,53 @@ pub(crate) fn run() {
         Ok(control) => control,
         Err(failure) => return give_up(None, &failure),
     };
-    let started = early.enter_container().and_then(|roots| {
-        let children = sys::child_signals().step("making a signal descriptor")?;
-        Ok((roots, children))
-    });
+    let boot = match control.wait_boot() {
+        Ok((PROTOCOL_VERSION, boot)) => boot,
+        Ok((version, _)) => {
+            // The host knows from the version in it what is wrong.
+            control.send(&hello(Vec::new()));
+            let reason = format!("it speaks protocol {version}, not {PROTOCOL_VERSION}");
+            return give_up(Some(control), &Failure::new("the host", reason));
+        }
+        Err(failure) => return give_up(Some(control), &failure),
+    };
+    let mut warnings = Warnings::default();
+    let started = early
+        .enter_container(&boot, &mut warnings)
+        .and_then(|roots| {
+            let children = sys::child_signals().step("making a signal descriptor")?;
+            Ok((roots, children))
+        });
     let (roots, children) = match started {
         Ok(started) => started,
         Err(failure) => return give_up(Some(control), &failure),
     };
-    control.send(&hello());
+    relay::start(boot.network.as_ref(), &mut warnings);
+    control.send(&hello(warnings.take()));
     let mut server = Server {
         control,
         children,
         roots,
+        names: Names::of(&boot),
+        network: boot.network,
+        ulimits: boot.ulimits,
         commands: BTreeMap::new(),
+        cgroups: Cgroups::open(),
+        namespaces: None,
+        disk: Disk::new(),
+        turn: 0,
+        more_children: false,
     };
     let end = server.serve();
+    let trim = server.disk.has_free_blocks();
+    let commands: Vec<_> = server
+        .commands
+        .values()
+        .filter(|command| command.runs())
+        .map(|command| (command.pid, command.stop_signal))
+        .collect();
     let Server { control, roots, .. } = server;
-    power::off(control, roots, end.grace, end.told);
+    power::off(control, roots, &end, &commands, trim);
 }
 
 /// Says what failed where somebody may see it, and powers off.
@@ -63,31 +102,42 @@ fn give_up(control: Option<Control>, failure: &Failure) {
     power::reset();
 }
 
-fn hello() -> Reply {
-    let now = rustix::time::clock_gettime(ClockId::Boottime);
-    let nanoseconds = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+fn hello(warnings: Vec<String>) -> Reply {
     Reply::Hello {
         version: PROTOCOL_VERSION,
-        uptime_ns: u64::try_from(nanoseconds).unwrap_or_default(),
+        uptime_ns: stats::uptime_ns(),
         kernel: rustix::system::uname()
             .release()
             .to_string_lossy()
             .into_owned(),
+        warnings,
     }
 }
 
 /// Why the guest ends.
-struct End {
-    grace: Duration,
+pub(crate) struct End {
+    /// How long processes have to end by themselves.
+    pub(crate) grace: Duration,
     /// Whether somebody waits for a farewell.
-    told: bool,
+    pub(crate) told: bool,
 }
 
 struct Server {
     control: Control,
     children: File,
     roots: Roots,
+    names: Names,
+    network: Option<Network>,
+    ulimits: Vec<Ulimit>,
     commands: BTreeMap<u32, Command>,
+    cgroups: Cgroups,
+    /// Of the command that runs as an init, if one does.
+    namespaces: Option<Namespaces>,
+    disk: Disk,
+    /// Counts up, so that another descriptor is the first to be served each time.
+    turn: usize,
+    /// Whether children may have ended that were not collected yet.
+    more_children: bool,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -95,6 +145,7 @@ struct Server {
 enum Source {
     Control,
     Children,
+    Worker,
     Stdin(u32),
     Output(u32, Stream),
 }
@@ -117,6 +168,10 @@ impl Server {
                         Err(()) => return orphaned,
                     },
                     Source::Children => self.reap(),
+                    Source::Worker => {
+                        let outcomes = self.disk.finish();
+                        self.report(outcomes);
+                    }
                     Source::Stdin(id) => {
                         if let Some(command) = self.commands.get_mut(&id) {
                             command.feed(&mut self.control);
@@ -131,36 +186,44 @@ impl Server {
                     }
                 }
             }
+            let outcomes = self.disk.look_at_time(&self.roots);
+            self.report(outcomes);
             self.report_exits();
         }
     }
 
     /// Waits until something can be done, and says what.
-    fn wait(&self) -> Vec<(Source, PollFlags)> {
+    fn wait(&mut self) -> Vec<(Source, PollFlags)> {
         let mut sources = vec![Source::Control, Source::Children];
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.control.port(), self.control.interest()),
             PollFd::new(&self.children, PollFlags::IN),
         ];
-        let mut deadline: Option<Instant> = None;
+        if let Some(fd) = self.disk.worker_fd() {
+            sources.push(Source::Worker);
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        let first = sources.len();
+        let mut deadline = self.disk.deadline();
+        let has_room = self.control.has_room();
         for command in self.commands.values() {
             if let Some(fd) = command.stdin.waiting() {
                 sources.push(Source::Stdin(command.id));
                 fds.push(PollFd::new(fd, PollFlags::OUT));
             }
-            if !self.control.has_room() {
-                continue;
-            }
             for output in &command.outputs {
+                if output.is_sent() && !has_room {
+                    continue;
+                }
                 if let Some(fd) = output.waiting() {
                     sources.push(Source::Output(command.id, output.stream()));
                     fds.push(PollFd::new(fd, PollFlags::IN));
                 }
-                deadline = match (deadline, output.deadline()) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
+                deadline = earlier(deadline, output.deadline());
             }
+        }
+        if self.more_children {
+            deadline = Some(Instant::now());
         }
         let timeout = deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
@@ -170,14 +233,25 @@ impl Server {
             Err(_) => return Vec::new(),
         };
         let timed_out = ready == 0;
-        sources
+        let more_children = self.more_children;
+        let mut found: Vec<_> = sources
             .into_iter()
             .zip(fds.iter().map(PollFd::revents))
+            .enumerate()
             // When time is up, the outputs that wait for silence are to be looked at.
-            .filter(|(source, events)| {
-                !events.is_empty() || timed_out && matches!(source, Source::Output(..))
+            .filter(|(_, (source, events))| {
+                !events.is_empty()
+                    || timed_out && matches!(source, Source::Output(..))
+                    || more_children && *source == Source::Children
             })
-            .collect()
+            .collect();
+        // Commands are served in another order each time: none is always the last to find room.
+        let commands = found.partition_point(|(at, _)| *at < first);
+        if let Some(commands) = found.get_mut(commands..).filter(|all| !all.is_empty()) {
+            commands.rotate_left(self.turn % commands.len());
+        }
+        self.turn = self.turn.wrapping_add(1);
+        found.into_iter().map(|(_, found)| found).collect()
     }
 
     /// Takes requests in and carries them out. `Err` when the host is gone.
@@ -199,20 +273,7 @@ impl Server {
     fn carry_out(&mut self, request: Request) -> Option<End> {
         let control = &mut self.control;
         match request {
-            Request::Exec { id, spec } => match spawn::spawn(&spec) {
-                Ok(spawned) => {
-                    control.send(&Reply::Started {
-                        id,
-                        pid: spawned.pid,
-                    });
-                    self.commands.insert(id, Command::new(id, spawned));
-                }
-                Err(failure) => control.send(&Reply::SpawnFailed {
-                    id,
-                    code: failure.code,
-                    message: failure.message,
-                }),
-            },
+            Request::Exec { id, spec } => self.exec(id, &spec),
             // Requests for a command that has ended meanwhile are no mistake of the host's.
             Request::Stdin { id, data } => {
                 if let Some(command) = self.commands.get_mut(&id) {
@@ -225,13 +286,14 @@ impl Server {
                 }
             }
             Request::Credit { id, stream, bytes } => {
-                if let Some(output) = self.output(id, stream) {
+                let command = self.commands.get_mut(&id);
+                if let Some(output) = command.and_then(|command| command.output_mut(stream)) {
                     output.grant(bytes);
                 }
             }
             Request::CloseOutput { id, stream } => {
-                if let Some(output) = self.output(id, stream) {
-                    output.close();
+                if let Some(command) = self.commands.get_mut(&id) {
+                    command.close_output(stream);
                 }
             }
             Request::Resize { id, size } => {
@@ -245,17 +307,28 @@ impl Server {
                     let _ = sys::kill(command.pid, signal);
                 }
             }
-            Request::Sync { id } => {
-                rustix::fs::sync();
-                control.send(&Reply::Done { id, errno: 0 });
+            Request::KillExec { id } => {
+                if let Some(command) = self.commands.get(&id) {
+                    command.kill_all();
+                }
             }
-            Request::Freeze { id } => {
-                let errno = errno_of(sys::freeze(self.roots.upper.as_fd()));
+            Request::SetClock { id, realtime_ns } => {
+                let errno = clock::follow(realtime_ns).err();
+                let errno = errno.map_or(0, |error| errno_of(&error));
                 control.send(&Reply::Done { id, errno });
             }
-            Request::Thaw { id } => {
-                let errno = errno_of(sys::thaw(self.roots.upper.as_fd()));
-                control.send(&Reply::Done { id, errno });
+            Request::Stats { id } => {
+                let mut stats = stats::stats(&self.roots);
+                stats.commands = self.commands.values().map(Command::usage).collect();
+                control.send(&Reply::Stats { id, stats });
+            }
+            Request::Processes { id } => {
+                let processes = stats::processes(&self.roots.proc);
+                control.send(&Reply::Processes { id, processes });
+            }
+            Request::Identity { id, identity } => {
+                let outcomes = self.become_clone(id, &identity);
+                self.report(outcomes);
             }
             Request::Shutdown { grace_ms } => {
                 return Some(End {
@@ -263,12 +336,91 @@ impl Server {
                     told: true,
                 });
             }
+            Request::Sync { .. }
+            | Request::Freeze { .. }
+            | Request::KeepFrozen { .. }
+            | Request::Thaw { .. }
+            | Request::Trim { .. } => {
+                let outcomes = self.disk.carry_out(&request, &self.roots);
+                self.report(outcomes);
+            }
+            // The guest is set up already.
+            Request::Boot { .. } => {
+                let errno = Errno::ALREADY.raw_os_error() as u32;
+                control.send(&Reply::Done { id: 0, errno });
+            }
         }
         None
     }
 
-    fn output(&mut self, id: u32, stream: Stream) -> Option<&mut super::command::Output> {
-        self.commands.get_mut(&id)?.output_mut(stream)
+    fn exec(&mut self, id: u32, spec: &ExecSpec) {
+        let cgroup = self.cgroups.create();
+        let surroundings = Surroundings {
+            proc: &self.roots.proc,
+            ulimits: &self.ulimits,
+            cgroup: cgroup.as_ref(),
+            namespaces: self.namespaces.as_ref(),
+            frozen: self.disk.is_frozen(),
+        };
+        match spawn::spawn(spec, &surroundings) {
+            Ok(spawned) => {
+                let pid = spawned.pid;
+                if spec.init {
+                    // Without them later commands do not join it.
+                    self.namespaces = Namespaces::of(&self.roots.proc, pid).ok();
+                }
+                self.control.send(&Reply::Started { id, pid });
+                let command = Command::new(id, spec, spawned, cgroup);
+                self.commands.insert(id, command);
+            }
+            Err(failure) => {
+                if let Some(cgroup) = cgroup {
+                    self.cgroups.remove(cgroup);
+                }
+                self.control.send(&Reply::SpawnFailed {
+                    id,
+                    code: failure.code,
+                    message: failure.message,
+                });
+            }
+        }
+    }
+
+    fn become_clone(&mut self, id: u32, identity: &Identity) -> Vec<Outcome> {
+        let answer = |errno| {
+            vec![Outcome {
+                request: Some(id),
+                kind: Kind::Other,
+                errno,
+            }]
+        };
+        if self.disk.is_frozen() {
+            return answer(Errno::BUSY.raw_os_error() as u32);
+        }
+        let before = self.network.as_ref();
+        let changed = identity::change(identity, &mut self.names, before, &self.roots);
+        if let Err(failure) = changed {
+            eprintln!("blockbox-init: {failure}");
+            return answer(Errno::IO.raw_os_error() as u32);
+        }
+        if identity.network.is_some() {
+            self.network.clone_from(&identity.network);
+        }
+        if identity.hook_timeout_ms == 0 {
+            return answer(0);
+        }
+        let timeout = Duration::from_millis(u64::from(identity.hook_timeout_ms));
+        self.disk
+            .add(Some(id), Kind::Other, move || identity::run_hook(timeout))
+    }
+
+    fn report(&mut self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            if let Some(id) = outcome.request {
+                let errno = outcome.errno;
+                self.control.send(&Reply::Done { id, errno });
+            }
+        }
     }
 
     /// Collects ended children: commands, and orphans of theirs.
@@ -276,27 +428,46 @@ impl Server {
         let mut records = [0; 16 * sys::SIGNAL_RECORD];
         // One signal may stand for many children; only emptying the descriptor matters.
         let _ = rustix::io::read(&self.children, &mut records);
-        while let Some((pid, status)) = reap_one() {
+        self.more_children = true;
+        for _ in 0..REAPED_AT_A_TIME {
+            let Some((pid, status)) = reap_one() else {
+                self.more_children = false;
+                break;
+            };
             let command = self
                 .commands
                 .values_mut()
                 .find(|command| command.pid == pid && command.runs());
             if let (Some(command), Some(status)) = (command, exit_status(status)) {
                 command.exited(status);
+                if command.is_init {
+                    self.namespaces = None;
+                }
             }
         }
+        self.cgroups.sweep();
     }
 
     fn report_exits(&mut self) {
-        let control = &mut self.control;
-        self.commands
-            .retain(|&id, command| match command.finished() {
-                Some(status) => {
-                    control.send(&Reply::Exited { id, status });
-                    false
-                }
-                None => true,
-            });
+        let ended: Vec<_> = self
+            .commands
+            .iter()
+            .filter_map(|(&id, command)| Some((id, command.finished()?)))
+            .collect();
+        for (id, status) in ended {
+            let command = self.commands.remove(&id);
+            if let Some(cgroup) = command.and_then(|command| command.cgroup) {
+                self.cgroups.remove(cgroup);
+            }
+            self.control.send(&Reply::Exited { id, status });
+        }
+    }
+}
+
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -320,14 +491,4 @@ fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
         .map(|code| ExitStatus::Code(code as u8));
     let signal = status.terminating_signal();
     code.or_else(|| signal.map(|signal| ExitStatus::Signal(signal as u8)))
-}
-
-fn errno_of(result: std::io::Result<()>) -> u32 {
-    match result {
-        Ok(()) => 0,
-        Err(error) => error
-            .raw_os_error()
-            .and_then(|errno| u32::try_from(errno).ok())
-            .unwrap_or(Errno::IO.raw_os_error() as u32),
-    }
 }

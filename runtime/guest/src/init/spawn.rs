@@ -3,23 +3,23 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command};
 
 use blockbox_protocol::user::{self, Identity};
-use blockbox_protocol::{ExecSpec, WindowSize};
+use blockbox_protocol::{ExecSpec, Ulimit};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 use rustix::process::{Gid, Uid};
-use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
 
 use super::boot::make_dir;
+use super::cgroup::Cgroup;
+use super::namespaces::{self, Entry, Namespaces};
+use super::streams::Ends;
 use super::sys;
 
 /// The search path of a command whose environment has none, as docker's default.
@@ -62,20 +62,42 @@ impl SpawnFailure {
         }
     }
 
-    fn system(what: &str) -> impl Fn(Errno) -> SpawnFailure {
+    pub(crate) fn system(what: &str) -> impl Fn(Errno) -> SpawnFailure {
         move |errno| SpawnFailure::new(NOT_POSSIBLE, format!("{what}: {}", io::Error::from(errno)))
     }
 }
 
-pub(crate) fn spawn(spec: &ExecSpec) -> Result<Spawned, SpawnFailure> {
+/// What a command starts in.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// A procfs, which the container cannot unmount.
+    pub(crate) proc: &'a OwnedFd,
+    /// Limits of all commands.
+    pub(crate) ulimits: &'a [Ulimit],
+    /// The command's cgroup.
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Those of a command that runs as an init.
+    pub(crate) namespaces: Option<&'a Namespaces>,
+    /// Whether writing to the disk would wait for a thaw, which init must not.
+    pub(crate) frozen: bool,
+}
+
+pub(crate) fn spawn(
+    spec: &ExecSpec,
+    surroundings: &Surroundings<'_>,
+) -> Result<Spawned, SpawnFailure> {
     let (name, args) = match spec.args.split_first() {
         Some((name, args)) if !name.is_empty() => (OsStr::from_bytes(name), args),
         _ => return Err(SpawnFailure::new(NOT_FOUND, "no command specified")),
     };
-    let identity = resolve_user(&spec.user)?;
+    if spec.init && surroundings.namespaces.is_some() {
+        let message = "another command runs as the init already";
+        return Err(SpawnFailure::new(NOT_POSSIBLE, message));
+    }
+    let identity = resolve_user(spec)?;
     let environment = environment(spec, &identity);
-    let cwd = working_directory(&spec.cwd)?;
-    let program = look_up(name, &environment)?;
+    let cwd = working_directory(&spec.cwd, surroundings.frozen)?;
+    let program = look_up(name, &environment, &cwd)?;
     let mut ends = Ends::open(spec)?;
     ends.give_to(identity.uid)?;
 
@@ -85,12 +107,29 @@ pub(crate) fn spawn(spec: &ExecSpec) -> Result<Spawned, SpawnFailure> {
         .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
         .env_clear()
         .envs(environment)
-        .current_dir(cwd)
         .stdin(ends.child.stdin)
         .stdout(ends.child.stdout)
         .stderr(ends.child.stderr);
-    sys::before_exec(&mut command, become_user(identity, spec.tty.is_some()));
-    let child = command.spawn().map_err(|error| {
+    let mut child = Child {
+        cgroup: surroundings.cgroup.and_then(|cgroup| cgroup.folder().ok()),
+        entry: None,
+        cwd,
+        has_terminal: spec.tty.is_some(),
+        ulimits: [surroundings.ulimits, &spec.ulimits].concat(),
+        no_new_privileges: spec.no_new_privileges,
+        uid: Uid::from_raw(identity.uid),
+        gid: Gid::from_raw(identity.gid),
+        groups: identity.groups.into_iter().map(Gid::from_raw).collect(),
+    };
+    let spawned = if spec.init || surroundings.namespaces.is_some() {
+        namespaces::within(surroundings.proc, surroundings.namespaces, |entry| {
+            child.entry = Some(entry);
+            start(&mut command, child)
+        })
+    } else {
+        Ok(start(&mut command, child))
+    };
+    let child = spawned.and_then(|spawned| spawned).map_err(|error| {
         let code = match Errno::from_io_error(&error) {
             Some(Errno::NOENT) => NOT_FOUND,
             _ => NOT_EXECUTABLE,
@@ -106,31 +145,65 @@ pub(crate) fn spawn(spec: &ExecSpec) -> Result<Spawned, SpawnFailure> {
     })
 }
 
-/// What the child does between fork and exec: a session of its own, its terminal, its user.
-fn become_user(
-    identity: Identity,
+fn start(command: &mut Command, child: Child) -> io::Result<process::Child> {
+    sys::before_exec(command, move || child.prepare());
+    command.spawn()
+}
+
+/// What the child does between fork and exec.
+struct Child {
+    cgroup: Option<OwnedFd>,
+    entry: Option<Entry>,
+    cwd: PathBuf,
     has_terminal: bool,
-) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
-    let uid = Uid::from_raw(identity.uid);
-    let gid = Gid::from_raw(identity.gid);
-    let groups: Vec<Gid> = identity.groups.into_iter().map(Gid::from_raw).collect();
-    move || {
+    ulimits: Vec<Ulimit>,
+    no_new_privileges: bool,
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Child {
+    /// A cgroup, namespaces, a session with its terminal, limits, and last the user, who could do none of it.
+    fn prepare(&self) -> io::Result<()> {
         sys::unblock_signals()?;
+        if let Some(cgroup) = &self.cgroup {
+            Cgroup::enter(cgroup)?;
+        }
+        if let Some(entry) = &self.entry {
+            entry.enter()?;
+        }
+        rustix::process::chdir(&self.cwd)?;
         rustix::process::setsid()?;
-        if has_terminal {
+        if self.has_terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
+        for limit in &self.ulimits {
+            sys::set_limit(limit.resource, limit.soft, limit.hard)?;
+        }
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)?;
+        }
+        rustix::thread::set_thread_groups(&self.groups)?;
+        rustix::thread::set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        rustix::thread::set_thread_res_uid(self.uid, self.uid, self.uid)?;
         Ok(())
     }
 }
 
-fn resolve_user(spec: &[u8]) -> Result<Identity, SpawnFailure> {
+fn resolve_user(spec: &ExecSpec) -> Result<Identity, SpawnFailure> {
     let [passwd, group] = ["/etc/passwd", "/etc/group"].map(accounts);
-    user::resolve(spec, &passwd.bytes, &group.bytes).map_err(|error| {
+    let resolved =
+        user::resolve(&spec.user, &passwd.bytes, &group.bytes).and_then(|mut identity| {
+            for gid in user::additional_groups(&spec.groups, &group.bytes)? {
+                if gid != identity.gid && !identity.groups.contains(&gid) {
+                    identity.groups.push(gid);
+                }
+            }
+            Ok(identity)
+        });
+    resolved.map_err(|error| {
         let reasons = [passwd.problem, group.problem];
         let reasons: String = reasons
             .into_iter()
@@ -200,6 +273,8 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
         ("HOME", Some(identity.home.as_slice())),
         ("HOSTNAME", Some(hostname.nodename().to_bytes())),
         ("TERM", spec.tty.map(|_| b"xterm".as_slice())),
+        // By which systemd knows not to look for hardware.
+        ("container", spec.init.then_some(b"blockbox".as_slice())),
     ];
     for (name, value) in defaults {
         if let Some(value) = value
@@ -211,17 +286,25 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
     environment
 }
 
-fn working_directory(cwd: &[u8]) -> Result<PathBuf, SpawnFailure> {
+fn working_directory(cwd: &[u8], frozen: bool) -> Result<PathBuf, SpawnFailure> {
     let cwd = if cwd.is_empty() { b"/" } else { cwd };
     // A relative working directory is below the root, as in docker.
     let path = Path::new("/").join(OsStr::from_bytes(cwd));
+    if frozen && !path.is_dir() {
+        let message = format!("cannot make {} while the disk is frozen", path.display());
+        return Err(SpawnFailure::new(NOT_POSSIBLE, message));
+    }
     make_dir(&path, 0o755)
         .map_err(|failure| SpawnFailure::new(NOT_POSSIBLE, failure.to_string()))?;
     Ok(path)
 }
 
 /// Finds a command without a slash in the search path of its own environment.
-fn look_up(name: &OsStr, environment: &[(OsString, OsString)]) -> Result<PathBuf, SpawnFailure> {
+fn look_up(
+    name: &OsStr,
+    environment: &[(OsString, OsString)],
+    cwd: &Path,
+) -> Result<PathBuf, SpawnFailure> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }
@@ -233,7 +316,7 @@ fn look_up(name: &OsStr, environment: &[(OsString, OsString)]) -> Result<PathBuf
     let mut found_unexecutable = false;
     for folder in std::env::split_paths(path) {
         let candidate = folder.join(name);
-        match fs::metadata(&candidate) {
+        match fs::metadata(cwd.join(&candidate)) {
             Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
                 // `exec` must not search again: a name found through an empty entry still has no slash.
                 return Ok(Path::new(".").join(candidate));
@@ -254,123 +337,4 @@ fn look_up(name: &OsStr, environment: &[(OsString, OsString)]) -> Result<PathBuf
             format!("exec: \"{quoted}\": executable file not found in $PATH"),
         )
     })
-}
-
-/// Both ends of a command's streams.
-struct Ends {
-    stdin: Option<OwnedFd>,
-    stdout: OwnedFd,
-    stderr: Option<OwnedFd>,
-    terminal: Option<OwnedFd>,
-    child: ChildEnds,
-}
-
-struct ChildEnds {
-    stdin: Stdio,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    /// What the user must be able to open again through `/dev/stdin`, `/dev/stdout` and `/dev/stderr`.
-    owned: Vec<OwnedFd>,
-}
-
-impl Ends {
-    fn open(spec: &ExecSpec) -> Result<Self, SpawnFailure> {
-        let opened = match spec.tty {
-            Some(size) => Self::terminal(size),
-            None => Self::pipes(spec.stdin),
-        };
-        opened.map_err(SpawnFailure::system("opening the command's streams"))
-    }
-
-    fn pipes(with_stdin: bool) -> Result<Self, Errno> {
-        let (stdout, child_stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, child_stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let mut owned = vec![child_stdout.try_clone(), child_stderr.try_clone()];
-        let (stdin, child_stdin) = if with_stdin {
-            let (child_stdin, stdin) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            owned.push(child_stdin.try_clone());
-            set_nonblocking(&stdin)?;
-            (Some(stdin), child_stdin.into())
-        } else {
-            (None, Stdio::null())
-        };
-        for end in [&stdout, &stderr] {
-            set_nonblocking(end)?;
-        }
-        Ok(Ends {
-            stdin,
-            stdout,
-            stderr: Some(stderr),
-            terminal: None,
-            child: ChildEnds {
-                stdin: child_stdin,
-                stdout: child_stdout,
-                stderr: child_stderr,
-                owned: collect(owned)?,
-            },
-        })
-    }
-
-    fn terminal(size: WindowSize) -> Result<Self, Errno> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags)?;
-        rustix::pty::unlockpt(&master)?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-        resize(&master, size)?;
-        set_nonblocking(&master)?;
-        let copies = collect(vec![
-            slave.try_clone(),
-            slave.try_clone(),
-            slave.try_clone(),
-            slave.try_clone(),
-        ])?;
-        let [stdin, stdout, stderr, owned] =
-            <[OwnedFd; 4]>::try_from(copies).map_err(|_| Errno::MFILE)?;
-        Ok(Ends {
-            stdin: Some(collect(vec![master.try_clone()])?.remove(0)),
-            stdout: master,
-            stderr: None,
-            terminal: Some(slave),
-            child: ChildEnds {
-                stdin: stdin.into(),
-                stdout,
-                stderr,
-                owned: vec![owned],
-            },
-        })
-    }
-
-    /// Makes the command's user the owner of its streams, as runc does.
-    fn give_to(&mut self, uid: u32) -> Result<(), SpawnFailure> {
-        for end in std::mem::take(&mut self.child.owned) {
-            rustix::fs::fchown(end.as_fd(), Some(Uid::from_raw(uid)), None).map_err(
-                SpawnFailure::system("giving the streams to the command's user"),
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn collect(fds: Vec<io::Result<OwnedFd>>) -> Result<Vec<OwnedFd>, Errno> {
-    fds.into_iter()
-        .collect::<io::Result<_>>()
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
-    let flags = rustix::fs::fcntl_getfl(fd)?;
-    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)
-}
-
-/// Tells a terminal its size.
-pub(crate) fn resize(terminal: &OwnedFd, size: WindowSize) -> Result<(), Errno> {
-    rustix::termios::tcsetwinsize(
-        terminal,
-        Winsize {
-            ws_row: size.rows,
-            ws_col: size.cols,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        },
-    )
 }

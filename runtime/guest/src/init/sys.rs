@@ -16,6 +16,15 @@ const FIFREEZE: libc::c_ulong = 0xc004_5877;
 /// `FITHAW` of `include/uapi/linux/fs.h`: `_IOWR('X', 120, int)`.
 const FITHAW: libc::c_ulong = 0xc004_5878;
 
+/// `FITRIM` of `include/uapi/linux/fs.h`: `_IOWR('X', 121, struct fstrim_range)`.
+const FITRIM: libc::c_ulong = 0xc018_5879;
+/// `RNDADDENTROPY` of `include/uapi/linux/random.h`: `_IOW('R', 3, int [2])`.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// `RNDRESEEDCRNG` of `include/uapi/linux/random.h`: `_IO('R', 7)`.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+/// `ADJ_OFFSET_SINGLESHOT` of `include/uapi/linux/timex.h`.
+const ADJ_OFFSET_SINGLESHOT: libc::c_uint = 0x8001;
+
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -77,6 +86,13 @@ pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Sends a signal to every process of a group, by its leader's process id.
+pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
+    let group = libc::pid_t::try_from(leader).map_err(|_| Errno::SRCH)?;
+    // SAFETY: kill reads no memory.
+    checked(unsafe { libc::kill(-group, signal) }).map(drop)
+}
+
 /// Stops all writes to the filesystem `root` belongs to, leaving a consistent image without a journal to replay.
 pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: FIFREEZE ignores its argument.
@@ -89,21 +105,98 @@ pub(crate) fn thaw(root: BorrowedFd<'_>) -> io::Result<()> {
     checked(unsafe { libc::ioctl(root.as_raw_fd(), FITHAW as _, 0) }).map(drop)
 }
 
-/// Brings the loopback interface up; the kernel gives it its addresses.
-pub(crate) fn loopback_up() -> io::Result<()> {
-    // SAFETY: socket reads no memory.
-    let fd =
-        checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor was just made, and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: an all-zero ifreq is a valid value.
-    let mut request: libc::ifreq = unsafe { zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
+/// `struct fstrim_range` of `include/uapi/linux/fs.h`, in bytes.
+#[repr(C)]
+struct TrimRange {
+    start: u64,
+    length: u64,
+    least: u64,
+}
+
+/// Has the filesystem `root` belongs to discard its free blocks between `start` and `start + length`, in bytes. Returns how
+/// many bytes it discarded.
+pub(crate) fn trim(root: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<u64> {
+    let mut range = TrimRange {
+        start,
+        length,
+        least: 0,
+    };
+    // SAFETY: FITRIM reads and writes a struct fstrim_range, which `range` is.
+    checked(unsafe { libc::ioctl(root.as_raw_fd(), FITRIM as _, &mut range) })?;
+    Ok(range.length)
+}
+
+/// `struct rand_pool_info` of `include/uapi/linux/random.h`, with as many bytes as are added at a time.
+#[repr(C)]
+struct RandomPool {
+    entropy_bits: libc::c_int,
+    size: libc::c_int,
+    bytes: [u8; ENTROPY_CHUNK],
+}
+
+const ENTROPY_CHUNK: usize = 64;
+
+/// Mixes `bytes` into the kernel's random numbers, credits them as entropy, and has the generator start anew from them.
+pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
+    let device = File::options().write(true).open("/dev/urandom")?;
+    for chunk in bytes.chunks(ENTROPY_CHUNK) {
+        let mut pool = RandomPool {
+            entropy_bits: chunk.len() as libc::c_int * 8,
+            size: chunk.len() as libc::c_int,
+            bytes: [0; ENTROPY_CHUNK],
+        };
+        for (to, from) in pool.bytes.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        // SAFETY: RNDADDENTROPY reads a struct rand_pool_info and `size` bytes behind it, which `pool` has.
+        checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as _, &pool) })?;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+    // SAFETY: RNDRESEEDCRNG ignores its argument.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as _, 0) }).map(drop)
+}
+
+/// Has the clock gain `microseconds` (lose, where negative) little by little, in place of what was left of the last time.
+pub(crate) fn slew_clock(microseconds: i64) -> io::Result<()> {
+    // SAFETY: an all-zero timex is a valid value.
+    let mut change: libc::timex = unsafe { zeroed() };
+    change.modes = ADJ_OFFSET_SINGLESHOT;
+    change.offset = microseconds as libc::c_long;
+    // SAFETY: adjtimex reads and writes a timex, which `change` is.
+    checked(unsafe { libc::adjtimex(&mut change) }).map(drop)
+}
+
+/// Sets a resource limit of this process, the resource given by number. `u64::MAX` is no limit.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: prlimit64 reads an rlimit64, which `limit` is, and writes nothing where the old limit is not asked for.
+    checked(unsafe { libc::prlimit64(0, resource as _, &limit, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Has children from here on begin a PID namespace, the first of them as its process 1.
+pub(crate) fn unshare_pids() -> io::Result<()> {
+    // SAFETY: this changes nothing for this process, which has one thread.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWPID) }).map(drop)
+}
+
+/// Gives this process, a child before its exec, mounts and cgroups of its own.
+pub(crate) fn unshare_mounts_and_cgroups() -> io::Result<()> {
+    // SAFETY: the process has one thread, and no descriptor table is unshared.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) }).map(drop)
+}
+
+/// Runs `work` in a child process, which ends with it. Returns the child's process id.
+pub(crate) fn fork(work: impl FnOnce()) -> io::Result<u32> {
+    // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may run in it.
+    let pid = checked(unsafe { libc::fork() })?;
+    if pid == 0 {
+        work();
+        // SAFETY: _exit ends the process and touches no memory; what init would do at its end is not the child's to do.
+        unsafe { libc::_exit(0) };
+    }
+    u32::try_from(pid).map_err(|_| Errno::SRCH.into())
 }
 
 /// Runs `prepare` in the child between fork and exec.

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use blockbox_protocol::ProtocolError;
+use blockbox_protocol::frame::MAX_PAYLOAD;
 use thiserror::Error;
 
 /// What can go wrong with a guest.
@@ -59,6 +60,21 @@ pub enum GuestError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The guest's init does not know the request.
+    #[error("the guest's init does not know how to {request}")]
+    Unknown {
+        /// What was asked.
+        request: &'static str,
+    },
+    /// The guest answered something that does not fit the request.
+    #[error("the guest's answer does not fit the request to {request}")]
+    WrongAnswer {
+        /// What was asked.
+        request: &'static str,
+    },
+    /// What the guest is told at its start does not fit in a message.
+    #[error("mounts, secrets and other settings take more than {} MiB", MAX_PAYLOAD >> 20)]
+    BootTooLarge,
     /// The guest does not keep to the protocol.
     #[error("the guest broke the protocol: {0}")]
     Protocol(#[from] ProtocolError),

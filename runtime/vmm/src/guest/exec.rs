@@ -221,6 +221,11 @@ impl Drop for Exec {
 }
 
 impl ExecControl {
+    /// The command's id on the channel, as in [`CommandStats`](super::CommandStats).
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Sends a signal, by its number on Linux, to the command's process.
     ///
     /// # Errors
@@ -231,6 +236,15 @@ impl ExecControl {
             id: self.id,
             signal,
         })
+    }
+
+    /// Kills the command and all its descendants.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone. A command that has ended is no error.
+    pub fn kill_all(&self) -> Result<(), GuestError> {
+        self.send_while_running(Request::KillExec { id: self.id })
     }
 
     /// Tells the command's terminal its new size.

@@ -1,12 +1,15 @@
 //! The control channel: one reader, many writers, and who waits for what.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use blockbox_protocol::{Decoder, Reply, Request};
+use blockbox_protocol::frame::MAX_PAYLOAD;
+use blockbox_protocol::{Boot, Decoder, PROTOCOL_VERSION, Process, Reply, Request, Stats};
 
 use super::error::GuestError;
 use super::exec::Inbox;
@@ -14,6 +17,12 @@ use crate::{Console, Vm};
 
 /// How long the answer to a sync, a freeze or a thaw may take: a slow disk has much to write.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the guest may take to take a request: its init always does so soon.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of entropy that a guest starts with.
+const ENTROPY: usize = 64;
 
 /// How long after the channel's end the VM's process may take to be gone, for a complete report.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -30,7 +39,7 @@ pub(super) struct Link {
 struct State {
     hello: Option<Hello>,
     bye: Option<u32>,
-    answers: HashMap<u32, Option<u32>>,
+    answers: HashMap<u32, Option<Answer>>,
     inboxes: HashMap<u32, Arc<Inbox>>,
     next_id: u32,
     end: Option<End>,
@@ -42,6 +51,18 @@ pub(super) struct Hello {
     pub(super) version: u32,
     pub(super) uptime_ns: u64,
     pub(super) kernel: String,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What init answered.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    /// 0, or the guest's `errno`.
+    Done(u32),
+    Stats(Stats),
+    Processes(Vec<Process>),
+    /// Init does not know the request.
+    Rejected,
 }
 
 /// Why nothing more will come from the guest.
@@ -100,19 +121,27 @@ impl Link {
                 version,
                 uptime_ns,
                 kernel,
+                warnings,
             } => {
                 state.hello = Some(Hello {
                     version,
                     uptime_ns,
                     kernel,
+                    warnings,
                 });
             }
             Reply::Fatal { message } => return Err(End::Fatal(message)),
             Reply::Bye { errno } => state.bye = Some(errno),
-            Reply::Done { id, errno } => {
-                if let Some(answer) = state.answers.get_mut(&id) {
-                    *answer = Some(errno);
+            Reply::Done { id, errno } => state.answer(id, Answer::Done(errno)),
+            Reply::Stats { id, stats } => state.answer(id, Answer::Stats(stats)),
+            Reply::Processes { id, processes } => {
+                state.answer(id, Answer::Processes(processes));
+            }
+            Reply::Rejected { id, .. } => {
+                if let Some(inbox) = state.inboxes.remove(&id) {
+                    inbox.spawn_failed(125, "the guest does not know the request".to_owned());
                 }
+                state.answer(id, Answer::Rejected);
             }
             // Nobody waits for a command that is over: what is still on its way is of no use.
             Reply::Started { id, pid } => {
@@ -147,12 +176,43 @@ impl Link {
         Ok(())
     }
 
-    /// Sends a request; may wait for the guest to take it.
+    /// Sends a request; may wait for the guest to take it, for [`SEND_TIMEOUT`] at most.
     pub(super) fn send(&self, request: &Request) -> Result<(), GuestError> {
+        self.send_within(request, SEND_TIMEOUT)
+    }
+
+    /// Sends how the guest is to be set up, which the guest takes once it has booted.
+    pub(super) fn send_boot(&self, boot: &Boot, timeout: Duration) -> Result<(), GuestError> {
+        let mut boot = boot.clone();
+        if boot.entropy.is_empty() {
+            boot.entropy = random_bytes().map_err(GuestError::io("random bytes"))?;
+        }
+        if boot.realtime_ns == 0 {
+            boot.realtime_ns = realtime_ns();
+        }
+        if boot.encoded_len() > MAX_PAYLOAD - 4 {
+            return Err(GuestError::BootTooLarge);
+        }
+        let version = PROTOCOL_VERSION;
+        match self.send_within(&Request::Boot { version, boot }, timeout) {
+            // Why the VM ended is found out by who waits for init's report.
+            Err(GuestError::Lost { .. }) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    fn send_within(&self, request: &Request, timeout: Duration) -> Result<(), GuestError> {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(&bytes).map_err(|_| self.lost())
+        let sent = writer
+            .set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
+            .and_then(|()| writer.write_all(&bytes));
+        sent.map_err(|_| {
+            // A part of a message may have been sent: nothing can follow it.
+            let _ = writer.shutdown(Shutdown::Both);
+            self.lost()
+        })
     }
 
     /// Sends a request that is answered by `Done`, and waits for the answer.
@@ -161,6 +221,22 @@ impl Link {
         name: &'static str,
         request: impl FnOnce(u32) -> Request,
     ) -> Result<(), GuestError> {
+        match self.ask(name, request)? {
+            Answer::Done(0) => Ok(()),
+            Answer::Done(errno) => Err(GuestError::Refused {
+                request: name,
+                errno,
+            }),
+            _ => Err(GuestError::WrongAnswer { request: name }),
+        }
+    }
+
+    /// Sends a request and waits for the answer.
+    pub(super) fn ask(
+        &self,
+        name: &'static str,
+        request: impl FnOnce(u32) -> Request,
+    ) -> Result<Answer, GuestError> {
         let id = {
             let mut state = self.lock();
             let id = fresh_id(&mut state);
@@ -171,7 +247,7 @@ impl Link {
             .send(&request(id))
             .and_then(|()| {
                 self.wait(ANSWER_TIMEOUT, |state| {
-                    state.answers.get(&id).copied().flatten()
+                    state.answers.get(&id).cloned().flatten()
                 })
             })
             .and_then(|answer| {
@@ -182,11 +258,8 @@ impl Link {
             });
         self.lock().answers.remove(&id);
         match answer? {
-            0 => Ok(()),
-            errno => Err(GuestError::Refused {
-                request: name,
-                errno,
-            }),
+            Answer::Rejected => Err(GuestError::Unknown { request: name }),
+            answer => Ok(answer),
         }
     }
 
@@ -272,6 +345,27 @@ impl Link {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    /// Nobody waits for what was not asked, or was given up.
+    fn answer(&mut self, id: u32, answer: Answer) {
+        if let Some(waiting) = self.answers.get_mut(&id) {
+            *waiting = Some(answer);
+        }
+    }
+}
+
+/// The host's time in nanoseconds since 1970.
+pub(super) fn realtime_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn random_bytes() -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; ENTROPY];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn fresh_id(state: &mut State) -> u32 {

@@ -1,0 +1,145 @@
+//! A cgroup for each command: it tells what the command and all its descendants use, gives each command its share of the
+//! CPUs, and kills them together.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+/// The controllers that commands have.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// The largest file that is read.
+const MOST_BYTES: u64 = 16 * 1024;
+
+/// The root of all cgroups. A kernel may have none.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    root: Option<Rc<OwnedFd>>,
+    made: u32,
+    /// Of commands that have ended, whose descendants may not have.
+    left: Vec<Cgroup>,
+}
+
+/// What a cgroup uses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Bytes, without file contents that the kernel can drop at any time, as `docker stats` counts.
+    pub(crate) memory: u64,
+    pub(crate) cpu_ns: u64,
+    pub(crate) processes: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    root: Rc<OwnedFd>,
+    folder: OwnedFd,
+    name: String,
+}
+
+impl Cgroups {
+    /// Of the container's `/sys/fs/cgroup`, which it may unmount later.
+    pub(crate) fn open() -> Self {
+        let root = super::boot::open_dir("/sys/fs/cgroup".as_ref()).ok();
+        if let Some(root) = &root {
+            for controller in CONTROLLERS {
+                // One by one: the kernel may lack any.
+                let _ = write(root, "cgroup.subtree_control", &format!("+{controller}"));
+            }
+        }
+        Cgroups {
+            root: root.map(Rc::new),
+            made: 0,
+            left: Vec::new(),
+        }
+    }
+
+    /// A new cgroup, where there can be one.
+    pub(crate) fn create(&mut self) -> Option<Cgroup> {
+        let root = self.root.clone()?;
+        self.made = self.made.wrapping_add(1);
+        let name = format!("blockbox.{}", self.made);
+        rustix::fs::mkdirat(&root, &name, Mode::from_raw_mode(0o755)).ok()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(&root, &name, flags, Mode::empty()).ok()?;
+        Some(Cgroup { root, folder, name })
+    }
+
+    /// Removes the cgroup of a command that has ended, now or when its descendants have ended too.
+    pub(crate) fn remove(&mut self, cgroup: Cgroup) {
+        self.left.push(cgroup);
+        self.sweep();
+    }
+
+    /// Removes what became empty.
+    pub(crate) fn sweep(&mut self) {
+        self.left.retain(|cgroup| !cgroup.try_remove());
+    }
+}
+
+impl Cgroup {
+    /// Moves the calling process into the cgroup.
+    pub(crate) fn enter(folder: &OwnedFd) -> io::Result<()> {
+        write(folder, "cgroup.procs", "0")
+    }
+
+    /// The folder, for a child to [`enter`](Self::enter).
+    pub(crate) fn folder(&self) -> io::Result<OwnedFd> {
+        self.folder.try_clone()
+    }
+
+    /// Kills every process in it.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        write(&self.folder, "cgroup.kill", "1")
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let number = |name: &str| read(&self.folder, name)?.trim().parse::<u64>().ok();
+        let field = |name: &str, key: &str| {
+            let text = read(&self.folder, name)?;
+            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+            lines
+                .find(|(found, _)| *found == key)?
+                .1
+                .parse::<u64>()
+                .ok()
+        };
+        let droppable = field("memory.stat", "inactive_file").unwrap_or(0);
+        let memory = number("memory.current").unwrap_or(0);
+        let processes = number("pids.current").unwrap_or(0);
+        Usage {
+            memory: memory.saturating_sub(droppable),
+            cpu_ns: field("cpu.stat", "usage_usec")
+                .unwrap_or(0)
+                .saturating_mul(1000),
+            processes: u32::try_from(processes).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn try_remove(&self) -> bool {
+        // Whatever its processes made inside goes with them.
+        match rustix::fs::unlinkat(&self.root, &self.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+fn write(folder: &impl AsFd, name: &str, text: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    File::from(file).write_all(text.as_bytes())
+}
+
+fn read(folder: &impl AsFd, name: &str) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty()).ok()?;
+    let mut text = String::new();
+    File::from(file)
+        .take(MOST_BYTES)
+        .read_to_string(&mut text)
+        .ok()?;
+    Some(text)
+}

@@ -1,0 +1,184 @@
+//! What is asked of the writable disk: writing out, freezing, trimming. It happens in a worker, in the order asked for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use blockbox_protocol::{Request, UPPER_SERIAL};
+use rustix::io::Errno;
+
+use super::boot::Roots;
+use super::server::earlier;
+use super::worker::{Job, Kind, Outcome, Worker};
+use super::{devices, sys, trim};
+
+#[derive(Debug)]
+pub(crate) struct Disk {
+    worker: Worker,
+    frozen: Option<Frozen>,
+    written: trim::Written,
+}
+
+/// A freeze, from when it is asked for until its end is known.
+#[derive(Debug)]
+struct Frozen {
+    /// When the disk thaws by itself.
+    until: Option<Instant>,
+}
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        Disk {
+            worker: Worker::default(),
+            frozen: None,
+            written: trim::Written::open(devices::disk(UPPER_SERIAL).as_deref()),
+        }
+    }
+
+    /// Whether a write to the disk may have to wait for a thaw.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Whether something may have been freed that the host does not know of.
+    pub(crate) fn has_free_blocks(&self) -> bool {
+        self.written.is_possible()
+    }
+
+    /// The descriptor that is readable when [`finish`](Self::finish) has something to do.
+    pub(crate) fn worker_fd(&self) -> Option<&OwnedFd> {
+        self.worker.fd()
+    }
+
+    /// When [`look_at_time`](Self::look_at_time) has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let thaw = self.frozen.as_ref().and_then(|frozen| frozen.until);
+        earlier(thaw, self.written.next_look())
+    }
+
+    /// Carries out a request about the disk.
+    pub(crate) fn carry_out(&mut self, request: &Request, roots: &Roots) -> Vec<Outcome> {
+        match *request {
+            // A frozen disk is written out already.
+            Request::Sync { id } if self.is_frozen() => answer(id, Kind::Other, 0),
+            Request::Sync { id } => self.add(Some(id), Kind::Other, || {
+                rustix::fs::sync();
+                Ok(())
+            }),
+            // Trimming would wait for the thaw, and the thaw for the trimming.
+            Request::Trim { id } if self.is_frozen() => answer(id, Kind::Other, errno(Errno::BUSY)),
+            Request::Trim { id } => self.trim(Some(id), roots),
+            Request::Freeze { id, .. } if self.is_frozen() => {
+                answer(id, Kind::Other, errno(Errno::BUSY))
+            }
+            Request::Freeze { id, thaw_after_ms } => {
+                // From now on: the worker may have frozen the disk long before that is known here.
+                self.frozen = Some(Frozen {
+                    until: until(thaw_after_ms),
+                });
+                self.on_upper(Some(id), Kind::Freeze, roots, |upper| {
+                    sys::freeze(upper.as_fd())
+                })
+            }
+            Request::KeepFrozen { id, thaw_after_ms } => match &mut self.frozen {
+                Some(frozen) => {
+                    frozen.until = until(thaw_after_ms);
+                    answer(id, Kind::Other, 0)
+                }
+                None => answer(id, Kind::Other, errno(Errno::INVAL)),
+            },
+            Request::Thaw { id } => self.on_upper(Some(id), Kind::Thaw, roots, |upper| {
+                sys::thaw(upper.as_fd())
+            }),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Does `work` once what was asked before is done.
+    pub(crate) fn add(
+        &mut self,
+        request: Option<u32>,
+        kind: Kind,
+        work: impl FnOnce() -> io::Result<()> + 'static,
+    ) -> Vec<Outcome> {
+        let outcomes = self.worker.add(Job {
+            request,
+            kind,
+            work: Box::new(work),
+        });
+        self.note(outcomes)
+    }
+
+    /// The job under way has ended.
+    pub(crate) fn finish(&mut self) -> Vec<Outcome> {
+        let outcomes = self.worker.finish();
+        self.note(outcomes)
+    }
+
+    /// Thaws a disk that was frozen for long enough, and trims one that much was written to.
+    pub(crate) fn look_at_time(&mut self, roots: &Roots) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let over = |frozen: &&mut Frozen| frozen.until.is_some_and(|until| Instant::now() >= until);
+        if let Some(frozen) = self.frozen.as_mut().filter(over) {
+            frozen.until = None;
+            outcomes
+                .extend(self.on_upper(None, Kind::Thaw, roots, |upper| sys::thaw(upper.as_fd())));
+        }
+        if self.written.is_worthwhile() && self.worker.is_idle() && !self.is_frozen() {
+            outcomes.extend(self.trim(None, roots));
+        }
+        outcomes
+    }
+
+    fn trim(&mut self, request: Option<u32>, roots: &Roots) -> Vec<Outcome> {
+        self.written.trimmed();
+        self.on_upper(request, Kind::Other, roots, |upper| {
+            trim::all(upper.as_fd(), None)
+        })
+    }
+
+    fn on_upper(
+        &mut self,
+        request: Option<u32>,
+        kind: Kind,
+        roots: &Roots,
+        work: impl FnOnce(&OwnedFd) -> io::Result<()> + 'static,
+    ) -> Vec<Outcome> {
+        match roots.upper.try_clone() {
+            Ok(upper) => self.add(request, kind, move || work(&upper)),
+            Err(_) => self.note(vec![Outcome {
+                request,
+                kind,
+                errno: errno(Errno::MFILE),
+            }]),
+        }
+    }
+
+    fn note(&mut self, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        for outcome in &outcomes {
+            match outcome.kind {
+                Kind::Freeze if outcome.errno != 0 => self.frozen = None,
+                // A thaw that fails finds nothing frozen.
+                Kind::Thaw => self.frozen = None,
+                Kind::Freeze | Kind::Other => {}
+            }
+        }
+        outcomes
+    }
+}
+
+fn answer(id: u32, kind: Kind, errno: u32) -> Vec<Outcome> {
+    vec![Outcome {
+        request: Some(id),
+        kind,
+        errno,
+    }]
+}
+
+fn errno(errno: Errno) -> u32 {
+    errno.raw_os_error() as u32
+}
+
+fn until(milliseconds: u32) -> Option<Instant> {
+    (milliseconds > 0).then(|| Instant::now() + Duration::from_millis(u64::from(milliseconds)))
+}

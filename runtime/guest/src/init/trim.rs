@@ -1,0 +1,102 @@
+//! Free blocks of the writable disk, given back to the host: a file removed in the container takes room there until then.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::sys;
+
+/// What one call trims, in bytes: few enough that time is looked at now and then.
+const STEP: u64 = 8 << 30;
+
+/// How often init looks whether there is something to trim.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(300);
+
+/// What must have been written since the last time, in KiB: without writing nothing is freed.
+const WORTHWHILE: u64 = 64 << 10;
+
+/// Trims the filesystem that `root` belongs to, until `deadline` at most.
+pub(crate) fn all(root: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
+    let size = rustix::fs::fstatvfs(root)?;
+    let size = size.f_blocks.saturating_mul(size.f_frsize);
+    for start in (0..size).step_by(STEP as usize) {
+        match sys::trim(root, start, STEP) {
+            Ok(_) => {}
+            // The last piece has no block groups of its own.
+            Err(error)
+                if start > 0 && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Errno::TIMEDOUT.into());
+        }
+    }
+    Ok(())
+}
+
+/// Knows how much was written since the last time.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// `session_write_kbytes` of the disk, if the kernel has it.
+    counter: Option<File>,
+    at_last_trim: u64,
+    next_look: Instant,
+}
+
+impl Written {
+    /// Of the container's `/sys`.
+    pub(crate) fn open(disk: Option<&str>) -> Self {
+        let name = disk.and_then(|device| device.rsplit('/').next());
+        let path = name.map(|name| format!("/sys/fs/ext4/{name}/session_write_kbytes"));
+        Written {
+            counter: path.and_then(|path| File::open(path).ok()),
+            at_last_trim: 0,
+            next_look: Instant::now() + INTERVAL,
+        }
+    }
+
+    /// When to look again.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.counter.is_some().then_some(self.next_look)
+    }
+
+    /// Whether to trim now.
+    pub(crate) fn is_worthwhile(&mut self) -> bool {
+        if Instant::now() < self.next_look {
+            return false;
+        }
+        self.next_look = Instant::now() + INTERVAL;
+        self.since_last_trim()
+            .is_some_and(|written| written >= WORTHWHILE)
+    }
+
+    /// Whether anything can have been freed since the last time.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.since_last_trim().is_none_or(|written| written > 0)
+    }
+
+    /// The disk is being trimmed.
+    pub(crate) fn trimmed(&mut self) {
+        if let Some(written) = self.read() {
+            self.at_last_trim = written;
+        }
+    }
+
+    fn since_last_trim(&self) -> Option<u64> {
+        Some(self.read()?.saturating_sub(self.at_last_trim))
+    }
+
+    fn read(&self) -> Option<u64> {
+        let mut text = [0; 32];
+        let length = self.counter.as_ref()?.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(text.get(..length)?)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+}
