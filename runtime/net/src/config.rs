@@ -58,6 +58,27 @@ impl Default for Addresses {
 }
 
 impl Addresses {
+    /// Checks that the addresses can be those of a link. Returns the one that cannot.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let v4 = [self.guest_v4, self.gateway_v4, self.host_v4];
+        let v6 = [self.guest_v6, self.gateway_v6, self.host_v6];
+        let mac = [self.guest_mac, self.gateway_mac];
+        let bad_v4 = v4.iter().find(|address| {
+            address.is_multicast() || address.is_broadcast() || address.octets()[0] == 0
+        });
+        let bad_v6 = v6
+            .iter()
+            .find(|address| address.is_multicast() || address.is_unspecified());
+        let bad_mac = mac.iter().find(|address| address[0] & 1 != 0);
+        let bad = bad_v4
+            .map(Ipv4Addr::to_string)
+            .or(bad_v6.map(Ipv6Addr::to_string))
+            .or(bad_mac.map(|address| format!("{address:02x?}")))
+            .or((self.prefix_v4 > 32).then(|| format!("/{}", self.prefix_v4)))
+            .or((self.prefix_v6 > 128).then(|| format!("/{}", self.prefix_v6)));
+        bad.map_or(Ok(()), Err)
+    }
+
     /// Whether the address is the guest's own.
     pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
         address == IpAddr::V4(self.guest_v4) || address == IpAddr::V6(self.guest_v6)
@@ -210,13 +231,16 @@ impl Default for Limits {
     }
 }
 
+/// Times beyond it mean "never".
+const YEAR: u64 = 365 * 24 * 3600;
+
 impl Limits {
     pub(crate) fn connect(&self) -> Duration {
-        Duration::from_secs(self.connect_seconds)
+        Duration::from_secs(self.connect_seconds.min(YEAR))
     }
 
     pub(crate) fn idle(&self) -> Duration {
-        Duration::from_secs(self.idle_seconds)
+        Duration::from_secs(self.idle_seconds.min(YEAR))
     }
 }
 
@@ -301,5 +325,36 @@ impl Config {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_no_link_has_are_found() {
+        assert_eq!(Addresses::default().check(), Ok(()));
+        for (text, bad) in [
+            ("{\"guest_v4\": \"224.0.0.1\"}", "224.0.0.1"),
+            ("{\"gateway_v4\": \"0.0.0.0\"}", "0.0.0.0"),
+            ("{\"host_v6\": \"ff02::1\"}", "ff02::1"),
+            ("{\"prefix_v4\": 33}", "/33"),
+            ("{\"prefix_v6\": 129}", "/129"),
+        ] {
+            let addresses: Addresses = serde_json::from_str(text).unwrap();
+            assert_eq!(addresses.check(), Err(bad.to_owned()));
+        }
+    }
+
+    #[test]
+    fn times_without_end_do_not_overflow() {
+        let limits: Limits =
+            serde_json::from_str("{\"idle_seconds\": 18446744073709551615}").unwrap();
+        assert!(
+            std::time::Instant::now()
+                .checked_add(limits.idle())
+                .is_some()
+        );
     }
 }

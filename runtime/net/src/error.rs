@@ -25,6 +25,12 @@ pub enum Error {
         /// The length before the frame.
         length: usize,
     },
+    /// An address that no link can have.
+    #[error("{address} cannot be an address on the link to the guest")]
+    Address {
+        /// The address, or the length of a prefix.
+        address: String,
+    },
     /// The configuration of a helper process is not one.
     #[error("the gateway's configuration is not valid")]
     Config(#[source] serde_json::Error),

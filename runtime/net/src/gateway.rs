@@ -40,6 +40,7 @@ pub struct Bound {
 /// It answers as the guest's router and name server, and makes the guest's connections with sockets of the host.
 pub struct Gateway {
     poll: Poll,
+    events: Events,
     frames: UnixStream,
     input: Input,
     control: Control,
@@ -69,6 +70,10 @@ impl Gateway {
         control: StdUnixStream,
     ) -> Result<(Self, Bound), Error> {
         let setup = Error::io;
+        config
+            .addresses
+            .check()
+            .map_err(|address| Error::Address { address })?;
         let poll = Poll::new().map_err(setup("cannot wait for events"))?;
         let registry = poll
             .registry()
@@ -95,6 +100,7 @@ impl Gateway {
         let mut shared = Shared::new(config.addresses, config.limits, policy, registry);
         let gateway = Self {
             poll,
+            events: Events::with_capacity(256),
             frames,
             input: Input::new(),
             control,
@@ -117,8 +123,7 @@ impl Gateway {
     ///
     /// Where the link carries no frames, or the system fails in a way that concerns more than one connection.
     pub fn run(mut self) -> Result<(), Error> {
-        let mut events = Events::with_capacity(256);
-        while self.turn(&mut events, None)? {}
+        while self.turn(SLEEP)? {}
         Ok(())
     }
 
@@ -128,17 +133,16 @@ impl Gateway {
     ///
     /// As [`Gateway::run`].
     #[doc(hidden)]
-    pub fn turn(&mut self, events: &mut Events, limit: Option<Duration>) -> Result<bool, Error> {
+    pub fn turn(&mut self, limit: Duration) -> Result<bool, Error> {
         self.shared.now = Instant::now();
-        let sleep = self.sleep();
-        let sleep = limit.map_or(sleep, |limit| limit.min(sleep));
-        if let Err(error) = self.poll.poll(events, Some(sleep))
+        let sleep = self.sleep().min(limit);
+        if let Err(error) = self.poll.poll(&mut self.events, Some(sleep))
             && error.kind() != std::io::ErrorKind::Interrupted
         {
             return Err(Error::io("cannot wait for events")(error));
         }
         self.shared.now = Instant::now();
-        for event in events.iter() {
+        for event in self.events.iter() {
             let Some((kind, index)) = token::unpack(event.token()) else {
                 continue;
             };

@@ -30,6 +30,8 @@ mod echo;
 mod error;
 mod frame;
 mod gateway;
+pub mod helper;
+pub mod host_resolver;
 mod link;
 mod packet;
 mod policy;

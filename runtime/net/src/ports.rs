@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Interest, Registry};
@@ -17,6 +18,8 @@ use crate::udp::Udp;
 
 /// Connections or datagrams that one turn takes from a listener.
 const TURN: usize = 64;
+/// How long nothing is taken after the system had no more to give.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A published port as it was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,8 @@ struct Listener {
 pub(crate) struct Ports {
     listeners: Vec<Listener>,
     buffer: Vec<u8>,
+    /// Until when nothing is taken, after the system had no more to give.
+    paused: Option<Instant>,
 }
 
 impl Ports {
@@ -86,6 +91,7 @@ impl Ports {
         let ports = Self {
             listeners,
             buffer: vec![0; 65_535],
+            paused: None,
         };
         Ok((ports, bound))
     }
@@ -99,11 +105,15 @@ impl Ports {
 
     /// Whether a listener has something that was not taken yet.
     pub(crate) fn is_ready(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.readable)
+        self.paused.is_none() && self.listeners.iter().any(|listener| listener.readable)
     }
 
     /// Takes connections and datagrams.
     pub(crate) fn run(&mut self, tcp: &mut Tcp, udp: &mut Udp, shared: &mut Shared) {
+        if self.paused.is_some_and(|until| until > shared.now) {
+            return;
+        }
+        self.paused = None;
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             for _ in 0..TURN {
                 if !listener.readable || !shared.out.has_room() {
@@ -133,8 +143,11 @@ impl Ports {
                     | ErrorKind::ConnectionAborted
                     | ErrorKind::ConnectionRefused
                     | ErrorKind::ConnectionReset => {}
-                    // No descriptors left, most likely: the next turn tries again.
-                    _ => break,
+                    // No descriptors left, most likely. Waiting connections wait on.
+                    _ => {
+                        self.paused = Some(shared.now + PAUSE);
+                        break;
+                    }
                 }
             }
         }

@@ -1,0 +1,130 @@
+//! A gateway as a process of its own.
+//!
+//! Its standard input is the control socket, its standard output the link to the guest: both are sockets that the
+//! parent made, so that the process needs no name in any folder. The first line of the control socket is the
+//! [`Config`], as JSON; the gateway answers with a [`Started`], and from then on with [`crate::Response`]s.
+
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::gateway::{Bound, Gateway};
+
+/// The longest configuration, in bytes.
+const LONGEST: u64 = 16 << 20;
+/// Descriptors of a gateway at its limits.
+const DESCRIPTORS: u64 = 4096;
+
+/// What a gateway's process says before anything else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Started {
+    /// It runs, with these ports.
+    Bound(Bound),
+    /// It does not.
+    Failed {
+        /// Why, with each cause.
+        message: String,
+    },
+}
+
+/// Reads the configuration from standard input, and works until the guest's machine or the parent is gone.
+///
+/// `confine` is called once everything is open, before the first byte of the guest: from then on the gateway needs
+/// sockets and nothing else. The README lists the system calls.
+///
+/// # Errors
+///
+/// As [`Gateway::run`]; what keeps the gateway from starting is sent to the parent as well.
+pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
+    raise_limit();
+    let control = socket(io::stdin().as_fd().try_clone_to_owned())?;
+    let frames = socket(io::stdout().as_fd().try_clone_to_owned())?;
+    run(control, frames, confine)
+}
+
+/// Lets the process have as many descriptors as the limits on flows need, where the system's limit allows it. With
+/// fewer, connections beyond them are reported as unreachable.
+fn raise_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < DESCRIPTORS
+    {
+        // What the system refuses stays as it was.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(hard), hard);
+    }
+}
+
+fn socket(descriptor: io::Result<OwnedFd>) -> Result<UnixStream, Error> {
+    descriptor
+        .map(UnixStream::from)
+        .map_err(Error::io("cannot use the sockets that the parent gives"))
+}
+
+/// As [`run_from_stdio`], with these two sockets.
+///
+/// # Errors
+///
+/// As [`run_from_stdio`].
+pub fn run(
+    mut control: UnixStream,
+    frames: UnixStream,
+    confine: impl FnOnce() -> io::Result<()>,
+) -> Result<(), Error> {
+    let started = start(&control, frames, confine);
+    let (answer, result) = match started {
+        Ok((gateway, bound)) => (Started::Bound(bound), Ok(gateway)),
+        Err(error) => {
+            let message = with_causes(&error);
+            (Started::Failed { message }, Err(error))
+        }
+    };
+    let mut line = serde_json::to_vec(&answer).map_err(Error::Config)?;
+    line.push(b'\n');
+    // The socket does not wait any more; a line of this size fits.
+    control
+        .write_all(&line)
+        .map_err(Error::io("cannot answer the parent"))?;
+    drop(control);
+    result?.run()
+}
+
+fn start(
+    control: &UnixStream,
+    frames: UnixStream,
+    confine: impl FnOnce() -> io::Result<()>,
+) -> Result<(Gateway, Bound), Error> {
+    let config = read(control)?;
+    let ours = control
+        .try_clone()
+        .map_err(Error::io("cannot use the control socket"))?;
+    let started = Gateway::new(config, frames, ours)?;
+    confine().map_err(Error::io("cannot confine the gateway"))?;
+    Ok(started)
+}
+
+/// Reads one line and not a byte more: the rest is the gateway's.
+fn read(control: &UnixStream) -> Result<Config, Error> {
+    let mut line = Vec::new();
+    // One byte at a time, as nothing can be put back.
+    io::BufReader::with_capacity(1, control)
+        .take(LONGEST)
+        .read_until(b'\n', &mut line)
+        .map_err(Error::io("cannot read the configuration"))?;
+    serde_json::from_slice(&line).map_err(Error::Config)
+}
+
+fn with_causes(error: &Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    message
+}
