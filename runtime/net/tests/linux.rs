@@ -167,6 +167,27 @@ fn refused_is_refused_and_unreachable_is_unreachable() {
 }
 
 #[test]
+fn a_host_that_never_answers_is_unreachable_after_its_time() {
+    let mut limits = blockbox_net::Limits::default();
+    limits.connect_seconds = 1;
+    let Some(mut lab) = Lab::with(&[PUBLIC], Config::new().limits(limits)) else {
+        return;
+    };
+    if !lab.silent("93.184.3.0/24") {
+        return;
+    }
+    let start = Instant::now();
+    let error = lab.connect("93.184.3.3:80").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
+    let took = start.elapsed();
+    assert!(
+        took > Duration::from_millis(900) && took < 3 * AT_ONCE,
+        "{took:?}"
+    );
+    assert!(lab.gateway().status().flows.is_empty());
+}
+
+#[test]
 fn large_transfers_keep_their_bytes() {
     const SIZE: usize = 64 << 20;
     let Some(lab) = Lab::with(&[PUBLIC], Config::new()) else {

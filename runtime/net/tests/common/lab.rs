@@ -197,6 +197,24 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// A network of the outside whose hosts never answer. Returns false where the kernel has none.
+    pub(crate) fn silent(&self, network: &str) -> bool {
+        let namespace = &self.outside;
+        let made = Command::new("ip")
+            .args(["-n", namespace, "link", "add", "void", "type", "dummy"])
+            .status()
+            .unwrap();
+        if !made.success() {
+            testkit::skip("the kernel has no dummy interfaces");
+            return false;
+        }
+        ip(&format!("-n {namespace} link set void up"));
+        ip(&format!("-n {namespace} route add {network} dev void"));
+        true
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in [&self.outside, &self.guest] {

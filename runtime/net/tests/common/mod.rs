@@ -142,6 +142,11 @@ impl Card {
         }
     }
 
+    /// Whether frames wait, as the gateway does not take them.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Sends a frame as it is.
     pub(crate) fn send(&mut self, frame: &[u8]) {
         self.output
