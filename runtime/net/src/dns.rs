@@ -121,6 +121,7 @@ impl Dns {
             for address in &known {
                 shared
                     .policy
+                    .names
                     .learn(&asked.name, *address, Duration::ZERO, shared.now);
             }
             return self
@@ -278,7 +279,7 @@ impl Dns {
         }
         for (address, ttl) in addresses() {
             let ttl = Duration::from_secs(ttl.into());
-            shared.policy.learn(name, address, ttl, shared.now);
+            shared.policy.names.learn(name, address, ttl, shared.now);
         }
         self.answers.push((waiting.client, bytes));
     }

@@ -3,23 +3,17 @@
 //! In this order: what no rule opens (the host's loopback, multicast, addresses in disguise); the deny list; the
 //! allow list's addresses; its names, by the addresses that the gateway's resolver gave out for them; the mode.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+mod names;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use self::names::Names;
 use crate::config::{Addresses, Config, Mode};
 use crate::denial::{Denial, Reason, Remedy};
 use crate::publish::Protocol;
 use crate::rule::Rule;
 use crate::scope::Scope;
-
-/// Addresses of names kept at once.
-const NAMES: usize = 4096;
-/// Names of one address: those of a content delivery network share theirs.
-const NAMES_OF_ONE: usize = 16;
-/// Programs connect a while after they looked a name up, whatever its time to live.
-const SHORTEST: Duration = Duration::from_secs(120);
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// An answer to the question whether something may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +36,6 @@ pub(crate) enum NameCheck {
 }
 
 #[derive(Debug)]
-struct Known {
-    name: String,
-    until: Instant,
-}
-
-#[derive(Debug)]
 pub(crate) struct Policy {
     addresses: Addresses,
     mode: Mode,
@@ -55,8 +43,7 @@ pub(crate) struct Policy {
     deny: Vec<Rule>,
     pub(crate) host_addresses: Vec<IpAddr>,
     host_ports: Vec<u16>,
-    names: HashMap<IpAddr, Vec<Known>>,
-    known: usize,
+    pub(crate) names: Names,
 }
 
 impl Policy {
@@ -68,8 +55,7 @@ impl Policy {
             deny: config.deny.clone(),
             host_addresses: config.host_addresses.clone(),
             host_ports: config.host_ports.clone(),
-            names: HashMap::new(),
-            known: 0,
+            names: Names::default(),
         }
     }
 
@@ -89,7 +75,7 @@ impl Policy {
         } else {
             Scope::of(address)
         };
-        let names = || self.names_of(address, now);
+        let names = || self.names.of(address, now);
         let deny = |reason: Reason, remedy: Option<Remedy>| {
             let name = names().next().map(str::to_owned);
             Err(Denial::to(protocol, to, reason).name(name).remedy(remedy))
@@ -238,71 +224,6 @@ impl Policy {
             .flatten();
         Err(Denial::of_name(name, Reason::Rebinding { address }).remedy(remedy))
     }
-
-    /// Remembers that the resolver gave out an address for a name.
-    pub(crate) fn learn(&mut self, name: &str, address: IpAddr, ttl: Duration, now: Instant) {
-        let until = now + ttl.clamp(SHORTEST, LONGEST);
-        if let Some(old) = self
-            .names
-            .get_mut(&address)
-            .and_then(|known| known.iter_mut().find(|known| known.name == name))
-        {
-            old.until = old.until.max(until);
-            return;
-        }
-        if self.known >= NAMES {
-            self.forget(now);
-        }
-        let known = self.names.entry(address).or_default();
-        if known.len() >= NAMES_OF_ONE {
-            known.remove(0);
-            self.known = self.known.saturating_sub(1);
-        }
-        known.push(Known {
-            name: name.to_owned(),
-            until,
-        });
-        self.known += 1;
-    }
-
-    /// Makes room: what is past its time goes, and where that is nothing, the half that goes first.
-    fn forget(&mut self, now: Instant) {
-        let mut limit = now;
-        for _ in 0..2 {
-            self.names.retain(|_, known| {
-                known.retain(|known| known.until > limit);
-                !known.is_empty()
-            });
-            self.known = self.names.values().map(Vec::len).sum();
-            if self.known < NAMES {
-                return;
-            }
-            let mut times: Vec<_> = self
-                .names
-                .values()
-                .flatten()
-                .map(|known| known.until)
-                .collect();
-            times.sort_unstable();
-            limit = times.get(times.len() / 2).copied().unwrap_or(now);
-        }
-    }
-
-    /// The names for which the resolver gave out the address, the latest first.
-    fn names_of(&self, address: IpAddr, now: Instant) -> impl Iterator<Item = &str> {
-        self.names
-            .get(&address)
-            .into_iter()
-            .flatten()
-            .rev()
-            .filter(move |known| known.until > now)
-            .map(|known| known.name.as_str())
-    }
-
-    /// The name to show for an address.
-    pub(crate) fn name_of(&self, address: IpAddr, now: Instant) -> Option<String> {
-        self.names_of(address, now).next().map(str::to_owned)
-    }
 }
 
 /// The name of the host's loopback, as far as its ports are open.
@@ -310,6 +231,8 @@ pub(crate) const HOST_NAME: &str = "host.blockbox.internal";
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn rules(texts: &[&str]) -> Vec<Rule> {
@@ -467,8 +390,10 @@ mod tests {
         let now = Instant::now();
         let to = "1.2.3.4:443".parse().unwrap();
         assert!(policy.decide(Protocol::Tcp, to, now).is_err());
-        policy.learn("example.org", to.ip(), Duration::from_secs(300), now);
-        policy.learn(
+        policy
+            .names
+            .learn("example.org", to.ip(), Duration::from_secs(300), now);
+        policy.names.learn(
             "other.org",
             "5.6.7.8".parse().unwrap(),
             Duration::from_secs(300),
@@ -503,7 +428,9 @@ mod tests {
             ("fd00:ec2::254", false),
         ] {
             let address: IpAddr = address.parse().unwrap();
-            policy.learn("intern.example.org", address, Duration::from_secs(300), now);
+            policy
+                .names
+                .learn("intern.example.org", address, Duration::from_secs(300), now);
             let to = SocketAddr::new(address, 80);
             assert_eq!(
                 policy.decide(Protocol::Tcp, to, now).is_ok(),
@@ -562,23 +489,5 @@ mod tests {
         assert!(none.may_resolve("example.com").is_err());
         let public = policy(Mode::Public, &[], &["ads.example.org:80"]);
         assert!(public.may_resolve("ads.example.org").is_ok());
-    }
-
-    #[test]
-    fn the_names_of_many_addresses_stay_within_bounds() {
-        let mut policy = policy(Mode::Public, &[], &[]);
-        let now = Instant::now();
-        for n in 0..20_000u32 {
-            let address = IpAddr::V4(Ipv4Addr::from_bits(n));
-            let ttl = Duration::from_secs(u64::from(n) + 120);
-            policy.learn("a.org", address, ttl, now);
-            policy.learn(&format!("n{n}.org"), "1.1.1.1".parse().unwrap(), ttl, now);
-            assert!(policy.known <= NAMES);
-        }
-        assert_eq!(
-            policy.known,
-            policy.names.values().map(Vec::len).sum::<usize>()
-        );
-        assert!(policy.names[&"1.1.1.1".parse::<IpAddr>().unwrap()].len() <= NAMES_OF_ONE);
     }
 }

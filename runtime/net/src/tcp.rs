@@ -3,20 +3,19 @@
 //! The guest's SYN is answered only after the host has connected: what is refused outside is refused inside, and
 //! what is unreachable is unreachable.
 
+mod call;
 mod device;
 mod flow;
 mod sniff;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::net::TcpStream;
 use slab::Slab;
-use smoltcp::socket::tcp::State;
-use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
+use smoltcp::wire::IpListenEndpoint;
 use socket2::{SockRef, TcpKeepalive};
 
 use self::device::Stack;
@@ -33,12 +32,6 @@ use crate::token::{self, Kind};
 const SMALLEST_BUFFER: usize = 16 << 10;
 const GREATEST_BUFFER: usize = 256 << 10;
 const SHARE: usize = 32;
-/// Ports of the gateway from which it connects to the guest.
-const FIRST_PORT: u16 = 32_768;
-/// The guest's kernel may not be up yet when somebody connects to a published port.
-const CALL: Duration = Duration::from_secs(30);
-/// A guest that has refused one address is up: the next one is answered soon or never.
-const RECALL: Duration = Duration::from_secs(1);
 
 /// All TCP connections.
 pub(crate) struct Tcp {
@@ -69,7 +62,7 @@ impl Tcp {
             ready: VecDeque::new(),
             buffered: 0,
             serial: 0,
-            port: FIRST_PORT,
+            port: call::FIRST_PORT,
             total: 0,
             sent: 0,
             received: 0,
@@ -168,7 +161,7 @@ impl Tcp {
         shared: &mut Shared,
     ) {
         let stage = Stage::Connecting { syn: syn.to_vec() };
-        let name = shared.policy.name_of(key.far.ip(), shared.now);
+        let name = shared.policy.names.name_of(key.far.ip(), shared.now);
         let index = self.insert(key, stage, Far::Host(stream), shared.now);
         if let Some(flow) = self.flows.get_mut(index) {
             flow.check = grant.check;
@@ -200,79 +193,6 @@ impl Tcp {
         self.by_key.insert(key, index);
         self.by_serial.insert(self.serial, index);
         index
-    }
-
-    /// Takes a connection that somebody made to a published port, and connects to the guest's port.
-    pub(crate) fn accept(&mut self, stream: TcpStream, guest_port: u16, shared: &mut Shared) {
-        if self.flows.len() >= shared.limits.tcp_flows {
-            // Dropped with a reset, so that the peer does not take it for an answer.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            return;
-        }
-        prepare(&stream);
-        // A server may listen on one family, or on the guest's loopback only: the guest's kernel lets the
-        // gateway reach that where `route_localnet` is set for its interface.
-        let addresses = &shared.addresses;
-        let mut others: VecDeque<SocketAddr> = [
-            IpAddr::V4(addresses.guest_v4),
-            Ipv4Addr::LOCALHOST.into(),
-            addresses.guest_v6.into(),
-        ]
-        .map(|address| (address, guest_port).into())
-        .into();
-        let Some(guest) = others.pop_front() else {
-            return;
-        };
-        let Some(key) = self.free_key(guest, shared) else {
-            return;
-        };
-        let until = shared.now + CALL;
-        let stage = Stage::Calling { others, until };
-        let index = self.insert(key, stage, Far::Host(stream), shared.now);
-        if let Some(flow) = self.flows.get_mut(index) {
-            flow.inbound = true;
-        }
-        if self.register(index, shared).is_err() || !self.call(index, shared) {
-            self.remove(index, shared);
-        }
-    }
-
-    /// Two ends that no connection has.
-    fn free_key(&mut self, guest: SocketAddr, shared: &Shared) -> Option<Key> {
-        let from = shared.gateway_for(guest.ip());
-        for _ in FIRST_PORT..u16::MAX {
-            self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
-            let key = Key {
-                guest,
-                far: (from, self.port).into(),
-            };
-            if !self.by_key.contains_key(&key) {
-                return Some(key);
-            }
-        }
-        None
-    }
-
-    /// Begins to connect to the guest. Returns whether it could.
-    fn call(&mut self, index: usize, shared: &mut Shared) -> bool {
-        let Some(buffer) = self.grow(index, shared) else {
-            return false;
-        };
-        let Some(flow) = self.flows.get_mut(index) else {
-            return false;
-        };
-        let key = flow.key;
-        let endpoint = |address: SocketAddr| IpEndpoint::new(address.ip().into(), address.port());
-        let socket = flow.socket(buffer);
-        let called = socket
-            .connect(
-                self.stack.interface().context(),
-                endpoint(key.guest),
-                endpoint(key.far),
-            )
-            .is_ok();
-        self.wake(index);
-        called
     }
 
     /// Accounts for a flow's two buffers, of the same size again where it had some. `None`: too many already.
@@ -490,55 +410,6 @@ impl Tcp {
                 self.end(index, true, shared);
             }
         }
-    }
-
-    /// Sees whether the guest has taken a call, and calls elsewhere where it refused. Returns whether the turn is over.
-    fn answered(&mut self, index: usize, shared: &mut Shared) -> bool {
-        let Some(flow) = self.flows.get_mut(index) else {
-            return true;
-        };
-        let state = flow.state();
-        if !matches!(flow.stage, Stage::Calling { .. }) {
-            return false;
-        }
-        match state {
-            Some(State::SynSent) => false,
-            Some(State::Closed) => {
-                self.call_next(index, shared);
-                true
-            }
-            _ => {
-                flow.stage = Stage::Open;
-                flow.last = shared.now;
-                false
-            }
-        }
-    }
-
-    /// Connects to the next address where a guest's server may listen, or resets the client where none is left.
-    fn call_next(&mut self, index: usize, shared: &mut Shared) {
-        let Some(Flow {
-            stage: Stage::Calling { others, until },
-            ..
-        }) = self.flows.get_mut(index)
-        else {
-            return;
-        };
-        *until = shared.now + RECALL;
-        let next = others.pop_front();
-        let next = next.and_then(|guest| self.free_key(guest, shared));
-        if let (Some(key), Some(flow)) = (next, self.flows.get_mut(index)) {
-            self.by_key.remove(&flow.key);
-            flow.key = key;
-            self.by_key.insert(key, index);
-            if self.call(index, shared) {
-                return;
-            }
-        }
-        if let Some(flow) = self.flows.get(index) {
-            flow.reset_far();
-        }
-        self.remove(index, shared);
     }
 
     fn set_timer(&mut self, index: usize, time: Instant) {
