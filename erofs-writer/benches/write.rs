@@ -10,7 +10,7 @@ use std::process::Command;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use erofs_writer::{
-    Algorithm, BlockSize, Compression, Error, FileData, Fragments, ImageBuilder, Metadata, Node,
+    Algorithm, BlockSize, Builder, Compression, Error, FileData, Fragments, Metadata, Node,
     Options, Timestamp,
 };
 
@@ -52,19 +52,15 @@ impl Seek for Nowhere {
 
 /// An image of so many inodes, twenty in a directory, each with a time of its own and, where contents are compressed, contents of
 /// its own, which may come when all names are there; and the bytes of their names.
-fn tree(
-    inodes: usize,
-    options: Options,
-    later: bool,
-) -> Result<(ImageBuilder<Nowhere>, u64), Error> {
+fn tree(inodes: usize, options: Options, later: bool) -> Result<(Builder<Nowhere>, u64), Error> {
     let own = options.compression.map(|_| words(4200));
-    let mut image = ImageBuilder::new(Nowhere::default(), options)?;
+    let mut image = Builder::new(Nowhere::default(), options)?;
     let mut directory = image.root();
     let mut names = 0;
     let mut data = image.data();
     data.write_all(b"contents")?;
     let same = data.finish()?;
-    let store = |image: &mut ImageBuilder<Nowhere>, i: u64| {
+    let store = |image: &mut Builder<Nowhere>, i: u64| {
         let Some(own) = &own else { return Ok(same) };
         let mut data = image.data();
         data.write_all(&i.to_le_bytes())?;
@@ -72,13 +68,10 @@ fn tree(
         data.finish()
     };
     for i in 0..inodes {
-        let meta = Metadata {
-            mtime: Timestamp {
-                secs: i as i64,
-                nanos: 0,
-            },
-            ..Metadata::default()
-        };
+        let meta = Metadata::new(0o755).mtime(Timestamp {
+            secs: i as i64,
+            nanos: 0,
+        });
         let (name, parent, node) = match i % 20 {
             0 => (format!("directory{i}"), image.root(), Node::Directory),
             _ => {
@@ -111,28 +104,16 @@ fn peak() -> Option<u64> {
 
 /// What images of many inodes are made with, and whether contents come when all names are there. Tails behind inodes are not among it: they are kept in memory themselves.
 fn forms() -> [(&'static str, Options, bool); 7] {
-    let compressed = Options {
-        block_size: BlockSize::B4096,
-        compression: Some(Compression::new(Algorithm::Lz4)),
-        ..Options::default()
-    };
-    let fragments = |fragments| Options {
-        fragments,
-        ..compressed.clone()
-    };
+    let compressed = Options::default()
+        .block_size(BlockSize::B4096)
+        .compression(Some(Compression::new(Algorithm::Lz4)));
+    let fragments = |fragments| compressed.clone().fragments(fragments);
     [
         ("plain", Options::default(), false),
         ("plain, contents later", Options::default(), true),
         ("tails as fragments", fragments(Fragments::Tails), false),
         ("files as fragments", fragments(Fragments::Files), false),
-        (
-            "dedupe",
-            Options {
-                dedupe_extents: true,
-                ..compressed.clone()
-            },
-            false,
-        ),
+        ("dedupe", compressed.clone().dedupe_extents(true), false),
         ("compressed", compressed.clone(), false),
         ("compressed, contents later", compressed, true),
     ]
@@ -182,7 +163,7 @@ fn names(criterion: &mut Criterion) {
 
 /// Stores all of `contents` in files of `size` bytes.
 fn store<W: Write + Seek>(
-    image: &mut ImageBuilder<W>,
+    image: &mut Builder<W>,
     contents: &[u8],
     size: usize,
 ) -> Result<Vec<FileData>, Error> {
@@ -201,17 +182,14 @@ fn contents(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("plain", |bencher| {
         bencher.iter(|| {
-            let mut image = ImageBuilder::new(Nowhere::default(), Options::default())?;
+            let mut image = Builder::new(Nowhere::default(), Options::default())?;
             store(&mut image, &bytes, FILE)
         });
     });
     group.bench_function("inline-tails", |bencher| {
         bencher.iter(|| {
-            let options = Options {
-                inline_tails: true,
-                ..Options::default()
-            };
-            let mut image = ImageBuilder::new(Nowhere::default(), options)?;
+            let options = Options::default().inline_tails(true);
+            let mut image = Builder::new(Nowhere::default(), options)?;
             store(&mut image, &bytes, FILE + 77)
         });
     });
@@ -219,7 +197,7 @@ fn contents(criterion: &mut Criterion) {
         let twice = [&bytes[..], &bytes].concat();
         bencher.iter(|| {
             let out = Cursor::new(Vec::with_capacity(bytes.len() * 2));
-            let mut image = ImageBuilder::with_dedupe(out, Options::default())?;
+            let mut image = Builder::with_dedupe(out, Options::default())?;
             store(&mut image, &twice, FILE)
         });
     });
@@ -240,17 +218,15 @@ fn compress(criterion: &mut Criterion) {
         let mut compression = Compression::new(algorithm);
         compression.level = level;
         compression.cluster_size = 64 << 10;
-        let options = Options {
-            block_size: BlockSize::B4096,
-            compression: Some(compression),
-            threads: NonZeroUsize::new(1),
-            ..Options::default()
-        };
+        let options = Options::default()
+            .block_size(BlockSize::B4096)
+            .compression(Some(compression))
+            .threads(NonZeroUsize::new(1));
         group.bench_function(format!("{algorithm},{level}"), |bencher| {
             bencher.iter(|| {
-                let mut image = ImageBuilder::new(Nowhere::default(), options.clone())?;
+                let mut image = Builder::new(Nowhere::default(), options.clone())?;
                 let data = store(&mut image, &bytes, bytes.len())?;
-                image.add_path(b"file", Metadata::default(), Node::File(data[0]))?;
+                image.add_path(b"file", Metadata::new(0o755), Node::File(data[0]))?;
                 image.finish().map(|(_, summary)| summary)
             });
         });

@@ -21,7 +21,7 @@ mod unix {
     use std::path::{Path, PathBuf};
 
     use erofs_writer::{
-        BlockSize, Compression, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+        BlockSize, Builder, Compression, DeviceNumber, FileData, Metadata, Node, Options, Timestamp,
     };
 
     pub(crate) fn main() -> Result<(), Box<dyn Error>> {
@@ -38,14 +38,7 @@ mod unix {
             options.block_size = BlockSize::B4096;
             options.tail_packing = true;
         }
-        let out = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(out)?;
-        let mut image =
-            ImageBuilder::with_dedupe(out, options)?.truncate_with(|out, bytes| out.set_len(bytes));
+        let mut image = Builder::create(out, options)?;
 
         let root = image.root();
         image.set_metadata(root, metadata(&fs::symlink_metadata(&source)?))?;
@@ -97,9 +90,9 @@ mod unix {
         } else if kind.is_symlink() {
             Node::Symlink(fs::read_link(path)?.into_os_string().into_vec())
         } else if kind.is_char_device() {
-            Node::CharDevice { major, minor }
+            Node::CharDevice(DeviceNumber { major, minor })
         } else if kind.is_block_device() {
-            Node::BlockDevice { major, minor }
+            Node::BlockDevice(DeviceNumber { major, minor })
         } else if kind.is_fifo() {
             Node::Fifo
         } else {
@@ -108,16 +101,13 @@ mod unix {
     }
 
     fn metadata(status: &fs::Metadata) -> Metadata {
-        Metadata {
-            mode: (status.mode() & 0o7777) as u16,
-            uid: status.uid(),
-            gid: status.gid(),
-            mtime: Timestamp {
+        Metadata::new((status.mode() & 0o7777) as u16)
+            .uid(status.uid())
+            .gid(status.gid())
+            .mtime(Timestamp {
                 secs: status.mtime(),
                 nanos: status.mtime_nsec() as u32,
-            },
-            ..Metadata::default()
-        }
+            })
     }
 
     /// glibc's `gnu_dev_major` and `gnu_dev_minor`.

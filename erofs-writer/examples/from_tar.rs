@@ -9,7 +9,9 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 
-use erofs_writer::{Device, FileData, ImageBuilder, Metadata, Node, Options, Timestamp};
+use erofs_writer::{
+    Builder, DeviceNumber, DeviceSlot, FileData, Metadata, Node, Options, Timestamp,
+};
 use tar::{Archive, Entry, EntryType};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,21 +22,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: from_tar [--index] TAR OUT".into());
     };
     let tar = File::open(tar)?;
-    let out = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(out)?;
-    let mut image = ImageBuilder::with_dedupe(out, Options::default())?
-        .truncate_with(|out, bytes| out.set_len(bytes));
+    let mut image = Builder::create(out, Options::default())?;
     let device = match index {
         true => {
             let blocks = tar.metadata()?.len().div_ceil(512);
-            Some(image.add_device(Device {
-                tag: [b'0'; 64],
-                blocks,
-            })?)
+            Some(image.add_device(DeviceSlot::new([b'0'; 64], blocks))?)
         }
         false => None,
     };
@@ -50,8 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let node = match header.entry_type() {
             EntryType::Directory => Node::Directory,
             EntryType::Symlink => Node::Symlink(link),
-            EntryType::Char => Node::CharDevice { major, minor },
-            EntryType::Block => Node::BlockDevice { major, minor },
+            EntryType::Char => Node::CharDevice(DeviceNumber { major, minor }),
+            EntryType::Block => Node::BlockDevice(DeviceNumber { major, minor }),
             EntryType::Fifo => Node::Fifo,
             EntryType::Link => {
                 let target = image.lookup(&link).ok_or("a hard link before its target")?;
@@ -86,14 +78,12 @@ fn metadata<R: Read>(entry: &mut Entry<'_, R>) -> Result<Metadata, Box<dyn Error
         }
     }
     let header = entry.header();
-    Ok(Metadata {
-        mode: (header.mode()? & 0o7777) as u16,
-        uid: header.uid()?.try_into()?,
-        gid: header.gid()?.try_into()?,
-        mtime: Timestamp {
+    Ok(Metadata::new((header.mode()? & 0o7777) as u16)
+        .uid(header.uid()?.try_into()?)
+        .gid(header.gid()?.try_into()?)
+        .mtime(Timestamp {
             secs: header.mtime()?.try_into()?,
             nanos: 0,
-        },
-        xattrs,
-    })
+        })
+        .xattrs(xattrs))
 }

@@ -9,7 +9,8 @@ use std::fs::File;
 
 use erofs_reader::{FileType, Image, Inode, Source};
 use erofs_writer::{
-    BlockSize, Device, DeviceId, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+    BlockSize, Builder, DeviceId, DeviceNumber, DeviceSlot, FileData, Metadata, Node, Options,
+    Timestamp,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,20 +28,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .superblock()
         .block_size
         .bytes();
-    let options = Options {
-        block_size: BlockSize::new(block_size.try_into()?)?,
-        ..Options::default()
-    };
-    let mut merged = ImageBuilder::new(out, options)?;
+    let options = Options::default().block_size(BlockSize::new(block_size.try_into()?)?);
+    let mut merged = Builder::new(out, options)?;
 
     let mut names: BTreeMap<Vec<u8>, (usize, Inode)> = BTreeMap::new();
     let mut devices = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         let blocks = layer.device_size(0).unwrap_or_default() / block_size;
-        devices.push(merged.add_device(Device {
-            tag: [b'0' + (i % 10) as u8; 64],
-            blocks,
-        })?);
+        devices.push(merged.add_device(DeviceSlot::new([b'0' + (i % 10) as u8; 64], blocks))?);
         for found in layer.walk() {
             let (path, inode) = found?;
             names.insert(path, (i, inode));
@@ -54,13 +49,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         let (secs, nanos) = inode.mtime();
-        let meta = Metadata {
-            mode: inode.mode(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: Timestamp { secs, nanos },
-            xattrs: layer.xattrs(&inode)?,
-        };
+        let meta = Metadata::new(inode.mode())
+            .uid(inode.uid())
+            .gid(inode.gid())
+            .mtime(Timestamp { secs, nanos })
+            .xattrs(layer.xattrs(&inode)?);
         let node = node(layer, &inode, devices[i], block_size)?;
         let added = merged.add_path(&path, meta, node)?;
         if !inode.is_dir() {
@@ -82,8 +75,8 @@ fn node(
     Ok(match inode.file_type() {
         FileType::Directory => Node::Directory,
         FileType::Symlink => Node::Symlink(layer.read_link(inode)?),
-        FileType::CharDevice => Node::CharDevice { major, minor },
-        FileType::BlockDevice => Node::BlockDevice { major, minor },
+        FileType::CharDevice => Node::CharDevice(DeviceNumber { major, minor }),
+        FileType::BlockDevice => Node::BlockDevice(DeviceNumber { major, minor }),
         FileType::Fifo => Node::Fifo,
         FileType::Socket => Node::Socket,
         FileType::Regular => Node::File(match &layer.extents(inode)?[..] {

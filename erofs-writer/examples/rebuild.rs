@@ -10,7 +10,8 @@ use std::io;
 
 use erofs_reader::{FileType, Image, Inode, Source};
 use erofs_writer::{
-    BlockSize, ChunkSize, Compression, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+    BlockSize, Builder, ChunkSize, Compression, DeviceNumber, FileData, Metadata, Node, Options,
+    Timestamp,
 };
 
 const BLOCK_SIZE: BlockSize = BlockSize::B4096;
@@ -23,20 +24,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("usage: rebuild IMAGE OUT [lz4|zstd|deflate|lzma]".into()),
     };
     let from = Image::open(File::open(from)?)?;
-    let out = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(out)?;
-    let options = Options {
-        block_size: BLOCK_SIZE,
-        compression: algorithm.map(Compression::new),
-        inline_tails: true,
-        ..Options::default()
-    };
-    let mut image =
-        ImageBuilder::with_dedupe(out, options)?.truncate_with(|out, bytes| out.set_len(bytes));
+    let options = Options::default()
+        .block_size(BLOCK_SIZE)
+        .compression(algorithm.map(Compression::new))
+        .inline_tails(true);
+    let mut image = Builder::create(out, options)?;
 
     let mut links = HashMap::new();
     for found in from.walk() {
@@ -46,20 +38,18 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         let (secs, nanos) = inode.mtime();
-        let meta = Metadata {
-            mode: inode.mode(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: Timestamp { secs, nanos },
-            xattrs: from.xattrs(&inode)?,
-        };
+        let meta = Metadata::new(inode.mode())
+            .uid(inode.uid())
+            .gid(inode.gid())
+            .mtime(Timestamp { secs, nanos })
+            .xattrs(from.xattrs(&inode)?);
         let (major, minor) = inode.rdev();
         let node = match inode.file_type() {
             FileType::Directory => Node::Directory,
             FileType::Regular => Node::File(contents(&from, &inode, &mut image)?),
             FileType::Symlink => Node::Symlink(from.read_link(&inode)?),
-            FileType::CharDevice => Node::CharDevice { major, minor },
-            FileType::BlockDevice => Node::BlockDevice { major, minor },
+            FileType::CharDevice => Node::CharDevice(DeviceNumber { major, minor }),
+            FileType::BlockDevice => Node::BlockDevice(DeviceNumber { major, minor }),
             FileType::Fifo => Node::Fifo,
             FileType::Socket => Node::Socket,
         };
@@ -77,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn contents(
     from: &Image<File>,
     inode: &Inode,
-    image: &mut ImageBuilder<File>,
+    image: &mut Builder<File>,
 ) -> Result<FileData, Box<dyn Error>> {
     let extents = from.extents(inode)?;
     let mut file = from.file(inode)?;

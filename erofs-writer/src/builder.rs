@@ -1,7 +1,9 @@
 //! The builder: takes what an image is to hold, and writes it.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -10,31 +12,33 @@ use crate::chunks::{CHUNKS_MAX, ChunkPlace};
 use crate::compress::Contents;
 use crate::data::{Dedupe, Tail};
 use crate::format::{S_IFDIR, SUPER_OFFSET};
+use crate::node_id::Owner;
 use crate::output::{Output, Truncate};
 use crate::pipeline::Pipeline;
 use crate::superblock;
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
 use crate::{
-    Chunk, ChunkSize, ChunkWriter, DataWriter, Device, DeviceId, Error, FileData, Metadata, Node,
-    NodeId, Options, Timestamp,
+    Chunk, ChunkSize, ChunkWriter, DataWriter, DeviceId, DeviceSlot, Error, FileData, Kind,
+    Metadata, Node, NodeId, Options, SetLen, Timestamp,
 };
 
 /// Writes one image to `W`.
 ///
-/// File contents go straight to the output as they come ([`data`](Self::data)); names and attributes are kept until
-/// [`finish`](Self::finish) writes them behind the contents, and the superblock last of all. What an image holds depends on
-/// the contents, in the order in which they came, and on the tree, whatever the order in which that was made. Contents that are
-/// [asked for later](Self::store_later) come in the tree's order.
-pub struct ImageBuilder<W> {
+/// Contents of files go to the output as they come ([`data`](Self::data)). Names and attributes are kept in memory until
+/// [`finish`](Self::finish) writes them after the contents, and the superblock last. The bytes of an image depend on the
+/// contents in the order in which they came, and on the tree, but not on the order in which nodes were added. Contents that
+/// are [requested later](Self::store_later) come in the order of the tree.
+pub struct Builder<W> {
     pub(crate) options: Options,
     pub(crate) output: Output<W>,
     pub(crate) dedupe: Option<Dedupe<W>>,
     pub(crate) deduplicated: u64,
     pub(crate) truncate: Option<Truncate<W>>,
+    owner: Owner,
     pub(crate) tree: Tree,
     pub(crate) xattrs: XattrStore,
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Vec<DeviceSlot>,
     /// The places of all chunks of all files.
     pub(crate) chunks: Vec<ChunkPlace>,
     /// The contents whose last, partial block is not in the output.
@@ -48,9 +52,9 @@ pub struct ImageBuilder<W> {
     pub(crate) content: Box<Xxh3>,
 }
 
-impl<W> fmt::Debug for ImageBuilder<W> {
+impl<W> fmt::Debug for Builder<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageBuilder")
+        f.debug_struct("Builder")
             .field("options", &self.options)
             .field("devices", &self.devices.len())
             .field("inodes", &self.tree.inodes.len())
@@ -58,13 +62,50 @@ impl<W> fmt::Debug for ImageBuilder<W> {
     }
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
-    /// A builder of an image that begins at the first byte of `out`, which should be empty. Its root is a directory with
-    /// default metadata.
+impl Builder<File> {
+    /// Creates the file `path`, or empties it, and returns a builder that writes an image to it and stores equal contents
+    /// once.
+    ///
+    /// ```no_run
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::create("image.erofs", Options::default())?;
+    /// let motd = image.store(&b"hello\n"[..])?;
+    /// image.add_path(b"etc/motd", Metadata::new(0o644), Node::File(motd))?;
+    /// image.finish()?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
+    /// [`Error::Create`]; otherwise those of [`new`](Self::new).
+    pub fn create(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .map_err(|source| Error::Create {
+                path: path.to_owned(),
+                source,
+            })?;
+        Self::with_dedupe(file, options)
+    }
+}
+
+impl<W: Write + Seek> Builder<W> {
+    /// Returns a builder of an image that begins at the first byte of `out`, which should be empty. The root is a directory
+    /// of mode 0755. Equal contents are stored as often as they come: see [`create`](Builder::create) and
+    /// [`with_dedupe`](Self::with_dedupe).
+    ///
+    /// The image is as long as what was written: it ends with zeros where the last contents were
+    /// [abandoned](DataWriter).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Output`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
         if let Some(Timestamp { nanos, .. }) = options.epoch
             && nanos >= 1_000_000_000
@@ -74,7 +115,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
         if let Some(compression) = &options.compression {
             compression.check(options.block_size)?;
         }
-        let mut root = Inode::new(S_IFDIR | Metadata::default().mode);
+        let mut root = Inode::new(S_IFDIR | 0o755);
         root.flags.implied = true;
         Ok(Self {
             xattrs: XattrStore::new(options.xattr_prefixes.clone()),
@@ -83,6 +124,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
             dedupe: None,
             deduplicated: 0,
             truncate: None,
+            owner: Owner::new(),
             tree: Tree::new(root),
             devices: Vec::new(),
             chunks: Vec::new(),
@@ -94,27 +136,35 @@ impl<W: Write + Seek> ImageBuilder<W> {
         })
     }
 
-    /// A builder that stores equal contents once. Contents whose hashes are equal are read back from `out` and compared.
+    /// Returns a builder that stores equal contents once. Contents whose hashes are equal are read back from `out` and
+    /// compared; `out` is cut where contents that were written last are found elsewhere.
+    ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use erofs_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::with_dedupe(Cursor::new(Vec::new()), Options::default())?;
+    /// let (a, b) = (image.store(&b"equal"[..])?, image.store(&b"equal"[..])?);
+    /// assert_eq!(a, b);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new).
+    /// [`Error::NotReadable`] where `out` cannot be read, as a file of [`File::create`]; otherwise those of
+    /// [`new`](Self::new).
     pub fn with_dedupe(out: W, options: Options) -> Result<Self, Error>
     where
-        W: Read,
+        W: Read + SetLen,
     {
         let mut builder = Self::new(out, options)?;
+        builder
+            .output
+            .check_readable(W::read)
+            .map_err(|source| Error::NotReadable { source })?;
         builder.dedupe = Some(Dedupe::new(W::read_exact));
+        builder.truncate = Some(W::set_len);
         Ok(builder)
-    }
-
-    /// Tells how to cut `W` to a length, as [`File::set_len`](std::fs::File::set_len) does.
-    ///
-    /// Contents that turn out to be there already, or were abandoned, are written over by what comes after. Where nothing
-    /// as long does, an image whose output cannot be cut ends with zeros in their place.
-    pub fn truncate_with(mut self, truncate: fn(&mut W, u64) -> io::Result<()>) -> Self {
-        self.truncate = Some(truncate);
-        self
     }
 
     /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
@@ -122,13 +172,31 @@ impl<W: Write + Seek> ImageBuilder<W> {
     /// # Errors
     ///
     /// [`Error::DeviceAfterData`], [`Error::TooManyDevices`].
-    pub fn add_device(&mut self, device: Device) -> Result<DeviceId, Error> {
+    pub fn add_device(&mut self, device: DeviceSlot) -> Result<DeviceId, Error> {
         if self.data_end.is_some() {
             return Err(Error::DeviceAfterData);
         }
         superblock::check_devices(self.devices.len())?;
         self.devices.push(device);
         Ok(DeviceId((self.devices.len() - 1) as u16))
+    }
+
+    /// Stores all bytes that `contents` returns as the contents of a regular file. The result is for [`Node::File`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contents`] where reading fails; otherwise those of [`DataWriter::finish`].
+    pub fn store(&mut self, mut contents: impl Read) -> Result<FileData, Error> {
+        let mut data = self.data();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match contents.read(&mut buffer) {
+                Ok(0) => return data.finish(),
+                Ok(n) => data.write_all(&buffer[..n])?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Contents { source }),
+            }
+        }
     }
 
     /// Takes the contents of a regular file, to be given to [`add`](Self::add) afterwards. They are compressed as
@@ -200,26 +268,23 @@ impl<W: Write + Seek> ImageBuilder<W> {
         Ok(FileData::chunked(size, first as u64, length))
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     pub fn root(&self) -> NodeId {
-        NodeId(ROOT)
+        self.owner.node(ROOT)
     }
 
-    /// Replaces a node's attributes.
+    /// Replaces the attributes of a node.
     ///
     /// # Errors
     ///
-    /// [`Error::Attribute`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::UnknownNode`].
-    pub fn set_metadata(&mut self, node: NodeId, meta: Metadata) -> Result<(), Error> {
-        let mut inode = *self
-            .tree
-            .inodes
-            .get(node.0 as usize)
-            .ok_or(Error::UnknownNode(node.0))?;
-        check::metadata(&mut inode, &meta, &mut self.xattrs)
-            .map_err(|problem| problem.at(self.tree.path(node.0)))?;
+    /// [`Error::Attribute`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::ForeignNode`].
+    pub fn set_metadata(&mut self, node: NodeId, metadata: Metadata) -> Result<(), Error> {
+        let index = self.index(node)?;
+        let mut inode = self.tree.inodes[index as usize];
+        check::metadata(&mut inode, &metadata, &mut self.xattrs)
+            .map_err(|problem| problem.at(self.tree.path(index)))?;
         inode.flags.implied = false;
-        self.tree.inodes[node.0 as usize] = inode;
+        self.tree.inodes[index as usize] = inode;
         Ok(())
     }
 
@@ -227,87 +292,84 @@ impl<W: Write + Seek> ImageBuilder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`]; [`Error::Attribute`],
-    /// [`Error::SymlinkTarget`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::UnknownDevice`],
-    /// [`Error::BeyondDevice`] and [`Error::ForeignData`] for contents that are not there; [`Error::TooManyNodes`].
+    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::ForeignNode`];
+    /// [`Error::Attribute`], [`Error::SymlinkTarget`] and [`Error::Xattr`] for what EROFS cannot hold;
+    /// [`Error::UnknownDevice`], [`Error::BeyondDevice`] and [`Error::ForeignData`] for contents that are not there;
+    /// [`Error::TooManyNodes`].
     pub fn add(
         &mut self,
         parent: NodeId,
         name: &[u8],
-        meta: Metadata,
+        metadata: Metadata,
         node: Node,
     ) -> Result<NodeId, Error> {
-        self.tree.check(parent.0, name)?;
-        let mut inode = Inode::new(check::kind(&node));
-        check::metadata(&mut inode, &meta, &mut self.xattrs)
-            .and_then(|()| self.check_node(&mut inode, &node))
-            .map_err(|problem| problem.at(self.tree.path_of(parent.0, name)))?;
-        if let Node::Symlink(target) = &node {
-            inode.payload = self.tree.intern(target);
-        }
-        Ok(NodeId(self.tree.add(parent.0, name, inode)))
+        let parent = self.owner.index(parent)?;
+        self.tree.check(parent, name)?;
+        let inode = self.inode(parent, name, &metadata, &node)?;
+        Ok(self.owner.node(self.tree.add(parent, name, inode)))
     }
 
-    /// Gives a node that is not a directory one more name.
+    /// Adds a further name of a node that is not a directory.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::LinkToDirectory`],
-    /// [`Error::UnknownNode`], [`Error::TooManyNodes`].
+    /// [`Error::ForeignNode`], [`Error::TooManyNodes`].
     pub fn link(&mut self, parent: NodeId, name: &[u8], target: NodeId) -> Result<(), Error> {
-        self.tree.check(parent.0, name)?;
-        match self.tree.inodes.get(target.0 as usize) {
-            None => Err(Error::UnknownNode(target.0)),
-            Some(inode) if inode.is_dir() => Err(Error::LinkToDirectory(self.tree.path(target.0))),
-            Some(_) => {
-                self.tree.link(parent.0, name, target.0);
-                Ok(())
-            }
+        let parent = self.owner.index(parent)?;
+        self.tree.check(parent, name)?;
+        let target = self.index(target)?;
+        if self.tree.inodes[target as usize].is_dir() {
+            return Err(Error::LinkToDirectory {
+                path: self.tree.path(target),
+            });
         }
+        self.tree.link(parent, name, target);
+        Ok(())
     }
 
-    /// Adds a node at a path from the root; `.` and empty components count for nothing. Missing parents are made with default
-    /// metadata, and take that of their own entry when it comes. So does the root.
-    ///
-    /// # Errors
-    ///
-    /// As for [`add`](Self::add).
-    pub fn add_path(&mut self, path: &[u8], meta: Metadata, node: Node) -> Result<NodeId, Error> {
-        let Some((parent, name)) = self.parent_of(path)? else {
-            return match node {
-                Node::Directory => self.set_metadata(self.root(), meta).map(|()| self.root()),
-                _ => Err(Error::AlreadyExists(b"/".to_vec())),
-            };
-        };
-        match self.tree.find(parent.0, name) {
-            Some(found)
-                if matches!(node, Node::Directory)
-                    && self.tree.inodes[found as usize].flags.implied =>
-            {
-                self.set_metadata(NodeId(found), meta)?;
-                Ok(NodeId(found))
-            }
-            _ => self.add(parent, name, meta, node),
-        }
+    /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    pub fn kind(&self, node: NodeId) -> Option<Kind> {
+        let index = self.index(node).ok()?;
+        Some(check::kind(&self.tree.inodes[index as usize]))
     }
 
-    /// Gives a node one more name at a path from the root, as [`add_path`](Self::add_path) does.
-    ///
-    /// # Errors
-    ///
-    /// As for [`link`](Self::link).
-    pub fn link_path(&mut self, path: &[u8], target: NodeId) -> Result<(), Error> {
-        match self.parent_of(path)? {
-            Some((parent, name)) => self.link(parent, name, target),
-            None => Err(Error::AlreadyExists(b"/".to_vec())),
-        }
+    /// Returns the node called `name` in a directory.
+    pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let parent = self.index(parent).ok()?;
+        Some(self.owner.node(self.tree.find(parent, name)?))
     }
 
-    /// The node at a path from the root. Symbolic links are not followed.
-    pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
-        components(path)
-            .try_fold(ROOT, |at, name| self.tree.find(at, name))
-            .map(NodeId)
+    /// Checks attributes and type of a node to be called `name` in `parent`.
+    pub(crate) fn inode(
+        &mut self,
+        parent: u32,
+        name: &[u8],
+        metadata: &Metadata,
+        node: &Node,
+    ) -> Result<Inode, Error> {
+        let mut inode = Inode::new(check::type_bits(node));
+        check::metadata(&mut inode, metadata, &mut self.xattrs)
+            .and_then(|()| self.check_node(&mut inode, node))
+            .map_err(|problem| problem.at(self.tree.path_of(parent, name)))?;
+        if let Node::Symlink(target) = node {
+            inode.payload = self.tree.intern(target);
+        }
+        Ok(inode)
+    }
+
+    /// Returns the handle of the node at `index`.
+    pub(crate) fn node(&self, index: u32) -> NodeId {
+        self.owner.node(index)
+    }
+
+    /// Returns the index of a node that is in the image.
+    fn index(&self, node: NodeId) -> Result<u32, Error> {
+        let index = self.owner.index(node)?;
+        match self.tree.inodes[index as usize].nlink {
+            0 => Err(Error::ForeignNode),
+            _ => Ok(index),
+        }
     }
 
     /// Takes over what belongs to the type, as [`check::node`] does.
@@ -379,31 +441,6 @@ impl<W: Write + Seek> ImageBuilder<W> {
     pub(crate) fn too_large(&self, blocks: u64) -> Error {
         too_large(blocks, &self.options)
     }
-
-    /// The directory a path leads to before its last component, made where it is missing; `None` for the root.
-    fn parent_of<'p>(&mut self, path: &'p [u8]) -> Result<Option<(NodeId, &'p [u8])>, Error> {
-        let mut at = self.root();
-        let mut rest = components(path).peekable();
-        while let Some(name) = rest.next() {
-            if rest.peek().is_none() {
-                return Ok(Some((at, name)));
-            }
-            at = match self.tree.find(at.0, name) {
-                Some(found) => NodeId(found),
-                None => {
-                    let made = self.add(at, name, Metadata::default(), Node::Directory)?;
-                    self.tree.inodes[made.0 as usize].flags.implied = true;
-                    made
-                }
-            };
-        }
-        Ok(None)
-    }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !matches!(*name, b"" | b"."))
 }
 
 /// The first byte behind superblock, device table and xattr prefixes that can hold contents.

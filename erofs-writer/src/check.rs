@@ -6,7 +6,9 @@ use crate::data::{Place, Tail};
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
 use crate::xattr::XattrStore;
-use crate::{BlockSize, Device, Error, FileData, Metadata, Node, XattrProblem};
+use crate::{
+    BlockSize, DeviceNumber, DeviceSlot, Error, FileData, Kind, Metadata, Node, XattrProblem,
+};
 
 /// The longest target of a symbolic link (`PATH_MAX` without its NUL).
 const SYMLINK_MAX: usize = 4095;
@@ -76,8 +78,8 @@ pub(crate) fn metadata(
 pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<(), Problem> {
     match node {
         Node::Directory | Node::Fifo | Node::Socket => {}
-        Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
-            inode.payload = device_number(*major, *minor)?;
+        Node::CharDevice(number) | Node::BlockDevice(number) => {
+            inode.payload = device_number(*number)?;
         }
         Node::Symlink(target) => {
             if target.is_empty() || target.len() > SYMLINK_MAX {
@@ -116,16 +118,29 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
     Ok(())
 }
 
-/// The type bits of a node's mode.
-pub(crate) fn kind(node: &Node) -> u16 {
+/// Returns the type bits of a node's mode.
+pub(crate) fn type_bits(node: &Node) -> u16 {
     match node {
         Node::Directory => S_IFDIR,
         Node::File(_) => S_IFREG,
         Node::Symlink(_) => S_IFLNK,
-        Node::CharDevice { .. } => S_IFCHR,
-        Node::BlockDevice { .. } => S_IFBLK,
+        Node::CharDevice(_) => S_IFCHR,
+        Node::BlockDevice(_) => S_IFBLK,
         Node::Fifo => S_IFIFO,
         Node::Socket => S_IFSOCK,
+    }
+}
+
+/// Returns the type of an inode.
+pub(crate) fn kind(inode: &Inode) -> Kind {
+    match inode.kind() {
+        S_IFDIR => Kind::Directory,
+        S_IFLNK => Kind::Symlink,
+        S_IFCHR => Kind::CharDevice,
+        S_IFBLK => Kind::BlockDevice,
+        S_IFIFO => Kind::Fifo,
+        S_IFSOCK => Kind::Socket,
+        _ => Kind::File,
     }
 }
 
@@ -136,7 +151,7 @@ pub(crate) struct Space<'a> {
     /// Where contents in the image itself begin and end.
     pub(crate) data_start: u64,
     pub(crate) data_end: u64,
-    pub(crate) devices: &'a [Device],
+    pub(crate) devices: &'a [DeviceSlot],
     pub(crate) chunks: &'a [ChunkPlace],
     pub(crate) tails: &'a [Tail],
     pub(crate) contents: &'a Contents,
@@ -184,7 +199,7 @@ impl Space<'_> {
         };
         match self.devices.get(usize::from(device)) {
             None => Err(Problem::UnknownDevice(device)),
-            Some(&Device { blocks, .. }) if end > blocks => {
+            Some(&DeviceSlot { blocks, .. }) if end > blocks => {
                 Err(Problem::BeyondDevice { start, end, blocks })
             }
             Some(_) => Ok(()),
@@ -202,7 +217,8 @@ fn within(attribute: &'static str, value: impl Into<u64>, max: u64) -> Result<()
 }
 
 /// A device's number as the kernel's `new_encode_dev`: 12 bits of major, 20 of minor.
-fn device_number(major: u32, minor: u32) -> Result<u64, Problem> {
+fn device_number(number: DeviceNumber) -> Result<u64, Problem> {
+    let DeviceNumber { major, minor } = number;
     within("major", major, 0xfff)?;
     within("minor", minor, 0xf_ffff)?;
     Ok(u64::from(

@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{BlockSize, DeviceId, Error, FileData, ImageBuilder};
+use crate::{BlockSize, Builder, DeviceId, Error, FileData};
 
 /// The most chunks of one file. A map of so many takes 64 MiB.
 pub(crate) const CHUNKS_MAX: u64 = 1 << 24;
@@ -97,8 +97,9 @@ impl From<Chunk> for ChunkPlace {
 ///
 /// A chunk that [`hole`](Self::hole) covers takes no space. Where the builder looks for equal contents, equal chunks are
 /// stored once. Contents that turn out to lie in one piece are kept as by a [`DataWriter`](crate::DataWriter).
+#[must_use = "contents are stored by `finish`"]
 pub struct ChunkWriter<'a, W: Write + Seek> {
-    builder: &'a mut ImageBuilder<W>,
+    builder: &'a mut Builder<W>,
     chunk_size: ChunkSize,
     size: u64,
     /// The file's first place in the builder's list.
@@ -148,7 +149,7 @@ impl<W: Write + Seek> fmt::Debug for ChunkWriter<'_, W> {
 }
 
 impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
-    pub(crate) fn new(builder: &'a mut ImageBuilder<W>, chunk_size: ChunkSize) -> Self {
+    pub(crate) fn new(builder: &'a mut Builder<W>, chunk_size: ChunkSize) -> Self {
         let start = builder.data_end();
         let first = builder.chunks.len();
         Self {
@@ -311,7 +312,7 @@ impl<W: Write + Seek> Write for ChunkWriter<'_, W> {
         Ok(n)
     }
 
-    /// Does nothing: the image is written out by [`ImageBuilder::finish`].
+    /// Does nothing: the image is written out by [`Builder::finish`].
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -8,10 +8,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::compress::{Cutter, End, Fragments, Place as Became};
 use crate::output::{Output, ReadExact};
-use crate::{ChunkSize, Compression, DeviceId, Error, ImageBuilder, Options, plan};
+use crate::{Builder, ChunkSize, Compression, DeviceId, Error, Options, plan};
 
 /// Where the contents of a regular file lie. Made by a [`DataWriter`], a [`ChunkWriter`](crate::ChunkWriter),
-/// [`on_device`](Self::on_device), [`ImageBuilder::chunks_on_devices`] or [`later`](Self::later).
+/// [`on_device`](Self::on_device), [`Builder::chunks_on_devices`] or [`later`](Self::later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileData {
     pub(crate) size: u64,
@@ -198,8 +198,9 @@ fn equal<W: Write + Seek>(
 /// Takes the contents of one regular file. Dropped without [`finish`](Self::finish), it leaves nothing behind.
 ///
 /// Write large pieces, or wrap it in a [`BufWriter`](std::io::BufWriter): small ones cost a hash update each.
+#[must_use = "contents are stored by `finish`"]
 pub struct DataWriter<'a, W: Write + Seek> {
-    builder: &'a mut ImageBuilder<W>,
+    builder: &'a mut Builder<W>,
     /// How much was given.
     size: u64,
     way: Way,
@@ -236,7 +237,7 @@ impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
 
 impl<'a, W: Write + Seek> DataWriter<'a, W> {
     /// A writer whose contents are compressed, or in an image in which others' are, stored.
-    pub(crate) fn new(builder: &'a mut ImageBuilder<W>, compression: Option<Compression>) -> Self {
+    pub(crate) fn new(builder: &'a mut Builder<W>, compression: Option<Compression>) -> Self {
         let way = if builder.options.compresses() {
             Way::Piped {
                 cutter: Cutter::new(compression, &builder.options),
@@ -262,7 +263,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the output fails; [`Error::TooLarge`] where the image becomes larger than its addresses reach.
+    /// [`Error::Output`] where the output fails; [`Error::TooLarge`] where the image becomes larger than its addresses reach.
     pub fn hole(&mut self, length: u64) -> Result<(), Error> {
         let end = self.size.checked_add(length);
         let size = end
@@ -354,7 +355,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
 impl Straight {
     fn hole<W: Write + Seek>(
         &mut self,
-        builder: &mut ImageBuilder<W>,
+        builder: &mut Builder<W>,
         length: u64,
     ) -> Result<(), Error> {
         if let Some(tail) = self.tail.take() {
@@ -371,11 +372,7 @@ impl Straight {
         Ok(())
     }
 
-    fn write<W: Write + Seek>(
-        &mut self,
-        builder: &mut ImageBuilder<W>,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    fn write<W: Write + Seek>(&mut self, builder: &mut Builder<W>, bytes: &[u8]) -> io::Result<()> {
         let block = builder.options.block_size.bytes() as usize;
         match self.tail.take() {
             None => self.append(builder, bytes)?,
@@ -398,7 +395,7 @@ impl Straight {
 
     fn finish<W: Write + Seek>(
         mut self,
-        builder: &mut ImageBuilder<W>,
+        builder: &mut Builder<W>,
         size: u64,
     ) -> Result<FileData, Error> {
         let tail = self.tail.take().unwrap_or_default();
@@ -418,14 +415,14 @@ impl Straight {
     }
 
     /// Ends what was written to the output; gives its first block, or that of equal contents.
-    fn store<W: Write + Seek>(&self, builder: &mut ImageBuilder<W>) -> Result<u64, Error> {
-        builder.store(self.start, self.written, self.hash.digest128(), !self.holes)
+    fn store<W: Write + Seek>(&self, builder: &mut Builder<W>) -> Result<u64, Error> {
+        builder.end_contents(self.start, self.written, self.hash.digest128(), !self.holes)
     }
 
     /// Writes to the output.
     fn append<W: Write + Seek>(
         &mut self,
-        builder: &mut ImageBuilder<W>,
+        builder: &mut Builder<W>,
         bytes: &[u8],
     ) -> io::Result<()> {
         self.place(builder)?;
@@ -436,7 +433,7 @@ impl Straight {
     }
 
     /// Stands where the contents go on, whatever an abandoned writer left.
-    fn place<W: Write + Seek>(&self, builder: &mut ImageBuilder<W>) -> io::Result<()> {
+    fn place<W: Write + Seek>(&self, builder: &mut Builder<W>) -> io::Result<()> {
         builder.output.seek(self.start + self.written)
     }
 }
@@ -452,7 +449,7 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
         Ok(bytes.len())
     }
 
-    /// Does nothing: the image is written out by [`ImageBuilder::finish`].
+    /// Does nothing: the image is written out by [`Builder::finish`].
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,17 +1,41 @@
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::Algorithm;
 
-/// Why an image could not be written.
+/// Why an image could not be written. Messages do not repeat the [source](std::error::Error::source).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The output, or reading back from it, failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    /// Writing the output, or reading back from it, failed.
+    #[error("cannot write the image")]
+    Output {
+        /// The error that the output returned.
+        source: io::Error,
+    },
+    /// Reading the contents given to [`Builder::store`](crate::Builder::store) failed.
+    #[error("cannot read the contents of a file")]
+    Contents {
+        /// The error that the reader returned.
+        source: io::Error,
+    },
+    /// The file of the image could not be created.
+    #[error("cannot create {}", path.display())]
+    Create {
+        /// The path on this host.
+        path: PathBuf,
+        /// The error that the system returned.
+        source: io::Error,
+    },
+    /// The output cannot be read, which finding equal contents requires: it was opened for writing only.
+    #[error("the output cannot be read back, which deduplication requires")]
+    NotReadable {
+        /// The error that reading returned.
+        source: io::Error,
+    },
     /// The block size in bytes is not a power of two from 512 to 65,536.
     #[error("{0} bytes is not a block size: a power of two from 512 to 65536")]
     BlockSize(u32),
@@ -19,25 +43,46 @@ pub enum Error {
     #[error("{} is not a volume name: at most 15 bytes, no NUL", Quoted(.0))]
     Label(Vec<u8>),
     /// The name is empty, `.`, `..`, longer than 255 bytes, or holds a `/` or a NUL.
-    #[error("{} is not a file name, in {}", Quoted(name), Quoted(directory))]
+    #[error("{} is not a valid file name, in {}", Quoted(name), Quoted(directory))]
     InvalidName {
         /// The path of the directory.
         directory: Vec<u8>,
         /// The name.
         name: Vec<u8>,
     },
-    /// The path is taken.
-    #[error("{} exists already", Quoted(.0))]
-    AlreadyExists(Vec<u8>),
-    /// The path leads to something that is not a directory and was to hold a name.
-    #[error("{} is not a directory", Quoted(.0))]
-    NotADirectory(Vec<u8>),
-    /// The path leads to a directory, which cannot have a second name.
-    #[error("{} is a directory: it cannot have a second name", Quoted(.0))]
-    LinkToDirectory(Vec<u8>),
-    /// The node is not one of this builder's.
-    #[error("node {0} is not in this image")]
-    UnknownNode(u32),
+    /// A node with this path exists already.
+    #[error("{} exists already", Quoted(path))]
+    AlreadyExists {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// No node has this path.
+    #[error("{} does not exist", Quoted(path))]
+    NotFound {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// A node that is not a directory was given as a parent.
+    #[error("{} is not a directory", Quoted(path))]
+    NotADirectory {
+        /// The path of the node.
+        path: Vec<u8>,
+    },
+    /// A directory was given as the target of a hard link.
+    #[error("{} is a directory: it cannot have a second name", Quoted(path))]
+    LinkToDirectory {
+        /// The path of the directory.
+        path: Vec<u8>,
+    },
+    /// The path leads through more than 40 symbolic links, the most that Linux follows.
+    #[error("too many symbolic links on the way to {}", Quoted(path))]
+    SymlinkLoop {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// The node belongs to another builder, or was removed from this one.
+    #[error("the node is not in this image")]
+    ForeignNode,
     /// The device is not one of this builder's.
     #[error("{}: device {device} is not in this image", Quoted(path))]
     UnknownDevice {
@@ -146,7 +191,16 @@ pub enum Error {
     },
 }
 
-/// What is wrong with an extended attribute.
+impl From<io::Error> for Error {
+    /// Returns the error that a writer of contents wrapped for [`Write`](io::Write), or else [`Error::Output`].
+    fn from(source: io::Error) -> Self {
+        source
+            .downcast::<Self>()
+            .unwrap_or_else(|source| Self::Output { source })
+    }
+}
+
+/// Why an extended attribute cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum XattrProblem {
@@ -170,7 +224,7 @@ pub enum XattrProblem {
     TooMany,
 }
 
-/// Raw bytes as a path in a message.
+/// Bytes displayed as a quoted, escaped path.
 pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {

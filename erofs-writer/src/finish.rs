@@ -9,7 +9,7 @@ use crate::format::{ISLOT, S_IFREG, SUPER_OFFSET};
 use crate::plan::{Form, Plan};
 use crate::superblock::{self, Facts};
 use crate::tree::{Inode, ROOT};
-use crate::{Error, ImageBuilder};
+use crate::{Builder, Error};
 
 /// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
 const METADATA_RESERVE: u64 = 1 << 26;
@@ -36,14 +36,16 @@ pub struct Summary {
     pub uuid: [u8; 16],
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
+impl<W: Write + Seek> Builder<W> {
     /// Writes what is left to be written: names and attributes, then the superblock. Gives back the output.
     ///
     /// # Errors
     ///
-    /// [`Error::NoContents`]; [`Error::Io`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
+    /// [`Error::NoContents`]; [`Error::Output`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
     /// addresses reach.
     pub fn finish(mut self) -> Result<(W, Summary), Error> {
+        // Before anything refers to inodes by their indexes.
+        self.tree.drop_removed();
         self.check_complete()?;
         let packed = self.end_pipeline()?;
         // What found and compressed contents makes room for what is planned.

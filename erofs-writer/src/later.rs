@@ -3,10 +3,10 @@
 use std::io::{Seek, Write};
 
 use crate::data::Place;
-use crate::{Error, FileData, ImageBuilder, Node, plan};
+use crate::{Builder, Error, FileData, Node, plan};
 
 impl FileData {
-    /// Contents to be asked for by [`ImageBuilder::store_later`], which passes on `number`: whatever tells the caller which
+    /// Contents to be asked for by [`Builder::store_later`], which passes on `number`: whatever tells the caller which
     /// they are.
     pub const fn later(number: u64) -> Self {
         Self {
@@ -16,7 +16,7 @@ impl FileData {
     }
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
+impl<W: Write + Seek> Builder<W> {
     /// Asks for all contents that are [to come later](FileData::later): directory by directory in the order of names, so that
     /// files of one directory lie side by side, and the image does not depend on the order in which anything was added.
     ///
@@ -54,7 +54,10 @@ impl<W: Write + Seek> ImageBuilder<W> {
     fn in_order(&mut self) -> Vec<u32> {
         let sorted = std::mem::take(&mut self.tree).sort();
         let mut order = plan::scan_order(&sorted);
-        order.retain(|&index| sorted.inode(index).flags.later);
+        order.retain(|&index| {
+            let inode = sorted.inode(index);
+            inode.flags.later && inode.nlink > 0
+        });
         self.tree = sorted.into_tree();
         order
     }

@@ -1,32 +1,29 @@
 //! Write [EROFS](https://docs.kernel.org/filesystems/erofs.html) images: the read-only file system of Linux.
 //!
-//! An [`ImageBuilder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
+//! A [`Builder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
 //! pass. Contents of files go to the output as they come; names and attributes are kept in memory until
-//! [`finish`](ImageBuilder::finish) writes them, which takes about 200 bytes for each inode, its name included, and up to 300 and
+//! [`finish`](Builder::finish) writes them, which takes about 200 bytes for each inode, its name included, and up to 300 and
 //! the name where contents are compressed. Ends of files that are to stand [behind inodes](Options::inline_tails) or
 //! [their indexes](Options::tail_packing) are kept, too.
 //!
 //! ```
 //! use std::io::{Cursor, Write};
-//! use erofs_writer::{ImageBuilder, Metadata, Node, Options, Timestamp};
+//! use erofs_writer::{Builder, Metadata, Node, Options, Timestamp};
 //!
 //! # fn main() -> Result<(), erofs_writer::Error> {
-//! let mut image = ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default())?;
+//! let mut image = Builder::with_dedupe(Cursor::new(Vec::new()), Options::default())?;
 //!
 //! let mut data = image.data();
 //! data.write_all(b"#!/bin/sh\necho hello\n")?;
 //! let hello = data.finish()?;
 //!
-//! let meta = Metadata {
-//!     mode: 0o755,
-//!     uid: 1000,
-//!     mtime: Timestamp { secs: 1_700_000_000, nanos: 0 },
-//!     xattrs: vec![(b"user.origin".to_vec(), b"example".to_vec())],
-//!     ..Metadata::default()
-//! };
-//! let node = image.add_path(b"usr/bin/hello", meta, Node::File(hello))?;
+//! let metadata = Metadata::new(0o755)
+//!     .uid(1000)
+//!     .mtime(Timestamp { secs: 1_700_000_000, nanos: 0 })
+//!     .xattr("user.origin", "example");
+//! let node = image.add_path(b"usr/bin/hello", metadata, Node::File(hello))?;
 //! image.link_path(b"usr/bin/hi", node)?;
-//! image.add_path(b"bin", Metadata::default(), Node::Symlink(b"usr/bin".to_vec()))?;
+//! image.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin".to_vec()))?;
 //!
 //! let (out, summary) = image.finish()?;
 //! assert_eq!(out.into_inner().len() as u64, summary.bytes);
@@ -36,31 +33,31 @@
 //!
 //! # Names
 //!
-//! Names come in any order, by path ([`add_path`](ImageBuilder::add_path), which makes missing parents) or by directory
-//! ([`add`](ImageBuilder::add)). They are bytes; directories and names may be as many as memory holds. The same tree over
+//! Names come in any order, by path ([`add_path`](Builder::add_path), which makes missing parents) or by directory
+//! ([`add`](Builder::add)). They are bytes; directories and names may be as many as memory holds. The same tree over
 //! the same contents gives the same bytes, on any system: no clock and no random number reaches an image.
 //!
 //! # Contents
 //!
 //! A [`DataWriter`] takes the contents of one regular file. They begin at a block border and lie in one piece (a flat plain
 //! inode), so that a device, a block and a length name them: other images can [point at them](FileData::on_device). With
-//! [`ImageBuilder::with_dedupe`], equal contents are stored once.
+//! [`Builder::with_dedupe`], equal contents are stored once.
 //!
 //! So contents lie in the order in which they came. Where they can be had at any time, as those of a folder, the tree can come
-//! first: [`FileData::later`] stands for contents that [`ImageBuilder::store_later`] asks for, directory by directory in the
+//! first: [`FileData::later`] stands for contents that [`Builder::store_later`] asks for, directory by directory in the
 //! order of names. Then the same names, attributes and contents give the same bytes in whatever order they came, and files of one
 //! directory lie side by side.
 //!
 //! ```
 //! use std::io::{Cursor, Write};
-//! use erofs_writer::{Error, FileData, ImageBuilder, Metadata, Node, Options};
+//! use erofs_writer::{Error, FileData, Builder, Metadata, Node, Options};
 //!
 //! # fn main() -> Result<(), Error> {
 //! let image = |files: [(&[u8], &[u8]); 2]| {
-//!     let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default())?;
+//!     let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
 //!     for (number, (path, _)) in (0..).zip(files) {
 //!         let data = FileData::later(number);
-//!         image.add_path(path, Metadata::default(), Node::File(data))?;
+//!         image.add_path(path, Metadata::new(0o755), Node::File(data))?;
 //!     }
 //!     image.store_later(|image, number| -> Result<FileData, Error> {
 //!         let mut data = image.data();
@@ -101,29 +98,23 @@
 #![cfg_attr(all(feature = "lz4", feature = "zstd"), doc = "```")]
 #![cfg_attr(not(all(feature = "lz4", feature = "zstd")), doc = "```ignore")]
 //! use std::io::{Cursor, Write};
-//! use erofs_writer::{Algorithm, BlockSize, Compression, ImageBuilder, Metadata, Node, Options, PerFile};
+//! use erofs_writer::{Algorithm, BlockSize, Compression, Builder, Metadata, Node, Options, PerFile};
 //!
 //! # fn main() -> Result<(), erofs_writer::Error> {
 //! let per_file = PerFile::new(|file| match file.path {
 //!     path if path.ends_with(b".gz") => None,
 //!     path if path.starts_with(b"bin/") => Some(Compression::new(Algorithm::Lz4)),
-//!     _ => {
-//!         let mut small = Compression::new(Algorithm::Zstd);
-//!         (small.level, small.cluster_size) = (9, 65_536);
-//!         Some(small)
-//!     }
+//!     _ => Some(Compression::new(Algorithm::Zstd).level(9).cluster_size(65_536)),
 //! });
-//! let options = Options {
-//!     block_size: BlockSize::B4096,
-//!     per_file: Some(per_file),
-//!     tail_packing: true,
-//!     ..Options::default()
-//! };
-//! let mut image = ImageBuilder::new(Cursor::new(Vec::new()), options)?;
+//! let options = Options::default()
+//!     .block_size(BlockSize::B4096)
+//!     .per_file(per_file)
+//!     .tail_packing(true);
+//! let mut image = Builder::new(Cursor::new(Vec::new()), options)?;
 //! let mut data = image.data_for(b"bin/tool", Some(100_000))?;
 //! data.write_all(&[b'x'; 100_000])?;
 //! let tool = data.finish()?;
-//! image.add_path(b"bin/tool", Metadata::default(), Node::File(tool))?;
+//! image.add_path(b"bin/tool", Metadata::new(0o755), Node::File(tool))?;
 //! let (_, summary) = image.finish()?;
 //! assert!(summary.bytes < 20_000);
 //! # Ok(())
@@ -132,7 +123,7 @@
 //!
 //! # Metadata over other images
 //!
-//! An image can hold names and attributes alone, its files' contents lying on [devices](ImageBuilder::add_device), which are
+//! An image can hold names and attributes alone, its files' contents lying on [devices](Builder::add_device), which are
 //! usually other EROFS images. The kernel takes such an image in two ways, without a change to it:
 //!
 //! - all devices appended to it in order, as one disk;
@@ -140,14 +131,14 @@
 //!
 //! ```
 //! use std::io::Cursor;
-//! use erofs_writer::{Device, FileData, ImageBuilder, Metadata, Node, Options};
+//! use erofs_writer::{DeviceSlot, FileData, Builder, Metadata, Node, Options};
 //!
 //! # fn main() -> Result<(), erofs_writer::Error> {
-//! let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default())?;
+//! let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
 //! // The tag usually is the device's digest in hex.
-//! let layer = image.add_device(Device { tag: [b'0'; 64], blocks: 2048 })?;
+//! let layer = image.add_device(DeviceSlot::new([b'0'; 64], 2048))?;
 //! let data = FileData::on_device(layer, 3, 70_000);
-//! image.add_path(b"etc/services", Metadata::default(), Node::File(data))?;
+//! image.add_path(b"etc/services", Metadata::new(0o755), Node::File(data))?;
 //! let (_, summary) = image.finish()?;
 //! assert_eq!(summary.data_bytes, 0);
 //! # Ok(())
@@ -197,26 +188,32 @@ mod finish;
 mod format;
 mod later;
 mod metadata;
+mod node_id;
 mod options;
 mod output;
 mod packed;
+mod path;
 mod pipeline;
 mod plan;
 mod prefix;
 mod share;
 mod superblock;
+mod timestamp;
 mod tree;
 mod xattr;
 
-pub use builder::ImageBuilder;
+pub use builder::Builder;
 pub use chunks::{Chunk, ChunkSize, ChunkWriter};
 pub use compress::{Algorithm, Candidate, Compression, Fragments, PerFile};
 pub use data::{DataWriter, FileData};
 pub use error::{Error, XattrProblem};
 pub use finish::Summary;
-pub use metadata::{Device, DeviceId, Metadata, Node, NodeId, Timestamp};
+pub use metadata::{DeviceId, DeviceNumber, DeviceSlot, Kind, Metadata, Node};
+pub use node_id::NodeId;
 pub use options::{Addresses, BlockSize, InodeLayout, Label, Options, Uuid};
+pub use output::SetLen;
 pub use prefix::XattrPrefixes;
+pub use timestamp::Timestamp;
 
 /// Keeps the README's example compiling.
 #[cfg(doctest)]

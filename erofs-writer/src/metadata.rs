@@ -1,88 +1,164 @@
-//! What a name in an image refers to.
+//! Attributes and types of inodes.
 
-use crate::FileData;
+use crate::{FileData, Timestamp};
 
-/// A point in time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp {
-    /// Seconds since 1970-01-01 00:00 UTC; negative before.
-    pub secs: i64,
-    /// Nanoseconds after `secs`, below 1,000,000,000.
-    pub nanos: u32,
-}
-
-/// The attributes of an inode. The default is `0755`, owned by root, from 1970.
+/// Attributes of an inode.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use erofs_writer::Metadata;
+///
+/// let metadata = Metadata::new(0o644)
+///     .owner(1000, 100)
+///     .mtime(SystemTime::UNIX_EPOCH)
+///     .xattr("user.origin", "example");
+/// assert_eq!(metadata.gid, 100);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metadata {
-    /// The permission bits, `0o7777` at most; the file's type comes from its [`Node`].
+    /// The permission bits, `0o7777` at most. The file type comes from the [`Node`].
     pub mode: u16,
-    /// The owner.
+    /// The owner's user ID.
     pub uid: u32,
-    /// The group.
+    /// The group ID.
     pub gid: u32,
-    /// The modification time. EROFS has no other.
+    /// The modification time, the only time that EROFS stores.
     pub mtime: Timestamp,
     /// Extended attributes by full name, such as `user.a`, in any order.
     ///
-    /// EROFS knows the namespaces `user.`, `trusted.` and `security.`, and `system.posix_acl_access` and
-    /// `system.posix_acl_default`, whose values are as `getxattr(2)` gives them.
+    /// EROFS has the namespaces `user.`, `trusted.` and `security.`, and the names `system.posix_acl_access` and
+    /// `system.posix_acl_default`, whose values are in the form of `getxattr(2)`.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Default for Metadata {
-    fn default() -> Self {
+impl Metadata {
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
+    /// extended attributes.
+    pub fn new(mode: u16) -> Self {
         Self {
-            mode: 0o755,
+            mode,
             uid: 0,
             gid: 0,
             mtime: Timestamp::default(),
             xattrs: Vec::new(),
         }
     }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: u16) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the user ID.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// Sets the group ID.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = gid;
+        self
+    }
+
+    /// Sets the user ID and the group ID.
+    #[must_use]
+    pub fn owner(self, uid: u32, gid: u32) -> Self {
+        self.uid(uid).gid(gid)
+    }
+
+    /// Sets the modification time.
+    #[must_use]
+    pub fn mtime(mut self, mtime: impl Into<Timestamp>) -> Self {
+        self.mtime = mtime.into();
+        self
+    }
+
+    /// Adds an extended attribute.
+    #[must_use]
+    pub fn xattr(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.xattrs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Replaces all extended attributes.
+    #[must_use]
+    pub fn xattrs(mut self, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        self.xattrs = xattrs;
+        self
+    }
 }
 
-/// The type of an inode and what belongs to the type.
+/// The type of an inode, and the data that belongs to the type.
 #[derive(Clone, Debug)]
 pub enum Node {
-    /// A directory, empty until something is added to it.
+    /// A directory. It is empty until nodes are added to it.
     Directory,
     /// A regular file with these contents.
     File(FileData),
-    /// A symbolic link with this target: 1 to 4095 bytes, none of them NUL.
+    /// A symbolic link with this target: 1 to 4095 bytes without NUL.
     Symlink(Vec<u8>),
-    /// A character device: `major` below 2^12, `minor` below 2^20.
-    CharDevice {
-        /// The driver's number.
-        major: u32,
-        /// The driver's number for the device.
-        minor: u32,
-    },
-    /// A block device: `major` below 2^12, `minor` below 2^20.
-    BlockDevice {
-        /// The driver's number.
-        major: u32,
-        /// The driver's number for the device.
-        minor: u32,
-    },
+    /// A character device.
+    CharDevice(DeviceNumber),
+    /// A block device.
+    BlockDevice(DeviceNumber),
     /// A named pipe.
     Fifo,
     /// A Unix domain socket.
     Socket,
 }
 
-/// An inode of the image being built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub(crate) u32);
+/// The type of an inode that is in the image already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A Unix domain socket.
+    Socket,
+}
 
-/// A device, usually another image, on which files' contents lie.
+/// The number of a character or block device (`st_rdev`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceNumber {
+    /// The number of the driver, below 2^12.
+    pub major: u32,
+    /// The number of the device among those of the driver, below 2^20.
+    pub minor: u32,
+}
+
+/// An entry of the image's device table: a device, usually another image, that holds contents of files
+/// (`struct erofs_deviceslot`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// What identifies it, for example a digest in hex (`tag`). The kernel wants the first byte not to be zero.
+#[non_exhaustive]
+pub struct DeviceSlot {
+    /// An identifier, for example a digest in hex (`tag`). The kernel requires that its first byte is not zero.
     pub tag: [u8; 64],
-    /// Its size in blocks of the image being built (`blocks`).
+    /// The size in blocks of the image being built (`blocks`).
     pub blocks: u64,
 }
 
-/// A [`Device`] of the image being built.
+impl DeviceSlot {
+    /// Returns the entry of a device of `blocks` blocks of the image being built.
+    pub fn new(tag: [u8; 64], blocks: u64) -> Self {
+        Self { tag, blocks }
+    }
+}
+
+/// A [`DeviceSlot`] of the image being built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub(crate) u16);

@@ -4,8 +4,19 @@ use std::num::NonZeroUsize;
 
 use crate::{Compression, Error, Fragments, PerFile, Timestamp, XattrPrefixes};
 
-/// Everything that can be chosen about an image. Write `Options { label, ..Options::default() }`: fields may be added.
+/// Options of an image.
+///
+/// ```
+/// use erofs_writer::{BlockSize, Label, Options};
+///
+/// let options = Options::default()
+///     .block_size(BlockSize::B4096)
+///     .label(Label::new("packages")?)
+///     .inline_tails(true);
+/// # Ok::<(), erofs_writer::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// Size of a block. Default: 512 bytes.
     pub block_size: BlockSize,
@@ -34,20 +45,20 @@ pub struct Options {
     /// with large blocks and small files, at the price of metadata spread wider, and of memory for all the tails until the image
     /// is finished; and no other image can point at such contents. Default: no.
     pub inline_tails: bool,
-    /// How contents given to [`ImageBuilder::data`](crate::ImageBuilder::data) are compressed. No other image can point at such
+    /// How contents given to [`Builder::data`](crate::Builder::data) are compressed. No other image can point at such
     /// contents. Default: not at all.
     pub compression: Option<Compression>,
     /// Whether compressed files have indexes of 8 bytes for each block (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones
     /// of 2 (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have. Default: no.
     pub full_indexes: bool,
-    /// What chooses how each file given to [`ImageBuilder::data_for`](crate::ImageBuilder::data_for) is compressed. Default: all
+    /// What chooses how each file given to [`Builder::data_for`](crate::Builder::data_for) is compressed. Default: all
     /// are as [`compression`](Self::compression) says.
     pub per_file: Option<PerFile>,
     /// Whether the end of a compressed file goes behind its indexes where it would not fill a block (`ztailpacking`), at the price of
     /// memory for all those ends until the image is finished. Linux 5.17 and later. Default: no.
     pub tail_packing: bool,
     /// What of compressed files is packed into one hidden file. Where anything is, and equal contents are stored once
-    /// ([`ImageBuilder::with_dedupe`](crate::ImageBuilder::with_dedupe)), files' equal clusters are too, which takes about 40 bytes of
+    /// ([`Builder::with_dedupe`](crate::Builder::with_dedupe)), files' equal clusters are too, which takes about 40 bytes of
     /// memory for each. Default: nothing.
     pub fragments: Fragments,
     /// Whether parts of compressed files that were stored before, in whatever file and wherever in it, are stored once. Takes
@@ -58,6 +69,132 @@ pub struct Options {
 }
 
 impl Options {
+    /// Sets [`block_size`](field@Self::block_size).
+    #[must_use]
+    pub fn block_size(mut self, block_size: BlockSize) -> Self {
+        self.block_size = block_size;
+        self
+    }
+
+    /// Sets [`uuid`](field@Self::uuid).
+    #[must_use]
+    pub fn uuid(mut self, uuid: Uuid) -> Self {
+        self.uuid = uuid;
+        self
+    }
+
+    /// Sets [`label`](field@Self::label).
+    #[must_use]
+    pub fn label(mut self, label: Label) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// Sets [`build_time`](field@Self::build_time).
+    #[must_use]
+    pub fn build_time(mut self, build_time: impl Into<Option<i64>>) -> Self {
+        self.build_time = build_time.into();
+        self
+    }
+
+    /// Sets [`inodes`](field@Self::inodes).
+    #[must_use]
+    pub fn inodes(mut self, inodes: InodeLayout) -> Self {
+        self.inodes = inodes;
+        self
+    }
+
+    /// Sets [`epoch`](field@Self::epoch).
+    #[must_use]
+    pub fn epoch(mut self, epoch: impl Into<Option<Timestamp>>) -> Self {
+        self.epoch = epoch.into();
+        self
+    }
+
+    /// Sets [`xattr_prefixes`](field@Self::xattr_prefixes).
+    #[must_use]
+    pub fn xattr_prefixes(mut self, xattr_prefixes: XattrPrefixes) -> Self {
+        self.xattr_prefixes = xattr_prefixes;
+        self
+    }
+
+    /// Sets [`no_xattr_filter`](field@Self::no_xattr_filter).
+    #[must_use]
+    pub fn no_xattr_filter(mut self, no_xattr_filter: bool) -> Self {
+        self.no_xattr_filter = no_xattr_filter;
+        self
+    }
+
+    /// Sets [`addresses`](field@Self::addresses).
+    #[must_use]
+    pub fn addresses(mut self, addresses: Addresses) -> Self {
+        self.addresses = addresses;
+        self
+    }
+
+    /// Sets [`chunk_indexes`](field@Self::chunk_indexes).
+    #[must_use]
+    pub fn chunk_indexes(mut self, chunk_indexes: bool) -> Self {
+        self.chunk_indexes = chunk_indexes;
+        self
+    }
+
+    /// Sets [`inline_tails`](field@Self::inline_tails).
+    #[must_use]
+    pub fn inline_tails(mut self, inline_tails: bool) -> Self {
+        self.inline_tails = inline_tails;
+        self
+    }
+
+    /// Sets [`compression`](field@Self::compression).
+    #[must_use]
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.compression = compression.into();
+        self
+    }
+
+    /// Sets [`full_indexes`](field@Self::full_indexes).
+    #[must_use]
+    pub fn full_indexes(mut self, full_indexes: bool) -> Self {
+        self.full_indexes = full_indexes;
+        self
+    }
+
+    /// Sets [`per_file`](field@Self::per_file).
+    #[must_use]
+    pub fn per_file(mut self, per_file: impl Into<Option<PerFile>>) -> Self {
+        self.per_file = per_file.into();
+        self
+    }
+
+    /// Sets [`tail_packing`](field@Self::tail_packing).
+    #[must_use]
+    pub fn tail_packing(mut self, tail_packing: bool) -> Self {
+        self.tail_packing = tail_packing;
+        self
+    }
+
+    /// Sets [`fragments`](field@Self::fragments).
+    #[must_use]
+    pub fn fragments(mut self, fragments: Fragments) -> Self {
+        self.fragments = fragments;
+        self
+    }
+
+    /// Sets [`dedupe_extents`](field@Self::dedupe_extents).
+    #[must_use]
+    pub fn dedupe_extents(mut self, dedupe_extents: bool) -> Self {
+        self.dedupe_extents = dedupe_extents;
+        self
+    }
+
+    /// Sets [`threads`](field@Self::threads).
+    #[must_use]
+    pub fn threads(mut self, threads: impl Into<Option<NonZeroUsize>>) -> Self {
+        self.threads = threads.into();
+        self
+    }
+
     /// Whether any contents may be compressed.
     pub(crate) fn compresses(&self) -> bool {
         self.compression.is_some() || self.per_file.is_some()

@@ -1,6 +1,7 @@
 //! The image as a stream that can be rewound: large sequential writes, zeros by seeking where nothing was written yet.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 /// Written to the output at once.
 const BUFFER: usize = 1 << 20;
@@ -8,7 +9,68 @@ const BUFFER: usize = 1 << 20;
 const DIRECT: usize = 128 << 10;
 
 pub(crate) type ReadExact<W> = fn(&mut W, &mut [u8]) -> io::Result<()>;
+pub(crate) type Read<W> = fn(&mut W, &mut [u8]) -> io::Result<usize>;
 pub(crate) type Truncate<W> = fn(&mut W, u64) -> io::Result<()>;
+
+/// An output whose length can be set, as that of a file and of a buffer in memory.
+///
+/// [`Builder::with_dedupe`](crate::Builder::with_dedupe) requires it: contents that turn out to be equal to others are
+/// written first, and the output is cut where they were the last.
+pub trait SetLen {
+    /// Makes the output `length` bytes long. The builder only calls this to make it shorter.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    fn set_len(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// A block device keeps its length.
+impl SetLen for File {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        (&*self).set_len(length)
+    }
+}
+
+/// A block device keeps its length.
+impl SetLen for &File {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        match self.metadata()?.is_file() {
+            true => File::set_len(self, length),
+            false => Ok(()),
+        }
+    }
+}
+
+impl SetLen for Cursor<Vec<u8>> {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        set_vec_len(self.get_mut(), length)
+    }
+}
+
+impl SetLen for Cursor<&mut Vec<u8>> {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        set_vec_len(self.get_mut(), length)
+    }
+}
+
+impl<T: SetLen + ?Sized> SetLen for &mut T {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        (**self).set_len(length)
+    }
+}
+
+impl<T: SetLen + ?Sized> SetLen for Box<T> {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        (**self).set_len(length)
+    }
+}
+
+fn set_vec_len(bytes: &mut Vec<u8>, length: u64) -> io::Result<()> {
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    bytes.resize(length, 0);
+    Ok(())
+}
 
 #[derive(Debug)]
 pub(crate) struct Output<W> {
@@ -36,6 +98,13 @@ impl<W: Write + Seek> Output<W> {
             clean: end,
             written: 0,
         })
+    }
+
+    /// Checks that the output can be read.
+    pub(crate) fn check_readable(&mut self, read: Read<W>) -> io::Result<()> {
+        // Nothing is there, which a file that is open for writing only does not report, but an error.
+        self.at = self.inner.seek(SeekFrom::End(0))?;
+        read(&mut self.inner, &mut [0]).map(drop)
     }
 
     /// Where the next byte goes.

@@ -8,7 +8,7 @@ use crate::compress::{
     Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Rest,
     Run, Secret, Tail, Ticket,
 };
-use crate::{Compression, Error, ImageBuilder, plan};
+use crate::{Builder, Compression, Error, plan};
 
 /// The packed inode's contents, of which most are in the image or on their way there.
 ///
@@ -73,7 +73,7 @@ fn hash(fingerprint: &Fingerprint) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
+impl<W: Write + Seek> Builder<W> {
     /// Appends a fragment, or finds an equal one where it is all of a file's; gives its offset.
     pub(crate) fn append_fragment(
         &mut self,

@@ -10,7 +10,7 @@ use crate::compress::{
 };
 use crate::packed::Packed;
 use crate::share::Clusters;
-use crate::{Compression, Error, ImageBuilder, Options};
+use crate::{Builder, Compression, Error, Options};
 
 /// Contents that are given away together: enough that handing them over costs little.
 const BATCH: usize = 256 << 10;
@@ -122,7 +122,7 @@ impl Pipeline {
     }
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
+impl<W: Write + Seek> Builder<W> {
     /// The pipeline, made when it is first needed.
     pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
         let options = &self.options;
@@ -302,7 +302,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
     fn store_current(&mut self, current: &Current) -> Result<u64, Error> {
         match current.written {
             0 => Ok(0),
-            written => self.store(current.start, written, current.hash.digest128(), true),
+            written => self.end_contents(current.start, written, current.hash.digest128(), true),
         }
     }
 
@@ -355,7 +355,7 @@ impl<W: Write + Seek> ImageBuilder<W> {
 
     /// Ends `written` bytes of contents that begin at `start`; gives their first block, or that of equal contents where they are
     /// to be `looked_for`.
-    pub(crate) fn store(
+    pub(crate) fn end_contents(
         &mut self,
         start: u64,
         written: u64,

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::compress::{Cut, Extent, Fragments};
 use crate::format::LclusterIndex;
-use crate::{Error, ImageBuilder};
+use crate::{Builder, Error};
 
 /// The clusters of one file.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) struct Cluster {
     digest: u128,
 }
 
-impl<W: Write + Seek> ImageBuilder<W> {
+impl<W: Write + Seek> Builder<W> {
     /// Finds clusters that are stored already, and takes their blocks out of `cut`, which is all contents of a file of `size` bytes.
     pub(crate) fn share_clusters(&mut self, cut: &mut Cut, size: u64) -> Result<Clusters, Error> {
         let block_size = self.options.block_size;

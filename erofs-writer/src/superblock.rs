@@ -5,13 +5,13 @@ use zerocopy::IntoBytes;
 
 use crate::compress::{self, Used};
 use crate::format::{
-    DeviceSlot, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
+    self, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, FEATURE_COMPAT_XATTR_FILTER,
     FEATURE_INCOMPAT_48BIT, FEATURE_INCOMPAT_CHUNKED_FILE, FEATURE_INCOMPAT_COMPR_CFGS,
     FEATURE_INCOMPAT_DEVICE_TABLE, FEATURE_INCOMPAT_FRAGMENTS, FEATURE_INCOMPAT_LZ4_0PADDING,
     FEATURE_INCOMPAT_XATTR_PREFIXES, FEATURE_INCOMPAT_ZTAILPACKING, SUPER_MAGIC, SUPER_OFFSET,
     SuperBlock,
 };
-use crate::{Addresses, Device, Error, Options, Timestamp, Uuid};
+use crate::{Addresses, DeviceSlot, Error, Options, Timestamp, Uuid};
 
 /// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
@@ -51,7 +51,7 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
 pub(crate) fn form(
     options: &Options,
     facts: &Facts<'_>,
-    devices: &[Device],
+    devices: &[DeviceSlot],
     starts: &[u64],
     mut content: Xxh3,
     behind: &[u8],
@@ -86,7 +86,7 @@ pub(crate) fn form(
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
         | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattr_filter);
-    let table_slot = table_start(options) / size_of::<DeviceSlot>() as u64;
+    let table_slot = table_start(options) / size_of::<format::DeviceSlot>() as u64;
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {
         0 => 0,
@@ -127,10 +127,10 @@ pub(crate) fn form(
     if options.compresses() {
         // `erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other.
         tables = compress::configurations(facts.used, options.block_size);
-        tables.resize(size_of::<DeviceSlot>(), 0);
+        tables.resize(size_of::<format::DeviceSlot>(), 0);
     }
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
-        let slot = DeviceSlot {
+        let slot = format::DeviceSlot {
             tag: device.tag,
             blocks_lo: (device.blocks as u32).into(),
             uniaddr_lo: (start as u32).into(),
@@ -169,13 +169,13 @@ pub(crate) fn form(
 
 /// Where the device table ends.
 fn table_end(options: &Options, devices: usize) -> u64 {
-    table_start(options) + (devices * size_of::<DeviceSlot>()) as u64
+    table_start(options) + (devices * size_of::<format::DeviceSlot>()) as u64
 }
 
 /// Where the device table begins: behind what is said of compression, which is shorter than a slot.
 fn table_start(options: &Options) -> u64 {
     let slots = 1 + u64::from(options.compresses());
-    SUPER_OFFSET + slots * size_of::<DeviceSlot>() as u64
+    SUPER_OFFSET + slots * size_of::<format::DeviceSlot>() as u64
 }
 
 /// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than

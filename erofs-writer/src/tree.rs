@@ -1,5 +1,6 @@
 //! The names and inodes of the image being built, in as little memory as they need.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
@@ -118,6 +119,8 @@ pub(crate) struct Tree {
     names: Vec<Name>,
     arena: Vec<u8>,
     index: HashTable<u32>,
+    /// Whether names were removed.
+    removed: bool,
     // Seeded at random: names come from strangers, and nothing depends on the order of this table.
     hasher: RandomState,
 }
@@ -130,6 +133,7 @@ impl Tree {
             names: Vec::new(),
             arena: Vec::new(),
             index: HashTable::new(),
+            removed: false,
             hasher: RandomState::new(),
         }
     }
@@ -143,14 +147,28 @@ impl Tree {
         self.names.get(*found as usize).map(|name| name.inode)
     }
 
-    /// Checks that `name` can be added to `parent`.
+    /// Checks that `name` can be added to `parent`, which does not have it.
     pub(crate) fn check(&self, parent: u32, name: &[u8]) -> Result<(), Error> {
+        self.check_new(parent, name)?;
+        match self.find(parent, name) {
+            Some(_) => Err(Error::AlreadyExists {
+                path: self.path_of(parent, name),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that `name` can be added to `parent`, or replaced there.
+    pub(crate) fn check_new(&self, parent: u32, name: &[u8]) -> Result<(), Error> {
         let directory = self
             .inodes
             .get(parent as usize)
-            .ok_or(Error::UnknownNode(parent))?;
+            .filter(|directory| directory.nlink > 0)
+            .ok_or(Error::ForeignNode)?;
         if !directory.is_dir() {
-            return Err(Error::NotADirectory(self.path(parent)));
+            return Err(Error::NotADirectory {
+                path: self.path(parent),
+            });
         }
         let bad = matches!(name, b"" | b"." | b"..") || name.len() > NAME_LEN;
         if bad || name.iter().any(|&byte| byte == 0 || byte == b'/') {
@@ -158,9 +176,6 @@ impl Tree {
                 directory: self.path(parent),
                 name: name.to_vec(),
             });
-        }
-        if self.find(parent, name).is_some() {
-            return Err(Error::AlreadyExists(self.path_of(parent, name)));
         }
         if self.names.len().max(self.inodes.len()) >= NONE as usize {
             return Err(Error::TooManyNodes);
@@ -214,6 +229,84 @@ impl Tree {
             let name = names[i as usize];
             hasher.hash_one((name.parent, slice(arena, name.bytes)))
         });
+    }
+
+    /// Removes a name, and all that is beneath it where it is a directory. Returns `None` where there is no such name.
+    pub(crate) fn remove(&mut self, parent: u32, name: &[u8]) -> Option<()> {
+        let hash = self.hasher.hash_one((parent, name));
+        let (names, arena) = (&self.names, &self.arena);
+        let named = |&i: &u32| {
+            let found = names[i as usize];
+            found.parent == parent && slice(arena, found.bytes) == name
+        };
+        let (first, _) = self.index.find_entry(hash, named).ok()?.remove();
+        self.removed = true;
+        let mut directories = HashSet::new();
+        if let Some(directory) = self.unlink(first) {
+            directories.insert(directory);
+            // A directory has its name before anything in it has one.
+            for i in first + 1..self.names.len() as u32 {
+                let Name { parent, inode, .. } = self.names[i as usize];
+                if inode == NONE || !directories.contains(&parent) {
+                    continue;
+                }
+                let hash = self
+                    .hasher
+                    .hash_one((parent, slice(&self.arena, self.names[i as usize].bytes)));
+                if let Ok(entry) = self.index.find_entry(hash, |&known| known == i) {
+                    entry.remove();
+                }
+                directories.extend(self.unlink(i));
+            }
+        }
+        Some(())
+    }
+
+    /// Takes the inode away from a name that is not indexed any more. Returns it where it is a directory.
+    fn unlink(&mut self, index: u32) -> Option<u32> {
+        let name = &mut self.names[index as usize];
+        let (parent, inode) = (name.parent, std::mem::replace(&mut name.inode, NONE));
+        let target = &mut self.inodes[inode as usize];
+        if target.is_dir() {
+            target.nlink = 0;
+            self.inodes[parent as usize].nlink =
+                self.inodes[parent as usize].nlink.saturating_sub(1);
+            return Some(inode);
+        }
+        target.nlink -= 1;
+        if target.name == index && target.nlink > 0 {
+            let other = self.names.iter().position(|name| name.inode == inode);
+            target.name = other.map_or(NONE, |other| other as u32);
+        }
+        None
+    }
+
+    /// Drops the inodes that have lost all their names. Indexes change.
+    pub(crate) fn drop_removed(&mut self) {
+        if !self.removed {
+            return;
+        }
+        self.names.retain(|name| name.inode != NONE);
+        let mut moved = vec![NONE; self.inodes.len()];
+        let mut live = 0;
+        for (from, inode) in self.inodes.iter_mut().enumerate() {
+            if inode.nlink > 0 {
+                moved[from] = live;
+                live += 1;
+            }
+            inode.name = NONE;
+        }
+        self.inodes.retain(|inode| inode.nlink > 0);
+        for (index, name) in (0..).zip(&mut self.names) {
+            name.parent = moved[name.parent as usize];
+            name.inode = moved[name.inode as usize];
+            let first = &mut self.inodes[name.inode as usize].name;
+            if *first == NONE {
+                *first = index;
+            }
+        }
+        self.index = HashTable::new();
+        self.removed = false;
     }
 
     /// Keeps bytes for as long as the tree lives; gives their offset.
@@ -275,15 +368,19 @@ impl Tree {
     pub(crate) fn sort(self) -> SortedTree {
         // Counting sort by directory, then each directory's names by their bytes.
         let mut first = vec![0_u32; self.inodes.len() + 1];
-        for name in &self.names {
+        let live = |name: &&Name| name.inode != NONE;
+        for name in self.names.iter().filter(live) {
             first[name.parent as usize + 1] += 1;
         }
         for i in 1..first.len() {
             first[i] += first[i - 1];
         }
-        let mut sorted = vec![0_u32; self.names.len()];
+        let mut sorted = vec![0_u32; first.last().map_or(0, |&names| names as usize)];
         let mut next = first.clone();
         for (i, name) in self.names.iter().enumerate() {
+            if name.inode == NONE {
+                continue;
+            }
             let slot = &mut next[name.parent as usize];
             sorted[*slot as usize] = i as u32;
             *slot += 1;

@@ -34,6 +34,20 @@ impl Compression {
         }
     }
 
+    /// Sets [`level`](field@Self::level).
+    #[must_use]
+    pub fn level(mut self, level: u8) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Sets [`cluster_size`](field@Self::cluster_size).
+    #[must_use]
+    pub fn cluster_size(mut self, bytes: u32) -> Self {
+        self.cluster_size = bytes;
+        self
+    }
+
     /// The cluster size in bytes.
     pub(crate) fn cluster(&self, block_size: BlockSize) -> u32 {
         match self.cluster_size {
@@ -174,7 +188,7 @@ pub enum Fragments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Candidate<'a> {
-    /// Its path, as given to [`ImageBuilder::data_for`](crate::ImageBuilder::data_for).
+    /// Its path, as given to [`Builder::data_for`](crate::Builder::data_for).
     pub path: &'a [u8],
     /// The length of its contents in bytes, where it is known beforehand.
     pub size: Option<u64>,

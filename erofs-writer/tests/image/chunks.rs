@@ -5,14 +5,14 @@ use std::io::{Cursor, Write};
 
 use erofs_reader::{Image, Source};
 use erofs_writer::{
-    BlockSize, Chunk, ChunkSize, Device, Error, FileData, ImageBuilder, Metadata, Node, Options,
+    BlockSize, Chunk, ChunkSize, DeviceSlot, Error, FileData, Metadata, Node, Options,
 };
 use testkit::{Difference, Mount, kernel_mounts, walk};
 
 use crate::model::{Model, Spec, fsck, noise};
 use crate::reader::{assert_same, read};
 
-type Builder = ImageBuilder<Cursor<Vec<u8>>>;
+type Builder = erofs_writer::Builder<Cursor<Vec<u8>>>;
 
 /// A piece of a file: noise of a length, or a hole.
 #[derive(Clone, Copy)]
@@ -91,8 +91,8 @@ fn write(builder: &mut Builder, pieces: &[Piece], size: ChunkSize) -> (FileData,
 fn image(options: &Options, dedupe: bool) -> (Vec<u8>, Model) {
     let out = Cursor::new(Vec::new());
     let mut builder = match dedupe {
-        true => ImageBuilder::with_dedupe(out, options.clone()).unwrap(),
-        false => ImageBuilder::new(out, options.clone()).unwrap(),
+        true => Builder::with_dedupe(out, options.clone()).unwrap(),
+        false => Builder::new(out, options.clone()).unwrap(),
     };
     let mut model = Model::default();
     let mut data = BTreeMap::new();
@@ -103,10 +103,7 @@ fn image(options: &Options, dedupe: bool) -> (Vec<u8>, Model) {
             let (written, contents) = write(&mut builder, pieces, size);
             data.insert(path.clone(), written);
             let xattrs = vec![(b"user.x".to_vec(), vec![b'x'; i * 7 + usize::from(bits)])];
-            let meta = Metadata {
-                xattrs,
-                ..Metadata::default()
-            };
+            let meta = Metadata::new(0o755).xattrs(xattrs);
             model.add(path, meta, Spec::File(contents));
         }
     }
@@ -122,11 +119,9 @@ fn holes_and_chunks_read_back() {
         (4096, true, true),
         (4096, false, true),
     ] {
-        let options = Options {
-            block_size: BlockSize::new(block_size).unwrap(),
-            chunk_indexes,
-            ..Options::default()
-        };
+        let options = Options::default()
+            .block_size(BlockSize::new(block_size).unwrap())
+            .chunk_indexes(chunk_indexes);
         let (image, model) = image(&options, dedupe);
         assert_same(&read(&image, vec![]), &model.tree());
         let dir = tempfile::tempdir().unwrap();
@@ -142,8 +137,7 @@ fn holes_and_chunks_read_back() {
 
 #[test]
 fn holes_take_no_space_in_the_image_and_equal_chunks_are_stored_once() {
-    let mut builder =
-        ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
     let size = ChunkSize::from_block_bits(3).unwrap();
     let pieces = [
         Data(4096),
@@ -161,7 +155,7 @@ fn holes_take_no_space_in_the_image_and_equal_chunks_are_stored_once() {
     }
     let data = writer.finish().unwrap();
     builder
-        .add_path(b"f", Metadata::default(), Node::File(data))
+        .add_path(b"f", Metadata::new(0o755), Node::File(data))
         .unwrap();
     let (image, summary) = builder.finish().unwrap();
     assert_eq!(summary.data_bytes, 4096);
@@ -181,7 +175,7 @@ fn holes_take_no_space_in_the_image_and_equal_chunks_are_stored_once() {
 #[test]
 fn contents_in_one_piece_need_no_chunks() {
     let image = |chunks: bool| {
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let data = if chunks {
             write(
                 &mut builder,
@@ -195,7 +189,7 @@ fn contents_in_one_piece_need_no_chunks() {
             writer.finish().unwrap()
         };
         builder
-            .add_path(b"f", Metadata::default(), Node::File(data))
+            .add_path(b"f", Metadata::new(0o755), Node::File(data))
             .unwrap();
         let (image, summary) = builder.finish().unwrap();
         // The UUID tells how contents were given.
@@ -206,13 +200,13 @@ fn contents_in_one_piece_need_no_chunks() {
 
 #[test]
 fn abandoned_chunks_leave_nothing() {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let size = ChunkSize::from_block_bits(0).unwrap();
     builder.data_in_chunks(size).write_all(&noise(512)).unwrap();
     let (data, contents) = write(&mut builder, &[Data(700), Hole(1000), Data(1)], size);
     builder.data_in_chunks(size).hole(5000).unwrap();
     let mut model = Model::default();
-    model.add("f", Metadata::default(), Spec::File(contents));
+    model.add("f", Metadata::new(0o755), Spec::File(contents));
     model
         .add_names(&mut builder, &BTreeMap::from([(b"f".to_vec(), data)]))
         .unwrap();
@@ -224,19 +218,13 @@ fn abandoned_chunks_leave_nothing() {
 #[test]
 fn chunks_on_devices_read_the_same_stitched_and_with_devices() {
     for chunk_indexes in [false, true] {
-        let options = Options {
-            chunk_indexes,
-            ..Options::default()
-        };
+        let options = Options::default().chunk_indexes(chunk_indexes);
         let disks = [noise(512 * 64), noise(512 * 40)];
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
         let devices = [0, 1].map(|i: usize| {
             let blocks = disks[i].len() as u64 / 512;
             builder
-                .add_device(Device {
-                    tag: [b'a' + i as u8; 64],
-                    blocks,
-                })
+                .add_device(DeviceSlot::new([b'a' + i as u8; 64], blocks))
                 .unwrap()
         });
         let at = |device: usize, block| Chunk::OnDevice {
@@ -267,13 +255,13 @@ fn chunks_on_devices_read_the_same_stitched_and_with_devices() {
         }
         contents.truncate(length as usize);
         let mut model = Model::default();
-        model.add("f", Metadata::default(), Spec::File(contents));
+        model.add("f", Metadata::new(0o755), Spec::File(contents));
         let data = BTreeMap::from([(b"f".to_vec(), data)]);
         model.add_names(&mut builder, &data).unwrap();
 
         let beyond = builder.chunks_on_devices(size, 2048, [at(1, 37)]).unwrap();
         let error = builder
-            .add_path(b"g", Metadata::default(), Node::File(beyond))
+            .add_path(b"g", Metadata::new(0o755), Node::File(beyond))
             .unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -282,7 +270,7 @@ fn chunks_on_devices_read_the_same_stitched_and_with_devices() {
 
         for block in [(1 << 48) - 1, 1 << 48, u64::MAX] {
             let nowhere = builder.chunks_on_devices(size, 1, [at(0, block)]).unwrap();
-            let error = builder.add_path(b"g", Metadata::default(), Node::File(nowhere));
+            let error = builder.add_path(b"g", Metadata::new(0o755), Node::File(nowhere));
             assert!(matches!(error, Err(Error::BeyondDevice { .. })));
         }
 
@@ -321,7 +309,7 @@ fn chunk_sizes_have_limits() {
     assert_eq!(ChunkSize::for_length(1 << 40, block).bytes(block), 1 << 25);
     assert_eq!(ChunkSize::for_length(u64::MAX, block).bytes(block), 1 << 40);
 
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let size = ChunkSize::from_block_bits(0).unwrap();
     let mut writer = builder.data_in_chunks(size);
     assert!(matches!(

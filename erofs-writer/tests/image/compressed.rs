@@ -5,7 +5,7 @@ use std::path::Path;
 
 use erofs_reader::{Image, Layout};
 use erofs_writer::{
-    Algorithm, BlockSize, Compression, Error, Fragments, ImageBuilder, Metadata, Options,
+    Algorithm, BlockSize, Builder, Compression, Error, Fragments, Metadata, Options,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,11 +18,9 @@ pub(crate) fn options(algorithm: Algorithm, level: u8, cluster_size: u32) -> Opt
     let mut compression = Compression::new(algorithm);
     compression.level = level;
     compression.cluster_size = cluster_size;
-    Options {
-        block_size: BlockSize::B4096,
-        compression: Some(compression),
-        ..Options::default()
-    }
+    Options::default()
+        .block_size(BlockSize::B4096)
+        .compression(Some(compression))
 }
 
 /// Bytes of which a few are new and the rest were there before.
@@ -62,7 +60,7 @@ fn small_tree() -> Model {
     // Indexes begin anywhere, and packs of all lengths follow.
     for blocks in 1..40 {
         let xattrs = vec![(b"user.x".to_vec(), vec![b'x'; blocks * 4])];
-        let meta = Metadata { xattrs, ..meta() };
+        let meta = meta().xattrs(xattrs);
         model.add(
             format!("packs/{blocks}"),
             meta,
@@ -93,10 +91,7 @@ pub(crate) fn assert_mounts(image: &Path, model: &Model) {
 }
 
 fn assert_shrinks(model: &Model, options: Vec<Options>) {
-    let plain = Options {
-        block_size: BlockSize::B4096,
-        ..Options::default()
-    };
+    let plain = Options::default().block_size(BlockSize::B4096);
     let (_, plain) = model.build(plain).unwrap();
     for options in options {
         let bytes = assert_read_by_all(model, options);
@@ -107,9 +102,8 @@ fn assert_shrinks(model: &Model, options: Vec<Options>) {
 #[test]
 fn compressed_files_read_back_with_packed_and_with_full_indexes() {
     let forms = |forms: &[(u8, u32, bool)]| {
-        let options = |&(level, cluster, full_indexes): &_| Options {
-            full_indexes,
-            ..options(Algorithm::Lz4, level, cluster)
+        let options = |&(level, cluster, full_indexes): &_| {
+            options(Algorithm::Lz4, level, cluster).full_indexes(full_indexes)
         };
         forms.iter().map(options).collect()
     };
@@ -129,10 +123,7 @@ fn every_algorithm_is_read_in_clusters_of_one_block_and_of_several() {
     for algorithm in [Algorithm::Lzma, Algorithm::Deflate, Algorithm::Zstd] {
         let options = vec![
             options(algorithm, 1, 4096),
-            Options {
-                full_indexes: true,
-                ..options(algorithm, 5, 65_536)
-            },
+            options(algorithm, 5, 65_536).full_indexes(true),
             options(algorithm, 3, 1 << 20),
         ];
         assert_shrinks(&small_tree(), options);
@@ -142,10 +133,7 @@ fn every_algorithm_is_read_in_clusters_of_one_block_and_of_several() {
 #[test]
 fn blocks_smaller_than_a_page_are_compressed_too() {
     for bits in [9, 10] {
-        let options = Options {
-            block_size: BlockSize::new(1 << bits).unwrap(),
-            ..options(Algorithm::Lz4, 1, 0)
-        };
+        let options = options(Algorithm::Lz4, 1, 0).block_size(BlockSize::new(1 << bits).unwrap());
         assert_read_by_all(&small_tree(), options);
     }
 }
@@ -174,14 +162,14 @@ fn bytes_do_not_depend_on_the_pieces_in_which_contents_come() {
     let contents = [text(2_500_000), noise(70_000), text(100_000)].concat();
     let image = |piece: usize| {
         let options = options(Algorithm::Lz4, 0, 32_768);
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
         let mut data = builder.data();
         for piece in contents.chunks(piece) {
             data.write_all(piece).unwrap();
         }
         let data = data.finish().unwrap();
         builder
-            .add_path(b"f", Metadata::default(), erofs_writer::Node::File(data))
+            .add_path(b"f", Metadata::new(0o755), erofs_writer::Node::File(data))
             .unwrap();
         builder.finish().unwrap().0.into_inner()
     };
@@ -191,7 +179,7 @@ fn bytes_do_not_depend_on_the_pieces_in_which_contents_come() {
 #[test]
 fn cluster_sizes_have_limits() {
     for cluster in [1, 4097, (1 << 20) + 4096, u32::MAX] {
-        let error = ImageBuilder::new(Cursor::new(Vec::new()), options(Algorithm::Lz4, 0, cluster));
+        let error = Builder::new(Cursor::new(Vec::new()), options(Algorithm::Lz4, 0, cluster));
         assert!(matches!(error, Err(Error::ClusterSize(found)) if found == cluster));
     }
 }
@@ -216,14 +204,9 @@ proptest! {
                 _ => vec![0; length],
             });
             let contents = pieces.collect::<Vec<_>>().concat();
-            model.add(format!("{i}"), Metadata::default(), Spec::File(contents));
+            model.add(format!("{i}"), Metadata::new(0o755), Spec::File(contents));
         }
-        let options = Options {
-            block_size: BlockSize::new(1 << bits).unwrap(),
-            full_indexes,
-            inline_tails,
-            ..options(Algorithm::Lz4, level, blocks << bits)
-        };
+        let options = options(Algorithm::Lz4, level, blocks << bits).block_size(BlockSize::new(1 << bits).unwrap()).full_indexes(full_indexes).inline_tails(inline_tails);
         let (image, _) = model.build(options).unwrap();
         assert_same(&read(&image, vec![]), &model.tree());
     }
@@ -246,20 +229,11 @@ fn blocks(model: &Model, options: Options) -> u64 {
 
 #[test]
 fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
-    let packed = Options {
-        inline_tails: true,
-        fragments: Fragments::Tails,
-        ..options(Algorithm::Lz4, 0, 4096)
-    };
-    let inline = Options {
-        compression: None,
-        fragments: Fragments::None,
-        ..packed.clone()
-    };
-    let apart = Options {
-        inline_tails: false,
-        ..inline.clone()
-    };
+    let packed = options(Algorithm::Lz4, 0, 4096)
+        .inline_tails(true)
+        .fragments(Fragments::Tails);
+    let inline = packed.clone().compression(None).fragments(Fragments::None);
+    let apart = inline.clone().inline_tails(false);
     // With no contents, or with those that go behind inodes.
     assert_eq!(blocks(&files(1, 0), apart.clone()), 1);
     assert_eq!(blocks(&files(3, 300), inline.clone()), 1);
@@ -272,10 +246,10 @@ fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
 
 #[test]
 fn the_end_of_the_packed_inode_stands_behind_it() {
-    let options = |tail_packing| Options {
-        tail_packing,
-        fragments: Fragments::Tails,
-        ..options(Algorithm::Lz4, 9, 4096)
+    let options = |tail_packing| {
+        options(Algorithm::Lz4, 9, 4096)
+            .tail_packing(tail_packing)
+            .fragments(Fragments::Tails)
     };
     let model = files(6, 800);
     assert!(blocks(&model, options(true)) < blocks(&model, options(false)));

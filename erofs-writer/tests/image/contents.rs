@@ -2,12 +2,12 @@
 
 use std::io::{Cursor, Seek, SeekFrom, Write};
 
-use erofs_writer::{FileData, ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, Error, FileData, Metadata, Node, Options};
 
 use crate::model::{Model, Spec, noise};
 use crate::reader::{assert_same, read};
 
-fn write<W: Write + Seek>(builder: &mut ImageBuilder<W>, contents: &[u8]) -> FileData {
+fn write<W: Write + Seek>(builder: &mut Builder<W>, contents: &[u8]) -> FileData {
     let mut data = builder.data();
     data.write_all(contents).unwrap();
     data.finish().unwrap()
@@ -17,13 +17,13 @@ fn write<W: Write + Seek>(builder: &mut ImageBuilder<W>, contents: &[u8]) -> Fil
 fn equal_contents_are_stored_once_whether_or_not_they_left_the_buffer() {
     for size in [1, 511, 512, 1 << 16, 1 << 20, 5_000_001] {
         let mut builder =
-            ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
+            Builder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
         let contents = noise(size);
         let mut model = Model::default();
-        let mut add = |builder: &mut ImageBuilder<_>, contents: &[u8]| {
+        let mut add = |builder: &mut Builder<_>, contents: &[u8]| {
             let data = write(builder, contents);
             let name = format!("f{}", model.entries.len());
-            let meta = Metadata::default();
+            let meta = Metadata::new(0o755);
             builder
                 .add_path(name.as_bytes(), meta.clone(), Node::File(data))
                 .unwrap();
@@ -46,45 +46,47 @@ fn equal_contents_are_stored_once_whether_or_not_they_left_the_buffer() {
 }
 
 #[test]
-fn what_duplicates_left_behind_is_cut_off_or_cleared() {
-    let build = |cut: bool| {
-        let mut builder =
-            ImageBuilder::with_dedupe(Cursor::new(Vec::new()), Options::default()).unwrap();
-        if cut {
-            builder = builder.truncate_with(|out, bytes| {
-                out.get_mut().truncate(bytes as usize);
-                Ok(())
-            });
-        }
-        let contents = noise(3 << 20);
-        let data = write(&mut builder, &contents);
-        assert_eq!(data, write(&mut builder, &contents));
-        builder
-            .add(builder.root(), b"f", Metadata::default(), Node::File(data))
-            .unwrap();
-        let (image, summary) = builder.finish().unwrap();
-        let mut model = Model::default();
-        model.add("f", Metadata::default(), Spec::File(contents));
-        let image = image.into_inner();
-        assert_same(&read(&image, vec![]), &model.tree());
-        assert_eq!(image.len() as u64, summary.bytes);
-        image
-    };
-    let (whole, cut) = (build(false), build(true));
-    assert!(cut.len() < (3 << 20) + 4096, "{}", cut.len());
-    assert!(whole[cut.len()..].iter().all(|&byte| byte == 0));
+fn image_is_cut_where_its_last_contents_were_stored_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let mut builder = Builder::create(&path, Options::default()).unwrap();
+    let contents = noise(3 << 20);
+    let data = write(&mut builder, &contents);
+    assert_eq!(data, write(&mut builder, &contents));
+    builder
+        .add(builder.root(), b"f", Metadata::new(0o755), Node::File(data))
+        .unwrap();
+    let (_, summary) = builder.finish().unwrap();
+    let image = std::fs::read(&path).unwrap();
+    assert_eq!(image.len() as u64, summary.bytes);
+    assert!(image.len() < (3 << 20) + 4096, "{}", image.len());
+    let mut model = Model::default();
+    model.add("f", Metadata::new(0o755), Spec::File(contents));
+    assert_same(&read(&image, vec![]), &model.tree());
+}
+
+#[test]
+fn file_opened_for_writing_only_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let file = std::fs::File::create(&path).unwrap();
+    let refused = Builder::with_dedupe(file, Options::default());
+    assert!(matches!(refused, Err(Error::NotReadable { .. })));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    let refused = Builder::create(dir.path().join("missing/image"), Options::default());
+    assert!(matches!(refused, Err(Error::Create { .. })));
 }
 
 #[test]
 fn abandoned_contents_leave_nothing() {
     let image = |abandon: bool| {
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         if abandon {
             builder.data().write_all(&noise(2000)).unwrap();
         }
         let data = write(&mut builder, &noise(3000));
         builder
-            .add(builder.root(), b"f", Metadata::default(), Node::File(data))
+            .add(builder.root(), b"f", Metadata::new(0o755), Node::File(data))
             .unwrap();
         if abandon {
             builder.data().write_all(&noise(200)).unwrap();
@@ -97,7 +99,7 @@ fn abandoned_contents_leave_nothing() {
 #[test]
 fn holes_take_no_space_in_a_file_and_read_as_zeros() {
     let file = tempfile::tempfile().unwrap();
-    let mut builder = ImageBuilder::with_dedupe(file, Options::default()).unwrap();
+    let mut builder = Builder::with_dedupe(file, Options::default()).unwrap();
     let mut data = builder.data();
     data.hole(100).unwrap();
     data.write_all(b"start").unwrap();
@@ -111,7 +113,7 @@ fn holes_take_no_space_in_a_file_and_read_as_zeros() {
         .add(
             builder.root(),
             b"sparse",
-            Metadata::default(),
+            Metadata::new(0o755),
             Node::File(data),
         )
         .unwrap();
@@ -139,15 +141,15 @@ fn holes_take_no_space_in_a_file_and_read_as_zeros() {
 fn what_the_output_held_before_does_not_show_in_holes() {
     let mut out = Cursor::new(vec![0xAA; 4 << 20]);
     out.seek(SeekFrom::End(0)).unwrap();
-    let mut builder = ImageBuilder::new(out, Options::default()).unwrap();
+    let mut builder = Builder::new(out, Options::default()).unwrap();
     let mut data = builder.data();
     data.hole(3 << 20).unwrap();
     let data = data.finish().unwrap();
     let mut model = Model::default();
     builder
-        .add(builder.root(), b"f", Metadata::default(), Node::File(data))
+        .add(builder.root(), b"f", Metadata::new(0o755), Node::File(data))
         .unwrap();
-    model.add("f", Metadata::default(), Spec::File(vec![0; 3 << 20]));
+    model.add("f", Metadata::new(0o755), Spec::File(vec![0; 3 << 20]));
     let image = builder.finish().unwrap().0.into_inner();
     assert_same(&read(&image, vec![]), &model.tree());
 }
@@ -155,12 +157,10 @@ fn what_the_output_held_before_does_not_show_in_holes() {
 #[test]
 fn tails_behind_inodes_save_blocks_whatever_the_pieces_in_which_contents_come() {
     let image = |piece: usize, inline_tails| {
-        let options = Options {
-            block_size: erofs_writer::BlockSize::B4096,
-            inline_tails,
-            ..Options::default()
-        };
-        let mut builder = ImageBuilder::with_dedupe(Cursor::new(Vec::new()), options).unwrap();
+        let options = Options::default()
+            .block_size(erofs_writer::BlockSize::B4096)
+            .inline_tails(inline_tails);
+        let mut builder = Builder::with_dedupe(Cursor::new(Vec::new()), options).unwrap();
         for (i, size) in [100, 5000, 8191, 8192, 5000, 5001, 1]
             .into_iter()
             .enumerate()
@@ -171,7 +171,7 @@ fn tails_behind_inodes_save_blocks_whatever_the_pieces_in_which_contents_come() 
             }
             let node = Node::File(data.finish().unwrap());
             builder
-                .add_path(format!("{i}").as_bytes(), Metadata::default(), node)
+                .add_path(format!("{i}").as_bytes(), Metadata::new(0o755), node)
                 .unwrap();
         }
         let (image, summary) = builder.finish().unwrap();

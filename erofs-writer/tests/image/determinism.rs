@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 
-use erofs_writer::{
-    ChunkSize, Error, FileData, ImageBuilder, Metadata, Node, Options, Timestamp, Uuid,
-};
+use erofs_writer::{Builder, ChunkSize, Error, FileData, Metadata, Node, Options, Timestamp, Uuid};
 use proptest::prelude::*;
 
 use crate::compressed::text;
@@ -15,7 +13,7 @@ use crate::reader::{assert_same, read};
 
 fn with_names_in_order(data: &Model, names: &Model, options: &Options) -> Vec<u8> {
     let out = Cursor::new(Vec::new());
-    let mut builder = ImageBuilder::with_dedupe(out, options.clone()).unwrap();
+    let mut builder = Builder::with_dedupe(out, options.clone()).unwrap();
     let data = data.write_data(&mut builder).unwrap();
     names.add_names(&mut builder, &data).unwrap();
     builder.finish().unwrap().0.into_inner()
@@ -25,7 +23,7 @@ fn with_names_in_order(data: &Model, names: &Model, options: &Options) -> Vec<u8
 /// the model's first.
 fn with_contents_later(model: &Model, options: &Options) -> Vec<u8> {
     let out = Cursor::new(Vec::new());
-    let mut image = ImageBuilder::with_dedupe(out, options.clone()).unwrap();
+    let mut image = Builder::with_dedupe(out, options.clone()).unwrap();
     let of = |wanted: &[u8]| model.entries.iter().find(|(path, ..)| path == wanted);
     let mut nodes = BTreeMap::new();
     let mut files = Vec::new();
@@ -133,18 +131,18 @@ fn contents_that_come_later_lie_directory_by_directory_in_the_order_of_names() {
 #[test]
 fn what_is_to_come_later_must_come() {
     let image = || {
-        let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let mut image = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         for (number, path) in (0..).zip(["d/two", "d/one"]) {
             let data = FileData::later(number);
             assert_eq!(data.size(), 0);
-            let meta = Metadata::default();
+            let meta = Metadata::new(0o755);
             image
                 .add_path(path.as_bytes(), meta, Node::File(data))
                 .unwrap();
         }
         image
     };
-    let missing = |image: ImageBuilder<_>| match image.finish() {
+    let missing = |image: Builder<_>| match image.finish() {
         Err(Error::NoContents(path)) => path,
         other => panic!("{other:?}"),
     };
@@ -202,16 +200,14 @@ fn derived_uuids_tell_images_apart() {
 
 #[test]
 fn identity_can_be_given() {
-    let options = Options {
-        uuid: Uuid::Given([7; 16]),
-        label: erofs_writer::Label::new("layer").unwrap(),
-        build_time: Some(1_700_000_100),
-        epoch: Some(Timestamp {
+    let options = Options::default()
+        .uuid(Uuid::Given([7; 16]))
+        .label(erofs_writer::Label::new("layer").unwrap())
+        .build_time(Some(1_700_000_100))
+        .epoch(Some(Timestamp {
             secs: 1_700_000_000,
             nanos: 5,
-        }),
-        ..Options::default()
-    };
+        }));
     let (image, summary) = Model::default().build(options).unwrap();
     assert_eq!(summary.uuid, [7; 16]);
     let image = erofs_reader::Image::open(&image[..]).unwrap();

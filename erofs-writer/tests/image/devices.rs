@@ -6,7 +6,7 @@ use std::io::Cursor;
 use crate::model::{Model, Spec, at, fsck, nasty, noise};
 use crate::reader::{assert_same, read};
 use erofs_reader::{Image, Source};
-use erofs_writer::{BlockSize, Device, FileData, ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{BlockSize, Builder, DeviceSlot, FileData, Metadata, Node, Options};
 use testkit::{Difference, Mount, kernel_mounts, walk};
 
 struct Stack {
@@ -16,10 +16,7 @@ struct Stack {
 }
 
 fn stack(block_size: u32) -> Stack {
-    let options = Options {
-        block_size: BlockSize::new(block_size).unwrap(),
-        ..Options::default()
-    };
+    let options = Options::default().block_size(BlockSize::new(block_size).unwrap());
     let mut lower = nasty();
     lower.add("below", at(1, 1), Spec::File(noise(12_345)));
     let mut upper = Model::default();
@@ -30,13 +27,13 @@ fn stack(block_size: u32) -> Stack {
         .map(|model| model.build(options.clone()).unwrap().0)
         .into();
 
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let mut data = BTreeMap::new();
     for (i, layer) in layers.iter().enumerate() {
-        let device = Device {
-            tag: [b'a' + i as u8; 64],
-            blocks: layer.len() as u64 / u64::from(block_size),
-        };
+        let device = DeviceSlot::new(
+            [b'a' + i as u8; 64],
+            layer.len() as u64 / u64::from(block_size),
+        );
         let device = builder.add_device(device).unwrap();
         let image = Image::open(&layer[..]).unwrap();
         for (path, inode) in image.walk().map(Result::unwrap) {
@@ -98,19 +95,16 @@ fn merged_images_read_the_same_stitched_and_with_devices() {
 
 #[test]
 fn five_hundred_devices_have_their_places() {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut model = Model::default();
     let mut disk = Vec::new();
     for i in 0..500_u32 {
         let contents = noise(512 * (1 + i as usize % 3));
-        let device = Device {
-            tag: [b'0'; 64],
-            blocks: contents.len() as u64 / 512,
-        };
+        let device = DeviceSlot::new([b'0'; 64], contents.len() as u64 / 512);
         let device = builder.add_device(device).unwrap();
         let data = FileData::on_device(device, 0, contents.len() as u64);
         let path = format!("f{i}");
-        let meta = Metadata::default;
+        let meta = || Metadata::new(0o755);
         builder
             .add_path(path.as_bytes(), meta(), Node::File(data))
             .unwrap();

@@ -3,21 +3,21 @@
 use std::io::{Cursor, Write};
 
 use erofs_writer::{
-    BlockSize, Device, Error, FileData, ImageBuilder, Label, Metadata, Node, Options, Timestamp,
-    XattrPrefixes, XattrProblem,
+    BlockSize, DeviceNumber, DeviceSlot, Error, FileData, Label, Metadata, Node, Options,
+    Timestamp, XattrPrefixes, XattrProblem,
 };
 
 use crate::model::acl;
 
-type Builder = ImageBuilder<Cursor<Vec<u8>>>;
+type Builder = erofs_writer::Builder<Cursor<Vec<u8>>>;
 
 fn builder() -> Builder {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     builder
-        .add_path(b"dir/sub", Metadata::default(), Node::Directory)
+        .add_path(b"dir/sub", Metadata::new(0o755), Node::Directory)
         .unwrap();
     builder
-        .add_path(b"dir/file", Metadata::default(), Node::Fifo)
+        .add_path(b"dir/file", Metadata::new(0o755), Node::Fifo)
         .unwrap();
     builder
 }
@@ -37,7 +37,7 @@ fn refused_node(meta: Metadata, node: Node) -> String {
 #[test]
 fn names() {
     let add =
-        |path: &[u8]| refused(|b| b.add_path(path, Metadata::default(), Node::Fifo).map(drop));
+        |path: &[u8]| refused(|b| b.add_path(path, Metadata::new(0o755), Node::Fifo).map(drop));
     assert_eq!(
         add(b"dir/sub"),
         "/dir/sub exists already".replace("/dir/sub", "'/dir/sub'")
@@ -45,12 +45,16 @@ fn names() {
     assert_eq!(add(b"dir/file"), "'/dir/file' exists already");
     assert_eq!(add(b"/"), "'/' exists already");
     assert_eq!(add(b"dir/file/x"), "'/dir/file' is not a directory");
-    assert_eq!(add(b"dir/../x"), "'..' is not a file name, in '/dir'");
-    assert_eq!(add(b"dir/a\0b"), "'a\\x00b' is not a file name, in '/dir'");
-    assert!(add(&[b'n'; 256]).ends_with("is not a file name, in '/'"));
+    assert_eq!(add(b"dir/../x"), "'..' is not a valid file name, in '/dir'");
+    assert_eq!(
+        add(b"dir/a\0b"),
+        "'a\\x00b' is not a valid file name, in '/dir'"
+    );
+    assert!(add(&[b'n'; 256]).ends_with("is not a valid file name, in '/'"));
     for name in [&b""[..], b".", b"..", b"a/b", b"\0"] {
-        let error = builder()
-            .add(builder().root(), name, Metadata::default(), Node::Fifo)
+        let mut image = builder();
+        let error = image
+            .add(image.root(), name, Metadata::new(0o755), Node::Fifo)
             .unwrap_err();
         assert!(matches!(error, Error::InvalidName { .. }), "{error}");
     }
@@ -70,38 +74,32 @@ fn links() {
         let mut other = builder();
         for i in 0..9 {
             other
-                .add_path(format!("{i}").as_bytes(), Metadata::default(), Node::Fifo)
+                .add_path(format!("{i}").as_bytes(), Metadata::new(0o755), Node::Fifo)
                 .unwrap();
         }
         other.lookup(b"8").unwrap()
     };
     assert_eq!(
         refused(|b| b.link(b.root(), b"l", foreign)),
-        "node 12 is not in this image"
+        "the node is not in this image"
     );
     assert_eq!(
-        refused(|b| b.set_metadata(foreign, Metadata::default())),
-        "node 12 is not in this image"
+        refused(|b| b.set_metadata(foreign, Metadata::new(0o755))),
+        "the node is not in this image"
     );
     assert_eq!(
         refused(|b| b
-            .add(foreign, b"l", Metadata::default(), Node::Fifo)
+            .add(foreign, b"l", Metadata::new(0o755), Node::Fifo)
             .map(drop)),
-        "node 12 is not in this image"
+        "the node is not in this image"
     );
 }
 
 #[test]
 fn attributes() {
-    let meta = Metadata::default;
+    let meta = || Metadata::new(0o755);
     assert_eq!(
-        refused_node(
-            Metadata {
-                mode: 0o10000,
-                ..meta()
-            },
-            Node::Fifo
-        ),
+        refused_node(meta().mode(0o10000), Node::Fifo),
         "'/dir/x': mode 4096 is out of range"
     );
     let mtime = Timestamp {
@@ -109,10 +107,10 @@ fn attributes() {
         nanos: 1_000_000_000,
     };
     assert_eq!(
-        refused_node(Metadata { mtime, ..meta() }, Node::Fifo),
+        refused_node(meta().mtime(mtime), Node::Fifo),
         "'/dir/x': mtime 1000000000 is out of range"
     );
-    let char = |major, minor| refused_node(meta(), Node::CharDevice { major, minor });
+    let char = |major, minor| refused_node(meta(), Node::CharDevice(DeviceNumber { major, minor }));
     assert_eq!(char(4096, 0), "'/dir/x': major 4096 is out of range");
     assert_eq!(char(0, 1 << 20), "'/dir/x': minor 1048576 is out of range");
     let symlink = |target: Vec<u8>| refused_node(meta(), Node::Symlink(target));
@@ -142,10 +140,7 @@ fn xattrs() {
             .iter()
             .map(|&(n, v)| (n.to_vec(), v.to_vec()))
             .collect();
-        let meta = Metadata {
-            xattrs,
-            ..Metadata::default()
-        };
+        let meta = Metadata::new(0o755).xattrs(xattrs);
         match builder().add_path(b"x", meta, Node::Fifo) {
             Err(Error::Xattr { path, problem, .. }) => {
                 assert_eq!(path, b"/x");
@@ -222,15 +217,12 @@ fn xattr_prefixes() {
 
 #[test]
 fn contents() {
-    let device = Device {
-        tag: [1; 64],
-        blocks: 10,
-    };
+    let device = DeviceSlot::new([1; 64], 10);
     let mut builder = builder();
     let id = builder.add_device(device.clone()).unwrap();
     let mut add = |data| {
         builder
-            .add_path(b"x", Metadata::default(), Node::File(data))
+            .add_path(b"x", Metadata::new(0o755), Node::File(data))
             .map(drop)
     };
     let error = add(FileData::on_device(id, 9, 513)).unwrap_err();
@@ -252,7 +244,7 @@ fn contents() {
         "{error}"
     );
 
-    let mut other = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut other = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut data = other.data();
     data.write_all(&[1; 5000]).unwrap();
     let foreign = data.finish().unwrap();
@@ -263,7 +255,7 @@ fn contents() {
     ));
     let error = other.add_path(
         b"x",
-        Metadata::default(),
+        Metadata::new(0o755),
         Node::File(FileData::on_device(id, 0, 1)),
     );
     assert!(matches!(error, Err(Error::UnknownDevice { device: 0, .. })));
@@ -278,22 +270,14 @@ fn more_than_addresses_reach() {
 
     let mut two = builder();
     for _ in 0..2 {
-        two.add_device(Device {
-            tag: [1; 64],
-            blocks: 1 << 31,
-        })
-        .unwrap();
+        two.add_device(DeviceSlot::new([1; 64], 1 << 31)).unwrap();
     }
     assert!(matches!(two.finish(), Err(Error::TooLarge { .. })));
 }
 
 #[test]
 fn implied_directories_take_the_attributes_of_their_own_entry_once() {
-    let meta = Metadata {
-        mode: 0o700,
-        uid: 5,
-        ..Metadata::default()
-    };
+    let meta = Metadata::new(0o700).uid(5);
     let mut builder = builder();
     let dir = builder.lookup(b"/dir/").unwrap();
     assert_eq!(
@@ -304,7 +288,7 @@ fn implied_directories_take_the_attributes_of_their_own_entry_once() {
     );
     assert!(matches!(
         builder.add_path(b"dir", meta.clone(), Node::Directory),
-        Err(Error::AlreadyExists(path)) if path == b"/dir"
+        Err(Error::AlreadyExists { path }) if path == b"/dir"
     ));
     assert_eq!(
         builder.add_path(b"/", meta, Node::Directory).unwrap(),
@@ -314,11 +298,8 @@ fn implied_directories_take_the_attributes_of_their_own_entry_once() {
 
 #[test]
 fn an_epoch_has_less_than_a_second_of_nanoseconds() {
-    let options = |nanos| Options {
-        epoch: Some(Timestamp { secs: 1, nanos }),
-        ..Options::default()
-    };
-    let build = |nanos| ImageBuilder::new(Cursor::new(Vec::new()), options(nanos));
+    let options = |nanos| Options::default().epoch(Some(Timestamp { secs: 1, nanos }));
+    let build = |nanos| Builder::new(Cursor::new(Vec::new()), options(nanos));
     assert!(build(999_999_999).is_ok());
     assert!(matches!(
         build(1_000_000_000),

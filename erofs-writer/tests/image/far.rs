@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use erofs_writer::{
-    Addresses, Chunk, ChunkSize, Device, Error, FileData, ImageBuilder, Metadata, Node, Options,
+    Addresses, Builder, Chunk, ChunkSize, DeviceSlot, Error, FileData, Metadata, Node, Options,
 };
 use testkit::{Difference, Mount, kernel_mounts, walk};
 
@@ -14,10 +14,7 @@ use crate::model::{Model, Spec, at, fsck, nasty, noise};
 use crate::reader::{assert_same, read};
 
 fn options() -> Options {
-    Options {
-        addresses: Addresses::Bits48,
-        ..Options::default()
-    }
+    Options::default().addresses(Addresses::Bits48)
 }
 
 fn create(path: &Path) -> File {
@@ -66,7 +63,7 @@ fn seconds_after_the_epoch_fit_compact_inodes() {
 fn contents_and_metadata_beyond_32_bits_of_blocks_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.erofs");
-    let mut builder = ImageBuilder::with_dedupe(create(&path), options()).unwrap();
+    let mut builder = Builder::with_dedupe(create(&path), options()).unwrap();
     // 2 TiB that no file names.
     let mut nothing = builder.data();
     nothing.hole((1 << 41) + 5000).unwrap();
@@ -79,7 +76,7 @@ fn contents_and_metadata_beyond_32_bits_of_blocks_read_back() {
     sparse.write_all(b"end").unwrap();
     data.insert(b"sparse".to_vec(), sparse.finish().unwrap());
     let contents = [&noise(3000)[..], &[0; 5000], b"end"].concat();
-    model.add("sparse", Metadata::default(), Spec::File(contents));
+    model.add("sparse", Metadata::new(0o755), Spec::File(contents));
     model.add_names(&mut builder, &data).unwrap();
     let (_, summary) = builder.finish().unwrap();
     assert!(
@@ -99,11 +96,8 @@ fn devices_beyond_32_bits_of_blocks_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let names = ["merged", "0", "1"].map(|name| dir.path().join(name));
         let blocks = (1_u64 << 32) + 7;
-        let options = Options {
-            chunk_indexes,
-            ..options()
-        };
-        let mut builder = ImageBuilder::new(create(&names[0]), options).unwrap();
+        let options = options().chunk_indexes(chunk_indexes);
+        let mut builder = Builder::new(create(&names[0]), options).unwrap();
         let mut model = Model::default();
         let mut data = std::collections::BTreeMap::new();
         let contents = noise(1024);
@@ -112,7 +106,7 @@ fn devices_beyond_32_bits_of_blocks_read_back() {
             file.set_len(blocks * 512).unwrap();
             file.write_all_at(&contents, (blocks - 2) * 512).unwrap();
             let tag = [b'a' + i as u8; 64];
-            let device = builder.add_device(Device { tag, blocks }).unwrap();
+            let device = builder.add_device(DeviceSlot::new(tag, blocks)).unwrap();
             let flat = FileData::on_device(device, blocks - 2, 1000);
             let size = ChunkSize::from_block_bits(1).unwrap();
             let chunks = [
@@ -161,14 +155,14 @@ fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
     const SIZE: u64 = ((1 << 48) - 1) * 512;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.erofs");
-    let mut builder = ImageBuilder::new(create(&path), options()).unwrap();
+    let mut builder = Builder::new(create(&path), options()).unwrap();
     // Mostly a hole: 1 TiB to a chunk, and such chunks as few can have data.
     let mut data = builder.data_in_chunks(ChunkSize::from_block_bits(31).unwrap());
     data.hole(SIZE - 5).unwrap();
     data.write_all(b"end").unwrap();
     data.hole(2).unwrap();
     let data = Node::File(data.finish().unwrap());
-    builder.add_path(b"f", Metadata::default(), data).unwrap();
+    builder.add_path(b"f", Metadata::new(0o755), data).unwrap();
     builder.finish().unwrap();
     fn ends_right(mut read_at: impl FnMut(&mut [u8], u64)) {
         let mut read = [9; 5];
@@ -193,21 +187,18 @@ fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
 
 #[test]
 fn there_is_an_end() {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options()).unwrap();
     assert!(matches!(
         builder.data().hole(1 << 57),
         Err(Error::TooLarge { .. })
     ));
-    let device = Device {
-        tag: [1; 64],
-        blocks: 1 << 47,
-    };
+    let device = DeviceSlot::new([1; 64], 1 << 47);
     builder.add_device(device.clone()).unwrap_err();
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options()).unwrap();
     builder.add_device(device.clone()).unwrap();
     builder.add_device(device).unwrap();
     builder
-        .add_path(b"f", Metadata::default(), Node::Fifo)
+        .add_path(b"f", Metadata::new(0o755), Node::Fifo)
         .unwrap();
     assert!(matches!(builder.finish(), Err(Error::TooLarge { .. })));
 }

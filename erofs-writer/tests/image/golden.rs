@@ -3,16 +3,13 @@
 use std::fmt::Write;
 
 use erofs_reader::{Image, dump};
-use erofs_writer::{Algorithm, Fragments, Label, Metadata, Options, Uuid};
+use erofs_writer::{Algorithm, Fragments, Label, Options, Uuid};
 
 use crate::model::{Model, Spec, acl, at, noise, with_xattrs};
 
 fn model() -> Model {
     let mut model = Model::default();
-    let now = |mode| Metadata {
-        mode,
-        ..at(1_700_000_000, 0)
-    };
+    let now = |mode| at(1_700_000_000, 0).mode(mode);
     model.add("", now(0o755), Spec::Dir);
     model.add("bin/tool", now(0o755), Spec::File(noise(1000)));
     model.add("bin/copy", now(0o755), Spec::File(noise(1000)));
@@ -94,10 +91,7 @@ fn the_fields_of_compressed_files() {
 
 #[test]
 fn the_bytes_of_an_image() {
-    let options = Options {
-        label: Label::new("golden").unwrap(),
-        ..Options::default()
-    };
+    let options = Options::default().label(Label::new("golden").unwrap());
     let (bytes, _) = model().build(options).unwrap();
     let mut text = Vec::new();
     dump(&Image::open(&bytes[..]).unwrap(), &mut text).unwrap();

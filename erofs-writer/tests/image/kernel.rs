@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write};
 
 use erofs_writer::{
-    Addresses, Algorithm, BlockSize, ChunkSize, Compression, Fragments, ImageBuilder, InodeLayout,
+    Addresses, Algorithm, BlockSize, Builder, ChunkSize, Compression, Fragments, InodeLayout,
     Label, Options, Timestamp, Uuid, XattrPrefixes,
 };
 use testkit::{Difference, Mount, kernel_mounts, walk};
@@ -35,10 +35,7 @@ fn every_type_and_attribute_reads_back_at_every_block_size_up_to_a_page() {
     for bytes in [512, 1024, 2048, 4096] {
         check(
             &model,
-            Options {
-                block_size: BlockSize::new(bytes).unwrap(),
-                ..Options::default()
-            },
+            Options::default().block_size(BlockSize::new(bytes).unwrap()),
         );
     }
 }
@@ -48,11 +45,9 @@ fn partial_last_blocks_behind_the_inodes_read_back() {
     for bytes in [512, 4096] {
         check(
             &nasty(),
-            Options {
-                block_size: BlockSize::new(bytes).unwrap(),
-                inline_tails: true,
-                ..Options::default()
-            },
+            Options::default()
+                .block_size(BlockSize::new(bytes).unwrap())
+                .inline_tails(true),
         );
     }
 }
@@ -71,10 +66,7 @@ fn xattrs_with_long_prefixes_read_back() {
     assert!(XattrPrefixes::new(names).is_err());
     check(
         &nasty(),
-        Options {
-            xattr_prefixes: XattrPrefixes::new(&names[1..]).unwrap(),
-            ..Options::default()
-        },
+        Options::default().xattr_prefixes(XattrPrefixes::new(&names[1..]).unwrap()),
     );
 }
 
@@ -85,31 +77,20 @@ fn xattr_prefixes_are_found_in_the_packed_inode_where_there_is_one() {
         let text = "all work and no play\n".repeat(900).into_bytes();
         let meta = with_xattrs(&[("user.number.of.files", b"1"), ("user.number.two", b"2")]);
         model.add("compressed", meta, Spec::File(text));
-        let options = Options {
-            block_size: BlockSize::B4096,
-            compression: Some(Compression::new(Algorithm::Lz4)),
-            fragments,
-            xattr_prefixes: XattrPrefixes::new(["user.number", "trusted.overlay."]).unwrap(),
-            ..Options::default()
-        };
+        let options = Options::default()
+            .block_size(BlockSize::B4096)
+            .compression(Some(Compression::new(Algorithm::Lz4)))
+            .fragments(fragments)
+            .xattr_prefixes(XattrPrefixes::new(["user.number", "trusted.overlay."]).unwrap());
         check(&model, options);
     }
 }
 
 #[test]
 fn xattrs_without_the_name_filter_read_back() {
-    check(
-        &nasty(),
-        Options {
-            no_xattr_filter: true,
-            ..Options::default()
-        },
-    );
+    check(&nasty(), Options::default().no_xattr_filter(true));
     let features = |no_xattr_filter| {
-        let options = Options {
-            no_xattr_filter,
-            ..Options::default()
-        };
+        let options = Options::default().no_xattr_filter(no_xattr_filter);
         let (image, _) = nasty().build(options).unwrap();
         // `feature_compat`: EROFS_FEATURE_COMPAT_XATTR_FILTER.
         image[1024 + 8] & 4
@@ -119,13 +100,7 @@ fn xattrs_without_the_name_filter_read_back() {
 
 #[test]
 fn extended_inodes_hold_everything_too() {
-    check(
-        &nasty(),
-        Options {
-            inodes: InodeLayout::Extended,
-            ..Options::default()
-        },
-    );
+    check(&nasty(), Options::default().inodes(InodeLayout::Extended));
 }
 
 #[test]
@@ -189,7 +164,7 @@ fn every_pair_of_features_reads_back_where_nothing_is_compressed() {
 /// As [`check`], of everything that was ever got wrong and files in chunks.
 fn check_with_chunks(options: Options) {
     let out = Cursor::new(Vec::new());
-    let mut builder = ImageBuilder::with_dedupe(out, options).unwrap();
+    let mut builder = Builder::with_dedupe(out, options).unwrap();
     let mut model = nasty();
     let mut data = model.write_data(&mut builder).unwrap();
     for (i, hole) in [0, 5000, 1 << 17].into_iter().enumerate() {

@@ -2,13 +2,13 @@
 
 use std::io::Cursor;
 
-use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, Metadata, Node, Options};
 use testkit::{Mount, kernel_mounts};
 
 use crate::model::fsck;
 
-fn builder() -> ImageBuilder<Cursor<Vec<u8>>> {
-    ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap()
+fn builder() -> Builder<Cursor<Vec<u8>>> {
+    Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap()
 }
 
 #[test]
@@ -17,11 +17,11 @@ fn a_hundred_thousand_levels_need_no_stack() {
     let mut at = builder.root();
     for _ in 0..100_000 {
         at = builder
-            .add(at, b"d", Metadata::default(), Node::Directory)
+            .add(at, b"d", Metadata::new(0o755), Node::Directory)
             .unwrap();
     }
     let error = builder
-        .add(at, b"", Metadata::default(), Node::Fifo)
+        .add(at, b"", Metadata::new(0o755), Node::Fifo)
         .unwrap_err();
     assert!(error.to_string().len() > 200_000);
     let (image, summary) = builder.finish().unwrap();
@@ -42,7 +42,7 @@ fn a_million_entries_in_one_directory() {
     let mut builder = builder();
     let root = builder.root();
     for i in 0..ENTRIES {
-        let meta = Metadata::default();
+        let meta = Metadata::new(0o755);
         builder
             .add(root, name(i).as_bytes(), meta, Node::Fifo)
             .unwrap();

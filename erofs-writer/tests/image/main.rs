@@ -15,6 +15,7 @@ mod kernel;
 mod limits;
 mod matrix;
 mod model;
+mod paths;
 mod random;
 mod reader;
 mod round_trip;

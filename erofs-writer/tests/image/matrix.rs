@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use erofs_reader::{Image, Layout};
 use erofs_writer::{
-    Algorithm, BlockSize, Compression, Error, Fragments, ImageBuilder, Metadata, Node, Options,
-    PerFile, XattrPrefixes,
+    Algorithm, BlockSize, Builder, Compression, Error, Fragments, Metadata, Node, Options, PerFile,
+    XattrPrefixes,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn tree() -> Model {
     // Inodes of all lengths, so that what is behind them meets block borders everywhere.
     for i in 0..60 {
         let xattrs = vec![(b"user.x".to_vec(), vec![b'x'; i * 4])];
-        let meta = Metadata { xattrs, ..meta() };
+        let meta = meta().xattrs(xattrs);
         let contents = [text(i * 97 + 2000), noise(i * 50)].concat();
         model.add(format!("packs/{i}"), meta, Spec::File(contents));
     }
@@ -109,11 +109,9 @@ fn every_pair_of_features_is_read_by_all() {
 fn tails_inline_and_in_fragments_are_read_with_every_algorithm() {
     for algorithm in [Algorithm::Lzma, Algorithm::Deflate, Algorithm::Zstd] {
         for fragments in [Fragments::None, Fragments::Tails, Fragments::Files] {
-            let options = Options {
-                fragments,
-                tail_packing: true,
-                ..options(algorithm, 1, 16_384)
-            };
+            let options = options(algorithm, 1, 16_384)
+                .fragments(fragments)
+                .tail_packing(true);
             assert_read_by_all(&tree(), options);
         }
     }
@@ -127,10 +125,7 @@ fn what_would_begin_a_last_block_goes_behind_the_indexes_where_it_fits() {
     }
     for (algorithm, cluster) in [(Algorithm::Lz4, 65_536), (Algorithm::Zstd, 16_384)] {
         let image = |tail_packing| {
-            let options = Options {
-                tail_packing,
-                ..options(algorithm, 1, cluster)
-            };
+            let options = options(algorithm, 1, cluster).tail_packing(tail_packing);
             assert_read_by_all(&model, options.clone());
             model.build(options).unwrap().1
         };
@@ -143,12 +138,10 @@ fn what_would_begin_a_last_block_goes_behind_the_indexes_where_it_fits() {
 #[test]
 fn blocks_smaller_than_a_page_have_tails_and_fragments_too() {
     for fragments in [Fragments::None, Fragments::Tails] {
-        let options = Options {
-            block_size: BlockSize::new(1024).unwrap(),
-            fragments,
-            tail_packing: true,
-            ..options(Algorithm::Lz4, 1, 4096)
-        };
+        let options = options(Algorithm::Lz4, 1, 4096)
+            .block_size(BlockSize::new(1024).unwrap())
+            .fragments(fragments)
+            .tail_packing(true);
         assert_read_by_all(&tree(), options);
     }
 }
@@ -163,10 +156,7 @@ fn fragments_fill_several_pieces_of_the_packed_inode() {
         model.add(format!("{i}s"), at(0, 0), Spec::File(text(20_000 + i)));
     }
     for fragments in [Fragments::Tails, Fragments::Files] {
-        let options = Options {
-            fragments,
-            ..options(Algorithm::Lz4, 0, 65_536)
-        };
+        let options = options(Algorithm::Lz4, 0, 65_536).fragments(fragments);
         assert_read_by_all(&model, options);
     }
 }
@@ -179,11 +169,9 @@ fn small_files_take_least_space_as_fragments() {
         model.add(format!("{i}"), at(0, 0), Spec::File(contents));
     }
     let bytes = |fragments, tail_packing| {
-        let options = Options {
-            fragments,
-            tail_packing,
-            ..options(Algorithm::Lz4, 1, 65_536)
-        };
+        let options = options(Algorithm::Lz4, 1, 65_536)
+            .fragments(fragments)
+            .tail_packing(tail_packing);
         model.build(options).unwrap().1.bytes
     };
     let (blocks, inline) = (bytes(Fragments::None, false), bytes(Fragments::None, true));
@@ -207,10 +195,7 @@ fn equal_clusters_are_stored_once_where_there_are_fragments() {
     add("c", &[&noise(4096), &same[..40_000], &noise(5000)]);
     for cluster in [4096, 16_384] {
         let bytes = |fragments| {
-            let options = Options {
-                fragments,
-                ..options(Algorithm::Lz4, 1, cluster)
-            };
+            let options = options(Algorithm::Lz4, 1, cluster).fragments(fragments);
             assert_read_by_all(&model, options.clone());
             let (_, summary) = model.build(options).unwrap();
             (summary.bytes, summary.deduplicated_bytes)
@@ -230,10 +215,7 @@ fn equal_fragments_are_stored_once() {
         let mut model = Model::default();
         model.add("a", at(0, 0), Spec::File(noise(5000)));
         model.add("b", at(0, 0), Spec::File(second));
-        let options = Options {
-            fragments: Fragments::Files,
-            ..options(Algorithm::Lz4, 1, 4096)
-        };
+        let options = options(Algorithm::Lz4, 1, 4096).fragments(Fragments::Files);
         model.build(options).unwrap().1
     };
     let (same, other) = (image(noise(5000)), image(noise(6000)));
@@ -269,10 +251,7 @@ fn parts_of_files_that_were_there_before_are_stored_once() {
         (Algorithm::Deflate, 65_536),
     ] {
         let bytes = |dedupe_extents| {
-            let options = Options {
-                dedupe_extents,
-                ..options(algorithm, 1, cluster)
-            };
+            let options = options(algorithm, 1, cluster).dedupe_extents(dedupe_extents);
             assert_read_by_all(&model, options)
         };
         let (without, with) = (bytes(false), bytes(true));
@@ -287,13 +266,11 @@ fn the_number_of_threads_does_not_show() {
     for fragments in [Fragments::None, Fragments::Tails, Fragments::Files] {
         for dedupe_extents in [false, true] {
             let image = |threads| {
-                let options = Options {
-                    threads: NonZeroUsize::new(threads),
-                    fragments,
-                    tail_packing: true,
-                    dedupe_extents,
-                    ..options(Algorithm::Lz4, 0, 16_384)
-                };
+                let options = options(Algorithm::Lz4, 0, 16_384)
+                    .threads(NonZeroUsize::new(threads))
+                    .fragments(fragments)
+                    .tail_packing(true)
+                    .dedupe_extents(dedupe_extents);
                 model.build(options).unwrap().0
             };
             let one = image(1);
@@ -320,12 +297,10 @@ fn a_callback_chooses_file_by_file() {
             _ => None,
         }
     });
-    let options = Options {
-        block_size: BlockSize::B4096,
-        per_file: Some(per_file),
-        ..Options::default()
-    };
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let options = Options::default()
+        .block_size(BlockSize::B4096)
+        .per_file(Some(per_file));
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     for path in ["zstd", "lz4", "none", "lzma"] {
         let contents = text(70_000);
         let mut data = builder
@@ -362,7 +337,7 @@ fn a_callback_chooses_file_by_file() {
 fn builders_go_to_other_threads_with_what_is_under_way() {
     fn is_sent_and_shared<T: Send + Sync>(_: &T) {}
     let options = options(Algorithm::Lz4, 0, 4096);
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     is_sent_and_shared(&builder);
     let mut data = builder.data();
     data.write_all(&text(600_000)).unwrap();
@@ -383,11 +358,8 @@ fn what_a_callback_chooses_is_checked() {
         compression.cluster_size = 1;
         Some(compression)
     });
-    let options = Options {
-        per_file: Some(per_file),
-        ..Options::default()
-    };
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let options = Options::default().per_file(Some(per_file));
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let error = builder.data_for(b"f", None);
     assert!(matches!(error, Err(Error::ClusterSize(1))));
 }
@@ -395,11 +367,8 @@ fn what_a_callback_chooses_is_checked() {
 #[test]
 fn abandoned_contents_leave_nothing_behind() {
     let image = |abandon: bool| {
-        let options = Options {
-            fragments: Fragments::Tails,
-            ..options(Algorithm::Lz4, 0, 4096)
-        };
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let options = options(Algorithm::Lz4, 0, 4096).fragments(Fragments::Tails);
+        let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
         for i in 0..3 {
             if abandon {
                 // Less than is given away at once, and more.
@@ -424,7 +393,7 @@ fn abandoned_contents_leave_nothing_behind() {
 #[test]
 fn compressed_files_and_chunks_stand_side_by_side() {
     let options = options(Algorithm::Lz4, 0, 4096);
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let mut model = Model::default();
     for i in 0..4_usize {
         let contents = text(100_000 + i);
@@ -474,18 +443,9 @@ proptest! {
                 _ => vec![0; length],
             });
             let contents = pieces.collect::<Vec<_>>().concat();
-            model.add(format!("{i}"), Metadata::default(), Spec::File(contents));
+            model.add(format!("{i}"), Metadata::new(0o755), Spec::File(contents));
         }
-        let options = Options {
-            block_size: BlockSize::new(1 << bits).unwrap(),
-            full_indexes,
-            inline_tails,
-            tail_packing,
-            dedupe_extents,
-            fragments: [Fragments::None, Fragments::Tails, Fragments::Files][fragments],
-            threads: NonZeroUsize::new(threads),
-            ..options(Algorithm::ALL[algorithm], level, blocks << bits)
-        };
+        let options = options(Algorithm::ALL[algorithm], level, blocks << bits).block_size(BlockSize::new(1 << bits).unwrap()).full_indexes(full_indexes).inline_tails(inline_tails).tail_packing(tail_packing).dedupe_extents(dedupe_extents).fragments([Fragments::None, Fragments::Tails, Fragments::Files][fragments]).threads(NonZeroUsize::new(threads));
         let (image, _) = model.build(options).unwrap();
         assert_same(&read(&image, vec![]), &model.tree());
     }

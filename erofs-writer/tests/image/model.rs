@@ -5,7 +5,7 @@ use std::io::{Cursor, Seek, Write};
 use std::path::Path;
 
 use erofs_writer::{
-    Error, FileData, ImageBuilder, Metadata, Node, NodeId, Options, Summary, Timestamp,
+    Builder, DeviceNumber, Error, FileData, Metadata, Node, NodeId, Options, Summary, Timestamp,
 };
 use testkit::{Entry, Kind, Walk, oracle, walk};
 
@@ -29,8 +29,8 @@ impl Spec {
         match self.clone() {
             Self::Dir => Node::Directory,
             Self::Symlink(target) => Node::Symlink(target),
-            Self::Char(major, minor) => Node::CharDevice { major, minor },
-            Self::Block(major, minor) => Node::BlockDevice { major, minor },
+            Self::Char(major, minor) => Node::CharDevice(DeviceNumber { major, minor }),
+            Self::Block(major, minor) => Node::BlockDevice(DeviceNumber { major, minor }),
             Self::Fifo => Node::Fifo,
             Self::Socket => Node::Socket,
             Self::File(_) | Self::Link(_) => unreachable!("the builder must be given it first"),
@@ -53,7 +53,7 @@ impl Model {
     /// Writes all contents, in the model's order.
     pub(crate) fn write_data<W: Write + Seek>(
         &self,
-        builder: &mut ImageBuilder<W>,
+        builder: &mut Builder<W>,
     ) -> Result<BTreeMap<Vec<u8>, FileData>, Error> {
         let mut data = BTreeMap::new();
         for (path, _, spec) in &self.entries {
@@ -69,7 +69,7 @@ impl Model {
     /// Adds all names, in the model's order, links last.
     pub(crate) fn add_names<W: Write + Seek>(
         &self,
-        builder: &mut ImageBuilder<W>,
+        builder: &mut Builder<W>,
         data: &BTreeMap<Vec<u8>, FileData>,
     ) -> Result<(), Error> {
         let mut ids: BTreeMap<&[u8], NodeId> = BTreeMap::new();
@@ -90,7 +90,7 @@ impl Model {
     }
 
     pub(crate) fn build(&self, options: Options) -> Result<(Vec<u8>, Summary), Error> {
-        let mut builder = ImageBuilder::with_dedupe(Cursor::new(Vec::new()), options)?;
+        let mut builder = Builder::with_dedupe(Cursor::new(Vec::new()), options)?;
         let data = self.write_data(&mut builder)?;
         self.add_names(&mut builder, &data)?;
         let (out, summary) = builder.finish()?;
@@ -106,7 +106,7 @@ impl Model {
             .filter(|(_, _, spec)| !matches!(spec, Spec::Link(_)))
             .map(|(path, meta, spec)| (path.clone(), entry(meta, kinds.of(spec))))
             .collect();
-        let default = || entry(&Metadata::default(), Kind::Directory);
+        let default = || entry(&Metadata::new(0o755), Kind::Directory);
         for (path, _, _) in &self.entries {
             found.entry(Vec::new()).or_insert_with(default);
             for (i, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
@@ -187,34 +187,23 @@ pub(crate) fn fsck(image: &Path, devices: &[&Path]) {
 }
 
 pub(crate) fn at(secs: i64, nanos: u32) -> Metadata {
-    Metadata {
-        mode: 0o644,
-        mtime: Timestamp { secs, nanos },
-        ..Metadata::default()
-    }
+    Metadata::new(0o644).mtime(Timestamp { secs, nanos })
 }
 
 pub(crate) fn owned(uid: u32, gid: u32) -> Metadata {
-    Metadata {
-        mode: 0o4711,
-        uid,
-        gid,
-        mtime: Timestamp {
-            secs: 1_700_000_000,
-            nanos: 0,
-        },
-        ..Metadata::default()
-    }
+    Metadata::new(0o4711).uid(uid).gid(gid).mtime(Timestamp {
+        secs: 1_700_000_000,
+        nanos: 0,
+    })
 }
 
 pub(crate) fn with_xattrs(xattrs: &[(&str, &[u8])]) -> Metadata {
-    Metadata {
-        xattrs: xattrs
+    at(1_700_000_000, 0).xattrs(
+        xattrs
             .iter()
             .map(|&(name, value)| (name.as_bytes().to_vec(), value.to_vec()))
             .collect(),
-        ..at(1_700_000_000, 0)
-    }
+    )
 }
 
 /// Bytes that do not repeat.
@@ -252,14 +241,7 @@ pub(crate) fn capability() -> Vec<u8> {
 pub(crate) fn nasty() -> Model {
     let mut model = Model::default();
     let m = || at(1_700_000_000, 0);
-    model.add(
-        "",
-        Metadata {
-            mode: 0o1777,
-            ..owned(7, 8)
-        },
-        Spec::Dir,
-    );
+    model.add("", owned(7, 8).mode(0o1777), Spec::Dir);
     for size in [0, 1, 31, 511, 512, 513, 4095, 4096, 4097, 70_000, 3 << 20] {
         model.add(format!("sizes/{size}"), m(), Spec::File(noise(size)));
     }
@@ -272,7 +254,7 @@ pub(crate) fn nasty() -> Model {
         model.add(format!("owners/d{id}"), owned(id, id), Spec::Dir);
     }
     for mode in [0, 0o4755, 0o2755, 0o1777, 0o7777, 0o400] {
-        let meta = Metadata { mode, ..m() };
+        let meta = m().mode(mode);
         model.add(format!("modes/{mode:o}"), meta, Spec::File(vec![2]));
     }
     for (i, (secs, nanos)) in [
@@ -293,10 +275,7 @@ pub(crate) fn nasty() -> Model {
         model.add(format!("times/d{i}"), at(secs, nanos), Spec::Dir);
         model.add(
             format!("times/l{i}"),
-            Metadata {
-                mode: 0o777,
-                ..at(secs, nanos)
-            },
+            at(secs, nanos).mode(0o777),
             Spec::Symlink(b"x".to_vec()),
         );
     }
@@ -325,7 +304,7 @@ pub(crate) fn nasty() -> Model {
     for length in [
         1, 30, 300, 418, 450, 479, 480, 481, 511, 512, 513, 1000, 4000, 4095,
     ] {
-        let meta = Metadata { mode: 0o777, ..m() };
+        let meta = m().mode(0o777);
         model.add(
             format!("links/{length}"),
             meta,

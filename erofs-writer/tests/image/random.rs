@@ -48,12 +48,12 @@ fn meta() -> impl Strategy<Value = Metadata> {
         0..1_000_000_000_u32,
         xattrs,
     )
-        .prop_map(|(mode, uid, gid, secs, nanos, xattrs)| Metadata {
-            mode,
-            uid,
-            gid,
-            mtime: Timestamp { secs, nanos },
-            xattrs,
+        .prop_map(|(mode, uid, gid, secs, nanos, xattrs)| {
+            Metadata::new(mode)
+                .uid(uid)
+                .gid(gid)
+                .mtime(Timestamp { secs, nanos })
+                .xattrs(xattrs)
         })
 }
 
@@ -104,48 +104,43 @@ pub(crate) fn compressed() -> impl Strategy<Value = Options> {
     (0..4_usize, cluster, 0..3_usize, bools, 0..3_usize).prop_map(
         move |(algorithm, cluster, which, bools, threads)| {
             let [tail_packing, dedupe_extents, inline_tails, full_indexes] = bools;
-            Options {
-                fragments: fragments[which],
-                tail_packing,
-                dedupe_extents,
-                inline_tails,
-                full_indexes,
-                threads: NonZeroUsize::new(threads),
-                ..options(Algorithm::ALL[algorithm], 1, cluster)
-            }
+            options(Algorithm::ALL[algorithm], 1, cluster)
+                .fragments(fragments[which])
+                .tail_packing(tail_packing)
+                .dedupe_extents(dedupe_extents)
+                .inline_tails(inline_tails)
+                .full_indexes(full_indexes)
+                .threads(NonZeroUsize::new(threads))
         },
     )
 }
 
 /// Options that lose nothing.
 pub(crate) fn any_options() -> impl Strategy<Value = Options> {
-    let plain = (9..=16_u32, any::<bool>()).prop_map(|(bits, inline_tails)| Options {
-        block_size: BlockSize::new(1 << bits).unwrap(),
-        inline_tails,
-        ..Options::default()
+    let plain = (9..=16_u32, any::<bool>()).prop_map(|(bits, inline_tails)| {
+        Options::default()
+            .block_size(BlockSize::new(1 << bits).unwrap())
+            .inline_tails(inline_tails)
     });
     let epoch = proptest::option::of((-1..3_i64).prop_map(|secs| Timestamp { secs, nanos: 0 }));
     let data = prop_oneof![plain, compressed()];
     (data, epoch, any::<[bool; 5]>()).prop_map(|(data, epoch, bools)| {
         let [extended, far, chunk_indexes, prefixes, no_xattr_filter] = bools;
-        Options {
-            epoch,
-            inodes: match extended {
+        data.epoch(epoch)
+            .inodes(match extended {
                 true => InodeLayout::Extended,
                 false => InodeLayout::Auto,
-            },
-            addresses: match far {
+            })
+            .addresses(match far {
                 true => Addresses::Bits48,
                 false => Addresses::Bits32,
-            },
-            chunk_indexes,
-            xattr_prefixes: match prefixes {
+            })
+            .chunk_indexes(chunk_indexes)
+            .xattr_prefixes(match prefixes {
                 true => XattrPrefixes::new(["user.n", "trusted.nnnn", "user.same"]).unwrap(),
                 false => XattrPrefixes::default(),
-            },
-            no_xattr_filter,
-            ..data
-        }
+            })
+            .no_xattr_filter(no_xattr_filter)
     })
 }
 

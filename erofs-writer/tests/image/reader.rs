@@ -38,13 +38,11 @@ pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
         xattrs.sort();
         let (secs, nanos) = inode.mtime();
         let (major, minor) = inode.rdev();
-        let meta = Metadata {
-            mode: inode.mode(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: erofs_writer::Timestamp { secs, nanos },
-            xattrs,
-        };
+        let meta = Metadata::new(inode.mode())
+            .uid(inode.uid())
+            .gid(inode.gid())
+            .mtime(erofs_writer::Timestamp { secs, nanos })
+            .xattrs(xattrs);
         let spec = match inode.file_type() {
             FileType::Directory => Spec::Dir,
             FileType::Regular => {
@@ -99,10 +97,10 @@ impl Model {
             };
             tree.insert(path.to_vec(), seen);
         };
-        insert(b"", &Metadata::default(), &Spec::Dir);
+        insert(b"", &Metadata::new(0o755), &Spec::Dir);
         for (path, _, _) in &self.entries {
             for (i, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
-                insert(&path[..i], &Metadata::default(), &Spec::Dir);
+                insert(&path[..i], &Metadata::new(0o755), &Spec::Dir);
             }
         }
         for (path, meta, spec) in &self.entries {

@@ -11,10 +11,7 @@ fn every_type_and_attribute_reads_back_at_every_block_size() {
     model.add("owners/all-ones", owned(u32::MAX, u32::MAX), Spec::Fifo);
     let expected = model.tree();
     for bits in 9..=16 {
-        let options = Options {
-            block_size: BlockSize::new(1 << bits).unwrap(),
-            ..Options::default()
-        };
+        let options = Options::default().block_size(BlockSize::new(1 << bits).unwrap());
         let (image, summary) = model.build(options).unwrap();
         assert_same(&read(&image, vec![]), &expected);
         assert!(summary.compact_inodes > 500, "{summary:?}");
@@ -28,10 +25,7 @@ fn forced_compact_inodes_lose_the_modification_time_alone() {
     model.add("b", at(5, 7), Spec::Fifo);
     model.add("c", at(9, 0), Spec::Fifo);
     model.add("d", owned(1 << 20, 0), Spec::Fifo);
-    let options = Options {
-        inodes: InodeLayout::Compact,
-        ..Options::default()
-    };
+    let options = Options::default().inodes(InodeLayout::Compact);
     let (image, summary) = model.build(options).unwrap();
     assert_eq!(summary.compact_inodes, 4);
     let found = read(&image, vec![]);

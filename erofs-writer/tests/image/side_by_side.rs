@@ -50,13 +50,11 @@ fn of_directory(root: &Path) -> Model {
             Kind::Socket => Spec::Socket,
         };
         let (secs, nanos) = entry.mtime;
-        let meta = Metadata {
-            mode: entry.mode as u16,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: Timestamp { secs, nanos },
-            xattrs: entry.xattrs.into_iter().collect(),
-        };
+        let meta = Metadata::new(entry.mode as u16)
+            .uid(entry.uid)
+            .gid(entry.gid)
+            .mtime(Timestamp { secs, nanos })
+            .xattrs(entry.xattrs.into_iter().collect());
         model.add(path, meta, spec);
     }
     model
@@ -86,33 +84,23 @@ fn the_kernel_shows_of_a_directory_what_it_shows_of_it_from_mkfs_erofs() {
     let choices: [(&[&str], Options); 4] = [
         (
             &[],
-            Options {
-                block_size: BlockSize::B4096,
-                inline_tails: true,
-                ..Options::default()
-            },
+            Options::default()
+                .block_size(BlockSize::B4096)
+                .inline_tails(true),
         ),
         (
             &["-zlz4hc,level=9", "-C65536", "-Eztailpacking"],
-            Options {
-                tail_packing: true,
-                ..options(Algorithm::Lz4, 9, 65_536)
-            },
+            options(Algorithm::Lz4, 9, 65_536).tail_packing(true),
         ),
         (
             &["-zzstd,level=3", "-C16384", "-Efragments"],
-            Options {
-                fragments: Fragments::Tails,
-                ..options(Algorithm::Zstd, 3, 16_384)
-            },
+            options(Algorithm::Zstd, 3, 16_384).fragments(Fragments::Tails),
         ),
         (
             &["-zdeflate,level=1", "-Eall-fragments,dedupe"],
-            Options {
-                fragments: Fragments::Files,
-                dedupe_extents: true,
-                ..options(Algorithm::Deflate, 1, 4096)
-            },
+            options(Algorithm::Deflate, 1, 4096)
+                .fragments(Fragments::Files)
+                .dedupe_extents(true),
         ),
     ];
     for (i, (theirs, ours)) in choices.into_iter().enumerate() {

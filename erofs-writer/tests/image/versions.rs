@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use erofs_writer::{
-    Addresses, Algorithm, BlockSize, ChunkSize, Device, FileData, Fragments, ImageBuilder, Node,
+    Addresses, Algorithm, BlockSize, Builder, ChunkSize, DeviceSlot, FileData, Fragments, Node,
     Options, XattrPrefixes,
 };
 use testkit::{Difference, Mount, kernel_mounts, kernel_version, walk};
@@ -53,14 +53,11 @@ fn whole(options: Options) -> Disk {
 }
 
 fn plain() -> Options {
-    Options {
-        block_size: BlockSize::B4096,
-        ..Options::default()
-    }
+    Options::default().block_size(BlockSize::B4096)
 }
 
 fn in_chunks() -> Disk {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), plain()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), plain()).unwrap();
     let mut chunks = builder.data_in_chunks(ChunkSize::from_block_bits(0).unwrap());
     chunks.write_all(&noise(4096)).unwrap();
     chunks.hole(8192).unwrap();
@@ -84,11 +81,8 @@ fn on_device(appended: bool) -> Disk {
     let contents = noise(9000);
     let mut blocks = contents.clone();
     blocks.resize(3 * 4096, 0);
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), plain()).unwrap();
-    let device = Device {
-        tag: [b'0'; 64],
-        blocks: 3,
-    };
+    let mut builder = Builder::new(Cursor::new(Vec::new()), plain()).unwrap();
+    let device = DeviceSlot::new([b'0'; 64], 3);
     let device = builder.add_device(device).unwrap();
     let file = Node::File(FileData::on_device(device, 0, 9000));
     builder.add_path(b"file", at(0, 0), file).unwrap();
@@ -127,16 +121,10 @@ fn rows() -> Vec<Row> {
         row("contents on devices, appended", (6, 4), || on_device(true)),
         row("files in chunks", (5, 15), in_chunks),
         row("long prefixes of xattr names", (6, 4), || {
-            whole(Options {
-                xattr_prefixes: XattrPrefixes::new(["user.number"]).unwrap(),
-                ..plain()
-            })
+            whole(plain().xattr_prefixes(XattrPrefixes::new(["user.number"]).unwrap()))
         }),
         row("48-bit addresses", (6, 15), || {
-            whole(Options {
-                addresses: Addresses::Bits48,
-                ..plain()
-            })
+            whole(plain().addresses(Addresses::Bits48))
         }),
         compressed("LZ4", (5, 4), None, |_| ()),
         compressed("LZ4 in clusters of several blocks", (5, 13), None, |o| {
