@@ -1,16 +1,20 @@
 //! Building a tree and writing it as it grows.
 
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::ops::Range;
+use std::path::Path;
 
 use crate::format::{
     EXT4_GOOD_OLD_FIRST_INO, EXT4_JOURNAL_INO, EXT4_LINK_MAX, EXT4_NAME_LEN, EXT4_RESIZE_INO,
 };
 use crate::image::{Contents, Image};
-use crate::node::{Body, Children, Kind, Node};
+use crate::node::{Body, Children, Index, Owner, TreeNode};
 use crate::special::{self, Role, Special};
 use crate::xattr::Encoder;
-use crate::{Device, Error, Metadata, NodeId, Options, Summary, journal, resize_inode};
+use crate::{
+    DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, Summary, journal, resize_inode,
+};
 
 /// Writes one ext4 filesystem.
 ///
@@ -21,10 +25,48 @@ use crate::{Device, Error, Metadata, NodeId, Options, Summary, journal, resize_i
 pub struct Builder<W> {
     pub(crate) image: Image<W>,
     pub(crate) options: Options,
-    pub(crate) nodes: Vec<Node>,
+    owner: Owner,
+    pub(crate) nodes: Vec<TreeNode>,
     pub(crate) encoder: Encoder,
     /// Inodes without a name.
     pub(crate) special: Vec<Special>,
+}
+
+impl Builder<File> {
+    /// Creates the file `path`, or empties it, and returns a builder that writes a filesystem to it. The file has its
+    /// [size](Options::size) from the start and only takes space for blocks that hold something.
+    ///
+    /// ```no_run
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::create("disk.ext4", Options::new(1 << 30))?;
+    /// image.finish()?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Create`]; otherwise those of [`new`](Self::new).
+    pub fn create(path: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let create = || {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(path)?;
+            if file.metadata()?.is_file() {
+                file.set_len(options.size)?;
+            }
+            Ok(file)
+        };
+        let file = create().map_err(|source| Error::Create {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::new(file, options)
+    }
 }
 
 impl<W: Write + Seek> Builder<W> {
@@ -47,32 +89,31 @@ impl<W: Write + Seek> Builder<W> {
             },
             image,
             options,
+            owner: Owner::new(),
             nodes: Vec::new(),
             special: Vec::new(),
         };
-        let directory = |mode, links, parent| Node {
+        let directory = |mode, links, parent| TreeNode {
             kind: Kind::Directory,
-            metadata: Metadata {
-                mtime: builder.options.created,
-                ..Metadata::new(mode)
-            },
+            metadata: Metadata::new(mode).mtime(builder.options.created),
             project: 0,
             links,
             body: Body::inline([0; 60], 0),
+            target: None,
             parent,
             children: Children::new(),
         };
-        let root = directory(0o755, 2, NodeId::ROOT);
-        let lost_and_found = directory(0o700, 2, NodeId::ROOT);
+        let root = directory(0o755, 2, Index::ROOT);
+        let lost_and_found = directory(0o700, 2, Index::ROOT);
         builder.nodes.push(root);
-        builder.attach(NodeId::ROOT, b"lost+found", lost_and_found);
+        builder.attach(Index::ROOT, b"lost+found", lost_and_found);
 
         if let Some(body) = resize_inode::write(&mut builder.image)? {
             builder
                 .special
                 .push(Special::new(EXT4_RESIZE_INO, Role::Resize, body));
         }
-        let uuid = builder.options.uuid();
+        let uuid = builder.options.effective_uuid();
         if let Some(body) = journal::write(&mut builder.image, uuid)? {
             builder
                 .special
@@ -81,9 +122,9 @@ impl<W: Write + Seek> Builder<W> {
         Ok(builder)
     }
 
-    /// The root directory. It exists from the start, with mode 0755, and holds `lost+found`.
+    /// Returns the root directory. It exists from the start, with mode 0755, and holds `lost+found`.
     pub fn root(&self) -> NodeId {
-        NodeId::ROOT
+        self.node(Index::ROOT)
     }
 
     /// Replaces all attributes of a node.
@@ -92,15 +133,16 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// [`Error::Xattr`], [`Error::ForeignNode`].
     pub fn set_metadata(&mut self, node: NodeId, metadata: Metadata) -> Result<(), Error> {
-        let node = self.nodes.get_mut(node.0 as usize);
-        let node = node.ok_or(Error::ForeignNode)?;
+        let index = self.index(node)?;
+        let node = &mut self.nodes[index.0 as usize];
         self.encoder
             .encode(&metadata.xattrs, node.body.tail.as_deref())?;
         node.metadata = metadata;
         Ok(())
     }
 
-    /// Accounts a node to a project; what is made in a directory of one belongs to it too (`EXT4_PROJINHERIT_FL`).
+    /// Accounts a node to a project. Nodes that the kernel adds to a directory inherit its project
+    /// (`EXT4_PROJINHERIT_FL`).
     ///
     /// # Errors
     ///
@@ -109,15 +151,45 @@ impl<W: Write + Seek> Builder<W> {
         if !self.options.project {
             return Err(Error::NoProjects);
         }
-        let node = self.nodes.get_mut(node.0 as usize);
-        node.ok_or(Error::ForeignNode)?.project = project;
+        let index = self.index(node)?;
+        self.nodes[index.0 as usize].project = project;
         Ok(())
     }
 
-    /// The node called `name` in a directory.
-    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        let parent = self.nodes.get(parent.0 as usize)?;
-        parent.children.get(name).copied()
+    /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    pub fn kind(&self, node: NodeId) -> Option<Kind> {
+        let index = self.index(node).ok()?;
+        Some(self.nodes[index.0 as usize].kind)
+    }
+
+    /// Returns the node called `name` in a directory.
+    pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let parent = self.index(parent).ok()?;
+        let child = self.nodes[parent.0 as usize].children.get(name)?;
+        Some(self.node(*child))
+    }
+
+    /// Adds a node of any type to a directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the method for the type: [`add_dir`](Self::add_dir), [`add_file`](Self::add_file) and so on.
+    pub fn add(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        metadata: Metadata,
+        node: Node<'_>,
+    ) -> Result<NodeId, Error> {
+        match node {
+            Node::Directory => self.add_dir(parent, name, metadata),
+            Node::File(contents) => self.add_file(parent, name, metadata, contents, None),
+            Node::Symlink(target) => self.add_symlink(parent, name, metadata, target),
+            Node::CharDevice(number) => self.add_char_device(parent, name, metadata, number),
+            Node::BlockDevice(number) => self.add_block_device(parent, name, metadata, number),
+            Node::Fifo => self.add_fifo(parent, name, metadata),
+            Node::Socket => self.add_socket(parent, name, metadata),
+        }
     }
 
     /// Adds a directory. `lost+found` in the root exists already: it only gets the attributes.
@@ -131,12 +203,13 @@ impl<W: Write + Seek> Builder<W> {
         name: &[u8],
         metadata: Metadata,
     ) -> Result<NodeId, Error> {
-        if parent == NodeId::ROOT && name == b"lost+found" {
-            self.set_metadata(NodeId::LOST_AND_FOUND, metadata)?;
-            return Ok(NodeId::LOST_AND_FOUND);
+        if parent == self.root() && name == b"lost+found" {
+            let lost_and_found = self.node(Index::LOST_AND_FOUND);
+            self.set_metadata(lost_and_found, metadata)?;
+            return Ok(lost_and_found);
         }
         let body = Body::inline([0; 60], 0);
-        self.add(parent, name, Kind::Directory, metadata, |_, _| Ok(body))
+        self.add_node(parent, name, Kind::Directory, metadata, |_, _| Ok(body))
     }
 
     /// Adds a regular file and writes its contents: all that `data` gives. Where its size in bytes is known, or guessed,
@@ -161,7 +234,7 @@ impl<W: Write + Seek> Builder<W> {
             expected: size_hint.unwrap_or(0),
         };
         let room = self.inline_room(&metadata)?;
-        self.add(parent, name, Kind::File, metadata, |image, ino| {
+        self.add_node(parent, name, Kind::File, metadata, |image, ino| {
             image.write_file(ino, contents, room)
         })
     }
@@ -205,7 +278,7 @@ impl<W: Write + Seek> Builder<W> {
             expected: size,
         };
         let room = self.inline_room(&metadata)?;
-        self.add(parent, name, Kind::File, metadata, |image, ino| {
+        self.add_node(parent, name, Kind::File, metadata, |image, ino| {
             image.write_file(ino, contents, room)
         })
     }
@@ -229,34 +302,49 @@ impl<W: Write + Seek> Builder<W> {
                 limit,
             });
         }
-        self.add(parent, name, Kind::Symlink, metadata, |image, ino| {
+        let node = self.add_node(parent, name, Kind::Symlink, metadata, |image, ino| {
             let mut block = [0; 60];
             if target.len() < block.len() {
                 block[..target.len()].copy_from_slice(target);
                 return Ok(Body::inline(block, target.len() as u64));
             }
             image.store(ino, target)
-        })
+        })?;
+        if target.len() >= 60 {
+            let index = self.index(node)?;
+            self.nodes[index.0 as usize].target = Some(target.into());
+        }
+        Ok(node)
     }
 
-    /// Adds a device special file.
+    /// Adds a character device.
     ///
     /// # Errors
     ///
     /// As [`add_dir`](Self::add_dir); besides [`Error::DeviceNumber`].
-    pub fn add_device(
+    pub fn add_char_device(
         &mut self,
         parent: NodeId,
         name: &[u8],
         metadata: Metadata,
-        device: Device,
+        number: DeviceNumber,
     ) -> Result<NodeId, Error> {
-        let (kind, major, minor) = match device {
-            Device::Char { major, minor } => (Kind::CharDevice, major, minor),
-            Device::Block { major, minor } => (Kind::BlockDevice, major, minor),
-        };
-        let body = Body::device(device).ok_or(Error::DeviceNumber { major, minor })?;
-        self.add(parent, name, kind, metadata, |_, _| Ok(body))
+        self.add_device(parent, name, Kind::CharDevice, metadata, number)
+    }
+
+    /// Adds a block device.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_dir`](Self::add_dir); besides [`Error::DeviceNumber`].
+    pub fn add_block_device(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        metadata: Metadata,
+        number: DeviceNumber,
+    ) -> Result<NodeId, Error> {
+        self.add_device(parent, name, Kind::BlockDevice, metadata, number)
     }
 
     /// Adds a named pipe.
@@ -271,7 +359,7 @@ impl<W: Write + Seek> Builder<W> {
         metadata: Metadata,
     ) -> Result<NodeId, Error> {
         let body = Body::inline([0; 60], 0);
-        self.add(parent, name, Kind::Fifo, metadata, |_, _| Ok(body))
+        self.add_node(parent, name, Kind::Fifo, metadata, |_, _| Ok(body))
     }
 
     /// Adds a socket's name.
@@ -286,63 +374,32 @@ impl<W: Write + Seek> Builder<W> {
         metadata: Metadata,
     ) -> Result<NodeId, Error> {
         let body = Body::inline([0; 60], 0);
-        self.add(parent, name, Kind::Socket, metadata, |_, _| Ok(body))
+        self.add_node(parent, name, Kind::Socket, metadata, |_, _| Ok(body))
     }
 
-    /// Gives a node that is no directory another name.
+    /// Adds a further name of a node that is not a directory.
     ///
     /// # Errors
     ///
     /// [`Error::LinkToDirectory`], [`Error::TooManyLinks`], and those of [`add_dir`](Self::add_dir) about the name.
-    pub fn link(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Error> {
-        self.check_name(parent, name)?;
-        let target = self.nodes.get_mut(node.0 as usize);
-        let target = target.ok_or(Error::ForeignNode)?;
+    pub fn link(&mut self, parent: NodeId, name: &[u8], target: NodeId) -> Result<(), Error> {
+        let parent = self.check_name(parent, name)?;
+        let index = self.index(target)?;
+        let target = &mut self.nodes[index.0 as usize];
         if target.kind == Kind::Directory {
             return Err(Error::LinkToDirectory {
-                name: name.to_vec(),
+                path: self.path(index),
             });
         }
         if target.links >= EXT4_LINK_MAX {
             return Err(Error::TooManyLinks {
-                name: name.to_vec(),
+                path: self.path_of(parent, name),
             });
         }
         target.links += 1;
         let parent = &mut self.nodes[parent.0 as usize];
-        parent.children.insert(name.to_vec(), node);
+        parent.children.insert(name.to_vec(), index);
         Ok(())
-    }
-
-    /// The directory that the last component of `path` lies in, and that component. Directories on the way that do not
-    /// exist are added with `implied` as their attributes. Slashes at either end and repeated ones mean nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Name`] also for a path without components or with `.` or `..` in it; [`Error::NotADirectory`]; else as
-    /// [`add_dir`](Self::add_dir).
-    pub fn make_parents<'p>(
-        &mut self,
-        path: &'p [u8],
-        implied: &Metadata,
-    ) -> Result<(NodeId, &'p [u8]), Error> {
-        let mut components = path
-            .split(|&byte| byte == b'/')
-            .filter(|component| !component.is_empty())
-            .peekable();
-        let mut parent = NodeId::ROOT;
-        while let Some(name) = components.next() {
-            if components.peek().is_none() {
-                return Ok((parent, name));
-            }
-            parent = match self.lookup(parent, name) {
-                Some(node) => node,
-                None => self.add_dir(parent, name, implied.clone())?,
-            };
-        }
-        Err(Error::Name {
-            name: path.to_vec(),
-        })
     }
 
     /// Writes the tree and the filesystem's own structures, the superblock last, and gives the output back, flushed.
@@ -354,8 +411,21 @@ impl<W: Write + Seek> Builder<W> {
         crate::finish::finish(self)
     }
 
+    fn add_device(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        kind: Kind,
+        metadata: Metadata,
+        number: DeviceNumber,
+    ) -> Result<NodeId, Error> {
+        let DeviceNumber { major, minor } = number;
+        let body = Body::device(number).ok_or(Error::DeviceNumber { major, minor })?;
+        self.add_node(parent, name, kind, metadata, |_, _| Ok(body))
+    }
+
     /// Adds a node; `make` writes its body for the inode number it is given.
-    fn add(
+    fn add_node(
         &mut self,
         parent: NodeId,
         name: &[u8],
@@ -363,17 +433,19 @@ impl<W: Write + Seek> Builder<W> {
         metadata: Metadata,
         make: impl FnOnce(&mut Image<W>, u32) -> Result<Body, Error>,
     ) -> Result<NodeId, Error> {
-        self.check_name(parent, name)?;
+        let parent = self.check_name(parent, name)?;
         self.check_metadata(&metadata)?;
         let inodes = self.image.geometry.inodes();
         let taken =
             EXT4_GOOD_OLD_FIRST_INO - 1 + special::behind_the_tree(&self.image, &self.options);
-        let id = u32::try_from(self.nodes.len())
+        let index = u32::try_from(self.nodes.len())
             .ok()
-            .filter(|&id| id <= inodes.saturating_sub(taken))
-            .map(NodeId)
+            .filter(|&index| index <= inodes.saturating_sub(taken))
+            .map(Index)
             .ok_or(Error::NoInodes { inodes })?;
-        let node = Node {
+        let body =
+            make(&mut self.image, index.ino()).inspect_err(|_| self.image.space.roll_back())?;
+        let node = TreeNode {
             kind,
             metadata,
             project: 0,
@@ -381,20 +453,21 @@ impl<W: Write + Seek> Builder<W> {
                 Kind::Directory => 2,
                 _ => 1,
             },
-            body: make(&mut self.image, id.ino()).inspect_err(|_| self.image.space.roll_back())?,
+            body,
+            target: None,
             parent,
             children: Children::new(),
         };
-        Ok(self.attach(parent, name, node))
+        self.attach(parent, name, node);
+        Ok(self.node(index))
     }
 
-    fn attach(&mut self, parent: NodeId, name: &[u8], node: Node) -> NodeId {
-        let id = NodeId(self.nodes.len() as u32);
+    fn attach(&mut self, parent: Index, name: &[u8], node: TreeNode) {
+        let index = Index(self.nodes.len() as u32);
         let above = &mut self.nodes[parent.0 as usize];
-        above.children.insert(name.to_vec(), id);
+        above.children.insert(name.to_vec(), index);
         above.links += u32::from(node.kind == Kind::Directory);
         self.nodes.push(node);
-        id
     }
 
     fn check_metadata(&self, metadata: &Metadata) -> Result<(), Error> {
@@ -409,23 +482,44 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    fn check_name(&self, parent: NodeId, name: &[u8]) -> Result<(), Error> {
-        let own = || name.to_vec();
-        let parent = self.nodes.get(parent.0 as usize);
-        let parent = parent.ok_or(Error::ForeignNode)?;
+    /// Checks that `name` can be added to `parent`, and returns the index of that.
+    fn check_name(&self, parent: NodeId, name: &[u8]) -> Result<Index, Error> {
+        let index = self.index(parent)?;
+        let parent = &self.nodes[index.0 as usize];
         if parent.kind != Kind::Directory {
-            return Err(Error::NotADirectory { name: own() });
+            return Err(Error::NotADirectory {
+                path: self.path(index),
+            });
         }
         let reserved = matches!(name, b"" | b"." | b"..");
         if reserved
             || name.len() > EXT4_NAME_LEN
             || name.iter().any(|byte| matches!(byte, 0 | b'/'))
         {
-            return Err(Error::Name { name: own() });
+            return Err(Error::InvalidName {
+                directory: self.path(index),
+                name: name.to_vec(),
+            });
         }
         if parent.children.contains_key(name) {
-            return Err(Error::Exists { name: own() });
+            return Err(Error::AlreadyExists {
+                path: self.path_of(index, name),
+            });
         }
-        Ok(())
+        Ok(index)
+    }
+
+    /// Returns the handle of the node at `index`.
+    pub(crate) fn node(&self, index: Index) -> NodeId {
+        self.owner.node(index)
+    }
+
+    /// Returns the index of a node that is in the image.
+    pub(crate) fn index(&self, node: NodeId) -> Result<Index, Error> {
+        let index = self.owner.index(node)?;
+        match self.nodes[index.0 as usize].links {
+            0 => Err(Error::ForeignNode),
+            _ => Ok(index),
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::{Builder, Device, Error, Metadata, NodeId, Options, Ranges, Summary, Timestamp};
+use crate::{Builder, DeviceNumber, Error, Metadata, NodeId, Options, Ranges, Summary, Timestamp};
 
 /// The longest list of names, and value, that Linux gives (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 65536;
@@ -126,10 +126,10 @@ impl<W: Write + Seek> Builder<W> {
             return self.add_sparse_file(parent, name, meta, size, &ranges, data);
         }
         let meta = metadata(stat, child.xattrs()?);
-        let (major, minor) = (
-            rustix::fs::major(stat.st_rdev),
-            rustix::fs::minor(stat.st_rdev),
-        );
+        let number = DeviceNumber {
+            major: rustix::fs::major(stat.st_rdev),
+            minor: rustix::fs::minor(stat.st_rdev),
+        };
         match kind {
             FileType::Directory => self.add_dir(parent, name, meta),
             FileType::Symlink => {
@@ -137,12 +137,8 @@ impl<W: Write + Seek> Builder<W> {
                     .map_err(|e| child.failed(e))?;
                 self.add_symlink(parent, name, meta, target.to_bytes())
             }
-            FileType::CharacterDevice => {
-                self.add_device(parent, name, meta, Device::Char { major, minor })
-            }
-            FileType::BlockDevice => {
-                self.add_device(parent, name, meta, Device::Block { major, minor })
-            }
+            FileType::CharacterDevice => self.add_char_device(parent, name, meta, number),
+            FileType::BlockDevice => self.add_block_device(parent, name, meta, number),
             FileType::Fifo => self.add_fifo(parent, name, meta),
             FileType::Socket => self.add_socket(parent, name, meta),
             _ => Err(child.failed(io::Error::from(io::ErrorKind::Unsupported))),
@@ -205,16 +201,14 @@ fn names(dir: &mut Dir) -> Result<Vec<CString>, Errno> {
 }
 
 fn metadata(stat: &Stat, xattrs: Xattrs) -> Metadata {
-    Metadata {
-        mode: (stat.st_mode & 0o7777) as u16,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: Timestamp {
+    Metadata::new((stat.st_mode & 0o7777) as u16)
+        .uid(stat.st_uid)
+        .gid(stat.st_gid)
+        .mtime(Timestamp {
             secs: stat.st_mtime,
             nanos: stat.st_mtime_nsec as u32,
-        },
-        xattrs,
-    }
+        })
+        .xattrs(xattrs)
 }
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why an image could not be made.
+/// Why an image could not be made. Messages do not repeat the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,6 +21,14 @@ pub enum Error {
         /// The file's name in its directory.
         name: Vec<u8>,
         /// What the reader said.
+        source: io::Error,
+    },
+    /// The file of the image could not be created.
+    #[error("cannot create {}", .path.display())]
+    Create {
+        /// The path on this host.
+        path: PathBuf,
+        /// The error that the system returned.
         source: io::Error,
     },
     /// Something in a directory of this host could not be read.
@@ -75,37 +83,51 @@ pub enum Error {
         inodes: u32,
     },
     /// A name is empty, `.`, `..`, longer than 255 bytes, or holds `/` or NUL.
-    #[error("not a file name: {}", .name.escape_ascii())]
-    Name {
+    #[error("'{}' is not a valid file name, in '{}'", .name.escape_ascii(), .directory.escape_ascii())]
+    InvalidName {
+        /// The path of the directory.
+        directory: Vec<u8>,
         /// The name.
         name: Vec<u8>,
     },
-    /// The directory already has an entry of this name.
-    #[error("{} exists already", .name.escape_ascii())]
-    Exists {
-        /// The name.
-        name: Vec<u8>,
+    /// A node with this path exists already.
+    #[error("'{}' exists already", .path.escape_ascii())]
+    AlreadyExists {
+        /// The path.
+        path: Vec<u8>,
     },
-    /// Something other than a directory was given as a parent.
-    #[error("the parent of {} is not a directory", .name.escape_ascii())]
+    /// No node has this path.
+    #[error("'{}' does not exist", .path.escape_ascii())]
+    NotFound {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// A node that is not a directory was given as a parent.
+    #[error("'{}' is not a directory", .path.escape_ascii())]
     NotADirectory {
-        /// The name that was to be added, or the path component that is no directory.
-        name: Vec<u8>,
+        /// The path of the node.
+        path: Vec<u8>,
     },
-    /// A directory was given where a second name for a node was wanted.
-    #[error("{} would be a hard link to a directory", .name.escape_ascii())]
+    /// A directory was given as the target of a hard link.
+    #[error("'{}' is a directory: it cannot have a second name", .path.escape_ascii())]
     LinkToDirectory {
-        /// The name that was to be added.
-        name: Vec<u8>,
+        /// The path of the directory.
+        path: Vec<u8>,
     },
-    /// The node has 65,000 names already, the most an ext4 inode can count (`EXT4_LINK_MAX`).
-    #[error("too many hard links: {}", .name.escape_ascii())]
+    /// The node has 65,000 names already, the most that an ext4 inode can count (`EXT4_LINK_MAX`).
+    #[error("too many hard links: '{}'", .path.escape_ascii())]
     TooManyLinks {
-        /// The name that was to be added.
-        name: Vec<u8>,
+        /// The path that was to be added.
+        path: Vec<u8>,
     },
-    /// A node belongs to another builder.
-    #[error("node of another builder")]
+    /// The path leads through more than 40 symbolic links, the most that Linux follows.
+    #[error("too many symbolic links on the way to '{}'", .path.escape_ascii())]
+    SymlinkLoop {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// The node belongs to another builder, or was removed from this one.
+    #[error("the node is not in this image")]
     ForeignNode,
     /// A symlink's target is empty, holds a NUL, or does not fit in one block with a NUL behind it.
     #[error("{} bytes of symlink target, of {} that fit", .length, .limit)]

@@ -42,12 +42,9 @@ impl Map {
         self.runs.push(Run { logical, physical });
     }
 
-    /// The number of blocks mapped.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.runs
-            .iter()
-            .map(|run| run.physical.end - run.physical.start)
-            .sum()
+    /// The blocks mapped, in the order of the file.
+    pub(crate) fn physical(&self) -> impl Iterator<Item = Range<u64>> {
+        self.runs.iter().map(|run| run.physical.clone())
     }
 
     /// The block behind the last one.
@@ -181,7 +178,7 @@ mod tests {
         map.push(0, 100..200);
         map.push(100, 200..40_000);
         assert_eq!(map.runs.len(), 1);
-        assert_eq!(map.blocks(), 39_900);
+        assert!(map.physical().eq([100..40_000]));
         assert_eq!(map.extents().len(), 2);
     }
 

@@ -11,11 +11,11 @@ use crate::format::{
     EXT4_INDEX_FL, EXT4_PROJINHERIT_FL, EXT4_ROOT_INO, EXT4_USR_QUOTA_INO, EXT4_XATTR_REFCOUNT_MAX,
 };
 use crate::image::Image;
-use crate::node::{Body, Kind, Node, Record, ValueInode};
+use crate::node::{Body, Index, Record, TreeNode, ValueInode};
 use crate::quota::{self, Owner, Usage};
 use crate::special::{self, Role, Special};
 use crate::xattr::{self, Xattrs};
-use crate::{Builder, Error, NodeId, Options, Summary, groups, orphan_file};
+use crate::{Builder, Error, Kind, Options, Summary, groups, orphan_file};
 
 pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary), Error> {
     let Builder {
@@ -24,6 +24,7 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
         mut nodes,
         encoder,
         mut special,
+        ..
     } = builder;
     write_directories(&mut image, &mut nodes, &options, &encoder)?;
     let mut xattrs = nodes
@@ -31,7 +32,7 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
         .map(|node| encoder.encode(&node.metadata.xattrs, node.body.tail.as_deref()))
         .collect::<Result<Vec<_>, Error>>()?;
     let mut inodes = Inodes {
-        last: NodeId(nodes.len() as u32 - 1).ino(),
+        last: Index(nodes.len() as u32 - 1).ino(),
         all: image.geometry.inodes(),
     };
     let mut values = write_values(&mut image, &mut xattrs, &mut inodes)?;
@@ -42,6 +43,7 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
         .iter()
         .zip(xattrs.iter().zip(xattr_blocks))
         .zip(0..)
+        .filter(|((node, _), _)| node.links > 0)
         .map(|((node, (xattrs, xattr_block)), id)| Record {
             mode: node.kind.mode() | node.metadata.mode & 0o7777,
             uid: node.metadata.uid,
@@ -57,7 +59,7 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
                 .iter()
                 .map(|value| (value.bytes.len() as u64).div_ceil(block_size))
                 .sum(),
-            ..Record::hidden(NodeId(id).ino(), &node.body)
+            ..Record::hidden(Index(id).ino(), &node.body)
         })
         .collect();
     if special::orphan_file(&image, &options) {
@@ -91,9 +93,22 @@ pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary
         .iter()
         .zip(0..)
         .filter(|(node, _)| node.kind == Kind::Directory)
-        .map(|(_, id)| NodeId(id).ino())
+        .map(|(_, id)| Index(id).ino())
         .collect();
-    groups::write(image, &options, &special, inodes.last, directories)
+    let removed: Vec<_> = nodes
+        .iter()
+        .zip(0..)
+        .filter(|(node, _)| node.links == 0)
+        .map(|(_, id)| Index(id).ino())
+        .collect();
+    groups::write(
+        image,
+        &options,
+        &special,
+        inodes.last,
+        &removed,
+        directories,
+    )
 }
 
 /// The numbers of inodes behind the tree's.
@@ -114,12 +129,12 @@ impl Inodes {
 
 fn write_directories<W: Write + Seek>(
     image: &mut Image<W>,
-    nodes: &mut [Node],
+    nodes: &mut [TreeNode],
     options: &Options,
     xattrs: &xattr::Encoder,
 ) -> Result<(), Error> {
-    let hash_seed = options.hash_seed();
-    for id in (0..nodes.len() as u32).map(NodeId) {
+    let hash_seed = options.effective_hash_seed();
+    for id in (0..nodes.len() as u32).map(Index) {
         let node = &nodes[id.0 as usize];
         if node.kind != Kind::Directory {
             continue;
@@ -143,7 +158,7 @@ fn write_directories<W: Write + Seek>(
             checksum: image.seed.inode(id.ino()),
         };
         // As with mke2fs, those that are always there have blocks: e2fsck puts files into lost+found.
-        let inline = if options.inline_data && id > NodeId::LOST_AND_FOUND {
+        let inline = if options.inline_data && id > Index::LOST_AND_FOUND {
             let room = xattrs.encode(&node.metadata.xattrs, None)?.inline_room();
             encoder.encode_inline(&entries, room)
         } else {

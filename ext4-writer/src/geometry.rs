@@ -497,10 +497,7 @@ mod tests {
             (1_u64 << 40, 10, 16384),
             (1 << 40, 10, 4096),
         ] {
-            let options = Options {
-                inode_ratio,
-                ..Options::new(size)
-            };
+            let options = Options::new(size).inode_ratio(inode_ratio);
             let plan = Geometry::plan(&options).unwrap();
             assert_eq!(plan.log_groups_per_flex, log);
             let count = 1 << log;
@@ -529,12 +526,10 @@ mod tests {
                     .flat_map(|log| [1_u64 << log, (1 << log) + 987_654])
                     .enumerate()
                 {
-                    let options = Options {
-                        block_size,
-                        inode_ratio,
-                        meta_bg: i % 3 == 0,
-                        ..Options::new(size)
-                    };
+                    let options = Options::new(size)
+                        .block_size(block_size)
+                        .inode_ratio(inode_ratio)
+                        .meta_bg(i % 3 == 0);
                     let plan = match Geometry::plan(&options) {
                         Ok(plan) => plan,
                         Err(Error::TooSmall { .. }) if size < 4 << 20 => continue,

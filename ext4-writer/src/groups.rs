@@ -17,16 +17,19 @@ use crate::image::Image;
 use crate::special::Special;
 use crate::{Error, Options, Summary, superblock};
 
-/// Writes everything that depends on what is in use. Inodes up to `last_ino` are; `directories` are those of directories.
+/// Writes everything that depends on what is in use. Inodes up to `last_ino` are, except those in `removed`, which ascend;
+/// `directories` are those of directories.
 pub(crate) fn write<W: Write + Seek>(
     mut image: Image<W>,
     options: &Options,
     special: &[Special],
     last_ino: u32,
+    removed: &[u32],
     directories: Vec<u32>,
 ) -> Result<(W, Summary), Error> {
     let geometry = image.geometry.clone();
     let used = image.space.clone().into_used();
+    let removed_inodes = removed.len() as u32;
     let mut used_dirs = vec![0_u32; geometry.tables.len()];
     for ino in directories {
         used_dirs[((ino - 1) / geometry.inodes_per_group) as usize] += 1;
@@ -35,6 +38,7 @@ pub(crate) fn write<W: Write + Seek>(
     let mut copies = Copies::new(&geometry);
     let mut free_blocks = 0;
     let mut from = 0;
+    let mut removed = removed.iter().peekable();
     let mut filled = Filled::default();
     for (group, directories) in (0..geometry.groups()).zip(used_dirs) {
         let start = geometry.group_start(group);
@@ -44,19 +48,31 @@ pub(crate) fn write<W: Write + Seek>(
         let used_inodes = u64::from(last_ino)
             .saturating_sub(group * u64::from(geometry.inodes_per_group))
             .min(geometry.inodes_per_group.into()) as u32;
-        let group = Group::new(&geometry, group, &used[from..], used_inodes, directories);
+        let first_ino = group * u64::from(geometry.inodes_per_group) + 1;
+        let holes = std::iter::from_fn(|| {
+            let here = |ino: &&u32| u64::from(**ino) < first_ino + u64::from(used_inodes);
+            removed
+                .next_if(here)
+                .map(|&ino| (u64::from(ino) - first_ino) as u32)
+        });
+        let inodes = UsedInodes {
+            end: used_inodes,
+            holes: holes.collect(),
+            directories,
+        };
+        let group = Group::new(&geometry, group, &used[from..], inodes);
         free_blocks += group.free_blocks;
         copies.push(&group.write(&mut image, &mut filled)?);
     }
 
-    let free_inodes = geometry.inodes() - last_ino;
+    let free_inodes = geometry.inodes() - last_ino + removed_inodes;
     let mut superblock = superblock::describe(&geometry, options, special, image.seed);
     superblock.s_free_blocks_count_lo = (free_blocks as u32).into();
     superblock.s_free_blocks_count_hi = ((free_blocks >> 32) as u32).into();
     superblock.s_free_inodes_count = free_inodes.into();
     copies.write(&mut image, superblock)?;
     let summary = Summary {
-        uuid: options.uuid(),
+        uuid: options.effective_uuid(),
         block_size: geometry.block_size,
         blocks: geometry.blocks,
         free_blocks,
@@ -177,6 +193,16 @@ impl Filled {
     }
 }
 
+/// The inodes of one group that are in use, by their positions in it.
+#[derive(Debug, Default)]
+pub(crate) struct UsedInodes {
+    /// No inode from here on is in use.
+    end: u32,
+    /// Inodes before that are not in use.
+    holes: Vec<u32>,
+    directories: u32,
+}
+
 /// One group's state.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
@@ -184,9 +210,7 @@ pub(crate) struct Group<'a> {
     /// The ranges in use, of which the first may begin before it, and the last may end behind it.
     used: &'a [Range<u64>],
     free_blocks: u64,
-    /// How many of its inodes are in use: always the first ones.
-    used_inodes: u32,
-    directories: u32,
+    inodes: UsedInodes,
 }
 
 impl<'a> Group<'a> {
@@ -195,8 +219,7 @@ impl<'a> Group<'a> {
         geometry: &Geometry,
         number: u64,
         used: &'a [Range<u64>],
-        used_inodes: u32,
-        directories: u32,
+        inodes: UsedInodes,
     ) -> Self {
         let blocks = geometry.group_blocks(number);
         let here = used.iter().take_while(|range| range.start < blocks.end);
@@ -209,8 +232,7 @@ impl<'a> Group<'a> {
             number,
             used,
             free_blocks: blocks.end - blocks.start - in_use,
-            used_inodes,
-            directories,
+            inodes,
         }
     }
 
@@ -250,38 +272,42 @@ impl<'a> Group<'a> {
             block_bitmap_csum = filled.checksum;
             image.write_block(tables.block_bitmap, &filled.bitmap.0)?;
         }
-        if self.used_inodes == 0 {
+        if self.inodes.end == 0 {
             flags |= EXT4_BG_INODE_UNINIT;
         } else {
             let mut bitmap = Bitmap::new(bits);
-            bitmap.set(0..self.used_inodes.into());
+            bitmap.set(0..self.inodes.end.into());
+            for &hole in &self.inodes.holes {
+                bitmap.clear(hole.into()..u64::from(hole) + 1);
+            }
             bitmap.set(inodes.into()..bits as u64);
             let covered = &bitmap.0[..(inodes / 8) as usize];
             inode_bitmap_csum = image.seed.add(covered).halves();
             image.write_block(tables.inode_bitmap, &bitmap.0)?;
         }
 
-        let free_inodes = inodes - self.used_inodes;
+        let unused = inodes - self.inodes.end;
+        let free_inodes = unused + self.inodes.holes.len() as u32;
         let mut descriptor = GroupDesc {
             bg_block_bitmap_lo: (tables.block_bitmap as u32).into(),
             bg_inode_bitmap_lo: (tables.inode_bitmap as u32).into(),
             bg_inode_table_lo: (tables.inode_table as u32).into(),
             bg_free_blocks_count_lo: (self.free_blocks as u16).into(),
             bg_free_inodes_count_lo: (free_inodes as u16).into(),
-            bg_used_dirs_count_lo: (self.directories as u16).into(),
+            bg_used_dirs_count_lo: (self.inodes.directories as u16).into(),
             bg_flags: flags.into(),
             bg_exclude_bitmap_lo: 0.into(),
             bg_block_bitmap_csum_lo: block_bitmap_csum.0.into(),
             bg_inode_bitmap_csum_lo: inode_bitmap_csum.0.into(),
-            bg_itable_unused_lo: (free_inodes as u16).into(),
+            bg_itable_unused_lo: (unused as u16).into(),
             bg_checksum: 0.into(),
             bg_block_bitmap_hi: ((tables.block_bitmap >> 32) as u32).into(),
             bg_inode_bitmap_hi: ((tables.inode_bitmap >> 32) as u32).into(),
             bg_inode_table_hi: ((tables.inode_table >> 32) as u32).into(),
             bg_free_blocks_count_hi: ((self.free_blocks >> 16) as u16).into(),
             bg_free_inodes_count_hi: ((free_inodes >> 16) as u16).into(),
-            bg_used_dirs_count_hi: ((self.directories >> 16) as u16).into(),
-            bg_itable_unused_hi: ((free_inodes >> 16) as u16).into(),
+            bg_used_dirs_count_hi: ((self.inodes.directories >> 16) as u16).into(),
+            bg_itable_unused_hi: ((unused >> 16) as u16).into(),
             bg_exclude_bitmap_hi: 0.into(),
             bg_block_bitmap_csum_hi: block_bitmap_csum.1.into(),
             bg_inode_bitmap_csum_hi: inode_bitmap_csum.1.into(),

@@ -10,7 +10,7 @@ use crate::format::{
     incompat,
 };
 use crate::geometry::Geometry;
-use crate::groups::{Copies, Filled, Group};
+use crate::groups::{Copies, Filled, Group, UsedInodes};
 use crate::image::Image;
 use crate::info::{read_at, read_superblock};
 use crate::volume::{Volume, corrupt, count_free};
@@ -58,7 +58,7 @@ pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Erro
         while used.get(from).is_some_and(|range| range.end <= start) {
             from += 1;
         }
-        let group = Group::new(&geometry, group, &used[from..], 0, 0);
+        let group = Group::new(&geometry, group, &used[from..], UsedInodes::default());
         descriptors.push(group.write(&mut out, &mut filled)?);
     }
     if let Some(resize) = resize {

@@ -30,7 +30,7 @@ impl<W: Write + Seek> Image<W> {
             space: Space::new(geometry.first_block..geometry.blocks, geometry.reserved()),
             geometry: Arc::new(geometry),
             out: Output::new(out),
-            seed: Checksum::START.add(&options.uuid()),
+            seed: Checksum::START.add(&options.effective_uuid()),
             chunk: Chunk::default(),
         })
     }
@@ -92,8 +92,9 @@ impl<W: Write + Seek> Image<W> {
             self.write_block(*block, bytes)?;
         }
         self.space.commit();
-        let blocks = map.blocks() + tree.nodes.len() as u64;
-        Ok(Body::extents(tree.root, size, blocks))
+        let nodes = tree.nodes.iter().map(|&(block, _)| block..block + 1);
+        let used = map.physical().chain(nodes).collect();
+        Ok(Body::extents(tree.root, size, used))
     }
 
     /// Writes `bytes` as the whole contents of inode `ino`.

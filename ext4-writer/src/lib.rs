@@ -6,6 +6,7 @@ mod bitmap;
 mod builder;
 mod checksum;
 mod chunk;
+mod content;
 #[cfg(all(feature = "dir", unix))]
 mod dir;
 mod directory;
@@ -29,6 +30,7 @@ mod options;
 mod orphan_file;
 mod orphans;
 mod output;
+mod path;
 mod quota;
 mod ranges;
 mod recover;
@@ -40,6 +42,7 @@ mod summary;
 mod superblock;
 #[cfg(feature = "tar")]
 mod tar;
+mod timestamp;
 #[cfg(feature = "tar")]
 mod tree;
 mod truncate;
@@ -47,13 +50,14 @@ mod volume;
 mod xattr;
 
 pub use builder::Builder;
+pub use content::Node;
 #[cfg(all(feature = "dir", unix))]
 pub use dir::from_dir;
 pub use error::{Error, XattrProblem};
 pub use features::Features;
 pub use grow::grow;
 pub use info::Info;
-pub use metadata::{Device, Metadata, Timestamp};
+pub use metadata::{DeviceNumber, Kind, Metadata};
 pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
 pub use ranges::Ranges;
@@ -61,5 +65,6 @@ pub use recover::recover;
 pub use summary::Summary;
 #[cfg(feature = "tar")]
 pub use tar::from_tar;
+pub use timestamp::Timestamp;
 #[cfg(feature = "tar")]
 pub use tree::{Contents, Stored};

@@ -1,98 +1,122 @@
-//! What an inode says about itself.
+//! Attributes of inodes.
 
-/// A point in time.
+use crate::Timestamp;
+
+/// Attributes of an inode.
 ///
-/// ext4 stores times from 1901-12-13 to 2446-05-10 (`EXT4_TIMESTAMP_MIN`, `EXT4_EXTRA_TIMESTAMP_MAX`). A time outside is
-/// stored as the nearest one inside, as the kernel does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp {
-    /// Seconds since 1970-01-01, rounded down.
-    pub secs: i64,
-    /// Nanoseconds behind `secs`, less than 1,000,000,000.
-    pub nanos: u32,
-}
-
-impl Timestamp {
-    const MIN_SECS: i64 = i32::MIN as i64;
-    const MAX_SECS: i64 = 0x3_7fff_ffff;
-
-    /// The low 32 bits of the seconds, and the extra field: two more bits of seconds below 30 of nanoseconds.
-    pub(crate) fn encode(self) -> (u32, u32) {
-        let (secs, nanos) = if self.secs < Self::MIN_SECS {
-            (Self::MIN_SECS, 0)
-        } else if self.secs > Self::MAX_SECS {
-            (Self::MAX_SECS, 0)
-        } else {
-            (self.secs, self.nanos.min(999_999_999))
-        };
-        let low = secs as i32;
-        let epoch = ((secs - i64::from(low)) >> 32) as u32 & 3;
-        (low as u32, nanos << 2 | epoch)
-    }
-
-    /// Seconds as the superblock stores them: unsigned, 40 bits.
-    pub(crate) fn encode_superblock(self) -> (u32, u8) {
-        let secs = self.secs.clamp(0, (1 << 40) - 1) as u64;
-        (secs as u32, (secs >> 32) as u8)
-    }
-}
-
-/// The attributes of an inode.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// ```
+/// use std::time::SystemTime;
+/// use ext4_writer::Metadata;
+///
+/// let metadata = Metadata::new(0o644)
+///     .owner(1000, 100)
+///     .mtime(SystemTime::UNIX_EPOCH)
+///     .xattr("user.origin", "example");
+/// assert_eq!(metadata.gid, 100);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metadata {
     /// Permission bits with set-user-ID, set-group-ID and sticky (`0o7777`). Bits of the file type are ignored: the
     /// method that adds the node decides the type.
     pub mode: u16,
-    /// The owner.
+    /// The owner's user ID.
     pub uid: u32,
-    /// The group.
+    /// The group ID.
     pub gid: u32,
-    /// When the contents changed last; stored as access, change and creation time too.
+    /// The modification time, which is stored as access, change and creation time too.
     pub mtime: Timestamp,
-    /// Extended attributes: full names (`user.comment`) and values as `getxattr` gives them. POSIX ACLs
+    /// Extended attributes: full names (`user.comment`) and values in the form of `getxattr(2)`. POSIX ACLs
     /// (`system.posix_acl_access`, `system.posix_acl_default`) are converted to ext4's form.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Metadata {
-    /// Root's, with these permission bits, from 1970-01-01, without extended attributes.
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
+    /// extended attributes.
     pub fn new(mode: u16) -> Self {
         Self {
             mode,
-            ..Self::default()
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: Vec::new(),
         }
     }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: u16) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the user ID.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// Sets the group ID.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = gid;
+        self
+    }
+
+    /// Sets the user ID and the group ID.
+    #[must_use]
+    pub fn owner(self, uid: u32, gid: u32) -> Self {
+        self.uid(uid).gid(gid)
+    }
+
+    /// Sets the modification time.
+    #[must_use]
+    pub fn mtime(mut self, mtime: impl Into<Timestamp>) -> Self {
+        self.mtime = mtime.into();
+        self
+    }
+
+    /// Adds an extended attribute.
+    #[must_use]
+    pub fn xattr(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.xattrs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Replaces all extended attributes.
+    #[must_use]
+    pub fn xattrs(mut self, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        self.xattrs = xattrs;
+        self
+    }
 }
 
-/// A device special file's type and number.
+/// The type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Device {
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
     /// A character device.
-    Char { major: u32, minor: u32 },
+    CharDevice,
     /// A block device.
-    Block { major: u32, minor: u32 },
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A Unix domain socket.
+    Socket,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encode(secs: i64, nanos: u32) -> (u32, u32) {
-        Timestamp { secs, nanos }.encode()
-    }
-
-    #[test]
-    fn times_round_down_and_carry_their_epoch() {
-        assert_eq!(encode(-1, 999_999_999), (0xffff_ffff, 999_999_999 << 2));
-        assert_eq!(encode(0x7fff_ffff, 0), (0x7fff_ffff, 0));
-        assert_eq!(encode(0x8000_0000, 1), (0x8000_0000, 1 << 2 | 1));
-        assert_eq!(encode(0x1_8000_0000, 0), (0x8000_0000, 2));
-    }
-
-    #[test]
-    fn times_out_of_range_become_the_nearest_in_range() {
-        assert_eq!(encode(i64::MIN, 5), (0x8000_0000, 0));
-        assert_eq!(encode(i64::MAX, 5), (0x7fff_ffff, 3));
-    }
+/// The number of a character or block device (`st_rdev`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceNumber {
+    /// The number of the driver, below 2^12.
+    pub major: u32,
+    /// The number of the device among those of the driver, below 2^20.
+    pub minor: u32,
 }

@@ -1,6 +1,8 @@
 //! Inodes while the tree is being built, and their encoding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zerocopy::IntoBytes;
 
@@ -10,35 +12,67 @@ use crate::format::{
     EXTRA_ISIZE, INODE_XATTR_SPACE, Inode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
     S_IFSOCK,
 };
-use crate::{Device, Metadata, Timestamp};
+use crate::{DeviceNumber, Error, Kind, Metadata, Timestamp};
 
-/// A file, directory or other node of the tree that a [`Builder`](crate::Builder) builds.
+/// A node of the tree that a [`Builder`](crate::Builder) builds. Only the builder that returned it accepts it: others
+/// report [`Error::ForeignNode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub(crate) u32);
+pub struct NodeId {
+    owner: Owner,
+    index: Index,
+}
 
 impl NodeId {
+    /// Returns the inode number. The root's is fixed, the others' follow the reserved ones in the order in which they were
+    /// added.
+    pub fn ino(self) -> u32 {
+        self.index.ino()
+    }
+}
+
+/// What tells the nodes of one builder from those of another. It never reaches an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Owner(usize);
+
+impl Owner {
+    /// Returns one that no other builder of this process has.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Returns the handle of the node at `index`.
+    pub(crate) fn node(self, index: Index) -> NodeId {
+        NodeId { owner: self, index }
+    }
+
+    /// Returns the index of `node`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignNode`] for a node of another builder.
+    pub(crate) fn index(self, node: NodeId) -> Result<Index, Error> {
+        match node.owner == self {
+            true => Ok(node.index),
+            false => Err(Error::ForeignNode),
+        }
+    }
+}
+
+/// The position of a node in the builder's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Index(pub(crate) u32);
+
+impl Index {
     pub(crate) const ROOT: Self = Self(0);
     pub(crate) const LOST_AND_FOUND: Self = Self(1);
 
-    /// The inode number: the root's is fixed, the others' follow the reserved ones in the order in which they were added.
-    pub fn ino(self) -> u32 {
+    pub(crate) fn ino(self) -> u32 {
         match self.0 {
             0 => EXT4_ROOT_INO,
             n => EXT4_GOOD_OLD_FIRST_INO - 1 + n,
         }
     }
-}
-
-/// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Directory,
-    File,
-    Symlink,
-    CharDevice,
-    BlockDevice,
-    Fifo,
-    Socket,
 }
 
 impl Kind {
@@ -82,6 +116,8 @@ pub(crate) struct Body {
     pub(crate) flags: u32,
     /// What follows the contents that `block` holds, where it holds them (`EXT4_INLINE_DATA_FL`).
     pub(crate) tail: Option<Vec<u8>>,
+    /// All blocks, those of the mapping too.
+    pub(crate) used: Vec<Range<u64>>,
 }
 
 impl Body {
@@ -93,6 +129,7 @@ impl Body {
             blocks: 0,
             flags: 0,
             tail: None,
+            used: Vec::new(),
         }
     }
 
@@ -109,8 +146,7 @@ impl Body {
     }
 
     /// A device special file's, or `None` where the number has too many bits.
-    pub(crate) fn device(device: Device) -> Option<Self> {
-        let (Device::Char { major, minor } | Device::Block { major, minor }) = device;
+    pub(crate) fn device(DeviceNumber { major, minor }: DeviceNumber) -> Option<Self> {
         if major >= 1 << 12 || minor >= 1 << 20 {
             return None;
         }
@@ -126,22 +162,23 @@ impl Body {
     }
 
     /// One that maps blocks by extents.
-    pub(crate) fn extents(root: [u8; 60], size: u64, blocks: u64) -> Self {
+    pub(crate) fn extents(root: [u8; 60], size: u64, used: Vec<Range<u64>>) -> Self {
         Self {
             block: root,
             size,
-            blocks,
+            blocks: used.iter().map(|run| run.end - run.start).sum(),
             flags: EXT4_EXTENTS_FL,
             tail: None,
+            used,
         }
     }
 }
 
 /// The names in a directory.
-pub(crate) type Children = BTreeMap<Vec<u8>, NodeId>;
+pub(crate) type Children = BTreeMap<Vec<u8>, Index>;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub(crate) struct TreeNode {
     pub(crate) kind: Kind,
     pub(crate) metadata: Metadata,
     /// What its space is accounted to.
@@ -149,9 +186,36 @@ pub(crate) struct Node {
     /// Names, and for a directory its own `.` and its subdirectories' `..`.
     pub(crate) links: u32,
     pub(crate) body: Body,
-    /// For a directory.
-    pub(crate) parent: NodeId,
+    /// A symbolic link's target that does not fit in the inode.
+    pub(crate) target: Option<Box<[u8]>>,
+    /// The directory of its first name.
+    pub(crate) parent: Index,
     pub(crate) children: Children,
+}
+
+impl TreeNode {
+    /// Returns what is left of a removed node: nothing refers to it, and it has no inode.
+    pub(crate) fn removed() -> Self {
+        Self {
+            kind: Kind::File,
+            metadata: Metadata::new(0),
+            project: 0,
+            links: 0,
+            body: Body::inline([0; 60], 0),
+            target: None,
+            parent: Index::ROOT,
+            children: Children::new(),
+        }
+    }
+
+    /// Returns the target of a symbolic link.
+    pub(crate) fn target(&self) -> Option<&[u8]> {
+        match &self.target {
+            Some(target) => Some(target),
+            None if self.kind == Kind::Symlink => self.body.block.get(..self.body.size as usize),
+            None => None,
+        }
+    }
 }
 
 /// What an inode is encoded from.

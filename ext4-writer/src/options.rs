@@ -4,6 +4,7 @@ use crate::{Error, Timestamp};
 
 /// The size of a block, the unit in which space is handed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum BlockSize {
     /// 1,024 bytes: for images of a few megabytes at most.
     B1024,
@@ -32,6 +33,7 @@ impl BlockSize {
 
 /// How large a journal to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Journal {
     /// As large as mke2fs makes it for a filesystem of this size: none below 2,048 blocks, 64 MiB at 4 GiB, 1 GiB from 128 GiB.
     #[default]
@@ -45,7 +47,17 @@ pub enum Journal {
 /// What kind of filesystem to make.
 ///
 /// The same options and the same tree give the same bytes: the time of creation and the identifiers are options too.
+///
+/// ```
+/// use ext4_writer::{Journal, Options};
+///
+/// let options = Options::new(64 << 20)
+///     .label("data")
+///     .inode_ratio(4096)
+///     .journal(Journal::None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// The image's size in bytes. What is left over behind the last whole block, or behind the last group where that would be
     /// too small to hold its own structures, stays unused.
@@ -134,6 +146,153 @@ impl Options {
         }
     }
 
+    /// Sets [`size`](field@Self::size).
+    #[must_use]
+    pub fn size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Sets [`block_size`](field@Self::block_size).
+    #[must_use]
+    pub fn block_size(mut self, block_size: BlockSize) -> Self {
+        self.block_size = block_size;
+        self
+    }
+
+    /// Sets [`uuid`](field@Self::uuid).
+    #[must_use]
+    pub fn uuid(mut self, uuid: impl Into<Option<[u8; 16]>>) -> Self {
+        self.uuid = uuid.into();
+        self
+    }
+
+    /// Sets [`label`](field@Self::label).
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Vec<u8>>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Sets [`hash_seed`](field@Self::hash_seed).
+    #[must_use]
+    pub fn hash_seed(mut self, hash_seed: impl Into<Option<[u8; 16]>>) -> Self {
+        self.hash_seed = hash_seed.into();
+        self
+    }
+
+    /// Sets [`inode_ratio`](field@Self::inode_ratio).
+    #[must_use]
+    pub fn inode_ratio(mut self, inode_ratio: u64) -> Self {
+        self.inode_ratio = inode_ratio;
+        self
+    }
+
+    /// Sets [`inode_count`](field@Self::inode_count).
+    #[must_use]
+    pub fn inode_count(mut self, inode_count: impl Into<Option<u32>>) -> Self {
+        self.inode_count = inode_count.into();
+        self
+    }
+
+    /// Sets [`journal`](field@Self::journal).
+    #[must_use]
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// Sets [`reserved_percent`](field@Self::reserved_percent).
+    #[must_use]
+    pub fn reserved_percent(mut self, reserved_percent: u8) -> Self {
+        self.reserved_percent = reserved_percent;
+        self
+    }
+
+    /// Sets [`reserved_gdt_blocks`](field@Self::reserved_gdt_blocks).
+    #[must_use]
+    pub fn reserved_gdt_blocks(mut self, reserved_gdt_blocks: impl Into<Option<u16>>) -> Self {
+        self.reserved_gdt_blocks = reserved_gdt_blocks.into();
+        self
+    }
+
+    /// Sets [`large_dir`](field@Self::large_dir).
+    #[must_use]
+    pub fn large_dir(mut self, large_dir: bool) -> Self {
+        self.large_dir = large_dir;
+        self
+    }
+
+    /// Sets [`orphan_file`](field@Self::orphan_file).
+    #[must_use]
+    pub fn orphan_file(mut self, orphan_file: bool) -> Self {
+        self.orphan_file = orphan_file;
+        self
+    }
+
+    /// Sets [`inline_data`](field@Self::inline_data).
+    #[must_use]
+    pub fn inline_data(mut self, inline_data: bool) -> Self {
+        self.inline_data = inline_data;
+        self
+    }
+
+    /// Sets [`ea_inode`](field@Self::ea_inode).
+    #[must_use]
+    pub fn ea_inode(mut self, ea_inode: bool) -> Self {
+        self.ea_inode = ea_inode;
+        self
+    }
+
+    /// Sets [`quota`](field@Self::quota).
+    #[must_use]
+    pub fn quota(mut self, quota: bool) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// Sets [`meta_bg`](field@Self::meta_bg).
+    #[must_use]
+    pub fn meta_bg(mut self, meta_bg: bool) -> Self {
+        self.meta_bg = meta_bg;
+        self
+    }
+
+    /// Sets [`signed_hash`](field@Self::signed_hash).
+    #[must_use]
+    pub fn signed_hash(mut self, signed_hash: bool) -> Self {
+        self.signed_hash = signed_hash;
+        self
+    }
+
+    /// Sets [`project`](field@Self::project).
+    #[must_use]
+    pub fn project(mut self, project: bool) -> Self {
+        self.project = project;
+        self
+    }
+
+    /// Sets [`verity`](field@Self::verity).
+    #[must_use]
+    pub fn verity(mut self, verity: bool) -> Self {
+        self.verity = verity;
+        self
+    }
+
+    /// Sets [`read_only`](field@Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Sets [`created`](field@Self::created).
+    #[must_use]
+    pub fn created(mut self, created: impl Into<Timestamp>) -> Self {
+        self.created = created.into();
+        self
+    }
+
     /// Checks what can be checked without planning.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let invalid = |option, value| Err(Error::Option { option, value });
@@ -153,7 +312,7 @@ impl Options {
     }
 
     /// The UUID given, or one of version 8 (RFC 9562: custom) derived from the options.
-    pub(crate) fn uuid(&self) -> [u8; 16] {
+    pub(crate) fn effective_uuid(&self) -> [u8; 16] {
         self.uuid.unwrap_or_else(|| {
             let size = self.size.to_le_bytes();
             let block_size = self.block_size.bytes().to_le_bytes();
@@ -207,9 +366,9 @@ impl Options {
     }
 
     /// The hash seed given, or one derived from the UUID.
-    pub(crate) fn hash_seed(&self) -> [u8; 16] {
+    pub(crate) fn effective_hash_seed(&self) -> [u8; 16] {
         self.hash_seed
-            .unwrap_or_else(|| digest(&[b"hash seed", &self.uuid()]))
+            .unwrap_or_else(|| digest(&[b"hash seed", &self.effective_uuid()]))
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn write<W: Write + Seek>(image: &mut Image<W>) -> Result<Option<Body
     let pointers = pointers(&image.geometry);
     let mapped = EXT4_NDIR_BLOCKS + pointers + pointers * pointers;
     Ok(Some(Body {
+        used: Vec::new(),
         blocks: blocks(&image.geometry),
         ..Body::inline(block, mapped * u64::from(image.geometry.block_size))
     }))

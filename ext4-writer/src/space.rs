@@ -8,13 +8,14 @@ use crate::Error;
 /// How many runs from the front are looked at for one that is long enough.
 const LOOKAHEAD: usize = 64;
 
-/// The blocks that are free and those that are in use.
+/// The blocks that are free; all others are in use.
 ///
 /// Blocks are first taken, then, once what they hold is complete, committed, or else rolled back.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
+    all: Range<u64>,
+    /// Ascending, disjoint.
     free: VecDeque<Range<u64>>,
-    used: Vec<Range<u64>>,
     /// Neither free nor committed, in the order in which they were taken.
     taken: Vec<Range<u64>>,
 }
@@ -34,8 +35,8 @@ impl Space {
             free.push_back(next..all.end);
         }
         Self {
+            all,
             free,
-            used: reserved,
             taken: Vec::new(),
         }
     }
@@ -78,17 +79,19 @@ impl Space {
 
     /// Marks all blocks taken since the last call as in use.
     pub(crate) fn commit(&mut self) {
-        for range in self.taken.drain(..) {
-            match self.used.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => self.used.push(range),
-            }
-        }
+        self.taken.clear();
     }
 
     /// Frees all blocks taken since they were committed last.
     pub(crate) fn roll_back(&mut self) {
-        for range in self.taken.drain(..).rev() {
+        for range in std::mem::take(&mut self.taken).into_iter().rev() {
+            self.free(range);
+        }
+    }
+
+    /// Frees blocks in use.
+    pub(crate) fn free(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
             let behind = self.free.partition_point(|run| run.start < range.start);
             match self.free.get_mut(behind) {
                 Some(run) if run.start == range.end => run.start = range.start,
@@ -98,9 +101,19 @@ impl Space {
     }
 
     /// Every block in use, as ranges in ascending order.
-    pub(crate) fn into_used(mut self) -> Vec<Range<u64>> {
-        self.used.sort_unstable_by_key(|range| range.start);
-        self.used
+    pub(crate) fn into_used(self) -> Vec<Range<u64>> {
+        let mut used = Vec::with_capacity(self.free.len() + 1);
+        let mut next = self.all.start;
+        for free in self.free {
+            if next < free.start {
+                used.push(next..free.start);
+            }
+            next = free.end;
+        }
+        if next < self.all.end {
+            used.push(next..self.all.end);
+        }
+        used
     }
 }
 
@@ -124,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn freed_blocks_are_taken_again() {
+        let mut space = space();
+        for _ in 0..3 {
+            space.take(5, 5, None).unwrap();
+        }
+        space.commit();
+        space.free(25..30);
+        assert_eq!(space.clone().into_used(), [0..10, 12..25, 30..35, 50..60]);
+        space.free(20..25);
+        assert_eq!(space.take(10, 10, None).unwrap(), 20..30);
+    }
+
+    #[test]
     fn what_is_rolled_back_is_free_again() {
         let mut space = space();
         space.take(1, 1, None).unwrap();
@@ -134,6 +160,6 @@ mod tests {
         }
         space.roll_back();
         assert_eq!(space.free, before);
-        assert_eq!(space.into_used(), [0..10, 10..11, 12..20, 50..60]);
+        assert_eq!(space.into_used(), [0..11, 12..20, 50..60]);
     }
 }

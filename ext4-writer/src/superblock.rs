@@ -116,10 +116,10 @@ pub(crate) fn describe(
         | flag(options.verity, ro_compat::VERITY)
         | flag(options.read_only, ro_compat::READONLY))
     .into();
-    superblock.s_uuid = options.uuid();
+    superblock.s_uuid = options.effective_uuid();
     superblock.s_volume_name = label;
     superblock.s_reserved_gdt_blocks = geometry.reserved_gdt_blocks.into();
-    superblock.s_hash_seed = options.hash_seed();
+    superblock.s_hash_seed = options.effective_hash_seed();
     superblock.s_def_hash_version = DX_HASH_HALF_MD4;
     superblock.s_desc_size = (size_of::<GroupDesc>() as u16).into();
     superblock.s_default_mount_opts = (EXT4_DEFM_XATTR_USER | EXT4_DEFM_ACL).into();

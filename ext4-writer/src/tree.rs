@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use fsmerge::{DataId, Kind, Merged, Tree};
 
-use crate::{Builder, Device, Error, Metadata, NodeId, Timestamp};
+use crate::{Builder, DeviceNumber, Error, Metadata, NodeId, Timestamp};
 
 /// Where the contents of a tree's files are.
 pub trait Contents {
@@ -63,13 +63,13 @@ impl<W: Write + Seek> Builder<W> {
                         }
                     }
                 }
-                added[id.index()] = self.add_node(parent, name, tree, id, contents)?;
+                added[id.index()] = self.add_from_tree(parent, name, tree, id, contents)?;
             }
         }
         Ok(())
     }
 
-    fn add_node<C: Contents>(
+    fn add_from_tree<C: Contents>(
         &mut self,
         parent: NodeId,
         name: &[u8],
@@ -89,10 +89,10 @@ impl<W: Write + Seek> Builder<W> {
             },
             Kind::Symlink(target) => self.add_symlink(parent, name, metadata, target),
             Kind::CharDevice { major, minor } => {
-                self.add_device(parent, name, metadata, Device::Char { major, minor })
+                self.add_char_device(parent, name, metadata, DeviceNumber { major, minor })
             }
             Kind::BlockDevice { major, minor } => {
-                self.add_device(parent, name, metadata, Device::Block { major, minor })
+                self.add_block_device(parent, name, metadata, DeviceNumber { major, minor })
             }
             Kind::Fifo => self.add_fifo(parent, name, metadata),
             Kind::Socket => self.add_socket(parent, name, metadata),
@@ -105,14 +105,12 @@ impl<W: Write + Seek> Builder<W> {
 
 fn metadata(tree: &Tree, id: fsmerge::NodeId) -> Metadata {
     let attributes = tree.attributes(id);
-    Metadata {
-        mode: attributes.mode,
-        uid: attributes.uid,
-        gid: attributes.gid,
-        mtime: Timestamp {
+    Metadata::new(attributes.mode)
+        .uid(attributes.uid)
+        .gid(attributes.gid)
+        .mtime(Timestamp {
             secs: attributes.mtime.secs,
             nanos: attributes.mtime.nanos,
-        },
-        xattrs: attributes.xattrs.to_vec(),
-    }
+        })
+        .xattrs(attributes.xattrs.to_vec())
 }

@@ -16,25 +16,19 @@ const MAGIC: [u8; 4] = 0xea02_0000_u32.to_le_bytes();
 /// A small filesystem with quotas and one deleted file that has values in inodes of their own, and those inodes' numbers, the
 /// file's first.
 fn image() -> (Vec<u8>, [u32; 3]) {
-    let options = Options {
-        block_size: BlockSize::B1024,
-        journal: Journal::None,
-        ea_inode: true,
-        quota: true,
-        ..Options::new(2 << 20)
-    };
+    let options = Options::new(2 << 20)
+        .block_size(BlockSize::B1024)
+        .journal(Journal::None)
+        .ea_inode(true)
+        .quota(true);
     let mut image = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let root = image.root();
     let xattr = |name: &str, len| (name.as_bytes().to_vec(), vec![1; len]);
-    let metadata = Metadata {
-        uid: 300,
-        xattrs: vec![
-            xattr("user.a", 2000),
-            xattr("user.b", 3000),
-            xattr("user.c", 700),
-        ],
-        ..Metadata::new(0o644)
-    };
+    let metadata = Metadata::new(0o644).uid(300).xattrs(vec![
+        xattr("user.a", 2000),
+        xattr("user.b", 3000),
+        xattr("user.c", 700),
+    ]);
     let file = image
         .add_file(root, b"file", metadata, &[7; 21 * BLOCK][..], None)
         .unwrap();

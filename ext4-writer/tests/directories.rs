@@ -29,11 +29,9 @@ fn add_files(image: &mut Builder<impl std::io::Write + std::io::Seek>, count: u3
 }
 
 fn wide(large_dir: bool) -> Options {
-    Options {
-        block_size: BlockSize::B1024,
-        large_dir,
-        ..Options::new(64 << 20)
-    }
+    Options::new(64 << 20)
+        .block_size(BlockSize::B1024)
+        .large_dir(large_dir)
 }
 
 #[test]
@@ -64,10 +62,7 @@ fn a_directory_with_three_index_levels_needs_large_dir_and_is_found_right() {
 #[test]
 fn names_that_are_not_ascii_are_found_by_signed_and_unsigned_hashes() {
     for signed_hash in [true, false] {
-        let options = Options {
-            signed_hash,
-            ..Options::new(32 << 20)
-        };
+        let options = Options::new(32 << 20).signed_hash(signed_hash);
         let name = |i: u32| format!("{i} {}", "\u{e9}\u{4e2d}".repeat(i as usize % 20));
         let image = Image::new(options, |image| {
             let root = image.root();
@@ -97,10 +92,7 @@ fn names_that_are_not_ascii_are_found_by_signed_and_unsigned_hashes() {
 #[ignore = "takes 16 s without optimisation"]
 fn a_directory_of_a_million_files_is_clean_and_found_right() {
     const COUNT: u32 = 1_000_000;
-    let options = Options {
-        inode_ratio: 1024,
-        ..Options::new(4 << 30)
-    };
+    let options = Options::new(4 << 30).inode_ratio(1024);
     let image = Image::new(options, |image| {
         let root = image.root();
         for i in 0..COUNT {

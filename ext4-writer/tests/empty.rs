@@ -22,11 +22,7 @@ fn e2fsck_finds_every_size_and_block_size_clean() {
             (4 << 30, Journal::Auto),
             (9 << 30, Journal::Auto),
         ] {
-            let options = Options {
-                block_size,
-                journal,
-                ..Options::new(size)
-            };
+            let options = Options::new(size).block_size(block_size).journal(journal);
             let image = Image::new(options, |_| ());
             image.assert_clean();
             assert_eq!(std::fs::metadata(&image.path).unwrap().len(), size);
@@ -81,12 +77,10 @@ fn the_superblock_and_the_groups_of_a_small_image_are_as_they_have_been() {
     let Some(mut dumpe2fs) = testkit::oracle("dumpe2fs") else {
         return;
     };
-    let options = Options {
-        block_size: BlockSize::B2048,
-        label: b"golden".to_vec(),
-        reserved_percent: 5,
-        ..Options::new(100 << 20)
-    };
+    let options = Options::new(100 << 20)
+        .block_size(BlockSize::B2048)
+        .label(b"golden".to_vec())
+        .reserved_percent(5);
     let image = Image::new(options, |_| ());
     let output = dumpe2fs.arg(&image.path).output().unwrap();
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());

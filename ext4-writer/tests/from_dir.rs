@@ -12,10 +12,7 @@ use ext4_writer::{Error, Metadata, Options, from_dir};
 use testkit::{Difference, Mount, walk};
 
 fn options() -> Options {
-    Options {
-        inode_ratio: 4096,
-        ..Options::new(64 << 20)
-    }
+    Options::new(64 << 20).inode_ratio(4096)
 }
 
 #[test]

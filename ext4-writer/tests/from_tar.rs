@@ -15,10 +15,7 @@ use proptest::prelude::*;
 use testkit::{Difference, Kind, Mount, TarBuilder, Walk, walk};
 
 fn options() -> Options {
-    Options {
-        inode_ratio: 4096,
-        ..Options::new(64 << 20)
-    }
+    Options::new(64 << 20).inode_ratio(4096)
 }
 
 /// An archive that GNU tar makes of `source`.

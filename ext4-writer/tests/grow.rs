@@ -51,11 +51,11 @@ fn a_filesystem_grows_and_grows_and_keeps_its_files_and_stays_clean() {
         (BlockSize::B4096, [4 << 30, 9 << 30, 10 << 30, 263 << 30]),
         (BlockSize::B1024, [30 << 20, 33 << 20, 34 << 20, 2 << 30]),
     ] {
-        let image = used(Options {
-            block_size,
-            reserved_percent: 5,
-            ..Options::new(sizes[0])
-        });
+        let image = used(
+            Options::new(sizes[0])
+                .block_size(block_size)
+                .reserved_percent(5),
+        );
         for size in &sizes[1..] {
             let before = testkit::kernel_mounts()
                 .then(|| walk(Mount::ext4(&image.path, false).path()).unwrap());
@@ -148,11 +148,9 @@ fn features_have_the_names_that_dumpe2fs_prints() {
 }
 
 fn small() -> Vec<u8> {
-    let options = Options {
-        block_size: BlockSize::B1024,
-        journal: Journal::None,
-        ..Options::new(1 << 20)
-    };
+    let options = Options::new(1 << 20)
+        .block_size(BlockSize::B1024)
+        .journal(Journal::None);
     let out = Cursor::new(Vec::new());
     let (out, _) = Builder::new(out, options).unwrap().finish().unwrap();
     out.into_inner()

@@ -120,12 +120,10 @@ fn a_filesystem_grows_beyond_the_blocks_reserved_for_descriptors_again_and_again
         (Some(0), [4 << 30, 8 << 30, 9 << 30, 70 << 30]),
         (None, [16 << 20, 300 << 30, 301 << 30, TIB]),
     ] {
-        let options = Options {
-            reserved_gdt_blocks: reserved,
-            reserved_percent: 5,
-            inode_ratio: 1 << 16,
-            ..Options::new(sizes[0])
-        };
+        let options = Options::new(sizes[0])
+            .reserved_gdt_blocks(reserved)
+            .reserved_percent(5)
+            .inode_ratio(1 << 16);
         let Some(image) = Large::new(options) else {
             return;
         };
@@ -164,10 +162,7 @@ fn resize2fs_grows_what_has_meta_bg_and_it_grows_on_from_there() {
     let Some(mut resize2fs) = testkit::oracle("resize2fs") else {
         return;
     };
-    let options = Options {
-        meta_bg: true,
-        ..Options::new(1 << 30)
-    };
+    let options = Options::new(1 << 30).meta_bg(true);
     let Some(image) = Large::new(options) else {
         return;
     };

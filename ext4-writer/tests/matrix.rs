@@ -109,7 +109,7 @@ fn check(options: &Options, kernel: &Kernel, path: &Path, source: &Path, expecte
     let mut image = Builder::new(file, options.clone()).unwrap();
     image.add_dir_all(source).unwrap();
     if options.project {
-        let dir = image.lookup(image.root(), b"many").unwrap();
+        let dir = image.lookup(b"many").unwrap();
         image.set_project(dir, 70_000).unwrap();
     }
     if options.ea_inode {
@@ -159,10 +159,7 @@ fn check_all(rows: &[[bool; 12]]) {
         .iter()
         .flat_map(|row| BLOCK_SIZES.map(|block_size| (row, block_size)))
         .map(|(row, block_size)| {
-            let mut options = Options {
-                block_size,
-                ..Options::new(24 << 20)
-            };
+            let mut options = Options::new(24 << 20).block_size(block_size);
             for (set, on) in FACTORS.iter().zip(row) {
                 set(&mut options, *on);
             }

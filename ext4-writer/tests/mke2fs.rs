@@ -88,11 +88,9 @@ fn all_that_the_superblock_says_is_as_with_mke2fs_but_what_is_named() {
             return;
         };
         // The defaults of these two are others.
-        let options = Options {
-            reserved_percent: 5,
-            reserved_gdt_blocks: theirs["Reserved GDT blocks"].parse().ok(),
-            ..Options::new(size)
-        };
+        let options = Options::new(size)
+            .reserved_percent(5)
+            .reserved_gdt_blocks(theirs["Reserved GDT blocks"].parse().ok());
         let mut ours = describe(&Image::new(options, |_| ()).path);
         for name in DIFFERENT {
             ours.remove(name);

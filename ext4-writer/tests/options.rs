@@ -48,7 +48,7 @@ fn check(mut options: Options, source: &Path, expected: &Walk, kernel: &Kernel) 
             add_large_values(image);
         }
         if options.project {
-            let dir = image.lookup(image.root(), b"many").unwrap();
+            let dir = image.lookup(b"many").unwrap();
             image.set_project(dir, 70_000).unwrap();
         } else {
             let refused = image.set_project(image.root(), 1);
@@ -92,10 +92,7 @@ fn check_rows(block_size: BlockSize) {
     let expected = walk(source.path()).unwrap();
     let kernel = Kernel::here();
     for row in rows() {
-        let mut options = Options {
-            block_size,
-            ..Options::new(0)
-        };
+        let mut options = Options::new(0).block_size(block_size);
         for (set, on) in FACTORS.iter().zip(row) {
             set(&mut options, on);
         }

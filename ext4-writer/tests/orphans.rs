@@ -69,18 +69,14 @@ fn files_deleted_while_open_are_freed_as_e2fsck_frees_them() {
         (BlockSize::B4096, false),
         (BlockSize::B1024, true),
     ] {
-        let options = Options {
-            block_size,
-            orphan_file,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20)
+            .block_size(block_size)
+            .orphan_file(orphan_file);
         let image = Image::new(options, |image| {
             let root = image.root();
             for name in [&b"one"[..], b"two", b"three"] {
-                let metadata = Metadata {
-                    xattrs: vec![(b"user.shared".to_vec(), vec![5; 600])],
-                    ..Metadata::new(0o644)
-                };
+                let metadata =
+                    Metadata::new(0o644).xattrs(vec![(b"user.shared".to_vec(), vec![5; 600])]);
                 image
                     .add_file(root, name, metadata, &[7; 50_000][..], None)
                     .unwrap();
@@ -210,10 +206,7 @@ fn deleted_files_mapped_block_by_block_are_freed_as_e2fsck_frees_them() {
         return;
     }
     for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
-        let options = Options {
-            block_size,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20).block_size(block_size);
         let image = Image::new(options, |_| ());
         let mount = Mount::ext4(&image.path, true);
         let at = |name: &str| mount.path().join(name);
@@ -254,10 +247,7 @@ fn a_truncation_of_a_file_mapped_block_by_block_is_completed_as_the_kernel_does_
         return;
     }
     for block_size in [BlockSize::B1024, BlockSize::B4096] {
-        let options = Options {
-            block_size,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20).block_size(block_size);
         let image = Image::new(options, |_| ());
         let mount = Mount::ext4(&image.path, true);
         let block_size = u64::from(block_size.bytes());
@@ -300,11 +290,7 @@ fn large_values_of_deleted_files_are_freed_with_their_last_reference() {
         return;
     }
     for block_size in [BlockSize::B4096, BlockSize::B1024] {
-        let options = Options {
-            block_size,
-            ea_inode: true,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20).block_size(block_size).ea_inode(true);
         let image = Image::new(options, add_large_values);
         let mount = Mount::ext4(&image.path, true);
         let at = |name: &str| mount.path().join(name);
@@ -375,13 +361,11 @@ fn what_deleted_files_used_is_taken_from_the_quotas_of_their_owners() {
         (BlockSize::B4096, true, true),
         (BlockSize::B1024, true, false),
     ] {
-        let options = Options {
-            block_size,
-            ea_inode,
-            project,
-            quota: true,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20)
+            .block_size(block_size)
+            .ea_inode(ea_inode)
+            .project(project)
+            .quota(true);
         let mut inodes = Vec::new();
         let image = Image::new(options, |image| {
             // Enough owners for quota files of several blocks.
@@ -396,14 +380,11 @@ fn what_deleted_files_used_is_taken_from_the_quotas_of_their_owners() {
                     (false, "cut") => 20,
                     (false, _) => 400,
                 };
-                let metadata = Metadata {
-                    uid,
-                    gid: uid / 2,
-                    xattrs: ["user.a", "user.b"]
+                let metadata = Metadata::new(0o644).uid(uid).gid(uid / 2).xattrs(
+                    ["user.a", "user.b"]
                         .map(|n| (n.as_bytes().to_vec(), vec![u8::from(name == "alone"); len]))
                         .into(),
-                    ..Metadata::new(0o644)
-                };
+                );
                 let data = vec![3; 50_000];
                 let root = image.root();
                 let node = image

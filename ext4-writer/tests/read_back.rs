@@ -8,7 +8,9 @@ use std::path::Path;
 
 use common::Image;
 use ext4_view::{Ext4, FileType};
-use ext4_writer::{BlockSize, Builder, Device, Journal, Metadata, NodeId, Options, Timestamp};
+use ext4_writer::{
+    BlockSize, Builder, DeviceNumber, Journal, Metadata, NodeId, Options, Timestamp,
+};
 use proptest::prelude::*;
 
 /// A node of a random tree.
@@ -33,16 +35,14 @@ struct Attributes {
 
 impl Attributes {
     fn metadata(&self) -> Metadata {
-        Metadata {
-            mode: self.mode,
-            uid: self.uid,
-            gid: self.gid,
-            mtime: Timestamp {
+        Metadata::new(self.mode)
+            .uid(self.uid)
+            .gid(self.gid)
+            .mtime(Timestamp {
                 secs: self.mtime.0,
                 nanos: self.mtime.1,
-            },
-            xattrs: self.xattrs.clone().into_iter().collect(),
-        }
+            })
+            .xattrs(self.xattrs.clone().into_iter().collect())
     }
 }
 
@@ -99,20 +99,18 @@ fn options() -> impl Strategy<Value = Options> {
             let [orphan_file, quota, project, verity, unsigned, ..] = on;
             // ext4-view does not read those, nor names hashed as unsigned chars: it gets what is left.
             let [inline_data, ea_inode, meta_bg, large] = [5, 6, 7, 8].map(|i| on[i]);
-            Options {
-                block_size,
-                journal,
-                inode_ratio: 4096,
-                orphan_file,
-                quota,
-                project,
-                verity,
-                signed_hash: !(unsigned && large),
-                inline_data: inline_data && large,
-                ea_inode: ea_inode && large,
-                meta_bg: meta_bg && large,
-                ..Options::new(size)
-            }
+            Options::new(size)
+                .block_size(block_size)
+                .journal(journal)
+                .inode_ratio(4096)
+                .orphan_file(orphan_file)
+                .quota(quota)
+                .project(project)
+                .verity(verity)
+                .signed_hash(!(unsigned && large))
+                .inline_data(inline_data && large)
+                .ea_inode(ea_inode && large)
+                .meta_bg(meta_bg && large)
         })
 }
 
@@ -125,7 +123,7 @@ fn add<W: std::io::Write + std::io::Seek>(image: &mut Builder<W>, parent: NodeId
             Node::File(data) => image.add_file(parent, name, meta, &data[..], None),
             Node::Symlink(target) => image.add_symlink(parent, name, meta, target),
             &Node::Device(major, minor) => {
-                image.add_device(parent, name, meta, Device::Char { major, minor })
+                image.add_char_device(parent, name, meta, DeviceNumber { major, minor })
             }
             Node::Fifo => image.add_fifo(parent, name, meta),
             Node::Socket => image.add_socket(parent, name, meta),
@@ -199,11 +197,9 @@ fn names_of_large_directories_are_found_by_their_hash() {
     // With 1 KiB blocks and long names, the larger of these needs two levels of index.
     for (count, padding) in [(100, 0), (2_000, 60), (20_000, 5)] {
         let name = |i: u32| format!("{i}{}", "\u{e9}".repeat(padding)).into_bytes();
-        let options = Options {
-            block_size: BlockSize::B1024,
-            inode_ratio: 1024,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20)
+            .block_size(BlockSize::B1024)
+            .inode_ratio(1024);
         let image = Image::new(options, |image| {
             let dir = image.root();
             let dir = image.add_dir(dir, b"dir", Metadata::new(0o755)).unwrap();
@@ -238,10 +234,7 @@ fn a_file_in_more_pieces_than_an_extent_block_lists_reads_back() {
         .map(|i| i * 2 * block..i * 2 * block + block)
         .collect();
     let data: Vec<u8> = (0..pieces * block).map(|i| (i / block) as u8 | 1).collect();
-    let options = Options {
-        block_size: BlockSize::B1024,
-        ..Options::new(16 << 20)
-    };
+    let options = Options::new(16 << 20).block_size(BlockSize::B1024);
     let image = Image::new(options, |image| {
         let meta = Metadata::new(0o644);
         let root = image.root();
@@ -264,10 +257,7 @@ fn same_tree_same_bytes() {
         let mut image = Builder::new(out, Options::new(16 << 20)).unwrap();
         let root = image.root();
         for i in 0..300 {
-            let meta = Metadata {
-                xattrs: vec![(b"user.i".to_vec(), vec![i as u8; 200])],
-                ..Metadata::new(0o644)
-            };
+            let meta = Metadata::new(0o644).xattrs(vec![(b"user.i".to_vec(), vec![i as u8; 200])]);
             let name = format!("name{i}").into_bytes();
             image.add_file(root, &name, meta, &name[..], None).unwrap();
         }

@@ -104,11 +104,9 @@ fn what_was_synced_when_an_image_was_cut_off_is_there_as_the_kernel_recovers_it(
         (BlockSize::B2048, Journal::Size(4 << 20)),
     ] {
         let image = Image::new(
-            Options {
-                block_size,
-                journal,
-                ..Options::new(48 << 20)
-            },
+            Options::new(48 << 20)
+                .block_size(block_size)
+                .journal(journal),
             |_| (),
         );
         let mount = Mount::ext4(&image.path, true);
@@ -151,10 +149,7 @@ fn images_copied_amid_writes_replay_as_e2fsck_replays_them() {
         return;
     }
     let image = Image::new(
-        Options {
-            journal: Journal::Size(4 << 20),
-            ..Options::new(32 << 20)
-        },
+        Options::new(32 << 20).journal(Journal::Size(4 << 20)),
         |_| (),
     );
     let mount = Mount::ext4(&image.path, true);
@@ -185,11 +180,9 @@ fn journaled(block_size: BlockSize, contents: &[&[u8]], commands: &str) -> Optio
     let mut debugfs = testkit::oracle("debugfs")?;
     testkit::oracle("e2fsck")?;
     let image = Image::new(
-        Options {
-            block_size,
-            journal: Journal::Size(4 << 20),
-            ..Options::new(48 << 20)
-        },
+        Options::new(48 << 20)
+            .block_size(block_size)
+            .journal(Journal::Size(4 << 20)),
         |_| (),
     );
     let folder = image.path.parent().unwrap();
@@ -323,11 +316,9 @@ impl std::io::Write for Untouched {
 
 /// A small image that says its journal, of a few blocks that are used, is to be replayed.
 fn small() -> Vec<u8> {
-    let options = Options {
-        block_size: BlockSize::B1024,
-        journal: Journal::Size(1 << 20),
-        ..Options::new(2 << 20)
-    };
+    let options = Options::new(2 << 20)
+        .block_size(BlockSize::B1024)
+        .journal(Journal::Size(1 << 20));
     let mut image = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let root = image.root();
     image.add_dir(root, b"d", Metadata::new(0o755)).unwrap();

@@ -6,7 +6,7 @@ mod common;
 use std::io::{self, Cursor, Read};
 
 use common::Image;
-use ext4_writer::{Builder, Device, Error, Metadata, Options};
+use ext4_writer::{Builder, DeviceNumber, Error, Metadata, Options};
 
 fn meta() -> Metadata {
     Metadata::new(0o644)
@@ -64,10 +64,10 @@ fn names_links_targets_and_devices_that_cannot_be_are_refused() {
     let file = image.add_fifo(root, b"fifo", meta()).unwrap();
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'x'; 256]] {
         let refused = image.add_fifo(root, name, meta());
-        assert!(matches!(refused, Err(Error::Name { .. })));
+        assert!(matches!(refused, Err(Error::InvalidName { .. })));
     }
     let refused = image.add_fifo(root, b"dir", meta());
-    assert!(matches!(refused, Err(Error::Exists { .. })));
+    assert!(matches!(refused, Err(Error::AlreadyExists { .. })));
     let refused = image.add_fifo(file, b"x", meta());
     assert!(matches!(refused, Err(Error::NotADirectory { .. })));
     let refused = image.make_parents(b"fifo/x/y", &meta());
@@ -83,20 +83,17 @@ fn names_links_targets_and_devices_that_cannot_be_are_refused() {
         let refused = image.add_symlink(root, b"x", meta(), target);
         assert!(matches!(refused, Err(Error::Target { .. })));
     }
-    let device = Device::Char {
+    let number = DeviceNumber {
         major: 4096,
         minor: 0,
     };
-    let refused = image.add_device(root, b"x", meta(), device);
+    let refused = image.add_char_device(root, b"x", meta(), number);
     assert!(matches!(refused, Err(Error::DeviceNumber { .. })));
 }
 
 #[test]
 fn every_inode_can_be_used_and_no_more() {
-    let options = Options {
-        inode_ratio: 1 << 20,
-        ..Options::new(16 << 20)
-    };
+    let options = Options::new(16 << 20).inode_ratio(1 << 20);
     let image = Image::new(options, |image| {
         let root = image.root();
         let last = (0..).find_map(|i| {
@@ -112,19 +109,13 @@ fn every_inode_can_be_used_and_no_more() {
 #[test]
 fn there_are_as_many_inodes_as_are_asked_for_or_none() {
     for (size, count) in [(16 << 20, 20), (16 << 20, 4001), (1 << 30, 100_000)] {
-        let options = Options {
-            inode_count: Some(count),
-            ..Options::new(size)
-        };
+        let options = Options::new(size).inode_count(Some(count));
         let image = Image::new(options, |_| ());
         image.assert_clean();
         assert!((count..count + 256).contains(&image.summary.inodes));
     }
     for count in [0, 1 << 20] {
-        let options = Options {
-            inode_count: Some(count),
-            ..Options::new(16 << 20)
-        };
+        let options = Options::new(16 << 20).inode_count(Some(count));
         let refused = Builder::new(Cursor::new(Vec::new()), options);
         assert!(matches!(
             refused,
@@ -138,10 +129,7 @@ fn there_are_as_many_inodes_as_are_asked_for_or_none() {
 
 #[test]
 fn a_directory_of_more_subdirectories_than_can_be_counted_is_clean() {
-    let options = Options {
-        inode_ratio: 4096,
-        ..Options::new(600 << 20)
-    };
+    let options = Options::new(600 << 20).inode_ratio(4096);
     let image = Image::new(options, |image| {
         let root = image.root();
         for i in 0..65_100 {

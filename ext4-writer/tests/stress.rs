@@ -64,17 +64,15 @@ fn a_filesystem_of_every_kind_is_clean_after_stress_and_after_it_grew_and_was_st
         return;
     }
     for (block_size, every_feature) in [(BlockSize::B4096, false), (BlockSize::B1024, true)] {
-        let options = Options {
-            block_size,
-            inline_data: every_feature,
-            ea_inode: every_feature,
-            meta_bg: every_feature,
-            large_dir: every_feature,
-            signed_hash: !every_feature,
-            journal: Journal::Size(4 << 20),
-            inode_ratio: 4096,
-            ..Options::new(128 << 20)
-        };
+        let options = Options::new(128 << 20)
+            .block_size(block_size)
+            .inline_data(every_feature)
+            .ea_inode(every_feature)
+            .meta_bg(every_feature)
+            .large_dir(every_feature)
+            .signed_hash(!every_feature)
+            .journal(Journal::Size(4 << 20))
+            .inode_ratio(4096);
         let image = Image::new(options, |_| ());
         let mount = Mount::ext4(&image.path, true);
         if stress(mount.path()).is_none() {

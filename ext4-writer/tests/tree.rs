@@ -25,11 +25,9 @@ fn the_kernel_sees_the_source_and_may_change_it_and_it_stays_clean() {
     let source = source();
     let expected = walk(source.path()).unwrap();
     for block_size in [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096] {
-        let options = Options {
-            block_size,
-            inode_ratio: 4096,
-            ..Options::new(64 << 20)
-        };
+        let options = Options::new(64 << 20)
+            .block_size(block_size)
+            .inode_ratio(4096);
         let image = Image::new(options, |image| {
             image.add_dir_all(source.path()).unwrap();
         });

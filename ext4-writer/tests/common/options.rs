@@ -79,14 +79,11 @@ pub fn add_large_values(image: &mut Builder<File>) {
         .unwrap();
     let value = |len: usize| (0..len).map(|i| (i * len / 7) as u8).collect::<Vec<_>>();
     for (name, lens) in LARGE_VALUES {
-        let metadata = Metadata {
-            uid: 7,
-            xattrs: lens
-                .iter()
+        let metadata = Metadata::new(0o644).uid(7).xattrs(
+            lens.iter()
                 .map(|&len| (format!("user.{len}").into_bytes(), value(len)))
                 .collect(),
-            ..Metadata::new(0o644)
-        };
+        );
         image
             .add_file(dir, name.as_bytes(), metadata, &b"some"[..], None)
             .unwrap();
@@ -250,10 +247,7 @@ pub struct Kernel {
 impl Kernel {
     pub fn here() -> Self {
         let mounts = testkit::kernel_mounts();
-        let options = Options {
-            quota: true,
-            ..Options::new(16 << 20)
-        };
+        let options = Options::new(16 << 20).quota(true);
         let image = Image::new(options, |_| ());
         let quotas = mounts && Mount::try_ext4(&image.path, true).is_ok();
         let loaded = fs::read_to_string("/proc/modules")
