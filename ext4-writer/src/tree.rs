@@ -88,11 +88,11 @@ impl<W: Write + Seek> Builder<W> {
                 }
             },
             Kind::Symlink(target) => self.add_symlink(parent, name, metadata, target),
-            Kind::CharDevice { major, minor } => {
-                self.add_char_device(parent, name, metadata, DeviceNumber { major, minor })
+            Kind::CharDevice(number) => {
+                self.add_char_device(parent, name, metadata, device(number))
             }
-            Kind::BlockDevice { major, minor } => {
-                self.add_block_device(parent, name, metadata, DeviceNumber { major, minor })
+            Kind::BlockDevice(number) => {
+                self.add_block_device(parent, name, metadata, device(number))
             }
             Kind::Fifo => self.add_fifo(parent, name, metadata),
             Kind::Socket => self.add_socket(parent, name, metadata),
@@ -104,13 +104,15 @@ impl<W: Write + Seek> Builder<W> {
 }
 
 fn metadata(tree: &Tree, id: fsmerge::NodeId) -> Metadata {
-    let attributes = tree.attributes(id);
-    Metadata::new(attributes.mode)
-        .uid(attributes.uid)
-        .gid(attributes.gid)
-        .mtime(Timestamp {
-            secs: attributes.mtime.secs,
-            nanos: attributes.mtime.nanos,
-        })
-        .xattrs(attributes.xattrs.to_vec())
+    let metadata = tree.metadata(id);
+    let fsmerge::Timestamp { secs, nanos } = metadata.mtime;
+    Metadata::new(metadata.mode)
+        .owner(metadata.uid, metadata.gid)
+        .mtime(Timestamp { secs, nanos })
+        .xattrs(metadata.xattrs.to_vec())
+}
+
+fn device(number: fsmerge::DeviceNumber) -> DeviceNumber {
+    let fsmerge::DeviceNumber { major, minor } = number;
+    DeviceNumber { major, minor }
 }

@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
-use fsmerge::{Attributes, Kind, Layer, LayerBuilder, Limits, Merge, Merged};
+use fsmerge::{Kind, LayerBuilder, LayerTree, Limits, Merge, Merged, Metadata};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -40,12 +40,9 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// A layer of `inodes` files, twenty in a directory. Every other directory is one that all layers have.
-fn layer(number: usize, inodes: usize) -> Result<Layer, fsmerge::Error> {
+fn layer(number: usize, inodes: usize) -> Result<LayerTree, fsmerge::Error> {
     let mut builder = LayerBuilder::new(&Limits::default());
-    let attributes = Attributes {
-        mode: 0o644,
-        ..Attributes::default()
-    };
+    let attributes = Metadata::new(0).mode(0o644);
     let mut directory = builder.root();
     for at in 0..inodes {
         if at % 20 == 0 {

@@ -1,10 +1,11 @@
 //! A tree while it grows: names are looked up through one hash table, and taken away in constant time.
 
-use crate::attributes::Attributes;
 use crate::error::Problem;
 use crate::limits::Limits;
+use crate::metadata::Metadata;
 use crate::tree::{Body, Kind, Links, Name, Node, NodeId, Span, Tree};
 use hashbrown::HashTable;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 /// The longest name of a directory entry (`NAME_MAX`).
@@ -39,6 +40,8 @@ pub(crate) struct Arena {
     /// The live entries by parent and name. Never iterated over: its order is random.
     index: HashTable<u32>,
     hasher: RandomState,
+    /// Directories that were removed.
+    cleared: HashSet<NodeId>,
     limits: Limits,
     root: NodeId,
 }
@@ -47,7 +50,7 @@ impl Arena {
     /// A root directory alone, implied.
     pub(crate) fn new(limits: &Limits) -> Self {
         let root = Node {
-            attributes: Attributes::implied_directory(),
+            metadata: Metadata::implied_directory(),
             body: Body::Directory {
                 opaque: false,
                 implied: true,
@@ -59,6 +62,7 @@ impl Arena {
             bytes: Vec::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
+            cleared: HashSet::new(),
             limits: *limits,
             root: NodeId(0),
         }
@@ -99,12 +103,12 @@ impl Arena {
         self.nodes[id.index()].body = body;
     }
 
-    pub(crate) fn attributes(&self, id: NodeId) -> &Attributes {
-        &self.nodes[id.index()].attributes
+    pub(crate) fn metadata(&self, id: NodeId) -> &Metadata {
+        &self.nodes[id.index()].metadata
     }
 
-    pub(crate) fn set_attributes(&mut self, id: NodeId, attributes: Attributes) {
-        self.nodes[id.index()].attributes = attributes;
+    pub(crate) fn set_metadata(&mut self, id: NodeId, metadata: Metadata) {
+        self.nodes[id.index()].metadata = metadata;
     }
 
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {
@@ -133,11 +137,7 @@ impl Arena {
     }
 
     /// A node without a name.
-    pub(crate) fn node(
-        &mut self,
-        attributes: Attributes,
-        kind: Kind<'_>,
-    ) -> Result<NodeId, Problem> {
+    pub(crate) fn node(&mut self, metadata: Metadata, kind: Kind<'_>) -> Result<NodeId, Problem> {
         // Nodes come from entries, but for the root.
         if self.nodes.len() > self.limits.entries as usize || self.nodes.len() >= GONE.index() {
             return Err(entries_limit(&self.limits));
@@ -146,15 +146,15 @@ impl Arena {
             Kind::Directory { opaque, implied } => Body::Directory { opaque, implied },
             Kind::File { size, data } => Body::File { size, data },
             Kind::Symlink(target) => Body::Symlink(self.keep(target)?),
-            Kind::CharDevice { major, minor } => Body::CharDevice { major, minor },
-            Kind::BlockDevice { major, minor } => Body::BlockDevice { major, minor },
+            Kind::CharDevice(number) => Body::CharDevice(number),
+            Kind::BlockDevice(number) => Body::BlockDevice(number),
             Kind::Fifo => Body::Fifo,
             Kind::Socket => Body::Socket,
             Kind::Whiteout => Body::Whiteout,
             Kind::LowerLink(target) => Body::LowerLink(self.keep(target)?),
         };
         let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(Node { attributes, body });
+        self.nodes.push(Node { metadata, body });
         Ok(id)
     }
 
@@ -247,6 +247,53 @@ impl Arena {
             .find_entry(spread(place.hash), |&known| known == at);
         occupied.ok()?.remove();
         Some(std::mem::replace(&mut self.entries[at as usize].node, GONE))
+    }
+
+    /// Removes all that is in a directory which was removed itself, and notes that of the directories.
+    pub(crate) fn clear(&mut self, directory: NodeId) {
+        self.cleared.insert(directory);
+        // A directory has its entry before anything in it has one.
+        for at in 0..self.entries.len() {
+            let Entry {
+                parent, node, hash, ..
+            } = self.entries[at];
+            if node == GONE || !self.cleared.contains(&parent) {
+                continue;
+            }
+            let known = |&known: &u32| known as usize == at;
+            if let Ok(entry) = self.index.find_entry(spread(hash), known) {
+                entry.remove();
+            }
+            self.entries[at].node = GONE;
+            if self.is_directory(node) {
+                self.cleared.insert(node);
+            }
+        }
+    }
+
+    /// Whether a directory was [cleared](Self::clear).
+    pub(crate) fn is_cleared(&self, id: NodeId) -> bool {
+        self.cleared.contains(&id)
+    }
+
+    /// Returns what the node is.
+    pub(crate) fn kind(&self, id: NodeId) -> Kind<'_> {
+        self.body(id).kind(&self.bytes)
+    }
+
+    /// Returns a path of a node. Linear in the entries, so for messages only.
+    pub(crate) fn path_of(&self, id: NodeId) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != self.root {
+            let Some(entry) = self.entries.iter().find(|entry| entry.node == at) else {
+                break;
+            };
+            names.push(entry.name.of(&self.bytes));
+            at = entry.parent;
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// Lets every entry mean what `replace` makes of its node.

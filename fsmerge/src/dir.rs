@@ -1,18 +1,19 @@
 //! A layer from a directory of this host.
 
-use crate::attributes::{Attributes, Timestamp};
 use crate::error::{Error, Problem, ReadError};
 use crate::intake::Intake;
-use crate::layer::{Layer, LayerBuilder};
+use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
 use crate::limits::Limits;
+use crate::metadata::{DeviceNumber, Metadata};
 use crate::stored::Stored;
 use crate::tar::{Content, Sink, Stats};
-use crate::tree::{Kind, NodeId};
+use crate::timestamp::Timestamp;
+use crate::tree::Kind;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -33,7 +34,7 @@ pub fn read_dir<S: Sink>(
     root: &Path,
     sink: &mut S,
     limits: &Limits,
-) -> Result<(Layer, Stats), ReadError<S::Error>> {
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     let mut reading = Reading {
         root,
         limits,
@@ -71,7 +72,7 @@ struct Reading<'a> {
     intake: Intake,
     stats: Stats,
     /// Nodes that may have further names, by device and inode.
-    links: HashMap<(u64, u64), NodeId>,
+    links: HashMap<(u64, u64), BuilderNodeId>,
     buffer: Vec<u8>,
 }
 
@@ -90,25 +91,22 @@ impl Reading<'_> {
     /// Adds what is at `path`. Where it is a directory, its node is returned.
     fn entry<S: Sink>(
         &mut self,
-        parent: NodeId,
+        parent: BuilderNodeId,
         name: &[u8],
         path: &[u8],
         sink: &mut S,
-    ) -> Result<Option<NodeId>, ReadError<S::Error>> {
+    ) -> Result<Option<BuilderNodeId>, ReadError<S::Error>> {
         self.stats.entries += 1;
         let host = self.host(path);
         let meta = fs::symlink_metadata(&host).map_err(unreadable(path))?;
         let link = (!meta.is_dir() && meta.nlink() > 1).then(|| (meta.dev(), meta.ino()));
         if let Some(&node) = link.and_then(|link| self.links.get(&link)) {
-            self.layer
-                .link(parent, name, node)
-                .map_err(|error| error.at(path))?;
+            self.layer.link(parent, name, node)?;
             return Ok(None);
         }
         let attributes = self.attributes(path, &meta)?;
         let target;
         let kind = meta.file_type();
-        let (major, minor) = device(meta.rdev());
         let kind = if kind.is_dir() {
             Kind::Directory {
                 opaque: false,
@@ -120,18 +118,15 @@ impl Reading<'_> {
             target = fs::read_link(&host).map_err(unreadable(path))?;
             Kind::Symlink(target.as_os_str().as_bytes())
         } else if kind.is_char_device() {
-            Kind::CharDevice { major, minor }
+            Kind::CharDevice(device(meta.rdev()))
         } else if kind.is_block_device() {
-            Kind::BlockDevice { major, minor }
+            Kind::BlockDevice(device(meta.rdev()))
         } else if kind.is_fifo() {
             Kind::Fifo
         } else {
             Kind::Socket
         };
-        let node = self
-            .layer
-            .add(parent, name, attributes, kind)
-            .map_err(|error| error.at(path))?;
+        let node = self.layer.add(parent, name, attributes, kind)?;
         if let Some(link) = link {
             self.links.insert(link, node);
         }
@@ -141,7 +136,7 @@ impl Reading<'_> {
     fn file<S: Sink>(
         &mut self,
         path: &[u8],
-        meta: &Metadata,
+        meta: &fs::Metadata,
         sink: &mut S,
     ) -> Result<Kind<'static>, ReadError<S::Error>> {
         let size = meta.len();
@@ -154,7 +149,7 @@ impl Reading<'_> {
                 limit: self.limits.file_bytes,
             };
             return Err(Error::Node {
-                name: path.to_vec(),
+                path: path.to_vec(),
                 problem,
             }
             .into());
@@ -193,7 +188,7 @@ impl Reading<'_> {
         })
     }
 
-    fn attributes(&mut self, path: &[u8], meta: &Metadata) -> Result<Attributes, Error> {
+    fn attributes(&mut self, path: &[u8], meta: &fs::Metadata) -> Result<Metadata, Error> {
         let xattrs = self
             .xattrs(path)
             .map_err(|errno| unreadable(path)(errno.into()))?;
@@ -202,10 +197,10 @@ impl Reading<'_> {
             .intake
             .take(xattrs, |kind| stats.warn(path, 0, kind, limits))
             .map_err(|problem| Error::Node {
-                name: path.to_vec(),
+                path: path.to_vec(),
                 problem,
             })?;
-        Ok(Attributes {
+        Ok(Metadata {
             mode: (meta.mode() & 0o7777) as u16,
             uid: meta.uid(),
             gid: meta.gid(),
@@ -292,7 +287,10 @@ fn unreadable(path: &[u8]) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-fn device(rdev: u64) -> (u32, u32) {
+fn device(rdev: u64) -> DeviceNumber {
     // What rustix calls a device's number differs between systems; what std gives is 64 bits on all.
-    (rustix::fs::major(rdev as _), rustix::fs::minor(rdev as _))
+    DeviceNumber {
+        major: rustix::fs::major(rdev as _),
+        minor: rustix::fs::minor(rdev as _),
+    }
 }

@@ -1,13 +1,14 @@
 //! A layer from an EROFS image, in which whiteouts and marks are overlayfs's.
 
-use crate::attributes::{Attributes, Timestamp};
 use crate::error::{Error, Problem, ReadError};
-use crate::layer::{Layer, LayerBuilder};
+use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
 use crate::limits::Limits;
+use crate::metadata::{DeviceNumber, Metadata};
 use crate::overlay;
 use crate::stored::Stored;
 use crate::tar::{Content, Sink, Stats};
-use crate::tree::{DataId, Kind, NodeId};
+use crate::timestamp::Timestamp;
+use crate::tree::{DataId, Kind};
 use erofs_reader::{Buffered, Extent, FileType, Image, Inode, Nid, ReadAt, Source};
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -23,7 +24,7 @@ pub fn read_erofs<R: ReadAt, E>(
     image: &Image<R>,
     mut file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
     limits: &Limits,
-) -> Result<Layer, ReadError<E>> {
+) -> Result<LayerTree, ReadError<E>> {
     let mut layer = LayerBuilder::new(limits);
     let root = image.root().map_err(damaged(b""))?;
     let of_root = attributes(image, &root, b"")?;
@@ -32,7 +33,7 @@ pub fn read_erofs<R: ReadAt, E>(
         layer.set_root(attributes, opaque, implied);
     }
     // Nodes that may have further names.
-    let mut links: HashMap<Nid, NodeId> = HashMap::new();
+    let mut links: HashMap<Nid, BuilderNodeId> = HashMap::new();
     let mut pending = vec![(root, Vec::new(), layer.root())];
     while let Some((inode, path, parent)) = pending.pop() {
         for entry in image.read_dir(&inode).map_err(damaged(&path))? {
@@ -41,7 +42,7 @@ pub fn read_erofs<R: ReadAt, E>(
             let path = [&path, separator, &entry.name].concat();
             if let Some(&node) = links.get(&entry.nid) {
                 let linked = layer.link(parent, &entry.name, node);
-                linked.map_err(|error| error.at(&path))?;
+                linked?;
                 continue;
             }
             let inode = image.inode(entry.nid).map_err(damaged(&path))?;
@@ -66,16 +67,14 @@ pub fn read_erofs<R: ReadAt, E>(
                     target = image.read_link(&inode).map_err(damaged(&path))?;
                     Kind::Symlink(&target)
                 }
-                FileType::CharDevice => Kind::CharDevice { major, minor },
-                FileType::BlockDevice => Kind::BlockDevice { major, minor },
+                FileType::CharDevice => Kind::CharDevice(DeviceNumber { major, minor }),
+                FileType::BlockDevice => Kind::BlockDevice(DeviceNumber { major, minor }),
                 FileType::Fifo => Kind::Fifo,
                 FileType::Socket => Kind::Socket,
             };
             let attributes = attributes(image, &inode, &path)?;
             let (attributes, kind) = overlay::decode(&attributes, kind).map_err(refused(&path))?;
-            let node = layer
-                .add(parent, &entry.name, attributes, kind)
-                .map_err(|error| error.at(&path))?;
+            let node = layer.add(parent, &entry.name, attributes, kind)?;
             if inode.is_dir() {
                 pending.push((inode, path, node));
             } else if inode.nlink() > 1 {
@@ -93,14 +92,10 @@ fn directory() -> Kind<'static> {
     }
 }
 
-fn attributes<R: ReadAt>(
-    image: &Image<R>,
-    inode: &Inode,
-    path: &[u8],
-) -> Result<Attributes, Error> {
+fn attributes<R: ReadAt>(image: &Image<R>, inode: &Inode, path: &[u8]) -> Result<Metadata, Error> {
     let (secs, nanos) = inode.mtime();
     let xattrs = image.xattrs(inode).map_err(damaged(path))?;
-    Ok(Attributes {
+    Ok(Metadata {
         mode: inode.mode(),
         uid: inode.uid(),
         gid: inode.gid(),
@@ -118,7 +113,7 @@ fn damaged(path: &[u8]) -> impl FnOnce(erofs_reader::Error) -> Error {
 
 fn refused(path: &[u8]) -> impl FnOnce(Problem) -> Error {
     |problem| Error::Node {
-        name: path.to_vec(),
+        path: path.to_vec(),
         problem,
     }
 }
@@ -134,7 +129,7 @@ pub(crate) fn read_with_contents<S: Sink>(
     image: impl ReadAt,
     sink: &mut S,
     limits: &Limits,
-) -> Result<(Layer, Stats), ReadError<S::Error>> {
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     let image = Image::open(Buffered::new(image)).map_err(damaged(b""))?;
     let mut stats = Stats::default();
     let file = |path: &[u8], inode: &Inode, extents: Vec<Extent>| {

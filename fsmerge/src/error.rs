@@ -32,10 +32,10 @@ pub enum Error {
         problem: Problem,
     },
     /// A node given to a [`LayerBuilder`](crate::LayerBuilder), or found in a directory or an image, breaks a rule.
-    #[error("{}: {problem}", name.escape_ascii())]
+    #[error("{}: {problem}", path.escape_ascii())]
     Node {
-        /// The name it was to have; its path where it was found.
-        name: Vec<u8>,
+        /// Its path, or the path it was to have, without a leading `/`.
+        path: Vec<u8>,
         /// The rule.
         problem: Problem,
     },
@@ -74,20 +74,6 @@ pub enum Error {
         /// The rule.
         problem: Problem,
     },
-}
-
-#[cfg(any(feature = "dir", feature = "erofs"))]
-impl Error {
-    /// Names the whole path where a builder names the last component.
-    pub(crate) fn at(self, path: &[u8]) -> Self {
-        match self {
-            Self::Node { problem, .. } => Self::Node {
-                name: path.to_vec(),
-                problem,
-            },
-            other => other,
-        }
-    }
 }
 
 /// The rule that an entry breaks.
@@ -140,7 +126,7 @@ pub enum Problem {
         bytes: usize,
     },
     /// A name that no directory entry can have: empty, `.`, `..`, or with a `/`.
-    #[error("not a name")]
+    #[error("not a valid file name")]
     InvalidName,
     /// The input goes beyond one of the [`Limits`](crate::Limits).
     #[error("beyond the limit {name} = {limit}")]
@@ -156,9 +142,15 @@ pub enum Problem {
     /// The parent of the entry is not a directory.
     #[error("the parent is not a directory")]
     ParentNotDirectory,
-    /// The directory has an entry of this name already.
-    #[error("the name is taken")]
-    Duplicate,
+    /// A node with this path exists already.
+    #[error("exists already")]
+    AlreadyExists,
+    /// No node has this path.
+    #[error("does not exist")]
+    NotFound,
+    /// The node belongs to another builder, or was removed from this one.
+    #[error("the node is not in this layer")]
+    ForeignNode,
     /// More symlinks than Linux follows (40) on the way to the entry.
     #[error("too many symlinks on the path")]
     SymlinkLoop,
@@ -193,6 +185,7 @@ pub enum Problem {
 
 /// Why reading a layer failed: the layer was refused, or the sink failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError<S> {
     /// The layer was refused.
     #[error(transparent)]
@@ -210,7 +203,8 @@ pub enum ReadError<S> {
 
 /// Why [`merge`](crate::merge()) failed.
 #[derive(Debug, thiserror::Error)]
-#[error("layer {layer} was not taken")]
+#[error("failed to merge layer {layer}")]
+#[non_exhaustive]
 pub struct MergeError<S: std::error::Error + 'static> {
     /// The layer, counted from 0, the lowest.
     pub layer: usize,

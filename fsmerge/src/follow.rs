@@ -9,10 +9,10 @@
 //! the implied directory replaces it, as an overlay mount shows it.
 
 use crate::arena::Arena;
-use crate::attributes::Attributes;
 use crate::error::Problem;
-use crate::layer::Layer;
+use crate::layer::LayerTree;
 use crate::limits::Limits;
+use crate::metadata::Metadata;
 use crate::path;
 use crate::resolve::{Resolved, resolve};
 use crate::tree::{Body, Kind, NodeId};
@@ -33,9 +33,9 @@ struct Move {
 /// The layer as it is to be merged onto `lower`; None where it can stay as it is.
 pub(crate) fn followed(
     lower: &Arena,
-    layer: &Layer,
+    layer: &LayerTree,
     limits: &Limits,
-) -> Result<Option<Layer>, (Vec<u8>, Problem)> {
+) -> Result<Option<LayerTree>, (Vec<u8>, Problem)> {
     let mut rearranged = None;
     for _ in 0..ROUNDS {
         let view = rearranged.as_ref().unwrap_or(layer);
@@ -50,7 +50,7 @@ pub(crate) fn followed(
 }
 
 /// The implied directories of `layer` that are symlinks to directories in `lower`.
-fn moves(lower: &Arena, layer: &Layer, limits: &Limits) -> Vec<Move> {
+fn moves(lower: &Arena, layer: &LayerTree, limits: &Limits) -> Vec<Move> {
     let mut moves = Vec::new();
     let mut pending = vec![(NodeId::ROOT, lower.root(), Vec::new())];
     while let Some((here, below, way)) = pending.pop() {
@@ -90,7 +90,7 @@ fn moves(lower: &Arena, layer: &Layer, limits: &Limits) -> Vec<Move> {
 }
 
 /// Where the lower symlink at `path` leads once the layer is applied, if that is a directory.
-fn target(lower: &Arena, layer: &Layer, path: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+fn target(lower: &Arena, layer: &LayerTree, path: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     let names = path::components(path, limits).ok()?;
     let (exists, target) = match resolve(lower, &names, true, limits).ok()? {
         Resolved::Node(node, path) => (lower.is_directory(node), path),
@@ -117,7 +117,7 @@ fn target(lower: &Arena, layer: &Layer, path: &[u8], limits: &Limits) -> Option<
 }
 
 /// The layer with `moves` made.
-fn apply(layer: &Layer, moves: &[Move], limits: &Limits) -> Result<Layer, Problem> {
+fn apply(layer: &LayerTree, moves: &[Move], limits: &Limits) -> Result<LayerTree, Problem> {
     let mut arena = Arena::thaw(layer, limits)?;
     for Move {
         parent,
@@ -138,7 +138,7 @@ fn apply(layer: &Layer, moves: &[Move], limits: &Limits) -> Result<Layer, Proble
                         opaque: false,
                         implied: true,
                     };
-                    let node = arena.node(Attributes::implied_directory(), kind)?;
+                    let node = arena.node(Metadata::implied_directory(), kind)?;
                     arena.set(to, name, node)?;
                     node
                 }
@@ -157,7 +157,7 @@ fn apply(layer: &Layer, moves: &[Move], limits: &Limits) -> Result<Layer, Proble
             }
         }
     }
-    Ok(Layer(arena.freeze().0))
+    Ok(LayerTree(arena.freeze().0))
 }
 
 /// Two entries of the layer for one name: `known` is in place, `id` arrives. Whether both are directories, whose children
@@ -178,8 +178,8 @@ fn combine(
             },
         ) => {
             if implied && !also_implied {
-                let attributes = arena.attributes(id).clone();
-                arena.set_attributes(known, attributes);
+                let attributes = arena.metadata(id).clone();
+                arena.set_metadata(known, attributes);
             }
             let body = Body::Directory {
                 opaque: opaque || also_opaque,

@@ -1,8 +1,8 @@
 //! Which extended attributes of a source get into a layer.
 
-use crate::attributes::Xattrs;
 use crate::error::Problem;
 use crate::limits::Limits;
+use crate::metadata::Xattrs;
 use crate::overlay;
 use crate::tar::WarningKind;
 use std::collections::HashSet;

@@ -1,18 +1,20 @@
 //! One layer's tree, and building one by hand.
 
 use crate::arena::{Arena, Place, check_name, check_target};
-use crate::attributes::Attributes;
 use crate::error::{Error, Problem};
 use crate::limits::Limits;
+use crate::metadata::{DeviceNumber, Metadata};
 use crate::path;
+use crate::resolve::{Left, Resolved, resolve};
 use crate::tree::{Body, Kind, NodeId, Tree};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What one layer says: its entries, whiteouts, opaque marks, and links to what lies below it.
+/// The content of one layer: its entries, whiteouts, opaque marks, and links to what lies below it.
 #[derive(Clone, Debug)]
-pub struct Layer(pub(crate) Tree);
+pub struct LayerTree(pub(crate) Tree);
 
-impl Deref for Layer {
+impl Deref for LayerTree {
     type Target = Tree;
 
     fn deref(&self) -> &Tree {
@@ -20,44 +22,54 @@ impl Deref for Layer {
     }
 }
 
-/// Builds a [`Layer`] node by node, from a directory or an EROFS image.
+/// Builds a [`LayerTree`] node by node.
 ///
 /// ```
-/// use fsmerge::{Attributes, Kind, LayerBuilder, Limits};
+/// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
 ///
 /// let mut builder = LayerBuilder::new(&Limits::default());
-/// let directory = Kind::Directory { opaque: false, implied: false };
-/// let etc = builder.add(builder.root(), b"etc", Attributes { mode: 0o755, ..Attributes::default() }, directory)?;
-/// let link = builder.add(etc, b"mtab", Attributes::default(), Kind::Symlink(b"/proc/mounts"))?;
+/// let etc = builder.add(builder.root(), b"etc", Metadata::new(0o755), Kind::DIRECTORY)?;
+/// let link = builder.add(etc, b"mtab", Metadata::new(0o777), Kind::Symlink(b"/proc/mounts"))?;
 /// builder.link(etc, b"also-mtab", link)?;
 /// let layer = builder.finish();
-/// assert_eq!(layer.nlink(layer.find(b"etc/mtab").unwrap()), 2);
+/// assert_eq!(layer.nlink(layer.lookup(b"etc/mtab").unwrap()), 2);
 /// # Ok::<(), fsmerge::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct LayerBuilder {
     arena: Arena,
     limits: Limits,
+    owner: usize,
+}
+
+/// A node of a [`LayerBuilder`]. Only the builder that returned it accepts it: others report
+/// [`Problem::ForeignNode`]. The finished layer has [other ids](NodeId).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BuilderNodeId {
+    owner: usize,
+    index: NodeId,
 }
 
 impl LayerBuilder {
-    /// A layer that holds nothing: its root is implied.
+    /// Returns a builder of a layer that holds nothing. Its root is implied.
     pub fn new(limits: &Limits) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         Self {
             arena: Arena::new(limits),
             limits: *limits,
+            owner: NEXT.fetch_add(1, Ordering::Relaxed),
         }
     }
 
-    /// The root. Ids of a builder are not those of the finished layer.
-    pub fn root(&self) -> NodeId {
-        self.arena.root()
+    /// Returns the root directory.
+    pub fn root(&self) -> BuilderNodeId {
+        self.node(self.arena.root())
     }
 
-    /// Describes the root directory.
-    pub fn set_root(&mut self, attributes: Attributes, opaque: bool, implied: bool) {
+    /// Sets the attributes and marks of the root directory.
+    pub fn set_root(&mut self, metadata: Metadata, opaque: bool, implied: bool) {
         let root = self.arena.root();
-        self.arena.set_attributes(root, attributes);
+        self.arena.set_metadata(root, metadata);
         self.arena
             .set_body(root, Body::Directory { opaque, implied });
     }
@@ -66,27 +78,29 @@ impl LayerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where the name is taken or not one, `parent` is no directory, a symlink's target is empty or too
-    /// long, a lower link's path leaves the root, the node is a character device 0:0, or a limit is passed.
+    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory, a symbolic link's target is empty or
+    /// too long, a lower link's path leaves the root, the node is a character device 0:0, or a limit is passed.
     pub fn add(
         &mut self,
-        parent: NodeId,
+        parent: BuilderNodeId,
         name: &[u8],
-        attributes: Attributes,
+        metadata: Metadata,
         kind: Kind<'_>,
-    ) -> Result<NodeId, Error> {
-        self.try_add(parent, name, attributes, kind)
-            .map_err(|problem| at(name, problem))
+    ) -> Result<BuilderNodeId, Error> {
+        let parent = self.index(parent, name)?;
+        let added = self
+            .check(parent, name)
+            .and_then(|place| self.try_add(place, name, metadata, kind));
+        added.map_err(|problem| self.error(parent, name, problem))
     }
 
     fn try_add(
         &mut self,
-        parent: NodeId,
+        place: Place,
         name: &[u8],
-        attributes: Attributes,
+        metadata: Metadata,
         kind: Kind<'_>,
-    ) -> Result<NodeId, Problem> {
-        let place = self.check(parent, name)?;
+    ) -> Result<BuilderNodeId, Problem> {
         let target;
         let kind = match kind {
             Kind::Symlink(target) => {
@@ -100,33 +114,215 @@ impl LayerBuilder {
                 }
                 Kind::LowerLink(&target)
             }
-            Kind::CharDevice { major: 0, minor: 0 } => return Err(Problem::WhiteoutDevice),
+            Kind::CharDevice(DeviceNumber { major: 0, minor: 0 }) => {
+                return Err(Problem::WhiteoutDevice);
+            }
             _ => kind,
         };
-        let node = self.arena.node(attributes, kind)?;
+        let node = self.arena.node(metadata, kind)?;
         self.arena.fill(place, name, node)?;
-        Ok(node)
+        Ok(self.node(node))
     }
 
-    /// Gives `node` the further name `name` in `parent`.
+    /// Adds a further name of a node that is not a directory.
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where the name is taken or not one, `parent` is no directory or `node` is one, or a limit is
+    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory or `target` is one, or a limit is
     /// passed.
-    pub fn link(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Error> {
+    pub fn link(
+        &mut self,
+        parent: BuilderNodeId,
+        name: &[u8],
+        target: BuilderNodeId,
+    ) -> Result<(), Error> {
+        let parent = self.index(parent, name)?;
+        let target = self.index(target, name)?;
         let linked = self.check(parent, name).and_then(|place| {
-            if self.arena.is_directory(node) {
+            if self.arena.is_directory(target) {
                 return Err(Problem::LinkToDirectory {
-                    target: name.to_vec(),
+                    target: self.arena.path_of(target),
                 });
             }
-            self.arena.fill(place, name, node)
+            self.arena.fill(place, name, target)
         });
-        linked.map_err(|problem| at(name, problem))
+        linked.map_err(|problem| self.error(parent, name, problem))
     }
 
-    /// The place of a name that can be added.
+    /// Adds a node at a path from the root. Symbolic links of this layer in the parents are followed inside the root, the
+    /// last component is not followed. Missing parents are implied.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"/sbin", Metadata::new(0o777), Kind::Symlink(b"usr/sbin"))?;
+    /// let node = builder.add_path(b"/sbin/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// assert_eq!(builder.lookup(b"usr/sbin/fifo"), Some(node));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add`](Self::add); [`Problem::SymlinkLoop`]; [`Problem::Escape`].
+    pub fn add_path(
+        &mut self,
+        path: &[u8],
+        metadata: Metadata,
+        kind: Kind<'_>,
+    ) -> Result<BuilderNodeId, Error> {
+        self.at_path(path, |builder, parent, name| {
+            let place = builder.check(parent, name)?;
+            builder.try_add(place, name, metadata, kind)
+        })
+    }
+
+    /// Adds a node at a path, as [`add_path`](Self::add_path), in the place of the node that is there, if any, and all that is
+    /// in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_path`](Self::add_path) except [`Problem::AlreadyExists`]. Nothing is removed then.
+    pub fn replace(
+        &mut self,
+        path: &[u8],
+        metadata: Metadata,
+        kind: Kind<'_>,
+    ) -> Result<BuilderNodeId, Error> {
+        self.at_path(path, |builder, parent, name| {
+            check_name(name)?;
+            let place = builder.arena.place(parent, name);
+            let old = builder.arena.node_at(place);
+            let added = builder.try_add(place, name, metadata, kind)?;
+            if let Some(old) = old.filter(|&old| builder.arena.is_directory(old)) {
+                builder.arena.clear(old);
+            }
+            Ok(added)
+        })
+    }
+
+    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
+    /// followed, the last component is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Node`] with [`Problem::NotFound`]; with [`Problem::InvalidName`] for the root.
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        let mut remove = || {
+            let mut names = path::components(path, &self.limits)?;
+            let name = names.pop().ok_or(Problem::InvalidName)?;
+            let parent = match resolve(&self.arena, &names, true, &self.limits)? {
+                Resolved::Node(parent, _) => parent,
+                Resolved::Missing(_) => return Err(Problem::NotFound),
+            };
+            let removed = self.arena.remove(parent, name).ok_or(Problem::NotFound)?;
+            if self.arena.is_directory(removed) {
+                self.arena.clear(removed);
+            }
+            Ok(())
+        };
+        remove().map_err(|problem| node_error(path, problem))
+    }
+
+    /// Returns the node at a path from the root. Symbolic links are not followed.
+    pub fn lookup(&self, path: &[u8]) -> Option<BuilderNodeId> {
+        let names = path::components(path, &self.limits).ok()?;
+        let found = names
+            .iter()
+            .try_fold(self.arena.root(), |at, name| self.arena.lookup(at, name))?;
+        Some(self.node(found))
+    }
+
+    /// Returns the node that a path leads to. All symbolic links of this layer are followed inside the root, that of the
+    /// last component too.
+    pub fn resolve(&self, path: &[u8]) -> Option<BuilderNodeId> {
+        let names = path::components(path, &self.limits).ok()?;
+        match resolve(&self.arena, &names, true, &self.limits).ok()? {
+            Resolved::Node(node, _) => Some(self.node(node)),
+            Resolved::Missing(_) => None,
+        }
+    }
+
+    /// Returns the type of a node, or `None` for a node of another builder and for a directory that was removed.
+    pub fn kind(&self, node: BuilderNodeId) -> Option<Kind<'_>> {
+        let index = self.index(node, b"").ok()?;
+        Some(self.arena.kind(index))
+    }
+
+    /// Returns the node called `name` in a directory.
+    pub fn child(&self, parent: BuilderNodeId, name: &[u8]) -> Option<BuilderNodeId> {
+        let parent = self.index(parent, name).ok()?;
+        Some(self.node(self.arena.lookup(parent, name)?))
+    }
+
+    /// Does something in the directory that a path leads to before its last component, and which is made where it is
+    /// missing.
+    fn at_path<T>(
+        &mut self,
+        path: &[u8],
+        act: impl FnOnce(&mut Self, NodeId, &[u8]) -> Result<T, Problem>,
+    ) -> Result<T, Error> {
+        let act_at = || {
+            let mut names = path::components(path, &self.limits)?;
+            let name = names.pop().ok_or(Problem::AlreadyExists)?;
+            let parent = self.enter(&names)?;
+            act(self, parent, name)
+        };
+        act_at().map_err(|problem| node_error(path, problem))
+    }
+
+    /// Returns the directory at the end of `names`, which is made where it is missing.
+    fn enter(&mut self, names: &[&[u8]]) -> Result<NodeId, Problem> {
+        let mut left = Left::of(names);
+        let mut way = vec![self.arena.root()];
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                way.truncate(way.len().saturating_sub(1).max(1));
+                continue;
+            }
+            let here = way[way.len() - 1];
+            let place = self.arena.place(here, &name);
+            let Some(node) = self.arena.node_at(place) else {
+                check_name(&name)?;
+                let (opaque, implied) = (false, true);
+                let kind = Kind::Directory { opaque, implied };
+                let node = self.arena.node(Metadata::implied_directory(), kind)?;
+                self.arena.fill(place, &name, node)?;
+                way.push(node);
+                continue;
+            };
+            match self.arena.body(node) {
+                Body::Directory { .. } => way.push(node),
+                Body::Symlink(target) => {
+                    let target = self.arena.bytes(target);
+                    if target.starts_with(b"/") {
+                        way.truncate(1);
+                    }
+                    left.follow(target, &self.limits)?;
+                }
+                _ => return Err(Problem::ParentNotDirectory),
+            }
+            path::check_depth(way.len() - 1, &self.limits)?;
+        }
+        Ok(way[way.len() - 1])
+    }
+
+    fn node(&self, index: NodeId) -> BuilderNodeId {
+        BuilderNodeId {
+            owner: self.owner,
+            index,
+        }
+    }
+
+    /// Returns the index of a node that is in the layer, or an error about `name`.
+    fn index(&self, node: BuilderNodeId, name: &[u8]) -> Result<NodeId, Error> {
+        if node.owner != self.owner || self.arena.is_cleared(node.index) {
+            return Err(node_error(name, Problem::ForeignNode));
+        }
+        Ok(node.index)
+    }
+
+    /// Returns the place of a name that can be added.
     fn check(&self, parent: NodeId, name: &[u8]) -> Result<Place, Problem> {
         check_name(name)?;
         if !self.arena.is_directory(parent) {
@@ -134,20 +330,26 @@ impl LayerBuilder {
         }
         let place = self.arena.place(parent, name);
         if self.arena.node_at(place).is_some() {
-            return Err(Problem::Duplicate);
+            return Err(Problem::AlreadyExists);
         }
         Ok(place)
     }
 
-    /// The finished layer.
-    pub fn finish(self) -> Layer {
-        Layer(self.arena.freeze().0)
+    /// Returns the finished layer.
+    pub fn finish(self) -> LayerTree {
+        LayerTree(self.arena.freeze().0)
+    }
+
+    fn error(&self, parent: NodeId, name: &[u8], problem: Problem) -> Error {
+        let parent = self.arena.path_of(parent);
+        let separator: &[u8] = if parent.is_empty() { b"" } else { b"/" };
+        node_error(&[&parent, separator, name].concat(), problem)
     }
 }
 
-fn at(name: &[u8], problem: Problem) -> Error {
+fn node_error(path: &[u8], problem: Problem) -> Error {
     Error::Node {
-        name: name.to_vec(),
+        path: path.to_vec(),
         problem,
     }
 }

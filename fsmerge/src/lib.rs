@@ -3,7 +3,6 @@
 #![warn(missing_docs, unreachable_pub)]
 
 mod arena;
-mod attributes;
 #[cfg(all(feature = "dir", unix))]
 mod dir;
 #[cfg(feature = "erofs")]
@@ -12,26 +11,29 @@ mod error;
 mod follow;
 mod intake;
 mod layer;
+mod layer_source;
 mod limits;
 mod merge;
+mod metadata;
 pub mod overlay;
 mod path;
 mod resolve;
-mod sources;
 #[cfg(any(feature = "dir", feature = "erofs"))]
 mod stored;
 mod tar;
+mod timestamp;
 mod tree;
 
-pub use attributes::{Attributes, Timestamp, Xattr, Xattrs};
 #[cfg(all(feature = "dir", unix))]
 pub use dir::read_dir;
 #[cfg(feature = "erofs")]
 pub use erofs::read_erofs;
 pub use error::{Error, MergeError, Problem, ReadError};
-pub use layer::{Layer, LayerBuilder};
+pub use layer::{BuilderNodeId, LayerBuilder, LayerTree};
+pub use layer_source::{LayerSource, merge};
 pub use limits::Limits;
 pub use merge::{Merge, Merged};
-pub use sources::{Source, merge};
+pub use metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
 pub use tar::{Content, Segment, Sink, Stats, Warning, WarningKind, read_tar, read_tar_seek};
+pub use timestamp::Timestamp;
 pub use tree::{DataId, Kind, NodeId, Tree, Walk};

@@ -46,3 +46,82 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// Sets [`entries`](field@Self::entries).
+    #[must_use]
+    pub fn entries(mut self, entries: u32) -> Self {
+        self.entries = entries;
+        self
+    }
+
+    /// Sets [`path_bytes`](field@Self::path_bytes).
+    #[must_use]
+    pub fn path_bytes(mut self, path_bytes: usize) -> Self {
+        self.path_bytes = path_bytes;
+        self
+    }
+
+    /// Sets [`depth`](field@Self::depth).
+    #[must_use]
+    pub fn depth(mut self, depth: usize) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// Sets [`name_bytes`](field@Self::name_bytes).
+    #[must_use]
+    pub fn name_bytes(mut self, name_bytes: u32) -> Self {
+        self.name_bytes = name_bytes;
+        self
+    }
+
+    /// Sets [`symlink_bytes`](field@Self::symlink_bytes).
+    #[must_use]
+    pub fn symlink_bytes(mut self, symlink_bytes: usize) -> Self {
+        self.symlink_bytes = symlink_bytes;
+        self
+    }
+
+    /// Sets [`xattr_value_bytes`](field@Self::xattr_value_bytes).
+    #[must_use]
+    pub fn xattr_value_bytes(mut self, xattr_value_bytes: usize) -> Self {
+        self.xattr_value_bytes = xattr_value_bytes;
+        self
+    }
+
+    /// Sets [`xattr_bytes`](field@Self::xattr_bytes).
+    #[must_use]
+    pub fn xattr_bytes(mut self, xattr_bytes: u64) -> Self {
+        self.xattr_bytes = xattr_bytes;
+        self
+    }
+
+    /// Sets [`extended_header_bytes`](field@Self::extended_header_bytes).
+    #[must_use]
+    pub fn extended_header_bytes(mut self, extended_header_bytes: u64) -> Self {
+        self.extended_header_bytes = extended_header_bytes;
+        self
+    }
+
+    /// Sets [`file_bytes`](field@Self::file_bytes).
+    #[must_use]
+    pub fn file_bytes(mut self, file_bytes: u64) -> Self {
+        self.file_bytes = file_bytes;
+        self
+    }
+
+    /// Sets [`sparse_ranges`](field@Self::sparse_ranges).
+    #[must_use]
+    pub fn sparse_ranges(mut self, sparse_ranges: usize) -> Self {
+        self.sparse_ranges = sparse_ranges;
+        self
+    }
+
+    /// Sets [`warnings`](field@Self::warnings).
+    #[must_use]
+    pub fn warnings(mut self, warnings: usize) -> Self {
+        self.warnings = warnings;
+        self
+    }
+}

@@ -3,7 +3,7 @@
 use crate::arena::Arena;
 use crate::error::{Error, Problem};
 use crate::follow::followed;
-use crate::layer::Layer;
+use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::path;
 use crate::resolve::{Resolved, resolve};
@@ -48,7 +48,7 @@ impl Merged {
 /// ```
 /// use fsmerge::{Limits, Merge, read_tar};
 ///
-/// # fn layer(tar: &[u8]) -> fsmerge::Layer { read_tar(tar, &mut (), &Limits::default()).unwrap().0 }
+/// # fn layer(tar: &[u8]) -> fsmerge::LayerTree { read_tar(tar, &mut (), &Limits::default()).unwrap().0 }
 /// # let (lower, upper) = (layer(b""), layer(b""));
 /// let mut merge = Merge::new(&Limits::default());
 /// merge.push(&lower)?;
@@ -84,7 +84,7 @@ impl Merge {
     ///
     /// [`Error::Merge`] where a hard link's target is missing below or is a directory, or a limit is passed. The merge is
     /// of no use afterwards.
-    pub fn push(&mut self, layer: &Layer) -> Result<(), Error> {
+    pub fn push(&mut self, layer: &LayerTree) -> Result<(), Error> {
         let number = self.layers;
         let wrap = |path: Vec<u8>, problem| Error::Merge {
             layer: number,
@@ -128,7 +128,7 @@ impl Merge {
 
 /// One layer being put on top.
 struct Push<'a> {
-    layer: &'a Layer,
+    layer: &'a LayerTree,
     origin: u16,
     merge: &'a mut Merge,
     /// What nodes with several names, and links to lower layers, are in the merged tree.
@@ -156,7 +156,7 @@ impl Push<'_> {
         let resolved = resolve(arena, &names, false, limits)?;
         let (Resolved::Node(_, path) | Resolved::Missing(path)) = &resolved;
         // The layer may have it after all, under a path that a lower symlink leads to.
-        let new = self.layer.find(path).filter(|&id| {
+        let new = self.layer.lookup(path).filter(|&id| {
             let kind = self.layer.kind(id);
             !kind.is_directory() && !matches!(kind, Kind::Whiteout | Kind::LowerLink(_))
         });
@@ -241,16 +241,16 @@ impl Push<'_> {
         let Merge { arena, origins, .. } = &mut *self.merge;
         let (attributes, origin, implied) = match below {
             Some(below) if implied => (
-                arena.attributes(below).clone(),
+                arena.metadata(below).clone(),
                 origins[below.index()],
                 matches!(arena.body(below), Body::Directory { implied: true, .. }),
             ),
-            None if implied => (self.layer.attributes(id).clone(), None, true),
-            _ => (self.layer.attributes(id).clone(), Some(self.origin), false),
+            None if implied => (self.layer.metadata(id).clone(), None, true),
+            _ => (self.layer.metadata(id).clone(), Some(self.origin), false),
         };
         if let Some(below) = below.filter(|_| !opaque) {
             let opaque = false;
-            arena.set_attributes(below, attributes);
+            arena.set_metadata(below, attributes);
             arena.set_body(below, Body::Directory { opaque, implied });
             origins[below.index()] = origin;
             return Ok(below);
@@ -266,7 +266,7 @@ impl Push<'_> {
         if let Some(&known) = self.nodes.get(&id) {
             return Ok(known);
         }
-        let (attributes, kind) = (self.layer.attributes(id), self.layer.kind(id));
+        let (attributes, kind) = (self.layer.metadata(id), self.layer.kind(id));
         let node = self.merge.arena.node(attributes.clone(), kind)?;
         self.merge.origins.push(Some(self.origin));
         if self.layer.nlink(id) > 1 {
@@ -277,7 +277,7 @@ impl Push<'_> {
 }
 
 /// Which nodes leave a trace: a directory that is only implied and holds nothing but whiteouts does not.
-fn substantial(layer: &Layer) -> Vec<bool> {
+fn substantial(layer: &LayerTree) -> Vec<bool> {
     let mut substantial: Vec<bool> = layer
         .nodes()
         .map(|id| {

@@ -11,8 +11,8 @@
 //! The names are those of the kernel's `fs/overlayfs/overlayfs.h` (`OVL_XATTR_*`), but for `blockbox.implied`, which
 //! overlayfs does not know and hides.
 
-use crate::attributes::{Attributes, Xattr, Xattrs};
 use crate::error::Problem;
+use crate::metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
 use crate::tree::Kind;
 
 /// Extended attributes with this prefix are overlayfs's own, and hidden in an overlay mount.
@@ -34,7 +34,7 @@ const ORIGIN: &[u8] = b"trusted.overlay.origin";
 const IMPURE: &[u8] = b"trusted.overlay.impure";
 
 /// What the image holds for a layer's node: only directories without flags, files, symlinks, devices, fifos and sockets.
-pub fn encode<'a>(attributes: &Attributes, kind: Kind<'a>) -> (Attributes, Kind<'a>) {
+pub fn encode<'a>(attributes: &Metadata, kind: Kind<'a>) -> (Metadata, Kind<'a>) {
     let yes = |name: &[u8]| (name.to_vec(), b"y".to_vec());
     match kind {
         Kind::Directory { opaque, implied } => {
@@ -49,8 +49,8 @@ pub fn encode<'a>(attributes: &Attributes, kind: Kind<'a>) -> (Attributes, Kind<
             (marked(attributes, marks), plain)
         }
         Kind::Whiteout => (
-            Attributes::default(),
-            Kind::CharDevice { major: 0, minor: 0 },
+            Metadata::new(0),
+            Kind::CharDevice(DeviceNumber { major: 0, minor: 0 }),
         ),
         Kind::LowerLink(target) => {
             let redirect = [b"/", target].concat();
@@ -68,12 +68,12 @@ pub fn encode<'a>(attributes: &Attributes, kind: Kind<'a>) -> (Attributes, Kind<
     }
 }
 
-fn marked(attributes: &Attributes, marks: impl IntoIterator<Item = Xattr>) -> Attributes {
+fn marked(attributes: &Metadata, marks: impl IntoIterator<Item = Xattr>) -> Metadata {
     let mut marks = marks.into_iter().peekable();
     if marks.peek().is_none() {
         return attributes.clone();
     }
-    Attributes {
+    Metadata {
         xattrs: attributes.xattrs.iter().cloned().chain(marks).collect(),
         ..*attributes
     }
@@ -87,11 +87,11 @@ fn marked(attributes: &Attributes, marks: impl IntoIterator<Item = Xattr>) -> At
 /// [`Problem::OverlayMark`] where the inode carries a mark of overlayfs that layer images do not use (a directory's
 /// `redirect`, a `metacopy` without one, …), since the view would be another one than overlayfs's.
 pub fn decode<'a>(
-    attributes: &'a Attributes,
+    attributes: &'a Metadata,
     kind: Kind<'a>,
-) -> Result<(Attributes, Kind<'a>), Problem> {
-    if kind == (Kind::CharDevice { major: 0, minor: 0 }) {
-        return Ok((Attributes::default(), Kind::Whiteout));
+) -> Result<(Metadata, Kind<'a>), Problem> {
+    if kind == (Kind::CharDevice(DeviceNumber { major: 0, minor: 0 })) {
+        return Ok((Metadata::new(0), Kind::Whiteout));
     }
     let (mut opaque, mut implied, mut metacopy, mut redirect) = (false, false, false, None);
     let mut marks = 0_usize;
@@ -131,7 +131,7 @@ pub fn decode<'a>(
         .cloned()
         .collect();
     Ok((
-        Attributes {
+        Metadata {
             xattrs,
             ..*attributes
         },

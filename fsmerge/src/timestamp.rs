@@ -14,9 +14,8 @@ pub struct Timestamp {
 impl From<SystemTime> for Timestamp {
     /// Returns the same time; seconds that do not fit in 64 bits become the nearest that do.
     fn from(time: SystemTime) -> Self {
-        let seconds = |duration: std::time::Duration| {
-            i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
-        };
+        let seconds =
+            |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         match time.duration_since(UNIX_EPOCH) {
             Ok(after) => Self {
                 secs: seconds(after),

@@ -1,6 +1,6 @@
 //! A finished tree: compact, immutable, canonical.
 
-use crate::attributes::Attributes;
+use crate::metadata::{DeviceNumber, Metadata};
 use std::ops::Range;
 
 /// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is smaller than those of what
@@ -44,19 +44,9 @@ pub enum Kind<'a> {
     /// A symbolic link and its target.
     Symlink(&'a [u8]),
     /// A character device.
-    CharDevice {
-        /// The device's major number.
-        major: u32,
-        /// The device's minor number.
-        minor: u32,
-    },
+    CharDevice(DeviceNumber),
     /// A block device.
-    BlockDevice {
-        /// The device's major number.
-        major: u32,
-        /// The device's minor number.
-        minor: u32,
-    },
+    BlockDevice(DeviceNumber),
     /// A named pipe.
     Fifo,
     /// A socket.
@@ -68,6 +58,12 @@ pub enum Kind<'a> {
 }
 
 impl Kind<'_> {
+    /// A directory without marks.
+    pub const DIRECTORY: Self = Self::Directory {
+        opaque: false,
+        implied: false,
+    };
+
     /// Whether it is a directory.
     pub fn is_directory(self) -> bool {
         matches!(self, Kind::Directory { .. })
@@ -94,8 +90,8 @@ pub(crate) enum Body {
     Directory { opaque: bool, implied: bool },
     File { size: u64, data: Option<DataId> },
     Symlink(Span),
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    CharDevice(DeviceNumber),
+    BlockDevice(DeviceNumber),
     Fifo,
     Socket,
     Whiteout,
@@ -108,8 +104,8 @@ impl Body {
             Self::Directory { opaque, implied } => Kind::Directory { opaque, implied },
             Self::File { size, data } => Kind::File { size, data },
             Self::Symlink(target) => Kind::Symlink(target.of(arena)),
-            Self::CharDevice { major, minor } => Kind::CharDevice { major, minor },
-            Self::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            Self::CharDevice(number) => Kind::CharDevice(number),
+            Self::BlockDevice(number) => Kind::BlockDevice(number),
             Self::Fifo => Kind::Fifo,
             Self::Socket => Kind::Socket,
             Self::Whiteout => Kind::Whiteout,
@@ -124,7 +120,7 @@ impl Body {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) attributes: Attributes,
+    pub(crate) metadata: Metadata,
     pub(crate) body: Body,
 }
 
@@ -145,7 +141,7 @@ pub(crate) struct Name {
     pub(crate) node: NodeId,
 }
 
-/// A tree of nodes with names. Reading is all that can be done with one; [`Layer`](crate::Layer) and
+/// A tree of nodes with names. Reading is all that can be done with one; [`LayerTree`](crate::LayerTree) and
 /// [`Merged`](crate::Merged) dereference to it.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -196,8 +192,8 @@ impl Tree {
     }
 
     /// The node's mode, owner, time and extended attributes.
-    pub fn attributes(&self, id: NodeId) -> &Attributes {
-        &self.nodes[id.index()].attributes
+    pub fn metadata(&self, id: NodeId) -> &Metadata {
+        &self.nodes[id.index()].metadata
     }
 
     /// The node's link count as `stat` shows it: names of a non-directory; 2 and one for each subdirectory of a
@@ -233,7 +229,7 @@ impl Tree {
 
     /// The node at `path`, whose components are looked up literally: no symlink is followed, `..` is a name. Empty
     /// components and `.` are skipped.
-    pub fn find(&self, path: &[u8]) -> Option<NodeId> {
+    pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         path.split(|&byte| byte == b'/')
             .filter(|name| !name.is_empty() && *name != b".")
             .try_fold(NodeId::ROOT, |at, name| self.child(at, name))

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use fsmerge::{
-    Content, DataId, Error, Kind, Limits, MergeError, Problem, ReadError, Segment, Sink, Source,
-    merge, read_dir,
+    Content, DataId, Error, Kind, LayerSource, Limits, MergeError, Problem, ReadError, Segment,
+    Sink, merge, read_dir,
 };
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
 use std::fs::{self, File};
@@ -99,10 +99,10 @@ fn a_directory_keeps_links_holes_attributes_and_names_that_look_like_whiteouts()
             "sparse"
         ]
     );
-    let kind = |path: &str| layer.kind(layer.find(path.as_bytes()).unwrap());
+    let kind = |path: &str| layer.kind(layer.lookup(path.as_bytes()).unwrap());
     assert_eq!(store.get(kind("d/.wh.x")).0, b"no whiteout");
-    assert_eq!(layer.find(b"file"), layer.find(b"d/link"));
-    assert_eq!(layer.nlink(layer.find(b"file").unwrap()), 2);
+    assert_eq!(layer.lookup(b"file"), layer.lookup(b"d/link"));
+    assert_eq!(layer.nlink(layer.lookup(b"file").unwrap()), 2);
     assert_eq!(kind("d/symlink"), Kind::Symlink(b"../file"));
     assert_eq!(kind("fifo"), Kind::Fifo);
     assert_eq!(
@@ -112,8 +112,8 @@ fn a_directory_keeps_links_holes_attributes_and_names_that_look_like_whiteouts()
             data: None
         }
     );
-    assert_eq!(layer.attributes(layer.find(b"d").unwrap()).mode, 0o1750);
-    let xattrs = &layer.attributes(layer.find(b"file").unwrap()).xattrs;
+    assert_eq!(layer.metadata(layer.lookup(b"d").unwrap()).mode, 0o1750);
+    let xattrs = &layer.metadata(layer.lookup(b"file").unwrap()).xattrs;
     assert_eq!(xattrs.get(b"user.tag"), tagged.then_some(&b"v"[..]));
     let (bytes, segments) = store.get(kind("sparse"));
     assert_eq!(bytes[HOLE as usize..][..4096], [7; 4096]);
@@ -140,12 +140,12 @@ fn overlay_marks_of_a_directory_do_not_act_and_whiteout_devices_are_refused() {
         return;
     }
     let (layer, _) = read_dir(root.path(), &mut (), &Limits::default()).unwrap();
-    let id = layer.find(b"opaque").unwrap();
+    let id = layer.lookup(b"opaque").unwrap();
     assert!(matches!(
         layer.kind(id),
         Kind::Directory { opaque: false, .. }
     ));
-    let xattrs = &layer.attributes(id).xattrs;
+    let xattrs = &layer.metadata(id).xattrs;
     assert_eq!(
         xattrs.get(b"trusted.overlay.overlay.opaque"),
         Some(&b"y"[..])
@@ -157,11 +157,11 @@ fn overlay_marks_of_a_directory_do_not_act_and_whiteout_devices_are_refused() {
         return;
     }
     let error = read_dir(root.path(), &mut (), &Limits::default()).unwrap_err();
-    let ReadError::Layer(Error::Node { name, problem }) = error else {
+    let ReadError::Layer(Error::Node { path, problem }) = error else {
         panic!("{error}")
     };
     assert_eq!(
-        (&name[..], problem),
+        (&path[..], problem),
         (&b"opaque/device"[..], Problem::WhiteoutDevice)
     );
 }
@@ -202,9 +202,9 @@ fn archives_directories_and_images_merge_in_one_call() {
         .finish();
     let mut store = Store::default();
     let sources = [
-        Source::Directory(folder.path().to_owned()),
-        Source::erofs(image),
-        Source::tar(&tar[..]),
+        LayerSource::Directory(folder.path().to_owned()),
+        LayerSource::erofs(image),
+        LayerSource::tar(&tar[..]),
     ];
     let (merged, stats) = merge(sources, &mut store, &Limits::default()).unwrap();
     let names: Vec<_> = merged
@@ -217,7 +217,7 @@ fn archives_directories_and_images_merge_in_one_call() {
         names,
         expected.map(|(name, layer)| (name.to_owned(), Some(layer)))
     );
-    let id = merged.find(b"same").unwrap();
+    let id = merged.lookup(b"same").unwrap();
     assert_eq!(merged.nlink(id), 2);
     let (bytes, segments) = store.get(merged.kind(id));
     assert_eq!(bytes[8192..], b"behind a hole"[..]);
@@ -229,17 +229,17 @@ fn archives_directories_and_images_merge_in_one_call() {
 #[test]
 fn errors_of_one_call_name_the_layer() {
     let dangling = TarBuilder::new().link("a", "nowhere").finish();
-    let sources = [Source::tar(&b""[..]), Source::tar(&dangling[..])];
+    let sources = [LayerSource::tar(&b""[..]), LayerSource::tar(&dangling[..])];
     let MergeError { layer, source } = merge(sources, &mut (), &Limits::default()).unwrap_err();
     assert_eq!(layer, 1);
     assert!(matches!(
         source,
         ReadError::Layer(Error::Merge { layer: 1, .. })
     ));
-    let sources = [Source::erofs(vec![0; 4096])];
+    let sources = [LayerSource::erofs(vec![0; 4096])];
     let MergeError { source, .. } = merge(sources, &mut (), &Limits::default()).unwrap_err();
     assert!(matches!(source, ReadError::Layer(Error::Image { .. })));
-    let sources = [Source::Directory("/nowhere".into())];
+    let sources = [LayerSource::Directory("/nowhere".into())];
     let MergeError { source, .. } = merge(sources, &mut (), &Limits::default()).unwrap_err();
     assert!(matches!(source, ReadError::Layer(Error::Read { .. })));
 }

@@ -1,7 +1,7 @@
 //! Merges layers made of any bytes: every two bytes are a step of a small language.
 #![no_main]
 
-use fsmerge::{Attributes, DataId, Kind, Layer, LayerBuilder, Limits, Merge, NodeId};
+use fsmerge::{DeviceNumber, Metadata, DataId, Kind, LayerTree, LayerBuilder, Limits, Merge, NodeId};
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
@@ -18,7 +18,7 @@ const TARGETS: [&[u8]; 8] = [
 ];
 
 /// Builds a layer; refused steps are left out.
-fn layer(steps: &[u8]) -> Layer {
+fn layer(steps: &[u8]) -> LayerTree {
     let mut builder = LayerBuilder::new(&Limits::default());
     let mut directories = vec![builder.root()];
     let mut others: Vec<NodeId> = Vec::new();
@@ -38,10 +38,10 @@ fn layer(steps: &[u8]) -> Layer {
                 data: Some(DataId(choice.into())),
             },
             7 | 8 => Kind::Symlink(target),
-            9 => Kind::CharDevice {
+            9 => Kind::CharDevice(DeviceNumber {
                 major: 0,
                 minor: choice.into(),
-            },
+            }),
             10 | 11 => Kind::Whiteout,
             12 | 13 => Kind::LowerLink(target),
             _ => {
@@ -51,7 +51,7 @@ fn layer(steps: &[u8]) -> Layer {
                 continue;
             }
         };
-        if let Ok(node) = builder.add(parent, name, Attributes::default(), kind) {
+        if let Ok(node) = builder.add(parent, name, Metadata::new(0), kind) {
             if kind.is_directory() {
                 directories.push(node);
             } else {
@@ -78,7 +78,7 @@ fuzz_target!(|bytes: &[u8]| {
     for (path, id) in merged.walk() {
         walked += 1;
         links[id.index()] += 1;
-        assert_eq!(merged.find(&path), Some(id));
+        assert_eq!(merged.lookup(&path), Some(id));
         assert!(
             !matches!(
                 merged.kind(id),

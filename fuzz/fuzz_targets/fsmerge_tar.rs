@@ -67,7 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(stats.archive_bytes <= bytes.len() as u64);
     for id in layer.nodes() {
         assert_eq!(layer.kind(id), same.kind(id));
-        let (attributes, kind) = overlay::encode(layer.attributes(id), layer.kind(id));
+        let (attributes, kind) = overlay::encode(layer.metadata(id), layer.kind(id));
         let (_, back) = overlay::decode(&attributes, kind).expect("what was encoded");
         assert_eq!(back, layer.kind(id));
     }

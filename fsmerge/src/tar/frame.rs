@@ -1,8 +1,8 @@
 //! What `blockbox_tar` says, in this crate's types.
 
-use crate::attributes::Timestamp;
 use crate::error::{Error, Problem};
 use crate::limits::Limits;
+use crate::timestamp::Timestamp;
 
 impl Limits {
     /// The part of the limits that concerns headers.

@@ -2,10 +2,10 @@
 
 use super::place::{Place, Role, is_bookkeeping};
 use crate::arena::{Arena, check_target};
-use crate::attributes::Attributes;
 use crate::error::{Error, Problem};
-use crate::layer::Layer;
+use crate::layer::LayerTree;
 use crate::limits::Limits;
+use crate::metadata::{DeviceNumber, Metadata};
 use crate::path;
 use crate::resolve::{Left, Resolved, resolve};
 use crate::tree::{Body, DataId, Kind, NodeId};
@@ -46,7 +46,7 @@ impl Ingest {
     pub(super) fn add(
         &mut self,
         place: &Place<'_>,
-        attributes: Attributes,
+        attributes: Metadata,
         what: &What,
         data: Option<DataId>,
         offset: u64,
@@ -83,25 +83,31 @@ impl Ingest {
             What::Symlink(target) => {
                 check_target(target, &self.limits)?;
                 // Linux gives every symlink this mode, whatever the header says: what unpackers' users see.
-                let attributes = Attributes {
+                let attributes = Metadata {
                     mode: 0o777,
                     ..attributes
                 };
                 self.replace(parent, name, attributes, Kind::Symlink(target))
             }
             What::CharDevice { major: 0, minor: 0 } => Err(Problem::WhiteoutDevice),
-            &What::CharDevice { major, minor } => {
-                self.replace(parent, name, attributes, Kind::CharDevice { major, minor })
-            }
-            &What::BlockDevice { major, minor } => {
-                self.replace(parent, name, attributes, Kind::BlockDevice { major, minor })
-            }
+            &What::CharDevice { major, minor } => self.replace(
+                parent,
+                name,
+                attributes,
+                Kind::CharDevice(DeviceNumber { major, minor }),
+            ),
+            &What::BlockDevice { major, minor } => self.replace(
+                parent,
+                name,
+                attributes,
+                Kind::BlockDevice(DeviceNumber { major, minor }),
+            ),
             &What::Unknown { kind, .. } => Err(Problem::UnknownType { kind }),
             What::Fifo => self.replace(parent, name, attributes, Kind::Fifo),
         }
     }
 
-    fn root(&mut self, attributes: Attributes, what: &What) -> Result<(), Problem> {
+    fn root(&mut self, attributes: Metadata, what: &What) -> Result<(), Problem> {
         if !matches!(what, What::Directory) {
             return Err(Problem::RootNotDirectory);
         }
@@ -110,10 +116,10 @@ impl Ingest {
     }
 
     /// Gives a directory the attributes of its entry.
-    fn describe(&mut self, directory: NodeId, attributes: Attributes) {
+    fn describe(&mut self, directory: NodeId, attributes: Metadata) {
         if let Body::Directory { opaque, .. } = self.arena.body(directory) {
             self.hollow.remove(&directory);
-            self.arena.set_attributes(directory, attributes);
+            self.arena.set_metadata(directory, attributes);
             let implied = false;
             self.arena
                 .set_body(directory, Body::Directory { opaque, implied });
@@ -131,7 +137,7 @@ impl Ingest {
     fn whiteout(&mut self, parent: NodeId, name: &[u8]) -> Result<(), Problem> {
         match self.arena.lookup(parent, name) {
             None => {
-                let node = self.arena.node(Attributes::default(), Kind::Whiteout)?;
+                let node = self.arena.node(Metadata::new(0), Kind::Whiteout)?;
                 self.arena.set(parent, name, node)
             }
             // The lower directory is gone: neither its children nor its attributes are left.
@@ -154,7 +160,7 @@ impl Ingest {
         &mut self,
         parent: NodeId,
         name: &[u8],
-        attributes: Attributes,
+        attributes: Metadata,
     ) -> Result<(), Problem> {
         match self.arena.lookup(parent, name) {
             Some(node) if self.arena.is_directory(node) => {
@@ -179,7 +185,7 @@ impl Ingest {
         &mut self,
         parent: NodeId,
         name: &[u8],
-        attributes: Attributes,
+        attributes: Metadata,
         kind: Kind<'_>,
     ) -> Result<(), Problem> {
         let node = self.arena.node(attributes, kind)?;
@@ -227,7 +233,7 @@ impl Ingest {
                         opaque: fresh,
                         implied: !fresh,
                     };
-                    let node = self.arena.node(Attributes::implied_directory(), kind)?;
+                    let node = self.arena.node(Metadata::implied_directory(), kind)?;
                     self.arena.set(here, name, node)?;
                     if let Some((_, Body::Whiteout)) = known {
                         self.hollow.insert(node);
@@ -247,7 +253,7 @@ impl Ingest {
         &mut self,
         parent: NodeId,
         name: &[u8],
-        attributes: Attributes,
+        attributes: Metadata,
         target: &[u8],
         pending: impl FnOnce(Vec<u8>, NodeId) -> Pending,
     ) -> Result<(), Problem> {
@@ -274,7 +280,7 @@ impl Ingest {
     }
 
     /// The finished layer.
-    pub(super) fn finish(mut self) -> Result<Layer, Error> {
+    pub(super) fn finish(mut self) -> Result<LayerTree, Error> {
         self.settle_links()?;
         for (parent, name) in std::mem::take(&mut self.bookkeeping) {
             if self
@@ -286,7 +292,7 @@ impl Ingest {
             }
         }
         self.drop_hollow()?;
-        Ok(Layer(self.arena.freeze().0))
+        Ok(LayerTree(self.arena.freeze().0))
     }
 
     fn drop_hollow(&mut self) -> Result<(), Error> {
@@ -310,13 +316,12 @@ impl Ingest {
         }
         let mut whiteouts = HashMap::new();
         for &node in self.hollow.iter().filter(|node| !substantial[node.index()]) {
-            let whiteout =
-                arena
-                    .node(Attributes::default(), Kind::Whiteout)
-                    .map_err(|problem| Error::Node {
-                        name: Vec::new(),
-                        problem,
-                    })?;
+            let whiteout = arena
+                .node(Metadata::new(0), Kind::Whiteout)
+                .map_err(|problem| Error::Node {
+                    path: Vec::new(),
+                    problem,
+                })?;
             whiteouts.insert(node, whiteout);
         }
         arena.redirect(|node| whiteouts.get(&node).copied().unwrap_or(node));

@@ -1,4 +1,4 @@
-//! A layer's tar stream to a [`Layer`].
+//! A layer's tar stream to a [`LayerTree`].
 //!
 //! `blockbox_tar` reads the archive: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format")
 //! define them. Where readers disagree, it does as the container runtimes do, since a layer must look the same to all of them.
@@ -12,11 +12,11 @@ mod stats;
 pub use content::{Content, Segment};
 pub use stats::{Stats, Warning, WarningKind};
 
-use crate::attributes::Attributes;
 use crate::error::{Error, Problem, ReadError};
 use crate::intake::Intake;
-use crate::layer::Layer;
+use crate::layer::LayerTree;
 use crate::limits::Limits;
+use crate::metadata::Metadata;
 use crate::tree::DataId;
 use blockbox_tar::{Reader, Source, What};
 use ingest::Ingest;
@@ -64,7 +64,7 @@ pub fn read_tar<R: BufRead, S: Sink>(
     tar: R,
     sink: &mut S,
     limits: &Limits,
-) -> Result<(Layer, Stats), ReadError<S::Error>> {
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     read(Source::new(tar), sink, limits)
 }
 
@@ -78,7 +78,7 @@ pub fn read_tar_seek<R: BufRead + Seek, S: Sink>(
     tar: R,
     sink: &mut S,
     limits: &Limits,
-) -> Result<(Layer, Stats), ReadError<S::Error>> {
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     read(Source::seeking(tar).map_err(Error::from)?, sink, limits)
 }
 
@@ -86,7 +86,7 @@ fn read<R: BufRead, S: Sink>(
     source: Source<R>,
     sink: &mut S,
     limits: &Limits,
-) -> Result<(Layer, Stats), ReadError<S::Error>> {
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     let mut reader = Reader::new(source, limits.framing());
     let mut stats = Stats::default();
     let mut intake = Intake::new(limits);
@@ -111,7 +111,7 @@ fn read<R: BufRead, S: Sink>(
                 stats.warn(&entry.path, entry.offset, kind, limits);
             })
             .map_err(at)?;
-        let attributes = Attributes {
+        let attributes = Metadata {
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,

@@ -84,7 +84,7 @@ fn archives_of_gnu_tar_in_every_format_read_back_as_the_directory() {
         for (path, id) in layer.walk() {
             let full = root.path().join(std::str::from_utf8(&path).unwrap());
             let meta = fs::symlink_metadata(&full).unwrap();
-            let attributes = layer.attributes(id);
+            let attributes = layer.metadata(id);
             assert_eq!(u32::from(attributes.mode), meta.mode() & 0o7777, "{full:?}");
             assert_eq!((attributes.uid, attributes.gid), (meta.uid(), meta.gid()));
             assert_eq!(attributes.mtime.secs, meta.mtime());

@@ -27,8 +27,8 @@ fn last_of_duplicate_paths_wins() {
         .dir("d/")
         .finish();
     let layer = layer(&tar);
-    assert_eq!(layer.attributes(layer.find(b"d").unwrap()).mode, 0o711);
-    assert!(layer.find(b"d/x").is_some());
+    assert_eq!(layer.metadata(layer.lookup(b"d").unwrap()).mode, 0o711);
+    assert!(layer.lookup(b"d/x").is_some());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn link_to_symlink_device_and_fifo_shares_the_inode() {
     assert_eq!(layer_lines(&tar), expected);
     assert_eq!(merged_lines(std::slice::from_ref(&tar)), expected);
     let layer = layer(&tar);
-    assert_eq!(layer.find(b"s"), layer.find(b"s2"));
+    assert_eq!(layer.lookup(b"s"), layer.lookup(b"s2"));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn link_to_a_lower_layers_file_is_resolved_in_the_merge() {
             "way -> d",
         ]
     );
-    let l = merged.find(b"l").unwrap();
+    let l = merged.lookup(b"l").unwrap();
     assert_eq!((merged.layer(l), merged.data_layer(l)), (Some(0), Some(0)));
 }
 
@@ -278,7 +278,7 @@ fn more_than_65000_links_are_counted_exactly() {
     }
     let tars = [tar.finish()];
     let (merged, _) = merged(&tars);
-    assert_eq!(merged.nlink(merged.find(b"l65999").unwrap()), 66_001);
+    assert_eq!(merged.nlink(merged.lookup(b"l65999").unwrap()), 66_001);
     assert_eq!(merged.len(), 2);
 }
 
@@ -304,8 +304,8 @@ fn directory_over_directory_takes_all_attributes_and_keeps_children() {
     ];
     let (merged, store) = merged(&tars);
     assert_eq!(store.lines(&merged), ["d/", "d/x = 1"]);
-    let d = merged.find(b"d").unwrap();
-    let attributes = merged.attributes(d);
+    let d = merged.lookup(b"d").unwrap();
+    let attributes = merged.metadata(d);
     assert_eq!(attributes.mode, 0o1777);
     assert_eq!(
         (attributes.uid, attributes.gid, attributes.mtime.secs),
@@ -316,7 +316,7 @@ fn directory_over_directory_takes_all_attributes_and_keeps_children() {
         [(b"user.c".to_vec(), b"3".to_vec())]
     );
     assert_eq!(merged.layer(d), Some(1));
-    assert_eq!(merged.layer(merged.find(b"d/x").unwrap()), Some(0));
+    assert_eq!(merged.layer(merged.lookup(b"d/x").unwrap()), Some(0));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn root_takes_the_attributes_of_the_highest_layer_that_describes_it() {
         Tar::new().file("x", "").finish(),
     ];
     let (merged, _) = merged(&tars);
-    let root = merged.attributes(merged.root());
+    let root = merged.metadata(merged.root());
     assert_eq!((root.mode, root.uid, root.gid), (0o751, 7, 8));
     assert_eq!(root.xattrs.get(b"user.a"), Some(&b"1"[..]));
     assert_eq!(merged.layer(merged.root()), Some(1));
@@ -398,7 +398,7 @@ fn directories_count_their_subdirectories() {
         Tar::new().dir("d/.wh.a").dir("d/c/").dir("d/e/").finish(),
     ];
     let (merged, _) = merged(&tars);
-    assert_eq!(merged.nlink(merged.find(b"d").unwrap()), 5);
+    assert_eq!(merged.nlink(merged.lookup(b"d").unwrap()), 5);
     assert_eq!(merged.nlink(merged.root()), 3);
     assert!(matches!(merged.kind(merged.root()), Kind::Directory { .. }));
 }

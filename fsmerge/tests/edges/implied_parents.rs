@@ -17,8 +17,8 @@ fn implied_parents_keep_the_lower_directorys_attributes() {
     assert_eq!(layer_lines(&upper), ["tmp/ implied", "tmp/x = 1"]);
     let tars = [lower, upper];
     let (merged, _) = merged(&tars);
-    let tmp = merged.find(b"tmp").unwrap();
-    let attributes = merged.attributes(tmp);
+    let tmp = merged.lookup(b"tmp").unwrap();
+    let attributes = merged.metadata(tmp);
     assert_eq!(attributes.mode, 0o1777);
     assert_eq!(
         (attributes.uid, attributes.gid, attributes.mtime.secs),
@@ -28,10 +28,10 @@ fn implied_parents_keep_the_lower_directorys_attributes() {
     assert_eq!(merged.layer(tmp), Some(0));
     // With no directory below, it is root's, 0755, at the epoch.
     let (merged, _) = self::merged(&tars[1..]);
-    let tmp = merged.find(b"tmp").unwrap();
+    let tmp = merged.lookup(b"tmp").unwrap();
     assert_eq!(
-        merged.attributes(tmp),
-        &fsmerge::Attributes::implied_directory()
+        merged.metadata(tmp),
+        &fsmerge::Metadata::implied_directory()
     );
     assert_eq!(merged.layer(tmp), None);
 }

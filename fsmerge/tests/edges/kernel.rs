@@ -3,7 +3,7 @@
 
 use crate::stacks::{Entry, Step, stacks, stacks_without_lower_links, tar};
 use crate::support::{Store, try_merge};
-use fsmerge::{Kind, Merged};
+use fsmerge::{DeviceNumber, Kind, Merged};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
@@ -24,7 +24,7 @@ fn make_layer(entries: &[Entry], below: &Merged, root: &Path) {
     // What a mark in the same layer hides is not below.
     let find = |path: &[&str]| {
         let hidden = (1..path.len()).any(|len| opaque.iter().any(|opaque| **opaque == path[..len]));
-        below.find(path.join("/").as_bytes()).filter(|_| !hidden)
+        below.lookup(path.join("/").as_bytes()).filter(|_| !hidden)
     };
     // Nobody describes it: it looks as it does below, or as any other.
     let make_implied = |path: &[&str]| {
@@ -32,17 +32,17 @@ fn make_layer(entries: &[Entry], below: &Merged, root: &Path) {
         fs::create_dir(&folder).unwrap();
         match find(path).filter(|id| below.kind(*id).is_directory()) {
             Some(id) => {
-                let attributes = below.attributes(id);
+                let attributes = below.metadata(id);
                 for (name, value) in attributes.xattrs.iter() {
                     lsetxattr(&folder, name.as_slice(), value, XattrFlags::empty()).unwrap();
                 }
-                set_attributes(
+                set_metadata(
                     &folder,
                     (attributes.uid, attributes.gid),
                     attributes.mode.into(),
                 );
             }
-            None => set_attributes(&folder, (0, 0), 0o755),
+            None => set_metadata(&folder, (0, 0), 0o755),
         }
     };
     for entry in entries {
@@ -151,10 +151,10 @@ fn make(entry: &Entry, path: &Path) {
 }
 
 fn describe(entry: &Entry, path: &Path) {
-    set_attributes(path, (entry.uid(), entry.gid()), entry.mode());
+    set_metadata(path, (entry.uid(), entry.gid()), entry.mode());
 }
 
-fn set_attributes(path: &Path, (uid, gid): (u32, u32), mode: u32) {
+fn set_metadata(path: &Path, (uid, gid): (u32, u32), mode: u32) {
     lchown(path, Some(uid), Some(gid)).unwrap();
     if !fs::symlink_metadata(path).unwrap().is_symlink() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -191,7 +191,9 @@ fn as_walk(merged: &Merged, store: &Store, scratch: &Path) -> Walk {
                 walk(scratch).unwrap().remove(&b"f"[..]).unwrap().kind
             }
             Kind::Symlink(target) => testkit::Kind::Symlink(target.to_vec()),
-            Kind::CharDevice { major, minor } => testkit::Kind::CharDevice { major, minor },
+            Kind::CharDevice(DeviceNumber { major, minor }) => {
+                testkit::Kind::CharDevice { major, minor }
+            }
             Kind::Fifo => testkit::Kind::Fifo,
             other => panic!("{other:?}"),
         };
@@ -199,7 +201,7 @@ fn as_walk(merged: &Merged, store: &Store, scratch: &Path) -> Walk {
             .entry(id)
             .or_insert_with(|| path.clone())
             .clone();
-        let attributes = merged.attributes(id);
+        let attributes = merged.metadata(id);
         let entry = testkit::Entry {
             mode: attributes.mode.into(),
             kind,

@@ -1,7 +1,7 @@
 //! Random stacks of layers, and what they must look like merged: told by a simple model here, by the kernel in
 //! `kernel.rs`.
 
-use fsmerge::{Attributes, Kind, LayerBuilder, Limits, NodeId};
+use fsmerge::{DeviceNumber, Kind, LayerBuilder, Limits, Metadata, NodeId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -340,12 +340,12 @@ proptest! {
         prop_assert_eq!(&names, &in_walk_order(model.keys()));
         let mut nodes: BTreeMap<&Origin, Vec<NodeId>> = BTreeMap::new();
         for (path, Origin { layer, entry: name, .. }) in &model {
-            let id = merged.find(path.as_bytes()).unwrap();
+            let id = merged.lookup(path.as_bytes()).unwrap();
             let entry = layers[*layer].iter().find(|entry| entry.name() == *name).unwrap();
             // Nobody describes what is implied.
             let described = !matches!(entry.step, Step::Implied { .. });
             prop_assert_eq!(merged.layer(id), described.then_some(*layer as u16));
-            let attributes = merged.attributes(id);
+            let attributes = merged.metadata(id);
             prop_assert_eq!(u32::from(attributes.mode), entry.mode());
             prop_assert_eq!((attributes.uid, attributes.gid), (entry.uid(), entry.gid()));
             let matches = match (merged.kind(id), &entry.step) {
@@ -360,7 +360,7 @@ proptest! {
                         && merged.data_layer(id) == Some(*layer as u16)
                 }
                 (Kind::Symlink(target), Step::Symlink) => target == entry.target().as_bytes(),
-                (Kind::CharDevice { major: 1, minor }, Step::Device) => minor == u32::from(entry.mark),
+                (Kind::CharDevice(DeviceNumber { major: 1, minor }), Step::Device) => minor == u32::from(entry.mark),
                 (Kind::Fifo, Step::Fifo) => true,
                 _ => false,
             };
@@ -390,7 +390,7 @@ proptest! {
         for entries in entries {
             let read = crate::support::layer(&tar(&entries, true));
             let mut builder = LayerBuilder::new(&Limits::default());
-            builder.set_root(Attributes::implied_directory(), false, true);
+            builder.set_root(Metadata::implied_directory(), false, true);
             let mut ids = vec![None; read.len()];
             ids[0] = Some(builder.root());
             for directory in read.nodes() {
@@ -399,7 +399,7 @@ proptest! {
                     match ids[child.index()] {
                         Some(known) => builder.link(parent.unwrap(), name, known).unwrap(),
                         None => {
-                            let (attributes, kind) = (read.attributes(child).clone(), read.kind(child));
+                            let (attributes, kind) = (read.metadata(child).clone(), read.kind(child));
                             let id = builder.add(parent.unwrap(), name, attributes, kind).unwrap();
                             ids[child.index()] = Some(id);
                         }
@@ -407,7 +407,7 @@ proptest! {
                 }
             }
             let built = builder.finish();
-            let nodes = |layer: &fsmerge::Layer| -> Vec<String> {
+            let nodes = |layer: &fsmerge::LayerTree| -> Vec<String> {
                 layer.walk().map(|(path, id)| node(layer, path, id)).collect()
             };
             prop_assert_eq!(nodes(&read), nodes(&built));
@@ -419,10 +419,10 @@ proptest! {
         for entries in entries {
             let layer = crate::support::layer(&tar(&entries, true));
             for id in layer.nodes() {
-                let (attributes, kind) = fsmerge::overlay::encode(layer.attributes(id), layer.kind(id));
+                let (attributes, kind) = fsmerge::overlay::encode(layer.metadata(id), layer.kind(id));
                 let (back, kind) = fsmerge::overlay::decode(&attributes, kind).unwrap();
                 prop_assert_eq!(kind, layer.kind(id));
-                prop_assert_eq!(&back, layer.attributes(id));
+                prop_assert_eq!(&back, layer.metadata(id));
             }
         }
     }
@@ -444,7 +444,7 @@ fn dump(tar: &[u8]) -> Vec<String> {
 }
 
 /// One name with all that belongs to it, but for where its contents are.
-fn node(layer: &fsmerge::Layer, path: Vec<u8>, id: NodeId) -> String {
+fn node(layer: &fsmerge::LayerTree, path: Vec<u8>, id: NodeId) -> String {
     let kind = match layer.kind(id) {
         Kind::File { size, .. } => format!("file of {size}"),
         kind => format!("{kind:?}"),
@@ -453,6 +453,6 @@ fn node(layer: &fsmerge::Layer, path: Vec<u8>, id: NodeId) -> String {
         "{} {id:?} {} {kind} {:?}",
         path.escape_ascii(),
         layer.nlink(id),
-        layer.attributes(id)
+        layer.metadata(id)
     )
 }

@@ -1,8 +1,8 @@
 //! Layers from tars, and trees as lines of text.
 
 use fsmerge::{
-    Attributes, Content, DataId, Error, Kind, Layer, Limits, Merge, Merged, NodeId, Problem,
-    ReadError, Sink, Stats, Tree, read_tar,
+    Content, DataId, DeviceNumber, Error, Kind, LayerTree, Limits, Merge, Merged, Metadata, NodeId,
+    Problem, ReadError, Sink, Stats, Tree, read_tar,
 };
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -45,7 +45,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn read(&self, tar: &[u8]) -> Result<(Layer, Stats), Error> {
+    pub(crate) fn read(&self, tar: &[u8]) -> Result<(LayerTree, Stats), Error> {
         match read_tar(tar, &mut self.clone(), &Limits::default()) {
             Ok(read) => Ok(read),
             Err(ReadError::Layer(e)) => Err(e),
@@ -71,8 +71,10 @@ impl Store {
                     format!("{path} = {}{links}", self.get(kind).escape_ascii())
                 }
                 Kind::Symlink(target) => format!("{path} -> {}{links}", target.escape_ascii()),
-                Kind::CharDevice { major, minor } => format!("{path} char {major}:{minor}{links}"),
-                Kind::BlockDevice { major, minor } => {
+                Kind::CharDevice(DeviceNumber { major, minor }) => {
+                    format!("{path} char {major}:{minor}{links}")
+                }
+                Kind::BlockDevice(DeviceNumber { major, minor }) => {
                     format!("{path} block {major}:{minor}{links}")
                 }
                 Kind::Fifo => format!("{path} fifo{links}"),
@@ -86,7 +88,7 @@ impl Store {
 }
 
 /// The layer of a tar.
-pub(crate) fn layer(tar: &[u8]) -> Layer {
+pub(crate) fn layer(tar: &[u8]) -> LayerTree {
     Store::default().read(tar).unwrap().0
 }
 
@@ -107,7 +109,9 @@ pub(crate) fn problem(tar: &[u8]) -> Problem {
 }
 
 /// Layers, lowest first, merged.
-pub(crate) fn try_merge<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Result<Merged, Error> {
+pub(crate) fn try_merge<'a>(
+    layers: impl IntoIterator<Item = &'a LayerTree>,
+) -> Result<Merged, Error> {
     let mut merge = Merge::new(&Limits::default());
     for layer in layers {
         merge.push(layer)?;
@@ -129,10 +133,10 @@ pub(crate) fn merged_lines(tars: &[Vec<u8>]) -> Vec<String> {
 }
 
 /// The attributes of the last entry.
-pub(crate) fn only(tar: &[u8]) -> Attributes {
+pub(crate) fn only(tar: &[u8]) -> Metadata {
     let layer = layer(tar);
     let (_, id) = layer.walk().last().unwrap();
-    layer.attributes(id).clone()
+    layer.metadata(id).clone()
 }
 
 /// A header whose fields a test sets itself.

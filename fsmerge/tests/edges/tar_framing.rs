@@ -91,7 +91,7 @@ fn trailing_garbage_after_the_end_blocks_is_not_read() {
         .file("b", "2")
         .finish();
     let (layer, stats) = Store::default().read(&tar).unwrap();
-    assert!(layer.find(b"b").is_none());
+    assert!(layer.lookup(b"b").is_none());
     assert_eq!(stats.warnings[0].kind, WarningKind::LoneZeroBlock);
     // Garbage where a header should be is damage.
     let tar = Tar::new().file("a", "1").bytes([0xa5; 512]).finish();
@@ -144,8 +144,8 @@ fn empty_pax_value_deletes_the_key_but_an_empty_xattr_is_data() {
         .file("b", "")
         .finish();
     let layer = layer(&tar);
-    assert_eq!(layer.attributes(layer.find(b"a").unwrap()).uid, 7);
-    let b = layer.attributes(layer.find(b"b").unwrap());
+    assert_eq!(layer.metadata(layer.lookup(b"a").unwrap()).uid, 7);
+    let b = layer.metadata(layer.lookup(b"b").unwrap());
     assert_eq!(b.uid, 3);
     assert_eq!(b.xattrs.get(b"user.empty"), Some(&b""[..]));
 }
@@ -163,7 +163,7 @@ fn global_headers_volume_labels_and_multi_volume_parts_are_tolerated() {
         .finish();
     let (layer, stats) = Store::default().read(&tar).unwrap();
     assert_eq!(layer_lines(&tar), ["f = 1", "g = 2"]);
-    let mtime = |name: &[u8]| layer.attributes(layer.find(name).unwrap()).mtime;
+    let mtime = |name: &[u8]| layer.metadata(layer.lookup(name).unwrap()).mtime;
     assert_eq!(
         mtime(b"f"),
         Timestamp {
@@ -266,7 +266,7 @@ fn a_failing_sink_is_told_apart_from_a_failing_archive() {
         other => panic!("{other:?}"),
     }
     let (layer, _) = read_tar(&tar[..], &mut Failing(false), &Limits::default()).unwrap();
-    assert!(layer.find(b"g").is_some());
+    assert!(layer.lookup(b"g").is_some());
     match read_tar(&tar[..512], &mut Failing(false), &Limits::default()) {
         Err(ReadError::Layer(Error::Truncated { offset: 512 })) => {}
         other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use testkit::TarBuilder as Tar;
 fn empty_dot_and_slash_names_carry_the_roots_attributes() {
     for name in ["", ".", "/", "./", "//", "./.", "a/.."] {
         let layer = layer(&Tar::new().mode(0o711).owner(5, 6).dir(name).finish());
-        let root = layer.attributes(layer.root());
+        let root = layer.metadata(layer.root());
         assert_eq!((root.mode, root.uid, root.gid), (0o711, 5, 6), "{name:?}");
         let described = Kind::Directory {
             opaque: false,
@@ -121,13 +121,13 @@ fn names_and_targets_that_are_not_utf_8_are_kept_as_bytes() {
         .file("A", "")
         .finish();
     let layer = layer(&tar);
-    assert!(layer.find(b"\xff\xfe\x80").is_some());
+    assert!(layer.lookup(b"\xff\xfe\x80").is_some());
     assert_eq!(
-        layer.kind(layer.find(b"\xc3\x28").unwrap()),
+        layer.kind(layer.lookup(b"\xc3\x28").unwrap()),
         Kind::Symlink(b"\xa0\xa1\n")
     );
-    assert!(layer.find(b"\xe2\x28\xa1").is_some());
-    assert_ne!(layer.find(b"a"), layer.find(b"A"));
+    assert!(layer.lookup(b"\xe2\x28\xa1").is_some());
+    assert_ne!(layer.lookup(b"a"), layer.lookup(b"A"));
 }
 
 #[test]

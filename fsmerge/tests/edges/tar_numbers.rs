@@ -18,10 +18,10 @@ fn pax_size_wins_over_the_headers() {
         .file("next", "")
         .finish();
     let layer = layer(&tar);
-    assert!(layer.find(b"hidden").is_none());
-    let f = layer.find(b"f").unwrap();
+    assert!(layer.lookup(b"hidden").is_none());
+    let f = layer.lookup(b"f").unwrap();
     assert!(matches!(layer.kind(f), Kind::File { size: 512, .. }));
-    assert!(layer.find(b"next").is_some());
+    assert!(layer.lookup(b"next").is_some());
 }
 
 #[test]

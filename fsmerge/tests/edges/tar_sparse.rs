@@ -112,7 +112,7 @@ fn contents_seen_where_they_are_in_memory_have_their_holes_and_end_with_the_file
             sparse[10..13].copy_from_slice(b"def");
             let cut = |contents: &[u8]| contents[..contents.len().min(most)].to_vec();
             assert_eq!(seen.0, [cut(&sparse), cut(b"1234567890")], "{window}");
-            assert!(layer.find(b"last").is_some());
+            assert!(layer.lookup(b"last").is_some());
         }
     }
 }
@@ -167,11 +167,11 @@ fn old_gnu_sparse_maps_go_on_in_extension_blocks() {
         .finish();
     let store = Store::default();
     let layer = store.read(&tar).unwrap().0;
-    let contents = store.get(layer.kind(layer.find(b"f").unwrap()));
+    let contents = store.get(layer.kind(layer.lookup(b"f").unwrap()));
     assert_eq!(contents.len(), 1000);
     assert_eq!(contents.iter().filter(|&&byte| byte == b'x').count(), 25);
     assert_eq!(contents[300], b'x');
-    assert!(layer.find(b"next").is_some());
+    assert!(layer.lookup(b"next").is_some());
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn malformed_acls_are_dropped_with_a_warning() {
         .file("d/\n", "")
         .finish();
     let (layer, stats) = Store::default().read(&tar).unwrap();
-    let xattrs = &layer.attributes(layer.find(b"d/\n").unwrap()).xattrs;
+    let xattrs = &layer.metadata(layer.lookup(b"d/\n").unwrap()).xattrs;
     assert_eq!(xattrs[..], [(b"user.kept".to_vec(), b"x".to_vec())]);
     let told: Vec<_> = stats.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -67,8 +67,8 @@ fn opaque_marker_without_a_directory_entry_keeps_the_lower_attributes() {
     assert_eq!(layer_lines(&upper), ["d/ opaque implied"]);
     let (merged, store) = merged(&[lower, upper]);
     assert_eq!(store.lines(&merged), ["d/"]);
-    let d = merged.find(b"d").unwrap();
-    let attributes = merged.attributes(d);
+    let d = merged.lookup(b"d").unwrap();
+    let attributes = merged.metadata(d);
     assert_eq!(
         (attributes.mode, attributes.uid, attributes.gid),
         (0o700, 3, 4)
@@ -220,8 +220,8 @@ fn whiteout_inside_a_new_directory_leaves_no_trace() {
     let tars = [lower(), upper];
     let (merged, store) = merged(&tars);
     assert!(store.lines(&merged).contains(&"n/".to_owned()));
-    assert!(merged.find(b"n/x").is_none());
-    assert!(merged.find(b"n/m").is_none());
+    assert!(merged.lookup(b"n/x").is_none());
+    assert!(merged.lookup(b"n/m").is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Layers of every kind to one merged tree, in one call.
 
 use crate::error::{MergeError, ReadError};
-use crate::layer::Layer;
+use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::merge::{Merge, Merged};
 use crate::tar::{Sink, Stats, read_tar};
@@ -9,7 +9,7 @@ use std::io::BufRead;
 
 /// Where a layer comes from.
 #[non_exhaustive]
-pub enum Source<'a> {
+pub enum LayerSource<'a> {
     /// An archive, decompressed, which [`read_tar`] reads.
     Tar(Box<dyn BufRead + 'a>),
     /// A directory of this host, which [`read_dir`](crate::read_dir) reads.
@@ -20,10 +20,10 @@ pub enum Source<'a> {
     #[cfg(feature = "erofs")]
     Erofs(Box<dyn erofs_reader::ReadAt + 'a>),
     /// A layer that is there already: its contents' ids are the sink's.
-    Layer(Layer),
+    Layer(LayerTree),
 }
 
-impl<'a> Source<'a> {
+impl<'a> LayerSource<'a> {
     /// An archive.
     pub fn tar(tar: impl BufRead + 'a) -> Self {
         Self::Tar(Box::new(tar))
@@ -44,7 +44,7 @@ impl<'a> Source<'a> {
         self,
         sink: &mut S,
         limits: &Limits,
-    ) -> Result<(Layer, Stats), ReadError<S::Error>> {
+    ) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
         match self {
             Self::Tar(tar) => read_tar(tar, sink, limits),
             #[cfg(all(feature = "dir", unix))]
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
     }
 }
 
-impl std::fmt::Debug for Source<'_> {
+impl std::fmt::Debug for LayerSource<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = match self {
             Self::Tar(_) => "Tar",
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Source<'_> {
 ///
 /// Which layer was not taken, and why: it could not be read, does not fit on those below it, or the sink failed.
 pub fn merge<'a, S: Sink>(
-    layers: impl IntoIterator<Item = Source<'a>>,
+    layers: impl IntoIterator<Item = LayerSource<'a>>,
     sink: &mut S,
     limits: &Limits,
 ) -> Result<(Merged, Vec<Stats>), MergeError<S::Error>>

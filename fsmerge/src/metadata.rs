@@ -1,41 +1,105 @@
-//! What an inode carries besides its kind.
+//! Attributes of inodes.
 
+use crate::timestamp::Timestamp;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A point in time: `secs` seconds since the epoch (negative before it) plus `nanos` nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp {
-    /// Whole seconds since 1970-01-01 00:00:00 UTC, rounded down.
-    pub secs: i64,
-    /// Nanoseconds after `secs`, below 1,000,000,000.
-    pub nanos: u32,
-}
-
 /// Mode, owner, modification time and extended attributes of an inode.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Attributes {
+///
+/// ```
+/// use std::time::SystemTime;
+/// use fsmerge::Metadata;
+///
+/// let metadata = Metadata::new(0o644)
+///     .owner(1000, 100)
+///     .mtime(SystemTime::UNIX_EPOCH)
+///     .xattrs([(b"user.origin".to_vec(), b"example".to_vec())]);
+/// assert_eq!(metadata.gid, 100);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Metadata {
     /// The permission bits with set-uid, set-gid and sticky: `0o7777` at most.
     pub mode: u16,
-    /// The owner.
+    /// The owner's user ID.
     pub uid: u32,
-    /// The group.
+    /// The group ID.
     pub gid: u32,
-    /// The time of the last change of the contents.
+    /// The modification time.
     pub mtime: Timestamp,
     /// The extended attributes, sorted by name.
     pub xattrs: Xattrs,
 }
 
-impl Attributes {
-    /// What a directory gets that some path runs through but no entry describes: `0755`, root's, at the epoch.
-    pub fn implied_directory() -> Self {
+impl Metadata {
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
+    /// extended attributes.
+    pub fn new(mode: u16) -> Self {
         Self {
-            mode: 0o755,
-            ..Self::default()
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: Xattrs::default(),
         }
     }
+
+    /// Returns the attributes of a directory that some path runs through but no entry describes: `0755`, root's, from
+    /// 1970-01-01.
+    pub fn implied_directory() -> Self {
+        Self::new(0o755)
+    }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: u16) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the user ID.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    /// Sets the group ID.
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = gid;
+        self
+    }
+
+    /// Sets the user ID and the group ID.
+    #[must_use]
+    pub fn owner(self, uid: u32, gid: u32) -> Self {
+        self.uid(uid).gid(gid)
+    }
+
+    /// Sets the modification time.
+    #[must_use]
+    pub fn mtime(mut self, mtime: impl Into<Timestamp>) -> Self {
+        self.mtime = mtime.into();
+        self
+    }
+
+    /// Replaces all extended attributes.
+    #[must_use]
+    pub fn xattrs(mut self, xattrs: impl IntoIterator<Item = Xattr>) -> Self {
+        self.xattrs = xattrs.into_iter().collect();
+        self
+    }
+}
+
+/// The number of a character or block device (`st_rdev`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceNumber {
+    /// The number of the driver.
+    pub major: u32,
+    /// The number of the device among those of the driver.
+    pub minor: u32,
 }
 
 /// One extended attribute: its full name (`user.mime_type`) and its value.
