@@ -204,14 +204,13 @@ fn a_limit_stops_an_extraction() {
 
 #[test]
 fn sockets_go_into_directories_and_not_into_tars() {
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    use erofs_writer::{Builder, Metadata, Node, Options};
     if !testkit::kernel_mounts() {
         return;
     }
-    let mut builder =
-        ImageBuilder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
     builder
-        .add_path(b"dir/socket", Metadata::default(), Node::Socket)
+        .add_path(b"dir/socket", Metadata::new(0o755), Node::Socket)
         .unwrap();
     let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
     let to = tempfile::tempdir().unwrap();
@@ -224,14 +223,10 @@ fn sockets_go_into_directories_and_not_into_tars() {
 
 #[test]
 fn xattrs_that_the_destination_refuses_are_told_and_no_error() {
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
-    let mut builder =
-        ImageBuilder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
+    use erofs_writer::{Builder, Metadata, Node, Options};
+    let mut builder = Builder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
     // Linux keeps no user xattrs of what is neither a file nor a directory.
-    let metadata = Metadata {
-        xattrs: vec![(b"user.name".to_vec(), b"value".to_vec())],
-        ..Metadata::default()
-    };
+    let metadata = Metadata::new(0o755).xattrs(vec![(b"user.name".to_vec(), b"value".to_vec())]);
     builder.add_path(b"fifo", metadata, Node::Fifo).unwrap();
     let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
     let to = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io::{Cursor, Write};
 
 use erofs_reader::{Image, ReadAt, SourceError};
-use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, Metadata, Node, Options};
 
 /// An image in front of so many zeros that it has `size` bytes, and how many were read.
 struct Counting<'a> {
@@ -34,17 +34,14 @@ impl ReadAt for Counting<'_> {
 fn opening_and_looking_up_read_a_few_blocks_of_an_image_however_large() {
     const NAMES: u64 = 50_000;
     const BLOCK: u64 = 4096;
-    let options = Options {
-        block_size: erofs_writer::BlockSize::B4096,
-        ..Options::default()
-    };
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let options = Options::default().block_size(erofs_writer::BlockSize::B4096);
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     let mut data = builder.data();
     data.write_all(&[b'x'; 100]).unwrap();
     let contents = data.finish().unwrap();
     for name in 0..NAMES {
         let path = format!("dir/{name:06}");
-        let (meta, node) = (Metadata::default(), Node::File(contents));
+        let (meta, node) = (Metadata::new(0o755), Node::File(contents));
         builder.add_path(path.as_bytes(), meta, node).unwrap();
     }
     let bytes = builder.finish().unwrap().0.into_inner();

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
 use erofs_reader::{Error, Image};
-use erofs_writer::{ChunkSize, ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, ChunkSize, Metadata, Node, Options};
 
 /// A part of a file: so many bytes of a value, or a hole.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ fn image(files: &[(&str, &[Part])], chunk: u64) -> Image<Vec<u8>> {
     let options = Options::default();
     // Blocks have 512 bytes.
     let size = ChunkSize::from_block_bits((chunk / 512).ilog2() as u8).unwrap();
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     for (name, parts) in files {
         let mut data = builder.data_in_chunks(size);
         for part in *parts {
@@ -35,7 +35,7 @@ fn image(files: &[(&str, &[Part])], chunk: u64) -> Image<Vec<u8>> {
             }
         }
         let contents = data.finish().unwrap();
-        let metadata = Metadata::default();
+        let metadata = Metadata::new(0o755);
         builder
             .add_path(name.as_bytes(), metadata, Node::File(contents))
             .unwrap();
@@ -181,11 +181,8 @@ fn a_limit_counts_holes_and_stops_before_the_file_that_passes_it() {
 
 #[test]
 fn a_limit_bounds_what_names_and_xattrs_take_too() {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
-    let metadata = Metadata {
-        xattrs: vec![(b"user.large".to_vec(), vec![b'v'; 3000])],
-        ..Metadata::default()
-    };
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let metadata = Metadata::new(0o755).xattrs(vec![(b"user.large".to_vec(), vec![b'v'; 3000])]);
     for number in 0..100 {
         let path = format!("{}/{number}", "n".repeat(200));
         builder

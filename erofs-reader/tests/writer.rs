@@ -10,18 +10,15 @@ use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use common::noise;
 use erofs_reader::{Image, Source};
 use erofs_writer::{
-    Addresses, BlockSize, Device, FileData, ImageBuilder, Metadata, Node, Options, Timestamp,
+    Addresses, BlockSize, Builder, DeviceSlot, FileData, Metadata, Node, Options, Timestamp,
 };
 
 #[test]
 fn every_block_size_reads_back() {
     for bits in 9..=16 {
         let block_size = BlockSize::new(1 << bits).unwrap();
-        let options = Options {
-            block_size,
-            ..Options::default()
-        };
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let options = Options::default().block_size(block_size);
+        let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
         let mut expected = BTreeMap::new();
         for size in [0, 1, 511, 512, 4096, 65_535, 65_536, 65_537, 150_000] {
             let bytes = noise(size, usize::try_from(size).unwrap());
@@ -32,13 +29,10 @@ fn every_block_size_reads_back() {
                 "dir/{}",
                 "n".repeat(usize::try_from(size % 199 + 1).unwrap())
             );
-            let meta = Metadata {
-                mtime: Timestamp {
-                    secs: -1,
-                    nanos: 999_999_999,
-                },
-                ..Metadata::default()
-            };
+            let meta = Metadata::new(0o755).mtime(Timestamp {
+                secs: -1,
+                nanos: 999_999_999,
+            });
             builder
                 .add_path(path.as_bytes(), meta, Node::File(contents))
                 .unwrap();
@@ -76,18 +70,15 @@ fn every_block_size_reads_back() {
 #[test]
 fn data_on_devices_is_found_with_devices_and_stitched() {
     let layer = noise(3, 512 * 10);
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut devices = Vec::new();
     for _ in 0..2 {
-        let device = Device {
-            tag: [b'0'; 64],
-            blocks: 10,
-        };
+        let device = DeviceSlot::new([b'0'; 64], 10);
         devices.push(builder.add_device(device).unwrap());
     }
     let contents = FileData::on_device(devices[1], 3, 1000);
     builder
-        .add_path(b"file", Metadata::default(), Node::File(contents))
+        .add_path(b"file", Metadata::new(0o755), Node::File(contents))
         .unwrap();
     let primary = builder.finish().unwrap().0.into_inner();
 
@@ -125,14 +116,11 @@ fn data_on_devices_is_found_with_devices_and_stitched() {
 
 #[test]
 fn devices_beyond_32_bits_of_blocks_keep_their_places() {
-    let options = Options {
-        addresses: Addresses::Bits48,
-        ..Options::default()
-    };
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+    let options = Options::default().addresses(Addresses::Bits48);
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     for (tag, blocks) in [(1, 5 << 32), (2, 7)] {
         let tag = [tag; 64];
-        builder.add_device(Device { tag, blocks }).unwrap();
+        builder.add_device(DeviceSlot::new(tag, blocks)).unwrap();
     }
     let (bytes, _) = builder.finish().unwrap();
     let image = Image::open(bytes.into_inner()).unwrap();

@@ -39,6 +39,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The contents of an archive's files could not be put aside.
+    #[cfg(feature = "tar")]
+    #[error("cannot write the contents of an archive to a temporary file")]
+    Spool {
+        /// The error that the file returned.
+        source: io::Error,
+    },
     /// A tar archive could not be read, or has something that no filesystem can.
     #[cfg(feature = "tar")]
     #[error("cannot read the archive")]

@@ -66,5 +66,3 @@ pub use summary::Summary;
 #[cfg(feature = "tar")]
 pub use tar::from_tar;
 pub use timestamp::Timestamp;
-#[cfg(feature = "tar")]
-pub use tree::{Contents, Stored};

@@ -1,12 +1,9 @@
 //! Filling a filesystem from a tar archive.
 
-use std::convert::Infallible;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
+use std::io::{BufRead, Read, Seek, Write};
 
-use fsmerge::{Content, DataId, Limits, Merge, ReadError, Sink};
+use fsmerge::{ContentStore, LayerTree, Limits, Merge, ReadError};
 
-use crate::tree::{Contents, Stored};
 use crate::{Builder, Error, Options, Summary};
 
 /// Writes a filesystem of what is in a tar archive to `out`, as [`Builder::new`], [`Builder::add_tar`] and [`Builder::finish`] do.
@@ -25,73 +22,67 @@ pub fn from_tar<W: Write + Seek>(
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds all that is in a tar archive (not compressed), and gives the root the attributes that the archive has for it. The
-    /// archive is read as a layer of a container image with nothing below it, so whiteouts are left out; the crate
-    /// [`fsmerge`] says which formats and what of them it understands.
+    /// Adds all that is in a tar archive, and gives the root the attributes that the archive has for it. The archive is read
+    /// as a layer of a container image with nothing below it, so whiteouts are left out; the crate [`fsmerge`] documents which
+    /// formats it reads. Directories without an entry have mode 0755.
     ///
-    /// The last entry of a name is the one that counts, so the archive is read twice. Directories without an entry have mode 0755.
+    /// The last entry of a name counts, so the archive is read twice. [`add_tar_stream`](Self::add_tar_stream) reads it once.
+    ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// # let tar = Cursor::new([0; 1024]);
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// image.add_tar(tar)?;
+    /// image.finish()?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Archive`], mostly before anything is added; else those of [`add_tree`](Self::add_tree).
-    pub fn add_tar(&mut self, mut tar: impl Read + Seek) -> Result<(), Error> {
-        tar.rewind().map_err(|source| unreadable(0, source))?;
-        let mut files = Files::default();
-        let read = fsmerge::read_tar(BufReader::new(&mut tar), &mut files, &Limits::default());
-        let (layer, _) = read.map_err(|error| match error {
-            ReadError::Layer(source) => archive(source),
-            ReadError::Sink { source, .. } => match source {},
-        })?;
+    /// [`Error::Archive`], mostly before anything is added; otherwise those of [`add_tree`](Self::add_tree).
+    pub fn add_tar(&mut self, tar: impl Read + Seek) -> Result<(), Error> {
+        let mut contents = ContentStore::in_memory();
+        let read = contents.read_archive(tar, &Limits::default());
+        let (layer, _) = read.map_err(read_error)?;
+        self.add_layer(&layer, &mut contents)
+    }
+
+    /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), and reads it once: from a decompressor or a pipe.
+    /// The contents of its files wait in `spool`, an empty file that can be read and written, until all names are known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_tar`](Self::add_tar); [`Error::Spool`].
+    pub fn add_tar_stream(&mut self, tar: impl BufRead, spool: std::fs::File) -> Result<(), Error> {
+        let mut contents =
+            ContentStore::in_file(spool).map_err(|source| Error::Spool { source })?;
+        let read = contents.read_tar(tar, &Limits::default());
+        let (layer, _) = read.map_err(read_error)?;
+        self.add_layer(&layer, &mut contents)
+    }
+
+    fn add_layer(
+        &mut self,
+        layer: &LayerTree,
+        contents: &mut ContentStore<'_>,
+    ) -> Result<(), Error> {
         let mut merge = Merge::new(&Limits::default());
-        merge.push(&layer).map_err(archive)?;
-        self.add_tree(&merge.finish(), &mut InArchive { tar, files })
+        merge.push(layer).map_err(archive_error)?;
+        self.add_tree(&merge.finish(), contents)
     }
 }
 
-fn archive(source: fsmerge::Error) -> Error {
+fn archive_error(source: fsmerge::Error) -> Error {
     Error::Archive {
         source: Box::new(source),
     }
 }
 
-fn unreadable(offset: u64, source: std::io::Error) -> Error {
-    archive(fsmerge::Error::Io { offset, source })
-}
-
-/// Where files' contents are in an archive, by their ids.
-#[derive(Debug, Default)]
-struct Files(Vec<(u64, Vec<Range<u64>>)>);
-
-impl Sink for Files {
-    type Error = Infallible;
-
-    fn file(&mut self, _path: &[u8], content: Content<'_>) -> Result<DataId, Infallible> {
-        let ranges = content.ranges().iter();
-        let ranges = ranges.map(|&(start, length)| start..start + length);
-        self.0
-            .push((content.archive_offset().unwrap_or(0), ranges.collect()));
-        Ok(DataId(self.0.len() as u64 - 1))
-    }
-}
-
-/// An archive from which contents are read.
-struct InArchive<R> {
-    tar: R,
-    files: Files,
-}
-
-impl<R: Read + Seek> Contents for InArchive<R> {
-    type Error = Error;
-
-    fn open(&mut self, data: DataId) -> Result<Stored<'_>, Error> {
-        let (offset, ranges) = &self.files.0[data.0 as usize];
-        self.tar
-            .seek(SeekFrom::Start(*offset))
-            .map_err(|source| unreadable(*offset, source))?;
-        let stored = ranges.iter().map(|range| range.end - range.start).sum();
-        Ok(Stored {
-            ranges: ranges.clone(),
-            data: Box::new((&mut self.tar).take(stored)),
-        })
+fn read_error(error: ReadError<std::io::Error>) -> Error {
+    match error {
+        ReadError::Layer(source) => archive_error(source),
+        ReadError::Sink { source, .. } => Error::Spool { source },
     }
 }

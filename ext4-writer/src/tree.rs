@@ -1,46 +1,22 @@
 //! Filling a filesystem with a tree that fsmerge made.
 
-use std::io::{self, Read, Seek, Write};
-use std::ops::Range;
+use std::io::{self, Seek, Write};
 
-use fsmerge::{DataId, Kind, Merged, Tree};
+use fsmerge::{Contents, Kind, Merged, StoredContent, Tree};
 
 use crate::{Builder, DeviceNumber, Error, Metadata, NodeId, Timestamp};
 
-/// Where the contents of a tree's files are.
-pub trait Contents {
-    /// Why they cannot be had, or not be written.
-    type Error: From<Error>;
-
-    /// Opens the contents with this id.
-    ///
-    /// # Errors
-    ///
-    /// Where they cannot be had.
-    fn open(&mut self, data: DataId) -> Result<Stored<'_>, Self::Error>;
-}
-
-/// A file's contents.
-pub struct Stored<'a> {
-    /// Which parts of the file are there, in ascending order; what lies between is holes.
-    pub ranges: Vec<Range<u64>>,
-    /// Their bytes, one behind the other.
-    pub data: Box<dyn Read + 'a>,
-}
-
 impl<W: Write + Seek> Builder<W> {
-    /// Adds everything that is in `tree`, whose files' contents `contents` has, and gives the root its attributes.
+    /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files come from `contents`: a
+    /// [`ContentStore`](fsmerge::ContentStore), for example.
     ///
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///
     /// # Errors
     ///
-    /// Those of `contents`, and of the methods that add nodes, with some of the tree added.
-    pub fn add_tree<C: Contents>(
-        &mut self,
-        tree: &Merged,
-        contents: &mut C,
-    ) -> Result<(), C::Error> {
+    /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of the methods that add nodes. Some of
+    /// the tree is added then.
+    pub fn add_tree(&mut self, tree: &Merged, contents: &mut impl Contents) -> Result<(), Error> {
         let mut added: Vec<Option<NodeId>> = vec![None; tree.len()];
         let root = tree.root();
         added[root.index()] = Some(self.root());
@@ -69,21 +45,25 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    fn add_from_tree<C: Contents>(
+    fn add_from_tree(
         &mut self,
         parent: NodeId,
         name: &[u8],
         tree: &Tree,
         id: fsmerge::NodeId,
-        contents: &mut C,
-    ) -> Result<Option<NodeId>, C::Error> {
+        contents: &mut impl Contents,
+    ) -> Result<Option<NodeId>, Error> {
         let metadata = metadata(tree, id);
         let node = match tree.kind(id) {
             Kind::Directory { .. } => self.add_dir(parent, name, metadata),
             Kind::File { size, data } => match data {
                 None => self.add_file(parent, name, metadata, io::empty(), Some(0)),
                 Some(data) => {
-                    let Stored { ranges, data } = contents.open(data)?;
+                    let opened = contents.open(data).map_err(|source| Error::Contents {
+                        name: name.to_vec(),
+                        source,
+                    })?;
+                    let StoredContent { ranges, data } = opened;
                     self.add_sparse_file(parent, name, metadata, size, &ranges, data)
                 }
             },

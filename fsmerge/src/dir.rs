@@ -17,7 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel's own limit on a list of names and on a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_BUFFER: usize = 1 << 16;
@@ -154,13 +154,7 @@ impl Reading<'_> {
             }
             .into());
         }
-        // Something else may be there by now: a symlink is not followed, a fifo not waited for.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits() as _)
-            .open(self.host(path))
-            .map_err(unreadable(path))?;
+        let file = open(self.root, path).map_err(unreadable(path))?;
         let ranges = ranges(&file, size, self.limits.sparse_ranges)
             .map_err(|errno| unreadable(path)(errno.into()))?;
         let stored = Stored::new(&ranges, |buffer, at| file.read_at(buffer, at));
@@ -192,16 +186,17 @@ impl Reading<'_> {
         let xattrs = self
             .xattrs(path)
             .map_err(|errno| unreadable(path)(errno.into()))?;
+        let mode = (meta.mode() & 0o7777) as u16;
         let (stats, limits) = (&mut self.stats, self.limits);
         let xattrs = self
             .intake
-            .take(xattrs, |kind| stats.warn(path, 0, kind, limits))
+            .take(xattrs, mode, |kind| stats.warn(path, 0, kind, limits))
             .map_err(|problem| Error::Node {
                 path: path.to_vec(),
                 problem,
             })?;
         Ok(Metadata {
-            mode: (meta.mode() & 0o7777) as u16,
+            mode,
             uid: meta.uid(),
             gid: meta.gid(),
             mtime: Timestamp {
@@ -244,12 +239,26 @@ impl Reading<'_> {
     }
 
     /// Where a path of the layer is on this host.
-    fn host(&self, path: &[u8]) -> std::path::PathBuf {
-        if path.is_empty() {
-            return self.root.to_owned();
-        }
-        self.root.join(OsStr::from_bytes(path))
+    fn host(&self, path: &[u8]) -> PathBuf {
+        host(self.root, path)
     }
+}
+
+fn host(root: &Path, path: &[u8]) -> PathBuf {
+    if path.is_empty() {
+        return root.to_owned();
+    }
+    root.join(OsStr::from_bytes(path))
+}
+
+/// Opens the regular file `path` of the tree of `root`.
+pub(crate) fn open(root: &Path, path: &[u8]) -> io::Result<File> {
+    // Something else may be there by now: a symlink is not followed, a fifo not waited for.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits() as _)
+        .open(host(root, path))
 }
 
 /// Where a file of `size` bytes has data, as far as its file system tells; all of it where there are more than `limit`

@@ -185,7 +185,6 @@ pub enum Problem {
 
 /// Why reading a layer failed: the layer was refused, or the sink failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ReadError<S> {
     /// The layer was refused.
     #[error(transparent)]

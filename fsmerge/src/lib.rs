@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
+mod acl;
 mod arena;
 #[cfg(all(feature = "dir", unix))]
 mod dir;
@@ -18,6 +19,7 @@ mod metadata;
 pub mod overlay;
 mod path;
 mod resolve;
+mod store;
 #[cfg(any(feature = "dir", feature = "erofs"))]
 mod stored;
 mod tar;
@@ -34,6 +36,7 @@ pub use layer_source::{LayerSource, merge};
 pub use limits::Limits;
 pub use merge::{Merge, Merged};
 pub use metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
+pub use store::{ContentStore, Contents, StoredContent};
 pub use tar::{Content, Segment, Sink, Stats, Warning, WarningKind, read_tar, read_tar_seek};
 pub use timestamp::Timestamp;
 pub use tree::{DataId, Kind, NodeId, Tree, Walk};

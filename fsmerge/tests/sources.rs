@@ -230,7 +230,7 @@ fn archives_directories_and_images_merge_in_one_call() {
 fn errors_of_one_call_name_the_layer() {
     let dangling = TarBuilder::new().link("a", "nowhere").finish();
     let sources = [LayerSource::tar(&b""[..]), LayerSource::tar(&dangling[..])];
-    let MergeError { layer, source } = merge(sources, &mut (), &Limits::default()).unwrap_err();
+    let MergeError { layer, source, .. } = merge(sources, &mut (), &Limits::default()).unwrap_err();
     assert_eq!(layer, 1);
     assert!(matches!(
         source,

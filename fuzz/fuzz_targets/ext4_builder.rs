@@ -18,24 +18,23 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[block_size, size, ratio, features], mut rest)) = bytes.split_first_chunk() else {
         return;
     };
-    let options = Options {
-        block_size: [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096]
-            [usize::from(block_size % 3)],
-        journal: match block_size & 0x80 {
+    let options = Options::new(u64::from(size) << 14)
+        .block_size(
+            [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096][usize::from(block_size % 3)],
+        )
+        .journal(match block_size & 0x80 {
             0 => Journal::None,
             _ => Journal::Size(1 << 20),
-        },
-        orphan_file: features & 1 == 0,
-        inline_data: features & 2 != 0,
-        ea_inode: features & 4 != 0,
-        quota: features & 8 != 0,
-        project: features & 16 != 0,
-        meta_bg: features & 32 != 0,
-        signed_hash: features & 64 == 0,
-        large_dir: features & 128 != 0,
-        inode_ratio: 1024 << (ratio % 16),
-        ..Options::new(u64::from(size) << 14)
-    };
+        })
+        .orphan_file(features & 1 == 0)
+        .inline_data(features & 2 != 0)
+        .ea_inode(features & 4 != 0)
+        .quota(features & 8 != 0)
+        .project(features & 16 != 0)
+        .meta_bg(features & 32 != 0)
+        .signed_hash(features & 64 == 0)
+        .large_dir(features & 128 != 0)
+        .inode_ratio(1024 << (ratio % 16));
     let Ok(mut image) = Builder::new(Cursor::new(Vec::new()), options) else {
         return;
     };

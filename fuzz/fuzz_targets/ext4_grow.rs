@@ -43,21 +43,16 @@ impl Seek for Sparse {
 }
 
 fn base(features: u8) -> Vec<u8> {
-    let options = Options {
-        meta_bg: features & 8 != 0,
-        orphan_file: features & 16 == 0,
-        ea_inode: features & 32 != 0,
-        quota: features & 64 != 0,
-        block_size: BlockSize::B1024,
-        journal: Journal::Size(1 << 20),
-        ..Options::new(2 << 20)
-    };
+    let options = Options::new(2 << 20)
+        .meta_bg(features & 8 != 0)
+        .orphan_file(features & 16 == 0)
+        .ea_inode(features & 32 != 0)
+        .quota(features & 64 != 0)
+        .block_size(BlockSize::B1024)
+        .journal(Journal::Size(1 << 20));
     let mut image = Builder::new(Cursor::new(Vec::new()), options).expect("planned");
     let root = image.root();
-    let metadata = Metadata {
-        xattrs: vec![(b"user.a".to_vec(), vec![1; 300])],
-        ..Metadata::new(0o644)
-    };
+    let metadata = Metadata::new(0o644).xattrs(vec![(b"user.a".to_vec(), vec![1; 300])]);
     // In so many pieces that its extents have a block of their own.
     let pieces: Vec<_> = (0..6).map(|i| i * 4096..i * 4096 + 1024).collect();
     let file = image

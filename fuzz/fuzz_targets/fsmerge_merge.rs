@@ -1,7 +1,9 @@
 //! Merges layers made of any bytes: every two bytes are a step of a small language.
 #![no_main]
 
-use fsmerge::{DeviceNumber, Metadata, DataId, Kind, LayerTree, LayerBuilder, Limits, Merge, NodeId};
+use fsmerge::{
+    DataId, DeviceNumber, Kind, LayerBuilder, LayerTree, Limits, Merge, Metadata, NodeId,
+};
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];

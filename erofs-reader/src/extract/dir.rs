@@ -351,7 +351,7 @@ pub(super) fn at(path: &[u8], source: io::Error) -> Error {
 mod tests {
     use std::io::{Cursor, Write};
 
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    use erofs_writer::{Builder, Metadata, Node, Options};
     use testkit::walk;
 
     use super::*;
@@ -360,13 +360,8 @@ mod tests {
 
     /// Many names in many directories, with every kind of permission and of link.
     fn image() -> Vec<u8> {
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
-        let owned = |mode, uid| Metadata {
-            mode,
-            uid,
-            gid: uid,
-            ..Metadata::default()
-        };
+        let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let owned = |mode, uid| Metadata::new(mode).uid(uid).gid(uid);
         for number in 0..300_usize {
             let mut data = builder.data();
             let length = [0, 10, 3000, 70_000][number % 4];
@@ -483,11 +478,11 @@ mod tests {
 
     #[test]
     fn paths_may_be_longer_than_the_system_takes() {
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let path = vec!["n".repeat(250); 40].join("/");
         let contents = builder.data().finish().unwrap();
         let file = builder
-            .add_path(path.as_bytes(), Metadata::default(), Node::File(contents))
+            .add_path(path.as_bytes(), Metadata::new(0o755), Node::File(contents))
             .unwrap();
         builder.link(builder.root(), b"short", file).unwrap();
         let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();

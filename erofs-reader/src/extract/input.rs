@@ -73,7 +73,7 @@ mod tests {
     use std::io::{self, Cursor, Write};
     use std::sync::Mutex;
 
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
+    use erofs_writer::{Builder, Metadata, Node, Options};
 
     use super::*;
     use crate::read_at::SourceError;
@@ -100,12 +100,12 @@ mod tests {
 
     #[test]
     fn what_follows_is_read_ahead_but_nothing_fails_for_that() {
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let mut data = builder.data();
         data.write_all(&vec![b'x'; 300 << 10]).unwrap();
         let contents = data.finish().unwrap();
         builder
-            .add_path(b"file", Metadata::default(), Node::File(contents))
+            .add_path(b"file", Metadata::new(0o755), Node::File(contents))
             .unwrap();
         let bytes = builder.finish().unwrap().0.into_inner();
         let reads = Mutex::default();

@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write};
 
 use erofs_reader::{Image, Source};
-use erofs_writer::{Device, ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, DeviceNumber, DeviceSlot, Metadata, Node, Options};
 
 /// Where the superblock begins.
 pub(crate) const SUPER: usize = 1024;
@@ -15,15 +15,12 @@ pub(crate) struct Lab(pub(crate) Vec<u8>);
 impl Lab {
     /// A small image of everything: 512-byte blocks, extended inodes, two devices in its table.
     pub(crate) fn new() -> Self {
-        let options = Options {
-            inodes: erofs_writer::InodeLayout::Extended,
-            ..Options::default()
-        };
-        let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), options).unwrap();
+        let options = Options::default().inodes(erofs_writer::InodeLayout::Extended);
+        let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
         for name in [b'a', b'b'] {
             let mut tag = [0; 64];
             tag.fill(name);
-            builder.add_device(Device { tag, blocks: 8 }).unwrap();
+            builder.add_device(DeviceSlot::new(tag, 8)).unwrap();
         }
         let mut data = builder.data();
         data.write_all(&[b'x'; 1000]).unwrap();
@@ -33,10 +30,7 @@ impl Lab {
                 .iter()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
                 .collect();
-            let meta = Metadata {
-                xattrs,
-                ..Metadata::default()
-            };
+            let meta = Metadata::new(0o755).xattrs(xattrs);
             builder.add_path(path.as_bytes(), meta, node).unwrap()
         };
         let file = add(
@@ -58,7 +52,11 @@ impl Lab {
         }
         add("dir/sub", &[], Node::Directory);
         add("link", &[], Node::Symlink(b"file".to_vec()));
-        add("null", &[], Node::CharDevice { major: 1, minor: 3 });
+        add(
+            "null",
+            &[],
+            Node::CharDevice(DeviceNumber { major: 1, minor: 3 }),
+        );
         builder.link_path(b"hard", file).unwrap();
         let (out, _) = builder.finish().unwrap();
         let lab = Self(out.into_inner());

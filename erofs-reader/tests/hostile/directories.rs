@@ -130,12 +130,12 @@ fn directories_must_be_a_tree() {
 
 #[test]
 fn directories_nested_without_end_are_cut_off() {
-    use erofs_writer::{ImageBuilder, Metadata, Node, Options};
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    use erofs_writer::{Builder, Metadata, Node, Options};
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut at = builder.root();
     for _ in 0..erofs_reader::MAX_DEPTH + 5 {
         at = builder
-            .add(at, b"d", Metadata::default(), Node::Directory)
+            .add(at, b"d", Metadata::new(0o755), Node::Directory)
             .unwrap();
     }
     let bytes = builder.finish().unwrap().0.into_inner();

@@ -107,7 +107,7 @@ fn read<R: BufRead, S: Sink>(
         }
         let attributes = entry.attributes().map_err(|problem| at(problem.into()))?;
         let xattrs = intake
-            .take(attributes.xattrs, |kind| {
+            .take(attributes.xattrs, attributes.mode, |kind| {
                 stats.warn(&entry.path, entry.offset, kind, limits);
             })
             .map_err(at)?;

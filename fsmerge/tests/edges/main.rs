@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod builder;
 mod gnu_tar;
 mod hardlinks_and_replacement;
 mod hostile;

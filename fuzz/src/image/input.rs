@@ -50,45 +50,43 @@ pub(super) fn options(input: &mut Input<'_>) -> Options {
     let more = input.byte();
     let label = input.bytes(usize::from(more & 7));
     let has = |bit: u8| flags & bit != 0;
-    Options {
-        block_size,
-        uuid: match more >> 3 & 3 {
+    Options::default()
+        .block_size(block_size)
+        .uuid(match more >> 3 & 3 {
             0 => Uuid::Nil,
             1 => Uuid::Given([7; 16]),
             _ => Uuid::Derived,
-        },
-        label: Label::new(label).unwrap_or_default(),
-        build_time: has(0x01).then_some(i64::from(more) << (more & 63)),
-        inodes: match more >> 5 & 3 {
+        })
+        .label(Label::new(label).unwrap_or_default())
+        .build_time(has(0x01).then_some(i64::from(more) << (more & 63)))
+        .inodes(match more >> 5 & 3 {
             0 => InodeLayout::Extended,
             1 => InodeLayout::Compact,
             _ => InodeLayout::Auto,
-        },
-        epoch: (more >> 7 != 0).then(|| timestamp(input)),
-        xattr_prefixes: match has(0x02) {
+        })
+        .epoch((more >> 7 != 0).then(|| timestamp(input)))
+        .xattr_prefixes(match has(0x02) {
             true => {
                 XattrPrefixes::new(["user.long.", "trusted.overlay.", "user.l"]).expect("valid")
             }
             false => XattrPrefixes::default(),
-        },
-        addresses: match has(0x04) {
+        })
+        .addresses(match has(0x04) {
             true => Addresses::Bits48,
             false => Addresses::Bits32,
-        },
-        chunk_indexes: has(0x08),
-        inline_tails: has(0x10),
-        compression,
-        full_indexes: has(0x20),
-        tail_packing: has(0x40),
-        fragments: match input.below(4) {
+        })
+        .chunk_indexes(has(0x08))
+        .inline_tails(has(0x10))
+        .compression(compression)
+        .full_indexes(has(0x20))
+        .tail_packing(has(0x40))
+        .fragments(match input.below(4) {
             0 => Fragments::Tails,
             1 => Fragments::Files,
             _ => Fragments::None,
-        },
-        dedupe_extents: has(0x80),
-        threads: NonZeroUsize::new(1),
-        ..Options::default()
-    }
+        })
+        .dedupe_extents(has(0x80))
+        .threads(NonZeroUsize::new(1))
 }
 
 pub(super) fn timestamp(input: &mut Input<'_>) -> Timestamp {
@@ -110,7 +108,7 @@ pub(super) fn timestamp(input: &mut Input<'_>) -> Timestamp {
 pub(super) fn metadata(input: &mut Input<'_>) -> Metadata {
     let choice = input.byte();
     if choice & 3 == 0 {
-        return Metadata::default();
+        return Metadata::new(0o755);
     }
     let id = |input: &mut Input<'_>| match choice & 4 {
         0 => u32::from(input.byte()),
@@ -145,13 +143,11 @@ pub(super) fn metadata(input: &mut Input<'_>) -> Metadata {
         };
         xattrs.push((name, value));
     }
-    Metadata {
-        mode,
-        uid,
-        gid,
-        mtime,
-        xattrs,
-    }
+    Metadata::new(mode)
+        .uid(uid)
+        .gid(gid)
+        .mtime(mtime)
+        .xattrs(xattrs)
 }
 
 /// A name of a small choice, so that names meet; or any bytes.

@@ -5,8 +5,8 @@ use std::io::{Cursor, Write};
 
 use erofs_reader::FileType;
 use erofs_writer::{
-    BlockSize, Chunk, ChunkSize, Device, DeviceId, Error, FileData, ImageBuilder, Metadata, Node,
-    NodeId, Options,
+    BlockSize, Builder, Chunk, ChunkSize, DeviceId, DeviceNumber, DeviceSlot, Error, FileData,
+    Metadata, Node, NodeId, Options,
 };
 
 use super::input::{Input, metadata, name};
@@ -16,7 +16,7 @@ const CONTENTS: usize = 1 << 18;
 /// Blocks of a device.
 const DEVICE_BLOCKS: u64 = 8;
 
-pub(super) type Builder = ImageBuilder<Cursor<Vec<u8>>>;
+pub(super) type Builder = Builder<Cursor<Vec<u8>>>;
 
 /// What a node is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,13 +82,13 @@ impl Lab {
             let tag = [tag; 64];
             let blocks = DEVICE_BLOCKS;
             builder
-                .add_device(Device { tag, blocks })
+                .add_device(DeviceSlot::new(tag, blocks))
                 .expect("no data yet")
         };
         let devices = (0..devices).map(|i| add(b'0' + i as u8)).collect();
         let root = Expected {
             id: builder.root(),
-            meta: Metadata::default(),
+            meta: Metadata::new(0o755),
             kind: Kind::Directory,
             names: 1,
         };
@@ -282,11 +282,11 @@ impl Lab {
             }
             6 => {
                 let kind = Kind::Device(FileType::CharDevice, (major, minor));
-                (Node::CharDevice { major, minor }, kind)
+                (Node::CharDevice(DeviceNumber { major, minor }), kind)
             }
             7 => {
                 let kind = Kind::Device(FileType::BlockDevice, (major, minor));
-                (Node::BlockDevice { major, minor }, kind)
+                (Node::BlockDevice(DeviceNumber { major, minor }), kind)
             }
             _ if choice & 0x40 == 0 => (Node::Fifo, Kind::Other(FileType::Fifo)),
             _ => (Node::Socket, Kind::Other(FileType::Socket)),
@@ -391,7 +391,7 @@ impl Lab {
             if !self.names.contains_key(parent)
                 && let Some(id) = self.builder.lookup(parent)
             {
-                self.added(parent.to_vec(), id, Metadata::default(), Kind::Directory);
+                self.added(parent.to_vec(), id, Metadata::new(0o755), Kind::Directory);
             }
         }
     }

@@ -45,10 +45,7 @@ pub fn build_and_compare(bytes: &[u8]) {
 fn build(bytes: &[u8], threads: usize) -> Option<(Lab, Options, Vec<u8>)> {
     let mut input = Input(bytes);
     let shape = input.byte();
-    let options = Options {
-        threads: NonZeroUsize::new(threads),
-        ..options(&mut input)
-    };
+    let options = options(&mut input).threads(NonZeroUsize::new(threads));
     let mut lab = Lab::new(options.clone(), shape & 1 != 0, usize::from(shape >> 1 & 3))?;
     for _ in 0..ENTRIES {
         if input.0.is_empty() {

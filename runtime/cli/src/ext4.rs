@@ -58,16 +58,14 @@ struct Kind {
 
 impl Kind {
     fn options(&self, size: u64) -> Options {
-        let mut options = Options {
-            block_size: self.block_size,
-            label: self.label.clone().into_bytes(),
-            uuid: self.uuid,
-            journal: self.journal.unwrap_or_default(),
-            inode_ratio: self.inode_ratio,
-            inode_count: self.inodes,
-            reserved_percent: self.reserved,
-            ..Options::new(size)
-        };
+        let mut options = Options::new(size)
+            .block_size(self.block_size)
+            .label(self.label.clone().into_bytes())
+            .uuid(self.uuid)
+            .journal(self.journal.unwrap_or_default())
+            .inode_ratio(self.inode_ratio)
+            .inode_count(self.inodes)
+            .reserved_percent(self.reserved);
         for (set, on) in &self.features {
             set(&mut options, *on);
         }

@@ -8,7 +8,7 @@ use blockbox::image::Image;
 use blockbox::stack;
 use blockbox::store::Store;
 use clap::Args;
-use fsmerge::{Kind, Tree};
+use fsmerge::{DeviceNumber, Kind, Tree};
 use serde::Serialize;
 
 use super::output::{Format, Table, bytes, print_json, printable};
@@ -109,7 +109,7 @@ impl History {
             }
         }
         let merged = stack::merge(&image.stack())?;
-        let node = merged.find(path);
+        let node = merged.lookup(path);
         let report = Path {
             path: printable(path),
             layers,
@@ -144,7 +144,7 @@ impl History {
 
 /// What a layer says of a path, if anything.
 fn says(layer: &Tree, path: &[u8]) -> Option<String> {
-    let node = layer.find(path)?;
+    let node = layer.lookup(path)?;
     Some(match layer.kind(node) {
         Kind::Directory { implied: true, .. } => "something below it".to_owned(),
         Kind::Directory { opaque: true, .. } => {
@@ -153,8 +153,12 @@ fn says(layer: &Tree, path: &[u8]) -> Option<String> {
         Kind::Directory { .. } => "a directory".to_owned(),
         Kind::File { size, .. } => format!("a file of {size} bytes"),
         Kind::Symlink(target) => format!("a link to {}", printable(target)),
-        Kind::CharDevice { major, minor } => format!("a character device {major}:{minor}"),
-        Kind::BlockDevice { major, minor } => format!("a block device {major}:{minor}"),
+        Kind::CharDevice(DeviceNumber { major, minor }) => {
+            format!("a character device {major}:{minor}")
+        }
+        Kind::BlockDevice(DeviceNumber { major, minor }) => {
+            format!("a block device {major}:{minor}")
+        }
         Kind::Fifo => "a named pipe".to_owned(),
         Kind::Socket => "a socket".to_owned(),
         Kind::Whiteout => "removed".to_owned(),

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use fsmerge::{Layer, Limits, ReadError, Sink, Stats};
+use fsmerge::{LayerTree, Limits, ReadError, Sink, Stats};
 
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ pub(crate) fn read<S: Sink>(
     root: &Path,
     sink: &mut S,
     failed: impl FnOnce(PathBuf, S::Error) -> Error,
-) -> Result<(Layer, Stats)> {
+) -> Result<(LayerTree, Stats)> {
     let limits = Limits::default();
     fsmerge::read_dir(root, sink, &limits).map_err(|error| match error {
         ReadError::Sink { path, source } => failed(host(root, &path), source),

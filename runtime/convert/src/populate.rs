@@ -1,13 +1,13 @@
 //! An ext4 image that holds a tree.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use erofs_reader::Nid;
-use ext4_writer::{Builder, Contents, Ranges, Stored};
-use fsmerge::{Content, DataId, Limits, Merge, Merged, ReadError, Segment, Sink};
+use erofs_reader::Inode;
+use ext4_writer::{Builder, Ranges};
+use fsmerge::{ContentStore, LayerTree, Limits, Merge, Merged, ReadError};
 
 use crate::error::{Error, Result};
 use crate::reader::Reader;
@@ -26,13 +26,13 @@ pub fn from_tar<W: Read + Write + Seek>(
     image: &mut Builder<W>,
     path: &Path,
 ) -> Result<()> {
-    let mut files = Files::new()?;
+    let mut contents = new_store()?;
     let mut merge = Merge::new(&Limits::default());
-    let tree = files.read_tar(tar, name)?;
+    let tree = read_tar(&mut contents, tar, name)?;
     merge
         .push(&tree)
         .map_err(|source| Error::layer(name, source))?;
-    files.fill(&merge.finish(), image, path)
+    fill(&merge.finish(), &mut contents, image, path)
 }
 
 /// Puts what a container would see of a stack of layers, lowest first, into the image that will be at `path`: a whole image on
@@ -46,28 +46,37 @@ pub fn from_layers<W: Read + Write + Seek>(
     image: &mut Builder<W>,
     path: &Path,
 ) -> Result<()> {
-    let mut files = Files::new()?;
+    let mut contents = new_store()?;
     let mut merge = Merge::new(&Limits::default());
     for layer in layers {
         let name = layer.path().display().to_string();
         let tree = match layer {
             Layer::Tar(path) => {
                 let mut tar = ocipull::decompress(File::open(path).map_err(Error::io(path))?)?;
-                let tree = files.read_tar(&mut tar, &name)?;
+                let tree = read_tar(&mut contents, &mut tar, &name)?;
                 tar.finish()?;
                 tree
             }
-            Layer::Folder(root) => folder::read(root, &mut files, |_, e| spool_failed(e))?.0,
+            Layer::Folder(root) => folder::read(root, &mut contents, |_, e| spool_failed(e))?.0,
             Layer::Image { path, image } => layer::tree(image, path, |_, inode, _| {
-                let nid = inode.nid();
-                Ok(Some(files.note(Place::Image { path, image, nid })))
+                let data = |error| Error::Read {
+                    path: path.clone(),
+                    source: error,
+                };
+                let ranges = ranges(image, inode).map_err(data)?;
+                let (nid, whole) = (inode.nid(), ranges.clone());
+                Ok(Some(contents.add(ranges, move || {
+                    let open = |nid| image.file(&image.inode(nid)?);
+                    let file = open(nid).map_err(|error| io::Error::other(data(error)))?;
+                    Ok(Box::new(Ranges::new(file, whole.clone())))
+                })))
             })?,
         };
         merge
             .push(&tree)
             .map_err(|source| Error::layer(&name, source))?;
     }
-    files.fill(&merge.finish(), image, path)
+    fill(&merge.finish(), &mut contents, image, path)
 }
 
 /// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's marks are no marks here.
@@ -97,126 +106,46 @@ fn spool_failed(source: io::Error) -> Error {
     Error::io(std::env::temp_dir())(source)
 }
 
-/// Where a file's contents are.
-enum Place<'a> {
-    /// In the spool, from `start` on; `ranges` are the parts of the file that are no holes.
-    Spool { start: u64, ranges: Vec<Range<u64>> },
-    /// In the image at `path`.
-    Image {
-        path: &'a Path,
-        image: &'a Reader,
-        nid: Nid,
-    },
+/// Returns a store that copies contents which come only once to a temporary file.
+fn new_store<'a>() -> Result<ContentStore<'a>> {
+    tempfile::tempfile()
+        .and_then(ContentStore::in_file)
+        .map_err(spool_failed)
 }
 
-/// The contents of all files, by their ids.
-struct Files<'a> {
-    /// Contents that come only once.
-    spool: File,
-    end: u64,
-    places: Vec<Place<'a>>,
+fn read_tar(contents: &mut ContentStore<'_>, tar: impl BufRead, name: &str) -> Result<LayerTree> {
+    let read = contents.read_tar(tar, &Limits::default());
+    let (tree, _) = read.map_err(|error| match error {
+        ReadError::Sink { source, .. } => spool_failed(source),
+        ReadError::Layer(source) => Error::layer(name, source),
+    })?;
+    Ok(tree)
 }
 
-impl<'a> Files<'a> {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            spool: tempfile::tempfile().map_err(spool_failed)?,
-            end: 0,
-            places: Vec::new(),
-        })
-    }
-
-    fn note(&mut self, place: Place<'a>) -> DataId {
-        self.places.push(place);
-        DataId(self.places.len() as u64 - 1)
-    }
-
-    fn read_tar(&mut self, tar: impl BufRead, name: &str) -> Result<fsmerge::Layer> {
-        let read = fsmerge::read_tar(tar, self, &Limits::default());
-        let (tree, _) = read.map_err(|error| match error {
-            ReadError::Sink { source, .. } => spool_failed(source),
-            ReadError::Layer(source) => Error::layer(name, source),
-        })?;
-        Ok(tree)
-    }
-
-    /// Puts `tree` into the image that will be at `path`.
-    fn fill<W: Read + Write + Seek>(
-        &mut self,
-        tree: &Merged,
-        image: &mut Builder<W>,
-        path: &Path,
-    ) -> Result<()> {
-        image.add_tree(tree, self).map_err(|error| match error {
-            Failed::Image(source) => failed(path, source),
-            Failed::Source(error) => error,
-        })
-    }
+/// Puts `tree` into the image that will be at `path`.
+fn fill<W: Read + Write + Seek>(
+    tree: &Merged,
+    contents: &mut ContentStore<'_>,
+    image: &mut Builder<W>,
+    path: &Path,
+) -> Result<()> {
+    image.add_tree(tree, contents).map_err(|error| match error {
+        ext4_writer::Error::Contents { name, source } => match source.downcast::<Error>() {
+            Ok(error) => error,
+            Err(source) => failed(path, ext4_writer::Error::Contents { name, source }),
+        },
+        source => failed(path, source),
+    })
 }
 
-impl Sink for Files<'_> {
-    type Error = io::Error;
-
-    fn file(&mut self, _path: &[u8], mut content: Content<'_>) -> io::Result<DataId> {
-        let (start, mut at, mut ranges) = (self.end, 0, Vec::new());
-        while let Some(segment) = content.next_segment() {
-            match segment {
-                Segment::Hole(len) => at += len,
-                Segment::Data(len) => {
-                    ranges.push(at..at + len);
-                    self.end += io::copy(&mut (&mut content).take(len), &mut self.spool)?;
-                    at += len;
-                }
-            }
-        }
-        Ok(self.note(Place::Spool { start, ranges }))
-    }
-}
-
-/// Why an image could not be filled.
-enum Failed {
-    Image(ext4_writer::Error),
-    Source(Error),
-}
-
-impl From<ext4_writer::Error> for Failed {
-    fn from(source: ext4_writer::Error) -> Self {
-        Self::Image(source)
-    }
-}
-
-impl Contents for Files<'_> {
-    type Error = Failed;
-
-    fn open(&mut self, data: DataId) -> Result<Stored<'_>, Failed> {
-        match &self.places[data.0 as usize] {
-            Place::Spool { start, ranges } => {
-                self.spool
-                    .seek(SeekFrom::Start(*start))
-                    .map_err(|source| Failed::Source(spool_failed(source)))?;
-                Ok(Stored {
-                    ranges: ranges.clone(),
-                    data: Box::new(&self.spool),
-                })
-            }
-            &Place::Image { path, image, nid } => {
-                let damaged = |source| {
-                    let path = path.to_owned();
-                    Failed::Source(Error::Read { path, source })
-                };
-                let inode = image.inode(nid).map_err(damaged)?;
-                let pieces = layer::of_file(&image.extents(&inode).map_err(damaged)?);
-                let ranges: Vec<_> = pieces
-                    .iter()
-                    .filter(|piece| piece.start.is_some())
-                    .map(|piece| piece.logical..piece.logical + piece.length)
-                    .collect();
-                let file = image.file(&inode).map_err(damaged)?;
-                Ok(Stored {
-                    data: Box::new(Ranges::new(file, ranges.clone())),
-                    ranges,
-                })
-            }
-        }
-    }
+/// The parts of a file of `image` that have data.
+fn ranges(
+    image: &Reader,
+    inode: &Inode,
+) -> std::result::Result<Vec<Range<u64>>, erofs_reader::Error> {
+    let pieces = layer::of_file(&image.extents(inode)?);
+    let data = pieces.iter().filter(|piece| piece.start.is_some());
+    Ok(data
+        .map(|piece| piece.logical..piece.logical + piece.length)
+        .collect())
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use erofs_reader::{FileType, Image, Inode, Nid, ReadAt};
-use erofs_writer::{FileData, Label, Metadata, Node, Summary, Timestamp};
+use erofs_writer::{DeviceNumber, FileData, Label, Metadata, Node, Summary, Timestamp};
 
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, InPieces, Output, of_file};
@@ -55,13 +55,10 @@ pub fn write<R: ReadAt>(
             continue;
         }
         let (secs, nanos) = inode.mtime();
-        let metadata = Metadata {
-            mode: inode.mode(),
-            uid: inode.uid(),
-            gid: inode.gid(),
-            mtime: options.times.apply(Timestamp { secs, nanos }),
-            xattrs: from.xattrs(&inode).map_err(damaged)?,
-        };
+        let metadata = Metadata::new(inode.mode())
+            .owner(inode.uid(), inode.gid())
+            .mtime(options.times.apply(Timestamp { secs, nanos }))
+            .xattrs(from.xattrs(&inode).map_err(damaged)?);
         let node = copy.node(&inode)?;
         let image = &mut copy.contents.image;
         let node = image.add_path(&name, metadata, node).map_err(failed)?;
@@ -98,8 +95,8 @@ impl<R: ReadAt> Copy<'_, R> {
                     source,
                 })?)
             }
-            FileType::CharDevice => Node::CharDevice { major, minor },
-            FileType::BlockDevice => Node::BlockDevice { major, minor },
+            FileType::CharDevice => Node::CharDevice(DeviceNumber { major, minor }),
+            FileType::BlockDevice => Node::BlockDevice(DeviceNumber { major, minor }),
             FileType::Fifo => Node::Fifo,
             FileType::Socket => Node::Socket,
         })

@@ -193,7 +193,7 @@ impl Stream<'_> {
         &self,
         sink: &mut S,
         failed: impl FnOnce(S::Error) -> Error,
-    ) -> Result<(fsmerge::Layer, Stats)> {
+    ) -> Result<(fsmerge::LayerTree, Stats)> {
         let path = match *self {
             Self::Folder(root) => return folder::read(root, sink, |_, error| failed(error)),
             Self::Tar(path) => path,
@@ -237,7 +237,7 @@ impl<'a> Survey<'a> {
         layer: &'a Layer,
         first: usize,
         warnings: &mut Vec<String>,
-    ) -> Result<(Self, fsmerge::Layer)> {
+    ) -> Result<(Self, fsmerge::LayerTree)> {
         let stream = match layer {
             Layer::Tar(path) => Stream::Tar(path),
             Layer::Folder(path) => Stream::Folder(path),
@@ -372,7 +372,7 @@ impl<'a, I: Iterator<Item = (usize, &'a u64)>> Sink for Again<'_, '_, I> {
 
 #[cfg(test)]
 mod tests {
-    use erofs_writer::ImageBuilder;
+    use erofs_writer::Builder;
 
     use super::*;
 
@@ -386,7 +386,7 @@ mod tests {
         };
         let image = dir.path().join("image.tar");
         let out = File::create_new(&image).unwrap();
-        let builder = ImageBuilder::new(&out, erofs_writer::Options::default()).unwrap();
+        let builder = Builder::new(&out, erofs_writer::Options::default()).unwrap();
         builder.finish().unwrap();
         let kind = |path: &Path| Layer::open(path);
         assert!(matches!(kind(dir.path()), Ok(Layer::Folder(_))));

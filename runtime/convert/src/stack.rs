@@ -5,8 +5,8 @@ use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use blockbox_store::atomic;
-use erofs_writer::{Addresses, Device, FileData, ImageBuilder, Options};
-use fsmerge::{Layer, Limits, Merge, Merged};
+use erofs_writer::{Addresses, Builder, DeviceSlot, FileData, Options};
+use fsmerge::{LayerTree, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
 use crate::layer::{self, Form, Part, Times};
@@ -38,12 +38,9 @@ pub fn write_with(
         path: path.to_owned(),
         source,
     };
-    let options = Options {
-        addresses,
-        ..Options::default()
-    };
+    let options = Options::default().addresses(addresses);
     atomic::write_file(path, |file| {
-        let mut image = ImageBuilder::new(file, options).map_err(failed)?;
+        let mut image = Builder::new(file, options).map_err(failed)?;
         let (merged, files) = merge_into(layers, &mut image, path)?;
         layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
         let (_, summary) = image.finish().map_err(failed)?;
@@ -55,7 +52,7 @@ pub fn write_with(
 pub fn merge(layers: &[Input]) -> Result<Merged> {
     let nowhere = Path::new("the merged image");
     let mut image =
-        ImageBuilder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(|source| {
+        Builder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(|source| {
             Error::Write {
                 path: nowhere.to_owned(),
                 source,
@@ -65,14 +62,14 @@ pub fn merge(layers: &[Input]) -> Result<Merged> {
 }
 
 /// Reads the tree of one layer.
-pub fn layer(input: &Input) -> Result<Layer> {
+pub fn layer(input: &Input) -> Result<LayerTree> {
     let nowhere = Path::new("the merged image");
     let failed = |source| Error::Write {
         path: nowhere.to_owned(),
         source,
     };
     let mut image =
-        ImageBuilder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(failed)?;
+        Builder::new(io::Cursor::new(Vec::new()), Options::default()).map_err(failed)?;
     add_layer(input, &mut image, nowhere, &mut Vec::new())
 }
 
@@ -80,7 +77,7 @@ pub fn layer(input: &Input) -> Result<Layer> {
 /// an index into the list of what its contents are in `image`.
 fn merge_into<W: Write + Seek>(
     layers: &[Input],
-    image: &mut ImageBuilder<W>,
+    image: &mut Builder<W>,
     path: &Path,
 ) -> Result<(Merged, Vec<FileData>)> {
     let mut files = Vec::new();
@@ -97,10 +94,10 @@ fn merge_into<W: Write + Seek>(
 /// Makes a layer a device of `image`, which will be at `path`, and reads its tree.
 fn add_layer<W: Write + Seek>(
     layer: &Input,
-    image: &mut ImageBuilder<W>,
+    image: &mut Builder<W>,
     path: &Path,
     files: &mut Vec<FileData>,
-) -> Result<Layer> {
+) -> Result<LayerTree> {
     let block = u64::from(Options::default().block_size.bytes());
     let reader = layer::open(&layer.path)?;
     if reader.superblock().block_size.bytes() != block {
@@ -118,14 +115,14 @@ fn add_layer<W: Write + Seek>(
             unit: block,
         });
     }
-    let own = Device {
-        tag: tag(&layer.tag),
-        blocks: bytes / block,
-    };
+    let own = DeviceSlot::new(tag(&layer.tag), bytes / block);
     let slots = elsewhere(&reader, bytes).iter().map(|slot| {
         let tag = tag(&slot.tag);
         let blocks = slot.blocks;
-        (slot.uniaddr.saturating_mul(block), Device { tag, blocks })
+        (
+            slot.uniaddr.saturating_mul(block),
+            DeviceSlot::new(tag, blocks),
+        )
     });
     // Others have no addresses of their own.
     let slots = slots.filter(|(start, _)| *start >= bytes);

@@ -287,10 +287,7 @@ fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> convert::Resul
     file.set_len(size).map_err(convert::Error::io(&path))?;
     let mut disk =
         ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
-    let ours = ext4_writer::Metadata {
-        mode: 0o755,
-        ..Default::default()
-    };
+    let ours = ext4_writer::Metadata::new(0o755);
     let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
     let root = disk.root();
     disk.add_dir(root, name(PRIVATE_DIR), ours.clone())
@@ -327,13 +324,10 @@ fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
     let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
     let root = fsmeta.root().map_err(failed)?;
     let (secs, nanos) = root.mtime();
-    Ok(ext4_writer::Metadata {
-        mode: root.mode(),
-        uid: root.uid(),
-        gid: root.gid(),
-        mtime: ext4_writer::Timestamp { secs, nanos },
-        xattrs: fsmeta.xattrs(&root).map_err(failed)?,
-    })
+    Ok(ext4_writer::Metadata::new(root.mode())
+        .owner(root.uid(), root.gid())
+        .mtime(ext4_writer::Timestamp { secs, nanos })
+        .xattrs(fsmeta.xattrs(&root).map_err(failed)?))
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -197,10 +197,7 @@ fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
 
 fn write_init(file: fs::File) -> Result<(), ext4_writer::Error> {
     let mut disk = ext4_writer::Builder::new(file, ext4_writer::Options::new(TRIAL_DISK))?;
-    let executable = ext4_writer::Metadata {
-        mode: 0o755,
-        ..Default::default()
-    };
+    let executable = ext4_writer::Metadata::new(0o755);
     let (folder, name) = disk.make_parents(INIT_PATH.as_bytes(), &executable)?;
     disk.add_file(folder, name, executable, INIT, Some(INIT.len() as u64))?;
     disk.finish()?;

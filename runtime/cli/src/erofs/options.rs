@@ -171,33 +171,31 @@ impl ImageOptions {
             compression.cluster_size = u32::try_from(size).unwrap_or(u32::MAX);
         }
         Ok(BuildOptions {
-            image: Options {
-                block_size,
-                compression,
-                uuid: self.uuid.unwrap_or_default(),
-                label: self.label.unwrap_or_default(),
-                build_time: self.build_time()?,
-                inline_tails: has(Feature::InlineTails),
-                chunk_indexes: has(Feature::ChunkIndexes),
-                full_indexes: has(Feature::FullIndexes),
-                tail_packing: has(Feature::Ztailpacking),
-                fragments: if has(Feature::AllFragments) {
+            image: Options::default()
+                .block_size(block_size)
+                .compression(compression)
+                .uuid(self.uuid.unwrap_or_default())
+                .label(self.label.unwrap_or_default())
+                .build_time(self.build_time()?)
+                .inline_tails(has(Feature::InlineTails))
+                .chunk_indexes(has(Feature::ChunkIndexes))
+                .full_indexes(has(Feature::FullIndexes))
+                .tail_packing(has(Feature::Ztailpacking))
+                .fragments(if has(Feature::AllFragments) {
                     Fragments::Files
                 } else if has(Feature::Fragments) {
                     Fragments::Tails
                 } else {
                     Fragments::None
-                },
-                dedupe_extents: has(Feature::Dedupe),
-                threads: self.threads,
-                addresses: self.addresses(),
-                inodes: if has(Feature::ExtendedInodes) {
+                })
+                .dedupe_extents(has(Feature::Dedupe))
+                .threads(self.threads)
+                .addresses(self.addresses())
+                .inodes(if has(Feature::ExtendedInodes) {
                     InodeLayout::Extended
                 } else {
                     InodeLayout::Auto
-                },
-                ..Options::default()
-            },
+                }),
             chunk_size: self
                 .chunk_size
                 .map(|size| chunk_size(size, block_size))

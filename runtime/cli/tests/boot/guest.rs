@@ -234,10 +234,7 @@ pub(crate) fn writable_disk(path: &Path) {
         .unwrap();
     let options = ext4_writer::Options::new(256 << 20);
     let mut disk = ext4_writer::Builder::new(file, options).unwrap();
-    let ours = ext4_writer::Metadata {
-        mode: 0o755,
-        ..Default::default()
-    };
+    let ours = ext4_writer::Metadata::new(0o755);
     let root = disk.root();
     for dir in [PRIVATE_DIR, UPPER_DIR, WORK_DIR] {
         disk.add_dir(root, dir.trim_start_matches('/').as_bytes(), ours.clone())

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
 
-use erofs_writer::{BlockSize, ChunkSize, Error, FileData, ImageBuilder};
+use erofs_writer::{BlockSize, Builder, ChunkSize, Error, FileData};
 use fsmerge::{Content, DataId, Segment, Sink};
 
 use super::{BuildOptions, Output};
@@ -13,7 +13,7 @@ const PIECE: usize = 256 << 10;
 
 /// Takes files' contents as they arrive.
 pub(crate) struct Contents<W: Write + Seek> {
-    pub(crate) image: ImageBuilder<W>,
+    pub(crate) image: Builder<W>,
     /// What each [`DataId`] stands for.
     pub(crate) files: Vec<FileData>,
     block_size: BlockSize,
@@ -24,9 +24,9 @@ pub(crate) struct Contents<W: Write + Seek> {
 impl<'a> Contents<Output<'a>> {
     /// Of an image to be made in `out`.
     pub(crate) fn new(out: &'a File, options: &BuildOptions) -> Result<Self, Error> {
-        let image = ImageBuilder::with_dedupe(Output::new(out), options.image.clone())?;
+        let image = Builder::with_dedupe(Output::new(out), options.image.clone())?;
         Ok(Self {
-            image: image.truncate_with(|out, length| out.set_len(length)),
+            image,
             files: Vec::new(),
             block_size: options.image.block_size,
             chunk_size: options.chunk_size,

@@ -2,8 +2,8 @@
 
 use std::io::{Seek, Write};
 
-use erofs_writer::{FileData, ImageBuilder};
-use fsmerge::{Attributes, DataId, Kind, Tree, overlay};
+use erofs_writer::{Builder, DeviceNumber, FileData, Node, Timestamp};
+use fsmerge::{DataId, Kind, Metadata, Tree, overlay};
 
 use super::Times;
 
@@ -20,12 +20,12 @@ pub(crate) enum Form {
 pub(crate) fn emit<W: Write + Seek>(
     tree: &Tree,
     files: &[FileData],
-    image: &mut ImageBuilder<W>,
+    image: &mut Builder<W>,
     form: Form,
     times: Times,
 ) -> Result<(), erofs_writer::Error> {
     let encode = |id| {
-        let (attributes, kind) = (tree.attributes(id), tree.kind(id));
+        let (attributes, kind) = (tree.metadata(id), tree.kind(id));
         match form {
             Form::Layer => overlay::encode(attributes, kind),
             Form::Merged => (attributes.clone(), kind),
@@ -53,22 +53,20 @@ pub(crate) fn emit<W: Write + Seek>(
     Ok(())
 }
 
-fn metadata(attributes: &Attributes, times: Times) -> erofs_writer::Metadata {
-    let mtime = attributes.mtime;
-    erofs_writer::Metadata {
-        mode: attributes.mode,
-        uid: attributes.uid,
-        gid: attributes.gid,
-        mtime: times.apply(erofs_writer::Timestamp {
-            secs: mtime.secs,
-            nanos: mtime.nanos,
-        }),
-        xattrs: attributes.xattrs.to_vec(),
-    }
+fn metadata(metadata: &Metadata, times: Times) -> erofs_writer::Metadata {
+    let fsmerge::Timestamp { secs, nanos } = metadata.mtime;
+    erofs_writer::Metadata::new(metadata.mode)
+        .owner(metadata.uid, metadata.gid)
+        .mtime(times.apply(Timestamp { secs, nanos }))
+        .xattrs(metadata.xattrs.to_vec())
 }
 
-fn node(kind: Kind<'_>, files: &[FileData]) -> erofs_writer::Node {
-    use erofs_writer::Node;
+fn device(number: fsmerge::DeviceNumber) -> DeviceNumber {
+    let fsmerge::DeviceNumber { major, minor } = number;
+    DeviceNumber { major, minor }
+}
+
+fn node(kind: Kind<'_>, files: &[FileData]) -> Node {
     match kind {
         Kind::Directory { .. } => Node::Directory,
         Kind::File {
@@ -78,9 +76,9 @@ fn node(kind: Kind<'_>, files: &[FileData]) -> erofs_writer::Node {
         // Encoded layers and merged trees have neither whiteouts nor lower links.
         Kind::File { data: None, .. } | Kind::LowerLink(_) => Node::File(FileData::EMPTY),
         Kind::Symlink(target) => Node::Symlink(target.to_vec()),
-        Kind::Whiteout => Node::CharDevice { major: 0, minor: 0 },
-        Kind::CharDevice { major, minor } => Node::CharDevice { major, minor },
-        Kind::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
+        Kind::Whiteout => Node::CharDevice(DeviceNumber { major: 0, minor: 0 }),
+        Kind::CharDevice(number) => Node::CharDevice(device(number)),
+        Kind::BlockDevice(number) => Node::BlockDevice(device(number)),
         Kind::Fifo => Node::Fifo,
         Kind::Socket => Node::Socket,
     }

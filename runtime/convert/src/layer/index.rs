@@ -6,7 +6,7 @@ use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 
-use erofs_writer::{BlockSize, Device, FileData};
+use erofs_writer::{BlockSize, DeviceSlot, FileData};
 use fsmerge::{Content, DataId, Limits, ReadError, Sink};
 use ocipull::Digest;
 
@@ -78,10 +78,10 @@ pub fn write_index(
     options.image.compression = None;
     options.image.per_file = None;
     let mut contents = Contents::new(out, &options).map_err(failed)?;
-    let device = Device {
-        tag: stack::tag(diff_id.hex()),
-        blocks: bytes / u64::from(BlockSize::B512.bytes()),
-    };
+    let device = DeviceSlot::new(
+        stack::tag(diff_id.hex()),
+        bytes / u64::from(BlockSize::B512.bytes()),
+    );
     let device = contents.image.add_device(device).map_err(failed)?;
     for (size, range) in &found.files {
         let pieces = &found.pieces[range.clone()];

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use erofs_writer::SetLen;
+
 /// How much is left to the kernel's own pace before its way to the disk begins, in bytes.
 const WINDOW: u64 = 8 << 20;
 
@@ -24,9 +26,11 @@ impl<'a> Output<'a> {
             sent: 0,
         }
     }
+}
 
-    pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)
+impl SetLen for Output<'_> {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        SetLen::set_len(&mut self.file, length)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use erofs_reader::{Extent, Source};
-use erofs_writer::{BlockSize, Chunk, ChunkSize, DeviceId, FileData, ImageBuilder};
+use erofs_writer::{BlockSize, Builder, Chunk, ChunkSize, DeviceId, FileData};
 use fsmerge::Segment;
 
 use super::contents::Segments;
@@ -39,7 +39,7 @@ pub(crate) fn of_file(extents: &[Extent]) -> Vec<Piece> {
 /// How `image` points at the contents of `size` bytes that lie in `pieces` of `device`; `None` where it cannot, since a piece
 /// does not begin with a block.
 pub(crate) fn address<W: Write + Seek>(
-    image: &mut ImageBuilder<W>,
+    image: &mut Builder<W>,
     device: DeviceId,
     size: u64,
     pieces: &[Piece],
@@ -169,7 +169,7 @@ impl<R: Read + Seek> Segments for InPieces<'_, R> {
 mod tests {
     use std::io::Cursor;
 
-    use erofs_writer::{Device, Options};
+    use erofs_writer::{DeviceSlot, Options};
 
     use super::*;
 
@@ -206,11 +206,8 @@ mod tests {
 
     #[test]
     fn only_pieces_that_begin_with_blocks_can_be_pointed_at() {
-        let mut image = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
-        let device = Device {
-            tag: [0; 64],
-            blocks: 1000,
-        };
+        let mut image = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+        let device = DeviceSlot::new([0; 64], 1000);
         let device = image.add_device(device).unwrap();
         let mut can = |size, pieces: &[Piece]| {
             address(&mut image, device, size, pieces, BlockSize::B512)

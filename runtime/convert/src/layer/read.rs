@@ -5,8 +5,8 @@ use std::io::{Seek, Write};
 use std::path::Path;
 
 use erofs_reader::{Buffered, Extent, Inode, ReadAt, Source};
-use erofs_writer::{BlockSize, DeviceId, FileData, ImageBuilder};
-use fsmerge::{DataId, Layer, Limits, ReadError};
+use erofs_writer::{BlockSize, Builder, DeviceId, FileData};
+use fsmerge::{DataId, LayerTree, Limits, ReadError};
 
 use super::pieces::{self, Piece};
 use crate::error::{Error, Result};
@@ -28,14 +28,17 @@ pub(crate) fn tree<R: ReadAt>(
     image: &erofs_reader::Image<R>,
     path: &Path,
     file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>>,
-) -> Result<Layer> {
+) -> Result<LayerTree> {
     fsmerge::read_erofs(image, file, &Limits::default()).map_err(|error| match error {
         ReadError::Sink { source, .. } => source,
         ReadError::Layer(fsmerge::Error::Image { source, .. }) => Error::Read {
             path: path.to_owned(),
             source,
         },
-        ReadError::Layer(fsmerge::Error::Node { name, problem }) => Error::NotALayer {
+        ReadError::Layer(fsmerge::Error::Node {
+            path: name,
+            problem,
+        }) => Error::NotALayer {
             path: path.to_owned(),
             name: format!("/{}", name.escape_ascii()),
             problem,
@@ -57,9 +60,9 @@ pub(crate) fn read<W: Write + Seek>(
     image: &Image,
     path: &Path,
     parts: &[Part],
-    merged: &mut ImageBuilder<W>,
+    merged: &mut Builder<W>,
     files: &mut Vec<FileData>,
-) -> Result<Layer> {
+) -> Result<LayerTree> {
     let mut reading = Reading {
         image,
         path,
@@ -76,7 +79,7 @@ struct Reading<'a, W: Write + Seek> {
     image: &'a Image,
     path: &'a Path,
     parts: &'a [Part],
-    merged: &'a mut ImageBuilder<W>,
+    merged: &'a mut Builder<W>,
     files: &'a mut Vec<FileData>,
 }
 

@@ -1,0 +1,346 @@
+//! Contents of files, kept until something asks for them.
+
+use crate::error::{Error, ReadError};
+use crate::layer::LayerTree;
+use crate::limits::Limits;
+use crate::tar::{Content, Segment, Sink, Stats, read_tar, read_tar_seek};
+use crate::tree::DataId;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+/// Returns contents of files by the ids that a [`Sink`] gave them: a [`ContentStore`], for example.
+pub trait Contents {
+    /// Opens the contents of a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of what the contents lie in; [`io::ErrorKind::NotFound`] for an unknown id.
+    fn open(&mut self, data: DataId) -> io::Result<StoredContent<'_>>;
+}
+
+/// Contents of one file.
+pub struct StoredContent<'a> {
+    /// The parts of the file that have data, as byte ranges in ascending order; the rest are holes.
+    pub ranges: Vec<Range<u64>>,
+    /// The bytes of all ranges, one after the other.
+    pub data: Box<dyn Read + 'a>,
+}
+
+impl fmt::Debug for StoredContent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredContent")
+            .field("ranges", &self.ranges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps the contents of files of any number of layers: in memory, in a file, or in the archives and folders that they come
+/// from.
+///
+/// ```
+/// use fsmerge::{ContentStore, Contents, Kind, Limits, Merge};
+/// use std::io::Read;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (lower, upper) = (&[0_u8; 1024][..], &[0_u8; 1024][..]);
+/// let limits = Limits::default();
+/// let mut contents = ContentStore::in_memory();
+/// let mut merge = Merge::new(&limits);
+/// for tar in [lower, upper] {
+///     let (layer, _) = contents.read_tar(tar, &limits)?;
+///     merge.push(&layer)?;
+/// }
+/// let merged = merge.finish();
+/// for (path, id) in merged.walk() {
+///     if let Kind::File { data: Some(data), .. } = merged.kind(id) {
+///         let mut bytes = Vec::new();
+///         contents.open(data)?.data.read_to_end(&mut bytes)?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct ContentStore<'a> {
+    copies: Copies,
+    archives: Vec<Box<dyn ReadSeek + 'a>>,
+    #[cfg(all(feature = "dir", unix))]
+    folders: Vec<std::path::PathBuf>,
+    stored: Vec<Stored<'a>>,
+}
+
+/// Where contents that come only once are copied to.
+enum Copies {
+    Memory(Vec<u8>),
+    File { file: File, end: u64 },
+}
+
+/// Where the contents of one file are.
+struct Stored<'a> {
+    place: Place<'a>,
+    ranges: Vec<Range<u64>>,
+}
+
+enum Place<'a> {
+    /// Among the copies, from this byte on.
+    Copied(u64),
+    /// In an archive, from this byte on.
+    Archive { archive: usize, start: u64 },
+    /// In a file of a folder.
+    #[cfg(all(feature = "dir", unix))]
+    Folder { folder: usize, path: Vec<u8> },
+    /// Wherever this opens them.
+    Elsewhere(Open<'a>),
+}
+
+type Open<'a> = Box<dyn Fn() -> io::Result<Box<dyn Read + 'a>> + 'a>;
+
+trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
+
+impl<'a> ContentStore<'a> {
+    /// Returns a store that copies contents to memory.
+    pub fn in_memory() -> Self {
+        Self::new(Copies::Memory(Vec::new()))
+    }
+
+    /// Returns a store that appends contents to `file`, which can be read and written: a temporary file, for example.
+    ///
+    /// # Errors
+    ///
+    /// Those of seeking to the file's end.
+    pub fn in_file(mut file: File) -> io::Result<Self> {
+        let end = file.seek(SeekFrom::End(0))?;
+        Ok(Self::new(Copies::File { file, end }))
+    }
+
+    fn new(copies: Copies) -> Self {
+        Self {
+            copies,
+            archives: Vec::new(),
+            #[cfg(all(feature = "dir", unix))]
+            folders: Vec::new(),
+            stored: Vec::new(),
+        }
+    }
+
+    /// Reads the archive of a layer from a stream, and copies the contents of its files.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_tar`](crate::read_tar()); [`ReadError::Sink`] where copying failed.
+    pub fn read_tar(
+        &mut self,
+        tar: impl BufRead,
+        limits: &Limits,
+    ) -> Result<(LayerTree, Stats), ReadError<io::Error>> {
+        read_tar(tar, self, limits)
+    }
+
+    /// Reads the archive of a layer, and leaves the contents of its files where they are: in `tar`, which the store keeps, from
+    /// its first byte on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_tar_seek`].
+    pub fn read_archive(
+        &mut self,
+        mut tar: impl Read + Seek + 'a,
+        limits: &Limits,
+    ) -> Result<(LayerTree, Stats), ReadError<io::Error>> {
+        tar.rewind()
+            .map_err(|source| Error::Io { offset: 0, source })?;
+        let mut notes = Notes {
+            place: |_: &[u8], content: &Content<'_>| Place::Archive {
+                archive: self.archives.len(),
+                start: content.archive_offset().unwrap_or(0),
+            },
+            stored: &mut self.stored,
+        };
+        let read = read_tar_seek(BufReader::new(&mut tar), &mut notes, limits)?;
+        self.archives.push(Box::new(tar));
+        Ok(read)
+    }
+
+    /// Adds the contents of a file that lie elsewhere. `ranges` are the parts of it that have data, in ascending order; `open`
+    /// is called whenever they are wanted, and returns the bytes of all ranges, one after the other.
+    pub fn add(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+        open: impl Fn() -> io::Result<Box<dyn Read + 'a>> + 'a,
+    ) -> DataId {
+        keep(&mut self.stored, Place::Elsewhere(Box::new(open)), ranges)
+    }
+
+    /// Reads the tree under a directory of this host, and leaves the contents of its files where they are. A file that becomes
+    /// shorter before it is opened is an error of [`open`](Contents::open), or of reading.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_dir`](crate::read_dir()).
+    #[cfg(all(feature = "dir", unix))]
+    pub fn read_dir(
+        &mut self,
+        root: &std::path::Path,
+        limits: &Limits,
+    ) -> Result<(LayerTree, Stats), ReadError<io::Error>> {
+        let mut notes = Notes {
+            place: |path: &[u8], _: &Content<'_>| Place::Folder {
+                folder: self.folders.len(),
+                path: path.to_vec(),
+            },
+            stored: &mut self.stored,
+        };
+        let read = crate::dir::read_dir(root, &mut notes, limits)?;
+        self.folders.push(root.to_owned());
+        Ok(read)
+    }
+}
+
+impl fmt::Debug for ContentStore<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContentStore")
+            .field("files", &self.stored.len())
+            .field("archives", &self.archives.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn keep<'a>(stored: &mut Vec<Stored<'a>>, place: Place<'a>, ranges: Vec<Range<u64>>) -> DataId {
+    stored.push(Stored { place, ranges });
+    DataId(stored.len() as u64 - 1)
+}
+
+/// Notes where contents are, and reads none.
+struct Notes<'s, 'a, P> {
+    place: P,
+    stored: &'s mut Vec<Stored<'a>>,
+}
+
+impl<'a, P: FnMut(&[u8], &Content<'_>) -> Place<'a>> Sink for Notes<'_, 'a, P> {
+    type Error = io::Error;
+
+    fn file(&mut self, path: &[u8], content: Content<'_>) -> io::Result<DataId> {
+        let place = (self.place)(path, &content);
+        let ranges = content.ranges().iter();
+        let ranges = ranges.map(|&(start, length)| start..start + length);
+        Ok(keep(self.stored, place, ranges.collect()))
+    }
+}
+
+/// Copies contents to memory or to the store's file.
+impl Sink for ContentStore<'_> {
+    type Error = io::Error;
+
+    fn file(&mut self, _: &[u8], mut content: Content<'_>) -> io::Result<DataId> {
+        let (mut at, mut ranges) = (0, Vec::new());
+        let start = match &mut self.copies {
+            Copies::Memory(bytes) => bytes.len() as u64,
+            // Contents that were opened have moved it.
+            Copies::File { file, end } => file.seek(SeekFrom::Start(*end))?,
+        };
+        while let Some(segment) = content.next_segment() {
+            match segment {
+                Segment::Hole(length) => at += length,
+                Segment::Data(length) => {
+                    ranges.push(at..at + length);
+                    self.copies.append(&mut content, length)?;
+                    at += length;
+                }
+            }
+        }
+        Ok(keep(&mut self.stored, Place::Copied(start), ranges))
+    }
+}
+
+impl Copies {
+    fn append(&mut self, content: &mut Content<'_>, mut length: u64) -> io::Result<()> {
+        while length > 0 {
+            let there = content.fill_buf()?;
+            if there.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let n = usize::try_from(length).map_or(there.len(), |length| length.min(there.len()));
+            match self {
+                Self::Memory(bytes) => bytes.extend_from_slice(&there[..n]),
+                Self::File { file, end } => {
+                    file.write_all(&there[..n])?;
+                    *end += n as u64;
+                }
+            }
+            content.consume(n);
+            length -= n as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Contents for ContentStore<'_> {
+    fn open(&mut self, data: DataId) -> io::Result<StoredContent<'_>> {
+        let stored = usize::try_from(data.0)
+            .ok()
+            .and_then(|index| self.stored.get(index))
+            .ok_or(io::ErrorKind::NotFound)?;
+        let ranges = stored.ranges.clone();
+        let length: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let data: Box<dyn Read + '_> = match &stored.place {
+            Place::Copied(start) => match &mut self.copies {
+                Copies::Memory(bytes) => {
+                    let bytes = usize::try_from(*start)
+                        .ok()
+                        .and_then(|start| bytes.get(start..))
+                        .unwrap_or_default();
+                    Box::new(bytes.take(length))
+                }
+                Copies::File { file, .. } => {
+                    file.seek(SeekFrom::Start(*start))?;
+                    Box::new((&*file).take(length))
+                }
+            },
+            Place::Elsewhere(open) => open()?,
+            Place::Archive { archive, start } => {
+                let archive = &mut self.archives[*archive];
+                archive.seek(SeekFrom::Start(*start))?;
+                Box::new(archive.take(length))
+            }
+            #[cfg(all(feature = "dir", unix))]
+            Place::Folder { folder, path } => {
+                let file = crate::dir::open(&self.folders[*folder], path)?;
+                Box::new(Pieces {
+                    file,
+                    ranges: ranges.clone().into_iter(),
+                    current: 0..0,
+                })
+            }
+        };
+        Ok(StoredContent { ranges, data })
+    }
+}
+
+/// The bytes of a file's ranges, one after the other.
+#[cfg(all(feature = "dir", unix))]
+struct Pieces {
+    file: File,
+    ranges: std::vec::IntoIter<Range<u64>>,
+    current: Range<u64>,
+}
+
+#[cfg(all(feature = "dir", unix))]
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        while self.current.is_empty() {
+            match self.ranges.next() {
+                Some(next) => self.current = next,
+                None => return Ok(0),
+            }
+        }
+        let left = self.current.end - self.current.start;
+        let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let n = self.file.read_at(&mut buffer[..n], self.current.start)?;
+        self.current.start += n as u64;
+        Ok(n)
+    }
+}
