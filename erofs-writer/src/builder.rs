@@ -167,6 +167,11 @@ impl<W: Write + Seek> Builder<W> {
         Ok(builder)
     }
 
+    /// Returns the options of the image.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
     ///
     /// # Errors

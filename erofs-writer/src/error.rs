@@ -16,11 +16,27 @@ pub enum Error {
         /// The error that the output returned.
         source: io::Error,
     },
-    /// Reading the contents given to [`Builder::store`](crate::Builder::store) failed.
+    /// Reading the contents of a file failed, or they ended too early.
     #[error("cannot read the contents of a file")]
     Contents {
         /// The error that the reader returned.
         source: io::Error,
+    },
+    /// A tar archive could not be read, or holds something that no filesystem can.
+    #[cfg(feature = "tar")]
+    #[error("cannot read the archive")]
+    Archive {
+        /// What is wrong, and where.
+        source: Box<fsmerge::Error>,
+    },
+    /// A directory of this host could not be read.
+    #[cfg(all(feature = "dir", unix))]
+    #[error("cannot read the directory {}", path.display())]
+    Directory {
+        /// The path on this host.
+        path: PathBuf,
+        /// What is wrong, and where in the directory.
+        source: Box<fsmerge::Error>,
     },
     /// The file of the image could not be created.
     #[error("cannot create {}", path.display())]

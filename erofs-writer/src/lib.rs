@@ -184,6 +184,8 @@ mod data;
 mod directory;
 mod emit;
 mod error;
+#[cfg(feature = "tar")]
+mod fill;
 mod finish;
 mod format;
 mod later;

@@ -5,12 +5,12 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Cursor;
+use std::io::{BufReader, Cursor};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use common::{Image, source};
-use ext4_writer::{Error, Options, from_tar};
+use ext4_writer::{Error, Metadata, Node, Options, Timestamp, from_tar};
 use proptest::prelude::*;
 use testkit::{Difference, Kind, Mount, TarBuilder, Walk, walk};
 
@@ -238,4 +238,49 @@ proptest! {
         let options = Options::new(1 << 20);
         let _ = from_tar(Cursor::new(Vec::new()), options, Cursor::new(tar));
     }
+}
+
+#[test]
+fn archive_read_from_a_stream_gives_the_same_bytes() {
+    let tar = TarBuilder::new()
+        .file("twice", "first")
+        .file("d/large", vec![5; 3 << 20])
+        .file("twice", "second, and longer")
+        .link("linked", "d/large")
+        .finish();
+    let seeking = made(tar.clone()).unwrap();
+    let streamed = Image::new(options(), |image| {
+        let stream = BufReader::with_capacity(100, &tar[..]);
+        let spool = tempfile::tempfile().unwrap();
+        image.add_tar_stream(stream, spool).unwrap();
+    });
+    assert!(fs::read(&seeking.path).unwrap() == fs::read(&streamed.path).unwrap());
+}
+
+#[test]
+fn program_replaced_through_the_symlink_of_a_merged_usr_is_the_only_change() {
+    let tar = |init: &str| {
+        TarBuilder::new()
+            .symlink("sbin", "usr/sbin")
+            .mode(0o755)
+            .file("usr/sbin/init", init)
+            .file("usr/sbin/other", "other")
+            .finish()
+    };
+    let image = Image::new(options(), |image| {
+        image.add_tar(Cursor::new(tar("old"))).unwrap();
+        let program = Node::file(&b"new"[..]);
+        let metadata = Metadata::new(0o755).mtime(Timestamp {
+            secs: 1_700_000_000,
+            nanos: 0,
+        });
+        let replaced = image.replace(b"/sbin/init", metadata, program);
+        assert_eq!(image.resolve(b"sbin/init"), Some(replaced.unwrap()));
+    });
+    image.assert_clean();
+    if !testkit::kernel_mounts() {
+        return;
+    }
+    let expected = made(tar("new")).unwrap();
+    Difference::between(&walk_image(&image), &walk_image(&expected)).assert_none();
 }

@@ -10,6 +10,7 @@ mod devices;
 mod errors;
 mod examples;
 mod far;
+mod fill;
 mod golden;
 mod kernel;
 mod limits;
