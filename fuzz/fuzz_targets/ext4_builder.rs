@@ -3,7 +3,9 @@
 
 use std::io::Cursor;
 
-use ext4_writer::{BlockSize, Builder, Device, Info, Journal, Metadata, Options, Timestamp, grow};
+use ext4_writer::{
+    BlockSize, Builder, DeviceNumber, Info, Journal, Metadata, Options, Timestamp, grow,
+};
 use libfuzzer_sys::fuzz_target;
 
 const XATTRS: [&[u8]; 5] = [
@@ -70,7 +72,7 @@ fuzz_target!(|bytes: &[u8]| {
             9 | 10 => image.add_symlink(parent, name, metadata, behind),
             11 => {
                 let (major, minor) = (number as u32 * 40, number as u32 * 9000);
-                image.add_device(parent, name, metadata, Device::Char { major, minor })
+                image.add_char_device(parent, name, metadata, DeviceNumber { major, minor })
             }
             12 => image.add_fifo(parent, name, metadata),
             13 => image.add_socket(parent, name, metadata),

@@ -2,7 +2,7 @@
 #![no_main]
 
 use fsmerge::{
-    DataId, DeviceNumber, Kind, LayerBuilder, LayerTree, Limits, Merge, Metadata, NodeId,
+    BuilderNodeId, DataId, DeviceNumber, Kind, LayerBuilder, LayerTree, Limits, Merge, Metadata,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -23,7 +23,7 @@ const TARGETS: [&[u8]; 8] = [
 fn layer(steps: &[u8]) -> LayerTree {
     let mut builder = LayerBuilder::new(&Limits::default());
     let mut directories = vec![builder.root()];
-    let mut others: Vec<NodeId> = Vec::new();
+    let mut others: Vec<BuilderNodeId> = Vec::new();
     for step in steps.chunks_exact(2) {
         let name = NAMES[usize::from(step[0] & 3)];
         let parent = directories[usize::from(step[0] >> 2) % directories.len()];

@@ -5,8 +5,8 @@ use std::io::{Cursor, Write};
 
 use erofs_reader::FileType;
 use erofs_writer::{
-    BlockSize, Builder, Chunk, ChunkSize, DeviceId, DeviceNumber, DeviceSlot, Error, FileData,
-    Metadata, Node, NodeId, Options,
+    BlockSize, Chunk, ChunkSize, DeviceId, DeviceNumber, DeviceSlot, Error, FileData, Metadata,
+    Node, NodeId, Options,
 };
 
 use super::input::{Input, metadata, name};
@@ -16,7 +16,7 @@ const CONTENTS: usize = 1 << 18;
 /// Blocks of a device.
 const DEVICE_BLOCKS: u64 = 8;
 
-pub(super) type Builder = Builder<Cursor<Vec<u8>>>;
+pub(super) type Builder = erofs_writer::Builder<Cursor<Vec<u8>>>;
 
 /// What a node is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
