@@ -191,7 +191,10 @@ impl Checks {
                 "erofs-reader",
                 &["", "std", "lz4", "lzma", "deflate", "zstd"],
             ),
-            ("erofs-writer", &["", "lz4", "lzma", "deflate", "zstd", "dir", "tar"]),
+            (
+                "erofs-writer",
+                &["", "lz4", "lzma", "deflate", "zstd", "dir", "tar"],
+            ),
             ("ext4-writer", &["", "dir", "tar"]),
             ("fsmerge", &["", "dir", "erofs"]),
             ("ocipull", &["", "registry", "ring"]),
