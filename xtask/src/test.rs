@@ -186,7 +186,11 @@ impl Checks {
 
     /// Every library with each of its features alone: together, one brings what another forgot.
     fn features(&mut self) {
-        const FEATURES: [(&str, &[&str]); 6] = [
+        const FEATURES: [(&str, &[&str]); 10] = [
+            ("blockbox", &[""]),
+            ("blockbox-convert", &[""]),
+            ("blockbox-store", &[""]),
+            ("blockbox-vmm", &[""]),
             (
                 "erofs-reader",
                 &["", "std", "lz4", "lzma", "deflate", "zstd"],
