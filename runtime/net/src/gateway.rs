@@ -24,8 +24,8 @@ use crate::udp::Udp;
 
 /// Frames that one turn takes before sockets have theirs.
 const TURN: usize = 256;
-/// The longest sleep: tables are swept now and then.
-const SLEEP: Duration = Duration::from_secs(1);
+/// The longest sleep. A gateway without flows does not wake up by itself.
+const SLEEP: Duration = Duration::from_secs(3600);
 
 /// What was bound when a gateway started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -186,7 +186,12 @@ impl Gateway {
         if busy {
             return Duration::ZERO;
         }
-        let deadlines = [self.tcp.deadline(), self.dns.deadline()];
+        let deadlines = [
+            self.tcp.deadline(),
+            self.udp.deadline(),
+            self.dns.deadline(),
+            self.ports.deadline(),
+        ];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(SLEEP, |next| {
             // A little late rather than too early, which would be a turn for nothing.

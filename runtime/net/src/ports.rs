@@ -108,6 +108,11 @@ impl Ports {
         self.paused.is_none() && self.listeners.iter().any(|listener| listener.readable)
     }
 
+    /// When to try again after the system had no more to give.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.paused
+    }
+
     /// Takes connections and datagrams.
     pub(crate) fn run(&mut self, tcp: &mut Tcp, udp: &mut Udp, shared: &mut Shared) {
         if self.paused.is_some_and(|until| until > shared.now) {

@@ -23,6 +23,8 @@ use crate::token::{self, Kind};
 /// How long an exchange is remembered that nobody has answered, and one that somebody has (RFC 4787: two minutes).
 const UNANSWERED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(180);
+/// How often exchanges are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
 /// Datagrams that one turn reads from a socket.
 const TURN: usize = 64;
 /// Bytes of a packet that an error about it quotes.
@@ -270,6 +272,11 @@ impl Udp {
         !self.ready.is_empty()
     }
 
+    /// When to look for exchanges whose time is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        (!self.exchanges.is_empty()).then_some(self.swept + SWEEP)
+    }
+
     /// Reads what the host's sockets have, and forgets exchanges whose time is over.
     pub(crate) fn run(&mut self, shared: &mut Shared) {
         for _ in 0..self.ready.len() {
@@ -287,7 +294,7 @@ impl Udp {
                 }
             }
         }
-        if shared.now.saturating_duration_since(self.swept) >= Duration::from_secs(1) {
+        if shared.now.saturating_duration_since(self.swept) >= SWEEP {
             self.swept = shared.now;
             let over: Vec<usize> = self
                 .exchanges
