@@ -478,7 +478,10 @@ fn flow_limit(flow: Option<&Flow>, shared: &Shared) -> Option<Instant> {
     Some(match flow.stage {
         Stage::Connecting { .. } => flow.since + shared.limits.connect(),
         Stage::Calling { until, .. } => until,
-        Stage::Open => flow.last + shared.limits.idle(),
+        Stage::Open => {
+            let idle = flow.last + shared.limits.idle();
+            flow.held_until().map_or(idle, |until| until.min(idle))
+        }
     })
 }
 

@@ -549,6 +549,26 @@ fn a_denied_name_is_refused_by_whatever_address() {
 }
 
 #[test]
+fn a_name_that_does_not_come_ends_the_connection_in_time() {
+    let Some(mut lab) = Lab::new(&[PUBLIC]) else {
+        return;
+    };
+    named(
+        &mut lab,
+        Config::new().deny(["ads.example".parse().unwrap()]),
+    );
+    let _listener = lab.outside(|| TcpListener::bind(at(PUBLIC, 80)).unwrap());
+    let mut stream = lab.connect(&at(PUBLIC, 80).to_string()).unwrap();
+    stream.write_all(b"GET / HTT").unwrap();
+    let start = Instant::now();
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(start.elapsed() < Duration::from_secs(8));
+    let status = lab.gateway().status();
+    assert_eq!(status.denials[0].reason, Reason::NameNotFound);
+}
+
+#[test]
 fn programs_fetch_by_name() {
     let Some(mut lab) = Lab::new(&[PUBLIC]) else {
         return;

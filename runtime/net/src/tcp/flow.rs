@@ -20,6 +20,8 @@ use crate::publish::Protocol;
 const TURN: usize = 256 << 10;
 /// How often a silent guest is asked whether it still knows the connection.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
+/// How long bytes are held that may be the beginning of a name.
+const HOLD: Duration = Duration::from_secs(5);
 /// Questions of one connection to the resolver that wait for an answer.
 const QUESTIONS: usize = 16;
 
@@ -91,6 +93,8 @@ pub(super) struct Flow {
     pub(super) writable: bool,
     /// What the first bytes must agree with, until they did.
     pub(super) check: NameCheck,
+    /// Since when bytes wait for the rest of a name.
+    held: Option<Instant>,
     /// The name that the policy or the first bytes gave.
     pub(super) name: Option<String>,
     /// The guest has said that it sends no more.
@@ -123,6 +127,7 @@ impl Flow {
             readable: false,
             writable: false,
             check: NameCheck::Any,
+            held: None,
             name: None,
             guest_ended: false,
             passed_guest_end: false,
@@ -172,6 +177,11 @@ impl Flow {
         }
     }
 
+    /// When bytes that wait for the rest of a name have waited long enough.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.held.map(|since| since + HOLD)
+    }
+
     /// Makes the guest's end a reset.
     pub(super) fn abort(&mut self) {
         if let Some((socket, _)) = self.parts() {
@@ -211,7 +221,7 @@ impl Flow {
             Some(_) => {}
         }
         if self.check != NameCheck::Any {
-            match self.check_name(policy) {
+            match self.check_name(policy, now) {
                 Ok(()) => {}
                 Err(denial) => return Turn::Denied(denial),
             }
@@ -244,9 +254,10 @@ impl Flow {
     }
 
     /// Reads the name that the first bytes give, and asks the policy.
-    fn check_name(&mut self, policy: &Policy) -> Result<(), Box<Denial>> {
+    fn check_name(&mut self, policy: &Policy, now: Instant) -> Result<(), Box<Denial>> {
         let (key, check) = (self.key, self.check);
         let ended = self.guest_ended;
+        let over = self.held.is_some_and(|since| now >= since + HOLD);
         let Some((socket, _)) = self.parts() else {
             return Ok(());
         };
@@ -254,10 +265,15 @@ impl Flow {
         let full = queued >= socket.recv_capacity() || queued >= LONGEST;
         let bytes = socket.peek(LONGEST).unwrap_or_default();
         let names = match sniff(bytes) {
-            Sniff::More if full || (ended && queued > 0) => {
+            Sniff::More if full || over || (ended && queued > 0) => {
                 return Err(Denial::to(Protocol::Tcp, key.far, Reason::NameNotFound));
             }
-            Sniff::More if !ended => return Ok(()),
+            Sniff::More if !ended => {
+                if queued > 0 {
+                    self.held.get_or_insert(now);
+                }
+                return Ok(());
+            }
             // An end without a byte asks for nothing.
             Sniff::More | Sniff::Other => Vec::new(),
             Sniff::Names(names) => names,
@@ -269,6 +285,7 @@ impl Flow {
             self.name = Some(name);
         }
         self.check = NameCheck::Any;
+        self.held = None;
         Ok(())
     }
 
