@@ -104,13 +104,16 @@ impl Tcp {
             }
             return;
         }
+        if !flow.fits(packet.payload) {
+            return;
+        }
         self.stack.receive(
             shared.stack_now(),
             bytes,
             &mut flow.sockets,
             &mut shared.out,
         );
-        flow.observe();
+        flow.observe(packet.payload);
         self.wake(index);
     }
 
@@ -271,8 +274,11 @@ impl Tcp {
             port: far.port(),
         };
         if flow.socket(buffer).listen(endpoint).is_ok() {
-            self.stack
-                .receive(shared.stack_now(), &syn, &mut flow.sockets, &mut shared.out);
+            let (now, sockets) = (shared.stack_now(), &mut flow.sockets);
+            self.stack.receive(now, &syn, sockets, &mut shared.out);
+            if let Some(packet) = Packet::parse(&syn) {
+                flow.observe(packet.payload);
+            }
         }
         self.wake(index);
     }

@@ -162,6 +162,48 @@ fn a_scan_of_what_is_denied_is_counted_in_bounded_memory() {
 }
 
 #[test]
+fn changed_frames_of_live_connections_break_nothing_but_those() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for peer in listener.incoming() {
+            let mut peer = peer.unwrap();
+            std::thread::spawn(move || std::io::copy(&mut peer.try_clone().unwrap(), &mut peer));
+        }
+    });
+    let config = Config::new().mode(Mode::None).host_ports([port]);
+    let (mut running, link) = Running::start(config);
+    let mut guest = Guest::new(link);
+    works(&mut guest, port);
+    for round in 0..300 {
+        guest.card.noise = 2 * round + 1;
+        let handles: Vec<_> = (0..4).map(|_| guest.connect(host(port))).collect();
+        for turn in 0..60 {
+            for (n, handle) in handles.iter().enumerate() {
+                let socket = guest.sockets.get_mut::<Socket<'_>>(*handle);
+                // What comes back may be anything now.
+                let _ = socket.send_slice(&[turn; 700]);
+                let _ = socket.recv(|bytes| (bytes.len(), ()));
+                if turn == 40 && n % 2 == 0 {
+                    socket.close();
+                }
+            }
+            guest.poll_now();
+        }
+        for handle in handles {
+            guest.tcp(handle).abort();
+        }
+        guest.poll_now();
+        guest.sockets = smoltcp::iface::SocketSet::new(Vec::new());
+        let status = running.status();
+        assert!(status.buffer_bytes <= Limits::default().buffer_bytes);
+    }
+    guest.card.noise = 0;
+    works(&mut guest, port);
+    running.end();
+}
+
+#[test]
 fn a_guest_that_asks_and_never_reads_loses_answers_and_nothing_else() {
     let (port, running, mut guest) = setup(Limits::default());
     let addresses = Addresses::default();

@@ -97,6 +97,8 @@ pub(super) struct Flow {
     held: Option<Instant>,
     /// The name that the policy or the first bytes gave.
     pub(super) name: Option<String>,
+    /// The sequence number of the guest's first byte.
+    first: Option<u32>,
     /// The guest has said that it sends no more.
     guest_ended: bool,
     /// That was passed on.
@@ -129,6 +131,7 @@ impl Flow {
             check: NameCheck::Any,
             held: None,
             name: None,
+            first: None,
             guest_ended: false,
             passed_guest_end: false,
             passed_far_end: false,
@@ -167,8 +170,39 @@ impl Flow {
             .map(|handle| self.sockets.get::<Socket<'_>>(handle).state())
     }
 
+    /// Whether the stack may see a segment: one that fits what is free of its buffer.
+    ///
+    /// smoltcp 0.14 scales the window of a SYN that is never scaled, takes segments far beyond its buffer for ones
+    /// within its window until its next segment, and panics when it puts their bytes together.
+    pub(super) fn fits(&self, segment: &[u8]) -> bool {
+        let Some((sequence, length)) = sequence(segment) else {
+            return false;
+        };
+        let Some(first) = self.first else {
+            // Nothing but a SYN without contents comes before that is known.
+            return length == 0;
+        };
+        // Numbers wrap; what has been taken out of the buffer is where it begins.
+        let begin = first.wrapping_add((self.sent & u64::from(u32::MAX)) as u32);
+        let end = sequence
+            .wrapping_add(length)
+            .wrapping_sub(begin)
+            .cast_signed();
+        i64::from(end) <= self.buffer as i64
+    }
+
     /// Notes what the guest's last segment changed.
-    pub(super) fn observe(&mut self) {
+    pub(super) fn observe(&mut self, segment: &[u8]) {
+        const SYN: u8 = 2;
+        if self.first.is_none()
+            && segment.get(13).is_some_and(|flags| flags & SYN != 0)
+            && !matches!(
+                self.state(),
+                None | Some(State::Listen | State::SynSent | State::Closed)
+            )
+        {
+            self.first = sequence(segment).map(|(number, _)| number.wrapping_add(1));
+        }
         if matches!(
             self.state(),
             Some(State::CloseWait | State::LastAck | State::Closing | State::TimeWait)
@@ -445,6 +479,14 @@ impl Flow {
             resolver.answers.extend(message);
         }
     }
+}
+
+/// A segment's sequence number, and how many bytes it carries.
+fn sequence(segment: &[u8]) -> Option<(u32, u32)> {
+    let number = u32::from_be_bytes(*segment.get(4..)?.first_chunk()?);
+    let header = usize::from(segment.get(12)? >> 4) * 4;
+    let length = segment.len().checked_sub(header)?;
+    Some((number, u32::try_from(length).ok()?))
 }
 
 impl Resolver {

@@ -104,6 +104,8 @@ pub(crate) struct Card {
     output: Vec<u8>,
     /// Frames of no interest to the stack are kept for the test.
     pub(crate) paused: bool,
+    /// Where not zero, each frame is followed by a copy with changed bytes, chosen by this state.
+    pub(crate) noise: u32,
 }
 
 impl Card {
@@ -142,6 +144,15 @@ impl Card {
         }
     }
 
+    fn random(&mut self) -> u32 {
+        self.noise = self
+            .noise
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223)
+            | 1;
+        self.noise >> 16
+    }
+
     /// Whether frames wait, as the gateway does not take them.
     pub(crate) fn is_full(&self) -> bool {
         !self.output.is_empty()
@@ -170,6 +181,22 @@ impl TxToken for Tx<'_> {
         let mut frame = vec![0; length];
         let result = emit(&mut frame);
         self.0.send(&frame);
+        if self.0.noise != 0 {
+            for _ in 0..=self.0.random() % 3 {
+                let place = self.0.random() as usize % frame.len();
+                // Mostly in the headers.
+                let place = if !self.0.random().is_multiple_of(4) {
+                    place % 60
+                } else {
+                    place
+                };
+                let value = self.0.random() as u8;
+                if let Some(byte) = frame.get_mut(place) {
+                    *byte = value;
+                }
+            }
+            self.0.send(&frame);
+        }
         result
     }
 }
@@ -213,6 +240,7 @@ impl Guest {
             input: Vec::new(),
             output: Vec::new(),
             paused: false,
+            noise: 0,
         };
         let mac = EthernetAddress(addresses.guest_mac);
         let mut interface =
@@ -254,14 +282,18 @@ impl Guest {
     }
 
     pub(crate) fn poll(&mut self) {
+        if !self.poll_now() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Works on what there is. Returns whether there was something.
+    pub(crate) fn poll_now(&mut self) -> bool {
         let micros = i64::try_from(self.started.elapsed().as_micros()).unwrap();
         let now = StackInstant::from_micros(micros);
         self.card.flush();
-        if self.interface.poll(now, &mut self.card, &mut self.sockets)
-            == smoltcp::iface::PollResult::None
-        {
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        let result = self.interface.poll(now, &mut self.card, &mut self.sockets);
+        result != smoltcp::iface::PollResult::None
     }
 
     /// Begins to connect.
