@@ -223,6 +223,7 @@ impl Drop for Lab {
                 .args(["netns", "del", namespace])
                 .status();
         }
+        let _ = std::fs::remove_dir_all(self.folder());
         if !std::thread::panicking()
             && let Some(running) = self.running.take()
         {
