@@ -1,4 +1,4 @@
-//! The builder: takes what an image is to hold, and writes it.
+//! The builder of an image.
 
 use std::fmt;
 use std::fs::File;
@@ -48,7 +48,7 @@ pub struct Builder<W> {
     pub(crate) pipeline: Option<Box<Pipeline>>,
     /// Where the next contents go, once there were some.
     pub(crate) data_end: Option<u64>,
-    /// Has hashed the contents' digests.
+    /// Running hash over the digests of all contents.
     pub(crate) content: Box<Xxh3>,
 }
 
@@ -204,19 +204,19 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Takes the contents of a regular file, to be given to [`add`](Self::add) afterwards. They are compressed as
-    /// [`Options::compression`] says.
+    /// Returns a writer of the contents of a regular file, whose result is for [`Node::File`]. They are compressed according
+    /// to [`Options::compression`].
     pub fn data(&mut self) -> DataWriter<'_, W> {
         self.data_end = Some(self.data_end());
         DataWriter::new(self, self.options.compression)
     }
 
-    /// Takes the contents of the regular file at `path`, of `size` bytes where that is known. They are compressed as
-    /// [`Options::per_file`] says, which is all that path and size are for.
+    /// Returns a writer of the contents of the regular file at `path`, of `size` bytes if that is known. They are compressed
+    /// according to [`Options::per_file`]; path and size have no other use.
     ///
     /// # Errors
     ///
-    /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where what it says cannot be done.
+    /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where that chooses a compression that is not possible.
     pub fn data_for(&mut self, path: &[u8], size: Option<u64>) -> Result<DataWriter<'_, W>, Error> {
         let compression = match &self.options.per_file {
             Some(per_file) => per_file.choose(path, size),
@@ -229,16 +229,16 @@ impl<W: Write + Seek> Builder<W> {
         Ok(DataWriter::new(self, compression))
     }
 
-    /// Takes the contents of a regular file in chunks, for one with holes, which are not compressed. Linux 5.15 and later read
-    /// such files.
+    /// Returns a writer of the contents of a regular file in chunks, for a file with holes. They are not compressed. Linux 5.15
+    /// and later read such files.
     pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
         self.drain_or_note();
         self.data_end = Some(self.data_end());
         ChunkWriter::new(self, size)
     }
 
-    /// Names the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
-    /// for the length, the rest of the file is a hole; what is too much is not looked at.
+    /// Returns the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
+    /// for the length, the rest of the file is a hole; surplus chunks are ignored.
     ///
     /// # Errors
     ///

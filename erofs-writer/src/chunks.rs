@@ -93,7 +93,8 @@ impl From<Chunk> for ChunkPlace {
     }
 }
 
-/// Takes the contents of one regular file in chunks. Dropped without [`finish`](Self::finish), it leaves nothing behind.
+/// Writer of the contents of one regular file, in chunks. Dropped without [`finish`](Self::finish), it leaves nothing in the
+/// image.
 ///
 /// A chunk that [`hole`](Self::hole) covers takes no space. Where the builder looks for equal contents, equal chunks are
 /// stored once. Contents that turn out to lie in one piece are kept as by a [`DataWriter`](crate::DataWriter).
@@ -105,7 +106,7 @@ pub struct ChunkWriter<'a, W: Write + Seek> {
     /// The file's first place in the builder's list.
     first: usize,
     current: Current,
-    /// Has hashed every chunk's hash.
+    /// Running hash over the hashes of all chunks.
     hash: Box<Xxh3>,
 }
 
@@ -190,7 +191,7 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
         Ok(())
     }
 
-    /// Ends the contents and tells where they lie.
+    /// Ends the contents, and returns where they lie.
     ///
     /// # Errors
     ///

@@ -195,24 +195,24 @@ fn equal<W: Write + Seek>(
     Ok(true)
 }
 
-/// Takes the contents of one regular file. Dropped without [`finish`](Self::finish), it leaves nothing behind.
+/// Writer of the contents of one regular file. Dropped without [`finish`](Self::finish), it leaves nothing in the image.
 ///
 /// Write large pieces, or wrap it in a [`BufWriter`](std::io::BufWriter): small ones cost a hash update each.
 #[must_use = "contents are stored by `finish`"]
 pub struct DataWriter<'a, W: Write + Seek> {
     builder: &'a mut Builder<W>,
-    /// How much was given.
+    /// Bytes written so far.
     size: u64,
     way: Way,
 }
 
-/// Which way contents take.
+/// How contents reach the image.
 enum Way {
     /// Straight to the output.
     Straight(Straight),
     /// Through the threads that compress.
     Piped { cutter: Cutter, given_away: bool },
-    /// None any more.
+    /// Finished.
     Done,
 }
 
@@ -222,7 +222,7 @@ struct Straight {
     written: u64,
     /// The rest, where a partial last block can go behind the inode.
     tail: Option<Vec<u8>>,
-    /// Has hashed what was written.
+    /// Running hash over what was written.
     hash: Box<Xxh3>,
     holes: bool,
 }
@@ -283,7 +283,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         Ok(())
     }
 
-    /// Ends the contents and tells where they lie.
+    /// Ends the contents, and returns where they lie.
     ///
     /// # Errors
     ///

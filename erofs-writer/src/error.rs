@@ -125,8 +125,8 @@ pub enum Error {
     /// The contents were written through another builder.
     #[error("{}: its contents were written to another image", Quoted(.0))]
     ForeignData(Vec<u8>),
-    /// The file's contents were [to come later](crate::FileData::later), and did not.
-    #[error("{}: its contents never came", Quoted(.0))]
+    /// The contents of the file, promised by [`FileData::later`](crate::FileData::later), were never stored.
+    #[error("{}: its contents were never stored", Quoted(.0))]
     NoContents(Vec<u8>),
     /// A device was added after contents were written, when its place in the device table was given away.
     #[error("devices must be added before contents are written")]

@@ -37,7 +37,7 @@ pub struct Summary {
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Writes what is left to be written: names and attributes, then the superblock. Gives back the output.
+    /// Writes names and attributes, then the superblock. Returns the output.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl<W: Write + Seek> Builder<W> {
         Ok((out, summary))
     }
 
-    /// Tells inodes where their contents are, now that that is known.
+    /// Sets where the contents of inodes are, which is known now.
     fn place_contents(&mut self) -> Result<(), Error> {
         for inode in &mut self.tree.inodes {
             if inode.flags.compressed {

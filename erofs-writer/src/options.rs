@@ -1,4 +1,4 @@
-//! What can be chosen about an image.
+//! Options of an image.
 
 use std::num::NonZeroUsize;
 

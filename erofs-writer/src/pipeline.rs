@@ -29,7 +29,7 @@ pub(crate) struct Pipeline {
     /// The blocks of all extents that others may refer to, by their numbers.
     blocks: Vec<u32>,
     pub(crate) packed: Option<Packed>,
-    /// What went wrong where it could not be told.
+    /// An error that could not be reported when it happened.
     failed: Option<Error>,
 }
 
@@ -147,7 +147,7 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// As [`drain`](Self::drain), where an error is told by what comes after.
+    /// As [`drain`](Self::drain), but an error is reported by the next call that can fail.
     pub(crate) fn drain_or_note(&mut self) {
         if let Err(error) = self.drain() {
             self.pipeline().failed = Some(error);

@@ -16,7 +16,7 @@ use crate::{Addresses, DeviceSlot, Error, Options, Timestamp, Uuid};
 /// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
 
-/// What the superblock says that the options do not.
+/// The parts of the superblock that do not come from the options.
 #[derive(Debug)]
 pub(crate) struct Facts<'a> {
     pub(crate) root_nid: u64,

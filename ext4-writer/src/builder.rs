@@ -212,8 +212,8 @@ impl<W: Write + Seek> Builder<W> {
         self.add_node(parent, name, Kind::Directory, metadata, |_, _| Ok(body))
     }
 
-    /// Adds a regular file and writes its contents: all that `data` gives. Where its size in bytes is known, or guessed,
-    /// `size_hint` helps to find space in a row for it.
+    /// Adds a regular file and writes its contents: all bytes that `data` returns. Where the size in bytes is known, or
+    /// guessed, `size_hint` helps to find contiguous space.
     ///
     /// # Errors
     ///
@@ -239,8 +239,8 @@ impl<W: Write + Seek> Builder<W> {
         })
     }
 
-    /// Adds a regular file of `size` bytes with data in `ranges` and holes elsewhere. `data` gives the bytes of all ranges,
-    /// one behind the other. Holes take no blocks, as far as they cover whole ones.
+    /// Adds a regular file of `size` bytes with data in `ranges` and holes elsewhere. `data` returns the bytes of all ranges,
+    /// one after the other. Holes take no blocks, as far as they cover whole ones.
     ///
     /// # Errors
     ///
@@ -402,7 +402,7 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// Writes the tree and the filesystem's own structures, the superblock last, and gives the output back, flushed.
+    /// Writes the tree and the filesystem's own structures, the superblock last. Returns the output, flushed.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub enum Error {
     Output {
         /// Where in the image, in bytes.
         offset: u64,
-        /// What the output said.
+        /// The error that the output returned.
         source: io::Error,
     },
     /// The reader given as a file's contents failed, or ended before the data it was said to hold.
@@ -20,7 +20,7 @@ pub enum Error {
     Contents {
         /// The file's name in its directory.
         name: Vec<u8>,
-        /// What the reader said.
+        /// The error that the reader returned.
         source: io::Error,
     },
     /// The file of the image could not be created.
@@ -36,7 +36,7 @@ pub enum Error {
     Host {
         /// Where it is.
         path: PathBuf,
-        /// What the system said.
+        /// The error that the system returned.
         source: io::Error,
     },
     /// The contents of an archive's files could not be put aside.
@@ -53,7 +53,7 @@ pub enum Error {
         /// What is wrong, and where.
         source: Box<fsmerge::Error>,
     },
-    /// An option has a value that no ext4 filesystem can have.
+    /// An option has an invalid value.
     #[error("option {option} cannot be {value}")]
     Option {
         /// The field of [`Options`](crate::Options).

@@ -1,4 +1,4 @@
-//! Reading what a filesystem says about itself.
+//! Reading the superblock of a filesystem.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -10,7 +10,7 @@ use crate::format::{
 };
 use crate::{Error, Features, Timestamp, superblock};
 
-/// What an ext2, ext3 or ext4 filesystem's superblock says.
+/// The superblock of an ext2, ext3 or ext4 filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Info {

@@ -1,4 +1,4 @@
-//! What kind of filesystem to make.
+//! Options of a filesystem.
 
 use crate::{Error, Timestamp};
 
@@ -44,7 +44,7 @@ pub enum Journal {
     None,
 }
 
-/// What kind of filesystem to make.
+/// Options of a filesystem.
 ///
 /// The same options and the same tree give the same bytes: the time of creation and the identifiers are options too.
 ///

@@ -1,4 +1,4 @@
-//! What was made.
+//! The figures of a finished image.
 
 /// The figures of a finished image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What can be wrong with a layer, and where.
+//! Errors of layers, and where they are.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub enum Error {
     Io {
         /// Bytes of the archive that were read before.
         offset: u64,
-        /// What the reader said.
+        /// The error that the reader returned.
         #[source]
         source: io::Error,
     },
@@ -44,7 +44,7 @@ pub enum Error {
     Read {
         /// Its path in the layer, empty for the root.
         path: Vec<u8>,
-        /// What the system said.
+        /// The error that the system returned.
         #[source]
         source: io::Error,
     },
@@ -60,7 +60,7 @@ pub enum Error {
     Image {
         /// The path in the image, empty for the root.
         path: Vec<u8>,
-        /// What the reader said.
+        /// The error that the reader returned.
         #[source]
         source: erofs_reader::Error,
     },
@@ -189,12 +189,12 @@ pub enum ReadError<S> {
     /// The layer was refused.
     #[error(transparent)]
     Layer(#[from] Error),
-    /// The sink did not take a file's contents.
+    /// The sink failed to store the contents of a file.
     #[error("cannot store the contents of {}", path.escape_ascii())]
     Sink {
         /// The file's path in the layer.
         path: Vec<u8>,
-        /// What the sink said.
+        /// The error that the sink returned.
         #[source]
         source: S,
     },
@@ -207,7 +207,7 @@ pub enum ReadError<S> {
 pub struct MergeError<S: std::error::Error + 'static> {
     /// The layer, counted from 0, the lowest.
     pub layer: usize,
-    /// What is wrong with it.
+    /// Why it failed.
     #[source]
     pub source: ReadError<S>,
 }

@@ -7,7 +7,7 @@ use crate::merge::{Merge, Merged};
 use crate::tar::{Sink, Stats, read_tar};
 use std::io::BufRead;
 
-/// Where a layer comes from.
+/// The source of a layer.
 #[non_exhaustive]
 pub enum LayerSource<'a> {
     /// An archive, decompressed, which [`read_tar`] reads.
@@ -71,11 +71,11 @@ impl std::fmt::Debug for LayerSource<'_> {
 }
 
 /// Merges layers of any kind, lowest first. All contents go to `sink`; those of files that higher layers replace do too.
-/// Beside the merged tree comes what was counted and remarked of each layer.
+/// Returns the merged tree, and the counts and warnings of each layer.
 ///
 /// # Errors
 ///
-/// Which layer was not taken, and why: it could not be read, does not fit on those below it, or the sink failed.
+/// [`MergeError`]: a layer could not be read, does not fit on those below it, or the sink failed.
 pub fn merge<'a, S: Sink>(
     layers: impl IntoIterator<Item = LayerSource<'a>>,
     sink: &mut S,

@@ -1,4 +1,4 @@
-//! How much an input may ask for.
+//! Bounds on what an input may request.
 
 /// Bounds on what one layer, or one merged tree, may hold. An input that goes beyond one of them is refused with
 /// [`Problem::Limit`](crate::Problem::Limit).

@@ -78,7 +78,7 @@ impl Merge {
         }
     }
 
-    /// Puts `layer` on top.
+    /// Adds `layer` on top of the others.
     ///
     /// # Errors
     ///

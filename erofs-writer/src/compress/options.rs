@@ -1,4 +1,4 @@
-//! What can be chosen about compression.
+//! Options of compression.
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -24,13 +24,13 @@ use place::Place;
 use std::convert::Infallible;
 use std::io::{BufRead, Seek};
 
-/// Takes files' contents while a layer is read.
+/// Receives the contents of files while a layer is read.
 pub trait Sink {
-    /// Why it could not.
+    /// Why storing failed.
     type Error;
 
-    /// Stores the contents of the file `path`, which are never empty, and says by what id they are found again. The path
-    /// is the normalised one, without a leading `/`. What the sink does not read is passed over.
+    /// Stores the contents of the file `path`, which are never empty, and returns an id for them. The path is normalised,
+    /// without a leading `/`. Bytes that the sink does not read are skipped.
     ///
     /// Contents may turn out not to be needed, where a later entry of the archive replaces the file.
     ///
@@ -41,7 +41,7 @@ pub trait Sink {
     fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
 }
 
-/// Passes over all contents: for those who want names and attributes alone.
+/// Skips all contents: for reading names and attributes alone.
 impl Sink for () {
     type Error = Infallible;
 

@@ -1,4 +1,4 @@
-//! What reading a layer counted and remarked.
+//! Counts and warnings of reading a layer.
 
 use crate::limits::Limits;
 use blockbox_tar::{Remark, RemarkKind};
