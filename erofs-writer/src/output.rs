@@ -28,7 +28,7 @@ pub trait SetLen {
 /// A block device keeps its length.
 impl SetLen for File {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
-        (&*self).set_len(length)
+        SetLen::set_len(&mut &*self, length)
     }
 }
 
