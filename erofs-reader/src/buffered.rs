@@ -14,8 +14,8 @@ const PAGES: usize = 64;
 
 /// A source with a small cache in front, so that walking an image's metadata takes few system calls.
 ///
-/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held. Several threads may read at once: each
-/// page has a lock of its own.
+/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held, or what [`Buffered::with_capacity`] was
+/// given. Several threads may read at once: each page has a lock of its own.
 #[derive(Debug)]
 pub struct Buffered<R> {
     inner: R,
@@ -30,11 +30,19 @@ struct Page {
 }
 
 impl<R: ReadAt> Buffered<R> {
-    /// Puts an empty cache in front of `inner`.
+    /// Puts an empty cache of 4 MiB in front of `inner`.
     pub fn new(inner: R) -> Self {
+        Self::with_capacity(PAGES.saturating_mul(PAGE), inner)
+    }
+
+    /// Puts an empty cache of at most `bytes` bytes in front of `inner`, in whole pages of 64 KiB and at least one.
+    ///
+    /// Memory is used as pages are read.
+    pub fn with_capacity(bytes: usize, inner: R) -> Self {
+        let pages = bytes.div_euclid(PAGE).max(1);
         Self {
             inner,
-            pages: core::iter::repeat_with(Lock::default).take(PAGES).collect(),
+            pages: core::iter::repeat_with(Lock::default).take(pages).collect(),
         }
     }
 
@@ -52,7 +60,7 @@ impl<R: ReadAt> ReadAt for Buffered<R> {
         let page = wide(PAGE);
         let (number, within) = (offset.div_euclid(page), narrow(offset.rem_euclid(page)));
         // Directly mapped: metadata is read in order, so neighbours must not evict each other.
-        let slot = narrow(number.rem_euclid(wide(PAGES)));
+        let slot = narrow(number.checked_rem(wide(self.pages.len())).unwrap_or(0));
         let Some(cached) = self.pages.get(slot) else {
             return self.inner.read_at(buf, offset);
         };
@@ -110,6 +118,26 @@ mod tests {
         }
         // One page, and the end of the source that tells `read_full` nothing more comes.
         assert_eq!(source.into_inner().1.into_inner(), 1);
+    }
+
+    #[test]
+    fn the_capacity_bounds_what_is_held_and_changes_no_byte() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 239) as u8).collect();
+        for (capacity, reads) in [(0, 10), (PAGE, 10), (5 * PAGE, 5)] {
+            let counting = Counting(bytes.clone(), AtomicUsize::new(0));
+            let source = Buffered::with_capacity(capacity, counting);
+            for _ in 0..2 {
+                for page in 0..4 {
+                    let mut buf = [0; 10];
+                    let offset = page * PAGE;
+                    read_full(&source, &mut buf, offset as u64).unwrap();
+                    assert_eq!(buf, bytes[offset..offset + 10]);
+                }
+            }
+            assert!(source.pages.len() <= (capacity / PAGE).max(1));
+            let counted = source.into_inner().1.into_inner();
+            assert!(counted <= reads, "{counted} reads with {capacity}");
+        }
     }
 
     #[test]

@@ -11,10 +11,12 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::{Corruption, Detail};
+use crate::error::{Error, Unsupported};
 use crate::format::{self, SuperBlock};
 use crate::image::Image;
 use crate::inode::Nid;
+use crate::progress::Progress;
 use crate::read_at::ReadAt;
 use crate::superblock::COMPAT;
 
@@ -23,15 +25,35 @@ pub const MAX_FINDINGS: usize = 10_000;
 
 /// What to check.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CheckOptions {
     /// Also read the contents of every file, so that all compressed data is decoded and all of every device read.
     ///
     /// This takes as long as extracting does, and a small image can describe large files: clusters may be shared.
     pub contents: bool,
+    /// Who listens to how far the check has come: inodes, and bytes of their contents.
+    pub progress: Option<Progress>,
+}
+
+impl CheckOptions {
+    /// Sets [`contents`](Self::contents).
+    #[must_use]
+    pub fn contents(mut self, contents: bool) -> Self {
+        self.contents = contents;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
+    }
 }
 
 /// How bad a [`Finding`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Severity {
     /// The kernel reads the image as it was meant, but no tool should have made it so.
     Warning,
@@ -65,6 +87,7 @@ pub enum Problem {
 
 /// Something wrong with an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
@@ -72,10 +95,12 @@ pub struct Finding {
     /// The inode concerned, unless it is the whole image.
     pub nid: Option<Nid>,
     /// A path of that inode; the root's is empty.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::some_bytes"))]
     pub path: Option<Vec<u8>>,
     /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for one of its entries.
     pub offset: Option<u64>,
     /// What is wrong.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub problem: Problem,
 }
 
@@ -118,6 +143,7 @@ impl fmt::Display for Finding {
 
 /// What [`Image::check`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
     /// Everything wrong, in the order it was found.
@@ -155,13 +181,13 @@ impl Report {
         }
     }
 
-    fn warn(&mut self, nid: Option<Nid>, path: Option<&[u8]>, offset: u64, what: Corruption) {
+    fn warn(&mut self, nid: Option<Nid>, path: Option<&[u8]>, offset: u64, what: Detail) {
         self.add(Finding {
             severity: Severity::Warning,
             nid,
             path: path.map(<[u8]>::to_vec),
             offset: Some(offset),
-            problem: Problem::Corrupt(what),
+            problem: Problem::Corrupt(what.into()),
         });
     }
 
@@ -202,7 +228,7 @@ impl<R: ReadAt> Image<R> {
         let size = self.device_size(0).unwrap_or(0);
         let claimed = sb.blocks.saturating_mul(sb.block_size.bytes());
         if claimed > size {
-            let beyond = Corruption::BeyondDevice {
+            let beyond = Detail::BeyondDevice {
                 device: 0,
                 start: 0,
                 length: claimed,
@@ -211,24 +237,24 @@ impl<R: ReadAt> Image<R> {
             report.error(None, Error::corrupt(None, at, beyond));
         }
         if sb.fixed_nsec >= 1_000_000_000 {
-            report.warn(None, None, at, Corruption::Nanoseconds(sb.fixed_nsec));
+            report.warn(None, None, at, Detail::Nanoseconds(sb.fixed_nsec));
         }
         let known = COMPAT.iter().fold(0, |bits, (bit, _)| bits | bit);
         if sb.feature_compat & !known != 0 {
             let unknown = sb.feature_compat & !known;
-            report.warn(None, None, at, Corruption::CompatibleFeatures(unknown));
+            report.warn(None, None, at, Detail::CompatibleFeatures(unknown));
         }
         if let Ok(raw) = SuperBlock::read_from_bytes(&sb.raw)
             && (raw.reserved != [0; 2] || raw.reserved2.get() != 0)
         {
-            report.warn(None, None, at, Corruption::Reserved("of the superblock"));
+            report.warn(None, None, at, Detail::Reserved("of the superblock"));
         }
         let mut end = 0;
         for (number, device) in (1..=u16::MAX).zip(&sb.devices) {
             // Ranges ascend in every table that a tool writes; `erofs_map_dev` takes the first that matches.
             if device.uniaddr != 0 {
                 if device.uniaddr < end {
-                    report.warn(None, None, at, Corruption::DevicesOverlap(number));
+                    report.warn(None, None, at, Detail::DevicesOverlap(number));
                 }
                 end = device.uniaddr.saturating_add(device.blocks);
             }
@@ -236,7 +262,7 @@ impl<R: ReadAt> Image<R> {
             if let Some(size) = self.device_size(number)
                 && claimed > size
             {
-                let beyond = Corruption::BeyondDevice {
+                let beyond = Detail::BeyondDevice {
                     device: number,
                     start: 0,
                     length: claimed,

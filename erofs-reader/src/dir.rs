@@ -4,27 +4,33 @@ use alloc::vec::Vec;
 
 use zerocopy::FromBytes;
 
-use crate::error::{Corruption, Error};
+use crate::corruption::Detail;
+use crate::error::Error;
 use crate::file::Data;
+use crate::file_type::FileType;
 use crate::format::{self, Dirent};
 use crate::image::Image;
-use crate::inode::{FileType, Inode, Nid};
+use crate::inode::{Inode, Nid};
 use crate::num::{clamp_len, wide};
 use crate::read_at::ReadAt;
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DirEntry {
     /// The name: 1 to 255 bytes, without a slash or a NUL.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub name: Vec<u8>,
     /// The inode it points to.
     pub nid: Nid,
     /// What the entry says the inode is; `None` where it does not say. The inode itself decides.
     pub file_type: Option<FileType>,
     /// The entry's `file_type` byte.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) raw_type: u8,
     /// Where the entry is in the directory's data, in bytes.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) position: u64,
 }
 
@@ -60,7 +66,7 @@ impl Block {
         if table < entry || !table.is_multiple_of(entry) || table >= length {
             return Err(self.corrupt(
                 dir,
-                Corruption::DirentCount {
+                Detail::DirentCount {
                     nameoff,
                     length: wide(length),
                 },
@@ -83,7 +89,7 @@ impl Block {
         let bad = |start: usize, end: usize| {
             self.corrupt(
                 dir,
-                Corruption::NameRange {
+                Detail::NameRange {
                     start: wide(start),
                     end: wide(end),
                     length: wide(length),
@@ -109,12 +115,12 @@ impl Block {
             .filter(|_| start >= self.count.saturating_mul(size_of::<Dirent>()))
             .ok_or_else(|| bad(start, end))?;
         if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
-            return Err(self.corrupt(dir, Corruption::Name(name.to_vec())));
+            return Err(self.corrupt(dir, Detail::Name(name.to_vec())));
         }
         Ok((found, name))
     }
 
-    fn corrupt(&self, dir: &Inode, what: Corruption) -> Error {
+    fn corrupt(&self, dir: &Inode, what: Detail) -> Error {
         dir.corrupt(self.position, what)
     }
 }
@@ -180,7 +186,7 @@ impl<R: ReadAt> ReadDir<'_, R> {
             // no two blocks of a directory are the same one, so its size is bounded by the image's.
             if !ordered {
                 let name = name.to_vec();
-                return Err(self.block.corrupt(&self.dir, Corruption::NameOrder(name)));
+                return Err(self.block.corrupt(&self.dir, Detail::NameOrder(name)));
             }
             let within = index.saturating_mul(size_of::<Dirent>());
             let position = self.block.position.saturating_add(wide(within));

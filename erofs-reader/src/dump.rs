@@ -4,8 +4,9 @@ use std::fmt;
 use std::io::Write;
 
 use crate::error::Error;
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::{FileType, Inode};
+use crate::inode::Inode;
 use crate::read_at::ReadAt;
 
 /// Writes everything but the file contents as text: the superblock, the device table, and for each name of the tree its
@@ -94,10 +95,10 @@ fn write_inode<R: ReadAt>(
     inode: &Inode,
     out: &mut impl Write,
 ) -> std::io::Result<()> {
-    let (seconds, nanoseconds) = inode.mtime();
+    let mtime = inode.mtime();
     write!(
         out,
-        "/{} nid {} {}{:04o} {}:{} links {} size {} mtime {seconds}.{nanoseconds:09} {}",
+        "/{} nid {} {}{:04o} {}:{} links {} size {} mtime {}.{:09} {}",
         path.escape_ascii(),
         inode.nid(),
         inode.file_type().letter(),
@@ -106,6 +107,8 @@ fn write_inode<R: ReadAt>(
         inode.gid(),
         inode.nlink(),
         inode.size(),
+        mtime.secs,
+        mtime.nanos,
         if inode.is_compact() {
             "compact"
         } else {
@@ -114,8 +117,7 @@ fn write_inode<R: ReadAt>(
     )?;
     match inode.file_type() {
         FileType::CharDevice | FileType::BlockDevice => {
-            let (major, minor) = inode.rdev();
-            writeln!(out, " device {major}:{minor}")?;
+            writeln!(out, " device {}", inode.rdev())?;
         }
         FileType::Fifo | FileType::Socket => writeln!(out)?,
         FileType::Regular | FileType::Directory | FileType::Symlink => {

@@ -8,7 +8,8 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use crate::compressed::CompressedMapper;
-use crate::error::{Corruption, Error};
+use crate::corruption::Detail;
+use crate::error::Error;
 use crate::format::{self, ChunkIndex};
 use crate::image::Image;
 use crate::inode::{Inode, Layout};
@@ -17,6 +18,7 @@ use crate::read_at::ReadAt;
 
 /// A run of a file's bytes that lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Extent {
     /// Where the run begins in the file, in bytes.
     pub logical: u64,
@@ -57,6 +59,7 @@ impl Extent {
 
 /// Where the bytes of an [`Extent`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Source {
     /// Nowhere: they are zeros.
@@ -131,6 +134,7 @@ impl fmt::Display for Source {
 
 /// A way to compress data (`Z_EROFS_COMPRESSION_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -220,7 +224,7 @@ fn flat_extent<R: ReadAt>(image: &Image<R>, inode: &Inode, offset: u64) -> Resul
         let start = inode.tail()?;
         // The kernel reads one block for the inline data.
         if unit.within(start).saturating_add(inline) > unit.bytes() {
-            return Err(inode.corrupt(start, Corruption::InlineData(inline)));
+            return Err(inode.corrupt(start, Detail::InlineData(inline)));
         }
         return Ok(Extent {
             logical: in_blocks,
@@ -276,7 +280,7 @@ impl ChunkTable {
         };
         let chunks = inode.size.div_ceil(1_u64.wrapping_shl(chunk_bits));
         let tail = inode.tail()?;
-        let overflow = || inode.corrupt(tail, Corruption::AddressOverflow);
+        let overflow = || inode.corrupt(tail, Detail::AddressOverflow);
         let start = align_up(tail, unit).ok_or_else(overflow)?;
         let length = chunks.checked_mul(unit).ok_or_else(overflow)?;
         // This bounds the number of chunks by the size of the image.
@@ -408,7 +412,7 @@ impl Inode {
         if extent.logical == offset {
             return Ok(());
         }
-        let what = Corruption::ExtentOrder {
+        let what = Detail::ExtentOrder {
             logical: extent.logical,
             expected: offset,
         };

@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 #[cfg(feature = "std")]
 use std::io::{self, Read, Seek, SeekFrom};
 
-use crate::error::{Corruption, Error};
+use crate::corruption::Detail;
+use crate::error::Error;
 use crate::extent::{Extent, Mapper, Source};
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::{FileType, Inode};
+use crate::inode::Inode;
 use crate::num::{clamp_len, narrow, wide};
 use crate::read_at::ReadAt;
 
@@ -90,7 +92,7 @@ impl<'a, R: ReadAt> Data<'a, R> {
                     }
                 };
                 if packed.read_full_at(buf, at)? < n {
-                    let what = Corruption::Fragment {
+                    let what = Detail::Fragment {
                         start: offset,
                         length: extent.length,
                         size: packed.inode.size,
@@ -194,12 +196,12 @@ impl<R: ReadAt> Image<R> {
         const PATH_MAX: u64 = 4096;
         inode.expect(FileType::Symlink)?;
         if !(1..PATH_MAX).contains(&inode.size) {
-            return Err(inode.corrupt(inode.position, Corruption::SymlinkLength(inode.size)));
+            return Err(inode.corrupt(inode.position, Detail::SymlinkLength(inode.size)));
         }
         let mut target = vec![0; narrow(inode.size)];
         self.data(inode)?.read_full_at(&mut target, 0)?;
         if target.contains(&0) {
-            return Err(inode.corrupt(inode.position, Corruption::SymlinkNul));
+            return Err(inode.corrupt(inode.position, Detail::SymlinkNul));
         }
         Ok(target)
     }

@@ -5,9 +5,11 @@ use alloc::vec::Vec;
 
 use crate::check::Finding;
 use crate::compressed::{PclusterCache, SpareDecoders};
-use crate::error::{Corruption, Error};
+use crate::corruption::Detail;
+use crate::error::Error;
+use crate::file_type::FileType;
 use crate::format;
-use crate::inode::{FileType, Inode, Nid};
+use crate::inode::{Inode, Nid};
 use crate::num::wide;
 use crate::read_at::{ReadAt, read_full};
 use crate::superblock::Superblock;
@@ -143,7 +145,7 @@ impl<R: ReadAt> Image<R> {
     pub fn root(&self) -> Result<Inode, Error> {
         let root = self.inode(self.superblock.root_nid)?;
         if root.file_type() != FileType::Directory {
-            return Err(root.corrupt(root.position(), Corruption::RootType(root.file_type())));
+            return Err(root.corrupt(root.position(), Detail::RootType(root.file_type())));
         }
         Ok(root)
     }
@@ -188,12 +190,12 @@ impl<R: ReadAt> Image<R> {
     /// `erofs_map_dev` of the kernel.
     pub(crate) fn locate(&self, nid: Nid, device: u16, block: u64) -> Result<(u16, u64), Error> {
         let unit = self.superblock.block_size;
-        let overflow = || Error::corrupt(nid, 0, Corruption::AddressOverflow);
+        let overflow = || Error::corrupt(nid, 0, Detail::AddressOverflow);
         if device != 0 {
             let slot = usize::from(device)
                 .checked_sub(1)
                 .and_then(|index| self.superblock.devices.get(index))
-                .ok_or_else(|| Error::corrupt(nid, 0, Corruption::DeviceId(device)))?;
+                .ok_or_else(|| Error::corrupt(nid, 0, Detail::DeviceId(device)))?;
             let (device, block) = if self.has_devices() {
                 (device, Some(block))
             } else {
@@ -225,13 +227,13 @@ impl<R: ReadAt> Image<R> {
     ) -> Result<(), Error> {
         let size = self
             .device_size(device)
-            .ok_or_else(|| Error::corrupt(nid, start, Corruption::DeviceId(device)))?;
+            .ok_or_else(|| Error::corrupt(nid, start, Detail::DeviceId(device)))?;
         match start.checked_add(length) {
             Some(end) if end <= size => Ok(()),
             _ => Err(Error::corrupt(
                 nid,
                 start,
-                Corruption::BeyondDevice {
+                Detail::BeyondDevice {
                     device,
                     start,
                     length,
@@ -259,7 +261,7 @@ impl<R: ReadAt> Image<R> {
         Err(Error::corrupt(
             nid,
             offset,
-            Corruption::BeyondDevice {
+            Detail::BeyondDevice {
                 device,
                 start: offset,
                 length: wide(buf.len()),
@@ -278,7 +280,7 @@ impl<R: ReadAt> Image<R> {
         let volume = self
             .volumes
             .get(usize::from(device))
-            .ok_or_else(|| Error::corrupt(nid, offset, Corruption::DeviceId(device)))?;
+            .ok_or_else(|| Error::corrupt(nid, offset, Detail::DeviceId(device)))?;
         read_full(&volume.reader, buf, offset).map_err(|source| Error::Io {
             device,
             offset,
@@ -347,7 +349,7 @@ impl<R: ReadAt> Image<R> {
         Error::corrupt(
             nid,
             start,
-            Corruption::BeyondDevice {
+            Detail::BeyondDevice {
                 device: 0,
                 start,
                 length,
@@ -361,7 +363,7 @@ impl<R: ReadAt> Image<R> {
         let found = self
             .superblock
             .metabox_nid
-            .ok_or_else(|| Error::corrupt(nid, 0, Corruption::NoSpecialInode))?;
+            .ok_or_else(|| Error::corrupt(nid, 0, Detail::NoSpecialInode))?;
         // That it does not lie in itself was checked when the image was opened.
         self.inode(found)
     }
@@ -371,11 +373,11 @@ impl<R: ReadAt> Image<R> {
         let nid = self
             .superblock
             .packed_nid
-            .ok_or_else(|| inode.corrupt(inode.position(), Corruption::NoSpecialInode))?;
+            .ok_or_else(|| inode.corrupt(inode.position(), Detail::NoSpecialInode))?;
         let in_metabox = nid.area().0 == Area::Metabox;
         let is_metabox = Some(inode.nid()) == self.superblock.metabox_nid;
         if inode.nid() == nid || (is_metabox && in_metabox) {
-            return Err(inode.corrupt(inode.position(), Corruption::SelfReference));
+            return Err(inode.corrupt(inode.position(), Detail::SelfReference));
         }
         self.inode(nid)
     }

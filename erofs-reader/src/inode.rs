@@ -6,14 +6,18 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
+use crate::file_type::{DeviceNumber, FileType};
 use crate::format::{self, InodeCompact, InodeExtended};
 use crate::image::{Area, Image};
 use crate::num::{narrow, wide};
 use crate::read_at::ReadAt;
+use crate::timestamp::Timestamp;
 
 /// The number of an inode: where its metadata lies, in units of 32 bytes from the metadata area's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Nid(u64);
 
 impl Nid {
@@ -52,84 +56,9 @@ impl From<u64> for Nid {
     }
 }
 
-/// The type of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
-pub enum FileType {
-    Regular,
-    Directory,
-    CharDevice,
-    BlockDevice,
-    Fifo,
-    Socket,
-    Symlink,
-}
-
-impl FileType {
-    /// The type in `st_mode`'s upper bits.
-    pub fn from_mode(mode: u16) -> Option<Self> {
-        Some(match mode >> 12 {
-            0o01 => Self::Fifo,
-            0o02 => Self::CharDevice,
-            0o04 => Self::Directory,
-            0o06 => Self::BlockDevice,
-            0o10 => Self::Regular,
-            0o12 => Self::Symlink,
-            0o14 => Self::Socket,
-            _ => return None,
-        })
-    }
-
-    /// The type that a directory entry's `file_type` says, or `None` where it says that it does not know (0) or means
-    /// nothing.
-    pub fn from_dirent(file_type: u8) -> Option<Self> {
-        Some(match file_type {
-            1 => Self::Regular,
-            2 => Self::Directory,
-            3 => Self::CharDevice,
-            4 => Self::BlockDevice,
-            5 => Self::Fifo,
-            6 => Self::Socket,
-            7 => Self::Symlink,
-            _ => return None,
-        })
-    }
-
-    /// The letter that `ls -l` shows.
-    pub fn letter(self) -> char {
-        match self {
-            Self::Regular => '-',
-            Self::Directory => 'd',
-            Self::CharDevice => 'c',
-            Self::BlockDevice => 'b',
-            Self::Fifo => 'p',
-            Self::Socket => 's',
-            Self::Symlink => 'l',
-        }
-    }
-
-    /// Whether inodes of this type have data: the rest are devices and the like.
-    pub(crate) fn has_data(self) -> bool {
-        matches!(self, Self::Regular | Self::Directory | Self::Symlink)
-    }
-}
-
-impl fmt::Display for FileType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Regular => "regular file",
-            Self::Directory => "directory",
-            Self::CharDevice => "character device",
-            Self::BlockDevice => "block device",
-            Self::Fifo => "fifo",
-            Self::Socket => "socket",
-            Self::Symlink => "symbolic link",
-        })
-    }
-}
-
 /// How an inode's data is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Layout {
     /// Consecutive blocks (`EROFS_INODE_FLAT_PLAIN`).
@@ -234,20 +163,23 @@ impl Inode {
         self.size
     }
 
-    /// The modification time: seconds since 1970 and nanoseconds.
+    /// The modification time, the only one that EROFS keeps.
     ///
     /// A compact inode's seconds count from the superblock's `epoch`, as in Linux 6.15 and later; earlier kernels show
     /// the epoch itself.
-    pub fn mtime(&self) -> (i64, u32) {
-        (self.mtime, self.mtime_nsec)
+    pub fn mtime(&self) -> Timestamp {
+        Timestamp {
+            secs: self.mtime,
+            nanos: self.mtime_nsec,
+        }
     }
 
-    /// Major and minor number of a device, (0, 0) of anything else.
-    pub fn rdev(&self) -> (u32, u32) {
+    /// The number of a device, 0:0 of anything else.
+    pub fn rdev(&self) -> DeviceNumber {
         // `new_decode_dev` of the kernel: 12 bits of major, 20 bits of minor around them.
         let major = (self.rdev & 0x000f_ff00) >> 8;
         let minor = (self.rdev & 0xff) | ((self.rdev >> 12) & 0x000f_ff00);
-        (major, minor)
+        DeviceNumber { major, minor }
     }
 
     /// The number that `stat` shows on 32-bit systems (`i_ino`).
@@ -298,10 +230,10 @@ impl Inode {
         self.position
             .checked_add(self.inode_size)
             .and_then(|at| at.checked_add(self.xattr_size))
-            .ok_or_else(|| self.corrupt(self.position, Corruption::AddressOverflow))
+            .ok_or_else(|| self.corrupt(self.position, Detail::AddressOverflow))
     }
 
-    pub(crate) fn corrupt(&self, offset: u64, what: Corruption) -> Error {
+    pub(crate) fn corrupt(&self, offset: u64, what: Detail) -> Error {
         Error::corrupt(self.nid, offset, what)
     }
 
@@ -328,7 +260,7 @@ impl Inode {
         let position = slot
             .checked_mul(format::EROFS_SLOT_SIZE)
             .and_then(|at| at.checked_add(base?))
-            .ok_or_else(|| Error::corrupt(nid, 0, Corruption::AddressOverflow))?;
+            .ok_or_else(|| Error::corrupt(nid, 0, Detail::AddressOverflow))?;
         let mut raw = [0; size_of::<InodeExtended>()];
         let compact_size = size_of::<InodeCompact>();
         let got = image.read_area_upto(area, nid, &mut raw, position)?;
@@ -354,7 +286,7 @@ impl Inode {
         };
         let mode = compact.i_mode.get();
         let file_type = FileType::from_mode(mode)
-            .ok_or_else(|| Error::corrupt(nid, position, Corruption::Mode(mode)))?;
+            .ok_or_else(|| Error::corrupt(nid, position, Detail::Mode(mode)))?;
         let bit4 = i_format & format::EROFS_I_BIT4 != 0;
         let is_dir = file_type == FileType::Directory;
         let xattr_size = match compact.i_xattr_icount.get() {
@@ -411,7 +343,7 @@ impl Inode {
             null_block = 0xffff_ffff_ffff;
         }
         if inode.size > i64::MAX.cast_unsigned() {
-            return Err(inode.corrupt(position, Corruption::Size(inode.size)));
+            return Err(inode.corrupt(position, Detail::Size(inode.size)));
         }
         match file_type {
             FileType::CharDevice | FileType::BlockDevice => inode.rdev = i_u,

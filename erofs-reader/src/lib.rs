@@ -27,6 +27,7 @@ mod buffered;
 mod check;
 mod checksum;
 mod compressed;
+mod corruption;
 mod dir;
 #[cfg(feature = "std")]
 mod dump;
@@ -35,15 +36,20 @@ mod extent;
 #[cfg(feature = "std")]
 pub mod extract;
 mod file;
+mod file_type;
 mod format;
 mod image;
 mod inode;
 mod lookup;
 mod num;
+mod progress;
 mod read_at;
+#[cfg(feature = "serde")]
+mod serial;
 mod statistics;
 mod superblock;
 mod sync;
+mod timestamp;
 mod walk;
 mod xattr;
 
@@ -51,17 +57,23 @@ pub use buffered::Buffered;
 pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 #[doc(hidden)]
 pub use compressed::decode_cluster;
+pub use corruption::{Corruption, CorruptionKind};
+#[doc(hidden)]
+pub use corruption::{Detail, Structure};
 pub use dir::{DirEntry, ReadDir};
 #[cfg(feature = "std")]
 pub use dump::dump;
-pub use error::{Corruption, Error, Structure, Unsupported};
+pub use error::{Error, Unsupported};
 pub use extent::{Algorithm, Extent, Source};
 pub use file::FileReader;
+pub use file_type::{DeviceNumber, FileType};
 pub use image::Image;
-pub use inode::{FileType, Inode, Layout, Nid};
-pub use lookup::MAX_SYMLINKS;
+pub use inode::{Inode, Layout, Nid};
+pub use lookup::{MAX_READ, MAX_SYMLINKS};
+pub use progress::{Done, Progress};
 pub use read_at::{ReadAt, SourceError};
 pub use statistics::Statistics;
-pub use superblock::{BlockSize, Device, Superblock};
+pub use superblock::{BlockSize, DeviceSlot, Superblock};
+pub use timestamp::Timestamp;
 pub use walk::{MAX_DEPTH, Walk};
 pub use xattr::Xattr;

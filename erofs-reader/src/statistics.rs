@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 
 use crate::error::Error;
 use crate::extent::Source;
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::FileType;
 use crate::read_at::ReadAt;
 
 /// What [`Image::statistics`] counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Statistics {
     /// Names, the root's among them.

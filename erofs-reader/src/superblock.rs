@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 
 use crate::checksum::crc32c;
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
 use crate::format::{self, SuperBlock, SuperBlockSlot1};
 use crate::inode::Nid;
 use crate::num::wide;
@@ -14,6 +15,7 @@ use crate::read_at::{ReadAt, read_full};
 
 /// A block size: a power of two from 512 bytes to 64 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BlockSize(u8);
 
 impl BlockSize {
@@ -54,6 +56,7 @@ impl BlockSize {
 
 /// What an image says of itself (`struct erofs_super_block`).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Superblock {
     /// The unit of every block address.
@@ -85,9 +88,10 @@ pub struct Superblock {
     /// The volume's UUID.
     pub uuid: [u8; 16],
     /// The volume's label (`volume_name`) without the NULs behind it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub label: Vec<u8>,
     /// The device table, in order: device 1 is the first.
-    pub devices: Vec<Device>,
+    pub devices: Vec<DeviceSlot>,
     /// The inode that holds fragments (`packed_nid`).
     pub packed_nid: Option<Nid>,
     /// The inode that holds other inodes (`metabox_nid`).
@@ -95,10 +99,13 @@ pub struct Superblock {
     /// Compression algorithms in use (`available_compr_algs`): bit 0 LZ4, 1 LZMA, 2 deflate, 3 zstd.
     pub compression_algorithms: u16,
     /// How many long xattr name prefixes there are.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) xattr_prefix_count: u8,
     /// Where they are, in units of 4 bytes.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) xattr_prefix_start: u32,
     /// The bytes of the superblock, for what only [`Image::check`](crate::Image::check) looks at.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) raw: SuperBlockBytes,
 }
 
@@ -106,9 +113,11 @@ pub(crate) type SuperBlockBytes = [u8; 128];
 
 /// One slot of the device table (`struct erofs_deviceslot`).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Device {
+pub struct DeviceSlot {
     /// What names the device, without the NULs behind it: a digest in hexadecimal digits, for instance.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub tag: Vec<u8>,
     /// Its size in blocks.
     pub blocks: u64,
@@ -131,24 +140,24 @@ impl Superblock {
             if magic != format::EROFS_SUPER_MAGIC_V1 {
                 return Err(Error::NotErofs { magic });
             }
-            return Err(corrupt(Corruption::SuperblockSize(wide(got))));
+            return Err(corrupt(Detail::SuperblockSize(wide(got))));
         }
         let disk = SuperBlock::read_from_bytes(&raw)
-            .map_err(|_| corrupt(Corruption::SuperblockSize(wide(got))))?;
+            .map_err(|_| corrupt(Detail::SuperblockSize(wide(got))))?;
         if disk.magic.get() != format::EROFS_SUPER_MAGIC_V1 {
             return Err(Error::NotErofs {
                 magic: disk.magic.get(),
             });
         }
         let block_size = BlockSize::new(disk.blkszbits)
-            .ok_or_else(|| corrupt(Corruption::BlockSize(disk.blkszbits)))?;
+            .ok_or_else(|| corrupt(Detail::BlockSize(disk.blkszbits)))?;
         let feature_compat = disk.feature_compat.get();
         let checksum = (feature_compat & format::EROFS_FEATURE_COMPAT_SB_CHKSUM != 0)
             .then_some(disk.checksum.get());
         if let Some(stored) = checksum {
             let computed = compute_checksum(primary, block_size)?;
             if computed != stored {
-                judge(corrupt(Corruption::Checksum { stored, computed }))?;
+                judge(corrupt(Detail::Checksum { stored, computed }))?;
             }
         }
         let feature_incompat = disk.feature_incompat.get();
@@ -174,12 +183,12 @@ impl Superblock {
             Some(slot) if has(format::EROFS_FEATURE_INCOMPAT_METABOX) => {
                 let nid = slot.metabox_nid.get();
                 if nid & format::EROFS_NID_METABOX != 0 {
-                    return Err(corrupt(Corruption::SelfReference));
+                    return Err(corrupt(Detail::SelfReference));
                 }
                 Some(Nid::new(nid))
             }
             None if has(format::EROFS_FEATURE_INCOMPAT_METABOX) => {
-                return Err(corrupt(Corruption::SuperblockSize(128)));
+                return Err(corrupt(Detail::SuperblockSize(128)));
             }
             _ => None,
         };
@@ -294,7 +303,7 @@ fn known_incompat() -> u32 {
     INCOMPAT.iter().fold(0, |bits, (bit, _)| bits | bit)
 }
 
-fn corrupt(what: Corruption) -> Error {
+fn corrupt(what: Detail) -> Error {
     Error::corrupt(None, format::EROFS_SUPER_OFFSET, what)
 }
 
@@ -313,7 +322,7 @@ fn read_slot1<R: ReadAt>(primary: &R, disk: &SuperBlock) -> Result<Option<SuperB
         .saturating_add(wide(size_of::<SuperBlock>()));
     // The kernel reads the superblock from one page.
     if size.saturating_add(format::EROFS_SUPER_OFFSET) > 4096 {
-        return Err(corrupt(Corruption::SuperblockSize(size)));
+        return Err(corrupt(Detail::SuperblockSize(size)));
     }
     if disk.sb_extslots == 0 {
         return Ok(None);
@@ -321,11 +330,11 @@ fn read_slot1<R: ReadAt>(primary: &R, disk: &SuperBlock) -> Result<Option<SuperB
     let mut raw = [0; size_of::<SuperBlockSlot1>()];
     let at = format::EROFS_SUPER_OFFSET.saturating_add(wide(size_of::<SuperBlock>()));
     if read_primary(primary, &mut raw, at)? < raw.len() {
-        return Err(corrupt(Corruption::SuperblockSize(size)));
+        return Err(corrupt(Detail::SuperblockSize(size)));
     }
     SuperBlockSlot1::read_from_bytes(&raw)
         .map(Some)
-        .map_err(|_| corrupt(Corruption::SuperblockSize(size)))
+        .map_err(|_| corrupt(Detail::SuperblockSize(size)))
 }
 
 /// CRC-32C without its final inversion, from the superblock to the end of its block (of the block behind it, where blocks
@@ -339,7 +348,7 @@ fn compute_checksum<R: ReadAt>(primary: &R, block_size: BlockSize) -> Result<u32
     let mut bytes = vec![0; crate::num::narrow(length)];
     let got = read_primary(primary, &mut bytes, offset)?;
     if got < bytes.len() {
-        return Err(corrupt(Corruption::SuperblockSize(wide(got))));
+        return Err(corrupt(Detail::SuperblockSize(wide(got))));
     }
     if let Some(checksum) = bytes.get_mut(4..8) {
         checksum.fill(0);
@@ -352,12 +361,12 @@ fn read_devices<R: ReadAt>(
     size: u64,
     disk: &SuperBlock,
     wide_addresses: bool,
-) -> Result<Vec<Device>, Error> {
+) -> Result<Vec<DeviceSlot>, Error> {
     let slots = disk.extra_devices.get();
     let start = u64::from(disk.devt_slotoff.get()).saturating_mul(format::EROFS_DEVT_SLOT_SIZE);
     let length = u64::from(slots).saturating_mul(format::EROFS_DEVT_SLOT_SIZE);
     let end = start.saturating_add(length);
-    let beyond = || Error::corrupt(None, start, Corruption::DeviceTable { slots, end, size });
+    let beyond = || Error::corrupt(None, start, Detail::DeviceTable { slots, end, size });
     if end > size {
         return Err(beyond());
     }
@@ -375,7 +384,7 @@ fn read_devices<R: ReadAt>(
             } else {
                 (0, 0)
             };
-            Device {
+            DeviceSlot {
                 tag: until_nul(&slot.tag).to_vec(),
                 blocks: u64::from(slot.blocks_lo.get()) | u64::from(blocks_hi).wrapping_shl(32),
                 uniaddr: u64::from(slot.uniaddr_lo.get()) | u64::from(uniaddr_hi).wrapping_shl(32),

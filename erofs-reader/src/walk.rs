@@ -3,8 +3,9 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use crate::corruption::Detail;
 use crate::dir::ReadDir;
-use crate::error::{Corruption, Error};
+use crate::error::Error;
 use crate::image::Image;
 use crate::inode::{Inode, Nid};
 use crate::read_at::ReadAt;
@@ -36,9 +37,9 @@ impl<R: ReadAt> Image<R> {
     /// with an empty path. No path begins with a slash.
     ///
     /// A directory is entered once at most, so that the walk ends: a second link to one is
-    /// [`Corruption::DirectoryLinkedTwice`]. It takes memory for the nids of all directories and one block for each
+    /// [`Detail::DirectoryLinkedTwice`]. It takes memory for the nids of all directories and one block for each
     /// directory on the way, which both are bounded by the image's size; and directories that share blocks are
-    /// [`Corruption::DirectoriesOverlap`] as soon as they are larger together than the image, so that the number of names
+    /// [`Detail::DirectoriesOverlap`] as soon as they are larger together than the image, so that the number of names
     /// is bounded too.
     pub fn walk(&self) -> Walk<'_, R> {
         Walk {
@@ -57,10 +58,10 @@ impl<R: ReadAt> Walk<'_, R> {
     fn enter(&mut self, dir: &Inode) -> Result<(), Error> {
         let corrupt = |what| Err(dir.corrupt(dir.position(), what));
         if !self.visited.insert(dir.nid()) {
-            return corrupt(Corruption::DirectoryLinkedTwice);
+            return corrupt(Detail::DirectoryLinkedTwice);
         }
         if self.stack.len() > MAX_DEPTH {
-            return corrupt(Corruption::Depth);
+            return corrupt(Detail::Depth);
         }
         let cost = if dir.is_compressed() {
             dir.size().div_ceil(COMPRESSED_DIRECTORIES)
@@ -69,7 +70,7 @@ impl<R: ReadAt> Walk<'_, R> {
         };
         match self.budget.checked_sub(cost) {
             Some(left) => self.budget = left,
-            None => return corrupt(Corruption::DirectoriesOverlap),
+            None => return corrupt(Detail::DirectoriesOverlap),
         }
         let entries = self.image.read_dir(dir)?;
         self.stack.push((entries, self.path.len()));

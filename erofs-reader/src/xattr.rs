@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32};
 
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
 use crate::format::{self, XattrEntry, XattrIbodyHeader};
 use crate::image::{Area, Image};
 use crate::inode::{Inode, Nid};
@@ -91,7 +92,7 @@ impl<R: ReadAt> Image<R> {
         let area = inode.xattr_area(self)?;
         let corrupt = |what| inode.corrupt(start, what);
         let bad_count = |shared| {
-            corrupt(Corruption::SharedXattrCount {
+            corrupt(Detail::SharedXattrCount {
                 shared,
                 area: inode.xattr_size,
             })
@@ -127,7 +128,7 @@ impl<R: ReadAt> Image<R> {
             .block_size
             .position(sb.xattr_block.into())
             .and_then(|base| base.checked_add(u64::from(id).saturating_mul(4)))
-            .ok_or_else(|| inode.corrupt(0, Corruption::AddressOverflow))?;
+            .ok_or_else(|| inode.corrupt(0, Detail::AddressOverflow))?;
         let mut head = [0; size_of::<XattrEntry>()];
         self.read_area(area, inode.nid, &mut head, at)?;
         let length = EntryLength::of(&head).0;
@@ -195,7 +196,7 @@ impl<R: ReadAt> Image<R> {
     /// The base name index of an entry, and its name behind that index's prefix.
     pub(crate) fn base_name(&self, inode: &Inode, raw: &Raw) -> Result<(u8, Vec<u8>), Error> {
         if raw.name.contains(&0) {
-            return Err(inode.corrupt(inode.position, Corruption::XattrName(raw.name.clone())));
+            return Err(inode.corrupt(inode.position, Detail::XattrName(raw.name.clone())));
         }
         if raw.index & format::EROFS_XATTR_LONG_PREFIX == 0 {
             return Ok((raw.index, raw.name.clone()));
@@ -204,7 +205,7 @@ impl<R: ReadAt> Image<R> {
         let prefix = self
             .prefixes()?
             .get(usize::from(number))
-            .ok_or_else(|| inode.corrupt(inode.position, Corruption::XattrPrefix(number)))?;
+            .ok_or_else(|| inode.corrupt(inode.position, Detail::XattrPrefix(number)))?;
         Ok((prefix.base_index, [&prefix.infix[..], &raw.name].concat()))
     }
 
@@ -256,7 +257,7 @@ impl<R: ReadAt> Image<R> {
                 .filter(|(_, infix)| infix.len() <= format::EROFS_NAME_LEN)
             else {
                 let nid: Option<Nid> = special.map(|inode| inode.nid);
-                return Err(Error::corrupt(nid, at, Corruption::XattrPrefixLength(size)));
+                return Err(Error::corrupt(nid, at, Detail::XattrPrefixLength(size)));
             };
             prefixes.push(Prefix {
                 base_index,
@@ -284,8 +285,8 @@ impl EntryLength {
         )
     }
 
-    fn beyond(&self, area: &[u8]) -> Corruption {
-        Corruption::XattrLength {
+    fn beyond(&self, area: &[u8]) -> Detail {
+        Detail::XattrLength {
             length: self.0,
             remaining: wide(area.len()),
         }

@@ -10,7 +10,7 @@ use std::io::Read;
 
 use common::hostile::{assert_corrupt, assert_found, exercise};
 use common::lab::{Lab, SUPER};
-use erofs_reader::{CheckOptions, Corruption as C, Problem, Unsupported as U};
+use erofs_reader::{CheckOptions, Detail as C, Problem, Unsupported as U};
 
 /// LZ4: 20 literals `a`..=`t`, then a match of 996 bytes at distance 20, then 5 literals: 1021 bytes, padded before.
 fn cluster() -> Vec<u8> {
@@ -61,7 +61,7 @@ fn lab() -> (Lab, usize) {
 
 fn read(lab: &Lab) -> Result<Vec<u8>, std::io::Error> {
     let image = lab.image();
-    let inode = image.lookup(b"other").unwrap();
+    let inode = image.metadata("other").unwrap();
     let mut bytes = Vec::new();
     image.file(&inode)?.read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -264,7 +264,7 @@ fn what_does_not_decode_is_an_error_and_not_other_bytes() {
         lab.repair();
         let error = read(&lab).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
-        let options = CheckOptions { contents: true };
+        let options = CheckOptions::default().contents(true);
         let report = lab.image().check_with(&options);
         let problems: Vec<_> = report.findings.into_iter().map(|f| f.problem).collect();
         assert_corrupt!(problems, C::Decompression("lz4"));
@@ -286,7 +286,7 @@ fn every_byte_of_the_file_may_be_anything() {
             lab.0[at] = value;
             let image = lab.image();
             let _ = image.check();
-            if let Ok(inode) = image.lookup(b"other")
+            if let Ok(inode) = image.metadata("other")
                 && let Ok(file) = image.file(&inode)
             {
                 let _ = file.take(1 << 16).read_to_end(&mut Vec::new());

@@ -122,17 +122,19 @@ fn lookups_find_every_name_and_nothing_else() {
         let image = Image::open(Buffered::new(File::open(&file).unwrap())).unwrap();
         for step in image.walk() {
             let (path, inode) = step.unwrap();
-            assert_eq!(image.lookup(&path).unwrap(), inode);
+            assert_eq!(image.lookup(&path).unwrap(), Some(inode));
+            assert!(image.exists(&path).is_ok());
             for absent in [&b"!"[..], b"\xff\xff"] {
                 let beside = [&path[..], absent].concat();
+                assert_eq!(image.lookup(&beside).unwrap(), None);
                 assert!(matches!(
-                    image.lookup(&beside),
+                    image.symlink_metadata(&beside),
                     Err(erofs_reader::Error::NotFound { path }) if path == beside
                 ));
             }
         }
-        let follow = |path: &str| image.lookup_follow(path.as_bytes());
-        let target = image.lookup(b"sizes/prose1025").unwrap();
+        let follow = |path: &str| image.metadata(path);
+        let target = image.metadata("sizes/prose1025").unwrap();
         assert_eq!(follow("links/absolute/prose1025").unwrap(), target);
         assert_eq!(follow("/links//./up").unwrap(), target);
         assert_eq!(follow("../../links/../sizes/prose1025").unwrap(), target);
@@ -140,6 +142,8 @@ fn lookups_find_every_name_and_nothing_else() {
             follow("links/loop-a"),
             Err(erofs_reader::Error::TooManyLinks { .. })
         ));
+        let through = image.symlink_metadata("links/absolute/prose1025");
+        assert_eq!(through.unwrap(), target);
         assert!(matches!(
             image.lookup(b"links/absolute/prose1025"),
             Err(erofs_reader::Error::WrongType { .. })

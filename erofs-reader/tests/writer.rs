@@ -49,7 +49,7 @@ fn every_block_size_reads_back() {
             if !inode.is_file() {
                 continue;
             }
-            assert_eq!(inode.mtime(), (-1, 999_999_999));
+            assert_eq!(<(i64, u32)>::from(inode.mtime()), (-1, 999_999_999));
             let bytes = expected.remove(&path).unwrap();
             let mut file = image.file(&inode).unwrap();
             let mut read = Vec::new();
@@ -84,7 +84,7 @@ fn data_on_devices_is_found_with_devices_and_stitched() {
 
     let with =
         Image::open_with_devices(primary.clone(), vec![vec![0; 5120], layer.clone()]).unwrap();
-    let file = with.lookup(b"file").unwrap();
+    let file = with.metadata("file").unwrap();
     assert_eq!(
         with.extents(&file).unwrap()[0].source,
         Source::Data {

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             merged.link_path(&path, first)?;
             continue;
         }
-        let (secs, nanos) = inode.mtime();
+        let (secs, nanos) = inode.mtime().into();
         let meta = Metadata::new(inode.mode())
             .uid(inode.uid())
             .gid(inode.gid())
@@ -71,7 +71,7 @@ fn node(
     device: DeviceId,
     block_size: u64,
 ) -> Result<Node, Box<dyn Error>> {
-    let (major, minor) = inode.rdev();
+    let (major, minor) = inode.rdev().into();
     Ok(match inode.file_type() {
         FileType::Directory => Node::Directory,
         FileType::Symlink => Node::Symlink(layer.read_link(inode)?),

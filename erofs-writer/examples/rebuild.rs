@@ -37,13 +37,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             image.link_path(&path, first)?;
             continue;
         }
-        let (secs, nanos) = inode.mtime();
+        let (secs, nanos) = inode.mtime().into();
         let meta = Metadata::new(inode.mode())
             .uid(inode.uid())
             .gid(inode.gid())
             .mtime(Timestamp { secs, nanos })
             .xattrs(from.xattrs(&inode)?);
-        let (major, minor) = inode.rdev();
+        let (major, minor) = inode.rdev().into();
         let node = match inode.file_type() {
             FileType::Directory => Node::Directory,
             FileType::Regular => Node::File(contents(&from, &inode, &mut image)?),

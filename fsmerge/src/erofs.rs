@@ -46,7 +46,7 @@ pub fn read_erofs<R: ReadAt, E>(
                 continue;
             }
             let inode = image.inode(entry.nid).map_err(damaged(&path))?;
-            let (major, minor) = inode.rdev();
+            let (major, minor) = inode.rdev().into();
             let target;
             let kind = match inode.file_type() {
                 FileType::Directory => directory(),
@@ -93,7 +93,7 @@ fn directory() -> Kind<'static> {
 }
 
 fn attributes<R: ReadAt>(image: &Image<R>, inode: &Inode, path: &[u8]) -> Result<Metadata, Error> {
-    let (secs, nanos) = inode.mtime();
+    let (secs, nanos) = inode.mtime().into();
     let xattrs = image.xattrs(inode).map_err(damaged(path))?;
     Ok(Metadata {
         mode: inode.mode(),

@@ -8,7 +8,8 @@ use xxhash_rust::xxh32::xxh32;
 
 use super::Report;
 use super::ranges::{Owner, Ranges};
-use crate::error::{Corruption, Error, Structure};
+use crate::corruption::{Detail, Structure};
+use crate::error::Error;
 use crate::extent::Source;
 use crate::format;
 use crate::image::{Area, Image};
@@ -48,10 +49,10 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
     }
 
     pub(super) fn check(&mut self, inode: &Inode, path: &[u8], report: &mut Report) {
-        let (_, nanoseconds) = inode.mtime();
+        let nanoseconds = inode.mtime().nanos;
         // A compact inode's are the superblock's, which has a finding of its own.
         if nanoseconds >= 1_000_000_000 && !inode.is_compact() {
-            let what = Corruption::Nanoseconds(nanoseconds);
+            let what = Detail::Nanoseconds(nanoseconds);
             report.warn(Some(inode.nid()), Some(path), inode.position(), what);
         }
         let body_end = match inode.tail() {
@@ -143,7 +144,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     let packed = self.image.packed(inode)?;
                     let end = offset.checked_add(extent.length);
                     if end.is_none_or(|end| end > packed.size()) {
-                        let what = Corruption::Fragment {
+                        let what = Detail::Fragment {
                             start: offset,
                             length: extent.length,
                             size: packed.size(),
@@ -260,14 +261,14 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         let mut warn = |what| report.warn(Some(inode.nid()), Some(path), inode.position(), what);
         // The digest of an inode's contents is a name that the kernel is not to show.
         if !is_known_index(index) && !self.image.superblock().is_digest(raw.index) {
-            warn(Corruption::XattrIndex(index));
+            warn(Detail::XattrIndex(index));
         }
         let sb = self.image.superblock();
         if sb.has_compat(format::EROFS_FEATURE_COMPAT_XATTR_FILTER) && !sb.filter_disabled() {
             // A bit of 1 says that no name with this hash is there (`erofs_getxattr`).
             let bit = xxh32(&name, FILTER_SEED.wrapping_add(index.into())) & 31;
             if filter & 1_u32.wrapping_shl(bit) != 0 {
-                let what = Corruption::XattrFilter(name);
+                let what = Detail::XattrFilter(name);
                 report.error(Some(path), inode.corrupt(inode.position(), what));
             }
         }
@@ -290,7 +291,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     Some(nid),
                     None,
                     start,
-                    Corruption::ClusterOverlap { start, end },
+                    Detail::ClusterOverlap { start, end },
                 );
             }
             if end > last.1 {

@@ -2,7 +2,8 @@
 
 use alloc::collections::BTreeMap;
 
-use crate::error::{Corruption, Structure};
+use crate::corruption::Detail;
+use crate::corruption::Structure;
 use crate::image::Area;
 use crate::inode::Nid;
 
@@ -15,18 +16,18 @@ pub(super) enum Owner {
 
 impl Owner {
     /// What is wrong with metadata that takes bytes of this one's.
-    pub(super) fn overlapped(self, start: u64, end: u64) -> Corruption {
+    pub(super) fn overlapped(self, start: u64, end: u64) -> Detail {
         match self {
-            Self::Inode(other) => Corruption::MetadataOverlap { start, end, other },
-            Self::Structure(other) => Corruption::StructureOverlap { start, end, other },
+            Self::Inode(other) => Detail::MetadataOverlap { start, end, other },
+            Self::Structure(other) => Detail::StructureOverlap { start, end, other },
         }
     }
 
     /// What is wrong with data that takes bytes of this one's.
-    pub(super) fn holds_data(self, start: u64, end: u64) -> Corruption {
+    pub(super) fn holds_data(self, start: u64, end: u64) -> Detail {
         match self {
-            Self::Inode(other) => Corruption::DataInMetadata { start, end, other },
-            Self::Structure(other) => Corruption::StructureOverlap { start, end, other },
+            Self::Inode(other) => Detail::DataInMetadata { start, end, other },
+            Self::Structure(other) => Detail::StructureOverlap { start, end, other },
         }
     }
 }

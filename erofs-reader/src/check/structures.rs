@@ -5,7 +5,8 @@ use zerocopy::little_endian::U16;
 
 use super::Report;
 use super::ranges::{Owner, Ranges};
-use crate::error::{Corruption, Error, Structure, Unsupported};
+use crate::corruption::{Detail, Structure};
+use crate::error::{Error, Unsupported};
 use crate::extent::Algorithm;
 use crate::format::{
     self, DeflateConfiguration, Lz4Configuration, LzmaConfiguration, SuperBlock, ZstdConfiguration,
@@ -91,7 +92,7 @@ fn configurations<R: ReadAt>(
             .unwrap_or_default();
         image.read_device(0, None, bytes, body)?;
         if let Err(what) = configuration(algorithm, bytes, sb.block_size.bytes()) {
-            let what = Corruption::CompressionConfiguration { algorithm, what };
+            let what = Detail::CompressionConfiguration { algorithm, what };
             report.error(None, Error::corrupt(None, at, what));
         }
         at = body.saturating_add(length);

@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use super::inodes::Inodes;
 use super::ranges::Ranges;
 use super::{CheckOptions, Report};
+use crate::corruption::Detail;
 use crate::dir::{DirEntry, ReadDir};
-use crate::error::{Corruption, Error};
+use crate::error::Error;
 use crate::image::Image;
 use crate::inode::{Inode, Nid};
 use crate::read_at::ReadAt;
@@ -63,6 +64,9 @@ pub(super) fn check<R: ReadAt>(
         Err(e) => report.error(Some(&[]), e),
     }
     while let Some(frame) = tree.stack.last_mut() {
+        if let Some(progress) = &options.progress {
+            progress.report(report.inodes, report.bytes);
+        }
         tree.path.truncate(frame.path_len);
         match frame.entries.next() {
             None => {
@@ -105,7 +109,7 @@ impl<R: ReadAt> Tree<'_, R> {
         let inode = known.inode;
         // An entry that does not say the type is good; the kernel's readdir passes on what it says.
         if entry.raw_type != 0 && entry.file_type != Some(inode.file_type()) {
-            let what = Corruption::EntryType {
+            let what = Detail::EntryType {
                 entry: entry.raw_type,
                 inode: inode.file_type(),
             };
@@ -119,7 +123,7 @@ impl<R: ReadAt> Tree<'_, R> {
                 parent.links = parent.links.saturating_add(1);
             }
         } else {
-            let what = Corruption::DirectoryLinkedTwice;
+            let what = Detail::DirectoryLinkedTwice;
             report.error(Some(&self.path), inode.corrupt(inode.position(), what));
         }
     }
@@ -145,9 +149,9 @@ impl<R: ReadAt> Tree<'_, R> {
         };
         let left = self.budget.checked_sub(cost);
         let entries = if self.stack.len() > MAX_DEPTH {
-            Err(dir.corrupt(dir.position(), Corruption::Depth))
+            Err(dir.corrupt(dir.position(), Detail::Depth))
         } else if left.is_none() {
-            Err(dir.corrupt(dir.position(), Corruption::DirectoriesOverlap))
+            Err(dir.corrupt(dir.position(), Detail::DirectoriesOverlap))
         } else {
             self.image.read_dir(dir)
         };
@@ -173,7 +177,7 @@ impl<R: ReadAt> Tree<'_, R> {
         for (name, expected, found) in dots {
             let omitted = name == "." && dir.dot_omitted && found.is_none();
             if found != Some(expected) && !omitted {
-                let what = Corruption::Dot {
+                let what = Detail::Dot {
                     name,
                     expected,
                     found,
@@ -196,7 +200,7 @@ impl<R: ReadAt> Tree<'_, R> {
             if u64::from(stored) == found {
                 continue;
             }
-            let what = Corruption::LinkCount { stored, found };
+            let what = Detail::LinkCount { stored, found };
             if !inode.is_dir() {
                 report.error(Some(&path), inode.corrupt(inode.position(), what));
             } else if stored != 1 {
@@ -210,7 +214,7 @@ impl<R: ReadAt> Tree<'_, R> {
         let special = [sb.packed_nid, sb.metabox_nid].into_iter().flatten();
         let upper = special.fold(report.inodes, |n, _| n.saturating_add(1));
         if !(report.inodes..=upper).contains(&sb.inodes) {
-            let what = Corruption::InodeCount {
+            let what = Detail::InodeCount {
                 stored: sb.inodes,
                 found: report.inodes,
             };

@@ -5,7 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
 use crate::extent::Algorithm;
 use crate::inode::Inode;
 use crate::sync::Lock;
@@ -74,7 +75,7 @@ impl Decoders {
             Error::unsupported(inode.nid, what)
         })?;
         decoded.ok_or_else(|| {
-            let what = Corruption::Decompression(algorithm.name());
+            let what = Detail::Decompression(algorithm.name());
             inode.corrupt(inode.position, what)
         })
     }

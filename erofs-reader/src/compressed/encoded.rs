@@ -7,7 +7,8 @@ use super::window::Window;
 use super::{
     ADVISE_FRAGMENT_PCLUSTER, ADVISE_INTERLACED_PCLUSTER, Header, interlaced, known_algorithm,
 };
-use crate::error::{Corruption, Error};
+use crate::corruption::Detail;
+use crate::error::Error;
 use crate::extent::{Extent, Source};
 use crate::image::Image;
 use crate::inode::Inode;
@@ -45,7 +46,7 @@ impl EncodedExtents {
     pub(super) fn new(header: &Header, inode: &Inode) -> Result<Self, Error> {
         let record = 4_u64.wrapping_shl(u32::from(header.advise >> 1) & 3);
         let start = align_up(header.end(), record)
-            .ok_or_else(|| inode.corrupt(header.position, Corruption::AddressOverflow))?;
+            .ok_or_else(|| inode.corrupt(header.position, Detail::AddressOverflow))?;
         Ok(Self {
             start,
             record,
@@ -107,7 +108,7 @@ impl EncodedExtents {
             0 => {
                 if extent.length > length {
                     let what =
-                        Corruption::CompressionHeader("more bytes than an uncompressed extent has");
+                        Detail::CompressionHeader("more bytes than an uncompressed extent has");
                     return Err(inode.corrupt(self.start, what));
                 }
                 extent.source = data;
@@ -221,7 +222,7 @@ impl EncodedExtents {
             if start > offset {
                 high = middle;
                 if start > end {
-                    let what = Corruption::CompressionHeader("extents out of order");
+                    let what = Detail::CompressionHeader("extents out of order");
                     return Err(inode.corrupt(at, what));
                 }
                 end = start;
@@ -232,7 +233,7 @@ impl EncodedExtents {
             }
         }
         let Some((plen, pstart, start)) = found else {
-            let what = Corruption::CompressionHeader("no extent at the file's beginning");
+            let what = Detail::CompressionHeader("no extent at the file's beginning");
             return Err(inode.corrupt(self.start, what));
         };
         Ok(Found {

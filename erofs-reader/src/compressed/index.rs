@@ -7,7 +7,8 @@ use super::window::Window;
 use super::{
     ADVISE_BIG_PCLUSTER_1, ADVISE_BIG_PCLUSTER_2, ADVISE_COMPACTED_2B, Header, PCLUSTER_MAX_DSIZE,
 };
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
 use crate::image::Image;
 use crate::inode::{Inode, Layout};
 use crate::read_at::ReadAt;
@@ -86,7 +87,7 @@ impl Indexes {
         let both = ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2;
         let big = header.advise & both;
         if compact && big != 0 && big != both {
-            let what = Corruption::CompressionHeader("big clusters of one algorithm only");
+            let what = Detail::CompressionHeader("big clusters of one algorithm only");
             return Err(inode.corrupt(header.position, what));
         }
         // Both are multiples of 4, as the header ends at a multiple of 8.
@@ -147,7 +148,7 @@ impl Indexes {
     fn corrupt(&self, inode: &Inode, cluster: u64, what: &'static str) -> Error {
         inode.corrupt(
             self.header.position,
-            Corruption::CompressionIndex { cluster, what },
+            Detail::CompressionIndex { cluster, what },
         )
     }
 

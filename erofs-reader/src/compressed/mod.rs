@@ -27,7 +27,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 use self::encoded::EncodedExtents;
 use self::index::{Indexes, Kind};
 use self::window::Window;
-use crate::error::{Corruption, Error, Unsupported};
+use crate::corruption::Detail;
+use crate::error::{Error, Unsupported};
 use crate::extent::{Algorithm, Extent, Source};
 use crate::format::{self, PCLUSTER_MAX_SIZE};
 use crate::image::Image;
@@ -111,7 +112,7 @@ impl CompressedMapper {
         let unit = image.superblock().block_size;
         let mut window = Window::new(inode);
         let position = align_up(inode.tail()?, 8)
-            .ok_or_else(|| inode.corrupt(inode.position, Corruption::AddressOverflow))?;
+            .ok_or_else(|| inode.corrupt(inode.position, Detail::AddressOverflow))?;
         let raw: [u8; 8] = window.array(image, position)?;
         let whole = U64::from_bytes(raw).get();
         let word = |at: usize| {
@@ -139,7 +140,7 @@ impl CompressedMapper {
                 .has_incompat(format::EROFS_FEATURE_INCOMPAT_COMPR_CFGS)
                 && header.has(ADVISE_BIG_PCLUSTER_1 | ADVISE_BIG_PCLUSTER_2)
             {
-                let what = Corruption::CompressionHeader("big clusters without the feature");
+                let what = Detail::CompressionHeader("big clusters without the feature");
                 return Err(inode.corrupt(position, what));
             }
             Map::Indexes(Indexes::new(&header, inode)?)
@@ -185,12 +186,12 @@ impl CompressedMapper {
         let length = u64::from(self.header.inline_size);
         let offset = indexes.end(inode.size);
         if length == 0 || unit.within(offset).saturating_add(length) > unit.bytes() {
-            return Err(inode.corrupt(offset, Corruption::InlineData(length)));
+            return Err(inode.corrupt(offset, Detail::InlineData(length)));
         }
         let source = match self.algorithm(image, inode, head.kind)? {
             None => {
                 if inode.size.saturating_sub(head.logical) > length {
-                    return Err(inode.corrupt(offset, Corruption::InlineData(length)));
+                    return Err(inode.corrupt(offset, Detail::InlineData(length)));
                 }
                 Source::Inline { offset }
             }
@@ -264,7 +265,7 @@ impl CompressedMapper {
     ) -> Result<Extent, Error> {
         let unit = image.superblock().block_size;
         let Map::Indexes(indexes) = &self.map else {
-            return Err(inode.corrupt(self.header.position, Corruption::AddressOverflow));
+            return Err(inode.corrupt(self.header.position, Detail::AddressOverflow));
         };
         let head = indexes.head(image, &mut self.window, inode, offset)?;
         let end = indexes.next_head(image, &mut self.window, inode, &head)?;
@@ -274,7 +275,7 @@ impl CompressedMapper {
         let algorithm = self.algorithm(image, inode, head.kind)?;
         let Some(algorithm) = algorithm else {
             if length > physical {
-                let what = Corruption::CompressionIndex {
+                let what = Detail::CompressionIndex {
                     cluster: head.cluster,
                     what: "more bytes than an uncompressed cluster has",
                 };
@@ -314,7 +315,7 @@ impl CompressedMapper {
             _ => false,
         };
         if too_large || extent.length == 0 {
-            let what = Corruption::CompressionHeader("a cluster of impossible size");
+            let what = Detail::CompressionHeader("a cluster of impossible size");
             return Err(inode.corrupt(self.header.position, what));
         }
         Ok(extent)
@@ -389,7 +390,7 @@ fn known_algorithm<R: ReadAt>(
     };
     let declared = image.superblock().compression_algorithms;
     if declared & 1_u16.wrapping_shl(number.into()) == 0 {
-        let what = Corruption::CompressionHeader("an algorithm that the superblock does not list");
+        let what = Detail::CompressionHeader("an algorithm that the superblock does not list");
         return Err(inode.corrupt(position, what));
     }
     Ok(algorithm)

@@ -7,12 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::meter::Meter;
 use super::pieces::{PIECE, Piece, PieceReader, Pieces};
 use super::sparse::SparseMap;
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::Inode;
 use crate::num::{clamp_len, narrow, wide};
+use crate::progress::Progress;
 use crate::read_at::ReadAt;
 
 /// Bytes that wait for each thread, and things of any size.
@@ -67,6 +69,7 @@ pub(super) struct Stream<'a, 'i, R, W> {
     buffer: Vec<u8>,
     /// Buffers to decode into.
     spare: Vec<Vec<u8>>,
+    pub(super) meter: Meter,
 }
 
 impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
@@ -83,21 +86,24 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         map: Option<&SparseMap>,
     ) -> Result<(), Error> {
         if map.is_none() && inode.is_compressed() && inode.size() <= PIECE {
-            return self.decode(path, inode, None, inode.size());
+            self.decode(path, inode, None, inode.size())?;
+            self.meter.add(0, inode.size());
+            return Ok(());
         }
         for piece in Pieces::new(self.image, inode).map_err(|e| e.of_path(path))? {
             let piece = piece.map_err(|e| e.of_path(path))?;
+            let length = piece.length;
             if piece.is_hole() {
                 // A run of holes is in the map or not, as a whole.
                 if map.is_none_or(|map| map.contains(piece.start)) {
-                    self.push(path, Next::Zeros(piece.length))?;
+                    self.push(path, Next::Zeros(length))?;
                 }
             } else if inode.is_compressed() {
-                let length = piece.length;
                 self.decode(path, inode, Some(piece), length)?;
             } else {
                 self.push(path, Next::Stored(*inode, piece))?;
             }
+            self.meter.add(0, length);
         }
         Ok(())
     }
@@ -188,6 +194,7 @@ fn output(path: &[u8], source: io::Error) -> Error {
 pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
     image: &Image<R>,
     out: W,
+    progress: Option<Progress>,
     produce: impl FnOnce(&mut Stream<'_, '_, R, W>) -> Result<O, Error>,
 ) -> Result<O, Error> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -209,6 +216,7 @@ pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
             reader: PieceReader::new(image),
             buffer: Vec::new(),
             spare: Vec::new(),
+            meter: Meter::new(progress),
         })
     })
 }

@@ -131,10 +131,10 @@ pub(super) fn restore<R: ReadAt>(
             }
         }
     }
-    let (seconds, nanoseconds) = inode.mtime();
+    let mtime = inode.mtime();
     let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds.into(),
+        tv_sec: mtime.secs,
+        tv_nsec: mtime.nanos.into(),
     };
     let times = Timestamps {
         last_access: time,

@@ -17,11 +17,14 @@ use super::attributes::{Had, To, restore};
 use super::budget::Budget;
 use super::files::{Job, Large, Told, Worker, create};
 use super::folders::Folders;
+use super::meter::Meter;
 use super::pieces::Pieces;
 use super::workers::{self, Queue};
 use crate::error::Error;
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::{FileType, Inode, Nid};
+use crate::inode::{Inode, Nid};
+use crate::progress::Progress;
 use crate::read_at::ReadAt;
 
 /// What to restore in a directory.
@@ -39,6 +42,8 @@ pub struct DirOptions {
     ///
     /// A small image can describe files of any size: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
+    /// Who listens to how far the extraction has come.
+    pub progress: Option<Progress>,
 }
 
 impl Default for DirOptions {
@@ -49,6 +54,7 @@ impl Default for DirOptions {
             devices: true,
             xattrs: true,
             max_bytes: None,
+            progress: None,
         }
     }
 }
@@ -61,6 +67,7 @@ impl DirOptions {
             devices: false,
             xattrs: false,
             max_bytes: None,
+            progress: None,
         }
     }
 
@@ -89,6 +96,13 @@ impl DirOptions {
     #[must_use]
     pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.max_bytes = bytes.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
         self
     }
 }
@@ -131,6 +145,7 @@ fn extract<R: ReadAt + Sync>(
     let terms = Terms {
         options,
         budget: Budget::new(options.max_bytes),
+        meter: Meter::new(options.progress.clone()),
     };
     let ((mut done, names), told) = workers::with(
         threads,
@@ -158,6 +173,7 @@ fn extract<R: ReadAt + Sync>(
 pub(super) struct Terms<'a> {
     pub(super) options: &'a DirOptions,
     pub(super) budget: Budget,
+    pub(super) meter: Meter,
 }
 
 /// Bytes that a file has at least whose pieces are given to several threads, and about as many as each gets at once.
@@ -221,6 +237,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
                         .map_err(|e| at(&path, e.into()))?;
                 }
                 self.done.entries = self.done.entries.saturating_add(1);
+                self.terms.meter.add(1, 0);
                 self.later.directories.push((path, inode));
                 continue;
             }
@@ -454,7 +471,7 @@ mod tests {
         let damage = {
             let image = Image::open(&bytes[..]).unwrap();
             let place = |path: &[u8]| {
-                let inode = image.lookup(path).unwrap();
+                let inode = image.metadata(path).unwrap();
                 let extent = image.extents(&inode).unwrap()[0];
                 match extent.source {
                     crate::Source::Data { offset, .. } => offset + 1000,

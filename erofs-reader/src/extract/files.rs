@@ -15,8 +15,9 @@ use super::dir::{Terms, at};
 use super::folders::Folders;
 use super::pieces::{Piece, PieceReader, Pieces, room};
 use crate::error::Error;
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::{FileType, Inode};
+use crate::inode::Inode;
 use crate::read_at::ReadAt;
 
 /// What a thread is to do.
@@ -77,6 +78,8 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                 for (path, inode) in names {
                     let made = self.make(&path, &inode);
                     told.extend(made.map_err(|e| e.of_path(&path))?);
+                    let bytes = if inode.is_file() { inode.size() } else { 0 };
+                    self.terms.meter.add(1, bytes);
                 }
             }
             Job::Pieces(large, pieces) => {
@@ -84,6 +87,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                 for piece in &pieces {
                     let written = self.write(file, inode, path, piece);
                     written.map_err(|e| e.of_path(path))?;
+                    self.terms.meter.add(0, piece.length);
                 }
                 // Whoever is last to write to a file finishes it.
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
@@ -92,6 +96,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                     let refused = restore(self.image, &inode, &path, &to, self.terms);
                     let refused = refused.map_err(|e| e.of_path(&path))?;
                     told.extend(refused.map(Told::Refused));
+                    self.terms.meter.add(1, 0);
                 }
             }
         }
@@ -170,8 +175,8 @@ fn make_node(dir: BorrowedFd<'_>, name: &[u8], inode: &Inode) -> io::Result<()> 
         FileType::Socket => Kind::Socket,
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    let (major, minor) = inode.rdev();
-    let device = rustix::fs::makedev(major, minor);
+    let number = inode.rdev();
+    let device = rustix::fs::makedev(number.major, number.minor);
     rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)?;
     Ok(())
 }

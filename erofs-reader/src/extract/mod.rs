@@ -11,6 +11,7 @@ mod files;
 #[cfg(unix)]
 mod folders;
 mod input;
+mod meter;
 mod pax;
 mod pieces;
 mod sparse;

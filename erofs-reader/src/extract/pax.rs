@@ -1,6 +1,8 @@
 //! The pieces of a tar archive: ustar headers, and PAX records for what does not fit in them.
 
+use crate::file_type::DeviceNumber;
 use crate::num::wide;
+use crate::timestamp::Timestamp;
 
 /// The fields of a header that differ between entries.
 #[derive(Clone, Debug)]
@@ -12,8 +14,8 @@ pub(super) struct Header<'a> {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) size: u64,
-    pub(super) mtime: (i64, u32),
-    pub(super) device: (u32, u32),
+    pub(super) mtime: Timestamp,
+    pub(super) device: DeviceNumber,
 }
 
 /// Bytes per tar block.
@@ -41,8 +43,8 @@ impl Header<'_> {
                 own.add(key, value.to_string().as_bytes());
             }
         }
-        let seconds = u64::try_from(self.mtime.0).ok();
-        let plain_time = seconds.filter(|&s| fits(s, field::MTIME.len()) && self.mtime.1 == 0);
+        let seconds = u64::try_from(self.mtime.secs).ok();
+        let plain_time = seconds.filter(|&s| fits(s, field::MTIME.len()) && self.mtime.nanos == 0);
         if plain_time.is_none() {
             own.add(b"mtime", decimal_time(self.mtime).as_bytes());
         }
@@ -57,8 +59,8 @@ impl Header<'_> {
                 uid: 0,
                 gid: 0,
                 size: wide(own.0.len()),
-                mtime: (0, 0),
-                device: (0, 0),
+                mtime: Timestamp::default(),
+                device: DeviceNumber { major: 0, minor: 0 },
             };
             out.extend_from_slice(&pax.block());
             out.extend_from_slice(&own.0);
@@ -86,9 +88,9 @@ impl Header<'_> {
             (field::UID, self.uid.into()),
             (field::GID, self.gid.into()),
             (field::SIZE, self.size),
-            (field::MTIME, u64::try_from(self.mtime.0).unwrap_or(0)),
-            (field::MAJOR, self.device.0.into()),
-            (field::MINOR, self.device.1.into()),
+            (field::MTIME, u64::try_from(self.mtime.secs).unwrap_or(0)),
+            (field::MAJOR, self.device.major.into()),
+            (field::MINOR, self.device.minor.into()),
         ] {
             let digits = field.len().saturating_sub(1);
             // What does not fit has a PAX record, so any number will do here.
@@ -137,11 +139,11 @@ pub(super) fn pad(out: &mut Vec<u8>) {
 }
 
 /// Seconds and nanoseconds as a decimal fraction, without zeros at its end.
-fn decimal_time((seconds, nanoseconds): (i64, u32)) -> String {
+fn decimal_time(time: Timestamp) -> String {
     // Nanoseconds count upwards from the second, also before 1970.
-    let total = i128::from(seconds)
+    let total = i128::from(time.secs)
         .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds.into());
+        .saturating_add(time.nanos.into());
     let sign = if total < 0 { "-" } else { "" };
     let (whole, fraction) = (
         total.unsigned_abs().div_euclid(1_000_000_000),
@@ -219,10 +221,22 @@ mod tests {
 
     #[test]
     fn times_are_decimal_fractions_also_before_1970() {
-        assert_eq!(decimal_time((1, 500_000_000)), "1.5");
-        assert_eq!(decimal_time((10, 0)), "10");
-        assert_eq!(decimal_time((-1, 250_000_000)), "-0.75");
-        assert_eq!(decimal_time((0, 1)), "0.000000001");
+        assert_eq!(
+            decimal_time(Timestamp {
+                secs: 1,
+                nanos: 500_000_000
+            }),
+            "1.5"
+        );
+        assert_eq!(decimal_time(Timestamp { secs: 10, nanos: 0 }), "10");
+        assert_eq!(
+            decimal_time(Timestamp {
+                secs: -1,
+                nanos: 250_000_000
+            }),
+            "-0.75"
+        );
+        assert_eq!(decimal_time(Timestamp { secs: 0, nanos: 1 }), "0.000000001");
     }
 
     #[test]

@@ -9,9 +9,11 @@ use super::budget::Budget;
 use super::pax::{BLOCK, Header, NAME_BYTES, Records, pad};
 use super::sparse::SparseMap;
 use crate::error::Error;
+use crate::file_type::FileType;
 use crate::image::Image;
-use crate::inode::{FileType, Inode, Nid};
+use crate::inode::{Inode, Nid};
 use crate::num::{narrow, wide};
+use crate::progress::Progress;
 use crate::read_at::ReadAt;
 
 /// How to write a tar stream.
@@ -27,6 +29,8 @@ pub struct TarOptions {
     ///
     /// A small image can describe files of any size, all holes: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
+    /// Who listens to how far the extraction has come.
+    pub progress: Option<Progress>,
 }
 
 impl Default for TarOptions {
@@ -34,6 +38,7 @@ impl Default for TarOptions {
         Self {
             sparse: true,
             max_bytes: None,
+            progress: None,
         }
     }
 }
@@ -50,6 +55,13 @@ impl TarOptions {
     #[must_use]
     pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.max_bytes = bytes.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
         self
     }
 }
@@ -72,7 +84,7 @@ pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
     out: W,
     options: &TarOptions,
 ) -> Result<Extracted, Error> {
-    ahead::with(image, out, |stream| {
+    ahead::with(image, out, options.progress.clone(), |stream| {
         let mut entries = Entries {
             image,
             options,
@@ -122,6 +134,7 @@ impl<R: ReadAt + Sync, W: Write> Entries<'_, '_, '_, R, W> {
                 self.written.insert(inode.nid(), path.clone());
             }
             self.write(&path, &inode)?;
+            self.stream.meter.add(1, 0);
         }
         Ok(())
     }

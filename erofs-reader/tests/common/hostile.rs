@@ -44,7 +44,8 @@ macro_rules! assert_corrupt {
     ($problems:expr, $pattern:pat $(if $guard:expr)?) => {
         $crate::common::hostile::assert_found!(
             $problems,
-            erofs_reader::Problem::Corrupt($pattern) $(if $guard)?
+            erofs_reader::Problem::Corrupt(what)
+                if matches!(what.detail(), $pattern $(if $guard)?)
         )
     };
 }

@@ -70,14 +70,14 @@ impl Lab {
 
     /// Where the inode at `path` begins.
     pub(crate) fn inode(&self, path: &str) -> usize {
-        let inode = self.image().lookup(path.as_bytes()).unwrap();
+        let inode = self.image().symlink_metadata(path).unwrap();
         usize::try_from(inode.position()).unwrap()
     }
 
     /// Where the data of the inode at `path` begins.
     pub(crate) fn data(&self, path: &str) -> usize {
         let image = self.image();
-        let inode = image.lookup(path.as_bytes()).unwrap();
+        let inode = image.symlink_metadata(path).unwrap();
         let offset = match image.extents(&inode).unwrap()[0].source {
             Source::Data { offset, .. } | Source::Inline { offset } => offset,
             other => panic!("{other:?}"),
@@ -99,7 +99,7 @@ impl Lab {
     }
 
     pub(crate) fn nid(&self, path: &str) -> u64 {
-        self.image().lookup(path.as_bytes()).unwrap().nid().get()
+        self.image().symlink_metadata(path).unwrap().nid().get()
     }
 
     pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {

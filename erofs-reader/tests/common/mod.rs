@@ -233,7 +233,7 @@ pub(crate) fn our_walk<R: ReadAt>(image: &Image<R>) -> Walk {
 }
 
 fn entry<R: ReadAt>(image: &Image<R>, inode: &Inode) -> Result<Entry, erofs_reader::Error> {
-    let (major, minor) = inode.rdev();
+    let (major, minor) = inode.rdev().into();
     let kind = match inode.file_type() {
         FileType::Directory => Kind::Directory,
         FileType::Symlink => Kind::Symlink(image.read_link(inode)?),
@@ -255,7 +255,7 @@ fn entry<R: ReadAt>(image: &Image<R>, inode: &Inode) -> Result<Entry, erofs_read
         mode: inode.mode().into(),
         uid: inode.uid(),
         gid: inode.gid(),
-        mtime: inode.mtime(),
+        mtime: inode.mtime().into(),
         xattrs,
         first_name: None,
     })

@@ -1,6 +1,6 @@
 //! Inodes that lie about themselves or about where their data is.
 
-use erofs_reader::{Corruption as C, Problem, Unsupported as U};
+use erofs_reader::{Detail as C, Problem, Unsupported as U};
 
 use crate::common::hostile::{assert_corrupt, assert_found};
 use crate::common::lab::Lab;

@@ -36,8 +36,8 @@ pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
         let (path, inode) = found.unwrap();
         let mut xattrs = image.xattrs(&inode).unwrap();
         xattrs.sort();
-        let (secs, nanos) = inode.mtime();
-        let (major, minor) = inode.rdev();
+        let (secs, nanos) = inode.mtime().into();
+        let (major, minor) = inode.rdev().into();
         let meta = Metadata::new(inode.mode())
             .uid(inode.uid())
             .gid(inode.gid())

@@ -8,7 +8,7 @@ use erofs_writer::{InodeLayout, Options};
 use super::lab::{Expected, Kind, Lab};
 
 pub(super) fn compare(lab: &Lab, options: &Options, image: &Image<Vec<u8>>) {
-    let report = image.check_with(&CheckOptions { contents: true });
+    let report = image.check_with(&CheckOptions::default().contents(true));
     assert!(report.is_clean(), "{:?}", report.findings);
     let mut nids = vec![None; lab.nodes.len()];
     let mut names = 0;
@@ -43,7 +43,7 @@ fn same(expected: &Expected, options: &Options, image: &Image<Vec<u8>>, inode: &
     assert_eq!(inode.mode(), meta.mode, "{path}");
     assert_eq!((inode.uid(), inode.gid()), (meta.uid, meta.gid), "{path}");
     if options.inodes != InodeLayout::Compact {
-        assert_eq!(inode.mtime(), (meta.mtime.secs, meta.mtime.nanos), "{path}");
+        assert_eq!(<(i64, u32)>::from(inode.mtime()), (meta.mtime.secs, meta.mtime.nanos), "{path}");
     }
     let mut xattrs = image.xattrs(inode).expect("a clean image");
     let mut wanted = meta.xattrs.clone();
@@ -67,7 +67,7 @@ fn same(expected: &Expected, options: &Options, image: &Image<Vec<u8>>, inode: &
                 "{path}"
             );
         }
-        Kind::Device(_, number) => assert_eq!(inode.rdev(), *number, "{path}"),
+        Kind::Device(_, number) => assert_eq!(<(u32, u32)>::from(inode.rdev()), *number, "{path}"),
         Kind::Directory | Kind::Other(_) => {}
     }
 }

@@ -54,7 +54,7 @@ pub fn write<R: ReadAt>(
             image.link_path(&name, node).map_err(failed)?;
             continue;
         }
-        let (secs, nanos) = inode.mtime();
+        let (secs, nanos) = inode.mtime().into();
         let metadata = Metadata::new(inode.mode())
             .owner(inode.uid(), inode.gid())
             .mtime(options.times.apply(Timestamp { secs, nanos }))
@@ -79,7 +79,7 @@ struct Copy<'a, R> {
 
 impl<R: ReadAt> Copy<'_, R> {
     fn node(&mut self, inode: &Inode) -> Result<Node> {
-        let (major, minor) = inode.rdev();
+        let (major, minor) = inode.rdev().into();
         Ok(match inode.file_type() {
             FileType::Directory => Node::Directory,
             FileType::Regular => Node::File(copy_file(

@@ -323,7 +323,7 @@ fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
     let file = File::open(&path).map_err(convert::Error::io(&path))?;
     let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
     let root = fsmeta.root().map_err(failed)?;
-    let (secs, nanos) = root.mtime();
+    let (secs, nanos) = root.mtime().into();
     Ok(ext4_writer::Metadata::new(root.mode())
         .owner(root.uid(), root.gid())
         .mtime(ext4_writer::Timestamp { secs, nanos })

@@ -68,9 +68,7 @@ impl CheckReport {
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let mut report = match self.source.open_damaged() {
-            Ok(image) => image.check_with(&CheckOptions {
-                contents: self.contents,
-            }),
+            Ok(image) => image.check_with(&CheckOptions::default().contents(self.contents)),
             Err(error) => {
                 let problem = message(&error);
                 eprintln!("blockbox: {problem}");

@@ -34,9 +34,7 @@ impl Target {
     }
 
     fn find(&self, image: &Reader) -> anyhow::Result<Inode> {
-        image
-            .lookup_follow(self.path())
-            .with_context(|| self.at_path())
+        image.metadata(self.path()).with_context(|| self.at_path())
     }
 
     fn image(&self) -> std::path::Display<'_> {
@@ -111,7 +109,7 @@ impl Ls {
         if self.long {
             let size = match inode.file_type() {
                 FileType::CharDevice | FileType::BlockDevice => {
-                    let (major, minor) = inode.rdev();
+                    let (major, minor) = inode.rdev().into();
                     format!("{major}, {minor}")
                 }
                 _ => inode.size().to_string(),
@@ -188,7 +186,9 @@ impl Stat {
         let image = self.target.source.open()?;
         // The inode itself, as lstat.
         let context = || self.target.at_path();
-        let inode = image.lookup(self.target.path()).with_context(context)?;
+        let inode = image
+            .symlink_metadata(self.target.path())
+            .with_context(context)?;
         let device = matches!(
             inode.file_type(),
             FileType::CharDevice | FileType::BlockDevice
@@ -213,7 +213,7 @@ impl Stat {
             nlink: inode.nlink(),
             size: inode.size(),
             mtime: time(&inode),
-            rdev: device.then(|| inode.rdev()),
+            rdev: device.then(|| inode.rdev().into()),
             target: target.map(|target| printable(&target)),
             layout: inode.layout().to_string(),
             compact: inode.is_compact(),
@@ -288,7 +288,7 @@ fn mode(inode: &Inode) -> String {
 /// Seconds and nanoseconds since 1970, which says everything in every time zone.
 fn time(inode: &Inode) -> String {
     const BILLION: i128 = 1_000_000_000;
-    let (secs, nanos) = inode.mtime();
+    let (secs, nanos) = inode.mtime().into();
     // The nanoseconds count forwards also before 1970; decimal fractions do not.
     let total = i128::from(secs) * BILLION + i128::from(nanos);
     let sign = if total < 0 { "-" } else { "" };
@@ -383,7 +383,7 @@ impl Dump {
             return erofs_reader::dump(&image, out).with_context(context);
         };
         image
-            .lookup(path.as_os_str().as_bytes())
+            .symlink_metadata(path.as_os_str().as_bytes())
             .with_context(context)?;
         let selected = Selected {
             below: Below::new(path),

@@ -34,7 +34,7 @@ fn layer(lab: &Lab) -> Vec<u8> {
 fn an_inode_that_cannot_be_read_is_named_by_its_path() {
     let lab = Lab::new();
     let mut image = layer(&lab);
-    let found = Image::open(&image[..]).unwrap().lookup(b"folder/file");
+    let found = Image::open(&image[..]).unwrap().metadata(b"folder/file");
     let at = usize::try_from(found.unwrap().position()).unwrap();
     image[at..at + 2].fill(0xff);
     lab.put("layer.erofs", image);
@@ -57,7 +57,7 @@ fn what_does_not_decompress_is_found_where_contents_are_checked() {
     let lab = Lab::new();
     let mut image = layer(&lab);
     let opened = Image::open(&image[..]).unwrap();
-    let inode = opened.lookup(b"folder/large").unwrap();
+    let inode = opened.metadata(b"folder/large").unwrap();
     let cluster = opened.extents(&inode).unwrap()[0].source;
     let Source::Compressed { offset, length, .. } = cluster else {
         panic!("{cluster:?}");
@@ -80,7 +80,7 @@ fn what_does_not_decompress_is_found_where_contents_are_checked() {
 fn what_is_wrong_with_the_superblock_is_found_beside_the_rest() {
     let lab = Lab::new();
     let mut image = layer(&lab);
-    let found = Image::open(&image[..]).unwrap().lookup(b"folder/file");
+    let found = Image::open(&image[..]).unwrap().metadata(b"folder/file");
     let at = usize::try_from(found.unwrap().position()).unwrap();
     image[at..at + 2].fill(0xff);
     // The label, which the superblock's checksum covers, and a feature that nobody knows.
@@ -140,7 +140,7 @@ fn a_sparse_file_survives_a_tar_and_a_bound_stops_what_it_would_be() {
     let images = ["one.erofs", "two.erofs"].map(|image| fs::read(lab.path(image)).unwrap());
     let extents = images.each_ref().map(|image| {
         let image = Image::open(&image[..]).unwrap();
-        let inode = image.lookup(b"sparse").unwrap();
+        let inode = image.metadata(b"sparse").unwrap();
         assert_eq!(inode.size(), 4 << 30);
         let extents = image.extents(&inode).unwrap();
         let places = extents.iter().map(|extent| {

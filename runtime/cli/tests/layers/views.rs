@@ -37,7 +37,7 @@ fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
     let mut first_names: HashMap<_, Vec<Vec<u8>>> = HashMap::new();
     for entry in image.walk() {
         let (path, inode) = entry.unwrap();
-        let (major, minor) = inode.rdev();
+        let (major, minor) = inode.rdev().into();
         let kind = match inode.file_type() {
             FileType::Directory => Kind::Directory,
             FileType::Regular => {
@@ -61,7 +61,7 @@ fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
             mode: inode.mode().into(),
             uid: inode.uid(),
             gid: inode.gid(),
-            mtime: inode.mtime(),
+            mtime: inode.mtime().into(),
             xattrs: image.xattrs(&inode).unwrap().into_iter().collect(),
             first_name: None,
         };

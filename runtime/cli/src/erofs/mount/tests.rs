@@ -102,7 +102,11 @@ fn a_damaged_inode_is_listed_and_an_error_for_who_looks_at_it() {
     let Some(image) = image(&["-b4096"], dir.path()) else {
         return;
     };
-    let inode = Source::of(&image).open().unwrap().lookup(b"empty").unwrap();
+    let inode = Source::of(&image)
+        .open()
+        .unwrap()
+        .metadata("empty")
+        .unwrap();
     let mut bytes = std::fs::read(&image).unwrap();
     // Bits of `i_format` that no kernel knows.
     bytes[usize::try_from(inode.position()).unwrap() + 1] = 0xff;

@@ -92,7 +92,7 @@ impl<R: ReadAt> Tree<R> {
     fn attributes(&self, inode: &Inode) -> FileAttr {
         let time = time(inode);
         let unit = self.image.superblock().block_size.bytes();
-        let (major, minor) = inode.rdev();
+        let (major, minor) = inode.rdev().into();
         FileAttr {
             ino: self.node(inode.nid()),
             size: inode.size(),
@@ -419,7 +419,7 @@ fn kind(file_type: FileType) -> fuser::FileType {
 
 /// An inode's time; the epoch where the system has no such time.
 fn time(inode: &Inode) -> SystemTime {
-    let (seconds, nanoseconds) = inode.mtime();
+    let (seconds, nanoseconds) = inode.mtime().into();
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let second = if seconds < 0 {
         UNIX_EPOCH.checked_sub(whole)
