@@ -138,7 +138,7 @@ fn add_layer<W: Write + Seek>(
 }
 
 /// The devices of a layer image of `bytes` bytes that do not follow it in its file.
-fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::Device] {
+fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::DeviceSlot] {
     let superblock = reader.superblock();
     let stitched = superblock.devices.last().is_some_and(|last| {
         let end = last.uniaddr.saturating_add(last.blocks);
