@@ -13,6 +13,7 @@
 //! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
 //! ([`Error::Corrupt`]); [`Error::At`] puts the path before one of these where paths come from the image; other kinds answer
 //! questions about things that are not there.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -73,6 +73,12 @@ impl ReadAt for File {
         Ok(std::os::windows::fs::FileExt::seek_read(self, buf, offset)?)
     }
 
+    #[cfg(not(any(unix, windows)))]
+    fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize, SourceError> {
+        // Such targets (wasm32-unknown-unknown) have no files that could be opened.
+        Err(io::Error::from(io::ErrorKind::Unsupported).into())
+    }
+
     fn size(&self) -> Result<u64, SourceError> {
         let meta = self.metadata()?;
         if meta.is_file() {

@@ -95,6 +95,7 @@
 //!
 //! [`Options::per_file`] chooses file by file:
 //!
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(all(feature = "lz4", feature = "zstd"), doc = "```")]
 #![cfg_attr(not(all(feature = "lz4", feature = "zstd")), doc = "```ignore")]
 //! use std::io::{Cursor, Write};

@@ -229,7 +229,7 @@ fn reads(text: &[u8], extents: &[&str]) -> Descriptor {
     let lines: Vec<_> = parsed.extents().iter().map(ToString::to_string).collect();
     assert_eq!(lines, extents);
     assert_eq!(
-        Descriptor::parse(parsed.to_string().as_bytes()).unwrap(),
+        Descriptor::parse(parsed.to_string().as_bytes()).expect("own output"),
         parsed
     );
     parsed
