@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
 use erofs_reader::{CheckOptions, Corruption, Done, Error, FileType, Image, MAX_READ, Progress};
-use erofs_writer::{ChunkSize, ImageBuilder, Metadata, Node, Options};
+use erofs_writer::{Builder, ChunkSize, Metadata, Node, Options};
 
 /// `/etc/text`, `/etc/bytes`, `/huge`, `/run` → `/etc`, `/broken` → nowhere.
 fn image() -> Image<Vec<u8>> {
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut data = builder.data_in_chunks(ChunkSize::from_block_bits(31).unwrap());
     data.hole(1 << 50).unwrap();
     let huge = data.finish().unwrap();
@@ -26,7 +26,7 @@ fn image() -> Image<Vec<u8>> {
     }
     let mut add = |path: &str, node: Node| {
         builder
-            .add_path(path.as_bytes(), Metadata::default(), node)
+            .add_path(path.as_bytes(), Metadata::new(0o644), node)
             .unwrap();
     };
     for (path, contents) in files {
@@ -112,13 +112,13 @@ fn progress_ends_with_all_names_and_bytes() {
     assert_eq!((last().entries, last().bytes), (7, all));
 
     // No file system takes the huge one.
-    let mut builder = ImageBuilder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     for (name, length) in [("small", 10_usize), ("large", 10 << 20)] {
         let mut data = builder.data();
         data.write_all(&vec![1; length]).unwrap();
         let contents = data.finish().unwrap();
         builder
-            .add_path(name.as_bytes(), Metadata::default(), Node::File(contents))
+            .add_path(name.as_bytes(), Metadata::new(0o644), Node::File(contents))
             .unwrap();
     }
     let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();

@@ -100,7 +100,7 @@ mod tests {
             message: String::new(),
         };
         let hinted = |error: ocipull::Error| {
-            hint(&blockbox::Error::from(convert::Error::from(error)).into()).unwrap_or_default()
+            hint(&Error::from(convert::Error::from(error)).into()).unwrap_or_default()
         };
         let none = hinted(refused(ocipull::CredentialSource::None));
         let wrong = hinted(refused(ocipull::CredentialSource::Options));
