@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod envelope;
 mod exec;
 pub mod frame;
 pub mod relay;
@@ -26,6 +27,7 @@ mod wire;
 pub use boot::{
     Address, Boot, Host, Identity, MAX_HOSTNAME, Mount, MountSource, Network, Secret, Sysctl,
 };
+pub use envelope::Envelope;
 pub use exec::{ExecSpec, ExitStatus, Stream, Ulimit, WindowSize};
 pub use frame::{Decoder, ProtocolError};
 pub use reply::{Reply, encode_output};

@@ -50,6 +50,9 @@ pub enum VmmError {
     /// A path that the monitor's interface cannot take (libkrun and QEMU's JSON want UTF-8).
     #[error("{}: the path is not UTF-8", .0.display())]
     PathNotUtf8(PathBuf),
+    /// Another VM has the disk, and does not end.
+    #[error("{}: another virtual machine uses the disk", .0.display())]
+    DiskInUse(PathBuf),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     Io {

@@ -7,6 +7,7 @@
 mod error;
 mod exec;
 mod link;
+mod monitor;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,11 +21,12 @@ pub use blockbox_protocol::{
 };
 pub use error::GuestError;
 pub use exec::{Event, Exec, ExecControl, Stdin};
+pub use monitor::Connection;
 
 use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
 use crate::Vm;
-use link::{Answer, Link};
+use link::{Answer, Link, Peer};
 
 /// The guest's init, a static Linux executable of the host's architecture. It belongs at [`INIT_PATH`] on the writable
 /// disk, with mode 0755.
@@ -72,7 +74,7 @@ impl Session {
         let io = GuestError::io("the control channel");
         let channel = vm.channel().map_err(&io)?;
         let reader: UnixStream = channel.try_clone().map_err(&io)?;
-        let link = Arc::new(Link::new(channel, vm.console().clone()));
+        let link = Arc::new(Link::new(channel, Peer::Guest(vm.console().clone())));
         let in_thread = Arc::clone(&link);
         thread::Builder::new()
             .name("guest".to_owned())
@@ -228,7 +230,7 @@ impl Session {
     ///
     /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its journal holds what the next
     /// boot replays.
-    pub fn shutdown(self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
+    pub fn shutdown(&self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
         let grace_ms = milliseconds(grace);
         let sent = self.link.send(&Request::Shutdown { grace_ms });
         let farewell = sent.and_then(|()| self.link.wait_bye(grace.saturating_add(POWER_OFF_TIME)));

@@ -1,4 +1,4 @@
-//! The process a VM runs in: `HELPER __vm JSON`, where the helper is any program whose `main` begins with
+//! The process a VM runs in: `HELPER __vm JSON [DISK]`, where the helper is any program whose `main` begins with
 //! [`run_if_asked`].
 //!
 //! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ static CAPABLE: AtomicBool = AtomicBool::new(false);
 
 /// How long a guest whose host has gone has to shut down.
 pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// How long another VM may take to let go of its disk: as long as an orphan has to end.
+const DISK_TIMEOUT: Duration = ORPHAN_GRACE.saturating_add(Duration::from_secs(5));
 
 /// A path that names standard output, the console's pipe, to what only takes paths.
 pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
@@ -52,7 +55,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     if args.next()? != SUBCOMMAND {
         return None;
     }
-    Some(match run(args.next()) {
+    Some(match run(args.next(), args.next()) {
         Ok(code) => code,
         Err(error) => {
             // Standard error is the console's pipe: this is what the host shows as its tail.
@@ -88,7 +91,10 @@ pub(super) fn arguments(launch: &Launch) -> Result<[String; 2], VmmError> {
     Ok([SUBCOMMAND.to_owned(), json])
 }
 
-fn run(description: Option<OsString>) -> Result<ExitCode, VmmError> {
+fn run(description: Option<OsString>, disk: Option<OsString>) -> Result<ExitCode, VmmError> {
+    if let Some(disk) = disk {
+        hold(Path::new(&disk))?;
+    }
     let description = description.unwrap_or_default();
     let launch = serde_json::from_str(&description.to_string_lossy())
         .map_err(|error| VmmError::io("not a description of a VM")(error.into()))?;
@@ -104,6 +110,30 @@ fn run(description: Option<OsString>) -> Result<ExitCode, VmmError> {
         }
         Launch::Qemu(machine) => qemu::enter(&machine),
     }
+}
+
+/// Locks a disk until this process ends, whatever program it becomes. The VM of a monitor that was killed may still be
+/// ending when the next starts: two kernels on one file system would destroy it.
+fn hold(disk: &Path) -> Result<(), VmmError> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+
+    let failed = || VmmError::io(format!("cannot lock {}", disk.display()));
+    // Not closed on exec.
+    let file = open(disk, OFlags::RDWR, Mode::empty()).map_err(|e| failed()(e.into()))?;
+    let deadline = Instant::now() + DISK_TIMEOUT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(VmmError::DiskInUse(disk.to_owned())),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed()(error.into())),
+        }
+    }
+    std::mem::forget(file);
+    Ok(())
 }
 
 /// Returns when the host's end of the control channel is closed.

@@ -155,7 +155,7 @@ fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmErro
         memory_mib: 256,
         disks: vec![krun::Disk::raw(UPPER_SERIAL, disk)?],
     };
-    Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper, None)
+    Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), None, helper, None)
 }
 
 /// Waits for a first message from init; `false` when the VM ended without.

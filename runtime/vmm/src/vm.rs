@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -46,13 +47,20 @@ impl Vm {
             ),
             None => None,
         };
-        Self::launch(vmm, &launch, config.helper.as_deref(), log)
+        Self::launch(
+            vmm,
+            &launch,
+            Some(&config.upper),
+            config.helper.as_deref(),
+            log,
+        )
     }
 
-    /// Starts a helper process that becomes the VM.
+    /// Starts a helper process that becomes the VM. It holds the disk `hold` for as long as it lives.
     pub(super) fn launch(
         vmm: Vmm,
         launch: &Launch,
+        hold: Option<&Path>,
         helper: Option<&Path>,
         log: Option<File>,
     ) -> Result<Self, VmmError> {
@@ -66,6 +74,9 @@ impl Vm {
         let mut command = Command::new(&helper);
         command
             .args(helper::arguments(launch)?)
+            .args(hold)
+            // Signals to the group that this process is in, from a terminal or a job's end, are not for the VM.
+            .process_group(0)
             .stdin(OwnedFd::from(guest_end))
             .stdout(console_end)
             .stderr(stderr);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use blockbox_protocol::{Boot, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+use blockbox_protocol::{Boot, PRIVATE_DIR, TMPFS_DIRS, UPPER_DIR, WORK_DIR};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -99,7 +99,9 @@ impl Early {
         mounts::provide(&boot.mounts, &roots, warnings)?;
         for folder in &boot.folders {
             let path = mounts::target(folder)?;
-            make_dir(path, 0o755)?;
+            // A folder that would be in memory is on the disk as it would be there.
+            let scratch = TMPFS_DIRS.iter().find(|(dir, _)| path == Path::new(dir));
+            make_dir(path, scratch.map_or(0o755, |(_, mode)| *mode))?;
         }
         secrets::provide(&boot.secrets)?;
         network::bring_up(boot.network.as_ref(), warnings)?;

@@ -52,6 +52,9 @@ pub enum GuestError {
         /// What the guest's console showed last.
         console: String,
     },
+    /// The sandbox's monitor ended, or closed the connection.
+    #[error("the sandbox's monitor ended unexpectedly")]
+    MonitorLost,
     /// The guest did not answer in time.
     #[error("the guest did not answer to {request} within {} s", waited.as_secs())]
     NoAnswer {

@@ -66,12 +66,24 @@ impl Exec {
                 ),
             });
         }
+        let has_input = spec.stdin || spec.tty.is_some();
+        Self::open(link, has_input, |id| {
+            link.send(&Request::Exec {
+                id,
+                spec: spec.clone(),
+            })
+        })
+    }
+
+    /// Registers a command, asks for it under the id that it got, and waits until it runs.
+    pub(super) fn open(
+        link: &Arc<Link>,
+        has_input: bool,
+        ask: impl FnOnce(u32) -> Result<(), GuestError>,
+    ) -> Result<Self, GuestError> {
         let inbox = Arc::new(Inbox::default());
         let id = link.register(Arc::clone(&inbox))?;
-        link.send(&Request::Exec {
-            id,
-            spec: spec.clone(),
-        })?;
+        ask(id)?;
         let control = ExecControl {
             id,
             link: Arc::clone(link),
@@ -84,7 +96,6 @@ impl Exec {
                 Failure::Spawn { code, message } => GuestError::SpawnFailed { code, message },
                 Failure::End(end) => link.error(end),
             })?;
-        let has_input = spec.stdin || spec.tty.is_some();
         Ok(Exec {
             stdin: has_input.then(|| Stdin {
                 control: control.clone(),
@@ -187,8 +198,7 @@ impl Exec {
     ///
     /// When the guest is gone.
     pub fn close_output(&self, stream: Stream) -> Result<(), GuestError> {
-        let id = self.control.id;
-        self.control.link.send(&Request::CloseOutput { id, stream })
+        self.control.close_output(stream)
     }
 
     fn repay(&mut self, stream: Stream, bytes: usize) -> Result<(), GuestError> {
@@ -254,6 +264,16 @@ impl ExecControl {
     /// When the guest is gone. A command that has ended, or has no terminal, is no error.
     pub fn resize(&self, size: WindowSize) -> Result<(), GuestError> {
         self.send_while_running(Request::Resize { id: self.id, size })
+    }
+
+    /// Nobody reads this output any more: the command gets `SIGPIPE` when it writes there.
+    ///
+    /// # Errors
+    ///
+    /// When the guest is gone.
+    pub fn close_output(&self, stream: Stream) -> Result<(), GuestError> {
+        let id = self.id;
+        self.link.send(&Request::CloseOutput { id, stream })
     }
 
     fn send_while_running(&self, request: Request) -> Result<(), GuestError> {

@@ -1,6 +1,6 @@
 //! The control channel: one reader, many writers, and who waits for what.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -9,7 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use blockbox_protocol::frame::MAX_PAYLOAD;
-use blockbox_protocol::{Boot, Decoder, PROTOCOL_VERSION, Process, Reply, Request, Stats};
+use blockbox_protocol::{
+    Boot, Decoder, Envelope, PROTOCOL_VERSION, Process, Reply, Request, Stats,
+};
 
 use super::error::GuestError;
 use super::exec::Inbox;
@@ -27,12 +29,24 @@ const ENTROPY: usize = 64;
 /// How long after the channel's end the VM's process may take to be gone, for a complete report.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Notices of a monitor that are kept for a reader.
+const NOTICES: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Link {
     writer: Mutex<UnixStream>,
     state: Mutex<State>,
     changed: Condvar,
-    console: Console,
+    peer: Peer,
+}
+
+/// Who is on the other side.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// A guest's init; its console tells what it died of.
+    Guest(Console),
+    /// A sandbox's monitor.
+    Monitor,
 }
 
 #[derive(Debug, Default)]
@@ -40,9 +54,22 @@ struct State {
     hello: Option<Hello>,
     bye: Option<u32>,
     answers: HashMap<u32, Option<Answer>>,
+    /// What a monitor answered to questions.
+    replies: HashMap<u32, Option<Vec<u8>>>,
+    /// What a monitor is doing, and nobody has read yet.
+    notices: VecDeque<Vec<u8>>,
     inboxes: HashMap<u32, Arc<Inbox>>,
     next_id: u32,
     end: Option<End>,
+}
+
+/// What a monitor said.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// The answer that was waited for.
+    Answer(Vec<u8>),
+    /// What it is doing.
+    Notice(Vec<u8>),
 }
 
 /// What init reported.
@@ -75,12 +102,12 @@ pub(super) enum End {
 }
 
 impl Link {
-    pub(super) fn new(writer: UnixStream, console: Console) -> Self {
+    pub(super) fn new(writer: UnixStream, peer: Peer) -> Self {
         Link {
             writer: Mutex::new(writer),
             state: Mutex::default(),
             changed: Condvar::new(),
-            console,
+            peer,
         }
     }
 
@@ -109,7 +136,10 @@ impl Link {
             };
             decoder.push(chunk.get(..count).unwrap_or_default());
             while let Some(frame) = decoder.next_frame().map_err(End::Protocol)? {
-                self.take(Reply::decode(frame).map_err(End::Protocol)?)?;
+                match Envelope::decode(frame) {
+                    Some(envelope) if matches!(self.peer, Peer::Monitor) => self.open(envelope),
+                    _ => self.take(Reply::decode(frame).map_err(End::Protocol)?)?,
+                }
             }
         }
     }
@@ -176,7 +206,74 @@ impl Link {
         Ok(())
     }
 
-    /// Sends a request; may wait for the guest to take it, for [`SEND_TIMEOUT`] at most.
+    fn open(&self, envelope: Envelope) {
+        let mut state = self.lock();
+        match envelope {
+            Envelope::Answer { id, payload } => {
+                if let Some(reply) = state.replies.get_mut(&id) {
+                    *reply = Some(payload);
+                }
+            }
+            Envelope::Notice { payload } => {
+                // Only the latest matter to a person.
+                if state.notices.len() >= NOTICES {
+                    state.notices.pop_front();
+                }
+                state.notices.push_back(payload);
+            }
+            // A monitor does not ask.
+            Envelope::Ask { .. } => {}
+        }
+        self.changed.notify_all();
+    }
+
+    /// Asks a monitor something, and returns the question's id.
+    pub(super) fn question(&self, payload: Vec<u8>) -> Result<u32, GuestError> {
+        let id = {
+            let mut state = self.lock();
+            let id = fresh_id(&mut state);
+            state.replies.insert(id, None);
+            id
+        };
+        self.question_as(id, payload)?;
+        Ok(id)
+    }
+
+    /// Asks a monitor something that concerns the stream `id`.
+    pub(super) fn question_as(&self, id: u32, payload: Vec<u8>) -> Result<(), GuestError> {
+        let mut bytes = Vec::new();
+        Envelope::Ask { id, payload }.encode(&mut bytes);
+        self.write(&bytes, SEND_TIMEOUT)
+    }
+
+    /// Waits for an answer or a notice; `None` when time is up.
+    pub(super) fn reply(&self, id: u32, timeout: Duration) -> Result<Option<Said>, GuestError> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        loop {
+            if let Some(notice) = state.notices.pop_front() {
+                return Ok(Some(Said::Notice(notice)));
+            }
+            if let Some(Some(answer)) = state.replies.get(&id) {
+                let answer = answer.clone();
+                state.replies.remove(&id);
+                return Ok(Some(Said::Answer(answer)));
+            }
+            if let Some(end) = state.end.clone() {
+                drop(state);
+                return Err(self.error(end));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            let left = left.unwrap_or(Duration::from_secs(3600));
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Sends a request; may wait for the other side to take it, for [`SEND_TIMEOUT`] at most.
     pub(super) fn send(&self, request: &Request) -> Result<(), GuestError> {
         self.send_within(request, SEND_TIMEOUT)
     }
@@ -204,10 +301,14 @@ impl Link {
     fn send_within(&self, request: &Request, timeout: Duration) -> Result<(), GuestError> {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
+        self.write(&bytes, timeout)
+    }
+
+    fn write(&self, bytes: &[u8], timeout: Duration) -> Result<(), GuestError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = writer
             .set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
-            .and_then(|()| writer.write_all(&bytes));
+            .and_then(|()| writer.write_all(bytes));
         sent.map_err(|_| {
             // A part of a message may have been sent: nothing can follow it.
             let _ = writer.shutdown(Shutdown::Both);
@@ -277,16 +378,17 @@ impl Link {
 
     pub(super) fn wait_hello(&self, timeout: Duration, vm: &Vm) -> Result<Hello, GuestError> {
         let started = Instant::now();
+        let console = vm.console();
         let never = |vm_status| GuestError::NeverReported {
             waited: started.elapsed(),
             vm: vm_status,
-            console: self.console.tail(),
+            console: console.tail(),
         };
         match self.wait(timeout, |state| state.hello.clone()) {
             Ok(Some(hello)) => Ok(hello),
             Ok(None) => Err(never(None)),
             Err(GuestError::Lost { .. }) => {
-                self.console.wait_closed(END_TIMEOUT);
+                console.wait_closed(END_TIMEOUT);
                 let exit = vm.wait_timeout(END_TIMEOUT).ok().flatten();
                 Err(never(exit.map(|exit| exit.status)))
             }
@@ -337,8 +439,11 @@ impl Link {
     }
 
     fn lost(&self) -> GuestError {
-        GuestError::Lost {
-            console: self.console.tail(),
+        match &self.peer {
+            Peer::Guest(console) => GuestError::Lost {
+                console: console.tail(),
+            },
+            Peer::Monitor => GuestError::MonitorLost,
         }
     }
 
@@ -373,7 +478,10 @@ fn fresh_id(state: &mut State) -> u32 {
     loop {
         state.next_id = state.next_id.wrapping_add(1);
         let id = state.next_id;
-        if !state.inboxes.contains_key(&id) && !state.answers.contains_key(&id) {
+        if !state.inboxes.contains_key(&id)
+            && !state.answers.contains_key(&id)
+            && !state.replies.contains_key(&id)
+        {
             return id;
         }
     }
