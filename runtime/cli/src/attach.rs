@@ -1,108 +1,55 @@
-//! Connects this process's streams, terminal and signals to a command in a guest.
+//! `blockbox attach`
 
-use std::io::{self, IsTerminal};
-use std::thread;
+use std::process::ExitCode;
 
-use anyhow::Context;
-use blockbox::guest::{Exec, ExecSpec, ExitStatus, GuestError, WindowSize};
-use blockbox::sandbox::Running;
-use rustix::termios::{self, OptionalActions, Termios};
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
+use blockbox::Sandbox;
+use blockbox::store::Store;
+use clap::Args;
 
-/// The signals that are passed on, by this system's numbers, with Linux's.
-const FORWARDED: [(i32, u32); 6] = [
-    (SIGHUP, 1),
-    (SIGINT, 2),
-    (SIGQUIT, 3),
-    (SIGUSR1, 10),
-    (SIGUSR2, 12),
-    (SIGTERM, 15),
-];
+use super::signals::Watcher;
+use super::streams::{Connected, Left, connect};
+use super::terminal::{DetachKeys, window_size};
 
-/// Runs a command with this process's streams and gives the exit code that a shell would.
-pub(super) fn run(running: &Running, spec: &ExecSpec) -> anyhow::Result<u8> {
-    // Before the command starts, so that no signal in between ends this process and leaves the guest to itself.
-    let signals = Signals::new(
-        FORWARDED
-            .map(|(ours, _)| ours)
-            .into_iter()
-            .chain([SIGWINCH]),
-    )
-    .context("cannot watch for signals")?;
-    let exec = match running.exec(spec) {
-        Err(blockbox::Error::Guest(GuestError::SpawnFailed { code, message })) => {
-            eprintln!("blockbox: {message}");
-            return Ok(code);
+/// Connect this terminal, or these streams, to the command of a running sandbox. Its exit status is the command's.
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// The sandbox's name or id
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The keys that leave the command running: `a` or `ctrl-a`, separated by commas
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: DetachKeys,
+    /// Do not pass input on
+    #[arg(long)]
+    no_stdin: bool,
+    /// Pass signals on to the command
+    #[arg(
+        long,
+        default_value = "true",
+        action = clap::ArgAction::Set,
+        value_name = "true|false"
+    )]
+    sig_proxy: bool,
+}
+
+impl Attach {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        let watcher = Watcher::new()?;
+        let sandbox = Sandbox::open(store, &self.name)?;
+        let spec = sandbox.info()?.spec;
+        let tty = spec.process.is_some_and(|process| process.tty);
+        let child = sandbox.attach(!self.no_stdin)?;
+        if let Some(size) = window_size().filter(|_| tty) {
+            child.control().resize(size)?;
         }
-        exec => exec?,
-    };
-    let raw = spec
-        .tty
-        .map(|_| RawTerminal::enter())
-        .transpose()?
-        .flatten();
-    let status = stream(exec, signals);
-    // Before any message.
-    drop(raw);
-    Ok(status?.code())
-}
-
-fn stream(mut exec: Exec, mut signals: Signals) -> Result<ExitStatus, GuestError> {
-    if let Some(mut stdin) = exec.take_stdin() {
-        // Ends with the input, with the command or with this process, whichever is first.
-        thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut stdin));
-    }
-    let control = exec.control();
-    let watch = signals.handle();
-    let watcher = thread::spawn(move || {
-        for signal in &mut signals {
-            let sent = if signal == SIGWINCH {
-                window_size().map_or(Ok(()), |size| control.resize(size))
-            } else {
-                let linux = FORWARDED.iter().find(|(ours, _)| *ours == signal);
-                linux.map_or(Ok(()), |&(_, linux)| control.signal(linux))
-            };
-            if sent.is_err() {
-                break;
-            }
-        }
-    });
-    let status = exec.stream(&mut io::stdout().lock(), &mut io::stderr().lock());
-    watch.close();
-    // It cannot panic, and has nothing to say.
-    let _ = watcher.join();
-    status
-}
-
-/// The size of the terminal this process is in.
-pub(super) fn window_size() -> Option<WindowSize> {
-    let size = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
-    size.ok().map(|size| WindowSize {
-        rows: size.ws_row,
-        cols: size.ws_col,
-    })
-}
-
-/// The terminal on standard input in raw mode, until dropped: every key reaches the guest, whose own terminal acts on it.
-struct RawTerminal(Termios);
-
-impl RawTerminal {
-    fn enter() -> anyhow::Result<Option<Self>> {
-        if !io::stdin().is_terminal() {
-            return Ok(None);
-        }
-        let before = termios::tcgetattr(io::stdin()).context("cannot read the terminal's mode")?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        termios::tcsetattr(io::stdin(), OptionalActions::Drain, &raw)
-            .context("cannot put the terminal into raw mode")?;
-        Ok(Some(Self(before)))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+        let connected = Connected {
+            tty,
+            detach_keys: self.detach_keys,
+            signals: self.sig_proxy,
+        };
+        Ok(match connect(child, connected, &watcher)? {
+            Left::Ended(status) => ExitCode::from(status.code()),
+            Left::Detached => ExitCode::SUCCESS,
+        })
     }
 }

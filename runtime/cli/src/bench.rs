@@ -1,13 +1,16 @@
 //! `blockbox bench`
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
-use blockbox::guest::{ExecSpec, FSBENCH};
-use blockbox::sandbox::{Running, Sandbox, Upper};
+use anyhow::{Context, bail, ensure};
+use blockbox::Sandbox;
+use blockbox::guest::FSBENCH;
+use blockbox::process::Overrides;
+use blockbox::spec::Machine;
 use blockbox::store::Store;
 use blockbox_fsbench::{ReadAhead, Report};
 use clap::{Args, Subcommand};
@@ -15,7 +18,7 @@ use clap::{Args, Subcommand};
 use super::output::{Format, print_json};
 use super::pull::Source;
 use super::size::size;
-use super::{boot, run};
+use super::{boot, create};
 
 /// Where the program is in the sandbox.
 const PROGRAM: &str = "/.blockbox-fsbench";
@@ -87,23 +90,29 @@ impl Workloads {
         options
     }
 
-    /// The same for the program in a guest.
-    fn command(&self) -> ExecSpec {
-        let mut args = vec![PROGRAM.into(), b"--json".to_vec()];
-        let mut option = |name: &str, value: &[u8]| {
-            args.extend([format!("--{name}").into_bytes(), value.to_vec()]);
+    /// The same for the program in a guest, as root whatever the image says.
+    fn command(&self) -> Overrides {
+        let mut arguments: Vec<OsString> = vec!["--json".into()];
+        let mut option = |name: &str, value: &OsStr| {
+            arguments.extend([format!("--{name}").into(), value.to_owned()]);
         };
-        option("rounds", self.rounds.to_string().as_bytes());
+        option("rounds", self.rounds.to_string().as_ref());
         for name in &self.only {
-            option("only", name.as_bytes());
+            option("only", name.as_ref());
         }
         for (name, folder) in [("tree", &self.tree), ("scratch", &self.scratch)] {
             if let Some(folder) = folder {
-                option(name, folder.as_os_str().as_encoded_bytes());
+                option(name, folder.as_os_str());
             }
         }
-        args.extend(self.warm.then(|| b"--warm".to_vec()));
-        ExecSpec::new(args)
+        arguments.extend(self.warm.then(|| "--warm".into()));
+        Overrides {
+            entrypoint: Some(PROGRAM.into()),
+            arguments,
+            workdir: Some("/".into()),
+            user: Some(String::new()),
+            ..Overrides::default()
+        }
     }
 }
 
@@ -141,34 +150,33 @@ impl Fs {
 
     fn in_sandbox(self, store: &Store) -> anyhow::Result<Report> {
         let reference = self.reference.unwrap_or_default();
-        let image = run::image(store, &reference, &self.source)?;
-        let upper = Upper {
-            size: self.upper_size,
-            programs: &[(PROGRAM, FSBENCH)],
-        };
-        let sandbox = Sandbox::create_with(store, None, &reference, &image, upper)?;
-        let report = self
-            .options
-            .start(store, &sandbox, &image)
-            .map_err(anyhow::Error::from)
-            .and_then(|running| measure(running, &self.workloads.command()));
-        sandbox.remove()?;
-        report
+        let image = create::image(store, &reference, &self.source)?;
+        let mut machine = Machine::default();
+        self.options.change(&mut machine);
+        let mut builder = Sandbox::builder(store, &reference, &image)
+            .machine(machine)
+            .upper_size(self.upper_size)
+            .process(self.workloads.command())
+            .program(PROGRAM, FSBENCH)
+            .remove_on_exit(true);
+        if let Some(folders) = self.options.on_disk() {
+            builder = builder.on_disk(folders);
+        }
+        let (_, boot) = builder.launch()?;
+        let booted = boot.wait(&mut |_| ())?;
+        let (child, completion) = booted.attach(false, None).map_err(|(error, _)| error)?;
+        let mut output = Vec::new();
+        let status = child.stream(&mut output, &mut io::stderr().lock());
+        let ended = completion.wait();
+        let status = status?;
+        ensure!(
+            status.success(),
+            "the bench ended with status {}",
+            status.code()
+        );
+        if let Some(error) = ended?.error {
+            bail!(error);
+        }
+        serde_json::from_slice(&output).context("the bench's report")
     }
-}
-
-/// Runs the program to its end, and switches the machine off.
-fn measure(running: Running, command: &ExecSpec) -> anyhow::Result<Report> {
-    let mut output = Vec::new();
-    let exec = running.exec(command);
-    let status = exec.and_then(|exec| Ok(exec.stream(&mut output, &mut io::stderr().lock())?));
-    let stopped = running.stop();
-    let status = status?;
-    ensure!(
-        status.success(),
-        "the bench ended with status {}",
-        status.code()
-    );
-    stopped?;
-    serde_json::from_slice(&output).context("the bench's report")
 }

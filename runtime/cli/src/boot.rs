@@ -1,20 +1,18 @@
-//! What `run` and `start` share: the command, the machine, and putting one into the other.
+//! What `run`, `create` and `start` share: the command and the machine.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
-use blockbox::guest::{ExecSpec, TMPFS_DIRS, WindowSize};
-use blockbox::image::Image;
-use blockbox::process::{Overrides, exec_spec};
-use blockbox::sandbox::{Machine, Running, Sandbox, check_hostname};
-use blockbox::store::Store;
-use blockbox::vmm;
+use blockbox::check_hostname;
+use blockbox::guest::TMPFS_DIRS;
+use blockbox::process::Overrides;
+use blockbox::spec::{Machine, Signal, VmmChoice};
 use clap::{Args, ValueEnum};
 
-use super::attach;
+use super::env_file;
 use super::size::size;
+use super::terminal::{DetachKeys, is_interactive};
 
 /// What to execute.
 #[derive(Debug, Args)]
@@ -25,10 +23,13 @@ pub(super) struct Process {
         allow_hyphen_values = true,
         value_name = "COMMAND"
     )]
-    arguments: Vec<OsString>,
+    pub(super) arguments: Vec<OsString>,
     /// Set a variable (KEY=VALUE), or take over this environment's (KEY)
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<OsString>,
+    /// Set the variables that a file lists, a line each
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Replace the image's Entrypoint and clear its Cmd
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<OsString>,
@@ -38,15 +39,43 @@ pub(super) struct Process {
     /// Replace the image's User
     #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
     user: Option<String>,
+    #[command(flatten)]
+    pub(super) terminal: Terminal,
+    /// The signal that asks the command to end [default: the image's, else SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// How many seconds the command then has before it is killed [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+}
+
+/// How a command is connected to this process.
+#[derive(Debug, Args)]
+pub(super) struct Terminal {
     /// Give the command a terminal [default: where input and output are terminals]
     #[arg(short, long, overrides_with = "no_tty")]
     tty: bool,
     /// Give the command no terminal
     #[arg(long)]
     no_tty: bool,
-    /// Accepted as docker's: the input always reaches the command
+    /// Keep the command's input open
     #[arg(short, long)]
-    interactive: bool,
+    pub(super) interactive: bool,
+    /// The keys that leave the command running: `a` or `ctrl-a`, separated by commas
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    pub(super) detach_keys: DetachKeys,
+}
+
+impl Terminal {
+    /// Whether the command has a terminal; a command in the background has one only where asked for.
+    pub(super) fn tty(&self, background: bool) -> bool {
+        !self.no_tty && (self.tty || !background && is_interactive())
+    }
+
+    /// Whether anything was asked for.
+    pub(super) fn is_default(&self) -> bool {
+        !self.tty && !self.no_tty && !self.interactive
+    }
 }
 
 /// What to execute it in.
@@ -54,16 +83,16 @@ pub(super) struct Process {
 pub(super) struct Options {
     /// The host name [default: the sandbox's name]
     #[arg(long, value_parser = hostname)]
-    hostname: Option<String>,
-    /// The virtual machine monitor
-    #[arg(long, value_enum, default_value_t)]
-    vmm: Monitor,
-    /// How many virtual CPUs
-    #[arg(long, default_value = "2", value_name = "N")]
-    cpus: NonZeroU8,
-    /// The guest's memory
-    #[arg(short, long, default_value = "1G", value_parser = size, value_name = "SIZE")]
-    memory: u64,
+    pub(super) hostname: Option<String>,
+    /// The virtual machine monitor [default: auto]
+    #[arg(long, value_enum)]
+    vmm: Option<Monitor>,
+    /// How many virtual CPUs [default: 2]
+    #[arg(long, value_name = "N")]
+    cpus: Option<NonZeroU8>,
+    /// The guest's memory [default: 1G]
+    #[arg(short, long, value_parser = size, value_name = "SIZE")]
+    memory: Option<u64>,
     /// Whether a folder is in the guest's memory or on the writable disk: `/tmp` and `/run` are in memory
     #[arg(long, value_parser = tmpfs, value_name = "DIR=on|off")]
     tmpfs: Vec<(&'static str, bool)>,
@@ -72,10 +101,9 @@ pub(super) struct Options {
     kernel: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Monitor {
     /// libkrun where hardware virtualisation works, else QEMU
-    #[default]
     Auto,
     /// libkrun
     Libkrun,
@@ -83,7 +111,7 @@ enum Monitor {
     Qemu,
 }
 
-impl From<Monitor> for vmm::Choice {
+impl From<Monitor> for VmmChoice {
     fn from(monitor: Monitor) -> Self {
         match monitor {
             Monitor::Auto => Self::Auto,
@@ -94,49 +122,63 @@ impl From<Monitor> for vmm::Choice {
 }
 
 impl Process {
-    /// Combines the command line with the image's configuration.
-    pub(super) fn spec(self, image: &Image) -> blockbox::Result<ExecSpec> {
-        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-        let tty = !self.no_tty && (self.tty || terminal);
-        let overrides = Overrides {
-            arguments: self.arguments,
-            entrypoint: self.entrypoint,
-            env: self.env,
-            workdir: self.workdir,
-            user: self.user,
-            tty: tty.then(|| attach::window_size().unwrap_or(WindowSize { rows: 24, cols: 80 })),
-        };
-        exec_spec(image.config().config().as_ref(), overrides)
+    /// What the command line says of the command. In the background its input is open only where asked for.
+    pub(super) fn overrides(&self, background: bool) -> anyhow::Result<Overrides> {
+        let mut env = env_file::read(&self.env_file)?;
+        env.extend(self.env.iter().cloned());
+        Ok(Overrides {
+            arguments: self.arguments.clone(),
+            entrypoint: self.entrypoint.clone(),
+            env,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            tty: self.terminal.tty(background),
+            stdin: self.terminal.interactive,
+            stop_signal: self.stop_signal,
+            stop_timeout_ms: self.stop_timeout.map(|seconds| u64::from(seconds) * 1000),
+        })
+    }
+
+    /// Whether the command line names a command, or changes what it runs as.
+    pub(super) fn is_given(&self) -> bool {
+        !self.arguments.is_empty() || self.entrypoint.is_some()
+    }
+
+    /// The variables that are given.
+    pub(super) fn env(&self) -> anyhow::Result<Vec<OsString>> {
+        let mut env = env_file::read(&self.env_file)?;
+        env.extend(self.env.iter().cloned());
+        Ok(env)
+    }
+
+    /// The working directory and the user that are given.
+    pub(super) fn place(&self) -> (Option<&OsString>, Option<&String>) {
+        (self.workdir.as_ref(), self.user.as_ref())
     }
 }
 
 impl Options {
-    /// Boots the sandbox.
-    pub(super) fn start(
-        self,
-        store: &Store,
-        sandbox: &Sandbox,
-        image: &Image,
-    ) -> blockbox::Result<Running> {
-        let machine = Machine {
-            vmm: self.vmm.into(),
-            cpus: self.cpus.get(),
-            memory: self.memory,
-            kernel: self.kernel,
-            hostname: self.hostname.unwrap_or_else(|| sandbox.name().to_owned()),
-            on_disk: on_disk(&self.tmpfs),
-        };
-        sandbox.start(store, image, &machine)
+    /// Changes what the command line names of a machine.
+    pub(super) fn change(&self, machine: &mut Machine) {
+        if let Some(vmm) = self.vmm {
+            machine.vmm = vmm.into();
+        }
+        if let Some(cpus) = self.cpus {
+            machine.cpus = cpus.get();
+        }
+        if let Some(memory) = self.memory {
+            machine.memory = memory;
+        }
+        if let Some(kernel) = &self.kernel {
+            // The monitor works in another folder.
+            machine.kernel = Some(std::path::absolute(kernel).unwrap_or_else(|_| kernel.clone()));
+        }
     }
-}
 
-/// Runs the command to its end, switches the machine off, and gives the exit code that a shell would.
-pub(super) fn run(running: Running, spec: &ExecSpec) -> anyhow::Result<u8> {
-    let status = attach::run(&running, spec);
-    let stopped = running.stop();
-    let status = status?;
-    stopped?;
-    Ok(status)
+    /// The folders that stay on the writable disk, where any are named.
+    pub(super) fn on_disk(&self) -> Option<Vec<String>> {
+        (!self.tmpfs.is_empty()).then(|| on_disk(&self.tmpfs))
+    }
 }
 
 fn hostname(text: &str) -> blockbox::Result<String> {

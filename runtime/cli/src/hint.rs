@@ -2,8 +2,16 @@
 
 use blockbox::{Error, convert};
 
+use super::output;
+
+/// Prints an error, and what solves the problem.
+pub(super) fn print(error: &anyhow::Error) {
+    let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
+    eprintln!("blockbox: {}{hint}", output::message(error));
+}
+
 /// Returns what solves the problem that an error reports, if a command does.
-pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
+fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let converted = cause.downcast_ref().and_then(of_conversion);
         // What a layer's reader reports is inside of an I/O error.
@@ -67,7 +75,9 @@ fn of_sandbox(error: &Error) -> Option<String> {
     Some(match error {
         Error::Convert(error) => return of_conversion(error),
         Error::ImageInUse { sandbox, .. } => format!("`blockbox rm {sandbox}` first"),
-        Error::NoSandbox(_) => "`blockbox ps` lists them".into(),
+        Error::NoSandbox(_) => "`blockbox ps -a` lists them".into(),
+        Error::SandboxRunning(name) => format!("`blockbox stop {name}` stops it"),
+        Error::NotRunning(name) => format!("`blockbox start {name}` starts it"),
         Error::SandboxExists(name) => format!("`blockbox rm {name}` removes it"),
         Error::NoCommand => "name the command after `--`".into(),
         _ => return None,

@@ -3,23 +3,38 @@
 mod attach;
 mod bench;
 mod boot;
+mod create;
 mod doctor;
+mod duration;
+mod each;
+mod env_file;
 mod erofs;
+mod events;
+mod exec;
 mod ext4;
+mod foreground;
 mod hint;
 mod history;
 mod image;
 mod images;
 mod input;
+mod inspect;
+mod logs;
 mod output;
 mod progress;
 mod ps;
 mod pull;
-mod rm;
 mod rmi;
 mod run;
+mod signals;
 mod size;
 mod start;
+mod stats;
+mod stop;
+mod streams;
+mod template;
+mod terminal;
+mod time;
 mod vmdk;
 
 use std::io::IsTerminal;
@@ -54,9 +69,25 @@ enum Command {
     /// Get an image and make its disks
     Pull(pull::Pull),
     /// Run a command in a new sandbox
-    Run(run::Run),
-    /// Run a command in a sandbox that is there already
-    Start(start::Start),
+    Run(Box<run::Run>),
+    /// Make a sandbox and start nothing
+    Create(Box<create::Create>),
+    /// Start a sandbox, or run another command in it
+    Start(Box<start::Start>),
+    /// Run a command in a running sandbox
+    Exec(exec::Exec),
+    /// Connect to the command of a running sandbox
+    Attach(attach::Attach),
+    /// Show what the command of a sandbox wrote
+    Logs(logs::Logs),
+    /// Stop sandboxes
+    Stop(stop::Stop),
+    /// Stop sandboxes and start them again
+    Restart(stop::Restart),
+    /// Send a signal to the commands of sandboxes
+    Kill(stop::Kill),
+    /// Wait until sandboxes have ended
+    Wait(stop::Wait),
     /// List the images
     Images(images::Images),
     /// Show one image
@@ -67,7 +98,17 @@ enum Command {
     /// List the sandboxes
     Ps(ps::Ps),
     /// Remove sandboxes
-    Rm(rm::Rm),
+    Rm(stop::Rm),
+    /// Show what sandboxes are, and what they do
+    Inspect(inspect::Inspect),
+    /// Show what running sandboxes use
+    Stats(stats::Stats),
+    /// List the processes of a running sandbox
+    Top(stats::Top),
+    /// Give a sandbox another name
+    Rename(stop::Rename),
+    /// Show what happens to sandboxes
+    Events(events::Events),
     /// Say what this host can do, and how to get what is missing
     Doctor(doctor::Doctor),
     /// Measure what programs in a sandbox feel
@@ -86,10 +127,13 @@ enum Command {
 
 /// Runs the command line of this process.
 fn main() -> ExitCode {
-    if let Some(status) = blockbox::vmm::helper::run_if_asked() {
+    if let Some(status) = blockbox::helper::run_if_asked() {
         return status;
     }
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(error),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("BLOCKBOX_LOG")
@@ -100,19 +144,45 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let failed = if matches!(arguments.command, Command::Run(_) | Command::Start(_)) {
-        EXIT_RUN_FAILED
-    } else {
-        1
+    let failed = match arguments.command {
+        Command::Run(_)
+        | Command::Create(_)
+        | Command::Start(_)
+        | Command::Exec(_)
+        | Command::Attach(_) => EXIT_RUN_FAILED,
+        _ => 1,
     };
     match execute(arguments) {
         Ok(status) => status,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let hint = hint::hint(&error).map_or_else(String::new, |hint| format!(": {hint}"));
-            eprintln!("blockbox: {}{hint}", output::message(&error));
+            hint::print(&error);
             ExitCode::from(failed)
         }
+    }
+}
+
+/// Prints help, or what is wrong with the command line. Where an exit status may be a command's in a sandbox, it is
+/// docker's for an error of one's own.
+fn usage(mut error: clap::Error) -> ExitCode {
+    use clap::error::{ContextKind, ErrorKind};
+
+    let name = std::env::args_os()
+        .skip(1)
+        .find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+    let runs = ["run", "create", "start", "exec", "attach"]
+        .into_iter()
+        .any(|command| name.as_deref() == Some(command.as_ref()));
+    if runs && error.kind() == ErrorKind::UnknownArgument {
+        // An option that docker has is not a word for the command.
+        error.remove(ContextKind::Suggested);
+    }
+    // Nothing can be done about a terminal that is gone.
+    let _ = error.print();
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if runs => ExitCode::from(EXIT_RUN_FAILED),
+        code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
     }
 }
 
@@ -127,12 +197,25 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Pull(command) => command.execute(&store()?),
         Command::Run(command) => return command.execute(&store()?),
+        Command::Create(command) => command.execute(&store()?),
         Command::Start(command) => return command.execute(&store()?),
+        Command::Exec(command) => return command.execute(&store()?),
+        Command::Attach(command) => return command.execute(&store()?),
+        Command::Logs(command) => command.execute(&store()?),
+        Command::Stop(command) => return command.execute(&store()?),
+        Command::Restart(command) => return command.execute(&store()?),
+        Command::Kill(command) => return command.execute(&store()?),
+        Command::Wait(command) => return command.execute(&store()?),
+        Command::Inspect(command) => return command.execute(&store()?),
+        Command::Stats(command) => command.execute(&store()?),
+        Command::Top(command) => command.execute(&store()?),
+        Command::Rename(command) => command.execute(&store()?),
+        Command::Events(command) => command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => command.execute(&store()?),
         Command::Rmi(command) => command.execute(&store()?),
         Command::Ps(command) => command.execute(&store()?),
-        Command::Rm(command) => command.execute(&store()?),
+        Command::Rm(command) => return command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),
         Command::Bench(command) => command.execute(store),
         Command::Erofs(command) => return command.execute(),

@@ -12,14 +12,25 @@ pub(super) struct Bars {
     all: MultiProgress,
     layers: Mutex<HashMap<usize, ProgressBar>>,
     terminal: bool,
+    /// Whether it is worth a line that nothing is missing.
+    complete: bool,
 }
 
 impl Bars {
     pub(super) fn new() -> Self {
         Self {
+            complete: true,
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             layers: Mutex::default(),
             terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// For a command whose output is another program's: it says nothing where there is nothing to do.
+    pub(super) fn unless_complete() -> Self {
+        Self {
+            complete: false,
+            ..Self::new()
         }
     }
 
@@ -72,6 +83,9 @@ fn say(all: &MultiProgress, terminal: bool, line: &str) {
 
 impl Progress for Bars {
     fn resolved(&self, manifest_digest: &str, layers: usize, missing: usize) {
+        if missing == 0 && !self.complete {
+            return;
+        }
         let have = layers - missing;
         self.say(&format!(
             "{manifest_digest}: {layers} layers, {have} in the store"

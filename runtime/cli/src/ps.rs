@@ -1,46 +1,204 @@
 //! `blockbox ps`
 
-use blockbox::sandbox;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use blockbox::Sandbox;
+use blockbox::state::{Info, Status};
 use blockbox::store::Store;
 use clap::Args;
+use serde::Serialize;
 
-use super::output::{Format, Table, bytes, print_json};
+use super::output::{Table, bytes, print_json};
+use super::template::{Output, print_each};
+use super::time;
 
-/// List the sandboxes.
+/// List the sandboxes that run.
 #[derive(Debug, Args)]
 pub(super) struct Ps {
-    /// How to print them
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Print only the names
+    /// List all of them
+    #[arg(short, long)]
+    all: bool,
+    /// Print only the ids
     #[arg(short, long)]
     quiet: bool,
+    /// Only those with a name that contains this (name=…), a label (label=NAME[=VALUE]) or a state (status=…)
+    #[arg(short, long, value_parser = filter, value_name = "KEY=VALUE")]
+    filter: Vec<Filter>,
+    /// How to print them: table, json, or a template such as `{{.Name}}`
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: Output,
+}
+
+#[derive(Clone, Debug)]
+enum Filter {
+    Name(String),
+    Id(String),
+    Label(String, Option<String>),
+    Status(String),
+}
+
+fn filter(text: &str) -> Result<Filter, String> {
+    let states = "created, starting, running, stopping, exited or failed";
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("use name=…, id=…, label=… or status=…")?;
+    match key {
+        "name" => Ok(Filter::Name(value.to_owned())),
+        "id" => Ok(Filter::Id(value.to_owned())),
+        "label" => Ok(match value.split_once('=') {
+            Some((name, value)) => Filter::Label(name.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value.to_owned(), None),
+        }),
+        "status" if STATES.contains(&value) => Ok(Filter::Status(value.to_owned())),
+        "status" => Err(format!("{value:?} is not a state: use {states}")),
+        _ => Err(format!(
+            "{key:?} is not a filter: use name, id, label or status"
+        )),
+    }
+}
+
+const STATES: [&str; 6] = [
+    "created", "starting", "running", "stopping", "exited", "failed",
+];
+
+impl Filter {
+    fn matches(&self, info: &Info) -> bool {
+        match self {
+            Self::Name(part) => info.spec.name.contains(part.as_str()),
+            Self::Id(start) => info.spec.id.starts_with(start.as_str()),
+            Self::Label(name, value) => info
+                .spec
+                .labels
+                .get(name)
+                .is_some_and(|found| value.as_ref().is_none_or(|value| found == value)),
+            Self::Status(status) => info.state.status.name() == status,
+        }
+    }
+}
+
+/// A sandbox as a program sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    id: String,
+    name: String,
+    image: String,
+    manifest_digest: String,
+    command: String,
+    created: String,
+    status: &'static str,
+    started: Option<String>,
+    finished: Option<String>,
+    exit_code: Option<u8>,
+    error: Option<String>,
+    restarts: u32,
+    labels: BTreeMap<String, String>,
+}
+
+impl Row {
+    fn new(info: &Info) -> Self {
+        let spec = &info.spec;
+        let state = &info.state;
+        let args = spec.process.iter().flat_map(|process| &process.args);
+        Self {
+            id: spec.id.clone(),
+            name: spec.name.clone(),
+            image: spec.image.asked.clone(),
+            manifest_digest: spec.image.manifest_digest.clone(),
+            command: args.map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            created: time::rfc3339(spec.created_ns),
+            status: state.status.name(),
+            started: state.started_ns.map(time::rfc3339),
+            finished: state.finished_ns.map(time::rfc3339),
+            exit_code: state.exit_code,
+            error: state.error.clone(),
+            restarts: state.restarts,
+            labels: spec.labels.clone(),
+        }
+    }
+}
+
+/// A state as docker says it.
+fn status(info: &Info) -> String {
+    let state = &info.state;
+    let since = |ns: Option<u64>| ns.map(time::ago).unwrap_or_default();
+    match state.status {
+        Status::Running => format!("Up {}", since(state.started_ns)),
+        Status::Starting if state.restarts > 0 => format!("Restarting ({})", state.restarts),
+        Status::Exited => match state.exit_code {
+            Some(code) => format!("Exited ({code}) {} ago", since(state.finished_ns)),
+            None => format!("Exited {} ago", since(state.finished_ns)),
+        },
+        Status::Failed => format!("Failed {} ago", since(state.finished_ns)),
+        Status::Created => "Created".to_owned(),
+        Status::Starting => "Starting".to_owned(),
+        Status::Stopping => "Stopping".to_owned(),
+        other => other.name().to_owned(),
+    }
 }
 
 impl Ps {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let sandboxes = sandbox::list(store)?;
+        // Whoever asks for a state means those that do not run, too.
+        let by_status = |filter: &Filter| matches!(filter, Filter::Status(_));
+        let all = self.all || self.filter.iter().any(by_status);
+        let mut sandboxes = Sandbox::list(store)?;
+        sandboxes.retain(|info| {
+            let (states, others): (Vec<_>, Vec<_>) =
+                self.filter.iter().partition(|filter| by_status(filter));
+            (all || info.state.status.is_active())
+                && others.iter().all(|filter| filter.matches(info))
+                && (states.is_empty() || states.iter().any(|filter| filter.matches(info)))
+        });
+        // The newest first, as docker.
+        sandboxes.sort_by_key(|info| std::cmp::Reverse(info.spec.created_ns));
         if self.quiet {
-            sandboxes
-                .iter()
-                .for_each(|sandbox| println!("{}", sandbox.name));
+            let mut out = std::io::stdout().lock();
+            for info in &sandboxes {
+                writeln!(out, "{}", info.spec.short_id())?;
+            }
             return Ok(());
         }
-        match self.format {
-            Format::Json => print_json(&sandboxes),
-            Format::Table => {
-                let mut table = Table::new(["NAME", "IMAGE", "STATUS", "WRITTEN"]);
-                for sandbox in sandboxes {
-                    let status = if sandbox.is_running(store)? {
-                        "running"
-                    } else {
-                        "stopped"
-                    };
-                    let written = bytes(sandbox.allocated_bytes(store)?);
-                    table.row([sandbox.name, sandbox.image, status.to_owned(), written]);
+        let rows: Vec<Row> = sandboxes.iter().map(Row::new).collect();
+        match &self.format {
+            Output::Json => print_json(&rows),
+            Output::Template(template) => print_each(template, &rows),
+            Output::Table => {
+                let header = [
+                    "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "WRITTEN", "NAME",
+                ];
+                let mut table = Table::new(header);
+                for (info, row) in sandboxes.iter().zip(rows) {
+                    // One that is being removed has no disk any more.
+                    let written = Sandbox::open(store, &row.name)
+                        .and_then(|sandbox| sandbox.allocated_bytes())
+                        .map_or_else(|_| "-".to_owned(), bytes);
+                    table.row([
+                        info.spec.short_id().to_owned(),
+                        row.image,
+                        shortened(&row.command),
+                        format!("{} ago", time::ago(info.spec.created_ns)),
+                        status(info),
+                        written,
+                        row.name,
+                    ]);
                 }
                 table.print()
             }
         }
     }
+}
+
+/// The beginning of a command, in one line and without what would upset a terminal.
+fn shortened(command: &str) -> String {
+    const MOST: usize = 24;
+    let clean: String = command
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if clean.chars().count() <= MOST {
+        return clean;
+    }
+    let begin: String = clean.chars().take(MOST - 1).collect();
+    format!("{begin}…")
 }

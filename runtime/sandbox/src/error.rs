@@ -1,5 +1,8 @@
 //! What can go wrong, in terms a caller can act on.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -33,6 +36,30 @@ pub enum Error {
     /// A sandbox's name cannot be a folder's.
     #[error("{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`")]
     SandboxName(String),
+    /// The sandbox is not running.
+    #[error("sandbox {0:?} is not running")]
+    NotRunning(String),
+    /// Other users could reach the folder of sockets, or it is theirs.
+    #[error("{}: not a folder of this user alone (mode 0700)", .0.display())]
+    RuntimeFolder(PathBuf),
+    /// The sandbox was stopped before it was up.
+    #[error("the sandbox was stopped while it started")]
+    Interrupted,
+    /// The monitor of a sandbox reports a failure.
+    #[error("{0}")]
+    Monitor(String),
+    /// A monitor speaks another version of the protocol: another blockbox started its sandbox.
+    #[error(
+        "sandbox {name:?} was started by another version of blockbox (monitor protocol {theirs}, this is {ours})"
+    )]
+    MonitorVersion {
+        /// The sandbox.
+        name: String,
+        /// The monitor's version.
+        theirs: u32,
+        /// This program's version.
+        ours: u32,
+    },
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd")]
     NoCommand,
@@ -43,7 +70,7 @@ pub enum Error {
     #[error("{0:?} cannot be a host name: use 1 to {max} letters, digits, `-`, `.` and `_`", max = blockbox_vmm::guest::MAX_HOSTNAME)]
     Hostname(String),
     /// No guest kernel boots with so little memory.
-    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::sandbox::LEAST_MEMORY >> 20)]
+    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::boot::LEAST_MEMORY >> 20)]
     Memory(u64),
     /// There is no virtual machine to be had.
     #[error(transparent)]
@@ -51,4 +78,11 @@ pub enum Error {
     /// The guest did not do its part.
     #[error(transparent)]
     Guest(#[from] blockbox_vmm::guest::GuestError),
+}
+
+impl Error {
+    /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        move |source| blockbox_store::Error::io(path)(source).into()
+    }
 }

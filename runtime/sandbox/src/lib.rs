@@ -19,16 +19,34 @@
 
 #![forbid(unsafe_code)]
 
+mod boot;
+mod builder;
+mod child;
+mod create;
 mod error;
+pub mod events;
+mod exec;
+pub mod helper;
+pub mod log;
+mod monitor;
 pub mod process;
 pub mod remove;
-pub mod sandbox;
+mod sandbox;
+mod stats;
 
 pub use blockbox_convert as convert;
 pub use blockbox_convert::{
     image, layer, populate, progress, pull, reader, rebuild, squash, stack,
 };
 pub use blockbox_store as store;
+pub use blockbox_store::{spec, state};
 pub use blockbox_vmm as vmm;
 pub use blockbox_vmm::guest;
+pub use boot::{LEAST_MEMORY, check as check_machine, check_hostname};
+pub use builder::Builder;
+pub use child::{Child, Detacher};
 pub use error::{Error, Result};
+pub use exec::ExecOptions;
+pub use monitor::Ended;
+pub use sandbox::{Boot, Booted, Canceller, Completion, Sandbox, StartOptions};
+pub use stats::{ProcessInfo, Stats};

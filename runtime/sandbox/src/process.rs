@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use blockbox_protocol::{ExecSpec, WindowSize, signal};
+use blockbox_protocol::{ExecSpec, WindowSize};
+use blockbox_store::spec::{Bytes, Process, Signal};
 use ocipull::spec::Config;
 
 use crate::error::{Error, Result};
@@ -22,17 +23,22 @@ pub struct Overrides {
     pub workdir: Option<OsString>,
     /// Replaces the image's `User`: `NAME|UID[:GROUP|GID]`.
     pub user: Option<String>,
-    /// The size of the program's terminal; `None` gives it none.
-    pub tty: Option<WindowSize>,
+    /// Whether the program has a terminal.
+    pub tty: bool,
+    /// Whether its input stays open for clients that attach.
+    pub stdin: bool,
+    /// Replaces the image's `StopSignal`.
+    pub stop_signal: Option<Signal>,
+    /// How long the program has after the stop signal, in milliseconds.
+    pub stop_timeout_ms: Option<u64>,
 }
 
 /// Combines an image's configuration with `overrides`.
 ///
 /// # Errors
 ///
-/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image names a signal that there is
-/// not.
-pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSpec> {
+/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image's is none.
+pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process> {
     let list = |list: Option<&Vec<String>>| -> Vec<Vec<u8>> {
         list.into_iter()
             .flatten()
@@ -64,19 +70,8 @@ pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSp
         return Err(Error::NoCommand);
     }
 
-    let mut env = Environment::default();
-    for variable in list(config.and_then(|config| config.env().as_ref())) {
-        env.set(variable);
-    }
-    for variable in overrides.env {
-        if variable.as_bytes().contains(&b'=') {
-            env.set(variable.into_vec());
-        } else if let Some(value) = std::env::var_os(&variable) {
-            env.set([variable.as_bytes(), b"=", value.as_bytes()].concat());
-        } else {
-            env.remove(variable.as_bytes());
-        }
-    }
+    let image_env = list(config.and_then(|config| config.env().as_ref()));
+    let env = environment(image_env, overrides.env);
 
     let cwd = overrides.workdir.map(OsString::into_vec).or_else(|| {
         config
@@ -90,22 +85,42 @@ pub fn exec_spec(config: Option<&Config>, overrides: Overrides) -> Result<ExecSp
     let user = overrides
         .user
         .or_else(|| config.and_then(|config| config.user().clone()));
-    let stop_signal = config.and_then(|config| config.stop_signal().as_deref());
-    let init = args.first().is_some_and(|program| is_init(program));
-    let mut spec = ExecSpec::new(args);
-    spec.env = env.0;
-    spec.cwd = cwd;
-    spec.user = user.unwrap_or_default().into_bytes();
-    spec.tty = overrides.tty;
-    spec.stdin = true;
-    spec.init = init;
-    spec.stop_signal = match stop_signal.filter(|name| !name.is_empty()) {
-        Some(name) => signal::number(name).ok_or_else(|| Error::StopSignal(name.to_owned()))?,
+    let image_signal = config.and_then(|config| config.stop_signal().clone());
+    let stop_signal = match (overrides.stop_signal, image_signal) {
+        (Some(signal), _) => Some(signal),
+        (None, Some(text)) if !text.is_empty() => {
+            Some(text.parse().map_err(|_| Error::StopSignal(text))?)
+        }
         // What systemd takes for a request to halt, as podman sends it.
-        None if init => SIGRTMIN_3,
-        None => 0,
+        (None, _) if args.first().is_some_and(|program| is_init(program)) => {
+            Signal::from_number(SIGRTMIN_3)
+        }
+        (None, _) => None,
     };
-    Ok(spec)
+    let mut process = Process::default();
+    process.args = args.into_iter().map(Into::into).collect();
+    process.env = env.into_iter().map(Into::into).collect();
+    process.cwd = cwd.into();
+    process.user = user.unwrap_or_default();
+    process.tty = overrides.tty;
+    process.stdin = overrides.stdin;
+    process.stop_signal = stop_signal;
+    process.stop_timeout_ms = overrides.stop_timeout_ms;
+    Ok(process)
+}
+
+/// The main command as the guest's init takes it, with a terminal of this size, or none.
+pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool) -> ExecSpec {
+    let bytes = |list: &[Bytes]| -> Vec<Vec<u8>> { list.iter().map(|one| one.0.clone()).collect() };
+    let mut spec = ExecSpec::new(bytes(&process.args));
+    spec.env = bytes(&process.env);
+    spec.cwd.clone_from(&process.cwd.0);
+    spec.user = process.user.clone().into_bytes();
+    spec.tty = tty;
+    spec.stdin = stdin;
+    spec.init = spec.args.first().is_some_and(|program| is_init(program));
+    spec.stop_signal = process.stop_signal().number();
+    spec
 }
 
 /// `SIGRTMIN+3`.
@@ -115,6 +130,24 @@ const SIGRTMIN_3: u32 = 37;
 fn is_init(program: &[u8]) -> bool {
     let name = program.rsplit(|&byte| byte == b'/').next();
     matches!(name, Some(b"init" | b"systemd"))
+}
+
+/// The variables of `base`, changed as [`Overrides::env`] says.
+pub(crate) fn environment(base: Vec<Vec<u8>>, changes: Vec<OsString>) -> Vec<Vec<u8>> {
+    let mut env = Environment::default();
+    for variable in base {
+        env.set(variable);
+    }
+    for variable in changes {
+        if variable.as_bytes().contains(&b'=') {
+            env.set(variable.into_vec());
+        } else if let Some(value) = std::env::var_os(&variable) {
+            env.set([variable.as_bytes(), b"=", value.as_bytes()].concat());
+        } else {
+            env.remove(variable.as_bytes());
+        }
+    }
+    env.0
 }
 
 /// Variables in the order in which they were first set.
@@ -160,7 +193,7 @@ mod tests {
         list.iter().map(OsString::from).collect()
     }
 
-    fn overridden(overrides: Overrides) -> ExecSpec {
+    fn overridden(overrides: Overrides) -> Process {
         let config = ConfigBuilder::default()
             .entrypoint(strings(&["/entry", "-x"]))
             .cmd(strings(&["serve"]))
@@ -169,12 +202,12 @@ mod tests {
             .user("app:staff")
             .build()
             .unwrap();
-        exec_spec(Some(&config), overrides).unwrap()
+        resolve(Some(&config), overrides).unwrap()
     }
 
-    fn shown(list: &[Vec<u8>]) -> Vec<&str> {
+    fn shown(list: &[Bytes]) -> Vec<&str> {
         list.iter()
-            .map(|bytes| std::str::from_utf8(bytes).unwrap())
+            .map(|bytes| std::str::from_utf8(bytes.as_bytes()).unwrap())
             .collect()
     }
 
@@ -183,7 +216,7 @@ mod tests {
         let spec = overridden(Overrides::default());
         assert_eq!(shown(&spec.args), ["/entry", "-x", "serve"]);
         assert_eq!(shown(&spec.env), ["PATH=/opt/bin", "MODE=image"]);
-        assert_eq!((&*spec.cwd, &*spec.user), (&b"/srv"[..], &b"app:staff"[..]));
+        assert_eq!((spec.cwd, &*spec.user), ("/srv".into(), "app:staff"));
     }
 
     #[test]
@@ -219,7 +252,7 @@ mod tests {
             .cmd(strings(&["echo", "ok"]))
             .build()
             .unwrap();
-        let spec = exec_spec(Some(&config), Overrides::default()).unwrap();
+        let spec = resolve(Some(&config), Overrides::default()).unwrap();
         assert_eq!(shown(&spec.args), ["echo", "ok"]);
     }
 
@@ -230,7 +263,8 @@ mod tests {
             if let Some(signal) = signal {
                 config = config.stop_signal(signal);
             }
-            exec_spec(Some(&config.build().unwrap()), Overrides::default())
+            resolve(Some(&config.build().unwrap()), Overrides::default())
+                .map(|process| exec_spec(&process, None, true))
         };
         for program in ["/sbin/init", "/init", "/usr/lib/systemd/systemd", "init"] {
             let spec = run(program, None).unwrap();
@@ -262,7 +296,7 @@ mod tests {
 
     #[test]
     fn nothing_to_execute_is_an_error() {
-        let spec = exec_spec(None, Overrides::default());
+        let spec = resolve(None, Overrides::default());
         assert!(matches!(spec, Err(Error::NoCommand)));
     }
 
@@ -275,7 +309,7 @@ mod tests {
                 ..Default::default()
             })
             .cwd,
-            b"/srv/app"
+            "/srv/app".into()
         );
     }
 }

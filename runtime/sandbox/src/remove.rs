@@ -1,10 +1,9 @@
 //! Removing images.
 
 use blockbox_convert::image::Image;
-use blockbox_store::{Store, remove};
+use blockbox_store::{Spec, Store, remove};
 
 use crate::error::{Error, Result};
-use crate::sandbox;
 
 /// Removes an image's name or, where `name` is a digest, all its names; without a name left, the image itself and the
 /// layers that no other image has. Says what was removed: names, then the digest.
@@ -34,8 +33,8 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     };
     let last = removed.len() == all.len();
     if last {
-        let mut sandboxes = sandbox::list(store)?.into_iter();
-        if let Some(user) = sandboxes.find(|sandbox| sandbox.manifest_digest == digest) {
+        let mut sandboxes = Spec::list(store)?.into_iter();
+        if let Some(user) = sandboxes.find(|sandbox| sandbox.image.manifest_digest == digest) {
             return Err(Error::ImageInUse {
                 image: name.to_owned(),
                 sandbox: user.name,

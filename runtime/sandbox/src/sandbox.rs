@@ -1,175 +1,113 @@
-//! Sandboxes: a writable disk over an image, and the virtual machine that boots both.
+//! Sandboxes: making, starting, using and ending them.
 
-use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use blockbox_convert::{self as convert, image::Image};
-pub use blockbox_store::Record;
-use blockbox_store::{CONSOLE, Lock, Store, UPPER, atomic, remove as remove_tree};
-use blockbox_vmm::guest::{
-    Boot, Exec, ExecSpec, INIT, INIT_PATH, MAX_HOSTNAME, PRIVATE_DIR, Session, UPPER_DIR, WORK_DIR,
-};
-use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
-use erofs_reader::Buffered;
+use blockbox_convert::image::Image;
+use blockbox_store::spec::{Signal, Spec};
+use blockbox_store::state::{self, Info, State};
+use blockbox_store::{Lock, Store, remove as remove_tree};
+use blockbox_vmm::guest::{Connection, GuestError, WindowSize};
 
+use crate::builder::Builder;
+use crate::child::Child;
+use crate::create::check_name;
 use crate::error::{Error, Result};
+use crate::exec::ExecOptions;
+use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome};
+use crate::monitor::{Ended, launch, socket};
+use crate::stats::{ProcessInfo, Stats};
+use crate::{events, log};
 
-/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
-const BOOT_TIME: Duration = Duration::from_secs(120);
+/// How long a monitor that is starting or ending may be in the way.
+const TRANSITION: Duration = Duration::from_secs(10);
 
-/// How long the processes that a command leaves behind have to end.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long another process may hold a sandbox that is not running, to look at it or to repair it.
+const GLANCE: Duration = Duration::from_secs(2);
 
-/// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
-pub const LEAST_MEMORY: u64 = 64 << 20;
+/// How long a pause between two looks at a sandbox in transition is.
+const PAUSE: Duration = Duration::from_millis(5);
 
-/// All sandboxes, by name.
-pub fn list(store: &Store) -> Result<Vec<Record>> {
-    Ok(Record::list(store)?)
-}
+/// The longest wait for an answer that comes at once from a monitor that is well.
+const ANSWER: Duration = Duration::from_secs(30);
 
-/// Removes the sandbox `name` and what was written in it.
+/// An answer that comes when it comes.
+const FOR_EVER: Duration = Duration::MAX;
+
+/// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in any number of
+/// processes.
 ///
-/// # Errors
-///
-/// [`Error::SandboxRunning`], [`Error::NoSandbox`].
-pub fn remove(store: &Store, name: &str) -> Result<()> {
-    check_name(name)?;
-    let folder = store.sandbox(name);
-    if !folder.is_dir() {
-        return Err(Error::NoSandbox(name.to_owned()));
-    }
-    let _lock = store
-        .lock_sandbox(name)?
-        .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
-    Ok(remove_tree(&folder)?)
-}
-
-/// A sandbox that this process holds.
-#[derive(Debug)]
-pub struct Sandbox {
-    name: String,
-    folder: PathBuf,
-    _lock: Lock,
-}
-
-/// The virtual machine to run a sandbox in.
+/// Every method blocks. From asynchronous code, call them where blocking is allowed (`tokio::task::spawn_blocking`), and
+/// cancel from another thread: [`Canceller`], [`Detacher`](crate::Detacher), [`Sandbox::kill`].
 #[derive(Clone, Debug)]
-pub struct Machine {
-    /// Which monitor.
-    pub vmm: Choice,
-    /// Virtual CPUs.
-    pub cpus: u8,
-    /// Memory in bytes; whole MiB count.
-    pub memory: u64,
-    /// The guest kernel, if not the one that is found.
-    pub kernel: Option<PathBuf>,
-    /// The guest's host name.
-    pub hostname: String,
-    /// Folders that would be a tmpfs (`/tmp`, `/run`) and are to be on the writable disk.
-    pub on_disk: Vec<String>,
+pub struct Sandbox {
+    store: Store,
+    name: String,
 }
 
-/// The writable disk of a new sandbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Upper<'a> {
-    /// Its size in bytes.
-    pub size: u64,
-    /// Programs that the sandbox has besides what the image has: absolute paths in folders that the image may lack, and
-    /// contents.
-    pub programs: &'a [(&'a str, &'a [u8])],
+/// How to start a sandbox that was made before.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StartOptions {
+    /// What the sandbox is for this run, where it differs from what it was made as.
+    pub spec: Option<Spec>,
+}
+
+impl StartOptions {
+    /// Uses another specification for this run: another command, another machine.
+    pub fn spec(mut self, spec: Spec) -> Self {
+        self.spec = Some(spec);
+        self
+    }
 }
 
 impl Sandbox {
-    /// Makes a sandbox over `image`, which the user calls `image_name`. Without a name it gets a random one. Its writable
-    /// disk has `upper_size` bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SandboxName`], [`Error::SandboxExists`]; nothing is left behind.
-    pub fn create(
-        store: &Store,
-        name: Option<&str>,
-        image_name: &str,
-        image: &Image,
-        upper_size: u64,
-    ) -> Result<Self> {
-        let upper = Upper {
-            size: upper_size,
-            programs: &[],
-        };
-        Self::create_with(store, name, image_name, image, upper)
+    pub(crate) fn new(store: Store, name: String) -> Self {
+        Self { store, name }
     }
 
-    /// Makes a sandbox as [`create`](Self::create) does, on any writable disk.
+    /// Begins to describe a sandbox over `image`, which the user calls `name`.
+    pub fn builder<'a>(store: &'a Store, name: &str, image: &'a Image) -> Builder<'a> {
+        Builder::new(store, name, image)
+    }
+
+    /// Finds the sandbox whose name, or the unique beginning of whose id, is `name`.
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create).
-    pub fn create_with(
-        store: &Store,
-        name: Option<&str>,
-        image_name: &str,
-        image: &Image,
-        upper: Upper<'_>,
-    ) -> Result<Self> {
-        // Until the record says that the image is used, nobody may remove it.
-        let _access = store.share()?;
-        let name = name.map_or_else(random_name, str::to_owned);
-        check_name(&name)?;
-        let exists = || Error::SandboxExists(name.clone());
-        let lock = store.lock_sandbox(&name)?.ok_or_else(exists)?;
-        let folder = store.sandbox(&name);
-        if folder.exists() {
-            return Err(exists());
+    /// [`Error::NoSandbox`].
+    pub fn open(store: &Store, name: &str) -> Result<Self> {
+        let missing = || Error::NoSandbox(name.to_owned());
+        if check_name(name).is_ok() && state::reconcile(store, name)?.is_some() {
+            return Ok(Self::new(store.clone(), name.to_owned()));
         }
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let record = Record {
-            name: name.clone(),
-            image: image_name.to_owned(),
-            manifest_digest: image.digest().to_string(),
-            created: now.as_secs(),
-        };
-        atomic::write_folder(&folder, |folder| {
-            write_upper(image, folder.join(UPPER), upper)?;
-            Ok::<_, Error>(record.write(folder)?)
-        })?;
-        Ok(Self {
-            name,
-            folder,
-            _lock: lock,
-        })
+        if name.is_empty() {
+            return Err(missing());
+        }
+        let mut found = Spec::list(store)?
+            .into_iter()
+            .filter(|spec| spec.id.starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(spec), None) => {
+                state::reconcile(store, &spec.name)?.ok_or_else(missing)?;
+                Ok(Self::new(store.clone(), spec.name))
+            }
+            _ => Err(missing()),
+        }
     }
 
-    /// Takes hold of the sandbox called `name`, and opens its image.
+    /// All sandboxes by name, with their state now. What killed processes left is repaired, or removed, first.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSandbox`], [`Error::SandboxRunning`].
-    pub fn open(store: &Store, name: &str) -> Result<(Self, Image)> {
-        check_name(name)?;
-        let lock = store
-            .lock_sandbox(name)?
-            .ok_or_else(|| Error::SandboxRunning(name.to_owned()))?;
-        let folder = store.sandbox(name);
-        let record = Record::read(&folder)?.ok_or_else(|| Error::NoSandbox(name.to_owned()))?;
-        let digest = record
-            .manifest_digest
-            .parse()
-            .map_err(convert::Error::from)?;
-        let image = Image::open(store, &digest)?.ok_or(convert::Error::NoImage(record.image))?;
-        Ok((
-            Self {
-                name: name.to_owned(),
-                folder,
-                _lock: lock,
-            },
-            image,
-        ))
+    /// When a record cannot be read.
+    pub fn list(store: &Store) -> Result<Vec<Info>> {
+        let mut found = Vec::new();
+        for spec in Spec::list(store)? {
+            found.extend(state::reconcile(store, &spec.name)?);
+        }
+        Ok(found)
     }
 
     /// The sandbox's name.
@@ -177,199 +115,483 @@ impl Sandbox {
         &self.name
     }
 
-    /// Removes the sandbox and what was written in it.
-    pub fn remove(self) -> Result<()> {
-        Ok(remove_tree(&self.folder)?)
+    /// What the sandbox is, and what it does now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSandbox`] where it was removed.
+    pub fn info(&self) -> Result<Info> {
+        let missing = || Error::NoSandbox(self.name.clone());
+        state::reconcile(&self.store, &self.name)?.ok_or_else(missing)
     }
 
-    /// Boots the sandbox and waits until its guest takes commands.
-    pub fn start(&self, store: &Store, image: &Image, machine: &Machine) -> Result<Running> {
+    /// The bytes that the sandbox's writable disk takes on the host.
+    ///
+    /// # Errors
+    ///
+    /// When the disk is gone.
+    pub fn allocated_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+
+        let path = self.store.sandbox(&self.name).join(blockbox_store::UPPER);
+        let meta = std::fs::metadata(&path).map_err(Error::io(&path))?;
+        Ok(meta.blocks() * 512)
+    }
+
+    /// Starts the sandbox and returns when its main command runs, which then goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxRunning`]; what keeps the machine from booting or the command from starting.
+    pub fn start(&self) -> Result<()> {
+        let booted = self.boot(StartOptions::default())?.wait(&mut |_| ())?;
+        booted.start().map(drop)
+    }
+
+    /// Starts to boot the sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxRunning`]; what is known to keep the machine from booting.
+    pub fn boot(&self, options: StartOptions) -> Result<Boot> {
+        let (lock, info) = self.take()?;
+        let spec = options.spec.as_ref().unwrap_or(&info.spec);
+        crate::boot::check(&self.store, &spec.machine)?;
+        Boot::launch(self, lock, options.spec)
+    }
+
+    /// Takes the sandbox's lock.
+    fn take(&self) -> Result<(Lock, Info)> {
+        let folder = self.store.sandbox(&self.name);
+        let missing = || Error::NoSandbox(self.name.clone());
         let started = Instant::now();
-        if machine.memory < LEAST_MEMORY {
-            return Err(Error::Memory(machine.memory));
+        loop {
+            if let Some(lock) = self.store.lock_sandbox(&self.name)? {
+                let info = state::repair(&folder, &lock)?.ok_or_else(missing)?;
+                return Ok((lock, info));
+            }
+            let active = State::read(&folder)?.status.is_active();
+            let patience = if active { GLANCE / 10 } else { GLANCE };
+            if started.elapsed() >= patience {
+                return Err(Error::SandboxRunning(self.name.clone()));
+            }
+            sleep(PAUSE);
         }
-        check_hostname(&machine.hostname)?;
-        // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
-        vmdk::Disk::open(image.disk()).map_err(|source| convert::Error::Vmdk {
-            path: image.disk(),
-            source,
-        })?;
-        let kernels = store.kernels();
-        let kernel = kernel::locate(machine.kernel.as_deref(), store.root(), &kernels)?;
-        let vmm = Vmm::choose(machine.vmm, &kernel, &kernels, None)?;
-        let mut config = VmConfig::new(kernel, image.disk(), self.folder.join(UPPER));
-        config.cpus = machine.cpus;
-        config.memory_mib = u32::try_from(machine.memory >> 20).unwrap_or(u32::MAX);
-        config.console_log = Some(self.folder.join(CONSOLE));
-        let vm = vmm.start(&config)?;
-        let session = Session::connect(&vm, &boot_message(image, machine), BOOT_TIME)?;
-        for warning in session.warnings() {
-            tracing::warn!("in the guest: {warning}");
+    }
+
+    /// Runs a command in the running sandbox. Any number may run at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker
+    /// would give.
+    pub fn exec(&self, options: &ExecOptions) -> Result<Child> {
+        let main = self.info()?.spec.process.unwrap_or_default();
+        let connection = Arc::new(self.running()?);
+        let exec = connection.exec(&options.spec(&main))?;
+        Ok(Child::new(exec, connection))
+    }
+
+    /// Shares the streams of the main command of the running sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`].
+    pub fn attach(&self, stdin: bool) -> Result<Child> {
+        let connection = Arc::new(self.running()?);
+        let ask = Ask::Attach(Attach { stdin, size: None });
+        let exec = connection.open(stdin, encode(&ask))?;
+        Ok(Child::new(exec, connection))
+    }
+
+    /// Reads what the main command wrote, from the oldest that is kept on.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn logs(&self) -> Result<log::Reader> {
+        let folder = self.store.sandbox(&self.name);
+        Ok(log::Reader::open(&folder).map_err(Error::io(&folder))?)
+    }
+
+    /// Sends a signal to the main command of the running sandbox. After SIGKILL no restart policy starts it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`].
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        let connection = self.running()?;
+        match ask(&connection, &Ask::Kill { signal }, ANSWER)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
         }
-        tracing::info!(
-            %vmm,
-            kernel = session.kernel_release(),
-            boot = ?started.elapsed(),
-            guest_boot = ?session.boot_times().guest,
-            "booted"
-        );
-        Ok(Running { vm, session })
+    }
+
+    /// Stops the sandbox: its main command gets its stop signal (or `signal`), and after its stop timeout (or `timeout`)
+    /// SIGKILL; then the machine shuts down. Returns when the sandbox is down, at once where it was not up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSandbox`].
+    pub fn stop(&self, signal: Option<Signal>, timeout: Option<Duration>) -> Result<Ended> {
+        let timeout_ms = timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+        self.until_ended(&Ask::Stop { signal, timeout_ms })
+    }
+
+    /// Waits until the main command has ended and its machine is off; returns at once where the sandbox is not up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSandbox`].
+    pub fn wait(&self) -> Result<Ended> {
+        self.until_ended(&Ask::Wait)
+    }
+
+    fn until_ended(&self, question: &Ask) -> Result<Ended> {
+        loop {
+            let Some(connection) = self.connect()? else {
+                let State {
+                    status,
+                    exit_code,
+                    error,
+                    ..
+                } = self.info()?.state;
+                return Ok(Ended {
+                    status,
+                    exit_code,
+                    error,
+                    removed: false,
+                    restarts: false,
+                });
+            };
+            match ask(&connection, question, FOR_EVER) {
+                Ok(Answer::Ended(ended)) => return Ok(ended),
+                Ok(other) => return Err(unexpected(&other)),
+                // Killed, or just gone: the records say what became of the sandbox.
+                Err(Error::Guest(GuestError::MonitorLost)) => sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Removes the sandbox and what was written in it. With `force`, one that is up is killed first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxRunning`], [`Error::NoSandbox`].
+    pub fn remove(&self, force: bool) -> Result<()> {
+        let missing = || Error::NoSandbox(self.name.clone());
+        let started = Instant::now();
+        loop {
+            match self.take() {
+                Ok((_lock, info)) => {
+                    remove_tree(&self.store.sandbox(&self.name))?;
+                    events::note(&self.store, &info.spec, "remove", &[]);
+                    return Ok(());
+                }
+                Err(Error::SandboxRunning(_)) if force && started.elapsed() < TRANSITION * 6 => {
+                    let ended = self.stop(Some(Signal::KILL), Some(Duration::ZERO));
+                    match ended {
+                        // Gone by itself: it was made to be.
+                        Ok(Ended { removed: true, .. }) => return Ok(()),
+                        Err(Error::NoSandbox(_)) => return Err(missing()),
+                        ended => ended?,
+                    };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What the running sandbox uses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`].
+    pub fn stats(&self) -> Result<Stats> {
+        match ask(&self.running()?, &Ask::Stats, ANSWER)? {
+            Answer::Stats(stats) => Ok(stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The processes of the running sandbox, without the kernel's and init.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`].
+    pub fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        match ask(&self.running()?, &Ask::Processes, ANSWER)? {
+            Answer::Processes { processes } => Ok(processes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Gives the sandbox another name, running or not. This value stands for it still.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxName`], [`Error::SandboxExists`].
+    pub fn rename(&mut self, name: &str) -> Result<()> {
+        check_name(name)?;
+        match self.take() {
+            Ok((_lock, info)) => {
+                let old = info.spec.name.clone();
+                let _new_lock = rename(&self.store, &info.spec, name)?;
+                let mut spec = info.spec;
+                spec.name = name.to_owned();
+                events::note(&self.store, &spec, "rename", &[("old_name", old)]);
+            }
+            Err(Error::SandboxRunning(_)) => {
+                let name = name.to_owned();
+                match ask(&self.running()?, &Ask::Rename { name }, ANSWER)? {
+                    Answer::Done => {}
+                    other => return Err(unexpected(&other)),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.name = name.to_owned();
+        Ok(())
+    }
+
+    /// Connects to the monitor of a sandbox that is up.
+    fn running(&self) -> Result<Connection> {
+        let not_running = || Error::NotRunning(self.name.clone());
+        self.connect()?.ok_or_else(not_running)
+    }
+
+    /// Connects to the sandbox's monitor; `None` where the sandbox is not up.
+    fn connect(&self) -> Result<Option<Connection>> {
+        let started = Instant::now();
+        loop {
+            let state = self.info()?.state;
+            if !state.status.is_active() {
+                return Ok(None);
+            }
+            if let Some(path) = &state.socket
+                && let Some(socket) = socket::connect(path)?
+            {
+                let connection = Connection::new(socket)?;
+                match self.greet(&connection) {
+                    Err(Error::Guest(GuestError::MonitorLost)) => {}
+                    greeted => return greeted.map(|()| Some(connection)),
+                }
+            }
+            // Between the end of its socket and the end of its lock, a monitor has little to do.
+            if started.elapsed() >= TRANSITION {
+                return Err(Error::SandboxRunning(self.name.clone()));
+            }
+            sleep(PAUSE);
+        }
+    }
+
+    fn greet(&self, connection: &Connection) -> Result<()> {
+        let ours = message::VERSION;
+        match ask(connection, &Ask::Hello { version: ours }, ANSWER)? {
+            Answer::Hello { version } if version == ours => Ok(()),
+            Answer::Hello { version: theirs } => Err(Error::MonitorVersion {
+                name: self.name.clone(),
+                theirs,
+                ours,
+            }),
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
-/// Checks that a guest can have this host name as it is.
-///
-/// # Errors
-///
-/// [`Error::Hostname`].
-pub fn check_hostname(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.chars().all(allowed) {
-        return Err(Error::Hostname(name.to_owned()));
-    }
-    Ok(())
-}
-
-/// What the guest is told at its start.
-fn boot_message(image: &Image, machine: &Machine) -> Boot {
-    let mut boot = Boot::new(&machine.hostname);
-    for folder in &machine.on_disk {
-        boot.leave_on_disk(folder);
-    }
-    let config = image.config().config().as_ref();
-    let volumes = config.and_then(|config| config.volumes().as_ref());
-    boot.folders = volumes
-        .into_iter()
-        .flatten()
-        .map(|path| [b"/", path.trim_start_matches('/').as_bytes()].concat())
-        .collect();
-    boot
-}
-
-/// A sandbox whose guest takes commands. Dropped without [`stop`](Self::stop), it is switched off.
+/// A sandbox that boots. Dropping it, or the end of this process, switches the machine off again.
 #[derive(Debug)]
-pub struct Running {
-    vm: Vm,
-    session: Session,
+pub struct Boot {
+    connection: Arc<Connection>,
+    booted: u32,
 }
 
-impl Running {
-    /// The monitor that runs it.
-    pub fn vmm(&self) -> Vmm {
-        self.vm.vmm()
-    }
+/// Cancels a [`Boot`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Canceller(Arc<Connection>);
 
-    /// Starts a command.
-    pub fn exec(&self, spec: &ExecSpec) -> Result<Exec> {
-        Ok(self.session.exec(spec)?)
-    }
-
-    /// Ends every process, unmounts the writable disk and powers off.
-    pub fn stop(self) -> Result<()> {
-        Ok(self.session.shutdown(&self.vm, GRACE)?)
+impl Canceller {
+    /// Switches the machine off again. [`Boot::wait`] then returns [`GuestError::MonitorLost`].
+    pub fn cancel(&self) {
+        self.0.close();
     }
 }
 
-/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
-fn write_upper(image: &Image, path: PathBuf, upper: Upper<'_>) -> convert::Result<()> {
-    let Upper { size, programs } = upper;
-    let failed = |source| convert::Error::Ext4 {
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(convert::Error::io(&path))?;
-    // Made longer by a byte written at its end, it would take a block more.
-    file.set_len(size).map_err(convert::Error::io(&path))?;
-    let mut disk =
-        ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
-    let ours = ext4_writer::Metadata::new(0o755);
-    let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
-    let root = disk.root();
-    disk.add_dir(root, name(PRIVATE_DIR), ours.clone())
-        .map_err(failed)?;
-    let (private, init) = disk
-        .make_parents(INIT_PATH.as_bytes(), &ours)
-        .map_err(failed)?;
-    let size = Some(INIT.len() as u64);
-    disk.add_file(private, init, ours.clone(), INIT, size)
-        .map_err(failed)?;
-    // The root of an overlay has the attributes of its upperdir.
-    disk.add_dir(root, name(UPPER_DIR), root_metadata(image)?)
-        .map_err(failed)?;
-    for (path, program) in programs {
-        let path = format!("{UPPER_DIR}{path}");
-        let (folder, name) = disk.make_parents(path.as_bytes(), &ours).map_err(failed)?;
-        let size = Some(program.len() as u64);
-        disk.add_file(folder, name, ours.clone(), *program, size)
-            .map_err(failed)?;
+impl Boot {
+    pub(crate) fn launch(sandbox: &Sandbox, lock: Lock, spec: Option<Spec>) -> Result<Self> {
+        let connection = Arc::new(launch::launch(&sandbox.store, &sandbox.name, lock)?);
+        let spec = spec.map(Box::new);
+        let booted = connection.ask(encode(&Ask::Boot { spec }))?;
+        Ok(Self { connection, booted })
     }
-    disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
-    disk.finish().map_err(failed)?;
-    Ok(())
-}
 
-/// The attributes of an image's root directory.
-fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
-    let path = image.fsmeta();
-    let failed = |source| convert::Error::Read {
-        path: path.clone(),
-        source,
-    };
-    let file = File::open(&path).map_err(convert::Error::io(&path))?;
-    let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
-    let root = fsmeta.root().map_err(failed)?;
-    let (secs, nanos) = root.mtime().into();
-    Ok(ext4_writer::Metadata::new(root.mode())
-        .owner(root.uid(), root.gid())
-        .mtime(ext4_writer::Timestamp { secs, nanos })
-        .xattrs(fsmeta.xattrs(&root).map_err(failed)?))
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    // A leading dot is the store's own; a name is also the guest's host name.
-    if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
-        return Err(Error::SandboxName(name.to_owned()));
+    /// A handle to give up with.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.connection))
     }
-    Ok(())
-}
 
-/// Twelve hexadecimal digits, as docker names containers by.
-fn random_name() -> String {
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    format!("{:012x}", random & 0xffff_ffff_ffff)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_name_is_exact_or_refused() {
-        for name in ["web-1.example.org", "My_Host", &"h".repeat(64)] {
-            assert!(check_hostname(name).is_ok(), "{name}");
+    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for a person.
+    ///
+    /// # Errors
+    ///
+    /// What kept the machine from booting; [`Error::Interrupted`] where somebody stopped the sandbox.
+    pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
+        match answer(&self.connection, self.booted, FOR_EVER, notice)? {
+            Answer::Done => Ok(Booted {
+                connection: self.connection,
+            }),
+            other => Err(unexpected(&other)),
         }
-        for name in ["", "a b", "a init=/bin/sh", "a\nb", "ä", &"h".repeat(65)] {
-            let refused = check_hostname(name);
-            assert!(matches!(refused, Err(Error::Hostname(n)) if n == name));
+    }
+}
+
+/// A sandbox whose guest takes commands and whose main command has not started. Dropping it switches the machine off.
+#[derive(Debug)]
+pub struct Booted {
+    connection: Arc<Connection>,
+}
+
+impl Booted {
+    /// Starts the main command, which goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`] when the command cannot be started.
+    pub fn start(self) -> Result<Completion> {
+        let ended = self.connection.ask(encode(&Ask::Wait))?;
+        let started = ask(&self.connection, &Ask::Start { attach: None }, FOR_EVER);
+        let completion = Completion {
+            connection: self.connection,
+            ended,
+        };
+        match started {
+            Ok(Answer::Done) => Ok(completion),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => {
+                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                let _ = completion.wait();
+                Err(error)
+            }
         }
     }
 
-    #[test]
-    fn a_name_is_one_plain_folder_name() {
-        for name in ["a", "web-1", "a.b_c", &random_name()] {
-            assert!(check_name(name).is_ok(), "{name}");
-        }
-        for name in ["", ".", "..", ".tmp-x", "a/b", "ä", "a b", &"x".repeat(64)] {
-            assert!(
-                matches!(check_name(name), Err(Error::SandboxName(_))),
-                "{name}"
-            );
+    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the size given.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`] when the command cannot be started.
+    pub fn attach(
+        self,
+        stdin: bool,
+        size: Option<WindowSize>,
+    ) -> std::result::Result<(Child, Completion), (Error, Completion)> {
+        let failed = |error: GuestError, ended| {
+            let connection = Arc::clone(&self.connection);
+            (error.into(), Completion { connection, ended })
+        };
+        let ended = match self.connection.ask(encode(&Ask::Wait)) {
+            Ok(ended) => ended,
+            Err(error) => return Err(failed(error, 0)),
+        };
+        let attach = Attach {
+            stdin,
+            size: size.map(|size| (size.rows, size.cols)),
+        };
+        let ask = Ask::Start {
+            attach: Some(attach),
+        };
+        match self.connection.open(stdin, encode(&ask)) {
+            Ok(exec) => {
+                let child = Child::new(exec, Arc::clone(&self.connection));
+                let connection = self.connection;
+                Ok((child, Completion { connection, ended }))
+            }
+            Err(error) => Err(failed(error, ended)),
         }
     }
+}
+
+/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to itself.
+#[derive(Debug)]
+pub struct Completion {
+    connection: Arc<Connection>,
+    ended: u32,
+}
+
+impl Completion {
+    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest, removed, or about to
+    /// be restarted.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::MonitorLost`] where the monitor was killed.
+    pub fn wait(self) -> Result<Ended> {
+        match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
+            Answer::Ended(ended) => Ok(ended),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Moves a sandbox, whose lock the caller holds, to another name, and returns the lock of that.
+pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
+    check_name(name)?;
+    let exists = || Error::SandboxExists(name.to_owned());
+    if state::reconcile(store, name)?.is_some() {
+        return Err(exists());
+    }
+    let lock = store.lock_sandbox(name)?.ok_or_else(exists)?;
+    let folder = store.sandbox(name);
+    if folder.exists() {
+        return Err(exists());
+    }
+    // The folder's name is the sandbox's: this is all at once.
+    let old = store.sandbox(&spec.name);
+    std::fs::rename(&old, &folder).map_err(Error::io(&old))?;
+    let mut spec = spec.clone();
+    spec.name = name.to_owned();
+    spec.write(&folder)?;
+    Ok(lock)
+}
+
+fn encode(ask: &Ask) -> Vec<u8> {
+    // Maps and lists of text and numbers: nothing in them cannot be written.
+    serde_json::to_vec(ask).unwrap_or_default()
+}
+
+/// Asks a monitor, and waits for its answer.
+fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
+    let id = connection.ask(encode(ask))?;
+    answer(connection, id, timeout, &mut |_| ())
+}
+
+fn answer(
+    connection: &Connection,
+    id: u32,
+    timeout: Duration,
+    notice: &mut dyn FnMut(&str),
+) -> Result<Answer> {
+    let bytes = connection
+        .answer(id, timeout, notice)?
+        .ok_or(GuestError::NoAnswer {
+            request: "a question to the sandbox's monitor",
+            waited: timeout,
+        })?;
+    let outcome: Outcome = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Monitor(format!("the monitor's answer makes no sense: {error}")))?;
+    outcome.map_err(|failure| match failure.kind {
+        FailureKind::Spawn(code) => GuestError::SpawnFailed {
+            code,
+            message: failure.message,
+        }
+        .into(),
+        FailureKind::Interrupted => Error::Interrupted,
+        FailureKind::Exists => Error::Monitor(failure.message),
+        _ => Error::Monitor(failure.message),
+    })
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::Monitor(format!("the monitor answers something else: {answer:?}"))
 }

@@ -26,6 +26,22 @@ pub enum Error {
         /// Where it stops making sense.
         source: serde_json::Error,
     },
+    /// A record of a sandbox is not what this version writes.
+    #[error("{}: not a valid record of a sandbox", path.display())]
+    SandboxRecord {
+        /// The record.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// A later version wrote a record.
+    #[error("{}: version {version} of this record is newer than this program", path.display())]
+    RecordVersion {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
 }
 
 impl Error {

@@ -5,7 +5,7 @@
 //!   layers/<diff id>.erofs       one per layer, shared by every image that has it
 //!   images/<manifest digest>/    manifest.json config.json fsmeta.erofs disk.vmdk NNN.erofs (hard links to layers)
 //!   references.json              names → manifest digests
-//!   sandboxes/<name>/            upper.ext4 sandbox.json console.log
+//!   sandboxes/<name>/            sandbox.json state.json upper.ext4 log console.log
 //!   kernel/                      guest kernels ready to boot
 //!   locks/                       held while an object is being made; empty at rest
 //! ```
@@ -19,8 +19,9 @@ mod access;
 pub mod atomic;
 mod error;
 mod lock;
-mod record;
 mod references;
+pub mod spec;
+pub mod state;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,15 @@ use ocipull::Digest;
 pub use access::{Exclusive, Shared, remove};
 pub use error::{Error, Result};
 pub use lock::Lock;
-pub use record::{CONSOLE, Record, UPPER};
 pub use references::{Reference, References};
+pub use spec::Spec;
+pub use state::{Info, State, Status};
+
+/// The name of a sandbox's writable disk in the sandbox's folder.
+pub const UPPER: &str = "upper.ext4";
+
+/// The name of the log of a sandbox's console in the sandbox's folder.
+pub const CONSOLE: &str = "console.log";
 
 /// The store's folder.
 #[derive(Clone, Debug)]
@@ -104,6 +112,11 @@ impl Store {
         References::new(self)
     }
 
+    /// The lock of the sandbox `name`.
+    pub fn sandbox_lock(&self, name: &str) -> PathBuf {
+        self.lock_path(&format!("sandbox-{name}"))
+    }
+
     /// The lock called `name`.
     fn lock_path(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)
@@ -121,6 +134,6 @@ impl Store {
 
     /// Takes the sandbox `name`, or `None` where it is running.
     pub fn lock_sandbox(&self, name: &str) -> Result<Option<Lock>> {
-        Lock::try_acquire(self.lock_path(&format!("sandbox-{name}")))
+        Lock::try_acquire(self.sandbox_lock(name))
     }
 }

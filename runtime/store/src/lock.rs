@@ -1,6 +1,7 @@
 //! Locks by which concurrent processes converge on one object.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use crate::error::{Error, Result};
 /// holds no trace of what was only tried.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    /// `None` once the lock was handed to another process.
+    file: Option<File>,
     path: PathBuf,
 }
 
@@ -46,17 +48,40 @@ impl Lock {
     fn if_current(file: File, path: &Path) -> Option<Self> {
         let (ours, theirs) = (file.metadata().ok()?, fs::metadata(path).ok()?);
         (ours.ino() == theirs.ino()).then(|| Self {
-            file,
+            file: Some(file),
             path: path.to_owned(),
         })
+    }
+
+    /// Gives the lock away: whoever inherits the file, and no other, holds it until the last copy of it is closed.
+    ///
+    /// # Errors
+    ///
+    /// Never for a lock that is held.
+    pub fn into_file(mut self) -> io::Result<File> {
+        self.file
+            .take()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Takes over the lock at `path` from the process that [gave it away](Self::into_file); `None` where `file` is not it.
+    pub fn from_file(file: File, path: PathBuf) -> Result<Option<Self>> {
+        // Locking what is locked through the same file changes nothing.
+        match file.try_lock() {
+            Ok(()) => Ok(Self::if_current(file, &path)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
+        }
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while still locked, so that nobody can lock the removed file and take it for the current one.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.file.unlock();
+        if let Some(file) = &self.file {
+            // Removed while still locked, so that nobody can lock the removed file and take it for the current one.
+            let _ = fs::remove_file(&self.path);
+            let _ = file.unlock();
+        }
     }
 }
 
@@ -90,6 +115,21 @@ mod tests {
                 });
             }
         });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_lock_given_away_is_held_until_its_file_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = Lock::acquire(path.clone()).unwrap();
+        let inherited = held.into_file().unwrap();
+        assert!(Lock::try_acquire(path.clone()).unwrap().is_none());
+        let other = File::open(&path).unwrap();
+        assert!(Lock::from_file(other, path.clone()).unwrap().is_none());
+        let held = Lock::from_file(inherited, path.clone()).unwrap().unwrap();
+        assert!(Lock::try_acquire(path.clone()).unwrap().is_none());
+        drop(held);
         assert!(!path.exists());
     }
 

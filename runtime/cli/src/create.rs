@@ -1,0 +1,220 @@
+//! `blockbox create`, and what `run` has in common with it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use blockbox::convert::Error;
+use blockbox::image::Image;
+use blockbox::pull::pull;
+use blockbox::spec::{Machine, RestartPolicy};
+use blockbox::store::Store;
+use blockbox::{Builder, Sandbox, check_machine};
+use clap::{Args, ValueEnum};
+
+use super::boot;
+use super::duration::duration;
+use super::progress::Bars;
+use super::pull::Source;
+use super::size::size;
+
+/// Make a sandbox and start nothing: `start` does. Prints its id.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    options: NewSandbox,
+}
+
+impl Create {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let mut id_file = self.options.id_file()?;
+        let image = self.options.image(store)?;
+        let sandbox = self.options.builder(store, &image, true)?.create()?;
+        let id = sandbox.info()?.spec.id;
+        id_file.write(&id)?;
+        println!("{id}");
+        Ok(())
+    }
+}
+
+/// A sandbox to make.
+#[derive(Debug, Args)]
+pub(super) struct NewSandbox {
+    /// The image: its name, as for `pull`
+    #[arg(value_name = "REFERENCE")]
+    pub(super) reference: String,
+    #[command(flatten)]
+    pub(super) process: boot::Process,
+
+    /// The sandbox's name [default: the beginning of its id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Remove the sandbox when the command ends
+    #[arg(long)]
+    rm: bool,
+    /// When to start the command again after its end: no, on-failure[:N] or always
+    #[arg(long, default_value_t, value_name = "POLICY", conflicts_with = "rm")]
+    restart: RestartPolicy,
+    /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+    /// Attach a name and a value to the sandbox
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// Write the sandbox's id to a new file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// The size of the writable disk; it takes room on the host only as it is written
+    #[arg(long, default_value = "4G", value_parser = size, value_name = "SIZE")]
+    upper_size: u64,
+    #[command(flatten)]
+    options: boot::Options,
+
+    /// When to get the image
+    #[arg(long, value_enum, default_value_t)]
+    pull: Pull,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Pull {
+    /// Where the store has none of this name
+    #[default]
+    Missing,
+    /// Every time
+    Always,
+    /// Use the store only
+    Never,
+}
+
+impl NewSandbox {
+    /// The image, after a look at what can be known to fail without it.
+    pub(super) fn image(&self, store: &Store) -> anyhow::Result<Image> {
+        let mut machine = Machine::default();
+        self.options.change(&mut machine);
+        check_machine(store, &machine)?;
+        match self.pull {
+            Pull::Missing => image(store, &self.reference, &self.source),
+            Pull::Always => fetch(store, &self.reference, &self.source),
+            Pull::Never => {
+                let image = Image::find(store, &self.reference)?;
+                Ok(self.source.checked(&self.reference, image)?)
+            }
+        }
+    }
+
+    /// Describes the sandbox; one in the background has a terminal and input only where asked for.
+    pub(super) fn builder<'a>(
+        &self,
+        store: &'a Store,
+        image: &'a Image,
+        background: bool,
+    ) -> anyhow::Result<Builder<'a>> {
+        let mut machine = Machine::default();
+        self.options.change(&mut machine);
+        let mut labels = BTreeMap::new();
+        for label in &self.label {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            if name.is_empty() {
+                bail!("--label {label:?} has no name");
+            }
+            labels.insert(name.to_owned(), value.to_owned());
+        }
+        let mut builder = Sandbox::builder(store, &self.reference, image)
+            .process(self.process.overrides(background)?)
+            .machine(machine)
+            .upper_size(self.upper_size)
+            .labels(labels)
+            .restart(self.restart)
+            .remove_on_exit(self.rm);
+        if let Some(name) = &self.name {
+            builder = builder.name(name);
+        }
+        if let Some(name) = &self.options.hostname {
+            builder = builder.hostname(name);
+        }
+        if let Some(folders) = self.options.on_disk() {
+            builder = builder.on_disk(folders);
+        }
+        if let Some(limit) = self.timeout {
+            builder = builder.timeout(limit);
+        }
+        Ok(builder)
+    }
+
+    /// Makes the file for the sandbox's id, before anything else is made.
+    pub(super) fn id_file(&self) -> anyhow::Result<IdFile> {
+        IdFile::new(self.cidfile.as_deref())
+    }
+}
+
+/// The file of `--cidfile`; removed again where no sandbox is made.
+#[derive(Debug)]
+pub(super) struct IdFile {
+    path: Option<PathBuf>,
+    written: bool,
+}
+
+impl IdFile {
+    fn new(path: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(path) = path {
+            std::fs::File::create_new(path)
+                .with_context(|| format!("the file for the sandbox's id, {}", path.display()))?;
+        }
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            written: false,
+        })
+    }
+
+    pub(super) fn write(&mut self, id: &str) -> anyhow::Result<()> {
+        if let Some(path) = &self.path {
+            std::fs::File::options()
+                .write(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(id.as_bytes()))
+                .with_context(|| path.display().to_string())?;
+            self.written = true;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_ref().filter(|_| !self.written) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The image called `reference`, pulled where the store has none of this name for the platform. What local references name may
+/// have changed, so it is looked at each time.
+pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+    if let Ok(name) = reference.parse::<ocipull::Reference>() {
+        if name.is_local() {
+            return fetch(store, reference, source);
+        }
+        if let Some(image) = Image::named(store, &name)? {
+            return match image.runs_on(&source.options().source.platform) {
+                true => Ok(image),
+                false => fetch(store, reference, source),
+            };
+        }
+    }
+    match Image::find(store, reference) {
+        Err(Error::NoImage(_)) => fetch(store, reference, source),
+        found => Ok(source.checked(reference, found?)?),
+    }
+}
+
+fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+    let parsed: ocipull::Reference = reference.parse()?;
+    let (bars, mut options) = (Bars::unless_complete(), source.options());
+    options.source.events = Some(bars.events());
+    let image = pull(store, &parsed, &options, &bars)?;
+    Ok(source.checked(reference, image)?)
+}

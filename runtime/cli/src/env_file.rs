@@ -1,0 +1,56 @@
+//! Files of environment variables (`--env-file`), as docker reads them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// The variables of all files, `KEY=VALUE` or `KEY` each, in order.
+pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<OsString>> {
+    let mut variables = Vec::new();
+    for path in files {
+        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        variables.extend(parse(path, &text)?);
+    }
+    Ok(variables)
+}
+
+/// A line is a variable; an empty one, or one that begins with `#`, is none. Quotes and blanks after the `=` are part of
+/// the value.
+fn parse(path: &Path, text: &[u8]) -> anyhow::Result<Vec<OsString>> {
+    let mut variables = Vec::new();
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let name = line.split(|&byte| byte == b'=').next().unwrap_or(line);
+        if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
+            bail!(
+                "{}: line {}: {:?} is not the name of a variable",
+                path.display(),
+                index + 1,
+                String::from_utf8_lossy(name)
+            );
+        }
+        variables.push(OsString::from_vec(line.to_vec()));
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_variables_comments_or_errors_with_their_number() {
+        let parse = |text: &str| parse(Path::new("f"), text.as_bytes());
+        let text = "# comment\n\nA=1\r\n  B='x y' \nC\nD==\n";
+        assert_eq!(parse(text).unwrap(), ["A=1", "B='x y' ", "C", "D=="]);
+        for (text, line) in [("A=1\n=2", "line 2"), ("A B=1", "line 1")] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(line), "{error}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Booting a sandbox and running its main command in the foreground.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use blockbox::guest::GuestError;
+use blockbox::{Boot, Booted, Completion, Error, Sandbox};
+
+use super::EXIT_RUN_FAILED;
+use super::signals::Watcher;
+use super::streams::{Connected, Left, connect};
+use super::terminal::window_size;
+
+/// After how long a person wants to know what they wait for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a boot that was given up may take to be cleared away.
+const CLEARING: Duration = Duration::from_secs(15);
+
+/// How a boot went.
+pub(super) enum Boots {
+    /// The guest takes commands.
+    Up(Booted),
+    /// A signal gave it up; everything is as it was before.
+    GivenUp(ExitCode),
+}
+
+/// Waits for the guest; a signal gives up.
+pub(super) fn wait(sandbox: &Sandbox, boot: Boot, watcher: &Watcher) -> anyhow::Result<Boots> {
+    watcher.boot(boot.canceller());
+    let shown = Notices::new();
+    let booted = boot.wait(&mut |text| shown.set(text));
+    drop(shown);
+    if let Some(signal) = watcher.interrupted() {
+        drop(booted);
+        // Whoever comes next finds nothing half done.
+        let started = Instant::now();
+        while started.elapsed() < CLEARING
+            && sandbox
+                .info()
+                .is_ok_and(|info| info.state.status.is_active())
+        {
+            thread::sleep(Duration::from_millis(10));
+        }
+        return Ok(Boots::GivenUp(exit_signal(signal)));
+    }
+    Ok(Boots::Up(booted?))
+}
+
+fn exit_signal(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(signal).unwrap_or(0).saturating_add(128))
+}
+
+/// Runs the main command with this process's streams, and returns its exit code.
+pub(super) fn run(
+    booted: Booted,
+    stdin: bool,
+    options: Connected,
+    watcher: &Watcher,
+) -> anyhow::Result<ExitCode> {
+    let size = options.tty.then(window_size).flatten();
+    let (left, completion) = match booted.attach(stdin, size) {
+        Ok((child, completion)) => (connect(child, options, watcher), completion),
+        Err((Error::Guest(GuestError::SpawnFailed { code, message }), completion)) => {
+            watcher.over();
+            let _ = completion.wait();
+            eprintln!("blockbox: {message}");
+            return Ok(ExitCode::from(code));
+        }
+        Err((error, _)) => return Err(error.into()),
+    };
+    match left {
+        Ok(Left::Detached) => Ok(ExitCode::SUCCESS),
+        Ok(Left::Ended(status)) => ended(completion, Some(status.code())),
+        // The machine may have been lost: the monitor knows why.
+        Err(error) => match ended(completion, None) {
+            Ok(_) => Err(error),
+            Err(reason) => Err(reason),
+        },
+    }
+}
+
+/// Waits until the sandbox is down: the next command may use it at once.
+fn ended(completion: Completion, code: Option<u8>) -> anyhow::Result<ExitCode> {
+    let ended = completion.wait()?;
+    if let Some(error) = ended.error {
+        anyhow::bail!(error);
+    }
+    let code = code.or(ended.exit_code).unwrap_or(EXIT_RUN_FAILED);
+    Ok(ExitCode::from(code))
+}
+
+/// Tells a person at a terminal what takes long.
+struct Notices(Arc<(Mutex<Notice>, Condvar)>);
+
+#[derive(Default)]
+struct Notice {
+    text: Option<String>,
+    over: bool,
+}
+
+impl Notices {
+    fn new() -> Self {
+        let shared = Arc::<(Mutex<Notice>, Condvar)>::default();
+        if std::io::stderr().is_terminal() {
+            let shown = Arc::clone(&shared);
+            thread::spawn(move || show(&shown));
+        }
+        Self(shared)
+    }
+
+    fn set(&self, text: &str) {
+        let (notice, changed) = &*self.0;
+        notice.lock().unwrap_or_else(PoisonError::into_inner).text = Some(text.to_owned());
+        changed.notify_all();
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        let (notice, changed) = &*self.0;
+        notice.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        changed.notify_all();
+    }
+}
+
+fn show(shared: &(Mutex<Notice>, Condvar)) {
+    let (notice, changed) = shared;
+    let started = Instant::now();
+    let mut notice = notice.lock().unwrap_or_else(PoisonError::into_inner);
+    while !notice.over {
+        let left = PATIENCE.saturating_sub(started.elapsed());
+        if left.is_zero()
+            && let Some(text) = notice.text.take()
+        {
+            eprintln!("blockbox: {text} …");
+        }
+        let wait = if left.is_zero() {
+            Duration::from_secs(60)
+        } else {
+            left
+        };
+        notice = changed
+            .wait_timeout(notice, wait)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+    }
+}

@@ -1,0 +1,69 @@
+//! `blockbox inspect`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use blockbox::Sandbox;
+use blockbox::store::Store;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::each::each;
+use super::output::print_json;
+use super::template::Output;
+use super::time;
+
+/// Show what sandboxes are, and what they do.
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The sandboxes, by name or id
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// How to print them: json, or a template such as `{{.State.Status}}`
+    #[arg(short, long, default_value = "json", value_name = "FORMAT")]
+    format: Output,
+}
+
+impl Inspect {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        let mut found = Vec::new();
+        let status = each(&self.names, |name| {
+            let sandbox = Sandbox::open(store, name)?;
+            let info = sandbox.info()?;
+            let mut value = serde_json::to_value(&info.spec)?;
+            let mut state = serde_json::to_value(&info.state)?;
+            readable(&mut value, "created_ns", "created");
+            readable(&mut state, "started_ns", "started");
+            readable(&mut state, "finished_ns", "finished");
+            if let Value::Object(fields) = &mut value {
+                let folder = store.sandbox(sandbox.name());
+                fields.insert("state".to_owned(), state);
+                fields.insert("folder".to_owned(), json!(folder));
+                fields.insert(
+                    "written_bytes".to_owned(),
+                    json!(sandbox.allocated_bytes()?),
+                );
+            }
+            if let Output::Template(template) = &self.format {
+                writeln!(std::io::stdout(), "{}", template.render(&value)?)?;
+            } else {
+                found.push(value);
+            }
+            Ok(())
+        })?;
+        if !matches!(self.format, Output::Template(_)) {
+            print_json(&found)?;
+        }
+        Ok(status)
+    }
+}
+
+/// Puts a time that people can read in the place of nanoseconds.
+fn readable(value: &mut Value, from: &str, to: &str) {
+    if let Value::Object(fields) = value
+        && let Some(ns) = fields.remove(from)
+    {
+        let time = ns.as_u64().map(time::rfc3339);
+        fields.insert(to.to_owned(), json!(time));
+    }
+}

@@ -1,0 +1,186 @@
+//! What this process does with signals while a sandbox is its business.
+//!
+//! While the guest boots, a signal that would end this process gives up: the machine is switched off again. While the
+//! command runs, signals are the command's, as docker passes them on. A command that does not end for two SIGINT or SIGTERM
+//! is killed by the third.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::Context;
+use blockbox::Canceller;
+use blockbox::guest::ExecControl;
+use signal_hook::consts::signal::{
+    SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+use super::terminal::{RawTerminal, window_size};
+
+/// The signals that are passed on, by this system's numbers, with Linux's.
+const FORWARDED: [(i32, u32); 6] = [
+    (SIGHUP, 1),
+    (SIGINT, 2),
+    (SIGQUIT, 3),
+    (SIGUSR1, 10),
+    (SIGUSR2, 12),
+    (SIGTERM, 15),
+];
+
+/// How many SIGINT and SIGTERM a command gets before it is killed.
+const PATIENCE: u32 = 2;
+
+/// Linux's SIGKILL.
+const KILL: u32 = 9;
+
+/// Watches this process's signals from its making to its end.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    target: Target,
+    /// The signal that ended the boot.
+    interrupted: Option<i32>,
+    asked: u32,
+}
+
+/// Whom signals are for.
+#[derive(Debug, Default)]
+enum Target {
+    /// This process.
+    #[default]
+    Here,
+    Boot(Canceller),
+    Command {
+        control: ExecControl,
+        terminal: Option<RawTerminal>,
+        forward: bool,
+    },
+    /// Nobody: the end is near.
+    Nobody,
+}
+
+impl Watcher {
+    /// Watches from now on; until there is somebody to pass them to, signals do what they always do.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let watched = FORWARDED
+            .map(|(ours, _)| ours)
+            .into_iter()
+            .filter(|signal| *signal != SIGHUP || !hangup_is_ignored())
+            .chain([SIGWINCH, SIGCONT]);
+        let mut signals = Signals::new(watched).context("cannot watch for signals")?;
+        let shared = Arc::<Mutex<State>>::default();
+        let watched = Arc::clone(&shared);
+        thread::spawn(move || {
+            for signal in &mut signals {
+                received(&watched, signal);
+            }
+        });
+        Ok(Self { shared })
+    }
+
+    /// From now on a signal gives up a boot.
+    pub(super) fn boot(&self, canceller: Canceller) {
+        lock(&self.shared).target = Target::Boot(canceller);
+    }
+
+    /// The signal that gave the boot up.
+    pub(super) fn interrupted(&self) -> Option<i32> {
+        lock(&self.shared).interrupted
+    }
+
+    /// From now on signals are a command's; `terminal` follows this process's. Without `forward` they stay this
+    /// process's own.
+    pub(super) fn command(
+        &self,
+        control: ExecControl,
+        terminal: Option<RawTerminal>,
+        forward: bool,
+    ) {
+        lock(&self.shared).target = Target::Command {
+            control,
+            terminal,
+            forward,
+        };
+    }
+
+    /// From now on signals do nothing: what is left to do is done soon, and should be.
+    pub(super) fn over(&self) {
+        lock(&self.shared).target = Target::Nobody;
+    }
+}
+
+fn received(shared: &Mutex<State>, signal: i32) {
+    let mut state = lock(shared);
+    match &state.target {
+        Target::Here => {
+            drop(state);
+            if signal != SIGWINCH && signal != SIGCONT {
+                // Ends this process, but for a signal that cannot be raised again.
+                let _ = emulate_default_handler(signal);
+            }
+        }
+        Target::Boot(canceller) => {
+            if signal != SIGWINCH && signal != SIGCONT && signal != SIGUSR1 && signal != SIGUSR2 {
+                canceller.cancel();
+                state.interrupted = Some(signal);
+            }
+        }
+        Target::Command {
+            control,
+            terminal,
+            forward,
+        } => {
+            // A command that has ended takes no signal.
+            if signal == SIGWINCH || signal == SIGCONT {
+                if let Some(terminal) = terminal {
+                    if signal == SIGCONT {
+                        let _ = terminal.apply();
+                    }
+                    if let Some(size) = window_size() {
+                        let _ = control.resize(size);
+                    }
+                }
+                return;
+            }
+            if !forward {
+                let terminal = terminal.clone();
+                drop(state);
+                if let Some(terminal) = terminal {
+                    terminal.restore();
+                }
+                let _ = emulate_default_handler(signal);
+                return;
+            }
+            let linux = FORWARDED.iter().find(|(ours, _)| *ours == signal);
+            let Some(&(_, linux)) = linux else { return };
+            let ends = signal == SIGINT || signal == SIGTERM;
+            let linux = if ends && state.asked >= PATIENCE {
+                KILL
+            } else {
+                linux
+            };
+            let _ = control.signal(linux);
+            state.asked += u32::from(ends);
+        }
+        Target::Nobody => {}
+    }
+}
+
+/// Whether `nohup` started this process.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,156 @@
+//! Templates for what is printed (`--format`): the part of docker's that scripts use.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use anyhow::bail;
+use serde::Serialize;
+use serde_json::Value;
+
+/// How a command prints what it found.
+#[derive(Clone, Debug)]
+pub(super) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// By a template.
+    Template(Template),
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => text.parse().map(Self::Template),
+        }
+    }
+}
+
+/// Text with fields of a JSON document in it: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`, `{{json .}}`.
+#[derive(Clone, Debug)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug)]
+enum Part {
+    Text(String),
+    Field { path: Vec<String>, json: bool },
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            parts.push(Part::Text(unescape(before)));
+            let (action, after) = after
+                .split_once("}}")
+                .ok_or_else(|| format!("{text:?} has no end of a field"))?;
+            let action = action.trim();
+            let (json, path) = match action.strip_prefix("json ") {
+                Some(path) => (true, path.trim()),
+                None => (false, action),
+            };
+            let path = path
+                .strip_prefix('.')
+                .ok_or_else(|| format!("{action:?} is not a field: use {{{{.Name}}}}"))?;
+            parts.push(Part::Field {
+                path: path
+                    .split('.')
+                    .filter(|name| !name.is_empty())
+                    .map(normal)
+                    .collect(),
+                json,
+            });
+            rest = after;
+        }
+        if parts.is_empty() {
+            return Err(format!("{text:?} is neither table, json nor a template"));
+        }
+        parts.push(Part::Text(unescape(rest)));
+        Ok(Self(parts))
+    }
+}
+
+impl Template {
+    /// The template's text with the fields of `value`. Fields are named as in JSON, whatever their case and underscores.
+    pub(super) fn render(&self, value: &Value) -> anyhow::Result<String> {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out += text,
+                Part::Field { path, json } => {
+                    let mut found = value;
+                    for name in path {
+                        let field = found.as_object().and_then(|object| {
+                            object
+                                .iter()
+                                .find(|(key, _)| *key == name || normal(key) == *name)
+                        });
+                        match field {
+                            Some((_, field)) => found = field,
+                            None => bail!("there is no field {name:?}"),
+                        }
+                    }
+                    match found {
+                        _ if *json => out += &found.to_string(),
+                        Value::String(text) => out += text,
+                        Value::Null => {}
+                        other => out += &other.to_string(),
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Prints each row by a template.
+pub(super) fn print_each(template: &Template, rows: &[impl Serialize]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for row in rows {
+        writeln!(out, "{}", template.render(&serde_json::to_value(row)?)?)?;
+    }
+    Ok(())
+}
+
+/// A field's name without case and underscores.
+fn normal(name: &str) -> String {
+    name.chars()
+        .filter(|c| *c != '_')
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_are_found_whatever_their_case() {
+        let value = json!({"exit_code": 3, "name": "a", "labels": {"x": "y"}, "error": null});
+        for (template, text) in [
+            ("{{.Name}}\\t{{ .ExitCode }}", "a\t3"),
+            ("{{json .Labels}}", "{\"x\":\"y\"}"),
+            ("{{.labels.x}}{{.Error}}!", "y!"),
+        ] {
+            let rendered = template.parse::<Template>().unwrap().render(&value);
+            assert_eq!(rendered.unwrap(), text, "{template}");
+        }
+        let missing = "{{.Nothing}}".parse::<Template>().unwrap().render(&value);
+        assert!(missing.unwrap_err().to_string().contains("nothing"));
+        for wrong in ["names", "{{.Name", "{{Name}}", ""] {
+            assert!(wrong.parse::<Template>().is_err(), "{wrong}");
+        }
+    }
+}

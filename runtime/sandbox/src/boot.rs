@@ -1,0 +1,130 @@
+//! From a sandbox's specification to a guest that takes commands.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use blockbox_convert::image::Image;
+use blockbox_store::spec::{Machine, Spec, VmmChoice};
+use blockbox_store::{CONSOLE, Store, UPPER};
+use blockbox_vmm::guest::{Boot, MAX_HOSTNAME, Session};
+use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
+
+/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
+const BOOT_TIME: Duration = Duration::from_secs(120);
+
+/// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
+pub const LEAST_MEMORY: u64 = 64 << 20;
+
+/// Checks what can be known of a machine before it boots, and finds its kernel.
+///
+/// # Errors
+///
+/// [`Error::Memory`]; [`Error::Vmm`] where there is no kernel.
+pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
+    if machine.memory < LEAST_MEMORY {
+        return Err(Error::Memory(machine.memory));
+    }
+    let kernel = machine.kernel.as_deref();
+    Ok(kernel::locate(kernel, store.root(), &store.kernels())?)
+}
+
+/// A machine that is ready to start.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    vmm: Vmm,
+    config: VmConfig,
+    boot: Boot,
+}
+
+impl Plan {
+    /// Settles how the sandbox whose disks are in `folder` boots. May try whether hardware virtualisation works, which
+    /// takes half a minute where it does not.
+    pub(crate) fn new(
+        store: &Store,
+        folder: &Path,
+        spec: &Spec,
+        image: &Image,
+        notice: &dyn Fn(&str),
+    ) -> Result<Self> {
+        let kernel = check(store, &spec.machine)?;
+        // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
+        vmdk::Disk::open(image.disk()).map_err(|source| blockbox_convert::Error::Vmdk {
+            path: image.disk(),
+            source,
+        })?;
+        notice("looking for hardware virtualisation");
+        let vmm = Vmm::choose(choice(spec.machine.vmm), &kernel, &store.kernels(), None)?;
+        let mut config = VmConfig::new(kernel, image.disk(), folder.join(UPPER));
+        config.cpus = spec.machine.cpus;
+        config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
+        config.console_log = Some(folder.join(CONSOLE));
+        let boot = boot_message(image, spec);
+        Ok(Self { vmm, config, boot })
+    }
+
+    /// The monitor that will run the machine.
+    pub(crate) fn vmm(&self) -> Vmm {
+        self.vmm
+    }
+
+    /// Starts the machine.
+    pub(crate) fn start(&self) -> Result<Vm> {
+        Ok(self.vmm.start(&self.config)?)
+    }
+
+    /// Waits until the guest takes commands.
+    pub(crate) fn connect(&self, vm: &Vm) -> Result<Session> {
+        let session = Session::connect(vm, &self.boot, BOOT_TIME)?;
+        for warning in session.warnings() {
+            tracing::warn!("in the guest: {warning}");
+        }
+        tracing::info!(
+            vmm = %self.vmm,
+            kernel = session.kernel_release(),
+            boot = ?session.boot_times().connect,
+            guest_boot = ?session.boot_times().guest,
+            "booted"
+        );
+        Ok(session)
+    }
+}
+
+fn choice(choice: VmmChoice) -> Choice {
+    match choice {
+        VmmChoice::Libkrun => Choice::Libkrun,
+        VmmChoice::Qemu => Choice::Qemu,
+        _ => Choice::Auto,
+    }
+}
+
+/// Checks that a guest can have this host name as it is.
+///
+/// # Errors
+///
+/// [`Error::Hostname`].
+pub fn check_hostname(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || name.len() > MAX_HOSTNAME || !name.chars().all(allowed) {
+        return Err(Error::Hostname(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// What the guest is told at its start.
+fn boot_message(image: &Image, spec: &Spec) -> Boot {
+    let mut boot = Boot::new(spec.hostname());
+    for folder in &spec.on_disk {
+        boot.leave_on_disk(folder);
+    }
+    let config = image.config().config().as_ref();
+    let volumes = config.and_then(|config| config.volumes().as_ref());
+    boot.folders = volumes
+        .into_iter()
+        .flatten()
+        // An image may lack the folders that are not in memory.
+        .chain(&spec.on_disk)
+        .map(|path| [b"/", path.trim_start_matches('/').as_bytes()].concat())
+        .collect();
+    boot
+}

@@ -1,0 +1,196 @@
+//! Describing a sandbox.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use blockbox_convert::image::Image;
+use blockbox_store::spec::{ImageSource, Machine, RestartPolicy, Spec, VmmChoice};
+use blockbox_store::{Lock, Store};
+
+use crate::boot;
+use crate::create::{self, Program};
+use crate::error::Result;
+use crate::process::{self, Overrides};
+use crate::sandbox::{Boot, Sandbox};
+
+/// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and 1 GiB.
+///
+/// ```no_run
+/// use blockbox::{Sandbox, image::Image, store::Store};
+///
+/// let store = Store::open("/var/lib/blockbox")?;
+/// let image = Image::find(&store, "debian:bookworm")?;
+/// let sandbox = Sandbox::builder(&store, "debian:bookworm", &image)
+///     .name("build")
+///     .memory(2 << 30)
+///     .command(["sleep", "infinity"])
+///     .create()?;
+/// # Ok::<(), blockbox::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder makes nothing until `create` or `launch`"]
+pub struct Builder<'a> {
+    store: &'a Store,
+    image: &'a Image,
+    spec: Spec,
+    overrides: Overrides,
+    programs: Vec<Program>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(store: &'a Store, name: &str, image: &'a Image) -> Self {
+        Self {
+            store,
+            image,
+            spec: Spec::new(String::new(), ImageSource::new(name, String::new())),
+            overrides: Overrides::default(),
+            programs: Vec::new(),
+        }
+    }
+
+    /// The sandbox's name, unique in its store: letters, digits, `_`, `.` and `-`. The default is the beginning of its
+    /// id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.spec.name = name.into();
+        self
+    }
+
+    /// The arguments of the main command, in place of the image's `Cmd`.
+    pub fn command(
+        mut self,
+        args: impl IntoIterator<Item = impl Into<std::ffi::OsString>>,
+    ) -> Self {
+        self.overrides.arguments = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Everything about the main command, in place of what the image says.
+    pub fn process(mut self, overrides: Overrides) -> Self {
+        self.overrides = overrides;
+        self
+    }
+
+    /// A variable of the main command's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.overrides.env.push(format!("{name}={value}").into());
+        self
+    }
+
+    /// The size of the writable disk in bytes.
+    pub fn upper_size(mut self, bytes: u64) -> Self {
+        self.spec.upper_size = bytes;
+        self
+    }
+
+    /// Virtual CPUs.
+    pub fn cpus(mut self, cpus: u8) -> Self {
+        self.spec.machine.cpus = cpus;
+        self
+    }
+
+    /// The guest's memory in bytes; whole MiB count.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.spec.machine.memory = bytes;
+        self
+    }
+
+    /// The virtual machine monitor.
+    pub fn vmm(mut self, vmm: VmmChoice) -> Self {
+        self.spec.machine.vmm = vmm;
+        self
+    }
+
+    /// The guest kernel: an ELF vmlinux or a libkrunfw.
+    pub fn kernel(mut self, path: impl Into<PathBuf>) -> Self {
+        self.spec.machine.kernel = Some(path.into());
+        self
+    }
+
+    /// The machine as a whole.
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.spec.machine = machine;
+        self
+    }
+
+    /// The guest's host name; the default is the sandbox's name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.spec.hostname = Some(name.into());
+        self
+    }
+
+    /// Folders that would be a tmpfs (`/tmp`, `/run`) and are to be on the writable disk.
+    pub fn on_disk(mut self, folders: Vec<String>) -> Self {
+        self.spec.on_disk = folders;
+        self
+    }
+
+    /// A name and a value for the user's own purposes.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spec.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// All such names and values.
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.spec.labels = labels;
+        self
+    }
+
+    /// Whether the main command runs again after its end.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.spec.restart = policy;
+        self
+    }
+
+    /// Whether the sandbox is removed when its main command has ended.
+    pub fn remove_on_exit(mut self, remove: bool) -> Self {
+        self.spec.remove_on_exit = remove;
+        self
+    }
+
+    /// How long the sandbox may run; then it is stopped.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.spec.timeout_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// A program that the sandbox has besides what the image has, at an absolute path.
+    pub fn program(mut self, path: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
+        self.programs.push((path.into(), contents.into()));
+        self
+    }
+
+    /// Makes the sandbox; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxName`](crate::Error::SandboxName), [`Error::SandboxExists`](crate::Error::SandboxExists),
+    /// [`Error::NoCommand`](crate::Error::NoCommand); nothing is left behind.
+    pub fn create(self) -> Result<Sandbox> {
+        let store = self.store;
+        let (spec, _lock) = self.make(false)?;
+        Ok(Sandbox::new(store.clone(), spec.name))
+    }
+
+    /// Makes the sandbox and starts to boot it, without a moment in between at which it is nobody's. It is removed again
+    /// where its main command never runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); what is known not to boot is not made.
+    pub fn launch(self) -> Result<(Sandbox, Boot)> {
+        let store = self.store;
+        boot::check(store, &self.spec.machine)?;
+        let (spec, lock) = self.make(true)?;
+        let sandbox = Sandbox::new(store.clone(), spec.name);
+        let boot = Boot::launch(&sandbox, lock, None)?;
+        Ok((sandbox, boot))
+    }
+
+    fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
+        let config = self.image.config().config().as_ref();
+        self.spec.process = Some(process::resolve(config, self.overrides)?);
+        create::create(self.store, self.image, self.spec, &self.programs, discard)
+    }
+}

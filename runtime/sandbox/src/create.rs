@@ -1,0 +1,171 @@
+//! Making a sandbox: its records and its writable disk.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use blockbox_convert::{self as convert, image::Image};
+use blockbox_store::spec::{ImageSource, Spec};
+use blockbox_store::{Lock, State, Store, UPPER, atomic, state};
+use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+use erofs_reader::Buffered;
+
+use crate::error::{Error, Result};
+use crate::events;
+
+/// A program that a sandbox has besides what its image has: an absolute path in folders that the image may lack, and
+/// its contents.
+pub(crate) type Program = (String, Vec<u8>);
+
+/// Makes the sandbox that `spec` describes; without a name and an id in it, it gets random ones. The lock is the caller's
+/// to hold on to. With `discard`, the sandbox goes when nobody holds the lock.
+///
+/// # Errors
+///
+/// [`Error::SandboxName`], [`Error::SandboxExists`]; nothing is left behind.
+pub(crate) fn create(
+    store: &Store,
+    image: &Image,
+    mut spec: Spec,
+    programs: &[Program],
+    discard: bool,
+) -> Result<(Spec, Lock)> {
+    // Until the record says that the image is used, nobody may remove it.
+    let _access = store.share()?;
+    spec.id = random_id()?;
+    if spec.name.is_empty() {
+        spec.name = spec.short_id().to_owned();
+    }
+    check_name(&spec.name)?;
+    let exists = || Error::SandboxExists(spec.name.clone());
+    // One that should have gone already is not in the way.
+    if state::reconcile(store, &spec.name)?.is_some() {
+        return Err(exists());
+    }
+    let lock = store.lock_sandbox(&spec.name)?.ok_or_else(exists)?;
+    let folder = store.sandbox(&spec.name);
+    if folder.exists() {
+        return Err(exists());
+    }
+    spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
+    spec.image.platform = Some(platform(image));
+    spec.created_ns = state::now_ns();
+    atomic::write_folder(&folder, |folder| {
+        write_upper(image, folder.join(UPPER), spec.upper_size, programs)?;
+        spec.write(folder)?;
+        State::created(discard).write(folder)?;
+        Ok::<_, Error>(())
+    })?;
+    events::note(store, &spec, "create", &[]);
+    Ok((spec, lock))
+}
+
+fn platform(image: &Image) -> String {
+    let config = image.config();
+    let mut platform = format!("{}/{}", config.os(), config.architecture());
+    if let Some(variant) = config.variant() {
+        platform = format!("{platform}/{variant}");
+    }
+    platform
+}
+
+/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
+fn write_upper(
+    image: &Image,
+    path: PathBuf,
+    size: u64,
+    programs: &[Program],
+) -> convert::Result<()> {
+    let failed = |source| convert::Error::Ext4 {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(convert::Error::io(&path))?;
+    // Made longer by a byte written at its end, it would take a block more.
+    file.set_len(size).map_err(convert::Error::io(&path))?;
+    let mut disk =
+        ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
+    let ours = ext4_writer::Metadata::new(0o755);
+    let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
+    let root = disk.root();
+    disk.add_dir(root, name(PRIVATE_DIR), ours.clone())
+        .map_err(failed)?;
+    let (private, init) = disk
+        .make_parents(INIT_PATH.as_bytes(), &ours)
+        .map_err(failed)?;
+    let size = Some(INIT.len() as u64);
+    disk.add_file(private, init, ours.clone(), INIT, size)
+        .map_err(failed)?;
+    // The root of an overlay has the attributes of its upperdir.
+    disk.add_dir(root, name(UPPER_DIR), root_metadata(image)?)
+        .map_err(failed)?;
+    for (path, program) in programs {
+        let path = format!("{UPPER_DIR}{path}");
+        let (folder, name) = disk.make_parents(path.as_bytes(), &ours).map_err(failed)?;
+        let size = Some(program.len() as u64);
+        disk.add_file(folder, name, ours.clone(), &**program, size)
+            .map_err(failed)?;
+    }
+    disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
+    disk.finish().map_err(failed)?;
+    Ok(())
+}
+
+/// The attributes of an image's root directory.
+fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
+    let path = image.fsmeta();
+    let failed = |source| convert::Error::Read {
+        path: path.clone(),
+        source,
+    };
+    let file = File::open(&path).map_err(convert::Error::io(&path))?;
+    let fsmeta = erofs_reader::Image::open(Buffered::new(file)).map_err(failed)?;
+    let root = fsmeta.root().map_err(failed)?;
+    let (secs, nanos) = root.mtime().into();
+    Ok(ext4_writer::Metadata::new(root.mode())
+        .owner(root.uid(), root.gid())
+        .mtime(ext4_writer::Timestamp { secs, nanos })
+        .xattrs(fsmeta.xattrs(&root).map_err(failed)?))
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    // A leading dot is the store's own; a name is also the guest's host name.
+    if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
+        return Err(Error::SandboxName(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// 64 hexadecimal digits, as docker identifies containers by.
+fn random_id() -> Result<String> {
+    let path = "/dev/urandom";
+    let mut bytes = [0; 32];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(Error::io(path))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_plain_folder_name() {
+        for name in ["a", "web-1", "a.b_c", &random_id().unwrap()[..12]] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", ".tmp-x", "a/b", "ä", "a b", &"x".repeat(64)] {
+            assert!(
+                matches!(check_name(name), Err(Error::SandboxName(_))),
+                "{name}"
+            );
+        }
+    }
+}

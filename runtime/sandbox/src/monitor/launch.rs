@@ -1,0 +1,44 @@
+//! Starting a monitor.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::thread;
+
+use super::SUBCOMMAND;
+use crate::error::{Error, Result};
+use blockbox_store::{Lock, Store};
+use blockbox_vmm::guest::Connection;
+
+/// What the monitor itself has to say, in the folder of its sandbox: nothing, unless something is badly wrong.
+const LOG: &str = "monitor.log";
+
+/// Starts the monitor of a sandbox, and hands it the sandbox's lock. The sandbox is switched off where the connection
+/// closes before the main command runs.
+pub(crate) fn launch(store: &Store, name: &str, lock: Lock) -> Result<Connection> {
+    let helper = blockbox_vmm::helper::locate(None)?;
+    let failed = || Error::io(&helper);
+    let (ours, theirs) = UnixStream::pair().map_err(failed())?;
+    let log = store.sandbox(name).join(LOG);
+    let log = File::create(&log).map_err(Error::io(&log))?;
+    let mut child = Command::new(&helper)
+        .args([
+            OsStr::new(SUBCOMMAND),
+            store.root().as_os_str(),
+            OsStr::new(name),
+        ])
+        .stdin(lock.into_file().map_err(failed())?)
+        .stdout(OwnedFd::from(theirs))
+        .stderr(log)
+        .current_dir("/")
+        .spawn()
+        .map_err(failed())?;
+    // A program that lives on must not collect its dead.
+    thread::Builder::new()
+        .name("monitor-reaper".to_owned())
+        .spawn(move || child.wait())
+        .map_err(failed())?;
+    Ok(Connection::new(ours)?)
+}

@@ -1,0 +1,173 @@
+//! Questions to a monitor and its answers, as JSON in an [`Envelope`](blockbox_protocol::Envelope).
+
+use serde::{Deserialize, Serialize};
+
+use blockbox_store::spec::{Signal, Spec};
+use blockbox_store::state::{State, Status};
+
+use crate::stats::{ProcessInfo, Stats};
+use blockbox_vmm::guest::WindowSize;
+
+/// The version of the conversation. A monitor outlives the program that started it, so clients of other versions come.
+pub(crate) const VERSION: u32 = 1;
+
+/// A question to a monitor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub(crate) enum Ask {
+    /// Which versions are there? The first question of a client.
+    Hello {
+        /// The client's [`VERSION`].
+        version: u32,
+    },
+    /// Boot the machine; answered when the guest takes commands. Only the process that started the monitor asks this.
+    Boot {
+        /// The specification of this run, where it differs from the sandbox's own.
+        spec: Option<Box<Spec>>,
+    },
+    /// Start the main command; answered when it runs. With streams the answer is that of a command.
+    Start {
+        /// Which streams the client wants, under the question's id.
+        attach: Option<Attach>,
+    },
+    /// Give the client the streams of the main command, under the question's id.
+    Attach(Attach),
+    /// Answered when the main command has ended and its machine is off.
+    Wait,
+    /// Stop the sandbox; answered as `Wait` is.
+    Stop {
+        /// In place of the sandbox's stop signal.
+        signal: Option<Signal>,
+        /// In place of the sandbox's stop timeout.
+        timeout_ms: Option<u64>,
+    },
+    /// Send a signal to the main command.
+    Kill {
+        /// Which.
+        signal: Signal,
+    },
+    /// What does the sandbox do?
+    State,
+    /// What does the guest use?
+    Stats,
+    /// Which processes are there?
+    Processes,
+    /// Give the sandbox another name.
+    Rename {
+        /// The name.
+        name: String,
+    },
+}
+
+/// Which streams of the main command a client wants.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Attach {
+    /// Whether the client sends input.
+    pub(crate) stdin: bool,
+    /// Rows and columns of the client's terminal.
+    pub(crate) size: Option<(u16, u16)>,
+}
+
+impl Attach {
+    pub(crate) fn window_size(&self) -> Option<WindowSize> {
+        self.size.map(|(rows, cols)| WindowSize { rows, cols })
+    }
+}
+
+/// What a monitor answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// The monitor's own [`VERSION`].
+    Hello {
+        /// The version.
+        version: u32,
+    },
+    /// It is done.
+    Done,
+    /// The sandbox ended.
+    Ended(Ended),
+    /// The sandbox's state.
+    State(State),
+    /// What the guest uses.
+    Stats(Stats),
+    /// The guest's processes.
+    Processes {
+        /// By process id.
+        processes: Vec<ProcessInfo>,
+    },
+}
+
+/// How a sandbox ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Ended {
+    /// [`Status::Exited`] or [`Status::Failed`].
+    pub status: Status,
+    /// The main command's exit code, where it ran: its own, or 128 plus a signal's number.
+    pub exit_code: Option<u8>,
+    /// What went wrong, for a person.
+    pub error: Option<String>,
+    /// Whether the sandbox was removed.
+    pub removed: bool,
+    /// Whether its restart policy starts it again.
+    pub restarts: bool,
+}
+
+/// Why a monitor did not do what it was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// What to make of it.
+    pub(crate) kind: FailureKind,
+    /// The error and its causes, for a person.
+    pub(crate) message: String,
+}
+
+/// The kinds of failures that clients tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FailureKind {
+    /// The main command could not be started; docker's exit code for that.
+    Spawn(u8),
+    /// The main command does not run.
+    NotRunning,
+    /// The client was stopped, or somebody stopped the sandbox meanwhile.
+    Interrupted,
+    /// Another sandbox has the name.
+    Exists,
+    /// The question is none that this monitor knows.
+    Unknown,
+    /// Anything else.
+    Other,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// An error with its causes.
+    pub(crate) fn other(error: &dyn std::error::Error) -> Self {
+        Self::new(FailureKind::Other, chain(error))
+    }
+}
+
+/// An error and its causes in one line; a cause that the error repeats is left out.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The answer to a question.
+pub(crate) type Outcome = Result<Answer, Failure>;

@@ -1,0 +1,94 @@
+//! The process that a running sandbox lives in.
+//!
+//! A monitor is started by the process that starts the sandbox, through the [helper](blockbox_vmm::helper) executable, and
+//! outlives it: in a session of its own, without a terminal, in no folder that anybody might want to unmount. It holds the
+//! sandbox's lock, which it inherits, so there is no moment at which the sandbox is nobody's. It owns
+//!
+//! - the virtual machine, a child that ends when the monitor does, however it ends;
+//! - the [state](blockbox_store::state) on disk, and the [log](crate::log) of the main command;
+//! - a socket, over which any number of clients run commands, attach, wait and stop. Frames are those of the guest's
+//!   protocol ([`blockbox_protocol`]); whatever init does not know is a [question](message).
+//!
+//! The first client is the process that started it, on a socket that it inherits. Where that client leaves before the main
+//! command runs, the monitor switches the machine off again and ends.
+
+mod client;
+mod hub;
+pub(crate) mod launch;
+mod lifecycle;
+pub(crate) mod message;
+pub(crate) mod socket;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+pub use message::Ended;
+
+use crate::error::{Error, Result};
+use blockbox_store::state;
+use blockbox_store::{Lock, Store};
+
+/// The hidden subcommand.
+const SUBCOMMAND: &str = "__monitor";
+
+/// Bytes of a thread's stack: a monitor has many, and none goes deep.
+const STACK: usize = 256 << 10;
+
+/// Runs this process as a sandbox's monitor when it was started as one; otherwise returns `None` at once. Call it first
+/// thing in `main`, as [`vmm::helper::run_if_asked`](blockbox_vmm::helper::run_if_asked).
+pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != SUBCOMMAND {
+        return None;
+    }
+    Some(match run(args.next(), args.next()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("blockbox: {}", message::chain(&error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
+    let root = PathBuf::from(root.unwrap_or_default());
+    let name = name.unwrap_or_default().to_string_lossy().into_owned();
+    // No signal that is meant for the process that started this one, or for its terminal, comes here from now on.
+    let _ = rustix::process::setsid();
+    let (lock, launcher) = inherited().map_err(Error::io(&root))?;
+    let store = Store::open(root)?;
+    let held = || Error::SandboxRunning(name.clone());
+    let lock = Lock::from_file(lock, store.sandbox_lock(&name))?.ok_or_else(held)?;
+    let missing = || Error::NoSandbox(name.clone());
+    let info = state::read(&store.sandbox(&name))?.ok_or_else(missing)?;
+    lifecycle::run(store, lock, info, launcher)
+}
+
+/// Takes the sandbox's lock from standard input and the first client from standard output, and puts nothing in their
+/// place.
+fn inherited() -> std::io::Result<(File, UnixStream)> {
+    let lock = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let launcher = std::io::stdout().as_fd().try_clone_to_owned()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok((File::from(lock), UnixStream::from(OwnedFd::from(launcher))))
+}
+
+/// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor, and so the sandbox,
+/// would not get far.
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
+    let started = thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(run);
+    if let Err(error) = started {
+        eprintln!("blockbox: cannot start a thread: {error}");
+        std::process::exit(1);
+    }
+}

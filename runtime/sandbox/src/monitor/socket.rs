@@ -1,0 +1,119 @@
+//! The socket of a monitor: where it is, and who may connect.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use blockbox_store::Store;
+
+/// Where the socket of the sandbox with this id is. The name is short whatever the store's path: a socket's path has at
+/// most 108 bytes on Linux, 104 on macOS.
+fn path(store: &Store, id: &str) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    hash.update(store.root().as_os_str().as_encoded_bytes());
+    hash.update([0]);
+    hash.update(id);
+    let name: String = hash.finalize()[..12]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(folder()?.join(name))
+}
+
+/// `$XDG_RUNTIME_DIR/blockbox`, else `blockbox-UID` in `/tmp`: a folder that only this user can enter.
+fn folder() -> Result<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        // A longer one leaves no room for a name.
+        .filter(|path| path.is_absolute() && path.as_os_str().len() < 60)
+        .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.uid() == uid));
+    let folder = runtime.map_or_else(
+        || PathBuf::from(format!("/tmp/blockbox-{uid}")),
+        |runtime| runtime.join("blockbox"),
+    );
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io(&folder)(e)),
+        _ => {}
+    }
+    // `/tmp` is everybody's: what is there may be somebody else's, or lead elsewhere.
+    let meta = fs::symlink_metadata(&folder).map_err(Error::io(&folder))?;
+    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
+        return Err(Error::RuntimeFolder(folder));
+    }
+    Ok(folder)
+}
+
+/// Listens for clients of the sandbox with this id, whose lock the caller holds.
+pub(super) fn listen(store: &Store, id: &str) -> Result<(UnixListener, PathBuf)> {
+    let path = path(store, id)?;
+    // A killed monitor left it.
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(Error::io(&path))?;
+    Ok((listener, path))
+}
+
+/// Connects to a monitor's socket; `None` where nobody listens there.
+pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
+    match UnixStream::connect(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+/// Whether the process at the other end is this user's, or root's.
+#[cfg(target_os = "linux")]
+pub(super) fn is_allowed(socket: &UnixStream) -> bool {
+    let uid = rustix::process::geteuid();
+    rustix::net::sockopt::socket_peercred(socket)
+        .is_ok_and(|peer| peer.uid == uid || peer.uid.is_root())
+}
+
+/// The folder's mode alone keeps others out.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_allowed(_socket: &UnixStream) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_path_is_short_whatever_the_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(200)).join("y".repeat(200));
+        let store = Store::open(deep).unwrap();
+        let (_listener, path) = listen(&store, "id").unwrap();
+        assert!(path.as_os_str().len() < 100, "{}", path.display());
+        assert!(connect(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        assert!(connect(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn sockets_of_other_stores_are_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = ["a", "b"].map(|name| Store::open(dir.path().join(name)).unwrap());
+        assert_ne!(
+            path(&stores[0], "id").unwrap(),
+            path(&stores[1], "id").unwrap()
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading and writing `sandbox.json`, in every version that there was.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{ImageSource, Spec, VERSION};
+use crate::error::{Error, Result};
+use crate::{Store, atomic};
+
+/// The record's name in the folder of a sandbox.
+const FILE: &str = "sandbox.json";
+
+/// The record before there were versions.
+#[derive(Deserialize)]
+struct Version1 {
+    name: String,
+    image: String,
+    manifest_digest: String,
+    /// Seconds since the epoch.
+    created: u64,
+}
+
+impl From<Version1> for Spec {
+    fn from(old: Version1) -> Self {
+        // Two sandboxes of one store never had a name and a time in common.
+        let id = Sha256::digest(format!("{}\0{}", old.name, old.created));
+        let image = ImageSource::new(&old.image, old.manifest_digest);
+        Spec {
+            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            created_ns: old.created.saturating_mul(1_000_000_000),
+            ..Spec::new(old.name, image)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: Option<u32>,
+}
+
+impl Spec {
+    /// Reads the record in the folder of a sandbox; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] where it is not a record; [`Error::RecordVersion`] where a later version wrote it.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(FILE);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(Error::io(&path))?,
+        };
+        let bad = |source| Error::SandboxRecord {
+            path: path.clone(),
+            source,
+        };
+        let Version { version } = serde_json::from_slice(&bytes).map_err(bad)?;
+        let mut spec: Self = match version {
+            None => serde_json::from_slice::<Version1>(&bytes)
+                .map_err(bad)?
+                .into(),
+            Some(VERSION) => serde_json::from_slice(&bytes).map_err(bad)?,
+            Some(version) => return Err(Error::RecordVersion { path, version }),
+        };
+        // A sandbox is renamed by its folder.
+        if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
+            name.clone_into(&mut spec.name);
+        }
+        Ok(Some(spec))
+    }
+
+    /// Writes the record into the folder of a sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        atomic::write_file(&path, |file| {
+            serde_json::to_writer_pretty(file, self).map_err(|e| Error::io(&path)(e.into()))
+        })
+    }
+}
+
+impl Spec {
+    /// The records of all sandboxes, by name, as they are: nothing is repaired.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn list(store: &Store) -> Result<Vec<Self>> {
+        let folder = store.sandboxes();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            // What begins with a dot is being made or removed.
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                found.extend(Self::read(&entry.path())?);
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Option<Spec>> {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("old");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(FILE), json).unwrap();
+        Spec::read(&folder)
+    }
+
+    #[test]
+    fn a_record_without_a_version_is_read_as_version_1() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let json = format!(
+            r#"{{"name": "old", "image": "debian", "manifest_digest": "{digest}", "created": 7}}"#
+        );
+        let spec = read(&json).unwrap().unwrap();
+        assert_eq!((&*spec.name, &*spec.image.asked), ("old", "debian"));
+        assert_eq!(spec.image.manifest_digest, digest);
+        assert_eq!((spec.created_ns, spec.id.len()), (7_000_000_000, 64));
+        assert_eq!(spec.process, None);
+
+        // And it is written as version 2, with nothing lost.
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("old");
+        fs::create_dir(&folder).unwrap();
+        spec.write(&folder).unwrap();
+        assert_eq!(Spec::read(&folder).unwrap(), Some(spec));
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_refused_by_its_number() {
+        let error = read(r#"{"version": 3, "name": "new"}"#).unwrap_err();
+        assert!(
+            matches!(error, Error::RecordVersion { version: 3, .. }),
+            "{error}"
+        );
+        assert!(matches!(
+            read(r#"{"version": 2}"#).unwrap_err(),
+            Error::SandboxRecord { .. }
+        ));
+    }
+
+    #[test]
+    fn a_sandbox_that_is_being_made_has_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Spec::read(folder.path()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,213 @@
+//! What a sandbox does now, as `state.json` holds it.
+//!
+//! ```text
+//!              start               guest up, command runs            stop, command ended
+//!  created ───────────▶ starting ────────────────────────▶ running ──────────────────────▶ stopping
+//!                        ▲   │                                │                               │
+//!        start, restart  │   │ no boot                        │ machine lost                  │ switched off
+//!                        │   ▼                                ▼                               ▼
+//!                        ├─ failed ◀──────────────────────────┘                             exited
+//!                        └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! One process owns the state: whoever holds the sandbox's lock, which is the monitor from `starting` to the end. So the
+//! state on disk is the truth as long as the lock is held. Where it says that the sandbox is up and nobody holds the lock,
+//! the monitor was killed (or the host went down): whoever finds that repairs the record ([`reconcile`]).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::{Lock, Spec, Store, atomic, remove as remove_tree};
+
+/// The record's name in the folder of a sandbox.
+const FILE: &str = "state.json";
+
+/// The version of the records that this version writes.
+const VERSION: u32 = 1;
+
+/// What a sandbox does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// It was made and never started.
+    #[default]
+    Created,
+    /// Its machine boots, or waits to be restarted.
+    Starting,
+    /// Its main command runs.
+    Running,
+    /// Its machine shuts down.
+    Stopping,
+    /// Its main command ended.
+    Exited,
+    /// Its machine did not boot, or was lost.
+    Failed,
+}
+
+impl Status {
+    /// Whether a monitor holds a sandbox in this state.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+    }
+
+    /// The state's name, as `ps --filter status=` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The state of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct State {
+    /// The version of this record.
+    pub version: u32,
+    /// What the sandbox does.
+    pub status: Status,
+    /// When the main command was last started, in nanoseconds since the epoch.
+    pub started_ns: Option<u64>,
+    /// When the sandbox last ended, in nanoseconds since the epoch.
+    pub finished_ns: Option<u64>,
+    /// The main command's last exit code: its own, or 128 plus a signal's number.
+    pub exit_code: Option<u8>,
+    /// What went wrong, for a person.
+    pub error: Option<String>,
+    /// How often the restart policy started the sandbox since the user did.
+    pub restarts: u32,
+    /// The monitor's process, while there is one. Only for people: a number says nothing about liveness.
+    pub monitor_pid: Option<u32>,
+    /// The monitor's socket, while there is one.
+    pub socket: Option<PathBuf>,
+    /// The virtual machine monitor of the last boot.
+    pub vmm: Option<String>,
+    /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed at its end, or for one
+    /// command that has not started yet.
+    pub discard: bool,
+}
+
+impl State {
+    /// The state of a sandbox that was just made.
+    pub fn created(discard: bool) -> Self {
+        Self {
+            version: VERSION,
+            discard,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the state in the folder of a sandbox. One without (a version before this wrote none) was made, or has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SandboxRecord`] where it is not a state.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| Error::SandboxRecord { path, source }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::created(false)),
+            Err(e) => Err(Error::io(&path)(e)),
+        }
+    }
+
+    /// Writes the state into the folder of a sandbox, whose lock the caller holds.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        atomic::write_file(&path, |file| {
+            serde_json::to_writer_pretty(file, self).map_err(|e| Error::io(&path)(e.into()))
+        })
+    }
+
+    /// No monitor holds the sandbox any more.
+    pub fn leave(&mut self, status: Status) {
+        self.status = status;
+        self.finished_ns = Some(now_ns());
+        self.monitor_pid = None;
+        self.socket = None;
+    }
+}
+
+/// The records of one sandbox as they are now.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Info {
+    /// What the sandbox is.
+    pub spec: Spec,
+    /// What it does.
+    pub state: State,
+}
+
+/// Reads the records of the sandbox `name`, and repairs what a killed monitor left; `None` where there is no such
+/// sandbox.
+pub fn reconcile(store: &Store, name: &str) -> Result<Option<Info>> {
+    let folder = store.sandbox(name);
+    let Some(info) = read(&folder)? else {
+        return Ok(None);
+    };
+    // A lock is asked for only where it should be held: a sandbox at rest must not look busy to others meanwhile.
+    if !info.state.status.is_active() && !info.state.discard {
+        return Ok(Some(info));
+    }
+    match store.lock_sandbox(name)? {
+        Some(lock) => repair(&folder, &lock),
+        None => Ok(Some(info)),
+    }
+}
+
+/// Repairs the records in the folder of a sandbox; the caller holds its lock.
+pub fn repair(folder: &Path, _lock: &Lock) -> Result<Option<Info>> {
+    // Read under the lock: a monitor may have ended in good order just before.
+    let Some(mut info) = read(folder)? else {
+        return Ok(None);
+    };
+    if info.state.discard {
+        remove_tree(folder)?;
+        return Ok(None);
+    }
+    if info.state.status.is_active() {
+        info.state.error = Some("the sandbox's monitor was killed".to_owned());
+        info.state.exit_code = Some(128 + 9);
+        if let Some(socket) = info.state.socket.take() {
+            // Nobody listens there any more.
+            let _ = fs::remove_file(socket);
+        }
+        info.state.leave(Status::Exited);
+        info.state.write(folder)?;
+    }
+    Ok(Some(info))
+}
+
+/// Reads the records in the folder of a sandbox as they are; `None` where there are none.
+///
+/// # Errors
+///
+/// As [`Spec::read`] and [`State::read`].
+pub fn read(folder: &Path) -> Result<Option<Info>> {
+    let Some(spec) = Spec::read(folder)? else {
+        return Ok(None);
+    };
+    let state = State::read(folder)?;
+    Ok(Some(Info { spec, state }))
+}
+
+/// Nanoseconds since the epoch.
+pub fn now_ns() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
