@@ -17,8 +17,8 @@ pub struct Boot {
     pub hostname: String,
     /// What is mounted in the container, in this order.
     pub mounts: Vec<Mount>,
-    /// Folders that are made where the image lacks them, an image configuration's `Volumes`.
-    pub folders: Vec<Vec<u8>>,
+    /// Folders that are made where the image lacks them, for instance an image configuration's `Volumes`.
+    pub folders: Vec<Folder>,
     /// Files in the tmpfs `/run/secrets`.
     pub secrets: Vec<Secret>,
     /// The network; without one there is only the loopback interface.
@@ -35,7 +35,8 @@ pub struct Boot {
     pub machine_id: Vec<u8>,
     /// Random bytes for the kernel's generator, credited as entropy.
     pub entropy: Vec<u8>,
-    /// The host's time when it sent this, in nanoseconds since 1970; 0 leaves the guest's clock alone.
+    /// The host's time when it sent this, in nanoseconds since 1970: the guest's clock is not left behind it. The right time
+    /// comes once the guest is up ([`Request::SetClock`](crate::Request::SetClock)).
     pub realtime_ns: u64,
 }
 
@@ -70,8 +71,17 @@ impl Boot {
 
     /// Leaves the folder at `target` on the disk, where [`new`](Self::new) puts it into memory.
     pub fn leave_on_disk(&mut self, target: &str) {
-        self.mounts
-            .retain(|mount| mount.target != target.as_bytes());
+        self.mounts.retain(|mount| {
+            let path = &mount.target;
+            if let MountSource::Memory { mode, .. } = mount.source
+                && path == target.as_bytes()
+            {
+                let path = path.clone();
+                self.folders.push(Folder { path, mode });
+                return false;
+            }
+            true
+        });
     }
 
     /// Bytes the message takes in a frame, which [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD) limits.
@@ -81,6 +91,18 @@ impl Boot {
         payload.len()
     }
 }
+
+/// A folder that is made where the image lacks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Its absolute path.
+    pub path: Vec<u8>,
+    /// Its mode when it is made; root owns it.
+    pub mode: u32,
+}
+
+wire!(Folder { path, mode });
+impl Element for Folder {}
 
 /// Something mounted in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,8 @@ pub mod user;
 mod wire;
 
 pub use boot::{
-    Address, Boot, Host, Identity, MAX_HOSTNAME, Mount, MountSource, Network, Secret, Sysctl,
+    Address, Boot, Folder, Host, Identity, MAX_HOSTNAME, Mount, MountSource, Network, Secret,
+    Sysctl,
 };
 pub use envelope::Envelope;
 pub use exec::{ExecSpec, ExitStatus, Stream, Ulimit, WindowSize};

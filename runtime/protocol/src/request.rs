@@ -107,12 +107,14 @@ pub enum Request {
         /// Returned in the answer.
         id: u32,
     },
-    /// Set the guest's clock. A difference of less than a second is slewed. Answered by [`Reply::Done`].
+    /// Set the guest's clock. Answered by [`Reply::Done`].
     SetClock {
         /// Returned in the answer.
         id: u32,
         /// The host's time, in nanoseconds since 1970.
         realtime_ns: u64,
+        /// Whether the clock jumps there; otherwise a difference of less than a second is slewed.
+        step: bool,
     },
     /// What the guest uses; answered by [`Reply::Stats`](crate::Reply::Stats).
     Stats {
@@ -191,9 +193,14 @@ impl Request {
             }
             Request::Thaw { id } => put_frame(out, THAW, *id, |_| ()),
             Request::Trim { id } => put_frame(out, TRIM, *id, |_| ()),
-            Request::SetClock { id, realtime_ns } => {
-                put_frame(out, SET_CLOCK, *id, |out| realtime_ns.put(out));
-            }
+            Request::SetClock {
+                id,
+                realtime_ns,
+                step,
+            } => put_frame(out, SET_CLOCK, *id, |out| {
+                realtime_ns.put(out);
+                step.put(out);
+            }),
             Request::Stats { id } => put_frame(out, STATS, *id, |_| ()),
             Request::Processes { id } => put_frame(out, PROCESSES, *id, |_| ()),
             Request::Identity { id, identity } => {
@@ -258,6 +265,7 @@ impl Request {
             SET_CLOCK => Request::SetClock {
                 id,
                 realtime_ns: Wire::take(take)?,
+                step: Wire::take(take)?,
             },
             STATS => Request::Stats { id },
             PROCESSES => Request::Processes { id },

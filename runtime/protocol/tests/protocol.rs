@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use blockbox_protocol::frame::{Frame, HEADER, MAX_PAYLOAD};
 use blockbox_protocol::{
-    Address, Boot, CommandStats, Decoder, ExecSpec, ExitStatus, Host, Identity, Mount, MountSource,
-    Network, Process, ProtocolError, Reply, Request, Secret, Stats, Stream, Sysctl, Ulimit,
-    WindowSize,
+    Address, Boot, CommandStats, Decoder, ExecSpec, ExitStatus, Folder, Host, Identity, Mount,
+    MountSource, Network, Process, ProtocolError, Reply, Request, Secret, Stats, Stream, Sysctl,
+    Ulimit, WindowSize,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -112,9 +112,10 @@ fn boot() -> impl Strategy<Value = Boot> {
             uid,
             gid,
         });
+    let folder = (bytes(), any::<u32>()).prop_map(|(path, mode)| Folder { path, mode });
     let sysctl = (text(), text()).prop_map(|(name, value)| Sysctl { name, value });
     (
-        (text(), vec(mount(), 0..3), vec(bytes(), 0..3)),
+        (text(), vec(mount(), 0..3), vec(folder, 0..3)),
         (vec(secret, 0..3), vec(sysctl, 0..3), hosts()),
         (proptest::option::of(network()), ulimits()),
         (bytes(), bytes(), any::<(bool, u64)>()),
@@ -176,7 +177,11 @@ fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(id, thaw_after_ms)| Request::KeepFrozen { id, thaw_after_ms }),
         id.prop_map(|id| Request::Thaw { id }),
         id.prop_map(|id| Request::Trim { id }),
-        (id, any::<u64>()).prop_map(|(id, realtime_ns)| Request::SetClock { id, realtime_ns }),
+        (id, any::<u64>(), any::<bool>()).prop_map(|(id, realtime_ns, step)| Request::SetClock {
+            id,
+            realtime_ns,
+            step
+        }),
         id.prop_map(|id| Request::Stats { id }),
         id.prop_map(|id| Request::Processes { id }),
         (id, identity()).prop_map(|(id, identity)| Request::Identity { id, identity }),

@@ -5,8 +5,8 @@
 use std::fmt::Write;
 
 use blockbox_protocol::{
-    Address, Boot, ExecSpec, ExitStatus, Host, Identity, Mount, MountSource, Network, Process,
-    Reply, Request, Secret, Stats, Stream, Sysctl, Ulimit, WindowSize,
+    Address, Boot, ExecSpec, ExitStatus, Folder, Host, Identity, Mount, MountSource, Network,
+    Process, Reply, Request, Secret, Stats, Stream, Sysctl, Ulimit, WindowSize,
 };
 
 fn network() -> Network {
@@ -60,7 +60,10 @@ fn boot() -> Boot {
         .options("discard"),
         Mount::new("/var/lib/docker", MountSource::SandboxDisk),
     ]);
-    boot.folders = vec![b"/volume".to_vec()];
+    boot.folders = vec![Folder {
+        path: b"/volume".to_vec(),
+        mode: 0o755,
+    }];
     boot.secrets = vec![Secret {
         name: b"token".to_vec(),
         data: b"value".to_vec(),
@@ -156,7 +159,11 @@ fn requests_are_these_bytes() {
         },
         Request::Thaw { id },
         Request::Trim { id },
-        Request::SetClock { id, realtime_ns: 5 },
+        Request::SetClock {
+            id,
+            realtime_ns: 5,
+            step: true,
+        },
         Request::Stats { id },
         Request::Processes { id },
         Request::Identity {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Store, UPPER};
-use blockbox_vmm::guest::{Boot, MAX_HOSTNAME, Session};
+use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Session};
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
 
 /// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
@@ -119,12 +119,10 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
     }
     let config = image.config().config().as_ref();
     let volumes = config.and_then(|config| config.volumes().as_ref());
-    boot.folders = volumes
-        .into_iter()
-        .flatten()
-        // An image may lack the folders that are not in memory.
-        .chain(&spec.on_disk)
-        .map(|path| [b"/", path.trim_start_matches('/').as_bytes()].concat())
-        .collect();
+    boot.folders
+        .extend(volumes.into_iter().flatten().map(|path| Folder {
+            path: [b"/", path.trim_start_matches('/').as_bytes()].concat(),
+            mode: 0o755,
+        }));
     boot
 }

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use blockbox_protocol::{
-    Address, Boot, CommandStats, ExecSpec, ExitStatus, Host, Identity, MAX_HOSTNAME, Mount,
+    Address, Boot, CommandStats, ExecSpec, ExitStatus, Folder, Host, Identity, MAX_HOSTNAME, Mount,
     MountSource, Network, Process, Secret, Stats, Stream, Sysctl, TMPFS_DIRS, Ulimit, WindowSize,
     relay, signal,
 };
@@ -88,6 +88,12 @@ impl Session {
                 guest: hello.version,
             });
         }
+        // The boot message waited for the guest to boot. Commands come after this one, so nobody waits for the answer.
+        link.send(&Request::SetClock {
+            id: 0,
+            realtime_ns: link::realtime_ns(),
+            step: true,
+        })?;
         Ok(Session {
             link,
             boot: BootTimes {
@@ -184,6 +190,7 @@ impl Session {
         self.link.request("set its clock", |id| Request::SetClock {
             id,
             realtime_ns: link::realtime_ns(),
+            step: false,
         })
     }
 

@@ -7,6 +7,8 @@
 
 mod guest;
 mod image;
+mod requests;
+mod setup;
 
 use std::fs;
 use std::io::Write;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use blockbox_protocol::{Boot, PRIVATE_DIR, TMPFS_DIRS, UPPER_DIR, WORK_DIR};
+use blockbox_protocol::{Boot, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -65,9 +65,7 @@ impl Early {
         boot: &Boot,
         warnings: &mut Warnings,
     ) -> Result<Roots, Failure> {
-        if boot.realtime_ns > 0 {
-            warnings.tolerate(clock::set(boot.realtime_ns).step("setting the clock"));
-        }
+        warnings.tolerate(clock::set_at_least(boot.realtime_ns).step("setting the clock"));
         if boot.hostname.is_empty() {
             return Err(Failure::new("setting the hostname", "it is empty"));
         }
@@ -98,10 +96,7 @@ impl Early {
         set_limits(warnings);
         mounts::provide(&boot.mounts, &roots, warnings)?;
         for folder in &boot.folders {
-            let path = mounts::target(folder)?;
-            // A folder that would be in memory is on the disk as it would be there.
-            let scratch = TMPFS_DIRS.iter().find(|(dir, _)| path == Path::new(dir));
-            make_dir(path, scratch.map_or(0o755, |(_, mode)| *mode))?;
+            make_dir(mounts::target(&folder.path)?, folder.mode)?;
         }
         secrets::provide(&boot.secrets)?;
         network::bring_up(boot.network.as_ref(), warnings)?;

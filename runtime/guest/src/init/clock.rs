@@ -22,6 +22,14 @@ pub(crate) fn set(realtime_ns: u64) -> Result<(), Errno> {
     rustix::time::clock_settime(ClockId::Realtime, time)
 }
 
+/// Sets the clock to `realtime_ns` when it is behind that.
+pub(crate) fn set_at_least(realtime_ns: u64) -> Result<(), Errno> {
+    if now_ns() < i128::from(realtime_ns) {
+        set(realtime_ns)?;
+    }
+    Ok(())
+}
+
 /// Has the clock follow to `realtime_ns`: by a step when it is far off, as after a sleep of the host, else gradually, so that
 /// time never runs backwards for programs.
 pub(crate) fn follow(realtime_ns: u64) -> std::io::Result<()> {

@@ -312,8 +312,17 @@ impl Server {
                     command.kill_all();
                 }
             }
-            Request::SetClock { id, realtime_ns } => {
-                let errno = clock::follow(realtime_ns).err();
+            Request::SetClock {
+                id,
+                realtime_ns,
+                step,
+            } => {
+                let set = if step {
+                    clock::set(realtime_ns).map_err(Into::into)
+                } else {
+                    clock::follow(realtime_ns)
+                };
+                let errno = set.err();
                 let errno = errno.map_or(0, |error| errno_of(&error));
                 control.send(&Reply::Done { id, errno });
             }

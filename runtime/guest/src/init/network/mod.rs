@@ -159,3 +159,132 @@ fn default_route(index: u32, gateway: IpAddr) -> Message {
         .address(RTA_GATEWAY, gateway)
         .attribute(RTA_OIF, &index.to_ne_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
+
+    use super::*;
+
+    /// Runs the test `name`, which is ignored otherwise, in a network namespace of its own with an interface `eth0`.
+    fn in_namespace(name: &str) {
+        let Some(mut unshare) = testkit::oracle("unshare") else {
+            return;
+        };
+        if testkit::oracle("ip").is_none() || !rustix::process::geteuid().is_root() {
+            testkit::skip("network namespaces need ip and root");
+            return;
+        }
+        let script =
+            "ip link add eth0 type veth peer name other && ip link set other up && exec \"$@\"";
+        let own = std::env::current_exe().unwrap();
+        let test = format!("network::tests::{name}");
+        let output = unshare
+            .args(["--net", "sh", "-c", script, "sh"])
+            .arg(own)
+            .args(["--exact", &test, "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(text.contains("1 passed"), "{text}");
+    }
+
+    fn network(last: u8) -> Network {
+        let mut network = Network::default();
+        network.addresses = vec![
+            Address {
+                ip: [192, 0, 2, last].into(),
+                prefix: 24,
+            },
+            Address {
+                ip: [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
+                prefix: 64,
+            },
+        ];
+        network.gateways = vec![[192, 0, 2, 1].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()];
+        network.mtu = 1400;
+        network.hardware_address = vec![2, 0, 0, 0, 0, last];
+        network
+    }
+
+    fn ip(args: &[&str]) -> String {
+        let output = Command::new("ip").args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn the_interface_has_the_addresses_and_routes_of_its_network_and_then_of_another() {
+        in_namespace("configure_and_change");
+    }
+
+    #[test]
+    #[ignore = "changes the network; run by the test above in a namespace"]
+    fn configure_and_change() {
+        let mut warnings = Warnings::default();
+        let (first, second) = (network(2), network(3));
+        bring_up(Some(&first), &mut warnings).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(warnings.take(), Vec::<String>::new());
+        for (network, last) in [(&first, 2), (&second, 3)] {
+            if last == 3 {
+                change(Some(&first), network).unwrap_or_else(|failure| panic!("{failure}"));
+            }
+            let addresses = ip(&["-o", "addr", "show", "dev", "eth0"]);
+            assert!(
+                addresses.contains(&format!("inet 192.0.2.{last}/24")),
+                "{addresses}"
+            );
+            assert!(
+                addresses.contains(&format!("inet6 fd00::{last}/64")),
+                "{addresses}"
+            );
+            assert_eq!(addresses.matches("192.0.2.").count(), 1, "{addresses}");
+            let link = ip(&["-o", "link", "show", "dev", "eth0"]);
+            assert!(link.contains("mtu 1400") && link.contains("UP"), "{link}");
+            assert!(link.contains(&format!("02:00:00:00:00:0{last}")), "{link}");
+            assert!(ip(&["route"]).contains("default via 192.0.2.1 dev eth0"));
+            assert!(ip(&["-6", "route"]).contains("default via fd00::1 dev eth0"));
+        }
+        assert!(ip(&["-o", "link", "show", "dev", "lo"]).contains("UP"));
+    }
+
+    #[test]
+    fn connections_that_leave_the_guest_are_closed_and_those_within_stay() {
+        in_namespace("close_connections");
+    }
+
+    #[test]
+    #[ignore = "changes the network; run by the test above in a namespace"]
+    fn close_connections() {
+        bring_up(Some(&network(2)), &mut Warnings::default())
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        let pair = |address: &str| {
+            let listener = TcpListener::bind(address).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let (mut outside, _server) = pair("192.0.2.2:0");
+        let (within, mut peer) = pair("127.0.0.1:0");
+        match close_outgoing() {
+            // The end of one side is the end of the other.
+            Ok(closed) => assert!(closed > 0),
+            Err(errno) => {
+                testkit::skip(&format!(
+                    "this kernel does not close others' sockets: {errno}"
+                ));
+                return;
+            }
+        }
+        assert!(outside.read(&mut [0]).is_err());
+        std::io::Write::write_all(&mut &within, b"x").unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 1);
+    }
+}
