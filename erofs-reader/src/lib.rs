@@ -5,6 +5,7 @@
 //! Bytes come from a [`ReadAt`]: a file, a slice, a pointer to either, or anything positioned; [`Buffered`] puts a cache in
 //! front of one. [`Image::open`] decodes the [`Superblock`]. From there:
 //!
+//! - [`Image::read`], [`Image::read_to_string`], [`Image::exists`] and [`Image::metadata`] answer for a path as `std::fs` does;
 //! - [`Image::lookup`], [`Image::read_dir`] and [`Image::walk`] find [`Inode`]s;
 //! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] tells where
 //!   its data lies;

@@ -123,7 +123,9 @@ fn lookups_find_every_name_and_nothing_else() {
         for step in image.walk() {
             let (path, inode) = step.unwrap();
             assert_eq!(image.lookup(&path).unwrap(), Some(inode));
-            assert!(image.exists(&path).is_ok());
+            if !inode.is_symlink() {
+                assert!(image.exists(&path).unwrap());
+            }
             for absent in [&b"!"[..], b"\xff\xff"] {
                 let beside = [&path[..], absent].concat();
                 assert_eq!(image.lookup(&beside).unwrap(), None);
