@@ -111,14 +111,17 @@ fn any_user_binds_low_ports_may_ping_and_opens_many_files() {
     let Some(guest) = Guest::boot() else { return };
     let mut spec = shell(
         "(timeout 5 nc -l -p 80 > /tmp/got) & sleep 1; echo low | timeout 3 nc 127.0.0.1 80; cat /tmp/got; \
-         cat /proc/sys/net/ipv4/ping_group_range; ulimit -Sn; ulimit -Hn",
+         cat /proc/sys/net/ipv4/ping_group_range; ulimit -Sn; ulimit -Hn; \
+         ping -c1 -W2 127.0.0.1 >/dev/null && ping -c1 -W2 localhost >/dev/null && echo pinged; \
+         awk '/^Cap(Eff|Prm|Amb)/ { print $2 }' /proc/self/status",
     );
     spec.user = b"app".to_vec();
     assert_eq!(
         guest.run(&spec),
         outcome(
             ExitStatus::Code(0),
-            "low\n0\t2147483647\n1048576\n1048576\n",
+            "low\n0\t2147483647\n1048576\n1048576\npinged\n\
+             0000000000002000\n0000000000002000\n0000000000002000\n",
             ""
         )
     );

@@ -187,9 +187,31 @@ impl Child {
         }
         rustix::thread::set_thread_groups(&self.groups)?;
         rustix::thread::set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        if self.uid.is_root() {
+            return Ok(());
+        }
+        rustix::thread::set_keep_capabilities(true)?;
         rustix::thread::set_thread_res_uid(self.uid, self.uid, self.uid)?;
+        keep_raw_sockets()?;
         Ok(())
     }
+}
+
+/// Leaves a user who is not root the capability to open raw sockets, and no other. Programs that send ICMP echo requests
+/// only through raw sockets, as Debian's busybox does, are then of use to any user. The network that it opens is the
+/// sandbox's own.
+fn keep_raw_sockets() -> io::Result<()> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+
+    let raw = CapabilitySet::NET_RAW;
+    let sets = CapabilitySets {
+        effective: raw,
+        permitted: raw,
+        inheritable: raw,
+    };
+    rustix::thread::set_capabilities(None, sets)?;
+    rustix::thread::configure_capability_in_ambient_set(raw, true)?;
+    Ok(())
 }
 
 fn resolve_user(spec: &ExecSpec) -> Result<Identity, SpawnFailure> {
