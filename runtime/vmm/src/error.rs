@@ -2,8 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
+
+use super::Vmm;
 
 /// Why a VM cannot be had.
 #[derive(Debug, Error)]
@@ -47,6 +50,72 @@ pub enum VmmError {
          program's main with helper::run_if_asked"
     )]
     NoHelper,
+    /// The name of a device cannot be used.
+    #[error("{name:?} cannot name a {kind}: {reason}")]
+    DeviceName {
+        /// The kind of device.
+        kind: &'static str,
+        /// The serial or tag.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A machine has more devices than the monitor has room for.
+    #[error(
+        "{vmm} has room for {most} disks, network cards and shares in all, and the machine has {asked}"
+    )]
+    TooManyDevices {
+        /// The monitor.
+        vmm: Vmm,
+        /// How many there are.
+        asked: usize,
+        /// How many there can be.
+        most: usize,
+    },
+    /// The monitor cannot do this.
+    #[error("{vmm} does not support {what}")]
+    Unsupported {
+        /// The monitor.
+        vmm: Vmm,
+        /// What is asked for.
+        what: &'static str,
+    },
+    /// QEMU needs a program to serve shares, and it is not installed.
+    #[error(
+        "virtiofsd, which serves shared folders to QEMU, not found; {}",
+        install_virtiofsd()
+    )]
+    NoShareServer,
+    /// The program that serves shares cannot be used.
+    #[error("{}: {reason}", program.display())]
+    ShareServer {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A share is not a folder.
+    #[error("{}: not a folder", .0.display())]
+    NotADirectory(PathBuf),
+    /// QEMU refused a command.
+    #[error("QEMU refused `{command}`: {reason}")]
+    MonitorRefused {
+        /// The QMP command.
+        command: &'static str,
+        /// QEMU's reason.
+        reason: String,
+    },
+    /// QEMU did not do a command in time.
+    #[error("QEMU did not do `{command}` within {:.1} s", waited.as_secs_f64())]
+    MonitorSilent {
+        /// The QMP command.
+        command: &'static str,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// QEMU has ended.
+    #[error("the virtual machine has ended")]
+    MonitorGone,
     /// A path that the monitor's interface cannot take (libkrun and QEMU's JSON want UTF-8).
     #[error("{}: the path is not UTF-8", .0.display())]
     PathNotUtf8(PathBuf),
@@ -89,6 +158,11 @@ pub(crate) fn install_qemu() -> &'static str {
     } else {
         "install the package qemu-system-x86 (Debian, Fedora)"
     }
+}
+
+/// How to get virtiofsd on this kind of machine.
+pub(crate) fn install_virtiofsd() -> &'static str {
+    "install the package virtiofsd (Debian 13 and later, Fedora) or qemu-system-common (Debian 12, Ubuntu 22.04)"
 }
 
 fn folders(list: &[PathBuf]) -> String {

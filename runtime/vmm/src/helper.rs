@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use super::{VmmError, krun, qemu};
+use super::{VmmError, krun, qemu, signals};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__vm";
@@ -45,6 +45,7 @@ pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
 pub(super) enum Launch {
     Krun(krun::Machine),
     Qemu(qemu::Machine),
+    Share(qemu::share::Server),
 }
 
 /// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once, and VMs may be started
@@ -55,7 +56,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     if args.next()? != SUBCOMMAND {
         return None;
     }
-    Some(match run(args.next(), args.next()) {
+    Some(match run(args.next(), args) {
         Ok(code) => code,
         Err(error) => {
             // Standard error is the console's pipe: this is what the host shows as its tail.
@@ -91,8 +92,11 @@ pub(super) fn arguments(launch: &Launch) -> Result<[String; 2], VmmError> {
     Ok([SUBCOMMAND.to_owned(), json])
 }
 
-fn run(description: Option<OsString>, disk: Option<OsString>) -> Result<ExitCode, VmmError> {
-    if let Some(disk) = disk {
+fn run(
+    description: Option<OsString>,
+    disks: impl Iterator<Item = OsString>,
+) -> Result<ExitCode, VmmError> {
+    for disk in disks {
         hold(Path::new(&disk))?;
     }
     let description = description.unwrap_or_default();
@@ -100,6 +104,7 @@ fn run(description: Option<OsString>, disk: Option<OsString>) -> Result<ExitCode
         .map_err(|error| VmmError::io("not a description of a VM")(error.into()))?;
     match launch {
         Launch::Krun(machine) => {
+            signals::block().map_err(VmmError::io("cannot block signals"))?;
             std::thread::spawn(|| {
                 wait_for_hangup();
                 std::thread::sleep(ORPHAN_GRACE);
@@ -109,6 +114,7 @@ fn run(description: Option<OsString>, disk: Option<OsString>) -> Result<ExitCode
             krun::enter(&machine)
         }
         Launch::Qemu(machine) => qemu::enter(&machine),
+        Launch::Share(server) => qemu::share::enter(&server),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use blockbox_protocol::{Boot, Decoder, INIT_PATH, PROTOCOL_VERSION, Reply, Request, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
+use super::device::{Disk, text};
 use super::helper::{self, Launch};
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun};
@@ -149,13 +150,15 @@ fn trial(kernel: &Path, helper: Option<&Path>) -> Verdict {
 
 fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmError> {
     let machine = krun::Machine {
-        kernel: krun::text(kernel)?,
+        kernel: text(kernel)?,
         cmdline: format!("{TRIAL_CMDLINE} init={INIT_PATH}"),
         cpus: 1,
         memory_mib: 256,
-        disks: vec![krun::Disk::raw(UPPER_SERIAL, disk)?],
+        disks: vec![krun::Drive::new(&Disk::raw(UPPER_SERIAL, disk))?],
+        networks: Vec::new(),
+        shares: Vec::new(),
     };
-    Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), None, helper, None)
+    Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper)
 }
 
 /// Waits for a first message from init; `false` when the VM ended without.

@@ -1,14 +1,15 @@
 //! libkrun, linked in. It takes over the process it is started in and never returns it.
 
 use std::ffi::{CString, c_char};
-use std::path::Path;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::ptr;
 
-use blockbox_protocol::{CONTROL_PORT, IMAGE_SERIAL, UPPER_SERIAL};
+use blockbox_protocol::CONTROL_PORT;
 use serde::{Deserialize, Serialize};
 
-use super::{VmConfig, VmmError, helper};
+use super::device::{Disk, DiskFormat, MacAddress, Share, text};
+use super::{VmConfig, VmmError, handoff, helper};
 
 /// Everything libkrun is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,40 +19,52 @@ pub(super) struct Machine {
     pub(super) cpus: u8,
     pub(super) memory_mib: u32,
     /// In the order the guest finds them.
-    pub(super) disks: Vec<Disk>,
+    pub(super) disks: Vec<Drive>,
+    /// The addresses of the network cards, whose sockets are the open files that the helper gets.
+    pub(super) networks: Vec<MacAddress>,
+    pub(super) shares: Vec<Folder>,
 }
 
 /// A virtio-blk device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Disk {
+pub(super) struct Drive {
     serial: String,
     path: String,
-    format: Format,
+    format: DiskFormat,
+    read_only: bool,
 }
 
-impl Disk {
-    /// A raw image, writable.
-    pub(super) fn raw(serial: &str, path: &Path) -> Result<Self, VmmError> {
-        Ok(Disk {
-            serial: serial.to_owned(),
-            path: text(path)?,
-            format: Format::Raw,
+impl Drive {
+    pub(super) fn new(disk: &Disk) -> Result<Self, VmmError> {
+        Ok(Drive {
+            serial: disk.serial.clone(),
+            path: text(&disk.path)?,
+            format: disk.format,
+            read_only: disk.read_only,
         })
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Format {
-    /// A flat VMDK descriptor, read-only.
-    Vmdk,
-    /// A raw image, writable.
-    Raw,
+/// A virtio-fs device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Folder {
+    tag: String,
+    path: String,
+    read_only: bool,
 }
 
-/// `KRUN_DISK_FORMAT_RAW` of `libkrun.h`.
-const DISK_FORMAT_RAW: u32 = 0;
-/// `KRUN_DISK_FORMAT_VMDK` of `libkrun.h`.
-const DISK_FORMAT_VMDK: u32 = 2;
+/// `KRUN_DISK_FORMAT_RAW`, `KRUN_DISK_FORMAT_QCOW2` and `KRUN_DISK_FORMAT_VMDK` of `libkrun.h`.
+fn disk_format(format: DiskFormat) -> u32 {
+    match format {
+        DiskFormat::Raw => 0,
+        DiskFormat::Qcow2 => 1,
+        DiskFormat::Vmdk => 2,
+    }
+}
+
+/// `LinuxSimplified` of krun-devices: files belong to whoever in the guest looks at them, so that a folder of the host's user
+/// is of use to any user of the guest.
+const SIMPLIFIED_OWNERS: u32 = 1;
 
 /// The kernel format [`kernel::prepare`](super::kernel::prepare) makes: `KRUN_KERNEL_FORMAT_ELF` on x86-64, elsewhere
 /// `KRUN_KERNEL_FORMAT_RAW`.
@@ -67,31 +80,37 @@ const CONTROL_FD: i32 = 0;
 
 /// Plans the VM that boots `config`.
 pub(super) fn machine(config: &VmConfig, cmdline: String) -> Result<Machine, VmmError> {
+    let folder = |share: &Share| {
+        Ok(Folder {
+            tag: share.tag.clone(),
+            path: text(&share.path)?,
+            read_only: share.read_only,
+        })
+    };
     Ok(Machine {
         kernel: text(&config.kernel)?,
         cmdline,
         cpus: config.cpus,
         memory_mib: config.memory_mib,
-        disks: vec![
-            Disk {
-                serial: IMAGE_SERIAL.to_owned(),
-                path: text(&config.disk)?,
-                format: Format::Vmdk,
-            },
-            Disk::raw(UPPER_SERIAL, &config.upper)?,
-        ],
+        disks: config
+            .disks
+            .iter()
+            .map(Drive::new)
+            .collect::<Result<_, _>>()?,
+        networks: config.networks.iter().map(|card| card.mac).collect(),
+        shares: config
+            .shares
+            .iter()
+            .map(folder)
+            .collect::<Result<_, VmmError>>()?,
     })
-}
-
-pub(super) fn text(path: &Path) -> Result<String, VmmError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| VmmError::PathNotUtf8(path.to_owned()))
 }
 
 /// Makes this process the VM. Returns only when that fails.
 pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
-    match start(machine) {
+    let sockets = handoff::receive(std::io::stdin(), machine.networks.len())
+        .map_err(VmmError::io("cannot receive the VM's open files"))?;
+    match start(machine, sockets) {
         Ok(never) => match never {},
         Err(failure) => Err(failure),
     }
@@ -100,7 +119,7 @@ pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
 enum Never {}
 
 #[allow(unsafe_code)]
-fn start(machine: &Machine) -> Result<Never, VmmError> {
+fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
     // SAFETY: called once, before anything logs; the target is the standard error stream, which stays open.
     check("krun_init_log", unsafe {
         krun::krun_init_log(2, LOG_WARN, LOG_STYLE_NEVER, LOG_NO_ENV)
@@ -140,13 +159,28 @@ fn start(machine: &Machine) -> Result<Never, VmmError> {
     for disk in &machine.disks {
         let serial = c_string(&disk.serial)?;
         let path = c_string(&disk.path)?;
-        let (format, read_only) = match disk.format {
-            Format::Vmdk => (DISK_FORMAT_VMDK, true),
-            Format::Raw => (DISK_FORMAT_RAW, false),
-        };
+        let (format, read_only) = (disk_format(disk.format), disk.read_only);
         // SAFETY: both strings are NUL-terminated and outlive the call, which copies them.
         check("krun_add_disk2", unsafe {
             krun::krun_add_disk2(context, serial.as_ptr(), path.as_ptr(), format, read_only)
+        })?;
+    }
+
+    for (mac, socket) in machine.networks.iter().zip(sockets) {
+        // SAFETY: a null path means the descriptor, which is libkrun's from here on; the address is 6 bytes and is copied.
+        check("krun_add_net_unixstream", unsafe {
+            let socket = socket.into_raw_fd();
+            krun::krun_add_net_unixstream(context, ptr::null(), socket, mac.0.as_ptr(), 0, 0)
+        })?;
+    }
+
+    for share in &machine.shares {
+        let tag = c_string(&share.tag)?;
+        let path = c_string(&share.path)?;
+        // SAFETY: both strings are NUL-terminated and outlive the call, which copies them; 0 is no window of shared memory.
+        check("krun_add_virtiofs4", unsafe {
+            let (tag, path) = (tag.as_ptr(), path.as_ptr());
+            krun::krun_add_virtiofs4(context, tag, path, 0, share.read_only, SIMPLIFIED_OWNERS)
         })?;
     }
 

@@ -1,14 +1,20 @@
-//! Virtual machine monitors: what boots a kernel with two disks and a control channel.
+//! Virtual machine monitors: what boots a machine that is described as data ([`VmConfig`]: a kernel, memory, a list of
+//! devices) and gives it a control channel.
 //!
-//! Two of them, behind one [`Vm`] handle: libkrun, linked in, where the machine has hardware virtualisation that works
+//! Two of them, behind one [`Vm`] handle, each of which states what it can do ([`Capabilities`]): libkrun, linked in, where the machine has hardware virtualisation that works
 //! ([`hypervisor`]), and QEMU everywhere else. Either way the VM is a child process, started through a program that can
 //! become one ([`helper`]): libkrun takes over the process it runs in, and QEMU needs preparations between fork and exec.
 //!
 //! Once it runs, [`guest::Session`] talks to the guest's init.
 
+mod capabilities;
+mod config;
 mod console;
+mod device;
 mod error;
+mod events;
 pub mod guest;
+mod handoff;
 pub mod helper;
 pub mod hypervisor;
 pub mod kernel;
@@ -19,60 +25,23 @@ mod process;
 #[cfg(target_arch = "x86_64")]
 mod pvh;
 mod qemu;
+mod qmp;
+mod signals;
 mod vm;
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use capabilities::Capabilities;
+pub use config::VmConfig;
 pub(crate) use console::Console;
+pub use device::{Disk, DiskFormat, MacAddress, MemoryBacking, NetworkCard, Share};
 pub use error::VmmError;
+pub use events::VmEvent;
 pub use probe::{HostReport, probe};
+pub use qmp::Qmp;
 pub use vm::{Vm, VmExit};
-
-/// What to boot.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct VmConfig {
-    /// The kernel, as [`kernel::locate`] returns it.
-    pub kernel: PathBuf,
-    /// The read-only disk, `/dev/vda`: a flat VMDK descriptor.
-    pub disk: PathBuf,
-    /// The writable disk, `/dev/vdb`: a raw ext4 image.
-    pub upper: PathBuf,
-    /// Virtual CPUs.
-    pub cpus: u8,
-    /// The guest's memory in MiB.
-    pub memory_mib: u32,
-    /// Kernel parameters added after blockbox's own, so that they win.
-    pub kernel_args: Vec<String>,
-    /// The executable to start the VM through: one whose `main` begins with [`helper::run_if_asked`]. The default is what
-    /// [`helper::locate`] finds.
-    pub helper: Option<PathBuf>,
-    /// A file that gets everything the guest's console prints; its end is kept in memory in any case.
-    pub console_log: Option<PathBuf>,
-}
-
-impl VmConfig {
-    /// A VM with one CPU and 512 MiB of memory.
-    pub fn new(
-        kernel: impl Into<PathBuf>,
-        disk: impl Into<PathBuf>,
-        upper: impl Into<PathBuf>,
-    ) -> Self {
-        VmConfig {
-            kernel: kernel.into(),
-            disk: disk.into(),
-            upper: upper.into(),
-            cpus: 1,
-            memory_mib: 512,
-            kernel_args: Vec::new(),
-            helper: None,
-            console_log: None,
-        }
-    }
-}
 
 /// How QEMU runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,31 +144,9 @@ impl Vmm {
     ///
     /// # Errors
     ///
-    /// When the helper process cannot be started. A VM that starts and then fails is noticed by
+    /// What [`VmConfig::check`] finds; when the helper process cannot be started. A VM that starts and then fails is noticed by
     /// [`Session::connect`](crate::guest::Session::connect).
     pub fn start(self, config: &VmConfig) -> Result<Vm, VmmError> {
         Vm::start(self, config)
-    }
-
-    /// The kernel command line.
-    fn cmdline(self, config: &VmConfig) -> String {
-        let mut words = vec![
-            "console=hvc0".to_owned(),
-            "quiet".to_owned(),
-            "panic=-1".to_owned(),
-            // libkrun's x86 machine ends on the keyboard controller's reset line. QEMU's microvm has no such
-            // controller, and ends on a triple fault.
-            match self {
-                Vmm::Libkrun => "reboot=k",
-                Vmm::Qemu { .. } => "reboot=t",
-            }
-            .to_owned(),
-            "root=/dev/vdb".to_owned(),
-            "rootfstype=ext4".to_owned(),
-            "rw".to_owned(),
-            format!("init={}", blockbox_protocol::INIT_PATH),
-        ];
-        words.extend(config.kernel_args.iter().cloned());
-        words.join(" ")
     }
 }

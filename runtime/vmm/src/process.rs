@@ -1,9 +1,12 @@
-//! A child process with a thread of its own.
+//! A child process with a thread and a process group of its own.
+//!
+//! A signal to the group of the program that starts it, such as a terminal's interrupt, does not reach it.
 //!
 //! The thread starts the child and lives until the child has ended, because Linux delivers a parent-death signal when
 //! the *thread* that started a child ends.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -26,6 +29,7 @@ enum State {
 
 impl Process {
     pub(super) fn spawn(mut command: Command) -> io::Result<Arc<Self>> {
+        command.process_group(0);
         let (started, start) = mpsc::channel();
         thread::Builder::new()
             .name("vm".to_owned())
@@ -64,6 +68,14 @@ impl Process {
             Err(error) => State::Lost(error.kind()),
         };
         self.changed.notify_all();
+    }
+
+    /// The process, `None` once it has ended.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        match *self.lock() {
+            State::Running(pid) => Some(pid),
+            State::Ended(_) | State::Lost(_) => None,
+        }
     }
 
     pub(super) fn kill(&self) {

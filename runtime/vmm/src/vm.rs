@@ -2,18 +2,23 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::console::Console;
+use super::events::{Events, VmEvent, Watch};
 use super::helper::{self, Launch};
 use super::process::Process;
-use super::{VmConfig, Vmm, VmmError};
+use super::qemu::share;
+use super::qmp::Qmp;
+use super::{VmConfig, Vmm, VmmError, handoff};
 
 /// How a VM's process ended. It says nothing of the command in the guest, nor even whether the guest ever came up:
 /// libkrun exits with 0 on an early reset.
@@ -30,14 +35,54 @@ pub struct Vm {
     channel: UnixStream,
     console: Console,
     process: Arc<Process>,
+    events: Events,
+    qmp: Option<Qmp>,
+    /// Dropped last: they end by themselves once the VM's process is gone.
+    servers: Vec<Server>,
+}
+
+/// The process that serves a share, killed when dropped.
+#[derive(Debug)]
+struct Server(Arc<Process>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+/// The console's pipe, and where its contents are kept.
+struct Ends {
+    console: io::PipeReader,
+    console_end: io::PipeWriter,
+    log: Option<File>,
 }
 
 impl Vm {
     pub(super) fn start(vmm: Vmm, config: &VmConfig) -> Result<Self, VmmError> {
+        config.check(vmm)?;
+        let helper = helper::locate(config.helper.as_deref())?;
+        let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;
+        let cmdline = config.cmdline(vmm);
+        let (control, control_end) =
+            UnixStream::pair().map_err(VmmError::io("cannot make a socket pair"))?;
+        let mut files = Vec::new();
+        if vmm != Vmm::Libkrun {
+            files.push(control_end.as_fd());
+        }
+        files.extend(config.networks.iter().map(|card| card.socket.as_fd()));
+        let mut servers = Vec::new();
+        let mut sockets = Vec::new();
         let launch = match vmm {
-            Vmm::Libkrun => Launch::Krun(super::krun::machine(config, vmm.cmdline(config))?),
+            Vmm::Libkrun => Launch::Krun(super::krun::machine(config, cmdline)?),
             Vmm::Qemu { accel } => {
-                Launch::Qemu(super::qemu::machine(config, accel, &vmm.cmdline(config))?)
+                for share in &config.shares {
+                    let (server, socket) = share::start(share, &helper, &console_end)?;
+                    servers.push(Server(server));
+                    sockets.push(socket);
+                }
+                files.extend(sockets.iter().map(AsFd::as_fd));
+                Launch::Qemu(super::qemu::machine(config, accel, &cmdline, files.len())?)
             }
         };
         let log = match &config.console_log {
@@ -47,46 +92,74 @@ impl Vm {
             ),
             None => None,
         };
-        Self::launch(
-            vmm,
-            &launch,
-            Some(&config.upper),
-            config.helper.as_deref(),
+        let ends = Ends {
+            console,
+            console_end,
             log,
-        )
+        };
+        let writable = config.disks.iter().filter(|disk| !disk.read_only);
+        let hold: Vec<_> = writable.map(|disk| disk.path.as_path()).collect();
+        let mut vm = Self::spawn(vmm, &launch, &helper, &hold, ends, &files)?;
+        vm.servers = servers;
+        if vmm != Vmm::Libkrun {
+            let disks = config.disks.iter().map(|disk| disk.path.clone()).collect();
+            let watch = Watch::new(vm.events.clone(), disks);
+            let on_event = move |qmp: &Qmp, name: &str, data: &Value| {
+                watch.event(Some(qmp), name, data);
+            };
+            vm.qmp = Some(Qmp::connect(control, Box::new(on_event))?);
+        }
+        Ok(vm)
     }
 
-    /// Starts a helper process that becomes the VM. It holds the disk `hold` for as long as it lives.
+    /// Starts a helper process that becomes a VM without servers.
     pub(super) fn launch(
         vmm: Vmm,
         launch: &Launch,
-        hold: Option<&Path>,
         helper: Option<&Path>,
-        log: Option<File>,
     ) -> Result<Self, VmmError> {
-        let helper = helper::locate(helper)?;
+        let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;
+        let ends = Ends {
+            console,
+            console_end,
+            log: None,
+        };
+        Self::spawn(vmm, launch, &helper::locate(helper)?, &[], ends, &[])
+    }
+
+    /// Starts a helper process. It holds the disks `hold` for as long as it lives.
+    fn spawn(
+        vmm: Vmm,
+        launch: &Launch,
+        helper: &Path,
+        hold: &[&Path],
+        ends: Ends,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Self, VmmError> {
         let (channel, guest_end) =
             UnixStream::pair().map_err(VmmError::io("cannot make a socket pair"))?;
-        let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;
-        let stderr = console_end
+        handoff::send(&channel, files).map_err(VmmError::io("cannot pass on open files"))?;
+        let stderr = ends
+            .console_end
             .try_clone()
             .map_err(VmmError::io("cannot duplicate a pipe"))?;
-        let mut command = Command::new(&helper);
+        let mut command = Command::new(helper);
         command
             .args(helper::arguments(launch)?)
             .args(hold)
-            // Signals to the group that this process is in, from a terminal or a job's end, are not for the VM.
-            .process_group(0)
             .stdin(OwnedFd::from(guest_end))
-            .stdout(console_end)
+            .stdout(ends.console_end)
             .stderr(stderr);
         let process = Process::spawn(command)
             .map_err(VmmError::io(format!("cannot start {}", helper.display())))?;
         Ok(Vm {
             vmm,
             channel,
-            console: Console::capture(console, log),
+            console: Console::capture(ends.console, ends.log),
             process,
+            events: Events::default(),
+            qmp: None,
+            servers: Vec::new(),
         })
     }
 
@@ -107,6 +180,23 @@ impl Vm {
 
     pub(crate) fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// The control of QEMU, `None` under libkrun.
+    pub fn qmp(&self) -> Option<&Qmp> {
+        self.qmp.as_ref()
+    }
+
+    /// What happens to the VM by itself from now on. libkrun reports nothing.
+    pub fn events(&self) -> Receiver<VmEvent> {
+        self.events.subscribe()
+    }
+
+    /// The VM's process, `None` once it has ended. It is a process group of its own, and of the signals that programs send to
+    /// groups it takes `SIGKILL` only.
+    pub fn process_id(&self) -> Option<u32> {
+        let pid = self.process.pid()?;
+        u32::try_from(pid.as_raw_nonzero().get()).ok()
     }
 
     /// Waits until the VM has ended.

@@ -36,6 +36,15 @@ impl Guest {
 
     /// As [`boot_with`](Self::boot_with), set up as `boot` says.
     pub(crate) fn boot_as(prepare: impl FnOnce(&Path), boot: &Boot) -> Option<Self> {
+        Self::boot_machine(prepare, boot, |config, _| config)
+    }
+
+    /// As [`boot_as`](Self::boot_as), in a machine that `machine` makes of the usual one; it may use the folder.
+    pub(crate) fn boot_machine(
+        prepare: impl FnOnce(&Path),
+        boot: &Boot,
+        machine: impl FnOnce(VmConfig, &Path) -> VmConfig,
+    ) -> Option<Self> {
         let kernel = guest_kernel()?;
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
@@ -47,6 +56,7 @@ impl Guest {
 
         let mut config = VmConfig::new(kernel, disk, upper);
         config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
+        let config = machine(config, folder.path());
         let started = Instant::now();
         let vm = monitor().start(&config).unwrap();
         let session = match Session::connect(&vm, boot, BOOT_TIME) {

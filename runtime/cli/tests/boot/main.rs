@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod devices;
 mod guest;
 mod image;
+mod pause;
 mod requests;
 mod setup;
 

@@ -1,0 +1,160 @@
+//! What a monitor can do, and the refusal of machines that ask for more.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::device::{DiskFormat, MemoryBacking};
+use super::qemu::share;
+use super::{VmConfig, Vmm, VmmError};
+
+/// What a monitor can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Disks, network cards and shares that a machine can have in all.
+    pub devices: usize,
+    /// The program that serves shares, `None` where the monitor serves them itself or where [`Capabilities::shares`] is
+    /// false.
+    pub share_server: Option<PathBuf>,
+    /// Whether machines can have shares.
+    pub shares: bool,
+    /// Whether a running machine can be saved with its memory, and clones of it started.
+    pub memory_snapshots: bool,
+    /// Whether memory that the guest frees goes back to the host.
+    pub free_page_reporting: bool,
+    /// Whether blocks that the guest discards go back to the host.
+    pub discard: bool,
+    /// Whether the machine pauses when the host's disk is full. Otherwise the guest gets an I/O error.
+    pub pauses_when_full: bool,
+}
+
+/// Lines of interrupts, one a device, that libkrun has for virtio (`IRQ_BASE` to `IRQ_MAX` of krun-arch).
+const KRUN_LINES: usize = if cfg!(target_arch = "x86_64") {
+    11
+} else {
+    128
+};
+
+/// Devices that every machine of libkrun has: balloon, random numbers, console and control port.
+const KRUN_OWN: usize = 4;
+
+/// Slots for virtio-mmio devices: `microvm` without ACPI, and `virt` (`NUM_VIRTIO_TRANSPORTS`).
+const QEMU_SLOTS: usize = if cfg!(target_arch = "x86_64") { 8 } else { 32 };
+
+/// Devices that every machine of QEMU has: random numbers, and console and control port in one.
+const QEMU_OWN: usize = 2;
+
+impl Vmm {
+    /// What this monitor can do on this host.
+    pub fn capabilities(self) -> Capabilities {
+        match self {
+            Vmm::Libkrun => Capabilities {
+                devices: KRUN_LINES - KRUN_OWN,
+                share_server: None,
+                shares: true,
+                memory_snapshots: false,
+                free_page_reporting: true,
+                discard: true,
+                pauses_when_full: false,
+            },
+            Vmm::Qemu { .. } => {
+                let share_server = share::server();
+                Capabilities {
+                    devices: QEMU_SLOTS - QEMU_OWN,
+                    shares: share_server.is_some(),
+                    share_server,
+                    memory_snapshots: true,
+                    free_page_reporting: true,
+                    discard: true,
+                    pauses_when_full: true,
+                }
+            }
+        }
+    }
+}
+
+impl Capabilities {
+    /// Refuses what `config` asks for and `vmm` does not have.
+    pub(super) fn check(&self, vmm: Vmm, config: &VmConfig) -> Result<(), VmmError> {
+        let devices = device_count(config);
+        if devices > self.devices {
+            return Err(VmmError::TooManyDevices {
+                vmm,
+                asked: devices,
+                most: self.devices,
+            });
+        }
+        let unsupported = |what| Err(VmmError::Unsupported { vmm, what });
+        if !config.shares.is_empty() && !self.shares {
+            return Err(VmmError::NoShareServer);
+        }
+        if !self.memory_snapshots && (config.incoming || config.memory != MemoryBacking::Private) {
+            return unsupported("snapshots of memory");
+        }
+        if config.incoming && !config.shares.is_empty() {
+            return unsupported("a clone of a running machine with shares");
+        }
+        if !config.shares.is_empty() && matches!(config.memory, MemoryBacking::CopyOf(_)) {
+            return unsupported("shares in a machine whose memory is a copy");
+        }
+        let writable = |disk: &&crate::Disk| disk.format == DiskFormat::Vmdk && !disk.read_only;
+        if config.disks.iter().any(|disk| writable(&disk)) {
+            return unsupported("a writable VMDK");
+        }
+        Ok(())
+    }
+
+    /// Whether a slot is left for a device that `config` does not ask for.
+    pub(super) fn has_room(&self, config: &VmConfig) -> bool {
+        device_count(config) < self.devices
+    }
+}
+
+fn device_count(config: &VmConfig) -> usize {
+    config.disks.len() + config.networks.len() + config.shares.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Accel, Disk};
+
+    const QEMU: Vmm = Vmm::Qemu { accel: Accel::Tcg };
+
+    #[test]
+    fn a_device_too_many_is_refused_with_the_cap() {
+        for vmm in [QEMU, Vmm::Libkrun] {
+            let most = vmm.capabilities().devices;
+            let mut config = VmConfig::new("/kernel", "/disk", "/upper");
+            for number in config.disks.len()..most {
+                config = config.disk(Disk::raw(format!("d{number}"), "/extra"));
+            }
+            assert!(config.check(vmm).is_ok());
+            let refused = config.disk(Disk::raw("last", "/extra")).check(vmm);
+            match refused {
+                Err(VmmError::TooManyDevices { asked, most: m, .. }) => {
+                    assert_eq!((asked, m), (most + 1, most));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn libkrun_refuses_snapshots_of_memory() {
+        let mut config = VmConfig::new("/kernel", "/disk", "/upper");
+        config.memory = MemoryBacking::File("/ram".into());
+        assert!(config.check(QEMU).is_ok());
+        let refused = config.check(Vmm::Libkrun);
+        assert!(matches!(refused, Err(VmmError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn a_share_that_is_not_a_folder_is_refused() {
+        let config = VmConfig::new("/kernel", "/disk", "/upper");
+        let config = config.share(crate::Share::new("s", "/proc/version"));
+        let refused = config.check(Vmm::Libkrun);
+        assert!(matches!(refused, Err(VmmError::NotADirectory(_))));
+    }
+}

@@ -1,0 +1,124 @@
+//! A machine, as data.
+
+use std::path::PathBuf;
+
+use blockbox_protocol::{IMAGE_SERIAL, UPPER_SERIAL};
+
+use super::device::{Disk, MemoryBacking, NetworkCard, Share};
+use super::{Vmm, VmmError, device};
+
+/// What to boot.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VmConfig {
+    /// The kernel, as [`kernel::locate`](crate::kernel::locate) returns it.
+    pub kernel: PathBuf,
+    /// The disks, `/dev/vda` first.
+    pub disks: Vec<Disk>,
+    /// The network cards, `eth0` first.
+    pub networks: Vec<NetworkCard>,
+    /// The folders of the host that the guest can mount.
+    pub shares: Vec<Share>,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// The guest's memory in MiB.
+    pub memory_mib: u32,
+    /// Where the guest's memory is kept.
+    pub memory: MemoryBacking,
+    /// Whether the machine waits for [`Qmp::restore`](crate::Qmp::restore) instead of booting the kernel.
+    pub incoming: bool,
+    /// Kernel parameters added after blockbox's own, so that they win.
+    pub kernel_args: Vec<String>,
+    /// The executable to start the VM through: one whose `main` begins with
+    /// [`helper::run_if_asked`](crate::helper::run_if_asked). The default is what
+    /// [`helper::locate`](crate::helper::locate) finds.
+    pub helper: Option<PathBuf>,
+    /// A file that gets everything the guest's console prints; its end is kept in memory in any case.
+    pub console_log: Option<PathBuf>,
+}
+
+impl VmConfig {
+    /// A sandbox's machine with one CPU and 512 MiB of memory. `disk`, a flat VMDK descriptor, is the read-only `/dev/vda`;
+    /// `upper`, a raw ext4 image, is the writable `/dev/vdb`, which the kernel boots from.
+    pub fn new(
+        kernel: impl Into<PathBuf>,
+        disk: impl Into<PathBuf>,
+        upper: impl Into<PathBuf>,
+    ) -> Self {
+        VmConfig {
+            kernel: kernel.into(),
+            disks: vec![
+                Disk::vmdk(IMAGE_SERIAL, disk),
+                Disk::raw(UPPER_SERIAL, upper),
+            ],
+            networks: Vec::new(),
+            shares: Vec::new(),
+            cpus: 1,
+            memory_mib: 512,
+            memory: MemoryBacking::Private,
+            incoming: false,
+            kernel_args: Vec::new(),
+            helper: None,
+            console_log: None,
+        }
+    }
+
+    /// Adds a disk, `/dev/vdc` and so on.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// Adds a network card.
+    #[must_use]
+    pub fn network(mut self, card: NetworkCard) -> Self {
+        self.networks.push(card);
+        self
+    }
+
+    /// Adds a share.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.shares.push(share);
+        self
+    }
+
+    /// Checks everything about the machine that can be known before its boot.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] when it asks for more than the
+    /// monitor has; [`VmmError::NotADirectory`] when a share is not a folder.
+    pub fn check(&self, vmm: Vmm) -> Result<(), VmmError> {
+        device::check_names(&self.disks, &self.shares)?;
+        for share in &self.shares {
+            if !share.path.is_dir() {
+                return Err(VmmError::NotADirectory(share.path.clone()));
+            }
+        }
+        vmm.capabilities().check(vmm, self)
+    }
+
+    /// The kernel command line.
+    pub(super) fn cmdline(&self, vmm: Vmm) -> String {
+        let mut words = vec![
+            "console=hvc0".to_owned(),
+            "quiet".to_owned(),
+            "panic=-1".to_owned(),
+            // libkrun's x86 machine ends on the keyboard controller's reset line. QEMU's microvm has no such
+            // controller, and ends on a triple fault.
+            match vmm {
+                Vmm::Libkrun => "reboot=k",
+                Vmm::Qemu { .. } => "reboot=t",
+            }
+            .to_owned(),
+            "root=/dev/vdb".to_owned(),
+            "rootfstype=ext4".to_owned(),
+            "rw".to_owned(),
+            format!("init={}", blockbox_protocol::INIT_PATH),
+        ];
+        words.extend(self.kernel_args.iter().cloned());
+        words.join(" ")
+    }
+}

@@ -1,0 +1,227 @@
+//! The devices of a machine, as data.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::VmmError;
+
+/// The longest serial of a disk, `VIRTIO_BLK_ID_BYTES` of Linux's `virtio_blk.h`.
+const MAX_SERIAL: usize = 20;
+
+/// The longest tag of a share, the `tag` of Linux's `struct virtio_fs_config`.
+const MAX_TAG: usize = 36;
+
+/// What the bytes of a disk's file mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DiskFormat {
+    /// The disk's own bytes.
+    Raw,
+    /// A VMDK: a flat descriptor or a sparse extent.
+    Vmdk,
+    /// A qcow2 image.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// The name of QEMU's block driver.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Vmdk => "vmdk",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A virtio-blk device. Disks appear in the guest as `/dev/vda`, `/dev/vdb` …, in the order of the machine's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disk {
+    /// What the guest finds it by (`/sys/block/*/serial`): 1 to 20 letters, digits, `-`, `_` and `.`.
+    pub serial: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The file's format.
+    pub format: DiskFormat,
+    /// Whether the guest cannot write to it.
+    pub read_only: bool,
+}
+
+impl Disk {
+    /// A raw image, writable.
+    pub fn raw(serial: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Disk {
+            serial: serial.into(),
+            path: path.into(),
+            format: DiskFormat::Raw,
+            read_only: false,
+        }
+    }
+
+    /// A VMDK, read-only.
+    pub fn vmdk(serial: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Disk::raw(serial, path).format(DiskFormat::Vmdk).read_only()
+    }
+
+    /// Sets the format.
+    #[must_use]
+    pub fn format(mut self, format: DiskFormat) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Denies the guest to write.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A virtio-net device whose Ethernet segment is a Unix stream socket: each frame follows its length in bytes, 4 bytes
+/// big-endian. There is no virtio-net header, so there are no offloads.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NetworkCard {
+    /// The machine's end of a socket pair.
+    pub socket: Arc<OwnedFd>,
+    /// The card's address.
+    pub mac: MacAddress,
+}
+
+impl NetworkCard {
+    /// A card that exchanges frames with the other end of `socket`.
+    pub fn new(socket: impl Into<OwnedFd>, mac: [u8; 6]) -> Self {
+        NetworkCard {
+            socket: Arc::new(socket.into()),
+            mac: MacAddress(mac),
+        }
+    }
+}
+
+/// A folder of the host, as a virtio-fs device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Share {
+    /// What the guest mounts it by: 1 to 36 letters, digits, `-`, `_` and `.`.
+    pub tag: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether the guest cannot write to it.
+    pub read_only: bool,
+}
+
+impl Share {
+    /// A writable share.
+    pub fn new(tag: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Share {
+            tag: tag.into(),
+            path: path.into(),
+            read_only: false,
+        }
+    }
+
+    /// Denies the guest to write.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+}
+
+/// Where the guest's memory is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryBacking {
+    /// In memory of the VM's process.
+    #[default]
+    Private,
+    /// In this file, which is made as large as the memory: what [`Qmp::save`](crate::Qmp::save) leaves out.
+    File(PathBuf),
+    /// In memory of the VM's process that begins as this file's contents and never changes the file.
+    CopyOf(PathBuf),
+}
+
+/// Checks the names of all devices.
+pub(super) fn check_names(disks: &[Disk], shares: &[Share]) -> Result<(), VmmError> {
+    for (kind, names, most) in [
+        ("disk", names_of(disks, |disk| &disk.serial), MAX_SERIAL),
+        ("share", names_of(shares, |share| &share.tag), MAX_TAG),
+    ] {
+        for (index, name) in names.iter().enumerate() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let reason = if name.is_empty() || name.len() > most || !name.chars().all(plain) {
+                format!("use 1 to {most} letters, digits, `-`, `_` and `.`")
+            } else if names.get(..index).unwrap_or_default().contains(name) {
+                "another device of the machine has this name".to_owned()
+            } else {
+                continue;
+            };
+            return Err(VmmError::DeviceName {
+                kind,
+                name: (*name).to_owned(),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn names_of<T>(devices: &[T], name: impl Fn(&T) -> &String) -> Vec<&str> {
+    devices.iter().map(|device| name(device).as_str()).collect()
+}
+
+/// A path for an interface that takes text.
+pub(super) fn text(path: &Path) -> Result<String, VmmError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| VmmError::PathNotUtf8(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_name_is_plain_short_and_unique() {
+        let check = |serials: &[&str], tags: &[&str]| {
+            let disks: Vec<_> = serials.iter().map(|s| Disk::raw(*s, "/d")).collect();
+            let shares: Vec<_> = tags.iter().map(|t| Share::new(*t, "/s")).collect();
+            check_names(&disks, &shares)
+        };
+        assert!(check(&["a", "a-b_c.d"], &["a", &"t".repeat(36)]).is_ok());
+        for wrong in ["", "a,readonly=off", "a b", "ä", &"s".repeat(21)] {
+            let refused = check(&[wrong], &[]);
+            assert!(
+                matches!(&refused, Err(VmmError::DeviceName { kind: "disk", name, .. }) if name == wrong),
+                "{wrong}: {refused:?}"
+            );
+        }
+        assert!(check(&["a", "a"], &[]).is_err());
+        assert!(check(&[], &["a", "a"]).is_err());
+        assert!(check(&[], &[&"t".repeat(37)]).is_err());
+    }
+}

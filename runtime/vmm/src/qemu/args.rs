@@ -1,0 +1,245 @@
+//! QEMU's command line for a machine.
+
+use blockbox_protocol::CONTROL_PORT;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::super::device::{Disk, MemoryBacking, text};
+use super::super::{Accel, VmConfig, VmmError, helper};
+
+/// An argument.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Arg {
+    /// As it is.
+    Text(String),
+    /// A text followed by the number of the open file with this index.
+    File(String, usize),
+}
+
+/// The memory's object.
+const MEMORY: &str = "memory";
+
+/// The arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket, then come those of the network cards and
+/// those of the shares' servers. `balloon` adds the device that gives freed memory back.
+pub(super) fn args(
+    config: &VmConfig,
+    accel: Accel,
+    cmdline: &str,
+    balloon: bool,
+) -> Result<Vec<Arg>, VmmError> {
+    let mut args = Args::default();
+    args.machine(config, accel)?;
+    args.option("-kernel", text(&config.kernel)?);
+    args.option("-append", cmdline);
+    args.option("-display", "none");
+    // The layout of virtio 1.0, which shares need.
+    args.option("-global", "virtio-mmio.force-legacy=false");
+
+    let console = format!("file,id=console,path={}", helper::STDOUT_PATH);
+    args.option("-chardev", console);
+    args.option("-chardev", "socket,id=control,fd=0");
+    args.option("-device", "virtio-serial-device,max_ports=2");
+    args.option("-device", "virtconsole,chardev=console");
+    args.option(
+        "-device",
+        format!("virtserialport,chardev=control,name={CONTROL_PORT}"),
+    );
+    args.file("-chardev", "socket,id=qmp,fd=".to_owned(), 0);
+    args.option("-mon", "chardev=qmp,mode=control");
+    // Disks come up in the order given here: vda, vdb.
+    for (index, disk) in config.disks.iter().enumerate() {
+        args.disk(index, disk)?;
+    }
+    for (index, card) in config.networks.iter().enumerate() {
+        args.file(
+            "-netdev",
+            format!("stream,id=net{index},server=off,addr.type=fd,addr.str="),
+            1 + index,
+        );
+        args.option(
+            "-device",
+            format!("virtio-net-device,netdev=net{index},mac={}", card.mac),
+        );
+    }
+    for (index, share) in config.shares.iter().enumerate() {
+        args.file(
+            "-chardev",
+            format!("socket,id=share{index},fd="),
+            1 + config.networks.len() + index,
+        );
+        args.option(
+            "-device",
+            format!(
+                "vhost-user-fs-device,chardev=share{index},tag={}",
+                share.tag
+            ),
+        );
+    }
+    args.option("-device", "virtio-rng-device");
+    if balloon {
+        args.option("-device", "virtio-balloon-device,free-page-reporting=on");
+    }
+    if config.incoming {
+        args.option("-incoming", "defer");
+    }
+    for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        args.0.push(Arg::Text(flag.to_owned()));
+    }
+    Ok(args.0)
+}
+
+#[derive(Default)]
+struct Args(Vec<Arg>);
+
+impl Args {
+    fn option(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push(Arg::Text(name.to_owned()));
+        self.0.push(Arg::Text(value.into()));
+    }
+
+    fn file(&mut self, name: &str, value: String, index: usize) {
+        self.0.push(Arg::Text(name.to_owned()));
+        self.0.push(Arg::File(value, index));
+    }
+
+    fn machine(&mut self, config: &VmConfig, accel: Accel) -> Result<(), VmmError> {
+        let memory = memory_object(config)?;
+        let mut machine = machine_type().to_owned();
+        if let Some(memory) = memory {
+            self.option("-object", memory.to_string());
+            machine.push_str(",memory-backend=");
+            machine.push_str(MEMORY);
+        }
+        self.option("-machine", machine);
+        self.option("-accel", accelerator(accel));
+        self.option("-cpu", if accel == Accel::Tcg { "max" } else { "host" });
+        self.option("-smp", config.cpus.to_string());
+        self.option("-m", format!("{}M", config.memory_mib));
+        Ok(())
+    }
+
+    fn disk(&mut self, index: usize, disk: &Disk) -> Result<(), VmmError> {
+        // `discard`: what the guest frees, a sparse file on the host gives back.
+        let discard = if disk.read_only { "ignore" } else { "unmap" };
+        let node = json!({
+            "node-name": format!("disk{index}"),
+            "driver": disk.format.name(),
+            "read-only": disk.read_only,
+            "discard": discard,
+            "file": {
+                "driver": "file",
+                "filename": text(&disk.path)?,
+                "discard": discard,
+            },
+        });
+        self.option("-blockdev", node.to_string());
+        // A guest that cannot be written for because the host's disk is full pauses; other errors are the guest's to see.
+        let errors = "werror=enospc,rerror=report";
+        let serial = &disk.serial;
+        self.option(
+            "-device",
+            format!("virtio-blk-device,drive=disk{index},serial={serial},{errors}"),
+        );
+        Ok(())
+    }
+}
+
+/// The object that holds the memory, `None` for QEMU's own.
+fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmError> {
+    let size = u64::from(config.memory_mib) << 20;
+    let file = |path, share| -> Result<_, VmmError> {
+        Ok(Some(json!({
+            "qom-type": "memory-backend-file", "id": MEMORY,
+            "size": size, "mem-path": text(path)?, "share": share,
+        })))
+    };
+    match &config.memory {
+        MemoryBacking::File(path) => file(path, true),
+        MemoryBacking::CopyOf(path) => file(path, false),
+        // A share's server maps the guest's memory.
+        MemoryBacking::Private if !config.shares.is_empty() => Ok(Some(json!({
+            "qom-type": "memory-backend-memfd", "id": MEMORY, "size": size, "share": true,
+        }))),
+        MemoryBacking::Private => Ok(None),
+    }
+}
+
+/// What runs the guest's instructions.
+fn accelerator(accel: Accel) -> &'static str {
+    match accel {
+        // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it
+        // translated before another patched it, and Linux, which patches its own text whenever a static key flips, dies of
+        // a stale breakpoint (within seconds where a socket option flips a key that traffic on the other CPU looks at).
+        Accel::Tcg => "tcg,thread=single",
+        other => other.name(),
+    }
+}
+
+fn machine_type() -> &'static str {
+    if cfg!(target_arch = "x86_64") {
+        // No ACPI: the devices are named on the kernel command line, and the kernel needs no ACPI interpreter.
+        "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on"
+    } else {
+        // The newest interrupt controller there is: a hypervisor offers the host's, and no other.
+        "virt,gic-version=max"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::{DiskFormat, NetworkCard, Share};
+
+    fn lines(config: &VmConfig) -> String {
+        let args = args(config, Accel::Tcg, "quiet", true).unwrap();
+        let mut text = String::new();
+        for arg in args {
+            let (word, file) = match arg {
+                Arg::Text(text) => (text, String::new()),
+                Arg::File(text, index) => (text, format!("<file {index}>")),
+            };
+            text += if word.starts_with('-') { "\n" } else { " " };
+            text += &word;
+            text += &file;
+        }
+        text
+    }
+
+    #[test]
+    fn cpus_take_turns_where_instructions_are_translated() {
+        assert_eq!(accelerator(Accel::Tcg), "tcg,thread=single");
+        assert_eq!(accelerator(Accel::Kvm), "kvm");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn every_device_has_its_arguments() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let config = VmConfig::new("/kernel", "/image/disk.vmdk", "/upper,with=comma.ext4")
+            .disk(Disk::raw("data", "/data.img").read_only())
+            .disk(Disk::raw("cow", "/cow.qcow2").format(DiskFormat::Qcow2))
+            .network(NetworkCard::new(socket, [2, 0, 0, 0, 0, 10]))
+            .share(Share::new("work", "/work"));
+        insta::assert_snapshot!(lines(&config));
+    }
+
+    #[test]
+    fn memory_in_a_file_is_shared_with_it_and_a_copy_is_not() {
+        let mut config = VmConfig::new("/kernel", "/disk.vmdk", "/upper.ext4");
+        assert_eq!(memory_object(&config).unwrap(), None);
+        for (memory, share) in [
+            (MemoryBacking::File("/ram".into()), true),
+            (MemoryBacking::CopyOf("/ram".into()), false),
+        ] {
+            config.memory = memory;
+            let object = memory_object(&config).unwrap().unwrap();
+            assert_eq!(object["share"], share);
+            assert_eq!(object["mem-path"], "/ram");
+            assert_eq!(object["size"], 512 << 20);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! QEMU: `microvm` on x86-64, `virt` elsewhere.
+
+mod args;
+pub(super) mod share;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use serde::{Deserialize, Serialize};
+
+use super::device::MemoryBacking;
+#[cfg(not(target_os = "linux"))]
+use super::helper;
+use super::{Accel, VmConfig, Vmm, VmmError, handoff, signals};
+use args::Arg;
+
+/// Names the QEMU program, for one outside of `PATH`.
+const QEMU_VARIABLE: &str = "BLOCKBOX_QEMU";
+
+/// A QEMU command line, and the process the helper has to belong to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Machine {
+    program: PathBuf,
+    args: Vec<Arg>,
+    /// How many open files the helper gets.
+    files: usize,
+    parent: u32,
+}
+
+fn program_name() -> String {
+    format!("qemu-system-{}", std::env::consts::ARCH)
+}
+
+/// The QEMU to use.
+pub(super) fn find() -> Result<PathBuf, VmmError> {
+    if let Some(path) = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()) {
+        return Ok(path.into());
+    }
+    let program = program_name();
+    in_path(&program).ok_or(VmmError::QemuNotFound { program })
+}
+
+/// The first file of this name in the folders of `PATH`.
+fn in_path(program: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// The first line of `--version`.
+pub(super) fn version(program: &Path) -> io::Result<String> {
+    let output = Command::new(program).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Plans the command line that boots `config`. The helper gets `files` open files, in the order of [`args::args`].
+pub(super) fn machine(
+    config: &VmConfig,
+    accel: Accel,
+    cmdline: &str,
+    files: usize,
+) -> Result<Machine, VmmError> {
+    let room = Vmm::Qemu { accel }.capabilities().has_room(config);
+    // Giving back a page of a file punches a hole into the file.
+    let balloon = room && config.memory == MemoryBacking::Private;
+    Ok(Machine {
+        program: find()?,
+        args: args::args(config, accel, cmdline, balloon)?,
+        files,
+        parent: std::process::id(),
+    })
+}
+
+/// Makes this process QEMU, or its supervisor.
+pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
+    let files = handoff::receive(io::stdin(), machine.files)
+        .map_err(VmmError::io("cannot receive the VM's open files"))?;
+    signals::block().map_err(VmmError::io("cannot block signals"))?;
+    let mut qemu = Command::new(&machine.program);
+    for arg in &machine.args {
+        qemu.arg(words(arg, &files)?);
+    }
+    let io = VmmError::io(format!("cannot run {}", machine.program.display()));
+    become_qemu(&mut qemu, machine.parent).map_err(io)
+}
+
+/// An argument with the number of its file.
+fn words(arg: &Arg, files: &[OwnedFd]) -> Result<String, VmmError> {
+    match arg {
+        Arg::Text(text) => Ok(text.clone()),
+        Arg::File(text, index) => match files.get(*index) {
+            Some(file) => Ok(format!("{text}{}", file.as_raw_fd())),
+            None => Err(VmmError::io("an open file of the VM is missing")(
+                io::ErrorKind::InvalidInput.into(),
+            )),
+        },
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn become_qemu(qemu: &mut Command, parent: u32) -> io::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+
+    // The setting survives exec, so QEMU dies with blockbox, however blockbox dies.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if now.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
+        return Err(io::Error::other("blockbox ended meanwhile"));
+    }
+    Err(qemu.exec())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn become_qemu(qemu: &mut Command, _parent: u32) -> io::Result<ExitCode> {
+    use std::os::fd::AsFd;
+
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let mut qemu = qemu.stdin(stdin).spawn()?;
+    let pid = rustix::process::Pid::from_child(&qemu);
+    std::thread::spawn(move || {
+        helper::wait_for_hangup();
+        std::thread::sleep(helper::ORPHAN_GRACE);
+        // This process ends with QEMU, so the pid is still QEMU's.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    });
+    let status = qemu.wait()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
