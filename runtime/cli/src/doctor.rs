@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blockbox::store::Store;
-use blockbox::vmm;
 use blockbox::vmm::hypervisor::Verdict;
+use blockbox::vmm::{self, Capabilities};
 use clap::Args;
 
 use super::output::{Format, print_json};
@@ -49,6 +49,9 @@ impl Doctor {
             (None, _) => "not found".to_owned(),
         };
         println!("QEMU       {qemu}");
+        for (monitor, can) in &report.capabilities {
+            println!("{monitor:10} {}", capabilities(can));
+        }
         println!("store      {}", store.root().display());
         println!(
             "boots with {}",
@@ -59,4 +62,25 @@ impl Doctor {
         }
         Ok(status)
     }
+}
+
+/// One line of what a monitor can do.
+fn capabilities(can: &Capabilities) -> String {
+    let devices = format!("{} disks, network cards and shares", can.devices);
+    let mut words = vec![devices];
+    let mut add = |has: bool, yes: &str, no: &str| {
+        let word = if has { yes } else { no };
+        if !word.is_empty() {
+            words.push(word.to_owned());
+        }
+    };
+    add(can.shares, "", "no shares without virtiofsd");
+    add(can.memory_snapshots, "memory snapshots", "");
+    add(can.free_page_reporting, "gives freed memory back", "");
+    add(
+        can.pauses_when_full,
+        "pauses when the host's disk is full",
+        "",
+    );
+    words.join(", ")
 }

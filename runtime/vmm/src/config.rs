@@ -29,6 +29,8 @@ pub struct VmConfig {
     pub incoming: bool,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
+    /// Whether the VM's process is [confined](crate::confine), which it is by default where the operating system can.
+    pub confine: bool,
     /// The executable to start the VM through: one whose `main` begins with
     /// [`helper::run_if_asked`](crate::helper::run_if_asked). The default is what
     /// [`helper::locate`](crate::helper::locate) finds.
@@ -58,6 +60,7 @@ impl VmConfig {
             memory: MemoryBacking::Private,
             incoming: false,
             kernel_args: Vec::new(),
+            confine: true,
             helper: None,
             console_log: None,
         }

@@ -1,4 +1,4 @@
-//! The process a VM runs in: `HELPER __vm JSON [DISK]`, where the helper is any program whose `main` begins with
+//! The process a VM runs in: `HELPER __vm JSON [DISK…]`, where the helper is any program whose `main` begins with
 //! [`run_if_asked`].
 //!
 //! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
+use super::confine::Rules;
 use super::{VmmError, krun, qemu, signals};
 
 /// The hidden subcommand.
@@ -105,6 +106,7 @@ fn run(
     match launch {
         Launch::Krun(machine) => {
             signals::block().map_err(VmmError::io("cannot block signals"))?;
+            enforce(machine.rules.as_ref())?;
             std::thread::spawn(|| {
                 wait_for_hangup();
                 std::thread::sleep(ORPHAN_GRACE);
@@ -139,6 +141,13 @@ fn hold(disk: &Path) -> Result<(), VmmError> {
         }
     }
     std::mem::forget(file);
+    Ok(())
+}
+
+/// Confines this process and what it becomes. Call it before there are threads.
+pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
+    let confined = rules.map(Rules::enforce).transpose();
+    confined.map_err(VmmError::io("cannot confine the virtual machine"))?;
     Ok(())
 }
 

@@ -15,13 +15,27 @@ use serde::{Deserialize, Serialize};
 
 use super::device::{Disk, text};
 use super::helper::{self, Launch};
+use super::kernel::Identity;
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun};
 use crate::guest::INIT;
 
-/// How long the trial's init has to say its first word. On hardware it needs a fraction of a second, under an emulated
-/// hypervisor on a busy machine ten.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the trial's init has to say its first word. On hardware it needs a fraction of a second.
+const TRIAL_TIME: Duration = Duration::from_secs(3);
+
+/// The same where libkrun is asked for by name: an emulated hypervisor on a busy machine needs ten seconds.
+const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(30);
+
+/// Something that takes seconds and is about to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// A trial boot, which has this much time.
+    Trial(Duration),
+}
+
+/// What is called before something that takes seconds, so that a person can be told.
+pub type OnWait<'a> = dyn FnMut(Wait) + 'a;
 
 /// The verdict's name in the cache.
 const FILE: &str = "hypervisor.json";
@@ -52,8 +66,13 @@ struct Kept {
     verdict: Verdict,
 }
 
-/// The verdict on this host, from the folder `cache` or by a trial of at most 30 seconds.
-pub fn verdict(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
+/// The verdict on this host, from the folder `cache` or by a trial of at most 3 seconds, which `on_wait` is told of.
+pub fn verdict(
+    kernel: &Path,
+    cache: &Path,
+    helper: Option<&Path>,
+    on_wait: &mut OnWait<'_>,
+) -> Verdict {
     if let Err(reason) = device() {
         return Verdict::Fails { reason };
     }
@@ -63,29 +82,51 @@ pub fn verdict(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
                 .to_owned(),
         };
     }
-    match recall(&cache.join(FILE)) {
-        Some(kept) if kept.key == key(kernel) => kept.verdict,
-        _ => verdict_anew(kernel, cache, helper),
+    match recall(kernel, cache) {
+        Some(verdict) => verdict,
+        None => try_and_remember(kernel, cache, helper, TRIAL_TIME, on_wait),
     }
 }
 
-/// As [`verdict`], by a trial in any case: who asks for libkrun by name is not to be held to an old failure.
-pub fn verdict_anew(kernel: &Path, cache: &Path, helper: Option<&Path>) -> Verdict {
+/// As [`verdict`], for who asks for libkrun by name, which is not to be held to an old failure: that it works is recalled, that
+/// it fails is tried again, for at most 30 seconds.
+pub fn verdict_anew(
+    kernel: &Path,
+    cache: &Path,
+    helper: Option<&Path>,
+    on_wait: &mut OnWait<'_>,
+) -> Verdict {
     if let Err(reason) = device() {
         return Verdict::Fails { reason };
     }
+    match recall(kernel, cache) {
+        Some(Verdict::Works) => Verdict::Works,
+        _ => try_and_remember(kernel, cache, helper, PATIENT_TRIAL_TIME, on_wait),
+    }
+}
+
+fn try_and_remember(
+    kernel: &Path,
+    cache: &Path,
+    helper: Option<&Path>,
+    time: Duration,
+    on_wait: &mut OnWait<'_>,
+) -> Verdict {
     // Says nothing about the hypervisor, so it is not kept.
     if let Err(error) = helper::locate(helper) {
         let reason = error.to_string();
         return Verdict::Fails { reason };
     }
-    let verdict = trial(kernel, helper);
+    on_wait(Wait::Trial(time));
+    let verdict = trial(kernel, helper, time);
     // Without a cache the next run tries again: slower, and right.
-    let kept = Kept {
-        key: key(kernel),
-        verdict: verdict.clone(),
-    };
-    let _ = remember(&cache.join(FILE), &kept);
+    if let Some(key) = key(kernel) {
+        let kept = Kept {
+            key,
+            verdict: verdict.clone(),
+        };
+        let _ = remember(&cache.join(FILE), &kept);
+    }
     verdict
 }
 
@@ -121,7 +162,7 @@ fn runs_pvm_guests_only(modules: &Path) -> bool {
     loaded("kvm_pvm") && !loaded("kvm_intel") && !loaded("kvm_amd")
 }
 
-fn trial(kernel: &Path, helper: Option<&Path>) -> Verdict {
+fn trial(kernel: &Path, helper: Option<&Path>, time: Duration) -> Verdict {
     let started = Instant::now();
     let vm_and_disk = trial_disk().and_then(|disk| Ok((boot(kernel, disk.path(), helper)?, disk)));
     let (vm, _disk) = match vm_and_disk {
@@ -132,7 +173,7 @@ fn trial(kernel: &Path, helper: Option<&Path>) -> Verdict {
             };
         }
     };
-    let spoke = init_speaks(&vm);
+    let spoke = init_speaks(&vm, time);
     vm.kill();
     let seconds = started.elapsed().as_secs_f64();
     let what = match spoke {
@@ -157,12 +198,13 @@ fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmErro
         disks: vec![krun::Drive::new(&Disk::raw(UPPER_SERIAL, disk))?],
         networks: Vec::new(),
         shares: Vec::new(),
+        rules: None,
     };
     Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper)
 }
 
 /// Waits for a first message from init; `false` when the VM ended without.
-fn init_speaks(vm: &Vm) -> std::io::Result<bool> {
+fn init_speaks(vm: &Vm, time: Duration) -> std::io::Result<bool> {
     let mut channel = vm.channel()?;
     // The trial disk holds no container: init answers that it finds none.
     let mut boot = Vec::new();
@@ -172,7 +214,7 @@ fn init_speaks(vm: &Vm) -> std::io::Result<bool> {
     }
     .encode(&mut boot);
     channel.write_all(&boot)?;
-    let deadline = Instant::now() + TRIAL_TIMEOUT;
+    let deadline = Instant::now() + time;
     let mut decoder = Decoder::default();
     let mut chunk = [0; 4096];
     loop {
@@ -216,8 +258,9 @@ fn unstamped(line: &str) -> &str {
     }
 }
 
-/// What a verdict holds for: this boot of the host, this kernel file, this blockbox.
-fn key(kernel: &Path) -> String {
+/// What a verdict holds for: this boot of the host, this kernel file by whatever path, this blockbox.
+fn key(kernel: &Path) -> Option<String> {
+    let kernel = Identity::of(kernel).ok()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| {
         let host = rustix::system::uname();
         format!(
@@ -227,11 +270,12 @@ fn key(kernel: &Path) -> String {
         )
     });
     let version = env!("CARGO_PKG_VERSION");
-    format!("{} {version} {}", boot.trim(), kernel.display())
+    Some(format!("{} {version} {kernel}", boot.trim()))
 }
 
-fn recall(file: &Path) -> Option<Kept> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
+fn recall(kernel: &Path, cache: &Path) -> Option<Verdict> {
+    let kept: Kept = serde_json::from_slice(&fs::read(cache.join(FILE)).ok()?).ok()?;
+    (kept.key == key(kernel)?).then_some(kept.verdict)
 }
 
 fn remember(file: &Path, kept: &Kept) -> std::io::Result<()> {
@@ -257,5 +301,21 @@ mod tests {
         assert!(runs_pvm_guests_only(modules.path()));
         fs::create_dir(modules.path().join("kvm_intel")).unwrap();
         assert!(!runs_pvm_guests_only(modules.path()));
+    }
+
+    #[test]
+    fn a_verdict_holds_for_a_kernel_by_any_path_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = folder.path().join("kernel");
+        fs::write(&kernel, "kernel").unwrap();
+        let kept = Kept {
+            key: key(&kernel).unwrap(),
+            verdict: Verdict::Works,
+        };
+        remember(&folder.path().join(FILE), &kept).unwrap();
+        let other_spelling = folder.path().join("./kernel");
+        assert_eq!(recall(&other_spelling, folder.path()), Some(Verdict::Works));
+        fs::write(&kernel, "another kernel").unwrap();
+        assert_eq!(recall(&kernel, folder.path()), None);
     }
 }

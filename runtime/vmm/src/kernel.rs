@@ -4,9 +4,12 @@
 //! 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one in a Xen note, which QEMU wants. On other
 //! architectures the image itself is what both take.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -62,7 +65,7 @@ pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmErr
 }
 
 /// Makes `source` a file that [`VmConfig::kernel`](super::VmConfig::kernel) takes, keeping it in the folder `cache`
-/// under a name made from its contents.
+/// under a name made from its contents. A library that was seen before and has not changed since is not read again.
 ///
 /// # Errors
 ///
@@ -72,10 +75,24 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
         KernelSource::File(path) => return Ok(path.clone()),
         KernelSource::Libkrunfw(path) => path,
     };
-    let digest =
-        digest_of(library).map_err(VmmError::io(format!("cannot read {}", library.display())))?;
-    let kernel = cache.join(format!("kernel-{FORM}-{}", &digest[..32]));
+    let unreadable = || VmmError::io(format!("cannot read {}", library.display()));
+    let identity = Identity::of(library).map_err(unreadable())?;
+    let seen = cache.join(format!("{SEEN_PREFIX}{identity}"));
+    if let Some(kernel) = seen_before(&seen, cache) {
+        return Ok(kernel);
+    }
+    let digest = digest_of(library).map_err(unreadable())?;
+    let name = format!("{KERNEL_PREFIX}{FORM}-{}", &digest[..32]);
+    let kernel = cache.join(&name);
+    // Without the note the next start reads the library again: slower, and right. One of a file that has just changed would
+    // hold for another change within the same tick of the file system's clock.
+    let note = || {
+        if identity.is_settled() && Identity::of(library).is_ok_and(|now| now == identity) {
+            let _ = store(name.as_bytes(), cache, &seen);
+        }
+    };
     if kernel.is_file() {
+        note();
         return Ok(kernel);
     }
     let image = krunfw::kernel_of(library)?;
@@ -85,7 +102,47 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     })?;
     store(&bytes, cache, &kernel)
         .map_err(VmmError::io(format!("cannot write {}", kernel.display())))?;
+    note();
     Ok(kernel)
+}
+
+/// The kernel that the note `seen` names, if it is there.
+fn seen_before(seen: &Path, cache: &Path) -> Option<PathBuf> {
+    let name = fs::read_to_string(seen).ok()?;
+    let kernel = cache.join(&name);
+    (name.starts_with(KERNEL_PREFIX) && !name.contains('/') && kernel.is_file()).then_some(kernel)
+}
+
+/// Removes from the folder `cache` the kernels that other versions of blockbox prepared, and what was noted about libraries.
+/// Returns how many bytes that frees. `keep` is the kernel in use, as [`locate`] returns it.
+///
+/// # Errors
+///
+/// When the folder cannot be read, or a file cannot be removed.
+pub fn prune(cache: &Path, keep: &Path) -> Result<u64, VmmError> {
+    let failed = |path: &Path| VmmError::io(format!("cannot prune {}", path.display()));
+    let entries = match fs::read_dir(cache) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(failed(cache))?,
+    };
+    let mut freed = 0;
+    for entry in entries {
+        let path = entry.map_err(failed(cache))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path == keep || !(name.starts_with(KERNEL_PREFIX) || name.starts_with(SEEN_PREFIX)) {
+            continue;
+        }
+        let size = path.metadata().map_or(0, |metadata| metadata.len());
+        match fs::remove_file(&path) {
+            // Another process prunes as well.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed.map_err(failed(&path))?;
+                freed += size;
+            }
+        }
+    }
+    Ok(freed)
 }
 
 /// [`find`] and [`prepare`].
@@ -103,6 +160,60 @@ const FORM: &str = if cfg!(target_arch = "x86_64") {
 } else {
     "raw1"
 };
+
+/// How the names of prepared kernels begin.
+const KERNEL_PREFIX: &str = "kernel-";
+
+/// How the names of notes on libraries begin: each holds the name of the kernel prepared from one.
+const SEEN_PREFIX: &str = "seen-";
+
+/// What tells a file from every other, and from itself after a change, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// Whether the last change is so long ago that another one would show in the times.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs());
+        i64::try_from(now).is_ok_and(|now| self.changed.0.saturating_add(2) < now)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity {
+            device,
+            inode,
+            size,
+            modified: (modified, modified_ns),
+            changed: (changed, changed_ns),
+        } = self;
+        write!(f, "{FORM}-{device:x}-{inode:x}-{size:x}")?;
+        write!(
+            f,
+            "-{modified:x}.{modified_ns:x}-{changed:x}.{changed_ns:x}"
+        )
+    }
+}
 
 fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
     File::open(&path).map_err(|error| VmmError::BadKernel {
@@ -178,4 +289,77 @@ fn bootable(image: &KernelImage) -> Option<Vec<u8>> {
 #[cfg(target_arch = "x86_64")]
 fn bootable(image: &KernelImage) -> Option<Vec<u8>> {
     super::pvh::wrap(image.load_address, image.entry, &image.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// A library last changed long ago.
+    fn library(folder: &Path, bytes: &[u8]) -> PathBuf {
+        let path = folder.join(krunfw::LIBRARY);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_library_that_has_not_changed_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("kernels");
+        let library = library(folder.path(), b"not a library");
+        let source = KernelSource::Libkrunfw(library.clone());
+        assert!(matches!(
+            prepare(&source, &cache),
+            Err(VmmError::BadKernel { .. })
+        ));
+
+        // What preparing it would have left.
+        fs::create_dir(&cache).unwrap();
+        let kernel = cache.join("kernel-x");
+        fs::write(&kernel, b"kernel").unwrap();
+        let seen = |library| cache.join(format!("seen-{}", Identity::of(library).unwrap()));
+        fs::write(seen(&library), "kernel-x").unwrap();
+        assert_eq!(prepare(&source, &cache).unwrap(), kernel);
+
+        // A note that leads elsewhere is not followed.
+        fs::write(seen(&library), "kernel-x/../../libkrunfw.so.5").unwrap();
+        assert!(prepare(&source, &cache).is_err());
+        fs::write(seen(&library), "kernel-x").unwrap();
+        fs::write(&library, b"another").unwrap();
+        assert!(prepare(&source, &cache).is_err());
+    }
+
+    #[test]
+    fn what_has_just_changed_is_not_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = library(folder.path(), b"x");
+        let mut identity = Identity::of(&library).unwrap();
+        assert!(!identity.is_settled());
+        identity.changed.0 -= 10;
+        assert!(identity.is_settled());
+    }
+
+    #[test]
+    fn pruning_keeps_the_kernel_in_use_and_what_is_not_a_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = folder.path().join("kernel-elf1-new");
+        for name in [
+            "kernel-elf1-new",
+            "kernel-elf0-old",
+            "seen-x",
+            "hypervisor.json",
+        ] {
+            fs::write(folder.path().join(name), "12345").unwrap();
+        }
+        assert_eq!(prune(folder.path(), &keep).unwrap(), 10);
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["hypervisor.json", "kernel-elf1-new"]);
+        assert_eq!(prune(&folder.path().join("missing"), &keep).unwrap(), 0);
+    }
 }

@@ -8,6 +8,7 @@ use std::ptr;
 use blockbox_protocol::CONTROL_PORT;
 use serde::{Deserialize, Serialize};
 
+use super::confine::Rules;
 use super::device::{Disk, DiskFormat, MacAddress, Share, text};
 use super::{VmConfig, VmmError, handoff, helper};
 
@@ -23,6 +24,7 @@ pub(super) struct Machine {
     /// The addresses of the network cards, whose sockets are the open files that the helper gets.
     pub(super) networks: Vec<MacAddress>,
     pub(super) shares: Vec<Folder>,
+    pub(super) rules: Option<Rules>,
 }
 
 /// A virtio-blk device.
@@ -79,7 +81,11 @@ const LOG_NO_ENV: u32 = 1;
 const CONTROL_FD: i32 = 0;
 
 /// Plans the VM that boots `config`.
-pub(super) fn machine(config: &VmConfig, cmdline: String) -> Result<Machine, VmmError> {
+pub(super) fn machine(
+    config: &VmConfig,
+    cmdline: String,
+    rules: Option<Rules>,
+) -> Result<Machine, VmmError> {
     let folder = |share: &Share| {
         Ok(Folder {
             tag: share.tag.clone(),
@@ -103,6 +109,7 @@ pub(super) fn machine(config: &VmConfig, cmdline: String) -> Result<Machine, Vmm
             .iter()
             .map(folder)
             .collect::<Result<_, VmmError>>()?,
+        rules,
     })
 }
 

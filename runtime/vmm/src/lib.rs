@@ -9,6 +9,7 @@
 
 mod capabilities;
 mod config;
+pub mod confine;
 mod console;
 mod device;
 mod error;
@@ -30,6 +31,7 @@ mod signals;
 mod vm;
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -119,14 +121,29 @@ impl Vmm {
     /// would be used and is not installed.
     pub fn choose(
         choice: Choice,
-        kernel: &std::path::Path,
-        cache: &std::path::Path,
-        helper: Option<&std::path::Path>,
+        kernel: &Path,
+        cache: &Path,
+        helper: Option<&Path>,
     ) -> Result<Vmm, VmmError> {
-        let mut verdict = hypervisor::verdict(kernel, cache, helper);
-        if choice == Choice::Libkrun && verdict != hypervisor::Verdict::Works {
-            verdict = hypervisor::verdict_anew(kernel, cache, helper);
-        }
+        Vmm::choose_telling(choice, kernel, cache, helper, &mut |_| ())
+    }
+
+    /// As [`Vmm::choose`], and calls `on_wait` before a trial, which may take seconds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Vmm::choose`].
+    pub fn choose_telling(
+        choice: Choice,
+        kernel: &Path,
+        cache: &Path,
+        helper: Option<&Path>,
+        on_wait: &mut hypervisor::OnWait<'_>,
+    ) -> Result<Vmm, VmmError> {
+        let verdict = match choice {
+            Choice::Libkrun => hypervisor::verdict_anew(kernel, cache, helper, on_wait),
+            Choice::Auto | Choice::Qemu => hypervisor::verdict(kernel, cache, helper, on_wait),
+        };
         let qemu = |accel| qemu::find().map(|_| Vmm::Qemu { accel });
         match (choice, verdict) {
             (Choice::Auto | Choice::Libkrun, hypervisor::Verdict::Works) => Ok(Vmm::Libkrun),

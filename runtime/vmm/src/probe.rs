@@ -1,11 +1,13 @@
 //! What this host can do, for `blockbox doctor`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
-use super::{error, kernel, qemu};
+use super::{Accel, Capabilities, Vmm, error, kernel, qemu};
 
 /// What this host can do.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +31,10 @@ pub struct HostReport {
     pub qemu_version: Option<String>,
     /// The monitor `--vmm auto` takes, `None` when nothing can boot.
     pub chosen: Option<String>,
+    /// What each monitor that is there can do.
+    pub capabilities: BTreeMap<&'static str, Capabilities>,
+    /// What confines the processes of VMs.
+    pub confinement: Confinement,
     /// What to do for what is missing, one sentence each.
     pub advice: Vec<String>,
 }
@@ -48,7 +54,7 @@ pub fn probe(
         .ok()
         .map(|source| kernel::prepare(source, cache));
     let hypervisor = match &prepared {
-        Some(Ok(kernel)) => hypervisor::verdict(kernel, cache, helper),
+        Some(Ok(kernel)) => hypervisor::verdict(kernel, cache, helper, &mut |_| ()),
         _ => match hypervisor::device() {
             Err(reason) => Verdict::Fails { reason },
             Ok(()) => Verdict::Fails {
@@ -75,6 +81,17 @@ pub fn probe(
         (Verdict::Fails { .. }, Some(_)) => Some("qemu (tcg)".to_owned()),
         (Verdict::Fails { .. }, None) => None,
     };
+    let mut capabilities = BTreeMap::from([("libkrun", Vmm::Libkrun.capabilities())]);
+    if qemu.is_some() {
+        let accel = Accel::Tcg;
+        capabilities.insert("qemu", Vmm::Qemu { accel }.capabilities());
+    }
+    if capabilities.get("qemu").is_some_and(|qemu| !qemu.shares) {
+        let install = error::install_virtiofsd();
+        advice.push(format!(
+            "No virtiofsd to share folders under QEMU: {install}."
+        ));
+    }
     HostReport {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
@@ -91,6 +108,8 @@ pub fn probe(
             .and_then(|program| qemu::version(program).ok()),
         qemu,
         chosen,
+        capabilities,
+        confinement: Confinement::of_host(),
         advice,
     }
 }

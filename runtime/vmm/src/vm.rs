@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::confine::Rules;
 use super::console::Console;
 use super::events::{Events, VmEvent, Watch};
 use super::helper::{self, Launch};
@@ -71,10 +72,12 @@ impl Vm {
             files.push(control_end.as_fd());
         }
         files.extend(config.networks.iter().map(|card| card.socket.as_fd()));
+        let confine = config.confine && cfg!(target_os = "linux");
+        let rules = confine.then(|| Rules::of(vmm, config)).transpose()?;
         let mut servers = Vec::new();
         let mut sockets = Vec::new();
         let launch = match vmm {
-            Vmm::Libkrun => Launch::Krun(super::krun::machine(config, cmdline)?),
+            Vmm::Libkrun => Launch::Krun(super::krun::machine(config, cmdline, rules)?),
             Vmm::Qemu { accel } => {
                 for share in &config.shares {
                     let (server, socket) = share::start(share, &helper, &console_end)?;
@@ -82,7 +85,13 @@ impl Vm {
                     sockets.push(socket);
                 }
                 files.extend(sockets.iter().map(AsFd::as_fd));
-                Launch::Qemu(super::qemu::machine(config, accel, &cmdline, files.len())?)
+                Launch::Qemu(super::qemu::machine(
+                    config,
+                    accel,
+                    &cmdline,
+                    files.len(),
+                    rules,
+                )?)
             }
         };
         let log = match &config.console_log {

@@ -200,7 +200,7 @@ fn what_cannot_be_set_up_is_named() {
         guest.folder.path().join("other.ext4"),
     );
     config.helper = Some(env!("CARGO_BIN_EXE_blockbox").into());
-    crate::guest::writable_disk(&config.upper);
+    crate::guest::writable_disk(&config.disks[1].path);
     for (boot, named) in boots
         .iter()
         .zip(["nowhere", "kernel.no_such_setting", "../escape"])

@@ -16,6 +16,9 @@ pub(super) enum Arg {
     File(String, usize),
 }
 
+/// QEMU's own filter of system calls, laid once it has started.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 /// The memory's object.
 const MEMORY: &str = "memory";
 
@@ -78,6 +81,9 @@ pub(super) fn args(
     args.option("-device", "virtio-rng-device");
     if balloon {
         args.option("-device", "virtio-balloon-device,free-page-reporting=on");
+    }
+    if config.confine && cfg!(target_os = "linux") {
+        args.option("-sandbox", SANDBOX);
     }
     if config.incoming {
         args.option("-incoming", "defer");

@@ -10,10 +10,9 @@ use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
+use super::confine::Rules;
 use super::device::MemoryBacking;
-#[cfg(not(target_os = "linux"))]
-use super::helper;
-use super::{Accel, VmConfig, Vmm, VmmError, handoff, signals};
+use super::{Accel, VmConfig, Vmm, VmmError, handoff, helper, signals};
 use args::Arg;
 
 /// Names the QEMU program, for one outside of `PATH`.
@@ -27,6 +26,7 @@ pub(super) struct Machine {
     /// How many open files the helper gets.
     files: usize,
     parent: u32,
+    rules: Option<Rules>,
 }
 
 fn program_name() -> String {
@@ -63,6 +63,7 @@ pub(super) fn machine(
     accel: Accel,
     cmdline: &str,
     files: usize,
+    rules: Option<Rules>,
 ) -> Result<Machine, VmmError> {
     let room = Vmm::Qemu { accel }.capabilities().has_room(config);
     // Giving back a page of a file punches a hole into the file.
@@ -72,6 +73,7 @@ pub(super) fn machine(
         args: args::args(config, accel, cmdline, balloon)?,
         files,
         parent: std::process::id(),
+        rules,
     })
 }
 
@@ -85,6 +87,9 @@ pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
         qemu.arg(words(arg, &files)?);
     }
     let io = VmmError::io(format!("cannot run {}", machine.program.display()));
+    if cfg!(target_os = "linux") {
+        helper::enforce(machine.rules.as_ref())?;
+    }
     become_qemu(&mut qemu, machine.parent).map_err(io)
 }
 
