@@ -164,7 +164,7 @@ impl Fs {
         }
         let (_, boot) = builder.launch()?;
         let booted = boot.wait(&mut |_| ())?;
-        let (child, completion) = booted.attach(false, None).map_err(|(error, _)| error)?;
+        let (child, completion) = booted.attach(false, None)?;
         let mut output = Vec::new();
         let status = child.stream(&mut output, &mut io::stderr().lock());
         let ended = completion.wait();

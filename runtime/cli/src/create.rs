@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use blockbox::convert::Error;
 use blockbox::image::Image;
 use blockbox::pull::pull;
-use blockbox::spec::{Machine, RestartPolicy};
+use blockbox::spec::{Machine, RestartPolicy, Ulimit};
 use blockbox::store::Store;
 use blockbox::{Builder, Sandbox, check_machine};
 use clap::{Args, ValueEnum};
@@ -60,6 +60,15 @@ pub(super) struct NewSandbox {
     /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
+    /// Let nothing write to the root; `/tmp` and `/run` stay writable
+    #[arg(long)]
+    read_only: bool,
+    /// Limit what commands may use, as `nofile=1024:4096`
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<Ulimit>,
+    /// Accepted as docker's: a sandbox always has an init
+    #[arg(long)]
+    init: bool,
     /// Attach a name and a value to the sandbox
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -129,7 +138,9 @@ impl NewSandbox {
             .upper_size(self.upper_size)
             .labels(labels)
             .restart(self.restart)
-            .remove_on_exit(self.rm);
+            .remove_on_exit(self.rm)
+            .read_only(self.read_only)
+            .ulimits(self.ulimit.clone());
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }

@@ -62,16 +62,15 @@ pub(super) fn run(
     watcher: &Watcher,
 ) -> anyhow::Result<ExitCode> {
     let size = options.tty.then(window_size).flatten();
-    let (left, completion) = match booted.attach(stdin, size) {
-        Ok((child, completion)) => (connect(child, options, watcher), completion),
-        Err((Error::Guest(GuestError::SpawnFailed { code, message }), completion)) => {
+    let (child, completion) = match booted.attach(stdin, size) {
+        Err(Error::Guest(GuestError::SpawnFailed { code, message })) => {
             watcher.over();
-            let _ = completion.wait();
             eprintln!("blockbox: {message}");
             return Ok(ExitCode::from(code));
         }
-        Err((error, _)) => return Err(error.into()),
+        attached => attached?,
     };
+    let left = connect(child, options, watcher);
     match left {
         Ok(Left::Detached) => Ok(ExitCode::SUCCESS),
         Ok(Left::Ended(status)) => ended(completion, Some(status.code())),

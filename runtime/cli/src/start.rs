@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use blockbox::guest::GuestError;
 use blockbox::image::Image;
-use blockbox::process::{Overrides, resolve};
+use blockbox::process::{Overrides, change_env, resolve};
 use blockbox::spec::Spec;
 use blockbox::store::Store;
 use blockbox::{Error, Sandbox, StartOptions};
@@ -83,15 +83,7 @@ impl Start {
             let overrides = self.process.overrides(false)?;
             process.args = resolve(config, overrides)?.args;
         }
-        let mut place = Overrides::default();
-        place.env = process
-            .env
-            .iter()
-            .map(|one| one.as_os_str().to_owned())
-            .collect();
-        place.env.extend(self.process.env()?);
-        place.arguments = vec!["-".into()];
-        process.env = resolve(None, place)?.env;
+        change_env(&mut process, self.process.env()?);
         let (workdir, user) = self.process.place();
         if let Some(workdir) = workdir {
             process.cwd = std::path::Path::new("/")

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use blockbox_convert::image::Image;
-use blockbox_store::spec::{Machine, Spec, VmmChoice};
+use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Store, UPPER};
-use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Session};
+use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Session, Ulimit};
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
 
 /// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
@@ -117,6 +117,8 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
     for folder in &spec.on_disk {
         boot.leave_on_disk(folder);
     }
+    boot.read_only_root = spec.read_only;
+    boot.ulimits = spec.ulimits.iter().map(limit).collect();
     let config = image.config().config().as_ref();
     let volumes = config.and_then(|config| config.volumes().as_ref());
     boot.folders
@@ -125,4 +127,12 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
             mode: 0o755,
         }));
     boot
+}
+
+fn limit(limit: &spec::Ulimit) -> Ulimit {
+    Ulimit {
+        resource: limit.resource,
+        soft: limit.soft.unwrap_or(u64::MAX),
+        hard: limit.hard.unwrap_or(u64::MAX),
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockbox_convert::image::Image;
-use blockbox_store::spec::{ImageSource, Machine, RestartPolicy, Spec, VmmChoice};
+use blockbox_store::spec::{ImageSource, Machine, RestartPolicy, Spec, Ulimit, VmmChoice};
 use blockbox_store::{Lock, Store};
 
 use crate::boot;
@@ -146,6 +146,18 @@ impl<'a> Builder<'a> {
     /// Whether the sandbox is removed when its main command has ended.
     pub fn remove_on_exit(mut self, remove: bool) -> Self {
         self.spec.remove_on_exit = remove;
+        self
+    }
+
+    /// Whether the root is read-only but for what is mounted there.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.spec.read_only = read_only;
+        self
+    }
+
+    /// Limits of every command.
+    pub fn ulimits(mut self, limits: Vec<Ulimit>) -> Self {
+        self.spec.ulimits = limits;
         self
     }
 

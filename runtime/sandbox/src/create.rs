@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use blockbox_convert::{self as convert, image::Image};
 use blockbox_store::spec::{ImageSource, Spec};
@@ -12,6 +14,9 @@ use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
 use crate::events;
+
+/// How long somebody else may have a name before it counts as taken.
+const CLAIM: Duration = Duration::from_secs(2);
 
 /// A program that a sandbox has besides what its image has: an absolute path in folders that the image may lack, and
 /// its contents.
@@ -42,11 +47,8 @@ pub(crate) fn create(
     if state::reconcile(store, &spec.name)?.is_some() {
         return Err(exists());
     }
-    let lock = store.lock_sandbox(&spec.name)?.ok_or_else(exists)?;
+    let lock = claim(store, &spec.name)?;
     let folder = store.sandbox(&spec.name);
-    if folder.exists() {
-        return Err(exists());
-    }
     spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
     spec.image.platform = Some(platform(image));
     spec.created_ns = state::now_ns();
@@ -58,6 +60,25 @@ pub(crate) fn create(
     })?;
     events::note(store, &spec, "create", &[]);
     Ok((spec, lock))
+}
+
+/// Takes the lock of a name that no sandbox has.
+pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
+    check_name(name)?;
+    let folder = store.sandbox(name);
+    let started = Instant::now();
+    loop {
+        let lock = store.lock_sandbox(name)?;
+        if folder.exists() {
+            return Err(Error::SandboxExists(name.to_owned()));
+        }
+        match lock {
+            Some(lock) => return Ok(lock),
+            // Somebody makes a sandbox of this name, or only looks whether a crash left something.
+            None if started.elapsed() < CLAIM => sleep(Duration::from_millis(5)),
+            None => return Err(Error::SandboxExists(name.to_owned())),
+        }
+    }
 }
 
 fn platform(image: &Image) -> String {

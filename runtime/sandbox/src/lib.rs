@@ -1,21 +1,41 @@
 //! Turns container images into disks and boots them in microVMs.
 //!
-//! This is the library behind the `blockbox` command. Follow an image in one direction: [`convert`] gets it and makes its
-//! disks ([`pull`], [`layer`], [`stack`]), [`store`] keeps them, [`sandbox`] makes a writable disk ([`ext4_writer`]) and boots
-//! both ([`vmm`]), and [`guest`] talks to the guest's init.
+//! This is the library behind the `blockbox` command, which does nothing that a program could not do with it. Follow an
+//! image in one direction: [`convert`] gets it and makes its disks ([`pull`], [`layer`], [`stack`]), [`store`] keeps them, and a
+//! [`Sandbox`] is a writable disk over it that [`vmm`] boots.
 //!
-//! A virtual machine runs in a process of its own. A program that boots any either begins its `main` with
-//! [`vmm::helper::run_if_asked`] or names another program that does: see [`vmm::helper::locate`].
+//! A running sandbox lives in a process of its own, its monitor, which outlives the program that started it; any number of
+//! programs use the sandbox through the monitor at a time.
 //!
 //! ```no_run
-//! use blockbox::{pull, store::Store};
+//! use std::time::Duration;
 //!
-//! let store = Store::open("/var/lib/blockbox")?;
-//! let reference = "docker.io/library/debian:bookworm".parse()?;
-//! let image = pull::pull(&store, &reference, &pull::PullOptions::default(), &())?;
-//! println!("{}", image.disk().display());
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! use blockbox::{ExecOptions, Sandbox, pull, store::Store};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Monitors and virtual machines are started through this very program.
+//!     if let Some(code) = blockbox::helper::run_if_asked() {
+//!         std::process::exit(if code == std::process::ExitCode::SUCCESS { 0 } else { 1 });
+//!     }
+//!     let store = Store::open("/var/lib/blockbox")?;
+//!     let name = "docker.io/library/debian:bookworm";
+//!     let image = pull::pull(&store, &name.parse()?, &pull::PullOptions::default(), &())?;
+//!
+//!     let sandbox = Sandbox::builder(&store, name, &image)
+//!         .command(["sleep", "infinity"])
+//!         .create()?;
+//!     sandbox.start()?;
+//!     let child = sandbox.exec(&ExecOptions::new(["uname", "-a"]))?;
+//!     let status = child.stream(&mut std::io::stdout(), &mut std::io::stderr())?;
+//!     println!("ended with {}", status.code());
+//!     sandbox.stop(None, Some(Duration::from_secs(1)))?;
+//!     sandbox.remove(false)?;
+//!     Ok(())
+//! }
 //! ```
+//!
+//! Calls block. From asynchronous code, make them where blocking is allowed, such as `tokio::task::spawn_blocking`, and end
+//! them from another thread: [`Canceller`] gives up a boot, [`Detacher`] leaves a command, [`Sandbox::kill`] ends one.
 
 #![forbid(unsafe_code)]
 

@@ -132,6 +132,13 @@ fn is_init(program: &[u8]) -> bool {
     matches!(name, Some(b"init" | b"systemd"))
 }
 
+/// Changes the environment of a command as [`Overrides::env`] says.
+pub fn change_env(process: &mut Process, changes: Vec<OsString>) {
+    let base = std::mem::take(&mut process.env);
+    let env = environment(base.into_iter().map(|one| one.0).collect(), changes);
+    process.env = env.into_iter().map(Into::into).collect();
+}
+
 /// The variables of `base`, changed as [`Overrides::env`] says.
 pub(crate) fn environment(base: Vec<Vec<u8>>, changes: Vec<OsString>) -> Vec<Vec<u8>> {
     let mut env = Environment::default();

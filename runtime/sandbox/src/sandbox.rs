@@ -12,7 +12,7 @@ use blockbox_vmm::guest::{Connection, GuestError, WindowSize};
 
 use crate::builder::Builder;
 use crate::child::Child;
-use crate::create::check_name;
+use crate::create::{check_name, claim};
 use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
 use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome};
@@ -211,7 +211,7 @@ impl Sandbox {
     /// When the log cannot be read.
     pub fn logs(&self) -> Result<log::Reader> {
         let folder = self.store.sandbox(&self.name);
-        Ok(log::Reader::open(&folder).map_err(Error::io(&folder))?)
+        log::Reader::open(&folder).map_err(Error::io(&folder))
     }
 
     /// Sends a signal to the main command of the running sandbox. After SIGKILL no restart policy starts it again.
@@ -481,19 +481,8 @@ impl Booted {
     /// # Errors
     ///
     /// [`GuestError::SpawnFailed`] when the command cannot be started.
-    pub fn attach(
-        self,
-        stdin: bool,
-        size: Option<WindowSize>,
-    ) -> std::result::Result<(Child, Completion), (Error, Completion)> {
-        let failed = |error: GuestError, ended| {
-            let connection = Arc::clone(&self.connection);
-            (error.into(), Completion { connection, ended })
-        };
-        let ended = match self.connection.ask(encode(&Ask::Wait)) {
-            Ok(ended) => ended,
-            Err(error) => return Err(failed(error, 0)),
-        };
+    pub fn attach(self, stdin: bool, size: Option<WindowSize>) -> Result<(Child, Completion)> {
+        let ended = self.connection.ask(encode(&Ask::Wait))?;
         let attach = Attach {
             stdin,
             size: size.map(|size| (size.rows, size.cols)),
@@ -501,13 +490,18 @@ impl Booted {
         let ask = Ask::Start {
             attach: Some(attach),
         };
-        match self.connection.open(stdin, encode(&ask)) {
-            Ok(exec) => {
-                let child = Child::new(exec, Arc::clone(&self.connection));
-                let connection = self.connection;
-                Ok((child, Completion { connection, ended }))
+        let exec = self.connection.open(stdin, encode(&ask));
+        let completion = Completion {
+            connection: Arc::clone(&self.connection),
+            ended,
+        };
+        match exec {
+            Ok(exec) => Ok((Child::new(exec, self.connection), completion)),
+            Err(error) => {
+                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                let _ = completion.wait();
+                Err(error.into())
             }
-            Err(error) => Err(failed(error, ended)),
         }
     }
 }
@@ -537,15 +531,10 @@ impl Completion {
 /// Moves a sandbox, whose lock the caller holds, to another name, and returns the lock of that.
 pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
     check_name(name)?;
-    let exists = || Error::SandboxExists(name.to_owned());
-    if state::reconcile(store, name)?.is_some() {
-        return Err(exists());
-    }
-    let lock = store.lock_sandbox(name)?.ok_or_else(exists)?;
+    // One that should have gone already is not in the way.
+    state::reconcile(store, name)?;
+    let lock = claim(store, name)?;
     let folder = store.sandbox(name);
-    if folder.exists() {
-        return Err(exists());
-    }
     // The folder's name is the sandbox's: this is all at once.
     let old = store.sandbox(&spec.name);
     std::fs::rename(&old, &folder).map_err(Error::io(&old))?;

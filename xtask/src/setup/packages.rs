@@ -106,6 +106,11 @@ const NEEDS: &[Need] = &[
     need("xz", "xz-utils", "compresses a tar for mkfs.erofs"),
     need("tar", "tar", "tests read archives as it does"),
     need("openssl", "openssl", "makes the certificate of a registry"),
+    need(
+        "tmux",
+        "tmux",
+        "tests work with sandboxes at a terminal of it",
+    ),
     need("perl", "perl-base", "makes the password file of a registry"),
     need("cpio", "cpio", "packs the outer machine of vm-test"),
     #[cfg(target_arch = "x86_64")]

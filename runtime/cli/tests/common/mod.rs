@@ -3,6 +3,7 @@
 // Every test binary uses its own part of this module.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod guest;
 pub(crate) mod layout;
 
 use std::ffi::OsStr;

@@ -281,10 +281,8 @@ impl Attachment {
                     self.input_taken(data.len());
                 }
             }
-            Request::StdinEof { .. } => {
-                if self.input && self.hub.options.owned {
-                    let _ = self.hub.input.send(Input::End);
-                }
+            Request::StdinEof { .. } if self.input && self.hub.options.owned => {
+                let _ = self.hub.input.send(Input::End);
             }
             Request::Credit { stream, bytes, .. } => {
                 let mut flow = self.lock();

@@ -83,6 +83,8 @@ struct Wishes {
     boot: Option<(Arc<Client>, u32, Option<Box<Spec>>)>,
     /// The launcher asked to start the main command.
     start: Option<Start>,
+    /// The main command has run: the sandbox is no longer the launcher's.
+    launched: bool,
     /// The launcher left before the main command ran.
     abandoned: bool,
     stop: Option<Stop>,
@@ -310,7 +312,7 @@ impl Life {
                 ..end
             },
             (Err(error), _) => {
-                let ran = self.state.status == Status::Stopping && self.monitor.main_ran();
+                let ran = self.monitor.lock().launched;
                 RunEnd {
                     ran: ran.then_some(Duration::ZERO),
                     ..RunEnd::failed(&error)
@@ -486,6 +488,7 @@ impl Life {
             wishes.main = Some(Arc::clone(&hub));
             wishes.main_input = input;
             wishes.main_over = None;
+            wishes.launched = true;
             wishes.copying += 1;
         }
         self.save()?;
@@ -745,7 +748,7 @@ impl Monitor {
         wishes
             .waiting
             .retain(|(other, _)| !Arc::ptr_eq(other, client));
-        if client.launcher && wishes.state.status == Status::Starting && wishes.main.is_none() {
+        if client.launcher && !wishes.launched {
             wishes.abandoned = true;
             if let Some(vm) = &wishes.vm {
                 vm.kill();
@@ -933,10 +936,6 @@ impl Monitor {
     fn is_stopped(&self) -> bool {
         let wishes = self.lock();
         wishes.stop.is_some() || wishes.abandoned
-    }
-
-    fn main_ran(&self) -> bool {
-        self.lock().state.started_ns.is_some()
     }
 
     /// Waits until the launcher asks to boot; `None` when it left or the sandbox was stopped.

@@ -21,7 +21,7 @@ pub(crate) mod socket;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,7 +77,7 @@ fn inherited() -> std::io::Result<(File, UnixStream)> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
-    Ok((File::from(lock), UnixStream::from(OwnedFd::from(launcher))))
+    Ok((File::from(lock), UnixStream::from(launcher)))
 }
 
 /// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor, and so the sandbox,

@@ -8,6 +8,7 @@ mod bytes;
 mod record;
 mod restart;
 mod signal;
+mod ulimit;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use bytes::Bytes;
 pub use restart::RestartPolicy;
 pub use signal::{Signal, SignalError};
+pub use ulimit::Ulimit;
 
 /// The version of the records that this version writes.
 pub const VERSION: u32 = 2;
@@ -63,6 +65,12 @@ pub struct Spec {
     /// Whether the sandbox is removed when its main command has ended.
     #[serde(default)]
     pub remove_on_exit: bool,
+    /// Whether the root is read-only but for what is mounted there.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Limits of every command.
+    #[serde(default)]
+    pub ulimits: Vec<Ulimit>,
     /// How long the sandbox may run, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
@@ -194,6 +202,8 @@ impl Spec {
             labels: BTreeMap::new(),
             restart: RestartPolicy::No,
             remove_on_exit: false,
+            read_only: false,
+            ulimits: Vec::new(),
             timeout_ms: None,
             created_ns: 0,
         }

@@ -1,0 +1,498 @@
+//! Sandboxes that live: every command that starts, uses and ends one, against real boots.
+//!
+//! A boot takes seconds, so each test checks many things on one sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Blockbox;
+use common::guest::Guest;
+use serde_json::{Value, json};
+
+/// How long anything may take on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits until `found` gives something.
+fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(started.elapsed() < LONG, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn start(blockbox: &Blockbox, args: &[&str]) -> Child {
+    blockbox
+        .command()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let status = std::process::Command::new("kill")
+        .args(["-s", name, &id])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+impl Guest {
+    /// The state of a sandbox; `None` where there is no such sandbox.
+    fn state(&self, name: &str) -> Option<Value> {
+        let output = self.blockbox.output(["inspect", name]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list.get(0).map(|sandbox| sandbox["state"].clone())
+    }
+
+    fn detached(&self, options: &[&str], command: &[&str]) -> String {
+        let words = [&["run", "-d"], options, &[&self.image, "--"], command].concat();
+        let id = self.blockbox.ok(words);
+        assert_eq!(id.trim_end().len(), 64, "{id}");
+        id.trim_end().to_owned()
+    }
+
+    fn exec(&self, words: &[&str]) -> Output {
+        self.blockbox.output([&["exec"], words].concat())
+    }
+}
+
+/// One sandbox in the background, and what can be done with it.
+#[test]
+fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
+    let Some(guest) = Guest::new(json!({ "Env": ["FROM=image"], "WorkingDir": "/etc" })) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let script = "trap 'echo bye; exit 7' TERM; echo up; echo err >&2; while :; do sleep 0.1; done";
+    let options = ["--name", "web", "--label", "tier=front", "-e", "MINE=1"];
+    let id = guest.detached(&options, &["sh", "-c", script]);
+
+    // It is listed, by name and by the beginning of its id.
+    assert_eq!(blockbox.ok(["ps", "-q"]).trim_end(), &id[..12]);
+    let shown = |filter: &str| blockbox.ok(["ps", "-q", "--filter", filter]);
+    assert_ne!(shown("label=tier=front"), "");
+    assert_ne!(shown("status=running"), "");
+    assert_eq!(shown("label=tier=back"), "");
+    assert_eq!(shown("name=db"), "");
+    let format = "{{.Name}} {{.Status}} {{.Labels.tier}}";
+    let line = blockbox.ok(["ps", "--format", format]);
+    assert_eq!(line, "web running front\n");
+    let template = ["inspect", "-f", "{{.State.Status}}", &id[..12]];
+    assert_eq!(blockbox.ok(template), "running\n");
+
+    // exec: output, exit codes, the main command's environment and folder.
+    let output = guest.exec(&[
+        "web",
+        "sh",
+        "-c",
+        "echo $FROM $MINE; pwd; echo e >&2; exit 3",
+    ]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(text(&output.stdout), "image 1\n/etc\n");
+    assert_eq!(text(&output.stderr), "e\n");
+    let options = ["-e", "MINE=2", "-w", "/bin", "-u", "app", "web"];
+    let output = guest.exec(&[&options[..], &["sh", "-c", "echo $MINE; pwd; id -u"]].concat());
+    assert_eq!(text(&output.stdout), "2\n/bin\n1000\n");
+    assert_eq!(
+        guest.exec(&["web", "no-such-command"]).status.code(),
+        Some(127)
+    );
+    assert_eq!(guest.exec(&["web", "/etc/motd"]).status.code(), Some(126));
+    assert_eq!(guest.exec(&["db", "true"]).status.code(), Some(125));
+    assert_eq!(
+        guest.exec(&["--no-such-option", "web"]).status.code(),
+        Some(125)
+    );
+
+    // Input goes in only where asked for, and more than any buffer holds comes out again.
+    let mut child = start(blockbox, &["exec", "-i", "web", "wc", "-c"]);
+    let big = vec![b'x'; 3 << 20];
+    child.stdin.take().unwrap().write_all(&big).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout).trim(), big.len().to_string());
+    let mut child = start(blockbox, &["exec", "web", "wc", "-c"]);
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout).trim(), "0");
+    let output = guest.exec(&[
+        "web",
+        "sh",
+        "-c",
+        "/bin/busybox yes | /bin/busybox head -c 5000000",
+    ]);
+    assert_eq!(output.stdout.len(), 5_000_000);
+
+    // Eight at once.
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let guest = &guest;
+            scope.spawn(move || {
+                let code = format!("exit {number}");
+                let status = guest.exec(&["web", "sh", "-c", &code]).status;
+                assert_eq!(status.code(), Some(number));
+            });
+        }
+    });
+
+    // A client that is killed, or that detaches, leaves its command running.
+    let mut child = start(
+        blockbox,
+        &["exec", "web", "sh", "-c", "echo on; sleep 1; echo > /one"],
+    );
+    let mut line = [0; 3];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let status = guest
+        .exec(&["-d", "web", "sh", "-c", "sleep 1; echo > /two"])
+        .status;
+    assert!(status.success());
+    until("the commands' end", || {
+        let words = ["web", "sh", "-c", "test -e /one && test -e /two"];
+        guest.exec(&words).status.success().then_some(())
+    });
+
+    // Signals reach the command of an exec.
+    let script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done";
+    let mut child = start(blockbox, &["exec", "web", "sh", "-c", script]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+
+    // Figures, processes, another name.
+    let stats = blockbox.ok(["stats", "--no-stream", "--format", "json", "web"]);
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert!(
+        stats[0]["memory_bytes"].as_u64().unwrap() > 1 << 20,
+        "{stats}"
+    );
+    assert!(stats[0]["processes"].as_u64().unwrap() >= 1, "{stats}");
+    assert!(blockbox.ok(["top", "web"]).contains("trap"));
+    blockbox.ok(["rename", "web", "site"]);
+    assert_eq!(blockbox.ok(["ps", "--format", "{{.Name}}"]), "site\n");
+    assert!(blockbox.fails(["exec", "web", "true"]).contains("web"));
+    assert!(guest.exec(&["site", "true"]).status.success());
+
+    // Nothing removes it, starts it twice or takes its name while it runs.
+    assert!(blockbox.fails(["rm", "site"]).contains("running"));
+    assert_eq!(blockbox.ok(["start", "site"]), "site\n");
+    let words = ["create", "--name", "site", &guest.image, "--", "true"];
+    assert!(blockbox.fails(words).contains("site"));
+
+    // The log.
+    let output = blockbox.output(["logs", "site"]);
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr)),
+        ("up\n".into(), "err\n".into())
+    );
+    let stamped = blockbox.ok(["logs", "-t", "--tail", "1", "site"]);
+    assert!(stamped.starts_with("20") && stamped.len() < 60, "{stamped}");
+    assert_eq!(blockbox.ok(["logs", "--since", "0s", "site"]), "");
+    assert!(blockbox.ok(["logs", "--boot", "site"]).is_ascii());
+
+    // Who waits and who follows the log is there at the end.
+    let mut waiting = start(blockbox, &["wait", "site"]);
+    let following = start(blockbox, &["logs", "-f", "site"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(waiting.try_wait().unwrap().is_none());
+    assert_eq!(blockbox.ok(["stop", "site"]), "site\n");
+    assert_eq!(text(&waiting.wait_with_output().unwrap().stdout), "7\n");
+    assert_eq!(
+        text(&following.wait_with_output().unwrap().stdout),
+        "up\nbye\n"
+    );
+    assert_eq!(blockbox.ok(["wait", "site"]), "7\n");
+    assert_eq!(blockbox.ok(["ps", "-q"]), "");
+    let state = guest.state("site").unwrap();
+    assert_eq!(
+        (&state["status"], &state["exit_code"]),
+        (&json!("exited"), &json!(7))
+    );
+    assert_eq!(guest.exec(&["site", "true"]).status.code(), Some(125));
+
+    // It starts again as it was made, with what was written; the log goes on.
+    blockbox.ok(["start", "site"]);
+    let output = guest.exec(&["site", "sh", "-c", "test -e /one && echo $MINE"]);
+    assert_eq!(text(&output.stdout), "1\n");
+    assert_eq!(blockbox.ok(["kill", "site"]), "site\n");
+    assert_eq!(blockbox.ok(["wait", "site"]), "137\n");
+    assert_eq!(blockbox.ok(["logs", "site"]), "up\nbye\nup\n");
+
+    // Several names: the good ones are done, and the end is a failure.
+    let output = blockbox.output(["rm", "nobody", "site", "nobody-else"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "site\n");
+    assert_eq!(text(&output.stderr).matches("no sandbox").count(), 2);
+    assert_eq!(guest.sandboxes(), 0);
+
+    let events = blockbox.ok([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--format",
+        "{{.Action}}",
+    ]);
+    let expected = "create start rename die start die remove";
+    assert_eq!(
+        events.split_whitespace().collect::<Vec<_>>().join(" "),
+        expected
+    );
+}
+
+/// `attach`, input that stays open, and output that nobody loses.
+#[test]
+fn clients_share_the_streams_of_the_main_command() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let script = "echo first; while read line; do echo \"got $line\"; done; echo end";
+    guest.detached(&["-i", "--name", "echo"], &["sh", "-c", script]);
+    let mut one = start(blockbox, &["attach", "echo"]);
+    let two = start(blockbox, &["attach", "--no-stdin", "echo"]);
+    std::thread::sleep(Duration::from_millis(500));
+    writeln!(one.stdin.as_mut().unwrap(), "a").unwrap();
+    let mut out = BufReader::new(one.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "got a\n");
+    // A client that goes leaves the command and the other client.
+    one.kill().unwrap();
+    one.wait().unwrap();
+    let mut three = start(blockbox, &["attach", "echo"]);
+    writeln!(three.stdin.as_mut().unwrap(), "b").unwrap();
+    until("the second line", || {
+        blockbox
+            .ok(["logs", "echo"])
+            .contains("got b")
+            .then_some(())
+    });
+    blockbox.ok(["stop", "-t", "0", "echo"]);
+    assert_eq!(two.wait_with_output().unwrap().stdout, b"got a\ngot b\n");
+    assert_eq!(three.wait().unwrap().code(), Some(137));
+    assert_eq!(
+        blockbox.fails(["attach", "echo"]),
+        "blockbox: sandbox \"echo\" is not running: `blockbox start echo` starts it"
+    );
+
+    // A command in the foreground, its log and its pipe; the reader's end is the command's.
+    let output = guest.run(&["--name", "fg"], &["sh", "-c", "cat; echo done"], "in\n");
+    assert_eq!(text(&output.stdout), "in\ndone\n");
+    assert_eq!(blockbox.ok(["logs", "fg"]), "in\ndone\n");
+    let mut child = start(blockbox, &["start", "fg", "--", "/bin/busybox", "yes"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    drop(out);
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 13));
+    // `start -a` is the command that it was made with.
+    let mut child = start(blockbox, &["start", "-a", "fg"]);
+    writeln!(child.stdin.take().unwrap(), "again").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "again\ndone\n");
+}
+
+/// Nothing is left that the flags did not promise, whenever the client ends.
+#[test]
+fn an_interrupted_run_leaves_what_its_flags_promise() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let run = |options: &[&str]| {
+        let words = [&["run"], options, &[&guest.image, "--", "sleep", "1000"]].concat();
+        start(blockbox, &words)
+    };
+    // During the boot, at moments over its whole length.
+    for (number, wait) in (0..10).zip((0..).step_by(300)) {
+        let options: &[&str] = [&["--name", "x"][..], &["--rm", "--name", "x"]][number % 2];
+        let mut child = run(options);
+        std::thread::sleep(Duration::from_millis(wait));
+        if number % 3 == 0 {
+            child.kill().unwrap();
+        } else {
+            signal(&child, "TERM");
+        }
+        child.wait().unwrap();
+        until("the end of the sandbox", || match guest.state("x") {
+            None => Some(()),
+            Some(state) => {
+                // The command got the signal, or goes on without its client.
+                if !state["started"].is_null() {
+                    blockbox.output(["rm", "-f", "x"]);
+                }
+                None
+            }
+        });
+    }
+    assert_eq!(guest.sandboxes(), 0);
+
+    // While the command runs, its client may go: --rm is the monitor's to carry out.
+    let mut child = run(&["--rm", "--name", "x"]);
+    until("the start", || {
+        guest
+            .state("x")
+            .filter(|state| state["status"] == "running")
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(guest.exec(&["x", "true"]).status.success());
+    blockbox.ok(["stop", "-t", "0", "x"]);
+    assert_eq!(guest.sandboxes(), 0);
+
+    // Three times SIGTERM end a command that ignores it.
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
+    let words = ["run", "--rm", &guest.image, "--", "sh", "-c", script];
+    let mut child = start(blockbox, &words);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&child, "TERM");
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+
+    // One that cannot be started was never there, in the foreground and in the background.
+    for options in [&["--name", "x"][..], &["-d", "--name", "x"]] {
+        let words = [&["run"], options, &[&guest.image, "--", "nothing"]].concat();
+        assert_eq!(blockbox.output(words).status.code(), Some(127));
+        assert_eq!(guest.sandboxes(), 0);
+    }
+    // Usage is 125, and the way docker's options are written is not a tip.
+    let output = blockbox.output(["run", "--no-such", &guest.image]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        !text(&output.stderr).contains("tip"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+/// The monitor is killed; the state that is found afterwards is true, and the disk is whole.
+#[test]
+fn a_killed_monitor_takes_its_machine_along_and_is_noticed() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    guest.detached(&["--name", "a"], &["sleep", "1000"]);
+    for round in 0..3 {
+        let path = format!("/round-{round}");
+        let script = format!("echo > {path}; /bin/busybox sync");
+        assert!(guest.exec(&["a", "sh", "-c", &script]).status.success());
+        let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
+        let attached = start(blockbox, &["attach", "a"]);
+        let kill = std::process::Command::new("kill")
+            .args(["-9", &monitor])
+            .status();
+        assert!(kill.unwrap().success());
+        let state = until("the monitor's end", || {
+            let state = guest.state("a").unwrap();
+            (state["status"] != "running").then_some(state)
+        });
+        assert_eq!(
+            (&state["status"], &state["exit_code"]),
+            (&json!("exited"), &json!(137))
+        );
+        assert!(state["error"].as_str().unwrap().contains("killed"));
+        assert_eq!(
+            attached.wait_with_output().unwrap().status.code(),
+            Some(125)
+        );
+        assert_eq!(blockbox.ok(["wait", "a"]), "137\n");
+        blockbox.ok(["start", "a"]);
+        assert!(guest.exec(&["a", "cat", &path]).status.success());
+    }
+    blockbox.ok(["rm", "-f", "a"]);
+    assert_eq!(guest.sandboxes(), 0);
+    let left = std::fs::read_dir(blockbox.home().join("locks"))
+        .unwrap()
+        .count();
+    assert_eq!(left, 0, "locks are left");
+}
+
+/// Restart policies and time limits.
+#[test]
+fn policies_start_a_command_again_and_limits_end_it() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let script = "echo run; exit 3";
+    guest.detached(
+        &["--name", "f", "--restart", "on-failure:1"],
+        &["sh", "-c", script],
+    );
+    until("the second end", || {
+        let state = guest.state("f").unwrap();
+        (state["status"] == "exited").then_some(())
+    });
+    assert_eq!(blockbox.ok(["logs", "f"]), "run\nrun\n");
+    assert_eq!(guest.state("f").unwrap()["restarts"], 1);
+
+    // Stopped by its user, it stays down.
+    guest.detached(&["--name", "k", "--restart", "always"], &["sleep", "1000"]);
+    blockbox.ok(["kill", "k"]);
+    blockbox.ok(["wait", "k"]);
+    assert_eq!(guest.state("k").unwrap()["status"], "exited");
+
+    let output = guest.run(&["--rm", "--timeout", "1"], &["sleep", "1000"], "");
+    assert_eq!(output.status.code(), Some(143));
+    let words = ["run", "--rm", "--restart", "always", &guest.image];
+    assert_eq!(blockbox.output(words).status.code(), Some(125));
+
+    // Limits and a root that nothing writes to.
+    let options = ["--rm", "--read-only", "--ulimit", "nofile=77:99"];
+    let script = "ulimit -n; ulimit -Hn; echo > /file; echo > /tmp/file && echo written";
+    let output = guest.run(&options, &["sh", "-c", script], "");
+    assert_eq!(text(&output.stdout), "77\n99\nwritten\n");
+    assert!(text(&output.stderr).contains("Read-only"), "{output:?}");
+
+    // A file for the id is new, and is gone where nothing was made.
+    let file = blockbox.home().join("id");
+    let path = file.to_str().unwrap();
+    let output = guest.run(
+        &["--rm", "--cidfile", path, "--memory", "1M"],
+        &["true"],
+        "",
+    );
+    assert_eq!(output.status.code(), Some(125));
+    assert!(!file.exists());
+    let words = [
+        "create",
+        "--cidfile",
+        path,
+        "--name",
+        "c",
+        &guest.image,
+        "--",
+        "true",
+    ];
+    let id = blockbox.ok(words);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id.trim_end());
+    assert_eq!(guest.state("c").unwrap()["status"], "created");
+    assert!(blockbox.fails(words).contains("id"));
+}
