@@ -57,6 +57,11 @@ impl Digest {
         &self.text
     }
 
+    /// Returns whether this is the digest of `bytes`.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.same_of(bytes) == *self
+    }
+
     /// A hasher of the same algorithm.
     pub(crate) fn hasher(&self) -> Hasher {
         Hasher::new(self.algorithm)
@@ -176,6 +181,7 @@ mod tests {
         let sha512 = format!("sha512:{}", "0".repeat(128))
             .parse::<Digest>()
             .unwrap();
+        assert!(sha512.same_of(b"abc").is_of(b"abc") && !sha512.is_of(b"abc"));
         assert!(sha512.same_of(b"abc").hex().starts_with("ddaf35a193617aba"));
     }
 

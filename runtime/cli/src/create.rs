@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use blockbox::convert::Error;
 use blockbox::image::Image;
 use blockbox::pull::pull;
+use blockbox::repair;
 use blockbox::spec::{Machine, RestartPolicy, Ulimit};
 use blockbox::store::Store;
 use blockbox::{Builder, Sandbox, check_machine};
@@ -205,21 +206,28 @@ impl Drop for IdFile {
 /// The image called `reference`, pulled where the store has none of this name for the platform. What local references name may
 /// have changed, so it is looked at each time.
 pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
-    if let Ok(name) = reference.parse::<ocipull::Reference>() {
-        if name.is_local() {
-            return fetch(store, reference, source);
-        }
-        if let Some(image) = Image::named(store, &name)? {
-            return match image.runs_on(&source.options().source.platform) {
-                true => Ok(image),
-                false => fetch(store, reference, source),
-            };
-        }
+    let name = reference.parse::<ocipull::Reference>().ok();
+    if name.as_ref().is_some_and(ocipull::Reference::is_local) {
+        return fetch(store, reference, source);
     }
-    match Image::find(store, reference) {
-        Err(Error::NoImage(_)) => fetch(store, reference, source),
-        found => Ok(source.checked(reference, found?)?),
+    let image = match stored(store, reference, source) {
+        Err(Error::NoImage(_)) => return fetch(store, reference, source),
+        found => found?,
+    };
+    let names = store.references().read()?;
+    let by_name = name.is_some_and(|name| names.contains_key(&name.to_string()));
+    if by_name && !image.runs_on(&source.options().source.platform) {
+        return fetch(store, reference, source);
     }
+    Ok(source.checked(reference, image)?)
+}
+
+/// The image that the store has under this name, whole: what is missing or too short of it is put back.
+fn stored(store: &Store, reference: &str, source: &Source) -> Result<Image, Error> {
+    let digest = Image::resolve(store, reference)?;
+    let (bars, mut options) = (Bars::unless_complete(), source.options());
+    options.source.events = Some(bars.events());
+    repair::open(store, &digest, &options, &bars)
 }
 
 fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {

@@ -63,6 +63,9 @@ fn of_conversion(error: &convert::Error) -> Option<String> {
     Some(match error {
         convert::Error::Pull(error) => return of_pull(error),
         convert::Error::NoImage(name) => format!("`blockbox pull {name}` gets it"),
+        convert::Error::Damaged { .. } => {
+            "`blockbox pull` of a name that leads to this image puts it back".into()
+        }
         convert::Error::Detached { .. } => {
             "`vmdk create` makes a disk of the merged image, each index and its tar behind it"
                 .into()

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use blockbox::store::Store;
@@ -9,7 +10,8 @@ use clap::{Args, Subcommand};
 use ocipull::spec::ImageConfiguration;
 use serde::Serialize;
 
-use super::output::{Format, Table, bytes, print_json};
+use super::output::{Table, bytes, print_json};
+use super::template::{Output, print_each};
 
 /// Show one image.
 #[derive(Debug, Subcommand)]
@@ -18,6 +20,10 @@ pub(super) enum Image {
     Inspect(Inspect),
     /// Show which layers make an image, or which of them a path comes from
     History(super::history::History),
+    /// Check every file of images, and say what is damaged
+    Verify(super::verify::Verify),
+    /// Remove images that have no name and that no sandbox uses
+    Prune(super::prune::Prune),
 }
 
 #[derive(Debug, Args)]
@@ -25,9 +31,9 @@ pub(super) struct Inspect {
     /// The image's name, or the beginning of its manifest digest
     #[arg(value_name = "REFERENCE")]
     reference: String,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// How to print it: table, json, or a template such as `{{.ManifestDigest}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
 }
 
 #[derive(Serialize)]
@@ -66,11 +72,14 @@ impl ImageFile {
 }
 
 impl Image {
-    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Inspect(inspect) => inspect.execute(store),
-            Self::History(history) => history.execute(store),
+            Self::Inspect(inspect) => inspect.execute(store)?,
+            Self::History(history) => history.execute(store)?,
+            Self::Verify(verify) => return verify.execute(store),
+            Self::Prune(prune) => prune.execute(store)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -94,9 +103,10 @@ impl Inspect {
             fsmeta: ImageFile::at(&image.fsmeta())?,
             disk: image.disk(),
         };
-        match self.format {
-            Format::Json => print_json(&report),
-            Format::Table => {
+        match &self.format {
+            Output::Json => print_json(&report),
+            Output::Template(template) => print_each(template, &[report]),
+            Output::Table => {
                 let mut table = Table::new(["PART", "DIGEST", "SIZE", "PATH"]);
                 let path = |file: &ImageFile| file.path.display().to_string();
                 for (index, layer) in report.layers.iter().enumerate() {

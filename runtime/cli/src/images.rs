@@ -1,60 +1,96 @@
 //! `blockbox images`
 
+use std::collections::HashMap;
+
 use blockbox::image;
 use blockbox::store::Store;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Format, Table, bytes, print_json};
+use super::output::{Table, bytes, print_json};
+use super::template::{Output, print_each};
 
-/// List the images.
+/// What stands for the name of an image that has none.
+const UNNAMED: &str = "<none>";
+
+/// List the images. One that was pulled again under its name, and is another image now, is listed as `<none>`.
 #[derive(Debug, Args)]
 pub(super) struct Images {
-    /// How to print them
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// As docker's: images without a name are listed in any case
+    #[arg(short, long)]
+    all: bool,
+    /// Print only the manifest digests
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to print them: table, json, or a template such as `{{.Reference}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
 }
 
 #[derive(Serialize)]
 struct Row {
-    reference: String,
+    /// None of an image without a name.
+    reference: Option<String>,
     manifest_digest: String,
-    layers: usize,
-    /// The bytes of the layers' images and of the merged metadata.
-    bytes: u64,
+    /// None where the image is damaged.
+    layers: Option<usize>,
+    /// The bytes of the layers' images and of the merged metadata; none where the image is damaged.
+    bytes: Option<u64>,
 }
 
 impl Images {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let mut rows = Vec::new();
-        for (reference, target) in store.references().read()? {
-            let Some(image) = image::Image::open(store, &target.manifest_digest.parse()?)? else {
-                continue;
-            };
-            rows.push(Row {
-                reference,
-                layers: image.layers().len(),
-                bytes: image.bytes()?,
-                manifest_digest: target.manifest_digest,
-            });
+        let rows = rows(store)?;
+        if self.quiet {
+            for row in rows {
+                println!("{}", row.manifest_digest);
+            }
+            return Ok(());
         }
-        match self.format {
-            Format::Json => print_json(&rows),
-            Format::Table => {
+        match &self.format {
+            Output::Json => print_json(&rows),
+            Output::Template(template) => print_each(template, &rows),
+            Output::Table => {
                 let mut table = Table::new(["REFERENCE", "DIGEST", "LAYERS", "SIZE"]);
+                let damaged = || "damaged".to_owned();
                 for row in rows {
-                    let short = row
-                        .manifest_digest
-                        .rsplit(':')
-                        .next()
-                        .unwrap_or("")
-                        .chars()
-                        .take(12);
-                    let (layers, size) = (row.layers.to_string(), bytes(row.bytes));
-                    table.row([row.reference, short.collect(), layers, size]);
+                    let (_, digits) = row.manifest_digest.split_once(':').unwrap_or_default();
+                    let short = digits.chars().take(12).collect();
+                    let layers = row.layers.map_or_else(damaged, |layers| layers.to_string());
+                    let size = row.bytes.map_or_else(damaged, bytes);
+                    let reference = row.reference.unwrap_or_else(|| UNNAMED.to_owned());
+                    table.row([reference, short, layers, size]);
                 }
                 table.print()
             }
         }
     }
+}
+
+/// The images by name, and then those without a name.
+fn rows(store: &Store) -> anyhow::Result<Vec<Row>> {
+    let mut names = HashMap::<_, Vec<_>>::new();
+    for (name, target) in store.references().read()? {
+        names.entry(target.manifest_digest).or_default().push(name);
+    }
+    let mut rows = Vec::new();
+    for digest in image::list(store)? {
+        // A damaged image is listed, for it can be pulled again or removed.
+        let image = image::Image::open(store, &digest).ok().flatten();
+        let manifest_digest = digest.to_string();
+        let row = |reference| Row {
+            reference,
+            manifest_digest: manifest_digest.clone(),
+            layers: image.as_ref().map(|image| image.layers().len()),
+            bytes: image.as_ref().and_then(|image| image.bytes().ok()),
+        };
+        match names.remove(&manifest_digest) {
+            Some(names) => rows.extend(names.into_iter().map(|name| row(Some(name)))),
+            None => rows.push(row(None)),
+        }
+    }
+    rows.sort_by(|a, b| {
+        (a.reference.is_none(), &a.reference).cmp(&(b.reference.is_none(), &b.reference))
+    });
+    Ok(rows)
 }

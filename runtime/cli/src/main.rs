@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod boot;
 mod create;
+mod df;
 mod doctor;
 mod duration;
 mod each;
@@ -13,6 +14,7 @@ mod events;
 mod exec;
 mod ext4;
 mod foreground;
+mod gc;
 mod hint;
 mod history;
 mod image;
@@ -22,6 +24,7 @@ mod inspect;
 mod logs;
 mod output;
 mod progress;
+mod prune;
 mod ps;
 mod pull;
 mod rmi;
@@ -32,9 +35,11 @@ mod start;
 mod stats;
 mod stop;
 mod streams;
+mod tag;
 mod template;
 mod terminal;
 mod time;
+mod verify;
 mod vmdk;
 
 use std::io::IsTerminal;
@@ -95,6 +100,12 @@ enum Command {
     Image(image::Image),
     /// Remove images
     Rmi(rmi::Rmi),
+    /// Give an image another name
+    Tag(tag::Tag),
+    /// Remove what nothing needs any more: images without a name, layers of interrupted pulls, temporary files
+    Gc(gc::Gc),
+    /// Show how much room images, layers and sandboxes take
+    Df(df::Df),
     /// List the sandboxes
     Ps(ps::Ps),
     /// Remove sandboxes
@@ -212,8 +223,11 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rename(command) => command.execute(&store()?),
         Command::Events(command) => command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
-        Command::Image(command) => command.execute(&store()?),
-        Command::Rmi(command) => command.execute(&store()?),
+        Command::Image(command) => return command.execute(&store()?),
+        Command::Rmi(command) => return command.execute(&store()?),
+        Command::Tag(command) => command.execute(&store()?),
+        Command::Gc(command) => command.execute(&store()?),
+        Command::Df(command) => command.execute(&store()?),
         Command::Ps(command) => command.execute(&store()?),
         Command::Rm(command) => return command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),

@@ -4,6 +4,7 @@ use blockbox::convert::{Error, Result};
 use blockbox::image::Image;
 use blockbox::pull::{PullOptions, pull};
 use blockbox::store::Store;
+use blockbox::verify::Depth;
 use clap::Args;
 
 use super::progress::Bars;
@@ -39,6 +40,8 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn options(&self) -> PullOptions {
         let mut options = PullOptions::default();
+        // A sandbox starts at once: only `pull` and `image verify` look at every byte.
+        options.check = Depth::Lengths;
         options.source.plain_http = self.plain_http;
         if let Some(platform) = &self.platform {
             options.source.platform = platform.clone();
@@ -68,6 +71,7 @@ impl Source {
 impl Pull {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut options = self.source.options();
+        options.check = Depth::Contents;
         let image = if self.quiet {
             pull(store, &self.reference, &options, &())?
         } else {

@@ -1,7 +1,11 @@
 //! `blockbox rmi`
 
+use std::process::ExitCode;
+
 use blockbox::store::Store;
 use clap::Args;
+
+use super::each::each;
 
 /// Remove images: their names and, where no other name or sandbox needs them, their disks.
 #[derive(Debug, Args)]
@@ -12,12 +16,12 @@ pub(super) struct Rmi {
 }
 
 impl Rmi {
-    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        for name in &self.references {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        each(&self.references, |name| {
             for removed in blockbox::remove::image(store, name)? {
                 println!("{removed}");
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

@@ -60,6 +60,8 @@ fn a_layer_whose_bytes_are_not_its_digests() {
 /// As [`refused`], for a layout whose good form shares a layer with the store.
 fn refused_alone(layout: &Layout) -> String {
     let blockbox = Blockbox::new();
+    // The store itself stays.
+    blockbox.ok(["images"]);
     let before = blockbox.listing();
     let error = blockbox.fails(["pull", &layout.reference()]);
     let mut after = blockbox.listing();

@@ -153,6 +153,15 @@ pub enum Error {
     /// Another layer of the same pull failed.
     #[error("stopped because another layer failed")]
     Stopped,
+    /// A file of an image is damaged, and what would put it back cannot be had.
+    #[error("{finding}, and the image has no name to get it again by")]
+    Damaged {
+        /// The first such file.
+        finding: Box<crate::verify::Finding>,
+    },
+    /// The digest that an image goes by fits several.
+    #[error("{0:?} is the beginning of several digests")]
+    Ambiguous(String),
     /// No image goes by this name.
     #[error("no image {0:?} in the store")]
     NoImage(String),

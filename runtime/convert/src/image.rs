@@ -1,5 +1,7 @@
 //! An image in the store.
 
+pub(crate) mod folder;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,33 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const FSMETA: &str = "fsmeta.erofs";
 pub(crate) const DISK: &str = "disk.vmdk";
+
+/// The name of the link to the layer `index`, counted from the lowest, in an image's folder.
+pub(crate) fn layer_link(index: usize) -> String {
+    format!("{index:03}.erofs")
+}
+
+/// The manifest digests of all images of a store, with a name or without.
+///
+/// # Errors
+///
+/// Where the store cannot be read.
+pub fn list(store: &Store) -> Result<Vec<Digest>> {
+    let folder = store.images();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+        let name = entry.map_err(Error::io(&folder))?.file_name();
+        let name = name.to_string_lossy();
+        let algorithm = match name.len() {
+            128 => "sha512",
+            _ => "sha256",
+        };
+        // What is being made or removed has another name.
+        found.extend(format!("{algorithm}:{name}").parse::<Digest>().ok());
+    }
+    found.sort();
+    Ok(found)
+}
 
 /// An image whose disks are ready to boot.
 #[derive(Clone, Debug)]
@@ -65,26 +94,50 @@ impl Image {
     }
 
     /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it) `name` is.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve), and where the image cannot be read.
     pub fn find(store: &Store, name: &str) -> Result<Self> {
-        let missing = || Error::NoImage(name.to_owned());
-        if let Ok(reference) = name.parse()
-            && let Some(image) = Self::named(store, &reference)?
+        let digest = Self::resolve(store, name)?;
+        Self::open(store, &digest)?.ok_or_else(|| Error::NoImage(name.to_owned()))
+    }
+
+    /// Returns the manifest digest of the image that `name` points at, or whose manifest digest, or at least six digits of its
+    /// beginning, `name` is. Whether the image has another name does not matter, nor whether its files can be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoImage`], [`Error::Ambiguous`].
+    pub fn resolve(store: &Store, name: &str) -> Result<Digest> {
+        let images = list(store)?;
+        if let Ok(reference) = name.parse::<ocipull::Reference>()
+            && let Some(target) = store
+                .references()
+                .read()?
+                .get(&reference.canonical().to_string())
         {
-            return Ok(image);
+            let digest = target.manifest_digest.parse()?;
+            if images.contains(&digest) {
+                return Ok(digest);
+            }
         }
-        let references = store.references().read()?;
-        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
-        let mut matches = references
-            .values()
-            .map(|r| &r.manifest_digest)
-            .filter(|digest| {
-                prefix.len() >= 6 && digest.trim_start_matches("sha256:").starts_with(prefix)
+        let prefix = name
+            .split_once(':')
+            .map_or(name, |(algorithm, digits)| match algorithm {
+                "sha256" | "sha512" => digits,
+                _ => name,
             });
-        let digest = matches.next().ok_or_else(missing)?;
-        if matches.any(|other| other != digest) {
-            return Err(missing());
+        let mut matches = images
+            .into_iter()
+            .filter(|digest| prefix.len() >= 6 && digest.hex().starts_with(prefix));
+        let digest = matches
+            .next()
+            .ok_or_else(|| Error::NoImage(name.to_owned()))?;
+        match matches.next() {
+            Some(_) => Err(Error::Ambiguous(name.to_owned())),
+            None => Ok(digest),
         }
-        Self::open(store, &digest.parse()?)?.ok_or_else(missing)
     }
 
     /// Opens the image that was last pulled as `reference`; `None` where the store has none of this name. What a local reference

@@ -19,7 +19,9 @@ pub mod progress;
 pub mod pull;
 pub mod reader;
 pub mod rebuild;
+pub mod repair;
 pub mod squash;
 pub mod stack;
+pub mod verify;
 
 pub use error::{Error, Result};

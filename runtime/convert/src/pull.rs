@@ -1,21 +1,19 @@
 //! Getting an image into the store: fetch, convert and merge, each layer once and several at a time.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use blockbox_store::{Reference, Shared, Store, atomic};
-use erofs_writer::Options;
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
-use crate::image::{self, Image};
+use crate::image::{Image, folder};
+use crate::layer;
 use crate::progress::Progress;
-use crate::{layer, stack};
+use crate::verify::{self, Damage, Depth, Verifier};
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -25,6 +23,8 @@ pub struct PullOptions {
     pub source: ocipull::Options,
     /// How many layers are fetched and converted at once.
     pub jobs: NonZeroUsize,
+    /// How closely what the store has already is looked at. What is damaged is fetched again. Default: every byte.
+    pub check: Depth,
 }
 
 impl Default for PullOptions {
@@ -33,12 +33,13 @@ impl Default for PullOptions {
         Self {
             source: ocipull::Options::default(),
             jobs,
+            check: Depth::Contents,
         }
     }
 }
 
 /// Gets the image that `reference` names now, whatever the store has under that name. What the store has already is
-/// not fetched again.
+/// checked and, where it is whole, not fetched again.
 ///
 /// # Errors
 ///
@@ -64,21 +65,15 @@ pub fn pull(
     let image = pulled?;
     // One name for one place, whatever folder the caller is in.
     let name = reference.canonical().to_string();
-    let pulled = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let target = Reference {
-        manifest_digest: image.digest().to_string(),
-        pulled,
-    };
+    let target = Reference::now(image.digest());
     store.references().update(|table| {
         table.insert(name, target);
     })?;
     Ok(image)
 }
 
-fn make(
+/// Makes the image of `source`, or puts back what is missing or damaged of it.
+pub(crate) fn make(
     store: &Store,
     source: &ocipull::Image,
     options: &PullOptions,
@@ -87,57 +82,48 @@ fn make(
 ) -> Result<Image> {
     let digest = source.manifest_digest();
     let layers = source.layers();
-    if let Some(image) = Image::open(store, digest)? {
-        progress.resolved(&digest.to_string(), layers.len(), 0);
-        return Ok(image);
+    let exists = store.image(digest).is_dir();
+    let mut damage = Vec::new();
+    if exists {
+        damage = Verifier::new(store, options.check).image(digest)?;
+        if damage.is_empty() {
+            progress.resolved(&digest.to_string(), layers.len(), 0);
+            return Image::open(store, digest)?.ok_or_else(|| Error::NoImage(digest.to_string()));
+        }
+        for finding in &damage {
+            progress.warning(&finding.to_string());
+        }
     }
     // A layer that occurs twice is converted once.
     let mut seen = HashSet::new();
-    let missing: Vec<usize> = (0..layers.len())
-        .filter(|&index| {
-            let diff_id = &layers[index].diff_id;
-            !store.layer(diff_id).exists() && seen.insert(diff_id.clone())
-        })
-        .collect();
-    progress.resolved(&digest.to_string(), layers.len(), missing.len());
-    convert_layers(store, source, &missing, options.jobs, progress, made)?;
-
-    let _lock = store.lock_image(digest)?;
-    let folder = store.image(digest);
-    if !folder.is_dir() {
-        atomic::write_folder(&folder, |folder| {
-            let write = |name: &str, bytes: &[u8]| {
-                let path = folder.join(name);
-                atomic::write_file(&path, |file| {
-                    io::Write::write_all(file, bytes).map_err(Error::io(&path))
-                })
-            };
-            write(image::MANIFEST, source.manifest_bytes())?;
-            write(image::CONFIG, source.config_bytes())?;
-            let mut inputs = Vec::with_capacity(layers.len());
-            for (index, layer) in layers.iter().enumerate() {
-                let stored = store.layer(&layer.diff_id);
-                let linked = folder.join(format!("{index:03}.erofs"));
-                fs::hard_link(&stored, &linked).map_err(Error::io(&stored))?;
-                inputs.push(stack::Input {
-                    path: linked,
-                    tag: layer.diff_id.hex().to_owned(),
-                });
+    let mut missing = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        if seen.insert(&layer.diff_id)
+            && let Some(damage) = verify::layer(store, &layer.diff_id, options.check)?
+        {
+            if !exists && damage != Damage::Missing {
+                progress.warning(&format!(
+                    "{} {damage}",
+                    store.layer(&layer.diff_id).display()
+                ));
             }
-            let fsmeta = folder.join(image::FSMETA);
-            stack::write(&inputs, &fsmeta)?;
-            stack::write_disk(&folder.join(image::DISK), &fsmeta, &inputs)
-        })?;
+            missing.push(index);
+        }
     }
+    progress.resolved(&digest.to_string(), layers.len(), missing.len());
+    convert_layers(store, source, &missing, options, progress, made)?;
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let documents = (source.manifest_bytes(), source.config_bytes());
+    folder::assemble(store, digest, documents, &diff_ids, &damage)?;
     Image::open(store, digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
 }
 
-/// Converts the layers with these indexes, `jobs` at a time; the first error stops all.
+/// Converts the layers with these indexes, several at a time; the first error stops all.
 fn convert_layers(
     store: &Store,
     source: &ocipull::Image,
     indexes: &[usize],
-    jobs: NonZeroUsize,
+    options: &PullOptions,
     progress: &dyn Progress,
     made: &Mutex<Vec<Digest>>,
 ) -> Result<()> {
@@ -149,7 +135,9 @@ fn convert_layers(
             let Some(&index) = indexes.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
-            if let Err(error) = convert_layer(store, source, index, &stop, progress, made) {
+            if let Err(error) =
+                convert_layer(store, source, index, options.check, &stop, (progress, made))
+            {
                 stop.store(true, Ordering::Relaxed);
                 failures
                     .lock()
@@ -159,7 +147,7 @@ fn convert_layers(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..jobs.get().min(indexes.len()) {
+        for _ in 0..options.jobs.get().min(indexes.len()) {
             scope.spawn(work);
         }
     });
@@ -178,20 +166,21 @@ fn convert_layer(
     store: &Store,
     source: &ocipull::Image,
     index: usize,
+    check: Depth,
     stop: &AtomicBool,
-    progress: &dyn Progress,
-    made: &Mutex<Vec<Digest>>,
+    (progress, made): (&dyn Progress, &Mutex<Vec<Digest>>),
 ) -> Result<()> {
     let layer = &source.layers()[index];
     let _lock = store.lock_layer(&layer.diff_id)?;
     let path = store.layer(&layer.diff_id);
-    if path.exists() {
+    // Another process may have made it meanwhile.
+    if verify::layer(store, &layer.diff_id, check)?.is_none() {
         return Ok(());
     }
     let name = layer.digest.to_string();
     progress.layer_started(index, &name, layer.size);
-    let summary = atomic::write_file(&path, |file| {
-        source.read_layer(index, |reader| {
+    let summary: Result<_> = atomic::write_read_only(&path, |file| {
+        let (summary, checksum) = source.read_layer(index, |reader| {
             let fetched = reader.fetched();
             let mut told = 0;
             let tar = Watched {
@@ -203,8 +192,11 @@ fn convert_layer(
                     told = now;
                 },
             };
-            layer::write(tar, &name, file.as_file(), Options::default(), &path)
-        })
+            layer::write_hashed(tar, &name, file.as_file(), &path)
+        })?;
+        // Before the layer appears, and after its digests were verified.
+        store.record_checksum(&layer.diff_id, &checksum)?;
+        Ok(summary)
     });
     let summary = match summary {
         Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
@@ -213,6 +205,7 @@ fn convert_layer(
     made.lock()
         .unwrap_or_else(|e| e.into_inner())
         .push(layer.diff_id.clone());
+    folder::link_again(store, &layer.diff_id)?;
     for warning in &summary.warnings {
         progress.warning(&format!("layer {name}: {warning}"));
     }
@@ -221,7 +214,7 @@ fn convert_layer(
 }
 
 /// Whether trying again may help.
-fn is_transient(error: &Error) -> bool {
+pub(crate) fn is_transient(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let pull = error
@@ -237,7 +230,7 @@ fn is_transient(error: &Error) -> bool {
 
 /// Takes back the layers that a failed pull made, unless other processes use the store and might want them: then the
 /// next removal of an image takes them.
-fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<()> {
+pub(crate) fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<()> {
     match access.try_exclusive() {
         Some(access) => Ok(access.remove_unused_layers(store, |layer| {
             made.iter().any(|diff_id| store.layer(diff_id) == layer)

@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use blockbox_store::atomic;
+use blockbox_store::{Checksum, atomic};
 use erofs_writer::{Addresses, Builder, DeviceSlot, FileData, Options};
 use fsmerge::{LayerTree, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
-use crate::layer::{self, Form, Part, Times};
+use crate::layer::{self, Form, Output, Part, Times};
 
 /// A layer image of a stack.
 #[derive(Clone, Debug)]
@@ -34,18 +34,37 @@ pub fn write_with(
     path: &Path,
     addresses: Addresses,
 ) -> Result<(Merged, erofs_writer::Summary)> {
+    atomic::write_file(path, |file| {
+        let (_, merged, summary) = write_to(layers, file, path, addresses)?;
+        Ok((merged, summary))
+    })
+}
+
+/// As [`write`](write()), for the store: a file that is read-only. Returns its checksum.
+pub(crate) fn write_hashed(layers: &[Input], path: &Path) -> Result<Checksum> {
+    atomic::write_read_only(path, |file| {
+        let out = Output::hashed(file.as_file());
+        let (out, ..) = write_to(layers, out, path, Addresses::default())?;
+        out.checksum().map_err(Error::io(path))
+    })
+}
+
+fn write_to<W: Write + Seek>(
+    layers: &[Input],
+    out: W,
+    path: &Path,
+    addresses: Addresses,
+) -> Result<(W, Merged, erofs_writer::Summary)> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
     let options = Options::default().addresses(addresses);
-    atomic::write_file(path, |file| {
-        let mut image = Builder::new(file, options).map_err(failed)?;
-        let (merged, files) = merge_into(layers, &mut image, path)?;
-        layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
-        let (_, summary) = image.finish().map_err(failed)?;
-        Ok((merged, summary))
-    })
+    let mut image = Builder::new(out, options).map_err(failed)?;
+    let (merged, files) = merge_into(layers, &mut image, path)?;
+    layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
+    let (out, summary) = image.finish().map_err(failed)?;
+    Ok((out, merged, summary))
 }
 
 /// Merges `layers`, lowest first, and writes nothing.

@@ -42,6 +42,7 @@
 mod boot;
 mod builder;
 mod child;
+pub mod collect;
 mod create;
 mod error;
 pub mod events;
@@ -53,10 +54,11 @@ pub mod process;
 pub mod remove;
 mod sandbox;
 mod stats;
+pub mod usage;
 
 pub use blockbox_convert as convert;
 pub use blockbox_convert::{
-    image, layer, populate, progress, pull, reader, rebuild, squash, stack,
+    image, layer, populate, progress, pull, reader, rebuild, repair, squash, stack, verify,
 };
 pub use blockbox_store as store;
 pub use blockbox_store::{spec, state};

@@ -1,20 +1,23 @@
 //! Removing images.
 
+use std::collections::HashMap;
+
 use blockbox_convert::image::Image;
-use blockbox_store::{Spec, Store, remove};
+use blockbox_store::{Exclusive, Spec, Store, remove};
+use ocipull::Digest;
 
 use crate::error::{Error, Result};
 
 /// Removes an image's name or, where `name` is a digest, all its names; without a name left, the image itself and the
-/// layers that no other image has. Says what was removed: names, then the digest.
+/// layers that no other image has. Returns what was removed: names, then the digest.
 ///
 /// # Errors
 ///
 /// [`Error::ImageInUse`] where this would remove the disks of a sandbox; nothing is removed then.
 pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     let access = store.exclusive()?;
-    let image = Image::find(store, name)?;
-    let digest = image.digest().to_string();
+    let image = Image::resolve(store, name)?;
+    let digest = image.to_string();
     let canonical = name
         .parse::<ocipull::Reference>()
         .map(|reference| reference.canonical().to_string())
@@ -32,14 +35,9 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
         None => all.clone(),
     };
     let last = removed.len() == all.len();
-    if last {
-        let mut sandboxes = Spec::list(store)?.into_iter();
-        if let Some(user) = sandboxes.find(|sandbox| sandbox.image.manifest_digest == digest) {
-            return Err(Error::ImageInUse {
-                image: name.to_owned(),
-                sandbox: user.name,
-            });
-        }
+    if last && let Some(sandbox) = users(store)?.remove(&digest) {
+        let image = name.to_owned();
+        return Err(Error::ImageInUse { image, sandbox });
     }
     store.references().update(|table| {
         for name in &removed {
@@ -47,9 +45,26 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
         }
     })?;
     if last {
-        remove(&store.image(image.digest()))?;
-        access.remove_unused_layers(store, |_| true)?;
+        unnamed(store, &access, &image)?;
         removed.push(digest);
     }
     Ok(removed)
+}
+
+/// Removes an image that has no name and that no sandbox uses, and the layers that no other image has.
+pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Result<()> {
+    remove(&store.image(image))?;
+    Ok(access.remove_unused_layers(store, |_| true)?)
+}
+
+/// The manifest digests of the images that sandboxes use, each with the name of one of the sandboxes.
+///
+/// # Errors
+///
+/// Where a record cannot be read: what it needs is then unknown.
+pub(crate) fn users(store: &Store) -> Result<HashMap<String, String>> {
+    let sandboxes = Spec::list(store)?.into_iter();
+    Ok(sandboxes
+        .map(|sandbox| (sandbox.image.manifest_digest, sandbox.name))
+        .collect())
 }

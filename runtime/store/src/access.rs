@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Lock, Store};
 use crate::error::{Error, Result};
@@ -43,6 +43,34 @@ impl Store {
         }
         folder.lock_shared().map_err(Error::io(self.root()))?;
         Ok(Shared(folder))
+    }
+
+    /// The right to remove, where nobody uses the store now.
+    pub fn try_exclusive(&self) -> Result<Option<Exclusive>> {
+        let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(Error::io(self.root())(e)),
+        }
+        self.sweep()?;
+        Ok(Some(Exclusive { _folder: folder }))
+    }
+
+    /// The files of layers that no image holds.
+    pub fn unused_layers(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.layers();
+        let mut unused = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            let meta = entry.metadata().map_err(Error::io(entry.path()))?;
+            let is_layer = entry.path().extension().is_some_and(|e| e == "erofs");
+            // An image holds its layers by hard links.
+            if is_layer && meta.nlink() == 1 {
+                unused.push(entry.path());
+            }
+        }
+        Ok(unused)
     }
 
     /// Waits until nobody uses the store.
@@ -110,13 +138,10 @@ impl Exclusive {
         store: &Store,
         candidate: impl Fn(&Path) -> bool,
     ) -> Result<()> {
-        let folder = store.root().join("layers");
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            let meta = entry.metadata().map_err(Error::io(entry.path()))?;
-            // An image holds its layers by hard links.
-            if meta.nlink() == 1 && candidate(&entry.path()) {
-                remove(&entry.path())?;
+        for layer in store.unused_layers()? {
+            if candidate(&layer) {
+                remove(&layer)?;
+                remove(&layer.with_extension("json"))?;
             }
         }
         Ok(())

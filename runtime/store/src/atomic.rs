@@ -7,6 +7,7 @@ use std::path::Path;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
+use crate::permissions::READ_ONLY;
 
 /// How the name of what is not yet whole begins.
 pub(super) const PREFIX: &str = ".tmp-";
@@ -17,10 +18,26 @@ pub fn write_file<T, E: From<Error>>(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
+    write_with_mode(path, 0o644, write)
+}
+
+/// As [`write_file`], a file that nobody can write to afterwards.
+pub fn write_read_only<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+) -> Result<T, E> {
+    write_with_mode(path, READ_ONLY, write)
+}
+
+fn write_with_mode<T, E: From<Error>>(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+) -> Result<T, E> {
     let folder = parent(path);
     let mut file = tempfile::Builder::new()
         .prefix(PREFIX)
-        .permissions(permissions(0o644))
+        .permissions(permissions(mode))
         .tempfile_in(folder)
         .map_err(Error::io(folder))?;
     let value = write(&mut file)?;
@@ -41,7 +58,7 @@ pub fn write_folder<E: From<Error>>(
     let outer = parent(path);
     let folder = tempfile::Builder::new()
         .prefix(PREFIX)
-        .permissions(permissions(0o755))
+        .permissions(permissions(0o700))
         .tempdir_in(outer)
         .map_err(Error::io(outer))?;
     fill(folder.path())?;
@@ -60,6 +77,17 @@ fn rename(folder: TempDir, path: &Path) -> Result<()> {
         Err(_) if path.is_dir() => Ok(()),
         Err(e) => Err(Error::io(path)(e)),
     }
+}
+
+/// Gives the file at `from` the second name `to`, in place of what has that name now.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    let folder = parent(to);
+    let aside = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .make_in(folder, |name| fs::hard_link(from, name))
+        .map_err(Error::io(from))?;
+    aside.persist(to).map_err(|e| Error::io(to)(e.error))?;
+    sync_folder(folder)
 }
 
 /// Makes a rename in `folder` survive a power cut.

@@ -18,6 +18,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A later version of this program wrote the store.
+    #[error("{}: version {found} of the store is newer than this program, which knows versions up to {known}", root.display())]
+    Version {
+        /// The store's folder.
+        root: PathBuf,
+        /// The store's version.
+        found: String,
+        /// The latest version that this program knows.
+        known: u32,
+    },
     /// A record in the store is not what this version writes.
     #[error("{}: {source}; remove it and pull the image again", path.display())]
     Record {

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! $BLOCKBOX_HOME/
+//!   version                      the version of this arrangement
 //!   layers/<diff id>.erofs       one per layer, shared by every image that has it
+//!   layers/<diff id>.json        the layer's length and checksum
 //!   images/<manifest digest>/    manifest.json config.json fsmeta.erofs disk.vmdk NNN.erofs (hard links to layers)
+//!                                artefacts.json: the lengths and checksums of the others
 //!   references.json              names → manifest digests
 //!   sandboxes/<name>/            sandbox.json state.json upper.ext4 log console.log
 //!   kernel/                      guest kernels ready to boot
@@ -11,24 +14,33 @@
 //! ```
 //!
 //! Objects are made under a temporary name, synced and renamed, so a crash at any instant leaves a store that works, and
-//! processes that want the same object wait for each other instead of making it twice.
+//! processes that want the same object wait for each other instead of making it twice. Only the store's owner can enter its
+//! folders; layers and what belongs to an image are read-only files.
+//!
+//! An image's layers are hard links, not links by name or paths out of the folder: the disk then names plain files beside
+//! it, which every monitor reads. A layer that is put back is linked again wherever an image has it.
 
 #![forbid(unsafe_code)]
 
 mod access;
+mod artefacts;
 pub mod atomic;
+mod checksum;
 mod error;
 mod lock;
+mod permissions;
 mod references;
 pub mod spec;
 pub mod state;
+mod version;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ocipull::Digest;
 
 pub use access::{Exclusive, Shared, remove};
+pub use artefacts::Artefacts;
+pub use checksum::{Checksum, Hasher};
 pub use error::{Error, Result};
 pub use lock::Lock;
 pub use references::{Reference, References};
@@ -41,6 +53,9 @@ pub const UPPER: &str = "upper.ext4";
 /// The name of the log of a sandbox's console in the sandbox's folder.
 pub const CONSOLE: &str = "console.log";
 
+/// The folders of a store.
+const FOLDERS: [&str; 5] = ["layers", "images", "sandboxes", "kernel", "locks"];
+
 /// The store's folder.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -48,16 +63,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `root`, making its folders where they are missing.
+    /// Opens the store in `root`, making its folders where they are missing. A store of an earlier version is upgraded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] where a later version of this program wrote the store; [`Error::Io`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
-        for folder in ["layers", "images", "sandboxes", "kernel", "locks"] {
-            let folder = root.join(folder);
-            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let found = version::read(&root)?;
+        for folder in FOLDERS {
+            permissions::make_folder(&root.join(folder))?;
         }
         // Disks are opened by other processes, whose working directory may be another.
         let root = root.canonicalize().map_err(Error::io(&root))?;
-        Ok(Self { root })
+        permissions::own(&root)?;
+        let store = Self { root };
+        if found != Some(version::CURRENT) {
+            permissions::upgrade(&store)?;
+            version::write(&store)?;
+        }
+        Ok(store)
     }
 
     /// `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else `~/.local/share`).
@@ -85,6 +110,21 @@ impl Store {
         self.root
             .join("layers")
             .join(format!("{}.erofs", diff_id.hex()))
+    }
+
+    /// Where the checksum of the layer with this diff ID is or will be.
+    pub fn layer_checksum(&self, diff_id: &Digest) -> PathBuf {
+        self.layer(diff_id).with_extension("json")
+    }
+
+    /// The folder of all layers.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// The folder of all images.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
     }
 
     /// The folder of the image with this manifest digest.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use ocipull::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Lock, Store, atomic};
@@ -17,6 +19,17 @@ pub struct Reference {
     pub manifest_digest: String,
     /// When the name was last pulled, in seconds since the epoch.
     pub pulled: u64,
+}
+
+impl Reference {
+    /// What a name points at that is pulled now.
+    pub fn now(manifest: &Digest) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            manifest_digest: manifest.to_string(),
+            pulled: now.unwrap_or_default().as_secs(),
+        }
+    }
 }
 
 /// The table of names, `references.json`.

@@ -24,7 +24,12 @@ pub(crate) struct Contents<W: Write + Seek> {
 impl<'a> Contents<Output<'a>> {
     /// Of an image to be made in `out`.
     pub(crate) fn new(out: &'a File, options: &BuildOptions) -> Result<Self, Error> {
-        let image = Builder::with_dedupe(Output::new(out), options.image.clone())?;
+        Self::of(Output::new(out), options)
+    }
+
+    /// As [`new`](Self::new), of any output.
+    pub(crate) fn of(out: Output<'a>, options: &BuildOptions) -> Result<Self, Error> {
+        let image = Builder::with_dedupe(out, options.image.clone())?;
         Ok(Self {
             image,
             files: Vec::new(),

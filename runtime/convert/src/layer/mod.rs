@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, BufRead};
 use std::path::Path;
 
+use blockbox_store::Checksum;
 use fsmerge::{Limits, ReadError, Tree};
 
 use crate::error::{Error, Result};
@@ -39,18 +40,40 @@ pub struct Summary {
 ///
 /// Only an image with default `options` can be merged with others.
 pub fn write(
-    mut tar: impl BufRead,
+    tar: impl BufRead,
     name: &str,
     out: &File,
     options: impl Into<BuildOptions>,
     path: &Path,
 ) -> Result<Summary> {
+    let (_, summary) = write_to(tar, name, Output::new(out), &options.into(), path)?;
+    Ok(summary)
+}
+
+/// As [`write`], a layer for the store. Returns its checksum, too.
+pub(crate) fn write_hashed(
+    tar: impl BufRead,
+    name: &str,
+    out: &File,
+    path: &Path,
+) -> Result<(Summary, Checksum)> {
+    let out = Output::hashed(out);
+    let (out, summary) = write_to(tar, name, out, &BuildOptions::default(), path)?;
+    Ok((summary, out.checksum().map_err(Error::io(path))?))
+}
+
+fn write_to<'a>(
+    mut tar: impl BufRead,
+    name: &str,
+    out: Output<'a>,
+    options: &BuildOptions,
+    path: &Path,
+) -> Result<(Output<'a>, Summary)> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
-    let options = options.into();
-    let mut contents = Contents::new(out, &options).map_err(failed)?;
+    let mut contents = Contents::of(out, options).map_err(failed)?;
     let (layer, stats) = fsmerge::read_tar(&mut tar, &mut contents, &Limits::default()).map_err(
         |error| match error {
             ReadError::Sink { source, .. } => failed(source),
@@ -61,7 +84,7 @@ pub fn write(
         layer: name.to_owned(),
         source,
     })?;
-    finish(contents, &layer, &options, &stats).map_err(failed)
+    finish_output(contents, &layer, options, &stats).map_err(failed)
 }
 
 /// Makes an image of the folder `root` in `out`, which will be at `path`.
@@ -88,15 +111,27 @@ fn finish(
     options: &BuildOptions,
     stats: &fsmerge::Stats,
 ) -> Result<Summary, erofs_writer::Error> {
+    let (_, summary) = finish_output(contents, tree, options, stats)?;
+    Ok(summary)
+}
+
+/// As [`finish`], and gives the output back.
+fn finish_output<'a>(
+    contents: Contents<Output<'a>>,
+    tree: &Tree,
+    options: &BuildOptions,
+    stats: &fsmerge::Stats,
+) -> Result<(Output<'a>, Summary), erofs_writer::Error> {
     let Contents {
         mut image, files, ..
     } = contents;
     emit(tree, &files, &mut image, Form::Layer, options.times)?;
-    let (_, summary) = image.finish()?;
-    Ok(Summary {
+    let (out, summary) = image.finish()?;
+    let summary = Summary {
         image: summary,
         warnings: warnings(stats),
-    })
+    };
+    Ok((out, summary))
 }
 
 /// What is to be said of a layer.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use blockbox_store::{Checksum, Hasher};
 use erofs_writer::SetLen;
 
 /// How much is left to the kernel's own pace before its way to the disk begins, in bytes.
@@ -16,6 +17,7 @@ pub(crate) struct Output<'a> {
     at: u64,
     /// What lies before is on its way.
     sent: u64,
+    hasher: Option<Hasher>,
 }
 
 impl<'a> Output<'a> {
@@ -24,7 +26,21 @@ impl<'a> Output<'a> {
             file,
             at: 0,
             sent: 0,
+            hasher: None,
         }
+    }
+
+    /// An output that computes the checksum of what is written.
+    pub(crate) fn hashed(file: &'a File) -> Self {
+        Self {
+            hasher: Some(Hasher::default()),
+            ..Self::new(file)
+        }
+    }
+
+    /// Returns the checksum of the file, which is complete.
+    pub(crate) fn checksum(self) -> io::Result<Checksum> {
+        self.hasher.unwrap_or_default().finish(self.file)
     }
 }
 
@@ -37,6 +53,9 @@ impl SetLen for Output<'_> {
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write(bytes)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.wrote(self.at, &bytes[..n]);
+        }
         self.at += n as u64;
         if self.at.saturating_sub(self.sent) >= WINDOW {
             start_writeback(self.file, self.sent, self.at - self.sent);

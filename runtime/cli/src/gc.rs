@@ -1,0 +1,40 @@
+//! `blockbox gc`
+
+use blockbox::collect::Collected;
+use blockbox::store::Store;
+use clap::Args;
+
+use super::output::{bytes, print_json};
+use super::template::{Output, print_each};
+
+/// Remove what nothing needs any more: images without a name that no sandbox uses, layers of interrupted pulls, temporary
+/// files, kernels of other versions. Waits until nobody else pulls or removes.
+#[derive(Debug, Args)]
+pub(super) struct Gc {
+    /// How to print what was removed: table, json, or a template such as `{{.Bytes}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
+}
+
+impl Gc {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        print(&blockbox::collect::collect(store)?, &self.format)
+    }
+}
+
+/// Prints what was removed.
+pub(super) fn print(collected: &Collected, format: &Output) -> anyhow::Result<()> {
+    match format {
+        Output::Json => return print_json(collected),
+        Output::Template(template) => return print_each(template, &[collected]),
+        Output::Table => {}
+    }
+    for name in collected.names.iter().chain(&collected.images) {
+        println!("{name}");
+    }
+    for file in &collected.files {
+        println!("{}", file.display());
+    }
+    println!("{} freed", bytes(collected.bytes));
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! `blockbox image verify`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use blockbox::image::{self, Image};
+use blockbox::repair;
+use blockbox::store::Store;
+use blockbox::verify::{Depth, Verifier};
+use clap::Args;
+use serde::Serialize;
+
+use super::each::each;
+use super::output::{Table, print_json};
+use super::progress::Bars;
+use super::pull::Source;
+use super::template::{Output, print_each};
+
+/// Check every file of images against the checksums that were recorded when they were made. The exit status is 1 where one is
+/// damaged.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// The images: names, or the beginnings of manifest digests [default: all]
+    #[arg(value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// Put back what is damaged: layers are fetched again from where the image's name leads
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    source: Source,
+    /// How to print what is damaged: table, json, or a template such as `{{.Path}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
+}
+
+#[derive(Serialize)]
+struct Row {
+    manifest_digest: String,
+    path: PathBuf,
+    damage: String,
+}
+
+impl Verify {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        let digests = match self.references.is_empty() {
+            true => image::list(store)?,
+            false => {
+                let resolved = self
+                    .references
+                    .iter()
+                    .map(|name| Image::resolve(store, name));
+                resolved.collect::<Result<_, _>>()?
+            }
+        };
+        if self.repair {
+            return self.repair(store, &digests);
+        }
+        // Nobody removes what is being read.
+        let _access = store.share()?;
+        let mut verifier = Verifier::new(store, Depth::Contents);
+        let mut rows = Vec::new();
+        for digest in &digests {
+            rows.extend(verifier.image(digest)?.into_iter().map(|finding| Row {
+                manifest_digest: digest.to_string(),
+                damage: finding.damage.to_string(),
+                path: finding.path,
+            }));
+        }
+        let status = ExitCode::from(u8::from(!rows.is_empty()));
+        match &self.format {
+            Output::Json => print_json(&rows)?,
+            Output::Template(template) => print_each(template, &rows)?,
+            Output::Table if rows.is_empty() => println!("{} images, none damaged", digests.len()),
+            Output::Table => {
+                let mut table = Table::new(["IMAGE", "FILE", "DAMAGE"]);
+                for row in rows {
+                    let (_, digits) = row.manifest_digest.split_once(':').unwrap_or_default();
+                    let short = digits.chars().take(12).collect();
+                    table.row([short, row.path.display().to_string(), row.damage]);
+                }
+                table.print()?;
+            }
+        }
+        Ok(status)
+    }
+
+    fn repair(&self, store: &Store, digests: &[ocipull::Digest]) -> anyhow::Result<ExitCode> {
+        let (bars, mut options) = (Bars::new(), self.source.options());
+        options.check = Depth::Contents;
+        options.source.events = Some(bars.events());
+        let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
+        each(&names, |name| {
+            repair::open(store, &name.parse()?, &options, &bars)?;
+            println!("{name}");
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,308 @@
+//! The store: nothing lost, nothing left, nothing damaged unnoticed.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::Blockbox;
+use common::layout::{Compression, Layout};
+use serde_json::Value;
+use testkit::TarBuilder;
+
+fn tar(name: &str, seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    let noise: Vec<u8> = (0..2_500_000)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect();
+    TarBuilder::new().file(name, noise).finish()
+}
+
+/// An image of two layers, the lower of which all images here have.
+fn layout(seed: u32) -> Layout {
+    Layout::new()
+        .layer(&tar("shared", 1), Compression::Gzip)
+        .layer(&tar("own", seed), Compression::Gzip)
+        .finish()
+}
+
+fn pull(blockbox: &Blockbox, layout: &Layout) -> String {
+    let digest = blockbox.ok(["pull", "-q", &layout.reference()]);
+    digest.trim().to_owned()
+}
+
+/// What `image verify` finds: the files, and what is wrong with them.
+fn verify(blockbox: &Blockbox) -> Vec<(PathBuf, String)> {
+    let output = blockbox.output(["image", "verify", "--format", "json"]);
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(!rows.is_empty())));
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    rows.iter()
+        .map(|row| (text(row, "path").into(), text(row, "damage")))
+        .collect()
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+fn image_folder(blockbox: &Blockbox, digest: &str) -> PathBuf {
+    let digits = digest.trim_start_matches("sha256:");
+    blockbox.home().join("images").join(digits)
+}
+
+#[test]
+fn a_flipped_bit_in_any_file_of_an_image_is_found_and_pull_puts_it_back() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    let folder = image_folder(&blockbox, &pull(&blockbox, &layout));
+    assert_eq!(verify(&blockbox), []);
+    let layers = blockbox.inspect(&layout.reference()).layers;
+    let whole: Vec<_> = ["manifest.json", "config.json", "fsmeta.erofs", "disk.vmdk"]
+        .map(|name| folder.join(name))
+        .into_iter()
+        .chain(layers)
+        .map(|path| (fs::read(&path).unwrap(), path))
+        .collect();
+    for (bytes, path) in &whole {
+        flip(path, bytes.len() as u64 / 2);
+        let found = verify(&blockbox);
+        assert!(
+            found.iter().any(|(damaged, _)| damaged == path),
+            "{}",
+            path.display()
+        );
+        pull(&blockbox, &layout);
+        assert_eq!(verify(&blockbox), []);
+        assert!(fs::read(path).unwrap() == *bytes, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_layer_that_is_put_back_is_put_back_in_every_image_that_has_it() {
+    let blockbox = Blockbox::new();
+    let layouts = [layout(2), layout(3)];
+    let folders = layouts
+        .each_ref()
+        .map(|layout| image_folder(&blockbox, &pull(&blockbox, layout)));
+    let shared = &blockbox.inspect(&layouts[0].reference()).layers[0];
+    let bytes = fs::read(shared).unwrap();
+    for damage in [
+        |path: &Path| flip(path, 2_000_000),
+        |path: &Path| fs::remove_file(path).unwrap(),
+        |path: &Path| {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(1 << 20).unwrap();
+        },
+    ] {
+        damage(shared);
+        assert!(verify(&blockbox).iter().all(|(path, _)| path == shared));
+        pull(&blockbox, &layouts[1]);
+        assert_eq!(verify(&blockbox), []);
+        for folder in &folders {
+            assert!(fs::read(folder.join("000.erofs")).unwrap() == bytes);
+        }
+    }
+}
+
+#[test]
+fn what_depends_on_layers_alone_is_repaired_without_the_source() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    let digest = pull(&blockbox, &layout);
+    let folder = image_folder(&blockbox, &digest);
+    drop(layout);
+    fs::remove_file(folder.join("fsmeta.erofs")).unwrap();
+    fs::remove_file(folder.join("001.erofs")).unwrap();
+    File::create(folder.join("new")).unwrap();
+    fs::rename(folder.join("new"), folder.join("disk.vmdk")).unwrap();
+    assert_eq!(verify(&blockbox).len(), 3);
+    blockbox.ok(["image", "verify", "--repair", &digest]);
+    assert_eq!(verify(&blockbox), []);
+
+    // A layer is not made of nothing, and what is wrong is named.
+    flip(&folder.join("000.erofs"), 5000);
+    let error = blockbox.fails(["image", "verify", "--repair"]);
+    assert!(
+        error.contains("index.json") || error.contains("layout"),
+        "{error}"
+    );
+    blockbox.ok(["image", "inspect", &digest]);
+    assert_eq!(verify(&blockbox).len(), 1);
+}
+
+#[test]
+fn a_store_of_version_1_is_checked_by_its_disks_lengths_and_then_by_checksums() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    let folder = image_folder(&blockbox, &pull(&blockbox, &layout));
+    let layers = blockbox.inspect(&layout.reference()).layers;
+    let old = || {
+        for layer in &layers {
+            fs::remove_file(layer.with_extension("json")).unwrap();
+        }
+        fs::remove_file(folder.join("artefacts.json")).unwrap();
+        fs::remove_file(blockbox.home().join("version")).unwrap();
+    };
+    old();
+    let file = OpenOptions::new().write(true).open(&layers[1]).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(verify(&blockbox)[0].0, layers[1]);
+    pull(&blockbox, &layout);
+    old();
+    assert_eq!(verify(&blockbox), []);
+    flip(&layers[0], 1 << 20);
+    assert_eq!(verify(&blockbox)[0].0, layers[0]);
+}
+
+#[test]
+fn an_image_whose_name_leads_elsewhere_is_listed_and_can_be_removed_by_its_digest() {
+    let blockbox = Blockbox::new();
+    let place = tempfile::tempdir().unwrap();
+    let name = format!("oci:{}", place.path().join("image").display());
+    let mut digests = Vec::new();
+    for seed in 2..5 {
+        let layout = layout(seed);
+        let link = place.path().join("image");
+        let _ = fs::remove_dir_all(&link);
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-r").arg(layout.path()).arg(&link);
+        assert!(copy.status().unwrap().success());
+        digests.push(blockbox.ok(["pull", "-q", &name]).trim().to_owned());
+    }
+    let listed = blockbox.ok(["images", "-a"]);
+    assert_eq!(listed.matches("<none>").count(), 2, "{listed}");
+    for digest in &digests {
+        assert!(listed.contains(&digest[7..19]), "{listed}");
+    }
+    blockbox.ok(["rmi", &digests[0][7..19]]);
+    let pruned = blockbox.ok(["image", "prune", "--format", "{{json .Images}}"]);
+    assert_eq!(pruned.trim(), format!("[{:?}]", digests[1]));
+    assert_eq!(blockbox.ok(["images", "-q"]).trim(), digests[2]);
+    assert_eq!(verify(&blockbox), []);
+    let layers = fs::read_dir(blockbox.home().join("layers")).unwrap();
+    assert_eq!(layers.count(), 4, "two layers and their checksums");
+}
+
+#[test]
+fn rmi_goes_on_after_a_failure_and_fails_in_the_end() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    pull(&blockbox, &layout);
+    blockbox.ok(["tag", &layout.reference(), "example.org/app:1"]);
+    let output = blockbox.output(["rmi", "nothing", &layout.reference(), "example.org/app:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("nothing")
+    );
+    assert_eq!(blockbox.ok(["images", "-q"]), "");
+}
+
+#[test]
+fn layers_are_read_only_and_nobody_else_enters_the_store() {
+    let blockbox = Blockbox::new();
+    let folder = image_folder(&blockbox, &pull(&blockbox, &layout(2)));
+    for entry in fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444, "{}", entry.path().display());
+    }
+    for folder in [blockbox.home(), folder.as_path()] {
+        let mode = fs::metadata(folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    }
+}
+
+#[test]
+fn after_killed_pulls_gc_leaves_only_what_verifies() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    for delay in (0..12).map(|step| Duration::from_millis(step * 12)) {
+        let mut child = blockbox
+            .command()
+            .args(["pull", "-q", &layout.reference()])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(verify(&blockbox), []);
+        blockbox.ok(["gc"]);
+        let images = blockbox.ok(["images", "-q"]).lines().count();
+        let layers = fs::read_dir(blockbox.home().join("layers"))
+            .unwrap()
+            .count();
+        assert_eq!(layers, images * 4, "layers without an image");
+        assert_eq!(
+            fs::read_dir(blockbox.home().join("locks")).unwrap().count(),
+            0
+        );
+        blockbox.output(["rmi", &layout.reference()]);
+    }
+    pull(&blockbox, &layout);
+    assert_eq!(verify(&blockbox), []);
+}
+
+#[test]
+fn removing_an_image_while_it_is_pulled_leaves_all_of_it_or_nothing() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    for _ in 0..4 {
+        let start = |args: [&str; 2]| {
+            let mut command = blockbox.command();
+            command
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let name = layout.reference();
+        let children = [
+            ["pull", &name],
+            ["rmi", &name],
+            ["pull", &name],
+            ["rmi", &name],
+        ]
+        .map(start);
+        for mut child in children {
+            child.wait().unwrap();
+        }
+        assert_eq!(verify(&blockbox), []);
+    }
+    pull(&blockbox, &layout);
+    assert_eq!(verify(&blockbox), []);
+}
+
+#[test]
+fn df_counts_a_layer_once_and_what_nothing_uses_as_reclaimable() {
+    let blockbox = Blockbox::new();
+    for seed in [2, 3] {
+        pull(&blockbox, &layout(seed));
+    }
+    let df: Value = serde_json::from_str(&blockbox.ok(["df", "--format", "json"])).unwrap();
+    assert_eq!(df["images"]["count"], 2);
+    assert_eq!(df["layers"]["count"], 3);
+    let bytes = df["layers"]["bytes"].as_u64().unwrap();
+    assert!((7_500_000..9_000_000).contains(&bytes), "{bytes}");
+    assert!(df["layers"]["reclaimable"].as_u64().unwrap() >= 7_500_000);
+    let template = blockbox.ok(["df", "--format", "{{.Layers.Count}}"]);
+    assert_eq!(template.trim(), "3");
+}

@@ -1,0 +1,126 @@
+//! Putting back what is missing or damaged of an image in the store.
+
+use std::fs;
+use std::sync::Mutex;
+
+use blockbox_store::Store;
+use ocipull::{Digest, Reference};
+
+use crate::error::{Error, Result};
+use crate::image::{self, Image, folder};
+use crate::progress::Progress;
+use crate::pull::{self, PullOptions};
+use crate::verify::{Depth, Finding, Part, Verifier};
+
+/// Opens the image with this manifest digest, after putting back what `options.check` finds missing or damaged: a layer is
+/// fetched again from where one of the image's names says that it is, and the rest is made of the layers.
+///
+/// With [`Depth::Lengths`] this is quick enough for every start of a sandbox.
+///
+/// # Errors
+///
+/// [`Error::NoImage`]; [`Error::Damaged`] where no name leads to this image any more; those of fetching it.
+pub fn open(
+    store: &Store,
+    digest: &Digest,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<Image> {
+    let missing = || Error::NoImage(digest.to_string());
+    if !store.image(digest).is_dir() {
+        return Err(missing());
+    }
+    let found = Verifier::new(store, options.check).image(digest)?;
+    if !found.is_empty() {
+        repair(store, digest, found, options, progress)?;
+    }
+    Image::open(store, digest)?.ok_or_else(missing)
+}
+
+fn repair(
+    store: &Store,
+    digest: &Digest,
+    mut found: Vec<Finding>,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let access = store.share()?;
+    let local =
+        |finding: &Finding| matches!(finding.part, Part::Link(_) | Part::Fsmeta | Part::Disk);
+    if found.iter().all(local) {
+        // Nothing is made of a layer that is damaged itself.
+        if options.check == Depth::Lengths {
+            found = Verifier::new(store, Depth::Contents).image(digest)?;
+        }
+        if found.iter().all(local) {
+            for finding in &found {
+                progress.warning(&finding.to_string());
+            }
+            return assemble(store, digest, &found);
+        }
+    }
+    let mut failure = None;
+    for (name, target) in store.references().read()? {
+        if target.manifest_digest != digest.as_str() {
+            continue;
+        }
+        let made = Mutex::default();
+        match fetch(store, &name, digest, options, progress, &made) {
+            Ok(true) => return Ok(()),
+            // The name leads to another image now.
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    drop(access);
+    match (failure, found.into_iter().next()) {
+        (Some(error), _) => Err(error),
+        (None, Some(finding)) => Err(Error::Damaged {
+            finding: Box::new(finding),
+        }),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Fetches what is damaged from where `name` leads; `false` where that is another image.
+fn fetch(
+    store: &Store,
+    name: &str,
+    digest: &Digest,
+    options: &PullOptions,
+    progress: &dyn Progress,
+    made: &Mutex<Vec<Digest>>,
+) -> Result<bool> {
+    let mut reference: Reference = name.parse()?;
+    // The tag may have moved.
+    if let Reference::Registry {
+        digest: exact, tag, ..
+    } = &mut reference
+    {
+        *exact = Some(digest.clone());
+        *tag = None;
+    }
+    let source = ocipull::Image::open(&reference, &options.source)?;
+    if source.manifest_digest() != digest {
+        return Ok(false);
+    }
+    pull::make(store, &source, options, progress, made)?;
+    Ok(true)
+}
+
+/// Makes again what only depends on the layers, which are whole, as are the documents.
+fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
+    let path = store.image(digest);
+    let read = |name| {
+        let path = path.join(name);
+        fs::read(&path).map_err(Error::io(path))
+    };
+    let (manifest, config) = (read(image::MANIFEST)?, read(image::CONFIG)?);
+    let parsed = ocipull::parse_config(&config).map_err(|source| {
+        let path = path.join(image::CONFIG);
+        blockbox_store::Error::Record { path, source }
+    })?;
+    let diff_ids = parsed.rootfs().diff_ids().iter();
+    let diff_ids: Vec<Digest> = diff_ids.map(|id| id.parse()).collect::<Result<_, _>>()?;
+    folder::assemble(store, digest, (&manifest, &config), &diff_ids, found)
+}

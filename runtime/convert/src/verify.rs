@@ -1,0 +1,286 @@
+//! Checking the files of images against what was recorded when they were made.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use blockbox_store::{Artefacts, Checksum, Store};
+use ocipull::Digest;
+
+use crate::error::{Error, Result};
+use crate::image::{self, CONFIG, DISK, FSMETA, MANIFEST};
+
+/// How closely files are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// That they are there and as long as they were: a few system calls for each.
+    #[default]
+    Lengths,
+    /// Every byte.
+    Contents,
+}
+
+/// Which part of an image a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The manifest.
+    Manifest,
+    /// The configuration.
+    Config,
+    /// The layer with this index, counted from the lowest.
+    Layer(usize),
+    /// The link by which the image's disk has the layer with this index.
+    Link(usize),
+    /// The merged metadata.
+    Fsmeta,
+    /// The disk's descriptor.
+    Disk,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It has another length, in bytes, than when it was made.
+    Length {
+        /// When it was made.
+        expected: u64,
+        /// Now.
+        found: u64,
+    },
+    /// Its contents changed.
+    Contents,
+    /// The link leads to another file than the layer.
+    OtherFile,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is missing"),
+            Self::Length { expected, found } => {
+                write!(f, "has {found} bytes, not {expected}")
+            }
+            Self::Contents => f.write_str("has other contents than when it was made"),
+            Self::OtherFile => f.write_str("is not the layer that it should be"),
+        }
+    }
+}
+
+/// A damaged file of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Which part of the image it is.
+    pub part: Part,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub damage: Damage,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.path.display(), self.damage)
+    }
+}
+
+/// Checks images. A layer that several of them have is read once.
+#[derive(Debug)]
+pub struct Verifier<'a> {
+    store: &'a Store,
+    depth: Depth,
+    layers: HashMap<PathBuf, Option<Damage>>,
+}
+
+impl<'a> Verifier<'a> {
+    /// Checks images of `store`.
+    pub fn new(store: &'a Store, depth: Depth) -> Self {
+        Self {
+            store,
+            depth,
+            layers: HashMap::new(),
+        }
+    }
+
+    /// Checks the image with this manifest digest. Of files of which no checksum is recorded yet, as in a store of an earlier
+    /// version, [`Depth::Contents`] records it.
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be read. Damage is no error.
+    pub fn image(&mut self, digest: &Digest) -> Result<Vec<Finding>> {
+        let folder = self.store.image(digest);
+        let recorded = Artefacts::read(&folder)?;
+        let mut artefacts = recorded.clone().unwrap_or_default();
+        let mut found = Vec::new();
+
+        let manifest =
+            self.document(&folder, MANIFEST, Part::Manifest, Some(digest), &mut found)?;
+        let manifest = manifest.and_then(|bytes| ocipull::parse_manifest(&bytes).ok());
+        let config =
+            manifest.and_then(|manifest| manifest.config().digest().to_string().parse().ok());
+        let config = self.document(&folder, CONFIG, Part::Config, config.as_ref(), &mut found)?;
+        let config = config.and_then(|bytes| ocipull::parse_config(&bytes).ok());
+
+        for (index, diff_id) in config
+            .iter()
+            .flat_map(|c| c.rootfs().diff_ids())
+            .enumerate()
+        {
+            let diff_id: Digest = diff_id.parse()?;
+            let path = self.store.layer(&diff_id);
+            let damage = self.layer(&diff_id)?;
+            found.extend(damage.map(|damage| Finding {
+                part: Part::Layer(index),
+                path: path.clone(),
+                damage,
+            }));
+            let link = folder.join(image::layer_link(index));
+            found.extend(link_damage(&path, &link)?.map(|damage| Finding {
+                part: Part::Link(index),
+                path: link,
+                damage,
+            }));
+        }
+        for (name, part) in [(FSMETA, Part::Fsmeta), (DISK, Part::Disk)] {
+            let path = folder.join(name);
+            let known = artefacts.files.get(name);
+            let (damage, new) = check(&path, known, self.depth)?;
+            if let Some(new) = new {
+                artefacts.files.insert(name.to_owned(), new);
+            }
+            found.extend(damage.map(|damage| Finding { part, path, damage }));
+        }
+        if found.is_empty() && recorded.is_none_or(|recorded| recorded != artefacts) {
+            artefacts.write(&folder)?;
+        }
+        Ok(found)
+    }
+
+    /// Checks a file whose digest is the name that others know it by, and returns it where it is right.
+    fn document(
+        &self,
+        folder: &Path,
+        name: &str,
+        part: Part,
+        digest: Option<&Digest>,
+        found: &mut Vec<Finding>,
+    ) -> Result<Option<Vec<u8>>> {
+        let path = folder.join(name);
+        let damage = match fs::read(&path) {
+            Ok(bytes) if digest.is_some_and(|digest| digest.is_of(&bytes)) => {
+                return Ok(Some(bytes));
+            }
+            Ok(_) => Damage::Contents,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Damage::Missing,
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        found.push(Finding { part, path, damage });
+        Ok(None)
+    }
+
+    fn layer(&mut self, diff_id: &Digest) -> Result<Option<Damage>> {
+        let path = self.store.layer(diff_id);
+        if let Some(damage) = self.layers.get(&path) {
+            return Ok(*damage);
+        }
+        let damage = layer(self.store, diff_id, self.depth)?;
+        self.layers.insert(path, damage);
+        Ok(damage)
+    }
+}
+
+/// Checks the layer with this diff ID, whatever image has it. Where no checksum is recorded of it, its length is compared with
+/// what the disks say that have it, and [`Depth::Contents`] records its checksum.
+///
+/// # Errors
+///
+/// Where it cannot be read. Damage is no error.
+pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Damage>> {
+    let known = store.recorded_checksum(diff_id)?;
+    let path = store.layer(diff_id);
+    if known.is_none()
+        && let Ok(meta) = fs::metadata(&path)
+        && let Some(expected) = length_in_disks(store, diff_id)?
+        && expected != meta.len()
+    {
+        let found = meta.len();
+        return Ok(Some(Damage::Length { expected, found }));
+    }
+    let (damage, new) = check(&path, known.as_ref(), depth)?;
+    if let Some(new) = new {
+        store.record_checksum(diff_id, &new)?;
+    }
+    Ok(damage)
+}
+
+/// Compares a file with its checksum. Returns the checksum of a file of which none is known, where its contents are read.
+fn check(
+    path: &Path,
+    known: Option<&Checksum>,
+    depth: Depth,
+) -> Result<(Option<Damage>, Option<Checksum>)> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Some(Damage::Missing), None)),
+        Err(e) => return Err(Error::io(path)(e)),
+    };
+    let found = file.metadata().map_err(Error::io(path))?.len();
+    if let Some(known) = known
+        && known.bytes != found
+    {
+        let expected = known.bytes;
+        return Ok((Some(Damage::Length { expected, found }), None));
+    }
+    if depth == Depth::Lengths {
+        return Ok((None, None));
+    }
+    let checksum = Checksum::of(file).map_err(Error::io(path))?;
+    Ok(match known {
+        Some(known) => ((*known != checksum).then_some(Damage::Contents), None),
+        None => (None, Some(checksum)),
+    })
+}
+
+/// Whether the link of an image leads to the layer.
+fn link_damage(layer: &Path, link: &Path) -> Result<Option<Damage>> {
+    let inode = |path: &Path| match fs::metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    };
+    Ok(match (inode(layer)?, inode(link)?) {
+        (_, None) => Some(Damage::Missing),
+        (Some(layer), Some(link)) if layer != link => Some(Damage::OtherFile),
+        _ => None,
+    })
+}
+
+/// How long the disks that have a layer say that it is, in bytes.
+fn length_in_disks(store: &Store, diff_id: &Digest) -> Result<Option<u64>> {
+    for image in image::list(store)? {
+        let folder = store.image(&image);
+        let index = image::folder::layers_of(&folder)
+            .iter()
+            .position(|layer| layer == diff_id.as_str());
+        let bytes = index.and_then(|index| {
+            let descriptor = fs::read(folder.join(DISK)).ok()?;
+            let descriptor = vmdk::Descriptor::parse(&descriptor).ok()?;
+            let name = image::layer_link(index);
+            let mut extents = descriptor.extents().iter();
+            let extent = extents.find(|extent| extent.file() == Some(&name))?;
+            extent.sectors().checked_mul(vmdk::SECTOR)
+        });
+        if bytes.is_some() {
+            return Ok(bytes);
+        }
+    }
+    Ok(None)
+}

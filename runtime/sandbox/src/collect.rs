@@ -1,0 +1,143 @@
+//! Removing what nothing needs any more.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use blockbox_convert::image;
+use blockbox_store::{Error, Exclusive, Store, remove};
+use blockbox_vmm::kernel;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::remove::{unnamed, users};
+
+/// What was removed, and what that freed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Collected {
+    /// The names of images.
+    pub names: Vec<String>,
+    /// The manifest digests of images.
+    pub images: Vec<String>,
+    /// Other files and folders.
+    pub files: Vec<PathBuf>,
+    /// The bytes that the store takes less.
+    pub bytes: u64,
+}
+
+/// Removes the images that have no name and that no sandbox uses, or, if `named`, all that no sandbox uses; and the layers
+/// that no image has.
+///
+/// # Errors
+///
+/// Where the store cannot be read or changed.
+pub fn prune(store: &Store, named: bool) -> Result<Collected> {
+    measured(store, |access| prune_images(store, access, named))
+}
+
+/// Removes everything that nothing names: what [`prune`] removes, layers of interrupted pulls, temporary files, what is left
+/// of the making of sandboxes and stale locks. Named images and sandboxes stay.
+///
+/// # Errors
+///
+/// Where the store cannot be read or changed.
+pub fn collect(store: &Store) -> Result<Collected> {
+    measured(store, |access| {
+        let mut collected = prune_images(store, access, false)?;
+        for layer in store.unused_layers()? {
+            collected.files.push(layer);
+        }
+        access.remove_unused_layers(store, |_| true)?;
+        for path in orphans(store)? {
+            remove(&path)?;
+            collected.files.push(path);
+        }
+        Ok(collected)
+    })
+}
+
+fn measured(store: &Store, act: impl FnOnce(&Exclusive) -> Result<Collected>) -> Result<Collected> {
+    // Getting the right to remove removes temporary files and stale locks.
+    let before = allocated(store.root(), &mut HashSet::new());
+    let access = store.exclusive()?;
+    let mut collected = act(&access)?;
+    let after = allocated(store.root(), &mut HashSet::new());
+    collected.bytes = before.saturating_sub(after);
+    Ok(collected)
+}
+
+fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collected> {
+    let mut collected = Collected::default();
+    let used = users(store)?;
+    let names = store.references().read()?;
+    for digest in image::list(store)? {
+        let text = digest.to_string();
+        let of_image: Vec<_> = names
+            .iter()
+            .filter(|(_, target)| target.manifest_digest == text)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if used.contains_key(&text) || !(named || of_image.is_empty()) {
+            continue;
+        }
+        store
+            .references()
+            .update(|table| table.retain(|name, _| !of_image.contains(name)))?;
+        unnamed(store, access, &digest)?;
+        collected.names.extend(of_image);
+        collected.images.push(text);
+    }
+    Ok(collected)
+}
+
+/// Records of layers that are not there, and kernels that were made of a library that is not the one in use any more.
+fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in entries(&store.layers())? {
+        if path.extension().is_some_and(|e| e == "json") && !path.with_extension("erofs").exists() {
+            found.push(path);
+        }
+    }
+    found.extend(stale_kernels(store)?);
+    Ok(found)
+}
+
+/// Kernels that were made of a library that is not the one in use any more. Where there is no library, none.
+pub(crate) fn stale_kernels(store: &Store) -> Result<Vec<PathBuf>> {
+    let folder = store.kernels();
+    let Ok(current) = kernel::locate(None, store.root(), &folder) else {
+        return Ok(Vec::new());
+    };
+    let mut found = entries(&folder)?;
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default();
+        *path != current && name.as_encoded_bytes().starts_with(b"kernel-")
+    });
+    Ok(found)
+}
+
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
+    paths.collect()
+}
+
+/// The bytes that everything under `path` takes on the host, hard links to one file counted once. What goes away meanwhile, or
+/// cannot be read, counts nothing.
+pub(crate) fn allocated(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if !meta.is_dir() {
+        return match seen.insert((meta.dev(), meta.ino())) {
+            true => meta.blocks().saturating_mul(512),
+            false => 0,
+        };
+    }
+    let children = fs::read_dir(path).into_iter().flatten().flatten();
+    children
+        .map(|child| allocated(&child.path(), seen))
+        .fold(0, u64::saturating_add)
+}

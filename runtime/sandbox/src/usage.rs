@@ -1,0 +1,94 @@
+//! What takes how much room in the store.
+
+use std::collections::HashSet;
+
+use blockbox_convert::image;
+use blockbox_store::Store;
+use serde::Serialize;
+
+use crate::collect::{allocated, entries, stale_kernels};
+use crate::error::Result;
+use crate::remove::users;
+
+/// How much of one kind the store has. All sizes are what the files take on the host, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Usage {
+    /// How many there are.
+    pub count: u64,
+    /// How many of them something uses: images and layers that a sandbox has, sandboxes that run, kernels to boot.
+    pub active: u64,
+    /// What they take.
+    pub bytes: u64,
+    /// What removing those that nothing uses gives back.
+    pub reclaimable: u64,
+}
+
+impl Usage {
+    fn add(&mut self, bytes: u64, active: bool) {
+        self.count += 1;
+        self.bytes += bytes;
+        match active {
+            true => self.active += 1,
+            false => self.reclaimable += bytes,
+        }
+    }
+}
+
+/// What takes how much room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// Images without their layers.
+    pub images: Usage,
+    /// Layers. Those that only images without a sandbox have count as reclaimable.
+    pub layers: Usage,
+    /// Sandboxes.
+    pub sandboxes: Usage,
+    /// Guest kernels, and what was found out of this host's hypervisor.
+    pub kernels: Usage,
+}
+
+/// Measures the store.
+///
+/// # Errors
+///
+/// Where the store cannot be read.
+pub fn report(store: &Store) -> Result<Report> {
+    let mut report = Report::default();
+    let used = users(store)?;
+    let mut active_layers = HashSet::new();
+    // Layers have links in images: they are counted as layers.
+    let mut seen = HashSet::new();
+    let layers: Vec<_> = entries(&store.layers())?
+        .into_iter()
+        .map(|path| (allocated(&path, &mut seen), path))
+        .collect();
+    for digest in image::list(store)? {
+        let active = used.contains_key(digest.as_str());
+        let bytes = allocated(&store.image(&digest), &mut seen);
+        report.images.add(bytes, active);
+        // An image that cannot be read keeps its layers.
+        if active && let Ok(Some(image)) = image::Image::open(store, &digest) {
+            active_layers.extend(image.layers().iter().map(|layer| layer.path.clone()));
+        }
+    }
+    for (bytes, path) in layers {
+        match path.extension().is_some_and(|e| e == "erofs") {
+            true => report.layers.add(bytes, active_layers.contains(&path)),
+            false => report.layers.bytes += bytes,
+        }
+    }
+    for path in entries(&store.sandboxes())? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let running = store.lock_sandbox(&name)?.is_none();
+        let bytes = allocated(&path, &mut HashSet::new());
+        report.sandboxes.add(bytes, running);
+    }
+    let stale = stale_kernels(store)?;
+    for path in entries(&store.kernels())? {
+        let bytes = allocated(&path, &mut HashSet::new());
+        report.kernels.add(bytes, !stale.contains(&path));
+    }
+    Ok(report)
+}

@@ -1,0 +1,81 @@
+//! The checksums of an image's own files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use ocipull::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{Checksum, Store, atomic};
+use crate::error::{Error, Result};
+
+/// The checksums of the files in an image's folder, by name, but for the layers, which have theirs beside them: the file
+/// `artefacts.json` in that folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artefacts {
+    /// The files' checksums by name.
+    pub files: BTreeMap<String, Checksum>,
+}
+
+impl Artefacts {
+    /// The record's name in an image's folder.
+    pub const FILE: &str = "artefacts.json";
+
+    /// Reads the record in the folder of an image; `None` where there is none, or it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        read(&folder.join(Self::FILE))
+    }
+
+    /// Writes the record into the folder of an image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write(&folder.join(Self::FILE), self)
+    }
+}
+
+impl Store {
+    /// Reads the checksum that was recorded of the layer with this diff ID; `None` where there is none, or it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn recorded_checksum(&self, diff_id: &Digest) -> Result<Option<Checksum>> {
+        read(&self.layer_checksum(diff_id))
+    }
+
+    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a crash leaves no layer without.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn record_checksum(&self, diff_id: &Digest, checksum: &Checksum) -> Result<()> {
+        write(&self.layer_checksum(diff_id), checksum)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        // What cannot be read is of no use, and is recorded again.
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    atomic::write_read_only(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(file))
+            .map_err(Error::io(path))
+    })
+}

@@ -1,0 +1,62 @@
+//! The version of the arrangement of files in a store.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{Store, atomic};
+use crate::error::{Error, Result};
+
+/// The version that this program writes. Version 1 had no version file, no checksums, and files that everyone could read.
+pub(super) const CURRENT: u32 = 2;
+
+const FILE: &str = "version";
+
+/// Reads the version of the store in `root`; `None` of a new store and of version 1.
+pub(super) fn read(root: &Path) -> Result<Option<u32>> {
+    let path = root.join(FILE);
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(&path)(e)),
+    };
+    match text.parse() {
+        Ok(version) if version <= CURRENT => Ok(Some(version)),
+        _ => Err(Error::Version {
+            root: root.to_owned(),
+            found: text.chars().take(20).collect(),
+            known: CURRENT,
+        }),
+    }
+}
+
+pub(super) fn write(store: &Store) -> Result<()> {
+    let path = store.root().join(FILE);
+    atomic::write_file(&path, |file| {
+        writeln!(file, "{CURRENT}").map_err(Error::io(&path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_a_later_version_is_refused_and_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for later in ["3\n", "2.1", "soon"] {
+            fs::write(dir.path().join(FILE), later).unwrap();
+            let error = Store::open(dir.path()).unwrap_err();
+            let named = later.trim();
+            assert!(matches!(&error, Error::Version { found, .. } if found == named));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_store_without_a_version_is_upgraded() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path()).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), Some(CURRENT));
+    }
+}
