@@ -1,6 +1,6 @@
 //! What happened to the sandboxes of a store.
 //!
-//! `events.jsonl` in the store's folder has a line of JSON for each event, written by whoever caused it; at [`LIMIT`] bytes it
+//! `events.jsonl` in the store's folder has a line of JSON for each event, written by whoever caused it; at 4 MiB it
 //! becomes `events.jsonl.1`. Events are for people and programs that watch; nothing is decided by them, so a line that
 //! cannot be written is only missing.
 
