@@ -206,9 +206,9 @@ fn tmp_is_a_tmpfs_unless_it_is_off() {
     // A sandbox starts as it was made.
     let words = ["start", "box", "--", "cat", "/tmp/file"];
     assert_eq!(guest.blockbox.ok(words), "kept\n");
-    // A tmpfs hides what is on the disk.
+    // A tmpfs begins with what is on the disk.
     let script = format!("{mounts}; cat /tmp/* 2>/dev/null; echo");
-    let both = "/tmp tmpfs\n/run tmpfs\n\n";
+    let both = "/tmp tmpfs\n/run tmpfs\nkept\n\n";
     let words = [
         "start", "--tmpfs", "/tmp=on", "box", "--", "sh", "-c", &script,
     ];

@@ -193,7 +193,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     blockbox.ok(["rename", "web", "site"]);
     assert_eq!(blockbox.ok(["ps", "--format", "{{.Name}}"]), "site\n");
     assert!(blockbox.fails(["exec", "web", "true"]).contains("web"));
-    assert!(guest.exec(&["site", "true"]).status.success());
+    assert!(guest.exec(&["site", "id"]).status.success());
 
     // Nothing removes it, starts it twice or takes its name while it runs.
     assert!(blockbox.fails(["rm", "site"]).contains("running"));
@@ -207,8 +207,16 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
         (text(&output.stdout), text(&output.stderr)),
         ("up\n".into(), "err\n".into())
     );
-    let stamped = blockbox.ok(["logs", "-t", "--tail", "1", "site"]);
-    assert!(stamped.starts_with("20") && stamped.len() < 60, "{stamped}");
+    let stamped = blockbox.ok(["logs", "-t", "site"]);
+    assert!(
+        stamped.starts_with("20") && stamped.ends_with("Z up\n"),
+        "{stamped}"
+    );
+    let last = blockbox.output(["logs", "--tail", "1", "site"]);
+    assert_eq!(
+        last.stdout.len() + last.stderr.len(),
+        3 + usize::from(last.stdout.is_empty())
+    );
     assert_eq!(blockbox.ok(["logs", "--since", "0s", "site"]), "");
     assert!(blockbox.ok(["logs", "--boot", "site"]).is_ascii());
 
@@ -277,9 +285,13 @@ fn clients_share_the_streams_of_the_main_command() {
     std::thread::sleep(Duration::from_millis(500));
     writeln!(one.stdin.as_mut().unwrap(), "a").unwrap();
     let mut out = BufReader::new(one.stdout.take().unwrap());
+    // Whoever attaches early sees the first line as well.
     let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    assert_eq!(line, "got a\n");
+    while line != "got a\n" {
+        assert!(matches!(&*line, "" | "first\n"), "{line}");
+        line.clear();
+        out.read_line(&mut line).unwrap();
+    }
     // A client that goes leaves the command and the other client.
     one.kill().unwrap();
     one.wait().unwrap();
@@ -292,8 +304,11 @@ fn clients_share_the_streams_of_the_main_command() {
             .then_some(())
     });
     blockbox.ok(["stop", "-t", "0", "echo"]);
-    assert_eq!(two.wait_with_output().unwrap().stdout, b"got a\ngot b\n");
-    assert_eq!(three.wait().unwrap().code(), Some(137));
+    let output = two.wait_with_output().unwrap();
+    assert!(output.stdout.ends_with(b"got a\ngot b\n"), "{output:?}");
+    // It may have ended by SIGTERM before SIGKILL came.
+    let code = three.wait().unwrap().code();
+    assert!(matches!(code, Some(137 | 143)), "{code:?}");
     assert_eq!(
         blockbox.fails(["attach", "echo"]),
         "blockbox: sandbox \"echo\" is not running: `blockbox start echo` starts it"
@@ -359,7 +374,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(guest.exec(&["x", "true"]).status.success());
+    assert!(guest.exec(&["x", "id"]).status.success());
     blockbox.ok(["stop", "-t", "0", "x"]);
     assert_eq!(guest.sandboxes(), 0);
 

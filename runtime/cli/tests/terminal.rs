@@ -131,10 +131,11 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
     terminal.line("jobs; echo inside $((2 + 2))");
     terminal.shows("inside 4");
     terminal.shows("Stopped");
+    // The shell asks again where it has a job.
+    terminal.line("kill -9 %1; wait; clear");
     terminal.line("exit 5");
-    terminal.shows("$ ");
-    terminal.line("clear; echo status $?");
-    terminal.shows("status");
+    terminal.line("code=$?; clear; echo the status is $code");
+    terminal.shows("the status is 5");
 
     // exec has a terminal of its own where there is one.
     guest.blockbox.ok(["start", "box"]);
