@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -19,7 +20,7 @@ use super::helper::{self, Launch};
 use super::process::Process;
 use super::qemu::share;
 use super::qmp::Qmp;
-use super::{VmConfig, Vmm, VmmError, handoff};
+use super::{MemoryBacking, VmConfig, Vmm, VmmError, handoff};
 
 /// How a VM's process ended. It says nothing of the command in the guest, nor even whether the guest ever came up:
 /// libkrun exits with 0 on an early reset.
@@ -52,6 +53,17 @@ impl Drop for Server {
     }
 }
 
+/// Makes the file of a machine's memory, which only its owner may read. The confined process could not make it itself.
+fn make_memory(path: &Path, mebibytes: u32) -> Result<(), VmmError> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let size = u64::from(mebibytes) << 20;
+    options
+        .open(path)
+        .and_then(|file| file.set_len(size))
+        .map_err(VmmError::io(format!("cannot make {}", path.display())))
+}
+
 /// The console's pipe, and where its contents are kept.
 struct Ends {
     console: io::PipeReader,
@@ -65,6 +77,9 @@ impl Vm {
         let helper = helper::locate(config.helper.as_deref())?;
         let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;
         let cmdline = config.cmdline(vmm);
+        if let MemoryBacking::File(path) = &config.memory {
+            make_memory(path, config.memory_mib)?;
+        }
         let (control, control_end) =
             UnixStream::pair().map_err(VmmError::io("cannot make a socket pair"))?;
         let mut files = Vec::new();
