@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Store, atomic};
+use super::{Lock, Store, atomic};
 use crate::error::{Error, Result};
 
 /// The version that this program writes. Version 1 had no version file, no checksums, and files that everyone could read.
@@ -31,6 +31,8 @@ pub(super) fn read(root: &Path) -> Result<Option<u32>> {
 }
 
 pub(super) fn write(store: &Store) -> Result<()> {
+    // A temporary file in the root is swept up unless its writer holds this lock.
+    let _lock = Lock::acquire(store.lock_path("references"))?;
     let path = store.root().join(FILE);
     atomic::write_file(&path, |file| {
         writeln!(file, "{CURRENT}").map_err(Error::io(&path))
@@ -50,6 +52,19 @@ mod tests {
             let named = later.trim();
             assert!(matches!(&error, Error::Version { found, .. } if found == named));
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_new_store_is_opened_by_many_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| drop(Store::open(dir.path()).unwrap().share().unwrap()));
+                }
+            });
+            assert_eq!(read(dir.path()).unwrap(), Some(CURRENT));
         }
     }
 
