@@ -147,6 +147,31 @@ fn what_depends_on_layers_alone_is_repaired_without_the_source() {
 }
 
 #[test]
+fn a_sandbox_is_made_of_a_layer_that_was_short_or_missing_a_moment_before() {
+    let blockbox = Blockbox::new();
+    let layout = layout(2);
+    let digest = pull(&blockbox, &layout);
+    // Another name, of a registry that is not there.
+    blockbox.ok(["tag", &digest, "127.0.0.1:1/app"]);
+    let layer = blockbox.inspect(&digest).layers.remove(1);
+    let bytes = fs::read(&layer).unwrap();
+    for (number, name) in [&digest[7..19], "127.0.0.1:1/app", &layout.reference()]
+        .into_iter()
+        .enumerate()
+    {
+        match number {
+            0 => fs::remove_file(&layer).unwrap(),
+            _ => fs::remove_file(&layer)
+                .and_then(|()| fs::write(&layer, "short"))
+                .unwrap(),
+        }
+        blockbox.ok(["create", name, "true"]);
+        assert!(fs::read(&layer).unwrap() == bytes, "{name}");
+        assert_eq!(verify(&blockbox), []);
+    }
+}
+
+#[test]
 fn a_store_of_version_1_is_checked_by_its_disks_lengths_and_then_by_checksums() {
     let blockbox = Blockbox::new();
     let layout = layout(2);

@@ -59,13 +59,18 @@ fn repair(
             return assemble(store, digest, &found);
         }
     }
-    let mut failure = None;
+    let mut names: Vec<Reference> = Vec::new();
     for (name, target) in store.references().read()? {
-        if target.manifest_digest != digest.as_str() {
-            continue;
+        if target.manifest_digest == digest.as_str() {
+            names.push(name.parse()?);
         }
+    }
+    // What is on this host is there sooner, and no server has to be asked.
+    names.sort_by_key(|name| !name.is_local());
+    let mut failure = None;
+    for name in names {
         let made = Mutex::default();
-        match fetch(store, &name, digest, options, progress, &made) {
+        match fetch(store, name, digest, options, progress, &made) {
             Ok(true) => return Ok(()),
             // The name leads to another image now.
             Ok(false) => {}
@@ -82,16 +87,15 @@ fn repair(
     }
 }
 
-/// Fetches what is damaged from where `name` leads; `false` where that is another image.
+/// Fetches what is damaged from where `reference` leads; `false` where that is another image.
 fn fetch(
     store: &Store,
-    name: &str,
+    mut reference: Reference,
     digest: &Digest,
     options: &PullOptions,
     progress: &dyn Progress,
     made: &Mutex<Vec<Digest>>,
 ) -> Result<bool> {
-    let mut reference: Reference = name.parse()?;
     // The tag may have moved.
     if let Reference::Registry {
         digest: exact, tag, ..
