@@ -1,6 +1,6 @@
 //! Credentials for registries, as `docker login` and `podman login` keep them.
 //!
-//! [`store`] and [`erase`] write such a file; pulls and pushes read them as [`Credentials`](crate::Credentials) say.
+//! [`store`] and [`erase`] write such a file; pulls and pushes read them as [`Credentials`] say.
 
 mod file;
 mod helper;

@@ -12,7 +12,6 @@ use crate::wire::Wire;
 /// [`Reply::Exited`]: crate::Reply::Exited
 /// [`Reply::SpawnFailed`]: crate::Reply::SpawnFailed
 /// [`Reply::Rejected`]: crate::Reply::Rejected
-/// [`Reply::Done`]: crate::Reply::Done
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Set the guest up. The first message, once; answered by [`Reply::Hello`](crate::Reply::Hello) or
@@ -77,37 +76,37 @@ pub enum Request {
         /// The command.
         id: u32,
     },
-    /// `sync(2)`; answered by [`Reply::Done`].
+    /// `sync(2)`; answered by [`Reply::Done`](crate::Reply::Done).
     Sync {
         /// Returned in the answer.
         id: u32,
     },
     /// Freeze the writable disk (`FIFREEZE`): until [`Request::Thaw`] its image on the host is consistent. Answered by
-    /// [`Reply::Done`].
+    /// [`Reply::Done`](crate::Reply::Done).
     Freeze {
         /// Returned in the answer.
         id: u32,
         /// The disk thaws by itself after this many milliseconds, unless [`Request::KeepFrozen`] comes before; 0 is never.
         thaw_after_ms: u32,
     },
-    /// Start the time of a freeze anew. Answered by [`Reply::Done`], with `EINVAL` when nothing is frozen (any more).
+    /// Start the time of a freeze anew. Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when nothing is frozen (any more).
     KeepFrozen {
         /// Returned in the answer.
         id: u32,
         /// As in [`Request::Freeze`].
         thaw_after_ms: u32,
     },
-    /// End a freeze (`FITHAW`). Answered by [`Reply::Done`], with `EINVAL` when nothing is frozen (any more).
+    /// End a freeze (`FITHAW`). Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when nothing is frozen (any more).
     Thaw {
         /// Returned in the answer.
         id: u32,
     },
-    /// Give the writable disk's free blocks back to the host (`FITRIM`). Answered by [`Reply::Done`].
+    /// Give the writable disk's free blocks back to the host (`FITRIM`). Answered by [`Reply::Done`](crate::Reply::Done).
     Trim {
         /// Returned in the answer.
         id: u32,
     },
-    /// Set the guest's clock. Answered by [`Reply::Done`].
+    /// Set the guest's clock. Answered by [`Reply::Done`](crate::Reply::Done).
     SetClock {
         /// Returned in the answer.
         id: u32,
@@ -126,7 +125,7 @@ pub enum Request {
         /// Returned in the answer.
         id: u32,
     },
-    /// Become another guest: a clone has this before its first command. Answered by [`Reply::Done`] once the hook of the
+    /// Become another guest: a clone has this before its first command. Answered by [`Reply::Done`](crate::Reply::Done) once the hook of the
     /// image has ended: with `ETIMEDOUT` when it took too long, `ECANCELED` when it failed.
     Identity {
         /// Returned in the answer.
