@@ -511,3 +511,126 @@ fn policies_start_a_command_again_and_limits_end_it() {
     assert_eq!(guest.state("c").unwrap()["status"], "created");
     assert!(blockbox.fails(words).contains("id"));
 }
+
+/// Clients that do not read hold up their own command: the monitor's memory is bounded, and everybody else is served.
+#[test]
+fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    guest.detached(&["--name", "a"], &["/bin/busybox", "yes"]);
+    // Each has a pipe that is full at once, and the last does not even take what arrives.
+    let exec = ["exec", "a", "/bin/busybox", "yes"];
+    let mut clients: Vec<Child> = (0..6).map(|_| start(blockbox, &exec)).collect();
+    clients.push(start(blockbox, &["attach", "--no-stdin", "a"]));
+    std::thread::sleep(Duration::from_secs(2));
+    signal(&clients[5], "STOP");
+    signal(&clients[6], "STOP");
+    std::thread::sleep(Duration::from_secs(2));
+
+    if cfg!(target_os = "linux") {
+        let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
+        let status = std::fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib < 64 << 10, "{line}");
+    }
+    assert!(guest.exec(&["a", "id"]).status.success());
+    let log = blockbox.home().join("sandboxes/a/log");
+    assert!(std::fs::metadata(log).unwrap().len() <= 16 << 20);
+    let started = Instant::now();
+    blockbox.ok(["stop", "-t", "1", "a"]);
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
+    for client in &mut clients {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    blockbox.ok(["rm", "a"]);
+}
+
+/// Clients and monitors killed at random moments of everything that starts, uses and ends a sandbox. `BLOCKBOX_KILLS` says
+/// how many.
+#[test]
+#[ignore = "takes minutes"]
+fn kills_at_any_moment_leave_a_store_that_works() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let kills = std::env::var("BLOCKBOX_KILLS").map_or(200, |kills| kills.parse().unwrap());
+    // Any spread of moments does, as long as it is the same each time.
+    let mut random = 12345_u64;
+    let mut next = move |below: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % below
+    };
+    for number in 0..kills {
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            "x",
+            &guest.image,
+            "--",
+            "sleep",
+            "1000",
+        ];
+        let words: &[&str] = match number % 5 {
+            0 | 1 => &run,
+            2 => &["exec", "x", "sh", "-c", "echo > /file; /bin/busybox sync"],
+            3 => &["stop", "-t", "0", "x"],
+            _ => &["start", "x"],
+        };
+        let mut child = start(blockbox, words);
+        std::thread::sleep(Duration::from_millis(next(3000)));
+        if next(2) == 0 {
+            child.kill().unwrap();
+        } else if let Some(state) = guest.state("x")
+            && let Some(pid) = state["monitor_pid"].as_u64()
+        {
+            // It may have ended meanwhile.
+            let _ = std::process::Command::new("kill")
+                .args(["-9", &pid.to_string()])
+                .output();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What is listed is what there is: it is up and takes commands, or it is at rest and can be removed.
+        until("a sandbox that is up or at rest", || {
+            let Some(state) = guest.state("x") else {
+                return Some(());
+            };
+            match state["status"].as_str().unwrap() {
+                "running" => guest.exec(&["x", "id"]).status.success().then_some(()),
+                "starting" | "stopping" => None,
+                _ => Some(()),
+            }
+        });
+        if number % 10 == 9 {
+            blockbox.output(["rm", "-f", "x"]);
+            assert_eq!(guest.sandboxes(), 0);
+        }
+    }
+    blockbox.output(["rm", "-f", "x"]);
+    let folders = ["locks", "sandboxes"].map(|name| blockbox.home().join(name));
+    for folder in folders {
+        // The next command sweeps up.
+        blockbox.ok(["pull", "-q", &guest.image]);
+        assert_eq!(
+            std::fs::read_dir(&folder).unwrap().count(),
+            0,
+            "{}",
+            folder.display()
+        );
+    }
+}

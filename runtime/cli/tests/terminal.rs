@@ -131,9 +131,16 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
     terminal.line("jobs; echo inside $((2 + 2))");
     terminal.shows("inside 4");
     terminal.shows("Stopped");
-    // The shell asks again where it has a job.
-    terminal.line("kill -9 %1; wait; clear");
+    // The shell does not go while it has a job.
+    terminal.line("kill -9 %1");
+    std::thread::sleep(Duration::from_millis(500));
+    terminal.line("");
+    terminal.shows("Killed");
+    terminal.line("/bin/busybox clear; echo no job $((3 + 3))");
+    terminal.shows("no job 6");
     terminal.line("exit 5");
+    // What is typed before the client has gone is the client's.
+    terminal.shows("\n$");
     terminal.line("code=$?; clear; echo the status is $code");
     terminal.shows("the status is 5");
 
