@@ -173,9 +173,7 @@ fn a_host_that_never_answers_is_unreachable_after_its_time() {
     let Some(mut lab) = Lab::with(&[PUBLIC], Config::new().limits(limits)) else {
         return;
     };
-    if !lab.silent("93.184.3.0/24") {
-        return;
-    }
+    lab.silent("93.184.3.0/24");
     let start = Instant::now();
     let error = lab.connect("93.184.3.3:80").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HostUnreachable);
