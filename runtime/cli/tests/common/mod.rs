@@ -108,6 +108,20 @@ impl Blockbox {
     }
 }
 
+/// A test that fails leaves no machine running.
+impl Drop for Blockbox {
+    fn drop(&mut self) {
+        let sandboxes = std::fs::read_dir(self.home.path().join("sandboxes"));
+        for sandbox in sandboxes.into_iter().flatten().flatten() {
+            let _ = self
+                .command()
+                .args(["rm", "-f"])
+                .arg(sandbox.file_name())
+                .output();
+        }
+    }
+}
+
 /// Where an image's disks are.
 pub(crate) struct Disks {
     pub(crate) layers: Vec<PathBuf>,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use blockbox_protocol::{Decoder, Envelope, Reply, Request};
 
 use super::hub::{Attachment, Hub, Options};
-use super::lifecycle::Monitor;
 use super::message::{Ask, Failure, FailureKind, Outcome};
+use super::shared::Monitor;
 
 /// The most commands that one client has at a time.
 const STREAMS: usize = 256;

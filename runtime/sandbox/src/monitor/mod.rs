@@ -13,10 +13,13 @@
 //! command runs, the monitor switches the machine off again and ends.
 
 mod client;
+mod clock;
 mod hub;
 pub(crate) mod launch;
 mod lifecycle;
+mod main_command;
 pub(crate) mod message;
+mod shared;
 pub(crate) mod socket;
 
 use std::ffi::OsString;

@@ -1,0 +1,261 @@
+//! The main command of a sandbox, from its start to its end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use blockbox_protocol::{ExitStatus, WindowSize};
+use blockbox_store::spec::Signal;
+use blockbox_store::state::{Status, now_ns};
+use blockbox_vmm::guest::{GuestError, Session};
+
+use super::clock::Clock;
+use super::hub::{Hub, Log, Options};
+use super::lifecycle::{Life, RunEnd};
+use super::message::{Answer, Failure, FailureKind};
+use super::shared::{Start, Stop, send};
+use crate::error::{Error, Result};
+use crate::{events, log, process, sandbox};
+
+/// How long a killed main command may take to be gone before the machine is switched off under it.
+const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// How often the host's clock is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The terminal of a main command whose client has none.
+const WINDOW_SIZE: WindowSize = WindowSize { rows: 24, cols: 80 };
+
+impl Life {
+    /// Starts the main command when the launcher asks for it, and waits for its end.
+    pub(super) fn run_main(&mut self, first: bool, session: &Arc<Session>) -> Result<RunEnd> {
+        let start = if first {
+            match self.monitor.wait_start()? {
+                Some(start) => Some(start),
+                None => return Ok(self.never_ran(None)),
+            }
+        } else {
+            None
+        };
+        let process = self.spec.process.clone().unwrap_or_default();
+        let size = start.as_ref().and_then(|start| start.attach?.window_size());
+        let tty = process.tty.then(|| size.unwrap_or(WINDOW_SIZE));
+        let attach = start.as_ref().and_then(|start| start.attach);
+        let input = process.stdin || attach.is_some_and(|attach| attach.stdin);
+        let (hub, feed) = Hub::new(Options {
+            tty: process.tty,
+            owned: attach.is_some(),
+        });
+        if let Some(Start { client, id, .. }) =
+            start.as_ref().filter(|start| start.attach.is_some())
+            && let Some(refusal) = client.attach(&hub, *id, input)
+        {
+            client.answer(*id, &Err(Failure::new(FailureKind::Other, refusal)));
+        }
+        let spec = process::exec_spec(&process, tty, input);
+        let exec = match session.exec(&spec) {
+            Ok(exec) => exec,
+            Err(error) => {
+                if let GuestError::SpawnFailed { code, message } = &error {
+                    hub.failed(*code, message);
+                    if let Some(Start {
+                        client,
+                        id,
+                        attach: None,
+                    }) = &start
+                    {
+                        let failure = Failure::new(FailureKind::Spawn(*code), message);
+                        client.answer(*id, &Err(failure));
+                    }
+                    return Ok(RunEnd {
+                        status: Status::Exited,
+                        exit_code: Some(*code),
+                        error: Some(message.clone()),
+                        ran: None,
+                    });
+                }
+                hub.failed(125, &error.to_string());
+                if let Some(Start {
+                    client,
+                    id,
+                    attach: None,
+                }) = &start
+                {
+                    client.answer(*id, &Err(Failure::other(&error)));
+                }
+                return Err(error.into());
+            }
+        };
+        let started = Instant::now();
+        self.state.status = Status::Running;
+        self.state.started_ns = Some(now_ns());
+        self.state.finished_ns = None;
+        self.state.exit_code = None;
+        self.state.discard = self.spec.remove_on_exit;
+        let log = self.open_log();
+        {
+            let mut wishes = self.monitor.lock();
+            wishes.main = Some(Arc::clone(&hub));
+            wishes.main_input = input;
+            wishes.main_over = None;
+            wishes.launched = true;
+            wishes.copying += 1;
+        }
+        self.save()?;
+        events::note(&self.store, &self.spec, "start", &[]);
+        let monitor = Arc::clone(&self.monitor);
+        let running = Arc::clone(&hub);
+        super::thread("main", move || {
+            let result = running.run(exec, feed, log);
+            let mut wishes = monitor.lock();
+            wishes.main_over = Some(result);
+            wishes.copying -= 1;
+            monitor.changed.notify_all();
+        });
+        if let Some(Start {
+            client,
+            id,
+            attach: None,
+        }) = &start
+        {
+            client.answer(*id, &Ok(Answer::Done));
+        }
+        let over = self.wait_main(&hub, session, started);
+        self.monitor.lock().main = None;
+        let code = over.as_ref().map_or(137, |status| status.code());
+        let attributes = [("exit_code", code.to_string())];
+        events::note(&self.store, &self.spec, "die", &attributes);
+        let status = match over {
+            Ok(status) => status,
+            // The machine was switched off under a command that did not end.
+            Err(_) if self.monitor.is_stopped() => ExitStatus::Signal(9),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(RunEnd {
+            status: Status::Exited,
+            exit_code: Some(status.code()),
+            error: None,
+            ran: Some(started.elapsed()),
+        })
+    }
+
+    /// Waits for the end of the main command, and helps it along when a client stops the sandbox or time is up.
+    fn wait_main(
+        &mut self,
+        hub: &Arc<Hub>,
+        session: &Arc<Session>,
+        started: Instant,
+    ) -> std::result::Result<ExitStatus, GuestError> {
+        let mut clock = Clock::new();
+        let process = self.spec.process.clone().unwrap_or_default();
+        let ends = self
+            .spec
+            .timeout_ms
+            .and_then(|limit| started.checked_add(Duration::from_millis(limit)));
+        let mut escalation = Escalation::Running;
+        let mut wishes = self.monitor.lock();
+        loop {
+            if let Some(over) = wishes.main_over.take() {
+                return over;
+            }
+            if let Some((client, id, name)) = wishes.rename.take() {
+                drop(wishes);
+                let renamed = self.rename(&name).map(|()| Answer::Done);
+                client.answer(id, &renamed.map_err(|error| failure(&error)));
+                wishes = self.monitor.lock();
+                continue;
+            }
+            clock.look(session);
+            let now = Instant::now();
+            if ends.is_some_and(|ends| now >= ends) && wishes.stop.is_none() {
+                wishes.stop = Some(Stop {
+                    signal: None,
+                    timeout: None,
+                });
+            }
+            escalation = match (escalation, wishes.stop) {
+                (Escalation::Running, Some(stop)) => {
+                    let signal = stop.signal.unwrap_or(process.stop_signal());
+                    send(hub, signal);
+                    let timeout = stop.timeout.unwrap_or(process.stop_timeout());
+                    wishes.state.status = Status::Stopping;
+                    Escalation::Asked(now.checked_add(timeout))
+                }
+                // A later stop may be less patient.
+                (Escalation::Asked(until), Some(stop)) => {
+                    let limit = stop.timeout.and_then(|timeout| now.checked_add(timeout));
+                    let until = match (until, limit) {
+                        (Some(until), Some(limit)) => Some(until.min(limit)),
+                        (until, limit) => until.or(limit),
+                    };
+                    if until.is_some_and(|until| now >= until) {
+                        send(hub, Signal::KILL);
+                        Escalation::Killed(now + KILL_TIME)
+                    } else {
+                        Escalation::Asked(until)
+                    }
+                }
+                (Escalation::Killed(until), _) if now >= until => {
+                    if let Some(vm) = &wishes.vm {
+                        vm.kill();
+                    }
+                    // Whoever copies its output may be held up by a client.
+                    return wishes.main_over.take().unwrap_or(Ok(ExitStatus::Signal(9)));
+                }
+                (other, _) => other,
+            };
+            let next = match escalation {
+                Escalation::Running => ends,
+                Escalation::Asked(until) => until,
+                Escalation::Killed(until) => Some(until),
+            };
+            let wait = next.map_or(LOOK, |next| {
+                next.saturating_duration_since(Instant::now()).min(LOOK)
+            });
+            wishes = self.monitor.wait(wishes, wait);
+        }
+    }
+
+    /// Gives the sandbox another name.
+    fn rename(&mut self, name: &str) -> Result<()> {
+        let lock = sandbox::rename(&self.store, &self.spec, name)?;
+        self.folder = self.store.sandbox(name);
+        // The name is free from here on.
+        self.lock = lock;
+        let old = std::mem::replace(&mut self.spec.name, name.to_owned());
+        if let Some(log) = &self.log {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.moved(&self.folder);
+        }
+        events::note(&self.store, &self.spec, "rename", &[("old_name", old)]);
+        Ok(())
+    }
+
+    /// The log of the main command. A disk that has no room for one is no reason not to run.
+    fn open_log(&mut self) -> Option<Log> {
+        if self.log.is_none() {
+            match log::Writer::open(&self.folder) {
+                Ok(writer) => self.log = Some(Arc::new(Mutex::new(writer))),
+                Err(error) => eprintln!("blockbox: the sandbox's log cannot be opened: {error}"),
+            }
+        }
+        self.log.clone().map(Log::new)
+    }
+}
+
+/// How far the end of the main command has been pressed for.
+#[derive(Clone, Copy)]
+enum Escalation {
+    Running,
+    /// The stop signal was sent; SIGKILL follows then, if ever.
+    Asked(Option<Instant>),
+    /// SIGKILL was sent; the machine is switched off then.
+    Killed(Instant),
+}
+
+/// What a client makes of an error.
+fn failure(error: &Error) -> Failure {
+    match error {
+        Error::SandboxExists(_) => Failure::new(FailureKind::Exists, error.to_string()),
+        _ => Failure::other(error),
+    }
+}

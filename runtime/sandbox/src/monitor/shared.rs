@@ -1,0 +1,388 @@
+//! What the threads of a monitor share: the clients' wishes, and what they need to know for them.
+//!
+//! Clients' threads leave their wishes here and wake the first thread up, which alone acts on them.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use blockbox_protocol::{ExecSpec, ExitStatus};
+use blockbox_store::spec::{Signal, Spec};
+use blockbox_store::state::{State, Status};
+use blockbox_vmm::Vm;
+use blockbox_vmm::guest::{GuestError, Session};
+
+use super::client::Client;
+use super::hub::{Feed, Hub};
+use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind};
+use super::socket;
+use crate::error::Result;
+
+/// How many clients may be connected at a time.
+const CLIENTS: usize = 256;
+
+/// How many commands may run at a time besides the main one.
+const COMMANDS: usize = 512;
+
+/// What the threads of a monitor share.
+#[derive(Debug, Default)]
+pub(super) struct Monitor {
+    wishes: Mutex<Wishes>,
+    pub(super) changed: Condvar,
+}
+
+/// What clients want, and what they need to know for it.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// The state as it is on disk.
+    pub(super) state: State,
+    pub(super) clients: Vec<Arc<Client>>,
+    /// Who waits for the end of the sandbox.
+    pub(super) waiting: Vec<(Arc<Client>, u32)>,
+    /// The launcher asked to boot.
+    pub(super) boot: Option<(Arc<Client>, u32, Option<Box<Spec>>)>,
+    /// The launcher asked to start the main command.
+    pub(super) start: Option<Start>,
+    /// The main command has run: the sandbox is no longer the launcher's.
+    pub(super) launched: bool,
+    /// The launcher left before the main command ran.
+    pub(super) abandoned: bool,
+    pub(super) stop: Option<Stop>,
+    pub(super) vm: Option<Arc<Vm>>,
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) main: Option<Arc<Hub>>,
+    pub(super) main_input: bool,
+    /// How the main command ended.
+    pub(super) main_over: Option<std::result::Result<ExitStatus, GuestError>>,
+    /// Threads that copy commands' output.
+    pub(super) copying: usize,
+    /// Threads that ask the guest something.
+    pub(super) looking: usize,
+    /// A client wants the sandbox to have another name.
+    pub(super) rename: Option<(Arc<Client>, u32, String)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) client: Arc<Client>,
+    pub(super) id: u32,
+    pub(super) attach: Option<Attach>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stop {
+    pub(super) signal: Option<Signal>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Monitor {
+    pub(super) fn accept(self: &Arc<Self>, socket: UnixStream) {
+        if !socket::is_allowed(&socket) || self.lock().clients.len() >= CLIENTS {
+            return;
+        }
+        if let Err(error) = Client::serve(self, socket, false) {
+            eprintln!("blockbox: a client cannot be served: {error}");
+        }
+    }
+
+    /// A client has connected.
+    pub(super) fn client_came(&self, client: &Arc<Client>) {
+        self.lock().clients.push(Arc::clone(client));
+    }
+
+    /// A client's connection has ended.
+    pub(super) fn client_left(&self, client: &Arc<Client>) {
+        let mut wishes = self.lock();
+        wishes.clients.retain(|other| !Arc::ptr_eq(other, client));
+        wishes
+            .waiting
+            .retain(|(other, _)| !Arc::ptr_eq(other, client));
+        if client.launcher && !wishes.launched {
+            wishes.abandoned = true;
+            if let Some(vm) = &wishes.vm {
+                vm.kill();
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Answers a question, or sees to it that it is answered.
+    pub(super) fn asked(self: &Arc<Self>, client: &Arc<Client>, id: u32, ask: Ask) {
+        let fail = |kind, text: &str| client.answer(id, &Err(Failure::new(kind, text)));
+        match ask {
+            Ask::Hello { .. } => {
+                let version = message::VERSION;
+                client.answer(id, &Ok(Answer::Hello { version }));
+            }
+            Ask::Boot { spec } if client.launcher => {
+                self.lock().boot = Some((Arc::clone(client), id, spec));
+                self.changed.notify_all();
+            }
+            Ask::Start { attach } if client.launcher => {
+                self.lock().start = Some(Start {
+                    client: Arc::clone(client),
+                    id,
+                    attach,
+                });
+                self.changed.notify_all();
+            }
+            Ask::Boot { .. } | Ask::Start { .. } => fail(
+                FailureKind::Unknown,
+                "only the process that starts a sandbox asks for that",
+            ),
+            Ask::Attach(attach) => {
+                let (main, input) = {
+                    let wishes = self.lock();
+                    (wishes.main.clone(), wishes.main_input && attach.stdin)
+                };
+                let refusal = match main {
+                    Some(hub) => client.attach(&hub, id, input).map(str::to_owned),
+                    None => Some("the sandbox's command does not run".to_owned()),
+                };
+                if let Some(message) = refusal {
+                    client.reply(&blockbox_protocol::Reply::SpawnFailed {
+                        id,
+                        code: 125,
+                        message,
+                    });
+                }
+            }
+            Ask::Wait => self.lock().waiting.push((Arc::clone(client), id)),
+            Ask::Stop { signal, timeout_ms } => {
+                self.lock().waiting.push((Arc::clone(client), id));
+                self.stop(Stop {
+                    signal,
+                    timeout: timeout_ms.map(Duration::from_millis),
+                });
+            }
+            Ask::Kill { signal } => {
+                let main = self.lock().main.clone();
+                match main {
+                    Some(hub) => {
+                        if signal == Signal::KILL {
+                            // Its end is wanted: no policy starts it again.
+                            self.stop(Stop {
+                                signal: Some(signal),
+                                timeout: Some(Duration::ZERO),
+                            });
+                        } else {
+                            send(&hub, signal);
+                        }
+                        client.answer(id, &Ok(Answer::Done));
+                    }
+                    None => fail(
+                        FailureKind::NotRunning,
+                        "the sandbox's command does not run",
+                    ),
+                }
+            }
+            Ask::Stats => self.look(client, id, |session| {
+                Ok(Answer::Stats(session.stats()?.into()))
+            }),
+            Ask::Processes => self.look(client, id, |session| {
+                let processes = session.processes()?.into_iter().map(Into::into).collect();
+                Ok(Answer::Processes { processes })
+            }),
+            Ask::Rename { name } => {
+                let mut wishes = self.lock();
+                if wishes.main.is_none() || wishes.rename.is_some() {
+                    drop(wishes);
+                    return fail(
+                        FailureKind::NotRunning,
+                        "a sandbox cannot be renamed while it starts or stops",
+                    );
+                }
+                wishes.rename = Some((Arc::clone(client), id, name));
+                self.changed.notify_all();
+            }
+            Ask::State => {
+                let state = self.lock().state.clone();
+                client.answer(id, &Ok(Answer::State(state)));
+            }
+        }
+    }
+
+    /// Asks the guest something in a thread of its own, for a client.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        id: u32,
+        ask: impl FnOnce(&Session) -> std::result::Result<Answer, GuestError> + Send + 'static,
+    ) {
+        let session = {
+            let mut wishes = self.lock();
+            let busy = wishes.looking >= COMMANDS;
+            let session = wishes.session.clone().filter(|_| !busy);
+            wishes.looking += usize::from(session.is_some());
+            session
+        };
+        let Some(session) = session else {
+            let failure = Failure::new(FailureKind::NotRunning, "the sandbox is not running");
+            return client.answer(id, &Err(failure));
+        };
+        let (monitor, client) = (Arc::clone(self), Arc::clone(client));
+        super::thread("look", move || {
+            let outcome = ask(&session).map_err(|error| Failure::other(&error));
+            client.answer(id, &outcome);
+            monitor.lock().looking -= 1;
+        });
+    }
+
+    /// Runs a command of a client's.
+    pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, spec: ExecSpec) {
+        let session = {
+            let mut wishes = self.lock();
+            let running = wishes.main.is_some();
+            match wishes.session.clone().filter(|_| running) {
+                None => {
+                    drop(wishes);
+                    return hub.failed(125, "the sandbox is not running");
+                }
+                Some(_) if wishes.copying > COMMANDS => {
+                    drop(wishes);
+                    return hub.failed(126, "too many commands run in the sandbox");
+                }
+                Some(session) => {
+                    wishes.copying += 1;
+                    session
+                }
+            }
+        };
+        let monitor = Arc::clone(self);
+        super::thread("command", move || {
+            match session.exec(&spec) {
+                // A machine that is lost is the main command's to report.
+                Ok(exec) => drop(hub.run(exec, feed, None)),
+                Err(GuestError::SpawnFailed { code, message }) => hub.failed(code, &message),
+                Err(error) => hub.failed(125, &error.to_string()),
+            }
+            monitor.lock().copying -= 1;
+            monitor.changed.notify_all();
+        });
+    }
+
+    /// The sandbox is to end.
+    pub(super) fn stop(&self, stop: Stop) {
+        let mut wishes = self.lock();
+        let impatient = |old: Stop| Stop {
+            signal: old.signal,
+            timeout: match (old.timeout, stop.timeout) {
+                (Some(old), Some(new)) => Some(old.min(new)),
+                (old, new) => new.or(old),
+            },
+        };
+        wishes.stop = Some(wishes.stop.map_or(stop, impatient));
+        // Nothing in a guest that boots is worth waiting for.
+        if wishes.main.is_none()
+            && wishes.state.status == Status::Starting
+            && let Some(vm) = &wishes.vm
+        {
+            vm.kill();
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        let wishes = self.lock();
+        wishes.stop.is_some() || wishes.abandoned
+    }
+
+    /// Waits until the launcher asks to boot; `None` when it left or the sandbox was stopped.
+    pub(super) fn wait_boot(&self) -> Option<(Arc<Client>, u32, Option<Box<Spec>>)> {
+        let mut wishes = self.lock();
+        loop {
+            if wishes.stop.is_some() || wishes.abandoned {
+                return None;
+            }
+            if let Some(boot) = wishes.boot.take() {
+                return Some(boot);
+            }
+            wishes = self.wait(wishes, Duration::from_secs(60));
+        }
+    }
+
+    /// Waits until the launcher starts the main command; `None` when it left or the sandbox was stopped.
+    pub(super) fn wait_start(&self) -> Result<Option<Start>> {
+        let mut wishes = self.lock();
+        loop {
+            if wishes.stop.is_some() || wishes.abandoned {
+                return Ok(None);
+            }
+            if let Some(start) = wishes.start.take() {
+                return Ok(Some(start));
+            }
+            wishes = self.wait(wishes, Duration::from_secs(60));
+        }
+    }
+
+    /// Pauses before a restart. True when the sandbox was stopped meanwhile.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut wishes = self.lock();
+        loop {
+            if wishes.stop.is_some() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            wishes = self.wait(wishes, left);
+        }
+    }
+
+    /// Answers everyone who waits for the end of the sandbox.
+    pub(super) fn report(&self, ended: &Ended) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        for (client, id) in waiting {
+            client.answer(id, &Ok(Answer::Ended(ended.clone())));
+        }
+    }
+
+    /// Waits until every client has taken what is left for it, or has gone.
+    pub(super) fn finish(&self) {
+        let mut wishes = self.lock();
+        while wishes.copying > 0 {
+            wishes = self.wait(wishes, Duration::from_secs(60));
+        }
+        let clients = std::mem::take(&mut wishes.clients);
+        drop(wishes);
+        for client in &clients {
+            client.close();
+        }
+        for client in &clients {
+            client.wait_closed();
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        // Under the lock, so that nobody misses it between looking and waiting.
+        let _wishes = self.lock();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait<'a>(
+        &self,
+        wishes: MutexGuard<'a, Wishes>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, Wishes> {
+        self.changed
+            .wait_timeout(wishes, timeout)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a signal without waiting for the guest to take it, which may be never.
+pub(super) fn send(hub: &Arc<Hub>, signal: Signal) {
+    if let Some(control) = hub.control() {
+        super::thread("signal", move || {
+            // A guest that is gone has nobody to signal.
+            let _ = control.signal(signal.number());
+        });
+    }
+}
