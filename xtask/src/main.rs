@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod fuzz;
 mod image;
 mod registry;
@@ -46,6 +47,8 @@ enum Xtask {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Build an archive of the command with its completions and man pages
+    Dist,
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
     /// Run a program under User Mode Linux, a second kernel
@@ -84,6 +87,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Test => return test::run(),
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
+        Xtask::Dist => dist::run()?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Uml { minutes, command } => {
             return uml::run(&command, Duration::from_secs(60 * minutes));

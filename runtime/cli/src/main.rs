@@ -22,6 +22,7 @@ mod images;
 mod input;
 mod inspect;
 mod logs;
+mod manual;
 mod output;
 mod progress;
 mod prune;
@@ -47,7 +48,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blockbox::store::Store;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The exit status of an error of blockbox itself while running a sandbox, as docker's.
 const EXIT_RUN_FAILED: u8 = 125;
@@ -134,6 +135,10 @@ enum Command {
     /// Make and read VMDK disks
     #[command(subcommand)]
     Vmdk(vmdk::Vmdk),
+    /// Print the completions of a shell
+    Completion(manual::Completion),
+    /// Write the man pages
+    Man(manual::Man),
 }
 
 /// Runs the command line of this process.
@@ -235,6 +240,8 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Erofs(command) => return command.execute(),
         Command::Ext4(command) => command.execute(),
         Command::Vmdk(command) => command.execute(),
+        Command::Completion(command) => command.execute(Arguments::command()),
+        Command::Man(command) => command.execute(Arguments::command()),
     }?;
     Ok(ExitCode::SUCCESS)
 }
