@@ -8,6 +8,7 @@ use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Store, UPPER};
 use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Session, Ulimit};
+use blockbox_vmm::hypervisor::Wait;
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
 
 /// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
@@ -53,8 +54,16 @@ impl Plan {
             path: image.disk(),
             source,
         })?;
-        notice("looking for hardware virtualisation");
-        let vmm = Vmm::choose(choice(spec.machine.vmm), &kernel, &store.kernels(), None)?;
+        let mut on_wait = |wait| {
+            if let Wait::Trial(time) = wait {
+                let seconds = time.as_secs();
+                notice(&format!(
+                    "trying whether hardware virtualisation works ({seconds} s at most)"
+                ));
+            }
+        };
+        let choice = choice(spec.machine.vmm);
+        let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
         let mut config = VmConfig::new(kernel, image.disk(), folder.join(UPPER));
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
