@@ -145,3 +145,19 @@ fn limit(limit: &spec::Ulimit) -> Ulimit {
         hard: limit.hard.unwrap_or(u64::MAX),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_exact_or_refused() {
+        for name in ["web-1.example.org", "My_Host", &"h".repeat(64)] {
+            assert!(check_hostname(name).is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a init=/bin/sh", "a\nb", "ä", &"h".repeat(65)] {
+            let refused = check_hostname(name);
+            assert!(matches!(refused, Err(Error::Hostname(n)) if n == name));
+        }
+    }
+}
