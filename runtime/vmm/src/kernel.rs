@@ -88,7 +88,7 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     // hold for another change within the same tick of the file system's clock.
     let note = || {
         if identity.is_settled() && Identity::of(library).is_ok_and(|now| now == identity) {
-            let _ = store(name.as_bytes(), cache, &seen);
+            let _ = write_beside(name.as_bytes(), cache).and_then(|note| Ok(note.persist(&seen)?));
         }
     };
     if kernel.is_file() {
@@ -100,7 +100,7 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
         path: library.clone(),
         reason: "its kernel has no PVH entry point".to_owned(),
     })?;
-    store(&bytes, cache, &kernel)
+    store_once(&bytes, cache, &kernel)
         .map_err(VmmError::io(format!("cannot write {}", kernel.display())))?;
     note();
     Ok(kernel)
@@ -272,13 +272,22 @@ fn digest_of(path: &Path) -> io::Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn store(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
+/// Writes `bytes` to a new temporary file in `folder`, which is created if it is missing.
+fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(kernel)?;
-    Ok(())
+    Ok(file)
+}
+
+/// Stores a kernel under a name made from its contents. A kernel that another process has just stored there stays: the rules
+/// that confine a virtual machine name its file, and would not hold for one that replaced it.
+fn store_once(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
+    match write_beside(bytes, folder)?.persist_noclobber(kernel) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -296,6 +305,17 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+
+    #[test]
+    fn storing_a_kernel_again_keeps_the_file_that_is_there() {
+        let cache = tempfile::tempdir().unwrap();
+        let kernel = cache.path().join("kernel-elf1-0");
+        store_once(b"kernel", cache.path(), &kernel).unwrap();
+        let before = Identity::of(&kernel).unwrap();
+        store_once(b"kernel", cache.path(), &kernel).unwrap();
+        assert_eq!(Identity::of(&kernel).unwrap(), before);
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
+    }
 
     /// A library last changed long ago.
     fn library(folder: &Path, bytes: &[u8]) -> PathBuf {
