@@ -13,6 +13,8 @@ use super::input::{Input, metadata, name};
 
 /// Bytes of all contents of an image together.
 const CONTENTS: usize = 1 << 18;
+/// The most symbolic links that are followed on one path.
+const SYMLINKS: usize = 40;
 /// Blocks of a device.
 const DEVICE_BLOCKS: u64 = 8;
 
@@ -323,9 +325,9 @@ impl Lab {
                 let meta = metadata(input);
                 let (node, kind) = self.node(input);
                 let added = self.builder.add_path(&path, meta.clone(), node);
-                self.implied(&path);
+                let resolved = self.implied(&path);
                 if let Ok(id) = added {
-                    self.added(normal(&path), id, meta, kind);
+                    self.added(resolved.expect("a path that was taken"), id, meta, kind);
                 }
             }
             5 => {
@@ -383,17 +385,42 @@ impl Lab {
         });
     }
 
-    /// Takes in the directories that were made on the way to `path`.
-    fn implied(&mut self, path: &[u8]) {
-        let path = normal(path);
-        for (i, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            let parent = &path[..i];
-            if !self.names.contains_key(parent)
-                && let Some(id) = self.builder.lookup(parent)
-            {
-                self.added(parent.to_vec(), id, Metadata::new(0o755), Kind::Directory);
+    /// Takes in the directories that were made on the way to `path`. Returns the path without symbolic links where the
+    /// last component lies, unless a component before it is missing or not a directory.
+    fn implied(&mut self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut left = components(path);
+        let last = left.pop().unwrap_or_default();
+        left.reverse();
+        let mut at: Vec<Vec<u8>> = Vec::new();
+        let mut followed = 0;
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                at.pop();
+                continue;
+            }
+            at.push(name);
+            let here = at.join(&b'/');
+            if !self.names.contains_key(&here) {
+                let id = self.builder.lookup(&here)?;
+                self.added(here.clone(), id, Metadata::new(0o755), Kind::Directory);
+            }
+            match &self.nodes[self.names[&here]].kind {
+                Kind::Directory => {}
+                Kind::Symlink(target) => {
+                    followed += 1;
+                    if followed > SYMLINKS {
+                        return None;
+                    }
+                    at.pop();
+                    if target.first() == Some(&b'/') {
+                        at.clear();
+                    }
+                    left.extend(components(target).into_iter().rev());
+                }
+                _ => return None,
             }
         }
+        Some(join(&at.join(&b'/'), &last))
     }
 }
 
@@ -404,11 +431,10 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A path as `add_path` takes it.
-fn normal(path: &[u8]) -> Vec<u8> {
-    let parts: Vec<&[u8]> = path
-        .split(|&byte| byte == b'/')
+/// The names of a path that `add_path` looks at.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&byte| byte == b'/')
         .filter(|name| !matches!(*name, b"" | b"."))
-        .collect();
-    parts.join(&b'/')
+        .map(<[u8]>::to_vec)
+        .collect()
 }
