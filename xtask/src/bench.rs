@@ -19,6 +19,7 @@ mod merge;
 mod microsandbox;
 mod peers;
 mod report;
+mod sandbox;
 mod synthetic;
 
 use std::path::{Path, PathBuf};
@@ -79,6 +80,8 @@ enum Group {
     Fs,
     /// The same in a guest, with the disks that each way takes
     Guest,
+    /// Sandboxes made, listed and executed in
+    Sandbox,
 }
 
 impl Group {
@@ -93,6 +96,7 @@ impl Group {
             Self::Image => "image",
             Self::Fs => "fs",
             Self::Guest => "guest",
+            Self::Sandbox => "sandbox",
         }
     }
 }
@@ -176,7 +180,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
     let trees = [Group::Ext4, Group::Erofs, Group::Extract];
     let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
     let demo = demo_layers || demo_tree;
-    if demo || groups.contains(&Group::Guest) {
+    if demo || groups.contains(&Group::Guest) || groups.contains(&Group::Sandbox) {
         setup::run()?;
     }
     if demo {
@@ -235,6 +239,10 @@ fn measure(
         Group::Guest => {
             let outcomes = guest::run(setting, images)?;
             (fs::markdown(&outcomes), fs::json(&outcomes))
+        }
+        Group::Sandbox => {
+            let rows = sandbox::run(setting, images)?;
+            (sandbox::markdown(&rows), sandbox::json(&rows))
         }
     };
     let markdown = head + &markdown;

@@ -59,7 +59,7 @@ impl Medians {
 }
 
 /// The lower one of the two in the middle where their number is even.
-fn median<T: Ord + Copy>(samples: &[Sample], value: impl Fn(&Sample) -> T) -> Option<T> {
+pub(super) fn median<S, T: Ord + Copy>(samples: &[S], value: impl Fn(&S) -> T) -> Option<T> {
     let mut values: Vec<T> = samples.iter().map(value).collect();
     values.sort_unstable();
     values.get(values.len().checked_sub(1)? / 2).copied()
