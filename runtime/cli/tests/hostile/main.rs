@@ -1,0 +1,108 @@
+//! A guest whose kernel and init are hostile: what they send costs the host neither memory nor its commands.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::guest::Guest;
+use serde_json::{Value, json};
+
+/// How long anything may take on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The most memory of a monitor, in KiB.
+const MEMORY: u64 = 64 << 10;
+
+/// Programs in place of QEMU.
+struct Machines(tempfile::TempDir);
+
+impl Machines {
+    fn compile() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/machine.rs");
+        let status = Command::new("rustc")
+            .args(["--edition", "2024", "-o"])
+            .arg(folder.path().join("machine"))
+            .arg(source)
+            .status();
+        assert!(status.unwrap().success());
+        Self(folder)
+    }
+
+    fn named(&self, name: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::copy(self.0.path().join("machine"), &path).unwrap();
+        path
+    }
+}
+
+fn run(guest: &Guest, machines: &Machines, name: &str) -> Child {
+    guest
+        .blockbox
+        .command()
+        .args(["run", "--vmm", "qemu", "--name", name, &guest.image, "--", "true"])
+        .env("BLOCKBOX_QEMU", machines.named(name))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn noise_instead_of_frames_ends_the_sandbox_with_one_error() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let machines = Machines::compile();
+    for name in ["noise", "zeros", "ones"] {
+        let started = Instant::now();
+        let output = run(&guest, &machines, name).wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{stderr}");
+        assert!(stderr.contains("broke the protocol"), "{name}: {stderr}");
+        assert!(started.elapsed() < LONG, "{name}");
+        guest.blockbox.output(["rm", "-f", name]);
+    }
+    assert_eq!(guest.sandboxes(), 0);
+}
+
+#[test]
+fn a_guest_that_never_answers_or_floods_its_console_can_be_removed() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let machines = Machines::compile();
+    for name in ["silent", "deaf", "console"] {
+        let mut child = run(&guest, &machines, name);
+        let started = Instant::now();
+        let monitor = loop {
+            let output = guest.blockbox.output(["inspect", name]);
+            let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let state = &list[0]["state"];
+            if let (Some("starting"), Some(pid)) =
+                (state["status"].as_str(), state["monitor_pid"].as_u64())
+            {
+                break pid;
+            }
+            assert!(started.elapsed() < LONG, "{name} does not start: {list}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // Long enough for a flood to show.
+        std::thread::sleep(Duration::from_secs(1));
+        if let Ok(status) = std::fs::read_to_string(format!("/proc/{monitor}/status")) {
+            let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+            let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!(kib < MEMORY, "{name}: {peak}");
+        }
+        let removed = Instant::now();
+        guest.blockbox.ok(["rm", "-f", name]);
+        assert!(removed.elapsed() < LONG, "{name}");
+        assert!(!child.wait().unwrap().success(), "{name}");
+        assert_eq!(guest.sandboxes(), 0, "{name}");
+    }
+}
