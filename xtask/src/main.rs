@@ -12,6 +12,7 @@ mod registry;
 mod setup;
 mod shell;
 mod stages;
+mod stress;
 mod system;
 mod test;
 mod uml;
@@ -51,6 +52,8 @@ enum Xtask {
     Dist,
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
+    /// Kill clients and monitors at random moments, and use many sandboxes at once, for some minutes
+    Stress(stress::Stress),
     /// Run a program under User Mode Linux, a second kernel
     Uml {
         /// How long it may take
@@ -89,6 +92,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
         Xtask::Dist => dist::run()?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
+        Xtask::Stress(options) => stress::run(&options)?,
         Xtask::Uml { minutes, command } => {
             return uml::run(&command, Duration::from_secs(60 * minutes));
         }

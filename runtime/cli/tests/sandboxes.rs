@@ -7,70 +7,11 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Output, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use common::Blockbox;
-use common::guest::Guest;
+use common::guest::{Guest, signal, start, text, until};
 use serde_json::{Value, json};
-
-/// How long anything may take on a busy machine.
-const LONG: Duration = Duration::from_secs(120);
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Waits until `found` gives something.
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(started.elapsed() < LONG, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn start(blockbox: &Blockbox, args: &[&str]) -> Child {
-    blockbox
-        .command()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
-    let status = std::process::Command::new("kill")
-        .args(["-s", name, &id])
-        .status();
-    assert!(status.unwrap().success());
-}
-
-impl Guest {
-    /// The state of a sandbox; `None` where there is no such sandbox.
-    fn state(&self, name: &str) -> Option<Value> {
-        let output = self.blockbox.output(["inspect", name]);
-        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
-        list.get(0).map(|sandbox| sandbox["state"].clone())
-    }
-
-    fn detached(&self, options: &[&str], command: &[&str]) -> String {
-        let words = [&["run", "-d"], options, &[&self.image, "--"], command].concat();
-        let id = self.blockbox.ok(words);
-        assert_eq!(id.trim_end().len(), 64, "{id}");
-        id.trim_end().to_owned()
-    }
-
-    fn exec(&self, words: &[&str]) -> Output {
-        self.blockbox.output([&["exec"], words].concat())
-    }
-}
 
 /// One sandbox in the background, and what can be done with it.
 #[test]
@@ -554,83 +495,4 @@ fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
         client.wait().unwrap();
     }
     blockbox.ok(["rm", "a"]);
-}
-
-/// Clients and monitors killed at random moments of everything that starts, uses and ends a sandbox. `BLOCKBOX_KILLS` says
-/// how many.
-#[test]
-#[ignore = "takes minutes"]
-fn kills_at_any_moment_leave_a_store_that_works() {
-    let Some(guest) = Guest::new(json!({})) else {
-        return;
-    };
-    let blockbox = &guest.blockbox;
-    let kills = std::env::var("BLOCKBOX_KILLS").map_or(200, |kills| kills.parse().unwrap());
-    // Any spread of moments does, as long as it is the same each time.
-    let mut random = 12345_u64;
-    let mut next = move |below: u64| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (random >> 33) % below
-    };
-    for number in 0..kills {
-        let run = [
-            "run",
-            "-d",
-            "--name",
-            "x",
-            &guest.image,
-            "--",
-            "sleep",
-            "1000",
-        ];
-        let words: &[&str] = match number % 5 {
-            0 | 1 => &run,
-            2 => &["exec", "x", "sh", "-c", "echo > /file; /bin/busybox sync"],
-            3 => &["stop", "-t", "0", "x"],
-            _ => &["start", "x"],
-        };
-        let mut child = start(blockbox, words);
-        std::thread::sleep(Duration::from_millis(next(3000)));
-        if next(2) == 0 {
-            child.kill().unwrap();
-        } else if let Some(state) = guest.state("x")
-            && let Some(pid) = state["monitor_pid"].as_u64()
-        {
-            // It may have ended meanwhile.
-            let _ = std::process::Command::new("kill")
-                .args(["-9", &pid.to_string()])
-                .output();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // What is listed is what there is: it is up and takes commands, or it is at rest and can be removed.
-        until("a sandbox that is up or at rest", || {
-            let Some(state) = guest.state("x") else {
-                return Some(());
-            };
-            match state["status"].as_str().unwrap() {
-                "running" => guest.exec(&["x", "id"]).status.success().then_some(()),
-                "starting" | "stopping" => None,
-                _ => Some(()),
-            }
-        });
-        if number % 10 == 9 {
-            blockbox.output(["rm", "-f", "x"]);
-            assert_eq!(guest.sandboxes(), 0);
-        }
-    }
-    blockbox.output(["rm", "-f", "x"]);
-    let folders = ["locks", "sandboxes"].map(|name| blockbox.home().join(name));
-    for folder in folders {
-        // The next command sweeps up.
-        blockbox.ok(["pull", "-q", &guest.image]);
-        assert_eq!(
-            std::fs::read_dir(&folder).unwrap().count(),
-            0,
-            "{}",
-            folder.display()
-        );
-    }
 }

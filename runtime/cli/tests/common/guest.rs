@@ -1,13 +1,52 @@
 //! A store with an image that boots.
 
 use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::{TarBuilder, oracle};
 
 use super::Blockbox;
 use super::layout::{Compression, Layout};
+
+/// How long anything may take on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits until `found` gives something.
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(started.elapsed() < LONG, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub(crate) fn start(blockbox: &Blockbox, args: &[&str]) -> Child {
+    blockbox
+        .command()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let status = std::process::Command::new("kill")
+        .args(["-s", name, &id])
+        .status();
+    assert!(status.unwrap().success());
+}
 
 /// A store, and the name of an image of busybox in it.
 pub(crate) struct Guest {
@@ -106,5 +145,23 @@ impl Guest {
         let list: Value =
             serde_json::from_str(&self.blockbox.ok(["ps", "-a", "--format", "json"])).unwrap();
         list.as_array().unwrap().len()
+    }
+
+    /// The state of a sandbox; `None` where there is no such sandbox.
+    pub(crate) fn state(&self, name: &str) -> Option<Value> {
+        let output = self.blockbox.output(["inspect", name]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list.get(0).map(|sandbox| sandbox["state"].clone())
+    }
+
+    pub(crate) fn detached(&self, options: &[&str], command: &[&str]) -> String {
+        let words = [&["run", "-d"], options, &[&self.image, "--"], command].concat();
+        let id = self.blockbox.ok(words);
+        assert_eq!(id.trim_end().len(), 64, "{id}");
+        id.trim_end().to_owned()
+    }
+
+    pub(crate) fn exec(&self, words: &[&str]) -> Output {
+        self.blockbox.output([&["exec"], words].concat())
     }
 }

@@ -45,7 +45,16 @@ fn run(guest: &Guest, machines: &Machines, name: &str) -> Child {
     guest
         .blockbox
         .command()
-        .args(["run", "--vmm", "qemu", "--name", name, &guest.image, "--", "true"])
+        .args([
+            "run",
+            "--vmm",
+            "qemu",
+            "--name",
+            name,
+            &guest.image,
+            "--",
+            "true",
+        ])
         .env("BLOCKBOX_QEMU", machines.named(name))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -95,7 +104,10 @@ fn a_guest_that_never_answers_or_floods_its_console_can_be_removed() {
         // Long enough for a flood to show.
         std::thread::sleep(Duration::from_secs(1));
         if let Ok(status) = std::fs::read_to_string(format!("/proc/{monitor}/status")) {
-            let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+            let peak = status
+                .lines()
+                .find(|line| line.starts_with("VmHWM"))
+                .unwrap();
             let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
             assert!(kib < MEMORY, "{name}: {peak}");
         }

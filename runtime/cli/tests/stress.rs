@@ -1,0 +1,214 @@
+//! What takes minutes: kills at any moment, and many processes at once. `cargo xtask stress` runs these tests.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::guest::{Guest, start, until};
+use serde_json::{Value, json};
+use testkit::oracle;
+
+/// A number from the environment: `cargo xtask stress` sets it.
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |number| number.parse().unwrap())
+}
+
+/// Any spread of moments does, as long as it is the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A sandbox that is killed again and again.
+struct Victim<'a> {
+    guest: &'a Guest,
+    /// What was synced to its disk: the number of its last file.
+    synced: Option<u64>,
+}
+
+impl Victim<'_> {
+    /// Waits until the sandbox is up and takes commands, or is at rest. Returns whether it is up.
+    fn settled(&self) -> bool {
+        until("a sandbox that is up or at rest", || {
+            let Some(state) = self.guest.state("x") else {
+                return Some(false);
+            };
+            match state["status"].as_str().unwrap() {
+                "running" => self
+                    .guest
+                    .exec(&["x", "id"])
+                    .status
+                    .success()
+                    .then_some(true),
+                "starting" | "stopping" => None,
+                _ => Some(false),
+            }
+        })
+    }
+
+    /// Writes a file that must never be lost again.
+    fn write(&mut self, number: u64) {
+        let script = format!("echo {number} > /synced && /bin/busybox sync && echo written");
+        let output = self.guest.exec(&["x", "sh", "-c", &script]);
+        if output.stdout == b"written\n" {
+            self.synced = Some(number);
+        }
+    }
+
+    /// Starts the sandbox again, finds what was written, and checks its disk when it is down.
+    fn check(&mut self) {
+        let blockbox = &self.guest.blockbox;
+        if self.guest.state("x").is_none() {
+            self.synced = None;
+            return;
+        }
+        if !self.settled() {
+            blockbox.ok(["start", "x"]);
+            assert!(self.settled(), "a sandbox that was started is not up");
+        }
+        if let Some(number) = self.synced {
+            let output = self.guest.exec(&["x", "cat", "/synced"]);
+            let found = String::from_utf8(output.stdout).unwrap();
+            // A write whose end nobody saw may be there as well.
+            let found: u64 = found.trim().parse().unwrap();
+            assert!(found >= number, "{found} instead of {number}");
+        }
+        blockbox.ok(["stop", "-t", "0", "x"]);
+        if let Some(mut e2fsck) = oracle("e2fsck") {
+            let disk = blockbox.home().join("sandboxes/x/upper.ext4");
+            let output = e2fsck.arg("-fn").arg(disk).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+    }
+
+    fn kill_monitor(&self) {
+        let pid = self
+            .guest
+            .state("x")
+            .and_then(|state| state["monitor_pid"].as_u64());
+        if let Some(pid) = pid {
+            // It may have ended meanwhile.
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+        }
+    }
+}
+
+/// Clients and monitors killed at random moments of everything that starts, uses and ends a sandbox: what is listed is what
+/// there is, what was synced stays, the disk is clean after the next start, and nothing is left in the end.
+#[test]
+#[ignore = "takes minutes"]
+fn kills_at_any_moment_leave_a_store_that_works() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let kills = number("BLOCKBOX_KILLS", 200);
+    let mut random = Random(12345);
+    let mut victim = Victim {
+        guest: &guest,
+        synced: None,
+    };
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "x",
+        &guest.image,
+        "--",
+        "sleep",
+        "1000",
+    ];
+    for number in 0..kills {
+        let words: &[&str] = match number % 6 {
+            0 | 1 => &run,
+            2 => &["exec", "x", "sh", "-c", "echo > /file; /bin/busybox sync"],
+            3 => &["stop", "-t", "0", "x"],
+            4 => &["gc"],
+            _ => &["start", "x"],
+        };
+        if victim.settled() {
+            victim.write(number);
+        }
+        let mut child = start(blockbox, words);
+        std::thread::sleep(Duration::from_millis(random.below(3000)));
+        if random.below(2) == 1 {
+            victim.kill_monitor();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        victim.settled();
+        if number % 10 == 9 {
+            victim.check();
+            blockbox.ok(["image", "verify", &guest.image]);
+            blockbox.output(["rm", "-f", "x"]);
+            assert_eq!(guest.sandboxes(), 0);
+            victim.synced = None;
+            eprintln!("{} of {kills} kills", number + 1);
+        }
+    }
+    blockbox.output(["rm", "-f", "x"]);
+    blockbox.ok(["gc"]);
+    for name in ["locks", "sandboxes"] {
+        let folder = blockbox.home().join(name);
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Eight processes that each make, use and remove sandboxes.
+#[test]
+#[ignore = "takes minutes"]
+fn many_processes_create_execute_and_remove_at_once() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let rounds = number("BLOCKBOX_ROUNDS", 100);
+    // Every tenth round boots: a processor that is emulated for eight guests at once runs none of them well.
+    let boots = number("BLOCKBOX_BOOTS", 10).max(1);
+    std::thread::scope(|scope| {
+        for worker in 0..8 {
+            let guest = &guest;
+            scope.spawn(move || {
+                let name = format!("w{worker}");
+                for round in 0..rounds {
+                    if round % boots == worker % boots {
+                        guest.detached(&["--name", &name], &["sleep", "1000"]);
+                        let output = guest.exec(&[&name, "echo", &name]);
+                        assert_eq!(output.stdout, format!("{name}\n").as_bytes(), "{output:?}");
+                    } else {
+                        let words = ["create", "--name", &name, &guest.image, "--", "true"];
+                        guest.blockbox.ok(words);
+                    }
+                    let list = guest.blockbox.ok(["ps", "-a", "--format", "json"]);
+                    let list: Value = serde_json::from_str(&list).unwrap();
+                    let mine = list.as_array().unwrap().iter();
+                    assert_eq!(
+                        mine.filter(|sandbox| sandbox["name"] == name.as_str())
+                            .count(),
+                        1
+                    );
+                    guest.blockbox.ok(["rm", "-f", &name]);
+                }
+            });
+        }
+    });
+    assert_eq!(guest.sandboxes(), 0);
+    guest.blockbox.ok(["image", "verify", &guest.image]);
+    guest.blockbox.ok(["gc"]);
+    for name in ["locks", "sandboxes"] {
+        let left: Vec<_> = std::fs::read_dir(guest.blockbox.home().join(name))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
