@@ -310,6 +310,12 @@ pub enum Error {
         /// The token service's address.
         url: String,
     },
+    /// The text is no address to download from. It is not shown: a password may be in it.
+    #[error("the address cannot be used: {problem}")]
+    Address {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The server sends us elsewhere in a way that is not followed.
     #[error("{url} redirects to an address that is not followed: {problem}")]
     Redirect {

@@ -40,7 +40,7 @@ pub use options::{Credentials, Event, Events, Options, Progress, Registries, Sec
 pub use platform::Platform;
 pub use reference::Reference;
 #[cfg(feature = "registry")]
-pub use registry::{Manifest, Pushed, Referrer, Repository};
+pub use registry::{Manifest, Pushed, Referrer, Repository, download};
 
 /// Parsers of text from servers and other programs' files, for the fuzz targets.
 #[cfg(all(fuzzing, feature = "registry"))]

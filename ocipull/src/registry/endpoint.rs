@@ -17,8 +17,7 @@ use super::token;
 use super::transport::{Answer, Body, Broken, Request, Transport};
 use super::url::{Origin, Scheme, Url};
 use crate::credentials::{Found, Login};
-use crate::error::is_transient_status;
-use crate::{ConnectHint, Error, Event, Events, Options, Secret};
+use crate::{Error, Event, Events, Options, Secret};
 
 /// How much of an error's text is read, in bytes.
 pub(super) const MAX_ERROR: u64 = 64 << 10;
@@ -148,19 +147,7 @@ impl Endpoint {
 
     /// Waits until the next attempt after `attempt` failed ones, and tells of it; `None` to give up.
     pub(super) fn wait(&self, failure: &Failure, attempt: u32) -> Option<()> {
-        let delay = failure.delay(attempt, self.retries)?;
-        tracing::debug!(host = self.host, error = %failure.error, ?delay, "trying again");
-        if let Some(events) = &self.events {
-            events.tell(&Event::Waiting {
-                host: &self.host,
-                error: &failure.error,
-                delay,
-                attempt: attempt + 1,
-                attempts: self.retries,
-            });
-        }
-        std::thread::sleep(delay);
-        Some(())
+        failure.wait(attempt, &self.host, self.retries, self.events.as_ref())
     }
 
     /// Tells that this endpoint is asked because another failed.
@@ -360,56 +347,17 @@ impl Endpoint {
     }
 
     pub(super) fn http_failure(&self, url: &Url, status: u16, message: String) -> Failure {
-        let error = self.http_error(url, status, message);
-        match is_transient_status(status) {
-            true => Failure::transient(error),
-            false => Failure::last(error),
-        }
+        Failure::status(url, status, message)
     }
 
     /// What it means that a request or its answer broke off.
     pub(super) fn broken(&self, url: &Url, offset: u64, broken: Broken) -> Failure {
-        let Broken {
-            connect,
-            timed_out,
-            cause: source,
-        } = broken;
-        let failure = match connect {
-            None => Failure::transient(Error::Interrupted {
-                url: url.to_string(),
-                offset,
-                source,
-            }),
-            Some(hint) => {
-                let certificate_folder = match hint {
-                    ConnectHint::Certificate => self.transport.certificate_folder(&url.origin),
-                    _ => None,
-                };
-                // A token or storage service is named as it is.
-                let host = match url.origin == self.base.origin {
-                    true => self.host.clone(),
-                    false => url.origin.host(),
-                };
-                let error = Error::Connect {
-                    host,
-                    hint,
-                    certificate_folder,
-                    source,
-                };
-                // Where a download is under way, a registry that is gone may come back.
-                match hint {
-                    ConnectHint::None => Failure::transient(error),
-                    ConnectHint::Refused | ConnectHint::HostName if offset > 0 => {
-                        Failure::transient(error)
-                    }
-                    _ => Failure::last(error),
-                }
-            }
+        // A token or storage service is named as it is.
+        let host = match url.origin == self.base.origin {
+            true => self.host.clone(),
+            false => url.origin.host(),
         };
-        match timed_out {
-            true => failure.timed_out(),
-            false => failure,
-        }
+        self.transport.failure(url, host, offset, broken)
     }
 
     /// What answers, but not as the specification says.

@@ -6,6 +6,7 @@
 mod blob;
 mod challenge;
 mod conf;
+mod download;
 mod endpoint;
 mod mirrors;
 mod proxy;
@@ -21,6 +22,7 @@ use std::io::Read;
 
 use oci_spec::image::Descriptor;
 
+pub use download::download;
 pub use repository::{Manifest, Pushed, Referrer, Repository};
 
 use crate::source::{MAX_MANIFEST, Root, Source, verify};

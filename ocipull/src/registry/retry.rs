@@ -3,7 +3,9 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, SystemTime};
 
-use crate::Error;
+use super::url::Url;
+use crate::error::is_transient_status;
+use crate::{Error, Event, Events};
 
 /// The first wait, and the one that later ones double up to.
 const FIRST: Duration = Duration::from_millis(200);
@@ -52,6 +54,43 @@ impl Failure {
 
     pub(super) fn after(self, after: Option<Duration>) -> Self {
         Self { after, ..self }
+    }
+
+    /// What an answer with this status means, and the text that came with it.
+    pub(super) fn status(url: &Url, status: u16, message: String) -> Self {
+        let url = url.to_string();
+        let error = Error::Http {
+            url,
+            status,
+            message,
+        };
+        match is_transient_status(status) {
+            true => Self::transient(error),
+            false => Self::last(error),
+        }
+    }
+
+    /// Waits until the next attempt after `attempt` failed ones of `attempts`, and tells of it; `None` to give up.
+    pub(super) fn wait(
+        &self,
+        attempt: u32,
+        host: &str,
+        attempts: u32,
+        events: Option<&Events>,
+    ) -> Option<()> {
+        let delay = self.delay(attempt, attempts)?;
+        tracing::debug!(host, error = %self.error, ?delay, "trying again");
+        if let Some(events) = events {
+            events.tell(&Event::Waiting {
+                host,
+                error: &self.error,
+                delay,
+                attempt: attempt + 1,
+                attempts,
+            });
+        }
+        std::thread::sleep(delay);
+        Some(())
     }
 
     /// How long to wait before the next attempt, after `attempt` failed ones of `attempts`; `None` to give up.

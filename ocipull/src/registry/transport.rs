@@ -11,6 +11,7 @@ use ureq::http::{HeaderMap, Method, StatusCode};
 use ureq::{Agent, SendBody, Timeout};
 
 use super::proxy;
+use super::retry::Failure;
 use super::tls::Trust;
 use super::url::{Origin, Scheme, Url};
 use crate::{Cause, ConnectHint, Error, Options};
@@ -113,11 +114,6 @@ impl Transport {
         }
     }
 
-    /// The folder in which a certificate would be trusted for `origin`.
-    pub(super) fn certificate_folder(&self, origin: &Origin) -> Option<std::path::PathBuf> {
-        self.trust.folder(origin)
-    }
-
     /// Makes a request. A status that reports a failure is an answer, too.
     ///
     /// The outer error is about this host's configuration, the inner one about the network.
@@ -159,6 +155,46 @@ impl Transport {
                 body: Incoming(body.into_reader()),
             }
         }))
+    }
+
+    /// What it means that a request to `url`, or its answer after `offset` bytes, broke off. Messages call the server `host`.
+    pub(super) fn failure(&self, url: &Url, host: String, offset: u64, broken: Broken) -> Failure {
+        let Broken {
+            connect,
+            timed_out,
+            cause: source,
+        } = broken;
+        let failure = match connect {
+            None => Failure::transient(Error::Interrupted {
+                url: url.to_string(),
+                offset,
+                source,
+            }),
+            Some(hint) => {
+                let certificate_folder = match hint {
+                    ConnectHint::Certificate => self.trust.folder(&url.origin),
+                    _ => None,
+                };
+                let error = Error::Connect {
+                    host,
+                    hint,
+                    certificate_folder,
+                    source,
+                };
+                // Where a download is under way, a server that is gone may come back.
+                match hint {
+                    ConnectHint::None => Failure::transient(error),
+                    ConnectHint::Refused | ConnectHint::HostName if offset > 0 => {
+                        Failure::transient(error)
+                    }
+                    _ => Failure::last(error),
+                }
+            }
+        };
+        match timed_out {
+            true => failure.timed_out(),
+            false => failure,
+        }
     }
 
     fn agent(&self, kind: Kind) -> Result<Agent, Error> {
