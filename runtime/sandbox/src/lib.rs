@@ -54,6 +54,7 @@ pub mod process;
 pub mod remove;
 mod sandbox;
 mod stats;
+mod upper;
 pub mod usage;
 
 pub use blockbox_convert as convert;
@@ -72,3 +73,4 @@ pub use exec::ExecOptions;
 pub use monitor::Ended;
 pub use sandbox::{Boot, Booted, Canceller, Completion, Sandbox, StartOptions};
 pub use stats::{ProcessInfo, Stats};
+pub use upper::Consistency;

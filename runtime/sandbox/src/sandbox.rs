@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// An answer that comes when it comes.
-const FOR_EVER: Duration = Duration::MAX;
+pub(crate) const FOR_EVER: Duration = Duration::MAX;
 
 /// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in any number of
 /// processes.
@@ -110,6 +110,11 @@ impl Sandbox {
         Ok(found)
     }
 
+    /// The store that the sandbox is in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The sandbox's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -161,7 +166,7 @@ impl Sandbox {
     }
 
     /// Takes the sandbox's lock.
-    fn take(&self) -> Result<(Lock, Info)> {
+    pub(crate) fn take(&self) -> Result<(Lock, Info)> {
         let folder = self.store.sandbox(&self.name);
         let missing = || Error::NoSandbox(self.name.clone());
         let started = Instant::now();
@@ -356,7 +361,7 @@ impl Sandbox {
     }
 
     /// Connects to the monitor of a sandbox that is up.
-    fn running(&self) -> Result<Connection> {
+    pub(crate) fn running(&self) -> Result<Connection> {
         let not_running = || Error::NotRunning(self.name.clone());
         self.connect()?.ok_or_else(not_running)
     }
@@ -550,7 +555,7 @@ fn encode(ask: &Ask) -> Vec<u8> {
 }
 
 /// Asks a monitor, and waits for its answer.
-fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
+pub(crate) fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
     let id = connection.ask(encode(ask))?;
     answer(connection, id, timeout, &mut |_| ())
 }
@@ -581,6 +586,6 @@ fn answer(
     })
 }
 
-fn unexpected(answer: &Answer) -> Error {
+pub(crate) fn unexpected(answer: &Answer) -> Error {
     Error::Monitor(format!("the monitor answers something else: {answer:?}"))
 }

@@ -30,6 +30,7 @@ mod error;
 mod lock;
 mod permissions;
 mod references;
+pub mod sparse;
 pub mod spec;
 pub mod state;
 mod version;

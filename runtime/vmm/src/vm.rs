@@ -242,6 +242,38 @@ impl Vm {
         Ok(status.map(|status| VmExit { status }))
     }
 
+    /// Stops the VM where it is. Its disks do not change until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    ///
+    /// When the VM has ended, or its monitor refuses.
+    pub fn pause(&self) -> Result<(), VmmError> {
+        match &self.qmp {
+            Some(qmp) => qmp.stop(),
+            None => self.signal(rustix::process::Signal::STOP),
+        }
+    }
+
+    /// Lets a VM that was stopped go on.
+    ///
+    /// # Errors
+    ///
+    /// When the VM has ended, or its monitor refuses.
+    pub fn resume(&self) -> Result<(), VmmError> {
+        match &self.qmp {
+            Some(qmp) => qmp.cont(),
+            None => self.signal(rustix::process::Signal::CONT),
+        }
+    }
+
+    /// Sends a signal to the VM's process.
+    fn signal(&self, signal: rustix::process::Signal) -> Result<(), VmmError> {
+        let failed = || VmmError::io("cannot signal the virtual machine");
+        let pid = self.process.pid().ok_or(rustix::io::Errno::SRCH);
+        pid.and_then(|pid| rustix::process::kill_process(pid, signal))
+            .map_err(|errno| failed()(errno.into()))
+    }
+
     /// Ends the VM at once, as pulling the plug would. [`Session::shutdown`](crate::guest::Session::shutdown) is the
     /// clean way.
     pub fn kill(&self) {

@@ -1,5 +1,7 @@
 //! Questions to a monitor and its answers, as JSON in an [`Envelope`](blockbox_protocol::Envelope).
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use blockbox_store::spec::{Signal, Spec};
@@ -52,6 +54,15 @@ pub(crate) enum Ask {
     Stats,
     /// Which processes are there?
     Processes,
+    /// Copy the sandbox's writable disk, which does not change meanwhile.
+    CopyUpper {
+        /// The disk.
+        from: PathBuf,
+        /// A new file.
+        to: PathBuf,
+        /// Stop the machine where it is, instead of having the guest write everything first.
+        crash: bool,
+    },
     /// Give the sandbox another name.
     Rename {
         /// The name.
@@ -91,6 +102,11 @@ pub(crate) enum Answer {
     State(State),
     /// What the guest uses.
     Stats(Stats),
+    /// The disk is copied.
+    Copied {
+        /// How long the guest could not write, in microseconds.
+        held_us: u64,
+    },
     /// The guest's processes.
     Processes {
         /// By process id.

@@ -14,6 +14,7 @@
 
 mod client;
 mod clock;
+mod copy;
 mod hub;
 pub(crate) mod launch;
 mod lifecycle;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
+pub(crate) use copy::create as create_copy;
 pub use message::Ended;
 
 use crate::error::{Error, Result};

@@ -13,6 +13,7 @@ use blockbox_vmm::Vm;
 use blockbox_vmm::guest::{GuestError, Session};
 
 use super::client::Client;
+use super::copy::{self, Hold};
 use super::hub::{Feed, Hub};
 use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind};
 use super::socket;
@@ -183,6 +184,18 @@ impl Monitor {
                 let processes = session.processes()?.into_iter().map(Into::into).collect();
                 Ok(Answer::Processes { processes })
             }),
+            Ask::CopyUpper { from, to, crash } => {
+                let vm = self.lock().vm.clone();
+                self.look(client, id, move |session| {
+                    let hold = match &vm {
+                        Some(vm) if crash => Hold::Pause(vm),
+                        _ => Hold::Freeze(session),
+                    };
+                    let held = copy::copy(hold, &from, &to)?;
+                    let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+                    Ok(Answer::Copied { held_us })
+                });
+            }
             Ask::Rename { name } => {
                 let mut wishes = self.lock();
                 if wishes.main.is_none() || wishes.rename.is_some() {
@@ -207,7 +220,7 @@ impl Monitor {
         self: &Arc<Self>,
         client: &Arc<Client>,
         id: u32,
-        ask: impl FnOnce(&Session) -> std::result::Result<Answer, GuestError> + Send + 'static,
+        ask: impl FnOnce(&Session) -> Result<Answer> + Send + 'static,
     ) {
         let session = {
             let mut wishes = self.lock();
