@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: every fuzz target for a while.
 //!
 //! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the flags it would pass, so it need not be
-//! installed. What a target learns stays in `fuzz/corpus`, the least of it that takes all paths is kept in `fuzz/seeds`
-//! (`--keep`), and what breaks it goes to `fuzz/artifacts`.
+//! installed. What a target learns stays in `target/fuzz/corpus`, the least of it that takes all paths is kept in `fuzz/seeds`
+//! (`--keep`), and what breaks it goes to `target/fuzz/artifacts`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Fuzz) -> Result<()> {
     print(&counts);
     if !broken.is_empty() {
         bail!(
-            "broken: {}; the inputs are in fuzz/artifacts",
+            "broken: {}; the inputs are in target/fuzz/artifacts",
             broken.join(", ")
         );
     }
@@ -219,10 +219,10 @@ fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
         .context("rustc names its host")?;
     // A folder for each, as a change of flags builds everything again.
     let (flags, target) = match sanitizer {
-        Sanitizer::Address => (format!("{FLAGS} -Zsanitizer=address"), "target"),
-        Sanitizer::None => (FLAGS.to_owned(), "target/sanitizer-none"),
+        Sanitizer::Address => (format!("{FLAGS} -Zsanitizer=address"), "fuzz/address"),
+        Sanitizer::None => (FLAGS.to_owned(), "fuzz/none"),
     };
-    let target = folder().join(target);
+    let target = shell::target(target);
     shell::run(
         nightly("cargo")
             // A target given by name keeps the flags away from build scripts.
@@ -249,7 +249,7 @@ fn nightly(program: &str) -> Command {
 
 /// Runs one target. What libFuzzer writes is shown where the target breaks.
 fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Result<Count> {
-    let artifacts = folder().join("artifacts").join(target);
+    let artifacts = shell::target("fuzz/artifacts").join(target);
     fs::create_dir_all(&artifacts)?;
     // What is learned is kept, unless the same is to happen every time.
     let corpus = match bound {
@@ -345,7 +345,7 @@ fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 
 /// Where a target's inputs are that it found itself.
 fn corpus(target: &str) -> PathBuf {
-    folder().join("corpus").join(target)
+    shell::target("fuzz/corpus").join(target)
 }
 
 /// An empty folder that is not kept.

@@ -19,9 +19,10 @@ pub(crate) fn repository() -> &'static Path {
         .expect("xtask is a folder of the repository")
 }
 
-/// A path under cargo's `target` folder, where everything made here goes.
+/// A path under cargo's target folder, where everything made here goes: the repository may be read-only.
 pub(crate) fn target(path: &str) -> PathBuf {
-    repository().join("target").join(path)
+    let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    repository().join(folder).join(path)
 }
 
 /// `cargo`, of the toolchain that runs this program.
@@ -39,9 +40,7 @@ pub(crate) fn release_build() -> Result<PathBuf> {
 
 /// Where cargo leaves blockbox: `profile` is `debug` or `release`.
 pub(crate) fn built(profile: &str) -> PathBuf {
-    let folder = std::env::var_os("CARGO_TARGET_DIR");
-    let folder = folder.map_or_else(|| target(""), |folder| repository().join(folder));
-    folder.join(profile).join("blockbox")
+    target(profile).join("blockbox")
 }
 
 /// Where `name` is installed, if it is. Looks beyond `PATH` into the folders where programs for root live.
@@ -146,13 +145,17 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// The word, in single quotes where a shell would take it apart.
 pub(crate) fn quoted(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into_owned()
+    if is_plain(word) {
+        word.to_string_lossy().into_owned()
     } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+        format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
     }
+}
+
+/// Whether the word means itself wherever words are taken apart.
+pub(crate) fn is_plain(word: &OsStr) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&c);
+    !word.is_empty() && word.as_encoded_bytes().iter().copied().all(plain)
 }
 
 #[cfg(test)]

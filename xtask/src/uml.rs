@@ -39,21 +39,21 @@ pub(crate) fn is_possible() -> bool {
 /// another by now.
 pub(crate) fn runner() -> String {
     let xtask = shell::built("debug").with_file_name("xtask");
-    format!(
-        "--config=target.'cfg(unix)'.runner=['{}','uml']",
-        xtask.display()
-    )
+    // A string of JSON is one of TOML.
+    let xtask = serde_json::json!(xtask.to_string_lossy());
+    format!("--config=target.'cfg(unix)'.runner=[{xtask},'uml']")
 }
 
 /// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns what the program returns, once
 /// what it wrote is written to stdout.
 pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
-    let mut folders = shell::target("uml");
-    // The kernel splits its command line at blanks.
-    if folders.to_string_lossy().contains(char::is_whitespace) {
-        folders = std::env::temp_dir();
-    }
+    let is_plain = |folder: &PathBuf| shell::is_plain(folder.as_os_str());
+    // The kernel takes its command line apart at blanks and quotes.
+    let folders = [shell::target("uml"), std::env::temp_dir()]
+        .into_iter()
+        .find(is_plain)
+        .unwrap_or_else(|| "/tmp".into());
     fs::create_dir_all(&folders)?;
     let folder = tempfile::tempdir_in(&folders)?;
     let result = boot(&kernel, folder.path(), command, limit);

@@ -17,44 +17,44 @@ pub(super) struct Check {
 pub(super) const CHECKS: &[Check] = &[
     Check {
         rule: "the command's output is blockbox's output, stdout and stderr apart",
-        script: "sandbox --rm $IMAGE -- sh -c 'echo out; echo err >&2' 2>err; cat err",
+        script: "sandbox --rm \"$IMAGE\" -- sh -c 'echo out; echo err >&2' 2>err; cat err",
         status: 0,
         stdout: "out\nerr\n",
     },
     Check {
         rule: "the command's exit status is blockbox's",
-        script: "sandbox --rm $IMAGE -- sh -c 'exit 3'",
+        script: "sandbox --rm \"$IMAGE\" -- sh -c 'exit 3'",
         status: 3,
         stdout: "",
     },
     Check {
         rule: "a command that does not exist is 127",
-        script: "sandbox --rm $IMAGE -- no-such-command",
+        script: "sandbox --rm \"$IMAGE\" -- no-such-command",
         status: 127,
         stdout: "",
     },
     Check {
         rule: "a command that a signal ends is 128 and the signal",
-        script: "sandbox --rm $IMAGE -- sh -c 'kill -TERM $$'",
+        script: "sandbox --rm \"$IMAGE\" -- sh -c 'kill -TERM $$'",
         status: 143,
         stdout: "",
     },
     Check {
         rule: "what is piped into blockbox reaches the command whole",
-        script: "seq 1 50000 >in; sandbox --rm $IMAGE -- md5sum <in | cut -c 1-32 >guest\n\
+        script: "seq 1 50000 >in; sandbox --rm \"$IMAGE\" -- md5sum <in | cut -c 1-32 >guest\n\
                  md5sum in | cut -c 1-32 | cmp - guest && echo same",
         status: 0,
         stdout: "same\n",
     },
     Check {
         rule: "the guest has exactly two disks",
-        script: "sandbox --rm $IMAGE -- awk 'NR > 2 { print $4 }' /proc/partitions",
+        script: "sandbox --rm \"$IMAGE\" -- awk 'NR > 2 { print $4 }' /proc/partitions",
         status: 0,
         stdout: "vda\nvdb\n",
     },
     Check {
         rule: "the guest sees the merged image, its working directory and its environment",
-        script: "sandbox --rm $IMAGE -- sh -c 'pwd; find . | sort; cat file; echo $FROM_IMAGE'",
+        script: "sandbox --rm \"$IMAGE\" -- sh -c 'pwd; find . | sort; cat file; echo $FROM_IMAGE'",
         status: 0,
         stdout: "/data\n.\n./file\n./sub\n./sub/new\nupper\nyes\n",
     },
@@ -62,7 +62,7 @@ pub(super) const CHECKS: &[Check] = &[
         rule: "a write changes the sandbox's own disk and no layer",
         script: "sums() { find $BLOCKBOX_HOME/layers $BLOCKBOX_HOME/images -type f | sort | xargs sha256sum; }\n\
                  sums >before\n\
-                 sandbox --name written $IMAGE -- sh -c 'echo written > file; cat file' || exit\n\
+                 sandbox --name written \"$IMAGE\" -- sh -c 'echo written > file; cat file' || exit\n\
                  sums | cmp - before && debugfs -R 'cat /upper/data/file' $BLOCKBOX_HOME/sandboxes/written/upper.ext4",
         status: 0,
         stdout: "written\nwritten\n",
@@ -86,7 +86,7 @@ pub(super) const CHECKS: &[Check] = &[
                      done\n\
                      dd if=whole of=last bs=512 skip=$(((pieces - 1) * size)) 2>/dev/null\n\
                      rm -f disk.vmdk; blockbox vmdk create -o disk.vmdk $names last || exit\n\
-                     sandbox --rm $IMAGE -- cat file; grep -c FLAT disk.vmdk\n\
+                     sandbox --rm \"$IMAGE\" -- cat file; grep -c FLAT disk.vmdk\n\
                  done\n\
                  rm -f whole piece* last; mv saved disk.vmdk",
         status: 0,
@@ -118,7 +118,7 @@ pub(super) const OUTER_CHECKS: &[Check] = &[Check {
 /// The script that runs checks and writes the report to its file descriptor 3.
 pub(super) fn script<'a>(reference: &str, checks: impl IntoIterator<Item = &'a Check>) -> String {
     let mut script = format!(
-        r#"IMAGE={reference}
+        r#"IMAGE={}
 export PATH="$PATH:/usr/sbin:/sbin"
 sandbox() {{ blockbox run --vmm libkrun --pull never --cpus 1 --memory 256M "$@"; }}
 hex() {{ od -An -v -tx1 "$1" | tr -d ' \n'; }}
@@ -128,7 +128,8 @@ check() {{
     status=$?
     echo "check $status $(($(date +%s) - start)) x$(hex stdout) x$(hex stderr)" >&3
 }}
-"#
+"#,
+        shell::quoted(reference.as_ref())
     );
     for check in checks {
         script += &format!("check {}\n", shell::quoted(check.script.as_ref()));

@@ -198,7 +198,7 @@ impl Machine {
                  cd /tmp\n\
                  . /checks\n\
                  poweroff -f\n",
-                home.display()
+                shell::quoted(home.as_os_str())
             ),
         )?;
         write_program(&root.join("checks"), script)?;

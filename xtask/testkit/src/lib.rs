@@ -11,6 +11,6 @@ mod walk;
 
 pub use contents::{noise, text};
 pub use mount::{Loop, Mount};
-pub use oracle::{kernel_mounts, kernel_version, oracle, repository, skip};
+pub use oracle::{kernel_mounts, kernel_version, made, oracle, repository, skip};
 pub use tar::TarBuilder;
 pub use walk::{Difference, Entry, Kind, Walk, digest, walk};

@@ -8,6 +8,15 @@ pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// What `cargo xtask` has made, under cargo's target folder: that of `$CARGO_TARGET_DIR`, or the repository's, where it is too when
+/// only the tests have a folder of their own.
+pub fn made(path: &str) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map(|folder| repository().join(folder).join(path))
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| repository().join("target").join(path))
+}
+
 /// A command running the oracle `name`, or `None` where it is not installed and the caller must return.
 ///
 /// Programs that `cargo xtask setup` unpacked (they are newer than the distribution's) come before those on `PATH`.
@@ -16,7 +25,7 @@ pub fn repository() -> &'static Path {
 ///
 /// Where `CI=true` and the oracle is missing.
 pub fn oracle(name: &str) -> Option<Command> {
-    let unpacked = repository().join("target/oracles/bin").join(name);
+    let unpacked = made("oracles/bin").join(name);
     let found = std::iter::once(unpacked)
         .chain(
             std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())

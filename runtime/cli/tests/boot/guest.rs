@@ -12,7 +12,7 @@ use blockbox::guest::{
     UPPER_DIR, WORK_DIR,
 };
 use blockbox::vmm::{Accel, Vm, VmConfig, Vmm, kernel};
-use testkit::{oracle, repository, skip};
+use testkit::{made, oracle, skip};
 
 pub(crate) const BOOT_TIME: Duration = Duration::from_secs(60);
 
@@ -173,9 +173,10 @@ pub(crate) fn guest_kernel() -> Option<PathBuf> {
     if monitor() != Vmm::Libkrun {
         oracle(&format!("qemu-system-{}", std::env::consts::ARCH))?;
     }
-    let target = repository().join("target");
-    // Where `cargo xtask setup` puts libkrunfw: the folder `kernel` of blockbox's home.
-    let found = kernel::locate(None, &target, &target.join("tmp/kernels"));
+    let library = made("kernel/libkrunfw.so.5");
+    let library = library.exists().then_some(library);
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let found = kernel::locate(library.as_deref(), scratch, &scratch.join("kernels"));
     match found {
         Ok(kernel) => Some(kernel),
         Err(error) => {

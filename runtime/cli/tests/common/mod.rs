@@ -21,7 +21,7 @@ pub(crate) struct Blockbox {
 impl Blockbox {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let kernel = testkit::repository().join("target/kernel/libkrunfw.so.5");
+        let kernel = testkit::made("kernel/libkrunfw.so.5");
         if kernel.exists() {
             std::fs::create_dir(home.path().join("kernel")).unwrap();
             std::fs::copy(kernel, home.path().join("kernel/libkrunfw.so.5")).unwrap();

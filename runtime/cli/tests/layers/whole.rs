@@ -117,10 +117,8 @@ fn the_demo_image() {
     if !kernel_mounts() {
         return;
     }
-    let layout = std::env::var_os("BLOCKBOX_DEMO_IMAGE").map_or_else(
-        || testkit::repository().join("target/demo/image"),
-        PathBuf::from,
-    );
+    let layout = std::env::var_os("BLOCKBOX_DEMO_IMAGE")
+        .map_or_else(|| testkit::made("demo/image"), PathBuf::from);
     if !layout.join("index.json").exists() {
         return testkit::skip("no demo image: `cargo xtask demo` makes it");
     }
