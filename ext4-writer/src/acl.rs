@@ -29,6 +29,33 @@ pub(crate) fn to_disk(value: &[u8]) -> Option<Vec<u8>> {
     Some(disk)
 }
 
+/// The interface's form of an ACL on disk, or `None` where `value` is none.
+pub(crate) fn from_disk(value: &[u8]) -> Option<Vec<u8>> {
+    /// The id of entries that are of nobody by name (`ACL_UNDEFINED_ID`).
+    const NOBODY: [u8; 4] = [0xff; 4];
+    let (version, mut rest) = value.split_first_chunk()?;
+    if u32::from_le_bytes(*version) != DISK_VERSION {
+        return None;
+    }
+    let mut interface = INTERFACE_VERSION.to_le_bytes().to_vec();
+    while let Some((entry, behind)) = rest.split_first_chunk::<4>() {
+        interface.extend_from_slice(entry);
+        rest = behind;
+        match u16::from_le_bytes([entry[0], entry[1]]) {
+            ACL_USER | ACL_GROUP => {
+                let (id, behind) = rest.split_first_chunk::<4>()?;
+                interface.extend_from_slice(id);
+                rest = behind;
+            }
+            ACL_USER_OBJ | ACL_GROUP_OBJ | ACL_MASK | ACL_OTHER => {
+                interface.extend_from_slice(&NOBODY);
+            }
+            _ => return None,
+        }
+    }
+    rest.is_empty().then_some(interface)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +80,7 @@ mod tests {
             &[32, 0, 4, 0],
         ]
         .concat();
+        assert_eq!(from_disk(&disk).as_deref(), Some(&interface[..]));
         assert_eq!(to_disk(&interface), Some(disk));
     }
 

@@ -34,6 +34,7 @@ mod output;
 mod path;
 mod quota;
 mod ranges;
+mod reader;
 mod recover;
 mod replay;
 mod resize_inode;
@@ -62,6 +63,7 @@ pub use metadata::{DeviceNumber, Kind, Metadata};
 pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
 pub use ranges::Ranges;
+pub use reader::{FileReader, Inode, Reader};
 pub use recover::recover;
 pub use summary::Summary;
 #[cfg(feature = "tar")]

@@ -15,7 +15,7 @@ use crate::volume::corrupt;
 pub(crate) const MAX_DEPTH: u16 = 5;
 const ENTRY: usize = 12;
 
-/// A file's blocks from its first one on, without holes.
+/// A file's blocks. [`Mapped::read`] accepts only files without holes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mapped {
     /// The first block of each run in the file, and its blocks in the filesystem.
@@ -24,7 +24,7 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// The number of blocks.
+    /// The number of blocks, up to the last one mapped.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -35,6 +35,11 @@ impl Mapped {
         let (first, blocks) = self.runs.get(behind.checked_sub(1)?)?;
         let block = blocks.start + (logical - first);
         (block < blocks.end).then_some(block)
+    }
+
+    /// The first block of each run in the file, and its blocks in the filesystem, in the order of the file.
+    pub(crate) fn runs(&self) -> &[(u64, Range<u64>)] {
+        &self.runs
     }
 
     /// All runs' blocks in the filesystem, in ascending order.
@@ -53,11 +58,36 @@ impl Mapped {
         block_size: u32,
         blocks: u64,
     ) -> Result<Self, Error> {
+        Self::read_tree(image, inode, offset, seed, (block_size, blocks), false)
+    }
+
+    /// As [`read`](Self::read), of a file that may have holes. Blocks that are allocated and not written are holes, too.
+    pub(crate) fn read_sparse(
+        image: &mut (impl Read + Seek),
+        inode: &Inode,
+        offset: u64,
+        seed: Checksum,
+        block_size: u32,
+        blocks: u64,
+    ) -> Result<Self, Error> {
+        Self::read_tree(image, inode, offset, seed, (block_size, blocks), true)
+    }
+
+    fn read_tree(
+        image: &mut (impl Read + Seek),
+        inode: &Inode,
+        offset: u64,
+        seed: Checksum,
+        (block_size, blocks): (u32, u64),
+        sparse: bool,
+    ) -> Result<Self, Error> {
         let mut reader = Reader {
             image,
             seed,
             block_size,
             blocks,
+            sparse,
+            stored: 0,
             mapped: Self::default(),
             nodes: 0,
         };
@@ -76,6 +106,10 @@ struct Reader<'a, I> {
     block_size: u32,
     /// The filesystem's blocks.
     blocks: u64,
+    /// Whether the file may have holes.
+    sparse: bool,
+    /// Blocks of all extents.
+    stored: u64,
     mapped: Mapped,
     /// Nodes read below the root.
     nodes: u64,
@@ -110,7 +144,7 @@ impl<I: Read + Seek> Reader<'_, I> {
             // Every node maps something, so that no file has more of them than blocks.
             self.nodes += 1;
             let first = u64::from(index.ei_block.get());
-            if block >= self.blocks || self.nodes > self.blocks || first != self.mapped.len {
+            if block >= self.blocks || self.nodes > self.blocks || !self.follows(first) {
                 return Err(wrong());
             }
             let at = block * u64::from(self.block_size);
@@ -131,18 +165,33 @@ impl<I: Read + Seek> Reader<'_, I> {
         Ok(())
     }
 
-    /// Appends an extent; `None` where there is a hole before it or it is not written or outside of the filesystem.
+    /// Whether an extent or a node that begins at block `first` of the file may come next.
+    fn follows(&self, first: u64) -> bool {
+        first == self.mapped.len || self.sparse && first > self.mapped.len
+    }
+
+    /// Appends an extent; `None` where it is outside of the filesystem or, in a file without holes, where there is a hole
+    /// before it or it is not written.
     fn extent(&mut self, extent: &Extent) -> Option<()> {
-        let count = u64::from(extent.ee_len.get());
+        let mut count = u64::from(extent.ee_len.get());
+        let unwritten = self.sparse && count > u64::from(EXT_INIT_MAX_LEN);
+        if unwritten {
+            count -= u64::from(EXT_INIT_MAX_LEN);
+        }
         let start = u64::from(extent.ee_start_lo.get()) | u64::from(extent.ee_start_hi.get()) << 32;
         let first = u64::from(extent.ee_block.get());
         let right = (1..=u64::from(EXT_INIT_MAX_LEN)).contains(&count)
-            && first == self.mapped.len
+            && self.follows(first)
             && start > 0
-            && start + count <= self.blocks;
+            && start + count <= self.blocks
+            // Together they are not more than there are, so that reading a file ends.
+            && self.stored + count <= self.blocks;
         if right {
-            self.mapped.runs.push((first, start..start + count));
-            self.mapped.len += count;
+            if !unwritten {
+                self.mapped.runs.push((first, start..start + count));
+            }
+            self.stored += count;
+            self.mapped.len = first + count;
         }
         right.then_some(())
     }

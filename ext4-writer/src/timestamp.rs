@@ -32,6 +32,14 @@ impl Timestamp {
         (low as u32, nanos << 2 | epoch)
     }
 
+    /// The time that these two fields hold.
+    pub(crate) fn decode(low: u32, extra: u32) -> Self {
+        Self {
+            secs: i64::from(low.cast_signed()) + (i64::from(extra & 3) << 32),
+            nanos: (extra >> 2).min(999_999_999),
+        }
+    }
+
     /// Seconds as the superblock stores them: unsigned, 40 bits.
     pub(crate) fn encode_superblock(self) -> (u32, u8) {
         let secs = self.secs.clamp(0, (1 << 40) - 1) as u64;
@@ -82,6 +90,10 @@ mod tests {
         assert_eq!(encode(0x7fff_ffff, 0), (0x7fff_ffff, 0));
         assert_eq!(encode(0x8000_0000, 1), (0x8000_0000, 1 << 2 | 1));
         assert_eq!(encode(0x1_8000_0000, 0), (0x8000_0000, 2));
+        for (secs, nanos) in [(-1, 999_999_999), (0x8000_0000, 1), (0x3_7fff_ffff, 0)] {
+            let (low, extra) = encode(secs, nanos);
+            assert_eq!(Timestamp::decode(low, extra), Timestamp { secs, nanos });
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const I_BLOCK: usize = 60;
 const END: usize = 4;
 
 /// The largest value (`XATTR_SIZE_MAX`).
-const VALUE_MAX: usize = 65536;
+pub(crate) const VALUE_MAX: usize = 65536;
 
 /// An attribute as the disk has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -375,6 +375,62 @@ pub(crate) fn value_inodes(bytes: &[u8], mut at: usize) -> Option<Vec<u32>> {
             inodes.push(entry.e_value_inum.get());
         }
         at += (size_of::<XattrEntry>() + usize::from(entry.e_name_len)).next_multiple_of(4);
+    }
+}
+
+/// The prefix that has this number.
+pub(crate) fn prefix(index: u8) -> Option<&'static [u8]> {
+    let found = PREFIXES.into_iter().find(|(_, number)| *number == index);
+    found.map(|(prefix, _)| prefix)
+}
+
+/// Whether an attribute's prefix is the whole name of an access list.
+pub(crate) fn is_acl(index: u8) -> bool {
+    matches!(index, 2 | 3)
+}
+
+/// An attribute as it lies on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored<'a> {
+    pub(crate) index: u8,
+    pub(crate) name: &'a [u8],
+    /// Empty where the value lies in an inode of its own.
+    pub(crate) value: &'a [u8],
+    pub(crate) value_inode: u32,
+    pub(crate) size: usize,
+}
+
+/// The attributes whose entries begin at `at`; values are found relative to the first byte of `bytes`. `None` where the entries
+/// have no end, or a value is elsewhere.
+pub(crate) fn decode(bytes: &[u8], mut at: usize) -> Option<Vec<Stored<'_>>> {
+    let mut found = Vec::new();
+    loop {
+        let rest = bytes.get(at..)?;
+        if *rest.first_chunk::<END>()? == [0; END] {
+            return Some(found);
+        }
+        let (entry, name) = XattrEntry::read_from_prefix(rest).ok()?;
+        let name = name.get(..usize::from(entry.e_name_len))?;
+        let size = usize::try_from(entry.e_value_size.get()).ok()?;
+        let value_inode = entry.e_value_inum.get();
+        let value = match value_inode {
+            0 if size > 0 => {
+                let start = usize::from(entry.e_value_offs.get());
+                bytes.get(start..start.checked_add(size)?)?
+            }
+            _ => &[],
+        };
+        if name.contains(&0) || name.is_empty() != is_acl(entry.e_name_index) {
+            return None;
+        }
+        found.push(Stored {
+            index: entry.e_name_index,
+            name,
+            value,
+            value_inode,
+            size,
+        });
+        at += (size_of::<XattrEntry>() + name.len()).next_multiple_of(4);
     }
 }
 

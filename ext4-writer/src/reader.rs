@@ -1,0 +1,233 @@
+//! Reading the tree of a filesystem.
+
+mod copy;
+mod directory;
+mod file;
+mod inode;
+mod xattrs;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io::{Read, Seek};
+use std::ops::Range;
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::checksum::Checksum;
+use crate::format::{
+    EXT4_INLINE_DATA_FL, EXT4_ROOT_INO, Inode as RawInode, SUPERBLOCK_OFFSET, incompat,
+};
+use crate::info::{read_at, read_superblock};
+use crate::mapped::Mapped;
+use crate::volume::{Volume, corrupt};
+use crate::{Error, Info, Kind, Metadata, node};
+
+pub use file::FileReader;
+pub use inode::Inode;
+
+/// Reads the tree of an ext4 filesystem with the features that [`Builder`](crate::Builder) always gives it, whatever its bytes
+/// are: what Linux has written since is read too, and a damaged or hostile filesystem is an [`Error`].
+///
+/// A filesystem that was not unmounted has changes in its journal alone: [`recover`](crate::recover) writes them to where they
+/// belong first.
+///
+/// ```
+/// use std::io::{Cursor, Read};
+/// use ext4_writer::{Builder, Metadata, Options, Reader};
+///
+/// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+/// let root = builder.root();
+/// builder.add_file(root, b"greeting", Metadata::new(0o644), &b"hello"[..], None)?;
+/// let (image, _) = builder.finish()?;
+///
+/// let reader = Reader::open(image)?;
+/// let (_, number) = reader.read_dir(&reader.root()?)?.remove(0);
+/// let mut text = String::new();
+/// reader.file(&reader.inode(number)?)?.read_to_string(&mut text).unwrap();
+/// assert_eq!(text, "hello");
+/// # Ok::<(), ext4_writer::Error>(())
+/// ```
+pub struct Reader<R> {
+    image: RefCell<R>,
+    volume: Volume,
+    info: Info,
+    /// Blocks of directories that may still be read: a filesystem that names one block again and again ends there.
+    directory_blocks: Cell<u64>,
+}
+
+impl<R> fmt::Debug for Reader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Reads the superblock and the group descriptors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Output`]; [`Error::NotClean`] where the journal is to be replayed;
+    /// [`Error::Features`], also for files that lie in their inodes (`inline_data`).
+    pub fn open(mut image: R) -> Result<Self, Error> {
+        let superblock = read_superblock(&mut image)?;
+        let info = Info::of(&superblock)?;
+        if info.features.incompat & incompat::RECOVER != 0 {
+            return Err(Error::NotClean {
+                reason: "its journal holds changes",
+            });
+        }
+        if info.features.incompat & incompat::INLINE_DATA != 0 {
+            return Err(Error::Features {
+                features: "inline_data".to_owned(),
+            });
+        }
+        let volume = Volume::read(&mut image, superblock)?;
+        Ok(Self {
+            directory_blocks: Cell::new(volume.geometry.blocks),
+            image: RefCell::new(image),
+            volume,
+            info,
+        })
+    }
+
+    /// The superblock.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`inode`](Self::inode); [`Error::Corrupt`] where it is not a directory.
+    pub fn root(&self) -> Result<Inode, Error> {
+        let root = self.inode(EXT4_ROOT_INO)?;
+        match root.kind() {
+            Kind::Directory => Ok(root),
+            _ => Err(corrupt("ext4_inode", root.offset)),
+        }
+    }
+
+    /// Reads an inode by its number, as [`read_dir`](Self::read_dir) returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where there is no such inode, it is not in use, or it is damaged; [`Error::Output`].
+    pub fn inode(&self, number: u32) -> Result<Inode, Error> {
+        let geometry = &self.volume.geometry;
+        if !(1..=geometry.inodes()).contains(&number) {
+            return Err(corrupt("ext4_dir_entry_2", SUPERBLOCK_OFFSET));
+        }
+        let offset = geometry.inode_offset(number);
+        let mut raw = RawInode::new_zeroed();
+        read_at(&mut *self.image.borrow_mut(), offset, raw.as_mut_bytes())?;
+        let stored = (raw.l_i_checksum_lo.get(), raw.i_checksum_hi.get());
+        let seed = self.seed(number, &raw);
+        let mut sealed = raw.clone();
+        if node::seal(&mut sealed, seed) != stored
+            || raw.i_links_count.get() == 0
+            || raw.i_flags.get() & EXT4_INLINE_DATA_FL != 0
+        {
+            return Err(corrupt("ext4_inode", offset));
+        }
+        Inode::new(number, raw, offset).ok_or_else(|| corrupt("ext4_inode", offset))
+    }
+
+    /// Mode, owner, modification time and extended attributes of an inode.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where the attributes are damaged; [`Error::Output`].
+    pub fn metadata(&self, inode: &Inode) -> Result<Metadata, Error> {
+        let xattrs = self.xattrs(inode)?;
+        Ok(inode.attributes().xattrs(xattrs))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where it has none, or is not a symbolic link; [`Error::Output`].
+    pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
+        let wrong = || corrupt("symbolic link", inode.offset);
+        let size = usize::try_from(inode.size()).unwrap_or(usize::MAX);
+        let block_size = self.volume.geometry.block_size as usize;
+        if inode.kind() != Kind::Symlink || size == 0 || size >= block_size {
+            return Err(wrong());
+        }
+        let target = match inode.raw.i_block.get(..size) {
+            // `ext4_inode_is_fast_symlink`: it has no block but that of attributes.
+            Some(target) if !inode.has_extents() => target.to_vec(),
+            _ => {
+                let mut target = vec![0; size];
+                let mut file = self.contents(inode)?;
+                file.read_exact(&mut target).map_err(|_| wrong())?;
+                target
+            }
+        };
+        match target.contains(&0) {
+            true => Err(wrong()),
+            false => Ok(target),
+        }
+    }
+
+    /// The parts of a regular file that have data, as byte ranges in ascending order; the rest are holes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`], [`Error::Output`].
+    pub fn ranges(&self, inode: &Inode) -> Result<Vec<Range<u64>>, Error> {
+        let block_size = u64::from(self.volume.geometry.block_size);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (first, blocks) in self.map(inode)?.runs() {
+            let start = first * block_size;
+            let end = ((first + (blocks.end - blocks.start)) * block_size).min(inode.size());
+            match ranges.last_mut() {
+                _ if start >= end => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Opens a regular file; holes read as zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where it is not a regular file, or damaged; [`Error::Output`].
+    pub fn file(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {
+        match inode.kind() {
+            Kind::File => self.contents(inode),
+            _ => Err(corrupt("ext4_inode", inode.offset)),
+        }
+    }
+
+    fn contents(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {
+        let block_size = self.volume.geometry.block_size;
+        let map = self.map(inode)?;
+        Ok(FileReader::new(&self.image, map, block_size, inode.size()))
+    }
+
+    fn map(&self, inode: &Inode) -> Result<Mapped, Error> {
+        let geometry = &self.volume.geometry;
+        if !inode.has_extents() {
+            return Err(corrupt("i_flags", inode.offset));
+        }
+        Mapped::read_sparse(
+            &mut *self.image.borrow_mut(),
+            &inode.raw,
+            inode.offset,
+            self.seed(inode.number, &inode.raw),
+            geometry.block_size,
+            geometry.blocks,
+        )
+    }
+
+    fn seed(&self, number: u32, raw: &RawInode) -> Checksum {
+        let seed = self.volume.seed.add(&number.to_le_bytes());
+        seed.add(raw.i_generation.as_bytes())
+    }
+}

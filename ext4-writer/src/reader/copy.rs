@@ -1,0 +1,88 @@
+//! Filling a filesystem with what another one has.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read, Seek, Write};
+
+use super::{Inode, Reader};
+use crate::volume::corrupt;
+use crate::{Builder, Error, Kind, NodeId, Ranges};
+
+/// What every ext4 filesystem has of its own.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+impl<W: Write + Seek> Builder<W> {
+    /// Adds everything that another filesystem has, and gives the root its attributes. What lies at the paths `without`, names
+    /// between slashes, is left out.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the other filesystem; [`Error::Contents`] where a file cannot be read; those of the methods that add
+    /// nodes. Some of the tree is added then.
+    pub fn add_filesystem<R: Read + Seek>(
+        &mut self,
+        from: &Reader<R>,
+        without: &[&[u8]],
+    ) -> Result<(), Error> {
+        let root = from.root()?;
+        self.set_metadata(self.root(), from.metadata(&root)?)?;
+        let mut links = HashMap::new();
+        // A directory with two names could contain itself.
+        let mut seen = HashSet::from([root.number()]);
+        let mut pending = vec![(root, self.root(), Vec::new())];
+        while let Some((directory, parent, path)) = pending.pop() {
+            let mut names = from.read_dir(&directory)?;
+            names.sort_unstable();
+            for (name, number) in names {
+                let path = match &path[..] {
+                    [] if name == LOST_AND_FOUND => continue,
+                    [] => name.clone(),
+                    path => [path, b"/", &name].concat(),
+                };
+                if without.contains(&&path[..]) {
+                    continue;
+                }
+                if let Some(&node) = links.get(&number) {
+                    self.link(parent, &name, node)?;
+                    continue;
+                }
+                let inode = from.inode(number)?;
+                let node = self.add_inode(parent, &name, from, &inode)?;
+                if inode.kind() == Kind::Directory {
+                    if !seen.insert(number) {
+                        return Err(corrupt("ext4_dir_entry_2", inode.offset));
+                    }
+                    pending.push((inode, node, path));
+                } else if inode.nlink() > 1 {
+                    links.insert(number, node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_inode<R: Read + Seek>(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        from: &Reader<R>,
+        inode: &Inode,
+    ) -> Result<NodeId, Error> {
+        let metadata = from.metadata(inode)?;
+        match inode.kind() {
+            Kind::Directory => self.add_dir(parent, name, metadata),
+            Kind::File if inode.size() == 0 => {
+                self.add_file(parent, name, metadata, io::empty(), Some(0))
+            }
+            Kind::File => {
+                let ranges = from.ranges(inode)?;
+                let data = Ranges::new(from.file(inode)?, ranges.clone());
+                self.add_sparse_file(parent, name, metadata, inode.size(), &ranges, data)
+            }
+            Kind::Symlink => self.add_symlink(parent, name, metadata, &from.read_link(inode)?),
+            Kind::CharDevice => self.add_char_device(parent, name, metadata, inode.device()),
+            Kind::BlockDevice => self.add_block_device(parent, name, metadata, inode.device()),
+            Kind::Fifo => self.add_fifo(parent, name, metadata),
+            Kind::Socket => self.add_socket(parent, name, metadata),
+        }
+    }
+}
