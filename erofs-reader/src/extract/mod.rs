@@ -12,7 +12,6 @@ mod files;
 mod folders;
 mod input;
 mod meter;
-mod pax;
 mod pieces;
 mod sparse;
 mod tar;

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use blockbox_tar::encode::{Header, NAME_BYTES, Records, pad};
+use blockbox_tar::{BLOCK, Timestamp};
+
 use super::Extracted;
 use super::ahead::{self, Stream};
 use super::budget::Budget;
-use super::pax::{BLOCK, Header, NAME_BYTES, Records, pad};
 use super::sparse::SparseMap;
 use crate::error::Error;
 use crate::file_type::FileType;
@@ -215,6 +217,7 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
 }
 
 fn header<'a>(inode: &Inode, path: &'a [u8], link: &'a [u8], kind: u8, size: u64) -> Header<'a> {
+    let (secs, nanos) = inode.mtime().into();
     Header {
         path,
         link,
@@ -223,7 +226,7 @@ fn header<'a>(inode: &Inode, path: &'a [u8], link: &'a [u8], kind: u8, size: u64
         uid: inode.uid(),
         gid: inode.gid(),
         size,
-        mtime: inode.mtime(),
-        device: inode.rdev(),
+        mtime: Timestamp { secs, nanos },
+        device: inode.rdev().into(),
     }
 }

@@ -1,32 +1,37 @@
-//! The pieces of a tar archive: ustar headers, and PAX records for what does not fit in them.
+//! The pieces of an archive that is written: ustar headers, and PAX records for what does not fit in them.
 
-use crate::file_type::DeviceNumber;
-use crate::num::wide;
-use crate::timestamp::Timestamp;
+use crate::pax::Timestamp;
+use crate::source::BLOCK;
 
 /// The fields of a header that differ between entries.
 #[derive(Clone, Debug)]
-pub(super) struct Header<'a> {
-    pub(super) path: &'a [u8],
-    pub(super) link: &'a [u8],
-    pub(super) kind: u8,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) size: u64,
-    pub(super) mtime: Timestamp,
-    pub(super) device: DeviceNumber,
+pub struct Header<'a> {
+    /// The path.
+    pub path: &'a [u8],
+    /// The target of a link.
+    pub link: &'a [u8],
+    /// The type (`typeflag`).
+    pub kind: u8,
+    /// The mode.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Bytes of the body.
+    pub size: u64,
+    /// The modification time.
+    pub mtime: Timestamp,
+    /// The major and the minor number of a device.
+    pub device: (u32, u32),
 }
 
-/// Bytes per tar block.
-pub(super) const BLOCK: usize = 512;
-
 /// Bytes that a header has for a name.
-pub(super) const NAME_BYTES: usize = field::NAME.end;
+pub const NAME_BYTES: usize = field::NAME.end;
 
 impl Header<'_> {
     /// The header, with a PAX header before it where `records` or the header's own fields need one.
-    pub(super) fn encode(&self, mut records: Records) -> Vec<u8> {
+    pub fn encode(&self, mut records: Records) -> Vec<u8> {
         let mut own = Records::default();
         if self.path.len() > field::NAME.len() {
             own.add(b"path", self.path);
@@ -58,9 +63,9 @@ impl Header<'_> {
                 mode: 0o644,
                 uid: 0,
                 gid: 0,
-                size: wide(own.0.len()),
-                mtime: Timestamp::default(),
-                device: DeviceNumber { major: 0, minor: 0 },
+                size: own.0.len() as u64,
+                mtime: Timestamp { secs: 0, nanos: 0 },
+                device: (0, 0),
             };
             out.extend_from_slice(&pax.block());
             out.extend_from_slice(&own.0);
@@ -89,8 +94,8 @@ impl Header<'_> {
             (field::GID, self.gid.into()),
             (field::SIZE, self.size),
             (field::MTIME, u64::try_from(self.mtime.secs).unwrap_or(0)),
-            (field::MAJOR, self.device.major.into()),
-            (field::MINOR, self.device.minor.into()),
+            (field::MAJOR, self.device.0.into()),
+            (field::MINOR, self.device.1.into()),
         ] {
             let digits = field.len().saturating_sub(1);
             // What does not fit has a PAX record, so any number will do here.
@@ -134,7 +139,7 @@ fn fits(value: u64, width: usize) -> bool {
 }
 
 /// Zeros up to the next block.
-pub(super) fn pad(out: &mut Vec<u8>) {
+pub fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
@@ -155,10 +160,11 @@ fn decimal_time(time: Timestamp) -> String {
 
 /// PAX records, encoded.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Records(Vec<u8>);
+pub struct Records(Vec<u8>);
 
 impl Records {
-    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) {
+    /// Adds a record.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
         // A space, an equals sign, a newline, and the length's own digits.
         let rest = key.len().saturating_add(value.len()).saturating_add(3);
         let mut length = rest.saturating_add(1);
@@ -171,7 +177,7 @@ impl Records {
     }
 
     /// The records of a sparse file, whose body begins with its map (GNU tar's format 1.0).
-    pub(super) fn add_sparse(&mut self, path: &[u8], size: u64) {
+    pub fn add_sparse(&mut self, path: &[u8], size: u64) {
         self.add(b"GNU.sparse.major", b"1");
         self.add(b"GNU.sparse.minor", b"0");
         self.add(b"GNU.sparse.name", path);
@@ -179,7 +185,7 @@ impl Records {
     }
 
     /// An xattr: as `SCHILY.xattr`, or where its name has an equals sign as `LIBARCHIVE.xattr`, which can hold one.
-    pub(super) fn add_xattr(&mut self, name: &[u8], value: &[u8]) {
+    pub fn add_xattr(&mut self, name: &[u8], value: &[u8]) {
         if name.contains(&b'=') {
             let escaped = name.iter().flat_map(|&byte| match byte {
                 b'=' | b'%' | b' ' => format!("%{byte:02X}").into_bytes(),
