@@ -15,7 +15,7 @@ use super::size::size;
 use super::terminal::{DetachKeys, is_interactive};
 
 /// What to execute.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Process {
     /// The command and its arguments, in place of the image's Cmd
     #[arg(
@@ -50,7 +50,7 @@ pub(super) struct Process {
 }
 
 /// How a command is connected to this process.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Terminal {
     /// Give the command a terminal [default: where input and output are terminals]
     #[arg(short, long, overrides_with = "no_tty")]

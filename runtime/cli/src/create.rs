@@ -1,6 +1,7 @@
 //! `blockbox create`, and what `run` has in common with it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +13,11 @@ use blockbox::pull::pull;
 use blockbox::repair;
 use blockbox::spec::{Machine, RestartPolicy, Ulimit};
 use blockbox::store::Store;
-use blockbox::{Builder, Sandbox, check_machine};
+use blockbox::{Builder, ForkOptions, Sandbox, Snapshot, check_machine};
 use clap::{Args, ValueEnum};
 
 use super::boot;
+use super::change::changed;
 use super::duration::duration;
 use super::progress::Bars;
 use super::pull::Source;
@@ -31,8 +33,13 @@ pub(super) struct Create {
 impl Create {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut id_file = self.options.id_file()?;
-        let image = self.options.image(store)?;
-        let sandbox = self.options.builder(store, &image, true)?.create()?;
+        let sandbox = match self.options.of_snapshot(store, true)? {
+            Some((snapshot, options)) => snapshot.create(&options)?,
+            None => {
+                let image = self.options.image(store)?;
+                self.options.builder(store, &image, true)?.create()?
+            }
+        };
         let id = sandbox.info()?.spec.id;
         id_file.write(&id)?;
         println!("{id}");
@@ -44,8 +51,11 @@ impl Create {
 #[derive(Debug, Args)]
 pub(super) struct NewSandbox {
     /// The image: its name, as for `pull`
-    #[arg(value_name = "REFERENCE")]
-    pub(super) reference: String,
+    #[arg(value_name = "REFERENCE", required_unless_present = "snapshot")]
+    reference: Option<OsString>,
+    /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's then
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub(super) snapshot: Option<String>,
     #[command(flatten)]
     pub(super) process: boot::Process,
 
@@ -106,14 +116,57 @@ impl NewSandbox {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
         check_machine(store, &machine)?;
+        let reference = self.reference()?;
         match self.pull {
-            Pull::Missing => image(store, &self.reference, &self.source),
-            Pull::Always => fetch(store, &self.reference, &self.source),
+            Pull::Missing => image(store, reference, &self.source),
+            Pull::Always => fetch(store, reference, &self.source),
             Pull::Never => {
-                let image = Image::find(store, &self.reference)?;
-                Ok(self.source.checked(&self.reference, image)?)
+                let image = Image::find(store, reference)?;
+                Ok(self.source.checked(reference, image)?)
             }
         }
+    }
+
+    fn reference(&self) -> anyhow::Result<&str> {
+        let reference = self.reference.as_deref().unwrap_or_default();
+        reference
+            .to_str()
+            .with_context(|| format!("{} is not the name of an image", reference.display()))
+    }
+
+    /// The snapshot that the sandbox begins as, and what the command line changes of it; `None` for an image.
+    pub(super) fn of_snapshot(
+        &self,
+        store: &Store,
+        background: bool,
+    ) -> anyhow::Result<Option<(Snapshot, ForkOptions)>> {
+        let Some(name) = &self.snapshot else {
+            return Ok(None);
+        };
+        let snapshot = Snapshot::open(store, name)?;
+        let mut command = self.process.clone();
+        command.arguments.splice(0..0, self.reference.clone());
+        let mut spec = snapshot.record().spec.clone();
+        spec.hostname = None;
+        let mut spec = changed(store, spec, &command, &self.options, !background)?;
+        spec.labels.extend(self.labels()?);
+        let mut options = ForkOptions::default().spec(spec).remove_on_exit(self.rm);
+        if let Some(name) = &self.name {
+            options = options.name(name);
+        }
+        Ok(Some((snapshot, options)))
+    }
+
+    fn labels(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut labels = BTreeMap::new();
+        for label in &self.label {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            if name.is_empty() {
+                bail!("--label {label:?} has no name");
+            }
+            labels.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(labels)
     }
 
     /// Describes the sandbox; one in the background has a terminal and input only where asked for.
@@ -125,19 +178,11 @@ impl NewSandbox {
     ) -> anyhow::Result<Builder<'a>> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
-        let mut labels = BTreeMap::new();
-        for label in &self.label {
-            let (name, value) = label.split_once('=').unwrap_or((label, ""));
-            if name.is_empty() {
-                bail!("--label {label:?} has no name");
-            }
-            labels.insert(name.to_owned(), value.to_owned());
-        }
-        let mut builder = Sandbox::builder(store, &self.reference, image)
+        let mut builder = Sandbox::builder(store, self.reference()?, image)
             .process(self.process.overrides(background)?)
             .machine(machine)
             .upper_size(self.upper_size)
-            .labels(labels)
+            .labels(self.labels()?)
             .restart(self.restart)
             .remove_on_exit(self.rm)
             .read_only(self.read_only)

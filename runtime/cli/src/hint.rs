@@ -1,6 +1,6 @@
 //! What to type next, for errors of the libraries, which know no commands.
 
-use blockbox::{Error, convert};
+use blockbox::{Error, ImageUser, convert};
 
 use super::output;
 
@@ -77,7 +77,13 @@ fn of_conversion(error: &convert::Error) -> Option<String> {
 fn of_sandbox(error: &Error) -> Option<String> {
     Some(match error {
         Error::Convert(error) => return of_conversion(error),
-        Error::ImageInUse { sandbox, .. } => format!("`blockbox rm {sandbox}` first"),
+        Error::ImageInUse { user, .. } => match user {
+            ImageUser::Sandbox(name) => format!("`blockbox rm {name}` first"),
+            ImageUser::Snapshot(name) => format!("`blockbox snapshot rm {name}` first"),
+            _ => return None,
+        },
+        Error::NoSnapshot(_) => "`blockbox snapshot ls` lists them".into(),
+        Error::SnapshotExists(name) => format!("`blockbox snapshot rm {name}` removes it"),
         Error::NoSandbox(_) => "`blockbox ps -a` lists them".into(),
         Error::SandboxRunning(name) => format!("`blockbox stop {name}` stops it"),
         Error::NotRunning(name) => format!("`blockbox start {name}` starts it"),

@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod boot;
+mod change;
 mod create;
 mod df;
 mod doctor;
@@ -14,6 +15,7 @@ mod events;
 mod exec;
 mod ext4;
 mod foreground;
+mod fork;
 mod gc;
 mod hint;
 mod history;
@@ -32,6 +34,7 @@ mod rmi;
 mod run;
 mod signals;
 mod size;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -119,6 +122,11 @@ enum Command {
     Top(stats::Top),
     /// Give a sandbox another name
     Rename(stop::Rename),
+    /// Keep the state of sandboxes, and begin others with it
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
+    /// Make sandboxes that begin as another one is now
+    Fork(fork::Fork),
     /// Show what happens to sandboxes
     Events(events::Events),
     /// Say what this host can do, and how to get what is missing
@@ -226,6 +234,8 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Stats(command) => command.execute(&store()?),
         Command::Top(command) => command.execute(&store()?),
         Command::Rename(command) => command.execute(&store()?),
+        Command::Snapshot(command) => return command.execute(&store()?),
+        Command::Fork(command) => command.execute(&store()?),
         Command::Events(command) => command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => return command.execute(&store()?),

@@ -28,8 +28,13 @@ impl Run {
         let watcher = Watcher::new()?;
         let options = &self.options;
         let mut id_file = options.id_file()?;
-        let image = options.image(store)?;
-        let (sandbox, boot) = options.builder(store, &image, self.detach)?.launch()?;
+        let (sandbox, boot) = match options.of_snapshot(store, self.detach)? {
+            Some((snapshot, options)) => snapshot.launch(&options)?,
+            None => {
+                let image = options.image(store)?;
+                options.builder(store, &image, self.detach)?.launch()?
+            }
+        };
         let spec = sandbox.info()?.spec;
         let booted = match foreground::wait(&sandbox, boot, &watcher)? {
             Boots::Up(booted) => booted,

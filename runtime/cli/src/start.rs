@@ -3,14 +3,12 @@
 use std::process::ExitCode;
 
 use blockbox::guest::GuestError;
-use blockbox::image::Image;
-use blockbox::process::{Overrides, change_env, resolve};
-use blockbox::spec::Spec;
 use blockbox::store::Store;
 use blockbox::{Error, Sandbox, StartOptions};
 use clap::Args;
 
 use super::boot;
+use super::change::changed;
 use super::foreground::{self, Boots};
 use super::signals::Watcher;
 use super::streams::Connected;
@@ -41,7 +39,7 @@ impl Start {
             println!("{}", self.name);
             return Ok(ExitCode::SUCCESS);
         }
-        let spec = self.spec(store, info.spec, foreground)?;
+        let spec = changed(store, info.spec, &self.process, &self.options, foreground)?;
         let tty = spec.process.as_ref().is_some_and(|process| process.tty);
         let boot = sandbox.boot(StartOptions::default().spec(spec))?;
         let booted = match foreground::wait(&sandbox, boot, &watcher)? {
@@ -66,45 +64,5 @@ impl Start {
             Err(error) => return Err(error.into()),
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// What the sandbox was made as, and what the command line changes for this run.
-    fn spec(&self, store: &Store, mut spec: Spec, foreground: bool) -> anyhow::Result<Spec> {
-        let digest = spec.image.manifest_digest.parse()?;
-        let image = Image::open(store, &digest)?
-            .ok_or_else(|| blockbox::convert::Error::NoImage(spec.image.asked.clone()))?;
-        let config = image.config().config().as_ref();
-        let mut process = match spec.process.take() {
-            Some(process) => process,
-            None => resolve(config, Overrides::default())?,
-        };
-        if self.process.is_given() {
-            // The image's Entrypoint and Cmd again, and from there on as for `run`.
-            let overrides = self.process.overrides(false)?;
-            process.args = resolve(config, overrides)?.args;
-        }
-        change_env(&mut process, self.process.env()?);
-        let (workdir, user) = self.process.place();
-        if let Some(workdir) = workdir {
-            process.cwd = std::path::Path::new("/")
-                .join(workdir)
-                .into_os_string()
-                .into();
-        }
-        if let Some(user) = user {
-            process.user.clone_from(user);
-        }
-        if self.process.is_given() || !self.process.terminal.is_default() {
-            process.tty = self.process.terminal.tty(!foreground);
-        }
-        spec.process = Some(process);
-        self.options.change(&mut spec.machine);
-        if let Some(name) = &self.options.hostname {
-            spec.hostname = Some(name.clone());
-        }
-        if let Some(folders) = self.options.on_disk() {
-            spec.on_disk = folders;
-        }
-        Ok(spec)
     }
 }

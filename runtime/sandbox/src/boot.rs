@@ -127,6 +127,10 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
         boot.leave_on_disk(folder);
     }
     boot.read_only_root = spec.read_only;
+    if spec.forked {
+        // The image's own, or that of the other sandbox, is not this one's.
+        boot.machine_id = machine_id(&spec.id);
+    }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();
     let config = image.config().config().as_ref();
     let volumes = config.and_then(|config| config.volumes().as_ref());
@@ -136,6 +140,13 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
             mode: 0o755,
         }));
     boot
+}
+
+/// The first 16 bytes of a sandbox's id.
+fn machine_id(id: &str) -> Vec<u8> {
+    let digits = id.as_bytes().chunks(2).take(16);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.filter_map(byte).collect()
 }
 
 fn limit(limit: &spec::Ulimit) -> Ulimit {

@@ -32,9 +32,23 @@ pub(crate) type Program = (String, Vec<u8>);
 pub(crate) fn create(
     store: &Store,
     image: &Image,
-    mut spec: Spec,
+    spec: Spec,
     programs: &[Program],
     discard: bool,
+) -> Result<(Spec, Lock)> {
+    let size = spec.upper_size;
+    create_with(store, image, spec, discard, |path| {
+        Ok(write_upper(image, path, size, programs)?)
+    })
+}
+
+/// As [`create`], with a writable disk that `upper` makes.
+pub(crate) fn create_with(
+    store: &Store,
+    image: &Image,
+    mut spec: Spec,
+    discard: bool,
+    upper: impl FnOnce(PathBuf) -> Result<()>,
 ) -> Result<(Spec, Lock)> {
     // Until the record says that the image is used, nobody may remove it.
     let _access = store.share()?;
@@ -54,7 +68,7 @@ pub(crate) fn create(
     spec.image.platform = Some(platform(image));
     spec.created_ns = state::now_ns();
     atomic::write_folder(&folder, |folder| {
-        write_upper(image, folder.join(UPPER), spec.upper_size, programs)?;
+        upper(folder.join(UPPER))?;
         spec.write(folder)?;
         State::created(discard).write(folder)?;
         Ok::<_, Error>(())
@@ -166,7 +180,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 /// 64 hexadecimal digits, as docker identifies containers by.
-fn random_id() -> Result<String> {
+pub(crate) fn random_id() -> Result<String> {
     let path = "/dev/urandom";
     let mut bytes = [0; 32];
     File::open(path)

@@ -1,5 +1,6 @@
 //! What can go wrong, in terms a caller can act on.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,13 +17,36 @@ pub enum Error {
     /// An image is not there, or its disks could not be made or read.
     #[error(transparent)]
     Convert(#[from] blockbox_convert::Error),
-    /// A sandbox needs the image's disks.
-    #[error("image {image:?} is used by sandbox {sandbox:?}")]
+    /// A sandbox or a snapshot needs the image's disks.
+    #[error("image {image:?} is used by {user}")]
     ImageInUse {
         /// The image.
         image: String,
-        /// One of the sandboxes.
+        /// One of those that use it.
+        user: ImageUser,
+    },
+    /// No snapshot goes by this name.
+    #[error("no snapshot {0:?}")]
+    NoSnapshot(String),
+    /// A snapshot of this name exists.
+    #[error("there is a snapshot {0:?} already")]
+    SnapshotExists(String),
+    /// The disk of a snapshot is not what was copied when it was made.
+    #[error("snapshot {0:?} is damaged: its disk does not have the digest of its record")]
+    SnapshotDamaged(String),
+    /// A snapshot does not fit a sandbox.
+    #[error("snapshot {snapshot:?} and sandbox {sandbox:?} are over different images")]
+    SnapshotImage {
+        /// The snapshot.
+        snapshot: String,
+        /// The sandbox.
         sandbox: String,
+    },
+    /// What was to be read as an exported snapshot is not one.
+    #[error("not an exported snapshot: {reason}")]
+    SnapshotArchive {
+        /// What is wrong with it.
+        reason: String,
     },
     /// No sandbox goes by this name.
     #[error("no sandbox {0:?}")]
@@ -78,6 +102,25 @@ pub enum Error {
     /// The guest did not do its part.
     #[error(transparent)]
     Guest(#[from] blockbox_vmm::guest::GuestError),
+}
+
+/// What needs an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImageUser {
+    /// A sandbox of this name.
+    Sandbox(String),
+    /// A snapshot of this name.
+    Snapshot(String),
+}
+
+impl fmt::Display for ImageUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandbox(name) => write!(f, "sandbox {name:?}"),
+            Self::Snapshot(name) => write!(f, "snapshot {name:?}"),
+        }
+    }
 }
 
 impl Error {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use blockbox_convert::image::Image;
+use blockbox_store::snapshot::Snapshot;
 use blockbox_store::{Exclusive, Spec, Store, remove};
 use ocipull::Digest;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ImageUser, Result};
 
 /// Removes an image's name or, where `name` is a digest, all its names; without a name left, the image itself and the
 /// layers that no other image has. Returns what was removed: names, then the digest.
@@ -35,9 +36,9 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
         None => all.clone(),
     };
     let last = removed.len() == all.len();
-    if last && let Some(sandbox) = users(store)?.remove(&digest) {
+    if last && let Some(user) = users(store)?.remove(&digest) {
         let image = name.to_owned();
-        return Err(Error::ImageInUse { image, sandbox });
+        return Err(Error::ImageInUse { image, user });
     }
     store.references().update(|table| {
         for name in &removed {
@@ -57,14 +58,22 @@ pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Resu
     Ok(access.remove_unused_layers(store, |_| true)?)
 }
 
-/// The manifest digests of the images that sandboxes use, each with the name of one of the sandboxes.
+/// The manifest digests of the images that sandboxes and snapshots use, each with one of these.
 ///
 /// # Errors
 ///
 /// Where a record cannot be read: what it needs is then unknown.
-pub(crate) fn users(store: &Store) -> Result<HashMap<String, String>> {
+pub(crate) fn users(store: &Store) -> Result<HashMap<String, ImageUser>> {
+    let snapshots = Snapshot::list(store)?.into_iter();
     let sandboxes = Spec::list(store)?.into_iter();
-    Ok(sandboxes
-        .map(|sandbox| (sandbox.image.manifest_digest, sandbox.name))
+    Ok(snapshots
+        .map(|snapshot| {
+            let user = ImageUser::Snapshot(snapshot.name);
+            (snapshot.spec.image.manifest_digest, user)
+        })
+        .chain(sandboxes.map(|sandbox| {
+            let user = ImageUser::Sandbox(sandbox.name);
+            (sandbox.image.manifest_digest, user)
+        }))
         .collect())
 }

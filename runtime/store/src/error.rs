@@ -44,6 +44,14 @@ pub enum Error {
         /// Where it stops making sense.
         source: serde_json::Error,
     },
+    /// A record of a snapshot is not what this version writes.
+    #[error("{}: not a valid record of a snapshot", path.display())]
+    SnapshotRecord {
+        /// The record.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// A later version wrote a record.
     #[error("{}: version {version} of this record is newer than this program", path.display())]
     RecordVersion {

@@ -9,6 +9,7 @@
 //!                                artefacts.json: the lengths and checksums of the others
 //!   references.json              names → manifest digests
 //!   sandboxes/<name>/            sandbox.json state.json upper.ext4 log console.log
+//!   snapshots/<name>/            snapshot.json upper.ext4
 //!   kernel/                      guest kernels ready to boot
 //!   locks/                       held while an object is being made; empty at rest
 //! ```
@@ -30,6 +31,7 @@ mod error;
 mod lock;
 mod permissions;
 mod references;
+pub mod snapshot;
 pub mod sparse;
 pub mod spec;
 pub mod state;
@@ -55,7 +57,14 @@ pub const UPPER: &str = "upper.ext4";
 pub const CONSOLE: &str = "console.log";
 
 /// The folders of a store.
-const FOLDERS: [&str; 5] = ["layers", "images", "sandboxes", "kernel", "locks"];
+const FOLDERS: [&str; 6] = [
+    "layers",
+    "images",
+    "sandboxes",
+    "snapshots",
+    "kernel",
+    "locks",
+];
 
 /// The store's folder.
 #[derive(Clone, Debug)]
@@ -143,6 +152,16 @@ impl Store {
         self.root.join("sandboxes")
     }
 
+    /// The folder of the snapshot called `name`.
+    pub fn snapshot(&self, name: &str) -> PathBuf {
+        self.root.join("snapshots").join(name)
+    }
+
+    /// The folder of all snapshots.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// Where guest kernels are.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernel")
@@ -171,6 +190,11 @@ impl Store {
     /// Waits until nobody else makes the image with this manifest digest.
     pub fn lock_image(&self, manifest: &Digest) -> Result<Lock> {
         Lock::acquire(self.lock_path(&format!("image-{}", manifest.hex())))
+    }
+
+    /// Takes the name of a snapshot, or returns `None` where somebody makes one of this name.
+    pub fn lock_snapshot(&self, name: &str) -> Result<Option<Lock>> {
+        Lock::try_acquire(self.lock_path(&format!("snapshot-{name}")))
     }
 
     /// Takes the sandbox `name`, or `None` where it is running.

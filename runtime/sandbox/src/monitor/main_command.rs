@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::hub::{Hub, Log, Options};
 use super::lifecycle::{Life, RunEnd};
 use super::message::{Answer, Failure, FailureKind};
+use super::on_fork;
 use super::shared::{Start, Stop, send};
 use crate::error::{Error, Result};
 use crate::{events, log, process, sandbox};
@@ -50,6 +51,9 @@ impl Life {
             && let Some(refusal) = client.attach(&hub, *id, input)
         {
             client.answer(*id, &Err(Failure::new(FailureKind::Other, refusal)));
+        }
+        if self.spec.forked && self.state.started_ns.is_none() {
+            on_fork::run(session, &process);
         }
         let spec = process::exec_spec(&process, tty, input);
         let exec = match session.exec(&spec) {

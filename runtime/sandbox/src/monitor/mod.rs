@@ -20,6 +20,7 @@ pub(crate) mod launch;
 mod lifecycle;
 mod main_command;
 pub(crate) mod message;
+mod on_fork;
 mod shared;
 pub(crate) mod socket;
 

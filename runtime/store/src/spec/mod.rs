@@ -74,6 +74,12 @@ pub struct Spec {
     /// How long the sandbox may run, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// The id of the snapshot that the writable disk began as.
+    #[serde(default)]
+    pub snapshot: Option<String>,
+    /// Whether the writable disk began as a copy of another sandbox's.
+    #[serde(default)]
+    pub forked: bool,
     /// When the sandbox was made, in nanoseconds since the epoch.
     pub created_ns: u64,
 }
@@ -205,6 +211,8 @@ impl Spec {
             read_only: false,
             ulimits: Vec::new(),
             timeout_ms: None,
+            snapshot: None,
+            forked: false,
             created_ns: 0,
         }
     }

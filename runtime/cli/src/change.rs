@@ -1,0 +1,54 @@
+//! What the command line changes of a sandbox that was made before.
+
+use blockbox::image::Image;
+use blockbox::process::{Overrides, change_env, resolve};
+use blockbox::spec::Spec;
+use blockbox::store::Store;
+
+use super::boot;
+
+/// Returns what a sandbox was made as, with what the command line changes of it.
+pub(super) fn changed(
+    store: &Store,
+    mut spec: Spec,
+    command: &boot::Process,
+    options: &boot::Options,
+    foreground: bool,
+) -> anyhow::Result<Spec> {
+    let digest = spec.image.manifest_digest.parse()?;
+    let image = Image::open(store, &digest)?
+        .ok_or_else(|| blockbox::convert::Error::NoImage(spec.image.asked.clone()))?;
+    let config = image.config().config().as_ref();
+    let mut process = match spec.process.take() {
+        Some(process) => process,
+        None => resolve(config, Overrides::default())?,
+    };
+    if command.is_given() {
+        // The image's Entrypoint and Cmd again, and from there on as for `run`.
+        let overrides = command.overrides(false)?;
+        process.args = resolve(config, overrides)?.args;
+    }
+    change_env(&mut process, command.env()?);
+    let (workdir, user) = command.place();
+    if let Some(workdir) = workdir {
+        process.cwd = std::path::Path::new("/")
+            .join(workdir)
+            .into_os_string()
+            .into();
+    }
+    if let Some(user) = user {
+        process.user.clone_from(user);
+    }
+    if command.is_given() || !command.terminal.is_default() {
+        process.tty = command.terminal.tty(!foreground);
+    }
+    spec.process = Some(process);
+    options.change(&mut spec.machine);
+    if let Some(name) = &options.hostname {
+        spec.hostname = Some(name.clone());
+    }
+    if let Some(folders) = options.on_disk() {
+        spec.on_disk = folders;
+    }
+    Ok(spec)
+}

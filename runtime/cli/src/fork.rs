@@ -1,0 +1,59 @@
+//! `blockbox fork`
+
+use blockbox::store::Store;
+use blockbox::{Consistency, ForkOptions, Sandbox};
+use clap::Args;
+
+/// Make sandboxes that begin with what another one has on its disk now, and start them where that one is running. Prints their
+/// names. Each has a name, a host name, an id and a machine id of its own; an executable `/etc/blockbox/on-fork` in the image runs
+/// before its command.
+#[derive(Debug, Args)]
+pub(super) struct Fork {
+    /// The sandbox, by name or id
+    #[arg(value_name = "NAME")]
+    source: String,
+    /// The new sandbox's name [default: the beginning of its id]
+    #[arg(short, long, conflicts_with = "count")]
+    name: Option<String>,
+    /// How many sandboxes to make
+    #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: u32,
+    /// Copy the disk as a power cut would leave it, without waiting for the guest
+    #[arg(long)]
+    crash: bool,
+    /// Start none of them
+    #[arg(long)]
+    no_start: bool,
+    /// Remove each when its command ends
+    #[arg(long)]
+    rm: bool,
+}
+
+impl Fork {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let source = Sandbox::open(store, &self.source)?;
+        let start = !self.no_start && source.info()?.state.status.is_active();
+        let mut options = ForkOptions::default()
+            .consistency(consistency(self.crash))
+            .remove_on_exit(self.rm);
+        if let Some(name) = &self.name {
+            options = options.name(name);
+        }
+        for _ in 0..self.count {
+            let fork = source.fork(&options)?;
+            if start {
+                fork.start()?;
+            }
+            println!("{}", fork.name());
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn consistency(crash: bool) -> Consistency {
+    if crash {
+        Consistency::Crash
+    } else {
+        Consistency::Frozen
+    }
+}

@@ -1,0 +1,253 @@
+//! `blockbox snapshot`
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use blockbox::store::{Store, atomic};
+use blockbox::{Sandbox, Snapshot as Stored};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::each::each;
+use super::fork::consistency;
+use super::output::{Table, bytes, print_json};
+use super::template::{Output, print_each};
+use super::time;
+
+/// Keep the state of sandboxes, and begin others with it.
+#[derive(Debug, Subcommand)]
+pub(super) enum Snapshot {
+    /// Keep what a sandbox has on its disk now, running or not
+    Create(Create),
+    /// List the snapshots
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+    /// Show what snapshots are
+    Inspect(Inspect),
+    /// Check the disks of snapshots against their digests
+    Verify(Names),
+    /// Remove snapshots
+    Rm(Names),
+    /// Give a stopped sandbox the disk of a snapshot again: what was written since is lost
+    Restore(Restore),
+    /// Write a snapshot to a file, without its image
+    Export(Export),
+    /// Read a snapshot from a file; its image has to be in the store
+    Import(Import),
+}
+
+/// `snapshot create`
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The sandbox, by name or id
+    #[arg(value_name = "NAME")]
+    sandbox: String,
+    /// The snapshot's name [default: the sandbox's name and the time]
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    name: Option<String>,
+    /// Copy the disk as a power cut would leave it, without waiting for the guest
+    #[arg(long)]
+    crash: bool,
+}
+
+/// `snapshot ls`
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// Print only the names
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to print them: table, json, or a template such as `{{.Name}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
+}
+
+/// `snapshot inspect`
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The snapshots, by name or id
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    names: Vec<String>,
+    /// How to print them: json, or a template such as `{{.Id}}`
+    #[arg(short, long, default_value = "json", value_name = "FORMAT")]
+    format: Output,
+}
+
+/// `snapshot verify` and `snapshot rm`
+#[derive(Debug, Args)]
+pub(super) struct Names {
+    /// The snapshots, by name or id
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    names: Vec<String>,
+}
+
+/// `snapshot restore`
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The sandbox, by name or id
+    #[arg(value_name = "NAME")]
+    sandbox: String,
+    /// The snapshot, by name or id
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+}
+
+/// `snapshot export`
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// The snapshot, by name or id
+    #[arg(value_name = "SNAPSHOT")]
+    snapshot: String,
+    /// The file, or `-` for the standard output
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// `snapshot import`
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file, or `-` for the standard input
+    #[arg(default_value = "-", value_name = "FILE")]
+    input: PathBuf,
+    /// Another name than its own
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    name: Option<String>,
+}
+
+impl Snapshot {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Create(command) => command.execute(store)?,
+            Self::Ls(command) => command.execute(store)?,
+            Self::Inspect(command) => return command.execute(store),
+            Self::Verify(Names { names }) => {
+                return each(&names, |name| {
+                    Stored::open(store, name)?.verify()?;
+                    println!("{name}: sound");
+                    Ok(())
+                });
+            }
+            Self::Rm(Names { names }) => {
+                return each(&names, |name| {
+                    Stored::open(store, name)?.remove()?;
+                    println!("{name}");
+                    Ok(())
+                });
+            }
+            Self::Restore(command) => {
+                let snapshot = Stored::open(store, &command.snapshot)?;
+                Sandbox::open(store, &command.sandbox)?.restore(&snapshot)?;
+                println!("{}", command.sandbox);
+            }
+            Self::Export(command) => command.execute(store)?,
+            Self::Import(command) => command.execute(store)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Create {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let sandbox = Sandbox::open(store, &self.sandbox)?;
+        let name = self.name.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let seconds = now.map_or(0, |since| since.as_secs());
+            // A name has 63 characters at most.
+            let mut name = sandbox.name().to_owned();
+            name.truncate(48);
+            format!("{name}-{seconds}")
+        });
+        let (snapshot, _) = sandbox.snapshot(&name, consistency(self.crash))?;
+        println!("{}", snapshot.record().name);
+        Ok(())
+    }
+}
+
+impl Ls {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let snapshots = Stored::list(store)?;
+        if self.quiet {
+            for snapshot in snapshots {
+                println!("{}", snapshot.record().name);
+            }
+            return Ok(());
+        }
+        let rows = snapshots
+            .iter()
+            .map(shown)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        match &self.format {
+            Output::Json => print_json(&rows),
+            Output::Template(template) => print_each(template, &rows),
+            Output::Table => {
+                let mut table = Table::new(["NAME", "IMAGE", "SANDBOX", "CREATED", "SIZE"]);
+                for snapshot in &snapshots {
+                    let record = snapshot.record();
+                    table.row([
+                        record.name.clone(),
+                        record.spec.image.asked.clone(),
+                        record.spec.name.clone(),
+                        time::ago(record.created_ns),
+                        bytes(snapshot.allocated_bytes()?),
+                    ]);
+                }
+                table.print()
+            }
+        }
+    }
+}
+
+impl Inspect {
+    fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        let mut found = Vec::new();
+        let status = each(&self.names, |name| {
+            found.push(shown(&Stored::open(store, name)?)?);
+            Ok(())
+        })?;
+        match &self.format {
+            Output::Template(template) => print_each(template, &found)?,
+            _ => print_json(&found)?,
+        }
+        Ok(status)
+    }
+}
+
+/// A snapshot as `inspect` shows it.
+fn shown(snapshot: &Stored) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(snapshot.record())?;
+    if let Value::Object(fields) = &mut value {
+        fields.insert("bytes".to_owned(), json!(snapshot.allocated_bytes()?));
+    }
+    Ok(value)
+}
+
+impl Export {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let snapshot = Stored::open(store, &self.snapshot)?;
+        if self.output == Path::new("-") {
+            let out = io::stdout().lock();
+            if out.is_terminal() {
+                bail!("a snapshot is no text for a terminal: name a file with -o");
+            }
+            return Ok(snapshot.export(out)?);
+        }
+        atomic::write_file(&self.output, |file| snapshot.export(file))?;
+        Ok(())
+    }
+}
+
+impl Import {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let name = self.name.as_deref();
+        let snapshot = if self.input == Path::new("-") {
+            Stored::import(store, name, io::stdin().lock())
+        } else {
+            let file = File::open(&self.input).with_context(|| self.input.display().to_string())?;
+            Stored::import(store, name, file)
+        }?;
+        println!("{}", snapshot.record().name);
+        Ok(())
+    }
+}

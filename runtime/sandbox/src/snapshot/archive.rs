@@ -1,0 +1,195 @@
+//! A snapshot as one file: a PAX archive of its record and its disk, whose holes are left out, compressed with zstd. GNU tar and
+//! zstd read it, too.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use blockbox_store::snapshot::{FILE, Snapshot as Record};
+use blockbox_store::{Store, UPPER, atomic, sparse};
+use blockbox_tar::{Entry, Head, Limits, Map, Reader, Source, Timestamp, What, Writer};
+
+use super::{Snapshot, claim, image};
+use crate::error::{Error, Result};
+use crate::monitor::create_copy;
+
+/// The most bytes of a record.
+const RECORD_LIMIT: u64 = 1 << 20;
+
+/// What an archive may ask for: two files, and for the ranges of a disk no more memory than 16 MiB.
+const LIMITS: Limits = Limits {
+    entries: 16,
+    extended_header_bytes: 1 << 20,
+    file_bytes: 1 << 50,
+    sparse_ranges: 1 << 20,
+};
+
+/// The compression level.
+const LEVEL: i32 = 3;
+
+impl Snapshot {
+    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are not in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the disk and of `out`.
+    pub fn export(&self, out: impl Write) -> Result<()> {
+        let failed = || Error::io(self.upper());
+        let path = self.upper();
+        let upper = File::open(&path).map_err(failed())?;
+        let mut record = serde_json::to_vec_pretty(&self.record).map_err(|e| failed()(e.into()))?;
+        record.push(b'\n');
+        let write = || {
+            let compressed = zstd::Encoder::new(BufWriter::new(out), LEVEL)?;
+            let mut tar = Writer::new(compressed);
+            let length = record.len() as u64;
+            tar.file(&head(FILE), length, &whole(length), &record[..])?;
+            let size = upper.metadata()?.len();
+            let ranges = sparse::data(&upper, size).collect::<io::Result<Vec<_>>>()?;
+            tar.file(&head(UPPER), size, &ranges, Data::new(&upper, &ranges))?;
+            tar.finish()?.finish()?.flush()
+        };
+        write().map_err(failed())
+    }
+
+    /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or another one, and checks it. Its image has to be in the
+    /// store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SnapshotExists`]; [`Error::SnapshotArchive`] for other bytes; [`Error::SnapshotDamaged`] where the disk is not what
+    /// the record says; where the store does not have the image. Nothing is left behind.
+    pub fn import(store: &Store, name: Option<&str>, input: impl Read) -> Result<Self> {
+        let _access = store.share()?;
+        let decoder = zstd::Decoder::new(input).map_err(|error| not_one(&error))?;
+        let mut tar = Reader::new(Source::new(BufReader::new(decoder)), LIMITS);
+        let path = Path::new(FILE);
+        let mut record = Record::parse(&record(&mut tar)?, path)?;
+        if let Some(name) = name {
+            name.clone_into(&mut record.name);
+        }
+        let _claim = claim(store, &record.name)?;
+        image(store, &record.spec)?;
+        let snapshot = Self {
+            store: store.clone(),
+            record,
+        };
+        atomic::write_folder(&store.snapshot(&snapshot.record.name), |folder| {
+            let path = folder.join(UPPER);
+            let upper = create_copy(&path)?;
+            disk(&mut tar, &upper, &path)?;
+            snapshot.check(&upper)?;
+            upper.sync_all().map_err(Error::io(&path))?;
+            snapshot.record.write(folder)?;
+            Ok::<_, Error>(())
+        })?;
+        Ok(snapshot)
+    }
+}
+
+fn not_one(reason: &dyn std::fmt::Display) -> Error {
+    Error::SnapshotArchive {
+        reason: reason.to_string(),
+    }
+}
+
+/// Reads the first entry, which is the record.
+fn record(tar: &mut Reader<impl BufRead>) -> Result<Vec<u8>> {
+    let map = file(tar, FILE)?;
+    if map.size > RECORD_LIMIT {
+        return Err(not_one(&format_args!("its {FILE} has {} bytes", map.size)));
+    }
+    let mut bytes = Vec::new();
+    let read = (&mut tar.source).take(map.size).read_to_end(&mut bytes);
+    read.map_err(|error| not_one(&error))?;
+    let padding = tar.source.padding(map.stored());
+    padding.map_err(|error| not_one(&error))?;
+    Ok(bytes)
+}
+
+/// Reads the second entry, which is the disk, into the empty file `upper`.
+fn disk(tar: &mut Reader<impl BufRead>, upper: &File, path: &Path) -> Result<()> {
+    let map = file(tar, UPPER)?;
+    upper.set_len(map.size).map_err(Error::io(path))?;
+    let mut output = upper;
+    for (start, length) in map.ranges {
+        output
+            .seek(SeekFrom::Start(start))
+            .map_err(Error::io(path))?;
+        let copied = io::copy(&mut (&mut tar.source).take(length), &mut output);
+        if copied.map_err(Error::io(path))? < length {
+            return Err(not_one(&"it ends too early"));
+        }
+    }
+    Ok(())
+}
+
+/// The next entry, which has to be a file of this name.
+fn file(tar: &mut Reader<impl BufRead>, name: &str) -> Result<Map> {
+    let entry = tar.next(|_| ()).map_err(|error| not_one(&error))?;
+    match entry {
+        Some(Entry {
+            path,
+            what: What::File(map),
+            ..
+        }) if path == name.as_bytes() => Ok(map),
+        _ => Err(not_one(&format_args!("it has no {name} where one belongs"))),
+    }
+}
+
+/// The bytes of some ranges of a file, one after the other.
+struct Data<'a> {
+    file: &'a File,
+    ranges: std::slice::Iter<'a, Range<u64>>,
+    now: Range<u64>,
+}
+
+impl<'a> Data<'a> {
+    fn new(file: &'a File, ranges: &'a [Range<u64>]) -> Self {
+        Self {
+            file,
+            ranges: ranges.iter(),
+            now: 0..0,
+        }
+    }
+}
+
+impl Read for Data<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.now.is_empty() {
+            match self.ranges.next() {
+                Some(range) => self.now = range.clone(),
+                None => return Ok(0),
+            }
+        }
+        let left = usize::try_from(self.now.end - self.now.start).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..length], self.now.start)?;
+        if count == 0 && length > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.now.start += count as u64;
+        Ok(count)
+    }
+}
+
+fn head(path: &str) -> Head<'_> {
+    Head {
+        path: path.as_bytes(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp { secs: 0, nanos: 0 },
+        xattrs: Vec::new(),
+    }
+}
+
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "one range is what a whole file is"
+)]
+fn whole(length: u64) -> [Range<u64>; 1] {
+    [0..length]
+}

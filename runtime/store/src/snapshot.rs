@@ -1,0 +1,128 @@
+//! Records of snapshots: `snapshot.json` in the folder of each.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::spec::Spec;
+use crate::{Store, atomic};
+
+/// The version of the records that this version writes.
+pub const VERSION: u32 = 1;
+
+/// The record's name in the folder of a snapshot.
+pub const FILE: &str = "snapshot.json";
+
+/// The state of a sandbox at one moment: the writable disk is beside this record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The version of this record, [`VERSION`].
+    pub version: u32,
+    /// 64 hexadecimal digits that no other snapshot has.
+    pub id: String,
+    /// The snapshot's name: unique in its store.
+    pub name: String,
+    /// When it was made, in nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// The id of the snapshot that the sandbox began as, if any.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// What the sandbox was.
+    pub spec: Spec,
+    /// The diff IDs of the image's layers, lowest first.
+    pub layers: Vec<String>,
+    /// The [digest](crate::sparse::digest) of the writable disk.
+    pub upper_digest: String,
+    /// Whether the disk is as after a power cut, rather than a clean file system.
+    #[serde(default)]
+    pub crash: bool,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl Snapshot {
+    /// A snapshot of a sandbox with this specification.
+    pub fn new(id: String, name: String, created_ns: u64, spec: Spec) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            name,
+            created_ns,
+            parent: spec.snapshot.clone(),
+            spec,
+            layers: Vec::new(),
+            upper_digest: String::new(),
+            crash: false,
+        }
+    }
+
+    /// Parses a record, which `path` holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SnapshotRecord`]; [`Error::RecordVersion`] where a later version wrote it.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let bad = |source| Error::SnapshotRecord {
+            path: path.to_owned(),
+            source,
+        };
+        match serde_json::from_slice(bytes).map_err(bad)? {
+            Version { version: VERSION } => serde_json::from_slice(bytes).map_err(bad),
+            Version { version } => Err(Error::RecordVersion {
+                path: path.to_owned(),
+                version,
+            }),
+        }
+    }
+
+    /// Reads the record in the folder of a snapshot; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(FILE);
+        match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Self::parse(&bytes.map_err(Error::io(&path))?, &path).map(Some),
+        }
+    }
+
+    /// Writes the record into the folder of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        atomic::write_file(&path, |file| {
+            serde_json::to_writer_pretty(file, self).map_err(|e| Error::io(&path)(e.into()))
+        })
+    }
+
+    /// All snapshots, by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn list(store: &Store) -> Result<Vec<Self>> {
+        let folder = store.snapshots();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            // What begins with a dot is being made or removed.
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                found.extend(Self::read(&entry.path())?);
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
