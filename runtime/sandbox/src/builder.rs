@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockbox_convert::image::Image;
-use blockbox_store::spec::{ImageSource, Machine, RestartPolicy, Spec, Ulimit, VmmChoice};
+use blockbox_net::Publish;
+use blockbox_store::spec::{ImageSource, Machine, Network, RestartPolicy, Spec, Ulimit, VmmChoice};
 use blockbox_store::{Lock, Store};
 
 use crate::boot;
@@ -164,6 +165,18 @@ impl<'a> Builder<'a> {
     /// How long the sandbox may run; then it is stopped.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.spec.timeout_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// What the sandbox reaches, and what reaches it. The default is the internet, and no published port.
+    pub fn network(mut self, network: Network) -> Self {
+        self.spec.network = network;
+        self
+    }
+
+    /// Publishes ports of the guest at the host.
+    pub fn publish(mut self, ports: Publish) -> Self {
+        self.spec.network.publish.push(ports);
         self
     }
 

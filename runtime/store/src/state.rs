@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use blockbox_net::BoundPort;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -94,6 +95,8 @@ pub struct State {
     pub socket: Option<PathBuf>,
     /// The virtual machine monitor of the last boot.
     pub vmm: Option<String>,
+    /// The published ports, while they are bound.
+    pub ports: Vec<BoundPort>,
     /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed at its end, or for one
     /// command that has not started yet.
     pub discard: bool,
@@ -138,6 +141,7 @@ impl State {
         self.finished_ns = Some(now_ns());
         self.monitor_pid = None;
         self.socket = None;
+        self.ports.clear();
     }
 }
 

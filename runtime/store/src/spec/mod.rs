@@ -5,6 +5,7 @@
 //! image and the time only; it is read as a sandbox that runs its image's own command.
 
 mod bytes;
+mod network;
 mod record;
 mod restart;
 mod signal;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use bytes::Bytes;
+pub use network::Network;
 pub use restart::RestartPolicy;
 pub use signal::{Signal, SignalError};
 pub use ulimit::Ulimit;
@@ -80,6 +82,9 @@ pub struct Spec {
     /// Whether the writable disk began as a copy of another sandbox's.
     #[serde(default)]
     pub forked: bool,
+    /// The network. A record without one is of a sandbox that has none.
+    #[serde(default = "Network::none")]
+    pub network: Network,
     /// When the sandbox was made, in nanoseconds since the epoch.
     pub created_ns: u64,
 }
@@ -213,6 +218,7 @@ impl Spec {
             timeout_ms: None,
             snapshot: None,
             forked: false,
+            network: Network::default(),
             created_ns: 0,
         }
     }

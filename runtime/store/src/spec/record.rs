@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{ImageSource, Spec, VERSION};
+use super::{ImageSource, Network, Spec, VERSION};
 use crate::error::{Error, Result};
 use crate::{Store, atomic};
 
@@ -32,6 +32,7 @@ impl From<Version1> for Spec {
         Spec {
             id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
             created_ns: old.created.saturating_mul(1_000_000_000),
+            network: Network::none(),
             ..Spec::new(old.name, image)
         }
     }
@@ -130,6 +131,7 @@ mod tests {
         assert_eq!(spec.image.manifest_digest, digest);
         assert_eq!((spec.created_ns, spec.id.len()), (7_000_000_000, 64));
         assert_eq!(spec.process, None);
+        assert_eq!(spec.network, Network::none());
 
         // And it is written as version 2, with nothing lost.
         let dir = tempfile::tempdir().unwrap();
@@ -150,6 +152,15 @@ mod tests {
             read(r#"{"version": 2}"#).unwrap_err(),
             Error::SandboxRecord { .. }
         ));
+    }
+
+    #[test]
+    fn a_sandbox_from_before_there_were_networks_has_none() {
+        let spec = Spec::new("old".to_owned(), ImageSource::new("debian", String::new()));
+        let mut json = serde_json::to_value(&spec).unwrap();
+        json.as_object_mut().unwrap().remove("network").unwrap();
+        let spec = read(&json.to_string()).unwrap().unwrap();
+        assert_eq!(spec.network, Network::none());
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! What a sandbox reaches, and what reaches it.
+
+use std::net::SocketAddr;
+
+use blockbox_net::{HostEntry, Mode, Publish, Rule};
+use serde::{Deserialize, Serialize};
+
+/// The network of a sandbox. The default reaches the internet and publishes no port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Network {
+    /// What is reached where no rule says otherwise.
+    pub mode: Mode,
+    /// What is reached whatever the mode.
+    pub allow: Vec<Rule>,
+    /// What is not reached, whatever the mode and the other rules.
+    pub deny: Vec<Rule>,
+    /// Name servers in place of the host's.
+    pub dns: Vec<SocketAddr>,
+    /// Search domains in place of the host's.
+    pub dns_search: Vec<String>,
+    /// Names with addresses of their own.
+    pub hosts: Vec<HostEntry>,
+    /// Ports of the host's loopback that the guest reaches at `host.blockbox.internal`.
+    pub host_ports: Vec<u16>,
+    /// Ports of the guest that are reached at the host.
+    pub publish: Vec<Publish>,
+}
+
+impl Network {
+    /// No network: a loopback interface only.
+    pub fn none() -> Self {
+        Self {
+            mode: Mode::None,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the guest has an interface besides the loopback.
+    pub fn is_connected(&self) -> bool {
+        self.mode != Mode::None
+            || !(self.allow.is_empty() && self.host_ports.is_empty() && self.publish.is_empty())
+    }
+
+    /// Sets what is reached where no rule says otherwise.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Adds rules for what is reached whatever the mode.
+    #[must_use]
+    pub fn allow(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        self.allow.extend(rules);
+        self
+    }
+
+    /// Adds rules for what is not reached.
+    #[must_use]
+    pub fn deny(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        self.deny.extend(rules);
+        self
+    }
+
+    /// Adds name servers.
+    #[must_use]
+    pub fn dns(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.dns.extend(servers);
+        self
+    }
+
+    /// Adds search domains.
+    #[must_use]
+    pub fn dns_search(mut self, domains: impl IntoIterator<Item = String>) -> Self {
+        self.dns_search.extend(domains);
+        self
+    }
+
+    /// Adds names with addresses of their own.
+    #[must_use]
+    pub fn hosts(mut self, entries: impl IntoIterator<Item = HostEntry>) -> Self {
+        self.hosts.extend(entries);
+        self
+    }
+
+    /// Opens ports of the host's loopback.
+    #[must_use]
+    pub fn host_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.host_ports.extend(ports);
+        self
+    }
+
+    /// Publishes ports of the guest.
+    #[must_use]
+    pub fn publish(mut self, ports: impl IntoIterator<Item = Publish>) -> Self {
+        self.publish.extend(ports);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_nothing_passes_is_no_interface() {
+        assert!(Network::default().is_connected());
+        assert!(!Network::none().is_connected());
+        // What is denied, or named, opens nothing.
+        let entry = HostEntry::new("db", [192, 0, 2, 1].into());
+        let closed = Network::none().hosts([entry]);
+        let closed = closed.deny(["192.0.2.1".parse().unwrap()]);
+        assert!(!closed.is_connected());
+        for open in [
+            Network::none().allow(["example.org:443".parse().unwrap()]),
+            Network::none().host_ports([5432]),
+            Network::none().publish(["8080:80".parse().unwrap()]),
+        ] {
+            assert!(open.is_connected(), "{open:?}");
+        }
+    }
+}
