@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -44,9 +45,25 @@ pub enum Started {
 /// As [`Gateway::run`]; what keeps the gateway from starting is sent to the parent as well.
 pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
     raise_limit();
+    ignore_signals();
     let control = socket(io::stdin().as_fd().try_clone_to_owned())?;
     let frames = socket(io::stdout().as_fd().try_clone_to_owned())?;
     run(control, frames, confine)
+}
+
+/// Leaves signals that service managers send to whole groups to the parent, which ends the gateway after its guest. SIGKILL
+/// ends it.
+fn ignore_signals() {
+    let signals: SigSet = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ]
+    .into_iter()
+    .collect();
+    // It cannot fail for signals that exist.
+    let _ = signals.thread_block();
 }
 
 /// Lets the process have as many descriptors as the limits on flows need, where the system's limit allows it. With

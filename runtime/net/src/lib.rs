@@ -23,6 +23,7 @@
 //! The crate's README has the design, the threat model and the limits.
 
 mod config;
+pub mod confine;
 mod control;
 mod denial;
 mod dns;

@@ -36,7 +36,11 @@ impl Running {
         let (frames, link) = UnixStream::pair().unwrap();
         let (control, ours) = UnixStream::pair().unwrap();
         let (gateway, bound) = Gateway::new(config, frames, control).unwrap();
-        let thread = Some(std::thread::spawn(move || gateway.run()));
+        let thread = Some(std::thread::spawn(move || {
+            // Confined as in a process of its own: what a test asks for is what a confined gateway can do.
+            blockbox_net::confine::enforce().unwrap();
+            gateway.run()
+        }));
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let running = Self {
             control: ours,

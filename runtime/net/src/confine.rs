@@ -1,0 +1,112 @@
+//! What a gateway may do on the host once it runs: use sockets of IP, and nothing else.
+//!
+//! A guest that takes over its gateway opens no file and no folder, executes nothing, listens on no port, and signals and traces
+//! no other process. It can still connect to what the host reaches: that is the gateway's work, so that the policy is
+//! what the gateway itself enforces.
+
+use std::io;
+
+/// Lays the rules on this thread, and those it starts, for good. A kernel without Landlock enforces the rules on system
+/// calls alone, which keep files closed as well. Elsewhere than on Linux nothing happens.
+///
+/// # Errors
+///
+/// When the kernel refuses the rules.
+pub fn enforce() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    linux::enforce()?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+
+    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, Scope};
+    use nix::libc;
+    use seccompiler::{
+        BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+        SeccompFilter, SeccompRule,
+    };
+
+    /// The newest rules used here, of Linux 6.12.
+    const NEWEST: ABI = ABI::V6;
+
+    /// What the gateway calls, besides `socket`: the README lists the same.
+    const ALLOWED: &[i64] = &[
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_accept4,
+        libc::SYS_shutdown,
+        libc::SYS_close,
+        libc::SYS_fcntl,
+        libc::SYS_setsockopt,
+        libc::SYS_getsockopt,
+        libc::SYS_getsockname,
+        libc::SYS_getpeername,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_recvfrom,
+        libc::SYS_sendto,
+        libc::SYS_recvmsg,
+        libc::SYS_sendmsg,
+        libc::SYS_readv,
+        libc::SYS_writev,
+        libc::SYS_epoll_ctl,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait,
+        libc::SYS_epoll_pwait,
+        libc::SYS_clock_gettime,
+        libc::SYS_getrandom,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sigaltstack,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ];
+
+    pub(super) fn enforce() -> io::Result<()> {
+        restrict().map_err(io::Error::other)?;
+        let program = filter().map_err(io::Error::other)?;
+        seccompiler::apply_filter(&program).map_err(io::Error::other)
+    }
+
+    /// Takes every right on files, the right to bind TCP ports, and the way to processes outside.
+    fn restrict() -> Result<(), RulesetError> {
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::BindTcp)?
+            .scope(Scope::from_all(NEWEST))?
+            .create()?
+            .restrict_self()
+            .map(drop)
+    }
+
+    fn filter() -> Result<BpfProgram, BackendError> {
+        let equal = |argument, value: libc::c_int| {
+            // A negative number here is none that a caller could pass.
+            let value = u64::try_from(value).unwrap_or(u64::MAX);
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        };
+        let families =
+            [libc::AF_INET, libc::AF_INET6].map(|family| SeccompRule::new(vec![equal(0, family)?]));
+        let families = families.into_iter().collect::<Result<_, _>>()?;
+        let mut allowed: std::collections::BTreeMap<_, _> =
+            ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+        allowed.insert(libc::SYS_socket, families);
+        SeccompFilter::new(
+            allowed,
+            SeccompAction::Errno(libc::EPERM as u32),
+            SeccompAction::Allow,
+            std::env::consts::ARCH.try_into()?,
+        )?
+        .try_into()
+    }
+}
