@@ -1,9 +1,11 @@
 //! From a sandbox's specification to a guest that takes commands.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::network::{self, Gateway};
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Store, UPPER};
@@ -36,6 +38,7 @@ pub(crate) struct Plan {
     vmm: Vmm,
     config: VmConfig,
     boot: Boot,
+    gateway: Option<Arc<Gateway>>,
 }
 
 impl Plan {
@@ -62,19 +65,38 @@ impl Plan {
                 ));
             }
         };
+        // A port that is taken is found before anything that takes long.
+        let connected = spec.network.is_connected();
+        let gateway = connected
+            .then(|| Gateway::start(&spec.network))
+            .transpose()?;
         let choice = choice(spec.machine.vmm);
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
         let mut config = VmConfig::new(kernel, image.disk(), folder.join(UPPER));
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
         config.console_log = Some(folder.join(CONSOLE));
-        let boot = boot_message(image, spec);
-        Ok(Self { vmm, config, boot })
+        let mut boot = boot_message(image, spec);
+        let (gateway, card) = gateway.unzip();
+        config.networks.extend(card);
+        let search = gateway.as_ref().map(|gateway| gateway.search().to_vec());
+        network::describe(&spec.network, search, &mut boot);
+        Ok(Self {
+            vmm,
+            config,
+            boot,
+            gateway: gateway.map(Arc::new),
+        })
     }
 
     /// The monitor that will run the machine.
     pub(crate) fn vmm(&self) -> Vmm {
         self.vmm
+    }
+
+    /// The gateway of the machine's network.
+    pub(crate) fn gateway(&self) -> Option<&Arc<Gateway>> {
+        self.gateway.as_ref()
     }
 
     /// Starts the machine.

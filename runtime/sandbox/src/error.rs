@@ -72,6 +72,9 @@ pub enum Error {
     /// The monitor of a sandbox reports a failure.
     #[error("{0}")]
     Monitor(String),
+    /// The gateway of a sandbox's network did not start, or is gone.
+    #[error("the sandbox's network: {0}")]
+    Gateway(String),
     /// A monitor speaks another version of the protocol: another blockbox started its sandbox.
     #[error(
         "sandbox {name:?} was started by another version of blockbox (monitor protocol {theirs}, this is {ours})"

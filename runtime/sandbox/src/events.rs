@@ -24,7 +24,7 @@ const NAME: &str = "events.jsonl";
 pub struct Event {
     /// When, in nanoseconds since the epoch.
     pub time_ns: u64,
-    /// `create`, `start`, `exec`, `kill`, `die`, `rename` or `remove`.
+    /// `create`, `start`, `exec`, `kill`, `die`, `network-lost`, `rename` or `remove`.
     pub action: String,
     /// The sandbox's id.
     pub id: String,

@@ -5,9 +5,11 @@
 
 use std::process::ExitCode;
 
-/// Runs this process as a sandbox's monitor, or as the virtual machine's, when it was started as one; otherwise returns
-/// `None` at once. Call it first thing in `main`: the process must have a single thread.
+/// Runs this process as a sandbox's monitor, its virtual machine's or its network gateway's, when it was started as one;
+/// otherwise returns `None` at once. Call it first thing in `main`: the process must have a single thread.
 pub fn run_if_asked() -> Option<ExitCode> {
     // The first notes that this program can be a helper.
-    blockbox_vmm::helper::run_if_asked().or_else(crate::monitor::run_if_asked)
+    blockbox_vmm::helper::run_if_asked()
+        .or_else(crate::monitor::run_if_asked)
+        .or_else(crate::network::helper::run_if_asked)
 }

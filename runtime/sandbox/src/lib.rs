@@ -50,6 +50,7 @@ mod exec;
 pub mod helper;
 pub mod log;
 mod monitor;
+mod network;
 pub mod process;
 pub mod remove;
 mod sandbox;
@@ -62,6 +63,7 @@ pub use blockbox_convert as convert;
 pub use blockbox_convert::{
     image, layer, populate, progress, pull, reader, rebuild, repair, squash, stack, verify,
 };
+pub use blockbox_net as net;
 pub use blockbox_store as store;
 pub use blockbox_store::{spec, state};
 pub use blockbox_vmm as vmm;

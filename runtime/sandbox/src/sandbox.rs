@@ -332,6 +332,18 @@ impl Sandbox {
         }
     }
 
+    /// What goes on in the network of the running sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; where it has no network.
+    pub fn network(&self) -> Result<blockbox_net::Status> {
+        match ask(&self.running()?, &Ask::Network, ANSWER)? {
+            Answer::Network(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Gives the sandbox another name, running or not. This value stands for it still.
     ///
     /// # Errors

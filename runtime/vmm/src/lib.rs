@@ -22,7 +22,7 @@ pub mod kernel;
 mod krun;
 mod krunfw;
 mod probe;
-mod process;
+pub mod process;
 #[cfg(target_arch = "x86_64")]
 mod pvh;
 mod qemu;

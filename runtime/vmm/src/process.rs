@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// A child process. Dropping this value leaves the process running.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -28,11 +29,16 @@ enum State {
 }
 
 impl Process {
-    pub(super) fn spawn(mut command: Command) -> io::Result<Arc<Self>> {
+    /// Starts a process.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(mut command: Command) -> io::Result<Arc<Self>> {
         command.process_group(0);
         let (started, start) = mpsc::channel();
         thread::Builder::new()
-            .name("vm".to_owned())
+            .name("child".to_owned())
             .spawn(move || {
                 let mut child = match command.spawn() {
                     Ok(child) => child,
@@ -78,7 +84,8 @@ impl Process {
         }
     }
 
-    pub(super) fn kill(&self) {
+    /// Ends the process at once.
+    pub fn kill(&self) {
         let state = self.lock();
         if let State::Running(pid) = *state {
             // It can only have ended by itself meanwhile.
@@ -86,7 +93,12 @@ impl Process {
         }
     }
 
-    pub(super) fn wait(&self) -> io::Result<ExitStatus> {
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for.
+    pub fn wait(&self) -> io::Result<ExitStatus> {
         let mut state = self.lock();
         loop {
             match *state {
@@ -102,7 +114,12 @@ impl Process {
         }
     }
 
-    pub(super) fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+    /// Waits until the process has ended or time is up, which is `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::wait`].
+    pub fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {

@@ -92,7 +92,6 @@ impl Early {
             warnings.tolerate(sys::add_entropy(&boot.entropy).step("adding entropy"));
         }
         kernel::set_defaults(warnings);
-        kernel::set_all(&boot.sysctls)?;
         set_limits(warnings);
         mounts::provide(&boot.mounts, &roots, warnings)?;
         for folder in &boot.folders {
@@ -100,6 +99,8 @@ impl Early {
         }
         secrets::provide(&boot.secrets)?;
         network::bring_up(boot.network.as_ref(), warnings)?;
+        // After it: an interface has settings of its own.
+        kernel::set_all(&boot.sysctls)?;
         etc::provide(&etc::Names::of(boot), &roots.memory, warnings)?;
         if boot.read_only_root {
             mounts::read_only(Path::new("/"))?;

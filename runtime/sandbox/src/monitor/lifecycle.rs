@@ -23,6 +23,7 @@ use super::shared::{Monitor, Stop};
 use super::socket;
 use crate::boot::Plan;
 use crate::error::{Error, Result};
+use crate::network::Gateway;
 use crate::{events, log, process};
 
 /// How long the processes that the main command leaves behind have to end.
@@ -186,6 +187,17 @@ impl Life {
 
     /// Boots, runs the main command, and switches off.
     fn run_once(&mut self, first: bool) -> RunEnd {
+        let end = self.run_machine(first);
+        // Whatever the way here, and before another boot wants the ports.
+        let gateway = self.monitor.lock().gateway.take();
+        if let Some(gateway) = gateway {
+            gateway.stop();
+        }
+        self.state.ports.clear();
+        end
+    }
+
+    fn run_machine(&mut self, first: bool) -> RunEnd {
         let mut boot = None;
         if first {
             match self.monitor.wait_boot() {
@@ -296,6 +308,9 @@ impl Life {
                 })
             }
         })?;
+        if let Some(gateway) = plan.gateway() {
+            self.connect(gateway)?;
+        }
         notice(&format!("booting the guest with {}", plan.vmm()));
         let vm = Arc::new(plan.start()?);
         self.state.vmm = Some(plan.vmm().to_string());
@@ -309,6 +324,33 @@ impl Life {
         let session = Arc::new(plan.connect(&vm)?);
         self.monitor.lock().session = Some(Arc::clone(&session));
         Ok((vm, session))
+    }
+
+    /// Makes a gateway the sandbox's.
+    fn connect(&mut self, gateway: &Arc<Gateway>) -> Result<()> {
+        {
+            let mut wishes = self.monitor.lock();
+            wishes.gateway = Some(Arc::clone(gateway));
+            wishes.gateway_lost = false;
+        }
+        let (monitor, gateway) = (Arc::clone(&self.monitor), Arc::clone(gateway));
+        self.state.ports = gateway.ports().to_vec();
+        super::thread("gateway", move || {
+            gateway.follow();
+            monitor.gateway_ended(&gateway);
+        });
+        self.save()
+    }
+
+    /// Notes that the gateway ended by itself. The sandbox goes on without a network, as a machine does whose cable is pulled.
+    pub(super) fn note_lost_gateway(&mut self) {
+        self.state.ports.clear();
+        self.state.error = Some("the gateway of the sandbox's network ended".to_owned());
+        eprintln!("blockbox: the gateway of the sandbox's network ended");
+        if let Err(error) = self.save() {
+            eprintln!("blockbox: {error}");
+        }
+        events::note(&self.store, &self.spec, "network-lost", &[]);
     }
 
     /// Runs what may take long in another thread, and gives up on it when a client stops the sandbox. What the thread has

@@ -168,6 +168,12 @@ impl Life {
                 wishes = self.monitor.lock();
                 continue;
             }
+            if std::mem::take(&mut wishes.gateway_lost) {
+                drop(wishes);
+                self.note_lost_gateway();
+                wishes = self.monitor.lock();
+                continue;
+            }
             clock.look(session);
             let now = Instant::now();
             if ends.is_some_and(|ends| now >= ends) && wishes.stop.is_none() {

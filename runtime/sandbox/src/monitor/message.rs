@@ -63,6 +63,8 @@ pub(crate) enum Ask {
         /// Stop the machine where it is, instead of having the guest write everything first.
         crash: bool,
     },
+    /// What goes on in the network?
+    Network,
     /// Give the sandbox another name.
     Rename {
         /// The name.
@@ -107,6 +109,8 @@ pub(crate) enum Answer {
         /// How long the guest could not write, in microseconds.
         held_us: u64,
     },
+    /// What goes on in the network.
+    Network(Box<blockbox_net::Status>),
     /// The guest's processes.
     Processes {
         /// By process id.

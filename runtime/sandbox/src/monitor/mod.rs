@@ -4,7 +4,8 @@
 //! outlives it: in a session of its own, without a terminal, in no folder that anybody might want to unmount. It holds the
 //! sandbox's lock, which it inherits, so there is no moment at which the sandbox is nobody's. It owns
 //!
-//! - the virtual machine, a child that ends when the monitor does, however it ends;
+//! - the virtual machine, and the [gateway](crate::network) of its network: children that end when the monitor does, however
+//!   it ends;
 //! - the [state](blockbox_store::state) on disk, and the [log](crate::log) of the main command;
 //! - a socket, over which any number of clients run commands, attach, wait and stop. Frames are those of the guest's
 //!   protocol ([`blockbox_protocol`]); whatever init does not know is a [question](message).

@@ -18,12 +18,16 @@ use super::hub::{Feed, Hub};
 use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind};
 use super::socket;
 use crate::error::Result;
+use crate::network::Gateway;
 
 /// How many clients may be connected at a time.
 const CLIENTS: usize = 256;
 
 /// How many commands may run at a time besides the main one.
 const COMMANDS: usize = 512;
+
+/// How long the end of a machine may take to be seen after that of its link.
+const MACHINE_END: Duration = Duration::from_secs(1);
 
 /// What the threads of a monitor share.
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ pub(super) struct Wishes {
     pub(super) stop: Option<Stop>,
     pub(super) vm: Option<Arc<Vm>>,
     pub(super) session: Option<Arc<Session>>,
+    /// The gateway of the network, as long as it runs.
+    pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) main: Option<Arc<Hub>>,
     pub(super) main_input: bool,
     /// How the main command ended.
@@ -59,6 +65,8 @@ pub(super) struct Wishes {
     pub(super) copying: usize,
     /// Threads that ask the guest something.
     pub(super) looking: usize,
+    /// The gateway ended by itself, which the state does not show yet.
+    pub(super) gateway_lost: bool,
     /// A client wants the sandbox to have another name.
     pub(super) rename: Option<(Arc<Client>, u32, String)>,
 }
@@ -196,6 +204,7 @@ impl Monitor {
                     Ok(Answer::Copied { held_us })
                 });
             }
+            Ask::Network => self.network(client, id),
             Ask::Rename { name } => {
                 let mut wishes = self.lock();
                 if wishes.main.is_none() || wishes.rename.is_some() {
@@ -239,6 +248,38 @@ impl Monitor {
             client.answer(id, &outcome);
             monitor.lock().looking -= 1;
         });
+    }
+
+    /// Asks the gateway what goes on, in a thread of its own, for a client.
+    fn network(&self, client: &Arc<Client>, id: u32) {
+        let Some(gateway) = self.lock().gateway.clone() else {
+            let text = "the sandbox has no network, or its gateway has ended";
+            return client.answer(id, &Err(Failure::new(FailureKind::NotRunning, text)));
+        };
+        let client = Arc::clone(client);
+        super::thread("network", move || {
+            let status = gateway.status();
+            let answer = status.map(|status| Answer::Network(Box::new(status)));
+            client.answer(id, &answer.map_err(|error| Failure::other(&error)));
+        });
+    }
+
+    /// The gateway has ended. Nobody wanted that if it is still the sandbox's and its machine runs.
+    pub(super) fn gateway_ended(&self, gateway: &Arc<Gateway>) {
+        let vm = self.lock().vm.clone();
+        // It ends with its machine, whose end takes a moment to be seen.
+        if vm.is_some_and(|vm| matches!(vm.wait_timeout(MACHINE_END), Ok(Some(_)))) {
+            return;
+        }
+        let mut wishes = self.lock();
+        if wishes
+            .gateway
+            .take_if(|own| Arc::ptr_eq(own, gateway))
+            .is_some()
+        {
+            wishes.gateway_lost = true;
+            self.changed.notify_all();
+        }
     }
 
     /// Runs a command of a client's.

@@ -1,0 +1,192 @@
+//! The gateway's process, as the monitor sees it.
+//!
+//! The monitor makes two socket pairs. Of one, the machine gets an end for its frames; the other carries the configuration
+//! to the gateway, its ports back, and from then on requests and answers. The gateway ends when either of them does, so it
+//! outlives neither its machine nor its monitor.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use blockbox_net::helper::Started;
+use blockbox_net::host_resolver::{HostResolver, host_addresses};
+use blockbox_net::{Addresses, BoundPort, Request, Response, Status};
+use blockbox_store::spec::Network;
+use blockbox_vmm::NetworkCard;
+use blockbox_vmm::process::Process;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::helper::SUBCOMMAND;
+use super::settings;
+use crate::error::{Error, Result};
+
+/// How long the gateway may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long it may take to start on a busy host.
+const START: Duration = Duration::from_secs(60);
+
+/// How often the host's resolver and addresses are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    process: Arc<Process>,
+    control: Mutex<BufReader<UnixStream>>,
+    network: Network,
+    host: Mutex<Host>,
+    ports: Vec<BoundPort>,
+    search: Vec<String>,
+}
+
+/// What the gateway was told of the host last.
+#[derive(Debug)]
+struct Host {
+    resolver: HostResolver,
+    addresses: Vec<IpAddr>,
+}
+
+impl Gateway {
+    /// Starts the gateway of a sandbox, which binds the published ports. Returns the machine's card as well.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gateway`] names the port that cannot be published.
+    pub(crate) fn start(network: &Network) -> Result<(Self, NetworkCard)> {
+        let helper = blockbox_vmm::helper::locate(None)?;
+        let failed = || Error::io(&helper);
+        let (frames, machine) = UnixStream::pair().map_err(failed())?;
+        let (control, theirs) = UnixStream::pair().map_err(failed())?;
+        let mut command = Command::new(&helper);
+        command
+            .arg(SUBCOMMAND)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(OwnedFd::from(frames))
+            .current_dir("/");
+        let process = Process::spawn(command).map_err(failed())?;
+
+        let mut host = Host {
+            resolver: HostResolver::new(),
+            addresses: host_addresses().map_err(Error::io("the host's network interfaces"))?,
+        };
+        let resolver = settings::resolver(network, host.resolver.read());
+        let search = resolver.search.clone();
+        let config = settings::config(network, resolver, host.addresses.clone());
+        let mut control = BufReader::new(control);
+        let ports = match exchange(&mut control, &config, START) {
+            Ok(Started::Bound(bound)) => bound.ports,
+            Ok(Started::Failed { message }) => return Err(Error::Gateway(message)),
+            Ok(_) => return Err(Error::Gateway("an unknown answer".to_owned())),
+            Err(error) => {
+                process.kill();
+                return Err(Error::Gateway(format!(
+                    "the process does not start: {error}"
+                )));
+            }
+        };
+        let card = NetworkCard::new(machine, Addresses::default().guest_mac);
+        let gateway = Self {
+            process,
+            control: Mutex::new(control),
+            network: network.clone(),
+            host: Mutex::new(host),
+            ports,
+            search,
+        };
+        Ok((gateway, card))
+    }
+
+    /// The published ports.
+    pub(crate) fn ports(&self) -> &[BoundPort] {
+        &self.ports
+    }
+
+    /// The search domains for the guest's `/etc/resolv.conf`.
+    pub(crate) fn search(&self) -> &[String] {
+        &self.search
+    }
+
+    /// What goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gateway`] where it has ended.
+    pub(crate) fn status(&self) -> Result<Status> {
+        match self.ask(&Request::Status)? {
+            Response::Status(status) => Ok(*status),
+            other => Err(Error::Gateway(format!("an unexpected answer: {other:?}"))),
+        }
+    }
+
+    /// Tells the gateway of each change of the host's resolver and addresses, until it ends.
+    pub(crate) fn follow(&self) {
+        while let Ok(None) = self.process.wait_timeout(LOOK) {
+            if let Err(error) = self.look() {
+                // The end of the gateway is seen by the wait.
+                tracing::debug!("the gateway was not told of the host's network: {error}");
+            }
+        }
+    }
+
+    fn look(&self) -> Result<()> {
+        let mut host = lock(&self.host);
+        if let Some(data) = host.resolver.changed() {
+            let data = settings::resolver(&self.network, data);
+            self.ask(&Request::Resolver { data })?;
+        }
+        let addresses = host_addresses().map_err(Error::io("the host's network interfaces"))?;
+        if addresses != host.addresses {
+            host.addresses.clone_from(&addresses);
+            self.ask(&Request::HostAddresses { addresses })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the gateway, and with it every connection. Its ports are free when this returns.
+    pub(crate) fn stop(&self) {
+        // One that has ended already needs no request.
+        let _ = self.ask(&Request::Shutdown);
+        if !matches!(self.process.wait_timeout(ANSWER), Ok(Some(_))) {
+            self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Response> {
+        exchange(&mut lock(&self.control), request, ANSWER).map_err(|error| {
+            // An answer that comes late must not be taken for the next one.
+            self.process.kill();
+            Error::Gateway(format!("no answer: {error}"))
+        })
+    }
+}
+
+/// Sends a line and reads one.
+fn exchange<T: DeserializeOwned>(
+    control: &mut BufReader<UnixStream>,
+    message: &impl Serialize,
+    limit: Duration,
+) -> io::Result<T> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    let socket = control.get_mut();
+    socket.set_read_timeout(Some(limit))?;
+    socket.set_write_timeout(Some(limit))?;
+    socket.write_all(&line)?;
+    line.clear();
+    control.read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_slice(&line)?)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

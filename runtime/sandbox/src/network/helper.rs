@@ -1,0 +1,22 @@
+//! The process of a gateway: `HELPER __net`.
+
+use std::process::ExitCode;
+
+use blockbox_net::{confine, helper};
+
+/// The hidden subcommand.
+pub(crate) const SUBCOMMAND: &str = "__net";
+
+/// Runs this process as a gateway when it was started as one; otherwise returns `None` at once.
+pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    if std::env::args_os().nth(1)? != SUBCOMMAND {
+        return None;
+    }
+    Some(match helper::run_from_stdio(confine::enforce) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("blockbox: {}", crate::monitor::message::chain(&error));
+            ExitCode::FAILURE
+        }
+    })
+}
