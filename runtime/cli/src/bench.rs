@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use blockbox::Sandbox;
 use blockbox::guest::FSBENCH;
 use blockbox::process::Overrides;
-use blockbox::spec::Machine;
+use blockbox::spec::{Machine, Network};
 use blockbox::store::Store;
 use blockbox_fsbench::{ReadAhead, Report};
 use clap::{Args, Subcommand};
@@ -158,6 +158,7 @@ impl Fs {
             .upper_size(self.upper_size)
             .process(self.workloads.command())
             .program(PROGRAM, FSBENCH)
+            .network(Network::none())
             .remove_on_exit(true);
         if let Some(folders) = self.options.on_disk() {
             builder = builder.on_disk(folders);

@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use super::boot;
 use super::change::changed;
 use super::duration::duration;
+use super::network;
 use super::progress::Bars;
 use super::pull::Source;
 use super::size::size;
@@ -91,6 +92,8 @@ pub(super) struct NewSandbox {
     upper_size: u64,
     #[command(flatten)]
     options: boot::Options,
+    #[command(flatten)]
+    network: network::NetworkOptions,
 
     /// When to get the image
     #[arg(long, value_enum, default_value_t)]
@@ -186,7 +189,8 @@ impl NewSandbox {
             .restart(self.restart)
             .remove_on_exit(self.rm)
             .read_only(self.read_only)
-            .ulimits(self.ulimit.clone());
+            .ulimits(self.ulimit.clone())
+            .network(self.network.network(image)?);
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }

@@ -25,7 +25,10 @@ mod input;
 mod inspect;
 mod logs;
 mod manual;
+mod net;
+mod network;
 mod output;
+mod port;
 mod progress;
 mod prune;
 mod ps;
@@ -120,6 +123,10 @@ enum Command {
     Stats(stats::Stats),
     /// List the processes of a running sandbox
     Top(stats::Top),
+    /// Show where ports are published
+    Port(port::Port),
+    /// Show connections and denials
+    Net(net::Net),
     /// Give a sandbox another name
     Rename(stop::Rename),
     /// Keep the state of sandboxes, and begin others with it
@@ -233,6 +240,8 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Inspect(command) => return command.execute(&store()?),
         Command::Stats(command) => command.execute(&store()?),
         Command::Top(command) => command.execute(&store()?),
+        Command::Port(command) => command.execute(&store()?),
+        Command::Net(command) => command.execute(&store()?),
         Command::Rename(command) => command.execute(&store()?),
         Command::Snapshot(command) => return command.execute(&store()?),
         Command::Fork(command) => command.execute(&store()?),

@@ -9,6 +9,7 @@ use blockbox::store::Store;
 use clap::Args;
 use serde::Serialize;
 
+use super::network::published;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 use super::time;
@@ -92,6 +93,7 @@ pub(super) struct Row {
     exit_code: Option<u8>,
     error: Option<String>,
     restarts: u32,
+    ports: Vec<String>,
     labels: BTreeMap<String, String>,
 }
 
@@ -113,6 +115,7 @@ impl Row {
             exit_code: state.exit_code,
             error: state.error.clone(),
             restarts: state.restarts,
+            ports: state.ports.iter().map(published).collect(),
             labels: spec.labels.clone(),
         }
     }
@@ -165,7 +168,7 @@ impl Ps {
             Output::Template(template) => print_each(template, &rows),
             Output::Table => {
                 let header = [
-                    "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "WRITTEN", "NAME",
+                    "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "WRITTEN", "NAME",
                 ];
                 let mut table = Table::new(header);
                 for (info, row) in sandboxes.iter().zip(rows) {
@@ -179,6 +182,7 @@ impl Ps {
                         shortened(&row.command),
                         format!("{} ago", time::ago(info.spec.created_ns)),
                         status(info),
+                        row.ports.join(", "),
                         written,
                         row.name,
                     ]);

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::create::NewSandbox;
 use super::foreground::{self, Boots};
+use super::network;
 use super::signals::Watcher;
 use super::streams::Connected;
 
@@ -41,6 +42,7 @@ impl Run {
             Boots::GivenUp(code) => return Ok(code),
         };
         id_file.write(&spec.id)?;
+        network::announce(&spec, &sandbox.info()?.state.ports);
         if !self.detach {
             let terminal = &options.process.terminal;
             let connected = Connected {

@@ -10,6 +10,7 @@ use clap::Args;
 use super::boot;
 use super::change::changed;
 use super::foreground::{self, Boots};
+use super::network;
 use super::signals::Watcher;
 use super::streams::Connected;
 
@@ -46,6 +47,8 @@ impl Start {
             Boots::Up(booted) => booted,
             Boots::GivenUp(code) => return Ok(code),
         };
+        let info = sandbox.info()?;
+        network::announce(&info.spec, &info.state.ports);
         if foreground {
             let connected = Connected {
                 tty,

@@ -1,0 +1,163 @@
+//! The network of a sandbox to make: what it reaches, and what reaches it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use blockbox::image::Image;
+use blockbox::net::{Addresses, BoundPort, HostEntry, Mode, Publish, Rule};
+use blockbox::spec::{Network, Spec};
+use clap::{Args, ValueEnum};
+
+/// What a sandbox reaches, and what reaches it.
+#[derive(Debug, Args)]
+pub(super) struct NetworkOptions {
+    /// What the sandbox reaches
+    #[arg(long, visible_alias = "net", value_enum, default_value_t)]
+    network: Reach,
+    /// Let it reach a host, an address or a network, whatever `--network` says: `example.org:443`, `*.example.org`, `10.0.0.0/8`
+    #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
+    allow: Vec<Rule>,
+    /// Keep it from reaching a host, an address or a network
+    #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
+    deny: Vec<Rule>,
+    /// Let it reach a port of this host's loopback, at host.blockbox.internal
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    host_port: Vec<u16>,
+    /// Publish a port of the sandbox at this host; 127.0.0.1 is bound unless an address is named, 0 is a free port
+    #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
+    publish: Vec<Publish>,
+    /// Publish each port that the image exposes at a free port of this host
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Ask this name server instead of the host's
+    #[arg(long, value_parser = name_server, value_name = "IP[:PORT]")]
+    dns: Vec<SocketAddr>,
+    /// Look names up in this domain instead of the host's search list
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Give a name an address; `host-gateway` is that of host.blockbox.internal
+    #[arg(long, value_parser = host_entry, value_name = "NAME:IP")]
+    add_host: Vec<HostEntry>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Reach {
+    /// Nothing but what `--allow` and `--host-port` give
+    None,
+    /// The internet, and no address of this host, its networks or its cloud
+    #[default]
+    Public,
+    /// What this host reaches, but not its loopback
+    All,
+}
+
+impl NetworkOptions {
+    /// The network that the command line describes, for a sandbox over `image`.
+    pub(super) fn network(&self, image: &Image) -> anyhow::Result<Network> {
+        let mode = match self.network {
+            Reach::None => Mode::None,
+            Reach::Public => Mode::Public,
+            Reach::All => Mode::All,
+        };
+        let network = Network::default()
+            .mode(mode)
+            .allow(self.allow.iter().cloned())
+            .deny(self.deny.iter().cloned())
+            .host_ports(self.host_port.iter().copied())
+            .publish(self.publish.iter().cloned())
+            .dns(self.dns.iter().copied())
+            .dns_search(self.dns_search.iter().cloned())
+            .hosts(self.add_host.iter().cloned());
+        let config = image.config().config().as_ref();
+        let exposed = config.and_then(|config| config.exposed_ports().as_ref());
+        let exposed = exposed.filter(|_| self.publish_all).into_iter().flatten();
+        let ports = exposed.map(|port| port.parse());
+        Ok(network.publish(ports.collect::<Result<Vec<Publish>, _>>()?))
+    }
+}
+
+/// An address, with the port of name servers where it has none.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let plain = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    text.parse()
+        .or_else(|_| plain.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)))
+        .map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+/// `NAME:IP` or `NAME=IP`, as docker takes them.
+fn host_entry(text: &str) -> Result<HostEntry, String> {
+    let (name, address) = text
+        .split_once(['=', ':'])
+        .filter(|(name, _)| Rule::name(name, None).is_some())
+        .ok_or_else(|| format!("{text:?} is not a name and an address: use NAME:IP"))?;
+    let plain = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(address);
+    let address = match plain {
+        "host-gateway" => Addresses::default().host_v4.into(),
+        plain => plain
+            .parse()
+            .map_err(|_| format!("{address:?} is not an IP address"))?,
+    };
+    Ok(HostEntry::new(name.to_ascii_lowercase(), address))
+}
+
+/// A published port as docker shows it.
+pub(super) fn published(port: &BoundPort) -> String {
+    format!("{}->{}/{}", port.host, port.guest, port.protocol)
+}
+
+/// Prints the ports that the system chose, which nobody knows yet.
+pub(super) fn announce(spec: &Spec, ports: &[BoundPort]) {
+    let asked = spec.network.publish.iter().flat_map(Publish::pairs);
+    for (port, _) in ports.iter().zip(asked).filter(|(_, (host, _))| *host == 0) {
+        eprintln!("blockbox: published {}", published(port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_hosts_are_names_with_addresses_of_either_family() {
+        for (text, name, address) in [
+            ("db:192.0.2.1", "db", "192.0.2.1"),
+            ("DB.example=192.0.2.1", "db.example", "192.0.2.1"),
+            ("six:2001:db8::1", "six", "2001:db8::1"),
+            ("six:[2001:db8::1]", "six", "2001:db8::1"),
+            (
+                "host.docker.internal:host-gateway",
+                "host.docker.internal",
+                "10.187.1.254",
+            ),
+        ] {
+            let expected = HostEntry::new(name, address.parse().expect("valid"));
+            assert_eq!(host_entry(text), Ok(expected));
+        }
+        for wrong in ["db", "db:", ":192.0.2.1", "a b:192.0.2.1", "db:nowhere", ""] {
+            assert!(host_entry(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_server_has_port_53_unless_another_is_named() {
+        for (text, address) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+            ("[2001:db8::1]", "[2001:db8::1]:53"),
+        ] {
+            assert_eq!(
+                name_server(text),
+                Ok(address.parse().expect("valid")),
+                "{text}"
+            );
+        }
+        assert!(name_server("dns.example").is_err());
+    }
+}
