@@ -228,6 +228,11 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::single_range_in_vec_init,
+        reason = "files with one range of data"
+    )]
+
     use super::*;
     use crate::reader::{Limits, Reader, What};
     use crate::source::Source;

@@ -1,0 +1,106 @@
+//! What a path leads to.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The type of a file, as far as copying depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Anything else.
+    Other,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileStat {
+    /// The type.
+    pub kind: FileKind,
+    /// The size in bytes.
+    pub size: u64,
+}
+
+impl FileStat {
+    /// A file of this type and size.
+    pub fn new(kind: FileKind, size: u64) -> Self {
+        Self { kind, size }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// The line that a guest answers with.
+    pub fn encode(&self) -> String {
+        let kind = match self.kind {
+            FileKind::Directory => 'd',
+            FileKind::Symlink => 'l',
+            FileKind::Other => '-',
+        };
+        format!("{kind} {}\n", self.size)
+    }
+
+    /// Reads the line that a guest answered with.
+    pub fn decode(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+        let (kind, size) = line.split_once(' ')?;
+        let kind = match kind {
+            "d" => FileKind::Directory,
+            "l" => FileKind::Symlink,
+            "-" => FileKind::Other,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            size: size.parse().ok()?,
+        })
+    }
+}
+
+/// Looks at what is at `path`; with `follow` at what a symbolic link there leads to. A path that ends in a slash must lead to a
+/// directory, and does through a symbolic link.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn stat(path: &Path, follow: bool) -> Result<FileStat> {
+    let found = match follow {
+        true => fs::metadata(path),
+        false => fs::symlink_metadata(path),
+    };
+    let found = found.map_err(Error::io(path))?;
+    let kind = match found.file_type() {
+        kind if kind.is_dir() => FileKind::Directory,
+        kind if kind.is_symlink() => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    Ok(FileStat {
+        kind,
+        size: found.size(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for kind in [FileKind::Directory, FileKind::Symlink, FileKind::Other] {
+            let stat = FileStat::new(kind, u64::MAX);
+            assert_eq!(FileStat::decode(stat.encode().as_bytes()), Some(stat));
+        }
+        for wrong in ["", "d", "d 1", "x 1\n", "d -1\n", "d 1 2\n"] {
+            assert_eq!(FileStat::decode(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
+}
