@@ -243,6 +243,30 @@ fn inittab(root: &Path) {
 }
 
 #[test]
+fn an_init_asks_for_no_more_process_ids_than_the_kernel_has() {
+    let booted = Guest::boot_with(|root| {
+        inittab(root);
+        let settings = root.join("usr/lib/sysctl.d");
+        fs::create_dir_all(&settings).unwrap();
+        let pid_max = "kernel.pid_max = 4194304\n";
+        fs::write(settings.join("50-pid-max.conf"), pid_max).unwrap();
+    });
+    let Some(guest) = booted else {
+        return;
+    };
+    let mut spec = command(&["/bin/init"]);
+    spec.init = true;
+    let init = guest.exec(&spec);
+    // As systemd looks for them: of the files of one name, that in /run is read.
+    let outcome = guest.sh("for dir in /run /usr/lib; do file=$dir/sysctl.d/50-pid-max.conf; [ -e $file ] && break; done; \
+                            sysctl -p $file && echo set");
+    assert_eq!(outcome.stdout.lines().last(), Some("set"), "{outcome:?}");
+    init.control().signal(12).unwrap();
+    init.wait().unwrap();
+    guest.shut_down();
+}
+
+#[test]
 fn an_init_is_process_1_and_later_commands_join_it() {
     let Some(guest) = Guest::boot_with(inittab) else {
         return;

@@ -68,6 +68,24 @@ pub(crate) fn set_defaults(warnings: &mut Warnings) {
     }
 }
 
+/// The file with which systemd asks for as many process ids as a 64-bit kernel can have. Built small, a kernel has fewer and
+/// refuses, and the system would come up "degraded".
+const PROCESS_IDS: &str = "sysctl.d/50-pid-max.conf";
+
+/// Gives an init as many process ids as it is going to ask for, or has it not ask: a file in `/run` replaces that in `/usr/lib`.
+pub(crate) fn suit_init() -> std::io::Result<()> {
+    let shipped = Path::new("/usr/lib").join(PROCESS_IDS);
+    if !shipped.exists() || write("kernel/pid_max", "4194304").is_ok() {
+        return Ok(());
+    }
+    let replacement = Path::new("/run").join(PROCESS_IDS);
+    if replacement.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(replacement.parent().unwrap_or(Path::new("/run")))?;
+    fs::write(replacement, "# This kernel has fewer process ids.\n")
+}
+
 /// Sets what the host asks for.
 pub(crate) fn set_all(sysctls: &[Sysctl]) -> Result<(), Failure> {
     for Sysctl { name, value } in sysctls {

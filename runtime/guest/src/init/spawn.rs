@@ -18,6 +18,7 @@ use rustix::process::{Gid, Uid};
 
 use super::boot::make_dir;
 use super::cgroup::Cgroup;
+use super::kernel;
 use super::namespaces::{self, Entry, Namespaces};
 use super::streams::Ends;
 use super::sys;
@@ -93,6 +94,11 @@ pub(crate) fn spawn(
     if spec.init && surroundings.namespaces.is_some() {
         let message = "another command runs as the init already";
         return Err(SpawnFailure::new(NOT_POSSIBLE, message));
+    }
+    if spec.init
+        && let Err(error) = kernel::suit_init()
+    {
+        eprintln!("blockbox-init: settings for an init: {error}");
     }
     let identity = resolve_user(spec)?;
     let environment = environment(spec, &identity);
