@@ -52,6 +52,41 @@ fn streams_are_separate_and_the_exit_status_is_the_commands() {
     assert_eq!(guest.sandboxes(), 0);
 }
 
+/// QEMU, the kernel, VMDK and socket addresses each have characters or lengths of their own that they do not take.
+#[test]
+fn a_store_may_lie_in_any_folder() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let parent = tempfile::tempdir().unwrap();
+    let name = format!(
+        "a b,c=,,d:e\n%s 'f' \"g\" $h `i` \\j é {}",
+        "long".repeat(30)
+    );
+    let home = parent.path().join(name);
+    std::fs::rename(guest.blockbox.home(), &home).unwrap();
+    let blockbox = |args: &[&str]| {
+        let mut command = guest.blockbox.command();
+        command.env("BLOCKBOX_HOME", &home).args(args);
+        command.output().unwrap()
+    };
+    let detached = blockbox(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        &guest.image,
+        "--",
+        "sleep",
+        "1000",
+    ]);
+    let joined = blockbox(&["exec", "box", "cat", "/etc/motd"]);
+    let removed = blockbox(&["rm", "-f", "box"]);
+    assert!(detached.status.success(), "{detached:?}");
+    assert_eq!(stdout(&joined), "from the image\n", "{joined:?}");
+    assert!(removed.status.success(), "{removed:?}");
+}
+
 #[test]
 fn the_images_configuration_holds_unless_the_command_line_says_otherwise() {
     let config = json!({
