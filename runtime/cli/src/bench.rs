@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use blockbox::Sandbox;
 use blockbox::guest::FSBENCH;
+use blockbox::patch::Patch;
 use blockbox::process::Overrides;
 use blockbox::spec::{Machine, Network};
 use blockbox::store::Store;
@@ -157,8 +158,8 @@ impl Fs {
             .machine(machine)
             .upper_size(self.upper_size)
             .process(self.workloads.command())
-            .program(PROGRAM, FSBENCH)
             .network(Network::none())
+            .patches([Patch::write(PROGRAM, FSBENCH).mode(0o755)])
             .remove_on_exit(true);
         if let Some(folders) = self.options.on_disk() {
             builder = builder.on_disk(folders);

@@ -20,6 +20,7 @@ use super::boot;
 use super::change::changed;
 use super::duration::duration;
 use super::network;
+use super::patches::Patches;
 use super::progress::Bars;
 use super::pull::Source;
 use super::size::size;
@@ -94,6 +95,8 @@ pub(super) struct NewSandbox {
     options: boot::Options,
     #[command(flatten)]
     network: network::NetworkOptions,
+    #[command(flatten)]
+    patches: Patches,
 
     /// When to get the image
     #[arg(long, value_enum, default_value_t)]
@@ -190,7 +193,8 @@ impl NewSandbox {
             .remove_on_exit(self.rm)
             .read_only(self.read_only)
             .ulimits(self.ulimit.clone())
-            .network(self.network.network(image)?);
+            .network(self.network.network(image)?)
+            .patches(self.patches.read()?);
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }

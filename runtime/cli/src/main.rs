@@ -28,6 +28,7 @@ mod manual;
 mod net;
 mod network;
 mod output;
+mod patches;
 mod port;
 mod progress;
 mod prune;

@@ -150,6 +150,23 @@ pub enum Error {
         /// What is wrong with it.
         source: vmdk::Error,
     },
+    /// A patch does not apply to the image.
+    #[error("patch {patch}: {problem}")]
+    Patch {
+        /// Its verb and path.
+        patch: String,
+        /// Why.
+        #[source]
+        problem: crate::patch::Problem,
+    },
+    /// A file is not one of patches.
+    #[error("{}: {reason}", path.display())]
+    PatchFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// Another layer of the same pull failed.
     #[error("stopped because another layer failed")]
     Stopped,

@@ -5,7 +5,7 @@
 //! it is an [`image`] in the store.
 //!
 //! Beside this way, [`squash`] makes one self-contained image of layers of any kind, [`rebuild`] makes an image again with
-//! other options, [`populate`] puts a tree into an ext4 image, and [`layer::write_index`] makes an image over a tar that stays
+//! other options, [`populate`] puts a tree into an ext4 image, [`patch`] changes an image's tree for one sandbox, and [`layer::write_index`] makes an image over a tar that stays
 //! as it is.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod error;
 mod folder;
 pub mod image;
 pub mod layer;
+pub mod patch;
 pub mod populate;
 pub mod progress;
 pub mod pull;

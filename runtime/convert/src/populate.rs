@@ -113,7 +113,11 @@ fn new_store<'a>() -> Result<ContentStore<'a>> {
         .map_err(spool_failed)
 }
 
-fn read_tar(contents: &mut ContentStore<'_>, tar: impl BufRead, name: &str) -> Result<LayerTree> {
+pub(crate) fn read_tar(
+    contents: &mut ContentStore<'_>,
+    tar: impl BufRead,
+    name: &str,
+) -> Result<LayerTree> {
     let read = contents.read_tar(tar, &Limits::default());
     let (tree, _) = read.map_err(|error| match error {
         ReadError::Sink { source, .. } => spool_failed(source),
@@ -139,7 +143,7 @@ fn fill<W: Read + Write + Seek>(
 }
 
 /// The parts of a file of `image` that have data.
-fn ranges(
+pub(crate) fn ranges(
     image: &Reader,
     inode: &Inode,
 ) -> std::result::Result<Vec<Range<u64>>, erofs_reader::Error> {

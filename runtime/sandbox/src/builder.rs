@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockbox_convert::image::Image;
+use blockbox_convert::patch::Patch;
 use blockbox_net::Publish;
 use blockbox_store::spec::{ImageSource, Machine, Network, RestartPolicy, Spec, Ulimit, VmmChoice};
 use blockbox_store::{Lock, Store};
 
 use crate::boot;
-use crate::create::{self, Program};
+use crate::create;
 use crate::error::Result;
 use crate::process::{self, Overrides};
 use crate::sandbox::{Boot, Sandbox};
@@ -36,7 +37,7 @@ pub struct Builder<'a> {
     image: &'a Image,
     spec: Spec,
     overrides: Overrides,
-    programs: Vec<Program>,
+    patches: Vec<Patch>,
 }
 
 impl<'a> Builder<'a> {
@@ -46,7 +47,7 @@ impl<'a> Builder<'a> {
             image,
             spec: Spec::new(String::new(), ImageSource::new(name, String::new())),
             overrides: Overrides::default(),
-            programs: Vec::new(),
+            patches: Vec::new(),
         }
     }
 
@@ -180,9 +181,9 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// A program that the sandbox has besides what the image has, at an absolute path.
-    pub fn program(mut self, path: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
-        self.programs.push((path.into(), contents.into()));
+    /// Changes to the image's tree, which the sandbox's disk has from the start.
+    pub fn patches(mut self, patches: impl IntoIterator<Item = Patch>) -> Self {
+        self.patches.extend(patches);
         self
     }
 
@@ -216,6 +217,6 @@ impl<'a> Builder<'a> {
     fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
         let config = self.image.config().config().as_ref();
         self.spec.process = Some(process::resolve(config, self.overrides)?);
-        create::create(self.store, self.image, self.spec, &self.programs, discard)
+        create::create(self.store, self.image, self.spec, &self.patches, discard)
     }
 }

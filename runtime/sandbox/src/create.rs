@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use blockbox_convert::patch::{self, Patch};
 use blockbox_convert::{self as convert, image::Image};
 use blockbox_store::spec::{ImageSource, Spec};
 use blockbox_store::{Lock, State, Store, UPPER, atomic, state};
@@ -19,12 +20,8 @@ use crate::events;
 /// How long somebody else may have a name before it counts as taken.
 const CLAIM: Duration = Duration::from_secs(2);
 
-/// A program that a sandbox has besides what its image has: an absolute path in folders that the image may lack, and
-/// its contents.
-pub(crate) type Program = (String, Vec<u8>);
-
-/// Makes the sandbox that `spec` describes; without a name and an id in it, it gets random ones. The lock is the caller's
-/// to hold on to. With `discard`, the sandbox goes when nobody holds the lock.
+/// Makes the sandbox that `spec` describes, with its image changed by `patches`; without a name and an id in it, it gets
+/// random ones. The lock is the caller's to hold on to. With `discard`, the sandbox goes when nobody holds the lock.
 ///
 /// # Errors
 ///
@@ -33,12 +30,12 @@ pub(crate) fn create(
     store: &Store,
     image: &Image,
     spec: Spec,
-    programs: &[Program],
+    patches: &[Patch],
     discard: bool,
 ) -> Result<(Spec, Lock)> {
     let size = spec.upper_size;
     create_with(store, image, spec, discard, |path| {
-        Ok(write_upper(image, path, size, programs)?)
+        Ok(write_upper(image, path, size, patches)?)
     })
 }
 
@@ -105,13 +102,8 @@ fn platform(image: &Image) -> String {
     platform
 }
 
-/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders.
-fn write_upper(
-    image: &Image,
-    path: PathBuf,
-    size: u64,
-    programs: &[Program],
-) -> convert::Result<()> {
+/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders, with what `patches` change.
+fn write_upper(image: &Image, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
     let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
         source,
@@ -139,14 +131,11 @@ fn write_upper(
     disk.add_file(private, init, ours.clone(), INIT, size)
         .map_err(failed)?;
     // The root of an overlay has the attributes of its upperdir.
-    disk.add_dir(root, name(UPPER_DIR), root_metadata(image)?)
+    let upper = disk
+        .add_dir(root, name(UPPER_DIR), root_metadata(image)?)
         .map_err(failed)?;
-    for (path, program) in programs {
-        let path = format!("{UPPER_DIR}{path}");
-        let (folder, name) = disk.make_parents(path.as_bytes(), &ours).map_err(failed)?;
-        let size = Some(program.len() as u64);
-        disk.add_file(folder, name, ours.clone(), &**program, size)
-            .map_err(failed)?;
+    if !patches.is_empty() {
+        patch::apply(patches, image, &mut disk, upper, &path)?;
     }
     disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
     disk.finish().map_err(failed)?;

@@ -61,7 +61,7 @@ pub mod usage;
 
 pub use blockbox_convert as convert;
 pub use blockbox_convert::{
-    image, layer, populate, progress, pull, reader, rebuild, repair, squash, stack, verify,
+    image, layer, patch, populate, progress, pull, reader, rebuild, repair, squash, stack, verify,
 };
 pub use blockbox_net as net;
 pub use blockbox_store as store;
