@@ -19,17 +19,17 @@ use crate::tree::Folder;
 use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, platform};
 
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
-const MAX_INDEX_DEPTH: usize = 4;
+pub(crate) const MAX_INDEX_DEPTH: usize = 4;
 
 /// Manifests and indexes that are fetched for one image.
 const MAX_DOCUMENTS: usize = 64;
 
-const INDEX_TYPES: [&str; 2] = [
+pub(crate) const INDEX_TYPES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-const MANIFEST_TYPES: [&str; 2] = [
+pub(crate) const MANIFEST_TYPES: [&str; 2] = [
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
@@ -73,45 +73,7 @@ impl Image {
     ///
     /// Every [`Error`] except those about the contents of layers.
     pub fn open(reference: &Reference, options: &Options) -> Result<Self, Error> {
-        let source: Arc<dyn Source> = match reference {
-            #[cfg(not(feature = "registry"))]
-            Reference::Registry { host, .. } => {
-                return Err(Error::NoRegistryAccess { host: host.clone() });
-            }
-            #[cfg(feature = "registry")]
-            Reference::Registry {
-                host,
-                repository,
-                tag,
-                digest,
-            } => {
-                let name = (repository.as_str(), tag.as_deref(), digest.as_ref());
-                Arc::new(Registry::new(host, name, options)?)
-            }
-            Reference::OciLayout { dir, tag } => {
-                Arc::new(Layout::open(Arc::new(Folder(dir.clone())), tag.clone())?)
-            }
-            Reference::OciArchive { file, tag } => {
-                let archive = open_archive(file, options)?;
-                Arc::new(Layout::open(Arc::new(archive), tag.clone())?)
-            }
-            Reference::DockerArchive { file, tag } => {
-                let archive = open_archive(file, options)?;
-                Arc::new(DockerArchive::open(Arc::new(archive), tag.as_deref())?)
-            }
-            Reference::Directory { dir } => Arc::new(Directory::new(Arc::new(Folder(dir.clone())))),
-            #[cfg(not(all(unix, feature = "registry")))]
-            Reference::DockerDaemon { .. } => {
-                let host = reference.to_string();
-                return Err(Error::NoRegistryAccess { host });
-            }
-            #[cfg(all(unix, feature = "registry"))]
-            Reference::DockerDaemon { name } => {
-                let saved = crate::docker_daemon::export(name, options.max_layer_bytes)?;
-                let archive = Archive::scan(saved, std::path::Path::new(&reference.to_string()))?;
-                Arc::new(DockerArchive::open(Arc::new(archive), None)?)
-            }
-        };
+        let source = open_source(reference, options)?;
         let mut search = Search {
             source: &*source,
             wanted: &options.platform,
@@ -237,6 +199,53 @@ impl Image {
     }
 }
 
+/// Opens the place that `reference` names.
+pub(crate) fn open_source(
+    reference: &Reference,
+    options: &Options,
+) -> Result<Arc<dyn Source>, Error> {
+    let source: Arc<dyn Source> = match reference {
+        #[cfg(not(feature = "registry"))]
+        Reference::Registry { host, .. } => {
+            return Err(Error::NoRegistryAccess { host: host.clone() });
+        }
+        #[cfg(feature = "registry")]
+        Reference::Registry {
+            host,
+            repository,
+            tag,
+            digest,
+        } => {
+            let name = (repository.as_str(), tag.as_deref(), digest.as_ref());
+            Arc::new(Registry::new(host, name, options)?)
+        }
+        Reference::OciLayout { dir, tag } => {
+            Arc::new(Layout::open(Arc::new(Folder(dir.clone())), tag.clone())?)
+        }
+        Reference::OciArchive { file, tag } => {
+            let archive = open_archive(file, options)?;
+            Arc::new(Layout::open(Arc::new(archive), tag.clone())?)
+        }
+        Reference::DockerArchive { file, tag } => {
+            let archive = open_archive(file, options)?;
+            Arc::new(DockerArchive::open(Arc::new(archive), tag.as_deref())?)
+        }
+        Reference::Directory { dir } => Arc::new(Directory::new(Arc::new(Folder(dir.clone())))),
+        #[cfg(not(all(unix, feature = "registry")))]
+        Reference::DockerDaemon { .. } => {
+            let host = reference.to_string();
+            return Err(Error::NoRegistryAccess { host });
+        }
+        #[cfg(all(unix, feature = "registry"))]
+        Reference::DockerDaemon { name } => {
+            let saved = crate::docker_daemon::export(name, options.max_layer_bytes)?;
+            let archive = Archive::scan(saved, std::path::Path::new(&reference.to_string()))?;
+            Arc::new(DockerArchive::open(Arc::new(archive), None)?)
+        }
+    };
+    Ok(source)
+}
+
 /// The members by which manifests and indexes are told apart.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -335,7 +344,11 @@ impl Search<'_> {
 }
 
 /// Whether a document is an index. A document that is neither an index nor a manifest is an error.
-fn is_index(bytes: &[u8], media_type: Option<String>, digest: &Digest) -> Result<bool, Error> {
+pub(crate) fn is_index(
+    bytes: &[u8],
+    media_type: Option<String>,
+    digest: &Digest,
+) -> Result<bool, Error> {
     let kind: Kind = parse(Document::Manifest, digest, bytes)?;
     let unsupported = |media_type| {
         let (document, digest) = (Document::Manifest, digest.clone());
@@ -377,7 +390,11 @@ fn without_parameters(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
-fn parse<T: Tolerant>(document: Document, digest: &Digest, bytes: &[u8]) -> Result<T, Error> {
+pub(crate) fn parse<T: Tolerant>(
+    document: Document,
+    digest: &Digest,
+    bytes: &[u8],
+) -> Result<T, Error> {
     json::parse(bytes).map_err(|source| Error::Json {
         document,
         digest: digest.clone(),

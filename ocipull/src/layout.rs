@@ -11,7 +11,7 @@ use crate::tree::{SharedTree, read_json};
 use crate::{Digest, Document, Error, SourceProblem};
 
 /// The annotation that names an image in a layout.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// What containerd and BuildKit name an image by, in full.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

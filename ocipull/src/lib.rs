@@ -4,6 +4,7 @@
 
 mod chunk;
 mod compression;
+mod copy;
 #[cfg(feature = "registry")]
 pub mod credentials;
 mod digest;
@@ -27,8 +28,10 @@ mod reference;
 mod registry;
 mod source;
 mod spool;
+mod target;
 mod tree;
 
+pub use copy::{CopyOptions, copy};
 pub use digest::Digest;
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
 pub use image::Image;
@@ -40,7 +43,8 @@ pub use options::{Credentials, Event, Events, Options, Progress, Registries, Sec
 pub use platform::Platform;
 pub use reference::Reference;
 #[cfg(feature = "registry")]
-pub use registry::{Manifest, Pushed, Referrer, Repository, download};
+pub use registry::{Manifest, Referrer, Repository, check_login, download};
+pub use target::{Pushed, Target};
 
 /// Parsers of text from servers and other programs' files, for the fuzz targets.
 #[cfg(all(fuzzing, feature = "registry"))]

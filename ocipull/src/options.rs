@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, Platform};
+use crate::{Digest, Error, Platform, Pushed};
 
 /// How to get an image.
 #[derive(Clone, Debug)]
@@ -179,6 +179,15 @@ pub enum Event<'a> {
         host: &'a str,
         /// What the one before said.
         error: &'a Error,
+    },
+    /// A blob of a copied image is where it was to be.
+    Pushed {
+        /// Its digest.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How it came there.
+        pushed: Pushed,
     },
 }
 

@@ -24,6 +24,19 @@ pub(crate) trait Source: Debug + Send + Sync {
 
     /// The bytes of the blob `digest`, which should be `size` bytes long.
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error>;
+
+    /// The same from byte `offset` on.
+    fn blob_from(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let mut blob = self.blob(digest, size)?;
+        std::io::copy(&mut (&mut blob).take(offset), &mut std::io::sink())
+            .map_err(|source| Error::Read { source })?;
+        Ok(blob)
+    }
 }
 
 /// What a reference names.

@@ -32,6 +32,8 @@ pub(super) enum Access {
     Push,
     /// Push, and read the repository that a blob is mounted from.
     Mount(String),
+    /// Nothing but to show the credentials.
+    Login,
 }
 
 impl Access {
@@ -40,6 +42,7 @@ impl Access {
         match self {
             Self::Pull => vec![pull(repository)],
             Self::Push => vec![format!("repository:{repository}:pull,push")],
+            Self::Login => Vec::new(),
             Self::Mount(from) => vec![format!("repository:{repository}:pull,push"), pull(from)],
         }
     }
@@ -282,7 +285,7 @@ impl Endpoint {
         self.bad_redirect(url, "there were too many before it")
     }
 
-    fn authorization(&self, access: &Access) -> Option<Secret> {
+    pub(super) fn authorization(&self, access: &Access) -> Option<Secret> {
         let authorization = self.authorization.lock().unwrap_or_else(|e| e.into_inner());
         authorization.get(access).cloned()
     }

@@ -8,6 +8,7 @@ mod challenge;
 mod conf;
 mod download;
 mod endpoint;
+mod login;
 mod mirrors;
 mod proxy;
 mod repository;
@@ -23,9 +24,11 @@ use std::io::Read;
 use oci_spec::image::Descriptor;
 
 pub use download::download;
-pub use repository::{Manifest, Pushed, Referrer, Repository};
+pub use login::check_login;
+pub use repository::{Manifest, Referrer, Repository};
 
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
+use crate::target::{Open, Pushed, Sink};
 use crate::{Digest, Document, Error, Options};
 use blob::BlobReader;
 
@@ -77,6 +80,69 @@ impl Source for Registry {
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
         let mirrors = self.repository.mirrors.clone();
         Ok(Box::new(BlobReader::new(mirrors, digest, size)))
+    }
+
+    fn blob_from(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let mirrors = self.repository.mirrors.clone();
+        Ok(Box::new(BlobReader::range(
+            mirrors,
+            digest,
+            offset..size,
+            true,
+        )))
+    }
+}
+
+/// A repository that one image is pushed to.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    repository: Repository,
+    /// A tag or a digest.
+    name: String,
+}
+
+impl Upload {
+    pub(crate) fn new(repository: Repository, name: Option<&str>) -> Self {
+        Self {
+            repository,
+            name: name.unwrap_or("latest").to_owned(),
+        }
+    }
+}
+
+impl Sink for Upload {
+    fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        from: Option<&str>,
+        open: &mut Open<'_>,
+    ) -> Result<Pushed, Error> {
+        let pushed = self.repository.push_blob(digest, size, from, open);
+        pushed.map_err(|error| match error {
+            Error::Read { source } => match source.downcast() {
+                Ok(error) => error,
+                Err(source) => Error::Read { source },
+            },
+            other => other,
+        })
+    }
+
+    fn manifest(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+        let name = digest.as_str();
+        self.repository.push_manifest(name, media_type, bytes)?;
+        Ok(())
+    }
+
+    fn root(&self, _digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.repository
+            .push_manifest(&self.name, media_type, bytes)?;
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use super::retry::Failure;
 use super::upload;
 use super::url::{Url, encode};
 use crate::source::{MAX_MANIFEST, verify};
+use crate::target::Pushed;
 use crate::{Digest, Document, Error, Options, Reference, name};
 
 const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -89,18 +90,6 @@ impl Referrer {
     pub fn artifact_type(&self) -> Option<&str> {
         self.artifact_type.as_deref()
     }
-}
-
-/// How a blob came to be in the repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pushed {
-    /// It was there.
-    Existed,
-    /// The registry took it from another of its repositories.
-    Mounted,
-    /// It was uploaded.
-    Uploaded,
 }
 
 impl Repository {

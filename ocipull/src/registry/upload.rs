@@ -5,10 +5,10 @@ use std::io::Read;
 use ureq::http::Method;
 
 use super::endpoint::{Access, Ask, Endpoint};
-use super::repository::Pushed;
 use super::retry::Failure;
 use super::transport::{Answer, Body};
 use super::url::{Url, encode};
+use crate::target::Pushed;
 use crate::{Digest, Error};
 
 /// A blob to push.

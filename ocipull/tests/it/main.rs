@@ -1,6 +1,7 @@
 //! Images from every kind of source, sound and damaged.
 
 mod archives;
+mod copy;
 mod download;
 mod layers;
 mod layouts;

@@ -175,6 +175,12 @@ fn a_registry_with_passwords_is_pushed_to() {
         options
     };
     let repository = |options: &Options| Repository::new(&registry.host, "app", options).unwrap();
+    assert!(ocipull::check_login(&registry.host, &options("secret")).unwrap());
+    let wrong = ocipull::check_login(&registry.host, &options("wrong"));
+    assert!(
+        matches!(wrong, Err(Error::Unauthorized { .. })),
+        "{wrong:?}"
+    );
     push_image(&repository(&options("secret")), &tar("f", 100_000));
     let refused = push(&repository(&options("wrong")), b"x");
     assert!(

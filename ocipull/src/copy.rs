@@ -1,0 +1,385 @@
+//! Copying an image as it is: every byte, so every digest, stays.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use oci_spec::image::Descriptor;
+use serde::Deserialize;
+
+use crate::compression::LayerType;
+use crate::digest::Hasher;
+use crate::image::{INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, is_index, open_source, parse};
+use crate::json::Tolerant;
+use crate::source::{Root, Source, digest_of};
+use crate::target::Target;
+use crate::{Digest, Document, Error, Event, Image, Options, Platform, Progress, Reference};
+
+/// Manifests and indexes of one copy.
+const MAX_DOCUMENTS: usize = 4096;
+
+/// How to copy an image.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// How to reach the source.
+    pub source: Options,
+    /// How to reach the target. Its events and progress are those of the copy.
+    pub target: Options,
+    /// The one platform to copy the image of. Default: everything that the name leads to, attestations included.
+    pub platform: Option<Platform>,
+    /// How many blobs are copied at once.
+    pub jobs: NonZeroUsize,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self {
+            source: Options::default(),
+            target: Options::default(),
+            platform: None,
+            jobs: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// Copies what `source` names to `target`, a registry, a layout or an archive, and returns the digest of the manifest or index
+/// that the target leads to. Manifests, and so signatures and digests, stay as they are. Blobs that are there are not copied;
+/// within a registry, they are mounted. Foreign layers stay where their URLs say.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ocipull::{CopyOptions, copy};
+///
+/// copy(&"debian:12".parse()?, &"oci-archive:debian.tar:12".parse()?, &CopyOptions::default())?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of reading the source ([`Image::open`]) and of writing the [`Target`]. The target's name leads to what it led to before.
+pub fn copy(
+    source: &Reference,
+    target: &Reference,
+    options: &CopyOptions,
+) -> Result<Digest, Error> {
+    let from = open_source(source, &options.source)?;
+    let mut plan = Plan {
+        source: &*from,
+        documents: Vec::new(),
+        blobs: Vec::new(),
+        seen: HashSet::new(),
+    };
+    match &options.platform {
+        None => plan.root(from.root()?)?,
+        Some(platform) => {
+            let mut options = options.source.clone();
+            options.platform = platform.clone();
+            let image = Image::open(source, &options)?;
+            let bytes = image.manifest_bytes().to_vec();
+            plan.document(bytes, None, image.manifest_digest().clone(), 0)?;
+        }
+    }
+    let to = Target::open(target, &options.target)?;
+    let mount = shared_repository(source, target);
+    let Plan {
+        mut documents,
+        blobs,
+        ..
+    } = plan;
+    push_blobs(&*from, &to, &blobs, mount, options)?;
+    let Some(root) = documents.pop() else {
+        return Err(Error::Failed);
+    };
+    for document in &documents {
+        let sink = to.sink();
+        sink.manifest(&document.digest, &document.media_type, &document.bytes)?;
+    }
+    to.finish_as(&root.digest, &root.media_type, &root.bytes)?;
+    Ok(root.digest)
+}
+
+/// The repository that blobs may be mounted from: one of the same registry.
+fn shared_repository<'a>(source: &'a Reference, target: &Reference) -> Option<&'a str> {
+    match (source, target) {
+        (
+            Reference::Registry {
+                host, repository, ..
+            },
+            Reference::Registry {
+                host: to,
+                repository: other,
+                ..
+            },
+        ) if host == to && repository != other => Some(repository),
+        _ => None,
+    }
+}
+
+/// A manifest or an index.
+struct Doc {
+    digest: Digest,
+    media_type: String,
+    bytes: Vec<u8>,
+}
+
+/// A blob that manifests name.
+struct Blob {
+    digest: Digest,
+    size: u64,
+}
+
+/// What is to be copied, in the order in which it may be written: a document comes after all that it names.
+struct Plan<'a> {
+    source: &'a dyn Source,
+    documents: Vec<Doc>,
+    blobs: Vec<Blob>,
+    seen: HashSet<Digest>,
+}
+
+/// The members of manifests, of images and of other artifacts, that name blobs.
+#[derive(Deserialize)]
+struct Blobs {
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+    #[serde(default)]
+    blobs: Vec<Descriptor>,
+}
+
+impl Tolerant for Blobs {
+    fn complete(_: &mut serde_json::Value) {}
+}
+
+#[derive(Deserialize)]
+struct Entries {
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+}
+
+impl Tolerant for Entries {
+    fn complete(_: &mut serde_json::Value) {}
+}
+
+impl Plan<'_> {
+    fn root(&mut self, root: Root) -> Result<(), Error> {
+        match root {
+            Root::Document {
+                bytes,
+                media_type,
+                digest,
+            } => self.document(bytes, media_type, digest, 0),
+            Root::Choice(entries) => {
+                if let [only] = entries.as_slice() {
+                    return self.entry(only, 0);
+                }
+                // One image for several platforms, of which the layout has no index: the copy gets one.
+                for entry in &entries {
+                    self.entry(entry, 0)?;
+                }
+                let index = serde_json::json!({
+                    "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries,
+                });
+                let bytes = index.to_string().into_bytes();
+                self.documents.push(Doc {
+                    digest: Digest::sha256(&bytes),
+                    media_type: INDEX_TYPES[0].to_owned(),
+                    bytes,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(&mut self, descriptor: &Descriptor, depth: usize) -> Result<(), Error> {
+        let digest = digest_of(descriptor)?;
+        let media_type = descriptor.media_type().to_string();
+        if !INDEX_TYPES.contains(&media_type.as_str())
+            && !MANIFEST_TYPES.contains(&media_type.as_str())
+        {
+            // Indexes may list any blob.
+            self.blob(descriptor)?;
+            return Ok(());
+        }
+        if self.seen.contains(&digest) {
+            return Ok(());
+        }
+        let bytes = self.source.manifest(descriptor, &digest)?;
+        self.document(bytes, Some(media_type), digest, depth)
+    }
+
+    fn document(
+        &mut self,
+        bytes: Vec<u8>,
+        media_type: Option<String>,
+        digest: Digest,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if depth > MAX_INDEX_DEPTH {
+            return Err(Error::IndexDepth { digest });
+        }
+        if self.seen.len() >= MAX_DOCUMENTS {
+            return Err(Error::TooManyIndexes {
+                limit: MAX_DOCUMENTS,
+            });
+        }
+        self.seen.insert(digest.clone());
+        let index = is_index(&bytes, media_type.clone(), &digest)?;
+        if index {
+            let entries: Entries = parse(Document::Index, &digest, &bytes)?;
+            for entry in &entries.manifests {
+                self.entry(entry, depth + 1)?;
+            }
+        } else {
+            let named: Blobs = parse(Document::Manifest, &digest, &bytes)?;
+            for descriptor in named.config.iter().chain(&named.layers).chain(&named.blobs) {
+                self.blob(descriptor)?;
+            }
+        }
+        self.documents.push(Doc {
+            media_type: stated_type(&bytes, media_type, index),
+            digest,
+            bytes,
+        });
+        Ok(())
+    }
+
+    fn blob(&mut self, descriptor: &Descriptor) -> Result<(), Error> {
+        let foreign = LayerType::of(descriptor.media_type().as_ref()) == LayerType::Foreign;
+        let urls = descriptor.urls().as_ref();
+        if foreign && urls.is_some_and(|urls| !urls.is_empty()) {
+            return Ok(());
+        }
+        let digest = digest_of(descriptor)?;
+        if self.seen.insert(digest.clone()) {
+            let size = descriptor.size();
+            self.blobs.push(Blob { digest, size });
+        }
+        Ok(())
+    }
+}
+
+/// The media type under which a document is stored: what it says itself, else what its source said.
+fn stated_type(bytes: &[u8], said: Option<String>, index: bool) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Typed>(bytes);
+    let known =
+        |of: &String| INDEX_TYPES.contains(&of.as_str()) || MANIFEST_TYPES.contains(&of.as_str());
+    let own = own.ok().and_then(|typed| typed.media_type).filter(known);
+    let usual = if index { INDEX_TYPES } else { MANIFEST_TYPES };
+    own.or(said.filter(known))
+        .unwrap_or_else(|| usual[0].to_owned())
+}
+
+/// Copies the blobs, several at a time; the first error stops all.
+fn push_blobs(
+    source: &dyn Source,
+    target: &Target,
+    blobs: &[Blob],
+    mount: Option<&str>,
+    options: &CopyOptions,
+) -> Result<(), Error> {
+    let jobs = match target.is_ordered() {
+        true => 1,
+        false => options.jobs.get().min(blobs.len()),
+    };
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let failures = Mutex::new(BTreeMap::new());
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(blob) = blobs.get(index) else { break };
+            if let Err(error) = push_blob(source, target, blob, mount, options) {
+                stop.store(true, Ordering::Relaxed);
+                let mut failures = failures.lock().unwrap_or_else(|e| e.into_inner());
+                failures.insert(index, error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..jobs {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
+    match failures.into_values().next() {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn push_blob(
+    source: &dyn Source,
+    target: &Target,
+    blob: &Blob,
+    mount: Option<&str>,
+    options: &CopyOptions,
+) -> Result<(), Error> {
+    let Blob { digest, size } = blob;
+    let pushed = target.push_blob(digest, *size, mount, |offset| {
+        let inner = match offset {
+            0 => source.blob(digest, *size)?,
+            _ => source.blob_from(digest, *size, offset)?,
+        };
+        Ok(Box::new(Verifying {
+            inner,
+            // Of a part there is nothing to compare with: the target verifies the whole.
+            hasher: (offset == 0).then(|| digest.hasher()),
+            expected: digest.clone(),
+            left: size.saturating_sub(offset),
+            progress: options.target.progress.clone(),
+        }))
+    })?;
+    if let Some(events) = &options.target.events {
+        let size = *size;
+        events.tell(&Event::Pushed {
+            digest,
+            size,
+            pushed,
+        });
+    }
+    Ok(())
+}
+
+/// The bytes of a blob. The last of them are held back where they are not those that the digest names.
+struct Verifying {
+    inner: Box<dyn Read + Send>,
+    hasher: Option<Hasher>,
+    expected: Digest,
+    left: u64,
+    progress: Option<Progress>,
+}
+
+impl Read for Verifying {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.inner.read(buffer)?;
+        if let Some(progress) = &self.progress {
+            progress.tell(bytes as u64);
+        }
+        self.left = self.left.saturating_sub(bytes as u64);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..bytes]);
+        }
+        if self.left == 0
+            && let Some(actual) = self.hasher.take().map(Hasher::finish)
+            && actual != self.expected
+        {
+            return Err(Error::DigestMismatch {
+                document: Document::Blob,
+                expected: self.expected.clone(),
+                actual,
+            }
+            .into());
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,165 @@
+//! OCI image layouts that images are added to.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Open, Pushed, Sink, copy_verified, entry};
+use crate::layout::REF_NAME;
+use crate::source::MAX_MANIFEST;
+use crate::{Digest, Document, Error, SourceProblem};
+
+#[derive(Debug)]
+pub(super) struct LayoutSink {
+    dir: PathBuf,
+    tag: Option<String>,
+}
+
+impl LayoutSink {
+    /// Makes the layout where there is none. A folder that holds something else is refused.
+    pub(super) fn open(dir: PathBuf, tag: Option<String>) -> Result<Self, Error> {
+        let marker = dir.join("oci-layout");
+        if !marker.exists() {
+            fs::create_dir_all(&dir).map_err(io(&dir))?;
+            let mut files = fs::read_dir(&dir).map_err(io(&dir))?;
+            if files.next().is_some() {
+                let problem = SourceProblem::Missing {
+                    kind: "an OCI image layout",
+                    file: "oci-layout".to_owned(),
+                };
+                return Err(Error::InvalidSource { path: dir, problem });
+            }
+            replace(&marker, super::archive::LAYOUT.as_bytes())?;
+        }
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(io(&blobs))?;
+        Ok(Self { dir, tag })
+    }
+
+    fn path(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let folder = self.dir.join("blobs").join(digest.algorithm());
+        fs::create_dir_all(&folder).map_err(io(&folder))?;
+        Ok(folder.join(digest.hex()))
+    }
+
+    /// Replaces the entry of this name in `index.json`, and keeps the others.
+    fn add(&self, new: Value) -> Result<(), Error> {
+        // Others add images at the same time.
+        let folder = File::open(&self.dir).map_err(io(&self.dir))?;
+        #[cfg(unix)]
+        rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| io(&self.dir)(error.into()))?;
+        let path = self.dir.join("index.json");
+        let mut index = match fs::read(&path) {
+            Ok(bytes) if bytes.len() as u64 > MAX_MANIFEST => {
+                return Err(Error::TooLarge {
+                    document: Document::Index,
+                    limit: MAX_MANIFEST,
+                });
+            }
+            Ok(bytes) => self.parse(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json"})
+            }
+            Err(error) => return Err(io(&path)(error)),
+        };
+        let mut entries = match index["manifests"].take() {
+            Value::Array(entries) => entries,
+            _ => Vec::new(),
+        };
+        let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+        let own = name(&new);
+        // Without a name it stands beside the others, once.
+        entries.retain(|old| match &own {
+            Some(_) => name(old) != own,
+            None => name(old).is_some() || old["digest"] != new["digest"],
+        });
+        entries.push(new);
+        index["manifests"] = Value::Array(entries);
+        replace(&path, index.to_string().as_bytes())?;
+        drop(folder);
+        Ok(())
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Value, Error> {
+        let parsed: serde_json::Result<Value> = serde_json::from_slice(bytes);
+        let problem = match parsed {
+            Ok(index) if index.is_object() => return Ok(index),
+            Ok(_) => "not an object".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let file = "index.json".to_owned();
+        Err(Error::InvalidSource {
+            path: self.dir.clone(),
+            problem: SourceProblem::Json { file, problem },
+        })
+    }
+}
+
+impl Sink for LayoutSink {
+    fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        _from: Option<&str>,
+        open: &mut Open<'_>,
+    ) -> Result<Pushed, Error> {
+        let path = self.path(digest)?;
+        // Blobs appear whole, so the length shows one that was damaged since.
+        if fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size) {
+            return Ok(Pushed::Existed);
+        }
+        write(&path, |file| {
+            copy_verified(digest, size, open, |bytes| {
+                file.write_all(bytes).map_err(io(&path))
+            })
+        })?;
+        Ok(Pushed::Uploaded)
+    }
+
+    fn manifest(&self, digest: &Digest, _media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+        replace(&self.path(digest)?, bytes)
+    }
+
+    fn root(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.manifest(digest, media_type, bytes)?;
+        self.add(entry(digest, media_type, bytes.len(), self.tag.as_deref()))
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write(path, |file| file.write_all(bytes).map_err(io(path)))
+}
+
+/// Writes a file that takes its name when it is whole and on stable storage.
+fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any program's files, and the umask takes its share.
+        builder.permissions(fs::Permissions::from_mode(0o644));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(io(folder))?;
+    fill(&mut file)?;
+    file.as_file().sync_all().map_err(io(path))?;
+    file.persist(path).map_err(|error| io(path)(error.error))?;
+    Ok(())
+}
