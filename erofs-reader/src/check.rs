@@ -206,6 +206,18 @@ impl<R: ReadAt> Image<R> {
     /// are not read: see [`Image::check_with`].
     ///
     /// Takes time and memory in proportion to the image's metadata, never more than a small multiple of its size.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let report = image.check();
+    /// for finding in &report.findings {
+    ///     eprintln!("{finding}");
+    /// }
+    /// assert!(report.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check(&self) -> Report {
         self.check_with(&CheckOptions::default())
     }

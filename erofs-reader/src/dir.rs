@@ -220,6 +220,17 @@ impl<R: ReadAt> Iterator for ReadDir<'_, R> {
 impl<R: ReadAt> Image<R> {
     /// The entries of the directory `dir` without `.` and `..`, in byte order of their names.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.metadata("/etc")?;
+    /// for entry in image.read_dir(&inode)? {
+    ///     println!("{}", entry?.name.escape_ascii());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where `dir` is not a directory. The iterator fails where a block of it is damaged or a name is out of order.

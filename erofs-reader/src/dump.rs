@@ -21,12 +21,13 @@ use crate::read_at::ReadAt;
 pub fn dump<R: ReadAt, W: Write>(image: &Image<R>, mut out: W) -> Result<(), Error> {
     write_superblock(image, &mut out).map_err(|source| output(&[], source))?;
     for step in image.walk() {
-        let written = match step {
-            Ok((path, inode)) => {
-                write_inode(image, &path, &inode, &mut out).map_err(|source| output(&path, source))
-            }
-            Err(e) => writeln!(out, "error: {e}").map_err(|source| output(&[], source)),
-        };
+        let written =
+            match step {
+                Ok((path, inode)) => write_inode(image, &path, &inode, &mut out)
+                    .map_err(|source| output(&path, source)),
+                Err(e) => writeln!(out, "error: {}", with_causes(&e))
+                    .map_err(|source| output(&[], source)),
+            };
         written?;
     }
     out.flush().map_err(|source| output(&[], source))
@@ -127,7 +128,7 @@ fn write_inode<R: ReadAt>(
     if inode.is_symlink() {
         match image.read_link(inode) {
             Ok(target) => writeln!(out, "  -> {}", target.escape_ascii())?,
-            Err(e) => writeln!(out, "  error: {e}")?,
+            Err(e) => writeln!(out, "  error: {}", with_causes(&e))?,
         }
     }
     match image.xattrs(inode) {
@@ -141,7 +142,7 @@ fn write_inode<R: ReadAt>(
                 )?;
             }
         }
-        Err(e) => writeln!(out, "  error: {e}")?,
+        Err(e) => writeln!(out, "  error: {}", with_causes(&e))?,
     }
     match image.extents(inode) {
         Ok(extents) => {
@@ -150,7 +151,14 @@ fn write_inode<R: ReadAt>(
                 writeln!(out, "  {logical}..{end} {}", extent.source)?;
             }
         }
-        Err(e) => writeln!(out, "  error: {e}")?,
+        Err(e) => writeln!(out, "  error: {}", with_causes(&e))?,
     }
     Ok(())
+}
+
+/// An error and its causes in one line.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }

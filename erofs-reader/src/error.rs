@@ -21,7 +21,7 @@ use crate::read_at::SourceError;
 #[non_exhaustive]
 pub enum Error {
     /// The source failed.
-    #[error("device {device}, byte {offset}: {source}")]
+    #[error("cannot read device {device} at byte {offset}")]
     Io {
         /// Which device: 0 is the primary one, `n` the `n`-th of the device table.
         device: u16,
@@ -98,7 +98,7 @@ pub enum Error {
     },
     /// The destination of an extraction failed.
     #[cfg(feature = "std")]
-    #[error("{}: {source}", shown(path))]
+    #[error("cannot extract {}", shown(path))]
     Output {
         /// The path inside the image that was being extracted.
         path: Vec<u8>,
@@ -106,7 +106,7 @@ pub enum Error {
         source: io::Error,
     },
     /// What is at a path could not be read, where paths come from the image: in a walk or an extraction.
-    #[error("{}: {source}", shown(path))]
+    #[error("cannot read {}", shown(path))]
     At {
         /// The path inside the image; the root's is empty.
         path: Vec<u8>,
@@ -119,7 +119,7 @@ fn of(nid: Option<Nid>) -> String {
     nid.map(|nid| format!("nid {nid}: ")).unwrap_or_default()
 }
 
-/// A path that stands before what is wrong there.
+/// A path of the image, for messages.
 fn shown(path: &[u8]) -> String {
     match path {
         [] => String::from("/"),
@@ -222,4 +222,53 @@ pub enum Unsupported {
     /// The inode's data is compressed in a way that this build does not read.
     #[error("compressed data ({0})")]
     Compression(&'static str),
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use std::error::Error as _;
+    use std::string::ToString;
+
+    use super::*;
+
+    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not forgotten here.
+    fn has_cause(error: &Error) -> bool {
+        match error {
+            Error::Io { .. } | Error::Output { .. } | Error::At { .. } => true,
+            Error::NotErofs { .. }
+            | Error::Unsupported { .. }
+            | Error::Corrupt { .. }
+            | Error::DeviceCount { .. }
+            | Error::NotFound { .. }
+            | Error::TooManyLinks { .. }
+            | Error::WrongType { .. }
+            | Error::Limit { .. }
+            | Error::NotUtf8 { .. } => false,
+        }
+    }
+
+    #[test]
+    fn display_leaves_the_cause_to_source() {
+        let io = || io::Error::other("THE CAUSE");
+        let source = || Error::Io {
+            device: 0,
+            offset: 0,
+            source: Box::new(io()),
+        };
+        let at = Error::At {
+            path: b"usr".to_vec(),
+            source: Box::new(source()),
+        };
+        let output = Error::Output {
+            path: Vec::new(),
+            source: io(),
+        };
+        for error in [source(), at, output] {
+            assert!(has_cause(&error));
+            let source = error.source().expect("a cause").to_string();
+            assert!(!error.to_string().contains(&source), "{error:?}");
+            assert!(!error.to_string().contains("THE CAUSE"), "{error:?}");
+        }
+        assert!(!has_cause(&Error::Limit { limit: 0 }));
+    }
 }

@@ -427,6 +427,17 @@ impl<R: ReadAt> Image<R> {
     /// That the data exists is not checked: an image whose devices are elsewhere can be asked. Empty for inodes that have
     /// no data.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.metadata("/bin/bash")?;
+    /// for extent in image.extents(&inode)? {
+    ///     println!("{} bytes at {}: {}", extent.length, extent.logical, extent.source);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where the inode's block map is damaged, or its data compressed in a way that is not supported.

@@ -174,6 +174,15 @@ impl<R: ReadAt> Image<R> {
 
     /// The contents of the regular file `inode`.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.metadata("/etc/passwd")?;
+    /// std::io::copy(&mut image.file(&inode)?, &mut std::io::stdout())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where it is not a regular file, or its block map is damaged.
@@ -187,6 +196,15 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// The target of the symbolic link `inode`.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.symlink_metadata("/bin")?;
+    /// println!("{}", image.read_link(&inode)?.escape_ascii());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

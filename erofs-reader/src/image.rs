@@ -64,6 +64,14 @@ impl<R: ReadAt> Image<R> {
     /// Where the image has a device table, the devices are taken to follow each other on `primary` at their unified
     /// addresses, as the kernel does when it is given no `device=` options.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{:?}", image.superblock());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where there is no superblock, it is damaged, or it needs features that are unknown.
@@ -115,6 +123,17 @@ impl<R: ReadAt> Image<R> {
     /// Opens an image for whoever wants to know all that is wrong with it, also where the superblock's checksum is wrong or it
     /// needs features that are unknown: [`Image::check`] then reports that among the rest, which is read as if those features
     /// were not there. Without `devices` they are taken to lie on `primary`.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let file = std::fs::File::open("image.erofs")?;
+    /// let image = Image::open_damaged(Buffered::new(file), Vec::new())?;
+    /// for finding in image.check().findings {
+    ///     println!("{finding}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -34,6 +34,16 @@ impl<R: ReadAt> Image<R> {
     /// not exist. A symbolic link is never followed: as the last component it is what is found, before that it is not a
     /// directory.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// if let Some(inode) = image.lookup("usr/bin/sudo")? {
+    ///     println!("{:04o}", inode.mode());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::WrongType`] where something on the way is not a directory.
@@ -53,6 +63,14 @@ impl<R: ReadAt> Image<R> {
 
     /// Returns the inode at `path`, with symbolic links followed, as [`std::fs::metadata`] does.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{} bytes", image.metadata("/etc/passwd")?.size());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Image::lookup_follow`]; [`Error::NotFound`] where a name does not exist.
@@ -71,6 +89,14 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// Returns whether there is something at `path`, with symbolic links followed.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{}", image.exists("/sbin/init")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -99,6 +125,14 @@ impl<R: ReadAt> Image<R> {
 
     /// Returns the contents of the regular file at `path` as text, with symbolic links followed, as
     /// [`std::fs::read_to_string`] does.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{}", image.read_to_string("/etc/os-release")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

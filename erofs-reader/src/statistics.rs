@@ -47,6 +47,14 @@ impl<R: ReadAt> Image<R> {
     /// Takes as long as [`Image::walk`] and all [extents](Image::extents) do, and memory for a few words of each inode and
     /// extent.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{:#?}", image.statistics()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::At`] where a directory or a block map is damaged.

@@ -41,6 +41,17 @@ impl<R: ReadAt> Image<R> {
     /// directory on the way, which both are bounded by the image's size; and directories that share blocks are
     /// [`Detail::DirectoriesOverlap`] as soon as they are larger together than the image, so that the number of names
     /// is bounded too.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// for step in image.walk() {
+    ///     let (path, inode) = step?;
+    ///     println!("{:04o} {}", inode.mode(), path.escape_ascii());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn walk(&self) -> Walk<'_, R> {
         Walk {
             image: self,

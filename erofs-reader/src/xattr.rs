@@ -62,6 +62,17 @@ impl<R: ReadAt> Image<R> {
     /// The values are as `getxattr` gives them; ACLs are stored in the form of `system.posix_acl_*` xattrs. Entries with a
     /// name index that means nothing are left out, as by the kernel: that is how padding looks.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.metadata("/bin/ping")?;
+    /// for (name, value) in image.xattrs(&inode)? {
+    ///     println!("{}: {} bytes", name.escape_ascii(), value.len());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where the xattr area, a shared xattr or the table of long prefixes is damaged.

@@ -50,6 +50,8 @@ pub struct Builder<W> {
     pub(crate) data_end: Option<u64>,
     /// Running hash over the digests of all contents.
     pub(crate) content: Box<Xxh3>,
+    /// Bytes of contents that were taken, for [`Options::progress`].
+    taken: u64,
 }
 
 impl<W> fmt::Debug for Builder<W> {
@@ -133,6 +135,7 @@ impl<W: Write + Seek> Builder<W> {
             pipeline: None,
             data_end: None,
             content: Box::new(Xxh3::new()),
+            taken: 0,
         })
     }
 
@@ -188,6 +191,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Stores all bytes that `contents` returns as the contents of a regular file. The result is for [`Node::File`].
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let motd = image.store(&b"hello\n"[..])?;
+    /// image.add_path(b"etc/motd", Metadata::new(0o644), Node::File(motd))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Contents`] where reading fails; otherwise those of [`DataWriter::finish`].
@@ -206,6 +219,19 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Returns a writer of the contents of a regular file, whose result is for [`Node::File`]. They are compressed according
     /// to [`Options::compression`].
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut data = image.data();
+    /// data.write_all(b"hello\n")?;
+    /// let motd = data.finish()?;
+    /// image.add_path(b"etc/motd", Metadata::new(0o644), Node::File(motd))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn data(&mut self) -> DataWriter<'_, W> {
         self.data_end = Some(self.data_end());
         DataWriter::new(self, self.options.compression)
@@ -231,6 +257,19 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Returns a writer of the contents of a regular file in chunks, for a file with holes. They are not compressed. Linux 5.15
     /// and later read such files.
+    ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    /// use erofs_writer::{Builder, ChunkSize, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut data = image.data_in_chunks(ChunkSize::from_block_bits(3)?);
+    /// data.write_all(b"begins")?;
+    /// data.hole(1 << 30)?;
+    /// let data = data.finish()?;
+    /// assert_eq!(data.size(), 6 + (1 << 30));
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
         self.drain_or_note();
         self.data_end = Some(self.data_end());
@@ -295,6 +334,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a node to a directory.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let etc = image.add(image.root(), b"etc", Metadata::new(0o755), Node::Directory)?;
+    /// image.add(etc, b"mtab", Metadata::new(0o777), Node::Symlink(b"/proc/mounts".to_vec()))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::ForeignNode`];
@@ -315,6 +364,17 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Adds a further name of a node that is not a directory.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let root = image.root();
+    /// let node = image.add(root, b"a", Metadata::new(0o644), Node::Fifo)?;
+    /// image.link(root, b"b", node)?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -361,6 +421,14 @@ impl<W: Write + Seek> Builder<W> {
             inode.payload = self.tree.intern(target);
         }
         Ok(inode)
+    }
+
+    /// Reports that `bytes` more bytes of contents were taken.
+    pub(crate) fn report(&mut self, bytes: u64) {
+        self.taken = self.taken.saturating_add(bytes);
+        if let Some(progress) = &self.options.progress {
+            progress.report(self.taken);
+        }
     }
 
     /// Returns the handle of the node at `index`.

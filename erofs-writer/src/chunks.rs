@@ -253,6 +253,7 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
             });
         }
         self.size = size;
+        self.builder.report(length);
         Ok(())
     }
 

@@ -280,6 +280,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
             Way::Done => {}
         }
         self.size = size;
+        self.builder.report(length);
         Ok(())
     }
 
@@ -446,6 +447,7 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
             Way::Done => {}
         }
         self.size += bytes.len() as u64;
+        self.builder.report(bytes.len() as u64);
         Ok(bytes.len())
     }
 

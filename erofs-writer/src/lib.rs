@@ -199,6 +199,7 @@ mod path;
 mod pipeline;
 mod plan;
 mod prefix;
+mod progress;
 mod share;
 mod superblock;
 mod timestamp;
@@ -216,6 +217,7 @@ pub use node_id::NodeId;
 pub use options::{Addresses, BlockSize, InodeLayout, Label, Options, Uuid};
 pub use output::SetLen;
 pub use prefix::XattrPrefixes;
+pub use progress::Progress;
 pub use timestamp::Timestamp;
 
 /// Keeps the README's example compiling.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::{Compression, Error, Fragments, PerFile, Timestamp, XattrPrefixes};
+use crate::{Compression, Error, Fragments, PerFile, Progress, Timestamp, XattrPrefixes};
 
 /// Options of an image.
 ///
@@ -66,9 +66,18 @@ pub struct Options {
     pub dedupe_extents: bool,
     /// How many threads compress. The image does not depend on it. Default: as many as the machine runs at once.
     pub threads: Option<NonZeroUsize>,
+    /// Reports the bytes of contents taken so far, holes included. Default: nothing does.
+    pub progress: Option<Progress>,
 }
 
 impl Options {
+    /// Sets [`progress`](field@Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
+    }
+
     /// Sets [`block_size`](field@Self::block_size).
     #[must_use]
     pub fn block_size(mut self, block_size: BlockSize) -> Self {

@@ -78,6 +78,19 @@ impl<W: Write + Seek> Builder<W> {
     /// Adds a node at a path, as [`add_path`](Self::add_path), and first removes the node that is there, if any, with all
     /// that is in it. The contents of removed files stay in the image as bytes that no file has.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// image.add_path(b"usr/sbin/init", Metadata::new(0o755), Node::Fifo)?;
+    /// image.add_path(b"sbin", Metadata::new(0o777), Node::Symlink(b"usr/sbin".to_vec()))?;
+    /// let init = image.store(&b"#!/bin/sh\n"[..])?;
+    /// // Follows the link.
+    /// image.replace(b"sbin/init", Metadata::new(0o755), Node::File(init))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only the root causes. Nothing is removed
@@ -102,6 +115,17 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
     /// followed, the last component is not. Other names of a removed file stay.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// image.add_path(b"var/cache/a", Metadata::new(0o644), Node::Fifo)?;
+    /// image.remove(b"var/cache")?;
+    /// assert!(image.lookup(b"var/cache/a").is_none());
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

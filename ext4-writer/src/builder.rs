@@ -171,6 +171,17 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a node of any type to a directory.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// let etc = image.add_dir(root, b"etc", Metadata::new(0o755))?;
+    /// image.add(etc, b"mtab", Metadata::new(0o777), Node::Symlink(b"/proc/mounts"))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of the method for the type: [`add_dir`](Self::add_dir), [`add_file`](Self::add_file) and so on.
@@ -214,6 +225,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a regular file and writes its contents: all bytes that `data` returns. Where the size in bytes is known, or
     /// guessed, `size_hint` helps to find contiguous space.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// image.add_file(root, b"motd", Metadata::new(0o644), &b"hello\n"[..], Some(6))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -379,6 +400,17 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a further name of a node that is not a directory.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// let node = image.add(root, b"a", Metadata::new(0o644), Node::file(&b"x"[..]))?;
+    /// image.link(root, b"b", node)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::LinkToDirectory`], [`Error::TooManyLinks`], and those of [`add_dir`](Self::add_dir) about the name.
@@ -403,6 +435,17 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Writes the tree and the filesystem's own structures, the superblock last. Returns the output, flushed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let (disk, summary) = image.finish()?;
+    /// assert_eq!(disk.into_inner().len(), 16 << 20);
+    /// println!("{summary:#?}");
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -29,6 +29,13 @@ use crate::{Error, Info, recover, resize_inode};
 /// Everything is checked before the first byte is written. The superblock is written last, but a crash amid the writes may
 /// leave a filesystem that e2fsck has to repair.
 ///
+/// ```no_run
+/// let disk = std::fs::File::options().read(true).write(true).open("disk.ext4")?;
+/// let info = ext4_writer::grow(disk, 4 << 30)?;
+/// println!("{} blocks", info.blocks);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Features`], [`Error::NotClean`] and [`Error::GrowSize`], with the image as

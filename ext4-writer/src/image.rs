@@ -11,7 +11,7 @@ use crate::geometry::Geometry;
 use crate::node::Body;
 use crate::output::Output;
 use crate::space::Space;
-use crate::{Error, Options};
+use crate::{Error, Options, Progress};
 
 #[derive(Debug)]
 pub(crate) struct Image<W> {
@@ -21,6 +21,9 @@ pub(crate) struct Image<W> {
     /// Where the checksums of everything but the superblock start (`s_checksum_seed`).
     pub(crate) seed: Checksum,
     chunk: Chunk,
+    progress: Option<Progress>,
+    /// Bytes of files' contents that were written.
+    written: u64,
 }
 
 impl<W: Write + Seek> Image<W> {
@@ -32,6 +35,8 @@ impl<W: Write + Seek> Image<W> {
             out: Output::new(out),
             seed: Checksum::START.add(&options.effective_uuid()),
             chunk: Chunk::default(),
+            progress: options.progress.clone(),
+            written: 0,
         })
     }
 
@@ -43,6 +48,8 @@ impl<W: Write + Seek> Image<W> {
             out: Output::new(out),
             seed,
             chunk: Chunk::default(),
+            progress: None,
+            written: 0,
         }
     }
 
@@ -226,6 +233,10 @@ impl<W: Write + Seek> Image<W> {
         let mut rest = bytes;
         for run in self.extend(map, logical, count, ideal)? {
             rest = self.write_run(run, rest)?;
+        }
+        self.written += bytes.len() as u64;
+        if let Some(progress) = &self.progress {
+            progress.report(self.written);
         }
         chunk.at = chunk.end();
         chunk.len = 0;

@@ -1,6 +1,6 @@
 //! Options of a filesystem.
 
-use crate::{Error, Timestamp};
+use crate::{Error, Progress, Timestamp};
 
 /// The size of a block, the unit in which space is handed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,8 @@ pub struct Options {
     pub read_only: bool,
     /// When the filesystem was made; also the time of the root directory until it is given [`Metadata`](crate::Metadata).
     pub created: Timestamp,
+    /// Reports the bytes of file contents written so far.
+    pub progress: Option<Progress>,
 }
 
 impl Options {
@@ -143,7 +145,15 @@ impl Options {
             verity: false,
             read_only: false,
             created: Timestamp::default(),
+            progress: None,
         }
+    }
+
+    /// Sets [`progress`](field@Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
     }
 
     /// Sets [`size`](field@Self::size).

@@ -51,6 +51,18 @@ impl<W: Write + Seek> Builder<W> {
     /// Adds a node at a path, as [`add_path`](Self::add_path), and removes the node that is there, if any, with all that is
     /// in it.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let old = Node::file(&b"old"[..]);
+    /// image.add_path(b"/sbin/init", Metadata::new(0o755), old)?;
+    /// let new = Node::file(&b"new"[..]);
+    /// image.replace(b"/sbin/init", Metadata::new(0o755), new)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only `lost+found` causes. Nothing is
@@ -83,6 +95,18 @@ impl<W: Write + Seek> Builder<W> {
     /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
     /// followed, the last component is not. Other names of a removed file stay. The bytes of removed contents stay in
     /// blocks that are free, until other contents take these.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let file = Node::file(&b"x"[..]);
+    /// image.add_path(b"/var/cache/a", Metadata::new(0o644), file)?;
+    /// image.remove(b"/var/cache")?;
+    /// assert!(image.lookup(b"/var/cache/a").is_none());
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

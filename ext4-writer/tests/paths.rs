@@ -202,3 +202,21 @@ fn the_kernel_sees_what_is_left_and_takes_what_was_freed() {
     drop(mount);
     image.assert_clean();
 }
+
+#[test]
+fn progress_counts_the_contents_of_files() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = seen.clone();
+    let progress = ext4_writer::Progress::new(move |bytes| listener.lock().unwrap().push(bytes));
+    let options = Options::new(64 << 20).progress(progress);
+    let disk = Cursor::new(Vec::new());
+    let mut image = Builder::new(disk, options).unwrap();
+    for (path, size) in [(&b"a"[..], 3_000_000), (b"b", 70_000)] {
+        let contents = Node::file(io::repeat(7).take(size));
+        let metadata = Metadata::new(0o644);
+        image.add_path(path, metadata, contents).unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted() && seen.len() > 2, "{seen:?}");
+    assert_eq!(seen.last(), Some(&3_070_000));
+}

@@ -211,3 +211,65 @@ pub struct MergeError<S: std::error::Error + 'static> {
     #[source]
     pub source: ReadError<S>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not forgotten here.
+    fn has_cause(error: &Error) -> bool {
+        match error {
+            Error::Io { .. } | Error::Read { .. } => true,
+            #[cfg(feature = "erofs")]
+            Error::Image { .. } => true,
+            Error::Truncated { .. }
+            | Error::Entry { .. }
+            | Error::Node { .. }
+            | Error::Changed { .. }
+            | Error::Merge { .. } => false,
+        }
+    }
+
+    #[test]
+    fn display_leaves_the_cause_to_source() {
+        let io = || io::Error::other("THE CAUSE");
+        let path = || b"usr/bin".to_vec();
+        let read = || Error::Io {
+            offset: 512,
+            source: io(),
+        };
+        let errors = [
+            read(),
+            Error::Read {
+                path: path(),
+                source: io(),
+            },
+            #[cfg(feature = "erofs")]
+            Error::Image {
+                path: path(),
+                source: erofs_reader::Error::Limit { limit: 7 },
+            },
+        ];
+        let sink = ReadError::Sink {
+            path: path(),
+            source: io(),
+        };
+        let merge = MergeError {
+            layer: 3,
+            source: ReadError::<io::Error>::Layer(read()),
+        };
+        assert!(errors.iter().all(has_cause));
+        assert!(!has_cause(&Error::Truncated { offset: 0 }));
+        let errors = errors.iter().map(|error| error as &dyn std::error::Error);
+        for error in errors.chain([&sink as _, &merge as _]) {
+            let source = error.source().expect("a cause").to_string();
+            assert!(!error.to_string().contains(&source), "{error:?}");
+        }
+        // Transparent: the cause of what is inside, and not what is inside itself.
+        let inside = ReadError::<io::Error>::Layer(read());
+        assert_eq!(inside.to_string(), read().to_string());
+        assert_eq!(inside.source().expect("a cause").to_string(), "THE CAUSE");
+    }
+}

@@ -80,6 +80,19 @@ impl Merge {
 
     /// Adds `layer` on top of the others.
     ///
+    /// ```
+    /// use fsmerge::{ContentStore, Limits, Merge};
+    ///
+    /// let limits = Limits::default();
+    /// let mut merge = Merge::new(&limits);
+    /// // An archive without entries.
+    /// let (layer, _) = ContentStore::in_memory().read_tar(&[0; 1024][..], &limits)?;
+    /// merge.push(&layer)?;
+    /// let merged = merge.finish();
+    /// assert_eq!(merged.walk().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Merge`] where a hard link's target is missing below or is a directory, or a limit is passed. The merge is

@@ -128,6 +128,18 @@ impl<'a> ContentStore<'a> {
 
     /// Reads the archive of a layer from a stream, and copies the contents of its files.
     ///
+    /// ```no_run
+    /// use std::io::BufReader;
+    /// use fsmerge::{ContentStore, Limits};
+    ///
+    /// let tar = BufReader::new(std::fs::File::open("layer.tar")?);
+    /// let (layer, stats) = ContentStore::in_memory().read_tar(tar, &Limits::default())?;
+    /// for warning in &stats.warnings {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`read_tar`](crate::read_tar()); [`ReadError::Sink`] where copying failed.

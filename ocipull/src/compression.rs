@@ -23,6 +23,16 @@ impl Compression {
         }
     }
 
+    /// Whether this build can undo it.
+    pub(crate) fn is_supported(self) -> bool {
+        match self {
+            Self::None | Self::Gzip => true,
+            Self::Zstd => cfg!(feature = "zstd"),
+            Self::Xz => cfg!(feature = "xz"),
+            Self::Bzip2 => cfg!(feature = "bzip2"),
+        }
+    }
+
     /// The compression that the first bytes of a stream show. These are the four that `docker load`
     /// knows.
     pub(crate) fn sniff(start: &[u8]) -> Self {
@@ -79,13 +89,17 @@ pub(crate) enum Decoder<R: BufRead> {
     /// The stream is not compressed.
     None(R),
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
+    #[cfg(feature = "zstd")]
     Zstd(zstd::stream::read::Decoder<'static, R>),
+    #[cfg(feature = "xz")]
     Xz(Box<lzma_rust2::XzReader<R>>),
+    #[cfg(feature = "bzip2")]
     Bzip2(Box<bzip2::bufread::MultiBzDecoder<R>>),
 }
 
 /// The most memory that an xz stream may ask for, in KiB: `xz -9` asks for 65 MiB, and the format
 /// allows 4 GiB.
+#[cfg(feature = "xz")]
 const XZ_MEMORY_KIB: u32 = 192 << 10;
 
 impl<R: BufRead> Decoder<R> {
@@ -94,13 +108,21 @@ impl<R: BufRead> Decoder<R> {
             Compression::None => Self::None(input),
             Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
             // The window, and so the memory, is at most libzstd's default of 128 MiB.
+            #[cfg(feature = "zstd")]
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(input)?),
+            #[cfg(feature = "xz")]
             Compression::Xz => Self::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(
                 input,
                 true,
                 XZ_MEMORY_KIB,
             ))),
+            #[cfg(feature = "bzip2")]
             Compression::Bzip2 => Self::Bzip2(Box::new(bzip2::bufread::MultiBzDecoder::new(input))),
+            #[allow(
+                unreachable_patterns,
+                reason = "all of them are there with every feature"
+            )]
+            _ => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 }
@@ -110,8 +132,11 @@ impl<R: BufRead> Read for Decoder<R> {
         match self {
             Self::None(input) => input.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
+            #[cfg(feature = "zstd")]
             Self::Zstd(decoder) => decoder.read(buffer),
+            #[cfg(feature = "xz")]
             Self::Xz(decoder) => decoder.read(buffer),
+            #[cfg(feature = "bzip2")]
             Self::Bzip2(decoder) => decoder.read(buffer),
         }
     }

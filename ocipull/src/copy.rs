@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use oci_spec::image::Descriptor;
+use crate::spec::Descriptor;
 use serde::Deserialize;
 
 use crate::compression::LayerType;
@@ -248,9 +248,8 @@ impl Plan<'_> {
     }
 
     fn blob(&mut self, descriptor: &Descriptor) -> Result<(), Error> {
-        let foreign = LayerType::of(descriptor.media_type().as_ref()) == LayerType::Foreign;
-        let urls = descriptor.urls().as_ref();
-        if foreign && urls.is_some_and(|urls| !urls.is_empty()) {
+        let foreign = LayerType::of(descriptor.media_type()) == LayerType::Foreign;
+        if foreign && !descriptor.urls().is_empty() {
             return Ok(());
         }
         let digest = digest_of(descriptor)?;

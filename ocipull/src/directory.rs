@@ -3,9 +3,8 @@
 
 use std::io::Read;
 
-use oci_spec::image::Descriptor;
-
 use crate::source::{MAX_MANIFEST, Root, Source, read_verified};
+use crate::spec::Descriptor;
 use crate::tree::{SharedTree, read_needed};
 use crate::{Digest, Document, Error};
 

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use oci_spec::image::{Descriptor, ImageConfiguration};
 use serde::Deserialize;
 
 use crate::compression::Compression;
@@ -13,6 +12,7 @@ use crate::digest::Hasher;
 use crate::json::{self, Tolerant};
 use crate::names::{self, Name};
 use crate::source::{MAX_CONFIG, MAX_MANIFEST, Root, Source};
+use crate::spec::{Descriptor, ImageConfiguration};
 use crate::tree::{SharedTree, read_json, read_needed};
 use crate::{Digest, Document, Error, SourceProblem};
 
@@ -67,7 +67,7 @@ impl DockerArchive {
             source,
         })?;
         let paths = saved.layers.unwrap_or_default();
-        let diff_ids = parsed.rootfs().diff_ids();
+        let diff_ids = parsed.diff_ids();
         if paths.len() != diff_ids.len() {
             return Err(Error::LayerCount {
                 layers: paths.len(),

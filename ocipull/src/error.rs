@@ -31,7 +31,7 @@ pub enum Error {
         text: String,
     },
     /// The operating system refused a file.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot access {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -39,13 +39,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A stream that [`decompress`](crate::decompress) was given fails.
-    #[error("reading: {source}")]
+    #[error("cannot read the input")]
     Read {
         /// What the stream said.
         source: io::Error,
     },
     /// No more threads.
-    #[error("starting a thread: {source}")]
+    #[error("cannot start a thread")]
     Thread {
         /// What the operating system said.
         source: io::Error,
@@ -108,7 +108,7 @@ pub enum Error {
         digest: Digest,
     },
     /// A document is not what its media type says.
-    #[error("{document} {digest}: {source}")]
+    #[error("cannot parse {document} {digest}")]
     Json {
         /// Which document.
         document: Document,
@@ -198,7 +198,7 @@ pub enum Error {
         actual: Digest,
     },
     /// The bytes are not a compressed stream: damaged, cut off, or followed by something else.
-    #[error("{}: bad {compression} stream: {source}", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
+    #[error("{}: bad {compression} stream", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
     Compression {
         /// The layer, where it is one.
         blob: Option<Digest>,
@@ -206,6 +206,12 @@ pub enum Error {
         compression: &'static str,
         /// What the decoder said.
         source: io::Error,
+    },
+    /// Built without the feature that undoes this compression.
+    #[error("this program was built without support for {compression}")]
+    NoDecoder {
+        /// The compression, which is the name of the feature.
+        compression: &'static str,
     },
     /// The layer inflates to more than [`Options`](crate::Options) allow.
     #[error("{}: inflates to more than {limit} bytes", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
@@ -216,7 +222,7 @@ pub enum Error {
         limit: u64,
     },
     /// A file of certificates is none.
-    #[error("{}: no certificates: {source}", path.display())]
+    #[error("{}: no valid certificates", path.display())]
     Certificates {
         /// The file.
         path: PathBuf,
@@ -224,7 +230,7 @@ pub enum Error {
         source: Cause,
     },
     /// A file lists credentials in a way that cannot be understood.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot parse {}", path.display())]
     Credentials {
         /// The file.
         path: PathBuf,
@@ -276,7 +282,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// No connection to the registry.
-    #[error("cannot connect to {host}: {source}")]
+    #[error("cannot connect to {host}")]
     Connect {
         /// Its name and port.
         host: String,
@@ -353,7 +359,7 @@ pub enum Error {
         message: String,
     },
     /// A download broke off, and trying again did not help.
-    #[error("{url}: broken off at byte {offset}: {source}")]
+    #[error("{url}: broken off at byte {offset}")]
     Interrupted {
         /// The address asked.
         url: String,
@@ -552,7 +558,7 @@ pub enum ConnectHint {
     Refused,
 }
 
-/// An error of the network with everything that caused it.
+/// An error of the network, of a parser or of another program. Displays the first cause; `Debug` shows the whole chain.
 #[derive(Debug)]
 pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
 
@@ -574,11 +580,8 @@ impl fmt::Display for Cause {
     }
 }
 
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
+// Without a source: the first cause is displayed already.
+impl std::error::Error for Cause {}
 
 fn listed<T: fmt::Display>(items: &[T]) -> String {
     const SHOWN: usize = 20;
@@ -590,4 +593,127 @@ fn listed<T: fmt::Display>(items: &[T]) -> String {
         text.push("…".to_owned());
     }
     text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not
+    /// forgotten here.
+    fn has_cause(error: &Error) -> bool {
+        match error {
+            Error::Io { .. }
+            | Error::Read { .. }
+            | Error::Thread { .. }
+            | Error::Json { .. }
+            | Error::Compression { .. }
+            | Error::Certificates { .. }
+            | Error::Credentials { .. }
+            | Error::Helper { .. }
+            | Error::Connect { .. }
+            | Error::Interrupted { .. } => true,
+            Error::InvalidReference { .. }
+            | Error::InvalidDigest { .. }
+            | Error::InvalidPlatform { .. }
+            | Error::InvalidSource { .. }
+            | Error::NoSuchImage { .. }
+            | Error::AmbiguousName { .. }
+            | Error::TooManyIndexes { .. }
+            | Error::DockerHost { .. }
+            | Error::NoPlatform { .. }
+            | Error::IndexDepth { .. }
+            | Error::MediaType { .. }
+            | Error::ForeignLayer { .. }
+            | Error::LayerCount { .. }
+            | Error::NoLayer { .. }
+            | Error::TooLarge { .. }
+            | Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::DiffIdMismatch { .. }
+            | Error::NoDecoder { .. }
+            | Error::Bomb { .. }
+            | Error::RegistriesFile { .. }
+            | Error::Blocked { .. }
+            | Error::NoRegistryAccess { .. }
+            | Error::NoTls { .. }
+            | Error::Proxy { .. }
+            | Error::Unauthorized { .. }
+            | Error::InsecureRealm { .. }
+            | Error::Address { .. }
+            | Error::Redirect { .. }
+            | Error::Protocol { .. }
+            | Error::NotFound { .. }
+            | Error::Http { .. }
+            | Error::Failed => false,
+        }
+    }
+
+    #[test]
+    fn display_leaves_the_cause_to_source() {
+        let io = || io::Error::other("THE CAUSE");
+        let cause = || Cause(Box::new(io()));
+        let json = || serde_json::Error::io(io());
+        let digest = Digest::sha256(b"");
+        let errors = [
+            Error::Io {
+                path: "a".into(),
+                source: io(),
+            },
+            Error::Read { source: io() },
+            Error::Thread { source: io() },
+            Error::Json {
+                document: Document::Config,
+                digest: digest.clone(),
+                source: json(),
+            },
+            Error::Compression {
+                blob: Some(digest),
+                compression: "gzip",
+                source: io(),
+            },
+            Error::Certificates {
+                path: "a".into(),
+                source: cause(),
+            },
+            Error::Credentials {
+                path: "a".into(),
+                source: json(),
+            },
+            Error::Helper {
+                program: "a".into(),
+                source: cause(),
+            },
+            Error::Connect {
+                host: "a".into(),
+                hint: ConnectHint::None,
+                certificate_folder: None,
+                source: cause(),
+            },
+            Error::Interrupted {
+                url: "a".into(),
+                offset: 0,
+                source: cause(),
+            },
+        ];
+        for error in errors {
+            assert!(has_cause(&error));
+            let source = error.source().expect("a cause");
+            assert!(source.to_string().contains("THE CAUSE"), "{error:?}");
+            assert!(!error.to_string().contains("THE CAUSE"), "{error:?}");
+        }
+        assert!(!has_cause(&Error::Failed));
+    }
+
+    #[test]
+    fn a_cause_displays_the_first_cause_and_no_other() {
+        let inner = Error::Read {
+            source: io::Error::other("THE CAUSE"),
+        };
+        let cause = Cause(Box::new(inner));
+        assert_eq!(cause.to_string(), "THE CAUSE");
+        assert!(cause.source().is_none());
+    }
 }

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
 use crate::compression::LayerType;
@@ -12,11 +11,14 @@ use crate::pipeline::{Expected, Pipeline};
 #[cfg(feature = "registry")]
 use crate::registry::Registry;
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
+use crate::spec::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use crate::spool::open_archive;
 #[cfg(all(unix, feature = "registry"))]
 use crate::tree::Archive;
 use crate::tree::Folder;
-use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, platform};
+use crate::{
+    Digest, Document, Error, Layer, LayerReader, Options, Platform, Progress, Reference, platform,
+};
 
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 pub(crate) const MAX_INDEX_DEPTH: usize = 4;
@@ -68,6 +70,14 @@ impl Image {
     /// Finds the image that `reference` names, for the platform in `options`, and reads its
     /// manifest and its configuration. Blocks; in asynchronous code, call it where blocking is
     /// allowed (`spawn_blocking`).
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// println!("{} has {} layers", image.manifest_digest(), image.layers().len());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -125,6 +135,14 @@ impl Image {
     }
 
     /// The configuration.
+    ///
+    /// ```no_run
+    /// # let image = ocipull::Image::open(&"debian:12".parse()?, &ocipull::Options::default())?;
+    /// if let Some(config) = image.config().config() {
+    ///     println!("{:?} {:?}", config.entrypoint(), config.cmd());
+    /// }
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     pub fn config(&self) -> &ImageConfiguration {
         &self.config.parsed
     }
@@ -158,17 +176,7 @@ impl Image {
         index: usize,
         read: impl FnOnce(&mut LayerReader) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut reader = self.layer(index)?;
-        match read(&mut reader) {
-            Ok(value) => {
-                reader.finish()?;
-                Ok(value)
-            }
-            Err(error) => {
-                reader.abandon();
-                Err(error)
-            }
-        }
+        self.layer(index)?.read_all(read)
     }
 
     /// Starts to fetch the layer `index`, counted from the lowest. The caller reads to the end or
@@ -179,23 +187,48 @@ impl Image {
     /// [`Error::NoLayer`], and those of opening a file. Later errors are reported by reading the
     /// layer.
     pub fn layer(&self, index: usize) -> Result<LayerReader, Error> {
+        self.unopened(index)?.open()
+    }
+
+    /// The layer `index`, ready to be opened on another thread.
+    pub(crate) fn unopened(&self, index: usize) -> Result<Unopened, Error> {
         let layers = self.layers.len();
-        let layer = self
-            .layers
-            .get(index)
-            .ok_or(Error::NoLayer { index, layers })?;
+        let layer = self.layers.get(index);
+        let layer = layer.ok_or(Error::NoLayer { index, layers })?;
+        Ok(Unopened {
+            source: self.source.clone(),
+            limit: self.options.limit(layer.size),
+            progress: self.options.progress.clone(),
+            layer: layer.clone(),
+        })
+    }
+}
+
+/// A layer that is not fetched yet.
+pub(crate) struct Unopened {
+    source: Arc<dyn Source>,
+    layer: Layer,
+    /// The most uncompressed bytes.
+    limit: u64,
+    progress: Option<Progress>,
+}
+
+impl Unopened {
+    /// Starts to fetch the layer.
+    pub(crate) fn open(self) -> Result<LayerReader, Error> {
+        let layer = self.layer;
         let compression = match LayerType::of(&layer.media_type) {
             LayerType::Tar(compression) => Some(compression),
             _ => None,
         };
-        let expected = Expected {
-            blob: Some((layer.digest.clone(), layer.size)),
-            diff_id: Some(layer.diff_id.clone()),
-            compression,
-            limit: self.options.limit(layer.size),
-        };
         let source = self.source.blob(&layer.digest, layer.size)?;
-        Pipeline::start(source, expected, self.options.progress.clone()).map(LayerReader::new)
+        let expected = Expected {
+            blob: Some((layer.digest, layer.size)),
+            diff_id: Some(layer.diff_id),
+            compression,
+            limit: self.limit,
+        };
+        Pipeline::start(source, expected, self.progress).map(LayerReader::new)
     }
 }
 
@@ -292,7 +325,7 @@ impl Search<'_> {
             return Err(Error::IndexDepth { digest });
         }
         let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
-        self.choose(index.manifests(), depth)
+        self.choose(&index.manifests, depth)
     }
 
     /// Follows the entry for the wanted platform, or else the indexes that do not say what they are
@@ -308,8 +341,7 @@ impl Search<'_> {
             Err(other) => return Err(other),
         };
         let nested = entries.iter().filter(|entry| {
-            entry.platform().is_none()
-                && INDEX_TYPES.contains(&entry.media_type().to_string().as_str())
+            entry.platform().is_none() && INDEX_TYPES.contains(&entry.media_type())
         });
         for index in nested {
             match self.follow(index, depth) {
@@ -336,7 +368,7 @@ impl Search<'_> {
         let digest = digest_of(entry)?;
         let root = Root::Document {
             bytes: self.source.manifest(entry, &digest)?,
-            media_type: Some(entry.media_type().to_string()),
+            media_type: Some(entry.media_type().to_owned()),
             digest,
         };
         self.resolve(root, depth + 1)
@@ -407,7 +439,7 @@ fn read_config(
     descriptor: &Descriptor,
 ) -> Result<Verified<ImageConfiguration>, Error> {
     let digest = digest_of(descriptor)?;
-    let media_type = descriptor.media_type().to_string();
+    let media_type = descriptor.media_type().to_owned();
     if !CONFIG_TYPES.contains(&without_parameters(&media_type)) {
         return Err(Error::MediaType {
             document: Document::Config,
@@ -432,11 +464,11 @@ fn read_config(
 }
 
 fn layers(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>, Error> {
-    let diff_ids = config.rootfs().diff_ids();
+    let diff_ids = config.diff_ids();
     let mut layers = Vec::with_capacity(manifest.layers().len());
     for descriptor in manifest.layers() {
         let digest = digest_of(descriptor)?;
-        let media_type = descriptor.media_type().to_string();
+        let media_type = descriptor.media_type().to_owned();
         match LayerType::of(&media_type) {
             LayerType::Tar(_) => {}
             LayerType::Foreign => return Err(Error::ForeignLayer { digest, media_type }),

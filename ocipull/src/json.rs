@@ -5,7 +5,7 @@
 //! Docker, containerd and the containers tools read these, so this crate does, too. A document that
 //! follows the specification is parsed as it is; only one that does not is completed first.
 
-use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
+use crate::spec::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -160,13 +160,13 @@ mod tests {
                 "Volumes":{"/data":null},"ExposedPorts":null},"rootfs":null,"history":null}"#,
         )
         .unwrap();
-        let process = config.config().as_ref().unwrap();
-        assert_eq!(process.cmd().as_ref().unwrap(), &["sh"]);
-        assert_eq!(process.volumes().as_ref().unwrap(), &["/data"]);
-        assert_eq!(process.labels().as_ref().unwrap()["a"], "");
-        assert!(process.exposed_ports().is_none());
-        assert!(config.rootfs().diff_ids().is_empty());
-        assert!(config.history().as_ref().is_none_or(Vec::is_empty));
+        let process = config.config().unwrap();
+        assert_eq!(process.cmd(), ["sh"]);
+        assert_eq!(process.volumes(), ["/data"]);
+        assert_eq!(process.label("a"), Some(""));
+        assert!(process.exposed_ports().is_empty());
+        assert!(config.diff_ids().is_empty());
+        assert!(config.history().is_empty());
 
         let empty = format!(r#"{{"digest":"sha256:{}","size":2}}"#, "a".repeat(64));
         let manifest = format!(r#"{{"config":{empty},"layers":null,"annotations":{{"k":null}}}}"#);
@@ -175,15 +175,15 @@ mod tests {
 
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{empty}],"annotations":null}}"#);
         let index: ImageIndex = parse(index.as_bytes()).unwrap();
-        assert_eq!(index.manifests().len(), 1);
+        assert_eq!(index.manifests.len(), 1);
         let index: ImageIndex = parse(br#"{"schemaVersion":2,"manifests":null}"#).unwrap();
-        assert!(index.manifests().is_empty());
+        assert!(index.manifests.is_empty());
     }
 
     #[test]
     fn of_members_that_occur_twice_the_last_counts() {
         let config = br#"{"os":"linux","os":"plan9","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#;
-        assert_eq!(parse_config(config).unwrap().os().to_string(), "plan9");
+        assert_eq!(parse_config(config).unwrap().os(), "plan9");
     }
 
     #[test]

@@ -44,6 +44,23 @@ impl LayerReader {
         }
     }
 
+    /// Has `read` read, and verifies the whole layer unless it fails.
+    pub(crate) fn read_all<T, E: From<Error>>(
+        mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match read(&mut self) {
+            Ok(value) => {
+                self.finish()?;
+                Ok(value)
+            }
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
     /// Reads the rest of the layer and verifies the whole.
     ///
     /// # Errors

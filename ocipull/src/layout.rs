@@ -2,11 +2,10 @@
 
 use std::io::Read;
 
-use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
-
 use crate::names::{self, Name};
 use crate::platform::is_attestation;
 use crate::source::{MAX_MANIFEST, Root, Source, read_verified};
+use crate::spec::{Descriptor, ImageIndex, OciLayout};
 use crate::tree::{SharedTree, read_json};
 use crate::{Digest, Document, Error, SourceProblem};
 
@@ -27,9 +26,9 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn open(tree: SharedTree, tag: Option<String>) -> Result<Self, Error> {
         let version: OciLayout = read_json(&*tree, KIND, "oci-layout", MAX_MANIFEST)?;
-        let version = version.image_layout_version();
+        let version = version.image_layout_version;
         if !version.starts_with("1.") {
-            let problem = SourceProblem::LayoutVersion(version.clone());
+            let problem = SourceProblem::LayoutVersion(version);
             return Err(Error::InvalidSource {
                 path: tree.path().to_owned(),
                 problem,
@@ -68,7 +67,7 @@ impl Layout {
             Name::Position(position) => entries.get(position).into_iter().collect(),
             Name::Digest(digest) => entries
                 .iter()
-                .filter(|entry| entry.descriptor.digest().as_ref() == digest.as_str())
+                .filter(|entry| entry.descriptor.digest() == digest.as_str())
                 .take(1)
                 .collect(),
             Name::Text(name) => {
@@ -122,12 +121,7 @@ impl Layout {
 impl Source for Layout {
     fn root(&self) -> Result<Root, Error> {
         let index: ImageIndex = read_json(&*self.tree, KIND, "index.json", MAX_MANIFEST)?;
-        let entries: Vec<_> = index
-            .manifests()
-            .iter()
-            .enumerate()
-            .map(Entry::of)
-            .collect();
+        let entries: Vec<_> = index.manifests.iter().enumerate().map(Entry::of).collect();
         let chosen = match &self.tag {
             Some(tag) => self.named(&entries, tag)?,
             None => self.unnamed(&entries)?,
@@ -160,13 +154,11 @@ impl Source for Layout {
 
 impl<'a> Entry<'a> {
     fn of((position, descriptor): (usize, &'a Descriptor)) -> Self {
-        let annotations = descriptor.annotations().iter();
-        let names = annotations.flat_map(|notes| {
-            let names = [REF_NAME, CONTAINERD_NAME]
-                .iter()
-                .filter_map(|&key| notes.get(key));
-            names.filter(|name| !name.is_empty()).cloned()
-        });
+        let names = [REF_NAME, CONTAINERD_NAME]
+            .iter()
+            .filter_map(|&key| descriptor.annotations().get(key))
+            .filter(|name| !name.is_empty())
+            .cloned();
         Self {
             names: names.collect(),
             descriptor,
@@ -190,7 +182,7 @@ fn same_digest(entries: &[&Entry<'_>]) -> bool {
 fn different_platforms(entries: &[&Entry<'_>]) -> bool {
     let platforms: Option<Vec<_>> = entries
         .iter()
-        .map(|entry| entry.descriptor.platform().as_ref())
+        .map(|entry| entry.descriptor.platform())
         .collect();
     platforms.is_some_and(|platforms| {
         let mut rest = platforms.as_slice();

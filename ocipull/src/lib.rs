@@ -20,6 +20,8 @@ mod layout;
 mod members;
 mod name;
 mod names;
+#[cfg(feature = "async")]
+mod nonblocking;
 mod options;
 mod pipeline;
 mod platform;
@@ -27,6 +29,7 @@ mod reference;
 #[cfg(feature = "registry")]
 mod registry;
 mod source;
+pub mod spec;
 mod spool;
 mod target;
 mod tree;
@@ -37,8 +40,8 @@ pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourcePro
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};
 pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
-/// The types of manifests and configurations.
-pub use oci_spec::image as spec;
+#[cfg(feature = "async")]
+pub use nonblocking::{LayerStream, Unblock, unblock};
 pub use options::{Credentials, Event, Events, Options, Progress, Registries, Secret};
 pub use platform::Platform;
 pub use reference::Reference;

@@ -249,6 +249,10 @@ impl Fetch {
         if compression == Compression::None {
             return self.pass_on(pool, (first, read), |chunk| outlet.send(chunk));
         }
+        if !compression.is_supported() {
+            let compression = compression.name();
+            return Err(Error::NoDecoder { compression });
+        }
         let (to_inflate, compressed) = sync_channel(DEPTH);
         let inflate = spawn("ocipull-inflate", move || {
             inflate(compression, compressed, outlet)

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::image::{Descriptor, ImageConfiguration};
-
 use crate::Error;
+use crate::spec::{Descriptor, ImageConfiguration};
 
 /// An operating system and an architecture, by Go's names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,23 +40,23 @@ impl Platform {
     /// architecture.
     pub fn of_config(config: &ImageConfiguration) -> Option<Self> {
         let platform = Self {
-            os: config.os().to_string(),
-            architecture: config.architecture().to_string(),
+            os: config.os().to_owned(),
+            architecture: config.architecture().to_owned(),
             variant: config
                 .variant()
-                .clone()
-                .filter(|variant| !variant.is_empty()),
+                .filter(|variant| !variant.is_empty())
+                .map(str::to_owned),
         };
         (!platform.architecture.is_empty()).then_some(platform)
     }
 
     /// The platform that an index says `descriptor` is for.
     pub(crate) fn of(descriptor: &Descriptor) -> Option<Self> {
-        let platform = descriptor.platform().as_ref()?;
+        let platform = descriptor.platform()?;
         Some(Self {
-            os: platform.os().to_string(),
-            architecture: platform.architecture().to_string(),
-            variant: platform.variant().clone(),
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
         })
     }
 
@@ -169,8 +168,7 @@ pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
         .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
     let annotated = descriptor
         .annotations()
-        .as_ref()
-        .is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
+        .contains_key("vnd.docker.reference.type");
     unknown || annotated
 }
 

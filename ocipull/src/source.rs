@@ -3,8 +3,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 
-use oci_spec::image::Descriptor;
-
+use crate::spec::Descriptor;
 use crate::{Digest, Document, Error};
 
 /// The largest manifest or index that is read: what the distribution specification asks registries
@@ -107,5 +106,5 @@ pub(crate) fn verify(
 
 /// The digest in a descriptor.
 pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest, Error> {
-    descriptor.digest().as_ref().parse()
+    descriptor.digest().parse()
 }

@@ -59,6 +59,13 @@ enum Source {
 impl Disk {
     /// Opens the disk that the descriptor or the sparse image at `path` describes.
     ///
+    /// ```no_run
+    /// let mut disk = vmdk::Disk::open("disk.vmdk")?;
+    /// println!("{} bytes", disk.size());
+    /// std::io::copy(&mut disk, &mut std::fs::File::create("disk.raw")?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`open_with`](Self::open_with).

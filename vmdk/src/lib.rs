@@ -10,6 +10,7 @@ mod extent;
 mod files;
 mod name;
 mod parse;
+mod progress;
 mod read_at;
 mod sparse;
 
@@ -19,6 +20,7 @@ pub use disk::Disk;
 pub use error::{Error, NameProblem, SparseProblem, SyntaxProblem};
 pub use extent::{Access, Extent, ExtentKind};
 pub use files::OpenOptions;
+pub use progress::Progress;
 pub use read_at::{ReadAt, SourceError};
 pub use sparse::{SparseOptions, SparseSummary, write_monolithic_sparse, write_stream_optimized};
 

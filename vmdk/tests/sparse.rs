@@ -8,7 +8,7 @@ use std::process::Command;
 use proptest::prelude::*;
 use testkit::oracle;
 use vmdk::{
-    Disk, Error, SparseOptions, SparseProblem, SparseSummary, write_monolithic_sparse,
+    Disk, Error, Progress, SparseOptions, SparseProblem, SparseSummary, write_monolithic_sparse,
     write_stream_optimized,
 };
 
@@ -399,5 +399,23 @@ proptest! {
                 let _ = disk.take(1 << 20).read_to_end(&mut Vec::new());
             }
         }
+    }
+}
+
+#[test]
+fn progress_grows_to_the_size_of_the_disk() {
+    let disk = contents(&[1, 0, 2, 1], 3);
+    let bytes = disk.len() as u64;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = seen.clone();
+    let progress = Progress::new(move |done| listener.lock().unwrap().push(done));
+    let options = SparseOptions::default().progress(progress);
+    let mut image = Cursor::new(Vec::new());
+    write_stream_optimized(&disk[..], bytes, &mut image, &options).unwrap();
+    let streamed = std::mem::take(&mut *seen.lock().unwrap());
+    write_monolithic_sparse(&disk[..], bytes, Cursor::new(Vec::new()), &options).unwrap();
+    for seen in [streamed, seen.lock().unwrap().clone()] {
+        assert!(seen.is_sorted() && seen.len() > 2, "{seen:?}");
+        assert_eq!(seen.last(), Some(&bytes));
     }
 }

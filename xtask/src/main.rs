@@ -4,10 +4,12 @@
 //! where everything is there.
 
 mod bench;
+mod cross;
 mod demo;
 mod dist;
 mod fuzz;
 mod image;
+mod package;
 mod registry;
 mod setup;
 mod shell;
@@ -50,6 +52,10 @@ enum Xtask {
     },
     /// Build an archive of the command with its completions and man pages
     Dist,
+    /// Test and build the published crates from their own archives, and with the oldest compilers
+    Package,
+    /// Test the libraries for other processors under emulation, and check them for other systems
+    Cross,
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
     /// Kill clients and monitors at random moments, and use many sandboxes at once, for some minutes
@@ -91,6 +97,11 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Bench(bench) => bench::run(&bench)?,
         Xtask::Measure { output, command } => bench::helper(&command, output)?,
         Xtask::Dist => dist::run()?,
+        Xtask::Package => {
+            setup::compilers()?;
+            package::run()?;
+        }
+        Xtask::Cross => cross::run()?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Stress(options) => stress::run(&options)?,
         Xtask::Uml { minutes, command } => {

@@ -11,9 +11,23 @@ mod toolchains;
 
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
-pub(crate) use toolchains::{BARE_METAL, has_bare_metal};
+pub(crate) use toolchains::{BARE_METAL, compilers, has_bare_metal};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+
+/// Installs what `cargo xtask cross` needs beside what the tests do: emulators, cross compilers and targets.
+///
+/// # Errors
+///
+/// Where something is missing still.
+pub(crate) fn cross() -> Result<()> {
+    let packages = packages::install_for_cross()?;
+    ensure!(
+        toolchains::targets(crate::cross::targets())? && packages,
+        "what runs and checks programs of other machines is missing"
+    );
+    Ok(())
+}
 
 /// Makes sure that everything is there, and prints versions. False where something that tests or demo use is missing
 /// still; what and why has been said then.

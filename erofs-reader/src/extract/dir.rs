@@ -487,9 +487,9 @@ mod tests {
             let error = extract(&image, to.path(), &options, threads).unwrap_err();
             let said = error.io_error().unwrap().to_string();
             assert_eq!(said, damage[0].to_string());
-            assert!(error.to_string().starts_with("1/11/131: "), "{error}");
+            assert!(error.to_string().ends_with(" 1/11/131"), "{error}");
             let error = extract_to_tar(&image, io::sink(), &TarOptions::default()).unwrap_err();
-            assert!(error.to_string().starts_with("1/11/131: "), "{error}");
+            assert!(error.to_string().ends_with(" 1/11/131"), "{error}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Seek, SeekFrom, Write};
 
-use erofs_writer::{Builder, Error, FileData, Metadata, Node, Options};
+use erofs_writer::{Builder, ChunkSize, Error, FileData, Metadata, Node, Options, Progress};
 
 use crate::model::{Model, Spec, noise};
 use crate::reader::{assert_same, read};
@@ -184,4 +184,22 @@ fn tails_behind_inodes_save_blocks_whatever_the_pieces_in_which_contents_come() 
     for piece in [1, 1000, 4096, 4097] {
         assert!(image(piece, true).0 == one);
     }
+}
+
+#[test]
+fn progress_counts_contents_however_they_reach_the_image() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = seen.clone();
+    let progress = Progress::new(move |bytes| listener.lock().unwrap().push(bytes));
+    let options = Options::default().progress(progress);
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
+    write(&mut builder, &noise(100_000));
+    builder.store(&noise(50_000)[..]).unwrap();
+    let mut chunks = builder.data_in_chunks(ChunkSize::from_block_bits(3).unwrap());
+    chunks.hole(20_000).unwrap();
+    chunks.write_all(&noise(5_000)).unwrap();
+    chunks.finish().unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted() && seen.len() > 2, "{seen:?}");
+    assert_eq!(seen.last(), Some(&175_000));
 }

@@ -21,13 +21,12 @@ mod url;
 
 use std::io::Read;
 
-use oci_spec::image::Descriptor;
-
 pub use download::download;
 pub use login::check_login;
 pub use repository::{Manifest, Referrer, Repository};
 
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
+use crate::spec::Descriptor;
 use crate::target::{Open, Pushed, Sink};
 use crate::{Digest, Document, Error, Options};
 use blob::BlobReader;

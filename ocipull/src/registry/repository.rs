@@ -193,6 +193,15 @@ impl Repository {
 
     /// The repository's tags, in the registry's order.
     ///
+    /// ```no_run
+    /// let options = ocipull::Options::default();
+    /// let repository = ocipull::Repository::new("registry.example", "team/app", &options)?;
+    /// for tag in repository.tags()? {
+    ///     println!("{tag}");
+    /// }
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Unauthorized`], and those of the network.

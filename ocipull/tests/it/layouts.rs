@@ -34,8 +34,8 @@ fn every_layer_is_read_whatever_its_compression() {
         Digest::sha256(image.manifest_bytes())
     );
     assert_eq!(*image.config_digest(), Digest::sha256(image.config_bytes()));
-    let config = image.config().config().as_ref().unwrap();
-    assert_eq!(config.cmd().as_ref().unwrap(), &["/bin/true"]);
+    let config = image.config().config().unwrap();
+    assert_eq!(config.cmd(), ["/bin/true"]);
     assert!(matches!(
         image.layer(4),
         Err(Error::NoLayer {

@@ -5,6 +5,7 @@ mod copy;
 mod download;
 mod layers;
 mod layouts;
+mod nonblocking;
 mod places;
 mod policy;
 mod push;

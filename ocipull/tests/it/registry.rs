@@ -245,7 +245,8 @@ fn a_private_registry_is_trusted_through_its_certificate() {
     options.certificates = Vec::new();
     options.plain_http = true;
     let error = open_with(&reference, &options).unwrap_err();
-    assert!(error.to_string().contains("HTTPS"), "{error}");
+    let text = format!("{error}: {:?}", std::error::Error::source(&error));
+    assert!(text.contains("HTTPS"), "{text}");
 }
 
 #[test]

@@ -37,9 +37,10 @@ fn a_registry_that_never_answers_is_given_up_and_every_wait_is_reported() {
     let start = Instant::now();
     match open_with(&format!("{}/app", registry.host()), &options) {
         Err(error @ Error::Interrupted { .. }) => {
+            let cause = std::error::Error::source(&error).expect("a cause");
             assert!(
-                error.is_transient() && error.to_string().contains("no answer within"),
-                "{error}"
+                error.is_transient() && cause.to_string().contains("no answer within"),
+                "{error}: {cause}"
             );
         }
         other => panic!("{other:?}"),

@@ -18,7 +18,7 @@ pub(super) fn changed(
     let digest = spec.image.manifest_digest.parse()?;
     let image = Image::open(store, &digest)?
         .ok_or_else(|| blockbox::convert::Error::NoImage(spec.image.asked.clone()))?;
-    let config = image.config().config().as_ref();
+    let config = image.config().config();
     let mut process = match spec.process.take() {
         Some(process) => process,
         None => resolve(config, Overrides::default())?,

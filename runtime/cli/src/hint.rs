@@ -2,12 +2,10 @@
 
 use blockbox::{Error, ImageUser, convert};
 
-use super::output;
-
 /// Prints an error, and what solves the problem.
 pub(super) fn print(error: &anyhow::Error) {
     let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
-    eprintln!("blockbox: {}{hint}", output::message(error));
+    eprintln!("blockbox: {error:#}{hint}");
 }
 
 /// Returns what solves the problem that an error reports, if a command does.
@@ -62,6 +60,9 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
 fn of_conversion(error: &convert::Error) -> Option<String> {
     Some(match error {
         convert::Error::Pull(error) => return of_pull(error),
+        convert::Error::Store(blockbox::store::Error::Record { .. }) => {
+            "remove it, and pull the image again".into()
+        }
         convert::Error::NoImage(name) => format!("`blockbox pull {name}` gets it"),
         convert::Error::Damaged { .. } => {
             "`blockbox pull` of a name that leads to this image puts it back".into()

@@ -68,9 +68,8 @@ impl History {
             .config()
             .history()
             .iter()
-            .flatten()
-            .filter(|entry| entry.empty_layer() != Some(true));
-        let mut commands = made.map(|entry| entry.created_by().clone().unwrap_or_default());
+            .filter(|entry| !entry.empty_layer());
+        let mut commands = made.map(|entry| entry.created_by().unwrap_or_default().to_owned());
         let mut layers = Vec::new();
         for (layer, stored) in image.layers().iter().enumerate() {
             let len = std::fs::metadata(&stored.path).map(|meta| meta.len());

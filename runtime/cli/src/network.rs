@@ -67,10 +67,9 @@ impl NetworkOptions {
             .dns(self.dns.iter().copied())
             .dns_search(self.dns_search.iter().cloned())
             .hosts(self.add_host.iter().cloned());
-        let config = image.config().config().as_ref();
-        let exposed = config.and_then(|config| config.exposed_ports().as_ref());
-        let exposed = exposed.filter(|_| self.publish_all).into_iter().flatten();
-        let ports = exposed.map(|port| port.parse());
+        let config = image.config().config().filter(|_| self.publish_all);
+        let exposed = config.map_or(&[][..], |config| config.exposed_ports());
+        let ports = exposed.iter().map(|port| port.parse());
         Ok(network.publish(ports.collect::<Result<Vec<Publish>, _>>()?))
     }
 }

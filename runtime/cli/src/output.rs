@@ -80,31 +80,3 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
-
-/// An error and its causes in one line. Some errors tell their cause themselves, some leave it to us.
-pub(super) fn message(error: &anyhow::Error) -> String {
-    error
-        .chain()
-        .map(ToString::to_string)
-        .reduce(|told, cause| {
-            if told.contains(&cause) {
-                told
-            } else {
-                format!("{told}: {cause}")
-            }
-        })
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let error = anyhow::anyhow!("disk full")
-            .context("x: disk full")
-            .context("cannot write");
-        assert_eq!(message(&error), "cannot write: x: disk full");
-    }
-}

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 
 use blockbox::progress::Progress;
+use blockbox::vmm::with_causes;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar per layer.
@@ -46,10 +47,13 @@ impl Bars {
                     attempt,
                     attempts,
                 } => format!(
-                    "{host}: {error}: trying again in {:.1} s ({attempt} of {attempts})",
+                    "{host}: {}: trying again in {:.1} s ({attempt} of {attempts})",
+                    with_causes(error),
                     delay.as_secs_f32()
                 ),
-                ocipull::Event::NextMirror { host, error } => format!("{error}: asking {host}"),
+                ocipull::Event::NextMirror { host, error } => {
+                    format!("{}: asking {host}", with_causes(error))
+                }
                 _ => return,
             };
             say(&all, terminal, &line);

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file of an image or of the host could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum Error {
         wanted: Box<ocipull::Platform>,
     },
     /// A layer's tar could not be read, or its file data not be written.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {layer}")]
     Layer {
         /// The layer's digest or file name.
         layer: String,
@@ -43,7 +43,7 @@ pub enum Error {
         source: Box<fsmerge::Error>,
     },
     /// A folder holds something that no image can.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Folder {
         /// Where.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A layer's bytes stopped coming, or are not those that its digests name.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {layer}")]
     LayerStream {
         /// The layer's digest or file name.
         layer: String,
@@ -116,10 +116,10 @@ pub enum Error {
         unit: u64,
     },
     /// The layers do not merge.
-    #[error("merging the layers: {0}")]
+    #[error("cannot merge the layers")]
     Merge(#[source] Box<fsmerge::Error>),
     /// An EROFS image could not be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Write {
         /// The image.
         path: PathBuf,
@@ -127,7 +127,7 @@ pub enum Error {
         source: erofs_writer::Error,
     },
     /// An EROFS image could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Read {
         /// The image.
         path: PathBuf,
@@ -135,7 +135,7 @@ pub enum Error {
         source: erofs_reader::Error,
     },
     /// An ext4 image could not be made or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Ext4 {
         /// The disk.
         path: PathBuf,
@@ -143,7 +143,7 @@ pub enum Error {
         source: ext4_writer::Error,
     },
     /// A disk descriptor could not be made or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Vmdk {
         /// The descriptor.
         path: PathBuf,

@@ -72,7 +72,6 @@ impl Image {
         }
         let config = read_json(&folder.join(CONFIG), ocipull::parse_config)?;
         let layers = config
-            .rootfs()
             .diff_ids()
             .iter()
             .map(|diff_id| {

@@ -26,3 +26,8 @@ pub mod stack;
 pub mod verify;
 
 pub use error::{Error, Result};
+
+/// Keeps the examples of the page about all libraries compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/libraries.md")]
+struct Libraries;

@@ -124,7 +124,7 @@ fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
         let path = path.join(image::CONFIG);
         blockbox_store::Error::Record { path, source }
     })?;
-    let diff_ids = parsed.rootfs().diff_ids().iter();
+    let diff_ids = parsed.diff_ids().iter();
     let diff_ids: Vec<Digest> = diff_ids.map(|id| id.parse()).collect::<Result<_, _>>()?;
     folder::assemble(store, digest, (&manifest, &config), &diff_ids, found)
 }

@@ -124,16 +124,11 @@ impl<'a> Verifier<'a> {
         let manifest =
             self.document(&folder, MANIFEST, Part::Manifest, Some(digest), &mut found)?;
         let manifest = manifest.and_then(|bytes| ocipull::parse_manifest(&bytes).ok());
-        let config =
-            manifest.and_then(|manifest| manifest.config().digest().to_string().parse().ok());
+        let config = manifest.and_then(|manifest| manifest.config().digest().parse().ok());
         let config = self.document(&folder, CONFIG, Part::Config, config.as_ref(), &mut found)?;
         let config = config.and_then(|bytes| ocipull::parse_config(&bytes).ok());
 
-        for (index, diff_id) in config
-            .iter()
-            .flat_map(|c| c.rootfs().diff_ids())
-            .enumerate()
-        {
+        for (index, diff_id) in config.iter().flat_map(|c| c.diff_ids()).enumerate() {
             let diff_id: Digest = diff_id.parse()?;
             let path = self.store.layer(&diff_id);
             let damage = self.layer(&diff_id)?;

@@ -154,13 +154,12 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
         boot.machine_id = machine_id(&spec.id);
     }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();
-    let config = image.config().config().as_ref();
-    let volumes = config.and_then(|config| config.volumes().as_ref());
-    boot.folders
-        .extend(volumes.into_iter().flatten().map(|path| Folder {
-            path: [b"/", path.trim_start_matches('/').as_bytes()].concat(),
-            mode: 0o755,
-        }));
+    let config = image.config().config();
+    let volumes = config.map_or(&[][..], |config| config.volumes());
+    boot.folders.extend(volumes.iter().map(|path| Folder {
+        path: [b"/", path.trim_start_matches('/').as_bytes()].concat(),
+        mode: 0o755,
+    }));
     boot
 }
 

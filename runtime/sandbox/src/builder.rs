@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
     }
 
     fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
-        let config = self.image.config().config().as_ref();
+        let config = self.image.config().config();
         self.spec.process = Some(process::resolve(config, self.overrides)?);
         create::create(self.store, self.image, self.spec, &self.patches, discard)
     }

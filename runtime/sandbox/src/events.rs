@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use blockbox_store::{Spec, Store, state};
+use blockbox_vmm::with_causes;
 use serde::{Deserialize, Serialize};
 
 /// The most that the list of events takes before it is set aside, in bytes.
@@ -51,7 +52,7 @@ pub(crate) fn note(store: &Store, spec: &Spec, action: &str, attributes: &[(&str
             .collect(),
     };
     if let Err(error) = append(store, &event) {
-        tracing::debug!("an event cannot be written: {error}");
+        tracing::debug!("an event cannot be written: {}", with_causes(&error));
     }
 }
 

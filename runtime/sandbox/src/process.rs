@@ -39,18 +39,16 @@ pub struct Overrides {
 ///
 /// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image's is none.
 pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process> {
-    let list = |list: Option<&Vec<String>>| -> Vec<Vec<u8>> {
-        list.into_iter()
-            .flatten()
-            .map(|text| text.clone().into_bytes())
-            .collect()
+    let list = |list: fn(&Config) -> &[String]| -> Vec<Vec<u8>> {
+        let list = config.map_or(&[][..], list);
+        list.iter().map(|text| text.clone().into_bytes()).collect()
     };
-    let mut entrypoint = list(config.and_then(|config| config.entrypoint().as_ref()));
+    let mut entrypoint = list(Config::entrypoint);
     // As docker takes it: builders write an empty string to clear a base image's.
     if entrypoint == [b""] {
         entrypoint.clear();
     }
-    let mut arguments = list(config.and_then(|config| config.cmd().as_ref()));
+    let mut arguments = list(Config::cmd);
     if let Some(program) = overrides.entrypoint {
         entrypoint = Some(program.into_vec())
             .filter(|program| !program.is_empty())
@@ -70,27 +68,25 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
         return Err(Error::NoCommand);
     }
 
-    let image_env = list(config.and_then(|config| config.env().as_ref()));
+    let image_env = list(Config::env);
     let env = environment(image_env, overrides.env);
 
     let cwd = overrides.workdir.map(OsString::into_vec).or_else(|| {
-        config
-            .and_then(|config| config.working_dir().clone())
-            .map(String::into_bytes)
+        let cwd = config.and_then(Config::working_dir);
+        cwd.map(|cwd| cwd.as_bytes().to_vec())
     });
     let mut cwd = cwd.unwrap_or_default();
     if cwd.first() != Some(&b'/') {
         cwd.insert(0, b'/');
     }
-    let user = overrides
-        .user
-        .or_else(|| config.and_then(|config| config.user().clone()));
-    let image_signal = config.and_then(|config| config.stop_signal().clone());
+    let user = overrides.user.or_else(|| Some(config?.user()?.to_owned()));
+    let image_signal = config.and_then(Config::stop_signal);
     let stop_signal = match (overrides.stop_signal, image_signal) {
         (Some(signal), _) => Some(signal),
-        (None, Some(text)) if !text.is_empty() => {
-            Some(text.parse().map_err(|_| Error::StopSignal(text))?)
-        }
+        (None, Some(text)) if !text.is_empty() => Some(
+            text.parse()
+                .map_err(|_| Error::StopSignal(text.to_owned()))?,
+        ),
         // What systemd takes for a request to halt, as podman sends it.
         (None, _) if args.first().is_some_and(|program| is_init(program)) => {
             Signal::from_number(SIGRTMIN_3)
@@ -190,10 +186,11 @@ fn key(variable: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocipull::spec::ConfigBuilder;
 
-    fn strings(list: &[&str]) -> Vec<String> {
-        list.iter().map(|&s| s.to_owned()).collect()
+    fn image(config: &str) -> Config {
+        let document = format!(r#"{{"config":{config}}}"#);
+        let document = ocipull::parse_config(document.as_bytes()).unwrap();
+        document.config().unwrap().clone()
     }
 
     fn os(list: &[&str]) -> Vec<OsString> {
@@ -201,14 +198,10 @@ mod tests {
     }
 
     fn overridden(overrides: Overrides) -> Process {
-        let config = ConfigBuilder::default()
-            .entrypoint(strings(&["/entry", "-x"]))
-            .cmd(strings(&["serve"]))
-            .env(strings(&["PATH=/opt/bin", "MODE=image"]))
-            .working_dir("/srv")
-            .user("app:staff")
-            .build()
-            .unwrap();
+        let config = image(
+            r#"{"Entrypoint":["/entry","-x"],"Cmd":["serve"],"Env":["PATH=/opt/bin","MODE=image"],
+                "WorkingDir":"/srv","User":"app:staff"}"#,
+        );
         resolve(Some(&config), overrides).unwrap()
     }
 
@@ -254,11 +247,7 @@ mod tests {
 
     #[test]
     fn an_images_empty_entrypoint_is_none() {
-        let config = ConfigBuilder::default()
-            .entrypoint(strings(&[""]))
-            .cmd(strings(&["echo", "ok"]))
-            .build()
-            .unwrap();
+        let config = image(r#"{"Entrypoint":[""],"Cmd":["echo","ok"]}"#);
         let spec = resolve(Some(&config), Overrides::default()).unwrap();
         assert_eq!(shown(&spec.args), ["echo", "ok"]);
     }
@@ -266,11 +255,11 @@ mod tests {
     #[test]
     fn an_init_is_process_1_and_halts_by_its_own_signal() {
         let run = |program: &str, signal: Option<&str>| {
-            let mut config = ConfigBuilder::default().cmd(strings(&[program]));
-            if let Some(signal) = signal {
-                config = config.stop_signal(signal);
-            }
-            resolve(Some(&config.build().unwrap()), Overrides::default())
+            let signal = signal.unwrap_or_default();
+            let config = image(&format!(
+                r#"{{"Cmd":["{program}"],"StopSignal":"{signal}"}}"#
+            ));
+            resolve(Some(&config), Overrides::default())
                 .map(|process| exec_spec(&process, None, true))
         };
         for program in ["/sbin/init", "/init", "/usr/lib/systemd/systemd", "init"] {

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder of the store could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum Error {
         known: u32,
     },
     /// A record in the store is not what this version writes.
-    #[error("{}: {source}; remove it and pull the image again", path.display())]
+    #[error("{}: not a valid record", path.display())]
     Record {
         /// The record.
         path: PathBuf,

@@ -123,13 +123,24 @@ pub enum VmmError {
     #[error("{}: another virtual machine uses the disk", .0.display())]
     DiskInUse(PathBuf),
     /// The operating system refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was being done, with the file it was done to.
         what: String,
         /// The refusal.
         source: io::Error,
     },
+}
+
+/// An error and its causes in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 impl VmmError {

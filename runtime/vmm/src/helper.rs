@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use super::confine::Rules;
-use super::{VmmError, krun, qemu, signals};
+use super::{VmmError, krun, qemu, signals, with_causes};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__vm";
@@ -61,7 +61,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
         Ok(code) => code,
         Err(error) => {
             // Standard error is the console's pipe: this is what the host shows as its tail.
-            eprintln!("blockbox: {error}");
+            eprintln!("blockbox: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     })

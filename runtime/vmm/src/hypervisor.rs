@@ -17,7 +17,7 @@ use super::device::{Disk, text};
 use super::helper::{self, Launch};
 use super::kernel::Identity;
 use super::vm::Vm;
-use super::{Vmm, VmmError, krun};
+use super::{Vmm, VmmError, krun, with_causes};
 use crate::guest::INIT;
 
 /// How long the trial's init has to say its first word. On hardware it needs a fraction of a second.
@@ -114,7 +114,7 @@ fn try_and_remember(
 ) -> Verdict {
     // Says nothing about the hypervisor, so it is not kept.
     if let Err(error) = helper::locate(helper) {
-        let reason = error.to_string();
+        let reason = with_causes(&error);
         return Verdict::Fails { reason };
     }
     on_wait(Wait::Trial(time));
@@ -169,7 +169,7 @@ fn trial(kernel: &Path, helper: Option<&Path>, time: Duration) -> Verdict {
         Ok(both) => both,
         Err(error) => {
             return Verdict::Fails {
-                reason: error.to_string(),
+                reason: with_causes(&error),
             };
         }
     };

@@ -39,7 +39,7 @@ pub use capabilities::Capabilities;
 pub use config::VmConfig;
 pub(crate) use console::Console;
 pub use device::{Disk, DiskFormat, MacAddress, MemoryBacking, NetworkCard, Share};
-pub use error::VmmError;
+pub use error::{VmmError, with_causes};
 pub use events::VmEvent;
 pub use probe::{HostReport, probe};
 pub use qmp::Qmp;

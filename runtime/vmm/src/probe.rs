@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
-use super::{Accel, Capabilities, Vmm, error, kernel, qemu};
+use super::{Accel, Capabilities, Vmm, error, kernel, qemu, with_causes};
 
 /// What this host can do.
 #[derive(Debug, Clone, Serialize)]
@@ -64,7 +64,10 @@ pub fn probe(
     };
     match (&source, &prepared) {
         (Err(_), _) => advice.push(format!("No guest kernel: {}.", error::install_krunfw())),
-        (_, Some(Err(error))) => advice.push(format!("The guest kernel is unusable: {error}.")),
+        (_, Some(Err(error))) => advice.push(format!(
+            "The guest kernel is unusable: {}.",
+            with_causes(error)
+        )),
         _ => {}
     }
     let qemu = qemu::find().ok();

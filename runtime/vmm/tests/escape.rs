@@ -35,11 +35,7 @@ fn config(folder: &Path) -> VmConfig {
 #[test]
 fn a_program_in_the_place_of_the_vm_gets_nowhere() {
     if Confinement::of_host().landlock != Landlock::Full {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "this kernel has no Landlock, or an old one"
-        );
-        eprintln!("skipped: this kernel has no Landlock, or an old one");
+        testkit::skip("this kernel has no Landlock, or an old one");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

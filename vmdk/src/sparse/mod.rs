@@ -10,6 +10,8 @@ pub(crate) use read::{SparseExtent, embedded_descriptor, is_sparse};
 pub use stream::write_stream_optimized;
 pub use write::write_monolithic_sparse;
 
+use crate::Progress;
+
 /// How [`write_monolithic_sparse`] and [`write_stream_optimized`] write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -23,6 +25,8 @@ pub struct SparseOptions {
     pub cid: Option<u32>,
     /// How hard to compress, from 1 to 9; streamOptimized only.
     pub compression: u32,
+    /// Reports how much of the disk is written.
+    pub progress: Option<Progress>,
 }
 
 impl Default for SparseOptions {
@@ -32,6 +36,7 @@ impl Default for SparseOptions {
             grain_sectors: 128,
             cid: None,
             compression: 6,
+            progress: None,
         }
     }
 }
@@ -62,6 +67,13 @@ impl SparseOptions {
     #[must_use]
     pub fn compression(mut self, level: u32) -> Self {
         self.compression = level;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
         self
     }
 }

@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::SparseOptions;
 use super::format::{FLAG_LINE_ENDS, Header, LINE_ENDS, MAGIC, TABLE_ENTRIES};
-use crate::{Descriptor, Error, Extent, SECTOR, SparseProblem, name};
+use crate::{Descriptor, Error, Extent, Progress, SECTOR, SparseProblem, name};
 
 /// Sectors for the embedded descriptor, behind the header; VMware and QEMU keep as many.
 pub(super) const DESCRIPTOR_SECTORS: u64 = 20;
@@ -23,6 +23,7 @@ pub(super) struct Plan {
     pub(super) grains: u64,
     pub(super) tables: u64,
     pub(super) descriptor: Descriptor,
+    progress: Option<Progress>,
 }
 
 impl Plan {
@@ -53,6 +54,7 @@ impl Plan {
             grains,
             tables: grains.div_ceil(TABLE_ENTRIES as u64),
             descriptor,
+            progress: options.progress.clone(),
         })
     }
 
@@ -106,6 +108,9 @@ impl Plan {
         let (data, padding) = grain.split_at_mut((sectors * SECTOR) as usize);
         input.read_exact(data).map_err(stream)?;
         padding.fill(0);
+        if let Some(progress) = &self.progress {
+            progress.report((index * self.grain_sectors + sectors) * SECTOR);
+        }
         const ZEROS: [u8; 4096] = [0; 4096];
         Ok(data
             .chunks(ZEROS.len())

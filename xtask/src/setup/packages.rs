@@ -137,6 +137,56 @@ const NEEDS: &[Need] = &[
     ),
 ];
 
+/// What runs and links programs of other machines, for `cargo xtask cross` alone.
+const CROSS: &[Need] = &[
+    need(
+        "qemu-aarch64",
+        "qemu-user",
+        "runs programs of other machines",
+    ),
+    need(
+        "aarch64-linux-gnu-gcc",
+        "gcc-aarch64-linux-gnu",
+        "links programs for arm64",
+    ),
+    need(
+        "/usr/aarch64-linux-gnu/include/stdio.h",
+        "libc6-dev-arm64-cross",
+        "the C library of arm64",
+    ),
+    need(
+        "s390x-linux-gnu-gcc",
+        "gcc-s390x-linux-gnu",
+        "links programs for a big-endian machine",
+    ),
+    need(
+        "/usr/s390x-linux-gnu/include/stdio.h",
+        "libc6-dev-s390x-cross",
+        "the C library of a big-endian machine",
+    ),
+    need(
+        "i686-linux-gnu-gcc",
+        "gcc-i686-linux-gnu",
+        "links programs for a 32-bit machine",
+    ),
+    need(
+        "/usr/i686-linux-gnu/include/stdio.h",
+        "libc6-dev-i386-cross",
+        "the C library of a 32-bit machine",
+    ),
+];
+
+/// Installs what is missing of [`CROSS`]. False where something is missing still.
+pub(super) fn install_for_cross() -> Result<bool> {
+    let absent = |need: &&Need| !present(need.file);
+    let missing: BTreeMap<_, _> = CROSS
+        .iter()
+        .filter(absent)
+        .map(|need| (need.package, need.why))
+        .collect();
+    Ok(missing.is_empty() || install_packages(&missing)?)
+}
+
 /// Installs the missing packages. False where some are missing still.
 pub(super) fn install() -> Result<bool> {
     let mut missing = missing();

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::{fuzz, shell};
+use crate::{fuzz, package, shell};
 
 /// A target that has no `std`.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
@@ -31,10 +31,48 @@ pub(super) fn install() -> Result<bool> {
     Ok(complete)
 }
 
+/// Installs the oldest compilers that the manifests promise.
+///
+/// # Errors
+///
+/// Where one is missing still.
+pub(crate) fn compilers() -> Result<()> {
+    for (version, _) in package::OLDEST {
+        let mut rustc = Command::new("rustup");
+        rustc.args(["run", version, "rustc", "--version"]);
+        if shell::output(&mut rustc).is_err() {
+            println!(
+                "setup: rustup toolchain install {version}: the crates promise to build with it"
+            );
+            let arguments = ["toolchain", "install", version, "--profile", "minimal"];
+            let arguments = [&arguments[..], &["--no-self-update"]].concat();
+            ensure!(rustup(&arguments), "Rust {version} is missing");
+        }
+    }
+    Ok(())
+}
+
+/// Adds targets to the compiler that runs this. False where one is missing still.
+pub(super) fn targets(targets: impl Iterator<Item = &'static str>) -> Result<bool> {
+    let missing: Vec<_> = targets.filter(|target| !has_target(target)).collect();
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    println!(
+        "setup: rustup target add {}: the libraries are built for them",
+        missing.join(" ")
+    );
+    Ok(rustup(&[&["target", "add"], &missing[..]].concat()))
+}
+
 /// Whether the compiler that runs this can build for [`BARE_METAL`].
 pub(crate) fn has_bare_metal() -> bool {
+    has_target(BARE_METAL)
+}
+
+fn has_target(target: &str) -> bool {
     let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", BARE_METAL]);
+    rustc.args(["--print", "target-libdir", "--target", target]);
     rustc.current_dir(shell::repository());
     shell::output(&mut rustc).is_ok_and(|folder| std::path::Path::new(folder.trim()).is_dir())
 }

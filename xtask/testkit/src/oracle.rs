@@ -1,5 +1,7 @@
 //! Finding the programs that decide.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -67,7 +69,8 @@ pub fn kernel_version() -> (u32, u32) {
     (next(), next())
 }
 
-/// Says that the running test is skipped, and why.
+/// Reports that the running test is skipped, and why: on the process's own standard error, which libtest does not capture,
+/// and in the file that `cargo xtask test` counts (`BLOCKBOX_SKIPPED`).
 ///
 /// # Panics
 ///
@@ -78,5 +81,43 @@ pub fn skip(why: &str) {
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
         "{test}: {why}"
     );
-    eprintln!("SKIPPED {test}: {why}");
+    let line = format!("SKIPPED {test}: {why}\n");
+    // Whatever becomes of the report, the test itself did not fail.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("BLOCKBOX_SKIPPED")
+        && let Ok(mut file) = File::options().append(true).create(true).open(path)
+    {
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_test_is_shown_where_output_is_captured_and_is_counted() {
+        const CHILD: &str = "TESTKIT_SKIPS";
+        if std::env::var_os(CHILD).is_some() {
+            skip("for show");
+            return;
+        }
+        let name = "oracle::tests::a_skipped_test_is_shown_where_output_is_captured_and_is_counted";
+        let report = std::env::temp_dir().join(format!("testkit-skips-{}", std::process::id()));
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", name])
+            .env(CHILD, "1")
+            .env("BLOCKBOX_SKIPPED", &report)
+            .env_remove("CI")
+            .output()
+            .expect("the test starts");
+        let counted = std::fs::read_to_string(&report).expect("the report");
+        std::fs::remove_file(&report).expect("removed");
+        let line = format!("SKIPPED {name}: for show\n");
+        assert_eq!(counted, line);
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains(&line),
+            "{output:?}"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use erofs_reader::CheckOptions;
 use serde::Serialize;
 
-use super::super::output::{Format, message, print_json, printable};
+use super::super::output::{Format, print_json, printable};
 use super::inspect::Below;
 use super::source::Source;
 
@@ -70,7 +70,7 @@ impl Check {
         let mut report = match self.source.open_damaged() {
             Ok(image) => image.check_with(&CheckOptions::default().contents(self.contents)),
             Err(error) => {
-                let problem = message(&error);
+                let problem = format!("{error:#}");
                 eprintln!("blockbox: {problem}");
                 if self.format == Format::Json {
                     print_json(&CheckReport::of_no_image(problem))?;

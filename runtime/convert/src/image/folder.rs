@@ -91,7 +91,7 @@ fn link(layer: &Path, link: &Path) -> Result<()> {
 pub(crate) fn layers_of(folder: &Path) -> Vec<String> {
     let config = fs::read(folder.join(CONFIG)).ok();
     let config = config.and_then(|bytes| ocipull::parse_config(&bytes).ok());
-    config.map_or_else(Vec::new, |config| config.rootfs().diff_ids().clone())
+    config.map_or_else(Vec::new, |config| config.diff_ids().to_vec())
 }
 
 /// Gives every image that has the layer with this diff ID the file that has the layer now. Images that cannot be read are linked

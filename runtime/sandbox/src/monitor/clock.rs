@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use blockbox_vmm::guest::Session;
+use blockbox_vmm::with_causes;
 
 /// How often the guest's clock is set at least.
 const SET_CLOCK: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ impl Clock {
         let session = Arc::clone(session);
         super::thread("clock", move || {
             if let Err(error) = session.set_clock() {
-                tracing::debug!("the guest's clock cannot be set: {error}");
+                tracing::debug!("the guest's clock cannot be set: {}", with_causes(&error));
             }
         });
     }

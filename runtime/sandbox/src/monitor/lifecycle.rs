@@ -14,11 +14,11 @@ use blockbox_convert::image::Image;
 use blockbox_store::spec::Spec;
 use blockbox_store::state::{Info, State, Status, now_ns};
 use blockbox_store::{Lock, Store, remove as remove_tree};
-use blockbox_vmm::Vm;
 use blockbox_vmm::guest::{GuestError, Session};
+use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
-use super::message::{self, Answer, Ended, Failure, FailureKind};
+use super::message::{Answer, Ended, Failure, FailureKind};
 use super::shared::{Monitor, Stop};
 use super::socket;
 use crate::boot::Plan;
@@ -55,7 +55,7 @@ impl RunEnd {
         Self {
             status: Status::Failed,
             exit_code: None,
-            error: Some(message::chain(error)),
+            error: Some(with_causes(error)),
             ran: None,
         }
     }
@@ -170,7 +170,7 @@ impl Life {
             self.state.finished_ns = Some(now_ns());
             self.state.restarts += 1;
             if let Err(error) = self.save() {
-                eprintln!("blockbox: {error}");
+                eprintln!("blockbox: {}", with_causes(&error));
             }
             self.monitor.report(&ended);
             if end.ran.is_some_and(|ran| ran >= STABLE) {
@@ -235,14 +235,14 @@ impl Life {
         self.monitor.lock().session = None;
         self.state.status = Status::Stopping;
         if let Err(error) = self.save() {
-            eprintln!("blockbox: {error}");
+            eprintln!("blockbox: {}", with_causes(&error));
         }
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
         match (end, off) {
             (Ok(end), Ok(())) => end,
             (Ok(end), Err(error)) => RunEnd {
-                error: end.error.or(Some(message::chain(&error))),
+                error: end.error.or(Some(with_causes(&error))),
                 ..end
             },
             (Err(error), _) => {
@@ -293,7 +293,7 @@ impl Life {
         let image = Image::open(&self.store, &digest)?
             .ok_or_else(|| blockbox_convert::Error::NoImage(self.spec.image.asked.clone()))?;
         if self.spec.process.is_none() {
-            let config = image.config().config().as_ref();
+            let config = image.config().config();
             self.spec.process = Some(process::resolve(config, process::Overrides::default())?);
         }
         let plan = self.interruptibly({

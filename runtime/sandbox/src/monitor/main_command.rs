@@ -7,6 +7,7 @@ use blockbox_protocol::{ExitStatus, WindowSize};
 use blockbox_store::spec::Signal;
 use blockbox_store::state::{Status, now_ns};
 use blockbox_vmm::guest::{GuestError, Session};
+use blockbox_vmm::with_causes;
 
 use super::clock::Clock;
 use super::hub::{Hub, Log, Options};
@@ -77,7 +78,7 @@ impl Life {
                         ran: None,
                     });
                 }
-                hub.failed(125, &error.to_string());
+                hub.failed(125, &with_causes(&error));
                 if let Some(Start {
                     client,
                     id,

@@ -9,6 +9,7 @@ use blockbox_store::state::{State, Status};
 
 use crate::stats::{ProcessInfo, Stats};
 use blockbox_vmm::guest::WindowSize;
+use blockbox_vmm::with_causes;
 
 /// The version of the conversation. A monitor outlives the program that started it, so clients of other versions come.
 pub(crate) const VERSION: u32 = 1;
@@ -170,23 +171,9 @@ impl Failure {
     }
 
     /// An error with its causes.
-    pub(crate) fn other(error: &dyn std::error::Error) -> Self {
-        Self::new(FailureKind::Other, chain(error))
+    pub(crate) fn other(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(FailureKind::Other, with_causes(error))
     }
-}
-
-/// An error and its causes in one line; a cause that the error repeats is left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// The answer to a question.

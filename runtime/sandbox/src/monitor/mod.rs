@@ -36,6 +36,8 @@ use std::thread;
 pub(crate) use copy::create as create_copy;
 pub use message::Ended;
 
+use blockbox_vmm::with_causes;
+
 use crate::error::{Error, Result};
 use blockbox_store::state;
 use blockbox_store::{Lock, Store};
@@ -56,7 +58,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     Some(match run(args.next(), args.next()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("blockbox: {}", message::chain(&error));
+            eprintln!("blockbox: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     })

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use blockbox_protocol::{ExecSpec, ExitStatus};
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{State, Status};
-use blockbox_vmm::Vm;
 use blockbox_vmm::guest::{GuestError, Session};
+use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
 use super::copy::{self, Hold};
@@ -308,7 +308,7 @@ impl Monitor {
                 // A machine that is lost is the main command's to report.
                 Ok(exec) => drop(hub.run(exec, feed, None)),
                 Err(GuestError::SpawnFailed { code, message }) => hub.failed(code, &message),
-                Err(error) => hub.failed(125, &error.to_string()),
+                Err(error) => hub.failed(125, &with_causes(&error)),
             }
             monitor.lock().copying -= 1;
             monitor.changed.notify_all();

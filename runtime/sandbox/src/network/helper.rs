@@ -15,7 +15,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     Some(match helper::run_from_stdio(confine::enforce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("blockbox: {}", crate::monitor::message::chain(&error));
+            eprintln!("blockbox: {}", blockbox_vmm::with_causes(&error));
             ExitCode::FAILURE
         }
     })

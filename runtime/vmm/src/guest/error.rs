@@ -79,7 +79,7 @@ pub enum GuestError {
     #[error("mounts, secrets and other settings take more than {} MiB", MAX_PAYLOAD >> 20)]
     BootTooLarge,
     /// The guest does not keep to the protocol.
-    #[error("the guest broke the protocol: {0}")]
+    #[error("the guest broke the protocol")]
     Protocol(#[from] ProtocolError),
     /// The guest sent more of a stream than it had credit for.
     #[error("the guest sent more output than it was allowed to")]
@@ -99,7 +99,7 @@ pub enum GuestError {
         errno: u32,
     },
     /// The operating system refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was being used.
         what: &'static str,

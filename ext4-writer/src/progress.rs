@@ -1,0 +1,42 @@
+//! How far long work has come.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A function that learns how far long work has come: the bytes of file contents stored so far. Cheap to clone.
+///
+/// ```
+/// use ext4_writer::{Options, Progress};
+///
+/// let progress = Progress::new(|bytes| eprint!("\r{bytes} bytes"));
+/// let options = Options::new(64 << 20).progress(progress);
+/// ```
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
+
+impl Progress {
+    /// Calls `listener` with the bytes that are done so far, again and again while there are more. It should return soon: the
+    /// work waits for it.
+    pub fn new(listener: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    pub(crate) fn report(&self, bytes: u64) {
+        (self.0)(bytes);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress(…)")
+    }
+}
+
+/// Equal where it is the same function, not another like it.
+impl PartialEq for Progress {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Progress {}

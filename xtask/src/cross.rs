@@ -1,0 +1,121 @@
+//! `cargo xtask cross`: the libraries on machines that this one is not.
+//!
+//! Their tests run under QEMU's user-mode emulation: of arm64, of a big-endian and of a 32-bit machine. For systems
+//! without which nothing can run here, the libraries are type-checked, without the features that need a C compiler.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::package::LIBRARIES;
+use crate::setup;
+use crate::shell;
+use crate::stages::Stages;
+
+/// A machine whose programs QEMU runs.
+struct Machine {
+    target: &'static str,
+    /// How Debian's cross compilers and their libraries are called.
+    triplet: &'static str,
+    qemu: &'static str,
+    what: &'static str,
+}
+
+const MACHINES: [Machine; 3] = [
+    Machine {
+        target: "aarch64-unknown-linux-gnu",
+        triplet: "aarch64-linux-gnu",
+        qemu: "qemu-aarch64",
+        what: "arm64",
+    },
+    Machine {
+        target: "s390x-unknown-linux-gnu",
+        triplet: "s390x-linux-gnu",
+        qemu: "qemu-s390x",
+        what: "big-endian",
+    },
+    Machine {
+        target: "i686-unknown-linux-gnu",
+        triplet: "i686-linux-gnu",
+        qemu: "qemu-i386",
+        what: "32-bit",
+    },
+];
+
+/// Systems whose programs cannot run here.
+const CHECKED: [&str; 3] = [
+    "aarch64-apple-darwin",
+    "x86_64-pc-windows-gnu",
+    "wasm32-unknown-unknown",
+];
+
+/// Each library with the features that need no C compiler and no particular system.
+const PORTABLE: [(&str, &str); 6] = [
+    ("erofs-reader", "deflate,lz4,lzma,std,serde"),
+    ("erofs-writer", "deflate,lz4,lzma,tar"),
+    ("ext4-writer", "tar"),
+    ("fsmerge", "erofs"),
+    ("ocipull", "async,bzip2,xz"),
+    ("vmdk", "serde"),
+];
+
+/// Tests that take long under emulation, or need the host's kernel, and show nothing there that they do not show on the host.
+const SKIPPED: [&str; 3] = ["kernel", "matrix", "stress"];
+
+pub(crate) fn run() -> Result<()> {
+    setup::cross()?;
+    let mut stages = Stages::default();
+    for machine in &MACHINES {
+        let name = format!("test on {} ({})", machine.target, machine.what);
+        stages.run(&name, || machine.test())?;
+    }
+    for target in CHECKED {
+        stages.run(&format!("check for {target}"), || check(target))?;
+    }
+    stages.print();
+    Ok(())
+}
+
+/// The targets that the compiler must have.
+pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
+    let tested = MACHINES.iter().map(|machine| machine.target);
+    tested.chain(CHECKED)
+}
+
+impl Machine {
+    fn test(&self) -> Result<()> {
+        let upper = self.target.to_uppercase().replace('-', "_");
+        let (compiler, root) = (
+            format!("{}-gcc", self.triplet),
+            format!("/usr/{}", self.triplet),
+        );
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--no-fail-fast", "--target", self.target]);
+        for library in LIBRARIES {
+            cargo.args(["--package", library]);
+        }
+        cargo.args(["--lib", "--tests", "--"]);
+        cargo.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
+        cargo.env(format!("CARGO_TARGET_{upper}_LINKER"), &compiler);
+        let runner = format!("{} -L {root}", self.qemu);
+        cargo.env(format!("CARGO_TARGET_{upper}_RUNNER"), runner);
+        cargo.env(format!("CC_{}", self.target.replace('-', "_")), &compiler);
+        // Each case takes some twenty times as long as on the host.
+        cargo.env("PROPTEST_CASES", "16");
+        shell::run(&mut cargo)
+    }
+}
+
+fn check(target: &str) -> Result<()> {
+    for (library, features) in PORTABLE {
+        // There are no temporary files, and no threads, without a system.
+        if target.starts_with("wasm32") && library == "ocipull" {
+            continue;
+        }
+        let mut cargo: Command = shell::cargo();
+        cargo.args(["check", "--quiet", "--target", target, "--package", library]);
+        cargo.args(["--no-default-features", "--features", features]);
+        shell::run(&mut cargo)?;
+    }
+    Ok(())
+}

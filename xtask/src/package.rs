@@ -1,0 +1,142 @@
+//! `cargo xtask package`: what users of the published crates get.
+//!
+//! Each library is built and tested from its own archive, out of reach of the repository's files; every crate is built from
+//! its archive, as publishing would; and the oldest compilers that the manifests promise build them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+use crate::stages::Stages;
+
+/// The libraries that stand on their own, and what two of them share.
+pub(crate) const LIBRARIES: [&str; 7] = [
+    "blockbox-tar",
+    "erofs-reader",
+    "erofs-writer",
+    "ext4-writer",
+    "fsmerge",
+    "ocipull",
+    "vmdk",
+];
+
+/// The oldest compilers: `rust-version` of the libraries, and of the workspace.
+pub(crate) const OLDEST: [(&str, &[&str]); 2] =
+    [("1.88.0", &LIBRARIES), ("1.89.0", &["blockbox-cli"])];
+
+/// Crates of the repository that are not published.
+const UNPUBLISHED: [&str; 2] = ["testkit", "xtask"];
+
+pub(crate) fn run() -> Result<()> {
+    let mut stages = Stages::default();
+    stages.run("make the archives", archives)?;
+    stages.run("test the libraries from their archives", test_libraries)?;
+    stages.run("build every crate from its archive", || {
+        let mut cargo = shell::cargo();
+        shell::run(cargo.args(["publish", "--workspace", "--dry-run", "--allow-dirty"]))
+    })?;
+    for (compiler, packages) in OLDEST {
+        stages.run(&format!("build with Rust {compiler}"), || {
+            check_with(compiler, packages)
+        })?;
+    }
+    stages.print();
+    Ok(())
+}
+
+/// Makes the archive of every published crate, which checks that its manifest can be published.
+pub(crate) fn archives() -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["package", "--workspace", "--no-verify", "--allow-dirty"]);
+    for name in UNPUBLISHED {
+        cargo.args(["--exclude", name]);
+    }
+    shell::output(&mut cargo).map(drop)
+}
+
+/// Unpacks the libraries' archives into a workspace of their own, and tests them there.
+fn test_libraries() -> Result<()> {
+    let folder = shell::target("packages");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let version = env!("CARGO_PKG_VERSION");
+    for name in LIBRARIES {
+        let archive = shell::target("").join(format!("package/{name}-{version}.crate"));
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(&folder).arg("-xzf").arg(&archive);
+        shell::output(&mut tar)?;
+    }
+    fs::write(folder.join("Cargo.toml"), workspace(version))?;
+    // The same versions of all dependencies as in the repository.
+    let lock = shell::repository().join("Cargo.lock");
+    fs::copy(&lock, folder.join("Cargo.lock")).with_context(|| lock.display().to_string())?;
+    cargo_in(&folder, &["test", "--workspace", "--all-features"])
+}
+
+/// The manifest of a workspace in which the unpacked libraries find each other.
+fn workspace(version: &str) -> String {
+    let mut members = String::new();
+    let mut patches = String::new();
+    for name in LIBRARIES {
+        members.push_str(&format!("    \"{name}-{version}\",\n"));
+        patches.push_str(&format!("{name} = {{ path = \"{name}-{version}\" }}\n"));
+    }
+    format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [\n{members}]\n\n[patch.crates-io]\n{patches}"
+    )
+}
+
+fn cargo_in(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.current_dir(folder).args(arguments);
+    cargo.env("CARGO_TARGET_DIR", shell::target(""));
+    shell::run(&mut cargo)
+}
+
+/// Type-checks `packages` with every feature and the compiler `version`, which rustup has.
+fn check_with(version: &str, packages: &[&str]) -> Result<()> {
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", version, "cargo", "check", "--all-features"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    // Cargo of another version does not share its folder well.
+    cargo.env(
+        "CARGO_TARGET_DIR",
+        shell::target(&format!("rust-{version}")),
+    );
+    cargo.current_dir(shell::repository());
+    shell::run(cargo.env_remove("CARGO").env_remove("RUSTC"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_compilers_are_those_of_the_manifests() {
+        let manifest = |path: &str| {
+            let path = shell::repository().join(path);
+            fs::read_to_string(path).expect("a manifest")
+        };
+        let [(libraries, _), (workspace, _)] = OLDEST;
+        let promise = |version: &str| {
+            let (short, _) = version.rsplit_once('.').expect("three numbers");
+            format!("rust-version = \"{short}\"")
+        };
+        assert!(manifest("Cargo.toml").contains(&promise(workspace)));
+        for library in LIBRARIES {
+            let folder = match library {
+                "blockbox-tar" => "fsmerge/tar",
+                other => other,
+            };
+            let manifest = manifest(&format!("{folder}/Cargo.toml"));
+            assert!(manifest.contains(&promise(libraries)), "{library}");
+        }
+    }
+}
