@@ -1,6 +1,7 @@
 //! Content digests: the names of everything in an image.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use sha2::Digest as _;
@@ -40,6 +41,24 @@ impl Digest {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// Returns the SHA-256 digest of all that `input` has.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn sha256_of(input: &mut impl Read) -> io::Result<Self> {
+        let mut hasher = Hasher::sha256();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            match input.read(&mut chunk) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(count) => hasher.update(chunk.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Returns the algorithm's name: `sha256` or `sha512`.

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use blockbox::kernel::{InstallOptions, Source};
 use blockbox::store::Store;
 use blockbox::vmm::hypervisor::Verdict;
-use blockbox::vmm::{self, Capabilities};
+use blockbox::vmm::{self, Capabilities, HostReport};
 use clap::Args;
+use serde::Serialize;
 
 use super::output::{Format, print_json};
+use super::{hint, kernel};
 
 /// Say what this host can do, and how to get what is missing. Fails where nothing can boot.
 #[derive(Debug, Args)]
@@ -16,21 +19,39 @@ pub(super) struct Doctor {
     /// A guest kernel to look at in place of the one that is found
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Install a guest kernel where there is none, as `kernel install` does
+    #[arg(long, conflicts_with = "kernel")]
+    fix: bool,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
+/// What is printed for programs.
+#[derive(Serialize)]
+struct Diagnosis {
+    #[serde(flatten)]
+    report: HostReport,
+    /// What to do for what is missing, one sentence each.
+    advice: Vec<String>,
+}
+
 impl Doctor {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
-        let report = vmm::probe(self.kernel.as_deref(), store.root(), &store.kernels(), None);
+        let probe = || vmm::probe(self.kernel.as_deref(), store.root(), &store.kernels(), None);
+        let mut report = probe();
+        if self.fix && report.kernel.is_none() {
+            kernel::install(store, &Source::Package, &InstallOptions::default())?;
+            report = probe();
+        }
+        let advice = hint::advice(&report);
         let status = if report.chosen.is_some() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         };
         if self.format == Format::Json {
-            print_json(&report)?;
+            print_json(&Diagnosis { report, advice })?;
             return Ok(status);
         }
         println!("host       {} {}", report.os, report.arch);
@@ -41,9 +62,10 @@ impl Doctor {
         println!("{:10} {hypervisor}", report.hypervisor_name);
         let kernel = report
             .kernel
+            .as_ref()
             .map_or("not found".to_owned(), |path| path.display().to_string());
         println!("kernel     {kernel}");
-        let qemu = match (report.qemu, report.qemu_version) {
+        let qemu = match (&report.qemu, &report.qemu_version) {
             (Some(path), Some(version)) => format!("{} ({version})", path.display()),
             (Some(path), None) => format!("{} (does not run)", path.display()),
             (None, _) => "not found".to_owned(),
@@ -57,7 +79,10 @@ impl Doctor {
             "boots with {}",
             report.chosen.as_deref().unwrap_or("nothing")
         );
-        for advice in &report.advice {
+        if let Some(problem) = &report.kernel_problem {
+            println!("\nThe guest kernel is unusable: {problem}.");
+        }
+        for advice in &advice {
             println!("\n{advice}");
         }
         Ok(status)

@@ -1,6 +1,8 @@
 //! What to type next, for errors of the libraries, which know no commands.
 
-use blockbox::{Error, ImageUser, convert};
+use blockbox::vmm::hypervisor::Verdict;
+use blockbox::vmm::{HostReport, VmmError};
+use blockbox::{Error, ImageUser, convert, kernel};
 
 /// Prints an error, and what solves the problem.
 pub(super) fn print(error: &anyhow::Error) {
@@ -16,6 +18,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let read = || cause.downcast_ref().and_then(ocipull::Error::of);
         converted
             .or_else(|| cause.downcast_ref().and_then(of_sandbox))
+            .or_else(|| cause.downcast_ref().and_then(of_vmm))
+            .or_else(|| cause.downcast_ref().and_then(of_kernel))
             .or_else(|| cause.downcast_ref().or_else(read).and_then(of_pull))
     })
 }
@@ -42,7 +46,7 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
             (ConnectHint::HostName, _) => {
                 "check the name, and that this host can resolve names".into()
             }
-            (ConnectHint::Refused, _) => "check the port, and that the registry is running".into(),
+            (ConnectHint::Refused, _) => "check the port, and that the server is running".into(),
             _ => return None,
         },
         ocipull::Error::Unauthorized {
@@ -78,6 +82,7 @@ fn of_conversion(error: &convert::Error) -> Option<String> {
 fn of_sandbox(error: &Error) -> Option<String> {
     Some(match error {
         Error::Convert(error) => return of_conversion(error),
+        Error::Vmm(error) => return of_vmm(error),
         Error::ImageInUse { user, .. } => match user {
             ImageUser::Sandbox(name) => format!("`blockbox rm {name}` first"),
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm {name}` first"),
@@ -92,6 +97,72 @@ fn of_sandbox(error: &Error) -> Option<String> {
         Error::NoCommand => "name the command after `--`".into(),
         _ => return None,
     })
+}
+
+fn of_vmm(error: &VmmError) -> Option<String> {
+    Some(match error {
+        VmmError::KernelNotFound { .. } => GET_KERNEL.to_owned(),
+        VmmError::QemuNotFound { .. } => GET_QEMU.to_owned(),
+        VmmError::NoShareServer => GET_VIRTIOFSD.to_owned(),
+        VmmError::NoHypervisor { .. } => "try `--vmm qemu`".to_owned(),
+        _ => return None,
+    })
+}
+
+fn of_kernel(error: &kernel::Error) -> Option<String> {
+    Some(match error {
+        kernel::Error::NotConfirmed { digest, .. } => {
+            format!("if that is the right one, give `--digest {digest}`")
+        }
+        kernel::Error::NoPip => {
+            "install pip (the package python3-pip), or give the file of a libkrunfw from elsewhere"
+                .to_owned()
+        }
+        kernel::Error::NoPackage if cfg!(target_os = "macos") => GET_KERNEL.to_owned(),
+        kernel::Error::NoPackage => "give the file of a libkrunfw built for this host".to_owned(),
+        kernel::Error::Pull(error) => return of_pull(error),
+        kernel::Error::Vmm(error) => return of_vmm(error),
+        _ => return None,
+    })
+}
+
+/// How to get a guest kernel on this kind of host.
+const GET_KERNEL: &str = if cfg!(target_os = "macos") {
+    "install it with `brew install slp/krun/libkrunfw`, or name a kernel with --kernel"
+} else {
+    "`blockbox kernel install` gets one; or install the package libkrunfw (Fedora, Debian 13 and later), or name a kernel \
+     with --kernel or $BLOCKBOX_KERNEL"
+};
+
+/// How to get QEMU on this kind of host.
+const GET_QEMU: &str = if cfg!(target_os = "macos") {
+    "install it with `brew install qemu`"
+} else if cfg!(target_arch = "aarch64") {
+    "install the package qemu-system-arm (Debian) or qemu-system-aarch64 (Fedora)"
+} else {
+    "install the package qemu-system-x86 (Debian, Fedora)"
+};
+
+/// How to get virtiofsd on this kind of host.
+const GET_VIRTIOFSD: &str = "install the package virtiofsd (Debian 13 and later, Fedora) or qemu-system-common (Debian 12, \
+     Ubuntu 22.04)";
+
+/// Returns what to do for what a host lacks, one sentence each.
+pub(super) fn advice(report: &HostReport) -> Vec<String> {
+    let mut advice = Vec::new();
+    if report.kernel.is_none() {
+        advice.push(format!("No guest kernel: {GET_KERNEL}."));
+    }
+    if report.qemu.is_none() && report.hypervisor != Verdict::Works {
+        advice.push(format!("No QEMU to fall back to: {GET_QEMU}."));
+    }
+    let qemu = report.capabilities.get("qemu");
+    if qemu.is_some_and(|qemu| !qemu.shares) {
+        advice.push(format!(
+            "No virtiofsd to share folders under QEMU: {GET_VIRTIOFSD}."
+        ));
+    }
+    advice
 }
 
 #[cfg(test)]

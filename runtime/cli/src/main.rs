@@ -23,6 +23,7 @@ mod image;
 mod images;
 mod input;
 mod inspect;
+mod kernel;
 mod logs;
 mod manual;
 mod net;
@@ -139,6 +140,9 @@ enum Command {
     Events(events::Events),
     /// Say what this host can do, and how to get what is missing
     Doctor(doctor::Doctor),
+    /// Install and list guest kernels
+    #[command(subcommand)]
+    Kernel(kernel::Kernel),
     /// Measure what programs in a sandbox feel
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -256,6 +260,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ps(command) => command.execute(&store()?),
         Command::Rm(command) => return command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),
+        Command::Kernel(command) => command.execute(&store()?),
         Command::Bench(command) => command.execute(store),
         Command::Erofs(command) => return command.execute(),
         Command::Ext4(command) => command.execute(),

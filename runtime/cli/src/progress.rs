@@ -60,6 +60,19 @@ impl Bars {
         })
     }
 
+    /// A bar for a file of unknown size, on a terminal.
+    pub(super) fn download(&self) -> ocipull::Progress {
+        let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::no_length().with_style(style);
+        let bar = self.terminal.then(|| self.all.add(bar));
+        ocipull::Progress::new(move |bytes| {
+            if let Some(bar) = &bar {
+                bar.inc(bytes);
+            }
+        })
+    }
+
     fn say(&self, line: &str) {
         say(&self.all, self.terminal, line);
     }

@@ -23,11 +23,12 @@ pub const LEAST_MEMORY: u64 = 64 << 20;
 ///
 /// # Errors
 ///
-/// [`Error::Memory`]; [`Error::Vmm`] where there is no kernel.
+/// [`Error::Memory`]; [`Error::Vmm`] where there is no kernel, or nothing to boot it with.
 pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
     if machine.memory < LEAST_MEMORY {
         return Err(Error::Memory(machine.memory));
     }
+    Vmm::check(choice(machine.vmm))?;
     let kernel = machine.kernel.as_deref();
     Ok(kernel::locate(kernel, store.root(), &store.kernels())?)
 }

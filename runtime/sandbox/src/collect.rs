@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use blockbox_convert::image;
-use blockbox_store::{Error, Exclusive, Store, remove};
+use blockbox_store::{Error, Exclusive, Spec, Store, remove};
 use blockbox_vmm::kernel;
 use serde::Serialize;
 
@@ -92,7 +92,7 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Records of layers that are not there, and kernels that were made of a library that is not the one in use any more.
+/// Records of layers that are not there, folders of sandboxes without a record, and what is stale in the folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(&store.layers())? {
@@ -100,22 +100,22 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
+    // A sandbox gets its folder with its record in it, so nothing can use one that has none.
+    for path in entries(&store.sandboxes())? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if Spec::read(&path)?.is_none() && store.lock_sandbox(&name)?.is_some() {
+            found.push(path);
+        }
+    }
     found.extend(stale_kernels(store)?);
     Ok(found)
 }
 
-/// Kernels that were made of a library that is not the one in use any more. Where there is no library, none.
+/// What is stale in the folder of kernels: where there is no kernel to use, none of them is.
 pub(crate) fn stale_kernels(store: &Store) -> Result<Vec<PathBuf>> {
     let folder = store.kernels();
-    let Ok(current) = kernel::locate(None, store.root(), &folder) else {
-        return Ok(Vec::new());
-    };
-    let mut found = entries(&folder)?;
-    found.retain(|path| {
-        let name = path.file_name().unwrap_or_default();
-        *path != current && name.as_encoded_bytes().starts_with(b"kernel-")
-    });
-    Ok(found)
+    let current = kernel::locate(None, store.root(), &folder).ok();
+    Ok(kernel::stale(&folder, current.as_deref())?)
 }
 
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -48,6 +48,7 @@ mod error;
 pub mod events;
 mod exec;
 pub mod helper;
+pub mod kernel;
 pub mod log;
 mod monitor;
 mod network;

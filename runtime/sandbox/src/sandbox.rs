@@ -8,6 +8,7 @@ use blockbox_convert::image::Image;
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{self, Info, State};
 use blockbox_store::{Lock, Store, remove as remove_tree};
+use blockbox_vmm::VmmError;
 use blockbox_vmm::guest::{Connection, GuestError, WindowSize};
 
 use crate::builder::Builder;
@@ -593,7 +594,8 @@ fn answer(
         }
         .into(),
         FailureKind::Interrupted => Error::Interrupted,
-        FailureKind::Exists => Error::Monitor(failure.message),
+        FailureKind::NoQemu(program) => VmmError::QemuNotFound { program }.into(),
+        FailureKind::NoHypervisor(reason) => VmmError::NoHypervisor { reason }.into(),
         _ => Error::Monitor(failure.message),
     })
 }

@@ -92,7 +92,7 @@ impl Store {
         let references = Lock::try_acquire(self.lock_path("references"))?;
         let root = references.is_some().then(|| self.root().to_owned());
         let folders =
-            ["layers", "images", "sandboxes", "snapshots"].map(|name| self.root().join(name));
+            ["layers", "images", "sandboxes", "snapshots", "kernel"].map(|name| self.root().join(name));
         for folder in folders.into_iter().chain(root) {
             for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
                 let entry = entry.map_err(Error::io(&folder))?;

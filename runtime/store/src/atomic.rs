@@ -56,15 +56,20 @@ pub fn write_folder<E: From<Error>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let outer = parent(path);
-    let folder = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .permissions(permissions(0o700))
-        .tempdir_in(outer)
-        .map_err(Error::io(outer))?;
+    let folder = temporary_folder(outer)?;
     fill(folder.path())?;
     sync_folder(folder.path())?;
     rename(folder, path)?;
     Ok(sync_folder(outer)?)
+}
+
+/// Makes a folder under a temporary name in `outer`, which goes when it is dropped, or is swept up after a crash.
+pub fn temporary_folder(outer: &Path) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(permissions(0o700))
+        .tempdir_in(outer)
+        .map_err(Error::io(outer))
 }
 
 fn rename(folder: TempDir, path: &Path) -> Result<()> {

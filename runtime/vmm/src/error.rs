@@ -13,11 +13,7 @@ use super::Vmm;
 #[non_exhaustive]
 pub enum VmmError {
     /// There is no guest kernel on this machine.
-    #[error(
-        "no guest kernel found; {} (looked for {name} in {})",
-        install_krunfw(),
-        folders(searched)
-    )]
+    #[error("no guest kernel found (looked for {name} in {})", folders(searched))]
     KernelNotFound {
         /// The file name looked for.
         name: &'static str,
@@ -33,13 +29,13 @@ pub enum VmmError {
         reason: String,
     },
     /// libkrun needs hardware virtualisation, and it does not work here.
-    #[error("libkrun cannot run here: {reason}; try --vmm qemu")]
+    #[error("libkrun cannot run here: {reason}")]
     NoHypervisor {
         /// Why not.
         reason: String,
     },
     /// QEMU is not installed.
-    #[error("{program} not found; {}", install_qemu())]
+    #[error("{program} not found")]
     QemuNotFound {
         /// The program looked for in `PATH`.
         program: String,
@@ -81,10 +77,7 @@ pub enum VmmError {
         what: &'static str,
     },
     /// QEMU needs a program to serve shares, and it is not installed.
-    #[error(
-        "virtiofsd, which serves shared folders to QEMU, not found; {}",
-        install_virtiofsd()
-    )]
+    #[error("virtiofsd, which serves shared folders to QEMU, not found")]
     NoShareServer,
     /// The program that serves shares cannot be used.
     #[error("{}: {reason}", program.display())]
@@ -148,32 +141,6 @@ impl VmmError {
         let what = what.into();
         move |source| VmmError::Io { what, source }
     }
-}
-
-/// How to get the guest kernel on this kind of machine.
-pub(crate) fn install_krunfw() -> &'static str {
-    if cfg!(target_os = "macos") {
-        "install it with `brew install slp/krun/libkrunfw`, or name a kernel with --kernel"
-    } else {
-        "install the package libkrunfw (Fedora, Debian 13 and later), or name a kernel with --kernel or \
-         $BLOCKBOX_KERNEL"
-    }
-}
-
-/// How to get QEMU on this kind of machine.
-pub(crate) fn install_qemu() -> &'static str {
-    if cfg!(target_os = "macos") {
-        "install it with `brew install qemu`"
-    } else if cfg!(target_arch = "aarch64") {
-        "install the package qemu-system-arm (Debian) or qemu-system-aarch64 (Fedora)"
-    } else {
-        "install the package qemu-system-x86 (Debian, Fedora)"
-    }
-}
-
-/// How to get virtiofsd on this kind of machine.
-pub(crate) fn install_virtiofsd() -> &'static str {
-    "install the package virtiofsd (Debian 13 and later, Fedora) or qemu-system-common (Debian 12, Ubuntu 22.04)"
 }
 
 fn folders(list: &[PathBuf]) -> String {

@@ -38,7 +38,7 @@ pub enum Wait {
 pub type OnWait<'a> = dyn FnMut(Wait) + 'a;
 
 /// The verdict's name in the cache.
-const FILE: &str = "hypervisor.json";
+pub(crate) const FILE: &str = "hypervisor.json";
 
 /// Init's disk is the only one, so it is the first.
 const TRIAL_CMDLINE: &str = "console=hvc0 quiet panic=-1 reboot=k root=/dev/vda rootfstype=ext4 rw";
@@ -271,6 +271,11 @@ fn key(kernel: &Path) -> Option<String> {
     });
     let version = env!("CARGO_PKG_VERSION");
     Some(format!("{} {version} {kernel}", boot.trim()))
+}
+
+/// Whether the verdict in the folder `cache` holds for `kernel` now.
+pub(crate) fn is_current(kernel: &Path, cache: &Path) -> bool {
+    recall(kernel, cache).is_some()
 }
 
 fn recall(kernel: &Path, cache: &Path) -> Option<Verdict> {

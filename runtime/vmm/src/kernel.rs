@@ -4,6 +4,8 @@
 //! 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one in a Xen note, which QEMU wants. On other
 //! architectures the image itself is what both take.
 
+mod stale;
+
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -15,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::VmmError;
 use super::krunfw::{self, KernelImage};
+
+pub use krunfw::LIBRARY;
+pub use stale::stale;
 
 /// Names a kernel file, as `--kernel` does.
 pub const KERNEL_VARIABLE: &str = "BLOCKBOX_KERNEL";
@@ -52,16 +57,21 @@ pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmErr
     if let Some(path) = explicit.map(Path::to_owned).or(variable) {
         return classify(path);
     }
-    let searched = search_path(home);
-    searched
-        .iter()
-        .map(|folder| folder.join(krunfw::LIBRARY))
-        .find(|path| path.is_file())
+    libraries(home)
+        .next()
         .map(KernelSource::Libkrunfw)
-        .ok_or(VmmError::KernelNotFound {
-            name: krunfw::LIBRARY,
-            searched,
+        .ok_or_else(|| VmmError::KernelNotFound {
+            name: LIBRARY,
+            searched: search_path(home),
         })
+}
+
+/// Returns every libkrunfw where [`find`] looks for one, the one that it takes first.
+pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
+    let folders = search_path(home).into_iter();
+    folders
+        .map(|folder| folder.join(LIBRARY))
+        .filter(|path| path.is_file())
 }
 
 /// Makes `source` a file that [`VmConfig::kernel`](super::VmConfig::kernel) takes, keeping it in the folder `cache`
@@ -106,43 +116,39 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     Ok(kernel)
 }
 
+/// Returns what the kernel in the libkrunfw at `library` calls itself, such as `6.12.68`.
+///
+/// # Errors
+///
+/// [`VmmError::BadKernel`] where the library cannot be loaded here, or holds no kernel that can be booted.
+pub fn release(library: &Path) -> Result<String, VmmError> {
+    let image = krunfw::kernel_of(library)?;
+    let bad = |reason: &str| VmmError::BadKernel {
+        path: library.to_owned(),
+        reason: reason.to_owned(),
+    };
+    bootable(&image).ok_or_else(|| bad("its kernel has no PVH entry point"))?;
+    banner(&image.bytes).ok_or_else(|| bad("its kernel does not say its version"))
+}
+
+/// The release in the first banner in `kernel`, as `/proc/version` has it.
+fn banner(kernel: &[u8]) -> Option<String> {
+    const START: &[u8] = b"Linux version ";
+    // A format string has the words too, without a number after them.
+    let mut banners = memchr::memmem::find_iter(kernel, START)
+        .filter_map(|at| kernel.get(at + START.len()..))
+        .filter(|rest| rest.first().is_some_and(u8::is_ascii_digit));
+    let rest = banners.next()?;
+    let release = rest.split(|byte| byte.is_ascii_whitespace()).next()?;
+    (release.len() <= 64 && release.iter().all(u8::is_ascii_graphic))
+        .then(|| String::from_utf8_lossy(release).into_owned())
+}
+
 /// The kernel that the note `seen` names, if it is there.
 fn seen_before(seen: &Path, cache: &Path) -> Option<PathBuf> {
     let name = fs::read_to_string(seen).ok()?;
     let kernel = cache.join(&name);
     (name.starts_with(KERNEL_PREFIX) && !name.contains('/') && kernel.is_file()).then_some(kernel)
-}
-
-/// Removes from the folder `cache` the kernels that other versions of blockbox prepared, and what was noted about libraries.
-/// Returns how many bytes that frees. `keep` is the kernel in use, as [`locate`] returns it.
-///
-/// # Errors
-///
-/// When the folder cannot be read, or a file cannot be removed.
-pub fn prune(cache: &Path, keep: &Path) -> Result<u64, VmmError> {
-    let failed = |path: &Path| VmmError::io(format!("cannot prune {}", path.display()));
-    let entries = match fs::read_dir(cache) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(failed(cache))?,
-    };
-    let mut freed = 0;
-    for entry in entries {
-        let path = entry.map_err(failed(cache))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path == keep || !(name.starts_with(KERNEL_PREFIX) || name.starts_with(SEEN_PREFIX)) {
-            continue;
-        }
-        let size = path.metadata().map_or(0, |metadata| metadata.len());
-        match fs::remove_file(&path) {
-            // Another process prunes as well.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => {
-                removed.map_err(failed(&path))?;
-                freed += size;
-            }
-        }
-    }
-    Ok(freed)
 }
 
 /// [`find`] and [`prepare`].
@@ -319,7 +325,7 @@ mod tests {
 
     /// A library last changed long ago.
     fn library(folder: &Path, bytes: &[u8]) -> PathBuf {
-        let path = folder.join(krunfw::LIBRARY);
+        let path = folder.join(LIBRARY);
         fs::write(&path, bytes).unwrap();
         path
     }
@@ -352,6 +358,17 @@ mod tests {
     }
 
     #[test]
+    fn the_release_is_that_of_the_kernels_own_banner() {
+        let kernel = b"\0Linux version %s\0Linux version 6.12.68 (builder@host) #1\n";
+        assert_eq!(banner(kernel).as_deref(), Some("6.12.68"));
+        assert_eq!(banner(b"Linux version"), None);
+        assert_eq!(
+            banner(&[b"Linux version 6".as_slice(), &[b'6'; 100]].concat()),
+            None
+        );
+    }
+
+    #[test]
     fn what_has_just_changed_is_not_noted() {
         let folder = tempfile::tempdir().unwrap();
         let library = library(folder.path(), b"x");
@@ -359,27 +376,5 @@ mod tests {
         assert!(!identity.is_settled());
         identity.changed.0 -= 10;
         assert!(identity.is_settled());
-    }
-
-    #[test]
-    fn pruning_keeps_the_kernel_in_use_and_what_is_not_a_kernel() {
-        let folder = tempfile::tempdir().unwrap();
-        let keep = folder.path().join("kernel-elf1-new");
-        for name in [
-            "kernel-elf1-new",
-            "kernel-elf0-old",
-            "seen-x",
-            "hypervisor.json",
-        ] {
-            fs::write(folder.path().join(name), "12345").unwrap();
-        }
-        assert_eq!(prune(folder.path(), &keep).unwrap(), 10);
-        let mut left: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        left.sort();
-        assert_eq!(left, ["hypervisor.json", "kernel-elf1-new"]);
-        assert_eq!(prune(&folder.path().join("missing"), &keep).unwrap(), 0);
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::VmmError;
 
-/// The library's file name.
-pub(super) const LIBRARY: &str = if cfg!(target_os = "macos") {
+/// The name of the file libkrunfw, which holds a guest kernel.
+pub const LIBRARY: &str = if cfg!(target_os = "macos") {
     "libkrunfw.5.dylib"
 } else {
     "libkrunfw.so.5"
@@ -31,7 +31,8 @@ pub(super) struct KernelImage {
 pub(super) fn kernel_of(path: &Path) -> Result<KernelImage, VmmError> {
     let bad = |error: libloading::Error| VmmError::BadKernel {
         path: path.to_owned(),
-        reason: error.to_string(),
+        // What the dynamic linker says is the cause.
+        reason: std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string),
     };
     // SAFETY: loading a library runs its initialisers. libkrunfw is plain data with three accessor functions and has
     // none; the path comes from the user or a folder only the administrator writes to, as for any shared library.

@@ -157,6 +157,19 @@ impl Vmm {
         }
     }
 
+    /// Checks what can be known of a choice without a trial boot.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Vmm::choose`], which may fail where this does not.
+    pub fn check(choice: Choice) -> Result<(), VmmError> {
+        match (choice, hypervisor::device()) {
+            (Choice::Libkrun, Err(reason)) => Err(VmmError::NoHypervisor { reason }),
+            (Choice::Qemu, _) | (Choice::Auto, Err(_)) => qemu::find().map(drop),
+            (Choice::Libkrun | Choice::Auto, Ok(())) => Ok(()),
+        }
+    }
+
     /// Starts a VM.
     ///
     /// # Errors

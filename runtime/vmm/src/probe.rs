@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
-use super::{Accel, Capabilities, Vmm, error, kernel, qemu, with_causes};
+use super::{Accel, Capabilities, Vmm, kernel, qemu, with_causes};
 
 /// What this host can do.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +23,8 @@ pub struct HostReport {
     pub hypervisor: Verdict,
     /// The guest kernel's file (a kernel or a libkrunfw), if there is one.
     pub kernel: Option<PathBuf>,
+    /// Why the guest kernel cannot be used, if so.
+    pub kernel_problem: Option<String>,
     /// Where a guest kernel was looked for.
     pub kernel_searched: Vec<PathBuf>,
     /// The QEMU program, if there is one.
@@ -35,8 +37,6 @@ pub struct HostReport {
     pub capabilities: BTreeMap<&'static str, Capabilities>,
     /// What confines the processes of VMs.
     pub confinement: Confinement,
-    /// What to do for what is missing, one sentence each.
-    pub advice: Vec<String>,
 }
 
 /// Finds out what this host can do. `kernel`, `home`, `cache` and `helper` are those of
@@ -47,7 +47,6 @@ pub fn probe(
     cache: &Path,
     helper: Option<&Path>,
 ) -> HostReport {
-    let mut advice = Vec::new();
     let source = kernel::find(kernel, home);
     let prepared = source
         .as_ref()
@@ -62,22 +61,12 @@ pub fn probe(
             },
         },
     };
-    match (&source, &prepared) {
-        (Err(_), _) => advice.push(format!("No guest kernel: {}.", error::install_krunfw())),
-        (_, Some(Err(error))) => advice.push(format!(
-            "The guest kernel is unusable: {}.",
-            with_causes(error)
-        )),
-        _ => {}
-    }
     let qemu = qemu::find().ok();
-    if qemu.is_none() && hypervisor != Verdict::Works {
-        advice.push(format!(
-            "No QEMU to fall back to: {}.",
-            error::install_qemu()
-        ));
-    }
     let kernel_usable = matches!(prepared, Some(Ok(_)));
+    let kernel_problem = match &prepared {
+        Some(Err(error)) => Some(with_causes(error)),
+        _ => None,
+    };
     let chosen = match (&hypervisor, &qemu) {
         _ if !kernel_usable => None,
         (Verdict::Works, _) => Some("libkrun".to_owned()),
@@ -89,12 +78,6 @@ pub fn probe(
         let accel = Accel::Tcg;
         capabilities.insert("qemu", Vmm::Qemu { accel }.capabilities());
     }
-    if capabilities.get("qemu").is_some_and(|qemu| !qemu.shares) {
-        let install = error::install_virtiofsd();
-        advice.push(format!(
-            "No virtiofsd to share folders under QEMU: {install}."
-        ));
-    }
     HostReport {
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
@@ -105,6 +88,7 @@ pub fn probe(
         },
         hypervisor,
         kernel: source.ok().map(|source| source.path().to_owned()),
+        kernel_problem,
         kernel_searched: kernel::search_path(home),
         qemu_version: qemu
             .as_deref()
@@ -113,6 +97,5 @@ pub fn probe(
         chosen,
         capabilities,
         confinement: Confinement::of_host(),
-        advice,
     }
 }

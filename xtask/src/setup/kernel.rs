@@ -22,10 +22,8 @@ const SYSTEM_FOLDERS: [&str; 6] = [
 ];
 
 /// A package of PyPI that carries libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux arm64): pip takes no
-/// other file.
-const WHEEL: &str = "microsandbox==0.7.11 \
-    --hash=sha256:65f1e4bbf8d721c9f7f557329fb6c8cf41f554c1c6942eac8b941198fa283fe0 \
-    --hash=sha256:f774a5ff6e61c5b88c42b3e058967c0b989c26d8a51c2b09f1e6a00be925b9c0\n";
+/// other file. It is what `blockbox kernel install` takes.
+const WHEEL: &str = include_str!("../../../runtime/sandbox/src/kernel/requirements.txt");
 
 /// Where [`install`] leaves the library.
 pub(crate) fn guest_kernel() -> PathBuf {

@@ -20,12 +20,19 @@ pub(crate) struct Blockbox {
 
 impl Blockbox {
     pub(crate) fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
+        let blockbox = Self::without_kernel();
+        let home = blockbox.home();
         let kernel = testkit::made("kernel/libkrunfw.so.5");
         if kernel.exists() {
-            std::fs::create_dir(home.path().join("kernel")).unwrap();
-            std::fs::copy(kernel, home.path().join("kernel/libkrunfw.so.5")).unwrap();
+            std::fs::create_dir(home.join("kernel")).unwrap();
+            std::fs::copy(kernel, home.join("kernel/libkrunfw.so.5")).unwrap();
         }
+        blockbox
+    }
+
+    /// One whose store has no kernel.
+    pub(crate) fn without_kernel() -> Self {
+        let home = tempfile::tempdir().unwrap();
         Self { home }
     }
 

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{State, Status};
 
-use crate::stats::{ProcessInfo, Stats};
+use blockbox_vmm::VmmError;
 use blockbox_vmm::guest::WindowSize;
 use blockbox_vmm::with_causes;
+
+use crate::error::Error;
+use crate::stats::{ProcessInfo, Stats};
 
 /// The version of the conversation. A monitor outlives the program that started it, so clients of other versions come.
 pub(crate) const VERSION: u32 = 1;
@@ -145,7 +148,7 @@ pub(crate) struct Failure {
 }
 
 /// The kinds of failures that clients tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FailureKind {
     /// The main command could not be started; docker's exit code for that.
@@ -156,6 +159,10 @@ pub(crate) enum FailureKind {
     Interrupted,
     /// Another sandbox has the name.
     Exists,
+    /// QEMU is needed, and this program is not installed.
+    NoQemu(String),
+    /// libkrun is asked for, and cannot work here, for this reason.
+    NoHypervisor(String),
     /// The question is none that this monitor knows.
     Unknown,
     /// Anything else.
@@ -172,7 +179,16 @@ impl Failure {
 
     /// An error with its causes.
     pub(crate) fn other(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::new(FailureKind::Other, with_causes(error))
+        let kind = match error.downcast_ref() {
+            Some(Error::Vmm(VmmError::QemuNotFound { program })) => {
+                FailureKind::NoQemu(program.clone())
+            }
+            Some(Error::Vmm(VmmError::NoHypervisor { reason })) => {
+                FailureKind::NoHypervisor(reason.clone())
+            }
+            _ => FailureKind::Other,
+        };
+        Self::new(kind, with_causes(error))
     }
 }
 

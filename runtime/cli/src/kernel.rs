@@ -1,0 +1,142 @@
+//! `blockbox kernel`
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use blockbox::kernel::{self, InstallOptions, Installed, PACKAGE, Source};
+use blockbox::store::Store;
+use clap::{Args, Subcommand};
+use ocipull::Digest;
+
+use super::output::{Table, bytes, print_json};
+use super::progress::Bars;
+use super::template::{Output, print_each};
+
+/// Install and list guest kernels.
+#[derive(Debug, Subcommand)]
+pub(super) enum Kernel {
+    /// Put a guest kernel into the store
+    Install(Install),
+    /// List the guest kernels of this host; the one that sandboxes boot with has a `*`
+    Ls(Ls),
+}
+
+/// Put a guest kernel into the store, in place of one that is there: a libkrunfw, alone or in a tar, a zip or a wheel.
+#[derive(Debug, Args)]
+pub(super) struct Install {
+    /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`) with a libkrunfw in it
+    /// [default: a package of PyPI whose digest is known, fetched by pip]
+    #[arg(value_name = "FILE|URL|IMAGE")]
+    source: Option<Source>,
+    /// Refuse a file or a download that has not this digest; without it, the digest of a download is to be confirmed
+    #[arg(long, value_name = "sha256:DIGITS", value_parser = sha256)]
+    digest: Option<Digest>,
+    /// Speak HTTP to a registry, not HTTPS
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// List the guest kernels of this host.
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    /// How to print them: table, json, or a template such as `{{.Path}}`
+    #[arg(long, default_value = "table")]
+    format: Output,
+}
+
+impl Kernel {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        match self {
+            Self::Install(command) => command.execute(store),
+            Self::Ls(command) => command.execute(store),
+        }
+    }
+}
+
+impl Install {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let source = self.source.unwrap_or(Source::Package);
+        if self.digest.is_some() && !matches!(source, Source::File(_) | Source::Url(_)) {
+            anyhow::bail!("--digest is for a file or an address");
+        }
+        let bars = Bars::new();
+        let mut pull = ocipull::Options::default();
+        pull.plain_http = self.plain_http;
+        pull.events = Some(bars.events());
+        if let Source::Url(_) = &source {
+            pull.progress = Some(bars.download());
+        }
+        let mut options = InstallOptions::default().pull(pull);
+        if let Some(digest) = self.digest {
+            options = options.digest(digest);
+        }
+        let installed = install(store, &source, &options)?;
+        println!("{}", installed.path.display());
+        Ok(())
+    }
+}
+
+/// Installs a kernel, and reports what is done.
+pub(super) fn install(
+    store: &Store,
+    source: &Source,
+    options: &InstallOptions,
+) -> Result<Installed, kernel::Error> {
+    if *source == Source::Package {
+        let (name, size) = (PACKAGE.name, bytes(PACKAGE.bytes));
+        eprintln!("fetching {name} from PyPI, which carries a guest kernel ({size})");
+    }
+    let installed = kernel::install(store, source, options, &mut confirm)?;
+    let release = installed.release.as_deref().unwrap_or_default();
+    eprintln!("installed Linux {release} ({})", installed.digest);
+    Ok(installed)
+}
+
+/// Asks whether what was downloaded is what it should be, where there is somebody to ask.
+fn confirm(digest: &Digest) -> bool {
+    if !std::io::stdin().is_terminal() {
+        return false;
+    }
+    eprint!("The file's digest is {digest}. Install it? [y/N] ");
+    let mut answer = String::new();
+    let asked = std::io::stderr().flush();
+    asked.is_ok()
+        && std::io::stdin().lock().read_line(&mut answer).is_ok()
+        && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+impl Ls {
+    fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let kernels = kernel::list(store)?;
+        match &self.format {
+            Output::Json => print_json(&kernels),
+            Output::Template(template) => print_each(template, &kernels),
+            Output::Table => {
+                let mut table = Table::new(["", "RELEASE", "SIZE", "DIGEST", "PATH"]);
+                for kernel in kernels {
+                    let used = if kernel.used { "*" } else { "" };
+                    let digest = kernel.digest.chars().take("sha256:".len() + 12);
+                    let release = match kernel.problem {
+                        Some(_) => "unusable".to_owned(),
+                        None => kernel.release.unwrap_or_else(|| "-".to_owned()),
+                    };
+                    table.row([
+                        used.to_owned(),
+                        release,
+                        bytes(kernel.bytes),
+                        digest.collect(),
+                        kernel.path.display().to_string(),
+                    ]);
+                }
+                table.print()
+            }
+        }
+    }
+}
+
+fn sha256(text: &str) -> Result<Digest, String> {
+    let digest: Digest = text.parse().map_err(|e: ocipull::Error| e.to_string())?;
+    match digest.algorithm() {
+        "sha256" => Ok(digest),
+        other => Err(format!("a {other} digest; use the SHA-256 one")),
+    }
+}

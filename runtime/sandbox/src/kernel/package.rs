@@ -1,0 +1,104 @@
+//! The Python package that carries libkrunfw, fetched by pip: with its proxies, mirrors and certificates.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Error, Result, io_error};
+
+/// A package that carries libkrunfw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Package {
+    /// Its name and version.
+    pub name: &'static str,
+    /// About how many bytes are fetched.
+    pub bytes: u64,
+}
+
+/// The package of PyPI that is used: the packaged kernel of a project that, as this one, boots containers with libkrunfw.
+pub const PACKAGE: Package = Package {
+    name: "microsandbox 0.7.11",
+    bytes: 48 << 20,
+};
+
+/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: pip takes no other file.
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+
+/// A wheel in a folder that goes with it.
+pub(super) struct Fetched {
+    wheel: PathBuf,
+    _folder: TempDir,
+}
+
+impl Fetched {
+    pub(super) fn path(&self) -> &Path {
+        &self.wheel
+    }
+}
+
+/// Fetches the package into a temporary folder in `folder`.
+pub(super) fn fetch(folder: &Path) -> Result<Fetched> {
+    if !cfg!(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )) {
+        return Err(Error::NoPackage);
+    }
+    let python = python_with_pip().ok_or(Error::NoPip)?;
+    let folder = blockbox_store::atomic::temporary_folder(folder)?;
+    let mut requirements =
+        tempfile::NamedTempFile::new_in(&folder).map_err(io_error(folder.path()))?;
+    requirements
+        .write_all(REQUIREMENTS.as_bytes())
+        .map_err(io_error(requirements.path()))?;
+    let download = folder.path().join("download");
+    let output = Command::new(python)
+        .args(["-m", "pip", "download", "--quiet", "--no-deps"])
+        .args(["--disable-pip-version-check", "--no-input"])
+        .args(["--only-binary=:all:", "--require-hashes", "--requirement"])
+        .arg(requirements.path())
+        .arg("--dest")
+        .arg(&download)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error(Path::new("python3")))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("ERROR"))
+            .collect();
+        let message = match lines.last() {
+            Some(line) => line.trim_start_matches("ERROR: ").to_owned(),
+            None => output.status.to_string(),
+        };
+        return Err(Error::Pip { message });
+    }
+    let mut files = fs::read_dir(&download).map_err(io_error(&download))?;
+    let wheel = match files.next() {
+        Some(entry) => entry.map_err(io_error(&download))?.path(),
+        None => {
+            let message = "it left no file".to_owned();
+            return Err(Error::Pip { message });
+        }
+    };
+    Ok(Fetched {
+        wheel,
+        _folder: folder,
+    })
+}
+
+/// The first Python that has pip: the one on `PATH` may be another than the distribution's.
+fn python_with_pip() -> Option<&'static str> {
+    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let version = Command::new(python)
+            .args(["-m", "pip", "--version"])
+            .stdin(Stdio::null())
+            .output();
+        version.is_ok_and(|output| output.status.success())
+    })
+}

@@ -1,0 +1,100 @@
+//! What is left in the folder of prepared kernels.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{KERNEL_PREFIX, SEEN_PREFIX};
+use crate::{VmmError, hypervisor};
+
+/// How old a temporary file is when the process that made it is certainly gone.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// How the names of temporary files begin.
+const TEMPORARY_PREFIX: &str = ".tmp";
+
+/// Returns the files in the folder `cache` that nothing needs any more: kernels other than `current`, as
+/// [`locate`](super::locate) returns it, and what was noted about their libraries; a verdict on the hypervisor of another boot
+/// or kernel; temporary files of processes that were killed. Where `current` is not known, no kernel is one of them.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn stale(cache: &Path, current: Option<&Path>) -> Result<Vec<PathBuf>, VmmError> {
+    let failed = |path: &Path| VmmError::io(format!("cannot read {}", path.display()));
+    let entries = match fs::read_dir(cache) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed(cache))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed(cache))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_stale = if name.starts_with(TEMPORARY_PREFIX) {
+            is_abandoned(&path)
+        } else if let Some(current) = current {
+            if name.starts_with(KERNEL_PREFIX) {
+                path != current
+            } else if name.starts_with(SEEN_PREFIX) {
+                !fs::read_to_string(&path).is_ok_and(|kernel| cache.join(kernel) == current)
+            } else {
+                name == hypervisor::FILE && !hypervisor::is_current(current, cache)
+            }
+        } else {
+            false
+        };
+        if is_stale {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let modified = path.symlink_metadata().and_then(|meta| meta.modified());
+    let age = modified
+        .ok()
+        .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age > ABANDONED)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_stale_is_not_the_kernel_in_use_nor_what_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, contents) in [
+            ("kernel-elf1-new", "kernel"),
+            ("kernel-elf0-old", "kernel"),
+            ("seen-old", "kernel-elf0-old"),
+            ("seen-new", "kernel-elf1-new"),
+            (
+                "hypervisor.json",
+                r#"{"key":"another boot","verdict":"works"}"#,
+            ),
+            ("libkrunfw.so.5", "library"),
+            (".tmpAbC", "half a kernel of a process that was killed"),
+            (".tmpDeF", "half a kernel of a process that works on it"),
+        ] {
+            fs::write(path(name), contents).unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * ABANDONED;
+        let abandoned = fs::File::options().write(true).open(path(".tmpAbC"));
+        abandoned.unwrap().set_modified(long_ago).unwrap();
+
+        let current = path("kernel-elf1-new");
+        assert_eq!(
+            stale(folder.path(), Some(&current)).unwrap(),
+            [".tmpAbC", "hypervisor.json", "kernel-elf0-old", "seen-old"].map(path)
+        );
+        assert_eq!(stale(folder.path(), None).unwrap(), [path(".tmpAbC")]);
+        assert!(stale(&path("missing"), None).unwrap().is_empty());
+    }
+}
