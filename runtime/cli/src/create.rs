@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use blockbox::pull::pull;
 use blockbox::repair;
 use blockbox::spec::{Machine, RestartPolicy, Ulimit};
 use blockbox::store::Store;
-use blockbox::{Builder, ForkOptions, Sandbox, Snapshot, check_machine};
+use blockbox::{Builder, ForkOptions, Sandbox, Snapshot, check_machine, check_name};
 use clap::{Args, ValueEnum};
 
 use super::boot;
@@ -76,6 +76,10 @@ pub(super) struct NewSandbox {
     /// Let nothing write to the root; `/tmp` and `/run` stay writable
     #[arg(long)]
     read_only: bool,
+    /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with what the image has: for docker in a sandbox,
+    /// `--disk-dir /var/lib/docker`
+    #[arg(long, value_parser = guest_folder, value_name = "PATH")]
+    disk_dir: Vec<String>,
     /// Limit what commands may use, as `nofile=1024:4096`
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
@@ -116,12 +120,33 @@ enum Pull {
     Never,
 }
 
+/// An absolute path in the guest, other than the root, as the guest will name it.
+fn guest_folder(text: &str) -> Result<String, String> {
+    let mut path = PathBuf::from("/");
+    for part in Path::new(text).components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => path.push(name),
+            _ => return Err("use a path without `..`".to_owned()),
+        }
+    }
+    match text.starts_with('/') && path != Path::new("/") {
+        true => Ok(path.display().to_string()),
+        false => Err("use an absolute path in the sandbox, other than /".to_owned()),
+    }
+}
+
 impl NewSandbox {
-    /// The image, after a look at what can be known to fail without it.
+    /// The image, after a look at what can be known to fail without it: a pull may take minutes.
     pub(super) fn image(&self, store: &Store) -> anyhow::Result<Image> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
         check_machine(store, &machine)?;
+        if let Some(name) = &self.name {
+            check_name(store, name)?;
+        }
+        self.labels()?;
+        self.process.env()?;
         let reference = self.reference()?;
         match self.pull {
             Pull::Missing => image(store, reference, &self.source),
@@ -192,6 +217,7 @@ impl NewSandbox {
             .restart(self.restart)
             .remove_on_exit(self.rm)
             .read_only(self.read_only)
+            .disk_dirs(self.disk_dir.clone())
             .ulimits(self.ulimit.clone())
             .network(self.network.network(image)?)
             .patches(self.patches.read()?);

@@ -346,3 +346,51 @@ fn disks_of_2_40_127_and_501_extents_boot() {
         );
     }
 }
+
+#[test]
+fn what_is_wrong_with_the_options_is_reported_before_the_pull() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    blockbox.ok(["create", "--name", "taken", &guest.image, "--", "true"]);
+    for (options, named) in [
+        (["--name", "taken"], "taken"),
+        (["--name", "a/b"], "a/b"),
+        (["--label", "=x"], "=x"),
+        (["--env-file", "/no/such/file"], "/no/such/file"),
+        (["--memory", "1M"], "memory"),
+    ] {
+        for command in ["run", "create"] {
+            let [option, value] = options;
+            let error = blockbox.fails([command, option, value, "oci:/no/such/layout"]);
+            assert!(error.contains(named), "{option} {value}: {error}");
+            assert!(!error.contains("layout"), "{option} {value}: {error}");
+        }
+    }
+    for path in ["/", "data", "/a/../b"] {
+        let output = blockbox.output(["create", "--disk-dir", path, &guest.image]);
+        assert_eq!(output.status.code(), Some(125), "{path}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--disk-dir"));
+    }
+    assert_eq!(guest.sandboxes(), 1);
+}
+
+#[test]
+fn a_folder_of_the_disk_itself_takes_an_overlay_and_stays() {
+    let tar = TarBuilder::new().file("var/lib/docker/seed", "from the image\n");
+    let Some(guest) = Guest::with_tars(json!({}), vec![tar.finish()]) else {
+        return;
+    };
+    let script = "cd /var/lib/docker && cat seed && grep -c ' /var/lib/docker ext4 ' /proc/mounts \
+        && /bin/busybox mkdir lower upper work merged && echo kept >lower/f \
+        && /bin/busybox mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay merged \
+        && cat merged/f && echo new >merged/g && cat upper/g";
+    let options = ["--name", "dind", "--disk-dir", "/var/lib//docker/"];
+    assert_eq!(
+        guest.script(&options, script),
+        "from the image\n1\nkept\nnew\n"
+    );
+    let again = ["start", "dind", "--", "cat", "/var/lib/docker/upper/g"];
+    assert_eq!(guest.blockbox.ok(again), "new\n");
+}

@@ -9,7 +9,7 @@ use crate::network::{self, Gateway};
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Store, UPPER};
-use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Session, Ulimit};
+use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit};
 use blockbox_vmm::hypervisor::Wait;
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
 
@@ -149,6 +149,14 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
     for folder in &spec.on_disk {
         boot.leave_on_disk(folder);
     }
+    // Those above first: a folder below another is mounted in that one.
+    let mut folders: Vec<_> = spec.disk_dirs.iter().collect();
+    folders.sort();
+    folders.dedup();
+    let mounts = folders
+        .into_iter()
+        .map(|path| Mount::new(path.as_str(), MountSource::SandboxDisk).copy_up(true));
+    boot.mounts.extend(mounts);
     boot.read_only_root = spec.read_only;
     if spec.forked {
         // The image's own, or that of the other sandbox, is not this one's.

@@ -157,6 +157,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Mounts a folder of the writable disk itself at each of these absolute paths, with what the image has there: on ext4,
+    /// where the root is an overlay.
+    pub fn disk_dirs(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.spec.disk_dirs = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Limits of every command.
     pub fn ulimits(mut self, limits: Vec<Ulimit>) -> Self {
         self.spec.ulimits = limits;

@@ -74,6 +74,19 @@ pub(crate) fn create_with(
     Ok((spec, lock))
 }
 
+/// Checks that a sandbox can be called `name`: that it is a name, and nobody has it now.
+///
+/// # Errors
+///
+/// [`Error::SandboxName`], [`Error::SandboxExists`].
+pub fn check_new_name(store: &Store, name: &str) -> Result<()> {
+    check_name(name)?;
+    match state::reconcile(store, name)? {
+        Some(_) => Err(Error::SandboxExists(name.to_owned())),
+        None => Ok(()),
+    }
+}
+
 /// Takes the lock of a name that no sandbox has.
 pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
     check_name(name)?;

@@ -72,6 +72,7 @@ pub use blockbox_vmm::guest;
 pub use boot::{LEAST_MEMORY, check as check_machine, check_hostname};
 pub use builder::Builder;
 pub use child::{Child, Detacher};
+pub use create::check_new_name as check_name;
 pub use error::{Error, ImageUser, Result};
 pub use exec::ExecOptions;
 pub use monitor::Ended;

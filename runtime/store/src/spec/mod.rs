@@ -58,6 +58,9 @@ pub struct Spec {
     /// Folders that would be a tmpfs (`/tmp`, `/run`) and are on the writable disk.
     #[serde(default)]
     pub on_disk: Vec<String>,
+    /// Absolute paths at which folders of the writable disk itself are mounted.
+    #[serde(default)]
+    pub disk_dirs: Vec<String>,
     /// Names and values that the user attached.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -210,6 +213,7 @@ impl Spec {
             process: None,
             hostname: None,
             on_disk: Vec::new(),
+            disk_dirs: Vec::new(),
             labels: BTreeMap::new(),
             restart: RestartPolicy::No,
             remove_on_exit: false,
