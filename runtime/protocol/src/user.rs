@@ -230,6 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_empty_is_as_if_it_were_not_there() {
+        assert_eq!(resolved("1000:"), resolved("1000"));
+        assert_eq!(resolved("app:"), resolved("app"));
+        assert_eq!(resolved(":"), resolved(""));
+        assert_eq!(resolved(":100"), (0, 100, vec![], "/root".into()));
+    }
+
+    #[test]
+    fn files_of_other_systems_and_without_a_last_newline_are_read() {
+        let passwd = b"\n\nroot:x:0:0::/root:/bin/sh\r\napp:x:1000:1000::/home/app:/bin/sh";
+        let group = b"root:x:0:\r\nadm:x:4:daemon,app\r\nstaff:x:50:app";
+        let identity = resolve(b"app", passwd, group).unwrap();
+        assert_eq!(
+            (identity.uid, identity.gid, identity.groups, identity.home),
+            (1000, 1000, vec![4, 50], b"/home/app".to_vec())
+        );
+    }
+
+    #[test]
     fn a_name_made_of_digits_is_found_before_the_number() {
         assert_eq!(resolved("1234"), (77, 78, vec![], "/named".into()));
     }
