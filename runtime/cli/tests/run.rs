@@ -394,3 +394,24 @@ fn a_folder_of_the_disk_itself_takes_an_overlay_and_stays() {
     let again = ["start", "dind", "--", "cat", "/var/lib/docker/upper/g"];
     assert_eq!(guest.blockbox.ok(again), "new\n");
 }
+
+#[test]
+fn a_working_directory_is_made_behind_links_and_a_file_is_no_directory() {
+    let tar = TarBuilder::new()
+        .symlink("lnk", "srv/deep")
+        .symlink("loop", "loop");
+    let Some(guest) = Guest::with_tars(json!({}), vec![tar.finish()]) else {
+        return;
+    };
+    let script = "cd /srv/deep/sub && echo there";
+    assert_eq!(guest.script(&["--rm", "-w", "/lnk/sub"], script), "there\n");
+    for (path, reason) in [
+        ("/etc/passwd", "Not a directory"),
+        ("/loop/sub", "Too many"),
+    ] {
+        let output = guest.run(&["--rm", "-w", path], &["true"], "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{path}");
+        assert!(stderr.contains(path) && stderr.contains(reason), "{stderr}");
+    }
+}

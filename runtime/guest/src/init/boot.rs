@@ -1,6 +1,7 @@
 //! From the kernel's root, the writable disk, to the container's.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -163,18 +164,38 @@ fn set_limits(warnings: &mut Warnings) {
     warnings.tolerate(set.step("setting the limit of open files"));
 }
 
-/// Makes a directory (and its parents) unless there is one, possibly behind a symlink.
+/// The most symbolic links that are followed on the way to a directory, as in the kernel.
+const MAX_LINKS: u32 = 40;
+
+/// Makes a directory (and its parents) unless there is one, possibly behind symlinks, which may lead to what is not there yet.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
+    make_dir_behind(path, mode, MAX_LINKS).step(format!("making the directory {}", path.display()))
+}
+
+fn make_dir_behind(path: &Path, mode: u32, links: u32) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .step(format!("making the directory {}", path.display()))
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if let Ok(target) = fs::read_link(path) {
+        let links = links
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::from(rustix::io::Errno::LOOP))?;
+        return make_dir_behind(&parent.join(target), mode, links);
+    }
+    if parent != path {
+        make_dir_behind(parent, mode, links)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        // Made by another meanwhile.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(rustix::io::Errno::NOTDIR.into())
+        }
+        made => made,
+    }
 }
 
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Failure> {
