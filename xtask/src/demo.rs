@@ -1,12 +1,12 @@
 //! `cargo xtask demo`: the whole path, on a real image from a real registry.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
+use crate::blockbox::Blockbox;
 use crate::registry::Registry;
 use crate::stages::Stages;
 use crate::{image, setup, shell};
@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
         push(&image, &reference)
     })?;
 
-    let blockbox = Blockbox::prepare(&program)?;
+    let blockbox = Blockbox::prepare(&program, shell::target("demo/home"))?;
     stages.run("what this host can do", || blockbox.show(&["doctor"]))?;
     stages.run("pull", || {
         blockbox.show(&["pull", "--plain-http", &reference])
@@ -60,46 +60,6 @@ fn push(image: &Path, reference: &str) -> Result<()> {
         .arg(format!("docker://{reference}"));
     println!("$ {}", shell::line(&skopeo));
     shell::output(&mut skopeo).map(drop)
-}
-
-/// The product, with a state folder of its own.
-struct Blockbox {
-    program: PathBuf,
-    home: PathBuf,
-}
-
-impl Blockbox {
-    fn prepare(program: &Path) -> Result<Self> {
-        let home = shell::target("demo/home");
-        let kernel = setup::guest_kernel();
-        let name = kernel.file_name().context("a file")?;
-        let placed = home.join("kernel").join(name);
-        if kernel.exists() && !placed.exists() {
-            fs::create_dir_all(home.join("kernel"))?;
-            fs::copy(&kernel, &placed)?;
-        }
-        Ok(Self {
-            program: program.to_owned(),
-            home,
-        })
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).env("BLOCKBOX_HOME", &self.home);
-        command
-    }
-
-    /// Runs blockbox the way a user would, and shows how.
-    fn show(&self, args: &[&str]) -> Result<()> {
-        let mut shown = Command::new("blockbox");
-        println!("$ {}", shell::line(shown.args(args)));
-        shell::run(&mut self.command(args))
-    }
-
-    fn output(&self, args: &[&str]) -> Result<String> {
-        shell::output(&mut self.command(args))
-    }
 }
 
 fn print_sizes(inspect: &Value) {

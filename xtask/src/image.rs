@@ -23,8 +23,10 @@ use crate::stages::Stages;
 
 /// An image to be made.
 pub(crate) struct Image {
-    /// A folder under `target/`: the image is `FOLDER/image` there.
+    /// A folder under `target/`. Images of one folder share the layers that they have in common.
     pub(crate) folder: &'static str,
+    /// The image's own folder there.
+    pub(crate) name: &'static str,
     /// The `config` of its configuration: Cmd, Env and so on.
     pub(crate) config: Value,
     /// Its layers, lowest first.
@@ -35,6 +37,7 @@ pub(crate) struct Image {
 pub(crate) fn demo() -> Image {
     Image {
         folder: "demo",
+        name: "image",
         config: json!({
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
             "Cmd": ["python3"],
@@ -47,7 +50,7 @@ pub(crate) fn demo() -> Image {
 impl Image {
     /// Where [`Image::build`] leaves the image.
     pub(crate) fn path(&self) -> PathBuf {
-        shell::target(self.folder).join("image")
+        shell::target(self.folder).join(self.name)
     }
 
     /// Builds the image, where it is not built yet, as an OCI layout whose tag is `latest`.

@@ -4,6 +4,7 @@
 //! where everything is there.
 
 mod bench;
+mod blockbox;
 mod cross;
 mod demo;
 mod dist;
@@ -17,6 +18,7 @@ mod stages;
 mod stress;
 mod system;
 mod test;
+mod trial;
 mod uml;
 mod vm_test;
 
@@ -68,6 +70,9 @@ enum Xtask {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Try what takes too long for every run of the tests
+    #[command(subcommand)]
+    Trial(trial::Trial),
     /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
     VmTest {
         /// The blockbox to run, instead of a release build
@@ -107,6 +112,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Uml { minutes, command } => {
             return uml::run(&command, Duration::from_secs(60 * minutes));
         }
+        Xtask::Trial(trial) => return trial::run(trial),
         Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
     }
     Ok(ExitCode::SUCCESS)

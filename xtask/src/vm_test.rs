@@ -85,14 +85,15 @@ fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
 
 /// A small image: busybox and a few files, of which the second layer changes some.
 fn image() -> Image {
-    let recipe = |name, why, compression, script| Recipe {
-        name,
+    let recipe = |name: &str, why, compression, script| Recipe {
+        name: name.to_owned(),
         why,
         compression,
         action: Action::Outside(script),
     };
     Image {
         folder: "vm-test",
+        name: "image",
         config: serde_json::json!({
             "Env": ["PATH=/bin", "FROM_IMAGE=yes"],
             "Cmd": ["/bin/sh"],

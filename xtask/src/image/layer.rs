@@ -25,7 +25,7 @@ pub(super) struct Blob {
 
 /// A layer that is built.
 pub(super) struct Layer {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) why: &'static str,
     pub(super) compression: Compression,
     /// `sha256:…` of the tar.
@@ -98,7 +98,7 @@ impl Layer {
             })
         };
         Ok(Self {
-            name: recipe.name,
+            name: recipe.name.clone(),
             why: recipe.why,
             compression: recipe.compression,
             diff_id: text(&known["diff_id"])?,

@@ -3,7 +3,7 @@
 /// How one layer comes about.
 pub(crate) struct Recipe {
     /// A short name; names the layer's folder too.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// What it shows, for people.
     pub(crate) why: &'static str,
     pub(crate) compression: Compression,
@@ -48,8 +48,8 @@ pub(super) const SUITE: &str = "bookworm";
 pub(super) fn demo() -> Vec<Recipe> {
     use Action::{Bootstrap, Inside, Outside};
     use Compression::{Gzip, Zstd};
-    let recipe = |name, why, compression, action| Recipe {
-        name,
+    let recipe = |name: &str, why, compression, action| Recipe {
+        name: name.to_owned(),
         why,
         compression,
         action,
