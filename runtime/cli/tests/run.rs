@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Output, Stdio};
 
 use common::Blockbox;
@@ -63,6 +64,10 @@ fn a_store_may_lie_in_any_folder() {
         "a b,c=,,d:e\n%s 'f' \"g\" $h `i` \\j é {}",
         "long".repeat(30)
     );
+    let mut name = std::ffi::OsString::from(name);
+    if cfg!(target_os = "linux") {
+        name.push(std::ffi::OsStr::from_bytes(b"\xe9"));
+    }
     let home = parent.path().join(name);
     std::fs::rename(guest.blockbox.home(), &home).unwrap();
     let blockbox = |args: &[&str]| {

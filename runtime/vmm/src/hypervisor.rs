@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use blockbox_protocol::{Boot, Decoder, INIT_PATH, PROTOCOL_VERSION, Reply, Request, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
+use super::alias::Aliases;
 use super::device::{Disk, text};
 use super::helper::{self, Launch};
 use super::kernel::Identity;
@@ -164,7 +165,12 @@ fn runs_pvm_guests_only(modules: &Path) -> bool {
 
 fn trial(kernel: &Path, helper: Option<&Path>, time: Duration) -> Verdict {
     let started = Instant::now();
-    let vm_and_disk = trial_disk().and_then(|disk| Ok((boot(kernel, disk.path(), helper)?, disk)));
+    let mut kernel = kernel.to_owned();
+    let mut aliases = Aliases::default();
+    let vm_and_disk = aliases
+        .replace(&mut kernel)
+        .and_then(|()| trial_disk())
+        .and_then(|disk| Ok((boot(&kernel, disk.path(), helper)?, disk)));
     let (vm, _disk) = match vm_and_disk {
         Ok(both) => both,
         Err(error) => {

@@ -7,6 +7,7 @@
 //!
 //! Once it runs, [`guest::Session`] talks to the guest's init.
 
+mod alias;
 mod capabilities;
 mod config;
 pub mod confine;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::alias::Aliases;
 use super::confine::Rules;
 use super::console::Console;
 use super::events::{Events, VmEvent, Watch};
@@ -41,6 +42,8 @@ pub struct Vm {
     qmp: Option<Qmp>,
     /// Dropped last: they end by themselves once the VM's process is gone.
     servers: Vec<Server>,
+    /// What names the files that the VM has open.
+    aliases: Aliases,
 }
 
 /// The process that serves a share, killed when dropped.
@@ -72,8 +75,10 @@ struct Ends {
 }
 
 impl Vm {
-    pub(super) fn start(vmm: Vmm, config: &VmConfig) -> Result<Self, VmmError> {
-        config.check(vmm)?;
+    pub(super) fn start(vmm: Vmm, given: &VmConfig) -> Result<Self, VmmError> {
+        given.check(vmm)?;
+        let mut aliases = Aliases::default();
+        let config = &aliases.rename(given)?;
         let helper = helper::locate(config.helper.as_deref())?;
         let (console, console_end) = io::pipe().map_err(VmmError::io("cannot make a pipe"))?;
         let cmdline = config.cmdline(vmm);
@@ -125,8 +130,9 @@ impl Vm {
         let hold: Vec<_> = writable.map(|disk| disk.path.as_path()).collect();
         let mut vm = Self::spawn(vmm, &launch, &helper, &hold, ends, &files)?;
         vm.servers = servers;
+        vm.aliases = aliases;
         if vmm != Vmm::Libkrun {
-            let disks = config.disks.iter().map(|disk| disk.path.clone()).collect();
+            let disks = given.disks.iter().map(|disk| disk.path.clone()).collect();
             let watch = Watch::new(vm.events.clone(), disks);
             let on_event = move |qmp: &Qmp, name: &str, data: &Value| {
                 watch.event(Some(qmp), name, data);
@@ -184,6 +190,7 @@ impl Vm {
             events: Events::default(),
             qmp: None,
             servers: Vec::new(),
+            aliases: Aliases::default(),
         })
     }
 
