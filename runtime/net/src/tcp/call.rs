@@ -15,10 +15,9 @@ use crate::shared::Shared;
 
 /// Ports of the gateway from which it connects to the guest.
 pub(super) const FIRST_PORT: u16 = 32_768;
-/// The guest's kernel may not be up yet when somebody connects to a published port.
+/// How long one address of the guest may take to answer: its kernel may not be up yet when somebody connects to a published
+/// port, or its server has no room for another connection.
 const CALL: Duration = Duration::from_secs(30);
-/// A guest that has refused one address is up: the next one is answered soon or never.
-const RECALL: Duration = Duration::from_secs(1);
 
 impl Tcp {
     /// Takes a connection that somebody made to a published port, and connects to the guest's port.
@@ -126,7 +125,7 @@ impl Tcp {
         else {
             return;
         };
-        *until = shared.now + RECALL;
+        *until = shared.now + CALL;
         let next = others.pop_front();
         let next = next.and_then(|guest| self.free_key(guest, shared));
         if let (Some(key), Some(flow)) = (next, self.flows.get_mut(index)) {

@@ -79,7 +79,8 @@ impl Udp {
             return;
         };
         let (Some(next), first) = (others.pop_front(), first.clone()) else {
-            return;
+            // Nobody listens yet: the peer's next datagram tries each address again.
+            return self.remove(index, shared);
         };
         let guest = (next, quoted.guest.port()).into();
         let Some(key) = self.free_key(guest, shared) else {
