@@ -87,6 +87,21 @@ const NEEDS: &[Need] = &[
         "tests fetch through the network gateway with it",
     ),
     need(
+        "iperf3",
+        "iperf3",
+        "tests run it in a sandbox, through the network gateway",
+    ),
+    need(
+        "wrk",
+        "wrk",
+        "tests load a sandbox's published port with it",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/pip",
+        "python3-pip",
+        "tests install a package in a sandbox with it",
+    ),
+    need(
         "setfattr",
         "attr",
         "gives the demo image an extended attribute",
