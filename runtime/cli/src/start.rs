@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use blockbox::guest::GuestError;
+use blockbox::state::Status;
 use blockbox::store::Store;
 use blockbox::{Error, Sandbox, StartOptions};
 use clap::Args;
@@ -36,7 +37,8 @@ impl Start {
         let sandbox = Sandbox::open(store, &self.name)?;
         let info = sandbox.info()?;
         let foreground = self.attach || self.process.is_given();
-        if info.state.status.is_active() && !foreground {
+        let up = matches!(info.state.status, Status::Starting | Status::Running);
+        if up && !foreground {
             println!("{}", self.name);
             return Ok(ExitCode::SUCCESS);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{Signal, Spec};
-use blockbox_store::state::{self, Info, State};
+use blockbox_store::state::{self, Info, State, Status};
 use blockbox_store::{Lock, Store, remove as remove_tree};
 use blockbox_vmm::VmmError;
 use blockbox_vmm::guest::{Connection, GuestError, WindowSize};
@@ -160,6 +160,10 @@ impl Sandbox {
     ///
     /// [`Error::SandboxRunning`]; what is known to keep the machine from booting.
     pub fn boot(&self, options: StartOptions) -> Result<Boot> {
+        if self.info()?.state.status == Status::Stopping {
+            // One that is about to be at rest is not in the way of its next start.
+            self.wait()?;
+        }
         let (lock, info) = self.take()?;
         let spec = options.spec.as_ref().unwrap_or(&info.spec);
         crate::boot::check(&self.store, &spec.machine)?;
