@@ -17,6 +17,7 @@ mod input;
 mod measure;
 mod merge;
 mod microsandbox;
+mod network;
 mod peers;
 mod report;
 mod sandbox;
@@ -80,6 +81,8 @@ enum Group {
     Fs,
     /// The same in a guest, with the disks that each way takes
     Guest,
+    /// What programs in a guest feel of the network, beside passt and QEMU's slirp
+    Network,
     /// Sandboxes made, listed and executed in
     Sandbox,
 }
@@ -96,6 +99,7 @@ impl Group {
             Self::Image => "image",
             Self::Fs => "fs",
             Self::Guest => "guest",
+            Self::Network => "network",
             Self::Sandbox => "sandbox",
         }
     }
@@ -174,13 +178,17 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 
 /// The images and the tree that the groups need, made where they are not given.
 fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
-    let only_trees = [Group::Ext4, Group::Extract];
-    let layers = groups.iter().any(|group| !only_trees.contains(group));
+    let without_layers = [Group::Ext4, Group::Extract, Group::Network];
+    let layers = groups.iter().any(|group| !without_layers.contains(group));
     let demo_layers = layers && bench.images.is_empty();
     let trees = [Group::Ext4, Group::Erofs, Group::Extract];
     let demo_tree = groups.iter().any(|group| trees.contains(group)) && bench.tree.is_none();
     let demo = demo_layers || demo_tree;
-    if demo || groups.contains(&Group::Guest) || groups.contains(&Group::Sandbox) {
+    if demo
+        || groups.contains(&Group::Guest)
+        || groups.contains(&Group::Network)
+        || groups.contains(&Group::Sandbox)
+    {
         setup::run()?;
     }
     if demo {
@@ -239,6 +247,10 @@ fn measure(
         Group::Guest => {
             let outcomes = guest::run(setting, images)?;
             (fs::markdown(&outcomes), fs::json(&outcomes))
+        }
+        Group::Network => {
+            let standings = network::run(setting)?;
+            (network::markdown(&standings), network::json(&standings))
         }
         Group::Sandbox => {
             let rows = sandbox::run(setting, images)?;

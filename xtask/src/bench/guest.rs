@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use self::machine::Machine;
-use self::root::Root;
+pub(super) use self::machine::Machine;
+pub(super) use self::root::Root;
 use self::stack::Stack;
 use super::Setting;
 use super::fs::{Build, Contender, Outcome, hold, may_mount};

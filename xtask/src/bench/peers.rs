@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::shell;
 
 /// Programs and the Debian packages that bring them.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("libdeflate-gunzip", "libdeflate-tools"),
     ("igzip", "isal"),
     ("openssl", "openssl"),
@@ -15,6 +15,7 @@ const PACKAGES: [(&str, &str); 7] = [
     ("fuse-overlayfs", "fuse-overlayfs"),
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
+    ("passt", "passt"),
 ];
 
 /// What comes from erofs-utils.

@@ -75,6 +75,39 @@ pub(super) const CHECKS: &[Check] = &[
         stdout: "0\n",
     },
     Check {
+        rule: "a published port reaches a server that listens on the guest's loopback",
+        script: "sandbox -d --name web -p 18080:80 \"$IMAGE\" -- httpd -f -p 127.0.0.1:80 -h /data >&2 || exit\n\
+                 i=0; until busybox wget -q -O - http://127.0.0.1:18080/file; do\n\
+                     i=$((i + 1)); [ $i -lt 60 ] || exit; sleep 1\n\
+                 done\n\
+                 blockbox port web 80; blockbox rm -f web >&2",
+        status: 0,
+        stdout: "upper\n127.0.0.1:18080\n",
+    },
+    Check {
+        rule: "a port of the host's loopback is reached where it is opened, and refused stays refused",
+        script: "mkdir -p www && echo host >www/file && busybox httpd -f -p 127.0.0.1:18081 -h www & server=$!\n\
+                 sandbox --rm --host-port 18081 --host-port 18082 \"$IMAGE\" -- sh -c '\n\
+                     wget -q -O - http://host.blockbox.internal:18081/file\n\
+                     nc -w 9 host.blockbox.internal 18082 </dev/null 2>&1 | grep -o refused'\n\
+                 kill $server",
+        status: 0,
+        stdout: "host\nrefused\n",
+    },
+    Check {
+        rule: "the guest's name server answers, and what the policy denies is unreachable with the reason in `net`",
+        script: "sandbox -d --name denied --add-host db.example:192.0.2.9 \"$IMAGE\" -- sleep 1000 >&2 || exit\n\
+                 blockbox exec denied -- sh -c '\n\
+                     nslookup db.example 2>&1 | grep -o 192.0.2.9 | head -n 1\n\
+                     for address in 10.187.1.254 169.254.169.254 10.0.0.1; do\n\
+                         nc -w 9 $address 80 </dev/null 2>&1 | grep -o \"No route to host\"\n\
+                     done'\n\
+                 blockbox net denied | grep -o -e '--host-port 80' -e '--allow .*'; blockbox rm -f denied >&2",
+        status: 0,
+        stdout: "192.0.2.9\nNo route to host\nNo route to host\nNo route to host\n\
+                 --host-port 80\n--allow 169.254.169.254:80\n--allow 10.0.0.1:80\n",
+    },
+    Check {
         rule: "a disk in 1, 2, 40 or 127 pieces boots like one in 3",
         script: "cd $BLOCKBOX_HOME/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
                  sectors=$(($(wc -c <whole) / 512))\n\

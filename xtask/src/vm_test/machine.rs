@@ -191,6 +191,7 @@ impl Machine {
                  mount -t proc proc /proc\n\
                  mount -t sysfs sysfs /sys\n\
                  mount -t devtmpfs devtmpfs /dev\n\
+                 ip link set lo up\n\
                  {insmods}\
                  ls -l /dev/kvm\n\
                  stty -F /dev/ttyS1 raw -echo\n\

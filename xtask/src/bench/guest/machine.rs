@@ -48,7 +48,7 @@ impl Disk {
     }
 }
 
-pub(super) struct Machine {
+pub(in crate::bench) struct Machine {
     qemu: PathBuf,
     /// What QEMU says it is.
     version: String,
@@ -62,7 +62,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Boots a first machine. Everything is kept in `folder`.
-    pub(super) fn prepare(setting: &Setting, root: &Root, folder: &Path) -> Result<Self> {
+    pub(in crate::bench) fn prepare(setting: &Setting, root: &Root, folder: &Path) -> Result<Self> {
         let home = folder.join("home/kernel");
         fs::create_dir_all(&home)?;
         let library = setup::guest_kernel();
@@ -121,7 +121,7 @@ impl Machine {
         disks: &[Disk],
         share: Option<&Path>,
     ) -> Result<Vec<String>> {
-        let mut qemu = self.command();
+        let mut qemu = self.command(!self.kvm);
         disk(&mut qemu, 0, &Disk::raw(root), false)?;
         for (number, image) in disks.iter().enumerate() {
             disk(&mut qemu, number + 1, image, true)?;
@@ -138,8 +138,19 @@ impl Machine {
         Ok(watched.lines)
     }
 
+    /// QEMU with a network card and with the host's clock, booting from `root`.
+    pub(in crate::bench) fn networked(&self, root: &Path, netdev: &str) -> Result<Command> {
+        let mut qemu = self.command(false);
+        disk(&mut qemu, 0, &Disk::raw(root), false)?;
+        qemu.args(["-netdev", netdev]).args([
+            "-device",
+            "virtio-net-device,netdev=net0,mac=02:62:6c:6b:00:02",
+        ]);
+        Ok(qemu)
+    }
+
     /// The end of what the console showed.
-    pub(super) fn last_words(&self) -> String {
+    pub(in crate::bench) fn last_words(&self) -> String {
         let console = fs::read(self.console()).unwrap_or_default();
         let text = String::from_utf8_lossy(&console);
         let lines: Vec<_> = text.lines().collect();
@@ -150,7 +161,7 @@ impl Machine {
         self.folder.join("console")
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, counted: bool) -> Command {
         // As many processors as `blockbox run` gives; those of a translated guest take turns, so there it is one.
         let (accelerator, cpu, processors) = if self.kvm {
             ("kvm", "host", "2")
@@ -160,11 +171,11 @@ impl Machine {
         let mut parameters =
             "console=hvc0 quiet panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw init=/init"
                 .to_owned();
-        if !self.kvm {
+        if counted {
             parameters += &format!(" tsc=reliable tsc_early_khz={COUNTED_KHZ}");
         }
         let mut qemu = Command::new(&self.qemu);
-        if !self.kvm {
+        if counted {
             qemu.args(COUNTED);
         }
         qemu.args(["-machine", MACHINE, "-accel", accelerator])

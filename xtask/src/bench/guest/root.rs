@@ -22,13 +22,13 @@ reboot -f
 ";
 
 /// A folder with the system, for a disk.
-pub(super) struct Root {
+pub(in crate::bench) struct Root {
     folder: PathBuf,
 }
 
 impl Root {
     /// Makes the system in the new folder `folder`.
-    pub(super) fn prepare(setting: &Setting, folder: &Path) -> Result<Self> {
+    pub(in crate::bench) fn prepare(setting: &Setting, folder: &Path) -> Result<Self> {
         for name in ["bin", "dev", "proc", "sys", "tmp", "upper", "work", "tree"] {
             fs::create_dir_all(folder.join(name))?;
         }
@@ -50,7 +50,12 @@ impl Root {
     }
 
     /// Makes a writable disk with the system, which runs `script`.
-    pub(super) fn disk(&self, setting: &Setting, disk: &Path, script: &str) -> Result<()> {
+    pub(in crate::bench) fn disk(
+        &self,
+        setting: &Setting,
+        disk: &Path,
+        script: &str,
+    ) -> Result<()> {
         fs::write(self.folder.join("script"), script)?;
         writable(setting, disk, Some(&self.folder))
     }

@@ -1,0 +1,297 @@
+//! What programs in a guest feel of the network: our gateway, `passt --fd` and QEMU's slirp between the same guest and the same host.
+//!
+//! Every run is a machine of its own. The guest downloads from a port of the host's loopback and uploads to it; then the host
+//! goes to and fro with an echo in the guest, and fetches a page from its web server again and again, each over a new
+//! connection. All times are the host's.
+
+mod link;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use self::link::{GUEST, HOST, Kind, Link};
+use super::Setting;
+use super::guest::{Machine, Root};
+use super::report::median;
+
+/// Ports of the guest's servers.
+const WEB: u16 = 80;
+const ECHO: u16 = 7;
+
+/// What is sent each way, in MiB.
+const MEBIBYTES: usize = 64;
+
+/// How often the host goes to and fro, and how many pages it fetches.
+const TURNS: u32 = 500;
+const PAGES: u32 = 100;
+
+/// How long a machine may say nothing.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What one machine felt, each higher or lower as [`ROWS`] says.
+type Figures = [f64; 4];
+
+/// The rows: what, in which unit, and whether more is better.
+const ROWS: [(&str, &str, bool); 4] = [
+    ("download over one connection", "MB/s", true),
+    ("upload over one connection", "MB/s", true),
+    ("round trip of a byte", "µs", false),
+    ("new connection and a page", "ms", false),
+];
+
+/// What a way to the host came to.
+pub(super) struct Standing {
+    name: &'static str,
+    figures: Result<Vec<Figures>, String>,
+}
+
+/// Measures each way in every round, in a changing order.
+pub(super) fn run(setting: &Setting) -> Result<Vec<Standing>> {
+    let folder = setting.path("network");
+    std::fs::create_dir(&folder)?;
+    let root = Root::prepare(setting, &folder.join("root"))?;
+    let machine = Machine::prepare(setting, &root, &folder)?;
+    let mut standings = Kind::ALL.map(|kind| Standing {
+        name: kind.name(),
+        figures: Ok(Vec::new()),
+    });
+    for round in 0..setting.rounds as usize {
+        for turn in 0..Kind::ALL.len() {
+            let index = (round + turn) % Kind::ALL.len();
+            let (kind, standing) = (Kind::ALL[index], &mut standings[index]);
+            if let Ok(figures) = &mut standing.figures {
+                eprintln!("bench: network: {} in round {}", kind.name(), round + 1);
+                match one(setting, &root, &machine, kind, &folder.join("disk")) {
+                    Ok(found) => figures.push(found),
+                    Err(error) => standing.figures = Err(format!("{error:#}")),
+                }
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder)?;
+    Ok(standings.into())
+}
+
+/// QEMU, ended when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Boots one machine.
+fn one(
+    setting: &Setting,
+    root: &Root,
+    machine: &Machine,
+    kind: Kind,
+    disk: &Path,
+) -> Result<Figures> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    // The last connection holds the guest up until the host has done its part.
+    let script = format!(
+        "ip link set lo up; ip link set eth0 up; ip addr add {GUEST}/24 dev eth0\n\
+         ip route add default via 10.187.1.1 || true\n\
+         mkdir /www; echo page >/www/page; httpd -p {WEB} -h /www\n\
+         nc -ll -p {ECHO} -e cat >/dev/null 2>&1 &\n\
+         nc {HOST} {port} </dev/null >/dev/null\n\
+         dd if=/dev/zero bs=64k count={} 2>/dev/null | nc {HOST} {port}\n\
+         nc {HOST} {port} </dev/null\n",
+        MEBIBYTES * 16
+    );
+    root.disk(setting, disk, &script)?;
+    let mut link = Link::open(setting, kind, port)?;
+    let mut qemu = machine.networked(disk, &link.netdev)?;
+    if let Some(stdin) = link.stdin.take() {
+        qemu.stdin(stdin);
+    }
+    let mut running = Running(qemu.stdout(std::process::Stdio::null()).spawn()?);
+    drop(qemu);
+
+    let mut down = accept(&listener, &mut running, machine)?;
+    let block = vec![0x5a; 1 << 20];
+    let start = Instant::now();
+    for _ in 0..MEBIBYTES {
+        down.write_all(&block)?;
+    }
+    down.shutdown(std::net::Shutdown::Write)?;
+    // The guest closes its side when it has read everything.
+    down.read_to_end(&mut Vec::new())?;
+    let download = start.elapsed();
+
+    let mut up = accept(&listener, &mut running, machine)?;
+    let start = Instant::now();
+    let mut count = 0;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match up.read(&mut buffer)? {
+            0 => break,
+            read => count += read,
+        }
+    }
+    let upload = start.elapsed();
+    ensure!(count == MEBIBYTES << 20, "{count} bytes arrived");
+    drop(up);
+
+    let hold = accept(&listener, &mut running, machine)?;
+    let round_trip = round_trips(link.ports[1])?;
+    let page = pages(link.ports[0])?;
+    drop(hold);
+    let rate = |time: Duration| (MEBIBYTES << 20) as f64 / 1e6 / time.as_secs_f64();
+    Ok([
+        rate(download),
+        rate(upload),
+        round_trip.as_secs_f64() * 1e6,
+        page.as_secs_f64() * 1e3,
+    ])
+}
+
+/// The guest's next connection.
+fn accept(listener: &TcpListener, running: &mut Running, machine: &Machine) -> Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(Some(LIMIT))?;
+                stream.set_write_timeout(Some(LIMIT))?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                return Err(error.into());
+            }
+            Err(_) => {}
+        }
+        if running.0.try_wait()?.is_some() || start.elapsed() > LIMIT {
+            bail!("the guest does not connect: {}", machine.last_words());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The median time of a byte to the guest's echo and back.
+fn round_trips(port: u16) -> Result<Duration> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut times = Vec::new();
+    for _ in 0..TURNS {
+        let start = Instant::now();
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])?;
+        times.push(start.elapsed());
+    }
+    median(&times, |time| *time).context("no turns")
+}
+
+/// The median time of a page, each over a connection of its own.
+fn pages(port: u16) -> Result<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..PAGES {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        ensure!(page.ends_with("page\n"), "{page:?}");
+        times.push(start.elapsed());
+    }
+    median(&times, |time| *time).context("no pages")
+}
+
+impl Standing {
+    /// The median of a row.
+    fn median(&self, row: usize) -> Option<f64> {
+        let figures = self.figures.as_ref().ok()?;
+        let mut values: Vec<_> = figures.iter().map(|figures| figures[row]).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    }
+}
+
+/// A table with a column for each way, and ours against the better of the others.
+pub(super) fn markdown(standings: &[Standing]) -> String {
+    let mut text = "\n| median |".to_owned();
+    for standing in standings {
+        text += &format!(" {} |", standing.name);
+    }
+    text += " ours against the better one |\n|---|--:|--:|--:|--:|\n";
+    for (row, (what, unit, more)) in ROWS.iter().enumerate() {
+        let medians: Vec<_> = standings
+            .iter()
+            .map(|standing| standing.median(row))
+            .collect();
+        text += &format!("| {what} |");
+        for value in &medians {
+            let shown = value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1} {unit}"));
+            text += &format!(" {shown} |");
+        }
+        text += &match ratio(&medians, *more) {
+            Some(ratio) => format!(" {ratio:.2}× |\n"),
+            None => " – |\n".to_owned(),
+        };
+    }
+    for standing in standings {
+        if let Err(error) = &standing.figures {
+            text += &format!("\n{} was not measured: {error}\n", standing.name);
+        }
+    }
+    text
+}
+
+/// How much better the first is than the best of the others; below 1 it is worse.
+fn ratio(medians: &[Option<f64>], more: bool) -> Option<f64> {
+    let (ours, others) = medians.split_first()?;
+    let others = others.iter().flatten().copied();
+    let best = if more {
+        others.reduce(f64::max)
+    } else {
+        others.reduce(f64::min)
+    }?;
+    Some(if more {
+        (*ours)? / best
+    } else {
+        best / (*ours)?
+    })
+}
+
+/// All figures.
+pub(super) fn json(standings: &[Standing]) -> Value {
+    let rows: Vec<_> = ROWS
+        .iter()
+        .map(|(what, unit, _)| json!([what, unit]))
+        .collect();
+    let ways: Vec<_> = standings
+        .iter()
+        .map(|standing| match &standing.figures {
+            Ok(figures) => json!({ "name": standing.name, "figures": figures }),
+            Err(error) => json!({ "name": standing.name, "error": error }),
+        })
+        .collect();
+    json!([{ "rows": rows, "ways": ways }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_above_one_where_ours_is_better() {
+        let medians = |ours| [Some(ours), Some(4.0), None, Some(8.0)];
+        assert_eq!(ratio(&medians(16.0), true), Some(2.0));
+        assert_eq!(ratio(&medians(2.0), false), Some(2.0));
+        assert_eq!(ratio(&[Some(1.0), None, None], true), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The ways from a guest's network card to the host, with the same addresses in the guest.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{ECHO, WEB};
+use crate::bench::Setting;
+
+/// The guest's address.
+pub(super) const GUEST: &str = "10.187.1.2";
+
+/// The address that stands for the host's loopback.
+pub(super) const HOST: &str = "10.187.1.254";
+
+/// A way to the host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Blockbox,
+    Passt,
+    Slirp,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Blockbox, Self::Passt, Self::Slirp];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Blockbox => "blockbox",
+            Self::Passt => "passt --fd",
+            Self::Slirp => "QEMU's slirp",
+        }
+    }
+}
+
+/// A way that is open, until it is dropped.
+pub(super) struct Link {
+    /// QEMU's `-netdev`.
+    pub(super) netdev: String,
+    /// QEMU's standard input, which the `-netdev` names.
+    pub(super) stdin: Option<OwnedFd>,
+    /// The host's ports of the guest's web server and of its echo.
+    pub(super) ports: [u16; 2],
+    child: Option<Child>,
+    _control: Option<UnixStream>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Link {
+    /// Opens a way for a guest that reaches the host's port `port`.
+    pub(super) fn open(setting: &Setting, kind: Kind, port: u16) -> Result<Self> {
+        match kind {
+            Kind::Blockbox => Self::blockbox(setting, port),
+            Kind::Passt => Self::passt(setting),
+            Kind::Slirp => Self::slirp(),
+        }
+    }
+
+    fn stream(machine: UnixStream, ports: [u16; 2], child: Child) -> Self {
+        Self {
+            netdev: "stream,id=net0,server=off,addr.type=fd,addr.str=0".to_owned(),
+            stdin: Some(machine.into()),
+            ports,
+            child: Some(child),
+            _control: None,
+        }
+    }
+
+    fn blockbox(setting: &Setting, port: u16) -> Result<Self> {
+        let (frames, machine) = UnixStream::pair()?;
+        let (mut control, theirs) = UnixStream::pair()?;
+        let child = Command::new(&setting.blockbox)
+            .arg("__net")
+            .stdin(OwnedFd::from(theirs))
+            .stdout(OwnedFd::from(frames))
+            .spawn()?;
+        let publish = [WEB, ECHO].map(|port| format!("0:{port}"));
+        let config = json!({ "host_ports": [port], "publish": publish });
+        writeln!(control, "{config}")?;
+        let mut line = String::new();
+        BufReader::new(&control).read_line(&mut line)?;
+        let started: Value = serde_json::from_str(&line)?;
+        let bound = started["bound"]["ports"].as_array().context(line)?;
+        let ports: Vec<u16> = bound
+            .iter()
+            .filter_map(|port| port["host"].as_str()?.rsplit(':').next()?.parse().ok())
+            .collect();
+        let ports = ports.try_into().ok().context("not two ports")?;
+        let mut link = Self::stream(machine, ports, child);
+        link._control = Some(control);
+        Ok(link)
+    }
+
+    fn passt(setting: &Setting) -> Result<Self> {
+        let command = setting.peers.command("passt");
+        let mut command = command.map_err(anyhow::Error::msg)?;
+        let (frames, machine) = UnixStream::pair()?;
+        let ports = [free_port()?, free_port()?];
+        let forward = |at: usize, to: u16| format!("127.0.0.1/{}:{to}", ports[at]);
+        let mut child = command
+            .args(["--foreground", "--quiet", "--ipv4-only", "--fd", "0"])
+            .args(["--address", GUEST, "--netmask", "24", "--gateway", HOST])
+            .args(["--tcp-ports", &forward(0, WEB)])
+            .args(["--tcp-ports", &forward(1, ECHO)])
+            .stdin(OwnedFd::from(frames))
+            .stdout(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        ensure!(child.try_wait()?.is_none(), "passt does not start");
+        Ok(Self::stream(machine, ports, child))
+    }
+
+    fn slirp() -> Result<Self> {
+        let ports = [free_port()?, free_port()?];
+        let forward =
+            |at: usize, to: u16| format!("hostfwd=tcp:127.0.0.1:{}-{GUEST}:{to}", ports[at]);
+        Ok(Self {
+            netdev: format!(
+                "user,id=net0,ipv6=off,net=10.187.1.0/24,host={HOST},{},{}",
+                forward(0, WEB),
+                forward(1, ECHO)
+            ),
+            stdin: None,
+            ports,
+            child: None,
+            _control: None,
+        })
+    }
+}
+
+/// A port of the loopback that is free now.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
