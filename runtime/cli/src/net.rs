@@ -112,7 +112,7 @@ fn print(mode: Mode, status: &Status) -> anyhow::Result<()> {
     }
     if !status.denials.is_empty() {
         println!(
-            "\n{} denials; the last, and what would allow each:",
+            "\ndenied {} times; the last, and what would allow each:",
             status.denials_total
         );
         let header = [
