@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_capacity_bounds_what_is_held_and_changes_no_byte() {
+    fn the_capacity_bounds_the_cache_and_changes_no_byte() {
         let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 239) as u8).collect();
         for (capacity, reads) in [(0, 10), (PAGE, 10), (5 * PAGE, 5)] {
             let counting = Counting(bytes.clone(), AtomicUsize::new(0));

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shared_is_counted_once() {
+    fn shared_data_is_counted_once() {
         let places = [(0, 0, 10), (0, 5, 8), (0, 8, 20), (1, 3, 5), (1, 3, 5)];
         assert_eq!(covered(places.to_vec()), 22);
         assert_eq!(covered(Vec::new()), 0);

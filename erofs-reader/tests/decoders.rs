@@ -128,7 +128,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn deflate_decodes_to_any_beginning_of_what_zlib_compressed(
+    fn deflate_decodes_any_prefix_of_zlib_data(
         data in data(), level in 0_u32..10, part in 0_usize..1000
     ) {
         let input = deflated(&data, level);
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn deflate_takes_of_damaged_streams_what_zlib_takes(
+    fn deflate_accepts_the_damaged_streams_that_zlib_accepts(
         data in data(), level in 0_u32..10, damage in damage(), part in 1_usize..=1000
     ) {
         let input = damaged(deflated(&data, level), &damage);
@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn lzma_decodes_to_any_beginning_of_what_was_compressed(
+    fn lzma_decodes_any_prefix_of_the_data(
         data in data(), properties in properties(), part in 0_usize..1000
     ) {
         let input = micro_lzma(&data, properties);
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn lzma_takes_of_damaged_streams_what_another_decoder_takes(
+    fn lzma_accepts_the_damaged_streams_that_another_decoder_accepts(
         data in data(), properties in properties(), damage in damage(), part in 1_usize..=1000
     ) {
         let input = damaged(micro_lzma(&data, properties), &damage);

@@ -110,7 +110,7 @@ fn contents_that_several_threads_decode_are_whole_and_in_order() {
 }
 
 #[test]
-fn what_takes_privileges_is_left_out_on_request() {
+fn owners_and_devices_are_left_out_on_request() {
     let Some(fixture) = Fixture::new() else {
         return;
     };
@@ -131,7 +131,7 @@ fn what_takes_privileges_is_left_out_on_request() {
 }
 
 #[test]
-fn nothing_is_extracted_over_what_is_there() {
+fn existing_files_are_never_overwritten() {
     let Some(fixture) = Fixture::new() else {
         return;
     };
@@ -222,7 +222,7 @@ fn sockets_go_into_directories_and_not_into_tars() {
 }
 
 #[test]
-fn xattrs_that_the_destination_refuses_are_told_and_no_error() {
+fn xattrs_that_the_destination_refuses_are_events_not_errors() {
     use erofs_writer::{Builder, Metadata, Node, Options};
     let mut builder = Builder::new(std::io::Cursor::new(Vec::new()), Options::default()).unwrap();
     // Linux keeps no user xattrs of what is neither a file nor a directory.

@@ -203,7 +203,7 @@ fn packed_indexes_without_a_head_end_the_search() {
 }
 
 #[test]
-fn no_algorithm_decodes_what_is_not_its_own() {
+fn an_algorithm_does_not_decode_data_of_another_one() {
     use erofs_reader::{Algorithm as A, decode_cluster};
     for algorithm in [A::Lz4, A::Lzma, A::Deflate, A::Zstd] {
         for junk in [
@@ -257,7 +257,7 @@ fn inline_clusters_must_not_cross_a_block() {
 }
 
 #[test]
-fn what_does_not_decode_is_an_error_and_not_other_bytes() {
+fn data_that_does_not_decode_is_an_error() {
     let corrupt = |patch: &dyn Fn(&mut Lab, usize)| {
         let (mut lab, at) = lab();
         patch(&mut lab, at);

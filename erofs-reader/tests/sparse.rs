@@ -180,7 +180,7 @@ fn a_limit_counts_holes_and_stops_before_the_file_that_passes_it() {
 }
 
 #[test]
-fn a_limit_bounds_what_names_and_xattrs_take_too() {
+fn a_limit_bounds_the_bytes_of_names_and_xattrs() {
     let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let metadata = Metadata::new(0o755).xattrs(vec![(b"user.large".to_vec(), vec![b'v'; 3000])]);
     for number in 0..100 {

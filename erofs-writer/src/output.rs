@@ -266,7 +266,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn what_is_written_is_there_whatever_was_rewound(steps in vec(step(), 0..30), old in 0..3 * BUFFER) {
+        fn written_bytes_survive_rewinding(steps in vec(step(), 0..30), old in 0..3 * BUFFER) {
             let mut output = Output::new(Cursor::new(vec![0xEE; old])).unwrap();
             let mut expected = Vec::new();
             for step in steps {

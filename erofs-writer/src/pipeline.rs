@@ -306,7 +306,7 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Tells where extents lie, of which those with blocks of their own begin at `block`, and notes it for others.
+    /// Sets where extents lie, of which those with blocks of their own begin at `block`, and notes it for others.
     fn locate(&mut self, mut block: u64, current: &Current) -> Result<Vec<Run>, Error> {
         self.check_indexed(block, &current.extents)?;
         let noted = self.options.dedupe_extents;

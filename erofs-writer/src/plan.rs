@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn small_inodes_fill_what_tails_leave() {
+    fn small_inodes_fill_the_gaps_that_tails_leave() {
         let mut packer = Packer::new(BlockSize::B512, ISLOT);
         for _ in 0..1000 {
             packer.place_with_tail(32, 330);

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_sets_are_one_whatever_their_order() {
+    fn equal_sets_in_any_order_are_stored_once() {
         let (_, ids) = store(&[
             &[("user.a", "1"), ("user.b", "2")],
             &[("user.b", "2"), ("user.a", "1")],
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_is_what_is_smaller_shared() {
+    fn xattrs_are_shared_only_if_that_is_smaller() {
         // Entries of 8, 16 and 16 bytes; the last is used once.
         let sets: [&[_]; 3] = [
             &[("user.a", "1"), ("user.long", "value_x")],

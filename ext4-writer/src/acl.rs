@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_acl_is_refused() {
+    fn values_that_are_not_acls_are_refused() {
         for value in [
             &b""[..],
             b"\x02\0\0",

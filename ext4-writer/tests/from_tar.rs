@@ -113,7 +113,7 @@ fn made(tar: Vec<u8>) -> Result<Image, Error> {
 }
 
 #[test]
-fn the_last_entry_of_a_name_counts_and_directories_keep_what_is_in_them() {
+fn the_last_entry_of_a_name_counts_and_directories_keep_their_children() {
     let tar = TarBuilder::new()
         .file("twice", b"first")
         .file("./twice", b"second, and longer")

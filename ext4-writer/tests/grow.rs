@@ -119,7 +119,7 @@ fn a_filesystem_that_would_shrink_is_left_as_it_is() {
 }
 
 #[test]
-fn what_is_no_ext4_filesystem_is_called_that() {
+fn files_that_are_not_ext4_are_refused_by_name() {
     for bytes in [vec![], vec![0; 1024], vec![0; 4096]] {
         let read = Info::read(Cursor::new(&bytes));
         assert!(matches!(read, Err(Error::NotExt4)));
@@ -166,7 +166,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn growing_never_panics_whatever_the_bytes(
+    fn growing_never_panics_on_any_bytes(
         changes in prop::collection::vec((0..6000_usize, any::<u8>()), 1..8),
         sealed in any::<bool>(),
         size in prop_oneof![Just(32_u64 << 20), Just(1 << 30), any::<u64>()],

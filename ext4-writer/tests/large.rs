@@ -158,7 +158,7 @@ fn a_filesystem_grows_past_16_tib_until_its_inodes_are_all_that_can_be() {
 }
 
 #[test]
-fn resize2fs_grows_what_has_meta_bg_and_it_grows_on_from_there() {
+fn resize2fs_grows_images_with_meta_bg_and_so_does_grow_afterwards() {
     let Some(mut resize2fs) = testkit::oracle("resize2fs") else {
         return;
     };

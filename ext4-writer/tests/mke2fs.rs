@@ -82,7 +82,7 @@ fn features_are_those_of_mke2fs_as_it_is_installed_and_those_that_it_has_as_publ
 }
 
 #[test]
-fn all_that_the_superblock_says_is_as_with_mke2fs_but_what_is_named() {
+fn the_superblock_equals_mke2fs_but_for_named_fields() {
     for size in SIZES {
         let Some(mut theirs) = mke2fs(size, &PUBLISHED) else {
             return;

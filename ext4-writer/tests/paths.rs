@@ -174,7 +174,7 @@ fn removed_inodes_and_blocks_are_free_and_the_image_is_clean() {
 }
 
 #[test]
-fn the_kernel_sees_what_is_left_and_takes_what_was_freed() {
+fn the_kernel_sees_the_remaining_files_and_uses_the_freed_space() {
     if !testkit::kernel_mounts() {
         return;
     }

@@ -339,7 +339,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn recovering_never_panics_whatever_the_log_says(
+    fn recovering_never_panics_on_any_log(
         blocks in prop::collection::vec((1..8_u8, 1..4_u8, prop::collection::vec(any::<u8>(), 0..200)), 0..12),
         start in 0..20_u8,
     ) {

@@ -11,21 +11,23 @@ use crate::{Digest, Platform};
 #[non_exhaustive]
 pub enum Error {
     /// The text does not name an image.
-    #[error("{text:?} is no image reference: {problem}")]
+    #[error("{text:?} is not a valid image reference: {problem}")]
     InvalidReference {
         /// The text as given.
         text: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The text is no digest.
-    #[error("{text:?} is no sha256 or sha512 digest")]
+    /// The text is not a digest.
+    #[error("{text:?} is not a valid sha256 or sha512 digest")]
     InvalidDigest {
         /// The text as found.
         text: String,
     },
-    /// The text is no platform.
-    #[error("{text:?} is no platform: OS/ARCH or OS/ARCH/VARIANT expected, such as linux/arm64")]
+    /// The text is not a platform.
+    #[error(
+        "{text:?} is not a valid platform: expected OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64"
+    )]
     InvalidPlatform {
         /// The text as given.
         text: String,
@@ -221,7 +223,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A file of certificates is none.
+    /// A file has no valid certificates.
     #[error("{}: no valid certificates", path.display())]
     Certificates {
         /// The file.
@@ -467,7 +469,7 @@ pub enum CredentialSource {
     },
 }
 
-/// How a registry's refusal is told: a wrong password differs from none.
+/// The message of a refusal: a wrong password differs from none.
 fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> String {
     let refused = |what: String| format!("{host} refuses {what} for {repository}");
     match credentials {
@@ -497,7 +499,7 @@ pub enum SourceProblem {
         /// The file.
         file: String,
     },
-    /// A file in it is no regular file.
+    /// A file in it is not a regular file.
     #[error("{0:?} is not a regular file")]
     NotAFile(String),
     /// Symlinks in an archive run in a circle.
@@ -526,7 +528,7 @@ pub enum SourceProblem {
     /// A layout or an archive without images.
     #[error("it has no images")]
     NoImages,
-    /// The archive is no tar file.
+    /// The archive is not a tar file.
     #[error("not a tar archive: {0}")]
     NotTar(String),
     /// A JSON file in it does not parse.

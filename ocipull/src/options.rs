@@ -34,9 +34,9 @@ pub struct Options {
     /// Folders that have a folder for each registry (`HOST[:PORT]`) with certificates to trust (`*.crt`) and to show
     /// (`*.cert` and `*.key`), as docker and podman keep them. Those that do not exist are passed over.
     pub certificate_folders: Vec<PathBuf>,
-    /// Told of every run of bytes fetched.
+    /// Receives the number of bytes of each read from the source.
     pub progress: Option<Progress>,
-    /// Told of what a transfer waits for.
+    /// Receives an event when a transfer waits or goes on with another mirror.
     pub events: Option<Events>,
 }
 
@@ -102,7 +102,7 @@ pub enum Credentials {
     Default,
     /// Such a file.
     File(PathBuf),
-    /// None: anonymous access.
+    /// Anonymous access.
     Anonymous,
     /// A name and a password, or a token in its place.
     Basic {
@@ -118,7 +118,7 @@ pub enum Credentials {
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `secret` out of sight.
+    /// Returns a secret that `Debug` does not show.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
@@ -135,12 +135,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A function that is told how many more bytes were fetched, from any thread.
+/// A function that receives how many more bytes were fetched. It is called from any thread.
 #[derive(Clone)]
 pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
 
 impl Progress {
-    /// Tells `report`.
+    /// Calls `report` with the bytes fetched since the call before.
     pub fn new(report: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(report))
     }
@@ -156,7 +156,7 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// Something in a transfer that its user may want to know.
+/// A delay or a change of mirrors in a transfer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -191,12 +191,12 @@ pub enum Event<'a> {
     },
 }
 
-/// A function that is told of [`Event`]s, from any thread.
+/// A function that receives [`Event`]s. It is called from any thread.
 #[derive(Clone)]
 pub struct Events(Arc<dyn Fn(&Event<'_>) + Send + Sync>);
 
 impl Events {
-    /// Tells `report`.
+    /// Calls `report` with each event.
     pub fn new(report: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(report))
     }

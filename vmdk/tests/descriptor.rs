@@ -32,7 +32,7 @@ fn a_flat_descriptor_is_exactly_the_portable_subset() {
 }
 
 #[test]
-fn one_file_is_monolithic_and_the_content_id_depends_on_what_the_extents_say() {
+fn one_file_is_monolithic_and_the_content_id_depends_on_the_extents() {
     let of = |files: &[(&str, u64)]| Descriptor::flat(files).expect("portable");
     assert_eq!(of(&[("a", 512)]).create_type(), "monolithicFlat");
     assert_eq!(of(&[("a", 512)]), of(&[("a", 512)]));
@@ -377,7 +377,7 @@ fn sizes_never_overflow() {
 }
 
 #[test]
-fn what_is_no_descriptor_is_refused() {
+fn texts_that_are_not_descriptors_are_refused() {
     for bytes in [
         &b""[..],
         b"\0\0\0\0",
@@ -480,7 +480,7 @@ proptest! {
 }
 
 #[test]
-fn no_parent_is_what_the_specification_says() {
+fn the_value_of_no_parent_is_the_specifications() {
     assert_eq!(NO_PARENT, 0xffff_ffff);
 }
 

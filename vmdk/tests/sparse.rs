@@ -111,7 +111,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn qemu_reads_what_we_write() {
+fn qemu_reads_written_disks() {
     let folder = tempfile::tempdir().unwrap();
     let (raw, back) = (folder.path().join("raw"), folder.path().join("back"));
     for kind in KINDS {
@@ -167,7 +167,7 @@ fn qemu_can_write_to_a_monolithic_sparse_image() {
 }
 
 #[test]
-fn we_read_what_qemu_writes() {
+fn disks_that_qemu_writes_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let (raw, path) = (folder.path().join("raw"), folder.path().join("q.vmdk"));
     for kind in [KINDS[0], KINDS[1], "twoGbMaxExtentSparse"] {

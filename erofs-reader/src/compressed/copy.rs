@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matches_of_any_length_and_distance_repeat_what_was_before() {
+    fn matches_of_any_length_and_distance_repeat_earlier_bytes() {
         for done in [0, 1, 3, 15, 16, 17, 40, 100] {
             for distance in 0..done + 2 {
                 for length in 0..100 {

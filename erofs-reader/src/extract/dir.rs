@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_errors_the_first_is_told_whatever_the_number_of_threads() {
+    fn the_first_error_is_returned_for_any_number_of_threads() {
         let bytes = image();
         let damage = {
             let image = Image::open(&bytes[..]).unwrap();

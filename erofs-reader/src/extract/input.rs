@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_read_ahead_but_nothing_fails_for_that() {
+    fn errors_of_reading_ahead_are_ignored() {
         let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let mut data = builder.data();
         data.write_all(&vec![b'x'; 300 << 10]).unwrap();

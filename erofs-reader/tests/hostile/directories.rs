@@ -151,7 +151,7 @@ fn directories_nested_without_end_are_cut_off() {
 }
 
 #[test]
-fn what_cannot_be_read_on_a_walk_is_named_by_its_path() {
+fn errors_of_a_walk_name_the_path() {
     // A block of a directory, an inode and an inode's block map, and where the walk, the counting and both extractions meet
     // them.
     type Damage = fn(&mut Lab);

@@ -7,7 +7,7 @@ use crate::common::lab::{Lab, SUPER};
 use crate::{open, problems};
 
 #[test]
-fn what_is_no_image_is_not_opened() {
+fn files_that_are_not_images_are_not_opened() {
     for bytes in [&[][..], &[0; 1023], &[0; 4096], b"not an image"] {
         let error = Image::open(bytes).unwrap_err();
         assert!(matches!(error, Error::NotErofs { magic: 0 }), "{error:?}");
@@ -116,7 +116,7 @@ fn superblock_fields_that_lie_are_found() {
 }
 
 #[test]
-fn structures_that_are_no_inodes_own_their_bytes() {
+fn structures_other_than_inodes_do_not_overlap() {
     // The device table at the superblock, then at the root.
     let found = problems(|lab| lab.put(SUPER + 0x58, &[8, 0]));
     assert_corrupt!(
@@ -187,7 +187,7 @@ fn structures_that_are_no_inodes_own_their_bytes() {
 }
 
 #[test]
-fn compression_configurations_must_be_what_the_kernel_mounts() {
+fn compression_configurations_must_be_valid_for_the_kernel() {
     use erofs_reader::Algorithm as A;
     let configured = |algorithms: u8, configuration: &[u8]| {
         problems(|lab| {

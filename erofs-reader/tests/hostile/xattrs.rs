@@ -7,7 +7,7 @@ use crate::common::lab::{Lab, SUPER};
 use crate::problems;
 
 #[test]
-fn xattr_areas_must_hold_what_they_say() {
+fn xattr_areas_must_fit_their_stated_size() {
     let area = |lab: &Lab| lab.inode("file") + 64;
     let found = problems(|lab| {
         let at = lab.inode("file");

@@ -155,7 +155,7 @@ fn what_the_output_held_before_does_not_show_in_holes() {
 }
 
 #[test]
-fn tails_behind_inodes_save_blocks_whatever_the_pieces_in_which_contents_come() {
+fn tails_behind_inodes_save_blocks_for_pieces_of_any_size() {
     let image = |piece: usize, inline_tails| {
         let options = Options::default()
             .block_size(erofs_writer::BlockSize::B4096)

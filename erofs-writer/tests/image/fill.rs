@@ -34,7 +34,7 @@ fn build(fill: impl FnOnce(&mut Builder<Cursor<Vec<u8>>>) -> Result<(), Error>) 
 }
 
 #[test]
-fn tar_read_from_a_stream_shows_what_a_merged_tree_of_it_shows() {
+fn tar_read_from_a_stream_equals_its_merged_tree() {
     let tar = tar();
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -61,7 +61,7 @@ fn tar_read_from_a_stream_shows_what_a_merged_tree_of_it_shows() {
 }
 
 #[test]
-fn directory_shows_in_the_kernel_what_it_is_and_files_can_be_replaced() {
+fn directory_keeps_its_attributes_in_the_kernel_and_files_can_be_replaced() {
     let source = tempfile::tempdir().unwrap();
     let at = |name: &str| source.path().join(name);
     fs::create_dir_all(at("usr/sbin")).unwrap();

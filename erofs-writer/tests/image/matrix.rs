@@ -334,7 +334,7 @@ fn a_callback_chooses_file_by_file() {
 }
 
 #[test]
-fn builders_go_to_other_threads_with_what_is_under_way() {
+fn builders_can_be_sent_to_other_threads_with_pending_contents() {
     fn is_sent_and_shared<T: Send + Sync>(_: &T) {}
     let options = options(Algorithm::Lz4, 0, 4096);
     let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();

@@ -61,7 +61,7 @@ fn of_directory(root: &Path) -> Model {
 }
 
 #[test]
-fn the_kernel_shows_of_a_directory_what_it_shows_of_it_from_mkfs_erofs() {
+fn the_kernel_shows_the_same_directory_as_from_mkfs_erofs() {
     if !kernel_mounts() || oracle("mkfs.erofs").is_none() {
         return;
     }

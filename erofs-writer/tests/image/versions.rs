@@ -172,7 +172,7 @@ fn is_read(disk: &Disk, folder: &Path) -> bool {
 }
 
 #[test]
-fn this_kernel_reads_what_it_is_said_to_read_and_nothing_else() {
+fn the_kernel_reads_exactly_the_documented_features() {
     if !kernel_mounts() {
         return;
     }

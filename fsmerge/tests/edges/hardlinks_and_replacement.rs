@@ -32,7 +32,7 @@ fn last_of_duplicate_paths_wins() {
 }
 
 #[test]
-fn link_to_itself_keeps_what_is_there() {
+fn link_to_itself_keeps_the_node() {
     let tar = Tar::new()
         .file("a", "1")
         .link("a", "a")

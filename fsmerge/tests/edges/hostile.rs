@@ -75,7 +75,7 @@ proptest! {
 }
 
 #[test]
-fn messages_say_what_is_wrong_and_where() {
+fn messages_name_the_problem_and_the_place() {
     let message = |tar: Vec<u8>| Store::default().read(&tar).unwrap_err().to_string();
     insta::assert_snapshot!(
         message(Tar::new().file("d/../../\u{e9}", "").finish()),

@@ -119,7 +119,7 @@ fn symlinks_of_the_same_layer_are_followed_inside_the_root() {
 }
 
 #[test]
-fn followed_symlinks_meet_what_the_layer_has_at_their_target() {
+fn followed_symlinks_lead_to_the_layers_own_entries() {
     let lower = || {
         Tar::new()
             .dir("usr/")

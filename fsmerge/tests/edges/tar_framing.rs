@@ -45,7 +45,7 @@ fn truncated_body_padding_or_header_is_an_error() {
 }
 
 #[test]
-fn what_seeks_sees_what_reads_sees_wherever_the_archive_ends() {
+fn seeking_and_streaming_agree_wherever_the_archive_ends() {
     let tar = Tar::new()
         .xattr("user.a", "value")
         .file("a", vec![7; 20_000])
@@ -256,7 +256,7 @@ impl Sink for Failing {
 }
 
 #[test]
-fn a_failing_sink_is_told_apart_from_a_failing_archive() {
+fn a_failing_sink_and_a_failing_archive_are_different_errors() {
     let tar = Tar::new().file("d/f", "12345").file("g", "6").finish();
     match read_tar(&tar[..], &mut Failing(true), &Limits::default()) {
         Err(ReadError::Sink { path, source }) => {

@@ -135,7 +135,7 @@ fn acl(entries: &[(u16, u16)]) -> Vec<u8> {
 
 #[cfg(unix)]
 #[test]
-fn acl_is_what_unpacking_by_chown_xattrs_and_chmod_leaves() {
+fn acl_equals_the_result_of_chown_xattrs_and_chmod() {
     use rustix::fs::XattrFlags;
     use std::os::unix::fs::PermissionsExt;
     const ACCESS: &str = "system.posix_acl_access";

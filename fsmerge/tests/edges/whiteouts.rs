@@ -32,7 +32,7 @@ fn whiteouts_act_wherever_they_stand_in_the_tar() {
 }
 
 #[test]
-fn opaque_marker_hides_lower_children_whatever_its_position() {
+fn opaque_marker_hides_lower_children_in_any_position() {
     let before = Tar::new()
         .file("d/.wh..wh..opq", "")
         .file("d/c", "new")

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_found_and_what_is_erased_is_not() {
+    fn stored_credentials_are_found_and_erased_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/auth.json");
         for host in ["docker.io", "x.y:5000"] {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_keeps_what_it_had() {
+    fn writing_keeps_the_other_members_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         let before = r#"{"HttpHeaders":{"a":"b"},"auths":{"http://h/":{"auth":"YTpi"},"h/r":{"auth":"YTpi"},"g":{}},"z":[1]}"#;

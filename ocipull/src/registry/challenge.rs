@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn several_challenges_in_one_header_are_told_apart() {
+    fn several_challenges_in_one_header_are_parsed_separately() {
         assert_eq!(
             schemes(r#"Basic realm="a, b=c", BEARER Realm=https://x/y,scope="s""#),
             ["basic", "bearer"]

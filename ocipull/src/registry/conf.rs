@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said_with_its_line() {
+    fn errors_in_a_file_are_reported_with_their_line() {
         let problem = |text: &str| match Conf::default().add(Path::new("f"), text) {
             Err(Error::RegistriesFile { problem, .. }) => problem,
             other => panic!("{other:?}"),

@@ -438,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_told_in_one_line() {
+    fn an_error_is_displayed_in_one_line() {
         let json = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}},{"code":"DENIED"}]}"#;
         assert_eq!(message(json), "manifest unknown (MANIFEST_UNKNOWN); DENIED");
         assert_eq!(message(b" plain\n text\x1b[2J "), "plain text[2J");

@@ -42,7 +42,7 @@ pub fn check_login(host: &str, options: &Options) -> Result<bool, Error> {
         },
         Error::NotFound { host, .. } => Error::Protocol {
             url: format!("{host}/v2/"),
-            problem: "the server is no registry".to_owned(),
+            problem: "the server is not a registry".to_owned(),
         },
         other => other,
     })

@@ -427,7 +427,7 @@ fn same_layers(image: &Image, tars: &[Vec<u8>]) {
 }
 
 #[test]
-fn what_skopeo_writes_is_read() {
+fn directories_that_skopeo_writes_are_read() {
     let tars = [tar("a", 100_000), tar("b", 5)];
     let layout = Layout::of(&[Layer::new(&tars[0], GZIP), Layer::new(&tars[1], GZIP)]);
     let from = format!("oci:{}:latest", layout.path().display());

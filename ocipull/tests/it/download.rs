@@ -63,7 +63,7 @@ fn a_download_over_tls_is_not_redirected_to_plain_http() {
 }
 
 #[test]
-fn what_is_no_address_or_not_there_is_reported_without_secrets() {
+fn bad_and_missing_addresses_are_reported_without_secrets() {
     for address in [
         "ftp://x/",
         "file:///etc/passwd",

@@ -45,7 +45,7 @@ fn every_gzip_member_and_zstd_frame_is_read() {
 }
 
 #[test]
-fn a_wrong_media_type_does_not_matter_where_the_bytes_say_what_they_are() {
+fn a_wrong_media_type_is_ignored_if_the_bytes_show_the_compression() {
     let tar = tar("a", 1000);
     for media_type in [TAR, GZIP, ZSTD] {
         for stored in [tar.clone(), gzip(&tar), zstd(&tar)] {
@@ -121,7 +121,7 @@ fn a_blob_longer_than_its_descriptor_is_refused() {
 }
 
 #[test]
-fn a_changed_blob_is_named_by_its_digest_whatever_the_change_does_to_inflating() {
+fn a_changed_blob_is_reported_by_its_digest_even_if_it_does_not_inflate() {
     let tar = tar("a", 300_000);
     for media_type in [TAR, GZIP, ZSTD] {
         let whole = Layer::new(&tar, media_type);
@@ -175,7 +175,7 @@ fn sha512_digests_are_verified_too() {
 }
 
 #[test]
-fn whoever_stops_at_the_last_entry_learns_the_verdict_from_finish() {
+fn finish_verifies_a_layer_that_was_read_to_its_last_entry() {
     let tar = tar("a", 300_000);
     let mut layer = Layer::new(&tar, GZIP);
     layer.diff_id = Digest::sha256(b"another").to_string();
@@ -435,7 +435,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn what_was_compressed_in_pieces_comes_back_whole(
+    fn streams_compressed_in_pieces_are_decompressed_whole(
         pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..5000), 1..40_usize), 1..5),
         format in 0..3,
     ) {

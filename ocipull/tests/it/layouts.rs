@@ -331,7 +331,7 @@ fn documents_have_a_largest_size() {
 }
 
 #[test]
-fn what_is_no_layout_is_named() {
+fn directories_that_are_not_layouts_are_refused_by_name() {
     let empty = tempfile::tempdir().unwrap();
     let reference = format!("oci:{}", empty.path().display());
     match open(&reference) {

@@ -250,7 +250,7 @@ fn a_private_registry_is_trusted_through_its_certificate() {
 }
 
 #[test]
-fn what_the_registry_does_not_have_is_named() {
+fn missing_repositories_tags_and_blobs_are_named() {
     let Some(registry) = Registry::start() else {
         return;
     };

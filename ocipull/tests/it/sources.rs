@@ -157,7 +157,7 @@ fn images_of_a_docker_daemon_are_read_through_its_socket() {
 }
 
 #[test]
-fn what_a_docker_daemon_refuses_or_cuts_off_is_an_error_that_says_why() {
+fn refusals_and_cut_off_answers_of_a_docker_daemon_are_errors_with_the_reason() {
     let body = r#"{"message":"No such image: app:v1"}"#;
     let missing = format!(
         "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}",

@@ -228,7 +228,7 @@ fn a_busy_registry_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn manifests_are_what_their_digest_says() {
+fn manifests_are_verified_by_their_digest() {
     let served = Served::new(10);
     let digest = Digest::sha256(&served.manifest);
     let tampered = [&served.manifest[..], b" "].concat();
