@@ -27,6 +27,10 @@ pub(crate) const LIBRARIES: [&str; 7] = [
 pub(crate) const OLDEST: [(&str, &[&str]); 2] =
     [("1.88.0", &LIBRARIES), ("1.89.0", &["blockbox-cli"])];
 
+/// Libraries whose unit tests use each other, or `testkit`: publishing leaves such dev-dependencies out. Their examples in
+/// the documentation and in `examples/` need neither.
+const ENTANGLED: [&str; 2] = ["erofs-reader", "erofs-writer"];
+
 /// Crates of the repository that are not published.
 const UNPUBLISHED: [&str; 2] = ["testkit", "xtask"];
 
@@ -75,7 +79,14 @@ fn test_libraries() -> Result<()> {
     // The same versions of all dependencies as in the repository.
     let lock = shell::repository().join("Cargo.lock");
     fs::copy(&lock, folder.join("Cargo.lock")).with_context(|| lock.display().to_string())?;
-    cargo_in(&folder, &["test", "--workspace", "--all-features"])
+    let all = ["--workspace", "--all-features"];
+    cargo_in(&folder, &[&["build", "--examples"], &all[..]].concat())?;
+    cargo_in(&folder, &[&["test", "--doc"], &all[..]].concat())?;
+    let mut unit = vec!["test", "--lib", "--all-features"];
+    for name in LIBRARIES.iter().filter(|name| !ENTANGLED.contains(name)) {
+        unit.extend(["--package", name]);
+    }
+    cargo_in(&folder, &unit)
 }
 
 /// The manifest of a workspace in which the unpacked libraries find each other.
