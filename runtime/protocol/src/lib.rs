@@ -15,6 +15,7 @@
 mod boot;
 mod envelope;
 mod exec;
+mod files;
 pub mod frame;
 pub mod relay;
 mod reply;
@@ -30,6 +31,7 @@ pub use boot::{
 };
 pub use envelope::Envelope;
 pub use exec::{ExecSpec, ExitStatus, Stream, Ulimit, WindowSize};
+pub use files::FileTask;
 pub use frame::{Decoder, ProtocolError};
 pub use reply::{Reply, encode_output};
 pub use request::Request;

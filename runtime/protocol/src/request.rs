@@ -2,6 +2,7 @@
 
 use crate::boot::{Boot, Identity};
 use crate::exec::{ExecSpec, Stream, WindowSize};
+use crate::files::FileTask;
 use crate::frame::{Frame, Payload, ProtocolError, put_frame};
 use crate::wire::Wire;
 
@@ -28,6 +29,13 @@ pub enum Request {
         id: u32,
         /// The command.
         spec: ExecSpec,
+    },
+    /// Do something with the container's files: answered, and its streams served, as a command's.
+    Files {
+        /// The task's id from here on.
+        id: u32,
+        /// What to do.
+        task: FileTask,
     },
     /// Bytes for a command's standard input, within its credit.
     Stdin {
@@ -159,6 +167,7 @@ const SET_CLOCK: u32 = 16;
 const STATS: u32 = 17;
 const PROCESSES: u32 = 18;
 const IDENTITY: u32 = 19;
+const FILES: u32 = 20;
 
 impl Request {
     /// Appends the request to `out` as one frame.
@@ -169,6 +178,7 @@ impl Request {
                 boot.put(out);
             }),
             Request::Exec { id, spec } => put_frame(out, EXEC, *id, |out| spec.put(out)),
+            Request::Files { id, task } => put_frame(out, FILES, *id, |out| task.put(out)),
             Request::Stdin { id, data } => {
                 put_frame(out, STDIN, *id, |out| out.extend_from_slice(data));
             }
@@ -226,6 +236,10 @@ impl Request {
             EXEC => Request::Exec {
                 id,
                 spec: Wire::take(take)?,
+            },
+            FILES => Request::Files {
+                id,
+                task: Wire::take(take)?,
             },
             STDIN => Request::Stdin {
                 id,

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use blockbox_protocol::frame::{Frame, HEADER, MAX_PAYLOAD};
 use blockbox_protocol::{
-    Address, Boot, CommandStats, Decoder, ExecSpec, ExitStatus, Folder, Host, Identity, Mount,
-    MountSource, Network, Process, ProtocolError, Reply, Request, Secret, Stats, Stream, Sysctl,
-    Ulimit, WindowSize,
+    Address, Boot, CommandStats, Decoder, ExecSpec, ExitStatus, FileTask, Folder, Host, Identity,
+    Mount, MountSource, Network, Process, ProtocolError, Reply, Request, Secret, Stats, Stream,
+    Sysctl, Ulimit, WindowSize,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -155,11 +155,24 @@ fn identity() -> impl Strategy<Value = Identity> {
     )
 }
 
+fn task() -> impl Strategy<Value = FileTask> {
+    prop_oneof![
+        (bytes(), any::<bool>()).prop_map(|(path, follow)| FileTask::Stat { path, follow }),
+        (bytes(), bytes(), any::<bool>()).prop_map(|(path, name, follow)| FileTask::Pack {
+            path,
+            name,
+            follow
+        }),
+        (bytes(), any::<bool>()).prop_map(|(path, owners)| FileTask::Unpack { path, owners }),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let id = any::<u32>();
     prop_oneof![
         (any::<u32>(), boot()).prop_map(|(version, boot)| Request::Boot { version, boot }),
         (id, spec()).prop_map(|(id, spec)| Request::Exec { id, spec }),
+        (id, task()).prop_map(|(id, task)| Request::Files { id, task }),
         (id, bytes()).prop_map(|(id, data)| Request::Stdin { id, data }),
         id.prop_map(|id| Request::StdinEof { id }),
         (id, stream(), any::<u32>()).prop_map(|(id, stream, bytes)| Request::Credit {

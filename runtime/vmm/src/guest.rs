@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use blockbox_protocol::{
-    Address, Boot, CommandStats, ExecSpec, ExitStatus, Folder, Host, Identity, MAX_HOSTNAME, Mount,
-    MountSource, Network, Process, Secret, Stats, Stream, Sysctl, TMPFS_DIRS, Ulimit, WindowSize,
-    relay, signal,
+    Address, Boot, CommandStats, ExecSpec, ExitStatus, FileTask, Folder, Host, Identity,
+    MAX_HOSTNAME, Mount, MountSource, Network, Process, Secret, Stats, Stream, Sysctl, TMPFS_DIRS,
+    Ulimit, WindowSize, relay, signal,
 };
 pub use error::GuestError;
 pub use exec::{Event, Exec, ExecControl, Stdin};
@@ -127,6 +127,15 @@ impl Session {
     /// [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker would give.
     pub fn exec(&self, spec: &ExecSpec) -> Result<Exec, GuestError> {
         Exec::start(&self.link, spec)
+    }
+
+    /// Has init do something with the container's files, and returns once it does. Its streams and its end are a command's.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`] when init cannot, or is too old to.
+    pub fn files(&self, task: &FileTask) -> Result<Exec, GuestError> {
+        Exec::files(&self.link, task)
     }
 
     /// Writes everything the guest has cached to its disk.

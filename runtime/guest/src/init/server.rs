@@ -5,14 +5,15 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use blockbox_protocol::{
-    ExecSpec, ExitStatus, Identity, Network, PROTOCOL_VERSION, Reply, Request, Stream, Ulimit,
+    ExecSpec, ExitStatus, FileTask, Identity, Network, PROTOCOL_VERSION, Reply, Request, Stream,
+    Ulimit,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
 
 use super::boot::{Early, Roots};
-use super::cgroup::Cgroups;
+use super::cgroup::{Cgroup, Cgroups};
 use super::command::Command;
 use super::control::Control;
 use super::disk::Disk;
@@ -20,9 +21,9 @@ use super::etc::Names;
 use super::failure::{Failure, Step, Warnings, errno_of};
 use super::namespaces::Namespaces;
 use super::network::relay;
-use super::spawn::{self, Surroundings};
+use super::spawn::{self, SpawnFailure, Surroundings};
 use super::worker::{Kind, Outcome};
-use super::{clock, identity, power, stats, sys};
+use super::{clock, files, identity, power, stats, sys};
 
 /// How long processes have to end when the host has gone without a word.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -274,6 +275,7 @@ impl Server {
         let control = &mut self.control;
         match request {
             Request::Exec { id, spec } => self.exec(id, &spec),
+            Request::Files { id, task } => self.files(id, task),
             // Requests for a command that has ended meanwhile are no mistake of the host's.
             Request::Stdin { id, data } => {
                 if let Some(command) = self.commands.get_mut(&id) {
@@ -382,17 +384,33 @@ impl Server {
                 let command = Command::new(id, spec, spawned, cgroup);
                 self.commands.insert(id, command);
             }
-            Err(failure) => {
-                if let Some(cgroup) = cgroup {
-                    self.cgroups.remove(cgroup);
-                }
-                self.control.send(&Reply::SpawnFailed {
-                    id,
-                    code: failure.code,
-                    message: failure.message,
-                });
-            }
+            Err(failure) => self.refuse(id, cgroup, failure),
         }
+    }
+
+    fn files(&mut self, id: u32, task: FileTask) {
+        let cgroup = self.cgroups.create();
+        let spec = files::command(&task);
+        match files::start(task, cgroup.as_ref()) {
+            Ok(spawned) => {
+                let pid = spawned.pid;
+                self.control.send(&Reply::Started { id, pid });
+                let command = Command::new(id, &spec, spawned, cgroup);
+                self.commands.insert(id, command);
+            }
+            Err(failure) => self.refuse(id, cgroup, failure),
+        }
+    }
+
+    fn refuse(&mut self, id: u32, cgroup: Option<Cgroup>, failure: SpawnFailure) {
+        if let Some(cgroup) = cgroup {
+            self.cgroups.remove(cgroup);
+        }
+        self.control.send(&Reply::SpawnFailed {
+            id,
+            code: failure.code,
+            message: failure.message,
+        });
     }
 
     fn become_clone(&mut self, id: u32, identity: &Identity) -> Vec<Outcome> {

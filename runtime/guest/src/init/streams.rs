@@ -115,7 +115,8 @@ fn collect(fds: Vec<io::Result<OwnedFd>>) -> Result<Vec<OwnedFd>, Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
+/// Has reading and writing wait for nothing.
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)
 }

@@ -10,7 +10,7 @@ use blockbox_protocol::{Decoder, Envelope, Reply, Request};
 
 use super::hub::{Attachment, Hub, Options};
 use super::message::{Ask, Failure, FailureKind, Outcome};
-use super::shared::Monitor;
+use super::shared::{Monitor, Work};
 
 /// The most commands that one client has at a time.
 const STREAMS: usize = 256;
@@ -179,18 +179,25 @@ impl Client {
                 let options = Options {
                     tty: spec.tty.is_some(),
                     owned: true,
+                    transient: false,
                 };
-                let (hub, feed) = Hub::new(options);
                 let input = spec.stdin || spec.tty.is_some();
-                if let Some(refusal) = self.attach(&hub, *id, input) {
-                    self.reply(&Reply::SpawnFailed {
-                        id: *id,
-                        code: 126,
-                        message: refusal.to_owned(),
-                    });
-                } else {
-                    monitor.exec(hub, feed, spec.clone());
-                }
+                self.begin(monitor, *id, options, input, Work::Command(spec.clone()));
+                return Ok(());
+            }
+            Request::Files { id, task } => {
+                let options = Options {
+                    tty: false,
+                    owned: true,
+                    transient: true,
+                };
+                self.begin(
+                    monitor,
+                    *id,
+                    options,
+                    task.has_input(),
+                    Work::Files(task.clone()),
+                );
                 return Ok(());
             }
             Request::Stdin { id, .. }
@@ -205,6 +212,26 @@ impl Client {
         // A command that has ended meanwhile is no mistake of the client's.
         let attachment = self.streams().get(&id).cloned();
         attachment.map_or(Ok(()), |attachment| attachment.request(request))
+    }
+
+    /// Has the guest do something, for this client.
+    fn begin(
+        self: &Arc<Self>,
+        monitor: &Arc<Monitor>,
+        id: u32,
+        options: Options,
+        input: bool,
+        work: Work,
+    ) {
+        let (hub, feed) = Hub::new(options);
+        match self.attach(&hub, id, input) {
+            Some(refusal) => self.reply(&Reply::SpawnFailed {
+                id,
+                code: 126,
+                message: refusal.to_owned(),
+            }),
+            None => monitor.exec(hub, feed, work),
+        }
     }
 
     /// Gives this client the streams of a command under `id`, or says why not.

@@ -11,6 +11,7 @@ use blockbox_protocol::{Reply, Request, Stream, WINDOW, WindowSize};
 
 use super::client::Client;
 use crate::log;
+use blockbox_store::spec::Signal;
 use blockbox_vmm::guest::{Event, Exec, ExecControl, ExitStatus, GuestError, Stdin};
 
 /// A command that clients are attached to.
@@ -28,6 +29,8 @@ pub(super) struct Options {
     pub(super) tty: bool,
     /// Whether its input ends, and its outputs close, with those of the client that it was started for.
     pub(super) owned: bool,
+    /// Whether it is of no use to anybody when that client has gone.
+    pub(super) transient: bool,
 }
 
 #[derive(Debug, Default)]
@@ -329,6 +332,12 @@ impl Attachment {
         self.lock().left = true;
         self.changed.notify_all();
         self.hub.detach(self);
+        if self.hub.options.transient
+            && let Some(control) = self.hub.control()
+        {
+            // One that has ended, or whose guest is gone, needs no signal.
+            let _ = control.signal(Signal::KILL.number());
+        }
         // A terminal's input does not end with a client: another may attach.
         if self.input && self.hub.options.owned && !self.hub.options.tty {
             let _ = self.hub.input.send(Input::End);

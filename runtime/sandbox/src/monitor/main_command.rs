@@ -46,6 +46,7 @@ impl Life {
         let (hub, feed) = Hub::new(Options {
             tty: process.tty,
             owned: attach.is_some(),
+            transient: false,
         });
         if let Some(Start { client, id, .. }) =
             start.as_ref().filter(|start| start.attach.is_some())

@@ -69,6 +69,15 @@ pub(crate) enum Ask {
     },
     /// What goes on in the network?
     Network,
+    /// Freeze the writable disk, or keep it frozen, until that many milliseconds have passed.
+    Freeze {
+        /// The time.
+        thaw_after_ms: u32,
+        /// Whether it is frozen already.
+        keep: bool,
+    },
+    /// Thaw the writable disk.
+    Thaw,
     /// Give the sandbox another name.
     Rename {
         /// The name.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use blockbox_protocol::{ExecSpec, ExitStatus};
+use blockbox_protocol::{ExecSpec, ExitStatus, FileTask};
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{State, Status};
 use blockbox_vmm::guest::{GuestError, Session};
@@ -82,6 +82,15 @@ pub(super) struct Start {
 pub(super) struct Stop {
     pub(super) signal: Option<Signal>,
     pub(super) timeout: Option<Duration>,
+}
+
+/// What a client has the guest do, with streams.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// Run a command.
+    Command(ExecSpec),
+    /// Do something with the container's files.
+    Files(FileTask),
 }
 
 impl Monitor {
@@ -205,6 +214,21 @@ impl Monitor {
                 });
             }
             Ask::Network => self.network(client, id),
+            Ask::Freeze {
+                thaw_after_ms,
+                keep,
+            } => self.look(client, id, move |session| {
+                let time = Duration::from_millis(thaw_after_ms.into());
+                match keep {
+                    true => session.keep_frozen(time)?,
+                    false => session.freeze(time)?,
+                }
+                Ok(Answer::Done)
+            }),
+            Ask::Thaw => self.look(client, id, |session| {
+                session.thaw()?;
+                Ok(Answer::Done)
+            }),
             Ask::Rename { name } => {
                 let mut wishes = self.lock();
                 if wishes.main.is_none() || wishes.rename.is_some() {
@@ -282,8 +306,8 @@ impl Monitor {
         }
     }
 
-    /// Runs a command of a client's.
-    pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, spec: ExecSpec) {
+    /// Has the guest do something for a client.
+    pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, work: Work) {
         let session = {
             let mut wishes = self.lock();
             let running = wishes.main.is_some();
@@ -304,7 +328,11 @@ impl Monitor {
         };
         let monitor = Arc::clone(self);
         super::thread("command", move || {
-            match session.exec(&spec) {
+            let started = match &work {
+                Work::Command(spec) => session.exec(spec),
+                Work::Files(task) => session.files(task),
+            };
+            match started {
                 // A machine that is lost is the main command's to report.
                 Ok(exec) => drop(hub.run(exec, feed, None)),
                 Err(GuestError::SpawnFailed { code, message }) => hub.failed(code, &message),

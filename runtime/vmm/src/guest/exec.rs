@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use blockbox_protocol::frame::MAX_PAYLOAD;
-use blockbox_protocol::{CHUNK, ExecSpec, ExitStatus, Request, Stream, WINDOW, WindowSize};
+use blockbox_protocol::{
+    CHUNK, ExecSpec, ExitStatus, FileTask, Request, Stream, WINDOW, WindowSize,
+};
 
 use super::error::GuestError;
 use super::link::{End, Link};
@@ -71,6 +73,16 @@ impl Exec {
             link.send(&Request::Exec {
                 id,
                 spec: spec.clone(),
+            })
+        })
+    }
+
+    /// Has init do something with files.
+    pub(super) fn files(link: &Arc<Link>, task: &FileTask) -> Result<Self, GuestError> {
+        Self::open(link, task.has_input(), |id| {
+            link.send(&Request::Files {
+                id,
+                task: task.clone(),
             })
         })
     }

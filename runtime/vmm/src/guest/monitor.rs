@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::ExecSpec;
 use super::error::GuestError;
 use super::exec::Exec;
 use super::link::{Link, Peer, Said};
+use super::{ExecSpec, FileTask};
 
 /// A connection to the monitor of a sandbox. It closes when dropped.
 #[derive(Debug)]
@@ -57,6 +57,11 @@ impl Connection {
     /// Starts a command in the sandbox.
     pub fn exec(&self, spec: &ExecSpec) -> Result<Exec, GuestError> {
         Exec::start(&self.link, spec)
+    }
+
+    /// Has the guest's init do something with the container's files.
+    pub fn files(&self, task: &FileTask) -> Result<Exec, GuestError> {
+        Exec::files(&self.link, task)
     }
 
     /// Asks for the streams of a command, which become those of the command returned.
