@@ -74,6 +74,17 @@ impl LayerBuilder {
             .set_body(root, Body::Directory { opaque, implied });
     }
 
+    /// Sets the attributes of a node.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Node`] with [`Problem::ForeignNode`].
+    pub fn set_metadata(&mut self, node: BuilderNodeId, metadata: Metadata) -> Result<(), Error> {
+        let index = self.index(node, b"")?;
+        self.arena.set_metadata(index, metadata);
+        Ok(())
+    }
+
     /// Adds a node called `name` to the directory `parent`.
     ///
     /// # Errors

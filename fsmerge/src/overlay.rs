@@ -145,6 +145,15 @@ fn unsupported(xattr: &[u8]) -> Problem {
     }
 }
 
+/// The name that a program sees of an extended attribute which a layer keeps as `name`: the inverse of what
+/// [`read_tar`](crate::read_tar) does.
+pub fn shown(name: &[u8]) -> Vec<u8> {
+    match name.strip_prefix(ESCAPED_PREFIX) {
+        Some(rest) => [PREFIX, rest].concat(),
+        None => name.to_vec(),
+    }
+}
+
 /// The name under which the layer keeps an incoming extended attribute: `trusted.overlay.X` as
 /// `trusted.overlay.overlay.X`, all others as they are.
 pub(crate) fn escaped(name: &[u8]) -> Vec<u8> {

@@ -4,8 +4,10 @@ mod attach;
 mod bench;
 mod boot;
 mod change;
+mod cp;
 mod create;
 mod df;
+mod diff;
 mod doctor;
 mod duration;
 mod each;
@@ -13,6 +15,7 @@ mod env_file;
 mod erofs;
 mod events;
 mod exec;
+mod export;
 mod ext4;
 mod foreground;
 mod fork;
@@ -102,6 +105,12 @@ enum Command {
     Kill(stop::Kill),
     /// Wait until sandboxes have ended
     Wait(stop::Wait),
+    /// Copy files between this host and a sandbox
+    Cp(cp::Cp),
+    /// List what a sandbox changed of its image
+    Diff(diff::Diff),
+    /// Write all files of a sandbox as a tar archive
+    Export(export::Export),
     /// List the images
     Images(images::Images),
     /// Show one image
@@ -251,6 +260,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Snapshot(command) => return command.execute(&store()?),
         Command::Fork(command) => command.execute(&store()?),
         Command::Events(command) => command.execute(&store()?),
+        Command::Cp(command) => command.execute(&store()?),
+        Command::Diff(command) => command.execute(&store()?),
+        Command::Export(command) => command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => return command.execute(&store()?),
         Command::Rmi(command) => return command.execute(&store()?),

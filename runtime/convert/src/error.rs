@@ -167,6 +167,26 @@ pub enum Error {
         /// What is wrong, and where.
         reason: String,
     },
+    /// A change of an image's configuration is no instruction that is known.
+    #[error("{0:?} is no instruction for an image's configuration")]
+    Change(String),
+    /// An archive could not be written to where it goes.
+    #[error("cannot write the archive")]
+    Output(#[source] io::Error),
+    /// Contents that were put aside could not be read again.
+    #[error("cannot read a file's contents")]
+    Contents(#[source] io::Error),
+    /// The archive to copy from could not be read.
+    #[error("cannot read the archive")]
+    Archive(#[source] blockbox_tar::Error),
+    /// An entry of an archive cannot be copied to where it belongs.
+    #[error("{}: {problem}", name.escape_ascii())]
+    Entry {
+        /// The entry's name.
+        name: Vec<u8>,
+        /// Why not.
+        problem: CopyProblem,
+    },
     /// Another layer of the same pull failed.
     #[error("stopped because another layer failed")]
     Stopped,
@@ -182,6 +202,33 @@ pub enum Error {
     /// No image goes by this name.
     #[error("no image {0:?} in the store")]
     NoImage(String),
+}
+
+/// Why an entry of an archive cannot be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyProblem {
+    /// The name, or a hard link's target, has a `..` or a NUL in it.
+    #[error("the name leads out of the archive")]
+    Escape,
+    /// A parent is a symbolic link or no directory.
+    #[error("a parent is not a directory")]
+    Parent,
+    /// A directory is in the place of something else.
+    #[error("cannot replace a directory by something else")]
+    OverDirectory,
+    /// A directory is to be where something else is.
+    #[error("cannot replace what is not a directory by a directory")]
+    OverFile,
+    /// A hard link's target is not in the archive.
+    #[error("the target of the hard link is not in the archive")]
+    LinkTarget,
+    /// The type is unknown, or a device is one that overlayfs uses itself.
+    #[error("cannot copy an entry of this type")]
+    Type,
+    /// An attribute is malformed.
+    #[error("malformed attributes")]
+    Attributes,
 }
 
 impl Error {

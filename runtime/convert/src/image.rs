@@ -154,6 +154,13 @@ impl Image {
         ocipull::Platform::of_config(&self.config).is_none_or(|is_for| is_for.runs_on(machine))
     }
 
+    /// One of the image's documents, with fields that this crate does not know.
+    pub(crate) fn document(&self, name: &str) -> Result<serde_json::Value> {
+        read_json(&self.folder.join(name), |bytes| {
+            serde_json::from_slice(bytes)
+        })
+    }
+
     /// The digest of the image's manifest.
     pub fn digest(&self) -> &Digest {
         &self.digest

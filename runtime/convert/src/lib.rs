@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod commit;
 mod error;
+pub mod files;
 mod folder;
 pub mod image;
 pub mod layer;
@@ -21,11 +23,12 @@ pub mod pull;
 pub mod reader;
 pub mod rebuild;
 pub mod repair;
+pub mod save;
 pub mod squash;
 pub mod stack;
 pub mod verify;
 
-pub use error::{Error, Result};
+pub use error::{CopyProblem, Error, Result};
 
 /// Keeps the examples of the page about all libraries compiling.
 #[cfg(doctest)]

@@ -58,25 +58,34 @@ pub fn from_layers<W: Read + Write + Seek>(
                 tree
             }
             Layer::Folder(root) => folder::read(root, &mut contents, |_, e| spool_failed(e))?.0,
-            Layer::Image { path, image } => layer::tree(image, path, |_, inode, _| {
-                let data = |error| Error::Read {
-                    path: path.clone(),
-                    source: error,
-                };
-                let ranges = ranges(image, inode).map_err(data)?;
-                let (nid, whole) = (inode.nid(), ranges.clone());
-                Ok(Some(contents.add(ranges, move || {
-                    let open = |nid| image.file(&image.inode(nid)?);
-                    let file = open(nid).map_err(|error| io::Error::other(data(error)))?;
-                    Ok(Box::new(Ranges::new(file, whole.clone())))
-                })))
-            })?,
+            Layer::Image { path, image } => read_image(&mut contents, image, path)?,
         };
         merge
             .push(&tree)
             .map_err(|source| Error::layer(&name, source))?;
     }
     fill(&merge.finish(), &mut contents, image, path)
+}
+
+/// Reads the tree of the image at `path`. The contents of its files are added to `contents`.
+pub(crate) fn read_image<'a>(
+    contents: &mut ContentStore<'a>,
+    image: &'a Reader,
+    path: &'a Path,
+) -> Result<LayerTree> {
+    layer::tree(image, path, |_, inode, _| {
+        let data = |error| Error::Read {
+            path: path.to_owned(),
+            source: error,
+        };
+        let ranges = ranges(image, inode).map_err(data)?;
+        let (nid, whole) = (inode.nid(), ranges.clone());
+        Ok(Some(contents.add(ranges, move || {
+            let open = |nid| image.file(&image.inode(nid)?);
+            let file = open(nid).map_err(|error| io::Error::other(data(error)))?;
+            Ok(Box::new(Ranges::new(file, whole.clone())))
+        })))
+    })
 }
 
 /// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's marks are no marks here.
@@ -107,7 +116,7 @@ fn spool_failed(source: io::Error) -> Error {
 }
 
 /// Returns a store that copies contents which come only once to a temporary file.
-fn new_store<'a>() -> Result<ContentStore<'a>> {
+pub(crate) fn new_store<'a>() -> Result<ContentStore<'a>> {
     tempfile::tempfile()
         .and_then(ContentStore::in_file)
         .map_err(spool_failed)

@@ -87,6 +87,24 @@ pub enum Error {
         /// This program's version.
         ours: u32,
     },
+    /// There is no such file in the sandbox.
+    #[error("{}: no such file or directory in the sandbox", .0.display())]
+    NoFile(PathBuf),
+    /// Something in a path is no directory and would have to be one.
+    #[error("{}: not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// A directory cannot be copied to where a file is.
+    #[error("{}: cannot copy a directory over a file", .0.display())]
+    OverFile(PathBuf),
+    /// The guest could not copy files.
+    #[error("copying in the guest: {0}")]
+    Copy(String),
+    /// What is to be copied could not be read.
+    #[error("cannot read what is to be copied")]
+    Input(#[source] io::Error),
+    /// Files of this host could not be packed or unpacked.
+    #[error(transparent)]
+    Archive(#[from] blockbox_archive::Error),
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd")]
     NoCommand,
@@ -127,6 +145,17 @@ impl fmt::Display for ImageUser {
 }
 
 impl Error {
+    /// A path in a sandbox, for a person.
+    pub(crate) fn path(path: &[u8]) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+
+        std::ffi::OsStr::from_bytes(path).into()
+    }
+
+    pub(crate) fn no_file(path: &[u8]) -> Self {
+        Self::NoFile(Self::path(path))
+    }
+
     /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| blockbox_store::Error::io(path)(source).into()

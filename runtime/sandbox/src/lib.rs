@@ -43,10 +43,12 @@ mod boot;
 mod builder;
 mod child;
 pub mod collect;
+mod copy;
 mod create;
 mod error;
 pub mod events;
 mod exec;
+mod files;
 pub mod helper;
 pub mod kernel;
 pub mod log;
@@ -60,9 +62,11 @@ mod stats;
 mod upper;
 pub mod usage;
 
+pub use blockbox_archive as archive;
 pub use blockbox_convert as convert;
 pub use blockbox_convert::{
-    image, layer, patch, populate, progress, pull, reader, rebuild, repair, squash, stack, verify,
+    commit, image, layer, patch, populate, progress, pull, reader, rebuild, repair, save, squash,
+    stack, verify,
 };
 pub use blockbox_net as net;
 pub use blockbox_store as store;
@@ -72,6 +76,7 @@ pub use blockbox_vmm::guest;
 pub use boot::{LEAST_MEMORY, check as check_machine, check_hostname};
 pub use builder::Builder;
 pub use child::{Child, Detacher};
+pub use copy::CopyOptions;
 pub use create::check_new_name as check_name;
 pub use error::{Error, ImageUser, Result};
 pub use exec::ExecOptions;

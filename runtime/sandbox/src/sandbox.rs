@@ -170,6 +170,11 @@ impl Sandbox {
         Boot::launch(self, lock, options.spec)
     }
 
+    /// Whether the guest can be asked something.
+    pub(crate) fn is_up(&self) -> Result<bool> {
+        Ok(self.connect()?.is_some())
+    }
+
     /// Takes the sandbox's lock.
     pub(crate) fn take(&self) -> Result<(Lock, Info)> {
         let folder = self.store.sandbox(&self.name);
@@ -575,6 +580,14 @@ fn encode(ask: &Ask) -> Vec<u8> {
 pub(crate) fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
     let id = connection.ask(encode(ask))?;
     answer(connection, id, timeout, &mut |_| ())
+}
+
+/// Asks a monitor for something that it answers when it is done.
+pub(crate) fn done(connection: &Connection, question: &Ask) -> Result<()> {
+    match ask(connection, question, FOR_EVER)? {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
 }
 
 fn answer(

@@ -21,6 +21,14 @@ pub fn write_file<T, E: From<Error>>(
     write_with_mode(path, 0o644, write)
 }
 
+/// As [`write_file`], a file that only its owner can read.
+pub fn write_private<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+) -> Result<T, E> {
+    write_with_mode(path, 0o600, write)
+}
+
 /// As [`write_file`], a file that nobody can write to afterwards.
 pub fn write_read_only<T, E: From<Error>>(
     path: &Path,

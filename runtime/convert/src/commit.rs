@@ -1,0 +1,333 @@
+//! What a sandbox changed, as a layer of a new image.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::time::{Duration, SystemTime};
+
+use blockbox_store::{Store, atomic};
+use ocipull::Digest;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files::{View, write_layer};
+use crate::image::{Image, folder};
+use crate::layer;
+
+/// What the new image's history says, and what changes in its configuration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CommitOptions {
+    /// Who made the image.
+    pub author: Option<String>,
+    /// What the layer is.
+    pub message: Option<String>,
+    /// Changes of the configuration, as instructions of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`, `STOPSIGNAL`,
+    /// `USER`, `VOLUME` and `WORKDIR`.
+    pub changes: Vec<String>,
+    /// When the image was made. Default: now.
+    pub created: SystemTime,
+}
+
+impl Default for CommitOptions {
+    fn default() -> Self {
+        Self {
+            author: None,
+            message: None,
+            changes: Vec::new(),
+            created: SystemTime::now(),
+        }
+    }
+}
+
+impl CommitOptions {
+    /// Sets [`author`](Self::author).
+    #[must_use]
+    pub fn author(mut self, author: impl Into<Option<String>>) -> Self {
+        self.author = author.into();
+        self
+    }
+
+    /// Sets [`message`](Self::message).
+    #[must_use]
+    pub fn message(mut self, message: impl Into<Option<String>>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// Sets [`changes`](Self::changes).
+    #[must_use]
+    pub fn changes(mut self, changes: Vec<String>) -> Self {
+        self.changes = changes;
+        self
+    }
+
+    /// Sets [`created`](Self::created).
+    #[must_use]
+    pub fn created(mut self, created: SystemTime) -> Self {
+        self.created = created;
+        self
+    }
+}
+
+/// Makes an image of `image` and one layer more, which holds what the sandbox of `view` changed. It has no name yet.
+///
+/// # Errors
+///
+/// [`Error::Change`] before anything is made; where a disk is damaged or the store cannot be written.
+pub fn commit(
+    store: &Store,
+    image: &Image,
+    view: &mut View<'_>,
+    options: &CommitOptions,
+) -> Result<Image> {
+    let _access = store.share()?;
+    let config = image.document(crate::image::CONFIG)?;
+    let manifest = image.document(crate::image::MANIFEST)?;
+    // A mistake shows before the long part.
+    configure(config.clone(), options, None)?;
+    let spool_failed = |source| Error::io(std::env::temp_dir())(source);
+    let mut spool = tempfile::tempfile().map_err(spool_failed)?;
+    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, &spool));
+    write_layer(view, &mut hashed)?;
+    hashed.out.flush().map_err(spool_failed)?;
+    let (diff_id, size) = hashed.finish()?;
+    spool.rewind().map_err(spool_failed)?;
+    add_layer(store, &diff_id, &spool)?;
+
+    let config = configure(config, options, Some(&diff_id))?;
+    let config = serde_json::to_vec(&config).map_err(|e| Error::Output(e.into()))?;
+    let manifest = describe(manifest, &config, &diff_id, size);
+    let manifest = serde_json::to_vec(&manifest).map_err(|e| Error::Output(e.into()))?;
+    let digest = Digest::sha256(&manifest);
+    let mut diff_ids: Vec<_> = image.layers().iter().map(|l| l.diff_id.clone()).collect();
+    diff_ids.push(diff_id);
+    folder::assemble(store, &digest, (&manifest, &config), &diff_ids, &[])?;
+    Image::open(store, &digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
+}
+
+/// Puts the layer of a tar into the store.
+fn add_layer(store: &Store, diff_id: &Digest, tar: &File) -> Result<()> {
+    let _lock = store.lock_layer(diff_id)?;
+    let path = store.layer(diff_id);
+    if path.exists() {
+        return Ok(());
+    }
+    atomic::write_read_only(&path, |file| {
+        let name = diff_id.to_string();
+        let (_, checksum) = layer::write_hashed(BufReader::new(tar), &name, file.as_file(), &path)?;
+        // Before the layer appears.
+        store.record_checksum(diff_id, &checksum)?;
+        Ok::<_, Error>(())
+    })
+}
+
+/// The configuration with one layer more and its changes.
+fn configure(mut config: Value, options: &CommitOptions, layer: Option<&Digest>) -> Result<Value> {
+    let created = rfc3339(options.created);
+    if let Some(layer) = layer {
+        push(&mut config["rootfs"]["diff_ids"], json!(layer.as_str()));
+    }
+    config["rootfs"]["type"] = json!("layers");
+    let mut entry = json!({ "created": created, "created_by": "blockbox commit" });
+    if let Some(message) = &options.message {
+        entry["comment"] = json!(message);
+    }
+    config["created"] = json!(created);
+    if let Some(author) = &options.author {
+        entry["author"] = json!(author);
+        config["author"] = json!(author);
+    }
+    push(&mut config["history"], entry);
+    for text in &options.changes {
+        change(&mut config["config"], text).ok_or_else(|| Error::Change(text.clone()))?;
+    }
+    Ok(config)
+}
+
+/// Carries out an instruction of a Dockerfile; `None` where it is none of those known.
+fn change(config: &mut Value, text: &str) -> Option<()> {
+    let (name, rest) = text.trim().split_once(char::is_whitespace)?;
+    let rest = rest.trim();
+    let command = || match serde_json::from_str::<Vec<String>>(rest) {
+        Ok(words) => json!(words),
+        Err(_) => json!(["/bin/sh", "-c", rest]),
+    };
+    match name.to_ascii_uppercase().as_str() {
+        "CMD" => config["Cmd"] = command(),
+        "ENTRYPOINT" => config["Entrypoint"] = command(),
+        "USER" => config["User"] = json!(rest),
+        "WORKDIR" => config["WorkingDir"] = json!(rest),
+        "STOPSIGNAL" => config["StopSignal"] = json!(rest),
+        "ENV" => {
+            let (key, value) = pair(rest)?;
+            if !config["Env"].is_array() {
+                config["Env"] = json!([]);
+            }
+            let all = config["Env"].as_array_mut()?;
+            let prefix = format!("{key}=");
+            let text = json!(format!("{key}={value}"));
+            let set = |one: &&mut Value| one.as_str().is_some_and(|t| t.starts_with(&prefix));
+            match all.iter_mut().find(set) {
+                Some(one) => *one = text,
+                None => all.push(text),
+            }
+        }
+        "LABEL" => {
+            let (key, value) = pair(rest)?;
+            config["Labels"][key] = json!(value);
+        }
+        "EXPOSE" => {
+            for port in rest.split_whitespace() {
+                let port = match port.contains('/') {
+                    true => port.to_owned(),
+                    false => format!("{port}/tcp"),
+                };
+                config["ExposedPorts"][port] = json!({});
+            }
+        }
+        "VOLUME" => {
+            let paths = serde_json::from_str::<Vec<String>>(rest)
+                .unwrap_or_else(|_| rest.split_whitespace().map(str::to_owned).collect());
+            for path in paths {
+                config["Volumes"][path] = json!({});
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// `KEY=VALUE` or `KEY VALUE`, the value with quotation marks or without.
+fn pair(text: &str) -> Option<(&str, &str)> {
+    let at = text.find(|c: char| c == '=' || c.is_whitespace())?;
+    let (key, value) = (text.get(..at)?, text.get(at + 1..)?.trim());
+    let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    (!key.is_empty()).then_some((key, quoted.unwrap_or(value)))
+}
+
+fn push(list: &mut Value, value: Value) {
+    match list {
+        Value::Array(all) => all.push(value),
+        other => *other = json!([value]),
+    }
+}
+
+/// The manifest with another configuration and one layer more.
+fn describe(mut manifest: Value, config: &[u8], layer: &Digest, size: u64) -> Value {
+    let is_dockers = |kind: &Value| kind.as_str().is_some_and(|k| k.contains("docker"));
+    let media_type = match is_dockers(&manifest["mediaType"]) {
+        true => "application/vnd.docker.image.rootfs.diff.tar",
+        false => "application/vnd.oci.image.layer.v1.tar",
+    };
+    manifest["config"]["digest"] = json!(Digest::sha256(config).as_str());
+    manifest["config"]["size"] = json!(config.len());
+    let layer = json!({ "mediaType": media_type, "digest": layer.as_str(), "size": size });
+    push(&mut manifest["layers"], layer);
+    manifest
+}
+
+/// An output that knows the digest of what was written.
+pub(crate) struct Hashed<W> {
+    pub(crate) out: W,
+    digest: Sha256,
+    size: u64,
+}
+
+impl<W> Hashed<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self {
+            out,
+            digest: Sha256::new(),
+            size: 0,
+        }
+    }
+
+    /// The digest and the number of bytes.
+    pub(crate) fn finish(self) -> Result<(Digest, u64)> {
+        let bytes = self.digest.finalize();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((format!("sha256:{hex}").parse()?, self.size))
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A time as RFC 3339 writes it, in UTC.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or(Duration::ZERO);
+    let (days, secs) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Howard Hinnant's "chrono-compatible low-level date algorithms", `civil_from_days`, from 1970 on.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
+    let nanos = since.subsec_nanos();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_rfc_3339() {
+        let at = |secs, nanos| rfc3339(SystemTime::UNIX_EPOCH + Duration::new(secs, nanos));
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(at(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
+        assert_eq!(at(1_767_225_599, 0), "2025-12-31T23:59:59.000000000Z");
+    }
+
+    #[test]
+    fn instructions_change_the_configuration_as_in_a_dockerfile() {
+        let mut config = json!({ "Env": ["PATH=/bin", "A=1"], "Cmd": ["old"] });
+        for text in [
+            "CMD [\"a\", \"b c\"]",
+            "entrypoint run it",
+            "ENV A=2",
+            "ENV NEW some text",
+            "LABEL key=\"a value\"",
+            "EXPOSE 80 53/udp",
+            "VOLUME /data /more",
+            "USER app",
+            "WORKDIR /srv",
+            "STOPSIGNAL SIGQUIT",
+        ] {
+            assert_eq!(change(&mut config, text), Some(()), "{text}");
+        }
+        assert_eq!(
+            config,
+            json!({
+                "Env": ["PATH=/bin", "A=2", "NEW=some text"], "Cmd": ["a", "b c"],
+                "Entrypoint": ["/bin/sh", "-c", "run it"], "Labels": {"key": "a value"},
+                "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/data": {}, "/more": {}},
+                "User": "app", "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
+            })
+        );
+        for wrong in ["RUN true", "CMD", "ENV", "ENV A"] {
+            assert_eq!(change(&mut config, wrong), None, "{wrong}");
+        }
+    }
+}
