@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod boot;
 mod change;
+mod commit;
 mod cp;
 mod create;
 mod df;
@@ -27,6 +28,7 @@ mod images;
 mod input;
 mod inspect;
 mod kernel;
+mod load;
 mod logs;
 mod manual;
 mod net;
@@ -40,6 +42,7 @@ mod ps;
 mod pull;
 mod rmi;
 mod run;
+mod save;
 mod signals;
 mod size;
 mod snapshot;
@@ -111,6 +114,12 @@ enum Command {
     Diff(diff::Diff),
     /// Write all files of a sandbox as a tar archive
     Export(export::Export),
+    /// Make an image of what a sandbox is now
+    Commit(commit::Commit),
+    /// Get all images of an archive
+    Load(load::Load),
+    /// Write images to an archive that docker, podman and skopeo load
+    Save(save::Save),
     /// List the images
     Images(images::Images),
     /// Show one image
@@ -263,6 +272,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cp(command) => command.execute(&store()?),
         Command::Diff(command) => command.execute(&store()?),
         Command::Export(command) => command.execute(&store()?),
+        Command::Commit(command) => command.execute(&store()?),
+        Command::Load(command) => command.execute(&store()?),
+        Command::Save(command) => command.execute(&store()?),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => return command.execute(&store()?),
         Command::Rmi(command) => return command.execute(&store()?),

@@ -16,6 +16,7 @@ pub mod files;
 mod folder;
 pub mod image;
 pub mod layer;
+pub mod load;
 pub mod patch;
 pub mod populate;
 pub mod progress;

@@ -65,8 +65,8 @@ pub mod usage;
 pub use blockbox_archive as archive;
 pub use blockbox_convert as convert;
 pub use blockbox_convert::{
-    commit, image, layer, patch, populate, progress, pull, reader, rebuild, repair, save, squash,
-    stack, verify,
+    commit, image, layer, load, patch, populate, progress, pull, reader, rebuild, repair, save,
+    squash, stack, verify,
 };
 pub use blockbox_net as net;
 pub use blockbox_store as store;

@@ -1,0 +1,82 @@
+//! `blockbox commit`
+
+use blockbox::commit::CommitOptions;
+use blockbox::save::{self, Named};
+use blockbox::store::{Reference, Store};
+use blockbox::{Sandbox, remove};
+use clap::Args;
+
+use super::export::to_file;
+
+/// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs is frozen meanwhile.
+#[derive(Debug, Args)]
+pub(super) struct Commit {
+    /// The sandbox's name, or the beginning of its id
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// A name for the image in the store, `oci:DIR[:TAG]`, or `oci-archive:FILE[:TAG]`
+    #[arg(value_name = "REFERENCE")]
+    reference: ocipull::Reference,
+    /// What the layer is, for the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Who made the image
+    #[arg(short, long, value_name = "NAME")]
+    author: Option<String>,
+    /// Change the configuration, as in a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+}
+
+impl Commit {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        use ocipull::Reference as Target;
+
+        anyhow::ensure!(
+            matches!(
+                &self.reference,
+                Target::Registry { digest: None, .. }
+                    | Target::OciLayout { .. }
+                    | Target::OciArchive { .. }
+            ),
+            "{} cannot be committed to: use REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]",
+            self.reference
+        );
+        let options = CommitOptions::default()
+            .message(self.message)
+            .author(self.author)
+            .changes(self.changes);
+        let image = Sandbox::open(store, &self.name)?.commit(&options)?;
+        let named = |tag| {
+            [Named {
+                image: &image,
+                name: tag,
+            }]
+        };
+        let saved = match &self.reference {
+            Target::OciLayout { dir, tag } => {
+                save::to_folder(&named(tag.as_deref()), dir, &()).map_err(Into::into)
+            }
+            Target::OciArchive { file, tag } => to_file(file, |out| {
+                Ok(save::to_archive(&named(tag.as_deref()), out, &())?)
+            }),
+            name => {
+                store.references().update(|table| {
+                    table.insert(name.to_string(), Reference::now(image.digest()));
+                })?;
+                println!("{}", image.digest());
+                return Ok(());
+            }
+        };
+        // It was only made to be saved, unless it has been in the store before.
+        let digest = image.digest().to_string();
+        let names = store.references().read()?;
+        if !names
+            .values()
+            .any(|target| target.manifest_digest == digest)
+        {
+            remove::image(store, &digest)?;
+        }
+        saved
+    }
+}

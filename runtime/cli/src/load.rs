@@ -1,0 +1,57 @@
+//! `blockbox load`
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use blockbox::load;
+use blockbox::pull::PullOptions;
+use blockbox::store::Store;
+use clap::Args;
+
+use super::progress::Bars;
+
+/// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI layout in a tar, compressed or not.
+#[derive(Debug, Args)]
+pub(super) struct Load {
+    /// The archive; `-` is standard input
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    input: PathBuf,
+    /// Print nothing but names and digests
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Load {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        // Looked into more than once.
+        let mut spool = None;
+        let path = if self.input.as_os_str() == "-" {
+            anyhow::ensure!(
+                !io::stdin().is_terminal(),
+                "standard input is a terminal: use -i FILE, or a pipe"
+            );
+            let mut file = tempfile::NamedTempFile::new().context("a temporary file")?;
+            io::copy(&mut io::stdin().lock(), &mut file).context("standard input")?;
+            spool.insert(file).path().to_owned()
+        } else {
+            self.input.clone()
+        };
+        let mut options = PullOptions::default();
+        let loaded = match self.quiet {
+            true => load::load(store, &path, &options, &())?,
+            false => {
+                let bars = Bars::new();
+                options.source.events = Some(bars.events());
+                load::load(store, &path, &options, &bars)?
+            }
+        };
+        for one in loaded {
+            match one.name {
+                Some(name) => println!("{name}"),
+                None => println!("{}", one.image.digest()),
+            }
+        }
+        Ok(())
+    }
+}

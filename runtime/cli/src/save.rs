@@ -1,0 +1,59 @@
+//! `blockbox save`
+
+use std::path::PathBuf;
+
+use blockbox::image::Image;
+use blockbox::save::{self, Named};
+use blockbox::store::Store;
+use clap::Args;
+
+use super::export::to_file;
+use super::progress::Bars;
+
+/// Write images to an archive that docker, podman and skopeo load: an OCI layout in a tar.
+///
+/// Layers are made again of what the store has, so the saved image holds the same files, but has other digests than the one that
+/// was pulled.
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    /// The images' names, or the beginnings of their manifest digests
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+    /// Where to write to; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Save {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        // Nobody removes the images meanwhile.
+        let _access = store.share()?;
+        let mut images = Vec::new();
+        for name in &self.images {
+            let image = Image::find(store, name)?;
+            // What is not a name is the beginning of a digest.
+            let reference = name.parse::<ocipull::Reference>().ok();
+            let table = store.references().read()?;
+            let canonical = reference.map(|reference| reference.canonical().to_string());
+            let known = canonical.filter(|name| table.contains_key(name));
+            images.push((image, known));
+        }
+        let named: Vec<_> = images
+            .iter()
+            .map(|(image, name)| Named {
+                image,
+                name: name.as_deref(),
+            })
+            .collect();
+        to_file(&self.output, |out| {
+            match self.quiet {
+                true => save::to_archive(&named, out, &())?,
+                false => save::to_archive(&named, out, &Bars::new())?,
+            }
+            Ok(())
+        })
+    }
+}
