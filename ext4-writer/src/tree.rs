@@ -17,11 +17,25 @@ impl<W: Write + Seek> Builder<W> {
     /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of the methods that add nodes. Some of
     /// the tree is added then.
     pub fn add_tree(&mut self, tree: &Merged, contents: &mut impl Contents) -> Result<(), Error> {
+        self.add_tree_to(self.root(), tree, contents)
+    }
+
+    /// As [`add_tree`](Self::add_tree), with the directory `target` in the place of the root.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_tree`](Self::add_tree).
+    pub fn add_tree_to(
+        &mut self,
+        target: NodeId,
+        tree: &Merged,
+        contents: &mut impl Contents,
+    ) -> Result<(), Error> {
         let mut added: Vec<Option<NodeId>> = vec![None; tree.len()];
         let root = tree.root();
-        added[root.index()] = Some(self.root());
+        added[root.index()] = Some(target);
         if !matches!(tree.kind(root), Kind::Directory { implied: true, .. }) {
-            self.set_metadata(self.root(), metadata(tree, root))?;
+            self.set_metadata(target, metadata(tree, root))?;
         }
         // A directory comes before what it holds.
         for directory in tree.nodes() {

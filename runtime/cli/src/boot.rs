@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use blockbox::check_hostname;
 use blockbox::guest::TMPFS_DIRS;
 use blockbox::process::Overrides;
-use blockbox::spec::{Machine, Signal, VmmChoice};
+use blockbox::spec::{Machine, Mount, Signal, VmmChoice};
 use clap::{Args, ValueEnum};
 
 use super::env_file;
@@ -93,9 +93,13 @@ pub(super) struct Options {
     /// The guest's memory [default: 1G]
     #[arg(short, long, value_parser = size, value_name = "SIZE")]
     memory: Option<u64>,
-    /// Whether a folder is in the guest's memory or on the writable disk: `/tmp` and `/run` are in memory
-    #[arg(long, value_parser = tmpfs, value_name = "DIR=on|off")]
-    tmpfs: Vec<(&'static str, bool)>,
+    /// Put an empty folder into the guest's memory, with size= and mode= after a colon if wanted; `/tmp` and `/run`, which are
+    /// in memory, can be off, on the writable disk
+    #[arg(long, value_parser = tmpfs, value_name = "DIR[:OPTIONS]|DIR=on|off")]
+    tmpfs: Vec<Tmpfs>,
+    /// Do not confine the virtual machine's process: for those who debug it
+    #[arg(long)]
+    no_confine: bool,
     /// The guest kernel: an ELF vmlinux or libkrunfw [default: what `doctor` finds]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -109,6 +113,15 @@ enum Monitor {
     Libkrun,
     /// QEMU, without hardware virtualisation where there is none
     Qemu,
+}
+
+/// A folder in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tmpfs {
+    /// One that is in memory by itself, and whether it stays there.
+    Own(&'static str, bool),
+    /// Another.
+    Mount(Mount),
 }
 
 impl From<Monitor> for VmmChoice {
@@ -169,6 +182,9 @@ impl Options {
         if let Some(memory) = self.memory {
             machine.memory = memory;
         }
+        if self.no_confine {
+            machine.confine = false;
+        }
         if let Some(kernel) = &self.kernel {
             // The monitor works in another folder.
             machine.kernel = Some(std::path::absolute(kernel).unwrap_or_else(|_| kernel.clone()));
@@ -177,7 +193,16 @@ impl Options {
 
     /// The folders that stay on the writable disk, where any are named.
     pub(super) fn on_disk(&self) -> Option<Vec<String>> {
-        (!self.tmpfs.is_empty()).then(|| on_disk(&self.tmpfs))
+        let own = |tmpfs: &Tmpfs| matches!(tmpfs, Tmpfs::Own(..));
+        self.tmpfs.iter().any(own).then(|| on_disk(&self.tmpfs))
+    }
+
+    /// The other folders that are in memory.
+    pub(super) fn tmpfs_mounts(&self) -> impl Iterator<Item = Mount> {
+        self.tmpfs.iter().filter_map(|tmpfs| match tmpfs {
+            Tmpfs::Own(..) => None,
+            Tmpfs::Mount(mount) => Some(mount.clone()),
+        })
     }
 }
 
@@ -186,25 +211,36 @@ fn hostname(text: &str) -> blockbox::Result<String> {
     Ok(text.to_owned())
 }
 
-fn tmpfs(text: &str) -> Result<(&'static str, bool), String> {
+fn tmpfs(text: &str) -> Result<Tmpfs, String> {
     let (folder, state) = text.split_once('=').unwrap_or((text, "on"));
     let known = TMPFS_DIRS.map(|(folder, _)| folder);
-    let folder = known.into_iter().find(|known| *known == folder);
-    let folder = folder.ok_or_else(|| format!("use one of {}", known.join(", ")))?;
+    let Some(folder) = known.into_iter().find(|known| *known == folder) else {
+        if state == "off" && !folder.contains(':') {
+            return Err(format!("only {} can be off", known.join(" and ")));
+        }
+        let mount = Mount::from_tmpfs_option(text).map_err(|error| error.to_string())?;
+        return match mount.target.starts_with('/') {
+            true => Ok(Tmpfs::Mount(mount)),
+            false => Err("use an absolute path".to_owned()),
+        };
+    };
     match state {
-        "on" => Ok((folder, true)),
-        "off" => Ok((folder, false)),
+        "on" => Ok(Tmpfs::Own(folder, true)),
+        "off" => Ok(Tmpfs::Own(folder, false)),
         other => Err(format!("{other:?} is neither on nor off")),
     }
 }
 
 /// The folders that are off in the end: where one is given twice, the last counts.
-fn on_disk(given: &[(&str, bool)]) -> Vec<String> {
-    let last = |folder: &&str| given.iter().rfind(|(name, _)| name == folder);
+fn on_disk(given: &[Tmpfs]) -> Vec<String> {
+    let last = |folder: &&str| {
+        let named = |tmpfs: &&Tmpfs| matches!(tmpfs, Tmpfs::Own(name, _) if name == folder);
+        given.iter().rfind(named)
+    };
     TMPFS_DIRS
         .map(|(folder, _)| folder)
         .into_iter()
-        .filter(|folder| last(folder).is_some_and(|(_, in_memory)| !in_memory))
+        .filter(|folder| matches!(last(folder), Some(Tmpfs::Own(_, false))))
         .map(str::to_owned)
         .collect()
 }
@@ -222,7 +258,7 @@ mod tests {
 
     #[test]
     fn only_folders_that_are_a_tmpfs_can_be_taken_off() {
-        for wrong in ["/srv=off", "/tmp=maybe", "tmp", ""] {
+        for wrong in ["/srv=off", "/tmp=maybe", "tmp", "", "/srv:size=x"] {
             assert!(tmpfs(wrong).is_err(), "{wrong}");
         }
     }

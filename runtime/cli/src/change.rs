@@ -50,5 +50,9 @@ pub(super) fn changed(
     if let Some(folders) = options.on_disk() {
         spec.on_disk = folders;
     }
+    for mount in options.tmpfs_mounts() {
+        spec.mounts.retain(|other| other.target != mount.target);
+        spec.mounts.push(mount);
+    }
     Ok(spec)
 }

@@ -24,6 +24,7 @@ use super::patches::Patches;
 use super::progress::Bars;
 use super::pull::Source;
 use super::size::size;
+use super::storage::{Mounts, Secrets};
 
 /// Make a sandbox and start nothing: `start` does. Prints its id.
 #[derive(Debug, Args)]
@@ -101,6 +102,10 @@ pub(super) struct NewSandbox {
     network: network::NetworkOptions,
     #[command(flatten)]
     patches: Patches,
+    #[command(flatten)]
+    mounts: Mounts,
+    #[command(flatten)]
+    secrets: Secrets,
 
     /// When to get the image
     #[arg(long, value_enum, default_value_t)]
@@ -221,6 +226,8 @@ impl NewSandbox {
             .ulimits(self.ulimit.clone())
             .network(self.network.network(image)?)
             .patches(self.patches.read()?);
+        builder = self.secrets.add(self.mounts.add(builder))?;
+        builder = self.options.tmpfs_mounts().fold(builder, Builder::mount);
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }

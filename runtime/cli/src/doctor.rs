@@ -74,6 +74,7 @@ impl Doctor {
         for (monitor, can) in &report.capabilities {
             println!("{monitor:10} {}", capabilities(can));
         }
+        println!("confined   {}", report.confinement);
         println!("store      {}", store.root().display());
         println!(
             "boots with {}",

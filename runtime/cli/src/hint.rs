@@ -94,6 +94,13 @@ fn of_sandbox(error: &Error) -> Option<String> {
         Error::SandboxRunning(name) => format!("`blockbox stop {name}` stops it"),
         Error::NotRunning(name) => format!("`blockbox start {name}` starts it"),
         Error::SandboxExists(name) => format!("`blockbox rm {name}` removes it"),
+        Error::NoVolume(_) => "`blockbox volume ls` lists them".into(),
+        Error::VolumeExists(name) => format!("`blockbox volume rm {name}` removes it"),
+        Error::VolumeInUse { sandbox, .. } => format!("`blockbox rm {sandbox}` first"),
+        Error::VolumeBusy {
+            sandbox: Some(sandbox),
+            ..
+        } => format!("`blockbox stop {sandbox}` stops it"),
         Error::NoCommand => "name the command after `--`".into(),
         _ => return None,
     })

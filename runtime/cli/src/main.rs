@@ -49,6 +49,7 @@ mod snapshot;
 mod start;
 mod stats;
 mod stop;
+mod storage;
 mod streams;
 mod tag;
 mod template;
@@ -56,6 +57,7 @@ mod terminal;
 mod time;
 mod verify;
 mod vmdk;
+mod volume;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -156,6 +158,9 @@ enum Command {
     Fork(fork::Fork),
     /// Show what happens to sandboxes
     Events(events::Events),
+    /// Named volumes: disks that outlive sandboxes
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Say what this host can do, and how to get what is missing
     Doctor(doctor::Doctor),
     /// Install and list guest kernels
@@ -283,6 +288,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Df(command) => command.execute(&store()?),
         Command::Ps(command) => command.execute(&store()?),
         Command::Rm(command) => return command.execute(&store()?),
+        Command::Volume(command) => return command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),
         Command::Kernel(command) => command.execute(&store()?),
         Command::Bench(command) => command.execute(store),

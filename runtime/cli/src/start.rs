@@ -13,6 +13,7 @@ use super::change::changed;
 use super::foreground::{self, Boots};
 use super::network;
 use super::signals::Watcher;
+use super::storage::Secrets;
 use super::streams::Connected;
 
 /// Start a sandbox that is not running, as it was made and with everything that was written in it. With a command after
@@ -29,6 +30,8 @@ pub(super) struct Start {
     process: boot::Process,
     #[command(flatten)]
     options: boot::Options,
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 impl Start {
@@ -44,7 +47,16 @@ impl Start {
         }
         let spec = changed(store, info.spec, &self.process, &self.options, foreground)?;
         let tty = spec.process.as_ref().is_some_and(|process| process.tty);
-        let boot = sandbox.boot(StartOptions::default().spec(spec))?;
+        let mut spec = spec;
+        let mut start = StartOptions::default();
+        for (secret, value) in self.secrets.read()? {
+            if let Some(value) = value {
+                start = start.secret(&secret.name, value);
+            }
+            spec.secrets.retain(|other| other.name != secret.name);
+            spec.secrets.push(secret);
+        }
+        let boot = sandbox.boot(start.spec(spec))?;
         let booted = match foreground::wait(&sandbox, boot, &watcher)? {
             Boots::Up(booted) => booted,
             Boots::GivenUp(code) => return Ok(code),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use erofs_reader::Inode;
-use ext4_writer::{Builder, Ranges};
+use ext4_writer::{Builder, NodeId, Ranges};
 use fsmerge::{ContentStore, LayerTree, Limits, Merge, Merged, ReadError};
 
 use crate::error::{Error, Result};
@@ -32,7 +32,31 @@ pub fn from_tar<W: Read + Write + Seek>(
     merge
         .push(&tree)
         .map_err(|source| Error::layer(name, source))?;
-    fill(&merge.finish(), &mut contents, image, path)
+    let root = image.root();
+    fill(&merge.finish(), &mut contents, image, root, path)
+}
+
+/// As [`from_tar`], into the directory `target` of the image; the archive may be gzip or zstd.
+///
+/// # Errors
+///
+/// Those of [`from_tar`].
+pub fn tar_into<W: Read + Write + Seek>(
+    tar: impl Read + Send + 'static,
+    name: &str,
+    image: &mut Builder<W>,
+    target: NodeId,
+    path: &Path,
+) -> Result<()> {
+    let mut contents = new_store()?;
+    let mut merge = Merge::new(&Limits::default());
+    let mut tar = ocipull::decompress(tar)?;
+    let tree = read_tar(&mut contents, &mut tar, name)?;
+    tar.finish()?;
+    merge
+        .push(&tree)
+        .map_err(|source| Error::layer(name, source))?;
+    fill(&merge.finish(), &mut contents, image, target, path)
 }
 
 /// Puts what a container would see of a stack of layers, lowest first, into the image that will be at `path`: a whole image on
@@ -64,7 +88,8 @@ pub fn from_layers<W: Read + Write + Seek>(
             .push(&tree)
             .map_err(|source| Error::layer(&name, source))?;
     }
-    fill(&merge.finish(), &mut contents, image, path)
+    let root = image.root();
+    fill(&merge.finish(), &mut contents, image, root, path)
 }
 
 /// Reads the tree of the image at `path`. The contents of its files are added to `contents`.
@@ -135,14 +160,16 @@ pub(crate) fn read_tar(
     Ok(tree)
 }
 
-/// Puts `tree` into the image that will be at `path`.
+/// Puts `tree` into the directory `target` of the image that will be at `path`.
 fn fill<W: Read + Write + Seek>(
     tree: &Merged,
     contents: &mut ContentStore<'_>,
     image: &mut Builder<W>,
+    target: NodeId,
     path: &Path,
 ) -> Result<()> {
-    image.add_tree(tree, contents).map_err(|error| match error {
+    let added = image.add_tree_to(target, tree, contents);
+    added.map_err(|error| match error {
         ext4_writer::Error::Contents { name, source } => match source.downcast::<Error>() {
             Ok(error) => error,
             Err(source) => failed(path, ext4_writer::Error::Contents { name, source }),

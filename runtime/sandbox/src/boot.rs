@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::mounts::Lowered;
 use crate::network::{self, Gateway};
+use crate::secrets::Value;
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
-use blockbox_store::{CONSOLE, Store, UPPER};
+use blockbox_store::{CONSOLE, Lock, Store, UPPER};
+use blockbox_vmm::confine::Confinement;
 use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit};
 use blockbox_vmm::hypervisor::Wait;
 use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
@@ -40,6 +43,8 @@ pub(crate) struct Plan {
     config: VmConfig,
     boot: Boot,
     gateway: Option<Arc<Gateway>>,
+    /// What nobody else may have while the machine runs.
+    held: Vec<Lock>,
 }
 
 impl Plan {
@@ -50,6 +55,7 @@ impl Plan {
         folder: &Path,
         spec: &Spec,
         image: &Image,
+        secrets: Vec<Value>,
         notice: &dyn Fn(&str),
     ) -> Result<Self> {
         let kernel = check(store, &spec.machine)?;
@@ -82,11 +88,17 @@ impl Plan {
         config.networks.extend(card);
         let search = gateway.as_ref().map(|gateway| gateway.search().to_vec());
         network::describe(&spec.network, search, &mut boot);
+        config.confine = spec.machine.confine;
+        let mut mounts = Lowered::new(store, folder, spec)?;
+        mounts.apply(&mut config, &mut boot);
+        boot.secrets = secrets.into_iter().map(Value::into_file).collect();
+        config.check(vmm)?;
         Ok(Self {
             vmm,
             config,
             boot,
             gateway: gateway.map(Arc::new),
+            held: mounts.locks,
         })
     }
 
@@ -98,6 +110,19 @@ impl Plan {
     /// The gateway of the machine's network.
     pub(crate) fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.gateway.as_ref()
+    }
+
+    /// What confines the machine's process.
+    pub(crate) fn confinement(&self) -> String {
+        match self.config.confine {
+            true => Confinement::of_host().to_string(),
+            false => "none".to_owned(),
+        }
+    }
+
+    /// Takes what is to be held while the machine runs.
+    pub(crate) fn take_held(&mut self) -> Vec<Lock> {
+        std::mem::take(&mut self.held)
     }
 
     /// Starts the machine.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use blockbox_convert::image::Image;
 use blockbox_convert::patch::Patch;
 use blockbox_net::Publish;
-use blockbox_store::spec::{ImageSource, Machine, Network, RestartPolicy, Spec, Ulimit, VmmChoice};
+use blockbox_store::spec::{
+    ImageSource, Machine, Mount, Network, RestartPolicy, Secret, Spec, Ulimit, VmmChoice,
+};
 use blockbox_store::{Lock, Store};
 
 use crate::boot;
@@ -15,6 +17,7 @@ use crate::create;
 use crate::error::Result;
 use crate::process::{self, Overrides};
 use crate::sandbox::{Boot, Sandbox};
+use crate::secrets::{self, Value};
 
 /// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and 1 GiB.
 ///
@@ -38,6 +41,7 @@ pub struct Builder<'a> {
     spec: Spec,
     overrides: Overrides,
     patches: Vec<Patch>,
+    secrets: Vec<Value>,
 }
 
 impl<'a> Builder<'a> {
@@ -48,6 +52,7 @@ impl<'a> Builder<'a> {
             spec: Spec::new(String::new(), ImageSource::new(name, String::new())),
             overrides: Overrides::default(),
             patches: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -188,6 +193,24 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Something to mount: a folder or file of the host, a volume, another image, memory.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.spec.mounts.push(mount);
+        self
+    }
+
+    /// A file in `/run/secrets`, whose value is read at every start and is on no disk.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.spec.secrets.push(secret);
+        self
+    }
+
+    /// The value of a secret for [`launch`](Self::launch), in place of where it comes from.
+    pub fn secret_value(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.secrets.push(Value::new(name, value.into()));
+        self
+    }
+
     /// Changes to the image's tree, which the sandbox's disk has from the start.
     pub fn patches(mut self, patches: impl IntoIterator<Item = Patch>) -> Self {
         self.patches.extend(patches);
@@ -215,9 +238,10 @@ impl<'a> Builder<'a> {
     pub fn launch(self) -> Result<(Sandbox, Boot)> {
         let store = self.store;
         boot::check(store, &self.spec.machine)?;
+        let secrets = secrets::read(&self.spec.secrets, &self.secrets)?;
         let (spec, lock) = self.make(true)?;
         let sandbox = Sandbox::new(store.clone(), spec.name);
-        let boot = Boot::launch(&sandbox, lock, None)?;
+        let boot = Boot::launch(&sandbox, lock, None, secrets)?;
         Ok((sandbox, boot))
     }
 

@@ -15,7 +15,7 @@ use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
-use crate::events;
+use crate::{events, mounts, secrets};
 
 /// How long somebody else may have a name before it counts as taken.
 const CLAIM: Duration = Duration::from_secs(2);
@@ -64,6 +64,8 @@ pub(crate) fn create_with(
     spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
     spec.image.platform = Some(platform(image));
     spec.created_ns = state::now_ns();
+    secrets::check(&spec.secrets)?;
+    mounts::prepare(store, &mut spec)?;
     atomic::write_folder(&folder, |folder| {
         upper(folder.join(UPPER))?;
         spec.write(folder)?;
@@ -179,6 +181,10 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Err(Error::SandboxName(name.to_owned()));
     }
     Ok(())
+}
+
+pub(crate) fn check_volume_name(name: &str) -> Result<()> {
+    check_name(name).map_err(|_| Error::VolumeName(name.to_owned()))
 }
 
 /// 64 hexadecimal digits, as docker identifies containers by.

@@ -105,6 +105,63 @@ pub enum Error {
     /// Files of this host could not be packed or unpacked.
     #[error(transparent)]
     Archive(#[from] blockbox_archive::Error),
+    /// Something cannot be mounted where it should.
+    #[error("cannot mount on {target:?}: {reason}")]
+    MountTarget {
+        /// The path in the guest.
+        target: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A path of the host cannot be shared.
+    #[error("cannot share {}: {reason}", path.display())]
+    MountSource {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A volume's name cannot be a folder's.
+    #[error("{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`")]
+    VolumeName(String),
+    /// No volume goes by this name.
+    #[error("no volume {0:?}")]
+    NoVolume(String),
+    /// A volume of this name exists.
+    #[error("there is a volume {0:?} already")]
+    VolumeExists(String),
+    /// Sandboxes mount a volume, running or not.
+    #[error("volume {volume:?} is used by sandbox {sandbox:?}")]
+    VolumeInUse {
+        /// The volume.
+        volume: String,
+        /// One of the sandboxes.
+        sandbox: String,
+    },
+    /// Another sandbox runs with a volume, or something changes it.
+    #[error("volume {volume:?} is in use{}", by(.sandbox.as_deref()))]
+    VolumeBusy {
+        /// The volume.
+        volume: String,
+        /// The sandbox that runs with it.
+        sandbox: Option<String>,
+    },
+    /// A file system is not that of a volume.
+    #[error("{}: not the disk of a volume", .0.display())]
+    NotAVolume(PathBuf),
+    /// A secret's name is not that of a file, or there are two of it.
+    #[error(
+        "{0:?} cannot name a secret: it is the name of a file in /run/secrets, and there is one of each"
+    )]
+    SecretName(String),
+    /// A secret has no value.
+    #[error("secret {secret:?}: {reason}")]
+    SecretValue {
+        /// The secret's name.
+        secret: String,
+        /// Why.
+        reason: String,
+    },
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd")]
     NoCommand,
@@ -142,6 +199,10 @@ impl fmt::Display for ImageUser {
             Self::Snapshot(name) => write!(f, "snapshot {name:?}"),
         }
     }
+}
+
+fn by(sandbox: Option<&str>) -> String {
+    sandbox.map_or_else(String::new, |name| format!(" by sandbox {name:?}"))
 }
 
 impl Error {

@@ -53,14 +53,17 @@ pub mod helper;
 pub mod kernel;
 pub mod log;
 mod monitor;
+mod mounts;
 mod network;
 pub mod process;
 pub mod remove;
 mod sandbox;
+mod secrets;
 mod snapshot;
 mod stats;
 mod upper;
 pub mod usage;
+pub mod volume;
 
 pub use blockbox_archive as archive;
 pub use blockbox_convert as convert;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use blockbox_convert::image::Image;
 use blockbox_store::snapshot::Snapshot;
+use blockbox_store::spec::MountSource;
 use blockbox_store::{Exclusive, Spec, Store, remove};
 use ocipull::Digest;
 
@@ -64,16 +65,27 @@ pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Resu
 ///
 /// Where a record cannot be read: what it needs is then unknown.
 pub(crate) fn users(store: &Store) -> Result<HashMap<String, ImageUser>> {
-    let snapshots = Snapshot::list(store)?.into_iter();
-    let sandboxes = Spec::list(store)?.into_iter();
-    Ok(snapshots
-        .map(|snapshot| {
-            let user = ImageUser::Snapshot(snapshot.name);
-            (snapshot.spec.image.manifest_digest, user)
-        })
-        .chain(sandboxes.map(|sandbox| {
-            let user = ImageUser::Sandbox(sandbox.name);
-            (sandbox.image.manifest_digest, user)
-        }))
-        .collect())
+    let mut users = HashMap::new();
+    for snapshot in Snapshot::list(store)? {
+        let user = ImageUser::Snapshot(snapshot.name);
+        add(&mut users, &snapshot.spec, &user);
+    }
+    for sandbox in Spec::list(store)? {
+        let user = ImageUser::Sandbox(sandbox.name.clone());
+        add(&mut users, &sandbox, &user);
+    }
+    Ok(users)
+}
+
+/// Adds the image of a sandbox, and those that it mounts.
+fn add(users: &mut HashMap<String, ImageUser>, spec: &Spec, user: &ImageUser) {
+    for mount in &spec.mounts {
+        if let MountSource::Image {
+            manifest_digest, ..
+        } = &mount.source
+        {
+            users.insert(manifest_digest.clone(), user.clone());
+        }
+    }
+    users.insert(spec.image.manifest_digest.clone(), user.clone());
 }

@@ -18,8 +18,9 @@ use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
 use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome};
 use crate::monitor::{Ended, launch, socket};
+use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
-use crate::{events, log};
+use crate::{events, log, secrets};
 
 /// How long a monitor that is starting or ending may be in the way.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -53,9 +54,16 @@ pub struct Sandbox {
 pub struct StartOptions {
     /// What the sandbox is for this run, where it differs from what it was made as.
     pub spec: Option<Spec>,
+    secrets: Vec<Value>,
 }
 
 impl StartOptions {
+    /// Gives the value of a secret, in place of where the specification has it from.
+    pub fn secret(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.secrets.push(Value::new(name, value.into()));
+        self
+    }
+
     /// Uses another specification for this run: another command, another machine.
     pub fn spec(mut self, spec: Spec) -> Self {
         self.spec = Some(spec);
@@ -167,7 +175,8 @@ impl Sandbox {
         let (lock, info) = self.take()?;
         let spec = options.spec.as_ref().unwrap_or(&info.spec);
         crate::boot::check(&self.store, &spec.machine)?;
-        Boot::launch(self, lock, options.spec)
+        let secrets = secrets::read(&spec.secrets, &options.secrets)?;
+        Boot::launch(self, lock, options.spec, secrets)
     }
 
     /// Whether the guest can be asked something.
@@ -446,10 +455,15 @@ impl Canceller {
 }
 
 impl Boot {
-    pub(crate) fn launch(sandbox: &Sandbox, lock: Lock, spec: Option<Spec>) -> Result<Self> {
+    pub(crate) fn launch(
+        sandbox: &Sandbox,
+        lock: Lock,
+        spec: Option<Spec>,
+        secrets: Vec<Value>,
+    ) -> Result<Self> {
         let connection = Arc::new(launch::launch(&sandbox.store, &sandbox.name, lock)?);
         let spec = spec.map(Box::new);
-        let booted = connection.ask(encode(&Ask::Boot { spec }))?;
+        let booted = connection.ask(encode(&Ask::Boot { spec, secrets }))?;
         Ok(Self { connection, booted })
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::collect::{allocated, entries, stale_kernels};
 use crate::error::Result;
 use crate::remove::users;
+use crate::volume::Volume;
 
 /// How much of one kind the store has. All sizes are what the files take on the host, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +46,8 @@ pub struct Report {
     pub layers: Usage,
     /// Sandboxes.
     pub sandboxes: Usage,
+    /// Named volumes. Those that no sandbox mounts count as reclaimable.
+    pub volumes: Usage,
     /// Guest kernels, and what was found out of this host's hypervisor.
     pub kernels: Usage,
 }
@@ -84,6 +87,10 @@ pub fn report(store: &Store) -> Result<Report> {
         let running = store.lock_sandbox(&name)?.is_none();
         let bytes = allocated(&path, &mut HashSet::new());
         report.sandboxes.add(bytes, running);
+    }
+    for volume in Volume::list(store)? {
+        let bytes = allocated(&store.volume(volume.name()), &mut HashSet::new());
+        report.volumes.add(bytes, !volume.users()?.is_empty());
     }
     let stale = stale_kernels(store)?;
     for path in entries(&store.kernels())? {

@@ -91,8 +91,15 @@ impl Store {
         // What is in the root itself may be written by whoever holds this lock alone.
         let references = Lock::try_acquire(self.lock_path("references"))?;
         let root = references.is_some().then(|| self.root().to_owned());
-        let folders = ["layers", "images", "sandboxes", "snapshots", "kernel"]
-            .map(|name| self.root().join(name));
+        let folders = [
+            "layers",
+            "images",
+            "sandboxes",
+            "snapshots",
+            "volumes",
+            "kernel",
+        ]
+        .map(|name| self.root().join(name));
         for folder in folders.into_iter().chain(root) {
             for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
                 let entry = entry.map_err(Error::io(&folder))?;

@@ -10,6 +10,7 @@
 //!   references.json              names → manifest digests
 //!   sandboxes/<name>/            sandbox.json state.json upper.ext4 log console.log
 //!   snapshots/<name>/            snapshot.json upper.ext4
+//!   volumes/<name>/              volume.json data.ext4
 //!   kernel/                      guest kernels ready to boot
 //!   locks/                       held while an object is being made; empty at rest
 //! ```
@@ -57,11 +58,12 @@ pub const UPPER: &str = "upper.ext4";
 pub const CONSOLE: &str = "console.log";
 
 /// The folders of a store.
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "layers",
     "images",
     "sandboxes",
     "snapshots",
+    "volumes",
     "kernel",
     "locks",
 ];
@@ -162,6 +164,16 @@ impl Store {
         self.root.join("snapshots")
     }
 
+    /// The folder of the volume called `name`.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    /// The folder of all volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// Where guest kernels are.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernel")
@@ -195,6 +207,11 @@ impl Store {
     /// Takes the name of a snapshot, or returns `None` where somebody makes one of this name.
     pub fn lock_snapshot(&self, name: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(self.lock_path(&format!("snapshot-{name}")))
+    }
+
+    /// Takes the volume `name`, or `None` where a sandbox has it.
+    pub fn lock_volume(&self, name: &str) -> Result<Option<Lock>> {
+        Lock::try_acquire(self.lock_path(&format!("volume-{name}")))
     }
 
     /// Takes the sandbox `name`, or `None` where it is running.

@@ -97,6 +97,8 @@ pub struct State {
     pub vmm: Option<String>,
     /// The published ports, while they are bound.
     pub ports: Vec<BoundPort>,
+    /// What confines the process of the virtual machine since the last boot.
+    pub confinement: Option<String>,
     /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed at its end, or for one
     /// command that has not started yet.
     pub discard: bool,

@@ -7,6 +7,7 @@
 //! QEMU's own filter (`-sandbox on`) adds what a program that was just executed cannot be denied: executing. The servers of
 //! shares under QEMU confine themselves.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,22 @@ impl Confinement {
     /// What is in force for VMs on this host.
     pub fn of_host() -> Self {
         enforcement::of_host()
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let landlock = match self.landlock {
+            Landlock::Full => "Landlock",
+            Landlock::Partial => "Landlock in part",
+            Landlock::None => "",
+        };
+        f.write_str(match (landlock, self.seccomp) {
+            ("", false) => "none",
+            ("", true) => "seccomp",
+            (landlock, false) => landlock,
+            (landlock, true) => return write!(f, "{landlock}, seccomp"),
+        })
     }
 }
 

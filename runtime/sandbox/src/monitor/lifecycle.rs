@@ -24,6 +24,7 @@ use super::socket;
 use crate::boot::Plan;
 use crate::error::{Error, Result};
 use crate::network::Gateway;
+use crate::secrets::Value;
 use crate::{events, log, process};
 
 /// How long the processes that the main command leaves behind have to end.
@@ -73,6 +74,8 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
         state: info.state,
         log: None,
         lock,
+        secrets: Vec::new(),
+        held: Vec::new(),
     };
     life.state.status = Status::Starting;
     life.state.socket = Some(path.clone());
@@ -135,6 +138,10 @@ pub(super) struct Life {
     pub(super) state: State,
     pub(super) log: Option<Arc<Mutex<log::Writer>>>,
     pub(super) lock: Lock,
+    /// The values of the sandbox's secrets, for every boot.
+    secrets: Vec<Value>,
+    /// What nobody else may have while the machine runs.
+    held: Vec<Lock>,
 }
 
 impl Life {
@@ -201,11 +208,12 @@ impl Life {
         let mut boot = None;
         if first {
             match self.monitor.wait_boot() {
-                Some((client, id, spec)) => {
-                    if let Some(spec) = spec {
+                Some(request) => {
+                    if let Some(spec) = request.spec {
                         self.spec = *spec;
                     }
-                    boot = Some((client, id));
+                    self.secrets = request.secrets;
+                    boot = Some((request.client, request.id));
                 }
                 None => return self.never_ran(None),
             }
@@ -214,6 +222,7 @@ impl Life {
         let (vm, session) = match booted {
             Ok(booted) => booted,
             Err(error) => {
+                self.held.clear();
                 let failure = if self.monitor.is_stopped() {
                     Failure::new(
                         FailureKind::Interrupted,
@@ -239,6 +248,7 @@ impl Life {
         }
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
+        self.held.clear();
         match (end, off) {
             (Ok(end), Ok(())) => end,
             (Ok(end), Err(error)) => RunEnd {
@@ -296,12 +306,13 @@ impl Life {
             let config = image.config().config();
             self.spec.process = Some(process::resolve(config, process::Overrides::default())?);
         }
-        let plan = self.interruptibly({
+        let mut plan = self.interruptibly({
             let (store, folder, spec) =
                 (self.store.clone(), self.folder.clone(), self.spec.clone());
             let notified = waiting.cloned();
+            let secrets = self.secrets.clone();
             move || {
-                Plan::new(&store, &folder, &spec, &image, &|text| {
+                Plan::new(&store, &folder, &spec, &image, secrets, &|text| {
                     if let Some(client) = &notified {
                         client.notice(text);
                     }
@@ -312,8 +323,10 @@ impl Life {
             self.connect(gateway)?;
         }
         notice(&format!("booting the guest with {}", plan.vmm()));
+        self.held = plan.take_held();
         let vm = Arc::new(plan.start()?);
         self.state.vmm = Some(plan.vmm().to_string());
+        self.state.confinement = Some(plan.confinement());
         {
             let mut wishes = self.monitor.lock();
             wishes.vm = Some(Arc::clone(&vm));

@@ -12,6 +12,7 @@ use blockbox_vmm::guest::WindowSize;
 use blockbox_vmm::with_causes;
 
 use crate::error::Error;
+use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 
 /// The version of the conversation. A monitor outlives the program that started it, so clients of other versions come.
@@ -30,6 +31,9 @@ pub(crate) enum Ask {
     Boot {
         /// The specification of this run, where it differs from the sandbox's own.
         spec: Option<Box<Spec>>,
+        /// The values of its secrets.
+        #[serde(default)]
+        secrets: Vec<Value>,
     },
     /// Start the main command; answered when it runs. With streams the answer is that of a command.
     Start {

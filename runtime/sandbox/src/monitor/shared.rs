@@ -19,6 +19,7 @@ use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind};
 use super::socket;
 use crate::error::Result;
 use crate::network::Gateway;
+use crate::secrets::Value;
 
 /// How many clients may be connected at a time.
 const CLIENTS: usize = 256;
@@ -45,7 +46,7 @@ pub(super) struct Wishes {
     /// Who waits for the end of the sandbox.
     pub(super) waiting: Vec<(Arc<Client>, u32)>,
     /// The launcher asked to boot.
-    pub(super) boot: Option<(Arc<Client>, u32, Option<Box<Spec>>)>,
+    pub(super) boot: Option<BootRequest>,
     /// The launcher asked to start the main command.
     pub(super) start: Option<Start>,
     /// The main command has run: the sandbox is no longer the launcher's.
@@ -69,6 +70,14 @@ pub(super) struct Wishes {
     pub(super) gateway_lost: bool,
     /// A client wants the sandbox to have another name.
     pub(super) rename: Option<(Arc<Client>, u32, String)>,
+}
+
+#[derive(Debug)]
+pub(super) struct BootRequest {
+    pub(super) client: Arc<Client>,
+    pub(super) id: u32,
+    pub(super) spec: Option<Box<Spec>>,
+    pub(super) secrets: Vec<Value>,
 }
 
 #[derive(Debug)]
@@ -132,8 +141,13 @@ impl Monitor {
                 let version = message::VERSION;
                 client.answer(id, &Ok(Answer::Hello { version }));
             }
-            Ask::Boot { spec } if client.launcher => {
-                self.lock().boot = Some((Arc::clone(client), id, spec));
+            Ask::Boot { spec, secrets } if client.launcher => {
+                self.lock().boot = Some(BootRequest {
+                    client: Arc::clone(client),
+                    id,
+                    spec,
+                    secrets,
+                });
                 self.changed.notify_all();
             }
             Ask::Start { attach } if client.launcher => {
@@ -370,7 +384,7 @@ impl Monitor {
     }
 
     /// Waits until the launcher asks to boot; `None` when it left or the sandbox was stopped.
-    pub(super) fn wait_boot(&self) -> Option<(Arc<Client>, u32, Option<Box<Spec>>)> {
+    pub(super) fn wait_boot(&self) -> Option<BootRequest> {
         let mut wishes = self.lock();
         loop {
             if wishes.stop.is_some() || wishes.abandoned {

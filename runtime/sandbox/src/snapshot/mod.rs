@@ -227,10 +227,11 @@ impl Snapshot {
     ///
     /// As [`create`](Self::create).
     pub fn launch(&self, options: &ForkOptions) -> Result<(Sandbox, Boot)> {
-        let machine = &options.spec.as_ref().unwrap_or(&self.record.spec).machine;
-        boot::check(&self.store, machine)?;
+        let spec = options.spec.as_ref().unwrap_or(&self.record.spec);
+        boot::check(&self.store, &spec.machine)?;
+        let secrets = crate::secrets::read(&spec.secrets, &[])?;
         let (sandbox, lock) = self.make(options, true)?;
-        let boot = Boot::launch(&sandbox, lock, None)?;
+        let boot = Boot::launch(&sandbox, lock, None, secrets)?;
         Ok((sandbox, boot))
     }
 

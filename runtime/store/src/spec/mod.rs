@@ -5,9 +5,11 @@
 //! image and the time only; it is read as a sandbox that runs its image's own command.
 
 mod bytes;
+mod mount;
 mod network;
 mod record;
 mod restart;
+mod secret;
 mod signal;
 mod ulimit;
 
@@ -18,8 +20,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use bytes::Bytes;
+pub use mount::{Mount, MountError, MountSource};
 pub use network::Network;
 pub use restart::RestartPolicy;
+pub use secret::{Secret, SecretSource};
 pub use signal::{Signal, SignalError};
 pub use ulimit::Ulimit;
 
@@ -61,6 +65,12 @@ pub struct Spec {
     /// Absolute paths at which folders of the writable disk itself are mounted.
     #[serde(default)]
     pub disk_dirs: Vec<String>,
+    /// What is mounted besides the sandbox's own disks.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Files in `/run/secrets`.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
     /// Names and values that the user attached.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -150,6 +160,8 @@ pub struct Machine {
     pub memory: u64,
     /// The guest kernel, if not the one that is found.
     pub kernel: Option<PathBuf>,
+    /// Whether the virtual machine's process is confined, where the host can.
+    pub confine: bool,
 }
 
 impl Default for Machine {
@@ -160,6 +172,7 @@ impl Default for Machine {
             cpus: 2,
             memory: 1 << 30,
             kernel: None,
+            confine: true,
         }
     }
 }
@@ -214,6 +227,8 @@ impl Spec {
             hostname: None,
             on_disk: Vec::new(),
             disk_dirs: Vec::new(),
+            mounts: Vec::new(),
+            secrets: Vec::new(),
             labels: BTreeMap::new(),
             restart: RestartPolicy::No,
             remove_on_exit: false,

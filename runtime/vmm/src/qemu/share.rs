@@ -39,7 +39,7 @@ pub(crate) struct Server {
 /// The virtiofsd to use.
 pub(crate) fn server() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(SERVER_VARIABLE).filter(|value| !value.is_empty()) {
-        return Some(path.into());
+        return Some(PathBuf::from(path)).filter(|path| path.is_file());
     }
     let mut usual = FOLDERS
         .iter()

@@ -1,0 +1,136 @@
+//! The values of secrets, which are in memory only: from the program that starts a sandbox to its monitor, and into the guest.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+
+use blockbox_store::spec::{Bytes, Secret, SecretSource};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The most bytes of all secrets, which go to the guest in one message.
+const MOST: u64 = 512 << 10;
+
+/// The mode of a secret's file, as docker's and podman's.
+const MODE: u32 = 0o444;
+
+/// A secret and its value.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Value {
+    name: String,
+    data: Bytes,
+}
+
+/// Without the value, which belongs in no log.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Value").field(&self.name).finish()
+    }
+}
+
+impl Value {
+    pub(crate) fn new(name: &str, data: Vec<u8>) -> Self {
+        Self {
+            name: name.to_owned(),
+            data: data.into(),
+        }
+    }
+
+    /// The secret as the guest's init takes it.
+    pub(crate) fn into_file(self) -> blockbox_protocol::Secret {
+        blockbox_protocol::Secret {
+            name: self.name.into_bytes(),
+            data: self.data.0,
+            mode: MODE,
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+/// Checks that all can be files in one folder.
+///
+/// # Errors
+///
+/// [`Error::SecretName`].
+pub(crate) fn check(secrets: &[Secret]) -> Result<()> {
+    for (index, secret) in secrets.iter().enumerate() {
+        let name = &*secret.name;
+        let plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+        let twice = secrets[..index].iter().any(|other| other.name == name);
+        if !plain || twice || name.len() > 255 {
+            return Err(Error::SecretName(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Gets the values: those in `given`, else from where each comes.
+///
+/// # Errors
+///
+/// [`Error::SecretValue`] with the secret's name.
+pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
+    let mut left = MOST;
+    let mut values = Vec::new();
+    for secret in secrets {
+        let failed = |reason: String| Error::SecretValue {
+            secret: secret.name.clone(),
+            reason,
+        };
+        let given = given.iter().find(|value| value.name == secret.name);
+        let data = match (&secret.source, given) {
+            (_, Some(value)) => value.data.0.clone(),
+            (SecretSource::File { path }, None) => {
+                let mut data = Vec::new();
+                // One byte more shows that there is more.
+                let file = File::open(path).map(|file| file.take(MOST + 1));
+                file.and_then(|mut file| file.read_to_end(&mut data))
+                    .map_err(|e| failed(format!("{}: {e}", path.display())))?;
+                data
+            }
+            (SecretSource::Environment { variable }, None) => std::env::var_os(variable)
+                .ok_or_else(|| failed(format!("the environment has no variable {variable}")))?
+                .into_vec(),
+            _ => return Err(failed("its value is to be given at every start".to_owned())),
+        };
+        left = (data.len() as u64 <= left)
+            .then(|| left - data.len() as u64)
+            .ok_or_else(|| failed(format!("secrets hold at most {MOST} bytes together")))?;
+        values.push(Value::new(&secret.name, data));
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, path: &str) -> Secret {
+        let path = path.into();
+        Secret::new(name, SecretSource::File { path })
+    }
+
+    #[test]
+    fn a_secrets_name_is_that_of_one_file() {
+        assert!(check(&[file("a", "/x"), file("b.c-d", "/x")]).is_ok());
+        for wrong in ["", ".", "..", "a/b"] {
+            assert!(check(&[file(wrong, "/x")]).is_err(), "{wrong}");
+        }
+        assert!(check(&[file("a", "/x"), file("a", "/y")]).is_err());
+    }
+
+    #[test]
+    fn a_value_that_is_missing_or_endless_is_named() {
+        let failed = |secret| read(&[secret], &[]).unwrap_err().to_string();
+        assert!(failed(file("a", "/no/such/file")).contains("\"a\": /no/such/file"));
+        assert!(failed(file("a", "/dev/zero")).contains("at most"));
+        assert!(failed(Secret::new("a", SecretSource::Given)).contains("every start"));
+        let given = [Value::new("a", b"x".to_vec())];
+        let read = read(&[Secret::new("a", SecretSource::Given)], &given).unwrap();
+        assert_eq!(read[0].data.as_bytes(), b"x");
+        assert!(!format!("{read:?}").contains('x'));
+    }
+}

@@ -1,0 +1,410 @@
+//! Named volumes: ext4 disks that outlive the sandboxes that mount them.
+//!
+//! What a sandbox sees is the folder `data` of the disk, so that no `lost+found` is in its way. One sandbox at a time has a
+//! volume: it holds the volume's lock while it runs.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use blockbox_convert::{self as convert, export, populate};
+use blockbox_store::spec::MountSource;
+use blockbox_store::{Lock, Spec, State, Store, atomic, remove as remove_tree, sparse, state};
+use serde::{Deserialize, Serialize};
+
+use crate::create::check_volume_name;
+use crate::error::{Error, Result};
+
+/// The size of a volume that nobody chose, in bytes. It takes room on the host only as it is written.
+pub const SIZE: u64 = 16 << 30;
+
+/// The volume's folder of the disk that sandboxes see.
+pub(crate) const DATA: &str = "data";
+
+/// The version of the records that this version writes.
+const VERSION: u32 = 1;
+
+const RECORD: &str = "volume.json";
+const DISK: &str = "data.ext4";
+
+/// How long somebody may hold a volume to look at it.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// A volume in a store. It is a name, not a hold.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    store: Store,
+    name: String,
+}
+
+/// What a volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Info {
+    /// Its name.
+    pub name: String,
+    /// The size of its file system in bytes.
+    pub size: u64,
+    /// The bytes that it takes on the host.
+    pub allocated: u64,
+    /// When it was made, in nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// Its ext4 image.
+    pub path: PathBuf,
+    /// The sandboxes that mount it, running or not.
+    pub sandboxes: Vec<String>,
+}
+
+/// `volume.json`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    created_ns: u64,
+}
+
+impl Volume {
+    /// Makes an empty volume of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeName`], [`Error::VolumeExists`].
+    pub fn create(store: &Store, name: &str, size: u64) -> Result<Self> {
+        Self::make(store, name, |path| write_disk(path, size, |_, _| Ok(())))
+    }
+
+    /// Makes a volume of what is in a tar archive, which may be gzip or zstd. `source` is its name, for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where the archive is damaged, or larger than `size`.
+    pub fn import(
+        store: &Store,
+        name: &str,
+        size: u64,
+        archive: impl Read + Send + 'static,
+        source: &str,
+    ) -> Result<Self> {
+        Self::make(store, name, |path| {
+            write_disk(path, size, |disk, data| {
+                populate::tar_into(archive, source, disk, data, path)
+            })
+        })
+    }
+
+    /// Makes a volume of the disk of another, as [`export`](Self::export) writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk.
+    pub fn import_disk(store: &Store, name: &str, image: &Path) -> Result<Self> {
+        let from = File::open(image).map_err(Error::io(image))?;
+        let failed = |source| convert::Error::Ext4 {
+            path: image.to_owned(),
+            source,
+        };
+        ext4_writer::Info::read(&from).map_err(failed)?;
+        Self::make(store, name, |path| {
+            let to = new_file(path)?;
+            sparse::copy(&from, &to).map_err(Error::io(path))?;
+            ext4_writer::recover(&to).map_err(failed)?;
+            let reader = ext4_writer::Reader::open(&to).map_err(failed)?;
+            let root = reader.root().map_err(failed)?;
+            let names = reader.read_dir(&root).map_err(failed)?;
+            if !names.iter().any(|(name, _)| name == DATA.as_bytes()) {
+                return Err(Error::NotAVolume(image.to_owned()));
+            }
+            to.sync_all().map_err(Error::io(path))
+        })
+    }
+
+    fn make(store: &Store, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        check_volume_name(name)?;
+        let exists = || Error::VolumeExists(name.to_owned());
+        let _access = store.share()?;
+        let folder = store.volume(name);
+        let _lock = store.lock_volume(name)?.ok_or_else(exists)?;
+        if folder.exists() {
+            return Err(exists());
+        }
+        atomic::write_folder(&folder, |folder| {
+            fill(&folder.join(DISK))?;
+            let record = Record {
+                version: VERSION,
+                created_ns: state::now_ns(),
+            };
+            let path = folder.join(RECORD);
+            atomic::write_file(&path, |file| {
+                serde_json::to_writer(file, &record)
+                    .map_err(|e| blockbox_store::Error::io(&path)(e.into()))
+            })?;
+            Ok::<_, Error>(())
+        })?;
+        Ok(Self {
+            store: store.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Finds the volume called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVolume`].
+    pub fn open(store: &Store, name: &str) -> Result<Self> {
+        let found = check_volume_name(name).is_ok() && store.volume(name).join(RECORD).is_file();
+        match found {
+            true => Ok(Self {
+                store: store.clone(),
+                name: name.to_owned(),
+            }),
+            false => Err(Error::NoVolume(name.to_owned())),
+        }
+    }
+
+    /// Finds the volume called `name`, or makes it.
+    pub(crate) fn open_or_create(store: &Store, name: &str) -> Result<Self> {
+        match Self::open(store, name) {
+            Err(Error::NoVolume(_)) => match Self::create(store, name, SIZE) {
+                // Somebody else was faster.
+                Err(Error::VolumeExists(_)) => Self::open(store, name),
+                made => made,
+            },
+            found => found,
+        }
+    }
+
+    /// All volumes, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn list(store: &Store) -> Result<Vec<Self>> {
+        let folder = store.volumes();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let name = entry.map_err(Error::io(&folder))?.file_name();
+            names.extend(name.into_string().ok());
+        }
+        names.sort();
+        let found = names.iter().filter_map(|name| Self::open(store, name).ok());
+        Ok(found.collect())
+    }
+
+    /// The volume's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The volume's ext4 image.
+    pub fn path(&self) -> PathBuf {
+        self.store.volume(&self.name).join(DISK)
+    }
+
+    /// What the volume is, and who uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVolume`] where it was removed; where a record cannot be read.
+    pub fn info(&self) -> Result<Info> {
+        use std::os::unix::fs::MetadataExt;
+
+        let path = self.store.volume(&self.name).join(RECORD);
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoVolume(self.name.clone()),
+            _ => Error::io(&path)(error),
+        })?;
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|source| blockbox_store::Error::Record {
+                path: path.clone(),
+                source,
+            })?;
+        if record.version != VERSION {
+            let version = record.version;
+            return Err(blockbox_store::Error::RecordVersion { path, version }.into());
+        }
+        let path = self.path();
+        let metadata = fs::metadata(&path).map_err(Error::io(&path))?;
+        Ok(Info {
+            name: self.name.clone(),
+            size: metadata.len(),
+            allocated: metadata.blocks().saturating_mul(512),
+            created_ns: record.created_ns,
+            path,
+            sandboxes: self.users()?,
+        })
+    }
+
+    /// The names of the sandboxes that mount the volume.
+    pub(crate) fn users(&self) -> Result<Vec<String>> {
+        let mut users = Vec::new();
+        for spec in Spec::list(&self.store)? {
+            let mounts = |mount: &blockbox_store::spec::Mount| matches!(&mount.source, MountSource::Volume { name, .. } if *name == self.name);
+            if spec.mounts.iter().any(mounts) {
+                users.push(spec.name);
+            }
+        }
+        Ok(users)
+    }
+
+    /// Takes the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names who has it.
+    pub(crate) fn take(&self, asking: Option<&str>) -> Result<Lock> {
+        let started = Instant::now();
+        loop {
+            if let Some(lock) = self.store.lock_volume(&self.name)? {
+                return match self.path().is_file() {
+                    true => Ok(lock),
+                    false => Err(Error::NoVolume(self.name.clone())),
+                };
+            }
+            let holder = self.holder(asking)?;
+            if holder.is_some() || started.elapsed() >= GLANCE {
+                return Err(Error::VolumeBusy {
+                    volume: self.name.clone(),
+                    sandbox: holder,
+                });
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The running sandbox that has the volume.
+    fn holder(&self, asking: Option<&str>) -> Result<Option<String>> {
+        let running = |name: &String| {
+            if asking == Some(name) {
+                return false;
+            }
+
+            State::read(&self.store.sandbox(name)).is_ok_and(|state| state.status.is_active())
+        };
+        Ok(self.users()?.into_iter().find(running))
+    }
+
+    /// Removes the volume and all in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeInUse`] where a sandbox mounts it, running or not.
+    pub fn remove(self) -> Result<()> {
+        let _access = self.store.share()?;
+        let _lock = self.take(None)?;
+        if let Some(sandbox) = self.users()?.into_iter().next() {
+            let volume = self.name;
+            return Err(Error::VolumeInUse { volume, sandbox });
+        }
+        Ok(remove_tree(&self.store.volume(&self.name))?)
+    }
+
+    /// Makes the volume's file system larger, to `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeBusy`] while a sandbox runs with it; where the new size is not larger.
+    pub fn grow(&self, size: u64) -> Result<()> {
+        let _lock = self.take(None)?;
+        let (file, path) = self.settled()?;
+        let failed = |source| convert::Error::Ext4 {
+            path: path.clone(),
+            source,
+        };
+        ext4_writer::grow(&file, size).map_err(failed)?;
+        file.sync_all().map_err(Error::io(&path))
+    }
+
+    /// Writes what the volume holds to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeBusy`] while a sandbox runs with it.
+    pub fn export(&self, out: impl Write) -> Result<()> {
+        let _lock = self.take(None)?;
+        let (file, path) = self.settled()?;
+        Ok(export::folder(&file, &path, DATA.as_bytes(), out)?)
+    }
+
+    /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VolumeBusy`] while a sandbox runs with it.
+    pub fn export_disk(&self, to: &File) -> Result<()> {
+        let _lock = self.take(None)?;
+        let (file, path) = self.settled()?;
+        sparse::copy(&file, to).map_err(Error::io(path))?;
+        Ok(())
+    }
+
+    /// The disk, with what its journal holds written to where it belongs. The lock must be held.
+    pub(crate) fn settled(&self) -> Result<(File, PathBuf)> {
+        let path = self.path();
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.map_err(Error::io(&path))?;
+        let failed = |source| convert::Error::Ext4 {
+            path: path.clone(),
+            source,
+        };
+        if !ext4_writer::Info::read(&file).map_err(failed)?.clean {
+            ext4_writer::recover(&file).map_err(failed)?;
+        }
+        Ok((file, path))
+    }
+}
+
+/// Removes the volumes that no sandbox mounts, and returns what they were.
+///
+/// # Errors
+///
+/// When the store cannot be read or changed.
+pub fn prune(store: &Store) -> Result<Vec<Info>> {
+    let mut removed = Vec::new();
+    for volume in Volume::list(store)? {
+        let info = volume.info()?;
+        match volume.remove() {
+            Ok(()) => removed.push(info),
+            Err(Error::VolumeInUse { .. } | Error::VolumeBusy { .. } | Error::NoVolume(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+fn new_file(path: &Path) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options.open(path).map_err(Error::io(path))
+}
+
+fn write_disk(
+    path: &Path,
+    size: u64,
+    fill: impl FnOnce(&mut ext4_writer::Builder<&File>, ext4_writer::NodeId) -> convert::Result<()>,
+) -> Result<()> {
+    let failed = |source| convert::Error::Ext4 {
+        path: path.to_owned(),
+        source,
+    };
+    let file = new_file(path)?;
+    file.set_len(size).map_err(Error::io(path))?;
+    let options = ext4_writer::Options::new(size).uuid(random()?);
+    let mut disk = ext4_writer::Builder::new(&file, options).map_err(failed)?;
+    let (root, ours) = (disk.root(), ext4_writer::Metadata::new(0o755));
+    let data = disk.add_dir(root, DATA.as_bytes(), ours);
+    fill(&mut disk, data.map_err(failed)?)?;
+    disk.finish().map_err(failed)?;
+    let mut file = &file;
+    file.rewind().map_err(Error::io(path))?;
+    file.sync_all().map_err(Error::io(path))
+}
+
+/// Two volumes must not be taken for one.
+fn random() -> Result<[u8; 16]> {
+    let path = "/dev/urandom";
+    let mut bytes = [0; 16];
+    File::open(path)
+        .and_then(|mut file| Read::read_exact(&mut file, &mut bytes))
+        .map_err(Error::io(path))?;
+    Ok(bytes)
+}
