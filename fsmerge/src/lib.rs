@@ -5,6 +5,7 @@
 
 mod acl;
 mod arena;
+mod complete;
 #[cfg(all(feature = "dir", unix))]
 mod dir;
 #[cfg(feature = "erofs")]

@@ -60,11 +60,11 @@ impl Merged {
 /// ```
 #[derive(Debug)]
 pub struct Merge {
-    arena: Arena,
-    limits: Limits,
+    pub(crate) arena: Arena,
+    pub(crate) limits: Limits,
     /// By the arena's ids.
     origins: Vec<Option<u16>>,
-    layers: usize,
+    pub(crate) layers: usize,
 }
 
 impl Merge {
@@ -290,7 +290,7 @@ impl Push<'_> {
 }
 
 /// Which nodes leave a trace: a directory that is only implied and holds nothing but whiteouts does not.
-fn substantial(layer: &LayerTree) -> Vec<bool> {
+pub(crate) fn substantial(layer: &LayerTree) -> Vec<bool> {
     let mut substantial: Vec<bool> = layer
         .nodes()
         .map(|id| {

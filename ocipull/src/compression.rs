@@ -58,6 +58,8 @@ impl Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerType {
     Tar(Compression),
+    /// An EROFS image, plain or in zstd frames.
+    Erofs(Compression),
     /// "Non-distributable": available only from the URLs in its descriptor.
     Foreign,
     Unknown,
@@ -74,6 +76,14 @@ impl LayerType {
             _ => (media_type, Compression::None),
         };
         match base {
+            crate::EROFS_LAYER => match compression {
+                Compression::None | Compression::Zstd => Self::Erofs(compression),
+                _ => Self::Unknown,
+            },
+            // What containerd 2.1 takes for an EROFS image.
+            other if other.ends_with(".erofs") && compression == Compression::None => {
+                Self::Erofs(compression)
+            }
             "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar" => Self::Tar(compression),
             "application/vnd.oci.image.layer.nondistributable.v1.tar"
@@ -187,6 +197,16 @@ mod tests {
                 Tar(Compression::Xz),
             ),
             ("application/vnd.oci.image.layer.v1.tar+encrypted", Unknown),
+            ("application/vnd.erofs.layer.v1", Erofs(Compression::None)),
+            (
+                "application/vnd.erofs.layer.v1+zstd",
+                Erofs(Compression::Zstd),
+            ),
+            ("application/vnd.erofs.layer.v1+gzip", Unknown),
+            (
+                "application/vnd.oci.image.layer.v1.erofs",
+                Erofs(Compression::None),
+            ),
             ("application/vnd.oci.empty.v1+json", Unknown),
             ("", Unknown),
         ] {

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::spec::Descriptor;
 use serde::Deserialize;
 
 use crate::compression::LayerType;
 use crate::digest::Hasher;
-use crate::image::{INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, is_index, open_source, parse};
+use crate::image::{
+    INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, find_manifest, is_index, open_source, parse,
+};
 use crate::json::Tolerant;
 use crate::source::{Root, Source, digest_of};
 use crate::target::Target;
-use crate::{Digest, Document, Error, Event, Image, Options, Platform, Progress, Reference};
+use crate::{Digest, Document, Error, Event, Options, Platform, Progress, Reference};
 
 /// Manifests and indexes of one copy.
 const MAX_DOCUMENTS: usize = 4096;
@@ -60,46 +62,90 @@ impl Default for CopyOptions {
 ///
 /// # Errors
 ///
-/// Those of reading the source ([`Image::open`]) and of writing the [`Target`]. The target's name leads to what it led to before.
+/// Those of reading the source ([`Image::open`](crate::Image::open)) and of writing the [`Target`]. The target's name leads to what it led to before.
 pub fn copy(
     source: &Reference,
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Digest, Error> {
-    let from = open_source(source, &options.source)?;
-    let mut plan = Plan {
-        source: &*from,
-        documents: Vec::new(),
-        blobs: Vec::new(),
-        seen: HashSet::new(),
-    };
-    match &options.platform {
-        None => plan.root(from.root()?)?,
-        Some(platform) => {
-            let mut options = options.source.clone();
-            options.platform = platform.clone();
-            let image = Image::open(source, &options)?;
-            let bytes = image.manifest_bytes().to_vec();
-            plan.document(bytes, None, image.manifest_digest().clone(), 0)?;
-        }
-    }
+    let plan = Planned::of(source, options)?;
     let to = Target::open(target, &options.target)?;
-    let mount = shared_repository(source, target);
-    let Plan {
-        mut documents,
-        blobs,
-        ..
-    } = plan;
-    push_blobs(&*from, &to, &blobs, mount, options)?;
-    let Some(root) = documents.pop() else {
-        return Err(Error::Failed);
-    };
-    for document in &documents {
-        let sink = to.sink();
-        sink.manifest(&document.digest, &document.media_type, &document.bytes)?;
-    }
+    let root = plan.write(source, &to, options)?;
     to.finish_as(&root.digest, &root.media_type, &root.bytes)?;
     Ok(root.digest)
+}
+
+/// As [`copy()`], to a target whose name is to lead to something else, such as an index that lists the copy.
+///
+/// # Errors
+///
+/// As for [`copy()`].
+pub fn copy_into(
+    source: &Reference,
+    target: &Target,
+    options: &CopyOptions,
+) -> Result<Copied, Error> {
+    let plan = Planned::of(source, options)?;
+    let root = plan.write(source, target, options)?;
+    let sink = target.sink();
+    sink.manifest(&root.digest, &root.media_type, &root.bytes)?;
+    Ok(root)
+}
+
+/// A source and what of it is to be copied.
+struct Planned {
+    source: Arc<dyn Source>,
+    documents: Vec<Copied>,
+    blobs: Vec<Blob>,
+}
+
+impl Planned {
+    fn of(source: &Reference, options: &CopyOptions) -> Result<Self, Error> {
+        let from = open_source(source, &options.source)?;
+        let mut plan = Plan {
+            source: &*from,
+            documents: Vec::new(),
+            blobs: Vec::new(),
+            seen: HashSet::new(),
+        };
+        match &options.platform {
+            None => plan.root(from.root()?)?,
+            Some(platform) => {
+                let (bytes, digest) = find_manifest(&*from, platform, options.source.erofs)?;
+                plan.document(bytes, None, digest, 0)?;
+            }
+        }
+        let Plan {
+            documents, blobs, ..
+        } = plan;
+        Ok(Self {
+            source: from,
+            documents,
+            blobs,
+        })
+    }
+
+    /// Writes all but the document that the source's name leads to, which is returned.
+    fn write(
+        self,
+        source: &Reference,
+        target: &Target,
+        options: &CopyOptions,
+    ) -> Result<Copied, Error> {
+        let Self {
+            source: from,
+            mut documents,
+            blobs,
+        } = self;
+        let mount = shared_repository(source, target.reference());
+        push_blobs(&*from, target, &blobs, mount, options)?;
+        let root = documents.pop().ok_or(Error::Failed)?;
+        for document in &documents {
+            let sink = target.sink();
+            sink.manifest(&document.digest, &document.media_type, &document.bytes)?;
+        }
+        Ok(root)
+    }
 }
 
 /// The repository that blobs may be mounted from: one of the same registry.
@@ -119,11 +165,16 @@ fn shared_repository<'a>(source: &'a Reference, target: &Reference) -> Option<&'
     }
 }
 
-/// A manifest or an index.
-struct Doc {
-    digest: Digest,
-    media_type: String,
-    bytes: Vec<u8>,
+/// A manifest or an index that was copied.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A blob that manifests name.
@@ -135,7 +186,7 @@ struct Blob {
 /// What is to be copied, in the order in which it may be written: a document comes after all that it names.
 struct Plan<'a> {
     source: &'a dyn Source,
-    documents: Vec<Doc>,
+    documents: Vec<Copied>,
     blobs: Vec<Blob>,
     seen: HashSet<Digest>,
 }
@@ -184,7 +235,7 @@ impl Plan<'_> {
                     "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries,
                 });
                 let bytes = index.to_string().into_bytes();
-                self.documents.push(Doc {
+                self.documents.push(Copied {
                     digest: Digest::sha256(&bytes),
                     media_type: INDEX_TYPES[0].to_owned(),
                     bytes,
@@ -239,7 +290,7 @@ impl Plan<'_> {
                 self.blob(descriptor)?;
             }
         }
-        self.documents.push(Doc {
+        self.documents.push(Copied {
             media_type: stated_type(&bytes, media_type, index),
             digest,
             bytes,

@@ -87,17 +87,50 @@ impl Image {
         let mut search = Search {
             source: &*source,
             wanted: &options.platform,
+            erofs: options.erofs,
             left: MAX_DOCUMENTS,
         };
         let manifest = search.resolve(source.root()?, 0)?;
-        let config = read_config(&*source, manifest.parsed.config())?;
-        let layers = layers(&manifest.parsed, &config.parsed)?;
+        let image = Self::of(source.clone(), manifest, options)?;
+        let config = &image.config;
         if let Some(is_for) = Platform::of_config(&config.parsed)
             && !is_for.runs_on(&options.platform)
         {
             tracing::warn!(image = %reference, %is_for, wanted = %options.platform,
                 "the image is for another platform");
         }
+        Ok(image)
+    }
+
+    /// Opens the images for all platforms that `reference` leads to, in the order of its index, whatever platform is in
+    /// `options`. Attestations are passed over, and so are images whose layers are EROFS images, unless there is nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_all(reference: &Reference, options: &Options) -> Result<Vec<Self>, Error> {
+        let source = open_source(reference, options)?;
+        let mut found = Vec::new();
+        let mut search = Search {
+            source: &*source,
+            wanted: &options.platform,
+            erofs: options.erofs,
+            left: MAX_DOCUMENTS,
+        };
+        search.all(source.root()?, 0, &mut found)?;
+        found
+            .into_iter()
+            .map(|manifest| Self::of(source.clone(), manifest, options))
+            .collect()
+    }
+
+    fn of(
+        source: Arc<dyn Source>,
+        manifest: Verified<ImageManifest>,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let config = read_config(&*source, manifest.parsed.config())?;
+        let layers = layers(&manifest.parsed, &config.parsed, options.erofs)?;
         Ok(Self {
             source,
             options: options.clone(),
@@ -218,7 +251,7 @@ impl Unopened {
     pub(crate) fn open(self) -> Result<LayerReader, Error> {
         let layer = self.layer;
         let compression = match LayerType::of(&layer.media_type) {
-            LayerType::Tar(compression) => Some(compression),
+            LayerType::Tar(compression) | LayerType::Erofs(compression) => Some(compression),
             _ => None,
         };
         let source = self.source.blob(&layer.digest, layer.size)?;
@@ -279,6 +312,22 @@ pub(crate) fn open_source(
     Ok(source)
 }
 
+/// The manifest of the image for one platform.
+pub(crate) fn find_manifest(
+    source: &dyn Source,
+    wanted: &Platform,
+    erofs: bool,
+) -> Result<(Vec<u8>, Digest), Error> {
+    let mut search = Search {
+        source,
+        wanted,
+        erofs,
+        left: MAX_DOCUMENTS,
+    };
+    let found = search.resolve(source.root()?, 0)?;
+    Ok((found.bytes, found.digest))
+}
+
 /// The members by which manifests and indexes are told apart.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -298,6 +347,8 @@ impl Tolerant for Kind {
 struct Search<'a> {
     source: &'a dyn Source,
     wanted: &'a Platform,
+    /// Whether EROFS-native images are wanted.
+    erofs: bool,
     /// How many more manifests and indexes may be fetched.
     left: usize,
 }
@@ -335,7 +386,7 @@ impl Search<'_> {
         entries: &[Descriptor],
         depth: usize,
     ) -> Result<Verified<ImageManifest>, Error> {
-        let mut available = match platform::select(entries, self.wanted) {
+        let mut available = match platform::select(entries, self.wanted, self.erofs) {
             Ok(chosen) => return self.follow(chosen, depth),
             Err(Error::NoPlatform { available, .. }) => available,
             Err(other) => return Err(other),
@@ -357,21 +408,72 @@ impl Search<'_> {
         })
     }
 
+    /// The manifests of all images that `root` is or leads to, `depth` indexes down.
+    fn all(
+        &mut self,
+        root: Root,
+        depth: usize,
+        found: &mut Vec<Verified<ImageManifest>>,
+    ) -> Result<(), Error> {
+        let entries = match root {
+            Root::Choice(entries) => entries,
+            Root::Document {
+                bytes,
+                media_type,
+                digest,
+            } => {
+                if !is_index(&bytes, media_type, &digest)? {
+                    if found.iter().all(|known| known.digest != digest) {
+                        let parsed = parse(Document::Manifest, &digest, &bytes)?;
+                        found.push(Verified {
+                            digest,
+                            bytes,
+                            parsed,
+                        });
+                    }
+                    return Ok(());
+                }
+                if depth >= MAX_INDEX_DEPTH {
+                    return Err(Error::IndexDepth { digest });
+                }
+                let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
+                index.manifests
+            }
+        };
+        let images: Vec<_> = entries
+            .iter()
+            .filter(|entry| !platform::is_attestation(entry))
+            .collect();
+        let tars_only = images.iter().any(|entry| !platform::is_erofs(entry));
+        for entry in images {
+            if tars_only && platform::is_erofs(entry) {
+                continue;
+            }
+            let document = self.fetch(entry)?;
+            self.all(document, depth + 1, found)?;
+        }
+        Ok(())
+    }
+
     fn follow(
         &mut self,
         entry: &Descriptor,
         depth: usize,
     ) -> Result<Verified<ImageManifest>, Error> {
+        let document = self.fetch(entry)?;
+        self.resolve(document, depth + 1)
+    }
+
+    fn fetch(&mut self, entry: &Descriptor) -> Result<Root, Error> {
         self.left = self.left.checked_sub(1).ok_or(Error::TooManyIndexes {
             limit: MAX_DOCUMENTS,
         })?;
         let digest = digest_of(entry)?;
-        let root = Root::Document {
+        Ok(Root::Document {
             bytes: self.source.manifest(entry, &digest)?,
             media_type: Some(entry.media_type().to_owned()),
             digest,
-        };
-        self.resolve(root, depth + 1)
+        })
     }
 }
 
@@ -463,7 +565,11 @@ fn read_config(
     })
 }
 
-fn layers(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>, Error> {
+fn layers(
+    manifest: &ImageManifest,
+    config: &ImageConfiguration,
+    erofs: bool,
+) -> Result<Vec<Layer>, Error> {
     let diff_ids = config.diff_ids();
     let mut layers = Vec::with_capacity(manifest.layers().len());
     for descriptor in manifest.layers() {
@@ -471,8 +577,9 @@ fn layers(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<L
         let media_type = descriptor.media_type().to_owned();
         match LayerType::of(&media_type) {
             LayerType::Tar(_) => {}
+            LayerType::Erofs(_) if erofs => {}
             LayerType::Foreign => return Err(Error::ForeignLayer { digest, media_type }),
-            LayerType::Unknown => {
+            LayerType::Erofs(_) | LayerType::Unknown => {
                 return Err(Error::MediaType {
                     document: Document::Layer,
                     digest,

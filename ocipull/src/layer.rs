@@ -2,6 +2,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::compression::LayerType;
 use crate::pipeline::{Expected, Pipeline};
 use crate::{Digest, Error};
 
@@ -14,8 +15,15 @@ pub struct Layer {
     pub size: u64,
     /// Its media type in the manifest.
     pub media_type: String,
-    /// The digest of the uncompressed tar.
+    /// The digest of the uncompressed tar or EROFS image.
     pub diff_id: Digest,
+}
+
+impl Layer {
+    /// Whether the layer is an EROFS image, not a tar.
+    pub fn is_erofs(&self) -> bool {
+        matches!(LayerType::of(&self.media_type), LayerType::Erofs(_))
+    }
 }
 
 /// The uncompressed tar of a layer, fetched, inflated and verified on threads of its own while it

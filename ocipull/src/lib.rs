@@ -34,8 +34,14 @@ mod spool;
 mod target;
 mod tree;
 
-pub use copy::{CopyOptions, copy};
+pub use copy::{Copied, CopyOptions, copy, copy_into};
 pub use digest::Digest;
+/// The media type of a layer that is an EROFS image. With `+zstd` behind it, the image is in zstd frames.
+pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
+
+/// What marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
+pub const EROFS_FEATURE: &str = "erofs";
+
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};

@@ -16,6 +16,8 @@ pub struct Options {
     pub certificates: Vec<PathBuf>,
     /// Which image to take from one for several platforms.
     pub platform: Platform,
+    /// Whether layers may be EROFS images: then an index's image that has such layers is preferred. Default: layers are tars.
+    pub erofs: bool,
     /// Where a registry's credentials come from.
     pub credentials: Credentials,
     /// How often a request or a download that breaks off is tried again before it makes progress.
@@ -46,6 +48,7 @@ impl Default for Options {
             plain_http: false,
             certificates: Vec::new(),
             platform: Platform::host(),
+            erofs: false,
             credentials: Credentials::default(),
             retries: 5,
             max_layer_bytes: 128 << 30,

@@ -134,9 +134,12 @@ impl fmt::Display for Platform {
 
 /// The descriptor for `wanted` among those of an index, the first of the best; without any platform
 /// given, the only one.
+///
+/// Among equals, one whose layers are EROFS images comes first with `erofs`, and last without.
 pub(crate) fn select<'a>(
     descriptors: &'a [Descriptor],
     wanted: &Platform,
+    erofs: bool,
 ) -> Result<&'a Descriptor, Error> {
     let images: Vec<_> = descriptors
         .iter()
@@ -144,7 +147,10 @@ pub(crate) fn select<'a>(
         .collect();
     let best = images
         .iter()
-        .filter_map(|image| Some((Platform::of(image)?.fitness(wanted)?, *image)))
+        .filter_map(|image| {
+            let fitness = Platform::of(image)?.fitness(wanted)?;
+            Some(((fitness, is_erofs(image) == erofs), *image))
+        })
         .reduce(|best, next| if next.0 > best.0 { next } else { best });
     if let Some((_, image)) = best {
         return Ok(image);
@@ -160,6 +166,12 @@ pub(crate) fn select<'a>(
                 .collect(),
         }),
     }
+}
+
+/// Whether an index says that the image's layers are EROFS images.
+pub(crate) fn is_erofs(descriptor: &Descriptor) -> bool {
+    let features = descriptor.platform().map(|platform| &platform.os_features);
+    features.is_some_and(|features| features.iter().any(|f| f == crate::EROFS_FEATURE))
 }
 
 /// Whether `descriptor` is an attestation about an image, as BuildKit puts into indexes.
@@ -196,7 +208,7 @@ mod tests {
 
     fn pick(there: &[&str], wanted: &str) -> Option<usize> {
         let there: Vec<_> = there.iter().map(|platform| descriptor(platform)).collect();
-        let picked = select(&there, &wanted.parse().expect("a platform")).ok()?;
+        let picked = select(&there, &wanted.parse().expect("a platform"), false).ok()?;
         there
             .iter()
             .position(|descriptor| std::ptr::eq(descriptor, picked))
@@ -219,6 +231,28 @@ mod tests {
             pick(&["linux/amd64/v3", "linux/amd64"], "linux/amd64"),
             Some(1)
         );
+    }
+
+    #[test]
+    fn of_equal_images_the_erofs_native_one_is_picked_where_it_is_understood() {
+        let native = |platform| {
+            let mut json = serde_json::to_value(descriptor(platform)).expect("JSON");
+            json["platform"]["os.features"] = serde_json::json!(["erofs"]);
+            serde_json::from_value(json).expect("a descriptor")
+        };
+        let wanted = "linux/amd64".parse().expect("a platform");
+        for there in [
+            [descriptor("linux/amd64"), native("linux/amd64")],
+            [native("linux/amd64"), descriptor("linux/amd64")],
+        ] {
+            for erofs in [true, false] {
+                let picked = select(&there, &wanted, erofs).expect("one of them");
+                assert_eq!(is_erofs(picked), erofs);
+            }
+        }
+        // The right platform matters more than the form.
+        let there = [native("linux/arm64"), descriptor("linux/amd64")];
+        assert!(!is_erofs(select(&there, &wanted, true).expect("one")));
     }
 
     #[test]

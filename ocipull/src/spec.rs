@@ -117,6 +117,10 @@ impl Descriptor {
 pub(crate) struct DescriptorPlatform {
     pub(crate) architecture: String,
     pub(crate) os: String,
+    #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
+    pub(crate) os_version: Option<String>,
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) os_features: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) variant: Option<String>,
 }
