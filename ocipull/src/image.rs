@@ -607,3 +607,18 @@ fn layers(
         })
         .collect()
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let digest = Digest::sha256(bytes);
+    let _ = is_index(bytes, None, &digest);
+    let manifest = json::parse_manifest(bytes);
+    if let (Ok(manifest), Ok(config)) = (&manifest, json::parse_config(bytes)) {
+        let _ = layers(manifest, &config, true);
+    }
+    if let Ok(index) = json::parse::<ImageIndex>(bytes) {
+        for erofs in [false, true] {
+            let _ = platform::select(&index.manifests, &Platform::host(), erofs);
+        }
+    }
+}

@@ -69,6 +69,11 @@ pub mod fuzz {
         crate::registry::fuzz::registries_conf(text, host, repository);
     }
 
+    /// A manifest, a configuration or an index: what is chosen of it, and what would be copied.
+    pub fn documents(bytes: &[u8]) {
+        crate::image::fuzz(bytes);
+    }
+
     /// A file of credentials, and the name of a repository; returns whether it has credentials for it.
     pub fn auth_file(bytes: &[u8], host: &str, repository: &str) -> bool {
         crate::credentials::fuzz(bytes, host, repository)

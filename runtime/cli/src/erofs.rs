@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(super) use options::compression;
+
 /// Make and read EROFS images.
 #[derive(Debug, Subcommand)]
 pub(super) enum Erofs {

@@ -53,9 +53,9 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
             host, credentials, ..
         } => match credentials {
             CredentialSource::None => format!(
-                "`docker login {host}` or `podman login {host}` keeps credentials for it; or check that the name is right"
+                "`blockbox login {host}` keeps credentials for it; or check that the name is right"
             ),
-            _ => format!("check the name, or log in again: `docker login {host}`"),
+            _ => format!("check the name, or log in again: `blockbox login {host}`"),
         },
         _ => return None,
     })
@@ -203,7 +203,7 @@ mod tests {
         let none = hinted(refused(ocipull::CredentialSource::None));
         let wrong = hinted(refused(ocipull::CredentialSource::Options));
         assert!(
-            none.contains("`docker login x.y`") && none != wrong,
+            none.contains("`blockbox login x.y`") && none != wrong,
             "{none} {wrong}"
         );
     }

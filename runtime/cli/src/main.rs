@@ -6,6 +6,8 @@ mod boot;
 mod change;
 mod commit;
 mod cp;
+mod convert;
+mod copy;
 mod create;
 mod df;
 mod diff;
@@ -29,6 +31,7 @@ mod input;
 mod inspect;
 mod kernel;
 mod load;
+mod login;
 mod logs;
 mod manual;
 mod net;
@@ -122,6 +125,16 @@ enum Command {
     Load(load::Load),
     /// Write images to an archive that docker, podman and skopeo load
     Save(save::Save),
+    /// Copy an image between registries, layouts and archives as it is
+    Copy(copy::Copy),
+    /// Make the EROFS-native form of an image
+    Convert(Box<convert::Convert>),
+    /// Push an image of the store, as an EROFS-native one
+    Push(Box<convert::Push>),
+    /// Keep credentials for a registry
+    Login(login::Login),
+    /// Forget the credentials for a registry
+    Logout(login::Logout),
     /// List the images
     Images(images::Images),
     /// Show one image
@@ -280,6 +293,11 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Commit(command) => command.execute(&store()?),
         Command::Load(command) => command.execute(&store()?),
         Command::Save(command) => command.execute(&store()?),
+        Command::Copy(command) => command.execute(),
+        Command::Convert(command) => command.execute(&store()?),
+        Command::Push(command) => command.execute(&store()?),
+        Command::Login(command) => command.execute(),
+        Command::Logout(command) => command.execute(),
         Command::Images(command) => command.execute(&store()?),
         Command::Image(command) => return command.execute(&store()?),
         Command::Rmi(command) => return command.execute(&store()?),

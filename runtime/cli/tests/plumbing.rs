@@ -542,5 +542,5 @@ fn a_compressed_image_holds_the_same_tree() {
         "-o",
         &output,
     ]);
-    assert!(error.contains("other blocks"), "{error}");
+    assert!(error.contains("no other image can address"), "{error}");
 }

@@ -99,13 +99,13 @@ pub enum Error {
         /// What undoes it.
         compression: &'static str,
     },
-    /// Images with other block sizes cannot be merged.
-    #[error("{} has other blocks than {expected} bytes", path.display())]
-    BlockSize {
-        /// The image.
-        path: PathBuf,
-        /// The block size in bytes of the merged image.
-        expected: u64,
+    /// A layer that came as an EROFS image is damaged, or not what a layer may be.
+    #[error("layer {layer} is refused: {problem}")]
+    HostileLayer {
+        /// The layer's digest.
+        layer: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A file that is to be a part of a disk is no whole number of units.
     #[error("{} is no multiple of {unit} bytes long", path.display())]

@@ -176,6 +176,12 @@ impl Image {
         &self.config
     }
 
+    /// The image's configuration as it is stored in `store`.
+    pub(crate) fn config_bytes(&self, store: &Store) -> Result<Vec<u8>> {
+        let path = store.image(&self.digest).join(CONFIG);
+        fs::read(&path).map_err(Error::io(&path))
+    }
+
     /// The layers, lowest first.
     pub fn layers(&self) -> &[Layer] {
         &self.layers

@@ -18,6 +18,7 @@ mod folder;
 pub mod image;
 pub mod layer;
 pub mod load;
+pub mod native;
 pub mod patch;
 pub mod populate;
 pub mod progress;

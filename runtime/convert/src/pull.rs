@@ -12,6 +12,7 @@ use ocipull::Digest;
 use crate::error::{Error, Result};
 use crate::image::{Image, folder};
 use crate::layer;
+use crate::native::take;
 use crate::progress::Progress;
 use crate::verify::{self, Damage, Depth, Verifier};
 
@@ -30,8 +31,11 @@ pub struct PullOptions {
 impl Default for PullOptions {
     fn default() -> Self {
         let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut source = ocipull::Options::default();
+        // Nothing has to be converted then.
+        source.erofs = true;
         Self {
-            source: ocipull::Options::default(),
+            source,
             jobs,
             check: Depth::Contents,
         }
@@ -179,26 +183,27 @@ fn convert_layer(
     }
     let name = layer.digest.to_string();
     progress.layer_started(index, &name, layer.size);
-    let summary: Result<_> = atomic::write_read_only(&path, |file| {
-        let (summary, checksum) = source.read_layer(index, |reader| {
+    let warnings: Result<_> = atomic::write_read_only(&path, |file| {
+        let (warnings, checksum) = source.read_layer(index, |reader| {
             let fetched = reader.fetched();
             let mut told = 0;
-            let tar = Watched {
-                inner: reader,
-                stop,
-                tell: || {
-                    let now = fetched.bytes();
-                    progress.layer_read(index, now - told);
-                    told = now;
-                },
-            };
-            layer::write_hashed(tar, &name, file.as_file(), &path)
+            let stream = Watched::new(reader, stop, || {
+                let now = fetched.bytes();
+                progress.layer_read(index, now - told);
+                told = now;
+            });
+            if layer.is_erofs() {
+                let checksum = take::take(stream, &name, file.as_file(), file.path())?;
+                return Ok((Vec::new(), checksum));
+            }
+            let (summary, checksum) = layer::write_hashed(stream, &name, file.as_file(), &path)?;
+            Ok::<_, Error>((summary.warnings, checksum))
         })?;
         // Before the layer appears, and after its digests were verified.
         store.record_checksum(&layer.diff_id, &checksum)?;
-        Ok(summary)
+        Ok(warnings)
     });
-    let summary = match summary {
+    let warnings = match warnings {
         Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
         other => other?,
     };
@@ -206,7 +211,7 @@ fn convert_layer(
         .unwrap_or_else(|e| e.into_inner())
         .push(layer.diff_id.clone());
     folder::link_again(store, &layer.diff_id)?;
-    for warning in &summary.warnings {
+    for warning in &warnings {
         progress.warning(&format!("layer {name}: {warning}"));
     }
     progress.layer_finished(index);
@@ -240,10 +245,17 @@ pub(crate) fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<
 }
 
 /// A reader that tells how far it is and can be stopped.
-struct Watched<'a, R, F> {
+pub(crate) struct Watched<'a, R, F> {
     inner: R,
     stop: &'a AtomicBool,
     tell: F,
+}
+
+impl<'a, R: BufRead, F: FnMut()> Watched<'a, R, F> {
+    /// Stops when `stop` is set.
+    pub(crate) fn new(inner: R, stop: &'a AtomicBool, tell: F) -> Self {
+        Self { inner, stop, tell }
+    }
 }
 
 impl<R: BufRead, F: FnMut()> Read for Watched<'_, R, F> {

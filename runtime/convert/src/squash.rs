@@ -165,7 +165,8 @@ pub fn write(
     let Contents {
         mut image, files, ..
     } = copy.contents;
-    layer::emit(&merged, &files, &mut image, Form::Merged, options.times).map_err(failed)?;
+    let find = |DataId(id): DataId| files[id as usize];
+    layer::emit(&merged, find, &mut image, Form::Merged, options.times).map_err(failed)?;
     let (_, summary) = image.finish().map_err(failed)?;
     let summary = Summary {
         image: summary,

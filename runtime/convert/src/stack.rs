@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use blockbox_store::{Checksum, atomic};
 use erofs_writer::{Addresses, Builder, DeviceSlot, FileData, Options};
-use fsmerge::{LayerTree, Limits, Merge, Merged};
+use fsmerge::{DataId, LayerTree, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
 use crate::layer::{self, Form, Output, Part, Times};
@@ -62,7 +62,8 @@ fn write_to<W: Write + Seek>(
     let options = Options::default().addresses(addresses);
     let mut image = Builder::new(out, options).map_err(failed)?;
     let (merged, files) = merge_into(layers, &mut image, path)?;
-    layer::emit(&merged, &files, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
+    let find = |DataId(id): DataId| files[id as usize];
+    layer::emit(&merged, find, &mut image, Form::Merged, Times::Kept).map_err(failed)?;
     let (out, summary) = image.finish().map_err(failed)?;
     Ok((out, merged, summary))
 }
@@ -119,12 +120,7 @@ fn add_layer<W: Write + Seek>(
 ) -> Result<LayerTree> {
     let block = u64::from(Options::default().block_size.bytes());
     let reader = layer::open(&layer.path)?;
-    if reader.superblock().block_size.bytes() != block {
-        return Err(Error::BlockSize {
-            path: layer.path.clone(),
-            expected: block,
-        });
-    }
+    // Larger blocks are whole numbers of ours, so what begins with one of them can be addressed.
     let bytes = fs::metadata(&layer.path)
         .map_err(Error::io(&layer.path))?
         .len();

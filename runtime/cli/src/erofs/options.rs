@@ -89,7 +89,7 @@ fn label(text: &str) -> Result<Label, String> {
     Label::new(text).map_err(|error| error.to_string())
 }
 
-fn compression(text: &str) -> Result<Compression, String> {
+pub(crate) fn compression(text: &str) -> Result<Compression, String> {
     let (name, level) = match text.split_once(',') {
         Some((name, level)) => (name, Some(level)),
         None => (text, None),

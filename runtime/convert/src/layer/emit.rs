@@ -16,10 +16,10 @@ pub(crate) enum Form {
     Merged,
 }
 
-/// Adds every node of `tree` to `image`; a [`DataId`] is an index into `files`.
+/// Adds every node of `tree` to `image`; `files` says what each file's contents are.
 pub(crate) fn emit<W: Write + Seek>(
     tree: &Tree,
-    files: &[FileData],
+    files: impl Fn(DataId) -> FileData,
     image: &mut Builder<W>,
     form: Form,
     times: Times,
@@ -46,7 +46,7 @@ pub(crate) fn emit<W: Write + Seek>(
             }
             let (attributes, kind) = encode(id);
             let metadata = metadata(&attributes, times);
-            let node = image.add(parent, name, metadata, node(kind, files))?;
+            let node = image.add(parent, name, metadata, node(kind, &files))?;
             added[id.index()] = Some(node);
         }
     }
@@ -66,13 +66,12 @@ fn device(number: fsmerge::DeviceNumber) -> DeviceNumber {
     DeviceNumber { major, minor }
 }
 
-fn node(kind: Kind<'_>, files: &[FileData]) -> Node {
+fn node(kind: Kind<'_>, files: impl Fn(DataId) -> FileData) -> Node {
     match kind {
         Kind::Directory { .. } => Node::Directory,
         Kind::File {
-            data: Some(DataId(id)),
-            ..
-        } => Node::File(files[id as usize]),
+            data: Some(data), ..
+        } => Node::File(files(data)),
         // Encoded layers and merged trees have neither whiteouts nor lower links.
         Kind::File { data: None, .. } | Kind::LowerLink(_) => Node::File(FileData::EMPTY),
         Kind::Symlink(target) => Node::Symlink(target.to_vec()),

@@ -13,7 +13,7 @@ use std::io::{self, BufRead};
 use std::path::Path;
 
 use blockbox_store::Checksum;
-use fsmerge::{Limits, ReadError, Tree};
+use fsmerge::{DataId, Limits, ReadError, Tree};
 
 use crate::error::{Error, Result};
 use crate::folder;
@@ -125,7 +125,8 @@ fn finish_output<'a>(
     let Contents {
         mut image, files, ..
     } = contents;
-    emit(tree, &files, &mut image, Form::Layer, options.times)?;
+    let find = |DataId(id): DataId| files[id as usize];
+    emit(tree, find, &mut image, Form::Layer, options.times)?;
     let (out, summary) = image.finish()?;
     let summary = Summary {
         image: summary,

@@ -5,7 +5,7 @@ use std::io::{Seek, Write};
 use std::path::Path;
 
 use erofs_reader::{Buffered, Extent, Inode, ReadAt, Source};
-use erofs_writer::{BlockSize, Builder, DeviceId, FileData};
+use erofs_writer::{Builder, DeviceId, FileData};
 use fsmerge::{DataId, LayerTree, Limits, ReadError};
 
 use super::pieces::{self, Piece};
@@ -64,7 +64,6 @@ pub(crate) fn read<W: Write + Seek>(
     files: &mut Vec<FileData>,
 ) -> Result<LayerTree> {
     let mut reading = Reading {
-        image,
         path,
         parts,
         merged,
@@ -76,7 +75,6 @@ pub(crate) fn read<W: Write + Seek>(
 }
 
 struct Reading<'a, W: Write + Seek> {
-    image: &'a Image,
     path: &'a Path,
     parts: &'a [Part],
     merged: &'a mut Builder<W>,
@@ -102,9 +100,8 @@ impl<W: Write + Seek> Reading<'_, W> {
             path: self.path.to_owned(),
             source,
         };
-        let block = self.image.superblock().block_size.bytes();
-        let block_size = u32::try_from(block).unwrap_or(u32::MAX);
-        let block_size = BlockSize::new(block_size).map_err(failed)?;
+        // Addresses are counted in the merged image's blocks, not in the layer's.
+        let block_size = self.merged.options().block_size;
         let mut all = Vec::with_capacity(extents.len());
         let mut found: Option<Part> = None;
         for extent in extents {

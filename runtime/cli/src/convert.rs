@@ -1,0 +1,189 @@
+//! `blockbox convert`, `push` and `image export-cache`: images whose layers are EROFS images.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use blockbox::convert::native::{self, NativeOptions, Source, Wrap};
+use blockbox::image::Image;
+use blockbox::store::Store;
+use clap::{ArgAction, Args};
+use erofs_writer::{BlockSize, Compression};
+use ocipull::Reference;
+
+use super::copy::Transfer;
+use super::progress::Bars;
+
+/// Make the EROFS-native form of an image: whoever pulls it converts nothing.
+#[derive(Debug, Args)]
+pub(super) struct Convert {
+    /// Where the image is: as for `pull`, or `store:NAME` for one that was pulled
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`
+    #[arg(value_name = "TARGET")]
+    target: Reference,
+    #[command(flatten)]
+    native: Native,
+    /// Keep the source's own manifests, in one index with the native ones, which come behind them
+    #[arg(long)]
+    keep_tar: bool,
+    /// The platforms to convert; may be given several times [default: all that the source has]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Vec<ocipull::Platform>,
+}
+
+/// Push an image of the store, as an EROFS-native one.
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// The image's name, or the beginning of its manifest digest
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]` [default: its name]
+    #[arg(value_name = "TARGET")]
+    target: Option<Reference>,
+    #[command(flatten)]
+    native: Native,
+}
+
+/// Fill containerd's cache of EROFS layers with those of images of the store.
+#[derive(Debug, Args)]
+pub(super) struct ExportCache {
+    /// The cache's folder: layers lie in it as sha256/XX/HEX.erofs
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The images' names, or the beginnings of their manifest digests
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+}
+
+/// What can be chosen about native images.
+#[derive(Debug, Args)]
+struct Native {
+    #[command(flatten)]
+    transfer: Transfer,
+    /// The size of an EROFS block: 4096, or 512, which takes less room and needs Linux 6.4
+    #[arg(long, default_value = "4096", value_parser = block_size, value_name = "BYTES")]
+    block_size: BlockSize,
+    /// Compress files inside the images: `lz4`, `zstd`, `deflate` or `lzma`, with a level after a comma
+    #[arg(long, value_parser = super::erofs::compression, value_name = "ALG[,LEVEL]")]
+    compress: Option<Compression>,
+    /// Make one layer of all
+    #[arg(long)]
+    squash: bool,
+    /// Put each layer into frames of zstd, of this level (1 to 22)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "3", value_name = "LEVEL",
+        value_parser = clap::value_parser!(i32).range(1..=22))]
+    zstd: Option<i32>,
+    /// Put an index of the frames behind them, by which a part of a layer can be read alone
+    #[arg(long, requires = "zstd")]
+    index: bool,
+    /// An annotation of the manifests; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append, value_parser = annotation)]
+    annotation: Vec<(String, String)>,
+    /// The media type of layers without --zstd: containerd before 2.3 takes types that end in `.erofs` only
+    #[arg(long, value_name = "TYPE", conflicts_with = "zstd", default_value = ocipull::EROFS_LAYER)]
+    media_type: String,
+}
+
+fn block_size(text: &str) -> Result<BlockSize, String> {
+    match text {
+        "512" => Ok(BlockSize::B512),
+        "4096" | "4K" | "4k" => Ok(BlockSize::B4096),
+        other => Err(format!("{other:?} is neither 4096 nor 512")),
+    }
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+impl Native {
+    fn options(&self, store: &Store) -> NativeOptions {
+        let mut options = NativeOptions::default();
+        (options.source, options.target) = self.transfer.options();
+        options.block_size = self.block_size;
+        options.compression = self.compress;
+        options.squash = self.squash;
+        if let Some(level) = self.zstd {
+            let index = self.index;
+            options.wrap = Wrap::Zstd { level, index };
+        }
+        options.annotations = BTreeMap::from_iter(self.annotation.iter().cloned());
+        options.media_type.clone_from(&self.media_type);
+        if let Some(jobs) = self.transfer.jobs {
+            options.jobs = jobs;
+        }
+        // Where there is room for images, and `gc` finds what a kill left.
+        options.staging = store.layers();
+        options
+    }
+
+    fn run(
+        &self,
+        source: Source<'_>,
+        target: &Reference,
+        options: &NativeOptions,
+    ) -> anyhow::Result<()> {
+        let digest = match self.transfer.quiet {
+            true => native::convert(source, target, options, &())?,
+            false => native::convert(source, target, options, &Bars::new())?,
+        };
+        println!("{digest}");
+        Ok(())
+    }
+}
+
+impl Convert {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let mut options = self.native.options(store);
+        options.keep_tar = self.keep_tar;
+        options.platforms.clone_from(&self.platform);
+        // Nobody removes what is read or made meanwhile.
+        let _access = store.share()?;
+        if let Some(name) = self.source.strip_prefix("store:") {
+            anyhow::ensure!(
+                !self.keep_tar,
+                "the store has no tars: --keep-tar needs another source"
+            );
+            let image = Image::find(store, name)?;
+            return self
+                .native
+                .run(Source::Stored(store, &image), &self.target, &options);
+        }
+        let reference: Reference = self.source.parse()?;
+        self.native
+            .run(Source::Reference(&reference), &self.target, &options)
+    }
+}
+
+impl Push {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let options = self.native.options(store);
+        let _access = store.share()?;
+        let image = Image::find(store, &self.image)?;
+        let target = match self.target {
+            Some(target) => target,
+            None => self.image.parse().context("name a target")?,
+        };
+        self.native
+            .run(Source::Stored(store, &image), &target, &options)
+    }
+}
+
+impl ExportCache {
+    pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let _access = store.share()?;
+        let mut options = NativeOptions::default();
+        options.staging = store.layers();
+        for name in &self.images {
+            let image = Image::find(store, name)?;
+            let added = native::cache_layers(&image, &self.dir, &options)?;
+            println!("{name}: {added} of {} layers added", image.layers().len());
+        }
+        Ok(())
+    }
+}

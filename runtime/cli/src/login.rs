@@ -1,0 +1,148 @@
+//! `blockbox login` and `logout`
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use ocipull::{CredentialSource, Credentials, Options, Secret, credentials};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+
+/// The longest password that is read from a pipe, in bytes.
+const MAX_PASSWORD: u64 = 64 << 10;
+
+/// Keep credentials for a registry, after showing them to it.
+#[derive(Debug, Args)]
+pub(super) struct Login {
+    /// The registry, as HOST[:PORT]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    registry: String,
+    /// The user's name [default: asked for]
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input, to its end
+    #[arg(long)]
+    password_stdin: bool,
+    /// Speak HTTP to the registry, not HTTPS: the password can be read on the way
+    #[arg(long)]
+    plain_http: bool,
+    /// The file that keeps them [default: docker's or podman's]
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    authfile: Option<PathBuf>,
+}
+
+/// Forget the credentials for a registry.
+#[derive(Debug, Args)]
+pub(super) struct Logout {
+    /// The registry, as HOST[:PORT]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    registry: String,
+    /// The file that keeps them [default: docker's or podman's]
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl Login {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let username = match self.username {
+            Some(name) => name,
+            None if self.password_stdin => bail!("--password-stdin needs --username"),
+            None => ask("Username: ")?,
+        };
+        ensure!(
+            !username.is_empty() && !username.contains(':'),
+            "a user's name is not empty and has no colon"
+        );
+        let password = match self.password_stdin {
+            true => from_pipe()?,
+            false => ask_hidden("Password: ")?,
+        };
+        ensure!(!password.is_empty(), "the password is empty");
+        let password = Secret::new(password);
+        let mut options = Options::default();
+        options.plain_http = self.plain_http;
+        options.credentials = Credentials::Basic {
+            username: username.clone(),
+            password: password.clone(),
+        };
+        let host = &self.registry;
+        if !ocipull::check_login(host, &options)? {
+            eprintln!("{host} asks for no credentials, so nothing shows that these are right");
+        }
+        let kept = credentials::store(self.authfile.as_deref(), host, &username, &password)?;
+        match kept {
+            CredentialSource::Helper(program) => println!("kept by {program}"),
+            CredentialSource::File(path) => println!("kept in {}", path.display()),
+            _ => println!("kept"),
+        }
+        Ok(())
+    }
+}
+
+impl Logout {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let host = &self.registry;
+        match credentials::erase(self.authfile.as_deref(), host)? {
+            true => println!("removed the credentials for {host}"),
+            false => println!("there are no credentials for {host}"),
+        }
+        Ok(())
+    }
+}
+
+fn ask(prompt: &str) -> anyhow::Result<String> {
+    ensure!(
+        io::stdin().is_terminal(),
+        "standard input is not a terminal: use --username and --password-stdin"
+    );
+    eprint!("{prompt}");
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn ask_hidden(prompt: &str) -> anyhow::Result<String> {
+    let echo = NoEcho::begin()?;
+    let password = ask(prompt);
+    drop(echo);
+    eprintln!();
+    password
+}
+
+/// A terminal that does not show what is typed, until dropped.
+struct NoEcho(Option<Termios>);
+
+impl NoEcho {
+    fn begin() -> anyhow::Result<Self> {
+        if !io::stdin().is_terminal() {
+            return Ok(Self(None));
+        }
+        let before = termios::tcgetattr(io::stdin()).context("cannot read the terminal's mode")?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        termios::tcsetattr(io::stdin(), OptionalActions::Flush, &silent)
+            .context("cannot hide what is typed")?;
+        Ok(Self(Some(before)))
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // The terminal may be gone.
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Flush, before);
+        }
+    }
+}
+
+fn from_pipe() -> anyhow::Result<String> {
+    let mut password = String::new();
+    let read = io::stdin()
+        .lock()
+        .take(MAX_PASSWORD + 1)
+        .read_to_string(&mut password)?;
+    ensure!(read as u64 <= MAX_PASSWORD, "the password is too long");
+    // What `echo` and editors add.
+    Ok(password.trim_end_matches(['\r', '\n']).to_owned())
+}

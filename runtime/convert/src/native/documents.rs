@@ -1,0 +1,149 @@
+//! The configuration, manifest and index of native images.
+
+use std::collections::BTreeMap;
+
+use ocipull::{Copied, Digest, EROFS_FEATURE};
+use serde_json::{Map, Value, json};
+
+use super::wrap::Blob;
+use crate::error::{Error, Result};
+
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// A manifest, and what an index says of it.
+pub(super) struct Manifest {
+    pub(super) bytes: Vec<u8>,
+    platform: Value,
+}
+
+/// The source's configuration with other layers, and the platform it is for.
+pub(super) fn config(bytes: &[u8], layers: &[Blob], squashed: bool) -> Result<(Vec<u8>, Value)> {
+    let parsed: serde_json::Result<Map<String, Value>> = serde_json::from_slice(bytes);
+    let mut config = parsed.map_err(|source| {
+        Error::Pull(ocipull::Error::Json {
+            document: ocipull::Document::Config,
+            digest: Digest::sha256(bytes),
+            source,
+        })
+    })?;
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    config.insert(
+        "rootfs".to_owned(),
+        json!({"type": "layers", "diff_ids": diff_ids}),
+    );
+    let features = config.entry("os.features").or_insert_with(|| json!([]));
+    match features {
+        Value::Array(features) if features.iter().any(|f| f == EROFS_FEATURE) => {}
+        Value::Array(features) => features.push(json!(EROFS_FEATURE)),
+        other => *other = json!([EROFS_FEATURE]),
+    }
+    if squashed && let Some(Value::Array(history)) = config.get_mut("history") {
+        // One entry for each layer, by the specification.
+        for entry in history.iter_mut().filter_map(Value::as_object_mut) {
+            entry.insert("empty_layer".to_owned(), json!(true));
+        }
+        history.push(json!({"comment": "all layers as one"}));
+    }
+    let mut platform = Map::new();
+    for member in ["architecture", "os", "os.version", "os.features", "variant"] {
+        if let Some(value) = config.get(member)
+            && !value.is_null()
+            && value != ""
+        {
+            platform.insert(member.to_owned(), value.clone());
+        }
+    }
+    Ok((json!(config).to_string().into_bytes(), json!(platform)))
+}
+
+/// The manifest of an image whose configuration is `config`.
+pub(super) fn manifest(
+    config: &[u8],
+    platform: Value,
+    layers: &[Blob],
+    notes: &Value,
+    more_notes: &BTreeMap<String, String>,
+) -> Manifest {
+    let layers: Vec<_> = layers.iter().map(Blob::descriptor).collect();
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {
+            "mediaType": CONFIG, "digest": Digest::sha256(config).as_str(), "size": config.len(),
+        },
+        "layers": layers,
+    });
+    let mut annotations = notes.as_object().cloned().unwrap_or_default();
+    annotations.extend(
+        more_notes
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value))),
+    );
+    if !annotations.is_empty() {
+        manifest["annotations"] = json!(annotations);
+    }
+    Manifest {
+        bytes: manifest.to_string().into_bytes(),
+        platform,
+    }
+}
+
+/// An index of the source's own manifests and, behind them, the native ones.
+pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
+    let parsed: Option<Map<String, Value>> =
+        kept.and_then(|kept| serde_json::from_slice(&kept.bytes).ok());
+    let mut index = Map::new();
+    let mut entries = Vec::new();
+    match (kept, parsed) {
+        (Some(_), Some(mut own)) if own.contains_key("manifests") => {
+            if let Some(Value::Array(own)) = own.remove("manifests") {
+                // Native images that were there before are replaced.
+                entries.extend(own.into_iter().filter(|entry| !is_native(entry)));
+            }
+            index = own;
+        }
+        (Some(kept), _) => {
+            let mut entry = json!({
+                "mediaType": kept.media_type, "digest": kept.digest.as_str(), "size": kept.bytes.len(),
+            });
+            // The same platform, without the feature.
+            if let Some(native) = native.first() {
+                entry["platform"] = without_feature(&native.platform);
+            }
+            entries.push(entry);
+        }
+        (None, _) => {}
+    }
+    for manifest in native {
+        entries.push(json!({
+            "mediaType": MANIFEST,
+            "digest": Digest::sha256(&manifest.bytes).as_str(),
+            "size": manifest.bytes.len(),
+            "platform": manifest.platform,
+        }));
+    }
+    index.insert("schemaVersion".to_owned(), json!(2));
+    index.insert("mediaType".to_owned(), json!(INDEX));
+    index.insert("manifests".to_owned(), json!(entries));
+    json!(index).to_string().into_bytes()
+}
+
+fn is_native(entry: &Value) -> bool {
+    let features = entry["platform"]["os.features"].as_array();
+    features.is_some_and(|features| features.iter().any(|f| f == EROFS_FEATURE))
+}
+
+fn without_feature(platform: &Value) -> Value {
+    let mut platform = platform.clone();
+    if let Some(Value::Array(features)) = platform.get_mut("os.features") {
+        features.retain(|f| f != EROFS_FEATURE);
+        if features.is_empty()
+            && let Some(platform) = platform.as_object_mut()
+        {
+            platform.remove("os.features");
+        }
+    }
+    platform
+}

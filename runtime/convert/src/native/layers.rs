@@ -1,0 +1,372 @@
+//! The layers of an image as EROFS images that overlayfs shows rightly, one on top of the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use blockbox_store::atomic;
+use erofs_writer::FileData;
+use fsmerge::{Content, DataId, Kind, LayerTree, Limits, Merge, ReadError, Sink};
+use ocipull::Digest;
+
+use super::wrap::{self, Blob};
+use super::{NativeOptions, Wrap, take};
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::layer::{self, BuildOptions, Contents, Form, Output};
+use crate::progress::Progress;
+use crate::pull::Watched;
+use crate::{rebuild, squash};
+
+/// A layer to convert.
+#[derive(Clone, Debug)]
+pub(super) enum Input<'a> {
+    /// The layer with this index of an image.
+    Pulled(&'a ocipull::Image, usize),
+    /// A layer image of the store.
+    File(PathBuf),
+}
+
+/// The number of the layer stands in the upper bits of a [`DataId`], so that layers can be merged.
+const LAYER_SHIFT: u32 = 40;
+
+/// A layer whose contents are in an image that has no names yet.
+struct Read<'a> {
+    tree: LayerTree,
+    contents: Contents<Output<'a>>,
+}
+
+/// A layer image that is finished.
+struct Made {
+    tree: LayerTree,
+    path: PathBuf,
+}
+
+/// Makes the layers in the folder `staging`, and wraps them.
+pub(super) fn make(
+    inputs: &[Input<'_>],
+    staging: &Path,
+    options: &NativeOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<Blob>> {
+    let mut build = build_options(options);
+    if options.squash {
+        // A squashed image is made of these, so nothing is to be gained by compressing them.
+        build = BuildOptions::default();
+    }
+    let mut paths = images(inputs, staging, &build, options, progress)?;
+    if options.squash {
+        paths = vec![squashed(&paths, staging, &build_options(options))?];
+    }
+    paths.iter().map(|path| Blob::of(path, options)).collect()
+}
+
+fn build_options(options: &NativeOptions) -> BuildOptions {
+    erofs_writer::Options::default()
+        .block_size(options.block_size)
+        .compression(options.compression)
+        .into()
+}
+
+fn squashed(paths: &[PathBuf], staging: &Path, build: &BuildOptions) -> Result<PathBuf> {
+    let layers: Vec<_> = paths
+        .iter()
+        .map(|path| squash::Layer::image(path, &[]))
+        .collect::<Result<_>>()?;
+    let path = staging.join("squashed.erofs");
+    let out = create(&path)?;
+    squash::write(&layers, &out, build.clone(), &path)?;
+    for path in paths {
+        fs::remove_file(path).map_err(Error::io(path))?;
+    }
+    Ok(path)
+}
+
+fn create(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(Error::io(path))
+}
+
+/// Makes the layer images. Contents are read several layers at a time; names are completed from the lowest layer on.
+fn images(
+    inputs: &[Input<'_>],
+    staging: &Path,
+    build: &BuildOptions,
+    options: &NativeOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
+    let paths: Vec<_> = (0..inputs.len())
+        .map(|number| staging.join(format!("{number:03}.erofs")))
+        .collect();
+    let files: Vec<_> = paths
+        .iter()
+        .map(|path| create(path))
+        .collect::<Result<_>>()?;
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let results = Mutex::new(BTreeMap::new());
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(input), Some(out)) = (inputs.get(number), files.get(number)) else {
+                break;
+            };
+            let path = &paths[number];
+            let read = read(input, number, out, (path, build), &stop, progress);
+            if read.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            let mut results = results.lock().unwrap_or_else(|e| e.into_inner());
+            results.insert(number, read);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.jobs.get().min(inputs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+    let failed = results
+        .iter()
+        .find(|(_, read)| matches!(read, Err(error) if !matches!(error, Error::Stopped)))
+        .map(|(number, _)| *number);
+    if let Some(Err(error)) = failed.and_then(|number| results.remove(&number)) {
+        return Err(error);
+    }
+    let mut merge = Merge::new(&Limits::default());
+    let mut made: Vec<Made> = Vec::new();
+    for (number, read) in results {
+        let path = &paths[number];
+        let Read { tree, contents } = read?;
+        let bad = |source| Error::Merge(Box::new(source));
+        let complete = merge.complete(&tree).map_err(bad)?;
+        merge.push(&tree).map_err(bad)?;
+        finish(contents, &complete, &made, path, build)?;
+        made.push(Made {
+            tree: complete,
+            path: path.clone(),
+        });
+    }
+    Ok(paths)
+}
+
+/// Puts the contents of a layer into an image.
+fn read<'a>(
+    input: &Input<'_>,
+    number: usize,
+    out: &'a File,
+    (path, build): (&Path, &BuildOptions),
+    stop: &AtomicBool,
+    progress: &dyn Progress,
+) -> Result<Read<'a>> {
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let contents = Contents::new(out, build).map_err(failed)?;
+    match input {
+        Input::File(from) => of_image(from, number, contents, path),
+        Input::Pulled(image, index) => {
+            let layer = &image.layers()[*index];
+            let name = layer.digest.to_string();
+            progress.layer_started(number, &name, layer.size);
+            let read = image.read_layer(*index, |reader| {
+                let fetched = reader.fetched();
+                let mut told = 0;
+                let watched = Watched::new(reader, stop, || {
+                    let now = fetched.bytes();
+                    progress.layer_read(number, now - told);
+                    told = now;
+                });
+                match layer.is_erofs() {
+                    true => {
+                        let staged = path.with_extension("pulled");
+                        take::copy(watched, &staged, &name)?;
+                        take::checked(&staged, &name)?;
+                        of_image(&staged, number, contents, path)
+                    }
+                    false => of_tar(watched, &name, number, contents, (path, progress)),
+                }
+            });
+            let read = match read {
+                Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
+                other => other?,
+            };
+            progress.layer_finished(number);
+            Ok(read)
+        }
+    }
+}
+
+fn of_tar<'a>(
+    mut tar: impl std::io::BufRead,
+    name: &str,
+    number: usize,
+    contents: Contents<Output<'a>>,
+    (path, progress): (&Path, &dyn Progress),
+) -> Result<Read<'a>> {
+    let mut sink = Numbered { contents, number };
+    let read = fsmerge::read_tar(&mut tar, &mut sink, &Limits::default());
+    let (tree, stats) = read.map_err(|error| match error {
+        ReadError::Sink { source, .. } => Error::Write {
+            path: path.to_owned(),
+            source,
+        },
+        ReadError::Layer(source) => Error::layer(name, source),
+    })?;
+    for warning in layer::warnings(&stats) {
+        progress.warning(&format!("layer {name}: {warning}"));
+    }
+    let contents = sink.contents;
+    Ok(Read { tree, contents })
+}
+
+fn of_image<'a>(
+    from: &Path,
+    number: usize,
+    mut contents: Contents<Output<'a>>,
+    path: &Path,
+) -> Result<Read<'a>> {
+    let image = layer::open(from)?;
+    let tree = layer::tree(&image, from, |_, inode, _| {
+        let data = rebuild::copy_file(&image, inode, &mut contents, from, path)?;
+        contents.files.push(data);
+        Ok(Some(numbered(number, contents.files.len() - 1)))
+    })?;
+    Ok(Read { tree, contents })
+}
+
+fn numbered(number: usize, file: usize) -> DataId {
+    DataId((number as u64) << LAYER_SHIFT | file as u64)
+}
+
+/// Takes contents of one layer of several.
+struct Numbered<'a> {
+    contents: Contents<Output<'a>>,
+    number: usize,
+}
+
+impl Sink for Numbered<'_> {
+    type Error = erofs_writer::Error;
+
+    fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error> {
+        let DataId(file) = self.contents.file(path, content)?;
+        Ok(numbered(self.number, file as usize))
+    }
+}
+
+/// Writes the names of a layer on top of `lower`, whose contents it may have links to.
+fn finish(
+    mut contents: Contents<Output<'_>>,
+    tree: &LayerTree,
+    lower: &[Made],
+    path: &Path,
+    build: &BuildOptions,
+) -> Result<()> {
+    let number = lower.len();
+    let mut copies: HashMap<DataId, FileData> = HashMap::new();
+    for node in tree.nodes() {
+        if let Kind::File {
+            data: Some(data), ..
+        } = tree.kind(node)
+            && let Some(from) = lower.get((data.0 >> LAYER_SHIFT) as usize)
+            && !copies.contains_key(&data)
+        {
+            copies.insert(data, copy(from, data, &mut contents, path)?);
+        }
+    }
+    let Contents {
+        mut image, files, ..
+    } = contents;
+    let find = |data: DataId| match copies.get(&data) {
+        Some(copy) => *copy,
+        None => files[(data.0 ^ (number as u64) << LAYER_SHIFT) as usize],
+    };
+    let failed = |source| Error::Write {
+        path: path.to_owned(),
+        source,
+    };
+    layer::emit(tree, find, &mut image, Form::Layer, build.times).map_err(failed)?;
+    let (mut out, _) = image.finish().map_err(failed)?;
+    out.flush().map_err(Error::io(path))
+}
+
+/// Copies the contents `data` of a lower layer.
+fn copy(
+    from: &Made,
+    data: DataId,
+    contents: &mut Contents<Output<'_>>,
+    path: &Path,
+) -> Result<FileData> {
+    let damaged = |source| Error::Read {
+        path: from.path.clone(),
+        source,
+    };
+    let is_it = |kind| matches!(kind, Kind::File { data: Some(found), .. } if found == data);
+    let mut names = from.tree.walk();
+    let Some((name, _)) = names.find(|(_, node)| is_it(from.tree.kind(*node))) else {
+        return Ok(FileData::EMPTY);
+    };
+    let image = layer::open(&from.path)?;
+    match image.lookup(&name).map_err(damaged)? {
+        Some(inode) => rebuild::copy_file(&image, &inode, contents, &from.path, path),
+        None => Ok(FileData::EMPTY),
+    }
+}
+
+/// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache has them: `sha256/XX/HEX.erofs`
+/// by diff ID, XX being the first two digits. Returns how many were added. A layer that is there stays.
+///
+/// # Errors
+///
+/// Where a layer cannot be read or written.
+pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Result<usize> {
+    let place = |diff_id: &Digest| {
+        let hex = diff_id.hex();
+        let folder = cache.join(diff_id.algorithm()).join(&hex[..2]);
+        folder.join(format!("{hex}.erofs"))
+    };
+    let layers = image.layers();
+    if layers.iter().all(|layer| place(&layer.diff_id).exists()) {
+        return Ok(0);
+    }
+    let staging = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempdir_in(&options.staging)
+        .map_err(Error::io(&options.staging))?;
+    let inputs: Vec<_> = layers
+        .iter()
+        .map(|layer| Input::File(layer.path.clone()))
+        .collect();
+    let mut options = options.clone();
+    (options.wrap, options.squash) = (Wrap::None, false);
+    let build = build_options(&options);
+    let made = images(&inputs, staging.path(), &build, &options, &())?;
+    let mut added = 0;
+    for (layer, made) in layers.iter().zip(made) {
+        let path = place(&layer.diff_id);
+        if path.exists() {
+            continue;
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        // A layer that came as an EROFS image is known by its own digest, so it must be that very image.
+        let own = wrap::digest_of(&layer.path)? == layer.diff_id;
+        let from = if own { &layer.path } else { &made };
+        let mut source = File::open(from).map_err(Error::io(from))?;
+        atomic::write_file(&path, |file| {
+            std::io::copy(&mut source, file).map_err(Error::io(&path))
+        })?;
+        added += 1;
+    }
+    Ok(added)
+}

@@ -1,0 +1,237 @@
+//! EROFS-native images: their layers are EROFS images already, so that who pulls them converts nothing.
+//!
+//! ```text
+//! tar, or a layer of the store ──layers──▶ EROFS image ──wrap──▶ blob ──▶ registry, layout, archive
+//!                                               └── documents ──▶ configuration, manifest, index
+//! ```
+//!
+//! What an image says beyond overlayfs's own marks, other readers would not know. So a layer is completed with what the layers
+//! below say (`fsmerge::Merge::complete`): overlayfs shows the layers of a native image as they are.
+
+pub mod chunks;
+mod documents;
+mod layers;
+pub(crate) mod take;
+mod wrap;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use blockbox_store::Store;
+use erofs_writer::{BlockSize, Compression};
+use ocipull::{CopyOptions, Digest, Platform, Reference, Target};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::progress::Progress;
+use documents::Manifest;
+pub use layers::cache_layers;
+
+/// How native images are made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NativeOptions {
+    /// How to reach the source.
+    pub source: ocipull::Options,
+    /// How to reach the target.
+    pub target: ocipull::Options,
+    /// The blocks of the EROFS images. Default: 4096 bytes, which every kernel and containerd read.
+    pub block_size: BlockSize,
+    /// How files are compressed inside the images. Default: not at all.
+    pub compression: Option<Compression>,
+    /// Whether all layers become one.
+    pub squash: bool,
+    /// What is around each image.
+    pub wrap: Wrap,
+    /// Whether the source's own manifests stay, in one index with the native ones, which come behind them.
+    pub keep_tar: bool,
+    /// The platforms whose images are converted. Default: all that the source has.
+    pub platforms: Vec<Platform>,
+    /// Annotations of the manifests.
+    pub annotations: BTreeMap<String, String>,
+    /// The media type of plain layers. containerd before 2.3 takes only types that end in `.erofs`.
+    pub media_type: String,
+    /// How many layers are worked on at once.
+    pub jobs: NonZeroUsize,
+    /// The folder in which layers are made before they are pushed. Default: the system's for temporary files.
+    pub staging: PathBuf,
+}
+
+impl Default for NativeOptions {
+    fn default() -> Self {
+        Self {
+            source: ocipull::Options::default(),
+            target: ocipull::Options::default(),
+            block_size: BlockSize::B4096,
+            compression: None,
+            squash: false,
+            wrap: Wrap::None,
+            keep_tar: false,
+            platforms: Vec::new(),
+            annotations: BTreeMap::new(),
+            media_type: ocipull::EROFS_LAYER.to_owned(),
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            staging: std::env::temp_dir(),
+        }
+    }
+}
+
+/// What is around a layer's EROFS image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wrap {
+    /// Nothing.
+    #[default]
+    None,
+    /// Frames of zstd, of 4 MiB of the image each.
+    Zstd {
+        /// The level, 1 to 22.
+        level: i32,
+        /// Whether the frames are followed by their [index](chunks).
+        index: bool,
+    },
+}
+
+/// What is converted.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Source<'a> {
+    /// An image somewhere else.
+    Reference(&'a Reference),
+    /// An image of the store.
+    Stored(&'a Store, &'a Image),
+}
+
+/// Makes the EROFS-native form of `source` at `target`, and returns the digest of the manifest or index that the target leads
+/// to. The same source and options give the same digests.
+///
+/// # Errors
+///
+/// Those of getting the source, of converting its layers, and of writing to the target, whose name then leads to what it led to
+/// before.
+pub fn convert(
+    source: Source<'_>,
+    target: &Reference,
+    options: &NativeOptions,
+    progress: &dyn Progress,
+) -> Result<Digest> {
+    let place = Target::open(target, &options.target)?;
+    let kept = match source {
+        Source::Reference(reference) if options.keep_tar => {
+            let mut copy = CopyOptions::default();
+            (copy.source, copy.target) = (options.source.clone(), options.target.clone());
+            copy.jobs = options.jobs;
+            Some(ocipull::copy_into(reference, &place, &copy)?)
+        }
+        _ => None,
+    };
+    let mut made = Vec::new();
+    match source {
+        Source::Stored(store, image) => {
+            let config = image.config_bytes(store)?;
+            let inputs: Vec<_> = image
+                .layers()
+                .iter()
+                .map(|layer| layers::Input::File(layer.path.clone()))
+                .collect();
+            made.push(one(
+                &inputs,
+                &config,
+                &Value::Null,
+                &place,
+                options,
+                progress,
+            )?);
+        }
+        Source::Reference(reference) => {
+            let mut reading = options.source.clone();
+            reading.erofs = true;
+            let images = ocipull::Image::open_all(reference, &reading)?;
+            for image in chosen(&images, &options.platforms)? {
+                let layers = image.layers().len();
+                progress.resolved(&image.manifest_digest().to_string(), layers, layers);
+                let inputs: Vec<_> = (0..layers)
+                    .map(|index| layers::Input::Pulled(image, index))
+                    .collect();
+                let manifest = serde_json::from_slice(image.manifest_bytes());
+                let notes = manifest.map_or(Value::Null, |m: Value| m["annotations"].clone());
+                let config = image.config_bytes();
+                made.push(one(&inputs, config, &notes, &place, options, progress)?);
+            }
+        }
+    }
+    finish(place, kept, made)
+}
+
+/// Converts one image, and pushes all but its manifest.
+fn one(
+    inputs: &[layers::Input<'_>],
+    config: &[u8],
+    notes: &Value,
+    place: &Target,
+    options: &NativeOptions,
+    progress: &dyn Progress,
+) -> Result<Manifest> {
+    let staging = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempdir_in(&options.staging)
+        .map_err(Error::io(&options.staging))?;
+    let blobs = layers::make(inputs, staging.path(), options, progress)?;
+    for blob in &blobs {
+        place.push_blob(&blob.digest, blob.size, None, |offset| blob.open(offset))?;
+    }
+    let (config, descriptor) = documents::config(config, &blobs, options.squash)?;
+    place.push_blob(&Digest::sha256(&config), config.len() as u64, None, {
+        let config = config.clone();
+        move |offset| {
+            let rest = config.get(offset as usize..).unwrap_or_default().to_vec();
+            Ok(Box::new(std::io::Cursor::new(rest)))
+        }
+    })?;
+    Ok(documents::manifest(
+        &config,
+        descriptor,
+        &blobs,
+        notes,
+        &options.annotations,
+    ))
+}
+
+/// The images for `platforms`; all without any.
+fn chosen<'a>(
+    images: &'a [ocipull::Image],
+    platforms: &[Platform],
+) -> Result<Vec<&'a ocipull::Image>> {
+    let of = |image: &ocipull::Image| Platform::of_config(image.config());
+    let fits = |image: &ocipull::Image, wanted: &Platform| {
+        of(image).is_none_or(|is_for| is_for.runs_on(wanted))
+    };
+    for wanted in platforms {
+        if !images.iter().any(|image| fits(image, wanted)) {
+            return Err(Error::Pull(ocipull::Error::NoPlatform {
+                wanted: wanted.clone(),
+                available: images.iter().filter_map(of).collect(),
+            }));
+        }
+    }
+    let wanted = |image: &&ocipull::Image| {
+        platforms.is_empty() || platforms.iter().any(|platform| fits(image, platform))
+    };
+    Ok(images.iter().filter(wanted).collect())
+}
+
+/// Pushes the manifests, and what the name leads to.
+fn finish(place: Target, kept: Option<ocipull::Copied>, mut made: Vec<Manifest>) -> Result<Digest> {
+    if kept.is_none()
+        && made.len() == 1
+        && let Some(only) = made.pop()
+    {
+        return Ok(place.finish(documents::MANIFEST, &only.bytes)?);
+    }
+    for manifest in &made {
+        place.push_manifest(documents::MANIFEST, &manifest.bytes)?;
+    }
+    let index = documents::index(kept.as_ref(), &made);
+    Ok(place.finish(documents::INDEX, &index)?)
+}

@@ -1,0 +1,189 @@
+//! Layers that come as EROFS images.
+//!
+//! Whoever made them may have made them badly or with a purpose. Of such a file system the guest's kernel sees the contents of
+//! files alone, because the merged metadata is ours; but we read it, so it is checked as a whole first.
+
+use std::fs::File;
+use std::io::{self, BufRead, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use blockbox_store::Checksum;
+use erofs_reader::Severity;
+
+use crate::error::{Error, Result};
+use crate::layer::{self, BuildOptions, Output};
+use crate::stack;
+
+/// The unit of a stitched disk.
+const SECTOR: u64 = 512;
+
+/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now, in a form that merged metadata can point
+/// into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right image is the
+/// stream's to say, at its end.
+pub(crate) fn take(
+    mut stream: impl BufRead,
+    name: &str,
+    out: &File,
+    staged: &Path,
+) -> Result<Checksum> {
+    let mut output = Output::hashed(out);
+    io::copy(&mut stream, &mut output).map_err(|source| Error::LayerStream {
+        layer: name.to_owned(),
+        source,
+    })?;
+    let written = io(staged, output.seek(SeekFrom::End(0)))?;
+    let padding = written.next_multiple_of(SECTOR) - written;
+    io(
+        staged,
+        output.write_all(&[0; SECTOR as usize][..padding as usize]),
+    )?;
+    io(staged, output.flush())?;
+    checked(staged, name)?;
+    match stack::layer(&stack::Input {
+        path: staged.to_owned(),
+        tag: name.to_owned(),
+    }) {
+        Ok(_) => io(staged, output.checksum()),
+        Err(Error::NotAddressable { .. }) => rebuilt(name, out, staged),
+        Err(error) => Err(refused(name, error)),
+    }
+}
+
+/// Makes the image again, uncompressed and with nothing inline, in its own place.
+fn rebuilt(name: &str, out: &File, staged: &Path) -> Result<Checksum> {
+    let folder = staged.parent().unwrap_or(Path::new("."));
+    let aside = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
+    let aside = io(folder, aside)?;
+    let image = layer::open(staged)?;
+    let options = BuildOptions::default();
+    crate::rebuild::write(&image, staged, aside.as_file(), options, staged)
+        .map_err(|error| refused(name, error))?;
+    drop(image);
+    io(staged, out.set_len(0))?;
+    let mut output = Output::hashed(out);
+    io(staged, output.seek(SeekFrom::Start(0)))?;
+    let mut from = io(aside.path(), aside.reopen())?;
+    io(staged, io::copy(&mut from, &mut output))?;
+    io(staged, output.flush())?;
+    io(staged, output.checksum())
+}
+
+/// Writes a layer image to `path`.
+pub(super) fn copy(mut stream: impl BufRead, path: &Path, name: &str) -> Result<()> {
+    let mut file = io(path, File::create(path))?;
+    io::copy(&mut stream, &mut file).map_err(|source| Error::LayerStream {
+        layer: name.to_owned(),
+        source,
+    })?;
+    Ok(())
+}
+
+/// Refuses the layer image at `path`, called `name`, where something in it is wrong or its contents are elsewhere.
+pub(super) fn checked(path: &Path, name: &str) -> Result<()> {
+    let image = layer::open(path).map_err(|error| refused(name, error))?;
+    if !image.superblock().devices.is_empty() {
+        return Err(refused(
+            name,
+            Error::Detached {
+                path: path.to_owned(),
+            },
+        ));
+    }
+    let report = image.check();
+    match report
+        .findings
+        .iter()
+        .find(|f| f.severity == Severity::Error)
+    {
+        None => Ok(()),
+        Some(finding) => Err(Error::HostileLayer {
+            layer: name.to_owned(),
+            problem: finding.to_string(),
+        }),
+    }
+}
+
+/// The layer's name instead of that of the file in which it is for the moment.
+fn refused(name: &str, error: Error) -> Error {
+    let problem = match error {
+        Error::Read { source, .. } => source.to_string(),
+        Error::NotALayer { name, problem, .. } => format!("{name}: {problem}"),
+        Error::Detached { .. } => "its contents are on other devices".to_owned(),
+        Error::Layer { source, .. } => source.to_string(),
+        other => return other,
+    };
+    Error::HostileLayer {
+        layer: name.to_owned(),
+        problem,
+    }
+}
+
+fn io<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use erofs_writer::{BlockSize, Builder, Compression, Metadata, Node, Options};
+
+    fn image(options: Options) -> Vec<u8> {
+        let mut bytes = io::Cursor::new(Vec::new());
+        let mut builder = Builder::new(&mut bytes, options).unwrap();
+        let text = testkit::text(1, 20_000);
+        let data = builder.store(&text[..]).unwrap();
+        builder
+            .add(builder.root(), b"f", Metadata::new(0o644), Node::File(data))
+            .unwrap();
+        builder.finish().unwrap();
+        bytes.into_inner()
+    }
+
+    fn taken(bytes: &[u8]) -> Result<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer");
+        let out = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
+        let out = out.unwrap();
+        let checksum = take(bytes, "sha256:x", &out, &path)?;
+        assert_eq!(checksum, Checksum::of(File::open(&path).unwrap()).unwrap());
+        Ok(fs::read(&path).unwrap())
+    }
+
+    #[test]
+    fn an_image_that_metadata_can_point_into_stays_as_it_is() {
+        let plain = Options::default().block_size(BlockSize::B4096);
+        let bytes = image(plain);
+        assert!(taken(&bytes).unwrap() == bytes);
+    }
+
+    #[test]
+    fn an_image_with_compressed_or_inline_contents_is_made_again() {
+        let lz4 = Compression::new("lz4".parse().unwrap());
+        let plain = Options::default().block_size(BlockSize::B4096);
+        for options in [plain.clone().compression(lz4), plain.inline_tails(true)] {
+            let bytes = taken(&image(options)).unwrap();
+            let read = erofs_reader::Image::open(&bytes[..]).unwrap();
+            assert!(read.read("f").unwrap() == testkit::text(1, 20_000));
+        }
+    }
+
+    #[test]
+    fn a_damaged_image_is_refused_by_the_name_of_its_layer() {
+        let good = image(Options::default());
+        for at in (1024..good.len()).step_by(97) {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x41;
+            if let Err(error) = taken(&bytes) {
+                assert!(error.to_string().contains("sha256:x"), "{error}");
+            }
+        }
+        assert!(matches!(taken(b"short"), Err(Error::HostileLayer { .. })));
+    }
+}

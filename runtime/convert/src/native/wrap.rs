@@ -1,0 +1,174 @@
+//! An EROFS image to the blob that is pushed: as it is, or in zstd frames.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use ocipull::Digest;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::chunks::{self, CHUNK, ChunkIndex};
+use super::{NativeOptions, Wrap};
+use crate::error::{Error, Result};
+
+/// A layer as it is pushed.
+#[derive(Debug)]
+pub(super) struct Blob {
+    pub(super) path: PathBuf,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) diff_id: Digest,
+    media_type: String,
+    annotations: Vec<(&'static str, String)>,
+}
+
+impl Blob {
+    /// Wraps the image at `image`.
+    pub(super) fn of(image: &Path, options: &NativeOptions) -> Result<Self> {
+        match options.wrap {
+            Wrap::None => {
+                let file = File::open(image).map_err(Error::io(image))?;
+                let (digest, size) = hash(file).map_err(Error::io(image))?;
+                Ok(Self {
+                    path: image.to_owned(),
+                    diff_id: digest.clone(),
+                    digest,
+                    size,
+                    media_type: options.media_type.clone(),
+                    annotations: Vec::new(),
+                })
+            }
+            Wrap::Zstd { level, index } => {
+                let path = image.with_extension("zst");
+                let framed = frames(image, &path, level, index);
+                framed.map_err(Error::io(&path))
+            }
+        }
+    }
+
+    pub(super) fn open(&self, offset: u64) -> io::Result<Box<dyn Read>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
+    }
+
+    pub(super) fn descriptor(&self) -> Value {
+        let mut descriptor = json!({
+            "mediaType": self.media_type, "digest": self.digest.as_str(), "size": self.size,
+        });
+        for (name, value) in &self.annotations {
+            descriptor["annotations"][name] = json!(value);
+        }
+        descriptor
+    }
+}
+
+/// Digests bytes as they pass by.
+struct Hashed<W> {
+    inner: W,
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.sha256.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn hash(mut from: impl Read) -> io::Result<(Digest, u64)> {
+    let mut out = hashed(io::sink());
+    io::copy(&mut from, &mut out)?;
+    Ok((digest(out.sha256)?, out.bytes))
+}
+
+fn hashed<W>(inner: W) -> Hashed<W> {
+    Hashed {
+        inner,
+        sha256: Sha256::new(),
+        bytes: 0,
+    }
+}
+
+fn digest(sha256: Sha256) -> io::Result<Digest> {
+    let hex: String = sha256
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{hex}").parse().map_err(io::Error::other)
+}
+
+/// Writes the image to `path`, each chunk as a frame. Frames are compressed several at a time.
+fn frames(image: &Path, path: &Path, level: i32, index: bool) -> io::Result<Blob> {
+    let mut image = File::open(image)?;
+    let size = image.metadata()?.len();
+    let mut whole = Sha256::new();
+    let mut chunk_index = ChunkIndex::new(size);
+    let mut out = hashed(BufWriter::new(File::create(path)?));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    loop {
+        let mut pieces = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            let mut piece = Vec::new();
+            if (&mut image).take(CHUNK as u64).read_to_end(&mut piece)? == 0 {
+                break;
+            }
+            pieces.push(piece);
+        }
+        if pieces.is_empty() {
+            break;
+        }
+        let frames: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = pieces
+                .iter()
+                .map(|piece| scope.spawn(move || zstd::bulk::compress(piece, level)))
+                .collect();
+            pieces.iter().for_each(|piece| whole.update(piece));
+            let ended = |_| Err(io::Error::other("a thread ended unexpectedly"));
+            running
+                .into_iter()
+                .map(|frame| frame.join().unwrap_or_else(ended))
+                .collect()
+        });
+        for frame in frames {
+            let frame = frame?;
+            chunk_index.push(out.bytes, &frame);
+            out.write_all(&frame)?;
+        }
+    }
+    let mut annotations = Vec::new();
+    if index {
+        let payload = chunk_index.to_bytes();
+        let begin = out.bytes;
+        out.write_all(&chunks::skippable(&payload))?;
+        annotations = vec![
+            (chunks::RANGE, format!("{begin}:{}", out.bytes)),
+            (chunks::DIGEST, Digest::sha256(&payload).to_string()),
+            (chunks::MEDIA_TYPE, chunks::INDEX_TYPE.to_owned()),
+        ];
+    }
+    out.flush()?;
+    Ok(Blob {
+        path: path.to_owned(),
+        digest: digest(out.sha256)?,
+        size: out.bytes,
+        diff_id: digest(whole)?,
+        media_type: format!("{}+zstd", ocipull::EROFS_LAYER),
+        annotations,
+    })
+}
+
+/// The SHA-256 of a file.
+pub(super) fn digest_of(path: &Path) -> Result<Digest> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    Ok(hash(file).map_err(Error::io(path))?.0)
+}
