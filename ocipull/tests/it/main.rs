@@ -3,6 +3,7 @@
 mod archives;
 mod copy;
 mod download;
+mod faults;
 mod layers;
 mod layouts;
 mod nonblocking;
