@@ -9,7 +9,7 @@ use blockbox::pull::PullOptions;
 use blockbox::store::Store;
 use clap::Args;
 
-use super::progress::Bars;
+use super::progress::Shown;
 
 /// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI layout in a tar, compressed or not.
 #[derive(Debug, Args)]
@@ -17,9 +17,8 @@ pub(super) struct Load {
     /// The archive; `-` is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// Print nothing but names and digests
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Load {
@@ -38,14 +37,9 @@ impl Load {
             self.input.clone()
         };
         let mut options = PullOptions::default();
-        let loaded = match self.quiet {
-            true => load::load(store, &path, &options, &())?,
-            false => {
-                let bars = Bars::new();
-                options.source.events = Some(bars.events());
-                load::load(store, &path, &options, &bars)?
-            }
-        };
+        let bars = self.shown.bars();
+        options.source.events = Some(bars.events());
+        let loaded = load::load(store, &path, &options, &bars)?;
         for one in loaded {
             match one.name {
                 Some(name) => println!("{name}"),

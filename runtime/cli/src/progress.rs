@@ -1,29 +1,96 @@
-//! Progress bars on the terminal, plain lines elsewhere.
+//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use blockbox::progress::Progress;
 use blockbox::vmm::with_causes;
+use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+/// How often a program hears how far a layer is.
+const JSON_EVERY: Duration = Duration::from_millis(200);
+
+/// How progress is shown, on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// Bars on a terminal, else lines
+    #[default]
+    Auto,
+    /// Lines
+    Plain,
+    /// A JSON document a line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// How commands that take long say how far they are.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Shown {
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    progress: Mode,
+    /// Show no progress: `--progress none`
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Shown {
+    pub(super) fn bars(self) -> Bars {
+        match self.quiet {
+            true => Bars::with(Mode::None),
+            false => Bars::with(self.progress),
+        }
+    }
+}
+
+/// Where progress goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Bars,
+    Lines,
+    Json,
+    Nowhere,
+}
+
+/// How far a layer is, for programs.
+struct Layer {
+    bytes: u64,
+    total: u64,
+    told: Instant,
+}
 
 /// A bar per layer.
 pub(super) struct Bars {
     all: MultiProgress,
     layers: Mutex<HashMap<usize, ProgressBar>>,
-    terminal: bool,
+    for_programs: Mutex<HashMap<usize, Layer>>,
+    output: Output,
     /// Whether it is worth a line that nothing is missing.
     complete: bool,
 }
 
 impl Bars {
     pub(super) fn new() -> Self {
+        Self::with(Mode::Auto)
+    }
+
+    fn with(mode: Mode) -> Self {
         Self {
             complete: true,
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             layers: Mutex::default(),
-            terminal: std::io::stderr().is_terminal(),
+            for_programs: Mutex::default(),
+            output: match mode {
+                Mode::Auto if std::io::stderr().is_terminal() => Output::Bars,
+                Mode::Auto | Mode::Plain => Output::Lines,
+                Mode::Json => Output::Json,
+                Mode::None => Output::Nowhere,
+            },
         }
     }
 
@@ -37,7 +104,7 @@ impl Bars {
 
     /// What tells of the waits of a transfer.
     pub(super) fn events(&self) -> ocipull::Events {
-        let (all, terminal) = (self.all.clone(), self.terminal);
+        let (all, output) = (self.all.clone(), self.output);
         ocipull::Events::new(move |event| {
             let line = match event {
                 ocipull::Event::Waiting {
@@ -56,7 +123,7 @@ impl Bars {
                 }
                 _ => return,
             };
-            say(&all, terminal, &line);
+            say(&all, output, &line);
         })
     }
 
@@ -65,7 +132,7 @@ impl Bars {
         let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::no_length().with_style(style);
-        let bar = self.terminal.then(|| self.all.add(bar));
+        let bar = (self.output == Output::Bars).then(|| self.all.add(bar));
         ocipull::Progress::new(move |bytes| {
             if let Some(bar) = &bar {
                 bar.inc(bytes);
@@ -74,10 +141,10 @@ impl Bars {
     }
 
     fn say(&self, line: &str) {
-        say(&self.all, self.terminal, line);
+        say(&self.all, self.output, line);
     }
 
-    fn with(&self, layer: usize, act: impl FnOnce(&ProgressBar)) {
+    fn on_bar(&self, layer: usize, act: impl FnOnce(&ProgressBar)) {
         if let Some(bar) = self
             .layers
             .lock()
@@ -89,19 +156,29 @@ impl Bars {
     }
 }
 
-fn say(all: &MultiProgress, terminal: bool, line: &str) {
-    if terminal {
+fn say(all: &MultiProgress, output: Output, line: &str) {
+    match output {
         // Above the bars, which would overwrite a line printed past them.
-        let _ = all.println(line);
-    } else {
-        eprintln!("{line}");
+        Output::Bars => drop(all.println(line)),
+        Output::Lines => eprintln!("{line}"),
+        Output::Json => tell(&json!({ "event": "message", "text": line })),
+        Output::Nowhere => {}
     }
+}
+
+fn tell(event: &Value) {
+    eprintln!("{event}");
 }
 
 impl Progress for Bars {
     fn resolved(&self, manifest_digest: &str, layers: usize, missing: usize) {
         if missing == 0 && !self.complete {
             return;
+        }
+        if self.output == Output::Json {
+            return tell(&json!({
+                "event": "resolved", "digest": manifest_digest, "layers": layers, "missing": missing,
+            }));
         }
         let have = layers - missing;
         self.say(&format!(
@@ -110,11 +187,24 @@ impl Progress for Bars {
     }
 
     fn layer_started(&self, layer: usize, digest: &str, size: u64) {
-        if !self.terminal {
+        if self.output == Output::Json {
+            let (bytes, told) = (0, Instant::now());
+            let state = Layer {
+                bytes,
+                total: size,
+                told,
+            };
+            let mut layers = self.for_programs.lock().unwrap_or_else(|e| e.into_inner());
+            layers.insert(layer, state);
+            return tell(&json!({
+                "event": "layer-started", "layer": layer, "digest": digest, "total": size,
+            }));
+        }
+        if self.output != Output::Bars {
             return self.say(&format!("layer {layer}: {digest}, {size} bytes"));
         }
         let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec}",
+            "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}",
         )
         .unwrap_or_else(|_| ProgressStyle::default_bar());
         let short = digest
@@ -134,14 +224,31 @@ impl Progress for Bars {
     }
 
     fn layer_read(&self, layer: usize, bytes: u64) {
-        self.with(layer, |bar| bar.inc(bytes));
+        let mut layers = self.for_programs.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(state) = layers.get_mut(&layer) {
+            state.bytes += bytes;
+            if state.told.elapsed() >= JSON_EVERY {
+                state.told = Instant::now();
+                tell(&json!({
+                    "event": "layer", "layer": layer, "bytes": state.bytes, "total": state.total,
+                }));
+            }
+        }
+        drop(layers);
+        self.on_bar(layer, |bar| bar.inc(bytes));
     }
 
     fn layer_finished(&self, layer: usize) {
-        self.with(layer, ProgressBar::finish);
+        if self.output == Output::Json {
+            tell(&json!({ "event": "layer-finished", "layer": layer }));
+        }
+        self.on_bar(layer, ProgressBar::finish);
     }
 
     fn warning(&self, text: &str) {
-        self.say(&format!("warning: {text}"));
+        match self.output {
+            Output::Json => tell(&json!({ "event": "warning", "text": text })),
+            _ => self.say(&format!("warning: {text}")),
+        }
     }
 }

@@ -7,7 +7,7 @@ use blockbox::store::Store;
 use blockbox::verify::Depth;
 use clap::Args;
 
-use super::progress::Bars;
+use super::progress::Shown;
 
 /// Get an image and make its disks.
 #[derive(Debug, Args)]
@@ -18,9 +18,8 @@ pub(super) struct Pull {
     reference: ocipull::Reference,
     #[command(flatten)]
     source: Source,
-    /// Print nothing but the manifest digest
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// How to get an image: shared by `pull` and `run`.
@@ -72,13 +71,9 @@ impl Pull {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut options = self.source.options();
         options.check = Depth::Contents;
-        let image = if self.quiet {
-            pull(store, &self.reference, &options, &())?
-        } else {
-            let bars = Bars::new();
-            options.source.events = Some(bars.events());
-            pull(store, &self.reference, &options, &bars)?
-        };
+        let bars = self.shown.bars();
+        options.source.events = Some(bars.events());
+        let image = pull(store, &self.reference, &options, &bars)?;
         println!("{}", image.digest());
         Ok(())
     }

@@ -8,7 +8,7 @@ use blockbox::store::Store;
 use clap::Args;
 
 use super::export::to_file;
-use super::progress::Bars;
+use super::progress::Shown;
 
 /// Write images to an archive that docker, podman and skopeo load: an OCI layout in a tar.
 ///
@@ -22,9 +22,8 @@ pub(super) struct Save {
     /// Where to write to; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Show no progress
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Save {
@@ -48,12 +47,9 @@ impl Save {
                 name: name.as_deref(),
             })
             .collect();
+        let bars = self.shown.bars();
         to_file(&self.output, |out| {
-            match self.quiet {
-                true => save::to_archive(&named, out, &())?,
-                false => save::to_archive(&named, out, &Bars::new())?,
-            }
-            Ok(())
+            Ok(save::to_archive(&named, out, &bars)?)
         })
     }
 }

@@ -189,6 +189,21 @@ fn a_saved_image_is_what_others_and_we_load() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), name);
+    // For programs: each line is an event.
+    let output =
+        common::Blockbox::new().output(["load", "--progress", "json", "-i", &file("a.tar")]);
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let events: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let count = |name| events.iter().filter(|event| event["event"] == name).count();
+    assert_eq!(
+        (count("layer-started"), count("layer-finished")),
+        (2, 2),
+        "{lines}"
+    );
+    assert!(count("resolved") >= 1);
     // A layout without docker's list.
     let Some(mut skopeo) = oracle("skopeo") else {
         return;
