@@ -50,6 +50,31 @@ impl Create {
     }
 }
 
+/// Options that a sandbox which begins as a snapshot has from there.
+const OF_IMAGES: [&str; 21] = [
+    "restart",
+    "timeout",
+    "read_only",
+    "disk_dir",
+    "ulimit",
+    "upper_size",
+    "network",
+    "allow",
+    "deny",
+    "host_port",
+    "publish",
+    "publish_all",
+    "dns",
+    "dns_search",
+    "add_host",
+    "patch",
+    "patch_file",
+    "volume",
+    "mount",
+    "secret",
+    "pull",
+];
+
 /// A sandbox to make.
 #[derive(Debug, Args)]
 pub(super) struct NewSandbox {
@@ -57,7 +82,7 @@ pub(super) struct NewSandbox {
     #[arg(value_name = "REFERENCE", required_unless_present = "snapshot")]
     reference: Option<OsString>,
     /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's then
-    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = OF_IMAGES)]
     pub(super) snapshot: Option<String>,
     #[command(flatten)]
     pub(super) process: boot::Process,

@@ -92,6 +92,13 @@ pub enum PublishError {
 }
 
 impl Publish {
+    /// The same ports of the guest, at free ports of the host.
+    #[must_use]
+    pub fn at_free_ports(mut self) -> Self {
+        self.host = 0;
+        self
+    }
+
     /// The address to bind.
     pub fn address(&self) -> IpAddr {
         self.address

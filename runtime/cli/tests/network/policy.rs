@@ -6,8 +6,11 @@ use crate::common::guest::Guest;
 use crate::lab::Lab;
 use crate::{net, sh, start_by, text};
 
-/// Where the guest tries to go at port 80, the kind of the denial if there is one, and the flag that would allow it.
-const TABLE: [(&str, Option<(&str, Option<&str>)>); 20] = [
+/// The kind of a denial, and the flag that would allow it, if any.
+type Denial = (&'static str, Option<&'static str>);
+
+/// Where the guest tries to go at port 80, and how that is denied, if it is.
+const TABLE: [(&str, Option<Denial>); 20] = [
     ("93.184.216.34", None),
     ("2606:2800:220:1::34", None),
     ("10.99.0.1", Some(("scope", Some("--allow 10.99.0.1:80")))),

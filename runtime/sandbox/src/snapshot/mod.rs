@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use blockbox_convert as convert;
 use blockbox_convert::image::Image;
+use blockbox_net::Publish;
 use blockbox_store::snapshot::Snapshot as Record;
 use blockbox_store::{Lock, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state};
 
@@ -298,6 +299,9 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
     spec.name = options.name.clone().unwrap_or_default();
     spec.snapshot = snapshot;
     spec.remove_on_exit = options.remove_on_exit;
+    // Those of the other sandbox may be taken.
+    let publish = std::mem::take(&mut spec.network.publish);
+    spec.network.publish = publish.into_iter().map(Publish::at_free_ports).collect();
     spec.forked = true;
     spec
 }
