@@ -626,6 +626,7 @@ fn answer(
         .into(),
         FailureKind::Interrupted => Error::Interrupted,
         FailureKind::NoQemu(program) => VmmError::QemuNotFound { program }.into(),
+        FailureKind::NoShareServer => VmmError::NoShareServer.into(),
         FailureKind::NoHypervisor(reason) => VmmError::NoHypervisor { reason }.into(),
         _ => Error::Monitor(failure.message),
     })

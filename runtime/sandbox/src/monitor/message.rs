@@ -176,6 +176,8 @@ pub(crate) enum FailureKind {
     NoQemu(String),
     /// libkrun is asked for, and cannot work here, for this reason.
     NoHypervisor(String),
+    /// QEMU needs virtiofsd to share folders, and it is not installed.
+    NoShareServer,
     /// The question is none that this monitor knows.
     Unknown,
     /// Anything else.
@@ -199,6 +201,7 @@ impl Failure {
             Some(Error::Vmm(VmmError::NoHypervisor { reason })) => {
                 FailureKind::NoHypervisor(reason.clone())
             }
+            Some(Error::Vmm(VmmError::NoShareServer)) => FailureKind::NoShareServer,
             _ => FailureKind::Other,
         };
         Self::new(kind, with_causes(error))
