@@ -469,9 +469,10 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
     let mut command = blockbox.command();
     command
         .env("ENV", &from_env)
+        // All of the disk is searched.
+        .args(["run", "-d", "--name", "s", "--upper-size", "64M"])
         .args([
-            "run", "-d", "--name", "s", "--secret", &secret, "--secret", "ENV", "--secret",
-            "input=-",
+            "--secret", &secret, "--secret", "ENV", "--secret", "input=-",
         ])
         .args([&*guest.image, "--", "sh", "-c", script])
         .stdin(Stdio::piped())
