@@ -15,9 +15,11 @@ use crate::shared::Shared;
 
 /// Ports of the gateway from which it connects to the guest.
 pub(super) const FIRST_PORT: u16 = 32_768;
-/// How long one address of the guest may take to answer: its kernel may not be up yet when somebody connects to a published
-/// port, or its server has no room for another connection.
+/// The guest's kernel may not be up yet when somebody connects to a published port.
 const CALL: Duration = Duration::from_secs(30);
+/// A guest that has refused one address is up. Its server at the next one may have no room for another connection: long enough
+/// for three more attempts (after 1, 3 and 7 seconds).
+const RECALL: Duration = Duration::from_secs(9);
 
 impl Tcp {
     /// Takes a connection that somebody made to a published port, and connects to the guest's port.
@@ -125,7 +127,7 @@ impl Tcp {
         else {
             return;
         };
-        *until = shared.now + CALL;
+        *until = shared.now + RECALL;
         let next = others.pop_front();
         let next = next.and_then(|guest| self.free_key(guest, shared));
         if let (Some(key), Some(flow)) = (next, self.flows.get_mut(index)) {
