@@ -108,6 +108,52 @@ pub(super) const CHECKS: &[Check] = &[
                  --host-port 80\n--allow 169.254.169.254:80\n--allow 10.0.0.1:80\n",
     },
     Check {
+        rule: "a sandbox outlives its client: exec, logs, a killed monitor, start, restart and stop",
+        script: "sandbox -d --name life \"$IMAGE\" -- sh -c 'i=0; while :; do i=$((i + 1)); echo line $i; sleep 1; done' >&2 || exit\n\
+                 status() { blockbox inspect life --format '{{.State.Status}} {{.State.ExitCode}}'; }\n\
+                 blockbox exec life sh -c 'echo inside; exit 7'; echo $?\n\
+                 blockbox logs -f life | head -n 2\n\
+                 kill -9 $(blockbox inspect life --format '{{.State.MonitorPid}}')\n\
+                 i=0; until status | grep -q exited || [ $i -gt 60 ]; do i=$((i + 1)); sleep 1; done; status\n\
+                 blockbox start life >&2 && blockbox exec life echo started\n\
+                 blockbox restart -t 1 life >&2 && blockbox exec life echo restarted\n\
+                 blockbox stop -t 1 life >&2; status | cut -d ' ' -f 1\n\
+                 e2fsck -fn $BLOCKBOX_HOME/sandboxes/life/upper.ext4 >&2; echo $?; blockbox rm life >&2",
+        status: 0,
+        stdout: "inside\n7\nline 1\nline 2\nexited 137\nstarted\nrestarted\nexited\n0\n",
+    },
+    Check {
+        rule: "a shared folder of the host is read and written, and one that is read-only is not",
+        script: "mkdir shared && echo host >shared/file || exit\n\
+                 sandbox --rm -v $PWD/shared:/mnt \"$IMAGE\" -- sh -c 'cat /mnt/file; echo guest >/mnt/new'; cat shared/new\n\
+                 sandbox --rm -v $PWD/shared:/mnt:ro \"$IMAGE\" -- sh -c 'cat /mnt/new; echo x 2>/dev/null >/mnt/other || echo denied'\n\
+                 ls shared",
+        status: 0,
+        stdout: "host\nguest\nguest\ndenied\nfile\nnew\n",
+    },
+    Check {
+        rule: "files are copied out of a running sandbox, and a fork of it has them",
+        script: "sandbox -d --name source \"$IMAGE\" -- sleep 1000 >&2 || exit\n\
+                 blockbox exec source sh -c 'echo kept >/made'\n\
+                 blockbox cp source:/made copied >&2 && cat copied\n\
+                 blockbox fork source --name forked >&2 && blockbox exec forked sh -c 'cat /made; hostname'\n\
+                 blockbox rm -f source forked >&2",
+        status: 0,
+        stdout: "kept\nkept\nforked\n",
+    },
+    Check {
+        rule: "a full disk of the host is an error in the guest, which goes on",
+        script: "blockbox ext4 create --size 200M -o small.img >&2 && mkdir small || exit\n\
+                 mount -t ext4 -o loop small.img small && cp -a $BLOCKBOX_HOME small/home || exit\n\
+                 export BLOCKBOX_HOME=$PWD/small/home\n\
+                 sandbox --rm \"$IMAGE\" -- sh -c '\n\
+                     dd if=/dev/zero of=/filled bs=1M count=400 conv=fsync 2>&1 | grep -c -i -e \"I/O error\" -e \"input/output\" -e read-only\n\
+                     echo alive'\n\
+                 blockbox ps -aq; umount small",
+        status: 0,
+        stdout: "1\nalive\n",
+    },
+    Check {
         rule: "a disk in 1, 2, 40 or 127 pieces boots like one in 3",
         script: "cd $BLOCKBOX_HOME/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
                  sectors=$(($(wc -c <whole) / 512))\n\
