@@ -153,7 +153,9 @@ impl<W: Write> Packer<W> {
     fn node(&mut self, node: Node<'_>, device: Option<u64>) -> Result<Option<Level>> {
         let kind = FileType::from_raw_mode(node.stat.st_mode);
         let key = (node.stat.st_dev as u64, node.stat.st_ino as u64);
-        if kind != FileType::Directory && node.stat.st_nlink > 1 {
+        // Sockets are left out, all their names.
+        let linked = !matches!(kind, FileType::Directory | FileType::Socket);
+        if linked && node.stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&key).cloned() {
                 self.entry(&node, Vec::new(), Body::HardLink(&first))?;
                 return Ok(None);

@@ -46,6 +46,8 @@ impl Commit {
             .message(self.message)
             .author(self.author)
             .changes(self.changes);
+        // Until it has a name, or is saved, nobody may take it for unused.
+        let access = store.share()?;
         let image = Sandbox::open(store, &self.name)?.commit(&options)?;
         let named = |tag| {
             [Named {
@@ -68,6 +70,7 @@ impl Commit {
                 return Ok(());
             }
         };
+        drop(access);
         // It was only made to be saved, unless it has been in the store before.
         let digest = image.digest().to_string();
         let names = store.references().read()?;

@@ -1,17 +1,18 @@
 //! `blockbox snapshot`
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use blockbox::store::{Store, atomic};
+use anyhow::Context;
+use blockbox::store::Store;
 use blockbox::{Sandbox, Snapshot as Stored};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::each::each;
+use super::export::to_file;
 use super::fork::consistency;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
@@ -226,15 +227,7 @@ fn shown(snapshot: &Stored) -> anyhow::Result<Value> {
 impl Export {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let snapshot = Stored::open(store, &self.snapshot)?;
-        if self.output == Path::new("-") {
-            let out = io::stdout().lock();
-            if out.is_terminal() {
-                bail!("a snapshot is no text for a terminal: name a file with -o");
-            }
-            return Ok(snapshot.export(out)?);
-        }
-        atomic::write_file(&self.output, |file| snapshot.export(file))?;
-        Ok(())
+        to_file(&self.output, |out| Ok(snapshot.export(out)?))
     }
 }
 

@@ -12,6 +12,7 @@ use blockbox::volume::{self, Info, SIZE, Volume};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::each::each;
+use super::export::to_file;
 use super::input::input;
 use super::output::{Table, bytes, print_json};
 use super::size::size;
@@ -175,13 +176,15 @@ impl Export {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let volume = Volume::open(store, &self.name)?;
         match (self.output, self.kind) {
-            (Some(path), kind) => atomic::write_file(&path, |file| -> anyhow::Result<()> {
-                match kind {
-                    Kind::Tar => volume.export(file)?,
-                    Kind::Ext4 => volume.export_disk(file.as_file())?,
+            (Some(path), Kind::Tar) => to_file(&path, |out| Ok(volume.export(out)?)),
+            (Some(path), Kind::Ext4) => {
+                if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+                    bail!("{} is not a regular file: a disk has holes", path.display());
                 }
-                Ok(())
-            }),
+                atomic::write_file(&path, |file| -> anyhow::Result<()> {
+                    Ok(volume.export_disk(file.as_file())?)
+                })
+            }
             (None, Kind::Ext4) => bail!("name the file with --output: a disk has holes"),
             (None, Kind::Tar) if io::stdout().is_terminal() => {
                 bail!("name the file with --output: this is a terminal")

@@ -90,7 +90,9 @@ impl<W: Write> Export<'_, W> {
             mtime,
             xattrs: of.xattrs,
         };
-        if inode.kind() != Kind::Directory && inode.nlink() > 1 {
+        // Sockets are left out, all their names.
+        let linked = !matches!(inode.kind(), Kind::Directory | Kind::Socket);
+        if linked && inode.nlink() > 1 {
             if let Some(first) = self.linked.get(&number) {
                 let link = Body::HardLink(first);
                 self.tar.entry(&head, link).map_err(written)?;

@@ -79,13 +79,18 @@ fn save(images: &[Named<'_>], layout: &mut dyn Layout, progress: &dyn Progress) 
             "manifests": [],
         })
     });
+    if !index.is_object() {
+        let error = io::Error::new(io::ErrorKind::InvalidData, "index.json is not an index");
+        return Err(Error::Output(error));
+    }
+    if !index["manifests"].is_array() {
+        index["manifests"] = json!([]);
+    }
     let mut dockers = Vec::new();
     for named in images {
         let (descriptor, docker) = save_one(named, layout, progress)?;
         if let Some(manifests) = index["manifests"].as_array_mut() {
-            let key = "org.opencontainers.image.ref.name";
-            let name = &descriptor["annotations"][key];
-            manifests.retain(|old| name.is_null() || old["annotations"][key] != *name);
+            manifests.retain(|old| !has_same_name(old, &descriptor));
             manifests.push(descriptor.clone());
         }
         dockers.push(docker);
@@ -95,6 +100,19 @@ fn save(images: &[Named<'_>], layout: &mut dyn Layout, progress: &dyn Progress) 
     layout.document("manifest.json", &bytes(&json!(dockers)))?;
     // Last: what a folder's index names is there.
     layout.document("index.json", &bytes(&index))
+}
+
+/// Whether two descriptors of an index are of one name: the whole name where both have it, else the tag.
+fn has_same_name(one: &Value, other: &Value) -> bool {
+    let of = |descriptor: &Value, key: &str| descriptor["annotations"][key].clone();
+    let same = |key| {
+        let (one, other) = (of(one, key), of(other, key));
+        (!one.is_null() && !other.is_null()).then(|| one == other)
+    };
+    let whole = same("io.containerd.image.name");
+    whole
+        .or_else(|| same("org.opencontainers.image.ref.name"))
+        .unwrap_or(false)
 }
 
 /// Writes an image's blobs, and returns its descriptor and its entry in docker's `manifest.json`.

@@ -103,9 +103,17 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
             if path.is_empty() {
                 continue;
             }
+            let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+            if base.starts_with(b".wh.") {
+                let error = format!(
+                    "{}: in a layer, names that begin with .wh. mark removed files",
+                    path.escape_ascii()
+                );
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                return Err(Error::Output(error));
+            }
             match self.tree.kind(node) {
                 Kind::Whiteout => {
-                    let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
                     let folder = path.strip_suffix(base).unwrap_or_default();
                     self.mark(&[folder, b".wh.", base].concat())?;
                 }
@@ -168,6 +176,10 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
                 .collect(),
         };
         let kind = self.tree.kind(node);
+        if matches!(kind, Kind::Socket) {
+            // No archive has sockets, and no name of one is the first of a link.
+            return Ok(());
+        }
         let is_shared = !kind.is_directory() && self.tree.nlink(node) > 1;
         if let Some(first) = self.written.get(&node).filter(|_| is_shared) {
             let written = self.out.entry(&head, Body::HardLink(first));

@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use blockbox_net::Mode;
 use blockbox_store::snapshot::{FILE, Snapshot as Record};
+use blockbox_store::spec::{MountSource, Spec};
 use blockbox_store::{Store, UPPER, atomic, sparse};
 use blockbox_tar::{Entry, Head, Limits, Map, Reader, Source, Timestamp, What, Writer};
 
@@ -70,6 +72,7 @@ impl Snapshot {
         if let Some(name) = name {
             name.clone_into(&mut record.name);
         }
+        harmless(&mut record.spec);
         let _claim = claim(store, &record.name)?;
         image(store, &record.spec)?;
         let snapshot = Self {
@@ -86,6 +89,26 @@ impl Snapshot {
             Ok::<_, Error>(())
         })?;
         Ok(snapshot)
+    }
+}
+
+/// Takes out of a specification what names something of the host that it came from: here it would be something of this host, and
+/// the archive may be anybody's.
+fn harmless(spec: &mut Spec) {
+    spec.mounts.retain(|mount| {
+        !matches!(
+            mount.source,
+            MountSource::Bind { .. } | MountSource::Volume { .. }
+        )
+    });
+    spec.secrets.clear();
+    spec.machine.kernel = None;
+    spec.machine.confine = true;
+    spec.network.allow.clear();
+    spec.network.host_ports.clear();
+    spec.network.publish.clear();
+    if spec.network.mode == Mode::All {
+        spec.network.mode = Mode::Public;
     }
 }
 
