@@ -95,12 +95,21 @@ mod linux {
             let value = u64::try_from(value).unwrap_or(u64::MAX);
             SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
         };
-        let families =
-            [libc::AF_INET, libc::AF_INET6].map(|family| SeccompRule::new(vec![equal(0, family)?]));
-        let families = families.into_iter().collect::<Result<_, _>>()?;
+        // The flags for new descriptors are in the same argument. Raw sockets would be root's.
+        let kind = |value: libc::c_int| {
+            let value = u64::try_from(value).unwrap_or(u64::MAX);
+            let operator = SeccompCmpOp::MaskedEq(0xf);
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, operator, value)
+        };
+        let mut sockets = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for each in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+                sockets.push(SeccompRule::new(vec![equal(0, family)?, kind(each)?])?);
+            }
+        }
         let mut allowed: std::collections::BTreeMap<_, _> =
             ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-        allowed.insert(libc::SYS_socket, families);
+        allowed.insert(libc::SYS_socket, sockets);
         SeccompFilter::new(
             allowed,
             SeccompAction::Errno(libc::EPERM as u32),

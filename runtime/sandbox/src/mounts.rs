@@ -191,6 +191,13 @@ impl Lowered {
 
     fn bind(&mut self, files: &Path, path: &Path, read_only: bool) -> Result<GuestSource> {
         let found = host_path(path)?;
+        if found != path {
+            // It led nowhere else when the sandbox was made: a guest that shares a folder above may have put a link there.
+            return Err(Error::MountSource {
+                path: path.to_owned(),
+                reason: format!("it leads to {} now", found.display()),
+            });
+        }
         let (folder, name) = match found.is_dir() {
             true => (found, Vec::new()),
             false => {

@@ -142,19 +142,6 @@ pub(super) const CHECKS: &[Check] = &[
         stdout: "kept\nkept\nforked\n",
     },
     Check {
-        rule: "a full disk of the host is an error in the guest, which goes on",
-        script: "blockbox ext4 create --size 200M -o small.img >&2 && mkdir small || exit\n\
-                 mount -t ext4 -o loop small.img small && mkdir small/home || exit\n\
-                 (cd $BLOCKBOX_HOME && cp -a version references.json layers images kernel $OLDPWD/small/home) || exit\n\
-                 export BLOCKBOX_HOME=$PWD/small/home\n\
-                 sandbox --rm \"$IMAGE\" -- sh -c '\n\
-                     dd if=/dev/zero of=/filled bs=1M count=400 conv=fsync 2>&1 | grep -c -i -e \"I/O error\" -e \"input/output\" -e read-only\n\
-                     echo alive'\n\
-                 blockbox ps -aq; umount small",
-        status: 0,
-        stdout: "1\nalive\n",
-    },
-    Check {
         rule: "a disk in 1, 2, 40 or 127 pieces boots like one in 3",
         script: "cd $BLOCKBOX_HOME/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
                  sectors=$(($(wc -c <whole) / 512))\n\

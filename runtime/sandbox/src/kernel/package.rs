@@ -57,6 +57,8 @@ pub(super) fn fetch(folder: &Path) -> Result<Fetched> {
         .map_err(io_error(requirements.path()))?;
     let download = folder.path().join("download");
     let output = Command::new(python)
+        // `-m` looks for modules in the working directory first, which may be anybody's.
+        .current_dir("/")
         .args(["-m", "pip", "download", "--quiet", "--no-deps"])
         .args(["--disable-pip-version-check", "--no-input"])
         .args(["--only-binary=:all:", "--require-hashes", "--requirement"])
@@ -96,6 +98,7 @@ pub(super) fn fetch(folder: &Path) -> Result<Fetched> {
 fn python_with_pip() -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(|python| {
         let version = Command::new(python)
+            .current_dir("/")
             .args(["-m", "pip", "--version"])
             .stdin(Stdio::null())
             .output();

@@ -35,6 +35,8 @@ const MACHINE_END: Duration = Duration::from_secs(1);
 pub(super) struct Monitor {
     wishes: Mutex<Wishes>,
     pub(super) changed: Condvar,
+    /// Held while the writable disk is copied.
+    copying_disk: Mutex<()>,
 }
 
 /// What clients want, and what they need to know for it.
@@ -217,7 +219,11 @@ impl Monitor {
             }),
             Ask::CopyUpper { from, to, crash } => {
                 let vm = self.lock().vm.clone();
+                let monitor = Arc::clone(self);
                 self.look(client, id, move |session| {
+                    // The end of one copy lets the disk change.
+                    let one = monitor.copying_disk.lock();
+                    let _one = one.unwrap_or_else(PoisonError::into_inner);
                     let hold = match &vm {
                         Some(vm) if crash => Hold::Pause(vm),
                         _ => Hold::Freeze(session),
