@@ -59,6 +59,9 @@ pub enum Problem {
     /// An attribute is malformed.
     #[error("malformed attributes")]
     Attributes,
+    /// The attributes of the directories together take too much memory.
+    #[error("too many directories with attributes")]
+    Directories,
     /// Directories are nested too deeply.
     #[error("too many directories inside each other")]
     Depth,

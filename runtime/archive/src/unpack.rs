@@ -25,6 +25,9 @@ const LIMITS: Limits = Limits {
 /// The deepest nesting that is unpacked.
 const MAX_DEPTH: usize = 4096;
 
+/// The most memory for the names and attributes of directories, which they get when everything is in them, in bytes.
+const MAX_HELD: usize = 256 << 20;
+
 /// How to unpack an archive.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -94,6 +97,7 @@ pub fn unpack(target: &Path, input: impl BufRead, options: UnpackOptions) -> Res
         options,
         parent: None,
         directories: Vec::new(),
+        held: 0,
         done: Unpacked::default(),
     };
     let mut reader = Reader::new(Source::new(input), LIMITS);
@@ -111,6 +115,8 @@ struct Unpacker<'a> {
     parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
     /// Directories, whose attributes are set when everything is in them.
     directories: Vec<(Vec<Vec<u8>>, Attributes)>,
+    /// About how many bytes they take.
+    held: usize,
     done: Unpacked,
 }
 
@@ -137,6 +143,16 @@ impl Unpacker<'_> {
         if let What::Directory = entry.what {
             self.directory(&name).map_err(|e| e.of(&path, fail))?;
             names.push(name);
+            let of_names: usize = names.iter().map(|name| name.len() + 32).sum();
+            let of_xattrs: usize = attributes
+                .xattrs
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 64)
+                .sum();
+            self.held = self.held.saturating_add(of_names + of_xattrs + 64);
+            if self.held > MAX_HELD {
+                return Err(fail(Problem::Directories));
+            }
             self.directories.push((names, attributes));
             return Ok(());
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use blockbox_archive::{Error, PackOptions, Problem, UnpackOptions, pack, unpack};
+use blockbox_tar::{Body, Head, Timestamp, Writer};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use tempfile::TempDir;
 use testkit::{Difference, TarBuilder, walk};
@@ -227,4 +228,33 @@ fn an_archive_that_is_cut_off_is_an_error() {
         let refused = unpack(target.path(), &bytes[..length], UnpackOptions::untrusted());
         assert!(matches!(refused, Err(Error::Archive(_))), "{length}");
     }
+}
+
+#[test]
+fn directories_with_more_attributes_than_memory_is_given_are_refused() {
+    let head = Head {
+        path: b"again",
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp { secs: 0, nanos: 0 },
+        xattrs: vec![(b"user.large".to_vec(), vec![b'x'; 7 << 20])],
+    };
+    let mut tar = Writer::new(Vec::new());
+    for _ in 0..40 {
+        tar.entry(&head, Body::Directory).unwrap();
+    }
+    let tar = tar.finish().unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let refused = unpack(target.path(), &tar[..], UnpackOptions::untrusted());
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Entry {
+                problem: Problem::Directories,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
 }

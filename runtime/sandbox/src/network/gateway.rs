@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockbox_net::helper::Started;
 use blockbox_net::host_resolver::{HostResolver, host_addresses};
@@ -30,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long it may take to start on a busy host.
 const START: Duration = Duration::from_secs(60);
+
+/// The longest answer, in bytes.
+const LONGEST: usize = 16 << 20;
 
 /// How often the host's resolver and addresses are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -180,9 +183,21 @@ fn exchange<T: DeserializeOwned>(
     socket.set_write_timeout(Some(limit))?;
     socket.write_all(&line)?;
     line.clear();
-    control.read_until(b'\n', &mut line)?;
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let end = Instant::now() + limit;
+    while !line.ends_with(b"\n") {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || line.len() > LONGEST {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        control.get_ref().set_read_timeout(Some(left))?;
+        let read = control.fill_buf()?;
+        if read.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let newline = read.iter().position(|&byte| byte == b'\n');
+        let count = newline.map_or(read.len(), |at| at + 1);
+        line.extend_from_slice(&read[..count]);
+        control.consume(count);
     }
     Ok(serde_json::from_slice(&line)?)
 }
