@@ -189,7 +189,10 @@ impl Checks {
     /// libkrun, with the blockbox that the integration tests have run with.
     fn vm_test(&mut self) {
         let blockbox = shell::built("debug");
-        match self.stages.run("vm-test", || vm_test::check(&blockbox)) {
+        match self
+            .stages
+            .run("vm-test", || vm_test::check(&blockbox, false))
+        {
             Ok(tally) => {
                 self.total += tally;
                 if tally.failed > 0 {

@@ -25,13 +25,18 @@ pub(crate) fn run(blockbox: Option<PathBuf>) -> Result<ExitCode> {
         Some(blockbox) => blockbox,
         None => shell::release_build()?,
     };
-    let tally = check(&blockbox)?;
+    let tally = check(&blockbox, true)?;
     println!("{tally}");
     Ok(tally.exit_code())
 }
 
-/// Runs every check with the program `blockbox`, where there is a way to.
-pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
+/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only if `long`.
+pub(crate) fn check(blockbox: &Path, long: bool) -> Result<Tally> {
+    let checks = || {
+        let long = if long { checks::LONG_CHECKS } else { &[] };
+        checks::CHECKS.iter().chain(long)
+    };
+    let all = || checks().chain(checks::OUTER_CHECKS);
     if std::env::consts::ARCH != "x86_64" || std::env::consts::OS != "linux" {
         println!("SKIPPED vm-test: the outer machine is an x86-64 one, for Linux programs");
         return Ok(Tally {
@@ -58,7 +63,7 @@ pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
 
     let report = if runs_here(blockbox, &home, &reference) {
         println!("libkrun runs on this host's own virtualisation");
-        let script = checks::script(&reference, checks::CHECKS);
+        let script = checks::script(&reference, checks());
         let mut report = machine::here(blockbox, &home, &script)?;
         let script = checks::script(&reference, checks::OUTER_CHECKS);
         report += &outer.run(blockbox, &home, &script)?;
@@ -68,10 +73,6 @@ pub(crate) fn check(blockbox: &Path) -> Result<Tally> {
         outer.run(blockbox, &home, &checks::script(&reference, all()))?
     };
     Ok(report::judge(&report, all()))
-}
-
-fn all() -> impl Iterator<Item = &'static checks::Check> {
-    checks::CHECKS.iter().chain(checks::OUTER_CHECKS)
 }
 
 /// Whether libkrun boots a guest on this host: tried, because /dev/kvm may exist and not work.
