@@ -10,6 +10,7 @@ mod sniff;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
@@ -40,6 +41,8 @@ pub(crate) struct Tcp {
     by_key: HashMap<Key, usize>,
     by_serial: HashMap<u64, usize>,
     timers: BTreeSet<(Instant, usize)>,
+    /// The address of the guest that has taken a connection last, by published port.
+    servers: HashMap<u16, IpAddr>,
     ready: VecDeque<usize>,
     buffered: usize,
     serial: u64,
@@ -59,6 +62,7 @@ impl Tcp {
             by_key: HashMap::new(),
             by_serial: HashMap::new(),
             timers: BTreeSet::new(),
+            servers: HashMap::new(),
             ready: VecDeque::new(),
             buffered: 0,
             serial: 0,
@@ -353,7 +357,7 @@ impl Tcp {
                 self.fail(index, &ErrorKind::TimedOut.into(), shared);
             }
             Stage::Calling { until, .. } if *until <= shared.now => {
-                self.call_next(index, shared);
+                self.unanswered(index, shared);
             }
             Stage::Open if idle >= shared.limits.idle() => self.end(index, true, shared),
             _ => self.wake(index),

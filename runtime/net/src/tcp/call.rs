@@ -15,10 +15,12 @@ use crate::shared::Shared;
 
 /// Ports of the gateway from which it connects to the guest.
 pub(super) const FIRST_PORT: u16 = 32_768;
-/// The guest's kernel may not be up yet when somebody connects to a published port.
-const CALL: Duration = Duration::from_secs(30);
-/// A guest that has refused one address is up. Its server at the next one may have no room for another connection: long enough
-/// for three more attempts (after 1, 3 and 7 seconds).
+/// How long an address may take to answer that has had a server, or that is the first to be tried:
+/// the guest's kernel may not be up yet, or a server's queue of connections is full. Linux drops
+/// what the queue cannot take, and the attempts after 1, 3, 7, 15 and 31 seconds get their turn.
+const CALL: Duration = Duration::from_secs(60);
+/// How long the addresses after it may take that have not had a server: they may belong to a
+/// protocol that the guest's kernel lacks.
 const RECALL: Duration = Duration::from_secs(9);
 
 impl Tcp {
@@ -40,6 +42,11 @@ impl Tcp {
         ]
         .map(|address| (address, guest_port).into())
         .into();
+        if let Some(server) = self.servers.get(&guest_port) {
+            // No other connection needs to be refused first.
+            others.retain(|address| address.ip() != *server);
+            others.push_front((*server, guest_port).into());
+        }
         let Some(guest) = others.pop_front() else {
             return;
         };
@@ -107,10 +114,16 @@ impl Tcp {
         match state {
             Some(State::SynSent) => false,
             Some(State::Closed) => {
+                let guest = flow.key.guest;
+                if self.servers.get(&guest.port()) == Some(&guest.ip()) {
+                    self.servers.remove(&guest.port());
+                }
                 self.call_next(index, shared);
                 true
             }
             _ => {
+                self.servers
+                    .insert(flow.key.guest.port(), flow.key.guest.ip());
                 flow.stage = Stage::Open;
                 flow.last = shared.now;
                 false
@@ -118,8 +131,25 @@ impl Tcp {
         }
     }
 
+    /// An address has not answered in its time.
+    pub(super) fn unanswered(&mut self, index: usize, shared: &mut Shared) {
+        let Some(flow) = self.flows.get_mut(index) else {
+            return;
+        };
+        let (guest, last) = (flow.key.guest, flow.last + CALL);
+        let served = self.servers.get(&guest.port()) == Some(&guest.ip());
+        match &mut flow.stage {
+            // It has answered others since: its server is busy.
+            Stage::Calling { until, .. } if served && last > shared.now => {
+                *until = last;
+                self.wake(index);
+            }
+            _ => self.call_next(index, shared),
+        }
+    }
+
     /// Connects to the next address where a guest's server may listen, or resets the client where none is left.
-    pub(super) fn call_next(&mut self, index: usize, shared: &mut Shared) {
+    fn call_next(&mut self, index: usize, shared: &mut Shared) {
         let Some(Flow {
             stage: Stage::Calling { others, until },
             ..
