@@ -78,6 +78,9 @@ enum Xtask {
         /// The blockbox to run, instead of a release build
         #[arg(long)]
         blockbox: Option<PathBuf>,
+        /// Run only the checks whose rule contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
     },
 }
 
@@ -113,7 +116,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             return uml::run(&command, Duration::from_secs(60 * minutes));
         }
         Xtask::Trial(trial) => return trial::run(trial),
-        Xtask::VmTest { blockbox } => return vm_test::run(blockbox),
+        Xtask::VmTest { blockbox, only } => return vm_test::run(blockbox, &only),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -191,7 +191,7 @@ impl Checks {
         let blockbox = shell::built("debug");
         match self
             .stages
-            .run("vm-test", || vm_test::check(&blockbox, false))
+            .run("vm-test", || vm_test::check(&blockbox, false, ""))
         {
             Ok(tally) => {
                 self.total += tally;

@@ -14,29 +14,35 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
+use self::checks::Check;
 use crate::image::{Action, Compression, Image, Recipe};
 use crate::test::Tally;
 use crate::{setup, shell};
 
 /// Builds what is missing, and runs every check with `blockbox`, or else with a release build.
-pub(crate) fn run(blockbox: Option<PathBuf>) -> Result<ExitCode> {
+///
+/// `only` leaves the checks whose rule contains it.
+pub(crate) fn run(blockbox: Option<PathBuf>, only: &str) -> Result<ExitCode> {
     setup::run()?;
     let blockbox = match blockbox {
         Some(blockbox) => blockbox,
         None => shell::release_build()?,
     };
-    let tally = check(&blockbox, true)?;
+    let tally = check(&blockbox, true, only)?;
     println!("{tally}");
     Ok(tally.exit_code())
 }
 
-/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only if `long`.
-pub(crate) fn check(blockbox: &Path, long: bool) -> Result<Tally> {
+/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only if `long`, and
+/// only those whose rule contains `only`.
+pub(crate) fn check(blockbox: &Path, long: bool, only: &str) -> Result<Tally> {
+    let matches = |check: &&Check| check.rule.contains(only);
     let checks = || {
         let long = if long { checks::LONG_CHECKS } else { &[] };
-        checks::CHECKS.iter().chain(long)
+        checks::CHECKS.iter().chain(long).filter(matches)
     };
-    let all = || checks().chain(checks::OUTER_CHECKS);
+    let outer_checks = || checks::OUTER_CHECKS.iter().filter(matches);
+    let all = || checks().chain(outer_checks());
     if std::env::consts::ARCH != "x86_64" || std::env::consts::OS != "linux" {
         println!("SKIPPED vm-test: the outer machine is an x86-64 one, for Linux programs");
         return Ok(Tally {
@@ -65,7 +71,7 @@ pub(crate) fn check(blockbox: &Path, long: bool) -> Result<Tally> {
         println!("libkrun runs on this host's own virtualisation");
         let script = checks::script(&reference, checks());
         let mut report = machine::here(blockbox, &home, &script)?;
-        let script = checks::script(&reference, checks::OUTER_CHECKS);
+        let script = checks::script(&reference, outer_checks());
         report += &outer.run(blockbox, &home, &script)?;
         report
     } else {

@@ -1,5 +1,8 @@
 //! The `blockbox` command: one module per subcommand, each a thin layer over the library.
 
+#[macro_use]
+mod print;
+
 mod attach;
 mod bench;
 mod boot;
@@ -214,6 +217,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
+        // It would report a standard error that takes nothing there, and panic.
+        .log_internal_errors(false)
         .with_target(false)
         .init();
     let failed = match arguments.command {
@@ -224,7 +229,7 @@ fn main() -> ExitCode {
         | Command::Attach(_) => EXIT_RUN_FAILED,
         _ => 1,
     };
-    match execute(arguments) {
+    match execute(arguments).and_then(|status| print::written().map(|()| status)) {
         Ok(status) => status,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

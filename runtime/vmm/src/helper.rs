@@ -7,6 +7,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,7 +62,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
         Ok(code) => code,
         Err(error) => {
             // Standard error is the console's pipe: this is what the host shows as its tail.
-            eprintln!("blockbox: {}", with_causes(&error));
+            let _ = writeln!(io::stderr(), "blockbox: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     })
@@ -153,7 +154,7 @@ pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
 
 /// Returns when the host's end of the control channel is closed.
 pub(super) fn wait_for_hangup() {
-    let stdin = std::io::stdin();
+    let stdin = io::stdin();
     loop {
         // No events asked for: a hangup is always reported.
         let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::empty())];

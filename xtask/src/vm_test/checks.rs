@@ -164,6 +164,20 @@ pub(super) const LONG_CHECKS: &[Check] = &[
         status: 0,
         stdout: "kept\nkept\nforked\n",
     },
+    Check {
+        rule: "a full disk of the host is an error in the guest, which goes on",
+        script: "blockbox ext4 create --size 100M -o small.img >&2 && mkdir small && mount -t ext4 -o loop small.img small || exit\n\
+                 mkdir small/home && (cd $BLOCKBOX_HOME && cp -a version references.json layers images kernel $OLDPWD/small/home) || exit\n\
+                 free=$(df -k small | awk 'END { print $4 }')\n\
+                 head -c $(((free - 12288) * 1024)) /dev/zero >small/filler || exit\n\
+                 export BLOCKBOX_HOME=$PWD/small/home\n\
+                 sandbox --rm \"$IMAGE\" -- sh -c '\n\
+                     dd if=/dev/zero of=/filled bs=1M count=24 conv=fsync 2>&1 | grep -c -i -e \"I/O error\" -e \"input/output\" -e read-only\n\
+                     echo alive'\n\
+                 blockbox ps -aq; df -k small >&2; umount small",
+        status: 0,
+        stdout: "1\nalive\n",
+    },
 ];
 
 /// Checks that need a kernel with quotas, as the outer machine's is and this host's may not be.

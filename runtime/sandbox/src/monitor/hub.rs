@@ -371,7 +371,7 @@ impl Log {
         if let Err(error) = &result
             && !self.failed
         {
-            eprintln!("blockbox: the sandbox's log cannot be written: {error}");
+            super::complain(format_args!("the sandbox's log cannot be written: {error}"));
         }
         self.failed = result.is_err();
     }

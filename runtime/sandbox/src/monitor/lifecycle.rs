@@ -177,7 +177,7 @@ impl Life {
             self.state.finished_ns = Some(now_ns());
             self.state.restarts += 1;
             if let Err(error) = self.save() {
-                eprintln!("blockbox: {}", with_causes(&error));
+                super::complain(with_causes(&error));
             }
             self.monitor.report(&ended);
             if end.ran.is_some_and(|ran| ran >= STABLE) {
@@ -244,7 +244,7 @@ impl Life {
         self.monitor.lock().session = None;
         self.state.status = Status::Stopping;
         if let Err(error) = self.save() {
-            eprintln!("blockbox: {}", with_causes(&error));
+            super::complain(with_causes(&error));
         }
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
@@ -359,9 +359,9 @@ impl Life {
     pub(super) fn note_lost_gateway(&mut self) {
         self.state.ports.clear();
         self.state.error = Some("the gateway of the sandbox's network ended".to_owned());
-        eprintln!("blockbox: the gateway of the sandbox's network ended");
+        super::complain("the gateway of the sandbox's network ended");
         if let Err(error) = self.save() {
-            eprintln!("blockbox: {error}");
+            super::complain(with_causes(&error));
         }
         events::note(&self.store, &self.spec, "network-lost", &[]);
     }

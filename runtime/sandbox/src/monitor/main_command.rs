@@ -247,7 +247,9 @@ impl Life {
         if self.log.is_none() {
             match log::Writer::open(&self.folder) {
                 Ok(writer) => self.log = Some(Arc::new(Mutex::new(writer))),
-                Err(error) => eprintln!("blockbox: the sandbox's log cannot be opened: {error}"),
+                Err(error) => {
+                    super::complain(format_args!("the sandbox's log cannot be opened: {error}"))
+                }
             }
         }
         self.log.clone().map(Log::new)

@@ -26,7 +26,9 @@ mod shared;
 pub(crate) mod socket;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -58,7 +60,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     Some(match run(args.next(), args.next()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("blockbox: {}", with_causes(&error));
+            complain(with_causes(&error));
             ExitCode::FAILURE
         }
     })
@@ -89,6 +91,11 @@ fn inherited() -> std::io::Result<(File, UnixStream)> {
     Ok((File::from(lock), UnixStream::from(launcher)))
 }
 
+/// Adds a line to the monitor's own log. Where the disk is full there is no line; the monitor goes on.
+pub(crate) fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "blockbox: {text}");
+}
+
 /// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor, and so the sandbox,
 /// would not get far.
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
@@ -97,7 +104,7 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
         .stack_size(STACK)
         .spawn(run);
     if let Err(error) = started {
-        eprintln!("blockbox: cannot start a thread: {error}");
+        complain(format_args!("cannot start a thread: {error}"));
         std::process::exit(1);
     }
 }

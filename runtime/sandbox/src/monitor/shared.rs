@@ -110,7 +110,7 @@ impl Monitor {
             return;
         }
         if let Err(error) = Client::serve(self, socket, false) {
-            eprintln!("blockbox: a client cannot be served: {error}");
+            super::complain(format_args!("a client cannot be served: {error}"));
         }
     }
 

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use blockbox_net::{confine, helper};
 
+use crate::monitor::complain;
+
 /// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "__net";
 
@@ -15,7 +17,7 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     Some(match helper::run_from_stdio(confine::enforce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("blockbox: {}", blockbox_vmm::with_causes(&error));
+            complain(blockbox_vmm::with_causes(&error));
             ExitCode::FAILURE
         }
     })

@@ -1,0 +1,177 @@
+//! Streams and disks that take nothing more.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::Blockbox;
+use common::guest::{Guest, text, until};
+use serde_json::{Value, json};
+use testkit::skip;
+
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_no_panic() {
+    let blockbox = Blockbox::without_kernel();
+    for command in [
+        &["doctor"][..],
+        &["gc"],
+        &["images"],
+        &["volume", "create", "v"],
+    ] {
+        let output = blockbox.command().args(command).stdout(full()).output();
+        let output = output.unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {error}");
+        assert!(error.contains("No space left on device"), "{error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+    // What it was to do is done.
+    assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "v\n");
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_listing_in_silence() {
+    let blockbox = Blockbox::without_kernel();
+    for command in ["doctor", "gc", "help"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = blockbox.command().arg(command).stdout(writer).output();
+        let output = output.unwrap();
+        assert_eq!(text(&output.stderr), "", "{command}");
+        assert!(output.status.success(), "{command}");
+    }
+}
+
+#[test]
+fn an_error_that_cannot_be_told_is_still_an_exit_status() {
+    let blockbox = Blockbox::without_kernel();
+    for (command, status) in [(["inspect", "none"], 1), (["start", "none"], 125)] {
+        let status_was = blockbox.command().args(command).stderr(full()).status();
+        assert_eq!(status_was.unwrap().code(), Some(status), "{command:?}");
+    }
+}
+
+/// A file that takes all room of the disk, removed when dropped.
+struct Filler(PathBuf);
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A store on a file system of its own, unmounted when dropped.
+struct SmallStore(PathBuf);
+
+impl SmallStore {
+    fn mount(guest: &Guest) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skip("mounting a small file system takes root");
+            return None;
+        }
+        let home = guest.blockbox.home();
+        let kept = home.with_extension("kept");
+        let copy = |from: &Path, to: &Path| {
+            let mut cp = Command::new("cp");
+            let copied = cp.arg("-a").arg(from.join(".")).arg(to).status();
+            assert!(copied.unwrap().success());
+        };
+        fs::create_dir(&kept).unwrap();
+        copy(home, &kept);
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256m,mode=0700", "small"])
+            .arg(home)
+            .status();
+        assert!(mounted.unwrap().success());
+        let store = Self(home.to_owned());
+        copy(&kept, home);
+        fs::remove_dir_all(&kept).unwrap();
+        Some(store)
+    }
+
+    fn fill(&self) -> Filler {
+        let path = self.0.join("filler");
+        let mut file = File::create(&path).unwrap();
+        let error = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        Filler(path)
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let Some(store) = SmallStore::mount(&guest) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let state = |name: &str| -> Value {
+        let json = blockbox.ok(["inspect", name]);
+        serde_json::from_str::<Value>(&json).unwrap()[0]["state"].clone()
+    };
+    for name in ["talks", "killed"] {
+        let command = "while [ ! -e /end ]; do echo line; sleep 0.1; done; exit 7";
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            name,
+            &guest.image,
+            "--",
+            "sh",
+            "-c",
+            command,
+        ];
+        blockbox.ok(run);
+    }
+    let filler = store.fill();
+    // Its log grows into the full disk meanwhile.
+    let client = blockbox
+        .command()
+        .args(["wait", "talks"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let answer = blockbox.ok(["exec", "talks", "echo", "alive"]);
+    assert_eq!(answer, "alive\n");
+    let running = blockbox.ok(["ps", "-q", "--filter", "status=running"]);
+    assert_eq!(running.lines().count(), 2);
+
+    let monitor = state("killed")["monitor_pid"].as_u64().unwrap();
+    let kill = Command::new("kill")
+        .args(["-9", &monitor.to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    until("the end of the killed one", || {
+        (state("killed")["status"] == "exited").then_some(())
+    });
+    assert_eq!(state("killed")["exit_code"], 137);
+
+    // The command ends while nothing can be recorded: whoever waits is told.
+    let _ = blockbox.output(["stop", "-t", "1", "talks"]);
+    let waited = client.wait_with_output().unwrap();
+    assert_eq!(text(&waited.stdout), "143\n");
+    let listed = blockbox.ok(["ps", "-aq", "--filter", "status=exited"]);
+    assert_eq!(listed.lines().count(), 2);
+    blockbox.ok(["rm", "killed"]);
+    drop(filler);
+    assert_eq!(guest.sandboxes(), 1);
+    blockbox.ok(["start", "talks"]);
+    blockbox.ok(["rm", "-f", "talks"]);
+}
