@@ -164,6 +164,10 @@ pub(super) const LONG_CHECKS: &[Check] = &[
         status: 0,
         stdout: "kept\nkept\nforked\n",
     },
+];
+
+/// Checks that mount, or need a kernel with quotas, as the outer machine's is and this host's may not be.
+pub(super) const OUTER_CHECKS: &[Check] = &[
     Check {
         rule: "a full disk of the host is an error in the guest, which goes on",
         script: "blockbox ext4 create --size 100M -o small.img >&2 && mkdir small && mount -t ext4 -o loop small.img small || exit\n\
@@ -178,12 +182,9 @@ pub(super) const LONG_CHECKS: &[Check] = &[
         status: 0,
         stdout: "1\nalive\n",
     },
-];
-
-/// Checks that need a kernel with quotas, as the outer machine's is and this host's may not be.
-pub(super) const OUTER_CHECKS: &[Check] = &[Check {
-    rule: "Linux keeps the quotas of an ext4 right from the first to the last write, and grow does where it was cut off",
-    script: "mkdir mnt tree && i=0 || exit\n\
+    Check {
+        rule: "Linux keeps the quotas of an ext4 right from the first to the last write, and grow does where it was cut off",
+        script: "mkdir mnt tree && i=0 || exit\n\
              while [ $i -lt 40 ]; do\n\
                  head -c $((i * 400)) /bin/busybox >tree/$i; chown $((i % 5 * 1000)):$((i % 3)) tree/$i; i=$((i + 1))\n\
              done\n\
@@ -197,9 +198,10 @@ pub(super) const OUTER_CHECKS: &[Check] = &[Check {
                  rm mnt/made/59 mnt/39 mnt/made/199; sync; cp disk cut; exec 5<&- 6<&- 7<&-; umount mnt\n\
                  blockbox ext4 grow cut --size 100M >&2 && e2fsck -fn cut >&2; echo $?\n\
              done",
-    status: 0,
-    stdout: "0\n0\n0\n0\n",
-}];
+        status: 0,
+        stdout: "0\n0\n0\n0\n",
+    },
+];
 
 /// The script that runs checks and writes the report to its file descriptor 3.
 pub(super) fn script<'a>(reference: &str, checks: impl IntoIterator<Item = &'a Check>) -> String {
