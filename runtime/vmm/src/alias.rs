@@ -28,7 +28,7 @@ impl Aliases {
         }
         match &mut config.memory {
             MemoryBacking::File(path) | MemoryBacking::CopyOf(path) => self.replace(path)?,
-            MemoryBacking::Private => {}
+            MemoryBacking::Private | MemoryBacking::Shared(_) => {}
         }
         Ok(config)
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use blockbox_protocol::{IMAGE_SERIAL, UPPER_SERIAL};
 
-use super::device::{Disk, MemoryBacking, NetworkCard, Share};
+use super::device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share};
 use super::{Vmm, VmmError, device};
 
 /// What to boot.
@@ -85,6 +85,11 @@ impl VmConfig {
     pub fn share(mut self, share: Share) -> Self {
         self.shares.push(share);
         self
+    }
+
+    /// Whether a disk is taken out for [`Vm::save`](crate::Vm::save): QEMU saves no machine with a VMDK.
+    pub(super) fn is_removable(&self, disk: &Disk) -> bool {
+        disk.format == DiskFormat::Vmdk && self.memory != MemoryBacking::Private
     }
 
     /// Checks everything about the machine that can be known before its boot.

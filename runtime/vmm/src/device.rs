@@ -1,6 +1,8 @@
 //! The devices of a machine, as data.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,11 +161,49 @@ pub enum MemoryBacking {
     /// In memory of the VM's process.
     #[default]
     Private,
-    /// In this file, which is made as large as the memory: what [`Qmp::save`](crate::Qmp::save) leaves out.
+    /// In this file, which is made as large as the memory: what [`Vm::save`](crate::Vm::save) leaves out.
     File(PathBuf),
+    /// In memory that this process has, too, and [`Vm::save`](crate::Vm::save) leaves out.
+    Shared(SharedMemory),
     /// In memory of the VM's process that begins as this file's contents and never changes the file.
     CopyOf(PathBuf),
 }
+
+/// A guest's memory that is a file without a name. Pages that the guest never touched are holes in it.
+#[derive(Debug, Clone)]
+pub struct SharedMemory(Arc<File>);
+
+impl SharedMemory {
+    /// Memory of a machine with this many MiB.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made.
+    pub fn new(mebibytes: u32) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        let file = {
+            let flags = rustix::fs::MemfdFlags::CLOEXEC;
+            File::from(rustix::fs::memfd_create("blockbox-memory", flags)?)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let file = tempfile::tempfile()?;
+        file.set_len(u64::from(mebibytes) << 20)?;
+        Ok(Self(Arc::new(file)))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl PartialEq for SharedMemory {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedMemory {}
 
 /// Checks the names of all devices.
 pub(super) fn check_names(disks: &[Disk], shares: &[Share]) -> Result<(), VmmError> {

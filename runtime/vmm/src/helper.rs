@@ -42,6 +42,13 @@ pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
     "/dev/fd/1"
 };
 
+/// The folder whose files name a process's open files.
+pub(super) const FILES_PATH: &str = if cfg!(target_os = "linux") {
+    "/proc/self/fd"
+} else {
+    "/dev/fd"
+};
+
 /// What a helper process is to become.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Launch {

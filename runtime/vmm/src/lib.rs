@@ -28,6 +28,7 @@ pub mod process;
 mod pvh;
 mod qemu;
 mod qmp;
+mod save;
 mod signals;
 mod vm;
 
@@ -39,11 +40,12 @@ use serde::{Deserialize, Serialize};
 pub use capabilities::Capabilities;
 pub use config::VmConfig;
 pub(crate) use console::Console;
-pub use device::{Disk, DiskFormat, MacAddress, MemoryBacking, NetworkCard, Share};
+pub use device::{Disk, DiskFormat, MacAddress, MemoryBacking, NetworkCard, Share, SharedMemory};
 pub use error::{VmmError, with_causes};
 pub use events::VmEvent;
 pub use probe::{HostReport, probe};
 pub use qmp::Qmp;
+pub use save::{Difference, MachineIdentity};
 pub use vm::{Vm, VmExit};
 
 /// How QEMU runs the guest's instructions.

@@ -108,15 +108,8 @@ impl Qmp {
         Ok(text(&answer, "status").to_owned())
     }
 
-    /// Writes the state of the machine's CPUs and devices to `file`. With its memory in a file
-    /// ([`MemoryBacking::File`](crate::MemoryBacking::File)), which is left out, that is some tens of KiB. Stop the machine
-    /// before; after [`Qmp::cont`] it goes on.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Qmp::stop`]; [`VmmError::MonitorRefused`] also when a device or the format of a disk (VMDK, for one) cannot be
-    /// saved.
-    pub fn save(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
+    /// Writes the state of the machine's CPUs and devices, which is stopped, to `file`. Shared memory is left out.
+    pub(super) fn save(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
         self.pass(file)?;
         let uri = format!("fd:{STATE_FILE}");
@@ -129,7 +122,7 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// As for [`Qmp::save`]; a machine that refuses a state ends.
+    /// As for [`Vm::save`](crate::Vm::save); a machine that refuses a state ends.
     pub fn restore(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
         self.pass(file)?;

@@ -21,7 +21,7 @@ use super::helper::{self, Launch};
 use super::process::Process;
 use super::qemu::share;
 use super::qmp::Qmp;
-use super::{MemoryBacking, VmConfig, Vmm, VmmError, handoff};
+use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff};
 
 /// How a VM's process ended. It says nothing of the command in the guest, nor even whether the guest ever came up:
 /// libkrun exits with 0 on an early reset.
@@ -44,6 +44,8 @@ pub struct Vm {
     servers: Vec<Server>,
     /// What names the files that the VM has open.
     aliases: Aliases,
+    /// The disks that are taken out to save the machine, by the names of their nodes.
+    pub(super) removable: Vec<(String, Disk)>,
 }
 
 /// The process that serves a share, killed when dropped.
@@ -105,6 +107,9 @@ impl Vm {
                     sockets.push(socket);
                 }
                 files.extend(sockets.iter().map(AsFd::as_fd));
+                if let MemoryBacking::Shared(memory) = &config.memory {
+                    files.push(memory.file().as_fd());
+                }
                 Launch::Qemu(super::qemu::machine(
                     config,
                     accel,
@@ -130,6 +135,11 @@ impl Vm {
         let hold: Vec<_> = writable.map(|disk| disk.path.as_path()).collect();
         let mut vm = Self::spawn(vmm, &launch, &helper, &hold, ends, &files)?;
         vm.servers = servers;
+        let disks = config.disks.iter().enumerate();
+        vm.removable = disks
+            .filter(|(_, disk)| config.is_removable(disk))
+            .map(|(index, disk)| (format!("disk{index}"), disk.clone()))
+            .collect();
         vm.aliases = aliases;
         if vmm != Vmm::Libkrun {
             let disks = given.disks.iter().map(|disk| disk.path.clone()).collect();
@@ -191,6 +201,7 @@ impl Vm {
             qmp: None,
             servers: Vec::new(),
             aliases: Aliases::default(),
+            removable: Vec::new(),
         })
     }
 

@@ -23,7 +23,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 const MEMORY: &str = "memory";
 
 /// The arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket, then come those of the network cards and
-/// those of the shares' servers. `balloon` adds the device that gives freed memory back.
+/// those of the shares' servers, and the memory where it is shared. `balloon` adds the device that gives freed memory back.
 pub(super) fn args(
     config: &VmConfig,
     accel: Accel,
@@ -51,7 +51,7 @@ pub(super) fn args(
     args.option("-mon", "chardev=qmp,mode=control");
     // Disks come up in the order given here: vda, vdb.
     for (index, disk) in config.disks.iter().enumerate() {
-        args.disk(index, disk)?;
+        args.disk(index, disk, config.is_removable(disk))?;
     }
     for (index, card) in config.networks.iter().enumerate() {
         args.file(
@@ -111,34 +111,41 @@ impl Args {
     fn machine(&mut self, config: &VmConfig, accel: Accel) -> Result<(), VmmError> {
         let memory = memory_object(config)?;
         let mut machine = machine_type().to_owned();
-        if let Some(memory) = memory {
+        if let MemoryBacking::Shared(_) = &config.memory {
+            let size = config.memory_mib;
+            self.file(
+                "-object",
+                format!(
+                    "memory-backend-file,id={MEMORY},size={size}M,share=on,mem-path={}/",
+                    helper::FILES_PATH
+                ),
+                1 + config.networks.len() + config.shares.len(),
+            );
+        }
+        if let Some(memory) = &memory {
             self.option("-object", memory.to_string());
+        }
+        if memory.is_some() || matches!(config.memory, MemoryBacking::Shared(_)) {
             machine.push_str(",memory-backend=");
             machine.push_str(MEMORY);
         }
         self.option("-machine", machine);
         self.option("-accel", accelerator(accel));
-        self.option("-cpu", if accel == Accel::Tcg { "max" } else { "host" });
+        self.option("-cpu", cpu(accel));
         self.option("-smp", config.cpus.to_string());
         self.option("-m", format!("{}M", config.memory_mib));
         Ok(())
     }
 
-    fn disk(&mut self, index: usize, disk: &Disk) -> Result<(), VmmError> {
-        // `discard`: what the guest frees, a sparse file on the host gives back.
-        let discard = if disk.read_only { "ignore" } else { "unmap" };
-        let node = json!({
-            "node-name": format!("disk{index}"),
-            "driver": disk.format.name(),
-            "read-only": disk.read_only,
-            "discard": discard,
-            "file": {
-                "driver": "file",
-                "filename": text(&disk.path)?,
-                "discard": discard,
-            },
-        });
-        self.option("-blockdev", node.to_string());
+    fn disk(&mut self, index: usize, disk: &Disk, removable: bool) -> Result<(), VmmError> {
+        let name = format!("disk{index}");
+        if removable {
+            let below = below(&name);
+            self.option("-blockdev", node(&below, disk)?.to_string());
+            self.option("-blockdev", above(&name, &below).to_string());
+        } else {
+            self.option("-blockdev", node(&name, disk)?.to_string());
+        }
         // A guest that cannot be written for because the host's disk is full pauses; other errors are the guest's to see.
         let errors = "werror=enospc,rerror=report";
         let serial = &disk.serial;
@@ -148,6 +155,33 @@ impl Args {
         );
         Ok(())
     }
+}
+
+/// The block node of a disk's file.
+pub(crate) fn node(name: &str, disk: &Disk) -> Result<serde_json::Value, VmmError> {
+    // `discard`: what the guest frees, a sparse file on the host gives back.
+    let discard = if disk.read_only { "ignore" } else { "unmap" };
+    Ok(json!({
+        "node-name": name,
+        "driver": disk.format.name(),
+        "read-only": disk.read_only,
+        "discard": discard,
+        "file": {
+            "driver": "file",
+            "filename": text(&disk.path)?,
+            "discard": discard,
+        },
+    }))
+}
+
+/// The name of the node below that of a disk which can be taken out.
+pub(crate) fn below(name: &str) -> String {
+    format!("{name}-file")
+}
+
+/// A read-only node that shows the bytes of another one.
+pub(crate) fn above(name: &str, below: &str) -> serde_json::Value {
+    json!({"node-name": name, "driver": "raw", "read-only": true, "file": below})
 }
 
 /// The object that holds the memory, `None` for QEMU's own.
@@ -166,7 +200,7 @@ fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmErro
         MemoryBacking::Private if !config.shares.is_empty() => Ok(Some(json!({
             "qom-type": "memory-backend-memfd", "id": MEMORY, "size": size, "share": true,
         }))),
-        MemoryBacking::Private => Ok(None),
+        MemoryBacking::Private | MemoryBacking::Shared(_) => Ok(None),
     }
 }
 
@@ -181,7 +215,12 @@ fn accelerator(accel: Accel) -> &'static str {
     }
 }
 
-fn machine_type() -> &'static str {
+/// The CPU that the guest sees.
+pub(crate) fn cpu(accel: Accel) -> &'static str {
+    if accel == Accel::Tcg { "max" } else { "host" }
+}
+
+pub(crate) fn machine_type() -> &'static str {
     if cfg!(target_arch = "x86_64") {
         // No ACPI: the devices are named on the kernel command line, and the kernel needs no ACPI interpreter.
         "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on"

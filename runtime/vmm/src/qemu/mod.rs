@@ -1,6 +1,6 @@
 //! QEMU: `microvm` on x86-64, `virt` elsewhere.
 
-mod args;
+pub(super) mod args;
 pub(super) mod share;
 
 use std::io;

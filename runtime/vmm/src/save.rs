@@ -1,0 +1,257 @@
+//! Saving a machine with its memory, and what another one must have in common with it to go on from there.
+//!
+//! QEMU saves no machine that has a VMDK open. The image's disk is read-only and the same for every clone, so nothing of it is
+//! to be saved: while the machine stands still, an empty disk of the same size takes the place of the VMDK's node below the
+//! guest's device. That needs no server between the guest and the disk, and costs a machine that is never saved nothing.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::time::Duration;
+
+use blockbox_protocol::PROTOCOL_VERSION;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::device::Disk;
+use super::qemu::{self, args};
+use super::qmp::{Qmp, text};
+use super::{Vm, Vmm, VmmError};
+
+/// How long QEMU may take to change a disk.
+const CHANGE_TIME: Duration = Duration::from_secs(10);
+
+impl Vm {
+    /// Stops the machine, writes the state of its CPUs and devices to `state`, which takes some hundred KiB, calls `meanwhile`, and
+    /// lets the machine go on. Its memory, which has to be [shared](crate::MemoryBacking::Shared) or in a file, and its writable
+    /// disks are for `meanwhile` to copy.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Unsupported`] where the monitor cannot; those of [`Qmp`]. A machine whose disk cannot be given back is killed.
+    pub fn save<T>(
+        &self,
+        state: &File,
+        timeout: Duration,
+        meanwhile: impl FnOnce() -> T,
+    ) -> Result<T, VmmError> {
+        let qmp = self.qmp().ok_or(VmmError::Unsupported {
+            vmm: self.vmm(),
+            what: "snapshots of memory",
+        })?;
+        qmp.stop()?;
+        let mut out = Vec::new();
+        let saved = self
+            .removable
+            .iter()
+            .try_for_each(|(name, disk)| {
+                take_out(qmp, name)?;
+                out.push((name, disk));
+                Ok(())
+            })
+            .and_then(|()| qmp.save(state, timeout))
+            .map(|()| meanwhile());
+        for (name, disk) in out {
+            // A guest that reads zeros in place of its image destroys what it writes.
+            put_back(qmp, name, disk).inspect_err(|_| self.kill())?;
+        }
+        qmp.cont()?;
+        saved
+    }
+}
+
+/// Replaces the node below `name` by an empty one of the same size.
+fn take_out(qmp: &Qmp, name: &str) -> Result<(), VmmError> {
+    let (below, empty) = (args::below(name), empty(name));
+    let size = size(qmp, &below)?;
+    let node = json!({"node-name": empty, "driver": "null-co", "size": size, "read-only": true});
+    change(qmp, "blockdev-add", node)?;
+    let taken = reopen(qmp, name, &empty).and_then(|()| {
+        delete(qmp, &below).inspect_err(|_| {
+            // The reason for the failure is the better report.
+            let _ = reopen(qmp, name, &below);
+        })
+    });
+    taken.inspect_err(|_| {
+        let _ = delete(qmp, &empty);
+    })
+}
+
+/// Undoes [`take_out`].
+fn put_back(qmp: &Qmp, name: &str, disk: &Disk) -> Result<(), VmmError> {
+    let below = args::below(name);
+    change(qmp, "blockdev-add", args::node(&below, disk)?)?;
+    reopen(qmp, name, &below)?;
+    delete(qmp, &empty(name))
+}
+
+fn empty(name: &str) -> String {
+    format!("{name}-empty")
+}
+
+fn reopen(qmp: &Qmp, name: &str, below: &str) -> Result<(), VmmError> {
+    let options = json!({"options": [args::above(name, below)]});
+    change(qmp, "blockdev-reopen", options)
+}
+
+fn delete(qmp: &Qmp, name: &str) -> Result<(), VmmError> {
+    change(qmp, "blockdev-del", json!({"node-name": name}))
+}
+
+fn change(qmp: &Qmp, command: &'static str, what: serde_json::Value) -> Result<(), VmmError> {
+    qmp.execute(command, what, CHANGE_TIME).map(drop)
+}
+
+/// The size of a node in bytes.
+fn size(qmp: &Qmp, name: &str) -> Result<u64, VmmError> {
+    let command = "query-named-block-nodes";
+    let nodes = qmp.execute(command, json!({"flat": true}), CHANGE_TIME)?;
+    let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+    let node = nodes.iter().find(|node| text(node, "node-name") == name);
+    node.and_then(|node| node.get("image")?.get("virtual-size")?.as_u64())
+        .ok_or_else(|| VmmError::MonitorRefused {
+            command,
+            reason: format!("there is no {name}"),
+        })
+}
+
+/// What a machine and another that goes on from its saved state have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MachineIdentity {
+    /// The first line of `qemu-system-… --version`.
+    pub qemu: String,
+    /// QEMU's name for the machine.
+    pub machine: String,
+    /// QEMU's accelerator and the CPU that the guest sees.
+    pub cpu: String,
+    /// [`PROTOCOL_VERSION`] of the guest's init.
+    pub protocol: u32,
+}
+
+/// Something that two machines do not have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// What it is.
+    pub what: &'static str,
+    /// What the saved machine has.
+    pub saved: String,
+    /// What the other one has.
+    pub here: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, saved, here } = self;
+        write!(f, "its {what} is {saved}, and here it is {here}")
+    }
+}
+
+impl MachineIdentity {
+    /// The first thing in which a machine `here` differs from this saved one.
+    pub fn difference(&self, here: &Self) -> Option<Difference> {
+        let (saved_protocol, here_protocol) =
+            (self.protocol.to_string(), here.protocol.to_string());
+        let pairs = [
+            ("QEMU", &self.qemu, &here.qemu),
+            ("machine type", &self.machine, &here.machine),
+            ("CPU", &self.cpu, &here.cpu),
+            ("guest's protocol", &saved_protocol, &here_protocol),
+        ];
+        let found = pairs.into_iter().find(|(_, saved, here)| saved != here);
+        found.map(|(what, saved, here)| Difference {
+            what,
+            saved: saved.clone(),
+            here: here.clone(),
+        })
+    }
+}
+
+impl Vmm {
+    /// What has to be the same for a saved machine to go on.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Unsupported`] where the monitor saves no machines; when QEMU cannot be asked for its version.
+    pub fn machine_identity(self) -> Result<MachineIdentity, VmmError> {
+        let Vmm::Qemu { accel } = self else {
+            return Err(VmmError::Unsupported {
+                vmm: self,
+                what: "snapshots of memory",
+            });
+        };
+        let program = qemu::find()?;
+        let version = qemu::version(&program)
+            .map_err(VmmError::io(format!("cannot run {}", program.display())))?;
+        let cpu = match args::cpu(accel) {
+            "host" => format!("{} {}", accel.name(), host_cpu()),
+            model => format!("{} {model}", accel.name()),
+        };
+        Ok(MachineIdentity {
+            qemu: version,
+            machine: args::machine_type().to_owned(),
+            cpu,
+            protocol: PROTOCOL_VERSION,
+        })
+    }
+}
+
+/// The host's CPU model and the beginning of a digest of its features.
+fn host_cpu() -> String {
+    /// The lines of `/proc/cpuinfo` that a guest depends on.
+    const KEYS: [&str; 11] = [
+        "vendor_id",
+        "cpu family",
+        "model",
+        "model name",
+        "stepping",
+        "flags",
+        "CPU implementer",
+        "CPU variant",
+        "CPU part",
+        "CPU revision",
+        "Features",
+    ];
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut name = "unknown";
+    let mut hasher = Sha256::new();
+    for line in text.lines().take_while(|line| !line.is_empty()) {
+        let (key, value) = line.split_once(':').unwrap_or_default();
+        if KEYS.contains(&key.trim()) {
+            hasher.update(line);
+        }
+        if key.trim() == "model name" {
+            name = value.trim();
+        }
+    }
+    let digest = hasher.finalize();
+    let short: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    format!("{name} {short}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_differs_is_told_by_what_differs() {
+        let saved = MachineIdentity {
+            qemu: "QEMU 7".to_owned(),
+            machine: "microvm".to_owned(),
+            cpu: "tcg max".to_owned(),
+            protocol: 2,
+        };
+        assert_eq!(saved.difference(&saved), None);
+        let mut here = saved.clone();
+        here.cpu = "kvm some".to_owned();
+        let text = saved.difference(&here).map(|found| found.to_string());
+        let expected = "its CPU is tcg max, and here it is kvm some";
+        assert_eq!(text.as_deref(), Some(expected));
+        here.qemu = "QEMU 8".to_owned();
+        assert_eq!(
+            saved.difference(&here).map(|found| found.what),
+            Some("QEMU")
+        );
+    }
+}
