@@ -141,6 +141,24 @@ pub enum Request {
         /// What changes.
         identity: Identity,
     },
+    /// Stand still for a copy of the machine: commands are frozen, and init sends nothing after the answer,
+    /// [`Reply::Done`](crate::Reply::Done), until the next request. The host sends none before the copy is made, so a copy finds
+    /// nothing on its way in either direction.
+    Suspend {
+        /// Returned in the answer.
+        id: u32,
+    },
+    /// The guest is a copy that was made after [`Request::Suspend`], and this is another host. The disk thaws, commands other than
+    /// `command` lose their streams, the guest becomes another one as with [`Request::Identity`], and then commands go on.
+    /// Answered as that, with `EINVAL` when nothing is suspended.
+    Adopt {
+        /// Returned in the answer.
+        id: u32,
+        /// The command whose streams the host has from now on, each with its full window; 0 is none.
+        command: u32,
+        /// What changes.
+        identity: Identity,
+    },
     /// End every process, unmount, power off. [`Reply::Bye`](crate::Reply::Bye) is the last the host hears.
     Shutdown {
         /// How long processes have between being asked to end and `SIGKILL`, in milliseconds.
@@ -168,6 +186,8 @@ const STATS: u32 = 17;
 const PROCESSES: u32 = 18;
 const IDENTITY: u32 = 19;
 const FILES: u32 = 20;
+const SUSPEND: u32 = 21;
+const ADOPT: u32 = 22;
 
 impl Request {
     /// Appends the request to `out` as one frame.
@@ -215,6 +235,15 @@ impl Request {
             Request::Identity { id, identity } => {
                 put_frame(out, IDENTITY, *id, |out| identity.put(out));
             }
+            Request::Suspend { id } => put_frame(out, SUSPEND, *id, |_| ()),
+            Request::Adopt {
+                id,
+                command,
+                identity,
+            } => put_frame(out, ADOPT, *id, |out| {
+                command.put(out);
+                identity.put(out);
+            }),
             Request::Shutdown { grace_ms } => put_frame(out, SHUTDOWN, 0, |out| grace_ms.put(out)),
         }
     }
@@ -284,6 +313,12 @@ impl Request {
             PROCESSES => Request::Processes { id },
             IDENTITY => Request::Identity {
                 id,
+                identity: Wire::take(take)?,
+            },
+            SUSPEND => Request::Suspend { id },
+            ADOPT => Request::Adopt {
+                id,
+                command: Wire::take(take)?,
                 identity: Wire::take(take)?,
             },
             SHUTDOWN => Request::Shutdown {

@@ -189,6 +189,7 @@ fn request() -> impl Strategy<Value = Request> {
         (id, any::<u32>())
             .prop_map(|(id, thaw_after_ms)| Request::KeepFrozen { id, thaw_after_ms }),
         id.prop_map(|id| Request::Thaw { id }),
+        id.prop_map(|id| Request::Suspend { id }),
         id.prop_map(|id| Request::Trim { id }),
         (id, any::<u64>(), any::<bool>()).prop_map(|(id, realtime_ns, step)| Request::SetClock {
             id,

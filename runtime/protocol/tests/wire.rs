@@ -158,6 +158,12 @@ fn requests_are_these_bytes() {
             thaw_after_ms: 500,
         },
         Request::Thaw { id },
+        Request::Suspend { id },
+        Request::Adopt {
+            id,
+            command: 9,
+            identity: identity(),
+        },
         Request::Trim { id },
         Request::SetClock {
             id,

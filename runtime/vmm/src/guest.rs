@@ -8,6 +8,7 @@ mod error;
 mod exec;
 mod link;
 mod monitor;
+mod suspend;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use blockbox_protocol::{
 pub use error::GuestError;
 pub use exec::{Event, Exec, ExecControl, Stdin};
 pub use monitor::Connection;
+pub use suspend::{Adoption, RunningCommand, Suspended};
 
 use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
@@ -71,15 +73,7 @@ impl Session {
     /// that it could not set the guest up.
     pub fn connect(vm: &Vm, boot: &Boot, timeout: Duration) -> Result<Self, GuestError> {
         let started = Instant::now();
-        let io = GuestError::io("the control channel");
-        let channel = vm.channel().map_err(&io)?;
-        let reader: UnixStream = channel.try_clone().map_err(&io)?;
-        let link = Arc::new(Link::new(channel, Peer::Guest(vm.console().clone())));
-        let in_thread = Arc::clone(&link);
-        thread::Builder::new()
-            .name("guest".to_owned())
-            .spawn(move || in_thread.read_from(reader))
-            .map_err(&io)?;
+        let link = open(vm)?;
         link.send_boot(boot, timeout)?;
         let hello = link.wait_hello(timeout, vm)?;
         if hello.version != PROTOCOL_VERSION {
@@ -259,6 +253,20 @@ impl Session {
             errno => Err(GuestError::UncleanShutdown { errno }),
         }
     }
+}
+
+/// Opens the control channel, and a thread that reads it.
+fn open(vm: &Vm) -> Result<Arc<Link>, GuestError> {
+    let io = GuestError::io("the control channel");
+    let channel = vm.channel().map_err(&io)?;
+    let reader: UnixStream = channel.try_clone().map_err(&io)?;
+    let link = Arc::new(Link::new(channel, Peer::Guest(vm.console().clone())));
+    let in_thread = Arc::clone(&link);
+    thread::Builder::new()
+        .name("guest".to_owned())
+        .spawn(move || in_thread.read_from(reader))
+        .map_err(&io)?;
+    Ok(link)
 }
 
 fn milliseconds(time: Duration) -> u32 {

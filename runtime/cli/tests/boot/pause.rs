@@ -1,11 +1,14 @@
 //! Machines that pause: for a full disk of the host, and to be saved and cloned.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use blockbox::guest::{Boot, ExitStatus};
+use blockbox::guest::{
+    Adoption, Boot, Event, Exec, ExecSpec, ExitStatus, RunningCommand, Session, Stdin, WindowSize,
+};
 use blockbox::store::sparse;
 use blockbox::vmm::{MemoryBacking, SharedMemory, VmConfig, VmEvent, Vmm};
 use testkit::skip;
@@ -100,8 +103,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
     let Guest { vm, session, .. } = guest;
     session.shutdown(&vm, Duration::ZERO).unwrap();
     drop(vm);
-    let e2fsck = Command::new("e2fsck").arg("-fn").arg(&upper).output();
-    assert!(e2fsck.unwrap().status.success());
+    check_disk(&upper);
 }
 
 #[test]
@@ -124,39 +126,51 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     let (Some(guest), Some(source)) = (guest, source) else {
         return;
     };
-    let counter = guest.exec(&shell(
-        "i=0; while true; do i=$((i+1)); echo $i > /count; sync; sleep 0.1; done",
-    ));
+    // A command that goes on in both, one that is at its end in the clone, and a terminal that nobody has there.
+    let mut count = shell("i=0; while read line; do i=$((i+1)); echo $line $i; done");
+    count.stdin = true;
+    let mut counter = guest.exec(&count);
+    let _terminal = guest.exec(&terminal());
     let folder = guest.folder.path().to_owned();
     let state = folder.join("state");
     let MemoryBacking::Shared(memory) = &source.memory else {
         panic!("{:?}", source.memory);
     };
-    let started = Instant::now();
-    let save = || {
+    let save = |copy: &str| {
         let file = File::create(&state).unwrap();
-        guest.vm.save(&file, PATIENCE, || {
-            let copy = File::create(folder.join("memory.copy")).unwrap();
-            sparse::copy(memory.file(), &copy).unwrap();
-            sparse::copy(
-                &File::open(guest.upper()).unwrap(),
-                &File::create(folder.join("upper.copy")).unwrap(),
-            )
-            .unwrap();
-        })
+        let started = Instant::now();
+        guest.session.freeze(PATIENCE).unwrap();
+        let suspended = guest.session.suspend().unwrap();
+        let last_id = suspended.last_id();
+        let saved = guest.vm.save(&file, PATIENCE, || {
+            let copies = [
+                (memory.file(), "memory"),
+                (&File::open(guest.upper()).unwrap(), "upper"),
+            ];
+            for (from, name) in copies {
+                let to = File::create(folder.join(format!("{name}.{copy}"))).unwrap();
+                sparse::copy(from, &to).unwrap();
+            }
+        });
+        drop(suspended);
+        saved.unwrap();
+        guest.session.thaw().unwrap();
+        let length = fs::metadata(&state).unwrap().len();
+        eprintln!(
+            "saved {length} bytes; the guest stood still for {:?}",
+            started.elapsed()
+        );
+        last_id
     };
-    save().unwrap();
-    eprintln!(
-        "saved {} bytes after {:?}",
-        fs::metadata(&state).unwrap().len(),
-        started.elapsed()
-    );
+    let mut input = counter.take_stdin().unwrap();
+    say(&mut input, &mut counter, "source", "source 1\n");
+    let last_id = save("copy");
     // The image, which was taken out meanwhile, is there again.
     let read = "echo 3 > /proc/sys/vm/drop_caches; /bin/busybox sha256sum /bin/busybox";
     let whole = guest.sh(read).stdout;
     assert!(whole.contains("/bin/busybox"), "{whole}");
+    say(&mut input, &mut counter, "source", "source 2\n");
 
-    let upper = folder.join("upper.copy");
     let clone = clone_of(&source, &folder);
     let started = Instant::now();
     let vm = monitor().start(&clone).unwrap();
@@ -164,21 +178,72 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     clones
         .restore(&File::open(&state).unwrap(), PATIENCE)
         .unwrap();
-    eprintln!("a clone runs after {:?}", started.elapsed());
-    assert_eq!(clones.status().unwrap(), "running");
-    // The loop of the source goes on in the clone, on the clone's disk.
-    let before = fs::read(&upper).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while fs::read(&upper).unwrap() == before {
-        assert!(Instant::now() < deadline, "{}", vm.console_tail());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let mut adoption = Adoption::default();
+    adoption.last_id = last_id;
+    adoption.command = Some(RunningCommand {
+        id: counter.control().id(),
+        pid: counter.pid(),
+        tty: false,
+        stdin: true,
+    });
+    adoption.identity.hostname = "clone".to_owned();
+    adoption.identity.machine_id = vec![0xcd; 16];
+    let (session, exec) = Session::adopt(&vm, &adoption).unwrap();
+    eprintln!("a clone is taken over after {:?}", started.elapsed());
+    let mut exec = exec.unwrap();
+    let mut clones_input = exec.take_stdin().unwrap();
+    say(&mut clones_input, &mut exec, "clone", "clone 2\n");
+    let clone = Guest {
+        folder: tempfile::tempdir().unwrap(),
+        vm,
+        session,
+    };
+    let names = clone
+        .sh("hostname; cat /etc/machine-id; echo clone > /who; sync")
+        .stdout;
+    assert_eq!(names, format!("clone\n{}\n", "cd".repeat(16)));
+    assert_eq!(clone.sh(read).stdout, whole);
+    drop(clones_input);
+    assert_eq!(exec.wait().unwrap(), ExitStatus::Code(0));
+    let Guest { vm, session, .. } = clone;
+    session.shutdown(&vm, Duration::ZERO).unwrap();
     drop(vm);
+    check_disk(&folder.join("upper.copy"));
+
     // Once more, and the source is as it was.
-    save().unwrap();
-    assert_eq!(guest.sh(read).stdout, whole);
+    save("again");
+    assert_eq!(guest.sh("hostname; ls /who").stdout, "testbox\n");
+    say(&mut input, &mut counter, "source", "source 3\n");
+    drop(input);
     drop(counter);
+    // What was copied is a clean file system.
+    check_disk(&folder.join("upper.again"));
     guest.shut_down();
+}
+
+/// Gives a command a line and waits for what it answers.
+fn say(input: &mut Stdin, exec: &mut Exec, line: &str, answer: &str) {
+    writeln!(input, "{line}").unwrap();
+    match exec.next_event().unwrap() {
+        Event::Output { data, .. } => assert_eq!(String::from_utf8_lossy(&data), answer),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn terminal() -> ExecSpec {
+    let mut spec = shell("sleep 1000");
+    spec.tty = Some(WindowSize { rows: 24, cols: 80 });
+    spec
+}
+
+fn check_disk(disk: &Path) {
+    let e2fsck = Command::new("e2fsck")
+        .arg("-fn")
+        .arg(disk)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&e2fsck.stdout);
+    assert!(e2fsck.status.success(), "{text}");
 }
 
 fn clone_of(source: &VmConfig, folder: &Path) -> VmConfig {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -13,6 +14,9 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The largest file that is read.
 const MOST_BYTES: u64 = 16 * 1024;
+
+/// How long processes may take to stand still. One that waits for a frozen disk does not.
+const FREEZE_TIME: Duration = Duration::from_millis(20);
 
 /// The root of all cgroups. A kernel may have none.
 #[derive(Debug)]
@@ -73,6 +77,23 @@ impl Cgroups {
         self.sweep();
     }
 
+    /// Freezes the processes of ended commands' cgroups and of `others`, and waits a little for them to stand still, or thaws them.
+    pub(crate) fn freeze<'a>(&'a self, others: impl Iterator<Item = &'a Cgroup>, frozen: bool) {
+        let all: Vec<_> = self.left.iter().chain(others).collect();
+        for cgroup in &all {
+            // A kernel without freezers lets them go on.
+            let _ = write(
+                &cgroup.folder,
+                "cgroup.freeze",
+                if frozen { "1" } else { "0" },
+            );
+        }
+        let deadline = Instant::now() + FREEZE_TIME;
+        while frozen && Instant::now() < deadline && all.iter().any(|cgroup| cgroup.is_moving()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Removes what became empty.
     pub(crate) fn sweep(&mut self) {
         self.left.retain(|cgroup| !cgroup.try_remove());
@@ -116,6 +137,11 @@ impl Cgroup {
                 .saturating_mul(1000),
             processes: u32::try_from(processes).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Whether a freeze is not complete.
+    fn is_moving(&self) -> bool {
+        read(&self.folder, "cgroup.events").is_some_and(|events| events.contains("frozen 0"))
     }
 
     fn try_remove(&self) -> bool {

@@ -182,6 +182,25 @@ impl Command {
         }
     }
 
+    /// Another host has its streams from now on. What was on its way to and from the one before is gone.
+    pub(crate) fn adopted(&mut self) {
+        self.stdin.pending.clear();
+        for output in &mut self.outputs {
+            output.credit = WINDOW;
+        }
+    }
+
+    /// No host has its streams any more: it goes on, its output thrown away.
+    pub(crate) fn abandoned(&mut self) {
+        if !self.has_terminal {
+            self.stdin.close();
+        }
+        self.stdin.pending.clear();
+        for output in &mut self.outputs {
+            output.discarded = true;
+        }
+    }
+
     pub(crate) fn output_mut(&mut self, stream: Stream) -> Option<&mut Output> {
         self.outputs
             .iter_mut()

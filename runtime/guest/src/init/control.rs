@@ -81,6 +81,12 @@ impl Control {
         encode_output(&mut self.outgoing, id, stream, data);
     }
 
+    /// Drops what has not been sent.
+    pub(crate) fn forget_outgoing(&mut self) {
+        self.outgoing.clear();
+        self.sent = 0;
+    }
+
     /// Sends what can be sent without waiting.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some(rest) = self

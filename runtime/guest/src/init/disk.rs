@@ -94,6 +94,14 @@ impl Disk {
         }
     }
 
+    /// Ends a freeze at once. What was asked before is done.
+    pub(crate) fn thaw_now(&mut self, roots: &Roots) -> io::Result<()> {
+        if self.frozen.take().is_some() {
+            sys::thaw(roots.upper.as_fd())?;
+        }
+        Ok(())
+    }
+
     /// Does `work` once what was asked before is done.
     pub(crate) fn add(
         &mut self,

@@ -77,6 +77,7 @@ pub(crate) fn run() {
         disk: Disk::new(),
         turn: 0,
         more_children: false,
+        suspended: false,
     };
     let end = server.serve();
     let trim = server.disk.has_free_blocks();
@@ -139,6 +140,8 @@ struct Server {
     turn: usize,
     /// Whether children may have ended that were not collected yet.
     more_children: bool,
+    /// Whether nothing may be sent before the next request.
+    suspended: bool,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -189,17 +192,22 @@ impl Server {
             }
             let outcomes = self.disk.look_at_time(&self.roots);
             self.report(outcomes);
-            self.report_exits();
+            if !self.suspended {
+                self.report_exits();
+            }
         }
     }
 
     /// Waits until something can be done, and says what.
     fn wait(&mut self) -> Vec<(Source, PollFlags)> {
-        let mut sources = vec![Source::Control, Source::Children];
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.control.port(), self.control.interest()),
-            PollFd::new(&self.children, PollFlags::IN),
-        ];
+        let mut sources = vec![Source::Control];
+        let interest = self.control.interest();
+        let mut fds = vec![PollFd::from_borrowed_fd(self.control.port(), interest)];
+        if self.suspended {
+            return self.wait_suspended(&mut fds);
+        }
+        sources.push(Source::Children);
+        fds.push(PollFd::new(&self.children, PollFlags::IN));
         if let Some(fd) = self.disk.worker_fd() {
             sources.push(Source::Worker);
             fds.push(PollFd::new(fd, PollFlags::IN));
@@ -255,6 +263,23 @@ impl Server {
         found.into_iter().map(|(_, found)| found).collect()
     }
 
+    /// Waits for a request, or until a freeze has to end: nothing else may lead to a message.
+    fn wait_suspended(&self, fds: &mut [PollFd<'_>]) -> Vec<(Source, PollFlags)> {
+        let left = self
+            .disk
+            .deadline()
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        if poll(fds, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        let events = fds.iter().map(PollFd::revents);
+        events
+            .filter(|events| !events.is_empty())
+            .map(|events| (Source::Control, events))
+            .collect()
+    }
+
     /// Takes requests in and carries them out. `Err` when the host is gone.
     fn take_requests(&mut self, events: PollFlags) -> Result<Option<End>, ()> {
         let connected = if events.contains(PollFlags::IN) {
@@ -272,6 +297,9 @@ impl Server {
     }
 
     fn carry_out(&mut self, request: Request) -> Option<End> {
+        if self.suspended && !matches!(request, Request::Adopt { .. }) {
+            self.suspend(false);
+        }
         let control = &mut self.control;
         match request {
             Request::Exec { id, spec } => self.exec(id, &spec),
@@ -339,6 +367,18 @@ impl Server {
             }
             Request::Identity { id, identity } => {
                 let outcomes = self.become_clone(id, &identity);
+                self.report(outcomes);
+            }
+            Request::Suspend { id } => {
+                self.suspend(true);
+                self.control.send(&Reply::Done { id, errno: 0 });
+            }
+            Request::Adopt {
+                id,
+                command,
+                identity,
+            } => {
+                let outcomes = self.adopt(id, command, &identity);
                 self.report(outcomes);
             }
             Request::Shutdown { grace_ms } => {
@@ -411,6 +451,41 @@ impl Server {
             code: failure.code,
             message: failure.message,
         });
+    }
+
+    fn suspend(&mut self, suspended: bool) {
+        let commands = self.commands.values();
+        let cgroups = commands.filter_map(|command| command.cgroup.as_ref());
+        self.cgroups.freeze(cgroups, suspended);
+        self.suspended = suspended;
+    }
+
+    /// This guest is a copy, and `keep` the one command that its host has the streams of.
+    fn adopt(&mut self, id: u32, keep: u32, identity: &Identity) -> Vec<Outcome> {
+        let failed = |errno: Errno| {
+            vec![Outcome {
+                request: Some(id),
+                kind: Kind::Other,
+                errno: errno.raw_os_error() as u32,
+            }]
+        };
+        if !self.suspended {
+            return failed(Errno::INVAL);
+        }
+        self.control.forget_outgoing();
+        for command in self.commands.values_mut() {
+            match command.id == keep {
+                true => command.adopted(),
+                false => command.abandoned(),
+            }
+        }
+        if let Err(error) = self.disk.thaw_now(&self.roots) {
+            eprintln!("blockbox-init: thawing the disk: {error}");
+            return failed(Errno::IO);
+        }
+        let outcomes = self.become_clone(id, identity);
+        self.suspend(false);
+        outcomes
     }
 
     fn become_clone(&mut self, id: u32, identity: &Identity) -> Vec<Outcome> {

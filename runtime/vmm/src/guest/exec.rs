@@ -119,6 +119,27 @@ impl Exec {
         })
     }
 
+    /// Takes over a command that runs in the guest already.
+    pub(super) fn running(link: &Arc<Link>, id: u32, pid: u32, has_input: bool) -> Self {
+        let inbox = Arc::new(Inbox::default());
+        inbox.started(pid);
+        link.register_running(id, Arc::clone(&inbox));
+        let control = ExecControl {
+            id,
+            link: Arc::clone(link),
+            inbox,
+        };
+        Exec {
+            stdin: has_input.then(|| Stdin {
+                control: control.clone(),
+            }),
+            control,
+            pid,
+            owed: [0; 2],
+            status: None,
+        }
+    }
+
     /// The command's process id in the guest.
     pub fn pid(&self) -> u32 {
         self.pid

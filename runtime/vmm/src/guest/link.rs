@@ -306,6 +306,15 @@ impl Link {
 
     fn write(&self, bytes: &[u8], timeout: Duration) -> Result<(), GuestError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_to(&mut writer, bytes, timeout)
+    }
+
+    fn write_to(
+        &self,
+        writer: &mut UnixStream,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<(), GuestError> {
         let sent = writer
             .set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
             .and_then(|()| writer.write_all(bytes));
@@ -332,20 +341,55 @@ impl Link {
         }
     }
 
+    /// As [`request`](Self::request), and lets nobody send anything until the guard is dropped. Returns with it the last id that was
+    /// given to anything.
+    pub(super) fn request_last(
+        &self,
+        name: &'static str,
+        request: impl FnOnce(u32) -> Request,
+    ) -> Result<(MutexGuard<'_, UnixStream>, u32), GuestError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.expect_answer();
+        let mut bytes = Vec::new();
+        request(id).encode(&mut bytes);
+        let sent = self.write_to(&mut writer, &bytes, SEND_TIMEOUT);
+        match self.answer_to(id, name, sent)? {
+            Answer::Done(0) => Ok((writer, id)),
+            Answer::Done(errno) => Err(GuestError::Refused {
+                request: name,
+                errno,
+            }),
+            _ => Err(GuestError::WrongAnswer { request: name }),
+        }
+    }
+
     /// Sends a request and waits for the answer.
     pub(super) fn ask(
         &self,
         name: &'static str,
         request: impl FnOnce(u32) -> Request,
     ) -> Result<Answer, GuestError> {
-        let id = {
-            let mut state = self.lock();
-            let id = fresh_id(&mut state);
-            state.answers.insert(id, None);
-            id
-        };
-        let answer = self
-            .send(&request(id))
+        let id = self.expect_answer();
+        let sent = self.send(&request(id));
+        self.answer_to(id, name, sent)
+    }
+
+    /// Gives an id to a request that is to be answered.
+    fn expect_answer(&self) -> u32 {
+        let mut state = self.lock();
+        let id = fresh_id(&mut state);
+        state.answers.insert(id, None);
+        id
+    }
+
+    /// Waits for the answer to a request that was sent, or not.
+    fn answer_to(
+        &self,
+        id: u32,
+        name: &'static str,
+        sent: Result<(), GuestError>,
+    ) -> Result<Answer, GuestError> {
+        let answer = sent
             .and_then(|()| {
                 self.wait(ANSWER_TIMEOUT, |state| {
                     state.answers.get(&id).cloned().flatten()
@@ -362,6 +406,16 @@ impl Link {
             Answer::Rejected => Err(GuestError::Unknown { request: name }),
             answer => Ok(answer),
         }
+    }
+
+    /// Registers a command that runs in the guest already under `id`.
+    pub(super) fn register_running(&self, id: u32, inbox: Arc<Inbox>) {
+        self.lock().inboxes.insert(id, inbox);
+    }
+
+    /// Gives only ids after this one to requests and commands.
+    pub(super) fn count_from(&self, id: u32) {
+        self.lock().next_id = id;
     }
 
     /// Registers a command and gives it an id.
@@ -467,7 +521,7 @@ pub(super) fn realtime_ns() -> u64 {
     u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn random_bytes() -> std::io::Result<Vec<u8>> {
+pub(super) fn random_bytes() -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; ENTROPY];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
