@@ -97,6 +97,9 @@ pub(super) struct Options {
     /// in memory, can be off, on the writable disk
     #[arg(long, value_parser = tmpfs, value_name = "DIR[:OPTIONS]|DIR=on|off")]
     tmpfs: Vec<Tmpfs>,
+    /// Keep the guest's memory where `snapshot create --memory` and `fork --memory` can copy it; takes QEMU
+    #[arg(long)]
+    forkable: bool,
     /// Do not confine the virtual machine's process: for those who debug it
     #[arg(long)]
     no_confine: bool,
@@ -181,6 +184,9 @@ impl Options {
         }
         if let Some(memory) = self.memory {
             machine.memory = memory;
+        }
+        if self.forkable {
+            machine.forkable = true;
         }
         if self.no_confine {
             machine.confine = false;

@@ -47,7 +47,16 @@ pub(super) fn wait(sandbox: &Sandbox, boot: Boot, watcher: &Watcher) -> anyhow::
         }
         return Ok(Boots::GivenUp(exit_signal(signal)));
     }
-    Ok(Boots::Up(booted?))
+    let booted = booted?;
+    warn(&booted);
+    Ok(Boots::Up(booted))
+}
+
+/// Says what is not as it was asked for.
+pub(super) fn warn(booted: &Booted) {
+    if let Some(warning) = booted.warning() {
+        eprintln!("blockbox: {warning}");
+    }
 }
 
 fn exit_signal(signal: i32) -> ExitCode {

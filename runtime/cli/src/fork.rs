@@ -4,6 +4,8 @@ use blockbox::store::Store;
 use blockbox::{Consistency, ForkOptions, Sandbox};
 use clap::Args;
 
+use super::foreground;
+
 /// Make sandboxes that begin with what another one has on its disk now, and start them where that one is running. Prints their
 /// names. Each has a name, a host name, an id and a machine id of its own; an executable `/etc/blockbox/on-fork` in the image runs
 /// before its command.
@@ -21,6 +23,9 @@ pub(super) struct Fork {
     /// Copy the disk as a power cut would leave it, without waiting for the guest
     #[arg(long)]
     crash: bool,
+    /// Copy the memory too, of a running sandbox that was made with `--forkable`: the new ones go on as it runs, without a boot
+    #[arg(long, conflicts_with_all = ["crash", "no_start"])]
+    memory: bool,
     /// Start none of them
     #[arg(long)]
     no_start: bool,
@@ -38,6 +43,17 @@ impl Fork {
             .remove_on_exit(self.rm);
         if let Some(name) = &self.name {
             options = options.name(name);
+        }
+        if self.memory {
+            let (snapshot, _) = source.capture()?;
+            for _ in 0..self.count {
+                let (fork, boot) = snapshot.launch(&options)?;
+                let booted = boot.wait(&mut |_| ())?;
+                foreground::warn(&booted);
+                booted.start()?;
+                println!("{}", fork.name());
+            }
+            return Ok(());
         }
         for _ in 0..self.count {
             let fork = source.fork(&options)?;

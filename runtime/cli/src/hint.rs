@@ -2,7 +2,7 @@
 
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{HostReport, VmmError};
-use blockbox::{Error, ImageUser, convert, kernel};
+use blockbox::{Error, ImageUser, NoMemory, convert, kernel};
 
 /// Prints an error, and what solves the problem.
 pub(super) fn print(error: &anyhow::Error) {
@@ -89,6 +89,10 @@ fn of_sandbox(error: &Error) -> Option<String> {
             _ => return None,
         },
         Error::NoSnapshot(_) => "`blockbox snapshot ls` lists them".into(),
+        Error::NoMemory {
+            reason: NoMemory::NotForkable,
+            ..
+        } => "sandboxes are made for it with `--forkable`".into(),
         Error::SnapshotExists(name) => format!("`blockbox snapshot rm {name}` removes it"),
         Error::NoSandbox(_) => "`blockbox ps -a` lists them".into(),
         Error::SandboxRunning(name) => format!("`blockbox stop {name}` stops it"),

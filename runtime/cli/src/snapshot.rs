@@ -21,20 +21,20 @@ use super::time;
 /// Keep the state of sandboxes, and begin others with it.
 #[derive(Debug, Subcommand)]
 pub(super) enum Snapshot {
-    /// Keep what a sandbox has on its disk now, running or not
+    /// Keep what a sandbox has on its disk now, running or not, or how it runs
     Create(Create),
     /// List the snapshots
     #[command(visible_alias = "list")]
     Ls(Ls),
     /// Show what snapshots are
     Inspect(Inspect),
-    /// Check the disks of snapshots against their digests
+    /// Check the disks and memory of snapshots against their digests
     Verify(Names),
     /// Remove snapshots
     Rm(Names),
     /// Give a stopped sandbox the disk of a snapshot again: what was written since is lost
     Restore(Restore),
-    /// Write a snapshot to a file, without its image
+    /// Write a snapshot's disk to a file, without its image and its memory
     Export(Export),
     /// Read a snapshot from a file; its image has to be in the store
     Import(Import),
@@ -52,6 +52,10 @@ pub(super) struct Create {
     /// Copy the disk as a power cut would leave it, without waiting for the guest
     #[arg(long)]
     crash: bool,
+    /// Keep the memory too, of a running sandbox that was made with `--forkable`: what begins as the snapshot goes on as the sandbox
+    /// runs now, without a boot
+    #[arg(long, conflicts_with = "crash")]
+    memory: bool,
 }
 
 /// `snapshot ls`
@@ -160,7 +164,10 @@ impl Create {
             name.truncate(48);
             format!("{name}-{seconds}")
         });
-        let (snapshot, _) = sandbox.snapshot(&name, consistency(self.crash))?;
+        let (snapshot, _) = match self.memory {
+            true => sandbox.snapshot_with_memory(&name)?,
+            false => sandbox.snapshot(&name, consistency(self.crash))?,
+        };
         println!("{}", snapshot.record().name);
         Ok(())
     }
@@ -183,7 +190,8 @@ impl Ls {
             Output::Json => print_json(&rows),
             Output::Template(template) => print_each(template, &rows),
             Output::Table => {
-                let mut table = Table::new(["NAME", "IMAGE", "SANDBOX", "CREATED", "SIZE"]);
+                let mut table =
+                    Table::new(["NAME", "IMAGE", "SANDBOX", "CREATED", "HOLDS", "SIZE"]);
                 for snapshot in &snapshots {
                     let record = snapshot.record();
                     table.row([
@@ -191,6 +199,10 @@ impl Ls {
                         record.spec.image.asked.clone(),
                         record.spec.name.clone(),
                         time::ago(record.created_ns),
+                        match record.memory {
+                            Some(_) => "disk, memory".to_owned(),
+                            None => "disk".to_owned(),
+                        },
                         bytes(snapshot.allocated_bytes()?),
                     ]);
                 }
@@ -227,6 +239,10 @@ fn shown(snapshot: &Stored) -> anyhow::Result<Value> {
 impl Export {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let snapshot = Stored::open(store, &self.snapshot)?;
+        if snapshot.record().memory.is_some() {
+            let name = &snapshot.record().name;
+            eprintln!("blockbox: snapshot {name} is exported without its memory");
+        }
         to_file(&self.output, |out| Ok(snapshot.export(out)?))
     }
 }

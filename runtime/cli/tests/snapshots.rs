@@ -211,3 +211,179 @@ fn an_exported_snapshot_is_the_same_in_another_store() {
     assert!(other.fails(words).contains("damaged"));
     assert_eq!(other.ok(["ps", "-aq"]), "");
 }
+
+/// A script that is the same for as long as a machine is not booted again.
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
+impl Guest {
+    /// A sandbox whose memory can be copied, and whose command counts in memory.
+    fn forkable(&self, name: &str) {
+        let script = "i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 0.2; done";
+        self.detached(
+            &["--forkable", "--memory", "192M", "--name", name],
+            &["sh", "-c", script],
+        );
+        self.counts(name);
+    }
+
+    /// Waits until the command of a sandbox has counted on.
+    fn counts(&self, name: &str) -> u64 {
+        let count = || {
+            let text = self.sh(name, "cat /run/count 2>/dev/null; true");
+            text.trim().parse::<u64>().unwrap_or(0)
+        };
+        let first = count();
+        common::guest::until("counting", || Some(count()).filter(|now| *now > first))
+    }
+
+    fn identity(&self, name: &str) -> Vec<String> {
+        let script =
+            "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid /forks";
+        let lines = self.sh(name, script);
+        lines.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
+    let Some(guest) = guest() else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    guest.forkable("source");
+    guest.sh("source", "echo source > /file; echo memory > /run/file");
+    // Made when it is read first.
+    let boot = guest.sh("source", BOOT_ID);
+    blockbox.ok(["snapshot", "create", "--memory", "source", "-n", "warm"]);
+    blockbox.ok(["snapshot", "verify", "warm"]);
+    let folder = blockbox.home().join("snapshots/warm");
+    is_clean(&folder.join("upper.ext4"));
+    assert!(blockbox.ok(["snapshot", "ls"]).contains("disk, memory"));
+    let counted = guest.counts("source");
+
+    let forks = blockbox.ok(["fork", "--memory", "source", "--count", "2"]);
+    let mut names: Vec<_> = forks.lines().map(str::to_owned).collect();
+    // Without a command of its own, a sandbox goes on as the source was.
+    blockbox.ok(["run", "-d", "--snapshot", "warm", "--name", "third"]);
+    names.push("third".to_owned());
+    let mut identities = Vec::new();
+    for name in &names {
+        // The same boot, memory and command.
+        assert_eq!(guest.sh(name, BOOT_ID), boot, "{name}");
+        assert_eq!(guest.sh(name, "cat /file /run/file"), "source\nmemory\n");
+        guest.counts(name);
+        let identity = guest.identity(name);
+        assert_eq!(identity[0], *name);
+        assert_eq!(identity.last().unwrap(), "forked");
+        identities.push(identity);
+        guest.sh(name, "hostname > /file; hostname > /run/file");
+    }
+    for item in 0..identities[0].len() - 1 {
+        let mut values: Vec<_> = identities.iter().map(|one| &one[item]).collect();
+        values.sort();
+        values.dedup();
+        assert_eq!(values.len(), 3, "{identities:?}");
+    }
+    for name in &names {
+        let own = format!("{name}\n{name}\n");
+        assert_eq!(guest.sh(name, "cat /file /run/file"), own);
+    }
+    assert_eq!(
+        guest.sh("source", "cat /file /run/file"),
+        "source\nmemory\n"
+    );
+    assert!(guest.counts("source") > counted);
+
+    // With one, its own runs beside the other.
+    let run = ["run", "--rm", "--snapshot", "warm", "--", "sh", "-c"];
+    let own = blockbox.ok([
+        &run[..],
+        &["cat /run/file; cat /proc/sys/kernel/random/boot_id"],
+    ]
+    .concat());
+    assert_eq!(own, format!("memory\n{boot}"));
+
+    // A machine that the memory does not fit boots, and that is said.
+    let other = ["run", "--rm", "--cpus", "1", "--snapshot", "warm", "--"];
+    let output = blockbox.output(
+        [
+            &other[..],
+            &["sh", "-c", "cat /file; cat /proc/sys/kernel/random/boot_id"],
+        ]
+        .concat(),
+    );
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        stderr.contains("other CPUs; it boots from its disk"),
+        "{stderr}"
+    );
+    assert!(
+        stdout.starts_with("source\n") && !stdout.ends_with(&boot),
+        "{stdout}"
+    );
+
+    // Sandboxes need their snapshot no longer than until they go on, and boot when they are started again.
+    blockbox.ok(["snapshot", "rm", "warm"]);
+    blockbox.ok(["stop", "-t", "1", "third"]);
+    is_clean(&blockbox.home().join("sandboxes/third/upper.ext4"));
+    blockbox.ok(["start", "third"]);
+    assert_ne!(guest.sh("third", BOOT_ID), boot);
+    assert_eq!(guest.sh("third", "cat /file"), "third\n");
+    for name in [&names[..], &["source".to_owned()]].concat() {
+        blockbox.ok(["rm", "-f", &name]);
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
+    let Some(guest) = guest() else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let refused = |words: &[&str], reason: &str| {
+        let stderr = blockbox.fails(words);
+        assert!(stderr.contains(reason), "{words:?}: {stderr}");
+    };
+    guest.detached(&["--name", "plain"], &["sleep", "1000"]);
+    let memory = ["snapshot", "create", "--memory"];
+    refused(&[&memory[..], &["plain"]].concat(), "--forkable");
+    refused(&["fork", "--memory", "plain"], "--forkable");
+    guest.detached(
+        &["--name", "data", "--forkable", "--volume", "data:/data"],
+        &["sleep", "1000"],
+    );
+    refused(&[&memory[..], &["data"]].concat(), "mounted at /data");
+    guest.forkable("source");
+    let fork = blockbox.ok(["fork", "--memory", "source"]);
+    refused(&["fork", "--memory", fork.trim()], "is a copy itself");
+    blockbox.ok([&memory[..], &["source", "-n", "warm"]].concat());
+    blockbox.ok(["stop", "-t", "1", "source"]);
+    refused(&["fork", "--memory", "source"], "not running");
+    assert_eq!(blockbox.ok(["snapshot", "ls", "-q"]), "warm\n");
+
+    // Elsewhere it begins from its disk.
+    let file = blockbox.home().join("warm.tar.zst");
+    let file = file.to_str().unwrap();
+    let output = blockbox.output(["snapshot", "export", "warm", "-o", file]);
+    assert!(text(&output.stderr).contains("without its memory"));
+    blockbox.ok(["snapshot", "import", file, "-n", "cold"]);
+    let run = [
+        "run",
+        "--rm",
+        "--snapshot",
+        "cold",
+        "--",
+        "sh",
+        "-c",
+        "cat /forks",
+    ];
+    assert_eq!(blockbox.ok(run), "forked\n");
+    // Damage is found.
+    let path = blockbox.home().join("snapshots/warm/memory");
+    let disk = std::fs::File::options().write(true).open(path).unwrap();
+    disk.write_all_at(b"damage", 4096).unwrap();
+    refused(&["snapshot", "verify", "warm"], "damaged");
+    for name in ["plain", "data", fork.trim()] {
+        blockbox.ok(["rm", "-f", name]);
+    }
+}

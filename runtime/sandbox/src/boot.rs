@@ -1,5 +1,6 @@
 //! From a sandbox's specification to a guest that takes commands.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,17 @@ use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, Lock, Store, UPPER};
 use blockbox_vmm::confine::Confinement;
-use blockbox_vmm::guest::{Boot, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit};
+use blockbox_vmm::guest::{
+    Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
+};
 use blockbox_vmm::hypervisor::Wait;
-use blockbox_vmm::{Choice, Vm, VmConfig, Vmm, kernel};
+use blockbox_vmm::{Choice, MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
 
 /// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
+
+/// How long QEMU may take to read the state of a machine.
+const RESTORE_TIME: Duration = Duration::from_secs(30);
 
 /// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
 pub const LEAST_MEMORY: u64 = 64 << 20;
@@ -77,12 +83,20 @@ impl Plan {
         let gateway = connected
             .then(|| Gateway::start(&spec.network))
             .transpose()?;
-        let choice = choice(spec.machine.vmm);
+        let choice = match choice(spec.machine.vmm) {
+            // The only monitor that keeps memory.
+            Choice::Auto if spec.machine.forkable => Choice::Qemu,
+            choice => choice,
+        };
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
         let mut config = VmConfig::new(kernel, image.disk(), folder.join(UPPER));
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
         config.console_log = Some(folder.join(CONSOLE));
+        if spec.machine.forkable {
+            let memory = SharedMemory::new(config.memory_mib).map_err(Error::io("memory"))?;
+            config.memory = MemoryBacking::Shared(memory);
+        }
         let mut boot = boot_message(image, spec);
         let (gateway, card) = gateway.unzip();
         config.networks.extend(card);
@@ -128,6 +142,45 @@ impl Plan {
     /// Starts the machine.
     pub(crate) fn start(&self) -> Result<Vm> {
         Ok(self.vmm.start(&self.config)?)
+    }
+
+    /// The memory that the machine shares with this process.
+    pub(crate) fn memory(&self) -> Option<&SharedMemory> {
+        match &self.config.memory {
+            MemoryBacking::Shared(memory) => Some(memory),
+            _ => None,
+        }
+    }
+
+    /// Starts the machine as a copy of another one, which waits for [`go_on`](Self::go_on).
+    pub(crate) fn start_copy(&self, memory: PathBuf) -> Result<Vm> {
+        let mut config = self.config.clone();
+        config.memory = MemoryBacking::CopyOf(memory);
+        config.incoming = true;
+        Ok(self.vmm.start(&config)?)
+    }
+
+    /// Lets a copy go on, as the sandbox of this specification.
+    pub(crate) fn go_on(
+        &self,
+        vm: &Vm,
+        machine: &Path,
+        mut adoption: Adoption,
+        spec: &Spec,
+    ) -> Result<(Session, Option<Exec>)> {
+        let state = File::open(machine).map_err(Error::io(machine))?;
+        let qmp = vm.qmp().ok_or(VmmError::MonitorGone)?;
+        qmp.restore(&state, RESTORE_TIME)?;
+        let identity = &mut adoption.identity;
+        identity.hostname = spec.hostname().to_owned();
+        identity.machine_id = machine_id(&spec.id);
+        identity.hosts.clone_from(&self.boot.hosts);
+        identity.network.clone_from(&self.boot.network);
+        identity.close_connections = true;
+        let (session, command) = Session::adopt(vm, &adoption)?;
+        let took = session.boot_times().connect;
+        tracing::info!(vmm = %self.vmm, adopted = ?took, "went on as a copy");
+        Ok((session, command))
     }
 
     /// Waits until the guest takes commands.

@@ -241,7 +241,7 @@ impl<'a> Builder<'a> {
         let secrets = secrets::read(&self.spec.secrets, &self.secrets)?;
         let (spec, lock) = self.make(true)?;
         let sandbox = Sandbox::new(store.clone(), spec.name);
-        let boot = Boot::launch(&sandbox, lock, None, secrets)?;
+        let boot = Boot::launch(&sandbox, lock, None, secrets, None)?;
         Ok((sandbox, boot))
     }
 

@@ -34,6 +34,17 @@ pub enum Error {
     /// The disk of a snapshot is not what was copied when it was made.
     #[error("snapshot {0:?} is damaged: its disk does not have the digest of its record")]
     SnapshotDamaged(String),
+    /// The memory of a sandbox cannot be copied.
+    #[error("the memory of sandbox {sandbox:?} cannot be kept: {reason}")]
+    NoMemory {
+        /// The sandbox.
+        sandbox: String,
+        /// Why.
+        reason: NoMemory,
+    },
+    /// The memory of a snapshot cannot be gone on with.
+    #[error("the snapshot's memory cannot be used: {0}")]
+    SnapshotMemory(String),
     /// A snapshot does not fit a sandbox.
     #[error("snapshot {snapshot:?} and sandbox {sandbox:?} are over different images")]
     SnapshotImage {
@@ -180,6 +191,27 @@ pub enum Error {
     /// The guest did not do its part.
     #[error(transparent)]
     Guest(#[from] blockbox_vmm::guest::GuestError),
+}
+
+/// Why the memory of a sandbox cannot be copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoMemory {
+    /// The sandbox was not made for it.
+    NotForkable,
+    /// What is mounted there would be two machines' at a time.
+    Mount(String),
+}
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotForkable => f.write_str("it was not made to be forked"),
+            Self::Mount(target) => {
+                write!(f, "two machines cannot share what is mounted at {target}")
+            }
+        }
+    }
 }
 
 /// What needs an image.

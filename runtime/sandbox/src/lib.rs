@@ -81,7 +81,7 @@ pub use builder::Builder;
 pub use child::{Child, Detacher};
 pub use copy::CopyOptions;
 pub use create::check_new_name as check_name;
-pub use error::{Error, ImageUser, Result};
+pub use error::{Error, ImageUser, NoMemory, Result};
 pub use exec::ExecOptions;
 pub use monitor::Ended;
 pub use sandbox::{Boot, Booted, Canceller, Completion, Sandbox, StartOptions};

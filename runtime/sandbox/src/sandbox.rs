@@ -16,7 +16,7 @@ use crate::child::Child;
 use crate::create::{check_name, claim};
 use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
-use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome};
+use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome, Resume};
 use crate::monitor::{Ended, launch, socket};
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
@@ -176,7 +176,7 @@ impl Sandbox {
         let spec = options.spec.as_ref().unwrap_or(&info.spec);
         crate::boot::check(&self.store, &spec.machine)?;
         let secrets = secrets::read(&spec.secrets, &options.secrets)?;
-        Boot::launch(self, lock, options.spec, secrets)
+        Boot::launch(self, lock, options.spec, secrets, None)
     }
 
     /// Whether the guest can be asked something.
@@ -460,10 +460,16 @@ impl Boot {
         lock: Lock,
         spec: Option<Spec>,
         secrets: Vec<Value>,
+        resume: Option<Resume>,
     ) -> Result<Self> {
         let connection = Arc::new(launch::launch(&sandbox.store, &sandbox.name, lock)?);
         let spec = spec.map(Box::new);
-        let booted = connection.ask(encode(&Ask::Boot { spec, secrets }))?;
+        let ask = Ask::Boot {
+            spec,
+            secrets,
+            resume,
+        };
+        let booted = connection.ask(encode(&ask))?;
         Ok(Self { connection, booted })
     }
 
@@ -481,6 +487,11 @@ impl Boot {
         match answer(&self.connection, self.booted, FOR_EVER, notice)? {
             Answer::Done => Ok(Booted {
                 connection: self.connection,
+                warning: None,
+            }),
+            Answer::Booted { warning } => Ok(Booted {
+                connection: self.connection,
+                warning: Some(warning),
             }),
             other => Err(unexpected(&other)),
         }
@@ -491,9 +502,15 @@ impl Boot {
 #[derive(Debug)]
 pub struct Booted {
     connection: Arc<Connection>,
+    warning: Option<String>,
 }
 
 impl Booted {
+    /// What is not as it was asked for: that the guest booted, where it should have gone on as a copy of another one.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
     /// Starts the main command, which goes on by itself.
     ///
     /// # Errors

@@ -16,6 +16,12 @@ pub const VERSION: u32 = 1;
 /// The record's name in the folder of a snapshot.
 pub const FILE: &str = "snapshot.json";
 
+/// The guest's memory, in the folder of a snapshot that has it.
+pub const MEMORY: &str = "memory";
+
+/// The state of the machine's CPUs and devices, likewise.
+pub const MACHINE: &str = "machine";
+
 /// The state of a sandbox at one moment: the writable disk is beside this record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -40,6 +46,18 @@ pub struct Snapshot {
     /// Whether the disk is as after a power cut, rather than a clean file system.
     #[serde(default)]
     pub crash: bool,
+    /// The memory that is beside the disk, of a machine that was running.
+    #[serde(default)]
+    pub memory: Option<Memory>,
+}
+
+/// The files of a snapshot that hold a running machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The [digest](crate::sparse::digest) of [`MEMORY`].
+    pub digest: String,
+    /// The same of [`MACHINE`].
+    pub machine_digest: String,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +78,7 @@ impl Snapshot {
             layers: Vec::new(),
             upper_digest: String::new(),
             crash: false,
+            memory: None,
         }
     }
 

@@ -12,7 +12,9 @@ use blockbox_protocol::{Reply, Request, Stream, WINDOW, WindowSize};
 use super::client::Client;
 use crate::log;
 use blockbox_store::spec::Signal;
-use blockbox_vmm::guest::{Event, Exec, ExecControl, ExitStatus, GuestError, Stdin};
+use blockbox_vmm::guest::{
+    Event, Exec, ExecControl, ExitStatus, GuestError, RunningCommand, Stdin,
+};
 
 /// A command that clients are attached to.
 #[derive(Debug)]
@@ -184,6 +186,18 @@ impl Hub {
             .running
             .as_ref()
             .map(|(control, _)| control.clone())
+    }
+
+    /// The command, once it runs, with its input closed.
+    pub(super) fn command(&self) -> Option<RunningCommand> {
+        let state = self.lock();
+        let (control, pid) = state.running.as_ref().filter(|_| state.over.is_none())?;
+        Some(RunningCommand {
+            id: control.id(),
+            pid: *pid,
+            tty: self.options.tty,
+            stdin: false,
+        })
     }
 
     /// A client does not want the streams any more.

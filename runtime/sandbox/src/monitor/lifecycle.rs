@@ -11,20 +11,22 @@ use std::thread;
 use std::time::Duration;
 
 use blockbox_convert::image::Image;
+use blockbox_store::snapshot::{MACHINE, MEMORY};
 use blockbox_store::spec::Spec;
 use blockbox_store::state::{Info, State, Status, now_ns};
 use blockbox_store::{Lock, Store, remove as remove_tree};
-use blockbox_vmm::guest::{GuestError, Session};
-use blockbox_vmm::{Vm, with_causes};
+use blockbox_vmm::guest::{Adoption, Exec, GuestError, Session};
+use blockbox_vmm::{SharedMemory, Vm, with_causes};
 
 use super::client::Client;
-use super::message::{Answer, Ended, Failure, FailureKind};
+use super::message::{Answer, Ended, Failure, FailureKind, Resume};
 use super::shared::{Monitor, Stop};
 use super::socket;
 use crate::boot::Plan;
 use crate::error::{Error, Result};
 use crate::network::Gateway;
 use crate::secrets::Value;
+use crate::snapshot::Saved;
 use crate::{events, log, process};
 
 /// How long the processes that the main command leaves behind have to end.
@@ -75,6 +77,10 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
         log: None,
         lock,
         secrets: Vec::new(),
+        resume: None,
+        warning: None,
+        adopted: None,
+        memory: None,
         held: Vec::new(),
     };
     life.state.status = Status::Starting;
@@ -140,6 +146,14 @@ pub(super) struct Life {
     pub(super) lock: Lock,
     /// The values of the sandbox's secrets, for every boot.
     secrets: Vec<Value>,
+    /// The copied machine that the first boot goes on as.
+    resume: Option<Resume>,
+    /// Why the first boot is one.
+    warning: Option<String>,
+    /// The main command of a machine that went on.
+    pub(super) adopted: Option<Exec>,
+    /// The memory of the machine, where it can be copied.
+    pub(super) memory: Option<SharedMemory>,
     /// What nobody else may have while the machine runs.
     held: Vec<Lock>,
 }
@@ -213,6 +227,7 @@ impl Life {
                         self.spec = *spec;
                     }
                     self.secrets = request.secrets;
+                    self.resume = request.resume;
                     boot = Some((request.client, request.id));
                 }
                 None => return self.never_ran(None),
@@ -238,10 +253,18 @@ impl Life {
             }
         };
         if let Some((client, id)) = boot {
-            client.answer(id, &Ok(Answer::Done));
+            let answer = match self.warning.take() {
+                Some(warning) => Answer::Booted { warning },
+                None => Answer::Done,
+            };
+            client.answer(id, &Ok(answer));
         }
         let end = self.run_main(first, &session);
-        self.monitor.lock().session = None;
+        {
+            let mut wishes = self.monitor.lock();
+            wishes.session = None;
+            wishes.savable = None;
+        }
         self.state.status = Status::Stopping;
         if let Err(error) = self.save() {
             super::complain(with_causes(&error));
@@ -322,21 +345,57 @@ impl Life {
         if let Some(gateway) = plan.gateway() {
             self.connect(gateway)?;
         }
-        notice(&format!("booting the guest with {}", plan.vmm()));
         self.held = plan.take_held();
-        let vm = Arc::new(plan.start()?);
         self.state.vmm = Some(plan.vmm().to_string());
         self.state.confinement = Some(plan.confinement());
-        {
-            let mut wishes = self.monitor.lock();
-            wishes.vm = Some(Arc::clone(&vm));
-            if wishes.stop.is_some() || wishes.abandoned {
-                vm.kill();
+        let resumed = self.resume.take().map(|resume| self.go_on(&plan, &resume));
+        let (vm, session) = match resumed {
+            Some(Ok(resumed)) => resumed,
+            Some(Err(error)) if self.monitor.is_stopped() => return Err(error),
+            other => {
+                self.warning = other
+                    .and_then(Result::err)
+                    .map(|error| format!("{}; it boots from its disk", with_causes(&error)));
+                notice(&format!("booting the guest with {}", plan.vmm()));
+                let vm = self.started(plan.start()?);
+                let session = plan.connect(&vm)?;
+                self.memory = plan.memory().cloned();
+                (vm, session)
             }
-        }
-        let session = Arc::new(plan.connect(&vm)?);
+        };
+        let session = Arc::new(session);
         self.monitor.lock().session = Some(Arc::clone(&session));
         Ok((vm, session))
+    }
+
+    /// Goes on as a machine that was copied, in place of a boot.
+    fn go_on(&mut self, plan: &Plan, resume: &Resume) -> Result<(Arc<Vm>, Session)> {
+        let saved = Saved::read(&resume.folder)?;
+        saved.check(&self.spec, &plan.vmm().machine_identity()?)?;
+        let vm = self.started(plan.start_copy(resume.folder.join(MEMORY))?);
+        let mut adoption = Adoption::default();
+        adoption.last_id = saved.last_id;
+        adoption.command = resume.go_on.then_some(saved.command);
+        adoption.kernel = saved.kernel;
+        let gone_on = plan.go_on(&vm, &resume.folder.join(MACHINE), adoption, &self.spec);
+        let (session, command) = gone_on.inspect_err(|_| vm.kill())?;
+        if resume.go_on {
+            self.spec.process = saved.spec.process;
+        }
+        self.adopted = command;
+        self.memory = None;
+        Ok((vm, session))
+    }
+
+    /// Makes a machine the sandbox's, which ends at once where a client has stopped the sandbox.
+    fn started(&self, vm: Vm) -> Arc<Vm> {
+        let vm = Arc::new(vm);
+        let mut wishes = self.monitor.lock();
+        wishes.vm = Some(Arc::clone(&vm));
+        if wishes.stop.is_some() || wishes.abandoned {
+            vm.kill();
+        }
+        vm
     }
 
     /// Makes a gateway the sandbox's.

@@ -14,6 +14,7 @@ use super::hub::{Hub, Log, Options};
 use super::lifecycle::{Life, RunEnd};
 use super::message::{Answer, Failure, FailureKind};
 use super::on_fork;
+use super::save::Savable;
 use super::shared::{Start, Stop, send};
 use crate::error::{Error, Result};
 use crate::{events, log, process, sandbox};
@@ -42,7 +43,11 @@ impl Life {
         let size = start.as_ref().and_then(|start| start.attach?.window_size());
         let tty = process.tty.then(|| size.unwrap_or(WINDOW_SIZE));
         let attach = start.as_ref().and_then(|start| start.attach);
-        let input = process.stdin || attach.is_some_and(|attach| attach.stdin);
+        let adopted = self.adopted.take();
+        let input = match &adopted {
+            Some(exec) => exec.has_stdin(),
+            None => process.stdin || attach.is_some_and(|attach| attach.stdin),
+        };
         let (hub, feed) = Hub::new(Options {
             tty: process.tty,
             owned: attach.is_some(),
@@ -58,7 +63,7 @@ impl Life {
             on_fork::run(session, &process);
         }
         let spec = process::exec_spec(&process, tty, input);
-        let exec = match session.exec(&spec) {
+        let exec = match adopted.map_or_else(|| session.exec(&spec), Ok) {
             Ok(exec) => exec,
             Err(error) => {
                 if let GuestError::SpawnFailed { code, message } = &error {
@@ -103,6 +108,10 @@ impl Life {
             wishes.main = Some(Arc::clone(&hub));
             wishes.main_input = input;
             wishes.main_over = None;
+            wishes.savable = self.memory.clone().map(|memory| {
+                let spec = self.spec.clone();
+                Arc::new(Savable { memory, spec })
+            });
             wishes.launched = true;
             wishes.copying += 1;
         }

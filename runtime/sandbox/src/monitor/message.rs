@@ -34,6 +34,9 @@ pub(crate) enum Ask {
         /// The values of its secrets.
         #[serde(default)]
         secrets: Vec<Value>,
+        /// The running machine to go on as, where it can be.
+        #[serde(default)]
+        resume: Option<Resume>,
     },
     /// Start the main command; answered when it runs. With streams the answer is that of a command.
     Start {
@@ -71,6 +74,13 @@ pub(crate) enum Ask {
         /// Stop the machine where it is, instead of having the guest write everything first.
         crash: bool,
     },
+    /// Copy the machine as it runs: the writable disk, the memory and the state of the machine.
+    Save {
+        /// The disk.
+        from: PathBuf,
+        /// The folder for the new files, as [`Saved`](crate::snapshot::Saved) names them.
+        to: PathBuf,
+    },
     /// What goes on in the network?
     Network,
     /// Freeze the writable disk, or keep it frozen, until that many milliseconds have passed.
@@ -87,6 +97,15 @@ pub(crate) enum Ask {
         /// The name.
         name: String,
     },
+}
+
+/// The copy of a running machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Resume {
+    /// The folder that [`Ask::Save`] filled.
+    pub(crate) folder: PathBuf,
+    /// Whether the main command of the copied machine is that of the sandbox, which otherwise starts its own beside it.
+    pub(crate) go_on: bool,
 }
 
 /// Which streams of the main command a client wants.
@@ -115,6 +134,11 @@ pub(crate) enum Answer {
     },
     /// It is done.
     Done,
+    /// The machine is up, but not as it was asked for.
+    Booted {
+        /// What is different, for a person.
+        warning: String,
+    },
     /// The sandbox ended.
     Ended(Ended),
     /// The sandbox's state.

@@ -22,6 +22,7 @@ mod lifecycle;
 mod main_command;
 pub(crate) mod message;
 mod on_fork;
+mod save;
 mod shared;
 pub(crate) mod socket;
 

@@ -3,21 +3,23 @@
 //! Clients' threads leave their wishes here and wake the first thread up, which alone acts on them.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blockbox_protocol::{ExecSpec, ExitStatus, FileTask};
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{State, Status};
-use blockbox_vmm::guest::{GuestError, Session};
+use blockbox_vmm::guest::{GuestError, RunningCommand, Session};
 use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
 use super::copy::{self, Hold};
 use super::hub::{Feed, Hub};
-use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind};
+use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind, Resume};
+use super::save::Savable;
 use super::socket;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Gateway;
 use crate::secrets::Value;
 
@@ -58,6 +60,8 @@ pub(super) struct Wishes {
     pub(super) stop: Option<Stop>,
     pub(super) vm: Option<Arc<Vm>>,
     pub(super) session: Option<Arc<Session>>,
+    /// What a copy of the running machine needs to know, where it can be copied.
+    pub(super) savable: Option<Arc<Savable>>,
     /// The gateway of the network, as long as it runs.
     pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) main: Option<Arc<Hub>>,
@@ -80,6 +84,7 @@ pub(super) struct BootRequest {
     pub(super) id: u32,
     pub(super) spec: Option<Box<Spec>>,
     pub(super) secrets: Vec<Value>,
+    pub(super) resume: Option<Resume>,
 }
 
 #[derive(Debug)]
@@ -143,12 +148,17 @@ impl Monitor {
                 let version = message::VERSION;
                 client.answer(id, &Ok(Answer::Hello { version }));
             }
-            Ask::Boot { spec, secrets } if client.launcher => {
+            Ask::Boot {
+                spec,
+                secrets,
+                resume,
+            } if client.launcher => {
                 self.lock().boot = Some(BootRequest {
                     client: Arc::clone(client),
                     id,
                     spec,
                     secrets,
+                    resume,
                 });
                 self.changed.notify_all();
             }
@@ -233,6 +243,7 @@ impl Monitor {
                     Ok(Answer::Copied { held_us })
                 });
             }
+            Ask::Save { from, to } => self.save(client, id, from, to),
             Ask::Network => self.network(client, id),
             Ask::Freeze {
                 thaw_after_ms,
@@ -291,6 +302,39 @@ impl Monitor {
             let outcome = ask(&session).map_err(|error| Failure::other(&error));
             client.answer(id, &outcome);
             monitor.lock().looking -= 1;
+        });
+    }
+
+    /// Copies the running machine for a client.
+    fn save(self: &Arc<Self>, client: &Arc<Client>, id: u32, from: PathBuf, to: PathBuf) {
+        let machine = {
+            let wishes = self.lock();
+            let parts = (
+                wishes.vm.clone(),
+                wishes.savable.clone(),
+                wishes.main.clone(),
+            );
+            match parts {
+                (Some(vm), Some(savable), Some(main)) => {
+                    Some((vm, savable, main, wishes.main_input))
+                }
+                _ => None,
+            }
+        };
+        let Some((vm, savable, main, stdin)) = machine else {
+            let text =
+                "its memory is not kept: it is a copy itself, or it was not made to be forked";
+            return client.answer(id, &Err(Failure::new(FailureKind::NotRunning, text)));
+        };
+        let monitor = Arc::clone(self);
+        self.look(client, id, move |session| {
+            let one = monitor.copying_disk.lock();
+            let _one = one.unwrap_or_else(PoisonError::into_inner);
+            let command = main.command().ok_or(Error::Interrupted)?;
+            let command = RunningCommand { stdin, ..command };
+            let held = savable.save(session, &vm, command, &from, &to)?;
+            let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+            Ok(Answer::Copied { held_us })
         });
     }
 

@@ -32,7 +32,8 @@ const LIMITS: Limits = Limits {
 const LEVEL: i32 = 3;
 
 impl Snapshot {
-    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are not in it.
+    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are not in it, and no memory: it fits few
+    /// hosts, holds whatever secrets programs had, and QEMU trusts the state of a machine that it loads.
     ///
     /// # Errors
     ///
@@ -41,7 +42,9 @@ impl Snapshot {
         let failed = || Error::io(self.upper());
         let path = self.upper();
         let upper = File::open(&path).map_err(failed())?;
-        let mut record = serde_json::to_vec_pretty(&self.record).map_err(|e| failed()(e.into()))?;
+        let mut record = self.record.clone();
+        record.memory = None;
+        let mut record = serde_json::to_vec_pretty(&record).map_err(|e| failed()(e.into()))?;
         record.push(b'\n');
         let write = || {
             let compressed = zstd::Encoder::new(BufWriter::new(out), LEVEL)?;
@@ -72,13 +75,12 @@ impl Snapshot {
         if let Some(name) = name {
             name.clone_into(&mut record.name);
         }
+        // There is none in it.
+        record.memory = None;
         harmless(&mut record.spec);
         let _claim = claim(store, &record.name)?;
         image(store, &record.spec)?;
-        let snapshot = Self {
-            store: store.clone(),
-            record,
-        };
+        let snapshot = Self::new(store, record);
         atomic::write_folder(&store.snapshot(&snapshot.record.name), |folder| {
             let path = folder.join(UPPER);
             let upper = create_copy(&path)?;

@@ -4,23 +4,29 @@
 //! snapshot needs cannot be removed. A fork is the same without the folder in between.
 
 mod archive;
+mod memory;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blockbox_convert as convert;
 use blockbox_convert::image::Image;
 use blockbox_net::Publish;
-use blockbox_store::snapshot::Snapshot as Record;
+use blockbox_store::snapshot::{MACHINE, MEMORY, Memory, Snapshot as Record};
+use blockbox_store::spec::MountSource;
 use blockbox_store::{Lock, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state};
 
+pub(crate) use self::memory::Saved;
 use crate::boot;
 use crate::create::{self, check_name, random_id};
-use crate::error::{Error, Result};
+use crate::error::{Error, NoMemory, Result};
 use crate::events;
 use crate::monitor::create_copy;
-use crate::sandbox::{Boot, Sandbox};
+use crate::monitor::message::{Answer, Ask, Resume};
+use crate::sandbox::{Boot, FOR_EVER, Sandbox, ask, unexpected};
 use crate::upper::Consistency;
 
 /// A snapshot in a store.
@@ -28,6 +34,17 @@ use crate::upper::Consistency;
 pub struct Snapshot {
     store: Store,
     record: Record,
+    folder: PathBuf,
+    /// Of a snapshot that has no name and goes when nobody has it any more.
+    passing: Option<Arc<Passing>>,
+}
+
+#[derive(Debug)]
+struct Passing {
+    /// Removes the folder.
+    _folder: tempfile::TempDir,
+    /// Nobody sweeps the folder up meanwhile.
+    _access: blockbox_store::Shared,
 }
 
 /// How to make a sandbox of another one, or of a snapshot.
@@ -78,25 +95,70 @@ impl Sandbox {
     ///
     /// [`Error::SnapshotExists`], [`Error::SandboxName`]; those of [`copy_upper`](Self::copy_upper). Nothing is left behind.
     pub fn snapshot(&self, name: &str, consistency: Consistency) -> Result<(Snapshot, Duration)> {
+        self.keep(name, |folder, record| {
+            let held = self.copy_upper(&folder.join(UPPER), consistency)?;
+            record.crash = consistency == Consistency::Crash && !held.is_zero();
+            Ok(held)
+        })
+    }
+
+    /// Makes a snapshot of the running sandbox called `name` with its memory: new sandboxes go on as it runs, without a boot.
+    /// Returns with it how long the guest stood still.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; [`Error::NoMemory`]; [`Error::SnapshotExists`], [`Error::SandboxName`]. Nothing is left behind.
+    pub fn snapshot_with_memory(&self, name: &str) -> Result<(Snapshot, Duration)> {
+        self.keep(name, |folder, record| self.copy_machine(folder, record))
+    }
+
+    /// As [`snapshot_with_memory`](Self::snapshot_with_memory), a snapshot without a name for sandboxes that begin now. It goes when
+    /// it is dropped; sandboxes that run by then stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; [`Error::NoMemory`].
+    pub fn capture(&self) -> Result<(Snapshot, Duration)> {
+        let store = self.store();
+        let access = store.share()?;
+        let folder = atomic::temporary_folder(&store.snapshots())?;
+        let mut record = self.record(String::new())?;
+        let held = self.copy_machine(folder.path(), &mut record)?;
+        let path = folder.path().join(UPPER);
+        record.upper_digest = digest(&path)?;
+        let snapshot = Snapshot {
+            store: store.clone(),
+            record,
+            folder: folder.path().to_owned(),
+            passing: Some(Arc::new(Passing {
+                _folder: folder,
+                _access: access,
+            })),
+        };
+        Ok((snapshot, held))
+    }
+
+    /// Makes a snapshot whose files `fill` makes.
+    fn keep(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Path, &mut Record) -> Result<Duration>,
+    ) -> Result<(Snapshot, Duration)> {
         let store = self.store();
         // Nobody removes the image meanwhile.
         let _access = store.share()?;
         let _claim = claim(store, name)?;
-        let spec = self.info()?.spec;
-        let image = image(store, &spec)?;
-        let mut record = Record::new(random_id()?, name.to_owned(), state::now_ns(), spec);
-        record.layers = image
-            .layers()
-            .iter()
-            .map(|layer| layer.diff_id.to_string())
-            .collect();
+        let mut record = self.record(name.to_owned())?;
         let mut held = Duration::ZERO;
         atomic::write_folder(&store.snapshot(name), |folder| {
-            let path = folder.join(UPPER);
-            held = self.copy_upper(&path, consistency)?;
-            record.crash = consistency == Consistency::Crash && !held.is_zero();
-            let upper = File::open(&path).map_err(Error::io(&path))?;
-            record.upper_digest = sparse::digest(&upper).map_err(Error::io(&path))?;
+            held = fill(folder, &mut record)?;
+            record.upper_digest = digest(&folder.join(UPPER))?;
+            if record.memory.is_some() {
+                record.memory = Some(Memory {
+                    digest: digest(&folder.join(MEMORY))?,
+                    machine_digest: digest(&folder.join(MACHINE))?,
+                });
+            }
             record.write(folder)?;
             Ok::<_, Error>(())
         })?;
@@ -107,8 +169,43 @@ impl Sandbox {
             "snapshot",
             &[("snapshot", name.to_owned())],
         );
-        let store = store.clone();
-        Ok((Snapshot { store, record }, held))
+        Ok((Snapshot::new(store, record), held))
+    }
+
+    /// A record of the sandbox, without anything that is copied.
+    fn record(&self, name: String) -> Result<Record> {
+        let spec = self.info()?.spec;
+        let image = image(self.store(), &spec)?;
+        let mut record = Record::new(random_id()?, name, state::now_ns(), spec);
+        let layers = image.layers().iter();
+        record.layers = layers.map(|layer| layer.diff_id.to_string()).collect();
+        Ok(record)
+    }
+
+    /// Copies the running machine into the folder of a snapshot.
+    fn copy_machine(&self, folder: &Path, record: &mut Record) -> Result<Duration> {
+        let connection = self.running()?;
+        let failed = |reason| Error::NoMemory {
+            sandbox: self.name().to_owned(),
+            reason,
+        };
+        if !record.spec.machine.forkable {
+            return Err(failed(NoMemory::NotForkable));
+        }
+        let mut mounts = record.spec.mounts.iter();
+        if let Some(mount) = mounts.find(|mount| !matches!(mount.source, MountSource::Tmpfs { .. }))
+        {
+            return Err(failed(NoMemory::Mount(mount.target.clone())));
+        }
+        let (from, to) = (self.upper(), folder.to_owned());
+        match ask(&connection, &Ask::Save { from, to }, FOR_EVER)? {
+            Answer::Copied { held_us } => {
+                // Without digests yet.
+                record.memory = Some(Memory::default());
+                Ok(Duration::from_micros(held_us))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Makes a new sandbox with the same specification and a copy of the disk. It does not run yet.
@@ -175,10 +272,16 @@ impl Snapshot {
                 }
             }
         };
-        Ok(Self {
+        Ok(Self::new(store, record))
+    }
+
+    fn new(store: &Store, record: Record) -> Self {
+        Self {
+            folder: store.snapshot(&record.name),
             store: store.clone(),
             record,
-        })
+            passing: None,
+        }
     }
 
     /// All snapshots by name.
@@ -188,11 +291,7 @@ impl Snapshot {
     /// When a record cannot be read.
     pub fn list(store: &Store) -> Result<Vec<Self>> {
         let records = Record::list(store)?.into_iter();
-        let with_store = |record| Self {
-            store: store.clone(),
-            record,
-        };
-        Ok(records.map(with_store).collect())
+        Ok(records.map(|record| Self::new(store, record)).collect())
     }
 
     /// What the snapshot is.
@@ -200,20 +299,31 @@ impl Snapshot {
         &self.record
     }
 
-    /// The bytes that the snapshot's disk takes on the host. Blocks that it shares with others count.
+    /// The bytes that the snapshot's disk and memory take on the host. Blocks that they share with others count.
     ///
     /// # Errors
     ///
     /// When the disk is gone.
     pub fn allocated_bytes(&self) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-
-        let path = self.upper();
-        let meta = std::fs::metadata(&path).map_err(Error::io(&path))?;
-        Ok(meta.blocks() * 512)
+        let mut bytes = 0;
+        for (path, _) in self.files() {
+            let meta = std::fs::metadata(&path).map_err(Error::io(&path))?;
+            bytes += meta.blocks() * 512;
+        }
+        Ok(bytes)
     }
 
-    /// Makes a sandbox that begins as this snapshot. It does not run yet.
+    /// The files of the snapshot, and their digests.
+    fn files(&self) -> Vec<(PathBuf, &str)> {
+        let mut files = vec![(self.upper(), self.record.upper_digest.as_str())];
+        if let Some(memory) = &self.record.memory {
+            files.push((self.folder.join(MEMORY), &memory.digest));
+            files.push((self.folder.join(MACHINE), &memory.machine_digest));
+        }
+        files
+    }
+
+    /// Makes a sandbox that begins as this snapshot. It does not run yet; when it is started, it boots.
     ///
     /// # Errors
     ///
@@ -222,7 +332,9 @@ impl Snapshot {
         self.make(options, false).map(|(sandbox, _lock)| sandbox)
     }
 
-    /// Makes a sandbox that begins as this snapshot and starts to boot it, as [`Builder::launch`](crate::Builder::launch) does.
+    /// Makes a sandbox that begins as this snapshot and starts to boot it, as [`Builder::launch`](crate::Builder::launch) does. With
+    /// the memory of a machine that could be one on this host, the sandbox goes on as that, in place of a boot: as its main command, where it
+    /// has no other, else with its own beside that.
     ///
     /// # Errors
     ///
@@ -232,13 +344,20 @@ impl Snapshot {
         boot::check(&self.store, &spec.machine)?;
         let secrets = crate::secrets::read(&spec.secrets, &[])?;
         let (sandbox, lock) = self.make(options, true)?;
-        let boot = Boot::launch(&sandbox, lock, None, secrets)?;
+        let resume = self.record.memory.as_ref().map(|_| Resume {
+            folder: self.folder.clone(),
+            go_on: spec.process == self.record.spec.process,
+        });
+        let boot = Boot::launch(&sandbox, lock, None, secrets, resume)?;
         Ok((sandbox, boot))
     }
 
     fn make(&self, options: &ForkOptions, discard: bool) -> Result<(Sandbox, Lock)> {
         let store = &self.store;
-        let parent = Some(self.record.id.clone());
+        let parent = match &self.passing {
+            Some(_) => self.record.parent.clone(),
+            None => Some(self.record.id.clone()),
+        };
         let spec = forked(self.record.spec.clone(), parent, options);
         let copy = |path: PathBuf| self.copy_to(&create_copy(&path)?);
         let image = image(store, &spec)?;
@@ -253,18 +372,21 @@ impl Snapshot {
     /// When its folder cannot be removed.
     pub fn remove(self) -> Result<()> {
         let _access = self.store.share()?;
-        Ok(remove_tree(&self.store.snapshot(&self.record.name))?)
+        Ok(remove_tree(&self.folder)?)
     }
 
-    /// Checks the disk against its digest.
+    /// Checks the disk, and the memory if there is any, against their digests.
     ///
     /// # Errors
     ///
     /// [`Error::SnapshotDamaged`].
     pub fn verify(&self) -> Result<()> {
-        let path = self.upper();
-        let upper = File::open(&path).map_err(Error::io(&path))?;
-        self.check(&upper)
+        for (path, expected) in self.files() {
+            if digest(&path)? != expected {
+                return Err(Error::SnapshotDamaged(self.record.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Copies the disk, and checks what was copied.
@@ -284,8 +406,13 @@ impl Snapshot {
     }
 
     fn upper(&self) -> PathBuf {
-        self.store.snapshot(&self.record.name).join(UPPER)
+        self.folder.join(UPPER)
     }
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    sparse::digest(&file).map_err(Error::io(path))
 }
 
 /// The specification of a sandbox that another one, or a snapshot, becomes.

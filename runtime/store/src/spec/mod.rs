@@ -162,6 +162,8 @@ pub struct Machine {
     pub kernel: Option<PathBuf>,
     /// Whether the virtual machine's process is confined, where the host can.
     pub confine: bool,
+    /// Whether the guest's memory is kept where it can be copied, for snapshots with memory; that takes QEMU.
+    pub forkable: bool,
 }
 
 impl Default for Machine {
@@ -173,6 +175,7 @@ impl Default for Machine {
             memory: 1 << 30,
             kernel: None,
             confine: true,
+            forkable: false,
         }
     }
 }

@@ -145,6 +145,11 @@ impl Exec {
         self.pid
     }
 
+    /// Whether the command has an input that nobody has taken.
+    pub fn has_stdin(&self) -> bool {
+        self.stdin.is_some()
+    }
+
     /// The command's standard input, once, if the command was started with one.
     pub fn take_stdin(&mut self) -> Option<Stdin> {
         self.stdin.take()

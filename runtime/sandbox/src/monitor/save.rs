@@ -1,0 +1,73 @@
+//! Copies of the running machine, with its memory.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use blockbox_store::snapshot::{MACHINE, MEMORY};
+use blockbox_store::spec::Spec;
+use blockbox_store::{UPPER, sparse};
+use blockbox_vmm::guest::{RunningCommand, Session};
+use blockbox_vmm::{SharedMemory, Vm};
+
+use super::copy::create;
+use crate::error::{Error, Result};
+use crate::snapshot::Saved;
+
+/// How long the guest's disk stays frozen by itself. The guest's clock stands still while the machine does.
+const WATCHDOG: Duration = Duration::from_secs(10);
+
+/// How long QEMU may take to write the state of the machine's devices.
+const SAVE_TIME: Duration = Duration::from_secs(10);
+
+/// A machine that can be copied as it runs.
+#[derive(Debug)]
+pub(super) struct Savable {
+    pub(super) memory: SharedMemory,
+    /// What the sandbox is for this run.
+    pub(super) spec: Spec,
+}
+
+impl Savable {
+    /// Copies the machine, and its writable disk `from`, to new files in the folder `to`. Returns how long the guest stood still.
+    pub(super) fn save(
+        &self,
+        session: &Session,
+        vm: &Vm,
+        command: RunningCommand,
+        from: &Path,
+        to: &Path,
+    ) -> Result<Duration> {
+        let identity = vm.vmm().machine_identity()?;
+        let disk = File::open(from).map_err(Error::io(from))?;
+        let upper = create(&to.join(UPPER))?;
+        let memory = create(&to.join(MEMORY))?;
+        let machine = create(&to.join(MACHINE))?;
+        let started = Instant::now();
+        session.freeze(WATCHDOG)?;
+        let copied = session
+            .suspend()
+            .map_err(Error::from)
+            .and_then(|suspended| {
+                let copied = vm.save(&machine, SAVE_TIME, || {
+                    sparse::copy(&disk, &upper)?;
+                    sparse::copy(self.memory.file(), &memory)
+                })?;
+                copied.map_err(Error::io(to))?;
+                Ok(suspended.last_id())
+            });
+        let thawed = session.thaw();
+        let held = started.elapsed();
+        let last_id = copied?;
+        thawed?;
+        // The guest's clock stood still with it.
+        session.set_clock()?;
+        for file in [&upper, &memory, &machine] {
+            file.sync_all().map_err(Error::io(to))?;
+        }
+        let kernel = session.kernel_release().to_owned();
+        let saved = Saved::new(identity, kernel, last_id, command, self.spec.clone());
+        saved.write(to)?;
+        Ok(held)
+    }
+}

@@ -1,0 +1,154 @@
+//! What a snapshot knows of the running machine in it: `memory.json` in its folder.
+
+use std::fs;
+use std::path::Path;
+
+use blockbox_store::atomic;
+use blockbox_store::spec::Spec;
+use blockbox_vmm::MachineIdentity;
+use blockbox_vmm::guest::RunningCommand;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The version of the records that this version writes.
+const VERSION: u32 = 1;
+
+/// The record's name in the folder of a snapshot.
+pub(super) const FILE: &str = "memory.json";
+
+/// A machine that was copied as it ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    version: u32,
+    /// What a machine must be to go on.
+    pub(crate) machine: MachineIdentity,
+    /// The guest kernel's release.
+    pub(crate) kernel: String,
+    /// The last id that the guest saw on its control channel.
+    pub(crate) last_id: u32,
+    /// The main command.
+    pub(crate) command: RunningCommand,
+    /// What the sandbox was.
+    pub(crate) spec: Spec,
+}
+
+impl Saved {
+    pub(crate) fn new(
+        machine: MachineIdentity,
+        kernel: String,
+        last_id: u32,
+        command: RunningCommand,
+        spec: Spec,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            machine,
+            kernel,
+            last_id,
+            command,
+            spec,
+        }
+    }
+
+    /// Reads the record in the folder of a snapshot.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        Self::parse(&bytes).map_err(|error| Error::SnapshotMemory(error.to_string()))
+    }
+
+    /// Parses a record.
+    pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        let saved: Self = serde_json::from_slice(bytes)?;
+        match saved.version {
+            VERSION => Ok(saved),
+            version => Err(serde::de::Error::custom(format!(
+                "its record has version {version}, which a later blockbox wrote"
+            ))),
+        }
+    }
+
+    /// Writes the record into the folder of a snapshot.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE);
+        atomic::write_private(&path, |file| {
+            serde_json::to_writer_pretty(file, self).map_err(|e| Error::io(&path)(e.into()))
+        })
+    }
+
+    /// Checks that a sandbox can go on as this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SnapshotMemory`] names what differs.
+    pub(crate) fn check(&self, spec: &Spec, machine: &MachineIdentity) -> Result<()> {
+        if let Some(difference) = self.machine.difference(machine) {
+            return Err(Error::SnapshotMemory(difference.to_string()));
+        }
+        let saved = &self.spec;
+        let differs = [
+            ("CPUs", saved.machine.cpus != spec.machine.cpus),
+            ("memory", saved.machine.memory != spec.machine.memory),
+            ("kernel", saved.machine.kernel != spec.machine.kernel),
+            ("mounts", saved.mounts != spec.mounts),
+            ("folders on disk", saved.on_disk != spec.on_disk),
+            (
+                "network",
+                saved.network.is_connected() != spec.network.is_connected(),
+            ),
+        ];
+        match differs.into_iter().find(|(_, differs)| *differs) {
+            Some((what, _)) => Err(Error::SnapshotMemory(format!(
+                "it was made with other {what}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blockbox_store::spec::ImageSource;
+
+    use super::*;
+
+    fn saved() -> Saved {
+        let machine =
+            r#"{"qemu": "QEMU 7", "machine": "microvm", "cpu": "tcg max", "protocol": 2}"#;
+        let machine = serde_json::from_str(machine).expect("valid");
+        let command = RunningCommand {
+            id: 1,
+            pid: 2,
+            tty: false,
+            stdin: false,
+        };
+        let spec = Spec::new("box".to_owned(), ImageSource::new("image", String::new()));
+        Saved::new(machine, "6.12".to_owned(), 3, command, spec)
+    }
+
+    #[test]
+    fn a_machine_goes_on_only_as_what_it_was() {
+        let saved = saved();
+        let mut spec = saved.spec.clone();
+        spec.name = "clone".to_owned();
+        assert!(saved.check(&spec, &saved.machine).is_ok());
+        spec.machine.cpus += 1;
+        let refused = saved
+            .check(&spec, &saved.machine)
+            .map_err(|e| e.to_string());
+        assert!(refused.is_err_and(|text| text.contains("other CPUs")));
+        let mut other = saved.machine.clone();
+        other.qemu = "QEMU 8".to_owned();
+        let refused = saved.check(&saved.spec, &other).map_err(|e| e.to_string());
+        assert!(refused.is_err_and(|text| text.contains("its QEMU is QEMU 7")));
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_refused() {
+        let mut later = saved();
+        assert!(Saved::parse(&serde_json::to_vec(&later).expect("text")).is_ok());
+        later.version += 1;
+        assert!(Saved::parse(&serde_json::to_vec(&later).expect("text")).is_err());
+    }
+}
