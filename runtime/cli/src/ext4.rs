@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::input::input;
 use super::output::{Format, print_json, printable};
 use super::size::size;
+use super::uuid::{shown, uuid};
 
 /// Make ext4 images.
 #[derive(Debug, Subcommand)]
@@ -122,15 +123,6 @@ fn journal(text: &str) -> Result<Journal, String> {
         "none" => Ok(Journal::None),
         text => Ok(Journal::Size(size(text)?)),
     }
-}
-
-fn uuid(text: &str) -> Result<[u8; 16], String> {
-    let digits = text.replace('-', "");
-    u128::from_str_radix(&digits, 16)
-        .ok()
-        .filter(|_| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .map(u128::to_be_bytes)
-        .ok_or_else(|| "not 32 hexadecimal digits".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -276,18 +268,9 @@ impl Info {
             path: path.clone(),
             source,
         })?;
-        let hex: String = info.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-        let uuid = [
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        ]
-        .join("-");
         let report = Report {
             label: printable(&info.label),
-            uuid,
+            uuid: shown(&info.uuid),
             clean: info.clean,
             bytes: info.blocks * u64::from(info.block_size),
             block_size: info.block_size,

@@ -14,6 +14,7 @@ mod cp;
 mod create;
 mod df;
 mod diff;
+mod disk;
 mod doctor;
 mod duration;
 mod each;
@@ -61,6 +62,7 @@ mod tag;
 mod template;
 mod terminal;
 mod time;
+mod uuid;
 mod verify;
 mod vmdk;
 mod volume;
@@ -185,6 +187,9 @@ enum Command {
     /// Measure what programs in a sandbox feel
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make disks for other virtual machine monitors
+    #[command(subcommand)]
+    Disk(disk::Disk),
     /// Make and read EROFS images
     #[command(subcommand)]
     Erofs(erofs::Erofs),
@@ -314,6 +319,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Volume(command) => return command.execute(&store()?),
         Command::Doctor(command) => return command.execute(&store()?),
         Command::Kernel(command) => command.execute(&store()?),
+        Command::Disk(command) => command.execute(&store()?),
         Command::Bench(command) => command.execute(store),
         Command::Erofs(command) => return command.execute(),
         Command::Ext4(command) => command.execute(),

@@ -115,6 +115,14 @@ pub enum Error {
         /// The unit in bytes.
         unit: u64,
     },
+    /// No disk of a file system with a partition table, if it is to have one, has this size.
+    #[error("a disk of {size} bytes is too small or no multiple of {unit} bytes long")]
+    DiskSize {
+        /// The size in bytes.
+        size: u64,
+        /// The unit in bytes.
+        unit: u64,
+    },
     /// The layers do not merge.
     #[error("cannot merge the layers")]
     Merge(#[source] Box<fsmerge::Error>),

@@ -5,12 +5,14 @@
 //! it is an [`image`] in the store.
 //!
 //! Beside this way, [`squash`] makes one self-contained image of layers of any kind, [`rebuild`] makes an image again with
-//! other options, [`populate`] puts a tree into an ext4 image, [`export`] makes an archive of one, [`patch`] changes an image's tree for one sandbox, and [`layer::write_index`] makes an image over a tar that stays
+//! other options, [`populate`] puts a tree into an ext4 image, [`disk`] makes a flat disk of an image for
+//! other machines, [`export`] makes an archive of one, [`patch`] changes an image's tree for one sandbox, and [`layer::write_index`] makes an image over a tar that stays
 //! as it is.
 
 #![forbid(unsafe_code)]
 
 pub mod commit;
+pub mod disk;
 mod error;
 pub mod export;
 pub mod files;

@@ -125,11 +125,20 @@ pub fn write(
     options: impl Into<BuildOptions>,
     path: &Path,
 ) -> Result<(Merged, Summary)> {
+    write_to(layers, Output::new(out), &options.into(), path)
+}
+
+/// As [`write`](write()), to any output.
+pub(crate) fn write_to(
+    layers: &[Layer],
+    out: Output<'_>,
+    options: &BuildOptions,
+    path: &Path,
+) -> Result<(Merged, Summary)> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
-    let options = options.into();
     let mut merge = Merge::new(&Limits::default());
     let mut surveys = Vec::new();
     let mut warnings = Vec::new();
@@ -154,7 +163,7 @@ pub fn write(
         }
     }
     let mut copy = Copy {
-        contents: Contents::new(out, &options).map_err(failed)?,
+        contents: Contents::of(out, options).map_err(failed)?,
         wanted,
         path,
     };

@@ -134,6 +134,8 @@ const NEEDS: &[Need] = &[
         "user-mode-linux",
         "a kernel with quotas, in which tests write to ext4",
     ),
+    need("sfdisk", "fdisk", "tests read partition tables with it"),
+    need("sgdisk", "gdisk", "tests check partition tables with it"),
     need("losetup", "mount", "tests mount images with the kernel"),
     need(
         "unshare",

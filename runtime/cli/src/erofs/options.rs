@@ -118,12 +118,9 @@ fn uuid(text: &str) -> Result<Uuid, String> {
         "random" => return random_uuid().map_err(|error| format!("/dev/urandom: {error}")),
         _ => {}
     }
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    let number = u128::from_str_radix(&digits, 16)
-        .ok()
-        .filter(|_| digits.len() == 32);
-    let number = number.ok_or_else(|| "not 32 hexadecimal digits, nil or random".to_owned())?;
-    Ok(Uuid::Given(number.to_be_bytes()))
+    super::super::uuid::uuid(text)
+        .map(Uuid::Given)
+        .map_err(|error| format!("{error}, nil or random"))
 }
 
 /// A UUID of version 4 (RFC 9562).

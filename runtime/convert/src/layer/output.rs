@@ -13,7 +13,9 @@ const WINDOW: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     file: &'a File,
-    /// Where the next byte goes.
+    /// Where the image begins in the file.
+    start: u64,
+    /// Where the next byte goes in the file.
     at: u64,
     /// What lies before is on its way.
     sent: u64,
@@ -24,10 +26,22 @@ impl<'a> Output<'a> {
     pub(crate) fn new(file: &'a File) -> Self {
         Self {
             file,
+            start: 0,
             at: 0,
             sent: 0,
             hasher: None,
         }
+    }
+
+    /// An output whose image begins at byte `start` of `file`.
+    pub(crate) fn starting_at(file: &'a File, start: u64) -> io::Result<Self> {
+        let mut output = Self {
+            start,
+            sent: start,
+            ..Self::new(file)
+        };
+        output.rewind()?;
+        Ok(output)
     }
 
     /// An output that computes the checksum of what is written.
@@ -46,7 +60,7 @@ impl<'a> Output<'a> {
 
 impl SetLen for Output<'_> {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
-        SetLen::set_len(&mut self.file, length)
+        SetLen::set_len(&mut self.file, self.start + length)
     }
 }
 
@@ -71,8 +85,14 @@ impl Write for Output<'_> {
 
 impl Seek for Output<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(offset) => SeekFrom::Start(self.start.saturating_add(offset)),
+            relative => relative,
+        };
         self.at = self.file.seek(to)?;
-        Ok(self.at)
+        self.at
+            .checked_sub(self.start)
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 }
 
@@ -101,6 +121,23 @@ fn start_writeback(file: &File, from: u64, length: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_can_begin_inside_of_a_file() {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"before").expect("written");
+        let mut output = Output::starting_at(&file, 4).expect("an output");
+        output.write_all(b"image").expect("written");
+        assert_eq!(output.stream_position().expect("a position"), 5);
+        assert_eq!(output.seek(SeekFrom::End(0)).expect("the end"), 5);
+        output.set_len(4).expect("shorter");
+        assert_eq!(output.seek(SeekFrom::Start(1)).expect("in the file"), 1);
+        output.write_all(b"M").expect("written");
+        let mut all = String::new();
+        file.rewind().expect("the start");
+        file.read_to_string(&mut all).expect("text");
+        assert_eq!(all, "befoiMag");
+    }
 
     #[test]
     fn what_is_written_is_there_and_can_be_read_back_in_between() {
