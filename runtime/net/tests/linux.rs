@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use blockbox_net::{Config, Mode, Reason, Remedy};
 use common::PATIENCE;
 use common::lab::{AT_ONCE, Lab};
-use sha2::{Digest, Sha256};
 use socket2::{Domain, Socket, Type};
 
 /// A public address, one of the host itself, a private one, a cloud's metadata service, and public IPv6.
@@ -184,34 +183,6 @@ fn a_host_that_never_answers_is_unreachable_after_its_time() {
         "{took:?}"
     );
     assert!(lab.gateway().status().flows.is_empty());
-}
-
-#[test]
-fn large_transfers_keep_their_bytes() {
-    const SIZE: usize = 64 << 20;
-    let Some(lab) = Lab::with(&[PUBLIC], Config::new()) else {
-        return;
-    };
-    let data = testkit::noise(1, SIZE);
-    let expected = Sha256::digest(&data);
-    let server = lab.outside(|| {
-        let listener = TcpListener::bind(at(PUBLIC, 80)).unwrap();
-        std::thread::spawn(move || {
-            let (mut peer, _) = listener.accept().unwrap();
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).unwrap();
-            peer.write_all(&all).unwrap();
-        })
-    });
-    let mut stream = lab.connect(&at(PUBLIC, 80).to_string()).unwrap();
-    let start = Instant::now();
-    stream.write_all(&data).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    eprintln!("{} MiB both ways in {:?}", SIZE >> 20, start.elapsed());
-    assert_eq!(Sha256::digest(&all), expected);
-    server.join().unwrap();
 }
 
 /// A UDP server that sends back what it gets.

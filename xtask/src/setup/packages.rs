@@ -92,6 +92,16 @@ const NEEDS: &[Need] = &[
         "tests run it in a sandbox, through the network gateway",
     ),
     need(
+        "nghttpd",
+        "nghttp2-server",
+        "tests fetch over HTTP/2 through the network gateway from it",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/websockets",
+        "python3-websockets",
+        "tests hold a WebSocket open through the network gateway with it",
+    ),
+    need(
         "wrk",
         "wrk",
         "tests load a sandbox's published port with it",

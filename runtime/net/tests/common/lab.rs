@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockbox_net::{Addresses, Config};
 use rustix::thread::LinkNameSpaceType;
@@ -169,6 +169,30 @@ impl Lab {
             .unwrap()
     }
 
+    /// Takes the guest's cable out.
+    pub(crate) fn disconnect(&self) {
+        ip(&format!("-n {} link set eth0 down", self.guest));
+    }
+
+    /// Starts a server where the gateway is, in a folder, and waits until it listens at this address.
+    pub(crate) fn program(&self, address: SocketAddr, folder: &Path, command: &[&str]) -> Server {
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.outside])
+            .args(command)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server(child);
+        let start = Instant::now();
+        while self.outside(|| TcpStream::connect(address)).is_err() {
+            assert!(start.elapsed() < super::PATIENCE, "{command:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
     /// Sets a kernel parameter of the guest's network.
     pub(crate) fn set(&self, guest: bool, parameter: &str, value: &str) {
         let namespace = if guest { &self.guest } else { &self.outside };
@@ -214,6 +238,16 @@ impl Lab {
         ip(&format!(
             "-n {namespace} route add {network} via {router} dev void onlink"
         ));
+    }
+}
+
+/// A program that ends with the test.
+pub(crate) struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
