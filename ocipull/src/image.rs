@@ -7,7 +7,7 @@ use crate::directory::Directory;
 use crate::docker_archive::DockerArchive;
 use crate::json::{self, Tolerant};
 use crate::layout::Layout;
-use crate::pipeline::{Expected, Pipeline};
+use crate::pipeline::{Expected, Pipeline, Useless};
 #[cfg(feature = "registry")]
 use crate::registry::Registry;
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
@@ -255,13 +255,17 @@ impl Unopened {
             _ => None,
         };
         let source = self.source.blob(&layer.digest, layer.size)?;
+        let useless = Useless::new({
+            let (source, digest) = (self.source, layer.digest.clone());
+            move || source.forget(&digest)
+        });
         let expected = Expected {
             blob: Some((layer.digest, layer.size)),
             diff_id: Some(layer.diff_id),
             compression,
             limit: self.limit,
         };
-        Pipeline::start(source, expected, self.progress).map(LayerReader::new)
+        Pipeline::start(source, expected, self.progress, useless).map(LayerReader::new)
     }
 }
 

@@ -1,9 +1,9 @@
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::compression::LayerType;
-use crate::pipeline::{Expected, Pipeline};
+use crate::pipeline::{Expected, Pipeline, Useless};
 use crate::{Digest, Error};
 
 /// A layer of an image.
@@ -41,14 +41,15 @@ impl Layer {
 pub struct LayerReader {
     pipeline: Pipeline,
     abandoned: bool,
+    keep: Arc<AtomicBool>,
 }
 
 impl LayerReader {
     pub(crate) fn new(pipeline: Pipeline) -> Self {
-        let abandoned = false;
         Self {
             pipeline,
-            abandoned,
+            abandoned: false,
+            keep: Arc::default(),
         }
     }
 
@@ -63,6 +64,10 @@ impl LayerReader {
                 Ok(value)
             }
             Err(error) => {
+                // What cannot be read must not stand in the way of the right bytes.
+                if self.pipeline.unverified().is_some() && !self.keep.load(Ordering::Relaxed) {
+                    self.pipeline.forget();
+                }
                 self.abandon();
                 Err(error)
             }
@@ -86,7 +91,10 @@ impl LayerReader {
     /// Returns a counter of the bytes fetched, which other threads can watch while the layer is
     /// read.
     pub fn fetched(&self) -> Fetched {
-        Fetched(self.pipeline.fetched())
+        Fetched {
+            bytes: self.pipeline.fetched(),
+            keep: self.keep.clone(),
+        }
     }
 
     /// Returns the stored bytes fetched so far, at most [`Layer::size`].
@@ -110,12 +118,21 @@ impl Drop for LayerReader {
 
 /// A counter of the bytes of a layer that were fetched.
 #[derive(Clone, Debug)]
-pub struct Fetched(Arc<AtomicU64>);
+pub struct Fetched {
+    bytes: Arc<AtomicU64>,
+    keep: Arc<AtomicBool>,
+}
 
 impl Fetched {
     /// Returns the number of stored bytes.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what was fetched, in [`Options::partial_downloads`](crate::Options::partial_downloads), though the one who reads the
+    /// layer fails: it stops for a reason of its own. Else, the next download of the layer begins at its first byte.
+    pub fn keep(&self) {
+        self.keep.store(true, Ordering::Relaxed);
     }
 }
 
@@ -139,7 +156,8 @@ pub fn decompress_bounded(
         compression: None,
         limit,
     };
-    Pipeline::start(Box::new(input), expected, None).map(|pipeline| Decompressed { pipeline })
+    let pipeline = Pipeline::start(Box::new(input), expected, None, Useless::nothing())?;
+    Ok(Decompressed { pipeline })
 }
 
 /// As [`decompress_bounded`], without a bound.

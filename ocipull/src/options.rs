@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,14 @@ pub struct Options {
     pub max_layer_ratio: u64,
     /// How long a registry may be silent, before it answers and between two runs of bytes of an answer.
     pub stall_timeout: Duration,
+    /// How many connections fetch a large blob of a registry at once, each a range of it, where the registry has ranges. As many
+    /// ranges are held in memory for each blob that is read.
+    pub connections: NonZeroUsize,
+    /// The bytes of such a range. A blob of up to two of them comes over one connection.
+    pub range_bytes: u64,
+    /// A folder in which what came of a registry's blobs of more than a range is kept until they are complete: a download that
+    /// breaks off, or whose process is killed, goes on there the next time. On Unix systems only. Default: nothing is kept.
+    pub partial_downloads: Option<PathBuf>,
     /// The most bytes that one request uploads; a larger blob is uploaded in several. 0 for no limit: one request for each blob.
     pub upload_chunk: u64,
     /// Which mirrors there are, and which registries are blocked or insecure.
@@ -54,6 +63,9 @@ impl Default for Options {
             max_layer_bytes: 128 << 30,
             max_layer_ratio: 2000,
             stall_timeout: Duration::from_secs(30),
+            connections: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
+            range_bytes: 4 << 20,
+            partial_downloads: None,
             upload_chunk: 0,
             registries: Registries::default(),
             certificate_folders: certificate_folders(),

@@ -37,6 +37,32 @@ pub(crate) struct Expected {
     pub(crate) limit: u64,
 }
 
+/// What is to be done where what came of the blob turns out to be of no use to a later read.
+pub(crate) struct Useless(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Useless {
+    pub(crate) fn new(forget: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(forget)))
+    }
+
+    /// Nothing.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
+    fn forget(&mut self) {
+        if let Some(forget) = self.0.take() {
+            forget();
+        }
+    }
+}
+
+impl std::fmt::Debug for Useless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Useless(…)")
+    }
+}
+
 /// The consumer's end.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
@@ -45,6 +71,7 @@ pub(crate) struct Pipeline {
     position: usize,
     state: State,
     fetched: Arc<AtomicU64>,
+    useless: Useless,
 }
 
 #[derive(Debug)]
@@ -67,6 +94,7 @@ impl Pipeline {
         source: Box<dyn Read + Send>,
         expected: Expected,
         progress: Option<Progress>,
+        useless: Useless,
     ) -> Result<Self, Error> {
         let fetched = Arc::new(AtomicU64::new(0));
         let (to_hash, hashed) = sync_channel(DEPTH);
@@ -109,6 +137,7 @@ impl Pipeline {
             position: 0,
             state,
             fetched,
+            useless,
         })
     }
 
@@ -154,11 +183,20 @@ impl Pipeline {
         }
     }
 
+    /// Has whatever is kept of the blob removed: the consumer cannot use it.
+    pub(crate) fn forget(&mut self) {
+        self.useless.forget();
+    }
+
     /// All bytes were handed out: asks every stage for its verdict.
     fn conclude(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(stages) => {
-                self.state = State::Complete(stages.verdict()?);
+                let verdict = stages.verdict();
+                if verdict.as_ref().is_err_and(|error| !error.is_transient()) {
+                    self.useless.forget();
+                }
+                self.state = State::Complete(verdict?);
                 Ok(())
             }
             State::Complete(diff_id) => {

@@ -36,6 +36,9 @@ pub(crate) trait Source: Debug + Send + Sync {
             .map_err(|source| Error::Read { source })?;
         Ok(blob)
     }
+
+    /// Removes what an earlier read of the blob left behind for a later one.
+    fn forget(&self, _digest: &Digest) {}
 }
 
 /// What a reference names.

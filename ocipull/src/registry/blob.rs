@@ -7,13 +7,28 @@ use ureq::http::{Method, StatusCode};
 
 use super::endpoint::{Access, Ask, Endpoint};
 use super::mirrors::Mirrors;
+use super::ranges::{Download, Plan};
 use super::retry::Failure;
 use super::transport::{Answer, Incoming};
 use crate::digest::Hasher;
+use crate::error::is_transient_status;
 use crate::{Cause, Digest, Document, Error};
 
 /// Bytes that must come between two interruptions for the second to count as the first again.
 const PROGRESS: u64 = 1 << 20;
+
+/// What is asked for, and what an answer to something else means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The blob to its end. Where a server begins at the first byte, what is known already is skipped.
+    Rest,
+    /// A range. A server that begins elsewhere is treated likewise.
+    Range,
+    /// The first range of several, of a blob of so many bytes. A server that answers with anything else gives the rest instead.
+    First(u64),
+    /// A range from a server that has answered with ranges. Any other answer is refused.
+    Strict,
+}
 
 /// The bytes of a blob, not verified.
 pub(super) struct BlobReader {
@@ -25,8 +40,9 @@ pub(super) struct BlobReader {
     offset: u64,
     /// Where to end.
     end: u64,
-    /// Whether `end` is the end of the blob.
-    whole: bool,
+    extent: Extent,
+    /// Whether the last answer was not the range that was asked for.
+    refused: bool,
     answer: Option<Incoming>,
     /// Bytes that come again, from a server that cannot begin in the middle.
     skip: u64,
@@ -37,17 +53,12 @@ pub(super) struct BlobReader {
 }
 
 impl BlobReader {
-    /// Of all of a blob of `size` bytes.
-    pub(super) fn new(mirrors: Arc<Mirrors>, digest: &Digest, size: u64) -> Self {
-        Self::range(mirrors, digest, 0..size, true)
-    }
-
-    /// Of the bytes in `range`, with which the blob ends if it is `whole`.
-    pub(super) fn range(
+    /// Of the bytes in `range`.
+    pub(super) fn new(
         mirrors: Arc<Mirrors>,
         digest: &Digest,
         range: std::ops::Range<u64>,
-        whole: bool,
+        extent: Extent,
     ) -> Self {
         Self {
             mirror: 0,
@@ -55,13 +66,33 @@ impl BlobReader {
             digest: digest.clone(),
             offset: range.start,
             end: range.end,
-            whole,
+            extent,
+            refused: false,
             answer: None,
             skip: 0,
             failures: 0,
             mark: range.start,
             ended: range.is_empty(),
         }
+    }
+
+    /// Asks the mirror with this number first.
+    pub(super) fn asking(self, mirror: usize) -> Self {
+        Self { mirror, ..self }
+    }
+
+    /// The number of the mirror that was asked last.
+    pub(super) fn mirror(&self) -> usize {
+        self.mirror
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Whether it failed because the answer was not the range that was asked for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// The next bytes; 0 at the end.
@@ -110,7 +141,8 @@ impl BlobReader {
         };
         let broken = |offset| move |broken| endpoint.broken(&url, offset, broken);
         let mut window = buffer;
-        if self.skip > 0 || !self.whole {
+        let whole = self.extent == Extent::Rest;
+        if self.skip > 0 || !whole {
             let left = match self.skip {
                 0 => self.end - self.offset,
                 skip => skip,
@@ -121,6 +153,9 @@ impl BlobReader {
             window = &mut window[..most];
         }
         let bytes = answer.read(window).map_err(broken(self.offset))?;
+        if bytes == 0 && matches!(self.extent, Extent::First(_) | Extent::Strict) {
+            return Err(self.refuse(endpoint, "the range is shorter than it says"));
+        }
         if bytes == 0 {
             self.ended = true;
             return Ok(Some(0));
@@ -130,53 +165,134 @@ impl BlobReader {
             return Ok(None);
         }
         self.offset += bytes as u64;
-        self.ended = !self.whole && self.offset >= self.end;
+        self.ended = !whole && self.offset >= self.end;
         Ok(Some(bytes))
     }
 
     fn begin(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        self.refused = false;
         let url = endpoint.url(&format!("/blobs/{}", self.digest));
         let mut ask = Ask::new(Method::GET, &url, Access::Pull);
         ask.offset = self.offset;
-        if !self.whole {
+        // No `If-Range`: the address names the bytes by their digest, whichever mirror has them.
+        if self.extent != Extent::Rest {
             ask = ask.header("range", format!("bytes={}-{}", self.offset, self.end - 1));
         } else if self.offset > 0 {
             ask = ask.header("range", format!("bytes={}-", self.offset));
         }
         let answer = match endpoint.ask(ask) {
             Ok(answer) => answer,
-            Err(failure) => match &*failure.error {
-                // There is nothing from here on: the blob is shorter than its descriptor says.
-                Error::Http { status: 416, .. } => {
-                    self.ended = true;
+            Err(failure) => return self.no_answer(endpoint, failure),
+        };
+        let range = match answer.status {
+            StatusCode::PARTIAL_CONTENT => Some(ContentRange::of(&answer)),
+            _ => None,
+        };
+        self.skip = 0;
+        match (self.extent, range) {
+            (Extent::Rest | Extent::Range, None) => self.skip = self.offset,
+            (Extent::Rest | Extent::Range, Some(range)) => {
+                let begins = range.map(|range| range.first);
+                if begins != Some(self.offset) {
+                    let problem = format!("asked for byte {}, got {begins:?}", self.offset);
+                    return Err(self.interrupted(endpoint, problem));
+                }
+            }
+            (Extent::First(size), None) => {
+                (self.extent, self.end) = (Extent::Rest, size);
+                self.skip = self.offset;
+            }
+            (Extent::First(size), Some(range)) => {
+                if !range.is_some_and(|range| range.is(self.offset, self.end, Some(size))) {
+                    (self.extent, self.end) = (Extent::Rest, size);
                     return Ok(());
                 }
-                _ => return Err(failure),
-            },
-        };
-        self.skip = if answer.status == StatusCode::PARTIAL_CONTENT {
-            let begins = begin_of_range(&answer);
-            if begins != Some(self.offset) {
-                let source = Cause::new(format!("asked for byte {}, got {begins:?}", self.offset));
-                return Err(Failure::transient(Error::Interrupted {
-                    url: url.to_string(),
-                    offset: self.offset,
-                    source,
-                }));
             }
-            0
-        } else {
-            self.offset
-        };
+            (Extent::Strict, Some(Some(range))) if range.is(self.offset, self.end, None) => {}
+            (Extent::Strict, _) => {
+                return Err(self.refuse(endpoint, "another range than the one asked for"));
+            }
+        }
         self.answer = Some(answer.body);
         Ok(())
     }
+
+    /// What it means that a request failed.
+    fn no_answer(&mut self, endpoint: &Endpoint, failure: Failure) -> Result<(), Failure> {
+        let Error::Http { status, .. } = *failure.error else {
+            return Err(failure);
+        };
+        match (self.extent, status) {
+            // There is nothing from here on: the blob is shorter than its descriptor says.
+            (Extent::Rest | Extent::Range, 416) => {
+                self.ended = true;
+                Ok(())
+            }
+            // Not every server takes a range.
+            (Extent::First(size), status) if !is_transient_status(status) => {
+                (self.extent, self.end) = (Extent::Rest, size);
+                Ok(())
+            }
+            (Extent::Strict, 416) => Err(self.refuse(endpoint, "a range is refused")),
+            _ => Err(failure),
+        }
+    }
+
+    fn refuse(&mut self, endpoint: &Endpoint, problem: &str) -> Failure {
+        self.refused = true;
+        let failure = self.interrupted(endpoint, problem.to_owned());
+        match self.extent {
+            Extent::Strict => Failure::last(*failure.error),
+            _ => failure,
+        }
+    }
+
+    fn interrupted(&self, endpoint: &Endpoint, problem: String) -> Failure {
+        let url = endpoint.url(&format!("/blobs/{}", self.digest));
+        Failure::transient(Error::Interrupted {
+            url: url.to_string(),
+            offset: self.offset,
+            source: Cause::new(problem),
+        })
+    }
 }
 
-/// The first byte that a partial answer has.
-fn begin_of_range(answer: &Answer) -> Option<u64> {
-    let range = answer.header("content-range")?.strip_prefix("bytes ")?;
-    range.split('-').next()?.parse().ok()
+/// What a partial answer says it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ContentRange {
+    first: u64,
+    last: u64,
+    /// The size of the whole, where it is said.
+    size: Option<u64>,
+}
+
+impl ContentRange {
+    fn of(answer: &Answer) -> Option<Self> {
+        Self::parse(answer.header("content-range")?)
+    }
+
+    /// RFC 9110, section 14.4: `bytes FIRST-LAST/SIZE`, in which SIZE may be `*`.
+    fn parse(text: &str) -> Option<Self> {
+        let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let size = match size.trim() {
+            "*" => None,
+            size => Some(size.parse().ok()?),
+        };
+        Some(Self {
+            first: first.trim().parse().ok()?,
+            last: last.trim().parse().ok()?,
+            size,
+        })
+    }
+
+    /// Whether it is the range up to `end`, of `size` bytes where both are known.
+    fn is(&self, first: u64, end: u64, size: Option<u64>) -> bool {
+        let sizes = self.size.zip(size);
+        self.first == first
+            && self.last.checked_add(1) == Some(end)
+            && sizes.is_none_or(|(is, should)| is == should)
+    }
 }
 
 impl Read for BlobReader {
@@ -190,7 +306,7 @@ impl Read for BlobReader {
 
 /// The bytes of a blob, with an error in the place of their end where they are not those that the digest names.
 pub(super) struct VerifiedReader {
-    inner: BlobReader,
+    inner: Download,
     document: Document,
     hasher: Option<Hasher>,
     expected: (Digest, u64),
@@ -198,9 +314,9 @@ pub(super) struct VerifiedReader {
 }
 
 impl VerifiedReader {
-    pub(super) fn new(mirrors: Arc<Mirrors>, digest: &Digest, size: u64) -> Self {
+    pub(super) fn new(mirrors: Arc<Mirrors>, digest: &Digest, size: u64, plan: Plan) -> Self {
         Self {
-            inner: BlobReader::new(mirrors, digest, size),
+            inner: Download::new(mirrors, digest, 0..size, plan),
             document: Document::Blob,
             hasher: Some(digest.hasher()),
             expected: (digest.clone(), size),
@@ -249,5 +365,31 @@ impl Read for VerifiedReader {
             hasher.update(&buffer[..bytes]);
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_answers_say_what_they_have() {
+        let parsed = ContentRange::parse;
+        let range = parsed("bytes 5-9/20").unwrap();
+        assert!(range.is(5, 10, Some(20)) && range.is(5, 10, None));
+        for (first, end, size) in [(4, 10, 20), (5, 9, 20), (5, 11, 20), (5, 10, 21)] {
+            assert!(!range.is(first, end, Some(size)));
+        }
+        assert!(parsed("bytes 0-18446744073709551615/*").is_some_and(|r| !r.is(0, 0, None)));
+        for text in [
+            "",
+            "bytes",
+            "bytes */20",
+            "items 5-9/20",
+            "bytes 5-9",
+            "bytes -9/20",
+        ] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
     }
 }

@@ -10,7 +10,10 @@ mod download;
 mod endpoint;
 mod login;
 mod mirrors;
+#[cfg(unix)]
+mod partial;
 mod proxy;
+mod ranges;
 mod repository;
 mod retry;
 mod tls;
@@ -29,7 +32,6 @@ use crate::source::{MAX_MANIFEST, Root, Source, verify};
 use crate::spec::Descriptor;
 use crate::target::{Open, Pushed, Sink};
 use crate::{Digest, Document, Error, Options};
-use blob::BlobReader;
 
 /// One image in a repository.
 #[derive(Debug)]
@@ -77,8 +79,7 @@ impl Source for Registry {
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
-        let mirrors = self.repository.mirrors.clone();
-        Ok(Box::new(BlobReader::new(mirrors, digest, size)))
+        Ok(self.repository.kept_blob(digest, size))
     }
 
     fn blob_from(
@@ -87,13 +88,11 @@ impl Source for Registry {
         size: u64,
         offset: u64,
     ) -> Result<Box<dyn Read + Send>, Error> {
-        let mirrors = self.repository.mirrors.clone();
-        Ok(Box::new(BlobReader::range(
-            mirrors,
-            digest,
-            offset..size,
-            true,
-        )))
+        Ok(Box::new(self.repository.download(digest, offset..size)))
+    }
+
+    fn forget(&self, digest: &Digest) {
+        self.repository.forget(digest);
     }
 }
 

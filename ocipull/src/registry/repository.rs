@@ -2,15 +2,19 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
-use super::blob::{BlobReader, VerifiedReader};
+use super::blob::{BlobReader, Extent, VerifiedReader};
 use super::endpoint::{Access, Ask, Endpoint};
 use super::mirrors::{For, Mirrors};
+#[cfg(unix)]
+use super::partial::KeptReader;
+use super::ranges::{Download, Plan};
 use super::retry::Failure;
 use super::upload;
 use super::url::{Url, encode};
@@ -34,7 +38,10 @@ const MAX_PAGES: usize = 10_000;
 /// minds, an asynchronous runtime around it.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    pub(super) mirrors: Arc<Mirrors>,
+    mirrors: Arc<Mirrors>,
+    host: String,
+    plan: Plan,
+    partial_downloads: Option<PathBuf>,
     upload_chunk: u64,
 }
 
@@ -105,12 +112,12 @@ impl Repository {
                 problem: "not the name of a repository".to_owned(),
             });
         }
+        let host = host.to_ascii_lowercase();
         Ok(Self {
-            mirrors: Arc::new(Mirrors::new(
-                &host.to_ascii_lowercase(),
-                repository,
-                options,
-            )?),
+            mirrors: Arc::new(Mirrors::new(&host, repository, options)?),
+            host,
+            plan: Plan::new(options),
+            partial_downloads: options.partial_downloads.clone(),
             upload_chunk: options.upload_chunk,
         })
     }
@@ -302,12 +309,43 @@ impl Repository {
     /// The blob `digest`, which has `size` bytes. The reader gives an error in the place of the end where the bytes are not those;
     /// what it gave before that must not be relied on. Nothing is sent before the first read.
     pub fn blob(&self, digest: &Digest, size: u64) -> impl Read + Send + use<> {
-        VerifiedReader::new(self.mirrors.clone(), digest, size)
+        VerifiedReader::new(self.mirrors.clone(), digest, size, self.plan)
     }
 
     /// Some of the bytes of the blob `digest`. Nothing shows whether they are the right ones.
     pub fn blob_range(&self, digest: &Digest, range: Range<u64>) -> impl Read + Send + use<> {
-        BlobReader::range(self.mirrors.clone(), digest, range, false)
+        BlobReader::new(self.mirrors.clone(), digest, range, Extent::Range)
+    }
+
+    /// The bytes of the blob `digest` from the start of `range` to its end, not verified.
+    pub(super) fn download(&self, digest: &Digest, range: Range<u64>) -> Download {
+        Download::new(self.mirrors.clone(), digest, range, self.plan)
+    }
+
+    /// The bytes of a blob of `size` bytes, not verified. What comes of a large one is kept where [`Options::partial_downloads`]
+    /// says.
+    pub(super) fn kept_blob(&self, digest: &Digest, size: u64) -> Box<dyn Read + Send> {
+        #[cfg(unix)]
+        if let Some(folder) = &self.partial_downloads
+            && size > self.plan.range
+        {
+            let place = (folder.as_path(), self.host.as_str());
+            let (repository, blob) = (self.clone(), digest.clone());
+            let fetch = move |offset| repository.download(&blob, offset..size);
+            let range = self.plan.range;
+            return Box::new(KeptReader::new(place, digest, (size, range), fetch));
+        }
+        Box::new(self.download(digest, 0..size))
+    }
+
+    /// Removes what is kept of a blob.
+    pub(super) fn forget(&self, digest: &Digest) {
+        #[cfg(unix)]
+        if let Some(folder) = &self.partial_downloads {
+            super::partial::forget(folder, &self.host, digest);
+        }
+        #[cfg(not(unix))]
+        let _ = (&self.host, &self.partial_downloads, digest);
     }
 
     /// Pushes the blob `digest`, which has `size` bytes, unless it is there. `open` gives its bytes from an offset on, and is

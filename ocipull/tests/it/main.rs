@@ -10,6 +10,8 @@ mod nonblocking;
 mod places;
 mod policy;
 mod push;
+#[cfg(unix)]
+mod ranges;
 mod registry;
 mod server;
 #[cfg(unix)]

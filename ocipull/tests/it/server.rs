@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
     /// The first byte of the range.
     pub(crate) range: Option<usize>,
+    /// The last one, where the range has an end.
+    pub(crate) last: Option<usize>,
     pub(crate) authorization: Option<String>,
     /// How many requests for this path came before.
     pub(crate) count: usize,
@@ -71,15 +73,19 @@ impl Reply {
         self
     }
 
-    /// `body` from where the request wants it.
+    /// What of `body` the request wants.
     pub(crate) fn ranged(request: &Request, body: &[u8]) -> Self {
-        match request.range {
-            None | Some(0) => Self::new(200, body),
-            Some(from) if from >= body.len() => Self::new(416, ""),
-            Some(from) => Self::new(206, &body[from..]).header(
-                "Content-Range",
-                format!("bytes {from}-{}/{}", body.len() - 1, body.len()),
-            ),
+        let end = request
+            .last
+            .map_or(body.len(), |last| (last + 1).min(body.len()));
+        match (request.range, request.last) {
+            (None | Some(0), None) => Self::new(200, body),
+            (Some(from), _) if from >= end => Self::new(416, ""),
+            (from, _) => {
+                let from = from.unwrap_or_default();
+                let range = format!("bytes {from}-{}/{}", end - 1, body.len());
+                Self::new(206, &body[from..end]).header("Content-Range", range)
+            }
         }
     }
 }
@@ -190,10 +196,10 @@ fn answer(
         let found = headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone())
     };
-    let range = header("range").and_then(|range| {
-        let range = range.strip_prefix("bytes=")?.to_owned();
-        range.split('-').next()?.parse().ok()
-    });
+    let asked = header("range").unwrap_or_default();
+    let asked = asked.strip_prefix("bytes=").unwrap_or_default();
+    let (first, last) = asked.split_once('-').unwrap_or_default();
+    let (range, last) = (first.parse().ok(), last.parse().ok());
     let authorization = header("authorization");
     let length = header("content-length").and_then(|length| length.parse().ok());
     let mut body = Vec::new();
@@ -210,6 +216,7 @@ fn answer(
             headers,
             body,
             range,
+            last,
             authorization,
             count,
         };

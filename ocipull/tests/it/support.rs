@@ -253,12 +253,7 @@ pub(crate) fn failure(layer: Layer) -> Error {
 /// Runs the test `name` (with its module) again in a process of its own with these variables of the environment, and returns
 /// what it printed. In that process, [`is_child`] holds.
 pub(crate) fn in_child(name: &str, environment: &[(&str, &str)]) -> String {
-    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("the test starts");
+    let output = child(name, environment).output().expect("the test starts");
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(
@@ -266,6 +261,16 @@ pub(crate) fn in_child(name: &str, environment: &[(&str, &str)]) -> String {
         "{text}"
     );
     text
+}
+
+/// The command that runs the test `name` so.
+pub(crate) fn child(name: &str, environment: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .envs(environment.iter().copied());
+    command
 }
 
 const CHILD: &str = "OCIPULL_TEST_CHILD";
