@@ -49,6 +49,10 @@ impl Paths {
                 _ => {}
             }
         }
+        // Stays as long as there is something else in it.
+        if let Some(folder) = self.data.parent() {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -363,8 +367,7 @@ mod tests {
         let (bytes, began) = read(folder.path(), &digest, u64::MAX);
         assert!(bytes == blob());
         assert_eq!(began, Some(4321));
-        let left = fs::read_dir(folder.path().join("host:1")).unwrap().count();
-        assert_eq!(left, 0);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -1,21 +1,23 @@
-//! The commands that talk to a registry with passwords: Debian's docker-registry on loopback.
+//! The commands that talk to a registry: Debian's docker-registry on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
 use testkit::{TarBuilder, oracle};
 
-/// A registry that knows one user; ends when dropped.
+/// A registry; ends when dropped.
 struct Registry {
     process: Child,
     host: String,
@@ -23,9 +25,9 @@ struct Registry {
 }
 
 impl Registry {
+    /// One that knows one user.
     fn start() -> Option<Self> {
         let mut perl = oracle("perl")?;
-        let mut registry = oracle("docker-registry")?;
         // What `htpasswd -bB` makes of user and secret.
         perl.args([
             "-e",
@@ -35,14 +37,24 @@ impl Registry {
         let dir = tempfile::tempdir().unwrap();
         let users = dir.path().join("htpasswd");
         fs::write(&users, format!("user:{hash}\n")).unwrap();
+        let users = users.display();
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {users}\n");
+        Self::start_with(dir, &auth)
+    }
+
+    /// One that anybody may use.
+    fn start_open() -> Option<Self> {
+        Self::start_with(tempfile::tempdir().unwrap(), "")
+    }
+
+    fn start_with(dir: tempfile::TempDir, auth: &str) -> Option<Self> {
+        let mut registry = oracle("docker-registry")?;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n\
-             auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{auth}",
             dir.path().join("data").display(),
-            users.display()
         );
         let file = dir.path().join("config.yml");
         fs::write(&file, config).unwrap();
@@ -148,4 +160,134 @@ fn who_logs_in_pushes_copies_and_pulls_until_the_logout() {
     let refused = run(&["pull", "-q", "--plain-http", &native]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("blockbox login"), "{said}");
+}
+
+/// A proxy before a registry that counts the bytes of its answers, and holds them up after so many.
+struct Proxy {
+    host: String,
+    passed: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    fn start(to: String, most: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let (passed, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(most)));
+        let proxy = Self {
+            host,
+            passed: passed.clone(),
+            most: most.clone(),
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&to).unwrap();
+                let (mut from, mut into) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+                let (passed, most) = (passed.clone(), most.clone());
+                std::thread::spawn(move || {
+                    let (mut client, mut server) = (client, server);
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(bytes @ 1..) = server.read(&mut buffer) {
+                        while passed.load(Ordering::SeqCst) >= most.load(Ordering::SeqCst) {
+                            std::thread::sleep(Duration::from_millis(10));
+                        }
+                        passed.fetch_add(bytes as u64, Ordering::SeqCst);
+                        if client.write_all(&buffer[..bytes]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = client.shutdown(std::net::Shutdown::Both);
+                    let _ = server.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        proxy
+    }
+}
+
+/// Bytes that do not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+#[test]
+fn a_pull_that_was_killed_goes_on_with_what_it_had_of_a_large_layer() {
+    const SIZE: u64 = 40 << 20;
+    let Some(registry) = Registry::start_open() else {
+        return;
+    };
+    let blockbox = Blockbox::new();
+    let tar = TarBuilder::new().file("f", noise(SIZE as usize)).finish();
+    let layout = Layout::new().layer(&tar, Compression::None).finish();
+    let direct = format!("{}/app:v1", registry.host);
+    blockbox.ok(["copy", "-q", "--plain-http", &layout.reference(), &direct]);
+
+    let proxy = Proxy::start(registry.host.clone(), 30 << 20);
+    let name = format!("{}/app:v1", proxy.host);
+    let mut pull = blockbox.command();
+    let mut process = pull
+        .args(["pull", "-q", "--plain-http", &name])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let downloads = blockbox.home().join("downloads");
+    let kept = || {
+        let files = fs::read_dir(downloads.join(&proxy.host))
+            .into_iter()
+            .flatten();
+        files
+            .flatten()
+            .filter_map(|file| file.metadata().ok())
+            .map(|meta| meta.len())
+            .sum::<u64>()
+    };
+    let start = Instant::now();
+    while kept() < 12 << 20 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{} bytes are kept",
+            kept()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let kept = kept();
+    assert_eq!(blockbox.ok(["images", "-q"]), "");
+
+    let before = proxy.passed.load(Ordering::SeqCst);
+    proxy.most.store(u64::MAX, Ordering::SeqCst);
+    blockbox.ok(["pull", "-q", "--plain-http", &name]);
+    let fetched = proxy.passed.load(Ordering::SeqCst) - before;
+    // The last piece counts once it is whole, and connections of the first pull have some bytes.
+    let most = SIZE - kept + (10 << 20);
+    assert!(fetched < most, "{fetched} of {SIZE} bytes after {kept}");
+    assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
+    blockbox.ok(["image", "verify"]);
+
+    // Another one that nobody goes on with.
+    proxy.most.store(
+        proxy.passed.load(Ordering::SeqCst) + (30 << 20),
+        Ordering::SeqCst,
+    );
+    blockbox.ok(["rmi", &name]);
+    let mut process = pull.spawn().unwrap();
+    let start = Instant::now();
+    while fs::read_dir(&downloads).unwrap().count() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    blockbox.ok(["gc"]);
+    assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
 }

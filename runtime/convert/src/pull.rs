@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use blockbox_store::{Reference, Shared, Store, atomic};
+use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
 use ocipull::Digest;
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::image::{Image, folder};
@@ -47,8 +49,8 @@ impl Default for PullOptions {
 ///
 /// # Errors
 ///
-/// Any error leaves the store as it was, but for the finished layers of a pull whose connection broke: the next one
-/// takes them up.
+/// Any error leaves the store as it was, but for the finished layers of a pull whose connection broke, and what came of large ones:
+/// the next one takes them up, as it does after a pull that was killed.
 pub fn pull(
     store: &Store,
     reference: &ocipull::Reference,
@@ -56,7 +58,10 @@ pub fn pull(
     progress: &dyn Progress,
 ) -> Result<Image> {
     let access = store.share()?;
-    let source = ocipull::Image::open(reference, &options.source)?;
+    let mut from = options.source.clone();
+    from.partial_downloads
+        .get_or_insert_with(|| store.downloads());
+    let source = ocipull::Image::open(reference, &from)?;
     let made = Mutex::default();
     let pulled = make(store, &source, options, progress, &made);
     if pulled.as_ref().is_err_and(|error| !is_transient(error)) {
@@ -132,17 +137,17 @@ fn convert_layers(
     made: &Mutex<Vec<Digest>>,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let failures = Mutex::new(BTreeMap::new());
     let work = || {
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.is_set() {
             let Some(&index) = indexes.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
             if let Err(error) =
                 convert_layer(store, source, index, options.check, &stop, (progress, made))
             {
-                stop.store(true, Ordering::Relaxed);
+                stop.set(is_transient(&error));
                 failures
                     .lock()
                     .unwrap_or_else(|e| e.into_inner())
@@ -166,12 +171,38 @@ fn convert_layers(
     }
 }
 
+/// Why layers that could be finished are not.
+#[derive(Debug, Default)]
+struct Stop {
+    set: AtomicBool,
+    /// Whether the pull may succeed later, and what came of these layers be of use.
+    resumable: AtomicBool,
+}
+
+impl Stop {
+    /// The first reason counts.
+    fn set(&self, resumable: bool) {
+        if !self.is_set() {
+            self.resumable.store(resumable, Ordering::Relaxed);
+        }
+        self.set.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    fn is_resumable(&self) -> bool {
+        self.is_set() && self.resumable.load(Ordering::Relaxed)
+    }
+}
+
 fn convert_layer(
     store: &Store,
     source: &ocipull::Image,
     index: usize,
     check: Depth,
-    stop: &AtomicBool,
+    stop: &Stop,
     (progress, made): (&dyn Progress, &Mutex<Vec<Digest>>),
 ) -> Result<()> {
     let layer = &source.layers()[index];
@@ -187,24 +218,23 @@ fn convert_layer(
         let (warnings, checksum) = source.read_layer(index, |reader| {
             let fetched = reader.fetched();
             let mut told = 0;
-            let stream = Watched::new(reader, stop, || {
+            let stream = Watched::new(reader, &stop.set, || {
                 let now = fetched.bytes();
                 progress.layer_read(index, now - told);
                 told = now;
             });
-            if layer.is_erofs() {
-                let checksum = take::take(stream, &name, file.as_file(), file.path())?;
-                return Ok((Vec::new(), checksum));
+            let converted = convert_stream(stream, layer.is_erofs(), &name, (file, &path));
+            if converted.is_err() && stop.is_resumable() {
+                fetched.keep();
             }
-            let (summary, checksum) = layer::write_hashed(stream, &name, file.as_file(), &path)?;
-            Ok::<_, Error>((summary.warnings, checksum))
+            converted
         })?;
         // Before the layer appears, and after its digests were verified.
         store.record_checksum(&layer.diff_id, &checksum)?;
         Ok(warnings)
     });
     let warnings = match warnings {
-        Err(_) if stop.load(Ordering::Relaxed) => return Err(Error::Stopped),
+        Err(_) if stop.is_set() => return Err(Error::Stopped),
         other => other?,
     };
     made.lock()
@@ -216,6 +246,21 @@ fn convert_layer(
     }
     progress.layer_finished(index);
     Ok(())
+}
+
+/// Writes the layer in `stream` to `file`, which will be `path`. Returns warnings, and the file's checksum.
+fn convert_stream(
+    stream: impl BufRead,
+    is_erofs: bool,
+    name: &str,
+    (file, path): (&NamedTempFile, &Path),
+) -> Result<(Vec<String>, Checksum)> {
+    if is_erofs {
+        let checksum = take::take(stream, name, file.as_file(), file.path())?;
+        return Ok((Vec::new(), checksum));
+    }
+    let (summary, checksum) = layer::write_hashed(stream, name, file.as_file(), path)?;
+    Ok((summary.warnings, checksum))
 }
 
 /// Whether trying again may help.

@@ -37,8 +37,8 @@ pub fn prune(store: &Store, named: bool) -> Result<Collected> {
     measured(store, |access| prune_images(store, access, named))
 }
 
-/// Removes everything that nothing names: what [`prune`] removes, layers of interrupted pulls, temporary files, what is left
-/// of the making of sandboxes and stale locks. Named images and sandboxes stay.
+/// Removes everything that nothing names: what [`prune`] removes, layers and blobs of interrupted pulls, temporary files, what is
+/// left of the making of sandboxes and stale locks. Named images and sandboxes stay.
 ///
 /// # Errors
 ///
@@ -92,7 +92,8 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Records of layers that are not there, folders of sandboxes without a record, and what is stale in the folder of kernels.
+/// Records of layers that are not there, folders of sandboxes without a record, parts of downloads, and what is stale in the
+/// folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(&store.layers())? {
@@ -107,6 +108,7 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
+    found.extend(entries(&store.downloads())?);
     found.extend(stale_kernels(store)?);
     Ok(found)
 }

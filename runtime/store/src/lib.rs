@@ -12,6 +12,7 @@
 //!   snapshots/<name>/            snapshot.json upper.ext4
 //!   volumes/<name>/              volume.json data.ext4
 //!   kernel/                      guest kernels ready to boot
+//!   downloads/<registry>/        what came of blobs whose download did not end; empty at rest
 //!   locks/                       held while an object is being made; empty at rest
 //! ```
 //!
@@ -58,13 +59,14 @@ pub const UPPER: &str = "upper.ext4";
 pub const CONSOLE: &str = "console.log";
 
 /// The folders of a store.
-const FOLDERS: [&str; 7] = [
+const FOLDERS: [&str; 8] = [
     "layers",
     "images",
     "sandboxes",
     "snapshots",
     "volumes",
     "kernel",
+    "downloads",
     "locks",
 ];
 
@@ -177,6 +179,11 @@ impl Store {
     /// Where guest kernels are.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernel")
+    }
+
+    /// Where what came of blobs is kept until they are complete. Whoever holds [`Exclusive`] may remove it.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
     }
 
     /// The names of images.
