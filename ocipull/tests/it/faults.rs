@@ -41,6 +41,18 @@ enum Fault {
     Flip(u64),
     /// The registry says nothing.
     Mute,
+    /// Bytes come slowly.
+    Slow,
+    /// Another server has what is asked for.
+    Redirect,
+    /// The server does not learn which range is wanted.
+    NoRange,
+    /// The answer says that it has another range than it has.
+    WrongRange,
+    /// The answer says that it is shorter than it is.
+    WrongLength,
+    /// The answer says that it has another digest.
+    WrongDigest,
 }
 
 /// The proxy; ends when dropped.
@@ -81,7 +93,7 @@ impl Drop for Proxy {
 fn fault(random: &Random) -> Fault {
     let at = 1 << random.below(19);
     let at = at + random.below(at);
-    match random.below(20) {
+    match random.below(30) {
         0..=2 => Fault::Cut(at),
         3 => Fault::CutRequest(at),
         4 => Fault::Stall(at),
@@ -93,6 +105,12 @@ fn fault(random: &Random) -> Fault {
         ),
         7 => Fault::Flip(at),
         8 => Fault::Mute,
+        9 => Fault::Slow,
+        10 => Fault::Redirect,
+        11 | 12 => Fault::NoRange,
+        13 => Fault::WrongRange,
+        14 => Fault::WrongLength,
+        15 => Fault::WrongDigest,
         _ => Fault::None,
     }
 }
@@ -100,11 +118,17 @@ fn fault(random: &Random) -> Fault {
 fn serve(mut client: TcpStream, to: &str, fault: Fault) {
     if let Fault::Busy(answer) = fault {
         let _ = client.read(&mut [0; 4096]);
-        let _ = client.write_all(answer.as_bytes());
-        // What is not read would reset the connection, and the answer with it.
-        let _ = client.set_read_timeout(Some(Duration::from_millis(100)));
-        let _ = std::io::copy(&mut client, &mut std::io::sink());
-        return;
+        return refuse(client, answer);
+    }
+    if let Fault::Redirect = fault {
+        let mut request = vec![0; 4096];
+        let bytes = client.read(&mut request).unwrap_or(0);
+        let request = String::from_utf8_lossy(request.get(..bytes).unwrap_or_default());
+        let target = request.split(' ').nth(1).unwrap_or("/");
+        let answer = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{to}{target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        return refuse(client, &answer);
     }
     if matches!(fault, Fault::Mute) {
         return;
@@ -115,16 +139,20 @@ fn serve(mut client: TcpStream, to: &str, fault: Fault) {
     let (Ok(from), Ok(into)) = (client.try_clone(), server.try_clone()) else {
         return;
     };
-    let request = match fault {
-        Fault::CutRequest(at) => Fault::Cut(at),
-        _ => Fault::None,
+    let (request, answer) = match fault {
+        Fault::CutRequest(at) => (Fault::Cut(at), Fault::None),
+        Fault::NoRange => (fault, Fault::None),
+        other => (Fault::None, other),
     };
     std::thread::spawn(move || pass_on(from, into, request));
-    let answer = match fault {
-        Fault::CutRequest(_) => Fault::None,
-        other => other,
-    };
     pass_on(server, client, answer);
+}
+
+fn refuse(mut client: TcpStream, answer: &str) {
+    let _ = client.write_all(answer.as_bytes());
+    // What is not read would reset the connection, and the answer with it.
+    let _ = client.set_read_timeout(Some(Duration::from_millis(100)));
+    let _ = std::io::copy(&mut client, &mut std::io::sink());
 }
 
 /// Passes bytes on, with `fault`; ends both ways then.
@@ -145,6 +173,27 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, fault: Fault) {
             Fault::Flip(at) if passed <= at && at < end => {
                 buffer[(at - passed) as usize] ^= 0x20;
             }
+            Fault::Slow => std::thread::sleep(Duration::from_millis(2)),
+            Fault::NoRange => change(&mut buffer[..bytes], "\r\nrange: ", |name| name[2] = b'x'),
+            Fault::WrongRange => {
+                change(
+                    &mut buffer[..bytes],
+                    "\r\ncontent-range: bytes ",
+                    another_digit,
+                );
+            }
+            Fault::WrongLength => {
+                change(&mut buffer[..bytes], "\r\ncontent-length: ", |value| {
+                    // Of a number with several digits the first is gone.
+                    if value.get(1).is_some_and(u8::is_ascii_digit) {
+                        value[0] = b'0';
+                    }
+                });
+            }
+            Fault::WrongDigest => {
+                let name = "\r\ndocker-content-digest: sha256:";
+                change(&mut buffer[..bytes], name, another_digit);
+            }
             _ => {}
         }
         if to.write_all(&buffer[..length]).is_err() || length < bytes {
@@ -154,6 +203,21 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, fault: Fault) {
     }
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
+}
+
+fn another_digit(value: &mut [u8]) {
+    value[0] = if value[0] == b'1' { b'2' } else { b'1' };
+}
+
+/// Changes the value of a header in `bytes`, or its name where `name` is all of a request's header.
+fn change(bytes: &mut [u8], name: &str, with: impl Fn(&mut [u8])) {
+    let found = bytes
+        .windows(name.len())
+        .position(|window| window.eq_ignore_ascii_case(name.as_bytes()));
+    if let Some(at) = found {
+        let value = at + if name == "\r\nrange: " { 0 } else { name.len() };
+        with(&mut bytes[value..]);
+    }
 }
 
 fn options() -> Options {
@@ -207,6 +271,45 @@ fn pulls_through_a_failing_proxy_are_right_or_say_what_failed() {
     }
     // Most faults pass, and trying again helps.
     assert!(right * 2 > transfers(300), "{right} pulls");
+}
+
+#[test]
+fn pulls_in_ranges_that_are_taken_up_again_are_right_whatever_fails() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let tars = [900_000, 400_000].map(|size| tar("f", size));
+    let layers = [Layer::new(&tars[0], TAR), Layer::new(&tars[1], GZIP)];
+    let layout = Layout::of(&layers);
+    let source = format!("oci:{}", layout.path().display());
+    copied(&source, &format!("{}/app:v1", registry.host)).expect("nothing fails yet");
+    let mut right = 0;
+    for seed in 1..=transfers(200) {
+        let proxy = Proxy::start(registry.host.clone(), seed * 0xc2b2_ae35);
+        let reference: Reference = format!("{}/app:v1", proxy.host).parse().expect("a name");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = options();
+        options.range_bytes = 32 << 10;
+        options.partial_downloads = Some(folder.path().to_owned());
+        // The next attempt goes on with what came in this one.
+        options.retries = 1;
+        for _ in 0..4 {
+            let pulled = Image::open(&reference, &options).and_then(|image| {
+                (0..tars.len())
+                    .map(|layer| read(&image, layer))
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            match pulled {
+                Ok(pulled) => {
+                    assert!(pulled == tars, "seed {seed}");
+                    right += 1;
+                    break;
+                }
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+    assert!(right * 2 > transfers(200), "{right} pulls");
 }
 
 fn copied(source: &str, target: &str) -> Result<Digest, ocipull::Error> {
