@@ -19,8 +19,9 @@ use crate::source::{Root, Source, digest_of};
 use crate::target::Target;
 use crate::{Digest, Document, Error, Event, Options, Platform, Progress, Reference};
 
-/// Manifests and indexes of one copy.
+/// Manifests and indexes of one copy, and the bytes of them, which are held in memory.
 const MAX_DOCUMENTS: usize = 4096;
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// How to copy an image.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ impl Planned {
             documents: Vec::new(),
             blobs: Vec::new(),
             seen: HashSet::new(),
+            read: 0,
+            bytes: 0,
         };
         match &options.platform {
             None => plan.root(from.root()?)?,
@@ -188,7 +191,11 @@ struct Plan<'a> {
     source: &'a dyn Source,
     documents: Vec<Copied>,
     blobs: Vec<Blob>,
+    /// Documents and blobs.
     seen: HashSet<Digest>,
+    /// How many documents were read, and how many bytes they have.
+    read: usize,
+    bytes: u64,
 }
 
 /// The members of manifests, of images and of other artifacts, that name blobs.
@@ -272,9 +279,17 @@ impl Plan<'_> {
         if depth > MAX_INDEX_DEPTH {
             return Err(Error::IndexDepth { digest });
         }
-        if self.seen.len() >= MAX_DOCUMENTS {
+        self.read += 1;
+        if self.read > MAX_DOCUMENTS {
             return Err(Error::TooManyIndexes {
                 limit: MAX_DOCUMENTS,
+            });
+        }
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes > MAX_DOCUMENT_BYTES {
+            return Err(Error::TooLarge {
+                document: Document::Index,
+                limit: MAX_DOCUMENT_BYTES,
             });
         }
         self.seen.insert(digest.clone());

@@ -131,7 +131,7 @@ pub enum Error {
     },
     /// A layer that must be had from elsewhere ("foreign", "non-distributable").
     #[error(
-        "layer {digest} is foreign ({media_type}): it must not be distributed and is not fetched"
+        "layer {digest} is foreign ({media_type}): it must not be distributed, and is not fetched from elsewhere"
     )]
     ForeignLayer {
         /// Its digest.

@@ -1,3 +1,4 @@
+use std::io::Read;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -9,16 +10,14 @@ use crate::json::{self, Tolerant};
 use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline, Useless};
 #[cfg(feature = "registry")]
-use crate::registry::Registry;
+use crate::registry::{ForeignReader, Registry};
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
 use crate::spec::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use crate::spool::open_archive;
 #[cfg(all(unix, feature = "registry"))]
 use crate::tree::Archive;
 use crate::tree::Folder;
-use crate::{
-    Digest, Document, Error, Layer, LayerReader, Options, Platform, Progress, Reference, platform,
-};
+use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, platform};
 
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 pub(crate) const MAX_INDEX_DEPTH: usize = 4;
@@ -130,7 +129,8 @@ impl Image {
         options: &Options,
     ) -> Result<Self, Error> {
         let config = read_config(&*source, manifest.parsed.config())?;
-        let layers = layers(&manifest.parsed, &config.parsed, options.erofs)?;
+        let allowed = (options.erofs, options.foreign_layers);
+        let layers = layers(&manifest.parsed, &config.parsed, allowed)?;
         Ok(Self {
             source,
             options: options.clone(),
@@ -230,8 +230,7 @@ impl Image {
         let layer = layer.ok_or(Error::NoLayer { index, layers })?;
         Ok(Unopened {
             source: self.source.clone(),
-            limit: self.options.limit(layer.size),
-            progress: self.options.progress.clone(),
+            options: self.options.clone(),
             layer: layer.clone(),
         })
     }
@@ -241,20 +240,23 @@ impl Image {
 pub(crate) struct Unopened {
     source: Arc<dyn Source>,
     layer: Layer,
-    /// The most uncompressed bytes.
-    limit: u64,
-    progress: Option<Progress>,
+    options: Options,
 }
 
 impl Unopened {
     /// Starts to fetch the layer.
     pub(crate) fn open(self) -> Result<LayerReader, Error> {
-        let layer = self.layer;
-        let compression = match LayerType::of(&layer.media_type) {
+        let (limit, progress) = (
+            self.options.limit(self.layer.size),
+            self.options.progress.clone(),
+        );
+        let kind = LayerType::of(&self.layer.media_type);
+        let compression = match kind {
             LayerType::Tar(compression) | LayerType::Erofs(compression) => Some(compression),
             _ => None,
         };
-        let source = self.source.blob(&layer.digest, layer.size)?;
+        let source = self.stored(kind)?;
+        let layer = self.layer;
         let useless = Useless::new({
             let (source, digest) = (self.source, layer.digest.clone());
             move || source.forget(&digest)
@@ -263,9 +265,21 @@ impl Unopened {
             blob: Some((layer.digest, layer.size)),
             diff_id: Some(layer.diff_id),
             compression,
-            limit: self.limit,
+            limit,
         };
-        Pipeline::start(source, expected, self.progress, useless).map(LayerReader::new)
+        Pipeline::start(source, expected, progress, useless).map(LayerReader::new)
+    }
+
+    /// The layer as it is stored.
+    fn stored(&self, kind: LayerType) -> Result<Box<dyn Read + Send>, Error> {
+        #[cfg(feature = "registry")]
+        if kind == LayerType::Foreign {
+            let (source, layer) = (self.source.clone(), self.layer.clone());
+            let reader = ForeignReader::new(source, layer, self.options.clone());
+            return Ok(Box::new(reader));
+        }
+        let _ = kind;
+        self.source.blob(&self.layer.digest, self.layer.size)
     }
 }
 
@@ -572,15 +586,17 @@ fn read_config(
 fn layers(
     manifest: &ImageManifest,
     config: &ImageConfiguration,
-    erofs: bool,
+    (erofs, foreign): (bool, bool),
 ) -> Result<Vec<Layer>, Error> {
     let diff_ids = config.diff_ids();
     let mut layers = Vec::with_capacity(manifest.layers().len());
     for descriptor in manifest.layers() {
         let digest = digest_of(descriptor)?;
         let media_type = descriptor.media_type().to_owned();
+        let mut urls = Vec::new();
         match LayerType::of(&media_type) {
             LayerType::Tar(_) => {}
+            LayerType::Foreign if foreign => urls = descriptor.urls().to_vec(),
             LayerType::Erofs(_) if erofs => {}
             LayerType::Foreign => return Err(Error::ForeignLayer { digest, media_type }),
             LayerType::Erofs(_) | LayerType::Unknown => {
@@ -591,7 +607,7 @@ fn layers(
                 });
             }
         }
-        layers.push((digest, descriptor.size(), media_type));
+        layers.push((digest, descriptor.size(), media_type, urls));
     }
     if layers.len() != diff_ids.len() {
         return Err(Error::LayerCount {
@@ -601,12 +617,13 @@ fn layers(
     }
     let layers = layers.into_iter().zip(diff_ids);
     layers
-        .map(|((digest, size, media_type), diff_id)| {
+        .map(|((digest, size, media_type, urls), diff_id)| {
             Ok(Layer {
                 digest,
                 size,
                 media_type,
                 diff_id: diff_id.parse()?,
+                urls,
             })
         })
         .collect()
@@ -618,7 +635,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let _ = is_index(bytes, None, &digest);
     let manifest = json::parse_manifest(bytes);
     if let (Ok(manifest), Ok(config)) = (&manifest, json::parse_config(bytes)) {
-        let _ = layers(manifest, &config, true);
+        let _ = layers(manifest, &config, (true, true));
     }
     if let Ok(index) = json::parse::<ImageIndex>(bytes) {
         for erofs in [false, true] {

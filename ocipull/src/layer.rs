@@ -17,6 +17,8 @@ pub struct Layer {
     pub media_type: String,
     /// The digest of the uncompressed tar or EROFS image.
     pub diff_id: Digest,
+    /// Where it may be fetched from, if it is one that must not be distributed.
+    pub urls: Vec<String>,
 }
 
 impl Layer {

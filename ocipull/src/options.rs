@@ -19,6 +19,9 @@ pub struct Options {
     pub platform: Platform,
     /// Whether layers may be EROFS images: then an index's image that has such layers is preferred. Default: layers are tars.
     pub erofs: bool,
+    /// Whether layers that must not be distributed ("foreign", "non-distributable") are fetched from the URLs in their
+    /// descriptors where the source does not have them: over TLS, or plain HTTP with `plain_http`. Default: they are refused.
+    pub foreign_layers: bool,
     /// Where a registry's credentials come from.
     pub credentials: Credentials,
     /// How often a request or a download that breaks off is tried again before it makes progress.
@@ -58,6 +61,7 @@ impl Default for Options {
             certificates: Vec::new(),
             platform: Platform::host(),
             erofs: false,
+            foreign_layers: false,
             credentials: Credentials::default(),
             retries: 5,
             max_layer_bytes: 128 << 30,

@@ -37,6 +37,11 @@ pub(crate) trait Source: Debug + Send + Sync {
         Ok(blob)
     }
 
+    /// Whether it has the blob.
+    fn has(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.blob(digest, 0).is_ok())
+    }
+
     /// Removes what an earlier read of the blob left behind for a later one.
     fn forget(&self, _digest: &Digest) {}
 }

@@ -15,7 +15,7 @@ use crate::error::is_transient_status;
 use crate::{Cause, Digest, Document, Error};
 
 /// Bytes that must come between two interruptions for the second to count as the first again.
-const PROGRESS: u64 = 1 << 20;
+pub(super) const PROGRESS: u64 = 1 << 20;
 
 /// What is asked for, and what an answer to something else means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,16 +259,22 @@ impl BlobReader {
 
 /// What a partial answer says it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ContentRange {
-    first: u64,
+pub(super) struct ContentRange {
+    pub(super) first: u64,
     last: u64,
     /// The size of the whole, where it is said.
     size: Option<u64>,
 }
 
 impl ContentRange {
-    fn of(answer: &Answer) -> Option<Self> {
+    pub(super) fn of(answer: &Answer) -> Option<Self> {
         Self::parse(answer.header("content-range")?)
+    }
+
+    /// The size of the whole, as the refusal of a range says it: `bytes */SIZE`.
+    pub(super) fn size_of(answer: &Answer) -> Option<u64> {
+        let range = answer.header("content-range")?.strip_prefix("bytes ")?;
+        range.trim().strip_prefix("*/")?.parse().ok()
     }
 
     /// RFC 9110, section 14.4: `bytes FIRST-LAST/SIZE`, in which SIZE may be `*`.

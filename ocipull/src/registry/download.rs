@@ -1,15 +1,16 @@
 //! A file by its address: without a repository, and without credentials.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use ureq::http::Method;
 
+use super::blob::{ContentRange, PROGRESS};
 use super::endpoint::MAX_ERROR;
 use super::retry::{Failure, retry_after};
-use super::transport::{Answer, Body, Request, Transport};
+use super::transport::{Answer, Body, Incoming, Request, Transport};
 use super::url::{Scheme, Url};
 use crate::digest::Hasher;
-use crate::{Digest, Document, Error, Options};
+use crate::{Cause, Digest, Document, Error, Options};
 
 /// How often a server may send us elsewhere.
 const MAX_REDIRECTS: usize = 10;
@@ -18,97 +19,188 @@ const MAX_REDIRECTS: usize = 10;
 /// bytes, of which there are at most `limit`.
 ///
 /// Proxies, certificates, time limits, retries, progress and events are those of `options`, as for an image. A download that
-/// breaks off goes on where it broke off. Redirects are followed, but never from TLS to plain HTTP.
+/// breaks off goes on where it broke off, unless the file is another one by then. Redirects are followed, but never from TLS to
+/// plain HTTP.
 ///
 /// # Errors
 ///
 /// [`Error::Address`], [`Error::Connect`], [`Error::Http`], [`Error::Redirect`], [`Error::Interrupted`];
-/// [`Error::TooLarge`] where there are more bytes; [`Error::Read`] where `output` does not take them.
+/// [`Error::Protocol`] where the file changed meanwhile; [`Error::TooLarge`] where there are more bytes; [`Error::Read`] where
+/// `output` does not take them.
 pub fn download(
     url: &str,
     output: &mut impl Write,
     limit: u64,
     options: &Options,
 ) -> Result<Digest, Error> {
-    let url = Url::parse(url).map_err(|problem| Error::Address { problem })?;
-    let mut download = Download {
-        transport: Transport::new(options),
-        options,
-        limit,
-        hasher: Hasher::sha256(),
-        offset: 0,
-    };
-    let host = url.origin.host();
-    let mut attempt = 0;
+    let mut file = FileReader::new(url, options)?;
+    let mut hasher = Hasher::sha256();
+    let mut total = 0_u64;
+    let mut buffer = vec![0; 64 << 10];
     loop {
-        let before = download.offset;
-        let Err(failure) = download.attempt(&url, output) else {
-            return Ok(download.hasher.finish());
-        };
-        if download.offset > before {
-            attempt = 0;
+        let bytes = file.receive(&mut buffer)?;
+        if bytes == 0 {
+            return Ok(hasher.finish());
         }
-        failure
-            .wait(attempt, &host, options.retries, options.events.as_ref())
-            .ok_or(*failure.error)?;
-        attempt += 1;
+        total += bytes as u64;
+        if total > limit {
+            let document = Document::Blob;
+            return Err(Error::TooLarge { document, limit });
+        }
+        let new = buffer.get(..bytes).unwrap_or_default();
+        output
+            .write_all(new)
+            .map_err(|source| Error::Read { source })?;
+        hasher.update(new);
+        if let Some(progress) = &options.progress {
+            progress.tell(bytes as u64);
+        }
     }
 }
 
-struct Download<'a> {
+/// The bytes of a file at an address.
+pub(super) struct FileReader {
     transport: Transport,
-    options: &'a Options,
-    limit: u64,
-    hasher: Hasher,
-    /// Bytes that are in the output.
+    options: Options,
+    url: Url,
+    /// Bytes that came.
     offset: u64,
+    answer: Option<(Incoming, Url)>,
+    /// What the first answer called this version of the file.
+    version: Option<String>,
+    /// Bytes that come again, from a server that cannot begin in the middle.
+    skip: u64,
+    /// Interruptions since `mark`.
+    failures: u32,
+    mark: u64,
+    ended: bool,
 }
 
-impl Download<'_> {
-    /// Asks for the rest of the file, and reads it.
-    fn attempt(&mut self, url: &Url, output: &mut impl Write) -> Result<(), Failure> {
-        let (mut answer, url) = self.ask(url)?;
-        // A server that does not know ranges begins at the beginning.
-        let mut skip = match answer.status.as_u16() {
-            206 => 0,
-            // There is no rest.
-            416 if self.offset > 0 => return Ok(()),
-            _ => self.offset,
+impl FileReader {
+    pub(super) fn new(url: &str, options: &Options) -> Result<Self, Error> {
+        let url = Url::parse(url).map_err(|problem| Error::Address { problem })?;
+        Ok(Self {
+            transport: Transport::new(options),
+            options: options.clone(),
+            url,
+            offset: 0,
+            answer: None,
+            version: None,
+            skip: 0,
+            failures: 0,
+            mark: 0,
+            ended: false,
+        })
+    }
+
+    /// Begins at byte `offset`.
+    pub(super) fn at(self, offset: u64) -> Self {
+        Self {
+            offset,
+            mark: offset,
+            ..self
+        }
+    }
+
+    /// The next bytes; 0 at the end.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        while !self.ended {
+            let failure = match self.advance(buffer) {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) => continue,
+                Err(failure) => failure,
+            };
+            self.answer = None;
+            if self.offset - self.mark >= PROGRESS {
+                (self.failures, self.mark) = (0, self.offset);
+            }
+            let Options {
+                retries, events, ..
+            } = &self.options;
+            let host = self.url.origin.host();
+            let waited = failure.wait(self.failures, &host, *retries, events.as_ref());
+            waited.ok_or(*failure.error)?;
+            self.failures += 1;
+        }
+        Ok(0)
+    }
+
+    /// One step: a request (`None`), or one run of bytes of its answer.
+    fn advance(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Failure> {
+        let Some((answer, url)) = &mut self.answer else {
+            return self.begin().map(|()| None);
         };
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let read = answer.body.read(&mut buffer);
-            let count = read.map_err(|broken| self.broken(&url, broken))?;
-            if count == 0 {
+        let most = match self.skip {
+            0 => buffer.len(),
+            skip => usize::try_from(skip)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len()),
+        };
+        let window = buffer.get_mut(..most).unwrap_or_default();
+        let bytes = match answer.read(window) {
+            Ok(bytes) => bytes,
+            Err(broken) => {
+                let host = url.origin.host();
+                return Err(self.transport.failure(url, host, self.offset, broken));
+            }
+        };
+        if bytes == 0 {
+            self.ended = true;
+        } else if self.skip > 0 {
+            self.skip -= bytes as u64;
+            return Ok(None);
+        }
+        self.offset += bytes as u64;
+        Ok(Some(bytes))
+    }
+
+    /// Asks for the rest of the file.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let (answer, url) = self.ask()?;
+        let range = ContentRange::of(&answer);
+        match answer.status.as_u16() {
+            206 if self.offset > 0 => {
+                if range.map(|range| range.first) != Some(self.offset) {
+                    return Err(Failure::transient(Error::Interrupted {
+                        url: url.to_string(),
+                        offset: self.offset,
+                        source: Cause::new("another range than the one asked for"),
+                    }));
+                }
+                self.skip = 0;
+            }
+            // Everything was there when the connection broke.
+            416 if ContentRange::size_of(&answer) == Some(self.offset) => {
+                self.ended = true;
                 return Ok(());
             }
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
-            skip -= known as u64;
-            let new = buffer.get(known..count).unwrap_or_default();
-            if self.offset + new.len() as u64 > self.limit {
-                return Err(Failure::last(Error::TooLarge {
-                    document: Document::Blob,
-                    limit: self.limit,
+            // A server that does not know ranges begins at the beginning, and so does one that has another file now.
+            200 => self.skip = self.offset,
+            status => return Err(Failure::status(&url, status, String::new())),
+        }
+        let version = version(&answer);
+        match &self.version {
+            Some(known) if self.offset > 0 && version.as_ref() != Some(known) => {
+                return Err(Failure::last(Error::Protocol {
+                    url: url.to_string(),
+                    problem: "the file changed while it was downloaded".to_owned(),
                 }));
             }
-            let refused = |source: io::Error| Failure::last(Error::Read { source });
-            output.write_all(new).map_err(refused)?;
-            self.hasher.update(new);
-            self.offset += new.len() as u64;
-            if let Some(progress) = &self.options.progress {
-                progress.tell(new.len() as u64);
-            }
+            _ => self.version = version,
         }
+        self.answer = Some((answer.body, url));
+        Ok(())
     }
 
-    /// Makes a request that succeeds, and returns the answer with the address that it came from in the end.
-    fn ask(&self, url: &Url) -> Result<(Answer, Url), Failure> {
-        let mut url = url.clone();
+    /// Makes a request that is answered, and returns the answer with the address that it came from in the end.
+    fn ask(&self) -> Result<(Answer, Url), Failure> {
+        let mut url = self.url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let headers = match self.offset {
-                0 => Vec::new(),
-                offset => vec![("range", format!("bytes={offset}-"))],
-            };
+            let mut headers = Vec::new();
+            if self.offset > 0 {
+                headers.push(("range", format!("bytes={}-", self.offset)));
+                headers.extend(self.version.clone().map(|version| ("if-range", version)));
+            }
             let request = Request {
                 method: Method::GET,
                 url: &url,
@@ -117,7 +209,13 @@ impl Download<'_> {
                 insecure: false,
             };
             let sent = self.transport.send(request).map_err(Failure::last)?;
-            let mut answer = sent.map_err(|broken| self.broken(&url, broken))?;
+            let mut answer = match sent {
+                Ok(answer) => answer,
+                Err(broken) => {
+                    let host = url.origin.host();
+                    return Err(self.transport.failure(&url, host, self.offset, broken));
+                }
+            };
             let status = answer.status.as_u16();
             if answer.status.is_redirection() && status != 304 {
                 url = redirect(&url, &answer)?;
@@ -132,11 +230,21 @@ impl Download<'_> {
         }
         Err(bad_redirect(&url, "there were too many before it"))
     }
+}
 
-    fn broken(&self, url: &Url, broken: super::transport::Broken) -> Failure {
-        let host = url.origin.host();
-        self.transport.failure(url, host, self.offset, broken)
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match buffer.is_empty() {
+            true => Ok(0),
+            false => Ok(self.receive(buffer)?),
+        }
     }
+}
+
+/// A strong entity tag: what says that two answers are of the same bytes.
+fn version(answer: &Answer) -> Option<String> {
+    let tag = answer.header("etag")?;
+    (tag.starts_with('"') && tag.len() <= 256).then(|| tag.to_owned())
 }
 
 fn redirect(from: &Url, answer: &Answer) -> Result<Url, Failure> {

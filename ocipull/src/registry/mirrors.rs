@@ -94,6 +94,14 @@ impl Mirrors {
         Ok(Self(mirrors))
     }
 
+    /// Whether nobody on the way can put something else in the place of what any of them sends.
+    pub(super) fn are_authentic(&self) -> bool {
+        self.0.iter().all(|mirror| {
+            let endpoint = &mirror.endpoint;
+            endpoint.base.origin.scheme == Scheme::Https && !endpoint.insecure
+        })
+    }
+
     /// What `work` gets from the first server that has it; each is asked again where its failure may pass.
     pub(super) fn first<T>(
         &self,

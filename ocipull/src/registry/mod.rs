@@ -8,6 +8,7 @@ mod challenge;
 mod conf;
 mod download;
 mod endpoint;
+mod foreign;
 mod login;
 mod mirrors;
 #[cfg(unix)]
@@ -25,6 +26,7 @@ mod url;
 use std::io::Read;
 
 pub use download::download;
+pub(crate) use foreign::ForeignReader;
 pub use login::check_login;
 pub use repository::{Manifest, Referrer, Repository};
 
@@ -89,6 +91,10 @@ impl Source for Registry {
         offset: u64,
     ) -> Result<Box<dyn Read + Send>, Error> {
         Ok(Box::new(self.repository.download(digest, offset..size)))
+    }
+
+    fn has(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.repository.blob_size(digest)?.is_some())
     }
 
     fn forget(&self, digest: &Digest) {

@@ -29,8 +29,9 @@ const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Pages of a list that are read: a registry could give one without end.
+/// Pages of a list that are read, and tags in it: a registry could give one without end.
 const MAX_PAGES: usize = 10_000;
+const MAX_TAGS: usize = 1_000_000;
 
 /// A repository in a registry.
 ///
@@ -139,6 +140,11 @@ impl Repository {
         }
     }
 
+    /// Whether TLS, with certificates that are verified, protects all that comes: from the registry and from its mirrors.
+    pub fn is_authentic(&self) -> bool {
+        self.mirrors.are_authentic()
+    }
+
     /// The digest of the manifest or index that `name`, a tag or a digest, names now.
     ///
     /// # Errors
@@ -229,6 +235,7 @@ impl Repository {
                 })?;
                 tags.extend(page.tags.unwrap_or_default());
                 match next {
+                    Some(_) if tags.len() >= MAX_TAGS => break,
                     Some(next) if next != url => url = next,
                     _ => return Ok(tags),
                 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, StatusCode};
 use ureq::{Agent, SendBody, Timeout};
@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a registry may take to answer an upload: it may have to hash or move gigabytes first.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The bytes that have to come each second, on average over the time that silence is allowed to last.
+const SLOWEST: u64 = 256;
 
 /// Agents kept at once: one for each server that a repository's registry and its redirects lead to.
 const MAX_AGENTS: usize = 32;
@@ -73,8 +76,12 @@ impl Answer {
     /// At most `limit` bytes of the body, and whether that is all of it.
     pub(super) fn bounded(&mut self, limit: u64) -> Result<(Vec<u8>, bool), Broken> {
         let mut bytes = Vec::new();
-        let mut body = (&mut self.body.0).take(limit.saturating_add(1));
-        body.read_to_end(&mut bytes).map_err(Broken::from)?;
+        let mut body = Read::by_ref(&mut self.body).take(limit.saturating_add(1));
+        body.read_to_end(&mut bytes)
+            .map_err(|error| match error.downcast::<Carried>() {
+                Ok(Carried(broken)) => broken,
+                Err(error) => error.into(),
+            })?;
         let complete = bytes.len() as u64 <= limit;
         bytes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok((bytes, complete))
@@ -82,18 +89,74 @@ impl Answer {
 }
 
 /// The rest of an answer.
-pub(super) struct Incoming(ureq::BodyReader<'static>);
+pub(super) struct Incoming {
+    body: ureq::BodyReader<'static>,
+    /// How long a server may be silent, and how long it was waited for since bytes were counted.
+    limit: Duration,
+    waited: Duration,
+    bytes: u64,
+}
 
 impl Incoming {
+    fn new(body: ureq::BodyReader<'static>, limit: Duration) -> Self {
+        Self {
+            body,
+            limit,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
         loop {
-            match self.0.read(buffer) {
+            let start = Instant::now();
+            let read = self.body.read(buffer);
+            self.waited += start.elapsed();
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map_err(Broken::from),
+                Err(error) => return Err(error.into()),
+                Ok(bytes) => {
+                    self.count(bytes)?;
+                    return Ok(bytes);
+                }
             }
         }
     }
+
+    /// Gives up a server that sends so little that the end would never come, if never nothing.
+    fn count(&mut self, bytes: usize) -> Result<(), Broken> {
+        self.bytes += bytes as u64;
+        if self.waited < self.limit || bytes == 0 {
+            return Ok(());
+        }
+        let least = SLOWEST.saturating_mul(self.waited.as_secs());
+        if self.bytes < least {
+            return Err(Broken {
+                connect: None,
+                timed_out: true,
+                cause: Cause::new(format!(
+                    "only {} bytes in {} seconds",
+                    self.bytes,
+                    self.waited.as_secs()
+                )),
+            });
+        }
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        Ok(())
+    }
 }
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = Incoming::read(self, buffer);
+        read.map_err(|broken| io::Error::other(Carried(broken)))
+    }
+}
+
+/// [`Broken`] on its way through an [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+#[error("broken off")]
+struct Carried(Broken);
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug)]
@@ -152,7 +215,7 @@ impl Transport {
             Answer {
                 status: head.status,
                 headers: head.headers,
-                body: Incoming(body.into_reader()),
+                body: Incoming::new(body.into_reader(), self.stall_timeout),
             }
         }))
     }

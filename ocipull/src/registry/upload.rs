@@ -58,8 +58,9 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
         Session::Mounted => return Ok(Pushed::Mounted),
         Session::At(url) => url,
     };
-    // Bytes that the registry has.
+    // Bytes that the registry has, and the most that it ever had: one that forgets them must not be sent them for ever.
     let mut offset = 0;
+    let mut furthest = 0;
     let mut failures = 0;
     loop {
         let (failure, after) = match send(endpoint, blob, &session, offset, &access) {
@@ -68,7 +69,10 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
                 next,
                 offset: reached,
             }) => {
-                (session, offset, failures) = (next, reached, 0);
+                (session, offset) = (next, reached);
+                if offset > furthest {
+                    (furthest, failures) = (offset, 0);
+                }
                 continue;
             }
             Err(failed) => failed,

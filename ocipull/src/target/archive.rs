@@ -36,8 +36,7 @@ impl ArchiveSink {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let file = tempfile::Builder::new()
-            .prefix(".tmp-")
+        let file = with_mode(tempfile::Builder::new().prefix(".tmp-"))
             .tempfile_in(folder)
             .map_err(io(folder))?;
         let mut archive = Archive {
@@ -116,7 +115,6 @@ impl Sink for ArchiveSink {
             .and_then(|()| archive.out.into_inner().map_err(|e| e.into_error()))
             .and_then(|file| {
                 file.as_file().sync_all()?;
-                set_mode(file.as_file())?;
                 file.persist(&self.path).map_err(|error| error.error)
             });
         finished.map(drop).map_err(io(&self.path))
@@ -127,15 +125,20 @@ impl Sink for ArchiveSink {
     }
 }
 
+/// The mode of a new file, of which the process's mask takes what others may not do.
 #[cfg(unix)]
-fn set_mode(file: &std::fs::File) -> io::Result<()> {
+fn with_mode<'a, 'b>(
+    builder: &'a mut tempfile::Builder<'b, 'b>,
+) -> &'a mut tempfile::Builder<'b, 'b> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+    builder.permissions(std::fs::Permissions::from_mode(0o666))
 }
 
 #[cfg(not(unix))]
-fn set_mode(_: &std::fs::File) -> io::Result<()> {
-    Ok(())
+fn with_mode<'a, 'b>(
+    builder: &'a mut tempfile::Builder<'b, 'b>,
+) -> &'a mut tempfile::Builder<'b, 'b> {
+    builder
 }
 
 fn name(digest: &Digest) -> String {

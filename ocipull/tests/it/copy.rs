@@ -238,6 +238,46 @@ fn other_images_of_a_layout_stay_and_one_of_the_same_name_is_replaced() {
 }
 
 #[test]
+fn documents_of_more_bytes_than_memory_should_hold_are_not_copied() {
+    let mut layout = Layout::new();
+    let manifest = layout.manifest(&[]);
+    let entries: Vec<_> = (0..17)
+        .map(|number| {
+            let mut large = manifest.clone();
+            let text = format!("{number}{}", "x".repeat(4_000_000));
+            large["annotations"] = json!({"note": text});
+            layout.document(&large)
+        })
+        .collect();
+    let index = layout.index(&entries);
+    layout.list(index, Some("v1"));
+    let dir = tempfile::tempdir().unwrap();
+    let from = format!("oci:{}:v1", layout.path().display());
+    let to = format!("oci:{}:v1", dir.path().join("out").display());
+    let refused = copied(&from, &to, &options());
+    assert!(
+        matches!(refused, Err(Error::TooLarge { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn an_image_may_have_more_blobs_than_an_index_may_have_manifests() {
+    let mut layout = Layout::new();
+    let mut manifest = layout.manifest(&[]);
+    let layers = (0..4500).map(|number: u32| layout.blob(TAR, &number.to_le_bytes()));
+    manifest["layers"] = layers.collect();
+    let image = layout.document(&manifest);
+    let index = layout.index(&[image.clone(), image]);
+    layout.list(index.clone(), Some("v1"));
+    let dir = tempfile::tempdir().unwrap();
+    let from = format!("oci:{}:v1", layout.path().display());
+    let to = format!("oci:{}:v1", dir.path().join("out").display());
+    let digest = copied(&from, &to, &options()).unwrap();
+    assert_eq!(digest.as_str(), index["digest"].as_str().unwrap());
+}
+
+#[test]
 fn foreign_layers_stay_where_their_urls_say() {
     let mut layout = Layout::new();
     let mut manifest = layout.manifest(&[Layer::new(&tar("a", 100), GZIP)]);

@@ -2,7 +2,7 @@
 
 use ocipull::{Digest, Error, Options, download};
 
-use crate::server::{Identity, Reply, Server};
+use crate::server::{Identity, Reply, Request, Server};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -77,4 +77,59 @@ fn bad_and_missing_addresses_are_reported_without_secrets() {
     let server = Server::start(|_| Reply::new(404, "<html>"));
     let missing = get(&format!("http://{}/", server.host()), &Options::default());
     assert!(matches!(missing, Err(Error::Http { status: 404, .. })));
+}
+
+#[test]
+fn what_comes_after_a_break_belongs_to_the_same_file() {
+    let answers: [fn(&Request, Reply) -> Reply; 4] = [
+        // Another file, of a server with and without ranges.
+        |_, reply| reply.header("ETag", "\"b\""),
+        |_, _| Reply::new(200, vec![7; 800_000]).header("ETag", "\"b\""),
+        // Another part of it.
+        |request, mut reply| {
+            reply.headers.clear();
+            let first = request.range.unwrap_or_default() + 1;
+            reply.header("Content-Range", format!("bytes {first}-799999/800000"))
+        },
+        // There should be more.
+        |_, _| Reply::new(416, "").header("Content-Range", "bytes */400000"),
+    ];
+    for answer in answers {
+        let server = Server::start(move |request| match request.count {
+            0 => Reply::new(200, body()).header("ETag", "\"a\"").cut(300_000),
+            _ => answer(request, Reply::ranged(request, &body())),
+        });
+        let mut options = Options::default();
+        options.retries = 1;
+        let refused = get(&format!("http://{}/", server.host()), &options);
+        let refused = refused.map(|(bytes, _)| bytes.len());
+        assert!(
+            matches!(
+                refused,
+                Err(Error::Protocol { .. }
+                    | Error::Interrupted { .. }
+                    | Error::Http { status: 416, .. })
+            ),
+            "{refused:?}"
+        );
+        let requests = server.requests();
+        let condition = requests[1]
+            .headers
+            .iter()
+            .find(|(name, _)| name == "if-range");
+        assert_eq!(condition.expect("one").1, "\"a\"");
+    }
+}
+
+#[test]
+fn a_server_that_gives_a_byte_at_a_time_is_given_up() {
+    let server = Server::start(|request| Reply::ranged(request, &body()).cut(1));
+    let mut options = Options::default();
+    options.retries = 2;
+    let given_up = get(&format!("http://{}/", server.host()), &options);
+    assert!(matches!(
+        given_up,
+        Err(Error::Interrupted { offset: 3, .. })
+    ));
+    assert_eq!(server.requests().len(), 3);
 }

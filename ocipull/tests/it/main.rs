@@ -4,6 +4,7 @@ mod archives;
 mod copy;
 mod download;
 mod faults;
+mod foreign;
 mod layers;
 mod layouts;
 mod nonblocking;

@@ -257,6 +257,34 @@ fn an_upload_that_the_registry_forgot_begins_again_and_one_that_always_fails_is_
 }
 
 #[test]
+fn a_registry_that_forgets_what_it_took_again_and_again_is_given_up() {
+    let blob = tar("f", 100_000);
+    let patches = Arc::new(Mutex::new(0));
+    let seen = patches.clone();
+    let registry = Server::start(move |request| {
+        let next = |status| Reply::new(status, "").header("Location", "uploads/1");
+        match request.method.as_str() {
+            "POST" => next(202),
+            "PATCH" => {
+                *seen.lock().unwrap() += 1;
+                next(202)
+            }
+            "PUT" => Reply::new(503, "").header("Retry-After", "0"),
+            "GET" => next(204).header("Range", "0-0"),
+            _ => Reply::new(404, ""),
+        }
+    });
+    let mut options = options();
+    (options.upload_chunk, options.retries) = (40_000, 3);
+    let repository = Repository::new(&registry.host(), "app", &options).unwrap();
+    match push(&repository, &blob) {
+        Err(Error::Http { status: 503, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(*patches.lock().unwrap() <= 4 * 3);
+}
+
+#[test]
 fn lists_are_read_page_by_page_and_an_endless_one_ends() {
     let registry = Server::start(|request| match request.path.as_str() {
         "/v2/app/tags/list?n=1000" => Reply::new(200, r#"{"tags":["a"]}"#)

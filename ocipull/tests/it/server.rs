@@ -34,6 +34,8 @@ pub(crate) struct Reply {
     pub(crate) cut: Option<usize>,
     /// How long to say nothing where `cut` is, or before the first byte.
     pub(crate) stall: Duration,
+    /// How long to wait after each byte of the body.
+    pub(crate) drip: Duration,
     /// Hang up without an answer.
     pub(crate) mute: bool,
 }
@@ -46,6 +48,7 @@ impl Reply {
             body: body.into(),
             cut: None,
             stall: Duration::ZERO,
+            drip: Duration::ZERO,
             mute: false,
         }
     }
@@ -65,6 +68,11 @@ impl Reply {
 
     pub(crate) fn stall(mut self, time: Duration) -> Self {
         self.stall = time;
+        self
+    }
+
+    pub(crate) fn drip(mut self, time: Duration) -> Self {
+        self.drip = time;
         self
     }
 
@@ -243,7 +251,13 @@ fn answer(
     }
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;
-    if request.method != "HEAD" {
+    if !reply.drip.is_zero() {
+        for byte in &reply.body {
+            stream.write_all(&[*byte])?;
+            stream.flush()?;
+            std::thread::sleep(reply.drip);
+        }
+    } else if request.method != "HEAD" {
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
     }
     stream.flush()?;

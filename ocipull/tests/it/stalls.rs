@@ -132,3 +132,33 @@ fn images_open_inside_an_asynchronous_runtime() {
     });
     assert!(read == served.tar);
 }
+
+#[test]
+fn a_server_that_sends_next_to_nothing_is_given_up() {
+    let served = Arc::new(Served::new(1 << 20));
+    for layer in [true, false] {
+        let images = served.clone();
+        let registry = Server::start(move |request| {
+            let reply = images.reply(request);
+            match layer == (request.path == images.layer) {
+                true => reply.drip(Duration::from_millis(50)),
+                false => reply,
+            }
+        });
+        let mut options = options();
+        (options.stall_timeout, options.retries) = (Duration::from_secs(1), 0);
+        let start = Instant::now();
+        let opened = open_with(&format!("{}/app", registry.host()), &options);
+        let given_up = opened
+            .and_then(|image| read(&image, 0))
+            .map(|bytes| bytes.len());
+        match given_up {
+            Err(error @ Error::Interrupted { .. }) => {
+                let cause = std::error::Error::source(&error).expect("a cause");
+                assert!(cause.to_string().contains("bytes in 1 seconds"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(start.elapsed() < LONG / 2);
+    }
+}

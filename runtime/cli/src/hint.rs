@@ -49,6 +49,9 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
             (ConnectHint::Refused, _) => "check the port, and that the server is running".into(),
             _ => return None,
         },
+        ocipull::Error::ForeignLayer { .. } => {
+            "--allow-nondistributable-artifacts fetches it from where the image says".into()
+        }
         ocipull::Error::Unauthorized {
             host, credentials, ..
         } => match credentials {

@@ -31,6 +31,9 @@ pub(super) struct Source {
     /// The platform to take from an image for several [default: linux on this host's architecture]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<ocipull::Platform>,
+    /// Fetch layers that must not be distributed ("foreign") from the URLs that the image names
+    #[arg(long)]
+    allow_nondistributable_artifacts: bool,
     /// How many layers to fetch and convert at once [default: one per core]
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
@@ -42,6 +45,7 @@ impl Source {
         // A sandbox starts at once: only `pull` and `image verify` look at every byte.
         options.check = Depth::Lengths;
         options.source.plain_http = self.plain_http;
+        options.source.foreign_layers = self.allow_nondistributable_artifacts;
         if let Some(platform) = &self.platform {
             options.source.platform = platform.clone();
         }
