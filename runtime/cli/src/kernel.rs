@@ -27,7 +27,8 @@ pub(super) struct Install {
     /// [default: a package of PyPI whose digest is known, fetched by pip]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
-    /// Refuse a file or a download that has not this digest; without it, the digest of a download is to be confirmed
+    /// Refuse a file or a download that has not this digest, or an image whose manifest has not; without it, the digest of a
+    /// download, or of an image that came without TLS, is to be confirmed
     #[arg(long, value_name = "sha256:DIGITS", value_parser = sha256)]
     digest: Option<Digest>,
     /// Speak HTTP to a registry, not HTTPS
@@ -55,8 +56,8 @@ impl Kernel {
 impl Install {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let source = self.source.unwrap_or(Source::Package);
-        if self.digest.is_some() && !matches!(source, Source::File(_) | Source::Url(_)) {
-            anyhow::bail!("--digest is for a file or an address");
+        if self.digest.is_some() && source == Source::Package {
+            anyhow::bail!("--digest is for a file, an address or an image");
         }
         let bars = Bars::new();
         let mut pull = ocipull::Options::default();
@@ -96,7 +97,7 @@ fn confirm(digest: &Digest) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
-    eprint!("The file's digest is {digest}. Install it? [y/N] ");
+    eprint!("Its digest is {digest}. Install it? [y/N] ");
     let mut answer = String::new();
     let asked = std::io::stderr().flush();
     asked.is_ok()

@@ -6,17 +6,18 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::guest::Guest;
 use common::layout::{Compression, Layout, digest};
 use flate2::write::{DeflateEncoder, GzEncoder};
 use serde_json::{Value, json};
-use testkit::TarBuilder;
+use testkit::{TarBuilder, oracle};
 
 /// The name of libkrunfw's file, with the whole version as packages have it.
 const NAME: &str = "libkrunfw.so.5.6.1";
@@ -212,6 +213,62 @@ fn a_kernel_from_an_address_needs_its_digest_and_boots() {
 
     blockbox.ok(["kernel", "install", &url, "--digest", &right]);
     assert_eq!(guest.script(&["--rm"], "cat /etc/motd"), "from the image\n");
+}
+
+#[test]
+fn a_kernel_of_an_image_without_tls_needs_a_digest() {
+    let Some(library) = library() else { return };
+    let Some(mut registry) = oracle("docker-registry") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let config = dir.path().join("config.yml");
+    let data = dir.path().join("data");
+    fs::write(
+        &config,
+        format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n",
+            data.display()
+        ),
+    )
+    .unwrap();
+    registry.arg("serve").arg(&config);
+    registry.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut registry = registry.spawn().unwrap();
+    let start = Instant::now();
+    while TcpStream::connect(&host).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "no registry");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    let layout = Layout::new()
+        .layer(&tar(&library), Compression::Gzip)
+        .finish();
+    let blockbox = Blockbox::without_kernel();
+    let place = format!("{host}/kernel:v1");
+    let digest_of = blockbox.ok(["copy", "-q", "--plain-http", &layout.reference(), &place]);
+    let right = digest_of.trim();
+    let source = format!("docker://{place}");
+    let install = ["kernel", "install", "--plain-http"];
+    let run = |rest: &[&str]| blockbox.output(install.iter().chain(rest));
+    for rest in [&[&*source][..], &[&source, "--digest", &digest(b"other")]] {
+        let output = run(rest);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(right), "{error}");
+        assert!(!installed(&blockbox).exists());
+    }
+    let pinned = format!("docker://{host}/kernel@{right}");
+    for rest in [&[&*source, "--digest", right][..], &[&pinned]] {
+        let output = run(rest);
+        assert!(output.status.success(), "{output:?}");
+        assert!(fs::read(installed(&blockbox)).unwrap() == library);
+        fs::remove_file(installed(&blockbox)).unwrap();
+    }
+    registry.kill().unwrap();
+    registry.wait().unwrap();
 }
 
 #[test]

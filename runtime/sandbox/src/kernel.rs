@@ -1,7 +1,7 @@
 //! Installing guest kernels: libkrunfw, from where there is one, into the store.
 //!
 //! A library that is loaded is code that runs here, so nothing becomes the store's kernel that the user did not name by a digest or
-//! confirm, unless it is a file of this host or part of an image.
+//! confirm, unless it is a file of this host or part of an image that came over TLS.
 
 mod archive;
 mod package;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use blockbox_store::{Store, atomic};
 use blockbox_vmm::VmmError;
 use blockbox_vmm::kernel::{self, LIBRARY};
-use ocipull::{Digest, Image, Reference};
+use ocipull::{Digest, Image, Reference, Repository};
 use serde::Serialize;
 
 pub use package::PACKAGE;
@@ -56,12 +56,12 @@ pub enum Error {
         /// The file's.
         actual: Digest,
     },
-    /// Nobody said that what came from an address is what it should be.
-    #[error("{place}: nothing vouches for this file, whose digest is {digest}")]
+    /// Nobody said that what came from an address, or of an image without TLS, is what it should be.
+    #[error("{place}: nothing vouches for what is there, whose digest is {digest}")]
     NotConfirmed {
-        /// The address.
+        /// The address, or the image.
         place: String,
-        /// The file's digest.
+        /// The digest of the file, or of the image's manifest.
         digest: Digest,
     },
     /// There is no libkrunfw in the file or image.
@@ -135,7 +135,7 @@ pub struct InstallOptions {
 }
 
 impl InstallOptions {
-    /// Refuses a file or address whose bytes have another digest.
+    /// Refuses a file or address whose bytes have another digest, and an image whose manifest has.
     pub fn digest(mut self, digest: Digest) -> Self {
         self.digest = Some(digest);
         self
@@ -167,7 +167,8 @@ pub struct Installed {
 }
 
 /// Takes the libkrunfw that `source` has, and makes it the store's, in place of one that the store has. `confirm` is asked about the
-/// digest of what comes from an address, where the options name none.
+/// digest of what comes from an address, and of the manifest of an image that anyone on the way could have changed, where neither the
+/// options nor the reference name one.
 ///
 /// # Errors
 ///
@@ -216,8 +217,18 @@ pub fn install(
             from_file(&mut file, place)?;
         }
         Source::Image(reference) => {
+            let authentic = is_authentic(reference, &options.pull)?;
             let image = Image::open(reference, &options.pull)?;
             let place = reference.to_string();
+            let digest = image.manifest_digest();
+            match &options.digest {
+                Some(expected) => verify(expected, digest.clone(), &place)?,
+                None if authentic || confirm(digest) => {}
+                None => {
+                    let digest = digest.clone();
+                    return Err(Error::NotConfirmed { place, digest });
+                }
+            }
             put(store, |output| {
                 archive::copy_from_image(&image, &place, output)
             })?;
@@ -243,6 +254,16 @@ pub fn list(store: &Store) -> Result<Vec<Installed>> {
         }
     }
     Ok(found)
+}
+
+/// Whether an image is what its place has: one of this host, one that its digest names, or one that comes over TLS.
+fn is_authentic(reference: &Reference, options: &ocipull::Options) -> Result<bool> {
+    Ok(match reference {
+        Reference::Registry { digest: None, .. } => {
+            Repository::of(reference, options)?.is_authentic()
+        }
+        _ => true,
+    })
 }
 
 /// Where the store's own library is.
