@@ -76,6 +76,8 @@ pub(super) fn manifest(
         "layers": layers,
     });
     let mut annotations = notes.as_object().cloned().unwrap_or_default();
+    // Sources say `null` where there is none; the specification has texts alone.
+    annotations.retain(|_, note| note.is_string());
     annotations.extend(
         more_notes
             .iter()

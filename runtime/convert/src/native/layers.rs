@@ -1,6 +1,6 @@
 //! The layers of an image as EROFS images that overlayfs shows rightly, one on top of the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -191,7 +191,10 @@ fn read<'a>(
                         let staged = path.with_extension("pulled");
                         take::copy(watched, &staged, &name)?;
                         take::checked(&staged, &name)?;
-                        of_image(&staged, number, contents, path)
+                        take::bounded(&staged, &name)?;
+                        let read = of_image(&staged, number, contents, path);
+                        fs::remove_file(&staged).map_err(Error::io(&staged))?;
+                        read
                     }
                     false => of_tar(watched, &name, number, contents, (path, progress)),
                 }
@@ -272,22 +275,33 @@ fn finish(
     build: &BuildOptions,
 ) -> Result<()> {
     let number = lower.len();
-    let mut copies: HashMap<DataId, FileData> = HashMap::new();
+    // What is to be copied, by the layer that has it.
+    let mut wanted: BTreeMap<usize, HashSet<DataId>> = BTreeMap::new();
     for node in tree.nodes() {
         if let Kind::File {
             data: Some(data), ..
         } = tree.kind(node)
-            && let Some(from) = lower.get((data.0 >> LAYER_SHIFT) as usize)
-            && !copies.contains_key(&data)
         {
-            copies.insert(data, copy(from, data, &mut contents, path)?);
+            let from = usize::try_from(data.0 >> LAYER_SHIFT).unwrap_or(usize::MAX);
+            if from < lower.len() {
+                wanted.entry(from).or_default().insert(data);
+            }
+        }
+    }
+    let mut copies: HashMap<DataId, FileData> = HashMap::new();
+    for (from, wanted) in wanted {
+        if let Some(from) = lower.get(from) {
+            copy(from, &wanted, &mut copies, &mut contents, path)?;
         }
     }
     let Contents {
         mut image, files, ..
     } = contents;
+    let own = |data: DataId| data.0 >> LAYER_SHIFT == number as u64;
     let find = |data: DataId| match copies.get(&data) {
         Some(copy) => *copy,
+        // The layer that has it has no name for it.
+        None if !own(data) => FileData::EMPTY,
         None => files[(data.0 ^ (number as u64) << LAYER_SHIFT) as usize],
     };
     let failed = |source| Error::Write {
@@ -299,27 +313,35 @@ fn finish(
     out.flush().map_err(Error::io(path))
 }
 
-/// Copies the contents `data` of a lower layer.
+/// Copies the contents `wanted` of a lower layer.
 fn copy(
     from: &Made,
-    data: DataId,
+    wanted: &HashSet<DataId>,
+    copies: &mut HashMap<DataId, FileData>,
     contents: &mut Contents<Output<'_>>,
     path: &Path,
-) -> Result<FileData> {
+) -> Result<()> {
     let damaged = |source| Error::Read {
         path: from.path.clone(),
         source,
     };
-    let is_it = |kind| matches!(kind, Kind::File { data: Some(found), .. } if found == data);
-    let mut names = from.tree.walk();
-    let Some((name, _)) = names.find(|(_, node)| is_it(from.tree.kind(*node))) else {
-        return Ok(FileData::EMPTY);
-    };
     let image = layer::open(&from.path)?;
-    match image.lookup(&name).map_err(damaged)? {
-        Some(inode) => rebuild::copy_file(&image, &inode, contents, &from.path, path),
-        None => Ok(FileData::EMPTY),
+    for (name, node) in from.tree.walk() {
+        let Kind::File {
+            data: Some(data), ..
+        } = from.tree.kind(node)
+        else {
+            continue;
+        };
+        if wanted.contains(&data)
+            && !copies.contains_key(&data)
+            && let Some(inode) = image.lookup(&name).map_err(damaged)?
+        {
+            let copied = rebuild::copy_file(&image, &inode, contents, &from.path, path)?;
+            copies.insert(data, copied);
+        }
     }
+    Ok(())
 }
 
 /// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache has them: `sha256/XX/HEX.erofs`

@@ -3,12 +3,13 @@
 //! Whoever made them may have made them badly or with a purpose. Of such a file system the guest's kernel sees the contents of
 //! files alone, because the merged metadata is ours; but we read it, so it is checked as a whole first.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use blockbox_store::Checksum;
-use erofs_reader::Severity;
+use erofs_reader::{FileType, Severity, Source};
 
 use crate::error::{Error, Result};
 use crate::layer::{self, BuildOptions, Output};
@@ -16,6 +17,12 @@ use crate::stack;
 
 /// The unit of a stitched disk.
 const SECTOR: u64 = 512;
+
+/// The contents of all files together that an image may have, however small it is; how many times its size they may have; and
+/// the most: as ocipull bounds what a layer inflates to.
+const ALWAYS: u64 = 1 << 30;
+const RATIO: u64 = 2000;
+const MOST: u64 = 128 << 30;
 
 /// Writes the layer image that `stream` gives to `out`, which is at `staged` for now, in a form that merged metadata can point
 /// into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right image is the
@@ -49,8 +56,44 @@ pub(crate) fn take(
     }
 }
 
+/// Refuses an image whose files would be copied from small extents without an end: compressed ones, or such as many files share.
+pub(super) fn bounded(path: &Path, name: &str) -> Result<()> {
+    let stored = io(path, std::fs::metadata(path))?.len();
+    bounded_by(path, name, stored.saturating_mul(RATIO).clamp(ALWAYS, MOST))
+}
+
+fn bounded_by(path: &Path, name: &str, limit: u64) -> Result<()> {
+    let image = layer::open(path).map_err(|error| refused(name, error))?;
+    let failed = |source| {
+        let path = path.to_owned();
+        refused(name, Error::Read { path, source })
+    };
+    let mut seen = HashSet::new();
+    let mut bytes = 0_u64;
+    for found in image.walk() {
+        let (_, inode) = found.map_err(failed)?;
+        if inode.file_type() != FileType::Regular || !seen.insert(inode.nid()) {
+            continue;
+        }
+        let extents = image.extents(&inode).map_err(failed)?;
+        let data = extents
+            .iter()
+            .filter(|extent| extent.source != Source::Hole)
+            .fold(0_u64, |sum, extent| sum.saturating_add(extent.length));
+        bytes = bytes.saturating_add(data);
+        if bytes > limit {
+            return Err(Error::HostileLayer {
+                layer: name.to_owned(),
+                problem: format!("its files have more than {limit} bytes together"),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Makes the image again, uncompressed and with nothing inline, in its own place.
 fn rebuilt(name: &str, out: &File, staged: &Path) -> Result<Checksum> {
+    bounded(staged, name)?;
     let folder = staged.parent().unwrap_or(Path::new("."));
     let aside = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
     let aside = io(folder, aside)?;
@@ -172,6 +215,32 @@ mod tests {
             let read = erofs_reader::Image::open(&bytes[..]).unwrap();
             assert!(read.read("f").unwrap() == testkit::text(1, 20_000));
         }
+    }
+
+    #[test]
+    fn an_image_whose_files_have_too_many_bytes_is_refused_before_they_are_copied() {
+        let mut bytes = io::Cursor::new(Vec::new());
+        let lz4 = Compression::new("lz4".parse().unwrap());
+        let options = Options::default()
+            .block_size(BlockSize::B4096)
+            .compression(lz4);
+        let mut builder = Builder::new(&mut bytes, options).unwrap();
+        // The contents of one file, which three share, each under two names.
+        let data = builder.store(&testkit::text(1, 20_000)[..]).unwrap();
+        for name in ["a", "b", "c"] {
+            let metadata = Metadata::new(0o644);
+            let file = builder.add(builder.root(), name.as_bytes(), metadata, Node::File(data));
+            builder
+                .link_path(format!("{name}2").as_bytes(), file.unwrap())
+                .unwrap();
+        }
+        builder.finish().unwrap();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        fs::write(image.path(), bytes.into_inner()).unwrap();
+        bounded_by(image.path(), "x", 60_000).unwrap();
+        let refused = bounded_by(image.path(), "x", 59_999);
+        assert!(matches!(refused, Err(Error::HostileLayer { .. })));
+        bounded(image.path(), "x").unwrap();
     }
 
     #[test]
