@@ -15,7 +15,7 @@ use crate::corruption::{Corruption, Detail};
 use crate::error::{Error, Unsupported};
 use crate::format::{self, SuperBlock};
 use crate::image::Image;
-use crate::inode::Nid;
+use crate::nid::Nid;
 use crate::progress::Progress;
 use crate::read_at::ReadAt;
 use crate::superblock::COMPAT;
@@ -105,14 +105,16 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn of(path: Option<&[u8]>, error: Error) -> Self {
+    pub(crate) fn of(path: Option<&[u8]>, error: &Error) -> Self {
         let (nid, offset, problem) = match error {
-            Error::Corrupt { nid, offset, what } => (nid, Some(offset), Problem::Corrupt(what)),
-            Error::Unsupported { nid, what } => (nid, None, Problem::Unsupported(what)),
-            Error::Io { offset, source, .. } => {
-                (None, Some(offset), Problem::Io(source.to_string()))
+            Error::Corrupt { nid, offset, what } => {
+                (*nid, Some(*offset), Problem::Corrupt(what.clone()))
             }
-            Error::At { path, source } => return Self::of(Some(&path), *source),
+            Error::Unsupported { nid, what } => (*nid, None, Problem::Unsupported(*what)),
+            Error::Io { offset, source, .. } => {
+                (None, Some(*offset), Problem::Io(source.to_string()))
+            }
+            Error::At { path, source } => return Self::of(Some(path), source),
             other => (None, None, Problem::Io(other.to_string())),
         };
         Self {
@@ -192,7 +194,7 @@ impl Report {
     }
 
     fn error(&mut self, path: Option<&[u8]>, error: Error) {
-        self.add(Finding::of(path, error));
+        self.add(Finding::of(path, &error));
     }
 }
 
@@ -224,8 +226,9 @@ impl<R: ReadAt> Image<R> {
 
     /// As [`Image::check`], and what `options` say.
     pub fn check_with(&self, options: &CheckOptions) -> Report {
+        let overlooked = self.overlooked.iter().map(|error| Finding::of(None, error));
         let mut report = Report {
-            findings: self.overlooked.clone(),
+            findings: overlooked.collect(),
             ..Report::default()
         };
         self.check_superblock(&mut report);

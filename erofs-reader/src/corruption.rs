@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::extent::Algorithm;
+use crate::algorithm::Algorithm;
 use crate::file_type::FileType;
-use crate::inode::Nid;
+use crate::nid::Nid;
 
 /// What is wrong with an image: a [`kind`](Self::kind) that programs can act on, and a detail that
 /// [`Display`](fmt::Display) shows.

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 
 use crate::corruption::Detail;
+use crate::data::Data;
 use crate::error::Error;
-use crate::file::Data;
 use crate::file_type::FileType;
 use crate::format::{self, Dirent};
 use crate::image::Image;
-use crate::inode::{Inode, Nid};
+use crate::inode::Inode;
+use crate::nid::Nid;
 use crate::num::{clamp_len, wide};
 use crate::read_at::ReadAt;
 
@@ -47,7 +48,7 @@ struct Block {
 impl Block {
     fn load<R: ReadAt>(
         &mut self,
-        data: &mut Data<'_, R>,
+        data: &mut Data<'_, Image<R>>,
         dir: &Inode,
         number: u64,
         block_len: usize,
@@ -131,7 +132,7 @@ impl Block {
 #[derive(Debug)]
 pub struct ReadDir<'a, R> {
     dir: Inode,
-    data: Data<'a, R>,
+    data: Data<'a, Image<R>>,
     block_len: usize,
     block: Block,
     /// The number of the block to load next.

@@ -9,7 +9,7 @@ use std::io;
 
 use crate::corruption::{Corruption, Detail};
 use crate::file_type::FileType;
-use crate::inode::Nid;
+use crate::nid::Nid;
 use crate::read_at::SourceError;
 
 /// Why an image could not be read.

@@ -147,6 +147,8 @@ pub(crate) struct InodeExtended {
 
 /// `Z_EROFS_PCLUSTER_MAX_SIZE`: bytes that a physical cluster has at most.
 pub(crate) const PCLUSTER_MAX_SIZE: u64 = 1 << 20;
+/// `Z_EROFS_PCLUSTER_MAX_DSIZE`: bytes that one decodes to at most.
+pub(crate) const PCLUSTER_MAX_DSIZE: u64 = 12 << 20;
 
 /// `struct z_erofs_lz4_cfgs`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

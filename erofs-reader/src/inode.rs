@@ -6,55 +6,14 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::error::{Error, Unsupported};
 use crate::file_type::{DeviceNumber, FileType};
 use crate::format::{self, InodeCompact, InodeExtended};
-use crate::image::{Area, Image};
+use crate::nid::{Area, Nid};
 use crate::num::{narrow, wide};
-use crate::read_at::ReadAt;
 use crate::timestamp::Timestamp;
-
-/// The number of an inode: where its metadata lies, in units of 32 bytes from the metadata area's beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Nid(u64);
-
-impl Nid {
-    /// The inode number `nid`. Whether there is such an inode shows when it is read.
-    pub const fn new(nid: u64) -> Self {
-        Self(nid)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The area of the image that the inode lies in, and its slot there.
-    pub(crate) fn area(self) -> (Area, u64) {
-        if self.0 & format::EROFS_NID_METABOX == 0 {
-            (Area::Primary, self.0)
-        } else {
-            (Area::Metabox, self.0 & !format::EROFS_NID_METABOX)
-        }
-    }
-}
-
-impl fmt::Display for Nid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.area() {
-            (Area::Primary, slot) => write!(f, "{slot}"),
-            (Area::Metabox, slot) => write!(f, "metabox:{slot}"),
-        }
-    }
-}
-
-impl From<u64> for Nid {
-    fn from(nid: u64) -> Self {
-        Self(nid)
-    }
-}
 
 /// How an inode's data is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +192,11 @@ impl Inode {
             .ok_or_else(|| self.corrupt(self.position, Detail::AddressOverflow))
     }
 
+    /// Its number and where it begins, for errors.
+    pub(crate) fn place(&self) -> (Nid, u64) {
+        (self.nid, self.position)
+    }
+
     pub(crate) fn corrupt(&self, offset: u64, what: Detail) -> Error {
         Error::corrupt(self.nid, offset, what)
     }
@@ -250,7 +214,7 @@ impl Inode {
         }
     }
 
-    pub(crate) fn read<R: ReadAt>(image: &Image<R>, nid: Nid) -> Result<Self, Error> {
+    pub(crate) fn read<A: Areas>(image: &A, nid: Nid) -> Result<Self, Error> {
         let (area, slot) = nid.area();
         let sb = image.superblock();
         let base = match area {
@@ -386,12 +350,32 @@ impl Inode {
     }
 
     /// Reads what the inode's xattr area holds.
-    pub(crate) fn xattr_area<R: ReadAt>(&self, image: &Image<R>) -> Result<Vec<u8>, Error> {
+    pub(crate) fn xattr_area<A: Areas>(&self, image: &A) -> Result<Vec<u8>, Error> {
         let start = self.position.saturating_add(self.inode_size);
         // At most 12 + 4 * 65534 bytes, but only what the image really has.
         image.check_area(self.area(), self.nid, start, self.xattr_size)?;
         let mut area = vec![0; narrow(self.xattr_size)];
         image.read_area(self.area(), self.nid, &mut area, start)?;
         Ok(area)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Inode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut fields = serializer.serialize_struct("Inode", 10)?;
+        fields.serialize_field("nid", &self.nid())?;
+        fields.serialize_field("file_type", &self.file_type())?;
+        fields.serialize_field("mode", &self.mode())?;
+        fields.serialize_field("uid", &self.uid())?;
+        fields.serialize_field("gid", &self.gid())?;
+        fields.serialize_field("nlink", &self.nlink())?;
+        fields.serialize_field("size", &self.size())?;
+        fields.serialize_field("mtime", &self.mtime())?;
+        fields.serialize_field("rdev", &self.rdev())?;
+        fields.serialize_field("layout", &self.layout())?;
+        fields.end()
     }
 }

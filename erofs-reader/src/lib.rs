@@ -25,11 +25,14 @@
 
 extern crate alloc;
 
+mod algorithm;
+mod areas;
 mod buffered;
 mod check;
 mod checksum;
 mod compressed;
 mod corruption;
+mod data;
 mod dir;
 #[cfg(feature = "std")]
 mod dump;
@@ -43,22 +46,26 @@ mod format;
 mod image;
 mod inode;
 mod lookup;
+mod mapper;
+mod nid;
 mod num;
 mod progress;
 mod read_at;
 #[cfg(feature = "serde")]
 mod serial;
 mod statistics;
+mod storage;
 mod superblock;
 mod sync;
 mod timestamp;
 mod walk;
 mod xattr;
 
+pub use algorithm::Algorithm;
 pub use buffered::Buffered;
 pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 #[doc(hidden)]
-pub use compressed::decode_cluster;
+pub use compressed::decode::decode_cluster;
 pub use corruption::{Corruption, CorruptionKind};
 #[doc(hidden)]
 pub use corruption::{Detail, Structure};
@@ -66,12 +73,13 @@ pub use dir::{DirEntry, ReadDir};
 #[cfg(feature = "std")]
 pub use dump::dump;
 pub use error::{Error, Unsupported};
-pub use extent::{Algorithm, Extent, Source};
+pub use extent::{Extent, Source};
 pub use file::FileReader;
 pub use file_type::{DeviceNumber, FileType};
 pub use image::Image;
-pub use inode::{Inode, Layout, Nid};
+pub use inode::{Inode, Layout};
 pub use lookup::{MAX_READ, MAX_SYMLINKS};
+pub use nid::Nid;
 pub use progress::{Done, Progress};
 pub use read_at::{ReadAt, SourceError};
 pub use statistics::Statistics;

@@ -9,7 +9,7 @@ use crate::checksum::crc32c;
 use crate::corruption::Detail;
 use crate::error::{Error, Unsupported};
 use crate::format::{self, SuperBlock, SuperBlockSlot1};
-use crate::inode::Nid;
+use crate::nid::Nid;
 use crate::num::wide;
 use crate::read_at::{ReadAt, read_full};
 
@@ -258,6 +258,11 @@ impl Superblock {
             && SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| {
                 index == raw.ishare_xattr_prefix_id | format::EROFS_XATTR_LONG_PREFIX
             })
+    }
+
+    /// Whether zeros are in front of what a cluster holds, and not behind it.
+    pub(crate) fn is_padded(&self) -> bool {
+        self.has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING)
     }
 
     pub(crate) fn has_incompat(&self, bit: u32) -> bool {

@@ -3,11 +3,13 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::dir::ReadDir;
 use crate::error::Error;
 use crate::image::Image;
-use crate::inode::{Inode, Nid};
+use crate::inode::Inode;
+use crate::nid::Nid;
 use crate::read_at::ReadAt;
 
 /// How deeply directories may be nested for [`Image::walk`]; the kernel has no limit, but no path of so many components.
@@ -59,7 +61,7 @@ impl<R: ReadAt> Image<R> {
             stack: Vec::new(),
             path: Vec::new(),
             visited: BTreeSet::new(),
-            budget: self.total_size(),
+            budget: self.storage().total_size(),
         }
     }
 }

@@ -1,28 +1,25 @@
 //! Extended attributes.
 
+pub(crate) mod prefix;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
 use zerocopy::FromBytes;
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::U32;
 
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::error::{Error, Unsupported};
 use crate::format::{self, XattrEntry, XattrIbodyHeader};
-use crate::image::{Area, Image};
-use crate::inode::{Inode, Nid};
+use crate::image::Image;
+use crate::inode::Inode;
+use crate::nid::Area;
 use crate::num::{align_up, narrow, wide};
 use crate::read_at::ReadAt;
 
 /// An extended attribute: its full name and its value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
-
-/// A long name prefix (`struct erofs_xattr_long_prefix`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
-    pub(crate) base_index: u8,
-    pub(crate) infix: Vec<u8>,
-}
 
 /// An entry as stored, its name still without prefix.
 pub(crate) struct Raw {
@@ -157,22 +154,6 @@ impl<R: ReadAt> Image<R> {
         Ok((area, at, at.saturating_add(length)))
     }
 
-    /// Where the table of long prefixes begins and ends on the primary device, unless it lies in an inode's data.
-    pub(crate) fn prefix_range(&self) -> Result<Option<(u64, u64)>, Error> {
-        let sb = self.superblock();
-        let plain = sb.has_compat(format::EROFS_FEATURE_COMPAT_PLAIN_XATTR_PFX);
-        if !plain && (sb.packed_nid.is_some() || sb.metabox_nid.is_some()) {
-            return Ok(None);
-        }
-        let start = u64::from(sb.xattr_prefix_start).saturating_mul(4);
-        let end = self.prefixes()?.iter().fold(start, |at, prefix| {
-            // Its length, the base index and the rest of it.
-            let length = wide(prefix.infix.len()).saturating_add(3);
-            align_up(at, 4).unwrap_or(u64::MAX).saturating_add(length)
-        });
-        Ok(Some((start, end)))
-    }
-
     fn shared_xattr(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
         let (area, at, length) = self.locate_shared(inode, id)?;
         self.read_shared(inode, area, at, length)
@@ -214,7 +195,8 @@ impl<R: ReadAt> Image<R> {
         }
         let number = raw.index & format::EROFS_XATTR_LONG_PREFIX_MASK;
         let prefix = self
-            .prefixes()?
+            .xattr_prefixes
+            .get(self)?
             .get(usize::from(number))
             .ok_or_else(|| inode.corrupt(inode.position, Detail::XattrPrefix(number)))?;
         Ok((prefix.base_index, [&prefix.infix[..], &raw.name].concat()))
@@ -224,60 +206,6 @@ impl<R: ReadAt> Image<R> {
     pub(crate) fn full_name(&self, inode: &Inode, raw: &Raw) -> Result<Option<Vec<u8>>, Error> {
         let (base, name) = self.base_name(inode, raw)?;
         Ok(short_prefix(base).map(|prefix| [prefix, &name].concat()))
-    }
-
-    /// The table of long prefixes, read when it is first needed.
-    pub(crate) fn prefixes(&self) -> Result<&[Prefix], Error> {
-        if let Some(prefixes) = self.xattr_prefixes.get() {
-            return Ok(prefixes);
-        }
-        let prefixes = self.read_prefixes()?;
-        Ok(self.xattr_prefixes.get_or_init(|| prefixes))
-    }
-
-    fn read_prefixes(&self) -> Result<Vec<Prefix>, Error> {
-        let sb = self.superblock();
-        let mut at = u64::from(sb.xattr_prefix_start).saturating_mul(4);
-        let plain = sb.has_compat(format::EROFS_FEATURE_COMPAT_PLAIN_XATTR_PFX);
-        // Where the kernel looks (`erofs_xattr_prefixes_init`).
-        let special = match (plain, sb.packed_nid, sb.metabox_nid) {
-            (true, _, _) => None,
-            (false, Some(nid), _) | (false, None, Some(nid)) => Some(self.inode(nid)?),
-            (false, None, None) => None,
-        };
-        let read = |buf: &mut [u8], at: u64| match &special {
-            None => self.read_device(0, None, buf, at),
-            Some(inode) => {
-                let got = self.data(inode)?.read_full_at(buf, at)?;
-                if got == buf.len() {
-                    Ok(())
-                } else {
-                    Err(self.beyond(Area::Primary, inode.nid, at, wide(buf.len())))
-                }
-            }
-        };
-        let mut prefixes = Vec::new();
-        for _ in 0..sb.xattr_prefix_count {
-            let mut size = [0; 2];
-            read(&mut size, at)?;
-            let size = U16::from_bytes(size).get();
-            let mut content = vec![0; size.into()];
-            read(&mut content, at.saturating_add(2))?;
-            let Some((&base_index, infix)) = content
-                .split_first()
-                .filter(|(_, infix)| infix.len() <= format::EROFS_NAME_LEN)
-            else {
-                let nid: Option<Nid> = special.map(|inode| inode.nid);
-                return Err(Error::corrupt(nid, at, Detail::XattrPrefixLength(size)));
-            };
-            prefixes.push(Prefix {
-                base_index,
-                infix: infix.to_vec(),
-            });
-            let end = at.saturating_add(2).saturating_add(size.into());
-            at = align_up(end, 4).unwrap_or(u64::MAX);
-        }
-        Ok(prefixes)
     }
 }
 

@@ -8,12 +8,16 @@ use xxhash_rust::xxh32::xxh32;
 
 use super::Report;
 use super::ranges::{Owner, Ranges};
+use crate::areas::Areas;
 use crate::corruption::{Detail, Structure};
+use crate::data::packed;
 use crate::error::Error;
 use crate::extent::Source;
 use crate::format;
-use crate::image::{Area, Image};
-use crate::inode::{Inode, Nid};
+use crate::image::Image;
+use crate::inode::Inode;
+use crate::mapper::Mapper;
+use crate::nid::{Area, Nid};
 use crate::num::wide;
 use crate::read_at::ReadAt;
 use crate::xattr::{Raw, is_known_index};
@@ -107,7 +111,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         if inode.is_file() {
             report.bytes = report.bytes.saturating_add(inode.size());
         }
-        let table_end = self.image.mapper(inode)?.end(body_end);
+        let table_end = Mapper::new(self.image, inode)?.end(body_end);
         let area = inode.area();
         let table_length = table_end.saturating_sub(body_end);
         self.image
@@ -141,7 +145,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     continue;
                 }
                 Source::Fragment { offset } => {
-                    let packed = self.image.packed(inode)?;
+                    let packed = packed(self.image, inode)?;
                     let end = offset.checked_add(extent.length);
                     if end.is_none_or(|end| end > packed.size()) {
                         let what = Detail::Fragment {
@@ -160,6 +164,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             }
             match self
                 .image
+                .storage()
                 .check_range(device, Some(inode.nid()), start, length)
             {
                 Ok(()) if device == 0 => {

@@ -4,8 +4,7 @@ use alloc::collections::BTreeMap;
 
 use crate::corruption::Detail;
 use crate::corruption::Structure;
-use crate::image::Area;
-use crate::inode::Nid;
+use crate::nid::{Area, Nid};
 
 /// Whose a range of bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,15 @@ use zerocopy::little_endian::U16;
 
 use super::Report;
 use super::ranges::{Owner, Ranges};
+use crate::algorithm::Algorithm;
+use crate::areas::Areas;
 use crate::corruption::{Detail, Structure};
 use crate::error::{Error, Unsupported};
-use crate::extent::Algorithm;
 use crate::format::{
     self, DeflateConfiguration, Lz4Configuration, LzmaConfiguration, SuperBlock, ZstdConfiguration,
 };
-use crate::image::{Area, Image};
+use crate::image::Image;
+use crate::nid::Area;
 use crate::num::{align_up, narrow, wide};
 use crate::read_at::ReadAt;
 
@@ -50,7 +52,7 @@ pub(super) fn check<R: ReadAt>(image: &Image<R>, report: &mut Report) -> Ranges 
         claim(Structure::DeviceTable, start, end, report);
     }
     if sb.xattr_prefix_count > 0 {
-        match image.prefix_range() {
+        match image.xattr_prefixes.range(image) {
             Ok(Some((start, end))) => claim(Structure::XattrPrefixes, start, end, report),
             Ok(None) => {}
             Err(e) => report.error(None, e),
@@ -79,18 +81,18 @@ fn configurations<R: ReadAt>(
         }
         at = align_up(at, 4).unwrap_or(u64::MAX);
         let mut length = [0; 2];
-        image.read_device(0, None, &mut length, at)?;
+        image.storage().read_device(0, None, &mut length, at)?;
         let length = match U16::from_bytes(length).get() {
             0 => 1 << 16,
             length => u64::from(length),
         };
         let body = at.saturating_add(2);
-        image.check_range(0, None, body, length)?;
+        image.storage().check_range(0, None, body, length)?;
         let mut bytes = [0; 64];
         let bytes = bytes
             .get_mut(..narrow(length.min(CONFIGURATION)))
             .unwrap_or_default();
-        image.read_device(0, None, bytes, body)?;
+        image.storage().read_device(0, None, bytes, body)?;
         if let Err(what) = configuration(algorithm, bytes, sb.block_size.bytes()) {
             let what = Detail::CompressionConfiguration { algorithm, what };
             report.error(None, Error::corrupt(None, at, what));

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 use super::inodes::Inodes;
 use super::ranges::Ranges;
 use super::{CheckOptions, Report};
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::dir::{DirEntry, ReadDir};
 use crate::error::Error;
 use crate::image::Image;
-use crate::inode::{Inode, Nid};
+use crate::inode::Inode;
+use crate::nid::Nid;
 use crate::read_at::ReadAt;
 use crate::walk::{COMPRESSED_DIRECTORIES, MAX_DEPTH};
 
@@ -54,7 +56,7 @@ pub(super) fn check<R: ReadAt>(
         known: BTreeMap::new(),
         stack: Vec::new(),
         path: Vec::new(),
-        budget: image.total_size(),
+        budget: image.storage().total_size(),
     };
     match image.root() {
         Ok(root) => {

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::inode::Nid;
+use crate::nid::Nid;
 use crate::sync::Lock;
 
 /// Bytes that the cache holds, unless a single cluster has more.

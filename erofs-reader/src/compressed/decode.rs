@@ -5,10 +5,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::algorithm::Algorithm;
 use crate::corruption::Detail;
 use crate::error::{Error, Unsupported};
-use crate::extent::Algorithm;
-use crate::inode::Inode;
+use crate::nid::Nid;
 use crate::sync::Lock;
 
 /// The decoders of all algorithms that were built in, with what they keep from one cluster to the next.
@@ -53,11 +53,11 @@ impl fmt::Debug for Decoders {
 }
 
 impl Decoders {
-    /// Decodes `input`, a cluster of `inode`, until `output` is full. A cluster may hold more: it is then shared by files
-    /// that begin alike.
+    /// Decodes `input`, a cluster of the inode `nid` at `position`, until `output` is full. A cluster may hold more: files that
+    /// begin alike then share it.
     pub(crate) fn decode(
         &mut self,
-        inode: &Inode,
+        (nid, position): (Nid, u64),
         algorithm: Algorithm,
         padded: bool,
         input: &[u8],
@@ -72,11 +72,11 @@ impl Decoders {
         };
         let decoded = self.run(algorithm, input, output).map_err(|Absent| {
             let what = Unsupported::Compression(algorithm.name());
-            Error::unsupported(inode.nid, what)
+            Error::unsupported(nid, what)
         })?;
         decoded.ok_or_else(|| {
             let what = Detail::Decompression(algorithm.name());
-            inode.corrupt(inode.position, what)
+            Error::corrupt(nid, position, what)
         })
     }
 
@@ -129,7 +129,7 @@ impl Decoders {
         }
         // There is more than was asked for: how much shows where there is room for it.
         let mut room = output.len();
-        let most = crate::num::narrow(super::PCLUSTER_MAX_DSIZE);
+        let most = crate::num::narrow(crate::format::PCLUSTER_MAX_DSIZE);
         while room < most {
             room = room.saturating_mul(4).min(most);
             let mut whole = vec![0; room];

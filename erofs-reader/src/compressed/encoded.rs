@@ -3,17 +3,16 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::window::Window;
-use super::{
+use super::header::{
     ADVISE_FRAGMENT_PCLUSTER, ADVISE_INTERLACED_PCLUSTER, Header, interlaced, known_algorithm,
 };
+use super::window::Window;
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::error::Error;
 use crate::extent::{Extent, Source};
-use crate::image::Image;
 use crate::inode::Inode;
 use crate::num::align_up;
-use crate::read_at::ReadAt;
 
 /// `Z_EROFS_EXTENT_PLEN_MASK`.
 const PLEN_MASK: u32 = (1 << 21) - 1;
@@ -69,9 +68,9 @@ impl EncodedExtents {
             .saturating_add(count.saturating_mul(self.record))
     }
 
-    pub(super) fn at<R: ReadAt>(
+    pub(super) fn at<A: Areas>(
         &mut self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         header: &Header,
@@ -98,7 +97,9 @@ impl EncodedExtents {
             return Ok(extent);
         }
         let unit = image.superblock().block_size;
-        let (device, block) = image.locate(inode.nid, 0, found.pstart >> unit.bits())?;
+        let (device, block) = image
+            .storage()
+            .locate(inode.nid, 0, found.pstart >> unit.bits())?;
         let position = block.saturating_add(unit.within(found.pstart));
         let data = Source::Data {
             device,
@@ -131,9 +132,9 @@ impl EncodedExtents {
     }
 
     /// One record of 4 bytes for each cluster: lengths, of data that lies together.
-    fn summed<R: ReadAt>(
+    fn summed<A: Areas>(
         &mut self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         offset: u64,
@@ -164,9 +165,9 @@ impl EncodedExtents {
     }
 
     /// One record of 8 bytes for each cluster.
-    fn by_cluster<R: ReadAt>(
+    fn by_cluster<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         offset: u64,
@@ -193,9 +194,9 @@ impl EncodedExtents {
     }
 
     /// Records that say where they begin in the file, in order: the last one that begins at or before `offset`.
-    fn by_position<R: ReadAt>(
+    fn by_position<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         offset: u64,

@@ -3,15 +3,13 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32};
 
+use super::header::{ADVISE_BIG_PCLUSTER_1, ADVISE_BIG_PCLUSTER_2, ADVISE_COMPACTED_2B, Header};
 use super::window::Window;
-use super::{
-    ADVISE_BIG_PCLUSTER_1, ADVISE_BIG_PCLUSTER_2, ADVISE_COMPACTED_2B, Header, PCLUSTER_MAX_DSIZE,
-};
+use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::error::{Error, Unsupported};
-use crate::image::Image;
+use crate::format::PCLUSTER_MAX_DSIZE;
 use crate::inode::{Inode, Layout};
-use crate::read_at::ReadAt;
 
 /// `Z_EROFS_LI_D0_CBLKCNT`: a non-head cluster's distance is a number of blocks instead.
 const D0_CBLKCNT: u32 = 1 << 11;
@@ -152,9 +150,9 @@ impl Indexes {
         )
     }
 
-    fn load<R: ReadAt>(
+    fn load<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         cluster: u64,
@@ -316,9 +314,9 @@ impl Indexes {
     }
 
     /// The beginning of the extent that byte `offset` of the file is in.
-    pub(super) fn head<R: ReadAt>(
+    pub(super) fn head<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         offset: u64,
@@ -355,9 +353,9 @@ impl Indexes {
     }
 
     /// Where the extent that begins with `head` ends in the file: where the next one begins, or the file ends.
-    pub(super) fn next_head<R: ReadAt>(
+    pub(super) fn next_head<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         head: &Head,
@@ -381,9 +379,9 @@ impl Indexes {
     }
 
     /// The bytes that the data of the extent that begins with `head` takes on the device.
-    pub(super) fn physical_length<R: ReadAt>(
+    pub(super) fn physical_length<A: Areas>(
         &self,
-        image: &Image<R>,
+        image: &A,
         window: &mut Window,
         inode: &Inode,
         head: &Head,

@@ -2,11 +2,10 @@
 
 use alloc::vec::Vec;
 
+use crate::areas::Areas;
 use crate::error::Error;
-use crate::image::Image;
 use crate::inode::Inode;
 use crate::num::{narrow, wide};
-use crate::read_at::ReadAt;
 
 /// Bytes to read at once, from a multiple of this on; and some more, so that no record crosses the end.
 const LENGTH: u64 = 4096;
@@ -29,9 +28,9 @@ impl Window {
     }
 
     /// The `N` bytes at `position` of the inode's area; `N` is 64 at most.
-    pub(super) fn array<const N: usize, R: ReadAt>(
+    pub(super) fn array<const N: usize, A: Areas>(
         &mut self,
-        image: &Image<R>,
+        image: &A,
         position: u64,
     ) -> Result<[u8; N], Error> {
         if let Some(found) = self.get(position) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::dir::{Terms, at};
+use super::terms::{Terms, at};
 use crate::error::Error;
 use crate::image::Image;
 use crate::inode::Inode;

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
 
 use super::attributes::{CREATED_WITH, NewFiles, Refused, To, restore};
-use super::dir::{Terms, at};
 use super::folders::Folders;
-use super::pieces::{Piece, PieceReader, Pieces, room};
+use super::input::room;
+use super::pieces::{Piece, PieceReader, Pieces};
+use super::terms::{Terms, at};
 use crate::error::Error;
 use crate::file_type::FileType;
 use crate::image::Image;

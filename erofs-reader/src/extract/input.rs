@@ -1,9 +1,9 @@
 //! Stored bytes on their way to the decoders.
 
-use super::pieces::room;
+use crate::areas::Areas;
 use crate::error::Error;
 use crate::image::Image;
-use crate::inode::Nid;
+use crate::nid::Nid;
 use crate::num::{narrow, wide};
 use crate::read_at::ReadAt;
 
@@ -31,7 +31,9 @@ impl Input {
         (device, start): (u16, u64),
         length: u64,
     ) -> Result<&[u8], Error> {
-        image.check_range(device, Some(nid), start, length)?;
+        image
+            .storage()
+            .check_range(device, Some(nid), start, length)?;
         let follows = (device, start) == self.next;
         self.next = (device, start.saturating_add(length));
         if !self.holds(device, start, length) {
@@ -61,11 +63,22 @@ impl Input {
     ) -> Result<(), Error> {
         self.length = 0;
         let bytes = room(&mut self.bytes, length);
-        image.read_device(device, Some(nid), bytes, start)?;
+        image
+            .storage()
+            .read_device(device, Some(nid), bytes, start)?;
         (self.device, self.start) = (device, start);
         self.length = wide(bytes.len());
         Ok(())
     }
+}
+
+/// The first `length` bytes of a buffer, which grows where it must and never shrinks: growing writes zeros.
+pub(super) fn room(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
+    let length = narrow(length);
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    buffer.get_mut(..length).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -16,11 +16,15 @@ mod pieces;
 mod sparse;
 mod tar;
 #[cfg(unix)]
+mod terms;
+#[cfg(unix)]
 mod workers;
 
 #[cfg(unix)]
-pub use dir::{DirOptions, extract_to_dir};
+pub use dir::extract_to_dir;
 pub use tar::{TarOptions, extract_to_tar};
+#[cfg(unix)]
+pub use terms::DirOptions;
 
 /// What an extraction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

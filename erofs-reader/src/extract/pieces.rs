@@ -1,11 +1,13 @@
 //! Contents in pieces, which threads read side by side.
 
 use super::input::Input;
-use crate::compressed::Decoders;
+use crate::areas::Areas;
+use crate::compressed::decode::Decoders;
 use crate::error::Error;
-use crate::extent::{Extent, Mapper, Source};
+use crate::extent::{Extent, Source};
 use crate::image::Image;
 use crate::inode::Inode;
+use crate::mapper::Mapper;
 use crate::num::narrow;
 use crate::read_at::ReadAt;
 
@@ -48,7 +50,7 @@ impl<'a, R: ReadAt> Pieces<'a, R> {
         Ok(Self {
             image,
             inode: *inode,
-            mapper: image.mapper(inode)?,
+            mapper: Mapper::new(image, inode)?,
             size: inode.size(),
             offset: 0,
             rest: None,
@@ -201,6 +203,7 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
                 },
             ] => self
                 .image
+                .storage()
                 .read_device(*device, Some(inode.nid()), to, *offset),
             [
                 Extent {
@@ -230,7 +233,7 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
             sum.saturating_add(stored_length(extent))
         });
         let mut input = self.input.read(self.image, inode.nid(), place, stored)?;
-        let padded = self.image.is_padded();
+        let padded = self.image.superblock().is_padded();
         for extent in extents {
             let Source::Compressed {
                 length, algorithm, ..
@@ -243,20 +246,11 @@ impl<'a, R: ReadAt> PieceReader<'a, R> {
                 .split_at_mut_checked(narrow(extent.length))
                 .unwrap_or_default();
             self.decoders
-                .decode(inode, algorithm, padded, cluster, output)?;
+                .decode(inode.place(), algorithm, padded, cluster, output)?;
             (input, to) = (rest, left);
         }
         Ok(())
     }
-}
-
-/// The first `length` bytes of a buffer, which grows where it must and never shrinks: growing writes zeros.
-pub(super) fn room(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
-    let length = narrow(length);
-    if buffer.len() < length {
-        buffer.resize(length, 0);
-    }
-    buffer.get_mut(..length).unwrap_or_default()
 }
 
 fn stored_length(extent: &Extent) -> u64 {

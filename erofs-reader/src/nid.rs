@@ -1,0 +1,55 @@
+//! Numbers of inodes.
+
+use core::fmt;
+
+use crate::format;
+
+/// The number of an inode: where its metadata lies, in units of 32 bytes from the metadata area's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Nid(u64);
+
+impl Nid {
+    /// The inode number `nid`. Whether there is such an inode shows when it is read.
+    pub const fn new(nid: u64) -> Self {
+        Self(nid)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The area of the image that the inode lies in, and its slot there.
+    pub(crate) fn area(self) -> (Area, u64) {
+        if self.0 & format::EROFS_NID_METABOX == 0 {
+            (Area::Primary, self.0)
+        } else {
+            (Area::Metabox, self.0 & !format::EROFS_NID_METABOX)
+        }
+    }
+}
+
+impl fmt::Display for Nid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.area() {
+            (Area::Primary, slot) => write!(f, "{slot}"),
+            (Area::Metabox, slot) => write!(f, "metabox:{slot}"),
+        }
+    }
+}
+
+impl From<u64> for Nid {
+    fn from(nid: u64) -> Self {
+        Self(nid)
+    }
+}
+
+/// Which bytes metadata lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Area {
+    /// The primary device.
+    Primary,
+    /// The data of the metabox inode.
+    Metabox,
+}
