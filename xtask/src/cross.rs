@@ -56,7 +56,7 @@ const PORTABLE: [(&str, &str); 6] = [
     ("ext4-writer", "tar"),
     ("fsmerge", "erofs"),
     ("ocipull", "async,bzip2,xz"),
-    ("vmdk", "serde"),
+    ("vmdk-image", "serde"),
 ];
 
 /// Tests that take long under emulation, or need the host's kernel, and show nothing there that they do not show on the host.

@@ -4,10 +4,11 @@
 //! its archive, as publishing would; and the oldest compilers that the manifests promise build them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::shell;
 use crate::stages::Stages;
@@ -20,7 +21,7 @@ pub(crate) const LIBRARIES: [&str; 7] = [
     "ext4-writer",
     "fsmerge",
     "ocipull",
-    "vmdk",
+    "vmdk-image",
 ];
 
 /// The oldest compilers: `rust-version` of the libraries, and of the workspace.
@@ -40,7 +41,11 @@ pub(crate) fn run() -> Result<()> {
     stages.run("test the libraries from their archives", test_libraries)?;
     stages.run("build every crate from its archive", || {
         let mut cargo = shell::cargo();
-        shell::run(cargo.args(["publish", "--workspace", "--dry-run", "--allow-dirty"]))
+        cargo.args(["publish", "--workspace", "--dry-run", "--allow-dirty"]);
+        for name in UNPUBLISHED {
+            cargo.args(["--exclude", name]);
+        }
+        shell::run(cargo.envs(guest_programs()?))
     })?;
     for (compiler, packages) in OLDEST {
         stages.run(&format!("build with Rust {compiler}"), || {
@@ -59,6 +64,45 @@ pub(crate) fn archives() -> Result<()> {
         cargo.args(["--exclude", name]);
     }
     shell::output(&mut cargo).map(drop)
+}
+
+/// Builds the guest's programs, and returns the variables that name them to the build script of `blockbox-vmm`.
+///
+/// That script runs a cargo of its own, which looks for the crates of those programs in the registry: where they are not yet.
+fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut cargo = shell::cargo();
+    cargo.args([
+        "build",
+        "--package",
+        "blockbox-vmm",
+        "--message-format",
+        "json",
+    ]);
+    let messages = shell::output(&mut cargo)?;
+    let programs = [
+        ("BLOCKBOX_GUEST_INIT", "BLOCKBOX_INIT"),
+        ("BLOCKBOX_GUEST_FSBENCH", "BLOCKBOX_FSBENCH"),
+    ];
+    programs
+        .into_iter()
+        .map(|(variable, reported)| {
+            let path = reported_path(&messages, reported)
+                .with_context(|| format!("cargo does not report {reported}"))?;
+            Ok((variable, path))
+        })
+        .collect()
+}
+
+/// Returns the path that a build script sets the variable `name` to, by cargo's messages.
+fn reported_path(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages.lines().map(serde_json::from_str::<Value>);
+    let scripts = messages
+        .filter_map(Result::ok)
+        .filter(|message| message["reason"] == "build-script-executed");
+    let variables: Vec<Value> = scripts.map(|message| message["env"].clone()).collect();
+    let mut pairs = variables.iter().filter_map(Value::as_array).flatten();
+    let pair = pairs.find(|pair| pair[0] == name)?;
+    pair[1].as_str().map(PathBuf::from)
 }
 
 /// Unpacks the libraries' archives into a workspace of their own, and tests them there.
@@ -130,6 +174,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_path_that_a_build_script_reports_is_found_among_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact"}"#,
+            "\n",
+            r#"{"reason":"build-script-executed","env":[]}"#,
+            "\n",
+            r#"{"reason":"build-script-executed","env":[["OTHER","/a"],["INIT","/b"]]}"#,
+        );
+        assert_eq!(reported_path(messages, "INIT"), Some(PathBuf::from("/b")));
+        assert_eq!(reported_path(messages, "MISSING"), None);
+    }
+
+    #[test]
     fn the_oldest_compilers_are_those_of_the_manifests() {
         let manifest = |path: &str| {
             let path = shell::repository().join(path);
@@ -144,6 +201,7 @@ mod tests {
         for library in LIBRARIES {
             let folder = match library {
                 "blockbox-tar" => "fsmerge/tar",
+                "vmdk-image" => "vmdk",
                 other => other,
             };
             let manifest = manifest(&format!("{folder}/Cargo.toml"));

@@ -224,7 +224,7 @@ impl Checks {
             ("ext4-writer", &["", "dir", "tar"]),
             ("fsmerge", &["", "dir", "erofs"]),
             ("ocipull", &["", "registry", "ring"]),
-            ("vmdk", &[""]),
+            ("vmdk-image", &[""]),
         ];
         self.step("libraries feature by feature", || {
             FEATURES.iter().try_for_each(|(library, features)| {
