@@ -10,6 +10,7 @@ mod convert;
 mod erofs;
 mod ext4;
 mod extract;
+mod fork;
 mod fs;
 mod guest;
 mod image;
@@ -85,6 +86,8 @@ enum Group {
     Network,
     /// Sandboxes made, listed and executed in
     Sandbox,
+    /// Copies of a running sandbox beside new ones
+    Fork,
 }
 
 impl Group {
@@ -101,6 +104,7 @@ impl Group {
             Self::Guest => "guest",
             Self::Network => "network",
             Self::Sandbox => "sandbox",
+            Self::Fork => "fork",
         }
     }
 }
@@ -188,6 +192,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
         || groups.contains(&Group::Guest)
         || groups.contains(&Group::Network)
         || groups.contains(&Group::Sandbox)
+        || groups.contains(&Group::Fork)
     {
         setup::run()?;
     }
@@ -254,6 +259,10 @@ fn measure(
         }
         Group::Sandbox => {
             let rows = sandbox::run(setting, images)?;
+            (sandbox::markdown(&rows), sandbox::json(&rows))
+        }
+        Group::Fork => {
+            let rows = fork::run(setting, images)?;
             (sandbox::markdown(&rows), sandbox::json(&rows))
         }
     };

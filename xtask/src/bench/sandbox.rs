@@ -42,7 +42,21 @@ enum Unit {
 }
 
 impl Row {
-    fn times(what: &'static str, samples: Vec<Duration>, goal: Option<Duration>) -> Self {
+    /// Samples of a size.
+    pub(super) fn bytes(what: &'static str, samples: Vec<u64>, goal: Option<u64>) -> Self {
+        Self {
+            what,
+            samples,
+            unit: Unit::Bytes,
+            goal,
+        }
+    }
+
+    pub(super) fn times(
+        what: &'static str,
+        samples: Vec<Duration>,
+        goal: Option<Duration>,
+    ) -> Self {
         let micros = |time: &Duration| time.as_micros() as u64;
         Self {
             what,
@@ -68,14 +82,14 @@ pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Row>> {
 }
 
 /// A store with one image.
-struct Host {
+pub(super) struct Host {
     blockbox: PathBuf,
-    home: PathBuf,
-    image: String,
+    pub(super) home: PathBuf,
+    pub(super) image: String,
 }
 
 impl Host {
-    fn prepare(setting: &Setting, home: &Path, image: &Path) -> Result<Self> {
+    pub(super) fn prepare(setting: &Setting, home: &Path, image: &Path) -> Result<Self> {
         let kernel = setup::guest_kernel();
         fs::create_dir_all(home.join("kernel"))?;
         if let Some(name) = kernel.file_name().filter(|_| kernel.exists()) {
@@ -90,7 +104,7 @@ impl Host {
         Ok(host)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.blockbox);
         command
             .env("BLOCKBOX_HOME", &self.home)
@@ -100,7 +114,7 @@ impl Host {
     }
 
     /// Returns how long a command took, which must succeed.
-    fn ok(&self, args: &[&str]) -> Result<Duration> {
+    pub(super) fn ok(&self, args: &[&str]) -> Result<Duration> {
         let start = Instant::now();
         shell::output(&mut self.command(args))?;
         Ok(start.elapsed())
@@ -144,12 +158,7 @@ impl Host {
                 vec![at_once],
                 Some(Duration::from_millis(10)),
             ),
-            Row {
-                what: "disk of a created sandbox",
-                samples: bytes,
-                unit: Unit::Bytes,
-                goal: Some(400 << 10),
-            },
+            Row::bytes("disk of a created sandbox", bytes, Some(400 << 10)),
             Row::times(
                 "ps --all, 50 sandboxes",
                 ps,
@@ -224,7 +233,7 @@ impl Host {
 }
 
 /// The bytes that a folder's files take on the disk.
-fn disk_bytes(folder: &Path) -> Result<u64> {
+pub(super) fn disk_bytes(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let entry = entry?;

@@ -1,0 +1,163 @@
+//! What a copy of a running sandbox takes, beside a sandbox that boots.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Setting;
+use super::sandbox::{Host, Row, disk_bytes};
+use crate::shell;
+
+/// The guest's memory, as `--memory` takes it.
+const MEMORY: &str = "512M";
+
+/// What the source does: something that a boot would have to do again.
+const SOURCE: &str = "date +%s.%N > /run/began; exec sleep infinity";
+
+/// Measures each row, with the first image of these OCI layouts.
+pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Row>> {
+    let image = images.first().context("no image")?;
+    let host = Host::prepare(setting, &setting.path("fork-home"), image)?;
+    let source = [
+        "run",
+        "-d",
+        "--vmm",
+        "qemu",
+        "--forkable",
+        "--memory",
+        MEMORY,
+        "--name",
+        "source",
+    ];
+    host.ok(&[&source[..], &[&host.image, "--", "sh", "-c", SOURCE]].concat())?;
+    let rows = measure(&host, setting.rounds);
+    host.ok(&["rm", "--force", "source"])?;
+    let rows = rows?;
+    fs::remove_dir_all(&host.home)?;
+    Ok(rows)
+}
+
+fn measure(host: &Host, rounds: u32) -> Result<Vec<Row>> {
+    let (mut keep, mut pause, mut held, mut disk) = (vec![], vec![], vec![], vec![]);
+    let (mut cold, mut warm, mut forked, mut resident, mut own) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    for _ in 0..rounds {
+        let started = Instant::now();
+        let mut create = host.command(&["snapshot", "create", "--memory", "source", "-n", "warm"]);
+        let created = create
+            .env("BLOCKBOX_LOG", "info")
+            .env("NO_COLOR", "1")
+            .output()?;
+        keep.push(started.elapsed());
+        let log = String::from_utf8_lossy(&created.stderr);
+        pause.push(held_in(&log).with_context(|| format!("no pause in {log:?}"))?);
+        held.push(disk_bytes(&host.home.join("snapshots/warm"))?);
+
+        let new = [
+            "run",
+            "--rm",
+            "--vmm",
+            "qemu",
+            "--memory",
+            MEMORY,
+            &host.image,
+        ];
+        cold.push(first_output(host, &new)?);
+        warm.push(first_output(host, &["run", "--rm", "--snapshot", "warm"])?);
+        host.ok(&["snapshot", "rm", "warm"])?;
+
+        forked.push(host.ok(&["fork", "--memory", "source", "--name", "copy"])?);
+        disk.push(disk_bytes(&host.home.join("sandboxes/copy"))?);
+        let (private, all) = memory(host, "copy")?;
+        own.push(private);
+        resident.push(all);
+        host.ok(&["rm", "--force", "copy"])?;
+    }
+    Ok(vec![
+        Row::times("run until its first output", cold, None),
+        Row::times(
+            "run --snapshot with memory until its first output",
+            warm,
+            Some(Duration::from_millis(250)),
+        ),
+        Row::times("fork --memory until it is running", forked, None),
+        Row::times("snapshot create --memory", keep, None),
+        Row::times(
+            "the guest stands still for it",
+            pause,
+            Some(Duration::from_millis(100)),
+        ),
+        Row::bytes("disk of a snapshot with memory", held, None),
+        Row::bytes("disk of a fork", disk, None),
+        Row::bytes("memory of a fork that is its own", own, Some(60 << 20)),
+        Row::bytes("memory of a fork, resident", resident, None),
+    ])
+}
+
+/// The time that a log gives as `held=91.2ms`.
+fn held_in(log: &str) -> Option<Duration> {
+    let (_, rest) = log.split_once("held=")?;
+    let text = rest.split_whitespace().next()?;
+    let (number, scale) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s')?, 1.0),
+    };
+    Some(Duration::from_secs_f64(number.parse::<f64>().ok()? * scale))
+}
+
+/// Returns how long a `run` took until its command had written something.
+fn first_output(host: &Host, args: &[&str]) -> Result<Duration> {
+    let started = Instant::now();
+    let mut child = host
+        .command(&[args, &["--", "echo", "here"]].concat())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+    let took = started.elapsed();
+    ensure!(
+        line == "here\n" && child.wait()?.success(),
+        "run wrote {line:?}"
+    );
+    Ok(took)
+}
+
+/// The bytes that the machine's process has alone, and all that are resident.
+fn memory(host: &Host, name: &str) -> Result<(u64, u64)> {
+    let inspected = shell::output(&mut host.command(&["inspect", name]))?;
+    let inspected: Value = serde_json::from_str(&inspected)?;
+    let monitor = inspected[0]["state"]["monitor_pid"]
+        .as_u64()
+        .context("no monitor")?;
+    let mut sums = (0, 0);
+    for entry in fs::read_dir("/proc")? {
+        let folder = entry?.path();
+        let Ok(stat) = fs::read_to_string(folder.join("stat")) else {
+            continue;
+        };
+        // `pid (name) state parent …`, and a name may hold blanks.
+        let parent = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1));
+        if !stat.contains("(qemu-system") || parent != Some(&monitor.to_string()) {
+            continue;
+        }
+        let rollup = fs::read_to_string(folder.join("smaps_rollup"))?;
+        let field = |key: &str| {
+            let lines = rollup.lines().filter_map(|line| line.strip_prefix(key));
+            let numbers =
+                lines.filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            numbers.sum::<u64>() << 10
+        };
+        sums.0 += field("Private_Dirty:") + field("Private_Clean:");
+        sums.1 += field("Rss:");
+    }
+    ensure!(sums.1 > 0, "the machine of {name} was not found");
+    Ok(sums)
+}
