@@ -90,6 +90,18 @@ impl Hub {
         Some(attachment)
     }
 
+    /// The command runs: tells every client, once.
+    pub(super) fn begin(&self, exec: &Exec) {
+        let pid = exec.pid();
+        let mut state = self.lock();
+        if state.running.is_none() {
+            state.running = Some((exec.control(), pid));
+            for one in &state.attached {
+                one.client.reply(&Reply::Started { id: one.id, pid });
+            }
+        }
+    }
+
     /// The command runs: tells every client, copies its output until its end, and returns how it ended.
     pub(super) fn run(
         self: &Arc<Self>,
@@ -97,17 +109,10 @@ impl Hub {
         feed: Feed,
         mut log: Option<Log>,
     ) -> Result<ExitStatus, GuestError> {
-        let pid = exec.pid();
+        self.begin(&exec);
         if let Some(stdin) = exec.take_stdin() {
             let hub = Arc::clone(self);
             super::thread("input", move || hub.feed(stdin, &feed));
-        }
-        {
-            let mut state = self.lock();
-            state.running = Some((exec.control(), pid));
-            for one in &state.attached {
-                one.client.reply(&Reply::Started { id: one.id, pid });
-            }
         }
         let result = loop {
             match exec.next_event() {

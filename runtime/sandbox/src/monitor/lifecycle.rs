@@ -271,6 +271,7 @@ impl Life {
         }
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
+        self.memory = None;
         self.held.clear();
         match (end, off) {
             (Ok(end), Ok(())) => end,

@@ -96,6 +96,8 @@ impl Life {
                 return Err(error.into());
             }
         };
+        // From here on it can be copied.
+        hub.begin(&exec);
         let started = Instant::now();
         self.state.status = Status::Running;
         self.state.started_ns = Some(now_ns());
