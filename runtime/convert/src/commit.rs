@@ -1,5 +1,7 @@
 //! What a sandbox changed, as a layer of a new image.
 
+mod change;
+
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::time::{Duration, SystemTime};
@@ -139,71 +141,9 @@ fn configure(mut config: Value, options: &CommitOptions, layer: Option<&Digest>)
         config["author"] = json!(author);
     }
     push(&mut config["history"], entry);
-    for text in &options.changes {
-        change(&mut config["config"], text).ok_or_else(|| Error::Change(text.clone()))?;
-    }
+    change::all(&mut config["config"], &options.changes)
+        .map_err(|text| Error::Change(text.to_owned()))?;
     Ok(config)
-}
-
-/// Carries out an instruction of a Dockerfile; `None` where it is none of those known.
-fn change(config: &mut Value, text: &str) -> Option<()> {
-    let (name, rest) = text.trim().split_once(char::is_whitespace)?;
-    let rest = rest.trim();
-    let command = || match serde_json::from_str::<Vec<String>>(rest) {
-        Ok(words) => json!(words),
-        Err(_) => json!(["/bin/sh", "-c", rest]),
-    };
-    match name.to_ascii_uppercase().as_str() {
-        "CMD" => config["Cmd"] = command(),
-        "ENTRYPOINT" => config["Entrypoint"] = command(),
-        "USER" => config["User"] = json!(rest),
-        "WORKDIR" => config["WorkingDir"] = json!(rest),
-        "STOPSIGNAL" => config["StopSignal"] = json!(rest),
-        "ENV" => {
-            let (key, value) = pair(rest)?;
-            if !config["Env"].is_array() {
-                config["Env"] = json!([]);
-            }
-            let all = config["Env"].as_array_mut()?;
-            let prefix = format!("{key}=");
-            let text = json!(format!("{key}={value}"));
-            let set = |one: &&mut Value| one.as_str().is_some_and(|t| t.starts_with(&prefix));
-            match all.iter_mut().find(set) {
-                Some(one) => *one = text,
-                None => all.push(text),
-            }
-        }
-        "LABEL" => {
-            let (key, value) = pair(rest)?;
-            config["Labels"][key] = json!(value);
-        }
-        "EXPOSE" => {
-            for port in rest.split_whitespace() {
-                let port = match port.contains('/') {
-                    true => port.to_owned(),
-                    false => format!("{port}/tcp"),
-                };
-                config["ExposedPorts"][port] = json!({});
-            }
-        }
-        "VOLUME" => {
-            let paths = serde_json::from_str::<Vec<String>>(rest)
-                .unwrap_or_else(|_| rest.split_whitespace().map(str::to_owned).collect());
-            for path in paths {
-                config["Volumes"][path] = json!({});
-            }
-        }
-        _ => return None,
-    }
-    Some(())
-}
-
-/// `KEY=VALUE` or `KEY VALUE`, the value with quotation marks or without.
-fn pair(text: &str) -> Option<(&str, &str)> {
-    let at = text.find(|c: char| c == '=' || c.is_whitespace())?;
-    let (key, value) = (text.get(..at)?, text.get(at + 1..)?.trim());
-    let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-    (!key.is_empty()).then_some((key, quoted.unwrap_or(value)))
 }
 
 fn push(list: &mut Value, value: Value) {
@@ -298,36 +238,5 @@ mod tests {
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(at(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
         assert_eq!(at(1_767_225_599, 0), "2025-12-31T23:59:59.000000000Z");
-    }
-
-    #[test]
-    fn instructions_change_the_configuration_as_in_a_dockerfile() {
-        let mut config = json!({ "Env": ["PATH=/bin", "A=1"], "Cmd": ["old"] });
-        for text in [
-            "CMD [\"a\", \"b c\"]",
-            "entrypoint run it",
-            "ENV A=2",
-            "ENV NEW some text",
-            "LABEL key=\"a value\"",
-            "EXPOSE 80 53/udp",
-            "VOLUME /data /more",
-            "USER app",
-            "WORKDIR /srv",
-            "STOPSIGNAL SIGQUIT",
-        ] {
-            assert_eq!(change(&mut config, text), Some(()), "{text}");
-        }
-        assert_eq!(
-            config,
-            json!({
-                "Env": ["PATH=/bin", "A=2", "NEW=some text"], "Cmd": ["a", "b c"],
-                "Entrypoint": ["/bin/sh", "-c", "run it"], "Labels": {"key": "a value"},
-                "ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/data": {}, "/more": {}},
-                "User": "app", "WorkingDir": "/srv", "StopSignal": "SIGQUIT",
-            })
-        );
-        for wrong in ["RUN true", "CMD", "ENV", "ENV A"] {
-            assert_eq!(change(&mut config, wrong), None, "{wrong}");
-        }
     }
 }
