@@ -50,6 +50,9 @@ pub const IMAGE_SERIAL: &str = "blockbox-image";
 /// The virtio serial of the writable disk.
 pub const UPPER_SERIAL: &str = "blockbox-upper";
 
+/// The virtio serial of the read-only disk that holds init in a machine without a writable disk.
+pub const INIT_SERIAL: &str = "blockbox-init";
+
 /// Where init lives on the writable disk, as the kernel's `init=` names it.
 pub const INIT_PATH: &str = "/blockbox/init";
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use blockbox_protocol::{IMAGE_SERIAL, UPPER_SERIAL};
+use blockbox_protocol::{IMAGE_SERIAL, INIT_SERIAL, UPPER_SERIAL};
 
 use super::device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share};
 use super::{Vmm, VmmError, device};
@@ -47,12 +47,24 @@ impl VmConfig {
         disk: impl Into<PathBuf>,
         upper: impl Into<PathBuf>,
     ) -> Self {
+        Self::with_root(kernel, disk, Disk::raw(UPPER_SERIAL, upper))
+    }
+
+    /// As [`new`](Self::new), a machine that writes to no disk: the kernel boots from the read-only `init_disk`, as
+    /// [`write_init_disk`](crate::write_init_disk) makes it, and what the guest changes of the image is in its memory.
+    pub fn without_upper(
+        kernel: impl Into<PathBuf>,
+        disk: impl Into<PathBuf>,
+        init_disk: impl Into<PathBuf>,
+    ) -> Self {
+        let root = Disk::raw(INIT_SERIAL, init_disk).read_only();
+        Self::with_root(kernel, disk, root)
+    }
+
+    fn with_root(kernel: impl Into<PathBuf>, disk: impl Into<PathBuf>, root: Disk) -> Self {
         VmConfig {
             kernel: kernel.into(),
-            disks: vec![
-                Disk::vmdk(IMAGE_SERIAL, disk),
-                Disk::raw(UPPER_SERIAL, upper),
-            ],
+            disks: vec![Disk::vmdk(IMAGE_SERIAL, disk), root],
             networks: Vec::new(),
             shares: Vec::new(),
             cpus: 1,
@@ -123,7 +135,11 @@ impl VmConfig {
             .to_owned(),
             "root=/dev/vdb".to_owned(),
             "rootfstype=ext4".to_owned(),
-            "rw".to_owned(),
+            match self.disks.get(1).is_some_and(|root| root.read_only) {
+                true => "ro",
+                false => "rw",
+            }
+            .to_owned(),
             format!("init={}", blockbox_protocol::INIT_PATH),
         ];
         words.extend(self.kernel_args.iter().cloned());

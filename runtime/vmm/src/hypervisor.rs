@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::alias::Aliases;
 use super::device::{Disk, text};
 use super::helper::{self, Launch};
+use super::init_disk::write_init_disk;
 use super::kernel::Identity;
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun, with_causes};
-use crate::guest::INIT;
 
 /// How long the trial's init has to say its first word. On hardware it needs a fraction of a second.
 const TRIAL_TIME: Duration = Duration::from_secs(3);
@@ -43,9 +43,6 @@ pub(crate) const FILE: &str = "hypervisor.json";
 
 /// Init's disk is the only one, so it is the first.
 const TRIAL_CMDLINE: &str = "console=hvc0 quiet panic=-1 reboot=k root=/dev/vda rootfstype=ext4 rw";
-
-/// Bytes of the trial's disk, nearly all of them holes.
-const TRIAL_DISK: u64 = 16 << 20;
 
 /// What the trial found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,17 +239,8 @@ fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
     let what = "cannot make the disk of a trial VM";
     let disk = tempfile::NamedTempFile::new().map_err(VmmError::io(what))?;
     let file = disk.reopen().map_err(VmmError::io(what))?;
-    write_init(file).map_err(|error| VmmError::io(what)(std::io::Error::other(error)))?;
+    write_init_disk(file).map_err(VmmError::io(what))?;
     Ok(disk)
-}
-
-fn write_init(file: fs::File) -> Result<(), ext4_writer::Error> {
-    let mut disk = ext4_writer::Builder::new(file, ext4_writer::Options::new(TRIAL_DISK))?;
-    let executable = ext4_writer::Metadata::new(0o755);
-    let (folder, name) = disk.make_parents(INIT_PATH.as_bytes(), &executable)?;
-    disk.add_file(folder, name, executable, INIT, Some(INIT.len() as u64))?;
-    disk.finish()?;
-    Ok(())
 }
 
 /// A line of a log without the time and place in brackets before it.

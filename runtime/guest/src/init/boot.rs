@@ -1,4 +1,5 @@
-//! From the kernel's root, the writable disk, to the container's.
+//! From the kernel's root, the writable disk, to the container's. In a machine without a writable disk, whose kernel boots from
+//! a read-only one, a tmpfs takes its place.
 
 use std::fs;
 use std::io;
@@ -6,12 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use blockbox_protocol::{Boot, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::failure::{Failure, Step, Warnings};
-use super::{clock, devices, etc, kernel, mounts, network, readahead, secrets, sys};
+use super::{clock, copy, devices, etc, kernel, mounts, network, readahead, secrets, sys};
 
 /// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives containers.
 const OPEN_FILES: u64 = 1_048_576;
@@ -19,7 +20,7 @@ const OPEN_FILES: u64 = 1_048_576;
 /// What outlives the change of root.
 #[derive(Debug)]
 pub(crate) struct Roots {
-    /// The writable disk's root directory, hidden below the container's.
+    /// The root directory of the writable disk, or of what takes its place, hidden below the container's.
     pub(crate) upper: OwnedFd,
     /// The container's root directory.
     pub(crate) merged: OwnedFd,
@@ -39,6 +40,9 @@ impl Early {
     /// Mounts what is needed to find devices.
     pub(crate) fn mount() -> Result<Self, Failure> {
         rustix::process::umask(Mode::empty());
+        if is_read_only("/")? {
+            root_in_memory()?;
+        }
         let early = Early {
             private: PathBuf::from(PRIVATE_DIR),
         };
@@ -117,9 +121,14 @@ impl Early {
             .step(format!("mounting {} as EROFS", image.display()))?;
         // After the mount, which sets the size of the disk's buffers and drops what it finds there.
         warnings.tolerate(readahead::metadata(&image));
-        for dir in [UPPER_DIR, WORK_DIR] {
-            make_dir(Path::new(dir), 0o755)?;
+        if !Path::new(UPPER_DIR).is_dir() {
+            make_dir(Path::new(UPPER_DIR), 0o755)?;
+            // The root of an overlay has the attributes of its upperdir.
+            let step = || format!("giving {UPPER_DIR} the attributes of the image's root");
+            let root = fs::metadata(&lower).step(step())?;
+            copy::attributes(&lower, Path::new(UPPER_DIR), &root).step(step())?;
         }
+        make_dir(Path::new(WORK_DIR), 0o755)?;
         // As docker mounts overlays: without features whose traces in the upperdir another kernel may not follow.
         let options = format!(
             "lowerdir={},upperdir={UPPER_DIR},workdir={WORK_DIR},redirect_dir=off,index=off,metacopy=off\0",
@@ -153,6 +162,20 @@ fn switch_root(root: &Path) -> Result<OwnedFd, Failure> {
     rustix::process::chroot(".").step(step)?;
     rustix::process::chdir("/").step(step)?;
     open_dir(Path::new("/"))
+}
+
+fn is_read_only(path: &str) -> Result<bool, Failure> {
+    let found = rustix::fs::statvfs(path).step("looking at the kernel's root")?;
+    Ok(found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Moves to a tmpfs, which then is in the place of the writable disk.
+fn root_in_memory() -> Result<(), Failure> {
+    // The one folder that the read-only disk has for certain. The running init stays open below the mount.
+    let target = Path::new(PRIVATE_DIR);
+    rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::empty(), c"mode=0755")
+        .step("mounting a tmpfs in the place of the writable disk")?;
+    switch_root(target).map(drop)
 }
 
 fn set_limits(warnings: &mut Warnings) {

@@ -129,7 +129,7 @@ fn contents(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Gives `to` what `from` has besides contents. The owner comes first, because changing it drops set-id bits and
 /// capabilities.
-fn attributes(from: &Path, to: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+pub(super) fn attributes(from: &Path, to: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     // A path through /proc/self/fd, which a root may be, is a link that must be followed.
