@@ -17,6 +17,7 @@ use blockbox_fsbench::{ReadAhead, Report};
 use clap::{Args, Subcommand};
 
 use super::output::{Format, print_json};
+use super::progress::Shown;
 use super::pull::Source;
 use super::size::size;
 use super::{boot, create};
@@ -151,7 +152,7 @@ impl Fs {
 
     fn in_sandbox(self, store: &Store) -> anyhow::Result<Report> {
         let reference = self.reference.unwrap_or_default();
-        let image = create::image(store, &reference, &self.source)?;
+        let image = create::image(store, &reference, &self.source, Shown::default())?;
         let mut machine = Machine::default();
         self.options.change(&mut machine);
         let mut builder = Sandbox::builder(store, &reference, &image)

@@ -7,6 +7,7 @@ use blockbox::{Sandbox, remove};
 use clap::Args;
 
 use super::export::to_file;
+use super::progress::Shown;
 
 /// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs is frozen meanwhile.
 #[derive(Debug, Args)]
@@ -26,6 +27,8 @@ pub(super) struct Commit {
     /// Change the configuration, as in a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Commit {
@@ -42,13 +45,17 @@ impl Commit {
             "{} cannot be committed to: use REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]",
             self.reference
         );
+        let work = self.shown.work(format!("committing {}", self.name), None);
         let options = CommitOptions::default()
+            .meter(work.meter())
             .message(self.message)
             .author(self.author)
             .changes(self.changes);
         // Until it has a name, or is saved, nobody may take it for unused.
         let access = store.share()?;
         let image = Sandbox::open(store, &self.name)?.commit(&options)?;
+        work.finish();
+        let bars = self.shown.bars();
         let named = |tag| {
             [Named {
                 image: &image,
@@ -57,10 +64,10 @@ impl Commit {
         };
         let saved = match &self.reference {
             Target::OciLayout { dir, tag } => {
-                save::to_folder(&named(tag.as_deref()), dir, &()).map_err(Into::into)
+                save::to_folder(&named(tag.as_deref()), dir, &bars).map_err(Into::into)
             }
             Target::OciArchive { file, tag } => to_file(file, |out| {
-                Ok(save::to_archive(&named(tag.as_deref()), out, &())?)
+                Ok(save::to_archive(&named(tag.as_deref()), out, &bars)?)
             }),
             name => {
                 store.references().update(|table| {

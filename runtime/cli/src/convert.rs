@@ -102,9 +102,9 @@ fn annotation(text: &str) -> Result<(String, String), String> {
 }
 
 impl Native {
-    fn options(&self, store: &Store) -> NativeOptions {
+    fn options(&self, store: &Store, bars: &Bars) -> NativeOptions {
         let mut options = NativeOptions::default();
-        (options.source, options.target) = self.transfer.options();
+        (options.source, options.target) = self.transfer.options(bars);
         options.block_size = self.block_size;
         options.compression = self.compress;
         options.squash = self.squash;
@@ -127,11 +127,9 @@ impl Native {
         source: Source<'_>,
         target: &Reference,
         options: &NativeOptions,
+        bars: &Bars,
     ) -> anyhow::Result<()> {
-        let digest = match self.transfer.quiet {
-            true => native::convert(source, target, options, &())?,
-            false => native::convert(source, target, options, &Bars::new())?,
-        };
+        let digest = native::convert(source, target, options, bars)?;
         println!("{digest}");
         Ok(())
     }
@@ -139,7 +137,8 @@ impl Native {
 
 impl Convert {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let mut options = self.native.options(store);
+        let bars = self.native.transfer.shown.bars();
+        let mut options = self.native.options(store, &bars);
         options.keep_tar = self.keep_tar;
         options.platforms.clone_from(&self.platform);
         // Nobody removes what is read or made meanwhile.
@@ -152,17 +151,18 @@ impl Convert {
             let image = Image::find(store, name)?;
             return self
                 .native
-                .run(Source::Stored(store, &image), &self.target, &options);
+                .run(Source::Stored(store, &image), &self.target, &options, &bars);
         }
         let reference: Reference = self.source.parse()?;
         self.native
-            .run(Source::Reference(&reference), &self.target, &options)
+            .run(Source::Reference(&reference), &self.target, &options, &bars)
     }
 }
 
 impl Push {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let options = self.native.options(store);
+        let bars = self.native.transfer.shown.bars();
+        let options = self.native.options(store, &bars);
         let _access = store.share()?;
         let image = Image::find(store, &self.image)?;
         let target = match self.target {
@@ -170,7 +170,7 @@ impl Push {
             None => self.image.parse().context("name a target")?,
         };
         self.native
-            .run(Source::Stored(store, &image), &target, &options)
+            .run(Source::Stored(store, &image), &target, &options, &bars)
     }
 }
 

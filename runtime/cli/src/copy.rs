@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use ocipull::{CopyOptions, Event, Events, Pushed, Reference, copy};
+use ocipull::{CopyOptions, Reference, copy};
 
+use super::progress::{Bars, Shown};
 use super::size;
 
 /// Copy an image between registries, layouts and archives as it is: every digest stays.
@@ -41,60 +42,27 @@ pub(super) struct Transfer {
     /// How many blobs to move at once [default: 4]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
-    /// Print nothing but the digest
-    #[arg(short, long)]
-    pub(super) quiet: bool,
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 impl Transfer {
-    /// How to reach the source, and the target.
-    pub(super) fn options(&self) -> (ocipull::Options, ocipull::Options) {
+    /// How to reach the source, and the target. `bars` tell of the transfer.
+    pub(super) fn options(&self, bars: &Bars) -> (ocipull::Options, ocipull::Options) {
         let mut source = ocipull::Options::default();
         source.plain_http = self.plain_http || self.source_plain_http;
         let mut target = ocipull::Options::default();
         target.plain_http = self.plain_http || self.target_plain_http;
         target.upload_chunk = self.upload_chunk.unwrap_or(0);
-        if !self.quiet {
-            (source.events, target.events) = (Some(events()), Some(events()));
-        }
+        (source.events, target.events) = (Some(bars.events()), Some(bars.events()));
         (source, target)
     }
-}
-
-/// A line for every blob, and for every wait.
-fn events() -> Events {
-    Events::new(|event| match event {
-        Event::Pushed {
-            digest,
-            size,
-            pushed,
-        } => {
-            let how = match pushed {
-                Pushed::Existed => "is there already",
-                Pushed::Mounted => "is mounted from the source's repository",
-                _ => "copied",
-            };
-            eprintln!("{digest}: {size} bytes: {how}");
-        }
-        Event::Waiting {
-            host,
-            error,
-            delay,
-            attempt,
-            attempts,
-        } => eprintln!(
-            "{host}: {error}: trying again in {:.1} s ({attempt} of {attempts})",
-            delay.as_secs_f32()
-        ),
-        Event::NextMirror { host, error } => eprintln!("{error}: asking {host}"),
-        _ => {}
-    })
 }
 
 impl Copy {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let mut options = CopyOptions::default();
-        (options.source, options.target) = self.transfer.options();
+        (options.source, options.target) = self.transfer.options(&self.transfer.shown.bars());
         options.platform = self.platform;
         if let Some(jobs) = self.transfer.jobs {
             options.jobs = jobs;

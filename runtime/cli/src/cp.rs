@@ -10,6 +10,7 @@ use blockbox::{CopyOptions, Sandbox};
 use clap::Args;
 
 use super::output::printable;
+use super::progress::Shown;
 
 /// Copy files between this host and a sandbox, running or not.
 ///
@@ -31,11 +32,19 @@ pub(super) struct Cp {
     /// Copy what a symbolic link given as SOURCE leads to
     #[arg(short = 'L', long)]
     follow_link: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Cp {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let work = self.shown.work(
+            format!("copying {}", Path::new(&self.source).display()),
+            None,
+        );
+        let meter = work.meter();
         let options = CopyOptions::default()
+            .meter(meter.clone())
             .owners(self.archive)
             .follow(self.follow_link);
         match (inside(&self.source), inside(&self.target)) {
@@ -45,25 +54,25 @@ impl Cp {
                     "standard output is a terminal: use a pipe, or a path in the place of `-`"
                 );
                 let sandbox = Sandbox::open(store, name)?;
-                let mut out = BufWriter::new(io::stdout().lock());
+                let mut out = BufWriter::new(meter.measure(io::stdout().lock()));
                 let base = archive_name(path);
                 sandbox.pack(path, base, self.follow_link, &mut out)?;
                 out.flush()?;
             }
             (Some((name, path)), None) => {
                 let sandbox = Sandbox::open(store, name)?;
-                let unpacked = sandbox.copy_out(path, Path::new(&self.target), options)?;
+                let unpacked = sandbox.copy_out(path, Path::new(&self.target), &options)?;
                 for name in &unpacked.skipped {
                     eprintln!("warning: {}: a device was not copied", printable(name));
                 }
             }
             (None, Some((name, path))) if self.source == "-" => {
                 let sandbox = Sandbox::open(store, name)?;
-                sandbox.unpack(path, self.archive, io::stdin())?;
+                sandbox.unpack(path, self.archive, meter.measure(io::stdin()))?;
             }
             (None, Some((name, path))) => {
                 let sandbox = Sandbox::open(store, name)?;
-                sandbox.copy_in(Path::new(&self.source), path, options)?;
+                sandbox.copy_in(Path::new(&self.source), path, &options)?;
             }
             (Some(_), Some(_)) => anyhow::bail!(
                 "copying between two sandboxes: use `blockbox cp A:PATH - | blockbox cp - B:DIR`"
@@ -74,6 +83,7 @@ impl Cp {
                 Path::new(&self.target).display()
             ),
         }
+        work.finish();
         Ok(())
     }
 }

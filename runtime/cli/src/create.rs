@@ -21,7 +21,7 @@ use super::change::changed;
 use super::duration::duration;
 use super::network;
 use super::patches::Patches;
-use super::progress::Bars;
+use super::progress::{Shown, Work};
 use super::pull::Source;
 use super::size::size;
 use super::storage::{Mounts, Secrets};
@@ -37,7 +37,11 @@ impl Create {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut id_file = self.options.id_file()?;
         let sandbox = match self.options.of_snapshot(store, true)? {
-            Some((snapshot, options)) => snapshot.create(&options)?,
+            Some((snapshot, options, work)) => {
+                let sandbox = snapshot.create(&options)?;
+                work.finish();
+                sandbox
+            }
             None => {
                 let image = self.options.image(store)?;
                 self.options.builder(store, &image, true)?.create()?
@@ -99,7 +103,8 @@ pub(super) struct NewSandbox {
     /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// Let nothing write to the root; `/tmp` and `/run` stay writable
+    /// Let nothing write to the root; `/tmp` and `/run` stay writable. There is no writable disk, unless --patch,
+    /// --disk-dir or --forkable need one
     #[arg(long)]
     read_only: bool,
     /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with what the image has: for docker in a sandbox,
@@ -137,6 +142,8 @@ pub(super) struct NewSandbox {
     pull: Pull,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -179,8 +186,8 @@ impl NewSandbox {
         self.process.env()?;
         let reference = self.reference()?;
         match self.pull {
-            Pull::Missing => image(store, reference, &self.source),
-            Pull::Always => fetch(store, reference, &self.source),
+            Pull::Missing => image(store, reference, &self.source, self.shown),
+            Pull::Always => fetch(store, reference, &self.source, self.shown),
             Pull::Never => {
                 let image = Image::find(store, reference)?;
                 Ok(self.source.checked(reference, image)?)
@@ -195,12 +202,13 @@ impl NewSandbox {
             .with_context(|| format!("{} is not the name of an image", reference.display()))
     }
 
-    /// The snapshot that the sandbox begins as, and what the command line changes of it; `None` for an image.
+    /// The snapshot that the sandbox begins as, what the command line changes of it, and the copying of its disk; `None` for an
+    /// image.
     pub(super) fn of_snapshot(
         &self,
         store: &Store,
         background: bool,
-    ) -> anyhow::Result<Option<(Snapshot, ForkOptions)>> {
+    ) -> anyhow::Result<Option<(Snapshot, ForkOptions, Work)>> {
         let Some(name) = &self.snapshot else {
             return Ok(None);
         };
@@ -211,11 +219,15 @@ impl NewSandbox {
         spec.hostname = None;
         let mut spec = changed(store, spec, &command, &self.options, !background)?;
         spec.labels.extend(self.labels()?);
-        let mut options = ForkOptions::default().spec(spec).remove_on_exit(self.rm);
+        let work = self.shown.work(format!("copying {name}"), None);
+        let mut options = ForkOptions::default()
+            .spec(spec)
+            .remove_on_exit(self.rm)
+            .meter(work.meter());
         if let Some(name) = &self.name {
             options = options.name(name);
         }
-        Ok(Some((snapshot, options)))
+        Ok(Some((snapshot, options, work)))
     }
 
     fn labels(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -316,34 +328,39 @@ impl Drop for IdFile {
 
 /// The image called `reference`, pulled where the store has none of this name for the platform. What local references name may
 /// have changed, so it is looked at each time.
-pub(super) fn image(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+pub(super) fn image(
+    store: &Store,
+    reference: &str,
+    source: &Source,
+    shown: Shown,
+) -> anyhow::Result<Image> {
     let name = reference.parse::<ocipull::Reference>().ok();
     if name.as_ref().is_some_and(ocipull::Reference::is_local) {
-        return fetch(store, reference, source);
+        return fetch(store, reference, source, shown);
     }
-    let image = match stored(store, reference, source) {
-        Err(Error::NoImage(_)) => return fetch(store, reference, source),
+    let image = match stored(store, reference, source, shown) {
+        Err(Error::NoImage(_)) => return fetch(store, reference, source, shown),
         found => found?,
     };
     let names = store.references().read()?;
     let by_name = name.is_some_and(|name| names.contains_key(&name.to_string()));
     if by_name && !image.runs_on(&source.options().source.platform) {
-        return fetch(store, reference, source);
+        return fetch(store, reference, source, shown);
     }
     Ok(source.checked(reference, image)?)
 }
 
 /// The image that the store has under this name, whole: what is missing or too short of it is put back.
-fn stored(store: &Store, reference: &str, source: &Source) -> Result<Image, Error> {
+fn stored(store: &Store, reference: &str, source: &Source, shown: Shown) -> Result<Image, Error> {
     let digest = Image::resolve(store, reference)?;
-    let (bars, mut options) = (Bars::unless_complete(), source.options());
+    let (bars, mut options) = (shown.bars_unless_complete(), source.options());
     options.source.events = Some(bars.events());
     repair::open(store, &digest, &options, &bars)
 }
 
-fn fetch(store: &Store, reference: &str, source: &Source) -> anyhow::Result<Image> {
+fn fetch(store: &Store, reference: &str, source: &Source, shown: Shown) -> anyhow::Result<Image> {
     let parsed: ocipull::Reference = reference.parse()?;
-    let (bars, mut options) = (Bars::unless_complete(), source.options());
+    let (bars, mut options) = (shown.bars_unless_complete(), source.options());
     options.source.events = Some(bars.events());
     let image = pull(store, &parsed, &options, &bars)?;
     Ok(source.checked(reference, image)?)

@@ -9,6 +9,8 @@ use blockbox::Sandbox;
 use blockbox::store::{Store, atomic};
 use clap::Args;
 
+use super::progress::Shown;
+
 /// Bytes that are written at a time.
 const BUFFER: usize = 256 << 10;
 
@@ -21,12 +23,18 @@ pub(super) struct Export {
     /// Where to write to; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Export {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let sandbox = Sandbox::open(store, &self.name)?;
-        to_file(&self.output, |out| Ok(sandbox.export(out)?))
+        let work = self.shown.work(format!("exporting {}", self.name), None);
+        let meter = work.meter();
+        to_file(&self.output, |out| Ok(sandbox.export(meter.measure(out))?))?;
+        work.finish();
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use blockbox::{Consistency, ForkOptions, Sandbox};
 use clap::Args;
 
 use super::foreground;
+use super::progress::Shown;
 
 /// Make sandboxes that begin with what another one has on its disk now, and start them where that one is running. Prints their
 /// names. Each has a name, a host name, an id and a machine id of its own; an executable `/etc/blockbox/on-fork` in the image runs
@@ -32,6 +33,8 @@ pub(super) struct Fork {
     /// Remove each when its command ends
     #[arg(long)]
     rm: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Fork {
@@ -56,7 +59,9 @@ impl Fork {
             return Ok(());
         }
         for _ in 0..self.count {
-            let fork = source.fork(&options)?;
+            let work = self.shown.work(format!("copying {}", self.source), None);
+            let fork = source.fork(&options.clone().meter(work.meter()))?;
+            work.finish();
             if start {
                 fork.start()?;
             }

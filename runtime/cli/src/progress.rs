@@ -1,4 +1,7 @@
-//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs.
+//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs. [`Bars`] has one for each layer of an image;
+//! [`Work`] is one piece of work.
+
+mod work;
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -10,6 +13,9 @@ use blockbox::vmm::with_causes;
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+
+use super::output::bytes as readable;
+pub(super) use work::Work;
 
 /// How often a program hears how far a layer is.
 const JSON_EVERY: Duration = Duration::from_millis(200);
@@ -29,7 +35,7 @@ pub(super) enum Mode {
 }
 
 /// How commands that take long say how far they are.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub(super) struct Shown {
     /// How to show progress, on standard error
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
@@ -41,9 +47,38 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn bars(self) -> Bars {
+        Bars::with(self.mode())
+    }
+
+    /// For a command whose output is another program's: it says nothing where there is nothing to do.
+    pub(super) fn bars_unless_complete(self) -> Bars {
+        Bars {
+            complete: false,
+            ..self.bars()
+        }
+    }
+
+    /// Begins a piece of work; `total` is how many bytes it moves, where that is known.
+    pub(super) fn work(self, what: impl Into<String>, total: Option<u64>) -> Work {
+        let mode = self.mode();
+        Work::new(what.into(), total, mode.output(), mode == Mode::Plain)
+    }
+
+    fn mode(self) -> Mode {
         match self.quiet {
-            true => Bars::with(Mode::None),
-            false => Bars::with(self.progress),
+            true => Mode::None,
+            false => self.progress,
+        }
+    }
+}
+
+impl Mode {
+    fn output(self) -> Output {
+        match self {
+            Self::Auto if std::io::stderr().is_terminal() => Output::Bars,
+            Self::Auto | Self::Plain => Output::Lines,
+            Self::Json => Output::Json,
+            Self::None => Output::Nowhere,
         }
     }
 }
@@ -85,24 +120,11 @@ impl Bars {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             layers: Mutex::default(),
             for_programs: Mutex::default(),
-            output: match mode {
-                Mode::Auto if std::io::stderr().is_terminal() => Output::Bars,
-                Mode::Auto | Mode::Plain => Output::Lines,
-                Mode::Json => Output::Json,
-                Mode::None => Output::Nowhere,
-            },
+            output: mode.output(),
         }
     }
 
-    /// For a command whose output is another program's: it says nothing where there is nothing to do.
-    pub(super) fn unless_complete() -> Self {
-        Self {
-            complete: false,
-            ..Self::new()
-        }
-    }
-
-    /// What tells of the waits of a transfer.
+    /// What tells of the waits of a transfer, and of each blob that was pushed.
     pub(super) fn events(&self) -> ocipull::Events {
         let (all, output) = (self.all.clone(), self.output);
         ocipull::Events::new(move |event| {
@@ -118,6 +140,18 @@ impl Bars {
                     with_causes(error),
                     delay.as_secs_f32()
                 ),
+                ocipull::Event::Pushed {
+                    digest,
+                    size,
+                    pushed,
+                } => {
+                    let how = match pushed {
+                        ocipull::Pushed::Existed => "is there already",
+                        ocipull::Pushed::Mounted => "is mounted from the source's repository",
+                        _ => "copied",
+                    };
+                    format!("{digest}: {}: {how}", readable(*size))
+                }
                 ocipull::Event::NextMirror { host, error } => {
                     format!("{}: asking {host}", with_causes(error))
                 }

@@ -30,7 +30,11 @@ impl Run {
         let options = &self.options;
         let mut id_file = options.id_file()?;
         let (sandbox, boot) = match options.of_snapshot(store, self.detach)? {
-            Some((snapshot, options)) => snapshot.launch(&options)?,
+            Some((snapshot, options, work)) => {
+                let launched = snapshot.launch(&options)?;
+                work.finish();
+                launched
+            }
             None => {
                 let image = options.image(store)?;
                 options.builder(store, &image, self.detach)?.launch()?

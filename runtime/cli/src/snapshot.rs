@@ -15,6 +15,7 @@ use super::each::each;
 use super::export::to_file;
 use super::fork::consistency;
 use super::output::{Table, bytes, print_json};
+use super::progress::Shown;
 use super::template::{Output, print_each};
 use super::time;
 
@@ -56,6 +57,8 @@ pub(super) struct Create {
     /// runs now, without a boot
     #[arg(long, conflicts_with = "crash")]
     memory: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// `snapshot ls`
@@ -108,6 +111,8 @@ pub(super) struct Export {
     /// The file, or `-` for the standard output
     #[arg(short, long, default_value = "-", value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// `snapshot import`
@@ -119,6 +124,8 @@ pub(super) struct Import {
     /// Another name than its own
     #[arg(short, long, value_name = "SNAPSHOT")]
     name: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Snapshot {
@@ -164,10 +171,12 @@ impl Create {
             name.truncate(48);
             format!("{name}-{seconds}")
         });
+        let work = self.shown.work(format!("copying {}", self.sandbox), None);
         let (snapshot, _) = match self.memory {
             true => sandbox.snapshot_with_memory(&name)?,
-            false => sandbox.snapshot(&name, consistency(self.crash))?,
+            false => sandbox.snapshot(&name, consistency(self.crash), &work.meter())?,
         };
+        work.finish();
         println!("{}", snapshot.record().name);
         Ok(())
     }
@@ -243,20 +252,38 @@ impl Export {
             let name = &snapshot.record().name;
             eprintln!("blockbox: snapshot {name} is exported without its memory");
         }
-        to_file(&self.output, |out| Ok(snapshot.export(out)?))
+        let work = self
+            .shown
+            .work(format!("exporting {}", self.snapshot), None);
+        let meter = work.meter();
+        to_file(&self.output, |out| Ok(snapshot.export(meter.measure(out))?))?;
+        work.finish();
+        Ok(())
     }
 }
 
 impl Import {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let name = self.name.as_deref();
-        let snapshot = if self.input == Path::new("-") {
-            Stored::import(store, name, io::stdin().lock())
+        let what = format!("importing {}", self.input.display());
+        let (work, snapshot) = if self.input == Path::new("-") {
+            let work = self.shown.work(what, None);
+            let input = work.meter().measure(io::stdin().lock());
+            (work, Stored::import(store, name, input)?)
         } else {
             let file = File::open(&self.input).with_context(|| self.input.display().to_string())?;
-            Stored::import(store, name, file)
-        }?;
+            let work = self.shown.work(what, length(&file));
+            let input = work.meter().measure(file);
+            (work, Stored::import(store, name, input)?)
+        };
+        work.finish();
         println!("{}", snapshot.record().name);
         Ok(())
     }
+}
+
+/// The bytes of a regular file.
+pub(super) fn length(file: &File) -> Option<u64> {
+    let found = file.metadata().ok()?;
+    found.is_file().then_some(found.len())
 }

@@ -15,7 +15,9 @@ use super::each::each;
 use super::export::to_file;
 use super::input::input;
 use super::output::{Table, bytes, print_json};
+use super::progress::Shown;
 use super::size::size;
+use super::snapshot::length;
 use super::template::{Output, print_each};
 
 /// Named volumes: disks that outlive the sandboxes that mount them.
@@ -110,6 +112,8 @@ pub(super) struct Export {
     /// What to write
     #[arg(long, value_enum, default_value_t)]
     kind: Kind,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +129,8 @@ pub(super) struct Import {
     /// The size of the volume's file system [default: 16G, or the disk's]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Command {
@@ -175,42 +181,55 @@ impl Command {
 impl Export {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let volume = Volume::open(store, &self.name)?;
+        let work = self.shown.work(format!("exporting {}", self.name), None);
+        let meter = work.meter();
         match (self.output, self.kind) {
-            (Some(path), Kind::Tar) => to_file(&path, |out| Ok(volume.export(out)?)),
+            (Some(path), Kind::Tar) => {
+                to_file(&path, |out| Ok(volume.export(meter.measure(out))?))?;
+            }
             (Some(path), Kind::Ext4) => {
                 if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
                     bail!("{} is not a regular file: a disk has holes", path.display());
                 }
                 atomic::write_file(&path, |file| -> anyhow::Result<()> {
-                    Ok(volume.export_disk(file.as_file())?)
-                })
+                    Ok(volume.export_disk(file.as_file(), &meter)?)
+                })?;
             }
             (None, Kind::Ext4) => bail!("name the file with --output: a disk has holes"),
             (None, Kind::Tar) if io::stdout().is_terminal() => {
                 bail!("name the file with --output: this is a terminal")
             }
-            (None, Kind::Tar) => Ok(volume.export(io::stdout().lock())?),
+            (None, Kind::Tar) => volume.export(meter.measure(io::stdout().lock()))?,
         }
+        work.finish();
+        Ok(())
     }
 }
 
 impl Import {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let volume = match self.kind {
+        let what = format!("importing {}", self.file.display());
+        let (work, volume) = match self.kind {
             Kind::Tar => {
                 let (name, input) = input(&self.file)?;
                 let size = self.size.unwrap_or(SIZE);
-                Volume::import(store, &self.name, size, input, &name)?
+                let total = File::open(&self.file).ok().as_ref().and_then(length);
+                let work = self.shown.work(what, total);
+                let input = work.meter().measure(input);
+                let volume = Volume::import(store, &self.name, size, input, &name)?;
+                (work, volume)
             }
             Kind::Ext4 => {
                 File::open(&self.file).with_context(|| self.file.display().to_string())?;
-                let volume = Volume::import_disk(store, &self.name, &self.file)?;
+                let work = self.shown.work(what, None);
+                let volume = Volume::import_disk(store, &self.name, &self.file, &work.meter())?;
                 if let Some(size) = self.size {
                     volume.grow(size)?;
                 }
-                volume
+                (work, volume)
             }
         };
+        work.finish();
         println!("{}", volume.name());
         Ok(())
     }

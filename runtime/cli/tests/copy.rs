@@ -266,3 +266,43 @@ fn a_hostile_sandbox_writes_nothing_outside_of_the_target() {
     }
     assert_eq!(fs::read(out.path().join("victim")).unwrap(), b"untouched");
 }
+
+/// What reads the disk has the monitor hold it, which lets go with the reader: the guest's writes wait no longer than that.
+#[test]
+fn a_reader_that_is_killed_leaves_no_frozen_disk() {
+    let Some(guest) = guest() else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    blockbox.ok(["run", "-d", "--name", "one", &guest.image]);
+    guest.sh(
+        "one",
+        "busybox dd if=/dev/urandom of=/big bs=1M count=2 2>/dev/null; busybox sync",
+    );
+    // More than a pipe takes, and nobody reads it.
+    let mut reader = blockbox
+        .command()
+        .args(["export", "one"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let write = ["exec", "one", "sh", "-c", "echo x > /written; busybox sync"];
+    let mut frozen = || {
+        let mut writer = blockbox.command().args(write).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        match writer.try_wait().unwrap() {
+            None => Some(writer),
+            Some(_) => None,
+        }
+    };
+    let mut writer = common::guest::until("the freeze", &mut frozen);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    let killed = std::time::Instant::now();
+    assert!(writer.wait().unwrap().success());
+    // Far less than the guest's own watchdog would take.
+    assert!(killed.elapsed().as_secs() < 7, "{:?}", killed.elapsed());
+    // The next one gets the disk.
+    let diff = blockbox.ok(["diff", "one"]);
+    assert_eq!(diff, "A /big\nA /written\n");
+}

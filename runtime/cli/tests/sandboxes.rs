@@ -496,3 +496,89 @@ fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
     }
     blockbox.ok(["rm", "a"]);
 }
+
+#[test]
+fn a_read_only_sandbox_has_no_writable_disk_and_every_command_copes() {
+    let Some(guest) = Guest::new(json!({"Cmd": ["sleep", "1000"]})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    blockbox.ok(["create", "--read-only", "--name", "ro", &guest.image]);
+    blockbox.ok(["create", "--name", "plain", &guest.image]);
+    let disk = |name: &str| {
+        let folder = blockbox.home().join("sandboxes").join(name);
+        folder.join("upper.ext4").exists()
+    };
+    assert!(!disk("ro") && disk("plain"));
+    let host = std::fs::write(at("file"), "from the host\n");
+    host.unwrap();
+    let (from_host, into) = (at("file"), "ro:/etc/file".to_owned());
+    let copes = |state: &str| {
+        assert_eq!(blockbox.ok(["diff", "ro"]), "", "{state}");
+        blockbox.ok(["cp", "ro:/etc/motd", &at(state)]);
+        let copied = std::fs::read_to_string(at(state)).unwrap();
+        assert_eq!(copied, "from the image\n", "{state}");
+        // What is exported is what the image has.
+        let tars = ["ro", "plain"].map(|name| {
+            let tar = at(&format!("{name}.tar"));
+            blockbox.ok(["export", name, "-o", &tar]);
+            std::fs::read(tar).unwrap()
+        });
+        assert!(tars[0] == tars[1], "{state}");
+        blockbox.ok(["commit", "ro", "derived:1"]);
+        let history = blockbox.ok(["image", "history", "derived:1", "--format", "json"]);
+        let history: Value = serde_json::from_str(&history).unwrap();
+        assert_eq!(history.as_array().unwrap().len(), 2, "{state}");
+        let refused = blockbox.fails(["snapshot", "create", "ro", "-n", "s"]);
+        assert!(
+            refused.contains("\"ro\"") && refused.contains("no writable disk"),
+            "{state}: {refused}"
+        );
+        blockbox.fails(["cp", &from_host, &into]);
+        assert!(
+            blockbox
+                .ok(["inspect", "ro"])
+                .contains("\"diskless\": true")
+        );
+        assert!(blockbox.ok(["ps", "-a"]).contains("ro"));
+        blockbox.ok(["df"]);
+    };
+    copes("stopped");
+    let refused = blockbox.fails(["cp", &from_host, &into]);
+    assert!(refused.contains("no writable disk"), "{refused}");
+
+    blockbox.ok(["start", "ro"]);
+    let sh = |script: &str| text(&guest.exec(&["ro", "sh", "-c", script]).stdout);
+    // No disk of the machine can be written to, and what is mounted over the image is memory.
+    assert_eq!(sh("cat /sys/block/vd*/ro"), "1\n1\n");
+    let root = sh("grep ' / overlay' /proc/mounts");
+    assert!(root.contains(" ro,"), "{root}");
+    assert_eq!(sh("echo > /x || echo refused"), "refused\n");
+    assert_eq!(
+        sh("busybox stat -c %a-%u /; cat /etc/motd"),
+        "755-0\nfrom the image\n"
+    );
+    assert_eq!(sh("echo in memory > /tmp/x; cat /tmp/x"), "in memory\n");
+    copes("running");
+    let name = blockbox.ok(["fork", "ro"]);
+    assert!(!disk(name.trim()));
+    blockbox.ok(["rm", "-f", name.trim()]);
+    blockbox.ok(["stop", "-t", "0", "ro"]);
+    copes("again");
+    blockbox.ok(["rm", "ro"]);
+
+    // Patches of the image need a disk.
+    let options = [
+        "--name",
+        "patched",
+        "--read-only",
+        "--patch",
+        "write:/etc/motd=patched",
+    ];
+    let output = guest.run(&options, &["sh", "-c", "cat /etc/motd; echo > /x"], "");
+    assert_eq!(text(&output.stdout), "patched");
+    assert!(text(&output.stderr).contains("Read-only"), "{output:?}");
+    assert!(disk("patched"));
+}

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::time::{Duration, SystemTime};
 
-use blockbox_store::{Store, atomic};
+use blockbox_store::{Meter, Store, atomic};
 use ocipull::Digest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -29,6 +29,8 @@ pub struct CommitOptions {
     pub changes: Vec<String>,
     /// When the image was made. Default: now.
     pub created: SystemTime,
+    /// What learns of the bytes of the layer.
+    pub meter: Meter,
 }
 
 impl Default for CommitOptions {
@@ -38,6 +40,7 @@ impl Default for CommitOptions {
             message: None,
             changes: Vec::new(),
             created: SystemTime::now(),
+            meter: Meter::default(),
         }
     }
 }
@@ -70,42 +73,70 @@ impl CommitOptions {
         self.created = created;
         self
     }
+
+    /// Sets [`meter`](Self::meter).
+    #[must_use]
+    pub fn meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
 }
 
-/// Makes an image of `image` and one layer more, which holds what the sandbox of `view` changed. It has no name yet.
-///
-/// # Errors
-///
-/// [`Error::Change`] before anything is made; where a disk is damaged or the store cannot be written.
-pub fn commit(
-    store: &Store,
-    image: &Image,
-    view: &mut View<'_>,
-    options: &CommitOptions,
-) -> Result<Image> {
-    let _access = store.share()?;
-    let config = image.document(crate::image::CONFIG)?;
-    let manifest = image.document(crate::image::MANIFEST)?;
-    // A mistake shows before the long part.
-    configure(config.clone(), options, None)?;
-    let spool_failed = |source| Error::io(std::env::temp_dir())(source);
-    let mut spool = tempfile::tempfile().map_err(spool_failed)?;
-    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, &spool));
-    write_layer(view, &mut hashed)?;
-    hashed.out.flush().map_err(spool_failed)?;
-    let (diff_id, size) = hashed.finish()?;
-    spool.rewind().map_err(spool_failed)?;
-    add_layer(store, &diff_id, &spool)?;
+/// An image and one layer more, not yet in a store.
+#[derive(Debug)]
+pub struct Committed {
+    config: Value,
+    manifest: Value,
+    diff_ids: Vec<Digest>,
+    /// The new layer's digest, size and tar.
+    layer: (Digest, u64, File),
+}
 
-    let config = configure(config, options, Some(&diff_id))?;
-    let config = serde_json::to_vec(&config).map_err(|e| Error::Output(e.into()))?;
-    let manifest = describe(manifest, &config, &diff_id, size);
-    let manifest = serde_json::to_vec(&manifest).map_err(|e| Error::Output(e.into()))?;
-    let digest = Digest::sha256(&manifest);
-    let mut diff_ids: Vec<_> = image.layers().iter().map(|l| l.diff_id.clone()).collect();
-    diff_ids.push(diff_id);
-    folder::assemble(store, &digest, (&manifest, &config), &diff_ids, &[])?;
-    Image::open(store, &digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
+impl Committed {
+    /// Reads what the sandbox of `view`, whose image is `image`, changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Change`] before anything is read; where a disk is damaged.
+    pub fn read(image: &Image, view: &mut View<'_>, options: &CommitOptions) -> Result<Self> {
+        let config = image.document(crate::image::CONFIG)?;
+        let manifest = image.document(crate::image::MANIFEST)?;
+        // A mistake shows before the long part.
+        configure(config.clone(), options, None)?;
+        let spool_failed = |source| Error::io(std::env::temp_dir())(source);
+        let mut spool = tempfile::tempfile().map_err(spool_failed)?;
+        let out = options.meter.measure(&spool);
+        let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, out));
+        write_layer(view, &mut hashed)?;
+        hashed.out.flush().map_err(spool_failed)?;
+        let (diff_id, size) = hashed.finish()?;
+        spool.rewind().map_err(spool_failed)?;
+        let mut diff_ids: Vec<_> = image.layers().iter().map(|l| l.diff_id.clone()).collect();
+        diff_ids.push(diff_id.clone());
+        Ok(Self {
+            config: configure(config, options, Some(&diff_id))?,
+            manifest,
+            diff_ids,
+            layer: (diff_id, size, spool),
+        })
+    }
+
+    /// Puts the image into the store. It has no name yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be written.
+    pub fn store(self, store: &Store) -> Result<Image> {
+        let _access = store.share()?;
+        let (diff_id, size, tar) = &self.layer;
+        add_layer(store, diff_id, tar)?;
+        let config = serde_json::to_vec(&self.config).map_err(|e| Error::Output(e.into()))?;
+        let manifest = describe(self.manifest, &config, diff_id, *size);
+        let manifest = serde_json::to_vec(&manifest).map_err(|e| Error::Output(e.into()))?;
+        let digest = Digest::sha256(&manifest);
+        folder::assemble(store, &digest, (&manifest, &config), &self.diff_ids, &[])?;
+        Image::open(store, &digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
+    }
 }
 
 /// Puts the layer of a tar into the store.

@@ -21,6 +21,9 @@ pub enum Error {
     /// The store could not be read or written.
     #[error(transparent)]
     Store(#[from] blockbox_store::Error),
+    /// A sandbox has no writable disk to copy to.
+    #[error("the sandbox has no writable disk")]
+    Diskless,
     /// An image could not be got from where its reference points.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),

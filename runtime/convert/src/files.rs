@@ -13,7 +13,7 @@ mod upper;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use fsmerge::{ContentStore, LayerTree, Limits, Merge, Merged};
+use fsmerge::{ContentStore, LayerBuilder, LayerTree, Limits, Merge, Merged};
 
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -29,37 +29,51 @@ pub use path::{Found, find};
 pub struct Sources {
     lower: reader::Reader,
     lower_path: PathBuf,
-    upper: ext4_writer::Reader<File>,
-    upper_path: PathBuf,
+    /// `None` where the sandbox has no writable disk.
+    upper: Option<Upper>,
+}
+
+/// A sandbox's writable disk.
+struct Upper {
+    disk: ext4_writer::Reader<File>,
+    path: PathBuf,
+}
+
+impl Upper {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let failed = |source| Error::Ext4 {
+            path: path.to_owned(),
+            source,
+        };
+        Ok(Self {
+            disk: ext4_writer::Reader::open(file).map_err(failed)?,
+            path: path.to_owned(),
+        })
+    }
 }
 
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
             .field("lower", &self.lower_path)
-            .field("upper", &self.upper_path)
+            .field("upper", &self.upper.as_ref().map(|upper| &upper.path))
             .finish()
     }
 }
 
 impl Sources {
-    /// Opens an image's disk and, in `upper`, a sandbox's. Nobody may change that meanwhile.
+    /// Opens an image's disk and, in `upper`, a sandbox's, where it has one. Nobody may change that meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::Ext4`] where it was not unmounted, or is damaged; [`Error::Read`].
-    pub fn open(image: &Image, upper: &Path) -> Result<Self> {
+    pub fn open(image: &Image, upper: Option<&Path>) -> Result<Self> {
         let lower_path = image.disk();
-        let file = File::open(upper).map_err(Error::io(upper))?;
-        let failed = |source| Error::Ext4 {
-            path: upper.to_owned(),
-            source,
-        };
         Ok(Self {
             lower: reader::open(&lower_path, &[])?,
             lower_path,
-            upper: ext4_writer::Reader::open(file).map_err(failed)?,
-            upper_path: upper.to_owned(),
+            upper: upper.map(Upper::open).transpose()?,
         })
     }
 
@@ -71,7 +85,10 @@ impl Sources {
     pub fn view(&self) -> Result<View<'_>> {
         let mut contents = populate::new_store()?;
         let lower = populate::read_image(&mut contents, &self.lower, &self.lower_path)?;
-        let upper = upper::read(&self.upper, &self.upper_path, &mut contents)?.finish();
+        let upper = match &self.upper {
+            Some(upper) => upper::read(upper, &mut contents)?.finish(),
+            None => unchanged(&lower),
+        };
         let mut merge = Merge::new(&Limits::default());
         for tree in [&lower, &upper] {
             merge
@@ -85,6 +102,13 @@ impl Sources {
             contents,
         })
     }
+}
+
+/// The layer that changes nothing of `lower`.
+fn unchanged(lower: &LayerTree) -> LayerTree {
+    let mut layer = LayerBuilder::new(&Limits::default());
+    layer.set_root(lower.metadata(lower.root()).clone(), false, false);
+    layer.finish()
 }
 
 /// A sandbox's files: the image's, what its disk changes of them, and what a program sees.

@@ -11,7 +11,7 @@ use crate::network::{self, Gateway};
 use crate::secrets::Value;
 use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
-use blockbox_store::{CONSOLE, Lock, Store, UPPER};
+use blockbox_store::{CONSOLE, INIT_DISK, Lock, Store, UPPER, atomic};
 use blockbox_vmm::confine::Confinement;
 use blockbox_vmm::guest::{
     Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
@@ -89,7 +89,12 @@ impl Plan {
             choice => choice,
         };
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
-        let mut config = VmConfig::new(kernel, image.disk(), folder.join(UPPER));
+        let mut config = if spec.diskless {
+            let init = init_disk(folder)?;
+            VmConfig::without_upper(kernel, image.disk(), init)
+        } else {
+            VmConfig::new(kernel, image.disk(), folder.join(UPPER))
+        };
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
         config.console_log = Some(folder.join(CONSOLE));
@@ -198,6 +203,16 @@ impl Plan {
         );
         Ok(session)
     }
+}
+
+/// Makes the disk that the guest of a sandbox without a writable disk boots from, with the init of this program.
+fn init_disk(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join(INIT_DISK);
+    atomic::write_read_only(&path, |file| {
+        let file = file.as_file().try_clone().map_err(Error::io(&path))?;
+        blockbox_vmm::write_init_disk(file).map_err(Error::io(&path))
+    })?;
+    Ok(path)
 }
 
 fn choice(choice: VmmChoice) -> Choice {

@@ -156,7 +156,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Whether the root is read-only but for what is mounted there.
+    /// Whether the root is read-only but for what is mounted there. Such a sandbox has no writable disk, unless
+    /// [`patches`](Self::patches), [`disk_dirs`](Self::disk_dirs) or a machine that can be forked need one.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.spec.read_only = read_only;
         self
@@ -248,6 +249,11 @@ impl<'a> Builder<'a> {
     fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
         let config = self.image.config().config();
         self.spec.process = Some(process::resolve(config, self.overrides)?);
+        // What holds patches and folders; and a copy of the machine is one of its disk, too.
+        let needs_disk = !self.patches.is_empty()
+            || !self.spec.disk_dirs.is_empty()
+            || self.spec.machine.forkable;
+        self.spec.diskless = self.spec.read_only && !needs_disk;
         create::create(self.store, self.image, self.spec, &self.patches, discard)
     }
 }

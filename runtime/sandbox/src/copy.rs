@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use blockbox_archive::{FileStat, PackOptions, UnpackOptions, Unpacked};
+use blockbox_store::Meter;
 
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
@@ -15,13 +16,15 @@ use crate::sandbox::Sandbox;
 const BUFFER: usize = 256 << 10;
 
 /// How to copy.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CopyOptions {
     /// Whether copies belong to whom the originals do; otherwise to root in a sandbox, and to this process's user on the host.
     pub owners: bool,
     /// Whether the source, where it is a symbolic link, is what it leads to.
     pub follow: bool,
+    /// What learns of the bytes that are copied.
+    pub meter: Meter,
 }
 
 impl CopyOptions {
@@ -38,6 +41,13 @@ impl CopyOptions {
         self.follow = follow;
         self
     }
+
+    /// Sets [`meter`](Self::meter).
+    #[must_use]
+    pub fn meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
 }
 
 impl Sandbox {
@@ -48,7 +58,12 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::NoFile`], [`Error::NotADirectory`], [`Error::OverFile`]; [`Error::Archive`] where files cannot be made.
-    pub fn copy_out(&self, source: &[u8], target: &Path, options: CopyOptions) -> Result<Unpacked> {
+    pub fn copy_out(
+        &self,
+        source: &[u8],
+        target: &Path,
+        options: &CopyOptions,
+    ) -> Result<Unpacked> {
         let stat = self.stat(source, options.follow)?;
         let stat = stat.ok_or_else(|| Error::no_file(source))?;
         let exists = blockbox_archive::stat(target, true).ok();
@@ -70,7 +85,7 @@ impl Sandbox {
         let (reader, writer) = pipe()?;
         thread::scope(|scope| {
             let packing = scope.spawn(move || {
-                let out = BufWriter::with_capacity(BUFFER, writer);
+                let out = BufWriter::with_capacity(BUFFER, options.meter.measure(writer));
                 self.pack(source, &place.name, options.follow, out)
             });
             let input = BufReader::with_capacity(BUFFER, reader);
@@ -90,7 +105,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// Those of [`unpack`](Self::unpack) and of reading the source.
-    pub fn copy_in(&self, source: &Path, target: &[u8], options: CopyOptions) -> Result<()> {
+    pub fn copy_in(&self, source: &Path, target: &[u8], options: &CopyOptions) -> Result<()> {
         let stat = blockbox_archive::stat(source, options.follow)?;
         let exists = self.stat(target, true)?;
         let bytes = source.as_os_str().as_bytes();
@@ -104,7 +119,7 @@ impl Sandbox {
         let (reader, writer) = pipe()?;
         thread::scope(|scope| {
             let packing = scope.spawn(move || {
-                let mut out = BufWriter::with_capacity(BUFFER, writer);
+                let mut out = BufWriter::with_capacity(BUFFER, options.meter.measure(writer));
                 blockbox_archive::pack(source, &pack, &mut out)?;
                 let flushed = out.flush();
                 flushed.map_err(blockbox_archive::Error::Output)

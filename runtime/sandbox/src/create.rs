@@ -39,7 +39,7 @@ pub(crate) fn create(
     })
 }
 
-/// As [`create`], with a writable disk that `upper` makes.
+/// As [`create`], with a writable disk that `upper` makes, where the sandbox has one.
 pub(crate) fn create_with(
     store: &Store,
     image: &Image,
@@ -67,7 +67,9 @@ pub(crate) fn create_with(
     secrets::check(&spec.secrets)?;
     mounts::prepare(store, &mut spec)?;
     atomic::write_folder(&folder, |folder| {
-        upper(folder.join(UPPER))?;
+        if !spec.diskless {
+            upper(folder.join(UPPER))?;
+        }
         spec.write(folder)?;
         State::created(discard).write(folder)?;
         Ok::<_, Error>(())

@@ -65,6 +65,9 @@ pub enum Error {
     /// A sandbox of this name exists.
     #[error("there is a sandbox {0:?} already")]
     SandboxExists(String),
+    /// The sandbox was made without a writable disk.
+    #[error("sandbox {0:?} has no writable disk: its root is read-only")]
+    Diskless(String),
     /// The sandbox is running.
     #[error("sandbox {0:?} is running")]
     SandboxRunning(String),

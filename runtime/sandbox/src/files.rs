@@ -9,14 +9,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::thread;
 
 use blockbox_archive::FileStat;
-use blockbox_convert::commit::{CommitOptions, commit};
+use blockbox_convert::commit::{CommitOptions, Committed};
 use blockbox_convert::files::{self, Change, CopyOptions, Sources, View};
 use blockbox_convert::image::Image;
-use blockbox_store::{Info, UPPER, atomic};
+use blockbox_store::{Info, atomic};
 use blockbox_vmm::guest::{ExitStatus, FileTask};
 
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
+use crate::upper::Consistency;
 use hold::Hold;
 
 impl Sandbox {
@@ -50,10 +51,14 @@ impl Sandbox {
     ///
     /// Where a disk cannot be read, or a change of the configuration is unknown.
     pub fn commit(&self, options: &CommitOptions) -> Result<Image> {
-        self.with_view(|view, info| {
+        // Nobody removes the image between its layer and its folder.
+        let _access = self.store().share()?;
+        let committed = self.with_view(|view, info| {
             let image = Image::find(self.store(), &info.spec.image.manifest_digest)?;
-            Ok(commit(self.store(), &image, view, options)?)
-        })
+            Ok(Committed::read(&image, view, options)?)
+        })?;
+        // Nothing is in the store before it is known that the disk was held to the end.
+        Ok(committed.store(self.store())?)
     }
 
     /// Does something with the sandbox's files as they are on its disks, which do not change meanwhile.
@@ -61,7 +66,7 @@ impl Sandbox {
         &self,
         act: impl FnOnce(&mut View<'_>, &Info) -> Result<T>,
     ) -> Result<T> {
-        let hold = Hold::of(self)?;
+        let hold = Hold::of(self, Consistency::Frozen)?;
         let sources = self.sources(hold.info())?;
         let mut view = sources.view()?;
         let value = act(&mut view, hold.info())?;
@@ -71,8 +76,8 @@ impl Sandbox {
 
     fn sources(&self, info: &Info) -> Result<Sources> {
         let image = Image::find(self.store(), &info.spec.image.manifest_digest)?;
-        let upper = self.store().sandbox(self.name()).join(UPPER);
-        Ok(Sources::open(&image, &upper)?)
+        let upper = (!info.spec.diskless).then(|| self.upper());
+        Ok(Sources::open(&image, upper.as_deref())?)
     }
 
     /// Looks at what is at `path` in the sandbox; `None` where nothing is. Relative paths begin at the root. A symbolic link at
@@ -132,7 +137,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`], [`Error::NotADirectory`]; where the archive cannot be unpacked. In a sandbox that runs, what came before
+    /// [`Error::NoFile`], [`Error::NotADirectory`]; [`Error::Diskless`] where it does not run and has no disk; where the archive
+    /// cannot be unpacked. In a sandbox that runs, what came before
     /// stays.
     pub fn unpack(&self, path: &[u8], owners: bool, input: impl Read + Send) -> Result<()> {
         let path = absolute(path);
@@ -140,7 +146,10 @@ impl Sandbox {
             let task = FileTask::Unpack { path, owners };
             return self.task(&task, input, &mut io::sink());
         }
-        let hold = Hold::of(self)?;
+        let hold = Hold::of(self, Consistency::Frozen)?;
+        if hold.info().spec.diskless {
+            return Err(Error::Diskless(self.name().to_owned()));
+        }
         let sources = self.sources(hold.info())?;
         let target = {
             let view = sources.view()?;
@@ -151,14 +160,14 @@ impl Sandbox {
             }
             found.path
         };
-        let disk = self.store().sandbox(self.name()).join(UPPER);
+        let disk = self.upper();
         let options = CopyOptions::default().owners(owners);
         let input = BufReader::new(input);
         atomic::write_private(&disk, |file| {
             let out = file.as_file().try_clone().map_err(Error::io(&disk))?;
             Ok::<_, Error>(files::copy_in(&sources, &target, input, options, out)?)
         })?;
-        hold.release()
+        hold.release().map(drop)
     }
 
     /// Has the guest's init carry out a task.

@@ -139,7 +139,7 @@ impl Sandbox {
         state::reconcile(&self.store, &self.name)?.ok_or_else(missing)
     }
 
-    /// The bytes that the sandbox's writable disk takes on the host.
+    /// The bytes that the sandbox's writable disk takes on the host: none where it has no such disk.
     ///
     /// # Errors
     ///
@@ -147,8 +147,17 @@ impl Sandbox {
     pub fn allocated_bytes(&self) -> Result<u64> {
         use std::os::unix::fs::MetadataExt;
 
-        let path = self.store.sandbox(&self.name).join(blockbox_store::UPPER);
-        let meta = std::fs::metadata(&path).map_err(Error::io(&path))?;
+        let folder = self.store.sandbox(&self.name);
+        let path = folder.join(blockbox_store::UPPER);
+        let meta = match std::fs::metadata(&path) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && Spec::read(&folder)?.is_some_and(|spec| spec.diskless) =>
+            {
+                return Ok(0);
+            }
+            found => found.map_err(Error::io(&path))?,
+        };
         Ok(meta.blocks() * 512)
     }
 

@@ -1,15 +1,15 @@
 //! Copies of a sandbox's writable disk, whether the sandbox runs or not.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use blockbox_store::{UPPER, sparse};
+use blockbox_store::{Meter, UPPER, sparse};
 
 use crate::error::{Error, Result};
-use crate::monitor::create_copy;
-use crate::monitor::message::{Answer, Ask};
-use crate::sandbox::{FOR_EVER, Sandbox, ask, unexpected};
+use crate::files::hold::Hold;
+use crate::sandbox::Sandbox;
 
 /// What a copy of the writable disk of a running sandbox holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,35 +29,40 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`] where the sandbox is starting or stopping; when the disk cannot be read or the copy written.
-    pub fn copy_upper(&self, to: &Path, consistency: Consistency) -> Result<Duration> {
+    /// [`Error::Diskless`]; [`Error::SandboxRunning`] where the sandbox is starting or stopping; when the disk cannot be read or the
+    /// copy written, or changed meanwhile.
+    pub fn copy_upper(
+        &self,
+        to: &Path,
+        consistency: Consistency,
+        meter: &Meter,
+    ) -> Result<Duration> {
         let from = self.upper();
-        match self.take() {
-            Ok((_lock, _)) => {
-                let disk = File::open(&from).map_err(Error::io(&from))?;
-                let copy = create_copy(to)?;
-                sparse::copy(&disk, &copy).map_err(Error::io(to))?;
-                copy.sync_all().map_err(Error::io(to))?;
-                Ok(Duration::ZERO)
-            }
-            Err(Error::SandboxRunning(_)) => {
-                let crash = consistency == Consistency::Crash;
-                let to = to.to_owned();
-                match ask(
-                    &self.running()?,
-                    &Ask::CopyUpper { from, to, crash },
-                    FOR_EVER,
-                )? {
-                    Answer::Copied { held_us } => Ok(Duration::from_micros(held_us)),
-                    other => Err(unexpected(&other)),
-                }
-            }
-            Err(error) => Err(error),
+        let hold = Hold::of(self, consistency)?;
+        if hold.info().spec.diskless {
+            return Err(Error::Diskless(self.name().to_owned()));
         }
+        let disk = File::open(&from).map_err(Error::io(&from))?;
+        let copy = create_copy(to)?;
+        sparse::copy(&disk, &copy, meter).map_err(Error::io(to))?;
+        let held = hold.release()?;
+        copy.sync_all().map_err(Error::io(to))?;
+        Ok(held)
     }
 
     /// Where the writable disk is.
     pub(crate) fn upper(&self) -> PathBuf {
         self.store().sandbox(self.name()).join(UPPER)
     }
+}
+
+/// Makes the file of a copy, which nobody else reads.
+pub(crate) fn create_copy(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::io(path))
 }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use blockbox_convert::{self as convert, export, populate};
 use blockbox_store::spec::MountSource;
-use blockbox_store::{Lock, Spec, State, Store, atomic, remove as remove_tree, sparse, state};
+use blockbox_store::{
+    Lock, Meter, Spec, State, Store, atomic, remove as remove_tree, sparse, state,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::create::check_volume_name;
@@ -93,12 +95,12 @@ impl Volume {
         })
     }
 
-    /// Makes a volume of the disk of another, as [`export`](Self::export) writes it.
+    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it. `meter` learns of the bytes copied.
     ///
     /// # Errors
     ///
     /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk.
-    pub fn import_disk(store: &Store, name: &str, image: &Path) -> Result<Self> {
+    pub fn import_disk(store: &Store, name: &str, image: &Path, meter: &Meter) -> Result<Self> {
         let from = File::open(image).map_err(Error::io(image))?;
         let failed = |source| convert::Error::Ext4 {
             path: image.to_owned(),
@@ -107,7 +109,7 @@ impl Volume {
         ext4_writer::Info::read(&from).map_err(failed)?;
         Self::make(store, name, |path| {
             let to = new_file(path)?;
-            sparse::copy(&from, &to).map_err(Error::io(path))?;
+            sparse::copy(&from, &to, meter).map_err(Error::io(path))?;
             ext4_writer::recover(&to).map_err(failed)?;
             let reader = ext4_writer::Reader::open(&to).map_err(failed)?;
             let root = reader.root().map_err(failed)?;
@@ -323,15 +325,16 @@ impl Volume {
         Ok(export::folder(&file, &path, DATA.as_bytes(), out)?)
     }
 
-    /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes.
+    /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes. `meter` learns of the
+    /// bytes copied.
     ///
     /// # Errors
     ///
     /// [`Error::VolumeBusy`] while a sandbox runs with it.
-    pub fn export_disk(&self, to: &File) -> Result<()> {
+    pub fn export_disk(&self, to: &File, meter: &Meter) -> Result<()> {
         let _lock = self.take(None)?;
         let (file, path) = self.settled()?;
-        sparse::copy(&file, to).map_err(Error::io(path))?;
+        sparse::copy(&file, to, meter).map_err(Error::io(path))?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //!   images/<manifest digest>/    manifest.json config.json fsmeta.erofs disk.vmdk NNN.erofs (hard links to layers)
 //!                                artefacts.json: the lengths and checksums of the others
 //!   references.json              names → manifest digests
-//!   sandboxes/<name>/            sandbox.json state.json upper.ext4 log console.log
+//!   sandboxes/<name>/            sandbox.json state.json upper.ext4 (or init.ext4) log console.log
 //!   snapshots/<name>/            snapshot.json upper.ext4
 //!   volumes/<name>/              volume.json data.ext4
 //!   kernel/                      guest kernels ready to boot
@@ -31,6 +31,7 @@ pub mod atomic;
 mod checksum;
 mod error;
 mod lock;
+mod meter;
 mod permissions;
 mod references;
 pub mod snapshot;
@@ -48,12 +49,16 @@ pub use artefacts::Artefacts;
 pub use checksum::{Checksum, Hasher};
 pub use error::{Error, Result};
 pub use lock::Lock;
+pub use meter::{Meter, Metered};
 pub use references::{Reference, References};
 pub use spec::Spec;
 pub use state::{Info, State, Status};
 
 /// The name of a sandbox's writable disk in the sandbox's folder.
 pub const UPPER: &str = "upper.ext4";
+
+/// The disk that the guest of a sandbox without a writable disk boots from, in the sandbox's folder: made at each boot.
+pub const INIT_DISK: &str = "init.ext4";
 
 /// The name of the log of a sandbox's console in the sandbox's folder.
 pub const CONSOLE: &str = "console.log";

@@ -8,8 +8,13 @@ use rustix::fs::{SeekFrom as SparseSeek, seek};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use crate::Meter;
+
 /// The bytes that a digest looks at together.
 const PIECE: usize = 64 << 10;
+
+/// The bytes that are copied at a time.
+const STEP: u64 = 8 << 20;
 
 /// How a file was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +27,12 @@ pub enum Copied {
 }
 
 /// Makes the empty file `to` equal to `from`. Where the file system can, the two share their blocks; else the data is copied and
-/// holes stay holes.
+/// holes stay holes. `meter` learns of the data that is copied.
 ///
 /// # Errors
 ///
 /// Those of reading and writing.
-pub fn copy(from: &File, to: &File) -> io::Result<Copied> {
+pub fn copy(from: &File, to: &File, meter: &Meter) -> io::Result<Copied> {
     #[cfg(target_os = "linux")]
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(Copied::Shared);
@@ -40,7 +45,16 @@ pub fn copy(from: &File, to: &File) -> io::Result<Copied> {
         let (mut input, mut output) = (from, to);
         input.seek(SeekFrom::Start(data.start))?;
         output.seek(SeekFrom::Start(data.start))?;
-        copied += io::copy(&mut input.take(data.end - data.start), &mut output)?;
+        loop {
+            let at = input.stream_position()?;
+            let left = data.end.saturating_sub(at).min(STEP);
+            let count = io::copy(&mut input.take(left), &mut output)?;
+            if count == 0 {
+                break;
+            }
+            copied += count;
+            meter.add(count);
+        }
     }
     Ok(Copied::Bytes(copied))
 }
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn a_copy_is_equal_and_takes_no_more_room() {
         let (from, to) = (sparse(), tempfile::tempfile().unwrap());
-        let copied = copy(&from, &to).unwrap();
+        let copied = copy(&from, &to, &Meter::default()).unwrap();
         assert_eq!(bytes(&from), bytes(&to));
         assert!(to.metadata().unwrap().blocks() <= from.metadata().unwrap().blocks());
         assert!(copied == Copied::Shared || matches!(copied, Copied::Bytes(n) if n < 1 << 20));
@@ -139,7 +153,7 @@ mod tests {
         let empty = tempfile::tempfile().unwrap();
         empty.set_len(1 << 30).unwrap();
         let to = tempfile::tempfile().unwrap();
-        copy(&empty, &to).unwrap();
+        copy(&empty, &to, &Meter::default()).unwrap();
         let meta = to.metadata().unwrap();
         assert_eq!((meta.len(), meta.blocks()), (1 << 30, 0));
     }

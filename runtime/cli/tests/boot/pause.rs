@@ -149,7 +149,7 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
             ];
             for (from, name) in copies {
                 let to = File::create(folder.join(format!("{name}.{copy}"))).unwrap();
-                sparse::copy(from, &to).unwrap();
+                sparse::copy(from, &to, &blockbox::store::Meter::default()).unwrap();
             }
         });
         drop(suspended);

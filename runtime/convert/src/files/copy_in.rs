@@ -44,7 +44,7 @@ impl CopyOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] where the files do not fit.
+/// [`Error::Diskless`], [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] where the files do not fit.
 pub fn copy_in(
     sources: &Sources,
     target: &[u8],
@@ -52,10 +52,10 @@ pub fn copy_in(
     options: CopyOptions,
     out: File,
 ) -> Result<()> {
+    let disk = sources.upper.as_ref().ok_or(Error::Diskless)?;
     let mut view = sources.view()?;
-    let path = &sources.upper_path;
     let mut changed = Changed {
-        layer: upper::read(&sources.upper, path, &mut view.contents)?,
+        layer: upper::read(disk, &mut view.contents)?,
         view: &view,
         target,
         options,
@@ -94,7 +94,7 @@ pub fn copy_in(
         disk: &mut view.contents,
         archive: &mut contents,
     };
-    rebuild::write(sources, &layer, &mut both, out)
+    rebuild::write(disk, &layer, &mut both, out)
 }
 
 /// Where the ids of contents that come from the archive begin.

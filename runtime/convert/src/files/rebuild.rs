@@ -6,18 +6,18 @@ use std::io;
 use ext4_writer::{BlockSize, Builder, DeviceNumber, Metadata, NodeId, Options, Timestamp};
 use fsmerge::{Contents, Kind, LayerTree, StoredContent, overlay};
 
-use super::Sources;
+use super::Upper;
 use super::upper::UPPER;
 use crate::error::{Error, Result};
 
-/// Writes to `out`, an empty file, a disk like that of `sources` with `upper` as its upperdir: of the same size, name and UUID.
+/// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir: of the same size, name and UUID.
 pub(super) fn write(
-    sources: &Sources,
+    old: &Upper,
     upper: &LayerTree,
     contents: &mut impl Contents,
     out: File,
 ) -> Result<()> {
-    let path = &sources.upper_path;
+    let path = &old.path;
     let failed = |source| match source {
         ext4_writer::Error::Contents { name, source } => match source.downcast::<Error>() {
             Ok(error) => error,
@@ -31,7 +31,7 @@ pub(super) fn write(
             source,
         },
     };
-    let info = sources.upper.info();
+    let info = old.disk.info();
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     out.set_len(size).map_err(Error::io(path))?;
     let options = Options::new(size)
@@ -47,8 +47,7 @@ pub(super) fn write(
     let mut disk = Builder::new(out, options).map_err(failed)?;
     // The work directory holds nothing of a disk that is not mounted.
     let without = [UPPER, b"work/work"];
-    disk.add_filesystem(&sources.upper, &without)
-        .map_err(failed)?;
+    disk.add_filesystem(&old.disk, &without).map_err(failed)?;
     let root = disk.root();
     let mut added: Vec<Option<NodeId>> = vec![None; upper.len()];
     let (attributes, _) = overlay::encode(upper.metadata(upper.root()), Kind::DIRECTORY);

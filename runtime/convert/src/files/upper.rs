@@ -11,17 +11,15 @@ use fsmerge::{
     overlay,
 };
 
+use super::Upper;
 use crate::error::{Error, Result};
 
 /// The upperdir's name in the root of the disk.
 pub(super) const UPPER: &[u8] = b"upper";
 
-/// Reads the upperdir of the disk at `path`. Its files' contents are added to `contents`.
-pub(super) fn read<'a>(
-    disk: &'a Reader<File>,
-    path: &Path,
-    contents: &mut ContentStore<'a>,
-) -> Result<LayerBuilder> {
+/// Reads the upperdir of a disk. Its files' contents are added to `contents`.
+pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Result<LayerBuilder> {
+    let Upper { disk, path } = upper;
     let failed = |source| Error::Ext4 {
         path: path.to_owned(),
         source,

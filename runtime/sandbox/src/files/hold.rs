@@ -1,24 +1,16 @@
 //! Keeping a sandbox's disk from changing while it is read.
 
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use blockbox_convert as convert;
-use blockbox_store::{Info, Lock, UPPER};
+use blockbox_store::{Info, Lock};
 use blockbox_vmm::guest::Connection;
 
 use crate::error::{Error, Result};
-use crate::monitor::message::Ask;
-use crate::sandbox::{self, Sandbox};
-
-/// After this time the guest thaws its disk by itself: this process may have been killed.
-const THAW_AFTER: Duration = Duration::from_secs(10);
-
-/// How often the guest is told that the disk is still being read.
-const KEEP_EVERY: Duration = Duration::from_secs(2);
+use crate::monitor::message::{Answer, Ask};
+use crate::sandbox::{self, FOR_EVER, Sandbox, unexpected};
+use crate::upper::Consistency;
 
 /// A sandbox whose disk does not change.
 pub(crate) struct Hold {
@@ -29,31 +21,42 @@ pub(crate) struct Hold {
 enum Kind {
     /// It does not run, and cannot be started.
     Stopped(#[expect(dead_code, reason = "held, not used")] Lock),
-    /// It runs, and its disk is frozen.
-    Frozen(Freeze),
+    /// It runs, and its monitor holds the disk until this connection ends.
+    Held(Connection),
+    /// It runs without a writable disk.
+    Diskless,
 }
 
 impl Hold {
-    /// Locks the sandbox, or freezes its disk.
+    /// Locks the sandbox or, where it runs, has its monitor hold the disk.
     ///
     /// # Errors
     ///
     /// Where the sandbox is starting or ending, or its guest cannot freeze the disk.
-    pub(crate) fn of(sandbox: &Sandbox) -> Result<Self> {
+    pub(crate) fn of(sandbox: &Sandbox, consistency: Consistency) -> Result<Self> {
         match sandbox.take() {
             Ok((lock, info)) => {
-                let path = sandbox.store().sandbox(sandbox.name()).join(UPPER);
-                let disk = File::options().read(true).write(true).open(&path);
-                let disk = disk.map_err(Error::io(&path))?;
-                // What a machine that was killed left in the journal.
-                ext4_writer::recover(disk)
-                    .map_err(|source| convert::Error::Ext4 { path, source })?;
+                if !info.spec.diskless {
+                    let path = sandbox.upper();
+                    let disk = File::options().read(true).write(true).open(&path);
+                    let disk = disk.map_err(Error::io(&path))?;
+                    // What a machine that was killed left in the journal.
+                    ext4_writer::recover(disk)
+                        .map_err(|source| convert::Error::Ext4 { path, source })?;
+                }
                 let kind = Kind::Stopped(lock);
                 Ok(Self { info, kind })
             }
             Err(Error::SandboxRunning(_)) => {
                 let info = sandbox.info()?;
-                let kind = Kind::Frozen(Freeze::start(sandbox.running()?)?);
+                let connection = sandbox.running()?;
+                if info.spec.diskless {
+                    let kind = Kind::Diskless;
+                    return Ok(Self { info, kind });
+                }
+                let crash = consistency == Consistency::Crash;
+                sandbox::done(&connection, &Ask::Hold { crash })?;
+                let kind = Kind::Held(connection);
                 Ok(Self { info, kind })
             }
             Err(error) => Err(error),
@@ -65,82 +68,18 @@ impl Hold {
         &self.info
     }
 
-    /// Lets the disk change again.
+    /// Lets the disk change again. Returns how long the guest of a running sandbox had to wait with its writes.
     ///
     /// # Errors
     ///
-    /// Where it was thawed meanwhile: what was read may be of different times.
-    pub(crate) fn release(self) -> Result<()> {
-        match self.kind {
-            Kind::Stopped(_) => Ok(()),
-            Kind::Frozen(freeze) => freeze.end(),
-        }
-    }
-}
-
-/// A frozen disk, kept frozen by a thread.
-struct Freeze {
-    connection: Arc<Connection>,
-    keeper: Option<(Sender<()>, JoinHandle<Result<()>>)>,
-}
-
-impl Freeze {
-    fn start(connection: Connection) -> Result<Self> {
-        let connection = Arc::new(connection);
-        let thaw_after_ms = THAW_AFTER.as_millis() as u32;
-        let keep = false;
-        sandbox::done(
-            &connection,
-            &Ask::Freeze {
-                thaw_after_ms,
-                keep,
-            },
-        )?;
-        let (stop, stopped) = mpsc::channel();
-        let in_thread = Arc::clone(&connection);
-        let keeper = thread::spawn(move || {
-            loop {
-                match stopped.recv_timeout(KEEP_EVERY) {
-                    Err(RecvTimeoutError::Timeout) => {}
-                    _ => return Ok(()),
-                }
-                let keep = true;
-                let ask = Ask::Freeze {
-                    thaw_after_ms,
-                    keep,
-                };
-                sandbox::done(&in_thread, &ask)?;
-            }
-        });
-        Ok(Self {
-            connection,
-            keeper: Some((stop, keeper)),
-        })
-    }
-
-    fn end(mut self) -> Result<()> {
-        let kept = self.stop();
-        let thawed = sandbox::done(&self.connection, &Ask::Thaw);
-        kept.and(thawed)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        match self.keeper.take() {
-            Some((stop, keeper)) => {
-                drop(stop);
-                keeper.join().unwrap_or(Ok(()))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Freeze {
-    fn drop(&mut self) {
-        if self.keeper.is_some() {
-            // Another error is on its way; the guest thaws by itself at the latest.
-            let _ = self.stop();
-            let _ = sandbox::done(&self.connection, &Ask::Thaw);
+    /// Where it was not held to the end: what was read may be of different times.
+    pub(crate) fn release(self) -> Result<Duration> {
+        let Kind::Held(connection) = self.kind else {
+            return Ok(Duration::ZERO);
+        };
+        match sandbox::ask(&connection, &Ask::Release, FOR_EVER)? {
+            Answer::Held { held_us } => Ok(Duration::from_micros(held_us)),
+            other => Err(unexpected(&other)),
         }
     }
 }

@@ -65,15 +65,13 @@ pub(crate) enum Ask {
     Stats,
     /// Which processes are there?
     Processes,
-    /// Copy the sandbox's writable disk, which does not change meanwhile.
-    CopyUpper {
-        /// The disk.
-        from: PathBuf,
-        /// A new file.
-        to: PathBuf,
+    /// Keep the writable disk from changing until `Release`, or the end of the connection; answered when it does not change.
+    Hold {
         /// Stop the machine where it is, instead of having the guest write everything first.
         crash: bool,
     },
+    /// Let the writable disk change again.
+    Release,
     /// Copy the machine as it runs: the writable disk, the memory and the state of the machine.
     Save {
         /// The disk.
@@ -83,15 +81,6 @@ pub(crate) enum Ask {
     },
     /// What goes on in the network?
     Network,
-    /// Freeze the writable disk, or keep it frozen, until that many milliseconds have passed.
-    Freeze {
-        /// The time.
-        thaw_after_ms: u32,
-        /// Whether it is frozen already.
-        keep: bool,
-    },
-    /// Thaw the writable disk.
-    Thaw,
     /// Give the sandbox another name.
     Rename {
         /// The name.
@@ -145,8 +134,8 @@ pub(crate) enum Answer {
     State(State),
     /// What the guest uses.
     Stats(Stats),
-    /// The disk is copied.
-    Copied {
+    /// The guest goes on. What was copied or read meanwhile is of one moment.
+    Held {
         /// How long the guest could not write, in microseconds.
         held_us: u64,
     },

@@ -15,7 +15,7 @@
 
 mod client;
 mod clock;
-mod copy;
+mod hold;
 mod hub;
 pub(crate) mod launch;
 mod lifecycle;
@@ -36,7 +36,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-pub(crate) use copy::create as create_copy;
 pub use message::Ended;
 
 use blockbox_vmm::with_causes;

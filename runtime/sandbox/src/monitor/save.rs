@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use blockbox_store::snapshot::{MACHINE, MEMORY};
 use blockbox_store::spec::Spec;
-use blockbox_store::{UPPER, sparse};
+use blockbox_store::{Meter, UPPER, sparse};
 use blockbox_vmm::guest::{RunningCommand, Session};
 use blockbox_vmm::{SharedMemory, Vm};
 
-use super::copy::create;
 use crate::error::{Error, Result};
 use crate::snapshot::Saved;
+use crate::upper::create_copy;
 
 /// How long the guest's disk stays frozen by itself. The guest's clock stands still while the machine does.
 const WATCHDOG: Duration = Duration::from_secs(10);
@@ -40,9 +40,9 @@ impl Savable {
     ) -> Result<Duration> {
         let identity = vm.vmm().machine_identity()?;
         let disk = File::open(from).map_err(Error::io(from))?;
-        let upper = create(&to.join(UPPER))?;
-        let memory = create(&to.join(MEMORY))?;
-        let machine = create(&to.join(MACHINE))?;
+        let upper = create_copy(&to.join(UPPER))?;
+        let memory = create_copy(&to.join(MEMORY))?;
+        let machine = create_copy(&to.join(MACHINE))?;
         let started = Instant::now();
         session.freeze(WATCHDOG)?;
         let copied = session
@@ -50,8 +50,8 @@ impl Savable {
             .map_err(Error::from)
             .and_then(|suspended| {
                 let copied = vm.save(&machine, SAVE_TIME, || {
-                    sparse::copy(&disk, &upper)?;
-                    sparse::copy(self.memory.file(), &memory)
+                    sparse::copy(&disk, &upper, &Meter::default())?;
+                    sparse::copy(self.memory.file(), &memory, &Meter::default())
                 })?;
                 copied.map_err(Error::io(to))?;
                 Ok(suspended.last_id())

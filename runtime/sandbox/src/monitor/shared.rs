@@ -14,7 +14,7 @@ use blockbox_vmm::guest::{GuestError, RunningCommand, Session};
 use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
-use super::copy::{self, Hold};
+use super::hold::{Holds, Means};
 use super::hub::{Feed, Hub};
 use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind, Resume};
 use super::save::Savable;
@@ -37,8 +37,8 @@ const MACHINE_END: Duration = Duration::from_secs(1);
 pub(super) struct Monitor {
     wishes: Mutex<Wishes>,
     pub(super) changed: Condvar,
-    /// Held while the writable disk is copied.
-    copying_disk: Mutex<()>,
+    /// Who reads the writable disk.
+    holds: Arc<Holds>,
 }
 
 /// What clients want, and what they need to know for it.
@@ -138,6 +138,16 @@ impl Monitor {
             }
         }
         self.changed.notify_all();
+        drop(wishes);
+        self.holds.left(client);
+    }
+
+    fn is_connected(&self, client: &Arc<Client>) -> bool {
+        let wishes = self.lock();
+        wishes
+            .clients
+            .iter()
+            .any(|other| Arc::ptr_eq(other, client))
     }
 
     /// Answers a question, or sees to it that it is answered.
@@ -227,39 +237,33 @@ impl Monitor {
                 let processes = session.processes()?.into_iter().map(Into::into).collect();
                 Ok(Answer::Processes { processes })
             }),
-            Ask::CopyUpper { from, to, crash } => {
-                let vm = self.lock().vm.clone();
-                let monitor = Arc::clone(self);
-                self.look(client, id, move |session| {
-                    // The end of one copy lets the disk change.
-                    let one = monitor.copying_disk.lock();
-                    let _one = one.unwrap_or_else(PoisonError::into_inner);
-                    let hold = match &vm {
-                        Some(vm) if crash => Hold::Pause(vm),
-                        _ => Hold::Freeze(session),
-                    };
-                    let held = copy::copy(hold, &from, &to)?;
+            Ask::Hold { crash } => {
+                let (vm, session) = {
+                    let wishes = self.lock();
+                    (wishes.vm.clone(), wishes.session.clone())
+                };
+                let means = match (vm, session) {
+                    (Some(vm), _) if crash => Some(Means::Pause(vm)),
+                    (_, session) => session.map(Means::Freeze),
+                };
+                let (monitor, holder) = (Arc::clone(self), Arc::clone(client));
+                self.look(client, id, move |_| {
+                    let means = means.ok_or(Error::Interrupted)?;
+                    let is_connected = || monitor.is_connected(&holder);
+                    monitor.holds.hold(&holder, means, is_connected)?;
+                    Ok(Answer::Done)
+                });
+            }
+            Ask::Release => {
+                let (monitor, holder) = (Arc::clone(self), Arc::clone(client));
+                self.look(client, id, move |_| {
+                    let held = monitor.holds.release(&holder)?;
                     let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
-                    Ok(Answer::Copied { held_us })
+                    Ok(Answer::Held { held_us })
                 });
             }
             Ask::Save { from, to } => self.save(client, id, from, to),
             Ask::Network => self.network(client, id),
-            Ask::Freeze {
-                thaw_after_ms,
-                keep,
-            } => self.look(client, id, move |session| {
-                let time = Duration::from_millis(thaw_after_ms.into());
-                match keep {
-                    true => session.keep_frozen(time)?,
-                    false => session.freeze(time)?,
-                }
-                Ok(Answer::Done)
-            }),
-            Ask::Thaw => self.look(client, id, |session| {
-                session.thaw()?;
-                Ok(Answer::Done)
-            }),
             Ask::Rename { name } => {
                 let mut wishes = self.lock();
                 if wishes.main.is_none() || wishes.rename.is_some() {
@@ -326,15 +330,14 @@ impl Monitor {
                 "its memory is not kept: it is a copy itself, or it was not made to be forked";
             return client.answer(id, &Err(Failure::new(FailureKind::NotRunning, text)));
         };
-        let monitor = Arc::clone(self);
+        let (monitor, saver) = (Arc::clone(self), Arc::clone(client));
         self.look(client, id, move |session| {
-            let one = monitor.copying_disk.lock();
-            let _one = one.unwrap_or_else(PoisonError::into_inner);
+            let _alone = monitor.holds.take(&saver)?;
             let command = main.command().ok_or(Error::Interrupted)?;
             let command = RunningCommand { stdin, ..command };
             let held = savable.save(session, &vm, command, &from, &to)?;
             let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
-            Ok(Answer::Copied { held_us })
+            Ok(Answer::Held { held_us })
         });
     }
 

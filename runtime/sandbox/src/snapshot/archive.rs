@@ -15,7 +15,7 @@ use blockbox_tar::{Entry, Head, Limits, Map, Reader, Source, Timestamp, What, Wr
 
 use super::{Snapshot, claim, image};
 use crate::error::{Error, Result};
-use crate::monitor::create_copy;
+use crate::upper::create_copy;
 
 /// The most bytes of a record.
 const RECORD_LIMIT: u64 = 1 << 20;

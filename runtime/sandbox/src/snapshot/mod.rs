@@ -17,17 +17,18 @@ use blockbox_convert::image::Image;
 use blockbox_net::Publish;
 use blockbox_store::snapshot::{MACHINE, MEMORY, Memory, Snapshot as Record};
 use blockbox_store::spec::MountSource;
-use blockbox_store::{Lock, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state};
+use blockbox_store::{
+    Lock, Meter, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state,
+};
 
 pub(crate) use self::memory::Saved;
 use crate::boot;
 use crate::create::{self, check_name, random_id};
 use crate::error::{Error, NoMemory, Result};
 use crate::events;
-use crate::monitor::create_copy;
 use crate::monitor::message::{Answer, Ask, Resume};
 use crate::sandbox::{Boot, FOR_EVER, Sandbox, ask, unexpected};
-use crate::upper::Consistency;
+use crate::upper::{Consistency, create_copy};
 
 /// A snapshot in a store.
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ pub struct ForkOptions {
     pub remove_on_exit: bool,
     /// What the new sandbox is, where it differs from what the other one was: another command, another machine.
     pub spec: Option<Spec>,
+    /// What learns of the bytes that are copied.
+    pub meter: Meter,
 }
 
 impl ForkOptions {
@@ -80,6 +83,12 @@ impl ForkOptions {
         self
     }
 
+    /// Sets [`meter`](Self::meter).
+    pub fn meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
+
     /// Has the new sandbox removed when its main command has ended.
     pub fn remove_on_exit(mut self, remove: bool) -> Self {
         self.remove_on_exit = remove;
@@ -88,15 +97,20 @@ impl ForkOptions {
 }
 
 impl Sandbox {
-    /// Makes a snapshot of the sandbox called `name`. Returns with it how long the guest of a running sandbox had to wait with its
+    /// Makes a snapshot of the sandbox called `name`; `meter` learns of the bytes that are copied. Returns with it how long the guest of a running sandbox had to wait with its
     /// writes.
     ///
     /// # Errors
     ///
     /// [`Error::SnapshotExists`], [`Error::SandboxName`]; those of [`copy_upper`](Self::copy_upper). Nothing is left behind.
-    pub fn snapshot(&self, name: &str, consistency: Consistency) -> Result<(Snapshot, Duration)> {
+    pub fn snapshot(
+        &self,
+        name: &str,
+        consistency: Consistency,
+        meter: &Meter,
+    ) -> Result<(Snapshot, Duration)> {
         self.keep(name, |folder, record| {
-            let held = self.copy_upper(&folder.join(UPPER), consistency)?;
+            let held = self.copy_upper(&folder.join(UPPER), consistency, meter)?;
             record.crash = consistency == Consistency::Crash && !held.is_zero();
             Ok(held)
         })
@@ -199,7 +213,7 @@ impl Sandbox {
         }
         let (from, to) = (self.upper(), folder.to_owned());
         match ask(&connection, &Ask::Save { from, to }, FOR_EVER)? {
-            Answer::Copied { held_us } => {
+            Answer::Held { held_us } => {
                 // Without digests yet.
                 record.memory = Some(Memory::default());
                 Ok(Duration::from_micros(held_us))
@@ -217,7 +231,8 @@ impl Sandbox {
         let spec = self.info()?.spec;
         let parent = spec.snapshot.clone();
         let spec = forked(spec, parent, options);
-        let copy = |path: PathBuf| self.copy_upper(&path, options.consistency).map(drop);
+        let (consistency, meter) = (options.consistency, &options.meter);
+        let copy = |path: PathBuf| self.copy_upper(&path, consistency, meter).map(drop);
         let store = self.store();
         let (spec, _lock) = create::create_with(store, &image(store, &spec)?, spec, false, copy)?;
         Ok(Self::new(store.clone(), spec.name))
@@ -227,7 +242,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`]; [`Error::SnapshotImage`] where the snapshot is over another image;
+    /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] where the snapshot is over another image;
     /// [`Error::SnapshotDamaged`].
     pub fn restore(&self, snapshot: &Snapshot) -> Result<()> {
         let (_lock, info) = self.take()?;
@@ -238,8 +253,13 @@ impl Sandbox {
                 sandbox: spec.name,
             });
         }
+        if spec.diskless {
+            return Err(Error::Diskless(spec.name));
+        }
         let upper = self.upper();
-        atomic::write_file(&upper, |file| snapshot.copy_to(file.as_file()))?;
+        atomic::write_file(&upper, |file| {
+            snapshot.copy_to(file.as_file(), &Meter::default())
+        })?;
         spec.upper_size = snapshot.record.spec.upper_size;
         spec.snapshot = Some(snapshot.record.id.clone());
         spec.write(&self.store().sandbox(self.name()))?;
@@ -359,7 +379,7 @@ impl Snapshot {
             None => Some(self.record.id.clone()),
         };
         let spec = forked(self.record.spec.clone(), parent, options);
-        let copy = |path: PathBuf| self.copy_to(&create_copy(&path)?);
+        let copy = |path: PathBuf| self.copy_to(&create_copy(&path)?, &options.meter);
         let image = image(store, &spec)?;
         let (spec, lock) = create::create_with(store, &image, spec, discard, copy)?;
         Ok((Sandbox::new(store.clone(), spec.name), lock))
@@ -390,10 +410,10 @@ impl Snapshot {
     }
 
     /// Copies the disk, and checks what was copied.
-    fn copy_to(&self, to: &File) -> Result<()> {
+    fn copy_to(&self, to: &File, meter: &Meter) -> Result<()> {
         let path = self.upper();
         let upper = File::open(&path).map_err(Error::io(&path))?;
-        sparse::copy(&upper, to).map_err(Error::io(&path))?;
+        sparse::copy(&upper, to, meter).map_err(Error::io(&path))?;
         self.check(to)
     }
 

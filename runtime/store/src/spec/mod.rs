@@ -83,6 +83,9 @@ pub struct Spec {
     /// Whether the root is read-only but for what is mounted there.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether there is no writable disk: what the guest changes is in its memory, and goes with it.
+    #[serde(default)]
+    pub diskless: bool,
     /// Limits of every command.
     #[serde(default)]
     pub ulimits: Vec<Ulimit>,
@@ -236,6 +239,7 @@ impl Spec {
             restart: RestartPolicy::No,
             remove_on_exit: false,
             read_only: false,
+            diskless: false,
             ulimits: Vec::new(),
             timeout_ms: None,
             snapshot: None,

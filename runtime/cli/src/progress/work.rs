@@ -1,0 +1,147 @@
+//! How far one piece of work is, which moves bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use blockbox::store::Meter;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::{JSON_EVERY, Output, tell};
+use crate::output::bytes;
+
+/// Work that takes less time gets no bar.
+const BAR_AFTER: Duration = Duration::from_millis(300);
+
+/// How often a line says how far work is.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A piece of work. It is over when dropped.
+pub(crate) struct Work(Arc<Shared>);
+
+struct Shared {
+    what: String,
+    total: Option<u64>,
+    output: Output,
+    /// Whether its beginning and its end are worth a line.
+    every_line: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    bytes: u64,
+    started: Instant,
+    told: Instant,
+    bar: Option<ProgressBar>,
+    finished: bool,
+}
+
+impl Work {
+    pub(super) fn new(what: String, total: Option<u64>, output: Output, every_line: bool) -> Self {
+        let now = Instant::now();
+        match output {
+            Output::Json => tell(&json!({ "event": "started", "work": what, "total": total })),
+            Output::Lines if every_line => eprintln!("{what}"),
+            _ => {}
+        }
+        Self(Arc::new(Shared {
+            what,
+            total,
+            output,
+            every_line,
+            state: Mutex::new(State {
+                bytes: 0,
+                started: now,
+                told: now,
+                bar: None,
+                finished: false,
+            }),
+        }))
+    }
+
+    /// What counts the bytes.
+    pub(crate) fn meter(&self) -> Meter {
+        let shared = Arc::clone(&self.0);
+        Meter::new(move |count| shared.add(count))
+    }
+
+    /// The work has succeeded.
+    pub(crate) fn finish(self) {
+        let Shared { what, output, .. } = &*self.0;
+        let mut state = self.0.lock();
+        state.finished = true;
+        match output {
+            Output::Json => tell(&json!({
+                "event": "finished", "work": what, "bytes": state.bytes,
+            })),
+            Output::Lines if self.0.every_line => eprintln!("{what}: {}", bytes(state.bytes)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        // Nothing that still counts makes another.
+        state.finished = true;
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, count: u64) {
+        let mut state = self.lock();
+        state.bytes += count;
+        let due = match self.output {
+            Output::Bars => BAR_AFTER,
+            Output::Lines => LINE_EVERY,
+            Output::Json => JSON_EVERY,
+            Output::Nowhere => return,
+        };
+        if let Some(bar) = &state.bar {
+            return bar.set_position(state.bytes);
+        }
+        if state.finished || state.told.elapsed() < due {
+            return;
+        }
+        state.told = Instant::now();
+        let (what, count) = (&self.what, state.bytes);
+        match self.output {
+            Output::Bars => {
+                let bar = self.bar(state.started);
+                bar.set_position(count);
+                state.bar = Some(bar);
+            }
+            Output::Json => tell(&json!({
+                "event": "progress", "work": what, "bytes": count, "total": self.total,
+            })),
+            _ => eprintln!("{what}: {}", bytes(count)),
+        }
+    }
+
+    fn bar(&self, started: Instant) -> ProgressBar {
+        let (bar, template) = match self.total {
+            Some(total) => (
+                ProgressBar::new(total),
+                "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}",
+            ),
+            None => (
+                ProgressBar::no_length(),
+                "{prefix} {spinner} {bytes:>10} {bytes_per_sec:>12}",
+            ),
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        bar.with_style(style)
+            .with_prefix(self.what.clone())
+            .with_elapsed(started.elapsed())
+    }
+}

@@ -1,0 +1,109 @@
+//! How commands that take long say how far they are.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use common::guest::{Guest, text};
+use serde_json::{Value, json};
+
+/// The commands that move bytes, in an order in which each finds what it needs.
+const COMMANDS: [&str; 14] = [
+    "commit one derived:1",
+    "cp one:/bin/busybox AT/busybox",
+    "cp AT/busybox one:/etc/",
+    "cp one:/bin -",
+    "export one -o AT/export.tar",
+    "volume import v AT/export.tar",
+    "volume export v -o AT/volume.tar",
+    "volume export v --kind ext4 -o AT/volume.ext4",
+    "volume import w AT/volume.ext4 --kind ext4",
+    "snapshot create one -n s",
+    "snapshot export s -o AT/s.tar",
+    "snapshot import AT/s.tar -n t",
+    "fork one --no-start",
+    "create --snapshot s",
+];
+
+#[test]
+fn every_command_that_moves_bytes_says_so_where_it_is_asked_to() {
+    let Some(guest) = Guest::new(json!({"Cmd": ["true"]})) else {
+        return;
+    };
+    for mode in ["json", "plain", "none"] {
+        // Each finds a store in which nothing has been made yet.
+        let folder = tempfile::tempdir().unwrap();
+        let blockbox = &guest.blockbox;
+        blockbox.ok(["create", "--name", "one", &guest.image]);
+        for line in COMMANDS {
+            let line = line.replace("AT", folder.path().to_str().unwrap());
+            let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
+            let output = blockbox.output(&words);
+            let told = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {told}");
+            match mode {
+                "json" => {
+                    let events: Vec<Value> = told
+                        .lines()
+                        .map(|line| serde_json::from_str(line).unwrap())
+                        .collect();
+                    assert_eq!(events[0]["event"], "started", "{line}: {told}");
+                    let last = events.last().unwrap();
+                    assert_eq!(last["event"], "finished", "{line}: {told}");
+                    // A file system may share the blocks of a copy.
+                    let shared = ["w ", "create", "fork", "ext4"];
+                    let may_share = shared.iter().any(|word| line.contains(word));
+                    assert!(may_share || last["bytes"].as_u64().unwrap() > 0, "{told}");
+                }
+                "plain" => assert_eq!(told.lines().count(), 2, "{line}: {told}"),
+                _ => assert_eq!(told, "", "{line}"),
+            }
+        }
+        for line in [
+            "rm one",
+            "rmi derived:1",
+            "volume rm v w",
+            "snapshot rm s t",
+        ] {
+            blockbox.ok(line.split(' '));
+        }
+    }
+}
+
+#[test]
+fn making_a_sandbox_pulls_and_converts_as_loudly_as_it_is_asked_to() {
+    let Some(guest) = Guest::new(json!({"Cmd": ["true"]})) else {
+        return;
+    };
+    let told = |words: &[&str]| {
+        let output = guest.blockbox.output(words);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr)
+    };
+    let target = format!(
+        "oci:{}:native",
+        guest.blockbox.home().join("native").display()
+    );
+    let digest = guest.blockbox.inspect(&guest.image).layers.len();
+    for (words, event) in [
+        (vec!["create", "--pull", "always", &guest.image], None),
+        (
+            vec!["convert", &guest.image, &target],
+            Some("layer-finished"),
+        ),
+        (vec!["create", &target], Some("layer-finished")),
+    ] {
+        let json = told(&[&words[..], &["--progress", "json"]].concat());
+        let events: Vec<Value> = json
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let count = events
+            .iter()
+            .filter(|one| Some(one["event"].as_str().unwrap()) == event);
+        let expected = event.map_or(0, |_| digest);
+        assert_eq!(count.count(), expected, "{words:?}: {json}");
+        let quiet = told(&[&words[..], &["--quiet"]].concat());
+        assert_eq!(quiet, "", "{words:?}");
+    }
+}
