@@ -5,6 +5,7 @@
 
 mod bench;
 mod blockbox;
+mod containerd;
 mod cross;
 mod demo;
 mod dist;
@@ -58,6 +59,8 @@ enum Xtask {
     Package,
     /// Test the libraries for other processors under emulation, and check them for other systems
     Cross,
+    /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our own view
+    Containerd(containerd::Containerd),
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
     /// Kill clients and monitors at random moments, and use many sandboxes at once, for some minutes
@@ -110,6 +113,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             package::run()?;
         }
         Xtask::Cross => cross::run()?,
+        Xtask::Containerd(options) => return containerd::run(&options),
         Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Stress(options) => stress::run(&options)?,
         Xtask::Uml { minutes, command } => {

@@ -4,12 +4,14 @@
 //! carries in the version we need is unpacked under `target/`, never installed.
 
 mod archive;
+mod containerd;
 mod kernel;
 mod oracles;
 mod packages;
 mod toolchains;
 
 pub(crate) use archive::{Archive, mirror};
+pub(crate) use containerd::containerd;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
 pub(crate) use toolchains::{BARE_METAL, compilers, has_bare_metal};
 
