@@ -2,7 +2,7 @@
 
 use crate::chunks::ChunkPlace;
 use crate::compress::Contents;
-use crate::data::{Place, Tail};
+use crate::file_data::{Place, Tail};
 use crate::format::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::Inode;
 use crate::xattr::XattrStore;

@@ -4,7 +4,7 @@ use zerocopy::IntoBytes;
 
 use crate::chunks::ChunkPlace;
 use crate::compress::{self, Compressed};
-use crate::data::Tail;
+use crate::file_data::Tail;
 use crate::format::{
     BLOCK_MAP_ENTRY_SIZE, CHUNK_FORMAT_48BIT, CHUNK_FORMAT_INDEXES, ChunkIndex, I_DATALAYOUT_BIT,
     I_NLINK_1_BIT, INODE_CHUNK_BASED, INODE_COMPRESSED_COMPACT, INODE_COMPRESSED_FULL,
@@ -33,6 +33,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) chunks: &'a [ChunkPlace],
     /// The contents whose last, partial block stands behind the inode.
     pub(crate) tails: &'a [Tail],
+    /// The bytes of tails and clusters that stand behind inodes.
+    pub(crate) kept: &'a [u8],
 }
 
 impl Emitter<'_> {
@@ -68,11 +70,11 @@ impl Emitter<'_> {
                 );
                 if let compress::Tail::Inline { kept, length } = contents.tail {
                     let at = start + map.end as usize;
-                    put(&mut area, at, self.tree.bytes(kept, length.into()));
+                    put(&mut area, at, self.kept(kept, length.into()));
                 }
             } else if let Some(tail) = self.tail(inode) {
                 let length = inode.size % u64::from(self.block_size().bytes());
-                put(&mut area, at, self.tree.bytes(tail.kept, length));
+                put(&mut area, at, self.kept(tail.kept, length));
             } else if inode.kind() == S_IFLNK {
                 let at = if inode.flags.inline {
                     at
@@ -172,6 +174,12 @@ impl Emitter<'_> {
             }
             _ => 0,
         }
+    }
+
+    /// The `length` bytes that were kept at `at`.
+    fn kept(&self, at: u64, length: u64) -> &[u8] {
+        let bytes = self.kept.get(at as usize..).unwrap_or_default();
+        bytes.get(..length as usize).unwrap_or_default()
     }
 
     fn tail(&self, inode: &Inode) -> Option<&Tail> {

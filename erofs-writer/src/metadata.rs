@@ -1,6 +1,7 @@
 //! Attributes and types of inodes.
 
-use crate::{FileData, Timestamp};
+use crate::file_data::FileData;
+use crate::timestamp::Timestamp;
 
 /// Attributes of an inode.
 ///
@@ -140,25 +141,3 @@ pub struct DeviceNumber {
     /// The number of the device among those of the driver, below 2^20.
     pub minor: u32,
 }
-
-/// An entry of the image's device table: a device, usually another image, that holds contents of files
-/// (`struct erofs_deviceslot`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeviceSlot {
-    /// An identifier, for example a digest in hex (`tag`). The kernel requires that its first byte is not zero.
-    pub tag: [u8; 64],
-    /// The size in blocks of the image being built (`blocks`).
-    pub blocks: u64,
-}
-
-impl DeviceSlot {
-    /// Returns the entry of a device of `blocks` blocks of the image being built.
-    pub fn new(tag: [u8; 64], blocks: u64) -> Self {
-        Self { tag, blocks }
-    }
-}
-
-/// A [`DeviceSlot`] of the image being built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceId(pub(crate) u16);

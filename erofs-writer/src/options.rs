@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::format::ISLOT;
 use crate::{Compression, Error, Fragments, PerFile, Progress, Timestamp, XattrPrefixes};
 
 /// Options of an image.
@@ -253,6 +254,11 @@ impl BlockSize {
     /// The position of block `block`.
     pub(crate) fn position(self, block: u64) -> u64 {
         block << self.0
+    }
+
+    /// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
+    pub(crate) fn tail_max(self) -> u64 {
+        u64::from(self.bytes()) - ISLOT
     }
 
     /// The first block border at or after `position`.

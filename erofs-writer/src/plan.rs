@@ -296,11 +296,6 @@ fn inline_tail(inode: &Inode, head: u64, block_size: BlockSize) -> u64 {
     }
 }
 
-/// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
-pub(crate) fn tail_max(block_size: BlockSize) -> u64 {
-    u64::from(block_size.bytes()) - ISLOT
-}
-
 /// The root, then directory by directory the inodes of its entries, each where it is met first. A scan that lists a
 /// directory, asks for the attributes of everything in it and then descends goes straight through the inodes.
 pub(crate) fn scan_order(tree: &SortedTree) -> Vec<u32> {
@@ -435,7 +430,7 @@ mod tests {
             let mut packer = Packer::new(block_size, ISLOT);
             let mut taken = Vec::new();
             for (head, tail) in records {
-                let tail = tail.min(tail_max(block_size));
+                let tail = tail.min(block_size.tail_max());
                 let at = if tail > 0 { packer.place_with_tail(head, tail) } else { packer.place(head) };
                 prop_assert_eq!(at % ISLOT, 0);
                 let tail_at = at + head;

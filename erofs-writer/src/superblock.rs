@@ -36,6 +36,13 @@ pub(crate) fn length(options: &Options, devices: usize) -> u64 {
     table_end(options, devices) - SUPER_OFFSET + options.xattr_prefixes.table_length() as u64
 }
 
+/// The first byte behind superblock, device table and xattr prefixes that can hold contents.
+pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
+    options
+        .block_size
+        .align(SUPER_OFFSET + length(options, devices))
+}
+
 /// Checks that there is place for one more device.
 pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
     if devices < DEVICES_MAX {

@@ -464,11 +464,6 @@ impl SortedTree {
             .chain(slots[dot_dot..].iter().map(entry))
     }
 
-    /// Bytes that were interned.
-    pub(crate) fn bytes(&self, offset: u64, length: u64) -> &[u8] {
-        self.tree.bytes(offset, length)
-    }
-
     /// A symbolic link's target.
     pub(crate) fn target(&self, inode: &Inode) -> &[u8] {
         self.tree.bytes(inode.payload, inode.size)

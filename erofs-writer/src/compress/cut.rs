@@ -2,23 +2,11 @@
 
 use std::io;
 
-use super::codec::{Encode, Packed};
 use super::dedupe::Index;
+use super::encode::{Encode, Packed};
+use super::extent::Extent;
 use super::options::{Compression, Fragments};
-use crate::{Options, plan};
-
-/// Contents between two borders, and the blocks that hold them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Bytes of contents.
-    pub(crate) length: u32,
-    /// None of those that are in no cluster of their own.
-    pub(crate) blocks: u16,
-    /// Not compressed: then they are one block at most.
-    pub(crate) plain: bool,
-    /// The blocks hold more, of which these are the first bytes.
-    pub(crate) partial: bool,
-}
+use crate::options::Options;
 
 /// What of contents is not in blocks of their own.
 #[derive(Debug)]
@@ -70,7 +58,7 @@ impl Cutter {
             block: block_size.bytes() as usize,
             cluster: cluster as usize,
             tail_max: if inline {
-                plan::tail_max(block_size) as usize
+                block_size.tail_max() as usize
             } else {
                 0
             },

@@ -5,7 +5,7 @@
 
 use hashbrown::HashTable;
 
-use super::cut::Extent;
+use super::extent::Extent;
 use super::fingerprint::{Fingerprint, Hasher, Secret};
 
 /// log2 of the bits in which beginnings are looked up first.

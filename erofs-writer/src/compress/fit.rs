@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::codec::Packed;
+use super::encode::Packed;
 
 /// Trials after which the best one counts.
 const TRIALS: u32 = 7;

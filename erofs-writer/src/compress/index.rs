@@ -2,7 +2,7 @@
 
 use zerocopy::IntoBytes;
 
-use super::contents::{Compressed, Tail};
+use super::compressed::{Compressed, Tail};
 use crate::BlockSize;
 use crate::format::{LclusterIndex, MapHeader};
 

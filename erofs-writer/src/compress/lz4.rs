@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::codec::{Encode, Packed};
+use super::encode::{Encode, Packed};
 
 /// The shortest match.
 const MATCH_MIN: usize = 4;

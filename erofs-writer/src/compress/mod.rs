@@ -1,12 +1,15 @@
 //! Compressed contents: how they are made, and how it is said where they are.
 
 mod codec;
+mod compressed;
 mod configurations;
 mod contents;
 mod cut;
 mod dedupe;
 #[cfg(feature = "deflate")]
 mod deflate;
+mod encode;
+mod extent;
 mod fingerprint;
 #[cfg(feature = "zstd")]
 mod fit;
@@ -21,9 +24,11 @@ mod record;
 #[cfg(feature = "zstd")]
 mod zstd;
 
+pub(crate) use compressed::{Compressed, Run, Tail};
 pub(crate) use configurations::configurations;
-pub(crate) use contents::{Compressed, Contents, Place, Run, Tail, Used};
-pub(crate) use cut::{Cut, Cutter, Extent, Rest};
+pub(crate) use contents::{Contents, Place, Used};
+pub(crate) use cut::{Cut, Cutter, Rest};
+pub(crate) use extent::Extent;
 pub(crate) use fingerprint::{Fingerprint, Hasher, Secret};
 pub(crate) use index::{map_length, put_map};
 pub use options::{Algorithm, Candidate, Compression, Fragments, PerFile};

@@ -6,9 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::codec::{Encode, encoder};
+use super::codec::encoder;
 use super::cut::{Cut, Cutter};
 use super::dedupe::Index;
+use super::encode::Encode;
 use super::options::Compression;
 use crate::{BlockSize, Options};
 

@@ -2,8 +2,8 @@
 //!
 //! Numbers have seven bits in each byte, the lowest first; all bytes but a number's last have their highest bit set.
 
-use super::contents::{Compressed, Run, Tail};
-use super::cut::Extent;
+use super::compressed::{Compressed, Run, Tail};
+use super::extent::Extent;
 use super::options::Algorithm;
 
 /// The first number: the tail's kind in its lowest bits, then whether clusters are big, then the algorithm.

@@ -6,7 +6,7 @@ use std::io;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, compress_bound};
 
-use super::codec::{Encode, Packed};
+use super::encode::{Encode, Packed};
 use super::fit::Fit;
 
 /// `ZSTD_WINDOWLOG_ABSOLUTEMIN`, from which `z_erofs_zstd_cfgs`' `windowlog` counts.

@@ -7,7 +7,7 @@ mod stream;
 
 use std::io;
 
-use super::codec::{Encode, Packed};
+use super::encode::{Encode, Packed};
 use parse::Finder;
 use stream::Stream;
 

@@ -1,7 +1,7 @@
 //! Streams of a given length, of blocks where the statistics change.
 
 use super::block::{Bits, Counts, Plan, Sequence};
-use crate::compress::codec::Packed;
+use crate::compress::encode::Packed;
 
 /// Sequences after which it is decided whether a block ends.
 const STEP: usize = 4096;

@@ -2,8 +2,11 @@
 
 use std::io::{Seek, Write};
 
-use crate::data::Place;
-use crate::{Builder, Error, FileData, Node, plan};
+use super::Builder;
+use crate::error::Error;
+use crate::file_data::{FileData, Place};
+use crate::metadata::Node;
+use crate::plan;
 
 impl FileData {
     /// Contents to be asked for by [`Builder::store_later`], which passes on `number`: whatever tells the caller which

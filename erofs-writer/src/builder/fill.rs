@@ -6,7 +6,13 @@ use fsmerge::{
     Content, Contents, DataId, Kind, LayerTree, Limits, Merge, Merged, ReadError, Segment, Sink,
 };
 
-use crate::{Builder, ChunkSize, DeviceNumber, Error, FileData, Metadata, Node, NodeId, Timestamp};
+use super::Builder;
+use crate::chunks::ChunkSize;
+use crate::error::Error;
+use crate::file_data::FileData;
+use crate::metadata::{DeviceNumber, Metadata, Node};
+use crate::node_id::NodeId;
+use crate::timestamp::Timestamp;
 
 impl<W: Write + Seek> Builder<W> {
     /// Adds all that is in a tar archive, read once from a stream, and gives the root the attributes that the archive has for

@@ -2,9 +2,12 @@
 
 use std::io::{Seek, Write};
 
+use super::Builder;
+use crate::error::Error;
 use crate::format::{S_IFDIR, S_IFLNK};
+use crate::metadata::{Metadata, Node};
+use crate::node_id::NodeId;
 use crate::tree::{Inode, ROOT, Tree};
-use crate::{Builder, Error, Metadata, Node, NodeId};
 
 /// The most symbolic links that Linux follows on one path (`MAXSYMLINKS`).
 const SYMLINKS_MAX: usize = 40;

@@ -1,137 +1,18 @@
-//! Contents on their way through the threads that compress, and into the image.
+//! Contents that come out of the threads that compress, on their way into the image.
 
-use std::collections::VecDeque;
 use std::io::{self, Seek, Write};
 
-use xxhash_rust::xxh3::Xxh3;
-
+use super::area::ContentArea;
+use super::pipeline::Current;
+use super::share::share_clusters;
 use crate::compress::{
-    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Piece, Place, Pool, Rest, Run, Tail, Ticket,
+    Compressed, Compression, Cut, Cuts, Cutter, End, Extent, Piece, Place, Rest, Run, Tail,
 };
-use crate::packed::Packed;
-use crate::share::Clusters;
-use crate::{Builder, Compression, Error, Options};
+use crate::error::Error;
 
-/// Contents that are given away together: enough that handing them over costs little.
-const BATCH: usize = 256 << 10;
-
-/// Contents that are not in the image yet. They come out in the order in which they went in, so that nothing depends on which
-/// thread was faster.
-pub(crate) struct Pipeline {
-    pub(crate) pool: Pool,
-    batch: Batch,
-    /// The bytes of the batch that belong to no piece yet.
-    open: usize,
-    under_way: VecDeque<Ticket>,
-    /// Buffers of batches that came out.
-    spare: Vec<Vec<u8>>,
-    current: Option<Current>,
-    /// The blocks of all extents that others may refer to, by their numbers.
-    blocks: Vec<u32>,
-    pub(crate) packed: Option<Packed>,
-    /// An error that could not be reported when it happened.
-    failed: Option<Error>,
-}
-
-/// The file whose pieces are coming out.
-struct Current {
-    start: u64,
-    written: u64,
-    hash: Box<Xxh3>,
-    extents: Vec<Extent>,
-    /// Those whose blocks are others', and the numbers of these.
-    references: Vec<(u32, u32)>,
-    clusters: Clusters,
-    /// Where its contents begin in the packed inode.
-    fragment: Option<u64>,
-    /// How much of them is there.
-    packed: u64,
-}
-
-impl Current {
-    fn new(start: u64) -> Self {
-        Self {
-            start,
-            written: 0,
-            hash: Box::new(Xxh3::new()),
-            extents: Vec::new(),
-            references: Vec::new(),
-            clusters: Clusters::default(),
-            fragment: None,
-            packed: 0,
-        }
-    }
-}
-
-impl Pipeline {
-    pub(crate) fn new(options: &Options) -> Self {
-        Self {
-            pool: Pool::new(options),
-            batch: Batch::default(),
-            open: 0,
-            under_way: VecDeque::new(),
-            spare: Vec::new(),
-            current: None,
-            blocks: Vec::new(),
-            packed: None,
-            failed: None,
-        }
-    }
-
-    /// The bytes of the piece that is being filled.
-    pub(crate) fn open(&self) -> &[u8] {
-        &self.batch.bytes[self.batch.bytes.len() - self.open..]
-    }
-
-    /// Appends to the piece.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.batch.bytes.extend_from_slice(bytes);
-        self.open += bytes.len();
-    }
-
-    /// Takes back what belongs to no piece.
-    pub(crate) fn take_back(&mut self) {
-        self.batch
-            .bytes
-            .truncate(self.batch.bytes.len() - self.open);
-        self.open = 0;
-    }
-
-    /// Ends the piece.
-    pub(crate) fn close(&mut self, cutter: Cutter, end: End) {
-        self.batch.pieces.push(Piece {
-            cutter,
-            length: self.open,
-            end,
-        });
-        self.open = 0;
-    }
-
-    /// Gives the batch away where there is enough in it, or all that there is.
-    fn submit(&mut self, all: bool) -> io::Result<()> {
-        let due = self.open == 0 && (all || self.batch.bytes.len() >= BATCH);
-        if due && !self.batch.pieces.is_empty() {
-            let next = Batch {
-                bytes: self.spare.pop().unwrap_or_default(),
-                pieces: Vec::new(),
-            };
-            let batch = std::mem::replace(&mut self.batch, next);
-            self.under_way.push_back(self.pool.submit(batch)?);
-        }
-        Ok(())
-    }
-}
-
-impl<W: Write + Seek> Builder<W> {
-    /// The pipeline, made when it is first needed.
-    pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
-        let options = &self.options;
-        self.pipeline
-            .get_or_insert_with(|| Box::new(Pipeline::new(options)))
-    }
-
+impl<W: Write + Seek> ContentArea<W> {
     /// Gives away what is enough, and takes what is due.
-    pub(crate) fn advance(&mut self) -> Result<(), Error> {
+    pub(super) fn advance(&mut self) -> Result<(), Error> {
         let pipeline = self.pipeline();
         pipeline.submit(false)?;
         let depth = pipeline.pool.depth();
@@ -139,8 +20,8 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Waits until everything given so far is in the image, but for fragments.
-    pub(crate) fn drain(&mut self) -> Result<(), Error> {
-        if self.pipeline.is_some() {
+    fn drain(&mut self) -> Result<(), Error> {
+        if self.has_pipeline() {
             self.pipeline().submit(true)?;
             self.collect(0)?;
         }
@@ -188,7 +69,11 @@ impl<W: Write + Seek> Builder<W> {
             && !self.options.dedupe_extents
         {
             let size = self.contents.size(index as u64).unwrap_or_default();
-            current.clusters = self.share_clusters(&mut cut, size)?;
+            let dedupe = self.dedupe.as_ref();
+            let (clusters, saved) =
+                share_clusters(dedupe, &mut self.output, &self.options, &mut cut, size)?;
+            current.clusters = clusters;
+            self.deduplicated += saved;
         }
         if !cut.blocks.is_empty() {
             if current.written == 0 {
@@ -261,7 +146,7 @@ impl<W: Write + Seek> Builder<W> {
             Rest::Inline { bytes, extent } => {
                 extents.push(extent);
                 Tail::Inline {
-                    kept: self.tree.intern(&bytes),
+                    kept: self.keep(&bytes),
                     length: bytes.len() as u16,
                 }
             }
@@ -325,8 +210,10 @@ impl<W: Write + Seek> Builder<W> {
                 if noted {
                     self.pipeline().blocks.push(block as u32);
                 }
-                if let Some(cluster) = own.next_if(|cluster| cluster.extent == first) {
-                    self.add_cluster(cluster, block);
+                if let Some(cluster) = own.next_if(|cluster| cluster.extent == first)
+                    && let Some(dedupe) = &mut self.dedupe
+                {
+                    dedupe.add(cluster.digest, cluster.size, block);
                 }
                 block += u64::from(extent.blocks);
                 Some(block - u64::from(extent.blocks))
@@ -343,46 +230,20 @@ impl<W: Write + Seek> Builder<W> {
         Ok(runs)
     }
 
-    /// Indexes have 32 bits for a block.
-    pub(crate) fn check_indexed(&self, block: u64, extents: &[Extent]) -> Result<(), Error> {
-        let blocks = extents.iter().map(|extent| u64::from(extent.blocks));
-        let end = block + blocks.sum::<u64>();
-        match end > u32::MAX.into() {
-            true => Err(self.too_large(end)),
-            false => Ok(()),
-        }
+    /// Writes what is left, and lets go of what found and compressed contents. Returns the index of the packed inode's contents.
+    pub(crate) fn end(&mut self) -> Result<Option<usize>, Error> {
+        let packed = self.end_pipeline()?;
+        self.release();
+        Ok(packed)
     }
 
-    /// Ends `written` bytes of contents that begin at `start`; gives their first block, or that of equal contents where they are
-    /// to be `looked_for`.
-    pub(crate) fn end_contents(
-        &mut self,
-        start: u64,
-        written: u64,
-        digest: u128,
-        looked_for: bool,
-    ) -> Result<u64, Error> {
-        if looked_for && let Some(block) = self.find_equal(start, written, digest)? {
-            return Ok(block);
-        }
-        let block_size = self.options.block_size;
-        let end = block_size.align(start + written);
-        self.check_end(end)?;
-        self.output.zeros_to(end)?;
-        self.stored(end, digest, written);
-        Ok(block_size.count(start))
-    }
-
-    /// Writes what is left; gives the index of the packed inode's contents.
-    pub(crate) fn end_pipeline(&mut self) -> Result<Option<usize>, Error> {
+    /// Writes what is left; returns the index of the packed inode's contents.
+    fn end_pipeline(&mut self) -> Result<Option<usize>, Error> {
         self.drain()?;
-        let Some(packed) = self
-            .pipeline
-            .as_mut()
-            .and_then(|pipeline| pipeline.packed.take())
-        else {
+        if !self.has_pipeline() {
             return Ok(None);
-        };
-        self.end_packed(packed).map(Some)
+        }
+        let packed = self.pipeline().packed.take();
+        packed.map(|packed| self.end_packed(packed)).transpose()
     }
 }

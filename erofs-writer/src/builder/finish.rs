@@ -2,14 +2,15 @@
 
 use std::io::{self, Seek, Write};
 
-use crate::builder::{data_start, too_large};
+use super::Builder;
 use crate::compress::{Contents, Place};
+use crate::content::{Finished, too_large};
 use crate::emit::Emitter;
+use crate::error::Error;
 use crate::format::{ISLOT, S_IFREG, SUPER_OFFSET};
 use crate::plan::{Form, Plan};
 use crate::superblock::{self, Facts};
 use crate::tree::{Inode, ROOT};
-use crate::{Builder, Error};
 
 /// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
 const METADATA_RESERVE: u64 = 1 << 26;
@@ -47,22 +48,23 @@ impl<W: Write + Seek> Builder<W> {
         // Before anything refers to inodes by their indexes.
         self.tree.drop_removed();
         self.check_complete()?;
-        let packed = self.end_pipeline()?;
-        // What found and compressed contents makes room for what is planned.
-        (self.pipeline, self.dedupe) = (None, None);
+        let packed = self.area.end()?;
         self.place_contents()?;
         let packed = packed.map(|index| self.add_packed(index)).transpose()?;
-        let data_end = self.data_end();
-        let Self {
+        let Finished {
             options,
             mut output,
-            mut content,
-            devices,
+            truncate,
             chunks,
             tails,
+            kept,
             contents,
-            ..
-        } = self;
+            data_start,
+            data_end,
+            mut hash,
+            deduplicated,
+        } = self.area.finish();
+        let devices = self.devices;
         let block_size = options.block_size;
         let meta_block = block_size.count(data_end);
         let sum = |blocks: u64| {
@@ -78,7 +80,6 @@ impl<W: Write + Seek> Builder<W> {
         let mut tree = self.tree.sort();
         let sets = tree.inodes().iter().map(|inode| inode.xattrs);
         let xattrs = self.xattrs.plan(sets, !form.far, !options.no_xattr_filter);
-        let data_start = data_start(&options, devices.len());
         let heads_end = SUPER_OFFSET + superblock::length(&options, devices.len());
         let empty = data_end == data_start;
         let beside = match form.far {
@@ -93,7 +94,7 @@ impl<W: Write + Seek> Builder<W> {
         let plan = beside.unwrap_or_else(|| Plan::new(&mut tree, &xattrs, &form));
 
         let mut end = data_end + plan.length - first;
-        if self.truncate.is_none() {
+        if truncate.is_none() {
             end = end.max(block_size.align(output.written()));
         }
         let blocks = block_size.count(end);
@@ -120,11 +121,12 @@ impl<W: Write + Seek> Builder<W> {
             device_starts: &device_starts,
             chunks: &chunks,
             tails: &tails,
+            kept: &kept,
         }
         .emit();
         let (beside, area) = area.split_at(first as usize);
-        content.update(beside);
-        content.update(area);
+        hash.update(beside);
+        hash.update(area);
         output.seek(data_end)?;
         output.write(area)?;
         output.zeros_to(end)?;
@@ -148,10 +150,10 @@ impl<W: Write + Seek> Builder<W> {
             &facts,
             &devices,
             &device_starts,
-            *content,
+            hash,
             beside.get(heads_end as usize..).unwrap_or_default(),
         );
-        let out = output.finish_with(SUPER_OFFSET, &superblock, end, self.truncate)?;
+        let out = output.finish_with(SUPER_OFFSET, &superblock, end, truncate)?;
         let compact = inodes.iter().filter(|inode| inode.flags.compact).count();
         let summary = Summary {
             blocks,
@@ -160,7 +162,7 @@ impl<W: Write + Seek> Builder<W> {
             compact_inodes: compact as u64,
             data_bytes: data_end - data_start,
             metadata_bytes: plan.length,
-            deduplicated_bytes: self.deduplicated,
+            deduplicated_bytes: deduplicated,
             uuid,
         };
         Ok((out, summary))
@@ -170,7 +172,7 @@ impl<W: Write + Seek> Builder<W> {
     fn place_contents(&mut self) -> Result<(), Error> {
         for inode in &mut self.tree.inodes {
             if inode.flags.compressed {
-                place(inode, &self.contents)?;
+                place(inode, self.area.contents())?;
             }
         }
         Ok(())
@@ -180,9 +182,9 @@ impl<W: Write + Seek> Builder<W> {
     fn add_packed(&mut self, index: usize) -> Result<u32, Error> {
         let mut inode = Inode::new(S_IFREG);
         inode.payload = index as u64;
-        inode.size = self.contents.size(inode.payload).unwrap_or_default();
+        inode.size = self.area.contents().size(inode.payload).unwrap_or_default();
         inode.flags.compressed = true;
-        place(&mut inode, &self.contents)?;
+        place(&mut inode, self.area.contents())?;
         self.tree.add_nameless(inode)
     }
 }

@@ -1,27 +1,31 @@
 //! The builder of an image.
 
+#[cfg(feature = "tar")]
+mod fill;
+pub(crate) mod finish;
+mod later;
+mod path;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::check::{self, Problem, Space};
-use crate::chunks::{CHUNKS_MAX, ChunkPlace};
-use crate::compress::Contents;
-use crate::data::{Dedupe, Tail};
-use crate::format::{S_IFDIR, SUPER_OFFSET};
-use crate::node_id::Owner;
-use crate::output::{Output, Truncate};
-use crate::pipeline::Pipeline;
+use crate::chunks::{Chunk, ChunkSize};
+use crate::content::{ChunkWriter, ContentArea, DataWriter};
+use crate::device::{DeviceId, DeviceSlot};
+use crate::error::Error;
+use crate::file_data::FileData;
+use crate::format::S_IFDIR;
+use crate::metadata::{Kind, Metadata, Node};
+use crate::node_id::{NodeId, Owner};
+use crate::options::Options;
+use crate::output::SetLen;
 use crate::superblock;
+use crate::timestamp::Timestamp;
 use crate::tree::{Inode, ROOT, Tree};
 use crate::xattr::XattrStore;
-use crate::{
-    Chunk, ChunkSize, ChunkWriter, DataWriter, DeviceId, DeviceSlot, Error, FileData, Kind,
-    Metadata, Node, NodeId, Options, SetLen, Timestamp,
-};
 
 /// Writes one image to `W`.
 ///
@@ -30,34 +34,17 @@ use crate::{
 /// contents in the order in which they came, and on the tree, but not on the order in which nodes were added. Contents that
 /// are [requested later](Self::store_later) come in the order of the tree.
 pub struct Builder<W> {
-    pub(crate) options: Options,
-    pub(crate) output: Output<W>,
-    pub(crate) dedupe: Option<Dedupe<W>>,
-    pub(crate) deduplicated: u64,
-    pub(crate) truncate: Option<Truncate<W>>,
+    area: ContentArea<W>,
     owner: Owner,
-    pub(crate) tree: Tree,
-    pub(crate) xattrs: XattrStore,
-    pub(crate) devices: Vec<DeviceSlot>,
-    /// The places of all chunks of all files.
-    pub(crate) chunks: Vec<ChunkPlace>,
-    /// The contents whose last, partial block is not in the output.
-    pub(crate) tails: Vec<Tail>,
-    /// What was given to the threads that compress.
-    pub(crate) contents: Contents,
-    pub(crate) pipeline: Option<Box<Pipeline>>,
-    /// Where the next contents go, once there were some.
-    pub(crate) data_end: Option<u64>,
-    /// Running hash over the digests of all contents.
-    pub(crate) content: Box<Xxh3>,
-    /// Bytes of contents that were taken, for [`Options::progress`].
-    taken: u64,
+    tree: Tree,
+    xattrs: XattrStore,
+    devices: Vec<DeviceSlot>,
 }
 
 impl<W> fmt::Debug for Builder<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("options", &self.options)
+            .field("options", self.area.options())
             .field("devices", &self.devices.len())
             .field("inodes", &self.tree.inodes.len())
             .finish_non_exhaustive()
@@ -119,23 +106,13 @@ impl<W: Write + Seek> Builder<W> {
         }
         let mut root = Inode::new(S_IFDIR | 0o755);
         root.flags.implied = true;
+        let start = superblock::data_start(&options, 0);
         Ok(Self {
             xattrs: XattrStore::new(options.xattr_prefixes.clone()),
-            options,
-            output: Output::new(out)?,
-            dedupe: None,
-            deduplicated: 0,
-            truncate: None,
+            area: ContentArea::new(out, options, start)?,
             owner: Owner::new(),
             tree: Tree::new(root),
             devices: Vec::new(),
-            chunks: Vec::new(),
-            tails: Vec::new(),
-            contents: Contents::default(),
-            pipeline: None,
-            data_end: None,
-            content: Box::new(Xxh3::new()),
-            taken: 0,
         })
     }
 
@@ -162,17 +139,15 @@ impl<W: Write + Seek> Builder<W> {
     {
         let mut builder = Self::new(out, options)?;
         builder
-            .output
-            .check_readable(W::read)
+            .area
+            .find_equal_contents()
             .map_err(|source| Error::NotReadable { source })?;
-        builder.dedupe = Some(Dedupe::new(W::read_exact));
-        builder.truncate = Some(W::set_len);
         Ok(builder)
     }
 
     /// Returns the options of the image.
     pub fn options(&self) -> &Options {
-        &self.options
+        self.area.options()
     }
 
     /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
@@ -181,11 +156,13 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// [`Error::DeviceAfterData`], [`Error::TooManyDevices`].
     pub fn add_device(&mut self, device: DeviceSlot) -> Result<DeviceId, Error> {
-        if self.data_end.is_some() {
+        if self.area.has_begun() {
             return Err(Error::DeviceAfterData);
         }
         superblock::check_devices(self.devices.len())?;
         self.devices.push(device);
+        let start = superblock::data_start(self.options(), self.devices.len());
+        self.area.set_start(start);
         Ok(DeviceId((self.devices.len() - 1) as u16))
     }
 
@@ -233,8 +210,9 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), erofs_writer::Error>(())
     /// ```
     pub fn data(&mut self) -> DataWriter<'_, W> {
-        self.data_end = Some(self.data_end());
-        DataWriter::new(self, self.options.compression)
+        self.area.begin();
+        let compression = self.options().compression;
+        DataWriter::new(&mut self.area, compression)
     }
 
     /// Returns a writer of the contents of the regular file at `path`, of `size` bytes if that is known. They are compressed
@@ -244,15 +222,15 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where that chooses a compression that is not possible.
     pub fn data_for(&mut self, path: &[u8], size: Option<u64>) -> Result<DataWriter<'_, W>, Error> {
-        let compression = match &self.options.per_file {
+        let compression = match &self.options().per_file {
             Some(per_file) => per_file.choose(path, size),
-            None => self.options.compression,
+            None => self.options().compression,
         };
         if let Some(compression) = &compression {
-            compression.check(self.options.block_size)?;
+            compression.check(self.options().block_size)?;
         }
-        self.data_end = Some(self.data_end());
-        Ok(DataWriter::new(self, compression))
+        self.area.begin();
+        Ok(DataWriter::new(&mut self.area, compression))
     }
 
     /// Returns a writer of the contents of a regular file in chunks, for a file with holes. They are not compressed. Linux 5.15
@@ -271,9 +249,9 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), erofs_writer::Error>(())
     /// ```
     pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
-        self.drain_or_note();
-        self.data_end = Some(self.data_end());
-        ChunkWriter::new(self, size)
+        self.area.drain_or_note();
+        self.area.begin();
+        ChunkWriter::new(&mut self.area, size)
     }
 
     /// Returns the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
@@ -288,28 +266,7 @@ impl<W: Write + Seek> Builder<W> {
         length: u64,
         chunks: impl IntoIterator<Item = Chunk>,
     ) -> Result<FileData, Error> {
-        let chunk_size = size.bytes(self.options.block_size);
-        let needed = length.div_ceil(chunk_size);
-        if needed > CHUNKS_MAX {
-            return Err(Error::TooManyChunks {
-                size: length,
-                chunk_size,
-                limit: CHUNKS_MAX,
-            });
-        }
-        if length == 0 {
-            return Ok(FileData::EMPTY);
-        }
-        let first = self.chunks.len();
-        self.chunks.extend(
-            chunks
-                .into_iter()
-                .take(needed as usize)
-                .map(ChunkPlace::from),
-        );
-        self.chunks
-            .resize(first + needed as usize, ChunkPlace::HOLE);
-        Ok(FileData::chunked(size, first as u64, length))
+        self.area.chunks_on_devices(size, length, chunks)
     }
 
     /// Returns the root directory.
@@ -423,14 +380,6 @@ impl<W: Write + Seek> Builder<W> {
         Ok(inode)
     }
 
-    /// Reports that `bytes` more bytes of contents were taken.
-    pub(crate) fn report(&mut self, bytes: u64) {
-        self.taken = self.taken.saturating_add(bytes);
-        if let Some(progress) = &self.options.progress {
-            progress.report(self.taken);
-        }
-    }
-
     /// Returns the handle of the node at `index`.
     pub(crate) fn node(&self, index: u32) -> NodeId {
         self.owner.node(index)
@@ -448,85 +397,14 @@ impl<W: Write + Seek> Builder<W> {
     /// Takes over what belongs to the type, as [`check::node`] does.
     pub(crate) fn check_node(&self, inode: &mut Inode, node: &Node) -> Result<(), Problem> {
         let space = Space {
-            block_size: self.options.block_size,
-            data_start: data_start(&self.options, self.devices.len()),
-            data_end: self.data_end(),
+            block_size: self.options().block_size,
+            data_start: self.area.start(),
+            data_end: self.area.data_end(),
             devices: &self.devices,
-            chunks: &self.chunks,
-            tails: &self.tails,
-            contents: &self.contents,
+            chunks: self.area.chunks(),
+            tails: self.area.tails(),
+            contents: self.area.contents(),
         };
         check::node(inode, node, &space)
-    }
-
-    /// Where the next contents go, a block border.
-    pub(crate) fn data_end(&self) -> u64 {
-        self.data_end
-            .unwrap_or_else(|| data_start(&self.options, self.devices.len()))
-    }
-
-    /// The first block of contents equal to the `size` bytes just written at `start`, which then are taken back; `None`
-    /// where there are none.
-    pub(crate) fn find_equal(
-        &mut self,
-        start: u64,
-        size: u64,
-        digest: u128,
-    ) -> Result<Option<u64>, Error> {
-        let Some(dedupe) = &mut self.dedupe else {
-            return Ok(None);
-        };
-        let block_size = self.options.block_size;
-        let position = |block| block_size.position(block);
-        let block = block_size.count(start);
-        let found = dedupe.find_or_add(&mut self.output, digest, size, start, block, position)?;
-        if found.is_some() {
-            self.output.seek(start)?;
-            self.deduplicated += size;
-        }
-        Ok(found)
-    }
-
-    /// Keeps the partial last block of contents of `size` bytes whose whole blocks begin at `block`; gives its index.
-    pub(crate) fn keep_tail(&mut self, block: u64, tail: &[u8], size: u64) -> u64 {
-        let kept = self.tree.intern(tail);
-        self.tails.push(Tail { block, kept, size });
-        self.tails.len() as u64 - 1
-    }
-
-    /// Notes that contents were stored that end at `end`, a block border.
-    pub(crate) fn stored(&mut self, end: u64, digest: u128, size: u64) {
-        self.data_end = Some(end);
-        self.content.update(&digest.to_le_bytes());
-        self.content.update(&size.to_le_bytes());
-    }
-
-    /// Checks that contents can end at `end`.
-    pub(crate) fn check_end(&self, end: u64) -> Result<(), Error> {
-        let blocks = self.options.block_size.count(end);
-        if blocks <= self.options.addresses.limit() {
-            Ok(())
-        } else {
-            Err(self.too_large(blocks))
-        }
-    }
-
-    pub(crate) fn too_large(&self, blocks: u64) -> Error {
-        too_large(blocks, &self.options)
-    }
-}
-
-/// The first byte behind superblock, device table and xattr prefixes that can hold contents.
-pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
-    options
-        .block_size
-        .align(SUPER_OFFSET + superblock::length(options, devices))
-}
-
-pub(crate) fn too_large(blocks: u64, options: &Options) -> Error {
-    Error::TooLarge {
-        blocks,
-        block_size: options.block_size.bytes(),
-        limit: options.addresses.limit(),
     }
 }

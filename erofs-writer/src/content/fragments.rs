@@ -1,81 +1,17 @@
-//! The packed inode: a hidden file of which other files' contents are fragments.
+//! Fragments: the packed inode's contents on their way into the image.
 
 use std::io::{Seek, Write};
 
-use hashbrown::HashTable;
-
+use super::area::ContentArea;
+use super::packed::{Known, Packed};
 use crate::compress::{
-    Batch, Compressed, Cut, Cuts, Cutter, End, Extent, Fingerprint, Hasher, Piece, Place, Rest,
-    Run, Secret, Tail, Ticket,
+    Batch, Compressed, Compression, Cut, Cuts, Cutter, End, Piece, Place, Rest, Run, Tail,
 };
-use crate::{Builder, Compression, Error, plan};
+use crate::error::Error;
 
-/// The packed inode's contents, of which most are in the image or on their way there.
-///
-/// They are cut into pieces as large files are. A piece is written when the next one is full: that is at the same place among the
-/// other contents whatever the number of threads.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    cutter: Cutter,
-    compression: Compression,
-    /// The length of everything.
-    size: u64,
-    /// What is not given away.
-    bytes: Vec<u8>,
-    under_way: Option<Ticket>,
-    extents: Vec<Extent>,
-    runs: Vec<Run>,
-    /// What of the last piece is to stand behind the inode.
-    rest: Rest,
-    known: Known,
-}
-
-/// Where which fragment is. Fragments are not kept.
-#[derive(Debug)]
-struct Known {
-    secret: Secret,
-    fragments: Vec<(Fingerprint, u64)>,
-    index: HashTable<u32>,
-}
-
-impl Known {
-    fn new() -> Self {
-        Self {
-            secret: Secret::new(),
-            fragments: Vec::new(),
-            index: HashTable::new(),
-        }
-    }
-
-    /// Where the fragment `bytes` is, or `None` after noting that it will be at `offset`.
-    fn find_or_add(&mut self, bytes: &[u8], offset: u64) -> Option<u64> {
-        let mut hasher = Hasher::new(&self.secret);
-        hasher.update(bytes);
-        let fingerprint = hasher.get();
-        let fragments = &self.fragments;
-        let same = |&i: &u32| fragments[i as usize].0 == fingerprint;
-        if let Some(&i) = self.index.find(hash(&fingerprint), same) {
-            return Some(fragments[i as usize].1);
-        }
-        // What comes after so many is not looked for.
-        let i = u32::try_from(fragments.len()).ok()?;
-        self.fragments.push((fingerprint, offset));
-        let hash_of = |&i: &u32| hash(&self.fragments[i as usize].0);
-        self.index.insert_unique(hash(&fingerprint), i, hash_of);
-        None
-    }
-}
-
-/// Any part of a fingerprint will do.
-fn hash(fingerprint: &Fingerprint) -> u64 {
-    fingerprint
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-impl<W: Write + Seek> Builder<W> {
+impl<W: Write + Seek> ContentArea<W> {
     /// Appends a fragment, or finds an equal one where it is all of a file's; gives its offset.
-    pub(crate) fn append_fragment(
+    pub(super) fn append_fragment(
         &mut self,
         cutter: &Cutter,
         compression: Compression,
@@ -192,12 +128,12 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Writes what is left; gives the index of the packed inode's contents.
-    pub(crate) fn end_packed(&mut self, mut packed: Packed) -> Result<usize, Error> {
+    pub(super) fn end_packed(&mut self, mut packed: Packed) -> Result<usize, Error> {
         let block_size = self.options.block_size;
         let (size, compression) = (packed.size, packed.compression);
         // With both, it is up to the cutter.
         let inline = self.options.inline_tails && !self.options.tail_packing;
-        if inline && size == packed.bytes.len() as u64 && size <= plan::tail_max(block_size) {
+        if inline && size == packed.bytes.len() as u64 && size <= block_size.tail_max() {
             let index = self.keep_tail(0, &packed.bytes, size);
             return Ok(self.contents.add(size, Place::Tail { index }));
         }
@@ -222,7 +158,7 @@ impl<W: Write + Seek> Builder<W> {
             (Rest::Inline { bytes, extent }, _) => {
                 extents.push(extent);
                 Tail::Inline {
-                    kept: self.tree.intern(&bytes),
+                    kept: self.keep(&bytes),
                     length: bytes.len() as u16,
                 }
             }

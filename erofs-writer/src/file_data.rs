@@ -1,0 +1,76 @@
+//! Where the contents of files lie.
+
+use crate::chunks::ChunkSize;
+use crate::device::DeviceId;
+
+/// Where the contents of a regular file lie. Made by a [`DataWriter`](crate::DataWriter), a
+/// [`ChunkWriter`](crate::ChunkWriter), [`on_device`](Self::on_device),
+/// [`Builder::chunks_on_devices`](crate::Builder::chunks_on_devices) or [`later`](Self::later).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileData {
+    pub(crate) size: u64,
+    pub(crate) place: Place,
+}
+
+/// How contents lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In one piece from a block on. The device counts from 1; 0 is the image itself.
+    Flat { device: u16, block: u64 },
+    /// In chunks, whose places begin at `first` of the builder's list.
+    Chunks { size: ChunkSize, first: u64 },
+    /// As the builder's list of what was given to the threads says at `index`.
+    Piped { index: u64 },
+    /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
+    Tail { index: u64 },
+    /// Not stored yet: the caller knows them by this number.
+    Later { number: u64 },
+}
+
+/// Contents whose last, partial block is to stand behind the inode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The first of the whole blocks, where there are any.
+    pub(crate) block: u64,
+    /// Where the tail is kept.
+    pub(crate) kept: u64,
+    /// The length of the contents.
+    pub(crate) size: u64,
+}
+
+impl FileData {
+    /// No contents.
+    pub const EMPTY: Self = Self::flat(0, 0, 0);
+
+    /// `size` bytes from block `start_block` of `device` on, in blocks of the image being built.
+    ///
+    /// Readable by Linux 5.16 and later, and by those that see the devices appended to the image as one disk.
+    pub fn on_device(device: DeviceId, start_block: u64, size: u64) -> Self {
+        match size {
+            0 => Self::EMPTY,
+            _ => Self::flat(device.0 + 1, start_block, size),
+        }
+    }
+
+    pub(crate) const fn flat(device: u16, block: u64, size: u64) -> Self {
+        Self {
+            size,
+            place: Place::Flat { device, block },
+        }
+    }
+
+    pub(crate) const fn chunked(chunk_size: ChunkSize, first: u64, size: u64) -> Self {
+        Self {
+            size,
+            place: Place::Chunks {
+                size: chunk_size,
+                first,
+            },
+        }
+    }
+
+    /// The length of the contents in bytes; 0 where they are [to come later](Self::later).
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
