@@ -1,8 +1,8 @@
 //! Contents in chunks: each chunk lies anywhere, or nowhere where it is a hole.
 
+use crate::block_size::BlockSize;
 use crate::device::DeviceId;
 use crate::error::Error;
-use crate::options::BlockSize;
 
 /// The most chunks of one file. A map of so many takes 64 MiB.
 pub(crate) const CHUNKS_MAX: u64 = 1 << 24;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::Algorithm;
+use crate::compress::Algorithm;
 
 /// Why an image could not be written. Messages do not repeat the [source](std::error::Error::source).
 #[derive(Debug, Error)]

@@ -177,6 +177,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod block_size;
 mod builder;
 mod check;
 mod chunks;
@@ -200,6 +201,7 @@ mod timestamp;
 mod tree;
 mod xattr;
 
+pub use block_size::BlockSize;
 pub use builder::Builder;
 pub use builder::finish::Summary;
 pub use chunks::{Chunk, ChunkSize};
@@ -210,7 +212,7 @@ pub use error::{Error, XattrProblem};
 pub use file_data::FileData;
 pub use metadata::{DeviceNumber, Kind, Metadata, Node};
 pub use node_id::NodeId;
-pub use options::{Addresses, BlockSize, InodeLayout, Label, Options, Uuid};
+pub use options::{Addresses, InodeLayout, Label, Options, Uuid};
 pub use output::SetLen;
 pub use prefix::XattrPrefixes;
 pub use progress::Progress;

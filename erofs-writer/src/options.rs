@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::format::ISLOT;
+use crate::block_size::BlockSize;
 use crate::{Compression, Error, Fragments, PerFile, Progress, Timestamp, XattrPrefixes};
 
 /// Options of an image.
@@ -208,76 +208,6 @@ impl Options {
     /// Whether any contents may be compressed.
     pub(crate) fn compresses(&self) -> bool {
         self.compression.is_some() || self.per_file.is_some()
-    }
-}
-
-/// Bytes in a block: a power of two from 512 to 65,536.
-///
-/// Linux mounts images whose blocks are as large as a page (mostly 4096 bytes) or, since 6.4, smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockSize(u8);
-
-impl BlockSize {
-    /// The smallest block.
-    pub const B512: Self = Self(9);
-    /// The block of the oldest kernels, and the only one before Linux 6.4.
-    pub const B4096: Self = Self(12);
-
-    /// A block of `bytes` bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BlockSize`] unless `bytes` is a power of two from 512 to 65,536.
-    pub fn new(bytes: u32) -> Result<Self, Error> {
-        if bytes.is_power_of_two() && (512..=65536).contains(&bytes) {
-            Ok(Self(bytes.trailing_zeros() as u8))
-        } else {
-            Err(Error::BlockSize(bytes))
-        }
-    }
-
-    /// The size in bytes.
-    pub fn bytes(self) -> u32 {
-        1 << self.0
-    }
-
-    /// The size's binary logarithm (`blkszbits`).
-    pub fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Whole blocks that hold `bytes` bytes.
-    pub(crate) fn count(self, bytes: u64) -> u64 {
-        bytes.div_ceil(u64::from(self.bytes()))
-    }
-
-    /// The position of block `block`.
-    pub(crate) fn position(self, block: u64) -> u64 {
-        block << self.0
-    }
-
-    /// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
-    pub(crate) fn tail_max(self) -> u64 {
-        u64::from(self.bytes()) - ISLOT
-    }
-
-    /// The first block border at or after `position`.
-    pub(crate) fn align(self, position: u64) -> u64 {
-        self.position(self.count(position))
-    }
-}
-
-impl Default for BlockSize {
-    fn default() -> Self {
-        Self::B512
-    }
-}
-
-impl TryFrom<u32> for BlockSize {
-    type Error = Error;
-
-    fn try_from(bytes: u32) -> Result<Self, Error> {
-        Self::new(bytes)
     }
 }
 

@@ -12,9 +12,7 @@ use crate::image::{Contents, Image};
 use crate::node::{Body, Children, Index, Owner, TreeNode};
 use crate::special::{self, Role, Special};
 use crate::xattr::Encoder;
-use crate::{
-    DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, Summary, journal, resize_inode,
-};
+use crate::{DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, journal, resize_inode};
 
 /// Writes one ext4 filesystem.
 ///
@@ -432,26 +430,6 @@ impl<W: Write + Seek> Builder<W> {
         let parent = &mut self.nodes[parent.0 as usize];
         parent.children.insert(name.to_vec(), index);
         Ok(())
-    }
-
-    /// Writes the tree and the filesystem's own structures, the superblock last. Returns the output, flushed.
-    ///
-    /// ```
-    /// # use std::io::Cursor;
-    /// use ext4_writer::{Builder, Options};
-    ///
-    /// let image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
-    /// let (disk, summary) = image.finish()?;
-    /// assert_eq!(disk.into_inner().len(), 16 << 20);
-    /// println!("{summary:#?}");
-    /// # Ok::<(), ext4_writer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoSpace`], [`Error::DirectorySize`] and [`Error::Output`].
-    pub fn finish(self) -> Result<(W, Summary), Error> {
-        crate::finish::finish(self)
     }
 
     fn add_device(

@@ -17,98 +17,116 @@ use crate::special::{self, Role, Special};
 use crate::xattr::{self, Xattrs};
 use crate::{Builder, Error, Kind, Options, Summary, groups, orphan_file};
 
-pub(crate) fn finish<W: Write + Seek>(builder: Builder<W>) -> Result<(W, Summary), Error> {
-    let Builder {
-        mut image,
-        options,
-        mut nodes,
-        encoder,
-        mut special,
-        ..
-    } = builder;
-    write_directories(&mut image, &mut nodes, &options, &encoder)?;
-    let mut xattrs = nodes
-        .iter()
-        .map(|node| encoder.encode(&node.metadata.xattrs, node.body.tail.as_deref()))
-        .collect::<Result<Vec<_>, Error>>()?;
-    let mut inodes = Inodes {
-        last: Index(nodes.len() as u32 - 1).ino(),
-        all: image.geometry.inodes(),
-    };
-    let mut values = write_values(&mut image, &mut xattrs, &mut inodes)?;
-    let xattr_blocks = write_xattr_blocks(&mut image, &xattrs, &mut values)?;
+impl<W: Write + Seek> Builder<W> {
+    /// Writes the tree and the filesystem's own structures, the superblock last. Returns the output, flushed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let (disk, summary) = image.finish()?;
+    /// assert_eq!(disk.into_inner().len(), 16 << 20);
+    /// println!("{summary:#?}");
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`], [`Error::DirectorySize`] and [`Error::Output`].
+    pub fn finish(self) -> Result<(W, Summary), Error> {
+        let Builder {
+            mut image,
+            options,
+            mut nodes,
+            encoder,
+            mut special,
+            ..
+        } = self;
+        write_directories(&mut image, &mut nodes, &options, &encoder)?;
+        let mut xattrs = nodes
+            .iter()
+            .map(|node| encoder.encode(&node.metadata.xattrs, node.body.tail.as_deref()))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut inodes = Inodes {
+            last: Index(nodes.len() as u32 - 1).ino(),
+            all: image.geometry.inodes(),
+        };
+        let mut values = write_values(&mut image, &mut xattrs, &mut inodes)?;
+        let xattr_blocks = write_xattr_blocks(&mut image, &xattrs, &mut values)?;
 
-    let block_size = u64::from(image.geometry.block_size);
-    let tree: Vec<_> = nodes
-        .iter()
-        .zip(xattrs.iter().zip(xattr_blocks))
-        .zip(0..)
-        .filter(|((node, _), _)| node.links > 0)
-        .map(|((node, (xattrs, xattr_block)), id)| Record {
-            mode: node.kind.mode() | node.metadata.mode & 0o7777,
-            uid: node.metadata.uid,
-            gid: node.metadata.gid,
-            project: node.project,
-            time: node.metadata.mtime,
-            links: node.links,
-            xattrs: xattrs.inode,
-            xattr_block,
-            values: xattrs.values.len() as u64,
-            value_blocks: xattrs
-                .values
-                .iter()
-                .map(|value| (value.bytes.len() as u64).div_ceil(block_size))
-                .sum(),
-            ..Record::hidden(Index(id).ino(), &node.body)
-        })
-        .collect();
-    if special::orphan_file(&image, &options) {
-        let ino = inodes.next()?;
-        let body = orphan_file::write(&mut image, ino)?;
-        special.push(Special::new(ino, Role::OrphanFile, body));
-    }
-    if options.quota {
-        write_quotas(&mut image, &options, &tree, &mut inodes, &mut special)?;
-    }
+        let block_size = u64::from(image.geometry.block_size);
+        let tree: Vec<_> = nodes
+            .iter()
+            .zip(xattrs.iter().zip(xattr_blocks))
+            .zip(0..)
+            .filter(|((node, _), _)| node.links > 0)
+            .map(|((node, (xattrs, xattr_block)), id)| Record {
+                mode: node.kind.mode() | node.metadata.mode & 0o7777,
+                uid: node.metadata.uid,
+                gid: node.metadata.gid,
+                project: node.project,
+                time: node.metadata.mtime,
+                links: node.links,
+                xattrs: xattrs.inode,
+                xattr_block,
+                values: xattrs.values.len() as u64,
+                value_blocks: xattrs
+                    .values
+                    .iter()
+                    .map(|value| (value.bytes.len() as u64).div_ceil(block_size))
+                    .sum(),
+                ..Record::hidden(Index(id).ino(), &node.body)
+            })
+            .collect();
+        if special::orphan_file(&image, &options) {
+            let ino = inodes.next()?;
+            let body = orphan_file::write(&mut image, ino)?;
+            special.push(Special::new(ino, Role::OrphanFile, body));
+        }
+        if options.quota {
+            write_quotas(&mut image, &options, &tree, &mut inodes, &mut special)?;
+        }
 
-    let hidden = special.iter().map(|inode| Record {
-        time: options.created,
-        ..Record::hidden(inode.ino, &inode.body)
-    });
-    let held = values.values().map(|value| Record {
-        time: options.created,
-        value: Some(value.inode),
-        ..Record::hidden(value.ino, &value.body)
-    });
-    let mut records: Vec<_> = hidden.chain(held).chain(tree).collect();
-    records.sort_unstable_by_key(|record| record.ino);
-    let sectors_per_block = block_size / 512;
-    for record in &records {
-        let inode = record.encode(sectors_per_block, image.seed);
-        let offset = image.geometry.inode_offset(record.ino);
-        image.out.write_at(offset, inode.as_bytes())?;
-    }
+        let hidden = special.iter().map(|inode| Record {
+            time: options.created,
+            ..Record::hidden(inode.ino, &inode.body)
+        });
+        let held = values.values().map(|value| Record {
+            time: options.created,
+            value: Some(value.inode),
+            ..Record::hidden(value.ino, &value.body)
+        });
+        let mut records: Vec<_> = hidden.chain(held).chain(tree).collect();
+        records.sort_unstable_by_key(|record| record.ino);
+        let sectors_per_block = block_size / 512;
+        for record in &records {
+            let inode = record.encode(sectors_per_block, image.seed);
+            let offset = image.geometry.inode_offset(record.ino);
+            image.out.write_at(offset, inode.as_bytes())?;
+        }
 
-    let directories = nodes
-        .iter()
-        .zip(0..)
-        .filter(|(node, _)| node.kind == Kind::Directory)
-        .map(|(_, id)| Index(id).ino())
-        .collect();
-    let removed: Vec<_> = nodes
-        .iter()
-        .zip(0..)
-        .filter(|(node, _)| node.links == 0)
-        .map(|(_, id)| Index(id).ino())
-        .collect();
-    groups::write(
-        image,
-        &options,
-        &special,
-        inodes.last,
-        &removed,
-        directories,
-    )
+        let directories = nodes
+            .iter()
+            .zip(0..)
+            .filter(|(node, _)| node.kind == Kind::Directory)
+            .map(|(_, id)| Index(id).ino())
+            .collect();
+        let removed: Vec<_> = nodes
+            .iter()
+            .zip(0..)
+            .filter(|(node, _)| node.links == 0)
+            .map(|(_, id)| Index(id).ino())
+            .collect();
+        groups::write(
+            image,
+            &options,
+            &special,
+            inodes.last,
+            &removed,
+            directories,
+        )
+    }
 }
 
 /// The numbers of inodes behind the tree's.

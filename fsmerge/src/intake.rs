@@ -5,7 +5,7 @@ use crate::error::Problem;
 use crate::limits::Limits;
 use crate::metadata::Xattrs;
 use crate::overlay;
-use crate::tar::WarningKind;
+use crate::warning::WarningKind;
 use std::collections::HashSet;
 
 /// The longest name of an extended attribute (`XATTR_NAME_MAX`).

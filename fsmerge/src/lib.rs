@@ -27,6 +27,7 @@ mod stored;
 mod tar;
 mod timestamp;
 mod tree;
+mod warning;
 
 #[cfg(all(feature = "dir", unix))]
 pub use dir::read_dir;
@@ -39,6 +40,7 @@ pub use limits::Limits;
 pub use merge::{Merge, Merged};
 pub use metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
 pub use store::{ContentStore, Contents, StoredContent};
-pub use tar::{Content, Segment, Sink, Stats, Warning, WarningKind, read_tar, read_tar_seek};
+pub use tar::{Content, Segment, Sink, Stats, read_tar, read_tar_seek};
 pub use timestamp::Timestamp;
 pub use tree::{DataId, Kind, NodeId, Tree, Walk};
+pub use warning::{Warning, WarningKind};

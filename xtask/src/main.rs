@@ -5,6 +5,8 @@
 
 mod bench;
 mod blockbox;
+#[cfg(test)]
+mod circles;
 mod containerd;
 mod cross;
 mod demo;

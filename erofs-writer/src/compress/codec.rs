@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::encode::Encode;
 #[cfg(feature = "compression")]
-use super::options::Algorithm;
+use super::algorithm::Algorithm;
+use super::encode::Encode;
 use super::options::Compression;
-use crate::options::BlockSize;
+use crate::block_size::BlockSize;
 
 /// Makes an encoder.
 pub(crate) fn encoder(

@@ -1,7 +1,7 @@
 //! How compressed contents lie in the image.
 
+use super::algorithm::Algorithm;
 use super::extent::Extent;
-use super::options::Algorithm;
 
 /// Compressed contents that are in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use zerocopy::IntoBytes;
 
+use super::algorithm::Algorithm;
 use super::contents::Used;
-use super::options::Algorithm;
 use crate::BlockSize;
 #[cfg(feature = "deflate")]
 use crate::format::DeflateCfgs;

@@ -6,8 +6,8 @@ use std::io;
 
 use lzma_rust2::{LzmaOptions, MicroLzmaEncoder};
 
+use super::algorithm::Algorithm;
 use super::encode::{Encode, Packed};
-use super::options::Algorithm;
 
 /// Kernels refuse dictionaries larger than `Z_EROFS_LZMA_MAX_DICT_SIZE` and smaller than 4096 bytes.
 const DICTIONARY_MAX: u32 = 8 << 20;

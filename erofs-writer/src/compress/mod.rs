@@ -1,5 +1,6 @@
 //! Compressed contents: how they are made, and how it is said where they are.
 
+mod algorithm;
 mod codec;
 mod compressed;
 mod configurations;
@@ -24,6 +25,7 @@ mod record;
 #[cfg(feature = "zstd")]
 mod zstd;
 
+pub use algorithm::Algorithm;
 pub(crate) use compressed::{Compressed, Run, Tail};
 pub(crate) use configurations::configurations;
 pub(crate) use contents::{Contents, Place, Used};
@@ -31,5 +33,5 @@ pub(crate) use cut::{Cut, Cutter, Rest};
 pub(crate) use extent::Extent;
 pub(crate) use fingerprint::{Fingerprint, Hasher, Secret};
 pub(crate) use index::{map_length, put_map};
-pub use options::{Algorithm, Candidate, Compression, Fragments, PerFile};
+pub use options::{Candidate, Compression, Fragments, PerFile};
 pub(crate) use pool::{Batch, Cuts, End, Piece, Pool, Ticket};

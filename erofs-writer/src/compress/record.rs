@@ -2,9 +2,9 @@
 //!
 //! Numbers have seven bits in each byte, the lowest first; all bytes but a number's last have their highest bit set.
 
+use super::algorithm::Algorithm;
 use super::compressed::{Compressed, Run, Tail};
 use super::extent::Extent;
-use super::options::Algorithm;
 
 /// The first number: the tail's kind in its lowest bits, then whether clusters are big, then the algorithm.
 const TAIL_BITS: u32 = 2;

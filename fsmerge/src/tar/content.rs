@@ -1,8 +1,34 @@
 //! A file's contents on their way to the sink.
 
-use super::Sink;
 use crate::tree::DataId;
+use std::convert::Infallible;
 use std::io::{self, BufRead, Read};
+
+/// Receives the contents of files while a layer is read.
+pub trait Sink {
+    /// Why storing failed.
+    type Error;
+
+    /// Stores the contents of the file `path`, which are never empty, and returns an id for them. The path is normalised,
+    /// without a leading `/`. Bytes that the sink does not read are skipped.
+    ///
+    /// Contents may turn out not to be needed, where a later entry of the archive replaces the file.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stops it. Where the archive cannot be read further, reading `content` fails, and [`read_tar`] reports the
+    /// reason, whatever error the sink makes of it.
+    fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
+}
+
+/// Skips all contents: for reading names and attributes alone.
+impl Sink for () {
+    type Error = Infallible;
+
+    fn file(&mut self, _: &[u8], _: Content<'_>) -> Result<DataId, Infallible> {
+        Ok(DataId(0))
+    }
+}
 
 /// A run of a file: what [`Content::next_segment`] says comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,46 +9,18 @@ mod ingest;
 mod place;
 mod stats;
 
-pub use content::{Content, Segment};
-pub use stats::{Stats, Warning, WarningKind};
+pub use content::{Content, Segment, Sink};
+pub use stats::Stats;
 
 use crate::error::{Error, Problem, ReadError};
 use crate::intake::Intake;
 use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::metadata::Metadata;
-use crate::tree::DataId;
 use blockbox_tar::{Reader, Source, What};
 use ingest::Ingest;
 use place::Place;
-use std::convert::Infallible;
 use std::io::{BufRead, Seek};
-
-/// Receives the contents of files while a layer is read.
-pub trait Sink {
-    /// Why storing failed.
-    type Error;
-
-    /// Stores the contents of the file `path`, which are never empty, and returns an id for them. The path is normalised,
-    /// without a leading `/`. Bytes that the sink does not read are skipped.
-    ///
-    /// Contents may turn out not to be needed, where a later entry of the archive replaces the file.
-    ///
-    /// # Errors
-    ///
-    /// Whatever stops it. Where the archive cannot be read further, reading `content` fails, and [`read_tar`] reports the
-    /// reason, whatever error the sink makes of it.
-    fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
-}
-
-/// Skips all contents: for reading names and attributes alone.
-impl Sink for () {
-    type Error = Infallible;
-
-    fn file(&mut self, _: &[u8], _: Content<'_>) -> Result<DataId, Infallible> {
-        Ok(DataId(0))
-    }
-}
 
 /// Reads one layer's archive. It reads to the end-of-archive blocks as GNU tar does; what follows them is the caller's
 /// to read, for a digest for instance. An archive without them ends with its last entry.

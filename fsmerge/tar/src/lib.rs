@@ -4,6 +4,7 @@
 pub mod encode;
 mod error;
 mod header;
+mod limits;
 mod pax;
 mod reader;
 mod source;
@@ -11,8 +12,9 @@ mod sparse;
 mod writer;
 
 pub use error::{Error, Problem};
+pub use limits::Limits;
 pub use pax::Timestamp;
-pub use reader::{Attributes, Entry, Limits, Reader, Remark, RemarkKind, What};
+pub use reader::{Attributes, Entry, Reader, Remark, RemarkKind, What};
 pub use source::{BLOCK, Source};
 pub use sparse::Map;
 pub use writer::{Body, Head, Writer};

@@ -2,25 +2,13 @@
 
 use crate::error::{Error, Problem};
 use crate::header::{self, in_range, number, text};
+use crate::limits::Limits;
 use crate::pax::{Pax, Timestamp};
 use crate::source::Source;
 use crate::sparse::{self, Format, Map};
 use ::tar::Header;
 use std::collections::BTreeMap;
 use std::io::BufRead;
-
-/// How much an archive may ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Headers of one archive.
-    pub entries: u32,
-    /// Bytes of one extended header: a PAX header or a GNU long name.
-    pub extended_header_bytes: u64,
-    /// Bytes of one file with its holes.
-    pub file_bytes: u64,
-    /// Data ranges of one sparse file.
-    pub sparse_ranges: usize,
-}
 
 /// One entry of an archive. The body of a file, and of an entry of unknown type, comes next in the source.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 
 use crate::error::{Error, Problem};
 use crate::header::{number, size};
+use crate::limits::Limits;
 use crate::pax::{Pax, decimal};
-use crate::reader::Limits;
 use crate::source::{BLOCK, Source};
 use ::tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 use std::io::BufRead;

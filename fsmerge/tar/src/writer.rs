@@ -234,7 +234,8 @@ mod tests {
     )]
 
     use super::*;
-    use crate::reader::{Limits, Reader, What};
+    use crate::limits::Limits;
+    use crate::reader::{Reader, What};
     use crate::source::Source;
 
     fn head(path: &[u8]) -> Head<'_> {

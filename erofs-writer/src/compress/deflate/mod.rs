@@ -5,14 +5,13 @@ mod huffman;
 mod parse;
 mod stream;
 
+pub(crate) use parse::WINDOW_BITS;
+
 use std::io;
 
 use super::encode::{Encode, Packed};
 use parse::Finder;
 use stream::Stream;
-
-/// log2 of the farthest match (`z_erofs_deflate_cfgs`' `windowbits`).
-pub(crate) const WINDOW_BITS: u8 = 15;
 
 /// Fills clusters.
 #[derive(Debug)]

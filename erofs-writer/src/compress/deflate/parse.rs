@@ -2,11 +2,13 @@
 
 use super::block::Sequence;
 
+/// log2 of the farthest match (`z_erofs_deflate_cfgs`' `windowbits`).
+pub(crate) const WINDOW_BITS: u8 = 15;
 /// The shortest and the longest match.
 const SHORTEST: usize = 3;
 const LONGEST: usize = 258;
 /// The farthest match.
-const FARTHEST: usize = 1 << super::WINDOW_BITS;
+const FARTHEST: usize = 1 << WINDOW_BITS;
 /// The farthest match of three bytes that is shorter than these as literals.
 const NEAR: u32 = 4096;
 const HASH_BITS: u32 = 14;

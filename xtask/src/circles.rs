@@ -1,0 +1,249 @@
+//! Modules of the libraries import each other in one direction.
+//!
+//! A rough reading of the sources is enough: `use` statements and paths that begin with `crate`, `self` or `super`. What a
+//! module re-exports counts as imported from where it is defined.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use crate::shell;
+
+/// The sources of the libraries whose modules are layered.
+const LAYERED: [&str; 6] = [
+    "erofs-reader/src",
+    "erofs-writer/src",
+    "ext4-writer/src",
+    "fsmerge/src",
+    "fsmerge/tar/src",
+    "vmdk/src",
+];
+
+/// A path of modules; the crate's root is empty.
+type Module = Vec<String>;
+
+/// The sources of a crate by module, without tests and comments.
+struct Sources(BTreeMap<Module, String>);
+
+impl Sources {
+    fn read(root: &Path) -> Self {
+        let mut sources = Self(BTreeMap::new());
+        sources.read_folder(root, &mut Vec::new());
+        sources
+    }
+
+    fn read_folder(&mut self, folder: &Path, module: &mut Module) {
+        for entry in fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("a file").path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let name = name.expect("a name in ASCII").to_owned();
+            if path.is_dir() {
+                module.push(name);
+                self.read_folder(&path, module);
+                module.pop();
+            } else if name != "tests" {
+                let mut of_file = module.clone();
+                if !["lib", "mod"].contains(&&*name) {
+                    of_file.push(name);
+                }
+                let text = fs::read_to_string(&path).expect("a source");
+                self.0.insert(of_file, without_tests(&text));
+            }
+        }
+    }
+
+    /// The modules that each module needs.
+    fn graph(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
+        let needs = |module: &Module, text: &str| {
+            let (uses, rest) = split_uses(text);
+            let private = uses.iter().filter(|(public, _)| !public);
+            let mut paths: Vec<String> = private.flat_map(|(_, tree)| expanded(tree)).collect();
+            paths.extend(paths_in(&rest));
+            let found = paths.iter().filter_map(|path| self.resolve(module, path));
+            found.filter(|found| found != module).collect()
+        };
+        let modules = self.0.iter().filter(|(module, _)| !module.is_empty());
+        modules
+            .map(|(module, text)| (module, needs(module, text)))
+            .collect()
+    }
+
+    /// The module that defines what `path` names, as seen from `module`, if it is one of the crate's, and not its root.
+    fn resolve(&self, module: &Module, path: &str) -> Option<Module> {
+        let mut names = path
+            .split("::")
+            .map(|name| name.trim().to_owned())
+            .peekable();
+        let mut at = match names.peek()?.as_str() {
+            "crate" => {
+                names.next();
+                Module::new()
+            }
+            "self" => {
+                names.next();
+                module.clone()
+            }
+            "super" => module.clone(),
+            child => {
+                let at = [&module[..], &[child.to_owned()]].concat();
+                self.0.get(&at)?;
+                module.clone()
+            }
+        };
+        while names.next_if(|name| name == "super").is_some() {
+            at.pop()?;
+        }
+        while let Some(name) = names.peek() {
+            let inner = [&at[..], std::slice::from_ref(name)].concat();
+            if !self.0.contains_key(&inner) {
+                break;
+            }
+            at = inner;
+            names.next();
+        }
+        if let Some(name) = names.next()
+            && let Some(from) = self.re_export(&at, &name)
+        {
+            return self.resolve(&at, &from);
+        }
+        (!at.is_empty()).then_some(at)
+    }
+
+    /// The path that `module` re-exports `name` by.
+    fn re_export(&self, module: &Module, name: &str) -> Option<String> {
+        let (uses, _) = split_uses(self.0.get(module)?);
+        let public = uses.iter().filter(|(public, _)| *public);
+        let mut paths = public.flat_map(|(_, tree)| expanded(tree));
+        paths.find(|path| path.rsplit("::").next() == Some(name))
+    }
+}
+
+/// Cuts off the tests at the end of a source, and comments.
+fn without_tests(text: &str) -> String {
+    let tests = text.find("#[cfg(test)]\nmod tests");
+    let tests = tests.or_else(|| text.find("#[cfg(all(test"));
+    let code = text[..tests.unwrap_or(text.len())].lines();
+    let code = code.map(|line| line.split("//").next().unwrap_or_default());
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// The trees of all `use` statements with whether they are re-exports, and the rest of the source.
+fn split_uses(text: &str) -> (Vec<(bool, String)>, String) {
+    let (mut uses, mut rest) = (Vec::new(), String::new());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let trimmed = line.trim_start();
+        let public = trimmed.starts_with("pub");
+        let tree = match trimmed.split_once("use ") {
+            Some(("", tree)) => tree,
+            Some((before, tree)) if public && !before.contains(char::is_whitespace) => tree,
+            Some((before, tree)) if public && before.trim_end().starts_with("pub") => tree,
+            _ => {
+                rest.push_str(line);
+                rest.push('\n');
+                continue;
+            }
+        };
+        let mut tree = tree.to_owned();
+        while !tree.contains(';') {
+            tree.push_str(lines.next().expect("a statement ends"));
+        }
+        uses.push((
+            public,
+            tree.split(';').next().unwrap_or_default().to_owned(),
+        ));
+    }
+    (uses, rest)
+}
+
+/// All paths of a tree such as `crate::{a, b::{self, c as d}}`.
+fn expanded(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((prefix, inner)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        return vec![path.trim_end_matches("::self").to_owned()];
+    };
+    let inner = inner.strip_suffix('}').expect("braces are closed");
+    let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
+    for (at, byte) in inner.bytes().chain([b',']).enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => {
+                let part = inner[start..at].trim();
+                if !part.is_empty() {
+                    paths.extend(expanded(&format!("{}{part}", prefix.trim())));
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
+/// Paths in code that begin with `crate` or `super`.
+fn paths_in(code: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let words = code.split(|c| !is_path(c));
+    let words = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
+    words
+        .map(|word| word.trim_end_matches(':').to_owned())
+        .collect()
+}
+
+/// Removes modules that need none of the others, and those that none needs, until there are no more. The rest is circles
+/// and what lies between them.
+fn circles(mut graph: BTreeMap<&Module, BTreeSet<Module>>) -> Vec<String> {
+    loop {
+        let needed_by_any: BTreeSet<Module> = graph.values().flatten().cloned().collect();
+        let left: BTreeSet<Module> = graph.keys().map(|module| (*module).clone()).collect();
+        let before = graph.len();
+        graph.retain(|module, needed| {
+            needed.retain(|other| left.contains(other));
+            !needed.is_empty() && needed_by_any.contains(*module)
+        });
+        if graph.len() == before {
+            break;
+        }
+    }
+    let line = |(module, needed): (&&Module, &BTreeSet<Module>)| {
+        let needed: Vec<String> = needed.iter().map(|other| other.join("::")).collect();
+        format!("{} needs {}", module.join("::"), needed.join(", "))
+    };
+    graph.iter().map(line).collect()
+}
+
+#[test]
+fn modules_of_the_libraries_do_not_import_each_other_in_circles() {
+    for root in LAYERED {
+        let sources = Sources::read(&shell::repository().join(root));
+        let graph = sources.graph();
+        let imports: usize = graph.values().map(BTreeSet::len).sum();
+        assert!(imports > graph.len(), "{root}: imports were not understood");
+        let circles = circles(graph);
+        assert!(circles.is_empty(), "{root}:\n{}", circles.join("\n"));
+    }
+}
+
+#[test]
+fn a_circle_through_a_re_export_is_found() {
+    let module = |name: &str| name.split("::").map(str::to_owned).collect::<Module>();
+    let sources = Sources(BTreeMap::from([
+        (Module::new(), "pub use a::A;".to_owned()),
+        (module("a"), "use super::b::inner::{self, B};".to_owned()),
+        (module("b"), "pub(crate) use inner::B;".to_owned()),
+        (module("b::inner"), "fn f() { crate::c::f() }".to_owned()),
+        (module("c"), "use crate::{A};".to_owned()),
+        (module("d"), "use crate::A;\nuse crate::b::B;".to_owned()),
+    ]));
+    let graph = sources.graph();
+    assert_eq!(
+        graph[&module("d")],
+        BTreeSet::from(["a", "b::inner"].map(module))
+    );
+    let found = circles(graph);
+    assert!(found.contains(&"a needs b::inner".to_owned()), "{found:?}");
+    assert!(found.contains(&"b::inner needs c".to_owned()), "{found:?}");
+    assert!(found.contains(&"c needs a".to_owned()), "{found:?}");
+}
