@@ -63,8 +63,12 @@ pub(crate) fn bring_up(network: Option<&Network>, warnings: &mut Warnings) -> Re
     }
 }
 
-/// Replaces the network before, if there was one, by another.
+/// Replaces the network before, if there was one, by another. An interface that stays as it is is not touched: taking one down can
+/// take long, and the clones of a sandbox are on links of their own, with the same addresses.
 pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Failure> {
+    if before.is_some_and(|before| same_link(before, after)) {
+        return Ok(());
+    }
     let socket = Socket::route().step("opening a netlink socket")?;
     let index = wait_for_interface(&socket)?;
     // Routes go with the interface, and its hardware address cannot change while it is up.
@@ -78,6 +82,14 @@ pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Fa
         }
     }
     configure(&socket, index, after)
+}
+
+/// Whether two networks differ in names only.
+fn same_link(one: &Network, other: &Network) -> bool {
+    one.addresses == other.addresses
+        && one.gateways == other.gateways
+        && one.mtu == other.mtu
+        && one.hardware_address == other.hardware_address
 }
 
 fn wait_for_interface(socket: &Socket) -> Result<u32, Failure> {
@@ -254,6 +266,12 @@ mod tests {
             assert!(ip(&["-6", "route"]).contains("default via fd00::1 dev eth0"));
         }
         assert!(ip(&["-o", "link", "show", "dev", "lo"]).contains("UP"));
+        // Other names are no reason to touch the interface, whose routes go when it is taken down.
+        ip(&["route", "add", "198.51.100.0/24", "dev", "eth0"]);
+        let mut renamed = second.clone();
+        renamed.search = vec!["example.org".to_owned()];
+        change(Some(&second), &renamed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(ip(&["route"]).contains("198.51.100.0/24"));
     }
 
     #[test]
