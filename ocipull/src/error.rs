@@ -46,6 +46,12 @@ pub enum Error {
         /// What the stream said.
         source: io::Error,
     },
+    /// The output that an [`ArchiveWriter`](crate::ArchiveWriter) was given fails.
+    #[error("cannot write the output")]
+    Write {
+        /// What the output said.
+        source: io::Error,
+    },
     /// No more threads.
     #[error("cannot start a thread")]
     Thread {
@@ -402,9 +408,10 @@ pub(crate) fn is_transient_status(status: u16) -> bool {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Io { source, .. } | Error::Read { source } | Error::Thread { source } => {
-                source.kind()
-            }
+            Error::Io { source, .. }
+            | Error::Read { source }
+            | Error::Write { source }
+            | Error::Thread { source } => source.kind(),
             Error::Connect { .. } => io::ErrorKind::ConnectionRefused,
             Error::Interrupted { .. } => io::ErrorKind::ConnectionAborted,
             Error::NotFound { .. } => io::ErrorKind::NotFound,
@@ -609,6 +616,7 @@ mod tests {
         match error {
             Error::Io { .. }
             | Error::Read { .. }
+            | Error::Write { .. }
             | Error::Thread { .. }
             | Error::Json { .. }
             | Error::Compression { .. }
@@ -665,6 +673,7 @@ mod tests {
                 source: io(),
             },
             Error::Read { source: io() },
+            Error::Write { source: io() },
             Error::Thread { source: io() },
             Error::Json {
                 document: Document::Config,

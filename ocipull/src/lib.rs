@@ -53,7 +53,7 @@ pub use platform::Platform;
 pub use reference::Reference;
 #[cfg(feature = "registry")]
 pub use registry::{Manifest, Referrer, Repository, check_login, download};
-pub use target::{Pushed, Target};
+pub use target::{ArchiveWriter, Pushed, Target};
 
 /// Parsers of text from servers and other programs' files, for the fuzz targets.
 #[cfg(all(fuzzing, feature = "registry"))]

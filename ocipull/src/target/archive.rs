@@ -1,10 +1,11 @@
 //! Tar archives of OCI image layouts, written from their beginning to their end.
 
 use std::collections::HashSet;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::{Open, Pushed, Sink, copy_verified, entry};
@@ -13,20 +14,158 @@ use crate::{Digest, Error};
 /// The file that marks a layout.
 pub(super) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// The annotation with an image's whole name, as containerd and docker write it.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 const BLOCK: usize = 512;
 
+/// Writes OCI image layouts as tar archives, to any output: of any number of images, which docker loads too.
+///
+/// Blobs come first, then the images that need them, and what lists the images last.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ocipull::{ArchiveWriter, Digest};
+///
+/// let mut archive = ArchiveWriter::new(Vec::new())?;
+/// let config = b"{}";
+/// let digest = Digest::sha256(config);
+/// archive.push_blob(&digest, 2, |_| Ok(Box::new(&config[..])))?;
+/// let manifest = format!(
+///     r#"{{"schemaVersion":2,"config":{{"mediaType":"text/plain","digest":"{digest}","size":2}},"layers":[]}}"#
+/// );
+/// let manifest = ("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+/// archive.add_image(manifest, (&digest, &[]), Some("example.org/app:1"), Some("1"))?;
+/// let tar: Vec<u8> = archive.finish()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ArchiveWriter<W> {
+    out: W,
+    members: HashSet<Digest>,
+    index: Vec<Value>,
+    /// Docker's list, `manifest.json`.
+    dockers: Vec<Value>,
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    /// Begins an archive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn new(out: W) -> Result<Self, Error> {
+        let mut archive = Self {
+            out,
+            members: HashSet::new(),
+            index: Vec::new(),
+            dockers: Vec::new(),
+        };
+        archive.small("oci-layout", LAYOUT.as_bytes())?;
+        Ok(archive)
+    }
+
+    /// Writes the blob `digest`, which has `size` bytes, unless the archive has it. `open` gives its bytes from an offset on. After
+    /// an error, half a blob may stand at the end: the archive is of no use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`] and [`Error::SizeMismatch`] where `open` gives other bytes; [`Error::Read`]; [`Error::Write`].
+    pub fn push_blob(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        mut open: impl FnMut(u64) -> io::Result<Box<dyn Read>>,
+    ) -> Result<Pushed, Error> {
+        self.blob(digest, size, &mut open)
+    }
+
+    fn blob(&mut self, digest: &Digest, size: u64, open: &mut Open<'_>) -> Result<Pushed, Error> {
+        if !self.members.insert(digest.clone()) {
+            return Ok(Pushed::Existed);
+        }
+        self.header(&name(digest), size)?;
+        copy_verified(digest, size, open, |bytes| {
+            self.out.write_all(bytes).map_err(failed)
+        })?;
+        self.pad(size)?;
+        Ok(Pushed::Uploaded)
+    }
+
+    /// Adds an image, whose blobs are there: its manifest, its configuration and the digests of its layers, lowest first. `image` is
+    /// its whole name (`HOST/REPO:TAG`), which docker gives it, and `tag` what it is called in the layout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn add_image(
+        &mut self,
+        (media_type, manifest): (&str, &[u8]),
+        (config, layers): (&Digest, &[Digest]),
+        image: Option<&str>,
+        tag: Option<&str>,
+    ) -> Result<Digest, Error> {
+        let digest = Digest::sha256(manifest);
+        self.document(&digest, manifest)?;
+        let mut entry = entry(&digest, media_type, manifest.len(), tag);
+        if let Some(image) = image {
+            entry["annotations"][CONTAINERD_NAME] = json!(image);
+        }
+        self.index.push(entry);
+        self.dockers.push(json!({
+            "Config": name(config),
+            "RepoTags": Vec::from_iter(image),
+            "Layers": layers.iter().map(name).collect::<Vec<_>>(),
+        }));
+        Ok(digest)
+    }
+
+    fn document(&mut self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        match self.members.insert(digest.clone()) {
+            true => self.small(&name(digest), bytes),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what lists the images, and the end. Returns the output, which is not flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn finish(mut self) -> Result<W, Error> {
+        if !self.dockers.is_empty() {
+            let list = json!(self.dockers);
+            self.small("manifest.json", list.to_string().as_bytes())?;
+        }
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": self.index,
+        });
+        self.small("index.json", index.to_string().as_bytes())?;
+        self.write(&[0; 2 * BLOCK])?;
+        Ok(self.out)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.out.write_all(bytes).map_err(failed)
+    }
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Write { source }
+}
+
+type FileWriter = ArchiveWriter<BufWriter<NamedTempFile>>;
+
+/// An archive in a file.
 #[derive(Debug)]
 pub(super) struct ArchiveSink {
     path: PathBuf,
     tag: Option<String>,
     /// Nothing after an error: half a blob may stand at its end.
-    open: Mutex<Option<Archive>>,
-}
-
-#[derive(Debug)]
-struct Archive {
-    out: BufWriter<NamedTempFile>,
-    members: HashSet<Digest>,
+    open: Mutex<Option<FileWriter>>,
 }
 
 impl ArchiveSink {
@@ -39,13 +178,7 @@ impl ArchiveSink {
         let file = with_mode(tempfile::Builder::new().prefix(".tmp-"))
             .tempfile_in(folder)
             .map_err(io(folder))?;
-        let mut archive = Archive {
-            out: BufWriter::new(file),
-            members: HashSet::new(),
-        };
-        archive
-            .small("oci-layout", LAYOUT.as_bytes())
-            .map_err(io(&path))?;
+        let archive = ArchiveWriter::new(BufWriter::new(file)).map_err(named(&path))?;
         Ok(Self {
             path,
             tag,
@@ -54,22 +187,12 @@ impl ArchiveSink {
     }
 
     /// Has `work` write to the archive, which is given up where that fails.
-    fn with<T>(&self, work: impl FnOnce(&mut Archive) -> Result<T, Error>) -> Result<T, Error> {
+    fn with<T>(&self, work: impl FnOnce(&mut FileWriter) -> Result<T, Error>) -> Result<T, Error> {
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let mut archive = open.take().ok_or(Error::Failed)?;
-        let done = work(&mut archive)?;
+        let done = work(&mut archive).map_err(named(&self.path))?;
         *open = Some(archive);
         Ok(done)
-    }
-
-    fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-        self.with(|archive| {
-            if archive.members.insert(digest.clone()) {
-                let name = name(digest);
-                archive.small(&name, bytes).map_err(io(&self.path))?;
-            }
-            Ok(())
-        })
     }
 }
 
@@ -81,47 +204,38 @@ impl Sink for ArchiveSink {
         _from: Option<&str>,
         open: &mut Open<'_>,
     ) -> Result<Pushed, Error> {
-        self.with(|archive| {
-            if !archive.members.insert(digest.clone()) {
-                return Ok(Pushed::Existed);
-            }
-            archive
-                .header(&name(digest), size)
-                .map_err(io(&self.path))?;
-            copy_verified(digest, size, open, |bytes| {
-                archive.out.write_all(bytes).map_err(io(&self.path))
-            })?;
-            archive.pad(size).map_err(io(&self.path))?;
-            Ok(Pushed::Uploaded)
-        })
+        self.with(|archive| archive.blob(digest, size, open))
     }
 
     fn manifest(&self, digest: &Digest, _media_type: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.document(digest, bytes)
+        self.with(|archive| archive.document(digest, bytes))
     }
 
     fn root(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.document(digest, bytes)?;
-        let index = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [entry(digest, media_type, bytes.len(), self.tag.as_deref())],
-        });
+        self.manifest(digest, media_type, bytes)?;
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let mut archive = open.take().ok_or(Error::Failed)?;
-        let finished = archive
-            .small("index.json", index.to_string().as_bytes())
-            .and_then(|()| archive.out.write_all(&[0; 2 * BLOCK]))
-            .and_then(|()| archive.out.into_inner().map_err(|e| e.into_error()))
-            .and_then(|file| {
-                file.as_file().sync_all()?;
-                file.persist(&self.path).map_err(|error| error.error)
-            });
+        let root = entry(digest, media_type, bytes.len(), self.tag.as_deref());
+        archive.index.push(root);
+        let out = archive.finish().map_err(named(&self.path))?;
+        let finished = out.into_inner().map_err(|e| e.into_error());
+        let finished = finished.and_then(|file| {
+            file.as_file().sync_all()?;
+            file.persist(&self.path).map_err(|error| error.error)
+        });
         finished.map(drop).map_err(io(&self.path))
     }
 
     fn is_ordered(&self) -> bool {
         true
+    }
+}
+
+/// Names the file that could not be written.
+fn named(path: &Path) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Write { source } => io(path)(source),
+        error => error,
     }
 }
 
@@ -152,22 +266,22 @@ fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-impl Archive {
-    fn small(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+impl<W: Write> ArchiveWriter<W> {
+    fn small(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.header(name, bytes.len() as u64)?;
-        self.out.write_all(bytes)?;
+        self.write(bytes)?;
         self.pad(bytes.len() as u64)
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    fn pad(&mut self, size: u64) -> Result<(), Error> {
         let over = (size % BLOCK as u64) as usize;
         match over {
             0 => Ok(()),
-            over => self.out.write_all(&[0; BLOCK][over..]),
+            over => self.write(&[0; BLOCK][over..]),
         }
     }
 
-    fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
+    fn header(&mut self, name: &str, size: u64) -> Result<(), Error> {
         if name.len() > 100 {
             return self.long(name, size);
         }
@@ -189,7 +303,7 @@ impl Archive {
     }
 
     /// A member whose name does not fit, as that of a sha512 blob: GNU's `L` before it.
-    fn long(&mut self, name: &str, size: u64) -> io::Result<()> {
+    fn long(&mut self, name: &str, size: u64) -> Result<(), Error> {
         let mut header = [0; BLOCK];
         let mut put = |at: usize, bytes: &[u8]| {
             for (to, from) in header[at..].iter_mut().zip(bytes) {
@@ -205,17 +319,17 @@ impl Archive {
         put(156, b"L");
         put(257, b"ustar  \0");
         self.sealed(header)?;
-        self.out.write_all(name.as_bytes())?;
-        self.out.write_all(&[0])?;
+        self.write(name.as_bytes())?;
+        self.write(&[0])?;
         self.pad(name.len() as u64 + 1)?;
         self.header(&name[..100], size)
     }
 
-    fn sealed(&mut self, mut header: [u8; BLOCK]) -> io::Result<()> {
+    fn sealed(&mut self, mut header: [u8; BLOCK]) -> Result<(), Error> {
         header[148..156].fill(b' ');
         let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
         header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.out.write_all(&header)
+        self.write(&header)
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 
 use crate::{Digest, Error, Options, Reference};
 use archive::ArchiveSink;
+pub use archive::ArchiveWriter;
 use layout::LayoutSink;
 
 /// How a blob came to be where it was pushed.

@@ -56,18 +56,16 @@ impl Commit {
         let image = Sandbox::open(store, &self.name)?.commit(&options)?;
         work.finish();
         let bars = self.shown.bars();
-        let named = |tag| {
-            [Named {
-                image: &image,
-                name: tag,
-            }]
-        };
         let saved = match &self.reference {
             Target::OciLayout { dir, tag } => {
-                save::to_folder(&named(tag.as_deref()), dir, &bars).map_err(Into::into)
+                save::to_folder(&image, dir, tag.as_deref(), &bars).map_err(Into::into)
             }
             Target::OciArchive { file, tag } => to_file(file, |out| {
-                Ok(save::to_archive(&named(tag.as_deref()), out, &bars)?)
+                let named = Named {
+                    image: &image,
+                    name: tag.as_deref(),
+                };
+                Ok(save::to_archive(&[named], out, &bars)?)
             }),
             name => {
                 store.references().update(|table| {

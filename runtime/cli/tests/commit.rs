@@ -170,6 +170,25 @@ fn a_saved_image_is_what_others_and_we_load() {
         assert_eq!(said, "x", "{kind}");
     }
 
+    // Several in one archive, each by its name.
+    blockbox.ok(["create", "--name", "seed", "saved:1"]);
+    blockbox.ok(["commit", "seed", "saved:2", "-c", "ENV A=3"]);
+    blockbox.ok(["save", "-q", "saved:1", "saved:2", "-o", &file("both.tar")]);
+    for (name, variable) in [("oci-archive", "A=1"), ("docker-archive", "A=3")] {
+        let tag = variable.replace("A=1", "1").replace("A=3", "2");
+        let place = match name {
+            "oci-archive" => format!("{name}:{}:{tag}", file("both.tar")),
+            _ => format!("{name}:{}:docker.io/library/saved:{tag}", file("both.tar")),
+        };
+        let output = oracle("skopeo")
+            .unwrap()
+            .args(["inspect", "--config"])
+            .arg(place)
+            .output();
+        let config: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        assert_eq!(config["config"]["Env"], json!([variable]), "{name}");
+    }
+
     // Into another store, under its name; compressed, from standard input.
     let other = common::Blockbox::new();
     let name = "docker.io/library/saved:1\n";
