@@ -13,7 +13,7 @@ use crate::config::{Addresses, Config, Mode};
 use crate::denial::{Denial, Reason, Remedy};
 use crate::publish::Protocol;
 use crate::rule::Rule;
-use crate::scope::Scope;
+use crate::scope::{Scope, carried};
 
 /// An answer to the question whether something may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +83,13 @@ impl Policy {
         if scope.is_closed() || self.addresses.on_link(address) {
             return deny(scope.into(), None);
         }
-        if let Some(rule) = self
-            .deny
-            .iter()
-            .find(|rule| rule.matches_address(address, port))
-        {
+        // A translator or a tunnel leads to the address within, which is denied by each of its forms.
+        let forms = [Some(address), carried(address).map(IpAddr::V4)];
+        let denies = |rule: &&Rule| {
+            let mut forms = forms.into_iter().flatten();
+            forms.any(|form| rule.matches_address(form, port))
+        };
+        if let Some(rule) = self.deny.iter().find(denies) {
             return deny(
                 Reason::Denied { rule: rule.clone() },
                 Some(Remedy::RemoveDeny(rule.clone())),
@@ -106,7 +108,7 @@ impl Policy {
         {
             return grant(not_denied);
         }
-        let hosts = self.host_addresses.contains(&address);
+        let hosts = self.is_hosts(address);
         let reached = match self.mode {
             Mode::None => false,
             Mode::Public => scope == Scope::Public && !hosts,
@@ -131,6 +133,12 @@ impl Policy {
             _ => scope.into(),
         };
         deny(reason, Some(Remedy::Allow(remedy)))
+    }
+
+    /// Whether the address is one of the host's own, or leads to one.
+    fn is_hosts(&self, address: IpAddr) -> bool {
+        let own = |address: IpAddr| self.host_addresses.contains(&address);
+        own(address) || carried(address).is_some_and(|within| own(within.into()))
     }
 
     /// Whether a port of the host's loopback is open.
@@ -205,7 +213,7 @@ impl Policy {
     /// Whether a name may have an address: outside [`Mode::All`], a name that no rule allows has public ones only.
     pub(crate) fn may_answer(&self, name: &str, address: IpAddr) -> Result<(), Box<Denial>> {
         let scope = Scope::of(address);
-        let hosts = self.host_addresses.contains(&address);
+        let hosts = self.is_hosts(address);
         let by_name = scope.opens_by_name() && !hosts;
         let public = scope == Scope::Public && !hosts;
         let allowed = public
@@ -275,7 +283,7 @@ mod tests {
         "[2002:7f00:1::1]:80",
         "[ff02::1]:80",
     ];
-    const NOT_PUBLIC: [&str; 17] = [
+    const NOT_PUBLIC: [&str; 19] = [
         "10.0.0.1:80",
         "172.16.0.1:80",
         "192.168.0.1:80",
@@ -288,6 +296,8 @@ mod tests {
         "[fd00::1]:80",
         "[fe80::2]:80",
         "[fd00:ec2::254]:80",
+        "[64:ff9b::93.184.1.9]:80",
+        "[2002:5db8:109::1]:80",
         "[64:ff9b::10.0.0.1]:80",
         "[64:ff9b::169.254.169.254]:80",
         "[2002:a00:1::1]:80",
@@ -361,6 +371,15 @@ mod tests {
         assert!(!reaches(&policy, "10.1.0.1:443"));
         assert!(!reaches(&policy, "1.1.1.1:53"));
         assert!(reaches(&policy, "1.1.1.1:443"));
+        // The same address behind NAT64, 6to4 and ISATAP.
+        for form in [
+            "64:ff9b::101:101",
+            "2002:101:101::1",
+            "2606:4700::5efe:101:101",
+        ] {
+            assert!(!reaches(&policy, &format!("[{form}]:53")), "{form}");
+            assert!(reaches(&policy, &format!("[{form}]:443")), "{form}");
+        }
     }
 
     #[test]

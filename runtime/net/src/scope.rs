@@ -108,6 +108,23 @@ fn of_v4(address: Ipv4Addr) -> Scope {
     }
 }
 
+/// The IPv4 address that an IPv6 address carries and that something on the way connects to.
+pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else {
+        return None;
+    };
+    match address.segments() {
+        // NAT64 (RFC 6052): the translator connects to the IPv4 address. 6to4 (RFC 3056). ISATAP (RFC 5214): the interface
+        // identifier carries it.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => {
+            Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
+        _ => None,
+    }
+}
+
 /// The metadata services of AWS and Google in unique local space, and of others that chose the same.
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
@@ -118,12 +135,14 @@ fn of_v6(address: Ipv6Addr) -> Scope {
     if METADATA_V6.contains(&address) {
         return Scope::Metadata;
     }
-    let segments = address.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        of_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match segments {
+    // What leads to an address within is no better than that.
+    if let Some(within) = carried(address.into()) {
+        let scope = of_v4(within);
+        if scope != Scope::Public {
+            return scope;
+        }
+    }
+    match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Scope::Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Scope::Loopback,
         // ::/96 (compatible), ::ffff:0:0/96 (mapped), ::ffff:0:0:0/96 (translated).
@@ -131,14 +150,9 @@ fn of_v6(address: Ipv6Addr) -> Scope {
         [0xff00..=0xffff, ..] => Scope::Multicast,
         [0xfe80..=0xfebf, ..] => Scope::LinkLocal,
         [0xfec0..=0xfeff, ..] | [0xfc00..=0xfdff, ..] => Scope::Private,
-        // NAT64 (RFC 6052): the translator connects to the IPv4 address.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        // NAT64 of a local network (RFC 8215).
+        // NAT64, and that of a local network (RFC 8215).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Scope::Public,
         [0x64, 0xff9b, 1, ..] => Scope::Private,
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => v4(high, low),
-        // ISATAP (RFC 5214): the interface identifier carries the IPv4 address.
-        [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => v4(high, low),
         // Teredo, benchmarks, ORCHID (two), documentation (two).
         [0x2001, 0, ..]
         | [0x2001, 2, 0, ..]
@@ -229,6 +243,10 @@ mod tests {
             ("2002:101:101::1", Scope::Public),
             ("2606:4700::5efe:10.0.0.1", Scope::Private),
             ("2606:4700::200:5efe:7f00:1", Scope::Loopback),
+            ("2606:4700::5efe:1.1.1.1", Scope::Public),
+            // Teredo and documentation stay what they are.
+            ("2001::5efe:1.1.1.1", Scope::Reserved),
+            ("2001:db8::5efe:1.1.1.1", Scope::Reserved),
         ] {
             assert_eq!(scope(text), expected, "{text}");
         }

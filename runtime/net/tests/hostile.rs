@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::Duration;
 
 use blockbox_net::{Addresses, Config, Limits, Mode};
@@ -11,7 +12,8 @@ use common::{Guest, Running, host};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{
-    IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    UdpPacket, UdpRepr,
 };
 
 fn frame(to: [u8; 6], ethertype: u16, body: &[u8]) -> Vec<u8> {
@@ -23,8 +25,7 @@ fn frame(to: [u8; 6], ethertype: u16, body: &[u8]) -> Vec<u8> {
 }
 
 /// A frame with a SYN.
-fn syn(from: Ipv4Addr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
-    let IpAddr::V4(to) = to else { panic!("{to}") };
+fn syn(from: IpAddr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: from_port,
         dst_port: to_port,
@@ -39,23 +40,47 @@ fn syn(from: Ipv4Addr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
         timestamp: None,
         payload: &[],
     };
-    let ip = Ipv4Repr {
-        src_addr: from,
-        dst_addr: to,
-        next_header: IpProtocol::Tcp,
-        payload_len: segment.buffer_len(),
-        hop_limit: 64,
-    };
     let checks = ChecksumCapabilities::default();
-    let mut body = vec![0; ip.buffer_len() + segment.buffer_len()];
-    ip.emit(&mut Ipv4Packet::new_unchecked(&mut body), &checks);
-    segment.emit(
-        &mut TcpPacket::new_unchecked(&mut body[20..]),
-        &from.into(),
-        &to.into(),
-        &checks,
-    );
-    frame(Addresses::default().gateway_mac, 0x0800, &body)
+    packet(from, to, IpProtocol::Tcp, segment.buffer_len(), |bytes| {
+        let mut bytes = TcpPacket::new_unchecked(bytes);
+        segment.emit(&mut bytes, &from.into(), &to.into(), &checks);
+    })
+}
+
+/// A frame with a datagram.
+fn datagram(from: IpAddr, to: IpAddr, to_port: u16) -> Vec<u8> {
+    let header = UdpRepr {
+        src_port: 1000,
+        dst_port: to_port,
+    };
+    let (data, checks) = (b"anyone?", ChecksumCapabilities::default());
+    let length = header.header_len() + data.len();
+    packet(from, to, IpProtocol::Udp, length, |bytes| {
+        header.emit(
+            &mut UdpPacket::new_unchecked(bytes),
+            &from.into(),
+            &to.into(),
+            data.len(),
+            |bytes| bytes.copy_from_slice(data),
+            &checks,
+        );
+    })
+}
+
+/// A frame to the gateway with an IP packet.
+fn packet(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: IpProtocol,
+    length: usize,
+    emit: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
+    let ip = IpRepr::new(from.into(), to.into(), protocol, length, 64);
+    let mut body = vec![0; ip.buffer_len()];
+    ip.emit(&mut body[..], &ChecksumCapabilities::default());
+    emit(&mut body[ip.header_len()..]);
+    let ethertype = if to.is_ipv4() { 0x0800 } else { 0x86dd };
+    frame(Addresses::default().gateway_mac, ethertype, &body)
 }
 
 /// A gateway that opens one port of the loopback, where a server keeps whoever connects.
@@ -84,7 +109,7 @@ fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
     let (port, mut running, mut guest) = setup(Limits::default());
     let gateway = Addresses::default().gateway_mac;
     let to = host(port).ip();
-    let mut short = syn(Addresses::default().guest_v4, 1, to, port);
+    let mut short = syn(Addresses::default().guest_v4.into(), 1, to, port);
     short.truncate(30);
     let frames = [
         syn([10, 187, 1, 3].into(), 1, to, port),
@@ -103,12 +128,105 @@ fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
         guest.card.send(bytes);
     }
     // The loopback's address is the source of answers only.
-    guest.card.send(&syn(Ipv4Addr::LOCALHOST, 1, to, port));
+    guest
+        .card
+        .send(&syn(Ipv4Addr::LOCALHOST.into(), 1, to, port));
     let expected = frames.len() as u64;
     let status = running.status_where(|status| status.dropped_frames >= expected);
     assert_eq!(status.dropped_frames, expected);
     assert_eq!(status.tcp_total, 0);
     works(&mut guest, port);
+    running.end();
+}
+
+/// Destinations that lead to the host's loopback, or nowhere, in every notation: no mode and no rule opens them.
+const CLOSED: [&str; 24] = [
+    "127.0.0.1",
+    "127.1.2.3",
+    "0.0.0.0",
+    "0.1.2.3",
+    "224.0.0.1",
+    "255.255.255.255",
+    "10.187.1.2",
+    "10.187.1.77",
+    "10.187.1.255",
+    "::1",
+    "::",
+    "::ffff:127.0.0.1",
+    "::ffff:93.184.1.1",
+    "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::0.0.0.0",
+    "2002:7f00:1::1",
+    "2002:0:0::1",
+    "2606:4700::5efe:127.0.0.1",
+    "2606:4700::200:5efe:7f00:1",
+    "ff02::1",
+    "fd62:6c6f:636b:6278::2",
+    "fd62:6c6f:636b:6278::77",
+];
+
+#[test]
+fn no_notation_of_the_loopback_in_a_raw_frame_reaches_it() {
+    // Both families' loopbacks listen at the port, and another port is open.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open_port = open.local_addr().unwrap().port();
+    let listeners = [Some(listener), TcpListener::bind(("::1", port)).ok()];
+    let udp = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    let config = Config::new()
+        .mode(Mode::All)
+        .allow(["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()])
+        .host_ports([open_port]);
+    let (mut running, link) = Running::start(config);
+    let mut guest = Guest::new(link);
+    let addresses = Addresses::default();
+    let mut from = 1000;
+    for to in CLOSED {
+        let to: IpAddr = to.parse().unwrap();
+        let own: IpAddr = match to {
+            IpAddr::V4(_) => addresses.guest_v4.into(),
+            IpAddr::V6(_) => addresses.guest_v6.into(),
+        };
+        // As the guest, and as the host itself.
+        let loopback: IpAddr = match to {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        for source in [own, loopback, to] {
+            from += 1;
+            guest.card.send(&syn(source, from, to, port));
+            guest.card.send(&datagram(source, to, port));
+            guest.poll();
+        }
+    }
+    // And the host's ports that are not open.
+    guest.card.send(&syn(
+        addresses.guest_v4.into(),
+        from + 1,
+        addresses.host_v4.into(),
+        port,
+    ));
+    guest.card.send(&syn(
+        addresses.guest_v6.into(),
+        from + 2,
+        addresses.host_v6.into(),
+        port,
+    ));
+    // What comes after them has been judged after them.
+    works(&mut guest, open_port);
+    let status = running.status();
+    assert_eq!((status.tcp_total, status.udp_total), (1, 0), "{status:#?}");
+    assert!(status.denials_total >= 20, "{status:#?}");
+    for listener in listeners.iter().flatten() {
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    udp.set_nonblocking(true).unwrap();
+    let received = udp.recv_from(&mut [0; 16]);
+    assert_eq!(received.unwrap_err().kind(), ErrorKind::WouldBlock);
     running.end();
 }
 
@@ -119,7 +237,7 @@ fn a_flood_of_connections_stays_within_the_limits() {
     limits.connect_seconds = 1;
     limits.idle_seconds = 1;
     let (port, mut running, mut guest) = setup(limits);
-    let guests = Addresses::default().guest_v4;
+    let guests = Addresses::default().guest_v4.into();
     for n in 0..5000u16 {
         guest
             .card
@@ -143,7 +261,7 @@ fn a_flood_of_connections_stays_within_the_limits() {
 #[test]
 fn a_scan_of_what_is_denied_is_counted_in_bounded_memory() {
     let (port, mut running, mut guest) = setup(Limits::default());
-    let guests = Addresses::default().guest_v4;
+    let guests = Addresses::default().guest_v4.into();
     for n in 0..10_000u32 {
         let to = Ipv4Addr::from_bits(0x0a00_0000 + n);
         guest.card.send(&syn(guests, 1000, to.into(), 22));

@@ -10,7 +10,7 @@ use crate::{net, sh, start_by, text};
 type Denial = (&'static str, Option<&'static str>);
 
 /// Where the guest tries to go at port 80, and how that is denied, if it is.
-const TABLE: [(&str, Option<Denial>); 20] = [
+const TABLE: [(&str, Option<Denial>); 24] = [
     ("93.184.216.34", None),
     ("2606:2800:220:1::34", None),
     ("10.99.0.1", Some(("scope", Some("--allow 10.99.0.1:80")))),
@@ -61,6 +61,23 @@ const TABLE: [(&str, Option<Denial>); 20] = [
     (
         "64:ff9b::a63:1",
         Some(("scope", Some("--allow [64:ff9b::a63:1]:80"))),
+    ),
+    (
+        "2002:a9fe:a9fe::",
+        Some(("scope", Some("--allow [2002:a9fe:a9fe::]:80"))),
+    ),
+    (
+        "64:ff9b::a9fe:a9fe",
+        Some(("scope", Some("--allow [64:ff9b::a9fe:a9fe]:80"))),
+    ),
+    // Of the host's own public address.
+    (
+        "64:ff9b::5db8:d863",
+        Some(("host_address", Some("--allow [64:ff9b::5db8:d863]:80"))),
+    ),
+    (
+        "2002:5db8:d863::",
+        Some(("host_address", Some("--allow [2002:5db8:d863::]:80"))),
     ),
     ("64:ff9b::7f00:1", Some(("scope", None))),
     ("2002:7f00:1::", Some(("scope", None))),
