@@ -1,9 +1,10 @@
 //! The network of a sandbox to make: what it reaches, and what reaches it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use blockbox::image::Image;
-use blockbox::net::{Addresses, BoundPort, HostEntry, Mode, Publish, Rule};
+use blockbox::net::{Addresses, BoundPort, HostEntry, Mode, Publish, PublishError, Rule};
 use blockbox::spec::{Network, Spec};
 use clap::{Args, ValueEnum};
 
@@ -69,9 +70,29 @@ impl NetworkOptions {
             .hosts(self.add_host.iter().cloned());
         let config = image.config().config().filter(|_| self.publish_all);
         let exposed = config.map_or(&[][..], |config| config.exposed_ports());
-        let ports = exposed.iter().map(|port| port.parse());
-        Ok(network.publish(ports.collect::<Result<Vec<Publish>, _>>()?))
+        Ok(network.publish(at_free_ports(exposed, &self.publish)?))
     }
+}
+
+/// Publishes the ports that an image exposes at free ones, but those that are published already.
+fn at_free_ports(exposed: &[String], published: &[Publish]) -> Result<Vec<Publish>, PublishError> {
+    let guests = |publish: &Publish| {
+        let protocol = publish.protocol();
+        publish
+            .pairs()
+            .map(move |(_, guest)| format!("{guest}/{protocol}"))
+    };
+    let mut known: BTreeSet<String> = published.iter().flat_map(guests).collect();
+    let mut ports = Vec::new();
+    for port in exposed {
+        let publish: Publish = port.parse()?;
+        for port in guests(&publish) {
+            if known.insert(port.clone()) {
+                ports.push(port.parse()?);
+            }
+        }
+    }
+    Ok(ports)
 }
 
 /// An address, with the port of name servers where it has none.
@@ -120,6 +141,18 @@ pub(super) fn announce(spec: &Spec, ports: &[BoundPort]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_an_image_exposes_is_published_once_whatever_the_command_line_says() {
+        let exposed = ["80", "81/tcp", "53/udp", "8000-8002", "80/tcp"].map(str::to_owned);
+        let published: [Publish; 2] =
+            ["8081:81", "9001:8001"].map(|text| text.parse().expect("valid"));
+        let ports = at_free_ports(&exposed, &published).expect("valid");
+        let expected: [Publish; 4] =
+            ["80", "53/udp", "8000", "8002"].map(|text| text.parse().expect("valid"));
+        assert_eq!(ports, expected);
+        assert!(at_free_ports(&["x".to_owned()], &[]).is_err());
+    }
 
     #[test]
     fn extra_hosts_are_names_with_addresses_of_either_family() {

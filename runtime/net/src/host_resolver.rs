@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -23,7 +24,7 @@ const ENTRIES: usize = 100_000;
 pub struct HostResolver {
     /// `/`, but for tests.
     root: PathBuf,
-    seen: BTreeMap<PathBuf, Option<(SystemTime, u64)>>,
+    seen: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 impl Default for HostResolver {
@@ -106,10 +107,13 @@ impl HostResolver {
     }
 }
 
-/// What shows that a file is another one.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+/// What shows that a file is another one: its time, its length and its inode. A link may lead to another file of the same
+/// time and length.
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 /// A file as resolv.conf(5) describes it.
@@ -304,6 +308,16 @@ mod tests {
         assert_eq!(resolver.changed().unwrap().nameservers.len(), 2);
         fs::remove_file(root.path().join("etc/hosts")).unwrap();
         assert!(resolver.changed().unwrap().hosts.is_empty());
+        // A link to a file of another network, as old and as long.
+        let (conf, other) = (root.path().join("etc/resolv.conf"), root.path().join("vpn"));
+        fs::write(&other, "nameserver 10.9.9.1\nnameserver 10.9.9.2\n").unwrap();
+        let time = fs::metadata(&conf).unwrap().modified().unwrap();
+        let file = fs::File::options().write(true).open(&other).unwrap();
+        file.set_modified(time).unwrap();
+        fs::remove_file(&conf).unwrap();
+        std::os::unix::fs::symlink(&other, &conf).unwrap();
+        let data = resolver.changed().unwrap();
+        assert_eq!(servers(&data), ["10.9.9.1:53 ", "10.9.9.2:53 "]);
     }
 
     #[test]

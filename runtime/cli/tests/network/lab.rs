@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -42,7 +44,9 @@ impl Lab {
             testkit::skip("network namespaces need root");
             return None;
         }
-        let name = |side: &str| format!("bbcli{}-{side}", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |side: &str| format!("bbcli{}-{number}{side}", std::process::id());
         let lab = Self {
             host: name("h"),
             world: name("w"),
@@ -80,10 +84,37 @@ impl Lab {
         // `ip netns exec` shows this folder's files in /etc.
         std::fs::create_dir_all(lab.folder()).unwrap();
         let address: SocketAddr = NAME_SERVER.parse().unwrap();
-        let conf = format!("nameserver {}\n", address.ip());
-        std::fs::write(lab.folder().join("resolv.conf"), conf).unwrap();
-        lab.inside(&lab.world, || serve_names(address));
+        lab.write("hosts", "127.0.0.1 localhost\n");
+        lab.resolve_with(&[address.ip()]);
+        lab.inside(&lab.world, || serve_names(address, &NAMES, Arc::default()));
         Some(lab)
+    }
+
+    /// Changes a file of the host's `/etc`, also for programs that run there already.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder().join(file), text).unwrap();
+    }
+
+    /// Gives the host these name servers.
+    pub(crate) fn resolve_with(&self, servers: &[IpAddr]) {
+        let lines = servers
+            .iter()
+            .map(|server| format!("nameserver {server}\n"));
+        self.write("resolv.conf", &lines.collect::<String>());
+    }
+
+    /// Starts another name server of the world, which is silent while the flag is set.
+    pub(crate) fn name_server(&self, address: IpAddr, names: Names) -> Arc<AtomicBool> {
+        let silent = Arc::<AtomicBool>::default();
+        let address = SocketAddr::new(address, 53);
+        let flag = Arc::clone(&silent);
+        self.inside(&self.world, || serve_names(address, names, flag));
+        silent
+    }
+
+    /// Works where sandboxes run.
+    pub(crate) fn on_the_host(&self, work: impl FnOnce() + Send) {
+        self.inside(&self.host, work);
     }
 
     fn folder(&self) -> PathBuf {
@@ -147,14 +178,19 @@ impl Drop for Lab {
     }
 }
 
-/// Answers questions, over datagrams and streams, on threads of their own.
-fn serve_names(address: SocketAddr) {
+/// Names and what they stand for.
+type Names = &'static [(&'static str, &'static str)];
+
+/// Answers questions, over datagrams and streams, on threads of their own, unless it is to be silent.
+fn serve_names(address: SocketAddr, names: Names, silent: Arc<AtomicBool>) {
     let socket = UdpSocket::bind(address).unwrap();
     let listener = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {
         let mut bytes = [0; 1500];
         while let Ok((count, peer)) = socket.recv_from(&mut bytes) {
-            let _ = socket.send_to(&reply(&bytes[..count], false), peer);
+            if !silent.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&reply(&bytes[..count], names, false), peer);
+            }
         }
     });
     std::thread::spawn(move || {
@@ -163,7 +199,7 @@ fn serve_names(address: SocketAddr) {
             while stream.read_exact(&mut length).is_ok() {
                 let mut bytes = vec![0; u16::from_be_bytes(length).into()];
                 stream.read_exact(&mut bytes).unwrap();
-                let reply = reply(&bytes, true);
+                let reply = reply(&bytes, names, true);
                 let length = u16::try_from(reply.len()).unwrap().to_be_bytes();
                 stream.write_all(&[&length, &reply[..]].concat()).unwrap();
             }
@@ -172,7 +208,7 @@ fn serve_names(address: SocketAddr) {
 }
 
 /// The answer to a question of RFC 1035. What is about `long.example` does not fit into a datagram.
-fn reply(question: &[u8], stream: bool) -> Vec<u8> {
+fn reply(question: &[u8], names: Names, stream: bool) -> Vec<u8> {
     let mut labels = Vec::new();
     let mut at = 12;
     while let Some(length @ 1..) = question.get(at).map(|length| usize::from(*length)) {
@@ -183,9 +219,9 @@ fn reply(question: &[u8], stream: bool) -> Vec<u8> {
     let name = labels.join(".");
     let kind = u16::from_be_bytes([question[at + 1], question[at + 2]]);
     let end = at + 5;
-    let known = NAMES.iter().any(|(own, _)| *own == name);
+    let known = names.iter().any(|(own, _)| *own == name);
     let truncated = name == "long.example" && !stream;
-    let addresses: Vec<IpAddr> = NAMES
+    let addresses: Vec<IpAddr> = names
         .iter()
         .filter(|(own, _)| *own == name && !truncated)
         .map(|(_, address)| address.parse().unwrap())

@@ -10,6 +10,7 @@ mod lab;
 mod policy;
 mod ports;
 mod programs;
+mod resolver;
 mod software;
 
 use std::process::{Command, Output};
