@@ -15,10 +15,16 @@ pub(super) fn changed(
     options: &boot::Options,
     foreground: bool,
 ) -> anyhow::Result<Spec> {
-    let digest = spec.image.manifest_digest.parse()?;
-    let image = Image::open(store, &digest)?
-        .ok_or_else(|| blockbox::convert::Error::NoImage(spec.image.asked.clone()))?;
-    let config = image.config().config();
+    let image = match spec.root_disk {
+        // It has no configuration.
+        Some(_) => None,
+        None => {
+            let missing = || blockbox::convert::Error::NoImage(spec.image.asked.clone());
+            let image = Image::open(store, &spec.image.manifest_digest.parse()?)?;
+            Some(image.ok_or_else(missing)?)
+        }
+    };
+    let config = image.as_ref().and_then(|image| image.config().config());
     let mut process = match spec.process.take() {
         Some(process) => process,
         None => resolve(config, Overrides::default())?,

@@ -11,7 +11,8 @@ use blockbox::convert::Error;
 use blockbox::image::Image;
 use blockbox::pull::pull;
 use blockbox::repair;
-use blockbox::spec::{Machine, RestartPolicy, Ulimit};
+use blockbox::root;
+use blockbox::spec::{Machine, RestartPolicy, RootDisk, Ulimit};
 use blockbox::store::Store;
 use blockbox::{Builder, ForkOptions, Sandbox, Snapshot, check_machine, check_name};
 use clap::{Args, ValueEnum};
@@ -43,8 +44,8 @@ impl Create {
                 sandbox
             }
             None => {
-                let image = self.options.image(store)?;
-                self.options.builder(store, &image, true)?.create()?
+                let root = self.options.root(store)?;
+                self.options.builder(store, &root, true)?.create()?
             }
         };
         let id = sandbox.info()?.spec.id;
@@ -55,7 +56,9 @@ impl Create {
 }
 
 /// Options that a sandbox which begins as a snapshot has from there.
-const OF_IMAGES: [&str; 21] = [
+const OF_IMAGES: [&str; 23] = [
+    "partition",
+    "writable",
     "restart",
     "timeout",
     "read_only",
@@ -82,7 +85,8 @@ const OF_IMAGES: [&str; 21] = [
 /// A sandbox to make.
 #[derive(Debug, Args)]
 pub(super) struct NewSandbox {
-    /// The image: its name, as for `pull`
+    /// The image: its name, as for `pull`; or `disk:FILE`, a raw, qcow2 or VMDK disk with the root's file system, whose command is
+    /// `/bin/sh` unless another is named
     #[arg(value_name = "REFERENCE", required_unless_present = "snapshot")]
     reference: Option<OsString>,
     /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's then
@@ -137,6 +141,13 @@ pub(super) struct NewSandbox {
     #[command(flatten)]
     secrets: Secrets,
 
+    /// The number of the partition of `disk:FILE` that is the root [default: found by the partitions' types]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    partition: Option<u32>,
+    /// Write to `disk:FILE` itself, not to a disk of the sandbox
+    #[arg(long, conflicts_with = "read_only")]
+    writable: bool,
+
     /// When to get the image
     #[arg(long, value_enum, default_value_t)]
     pull: Pull,
@@ -173,9 +184,25 @@ fn guest_folder(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a new sandbox is made of.
+#[derive(Debug)]
+pub(super) enum Root {
+    Image(Box<Image>),
+    Disk(RootDisk),
+}
+
+impl Root {
+    fn image(&self) -> Option<&Image> {
+        match self {
+            Self::Image(image) => Some(image),
+            Self::Disk(_) => None,
+        }
+    }
+}
+
 impl NewSandbox {
-    /// The image, after a look at what can be known to fail without it: a pull may take minutes.
-    pub(super) fn image(&self, store: &Store) -> anyhow::Result<Image> {
+    /// The image or the disk, after a look at what can be known to fail without it: a pull may take minutes.
+    pub(super) fn root(&self, store: &Store) -> anyhow::Result<Root> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
         check_machine(store, &machine)?;
@@ -185,14 +212,22 @@ impl NewSandbox {
         self.labels()?;
         self.process.env()?;
         let reference = self.reference()?;
-        match self.pull {
+        if let Some(disk) = root::find(reference) {
+            let disk = disk?.partition(self.partition).writable(self.writable);
+            return Ok(Root::Disk(disk));
+        }
+        if self.partition.is_some() || self.writable {
+            bail!("--partition and --writable are for a root that is a disk: disk:FILE");
+        }
+        let image = match self.pull {
             Pull::Missing => image(store, reference, &self.source, self.shown),
             Pull::Always => fetch(store, reference, &self.source, self.shown),
             Pull::Never => {
                 let image = Image::find(store, reference)?;
                 Ok(self.source.checked(reference, image)?)
             }
-        }
+        };
+        Ok(Root::Image(Box::new(image?)))
     }
 
     fn reference(&self) -> anyhow::Result<&str> {
@@ -246,12 +281,16 @@ impl NewSandbox {
     pub(super) fn builder<'a>(
         &self,
         store: &'a Store,
-        image: &'a Image,
+        root: &Root,
         background: bool,
     ) -> anyhow::Result<Builder<'a>> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
-        let mut builder = Sandbox::builder(store, self.reference()?, image)
+        let builder = match root {
+            Root::Image(image) => Sandbox::builder(store, self.reference()?, image),
+            Root::Disk(disk) => Sandbox::on_disk(store, disk.clone()),
+        };
+        let mut builder = builder
             .process(self.process.overrides(background)?)
             .machine(machine)
             .upper_size(self.upper_size)
@@ -261,7 +300,7 @@ impl NewSandbox {
             .read_only(self.read_only)
             .disk_dirs(self.disk_dir.clone())
             .ulimits(self.ulimit.clone())
-            .network(self.network.network(image)?)
+            .network(self.network.network(root.image())?)
             .patches(self.patches.read()?);
         builder = self.secrets.add(self.mounts.add(builder))?;
         builder = self.options.tmpfs_mounts().fold(builder, Builder::mount);

@@ -53,7 +53,7 @@ enum Reach {
 
 impl NetworkOptions {
     /// The network that the command line describes, for a sandbox over `image`.
-    pub(super) fn network(&self, image: &Image) -> anyhow::Result<Network> {
+    pub(super) fn network(&self, image: Option<&Image>) -> anyhow::Result<Network> {
         let mode = match self.network {
             Reach::None => Mode::None,
             Reach::Public => Mode::Public,
@@ -68,7 +68,8 @@ impl NetworkOptions {
             .dns(self.dns.iter().copied())
             .dns_search(self.dns_search.iter().cloned())
             .hosts(self.add_host.iter().cloned());
-        let config = image.config().config().filter(|_| self.publish_all);
+        let config = image.and_then(|image| image.config().config());
+        let config = config.filter(|_| self.publish_all);
         let exposed = config.map_or(&[][..], |config| config.exposed_ports());
         Ok(network.publish(at_free_ports(exposed, &self.publish)?))
     }

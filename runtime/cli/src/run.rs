@@ -36,8 +36,8 @@ impl Run {
                 launched
             }
             None => {
-                let image = options.image(store)?;
-                options.builder(store, &image, self.detach)?.launch()?
+                let root = options.root(store)?;
+                options.builder(store, &root, self.detach)?.launch()?
             }
         };
         let spec = sandbox.info()?.spec;

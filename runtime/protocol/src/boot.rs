@@ -190,12 +190,19 @@ pub enum MountSource {
     },
     /// A folder of the sandbox's own ext4 disk: for programs that work neither on an overlay nor on a tmpfs.
     SandboxDisk,
+    /// The first disk, which is not an image's: a file system, or partitions with one. It is the container's root, so the target
+    /// is `/`: below the writable disk where the mount is read-only, else in its place.
+    Root {
+        /// The number of the partition; 0 is the root of this platform, or the only one.
+        partition: u32,
+    },
 }
 
 const MEMORY: u32 = 1;
 const SHARE: u32 = 2;
 const DISK: u32 = 3;
 const SANDBOX_DISK: u32 = 4;
+const ROOT: u32 = 5;
 
 impl Wire for MountSource {
     fn put(&self, out: &mut Vec<u8>) {
@@ -221,6 +228,10 @@ impl Wire for MountSource {
                 path.put(out);
             }
             MountSource::SandboxDisk => SANDBOX_DISK.put(out),
+            MountSource::Root { partition } => {
+                ROOT.put(out);
+                partition.put(out);
+            }
         }
     }
 
@@ -240,6 +251,9 @@ impl Wire for MountSource {
                 path: Wire::take(payload)?,
             },
             SANDBOX_DISK => MountSource::SandboxDisk,
+            ROOT => MountSource::Root {
+                partition: Wire::take(payload)?,
+            },
             _ => return Err(payload.malformed()),
         })
     }

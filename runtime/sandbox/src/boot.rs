@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::mounts::Lowered;
 use crate::network::{self, Gateway};
+use crate::root::{Held, Root};
 use crate::secrets::Value;
-use blockbox_convert::image::Image;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
-use blockbox_store::{CONSOLE, INIT_DISK, Lock, Store, UPPER, atomic};
+use blockbox_store::{CONSOLE, INIT_DISK, Store, UPPER, atomic};
 use blockbox_vmm::confine::Confinement;
 use blockbox_vmm::guest::{
     Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
@@ -50,7 +50,7 @@ pub(crate) struct Plan {
     boot: Boot,
     gateway: Option<Arc<Gateway>>,
     /// What nobody else may have while the machine runs.
-    held: Vec<Lock>,
+    held: Vec<Held>,
 }
 
 impl Plan {
@@ -60,16 +60,13 @@ impl Plan {
         store: &Store,
         folder: &Path,
         spec: &Spec,
-        image: &Image,
+        root: &Root,
         secrets: Vec<Value>,
         notice: &dyn Fn(&str),
     ) -> Result<Self> {
         let kernel = check(store, &spec.machine)?;
-        // A layer that lost bytes would give the guest zeros: monitors do not look at the length of files.
-        vmdk::Disk::open(image.disk()).map_err(|source| blockbox_convert::Error::Vmdk {
-            path: image.disk(),
-            source,
-        })?;
+        root.check()?;
+        let mut held: Vec<_> = root.hold()?.into_iter().collect();
         let mut on_wait = |wait| {
             if let Wait::Trial(time) = wait {
                 let seconds = time.as_secs();
@@ -89,12 +86,13 @@ impl Plan {
             choice => choice,
         };
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
+        let disk = root.path();
         let mut config = if spec.diskless {
-            let init = init_disk(folder)?;
-            VmConfig::without_upper(kernel, image.disk(), init)
+            VmConfig::without_upper(kernel, disk, init_disk(folder)?)
         } else {
-            VmConfig::new(kernel, image.disk(), folder.join(UPPER))
+            VmConfig::new(kernel, disk, folder.join(UPPER))
         };
+        root.describe(&mut config);
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
         config.console_log = Some(folder.join(CONSOLE));
@@ -102,7 +100,7 @@ impl Plan {
             let memory = SharedMemory::new(config.memory_mib).map_err(Error::io("memory"))?;
             config.memory = MemoryBacking::Shared(memory);
         }
-        let mut boot = boot_message(image, spec);
+        let mut boot = boot_message(root, spec);
         let (gateway, card) = gateway.unzip();
         config.networks.extend(card);
         let search = gateway.as_ref().map(|gateway| gateway.search().to_vec());
@@ -112,12 +110,13 @@ impl Plan {
         mounts.apply(&mut config, &mut boot);
         boot.secrets = secrets.into_iter().map(Value::into_file).collect();
         config.check(vmm)?;
+        held.extend(mounts.locks.into_iter().map(Held::Volume));
         Ok(Self {
             vmm,
             config,
             boot,
             gateway: gateway.map(Arc::new),
-            held: mounts.locks,
+            held,
         })
     }
 
@@ -140,7 +139,7 @@ impl Plan {
     }
 
     /// Takes what is to be held while the machine runs.
-    pub(crate) fn take_held(&mut self) -> Vec<Lock> {
+    pub(crate) fn take_held(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.held)
     }
 
@@ -237,8 +236,9 @@ pub fn check_hostname(name: &str) -> Result<()> {
 }
 
 /// What the guest is told at its start.
-fn boot_message(image: &Image, spec: &Spec) -> Boot {
+fn boot_message(root: &Root, spec: &Spec) -> Boot {
     let mut boot = Boot::new(spec.hostname());
+    boot.mounts.extend(root.mount());
     for folder in &spec.on_disk {
         boot.leave_on_disk(folder);
     }
@@ -256,8 +256,7 @@ fn boot_message(image: &Image, spec: &Spec) -> Boot {
         boot.machine_id = machine_id(&spec.id);
     }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();
-    let config = image.config().config();
-    let volumes = config.map_or(&[][..], |config| config.volumes());
+    let volumes = root.config().map_or(&[][..], |config| config.volumes());
     boot.folders.extend(volumes.iter().map(|path| Folder {
         path: [b"/", path.trim_start_matches('/').as_bytes()].concat(),
         mode: 0o755,

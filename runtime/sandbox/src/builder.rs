@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blockbox_convert::image::Image;
 use blockbox_convert::patch::Patch;
 use blockbox_net::Publish;
 use blockbox_store::spec::{
@@ -16,6 +15,7 @@ use crate::boot;
 use crate::create;
 use crate::error::Result;
 use crate::process::{self, Overrides};
+use crate::root::{Root, SHELL};
 use crate::sandbox::{Boot, Sandbox};
 use crate::secrets::{self, Value};
 
@@ -37,7 +37,7 @@ use crate::secrets::{self, Value};
 #[must_use = "a builder makes nothing until `create` or `launch`"]
 pub struct Builder<'a> {
     store: &'a Store,
-    image: &'a Image,
+    root: Root,
     spec: Spec,
     overrides: Overrides,
     patches: Vec<Patch>,
@@ -45,10 +45,10 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(store: &'a Store, name: &str, image: &'a Image) -> Self {
+    pub(crate) fn new(store: &'a Store, name: &str, root: Root) -> Self {
         Self {
             store,
-            image,
+            root,
             spec: Spec::new(String::new(), ImageSource::new(name, String::new())),
             overrides: Overrides::default(),
             patches: Vec::new(),
@@ -247,13 +247,19 @@ impl<'a> Builder<'a> {
     }
 
     fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
-        let config = self.image.config().config();
-        self.spec.process = Some(process::resolve(config, self.overrides)?);
+        let mut overrides = self.overrides;
+        if let (Root::Disk(_), None, []) =
+            (&self.root, &overrides.entrypoint, &overrides.arguments[..])
+        {
+            overrides.arguments.push(SHELL.into());
+        }
+        let config = self.root.config();
+        self.spec.process = Some(process::resolve(config, overrides)?);
         // What holds patches and folders; and a copy of the machine is one of its disk, too.
         let needs_disk = !self.patches.is_empty()
             || !self.spec.disk_dirs.is_empty()
             || self.spec.machine.forkable;
         self.spec.diskless = self.spec.read_only && !needs_disk;
-        create::create(self.store, self.image, self.spec, &self.patches, discard)
+        create::create(self.store, &self.root, self.spec, &self.patches, discard)
     }
 }

@@ -15,6 +15,7 @@ use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
+use crate::root::{self, Root};
 use crate::{events, mounts, secrets};
 
 /// How long somebody else may have a name before it counts as taken.
@@ -28,21 +29,27 @@ const CLAIM: Duration = Duration::from_secs(2);
 /// [`Error::SandboxName`], [`Error::SandboxExists`]; nothing is left behind.
 pub(crate) fn create(
     store: &Store,
-    image: &Image,
+    root: &Root,
     spec: Spec,
     patches: &[Patch],
     discard: bool,
 ) -> Result<(Spec, Lock)> {
     let size = spec.upper_size;
-    create_with(store, image, spec, discard, |path| {
-        Ok(write_upper(image, path, size, patches)?)
+    if let (Root::Disk(disk), false) = (root, patches.is_empty()) {
+        return Err(Error::RootDisk {
+            path: disk.path.clone(),
+            reason: "patches are for images".to_owned(),
+        });
+    }
+    create_with(store, root, spec, discard, |path| {
+        Ok(write_upper(root, path, size, patches)?)
     })
 }
 
 /// As [`create`], with a writable disk that `upper` makes, where the sandbox has one.
 pub(crate) fn create_with(
     store: &Store,
-    image: &Image,
+    root: &Root,
     mut spec: Spec,
     discard: bool,
     upper: impl FnOnce(PathBuf) -> Result<()>,
@@ -61,8 +68,16 @@ pub(crate) fn create_with(
     }
     let lock = claim(store, &spec.name)?;
     let folder = store.sandbox(&spec.name);
-    spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
-    spec.image.platform = Some(platform(image));
+    match root {
+        Root::Image(image) => {
+            spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
+            spec.image.platform = Some(platform(image));
+        }
+        Root::Disk(disk) => {
+            spec.image = root::source(disk);
+            spec.root_disk = Some(disk.clone());
+        }
+    }
     spec.created_ns = state::now_ns();
     secrets::check(&spec.secrets)?;
     mounts::prepare(store, &mut spec)?;
@@ -120,7 +135,7 @@ fn platform(image: &Image) -> String {
 }
 
 /// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders, with what `patches` change.
-fn write_upper(image: &Image, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
+fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
     let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
         source,
@@ -138,8 +153,8 @@ fn write_upper(image: &Image, path: PathBuf, size: u64, patches: &[Patch]) -> co
         ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
     let ours = ext4_writer::Metadata::new(0o755);
     let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
-    let root = disk.root();
-    disk.add_dir(root, name(PRIVATE_DIR), ours.clone())
+    let top = disk.root();
+    disk.add_dir(top, name(PRIVATE_DIR), ours.clone())
         .map_err(failed)?;
     let (private, init) = disk
         .make_parents(INIT_PATH.as_bytes(), &ours)
@@ -147,14 +162,16 @@ fn write_upper(image: &Image, path: PathBuf, size: u64, patches: &[Patch]) -> co
     let size = Some(INIT.len() as u64);
     disk.add_file(private, init, ours.clone(), INIT, size)
         .map_err(failed)?;
-    // The root of an overlay has the attributes of its upperdir.
-    let upper = disk
-        .add_dir(root, name(UPPER_DIR), root_metadata(image)?)
-        .map_err(failed)?;
-    if !patches.is_empty() {
-        patch::apply(patches, image, &mut disk, upper, &path)?;
+    // The root of an overlay has the attributes of its upperdir. Init makes that of a disk, which it sees first.
+    if let Root::Image(image) = root {
+        let upper = disk
+            .add_dir(top, name(UPPER_DIR), root_metadata(image)?)
+            .map_err(failed)?;
+        if !patches.is_empty() {
+            patch::apply(patches, image, &mut disk, upper, &path)?;
+        }
     }
-    disk.add_dir(root, name(WORK_DIR), ours).map_err(failed)?;
+    disk.add_dir(top, name(WORK_DIR), ours).map_err(failed)?;
     disk.finish().map_err(failed)?;
     Ok(())
 }

@@ -119,6 +119,19 @@ pub enum Error {
     /// Files of this host could not be packed or unpacked.
     #[error(transparent)]
     Archive(#[from] blockbox_archive::Error),
+    /// A disk of the host cannot be the root of a sandbox.
+    #[error("disk {}: {reason}", path.display())]
+    RootDisk {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Something takes an image, and the root of this sandbox is a disk.
+    #[error(
+        "the root of sandbox {0:?} is a disk and not an image: its files are not read from outside"
+    )]
+    NotOfImage(String),
     /// Something cannot be mounted where it should.
     #[error("cannot mount on {target:?}: {reason}")]
     MountTarget {

@@ -16,6 +16,7 @@ use blockbox_store::{Info, atomic};
 use blockbox_vmm::guest::{ExitStatus, FileTask};
 
 use crate::error::{Error, Result};
+use crate::root::image;
 use crate::sandbox::Sandbox;
 use crate::upper::Consistency;
 use hold::Hold;
@@ -54,7 +55,7 @@ impl Sandbox {
         // Nobody removes the image between its layer and its folder.
         let _access = self.store().share()?;
         let committed = self.with_view(|view, info| {
-            let image = Image::find(self.store(), &info.spec.image.manifest_digest)?;
+            let image = image(self.store(), &info.spec)?;
             Ok(Committed::read(&image, view, options)?)
         })?;
         // Nothing is in the store before it is known that the disk was held to the end.
@@ -75,7 +76,7 @@ impl Sandbox {
     }
 
     fn sources(&self, info: &Info) -> Result<Sources> {
-        let image = Image::find(self.store(), &info.spec.image.manifest_digest)?;
+        let image = image(self.store(), &info.spec)?;
         let upper = (!info.spec.diskless).then(|| self.upper());
         Ok(Sources::open(&image, upper.as_deref())?)
     }

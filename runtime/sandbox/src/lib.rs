@@ -57,6 +57,7 @@ mod mounts;
 mod network;
 pub mod process;
 pub mod remove;
+pub mod root;
 mod sandbox;
 mod secrets;
 mod snapshot;

@@ -87,5 +87,7 @@ fn add(users: &mut HashMap<String, ImageUser>, spec: &Spec, user: &ImageUser) {
             users.insert(manifest_digest.clone(), user.clone());
         }
     }
-    users.insert(spec.image.manifest_digest.clone(), user.clone());
+    if spec.root_disk.is_none() {
+        users.insert(spec.image.manifest_digest.clone(), user.clone());
+    }
 }

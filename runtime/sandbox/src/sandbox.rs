@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use blockbox_convert::image::Image;
-use blockbox_store::spec::{Signal, Spec};
+use blockbox_store::spec::{RootDisk, Signal, Spec};
 use blockbox_store::state::{self, Info, State, Status};
 use blockbox_store::{Lock, Store, remove as remove_tree};
 use blockbox_vmm::VmmError;
@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
 use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome, Resume};
 use crate::monitor::{Ended, launch, socket};
+use crate::root::Root;
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 use crate::{events, log, secrets};
@@ -77,8 +78,14 @@ impl Sandbox {
     }
 
     /// Begins to describe a sandbox over `image`, which the user calls `name`.
-    pub fn builder<'a>(store: &'a Store, name: &str, image: &'a Image) -> Builder<'a> {
-        Builder::new(store, name, image)
+    pub fn builder<'a>(store: &'a Store, name: &str, image: &Image) -> Builder<'a> {
+        Builder::new(store, name, Root::Image(Box::new(image.clone())))
+    }
+
+    /// Begins to describe a sandbox whose root is a disk of the host. It has no configuration: its command is a shell, unless
+    /// another is set.
+    pub fn on_disk(store: &Store, disk: RootDisk) -> Builder<'_> {
+        Builder::new(store, "", Root::Disk(disk))
     }
 
     /// Finds the sandbox whose name, or the unique beginning of whose id, is `name`.

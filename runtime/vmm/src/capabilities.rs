@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::device::{DiskFormat, MemoryBacking};
 use super::qemu::share;
-use super::{VmConfig, Vmm, VmmError};
+use super::{VmConfig, Vmm, VmmError, qcow2};
 
 /// What a monitor can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +97,14 @@ impl Capabilities {
         }
         if !config.shares.is_empty() && matches!(config.memory, MemoryBacking::CopyOf(_)) {
             return unsupported("shares in a machine whose memory is a copy");
+        }
+        for disk in &config.disks {
+            if vmm == Vmm::Libkrun
+                && disk.format == DiskFormat::Qcow2
+                && !qcow2::backing_files(&disk.path)?.is_empty()
+            {
+                return unsupported("a qcow2 image with a backing file");
+            }
         }
         let writable = |disk: &&crate::Disk| disk.format == DiskFormat::Vmdk && !disk.read_only;
         if config.disks.iter().any(|disk| writable(&disk)) {

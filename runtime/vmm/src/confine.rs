@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::device::{DiskFormat, MemoryBacking};
-use super::{VmConfig, Vmm, VmmError, qemu};
+use super::{VmConfig, Vmm, VmmError, qcow2, qemu};
 
 /// What is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,8 +122,7 @@ impl Rules {
             match disk.format {
                 DiskFormat::Raw => {}
                 DiskFormat::Vmdk => rules.read.extend(extents(&disk.path)?),
-                // Its backing files are beside it.
-                DiskFormat::Qcow2 => rules.read.extend(disk.path.parent().map(Path::to_owned)),
+                DiskFormat::Qcow2 => rules.read.extend(qcow2::backing_files(&disk.path)?),
             }
         }
         if let MemoryBacking::File(path) | MemoryBacking::CopyOf(path) = &config.memory {

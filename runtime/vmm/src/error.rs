@@ -76,6 +76,14 @@ pub enum VmmError {
         /// What is asked for.
         what: &'static str,
     },
+    /// A qcow2 image is based on what is no file, or what cannot be known to be one.
+    #[error("{}: {reason}", path.display())]
+    BackingFile {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// QEMU needs a program to serve shares, and it is not installed.
     #[error("virtiofsd, which serves shared folders to QEMU, not found")]
     NoShareServer,

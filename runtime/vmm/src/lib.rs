@@ -27,6 +27,7 @@ mod probe;
 pub mod process;
 #[cfg(target_arch = "x86_64")]
 mod pvh;
+pub mod qcow2;
 mod qemu;
 mod qmp;
 mod save;

@@ -146,6 +146,13 @@ const NEEDS: &[Need] = &[
     ),
     need("sfdisk", "fdisk", "tests read partition tables with it"),
     need("sgdisk", "gdisk", "tests check partition tables with it"),
+    need("mkfs.xfs", "xfsprogs", "tests make disks to boot from"),
+    need("mkfs.btrfs", "btrfs-progs", "tests make disks to boot from"),
+    need(
+        "mksquashfs",
+        "squashfs-tools",
+        "tests make disks to boot from",
+    ),
     need("losetup", "mount", "tests mount images with the kernel"),
     need(
         "unshare",

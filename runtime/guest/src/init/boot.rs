@@ -12,6 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::failure::{Failure, Step, Warnings};
+use super::root::{self, Access};
 use super::{clock, copy, devices, etc, kernel, mounts, network, readahead, secrets, sys};
 
 /// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives containers.
@@ -79,8 +80,23 @@ impl Early {
         let upper = open_dir(Path::new("/"))?;
         let proc = open_dir(&self.private.join("proc"))?;
         let memory = open_dir(&self.private.join("memory"))?;
-        self.overlay(warnings)?;
-        for name in ["sys", "dev", "lower"] {
+        let disk = boot.mounts.iter();
+        let disk = disk.filter_map(|mount| Some((mount, mounts::root_partition(mount)?)));
+        let mut early = vec!["sys", "dev"];
+        match disk.last() {
+            None => {
+                self.mount_image(warnings)?;
+                self.overlay()?;
+                early.push("lower");
+            }
+            Some((mount, partition)) if mount.read_only => {
+                self.mount_disk(partition, Access::Read, "lower")?;
+                self.overlay()?;
+                early.push("lower");
+            }
+            Some((_, partition)) => self.mount_disk(partition, Access::Write, "root")?,
+        }
+        for name in early {
             let early = self.private.join(name);
             rustix::mount::unmount(&early, UnmountFlags::DETACH)
                 .step(format!("unmounting {}", early.display()))?;
@@ -113,18 +129,31 @@ impl Early {
         Ok(roots)
     }
 
-    fn overlay(&self, warnings: &mut Warnings) -> Result<(), Failure> {
+    fn mount_image(&self, warnings: &mut Warnings) -> Result<(), Failure> {
         let lower = self.directory("lower")?;
-        let root = self.directory("root")?;
         let image = devices::image_disk(&self.private.join("sys"), &self.private.join("dev"));
         rustix::mount::mount(&image, &lower, "erofs", MountFlags::RDONLY, None)
             .step(format!("mounting {} as EROFS", image.display()))?;
         // After the mount, which sets the size of the disk's buffers and drops what it finds there.
         warnings.tolerate(readahead::metadata(&image));
+        Ok(())
+    }
+
+    /// Mounts the file system of a disk that is no image's.
+    fn mount_disk(&self, partition: u32, access: Access, name: &str) -> Result<(), Failure> {
+        let target = self.directory(name)?;
+        let early = |name: &str| self.private.join(name);
+        let disk = devices::image_disk(&early("sys"), &early("dev"));
+        root::mount(&disk, partition, access, &early("proc"), &target)
+    }
+
+    fn overlay(&self) -> Result<(), Failure> {
+        let lower = self.directory("lower")?;
+        let root = self.directory("root")?;
         if !Path::new(UPPER_DIR).is_dir() {
             make_dir(Path::new(UPPER_DIR), 0o755)?;
             // The root of an overlay has the attributes of its upperdir.
-            let step = || format!("giving {UPPER_DIR} the attributes of the image's root");
+            let step = || format!("giving {UPPER_DIR} the attributes of the lower root");
             let root = fs::metadata(&lower).step(step())?;
             copy::attributes(&lower, Path::new(UPPER_DIR), &root).step(step())?;
         }

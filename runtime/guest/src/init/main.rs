@@ -44,6 +44,8 @@ mod power;
 #[cfg(target_os = "linux")]
 mod readahead;
 #[cfg(target_os = "linux")]
+mod root;
+#[cfg(target_os = "linux")]
 mod secrets;
 #[cfg(target_os = "linux")]
 mod server;

@@ -28,7 +28,11 @@ pub(crate) fn provide(
     roots: &Roots,
     warnings: &mut Warnings,
 ) -> Result<(), Failure> {
-    for mount in mounts {
+    // The root is there already.
+    let others = mounts
+        .iter()
+        .filter(|mount| root_partition(mount).is_none());
+    for mount in others {
         let target = target(&mount.target)?;
         match mount.source {
             // Without it the image's own folder is there, on the disk.
@@ -39,6 +43,14 @@ pub(crate) fn provide(
         }
     }
     Ok(())
+}
+
+/// The partition of the disk that is the root, where `mount` is that one; 0 is to be found.
+pub(crate) fn root_partition(mount: &Mount) -> Option<u32> {
+    match mount.source {
+        MountSource::Root { partition } => Some(partition),
+        _ => None,
+    }
 }
 
 /// The path of a mount in the container.

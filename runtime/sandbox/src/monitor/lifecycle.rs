@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use blockbox_convert::image::Image;
 use blockbox_store::snapshot::{MACHINE, MEMORY};
 use blockbox_store::spec::Spec;
 use blockbox_store::state::{Info, State, Status, now_ns};
@@ -25,6 +24,7 @@ use super::socket;
 use crate::boot::Plan;
 use crate::error::{Error, Result};
 use crate::network::Gateway;
+use crate::root::{Held, Root};
 use crate::secrets::Value;
 use crate::snapshot::Saved;
 use crate::{events, log, process};
@@ -155,7 +155,7 @@ pub(super) struct Life {
     /// The memory of the machine, where it can be copied.
     pub(super) memory: Option<SharedMemory>,
     /// What nobody else may have while the machine runs.
-    held: Vec<Lock>,
+    held: Vec<Held>,
 }
 
 impl Life {
@@ -322,12 +322,9 @@ impl Life {
                 client.notice(text);
             }
         };
-        let digest = self.spec.image.manifest_digest.parse();
-        let digest = digest.map_err(blockbox_convert::Error::from)?;
-        let image = Image::open(&self.store, &digest)?
-            .ok_or_else(|| blockbox_convert::Error::NoImage(self.spec.image.asked.clone()))?;
+        let root = Root::of(&self.store, &self.spec)?;
         if self.spec.process.is_none() {
-            let config = image.config().config();
+            let config = root.config();
             self.spec.process = Some(process::resolve(config, process::Overrides::default())?);
         }
         let mut plan = self.interruptibly({
@@ -336,7 +333,7 @@ impl Life {
             let notified = waiting.cloned();
             let secrets = self.secrets.clone();
             move || {
-                Plan::new(&store, &folder, &spec, &image, secrets, &|text| {
+                Plan::new(&store, &folder, &spec, &root, secrets, &|text| {
                     if let Some(client) = &notified {
                         client.notice(text);
                     }

@@ -13,8 +13,9 @@ use blockbox_store::spec::{MountSource, Spec};
 use blockbox_store::{Store, UPPER, atomic, sparse};
 use blockbox_tar::{Entry, Head, Limits, Map, Reader, Source, Timestamp, What, Writer};
 
-use super::{Snapshot, claim, image};
+use super::{Snapshot, claim};
 use crate::error::{Error, Result};
+use crate::root::image;
 use crate::upper::create_copy;
 
 /// The most bytes of a record.

@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blockbox_convert as convert;
-use blockbox_convert::image::Image;
 use blockbox_net::Publish;
 use blockbox_store::snapshot::{MACHINE, MEMORY, Memory, Snapshot as Record};
 use blockbox_store::spec::MountSource;
@@ -27,6 +25,7 @@ use crate::create::{self, check_name, random_id};
 use crate::error::{Error, NoMemory, Result};
 use crate::events;
 use crate::monitor::message::{Answer, Ask, Resume};
+use crate::root::{Root, image};
 use crate::sandbox::{Boot, FOR_EVER, Sandbox, ask, unexpected};
 use crate::upper::{Consistency, create_copy};
 
@@ -234,7 +233,8 @@ impl Sandbox {
         let (consistency, meter) = (options.consistency, &options.meter);
         let copy = |path: PathBuf| self.copy_upper(&path, consistency, meter).map(drop);
         let store = self.store();
-        let (spec, _lock) = create::create_with(store, &image(store, &spec)?, spec, false, copy)?;
+        let root = Root::Image(Box::new(image(store, &spec)?));
+        let (spec, _lock) = create::create_with(store, &root, spec, false, copy)?;
         Ok(Self::new(store.clone(), spec.name))
     }
 
@@ -380,8 +380,8 @@ impl Snapshot {
         };
         let spec = forked(self.record.spec.clone(), parent, options);
         let copy = |path: PathBuf| self.copy_to(&create_copy(&path)?, &options.meter);
-        let image = image(store, &spec)?;
-        let (spec, lock) = create::create_with(store, &image, spec, discard, copy)?;
+        let root = Root::Image(Box::new(image(store, &spec)?));
+        let (spec, lock) = create::create_with(store, &root, spec, discard, copy)?;
         Ok((Sandbox::new(store.clone(), spec.name), lock))
     }
 
@@ -462,12 +462,4 @@ fn claim(store: &Store, name: &str) -> Result<Lock> {
         return Err(exists());
     }
     Ok(lock)
-}
-
-/// The image that a specification names.
-fn image(store: &Store, spec: &Spec) -> Result<Image> {
-    let digest = spec.image.manifest_digest.parse();
-    let digest = digest.map_err(convert::Error::from)?;
-    let missing = || convert::Error::NoImage(spec.image.asked.clone());
-    Ok(Image::open(store, &digest)?.ok_or_else(missing)?)
 }

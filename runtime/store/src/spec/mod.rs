@@ -9,6 +9,7 @@ mod mount;
 mod network;
 mod record;
 mod restart;
+mod root;
 mod secret;
 mod signal;
 mod ulimit;
@@ -23,6 +24,7 @@ pub use bytes::Bytes;
 pub use mount::{Mount, MountError, MountSource};
 pub use network::Network;
 pub use restart::RestartPolicy;
+pub use root::{RootDisk, RootFormat};
 pub use secret::{Secret, SecretSource};
 pub use signal::{Signal, SignalError};
 pub use ulimit::Ulimit;
@@ -46,8 +48,11 @@ pub struct Spec {
     pub id: String,
     /// The sandbox's name: unique in its store.
     pub name: String,
-    /// The image below the writable disk.
+    /// The image below the writable disk; where there is a [`root_disk`](Self::root_disk), its name alone counts.
     pub image: ImageSource,
+    /// The disk that is the root in place of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_disk: Option<RootDisk>,
     /// The size of the writable disk in bytes.
     pub upper_size: u64,
     /// The virtual machine.
@@ -227,6 +232,7 @@ impl Spec {
             id: String::new(),
             name,
             image,
+            root_disk: None,
             upper_size: UPPER_SIZE,
             machine: Machine::default(),
             process: None,
