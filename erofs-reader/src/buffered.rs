@@ -31,6 +31,16 @@ struct Page {
 
 impl<R: ReadAt> Buffered<R> {
     /// Puts an empty cache of 4 MiB in front of `inner`.
+    ///
+    /// ```
+    /// use erofs_reader::{Buffered, ReadAt};
+    ///
+    /// let source = Buffered::new(vec![1_u8, 2, 3]);
+    /// let mut bytes = [0; 2];
+    /// assert_eq!(source.read_at(&mut bytes, 1)?, 2);
+    /// assert_eq!(bytes, [2, 3]);
+    /// # Ok::<(), erofs_reader::SourceError>(())
+    /// ```
     pub fn new(inner: R) -> Self {
         Self::with_capacity(PAGES.saturating_mul(PAGE), inner)
     }

@@ -225,6 +225,15 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// As [`Image::check`], and what `options` say.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, CheckOptions, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let report = image.check_with(&CheckOptions::default().contents(true));
+    /// assert!(report.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_with(&self, options: &CheckOptions) -> Report {
         let overlooked = self.overlooked.iter().map(|error| Finding::of(None, error));
         let mut report = Report {

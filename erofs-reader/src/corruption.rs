@@ -41,6 +41,18 @@ pub enum CorruptionKind {
 
 impl Corruption {
     /// The part of the format that is damaged.
+    ///
+    /// ```
+    /// use erofs_reader::{CorruptionKind, Error};
+    ///
+    /// fn is_in_a_directory(error: &Error) -> bool {
+    ///     let Error::Corrupt { what, .. } = error.reason() else {
+    ///         return false;
+    ///     };
+    ///     matches!(what.kind(), CorruptionKind::Directory | CorruptionKind::Tree)
+    /// }
+    /// # assert!(!is_in_a_directory(&Error::Limit { limit: 0 }));
+    /// ```
     pub fn kind(&self) -> CorruptionKind {
         use CorruptionKind as Kind;
         match &self.0 {

@@ -147,6 +147,17 @@ pub struct ReadDir<'a, R> {
 
 impl<R: ReadAt> ReadDir<'_, R> {
     /// Also gives `.` and `..`, where the directory has them.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let names = image.read_dir(&image.root()?)?.with_dots();
+    /// for entry in names {
+    ///     println!("{}", entry?.name.escape_ascii());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_dots(mut self) -> Self {
         self.with_dots = true;
         self
@@ -253,6 +264,17 @@ impl<R: ReadAt> Image<R> {
 
     /// The entry `name` of the directory `dir`, found by binary search as the kernel does: first for the block, by the
     /// blocks' first names, then in the block.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let etc = image.metadata("/etc")?;
+    /// if let Some(entry) = image.find(&etc, b"passwd")? {
+    ///     println!("nid {}", entry.nid);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -15,6 +15,14 @@ use crate::read_at::ReadAt;
 ///
 /// Where a part of the tree is damaged a line says so, and the dump goes on.
 ///
+/// ```no_run
+/// use erofs_reader::{Buffered, Image};
+///
+/// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+/// erofs_reader::dump(&image, &mut std::io::stdout())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Output`] where `out` fails.

@@ -146,6 +146,18 @@ impl Error {
 
 impl Error {
     /// What is wrong, without the path that it is wrong at.
+    ///
+    /// ```
+    /// use erofs_reader::{Error, Image};
+    ///
+    /// fn is_damaged(error: &Error) -> bool {
+    ///     matches!(error.reason(), Error::Corrupt { .. })
+    /// }
+    ///
+    /// let error = Image::open(vec![0_u8; 4096]).unwrap_err();
+    /// assert!(!is_damaged(&error));
+    /// assert!(matches!(error, Error::NotErofs { .. }));
+    /// ```
     pub fn reason(&self) -> &Self {
         let mut reason = self;
         while let Self::At { source, .. } = reason {

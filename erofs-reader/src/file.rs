@@ -89,6 +89,17 @@ impl<R: ReadAt> FileReader<'_, R> {
     /// Reads at most `buf.len()` bytes at `offset`, without regard to the position of `Read` and `Seek`; 0 means that
     /// the file ends at or before `offset`.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let mut file = image.file(&image.metadata("/bin/sh")?)?;
+    /// let mut magic = [0; 4];
+    /// let read = file.read_at(&mut magic, 0)?;
+    /// println!("ELF: {}", magic[..read] == *b"\x7fELF");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Where the image is damaged, or its source fails.

@@ -63,6 +63,17 @@ impl<R: ReadAt> Image<R> {
 
     /// Opens the image on `primary` whose device table lists `devices`, in that order.
     ///
+    /// ```no_run
+    /// use std::fs::File;
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let open = |path: &str| File::open(path).map(Buffered::new);
+    /// let layers = vec![open("layer0.erofs")?, open("layer1.erofs")?];
+    /// let image = Image::open_with_devices(open("merged.erofs")?, layers)?;
+    /// assert!(image.has_devices());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Image::open`]; and where the device table has another number of devices.
@@ -104,11 +115,28 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// What the image says of itself.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let superblock = image.superblock();
+    /// println!("blocks of {} bytes", superblock.block_size.bytes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn superblock(&self) -> &Superblock {
         &self.storage.superblock
     }
 
     /// The root directory.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// assert!(image.root()?.is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -122,6 +150,15 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// The inode `nid`.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let root = image.superblock().root_nid;
+    /// assert_eq!(image.inode(root)?, image.root()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -98,6 +98,15 @@ impl Inode {
     }
 
     /// The permission bits, `0o7777` at most.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let inode = image.metadata("/bin/ping")?;
+    /// println!("set-user-ID: {}", inode.mode() & 0o4000 != 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mode(&self) -> u16 {
         self.mode & 0o7777
     }

@@ -54,6 +54,16 @@ impl<R: ReadAt> Image<R> {
     /// Returns the inode at `path`, with symbolic links followed, the last component included, without ever leaving the
     /// image: the root is the root of absolute targets, and its own parent. `None` where a name does not exist.
     ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// if let Some(shell) = image.lookup_follow("/bin/sh")? {
+    ///     println!("{} bytes", shell.size());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Image::lookup`]; [`Error::TooManyLinks`] after [`MAX_SYMLINKS`] links.
@@ -80,6 +90,14 @@ impl<R: ReadAt> Image<R> {
 
     /// Returns the inode at `path`, with symbolic links followed but for the last component, as
     /// [`std::fs::symlink_metadata`] does.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{}", image.symlink_metadata("/bin")?.file_type());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

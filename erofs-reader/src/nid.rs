@@ -11,6 +11,13 @@ pub struct Nid(u64);
 
 impl Nid {
     /// The inode number `nid`. Whether there is such an inode shows when it is read.
+    ///
+    /// ```
+    /// use erofs_reader::Nid;
+    ///
+    /// assert_eq!(Nid::new(36).get(), 36);
+    /// assert_eq!(Nid::new(36).to_string(), "36");
+    /// ```
     pub const fn new(nid: u64) -> Self {
         Self(nid)
     }

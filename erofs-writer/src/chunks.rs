@@ -28,6 +28,13 @@ impl ChunkSize {
     }
 
     /// The smallest chunks, of 4096 bytes at least, of which a file of `length` bytes has 65,536 at most.
+    ///
+    /// ```
+    /// use erofs_writer::{BlockSize, ChunkSize};
+    ///
+    /// let size = ChunkSize::for_length(1 << 40, BlockSize::B4096);
+    /// assert_eq!(size.bytes(BlockSize::B4096), 32 << 20);
+    /// ```
     pub fn for_length(length: u64, block_size: BlockSize) -> Self {
         let page = 12_u8.saturating_sub(block_size.bits());
         let bits = (page..BITS_MAX).find(|&bits| length >> (bits + block_size.bits()) < 1 << 16);

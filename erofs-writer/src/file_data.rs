@@ -45,6 +45,16 @@ impl FileData {
     /// `size` bytes from block `start_block` of `device` on, in blocks of the image being built.
     ///
     /// Readable by Linux 5.16 and later, and by those that see the devices appended to the image as one disk.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, DeviceSlot, FileData, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let layer = image.add_device(DeviceSlot::new([b'0'; 64], 2048))?;
+    /// assert_eq!(FileData::on_device(layer, 3, 70_000).size(), 70_000);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn on_device(device: DeviceId, start_block: u64, size: u64) -> Self {
         match size {
             0 => Self::EMPTY,

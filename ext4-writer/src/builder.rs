@@ -73,6 +73,16 @@ impl<W: Write + Seek> Builder<W> {
     /// made [`size`](Options::size) bytes long by writing its last byte, unless it is that long already (`File::set_len`
     /// beforehand saves that byte's block).
     ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20).label("data"))?;
+    /// let (disk, _) = image.finish()?;
+    /// assert_eq!(disk.into_inner().len(), 16 << 20);
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`], [`Error::TooSmall`], [`Error::TooLarge`] and [`Error::NoSpace`] where the options do not make a
@@ -121,11 +131,31 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the root directory. It exists from the start, with mode 0755, and holds `lost+found`.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// image.add_dir(root, b"tmp", Metadata::new(0o1777))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn root(&self) -> NodeId {
         self.node(Index::ROOT)
     }
 
     /// Replaces all attributes of a node.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// image.set_metadata(root, Metadata::new(0o700).owner(1000, 100))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -155,12 +185,32 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Kind, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// assert_eq!(image.kind(image.root()), Some(Kind::Directory));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn kind(&self, node: NodeId) -> Option<Kind> {
         let index = self.index(node).ok()?;
         Some(self.nodes[index.0 as usize].kind)
     }
 
     /// Returns the node called `name` in a directory.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// let tmp = image.add_dir(root, b"tmp", Metadata::new(0o1777))?;
+    /// assert_eq!(image.child(root, b"tmp"), Some(tmp));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let parent = self.index(parent).ok()?;
         let child = self.nodes[parent.0 as usize].children.get(name)?;
@@ -202,6 +252,16 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Adds a directory. `lost+found` in the root exists already: it only gets the attributes.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let etc = image.add_dir(image.root(), b"etc", Metadata::new(0o755))?;
+    /// image.add_file(etc, b"hostname", Metadata::new(0o644), &b"web\n"[..], None)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -304,6 +364,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a symbolic link to `target`.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// image.add_symlink(root, b"bin", Metadata::new(0o777), b"usr/bin")?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`add_dir`](Self::add_dir); besides [`Error::Target`], [`Error::NoSpace`] and [`Error::Output`].
@@ -337,6 +407,16 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Adds a character device.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, DeviceNumber, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let null = DeviceNumber { major: 1, minor: 3 };
+    /// image.add_char_device(image.root(), b"null", Metadata::new(0o666), null)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

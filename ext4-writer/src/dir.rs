@@ -20,6 +20,14 @@ const XATTR_MAX: usize = 65536;
 /// Writes a filesystem of what is in a directory of this host to `out`, as [`Builder::new`], [`Builder::add_dir_all`] and
 /// [`Builder::finish`] do.
 ///
+/// ```no_run
+/// use ext4_writer::Options;
+///
+/// let out = std::fs::File::create("rootfs.ext4")?;
+/// ext4_writer::from_dir(out, Options::new(1 << 30), "rootfs")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// Theirs.
@@ -41,6 +49,15 @@ impl<W: Write + Seek> Builder<W> {
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///
     /// Directories are read in the order of their names' bytes: the same tree gives the same image.
+    ///
+    /// ```no_run
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::create("rootfs.ext4", Options::new(1 << 30))?;
+    /// image.add_dir_all("rootfs")?;
+    /// image.finish()?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -53,6 +53,14 @@ pub struct Info {
 impl Info {
     /// Reads the superblock of the filesystem in `image`.
     ///
+    /// ```no_run
+    /// use ext4_writer::Info;
+    ///
+    /// let info = Info::read(std::fs::File::open("disk.ext4")?)?;
+    /// println!("{} of {} blocks are free", info.free_blocks, info.blocks);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NotExt4`]; [`Error::Corrupt`] where the checksum is wrong or the geometry impossible; [`Error::Output`].

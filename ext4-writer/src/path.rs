@@ -40,6 +40,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a further name of a node at a path, with parents as [`add_path`](Self::add_path).
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let busybox = image.add_path(b"bin/busybox", Metadata::new(0o755), Node::file(&b""[..]))?;
+    /// image.link_path(b"bin/sh", busybox)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`make_parents`](Self::make_parents) and [`link`](Self::link).
@@ -141,6 +151,17 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the node at a path from the root. Symbolic links are not followed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Kind, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// image.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin"))?;
+    /// let link = image.lookup(b"/bin").expect("it was added");
+    /// assert_eq!(image.kind(link), Some(Kind::Symlink));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         components(path)
             .try_fold(Index::ROOT, |at, name| {
@@ -151,6 +172,17 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Returns the node that a path leads to. All symbolic links are followed inside the filesystem, that of the last
     /// component too.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let directory = image.add_path(b"usr/bin", Metadata::new(0o755), Node::Directory)?;
+    /// image.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin"))?;
+    /// assert_eq!(image.resolve(b"/bin"), Some(directory));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
         let names: Vec<&[u8]> = components(path).collect();
         match self.walk(&names, true) {

@@ -66,6 +66,14 @@ impl<R> fmt::Debug for Reader<R> {
 impl<R: Read + Seek> Reader<R> {
     /// Reads the superblock and the group descriptors.
     ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// println!("{}", reader.info().label.escape_ascii());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Output`]; [`Error::NotClean`] where the journal is to be replayed;
@@ -99,6 +107,14 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The root directory.
     ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// println!("{} names", reader.read_dir(&reader.root()?)?.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`inode`](Self::inode); [`Error::Corrupt`] where it is not a directory.
@@ -111,6 +127,17 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Reads an inode by its number, as [`read_dir`](Self::read_dir) returns it.
+    ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// for (name, number) in reader.read_dir(&reader.root()?)? {
+    ///     let inode = reader.inode(number)?;
+    ///     println!("{}: {} bytes", name.escape_ascii(), inode.size());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -137,6 +164,15 @@ impl<R: Read + Seek> Reader<R> {
 
     /// Mode, owner, modification time and extended attributes of an inode.
     ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// let metadata = reader.metadata(&reader.root()?)?;
+    /// println!("{:o} {}:{}", metadata.mode, metadata.uid, metadata.gid);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] where the attributes are damaged; [`Error::Output`].
@@ -146,6 +182,19 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The target of a symbolic link.
+    ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// for (_, number) in reader.read_dir(&reader.root()?)? {
+    ///     let inode = reader.inode(number)?;
+    ///     if inode.kind() == ext4_writer::Kind::Symlink {
+    ///         println!("{}", reader.read_link(&inode)?.escape_ascii());
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -194,6 +243,16 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Opens a regular file; holes read as zeros.
+    ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// let number = 12;
+    /// let mut file = reader.file(&reader.inode(number)?)?;
+    /// std::io::copy(&mut file, &mut std::io::stdout())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

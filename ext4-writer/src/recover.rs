@@ -28,6 +28,13 @@ use crate::{Error, Info, orphans};
 /// interrupted can be begun again. Where freeing files was interrupted, which journals nothing, e2fsck sees what is half done. The
 /// filesystem needs the features that those of [`Builder`](crate::Builder) always have.
 ///
+/// ```no_run
+/// let disk = std::fs::File::options().read(true).write(true).open("disk.ext4")?;
+/// let info = ext4_writer::recover(disk)?;
+/// assert!(info.clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::NotExt4`], [`Error::Corrupt`] and [`Error::Features`] with the image as it was, except where the damage only shows in

@@ -8,6 +8,15 @@ use crate::{Builder, Error, Options, Summary};
 
 /// Writes a filesystem of what is in a tar archive to `out`, as [`Builder::new`], [`Builder::add_tar`] and [`Builder::finish`] do.
 ///
+/// ```no_run
+/// use std::fs::File;
+/// use ext4_writer::Options;
+///
+/// let (tar, out) = (File::open("rootfs.tar")?, File::create("rootfs.ext4")?);
+/// ext4_writer::from_tar(out, Options::new(1 << 30), tar)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// Theirs.
@@ -51,6 +60,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), and reads it once: from a decompressor or a pipe.
     /// The contents of its files wait in `spool`, an empty file that can be read and written, until all names are known.
+    ///
+    /// ```no_run
+    /// use ext4_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::create("rootfs.ext4", Options::new(1 << 30))?;
+    /// let spool = std::fs::File::options().read(true).write(true).create_new(true).open("spool")?;
+    /// image.add_tar_stream(std::io::stdin().lock(), spool)?;
+    /// image.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

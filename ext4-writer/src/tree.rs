@@ -12,6 +12,21 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options};
+    /// use fsmerge::{ContentStore, Limits, Merge};
+    ///
+    /// # let tar = &[0; 1024][..];
+    /// let limits = Limits::default();
+    /// let mut contents = ContentStore::in_memory();
+    /// let mut merge = Merge::new(&limits);
+    /// merge.push(&contents.read_tar(tar, &limits)?.0)?;
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// image.add_tree(&merge.finish(), &mut contents)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of the methods that add nodes. Some of

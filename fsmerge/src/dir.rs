@@ -26,6 +26,14 @@ const XATTR_BUFFER: usize = 1 << 16;
 /// however many names the file has. Holes are kept. Nothing in it is a whiteout or a mark: `.wh.` names are names, and
 /// `trusted.overlay.*` is escaped as in a tar.
 ///
+/// ```no_run
+/// use fsmerge::{Limits, read_dir};
+///
+/// let (layer, _) = read_dir("rootfs".as_ref(), &mut (), &Limits::default())?;
+/// println!("{} names", layer.names());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`ReadError::Layer`] where the system does not show something, a file becomes shorter while it is read, there is a

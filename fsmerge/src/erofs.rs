@@ -16,6 +16,25 @@ use std::io::{Read, Seek, SeekFrom};
 /// Reads the tree of a layer image. `file` is asked where the contents of each regular file that is not empty are, once
 /// however many names it has: it gets the path, the inode and where in the image they lie.
 ///
+/// ```no_run
+/// use std::convert::Infallible;
+/// use erofs_reader::{Buffered, Image};
+/// use fsmerge::{DataId, Limits, read_erofs};
+///
+/// let image = Image::open(Buffered::new(std::fs::File::open("layer.erofs")?))?;
+/// let mut extents = Vec::new();
+/// let layer = read_erofs(
+///     &image,
+///     |_, _, of_file| {
+///         extents.push(of_file);
+///         Ok::<_, Infallible>(Some(DataId(extents.len() as u64 - 1)))
+///     },
+///     &Limits::default(),
+/// )?;
+/// println!("{} names", layer.names());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`ReadError::Layer`] where the image is damaged, an inode carries a mark that [`overlay::decode`] does not know, or a

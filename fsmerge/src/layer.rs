@@ -87,6 +87,16 @@ impl LayerBuilder {
 
     /// Adds a node called `name` to the directory `parent`.
     ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let root = builder.root();
+    /// let etc = builder.add(root, b"etc", Metadata::new(0o755), Kind::DIRECTORY)?;
+    /// builder.add(etc, b"removed", Metadata::new(0o000), Kind::Whiteout)?;
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory, a symbolic link's target is empty or
@@ -136,6 +146,17 @@ impl LayerBuilder {
     }
 
     /// Adds a further name of a node that is not a directory.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let node = builder.add_path(b"a", Metadata::new(0o644), Kind::Fifo)?;
+    /// builder.link(builder.root(), b"b", node)?;
+    /// let layer = builder.finish();
+    /// assert_eq!(layer.lookup(b"a"), layer.lookup(b"b"));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -191,6 +212,15 @@ impl LayerBuilder {
     /// Adds a node at a path, as [`add_path`](Self::add_path), in the place of the node that is there, if any, and all that is
     /// in it.
     ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"sbin/init", Metadata::new(0o644), Kind::Fifo)?;
+    /// builder.replace(b"sbin/init", Metadata::new(0o777), Kind::Symlink(b"busybox"))?;
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`add_path`](Self::add_path) except [`Problem::AlreadyExists`]. Nothing is removed then.
@@ -214,6 +244,16 @@ impl LayerBuilder {
 
     /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
     /// followed, the last component is not.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"var/cache/a", Metadata::new(0o644), Kind::Fifo)?;
+    /// builder.remove(b"var/cache")?;
+    /// assert!(builder.lookup(b"var/cache/a").is_none());
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -246,6 +286,16 @@ impl LayerBuilder {
 
     /// Returns the node that a path leads to. All symbolic links of this layer are followed inside the root, that of the
     /// last component too.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let directory = builder.add_path(b"usr/bin", Metadata::new(0o755), Kind::DIRECTORY)?;
+    /// builder.add_path(b"bin", Metadata::new(0o777), Kind::Symlink(b"usr/bin"))?;
+    /// assert_eq!(builder.resolve(b"/bin"), Some(directory));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<BuilderNodeId> {
         let names = path::components(path, &self.limits).ok()?;
         match resolve(&self.arena, &names, true, &self.limits).ok()? {
@@ -347,6 +397,15 @@ impl LayerBuilder {
     }
 
     /// Returns the finished layer.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// assert_eq!(builder.finish().names(), 2);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn finish(self) -> LayerTree {
         LayerTree(self.arena.freeze().0)
     }

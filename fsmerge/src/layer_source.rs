@@ -73,6 +73,19 @@ impl std::fmt::Debug for LayerSource<'_> {
 /// Merges layers of any kind, lowest first. All contents go to `sink`; those of files that higher layers replace do too.
 /// Returns the merged tree, and the counts and warnings of each layer.
 ///
+/// ```
+/// use fsmerge::{ContentStore, LayerSource, Limits};
+///
+/// # let (lower, upper) = (&[0; 1024][..], &[0; 1024][..]);
+/// let mut contents = ContentStore::in_memory();
+/// let layers = [LayerSource::tar(lower), LayerSource::tar(upper)];
+/// let (tree, _) = fsmerge::merge(layers, &mut contents, &Limits::default())?;
+/// for (path, _) in tree.walk() {
+///     println!("{}", path.escape_ascii());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`MergeError`]: a layer could not be read, does not fit on those below it, or the sink failed.

@@ -108,6 +108,16 @@ impl<'a> ContentStore<'a> {
 
     /// Returns a store that appends contents to `file`, which can be read and written: a temporary file, for example.
     ///
+    /// ```no_run
+    /// use fsmerge::{ContentStore, Limits};
+    ///
+    /// let spool = std::fs::File::options().read(true).write(true).create_new(true).open("spool")?;
+    /// let mut contents = ContentStore::in_file(spool)?;
+    /// let (layer, _) = contents.read_tar(std::io::stdin().lock(), &Limits::default())?;
+    /// # let _ = layer;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of seeking to the file's end.
@@ -154,6 +164,16 @@ impl<'a> ContentStore<'a> {
     /// Reads the archive of a layer, and leaves the contents of its files where they are: in `tar`, which the store keeps, from
     /// its first byte on.
     ///
+    /// ```no_run
+    /// use fsmerge::{ContentStore, Limits};
+    ///
+    /// let mut contents = ContentStore::in_memory();
+    /// let tar = std::fs::File::open("layer.tar")?;
+    /// let (layer, _) = contents.read_archive(tar, &Limits::default())?;
+    /// # let _ = layer;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`read_tar_seek`].
@@ -178,6 +198,18 @@ impl<'a> ContentStore<'a> {
 
     /// Adds the contents of a file that lie elsewhere. `ranges` are the parts of it that have data, in ascending order; `open`
     /// is called whenever they are wanted, and returns the bytes of all ranges, one after the other.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use fsmerge::{ContentStore, Contents};
+    ///
+    /// let mut contents = ContentStore::in_memory();
+    /// let id = contents.add(vec![0..5], || Ok(Box::new(&b"hello"[..])));
+    /// let mut text = String::new();
+    /// contents.open(id)?.data.read_to_string(&mut text)?;
+    /// assert_eq!(text, "hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn add(
         &mut self,
         ranges: Vec<Range<u64>>,

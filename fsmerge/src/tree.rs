@@ -209,6 +209,17 @@ impl Tree {
     }
 
     /// A directory's entries in byte order of their names. Empty for what is not a directory.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// let tree = builder.finish();
+    /// let names: Vec<&[u8]> = tree.children(tree.root()).map(|(name, _)| name).collect();
+    /// assert_eq!(names, [b"etc"]);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn children(
         &self,
         id: NodeId,
@@ -229,6 +240,17 @@ impl Tree {
 
     /// The node at `path`, whose components are looked up literally: no symlink is followed, `..` is a name. Empty
     /// components and `.` are skipped.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// let tree = builder.finish();
+    /// let node = tree.lookup(b"/etc/fifo").expect("it was added");
+    /// assert_eq!(tree.metadata(node).mode, 0o600);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         path.split(|&byte| byte == b'/')
             .filter(|name| !name.is_empty() && *name != b".")
@@ -237,6 +259,17 @@ impl Tree {
 
     /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder, siblings in byte
     /// order. A node with several names comes once for each.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// let tree = builder.finish();
+    /// let paths: Vec<Vec<u8>> = tree.walk().map(|(path, _)| path).collect();
+    /// assert_eq!(paths, [&b""[..], b"etc", b"etc/fifo"]);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn walk(&self) -> Walk<'_> {
         Walk {
             tree: self,

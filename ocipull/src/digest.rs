@@ -37,6 +37,11 @@ impl Algorithm {
 
 impl Digest {
     /// Returns the SHA-256 digest of `bytes`.
+    ///
+    /// ```
+    /// let digest = ocipull::Digest::sha256(b"");
+    /// assert!(digest.as_str().starts_with("sha256:e3b0c44298fc1c14"));
+    /// ```
     pub fn sha256(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(bytes);
@@ -77,6 +82,14 @@ impl Digest {
     }
 
     /// Returns whether this is the digest of `bytes`.
+    ///
+    /// ```
+    /// use ocipull::Digest;
+    ///
+    /// let digest: Digest = Digest::sha256(b"hello").as_str().parse()?;
+    /// assert!(digest.is_of(b"hello"));
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         self.same_of(bytes) == *self
     }

@@ -104,6 +104,15 @@ impl Image {
     /// Opens the images for all platforms that `reference` leads to, in the order of its index, whatever platform is in
     /// `options`. Attestations are passed over, and so are images whose layers are EROFS images, unless there is nothing else.
     ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// for image in Image::open_all(&"debian:12".parse()?, &Options::default())? {
+    ///     println!("{} for {}", image.manifest_digest(), image.config().architecture());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`open`](Self::open).
@@ -142,6 +151,14 @@ impl Image {
 
     /// Returns the digest of the image's manifest. If the reference names an index, this is the
     /// manifest for one platform.
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// println!("debian@{}", image.manifest_digest());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn manifest_digest(&self) -> &Digest {
         &self.manifest.digest
     }
@@ -153,6 +170,14 @@ impl Image {
     }
 
     /// The manifest.
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// println!("{} layers", image.manifest().layers().len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn manifest(&self) -> &ImageManifest {
         &self.manifest.parsed
     }
@@ -181,6 +206,16 @@ impl Image {
     }
 
     /// The layers, lowest first.
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// for layer in image.layers() {
+    ///     println!("{} {}", layer.diff_id, layer.size);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
@@ -214,6 +249,16 @@ impl Image {
 
     /// Starts to fetch the layer `index`, counted from the lowest. The caller reads to the end or
     /// calls [`LayerReader::finish`]; [`read_layer`](Self::read_layer) does so by itself.
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// let mut layer = image.layer(0)?;
+    /// std::io::copy(&mut layer, &mut std::fs::File::create("layer.tar")?)?;
+    /// layer.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

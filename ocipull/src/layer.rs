@@ -144,6 +144,16 @@ impl Fetched {
 /// Reading, decompressing and hashing run on threads of their own. `limit` is the most bytes of
 /// output.
 ///
+/// ```no_run
+/// use ocipull::decompress_bounded;
+///
+/// let layer = std::fs::File::open("layer.tar.zst")?;
+/// let mut tar = decompress_bounded(layer, 10 << 30)?;
+/// std::io::copy(&mut tar, &mut std::fs::File::create("layer.tar")?)?;
+/// println!("diff ID {}", tar.finish()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Thread`]. Reading returns [`Error::Read`], [`Error::Compression`] or [`Error::Bomb`]
@@ -163,6 +173,18 @@ pub fn decompress_bounded(
 }
 
 /// As [`decompress_bounded`], without a bound.
+///
+/// ```
+/// use std::io::Read;
+///
+/// let mut bytes = Vec::new();
+/// // Not compressed at all.
+/// let mut stream = ocipull::decompress(&b"hello"[..])?;
+/// stream.read_to_end(&mut bytes)?;
+/// assert_eq!(bytes, b"hello");
+/// assert_eq!(stream.finish()?, ocipull::Digest::sha256(b"hello"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -20,6 +20,14 @@ pub struct Platform {
 impl Platform {
     /// Returns Linux on this host's architecture: the platform of virtual machines here, whatever
     /// system the host runs.
+    ///
+    /// ```
+    /// use ocipull::Platform;
+    ///
+    /// let host = Platform::host();
+    /// assert_eq!(host.os, "linux");
+    /// assert!(host.runs_on(&host));
+    /// ```
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",

@@ -78,6 +78,14 @@ pub enum Reference {
 impl Reference {
     /// Returns whether the image is outside a registry: in files of this host or in its Docker
     /// daemon. Such an image may change at any time.
+    ///
+    /// ```
+    /// use ocipull::Reference;
+    ///
+    /// assert!("oci:folder:tag".parse::<Reference>()?.is_local());
+    /// assert!(!"debian:12".parse::<Reference>()?.is_local());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     pub fn is_local(&self) -> bool {
         !matches!(self, Self::Registry { .. })
     }

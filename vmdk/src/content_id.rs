@@ -58,6 +58,15 @@ impl ContentId {
     }
 
     /// Takes in `bytes` zeros, in no time.
+    ///
+    /// ```
+    /// use vmdk::ContentId;
+    ///
+    /// let (mut told, mut read) = (ContentId::new(), ContentId::new());
+    /// told.zeros(1 << 20);
+    /// read.update(&vec![0; 1 << 20]);
+    /// assert_eq!(told.finish(), read.finish());
+    /// ```
     pub fn zeros(&mut self, mut bytes: u64) {
         if self.filled > 0 {
             let part = bytes.min((BLOCK - self.filled) as u64);

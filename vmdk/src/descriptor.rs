@@ -52,6 +52,15 @@ impl Descriptor {
     /// `create_type` is one of [`create_type`], or `custom`. The `CID` is a hash of what the extents say; see
     /// [`with_cid`](Self::with_cid). The disk data base has the usual geometry and adapter.
     ///
+    /// ```
+    /// use vmdk::{Descriptor, Extent};
+    ///
+    /// let extents = vec![Extent::flat("data.img", 2048)?, Extent::zero(2048)?];
+    /// let descriptor = Descriptor::new("custom", extents)?;
+    /// assert_eq!(descriptor.size(), 2 << 20);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Value`] for a `create_type` with quotes or control characters, [`Error::NoExtents`], [`Error::Overflow`],

@@ -75,6 +75,16 @@ impl Disk {
 
     /// Opens the disk that the descriptor or the sparse image at `path` describes, following names as `options` allow.
     ///
+    /// ```no_run
+    /// use vmdk::{Disk, OpenOptions};
+    ///
+    /// // Extents may be anywhere in this folder, and nowhere else.
+    /// let options = OpenOptions::default().root("/var/lib/images");
+    /// let disk = Disk::open_with("/var/lib/images/vm/disk.vmdk", &options)?;
+    /// println!("{} bytes", disk.size());
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// What [`Descriptor::parse`] refuses; [`Error::Name`] for a name that leads outside the allowed folder or to something
@@ -121,6 +131,17 @@ impl Disk {
     }
 
     /// Opens the disk that `descriptor` describes; `open` opens each source that it names, once.
+    ///
+    /// ```
+    /// use vmdk::{Descriptor, Disk};
+    ///
+    /// let descriptor = Descriptor::flat(&[("a.img", 512), ("b.img", 512)])?;
+    /// let disk = Disk::from_descriptor(descriptor, |name| Ok(vec![name.as_bytes()[0]; 512]))?;
+    /// let mut bytes = [0; 2];
+    /// disk.read_at(&mut bytes, 511)?;
+    /// assert_eq!(bytes, *b"ab");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -196,6 +217,13 @@ impl Disk {
     }
 
     /// Reads bytes from `offset` on into `buffer` and returns how many: fewer than asked for at the end of the disk only.
+    ///
+    /// ```no_run
+    /// let disk = vmdk::Disk::open("disk.vmdk")?;
+    /// let mut sector = [0; 512];
+    /// assert_eq!(disk.read_at(&mut sector, 0)?, 512);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

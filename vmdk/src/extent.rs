@@ -96,6 +96,14 @@ pub struct Extent {
 impl Extent {
     /// Returns an extent of `sectors` 512-byte sectors that are the first of `file`.
     ///
+    /// ```
+    /// use vmdk::Extent;
+    ///
+    /// let extent = Extent::flat("data.img", 2048)?;
+    /// assert_eq!((extent.file(), extent.sectors()), (Some("data.img"), 2048));
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Name`] for a name that is empty, absolute, over 511 bytes, or has quotes, backslashes or control
@@ -135,6 +143,11 @@ impl Extent {
     }
 
     /// Returns an extent of `sectors` 512-byte sectors of zeros.
+    ///
+    /// ```
+    /// assert_eq!(vmdk::Extent::zero(8)?.sectors(), 8);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -38,6 +38,17 @@ use crate::read_at::ReadAt;
 /// This thread makes directories; as many more as the machine runs at once make all other names, with their contents and
 /// attributes. What comes of it is the same whatever their number.
 ///
+/// ```no_run
+/// use erofs_reader::extract::{DirOptions, extract_to_dir};
+/// use erofs_reader::{Buffered, Image};
+///
+/// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+/// let options = DirOptions::unprivileged().max_bytes(1 << 30);
+/// let done = extract_to_dir(&image, "rootfs".as_ref(), &options)?;
+/// println!("{} names", done.entries);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::At`] where the image is damaged; [`Error::Output`] where a name cannot be made or written to; [`Error::Limit`].

@@ -78,6 +78,17 @@ impl TarOptions {
 ///
 /// Compressed contents are decoded ahead by as many threads as the machine runs at once; this one writes.
 ///
+/// ```no_run
+/// use std::fs::File;
+/// use erofs_reader::extract::{TarOptions, extract_to_tar};
+/// use erofs_reader::{Buffered, Image};
+///
+/// let image = Image::open(Buffered::new(File::open("image.erofs")?))?;
+/// let tar = File::create("image.tar")?;
+/// extract_to_tar(&image, tar, &TarOptions::default())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::At`] where the image is damaged: what was written before is then no whole archive. [`Error::Output`] where `out`

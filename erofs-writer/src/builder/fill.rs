@@ -82,6 +82,21 @@ impl<W: Write + Seek> Builder<W> {
     /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files come from `contents`: a
     /// [`ContentStore`](fsmerge::ContentStore), for example.
     ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use erofs_writer::{Builder, Options};
+    /// use fsmerge::{ContentStore, Limits, Merge};
+    ///
+    /// # let tar = &[0; 1024][..];
+    /// let limits = Limits::default();
+    /// let mut contents = ContentStore::in_memory();
+    /// let mut merge = Merge::new(&limits);
+    /// merge.push(&contents.read_tar(tar, &limits)?.0)?;
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// image.add_tree(&merge.finish(), &mut contents)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of [`add`](Self::add). Some of the tree

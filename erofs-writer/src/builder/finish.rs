@@ -40,6 +40,18 @@ pub struct Summary {
 impl<W: Write + Seek> Builder<W> {
     /// Writes names and attributes, then the superblock. Returns the output.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, FileData, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// image.add_path(b"empty", Metadata::new(0o644), Node::File(FileData::EMPTY))?;
+    /// let (out, summary) = image.finish()?;
+    /// assert_eq!(summary.inodes, 2);
+    /// assert_eq!(out.into_inner().len() as u64, summary.bytes);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoContents`]; [`Error::Output`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than

@@ -26,6 +26,20 @@ impl<W: Write + Seek> Builder<W> {
     /// `contents` gets their numbers. It stores them by [`data`](Self::data) or one of its kin. A file with several names is
     /// asked for once.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, FileData, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let files = [&b"first"[..], &b"second"[..]];
+    /// image.add_path(b"b", Metadata::new(0o644), Node::File(FileData::later(1)))?;
+    /// image.add_path(b"a", Metadata::new(0o644), Node::File(FileData::later(0)))?;
+    /// // In the order of names: a, then b.
+    /// image.store_later(|image, number| image.store(files[number as usize]))?;
+    /// image.finish()?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of `contents`, which is not called again then; otherwise as for [`add`](Self::add).

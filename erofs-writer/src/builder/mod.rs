@@ -92,6 +92,16 @@ impl<W: Write + Seek> Builder<W> {
     /// The image is as long as what was written: it ends with zeros where the last contents were
     /// [abandoned](DataWriter).
     ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use erofs_writer::{Builder, Options};
+    ///
+    /// let image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let (out, summary) = image.finish()?;
+    /// assert_eq!(out.into_inner().len() as u64, summary.bytes);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Output`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
@@ -151,6 +161,17 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, DeviceSlot, FileData, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let layer = image.add_device(DeviceSlot::new([b'0'; 64], 2048))?;
+    /// let data = FileData::on_device(layer, 3, 70_000);
+    /// image.add_path(b"etc/services", Metadata::new(0o644), Node::File(data))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -218,6 +239,18 @@ impl<W: Write + Seek> Builder<W> {
     /// Returns a writer of the contents of the regular file at `path`, of `size` bytes if that is known. They are compressed
     /// according to [`Options::per_file`]; path and size have no other use.
     ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut data = image.data_for(b"etc/motd", Some(6))?;
+    /// data.write_all(b"hello\n")?;
+    /// let motd = Node::File(data.finish()?);
+    /// image.add_path(b"etc/motd", Metadata::new(0o644), motd)?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where that chooses a compression that is not possible.
@@ -257,6 +290,19 @@ impl<W: Write + Seek> Builder<W> {
     /// Returns the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
     /// for the length, the rest of the file is a hole; surplus chunks are ignored.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Chunk, ChunkSize, DeviceSlot, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let layer = image.add_device(DeviceSlot::new([b'0'; 64], 2048))?;
+    /// let size = ChunkSize::from_block_bits(3)?;
+    /// let chunks = [Chunk::OnDevice { device: layer, block: 64 }, Chunk::Hole];
+    /// let data = image.chunks_on_devices(size, 8000, chunks)?;
+    /// image.add_path(b"disk.img", Metadata::new(0o600), Node::File(data))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TooManyChunks`]. Whether the chunks are within their devices is checked by [`add`](Self::add).
@@ -270,11 +316,31 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the root directory.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let root = image.root();
+    /// image.add(root, b"tmp", Metadata::new(0o1777), Node::Directory)?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn root(&self) -> NodeId {
         self.owner.node(ROOT)
     }
 
     /// Replaces the attributes of a node.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let root = image.root();
+    /// image.set_metadata(root, Metadata::new(0o700).owner(1000, 100))?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -351,12 +417,32 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Kind, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// assert_eq!(image.kind(image.root()), Some(Kind::Directory));
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn kind(&self, node: NodeId) -> Option<Kind> {
         let index = self.index(node).ok()?;
         Some(check::kind(&self.tree.inodes[index as usize]))
     }
 
     /// Returns the node called `name` in a directory.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let root = image.root();
+    /// let tmp = image.add(root, b"tmp", Metadata::new(0o1777), Node::Directory)?;
+    /// assert_eq!(image.child(root, b"tmp"), Some(tmp));
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let parent = self.index(parent).ok()?;
         Some(self.owner.node(self.tree.find(parent, name)?))

@@ -66,6 +66,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a further name of a node at a path, with parents as [`add_path`](Self::add_path).
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, FileData, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let node = image.add_path(b"bin/busybox", Metadata::new(0o755), Node::File(FileData::EMPTY))?;
+    /// image.link_path(b"bin/sh", node)?;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`link`](Self::link), and of [`add_path`](Self::add_path) for the path.
@@ -157,6 +167,17 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Returns the node at a path from the root. Symbolic links are not followed.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Kind, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// image.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin".to_vec()))?;
+    /// let link = image.lookup(b"/bin").expect("it was added");
+    /// assert_eq!(image.kind(link), Some(Kind::Symlink));
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         components(path)
             .try_fold(ROOT, |at, name| self.tree.find(at, name))
@@ -165,6 +186,17 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Returns the node that a path leads to. All symbolic links are followed inside the image, that of the last component
     /// too.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use erofs_writer::{Builder, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let directory = image.add_path(b"usr/bin", Metadata::new(0o755), Node::Directory)?;
+    /// image.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin".to_vec()))?;
+    /// assert_eq!(image.resolve(b"/bin"), Some(directory));
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
         let names: Vec<&[u8]> = components(path).collect();
         match self.tree.walk(&names, true) {

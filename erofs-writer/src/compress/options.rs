@@ -27,6 +27,14 @@ pub struct Compression {
 
 impl Compression {
     /// Compression with the algorithm's usual level, in clusters of one block.
+    ///
+    /// ```
+    /// use erofs_writer::{Algorithm, BlockSize, Compression, Options};
+    ///
+    /// let compression = Compression::new(Algorithm::Zstd).level(9).cluster_size(64 << 10);
+    /// let options = Options::default().block_size(BlockSize::B4096).compression(compression);
+    /// # let _ = options;
+    /// ```
     pub fn new(algorithm: Algorithm) -> Self {
         Self {
             algorithm,

@@ -73,6 +73,18 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
 
     /// Appends `length` zeros, as a hole in the output where it is a file.
     ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    /// use erofs_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut data = image.data();
+    /// data.write_all(b"begins")?;
+    /// data.hole(1000)?;
+    /// assert_eq!(data.finish()?.size(), 1006);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Output`] where the output fails; [`Error::TooLarge`] where the image becomes larger than its addresses reach.
@@ -97,6 +109,17 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     }
 
     /// Ends the contents, and returns where they lie.
+    ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    /// use erofs_writer::{Builder, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut data = image.data();
+    /// data.write_all(b"hello\n")?;
+    /// assert_eq!(data.finish()?.size(), 6);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -18,6 +18,16 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// The blocks of directories that one reader reads are at most those of the filesystem.
     ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// for (name, _) in reader.read_dir(&reader.root()?)? {
+    ///     println!("{}", name.escape_ascii());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] where it is damaged, or not a directory; [`Error::Output`].

@@ -28,6 +28,16 @@ use std::io::{BufRead, Seek};
 /// The archive is read once, front to back. What it is read from is buffered so that contents can be looked at where they are
 /// in memory, through [`Content`]'s [`BufRead`].
 ///
+/// ```
+/// use fsmerge::{Limits, read_tar};
+///
+/// # let tar = &[0; 1024][..];
+/// // Names and attributes alone.
+/// let (layer, stats) = read_tar(tar, &mut (), &Limits::default())?;
+/// println!("{} names in {} entries", layer.names(), stats.entries);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`ReadError::Layer`] where the archive is damaged, hostile, or beyond `limits`; [`ReadError::Sink`] where the sink

@@ -103,6 +103,14 @@ impl Referrer {
 impl Repository {
     /// Gets ready to ask for `repository` of the registry `host`, which may have a port after a colon. Nothing is sent yet.
     ///
+    /// ```no_run
+    /// use ocipull::{Options, Repository};
+    ///
+    /// let repository = Repository::new("docker.io", "library/debian", &Options::default())?;
+    /// println!("{}", repository.resolve("12")?);
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidReference`], [`Error::Blocked`], and those of the files that `options` name.
@@ -167,6 +175,15 @@ impl Repository {
     }
 
     /// The manifest or index that `name`, a tag or a digest, names now.
+    ///
+    /// ```no_run
+    /// use ocipull::{Options, Repository};
+    ///
+    /// let repository = Repository::new("docker.io", "library/debian", &Options::default())?;
+    /// let manifest = repository.manifest("12")?;
+    /// println!("{}: {} bytes", manifest.digest(), manifest.bytes().len());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
