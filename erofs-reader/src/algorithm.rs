@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// A way to compress data (`Z_EROFS_COMPRESSION_*`).
+/// A compression algorithm (`Z_EROFS_COMPRESSION_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -24,7 +24,7 @@ impl Algorithm {
     /// All there are, in the order of their numbers.
     pub(crate) const ALL: [Self; 4] = [Self::Lz4, Self::Lzma, Self::Deflate, Self::Zstd];
 
-    /// Its name as `mkfs.erofs` takes it.
+    /// Returns its name, as in the options of `mkfs.erofs`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lz4 => "lz4",

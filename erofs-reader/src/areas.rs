@@ -1,8 +1,8 @@
-//! Areas that metadata lies in: the primary device, and the data of the metabox inode.
+//! Areas that hold metadata: the primary device, and the data of the metabox inode.
 //!
-//! The metabox inode is an inode as any other, whose block map and data have to be read to find the inodes in it. It never lies
-//! in itself. So what reads inodes, block maps and data is generic over [`Areas`]: [`Storage`] has the primary device alone,
-//! which is all that reading the metabox takes, and [`Image`](crate::Image) has both.
+//! Reading an inode in the metabox requires the block map and the data of the metabox inode, which is never stored in itself. The
+//! code that reads inodes, block maps and data is therefore generic over [`Areas`]: [`Storage`] has only the primary device, which
+//! is enough to read the metabox, and [`Image`](crate::Image) has both areas.
 
 use crate::corruption::Detail;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Finding everything that is wrong with an image.
+//! Checking an image for corruption.
 
 mod inodes;
 mod ranges;
@@ -80,26 +80,26 @@ pub enum Problem {
     /// The image uses something that this crate does not read, so that a part of it was not checked.
     #[error("{0} is not supported")]
     Unsupported(Unsupported),
-    /// The source failed.
+    /// Reading a device failed.
     #[error("{0}")]
     Io(String),
 }
 
-/// Something wrong with an image.
+/// A problem found in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// The inode concerned, unless it is the whole image.
     pub nid: Option<Nid>,
-    /// A path of that inode; the root's is empty.
+    /// A path of that inode. The root's path is empty.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::some_bytes"))]
     pub path: Option<Vec<u8>>,
     /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for one of its entries.
     pub offset: Option<u64>,
-    /// What is wrong.
+    /// The problem itself.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
     pub problem: Problem,
 }
@@ -143,32 +143,32 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What [`Image::check`] found.
+/// The result of [`Image::check`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Report {
-    /// Everything wrong, in the order it was found.
+    /// All problems, in the order in which they were found.
     pub findings: Vec<Finding>,
-    /// Whether there was more than [`MAX_FINDINGS`], and the rest is not here.
+    /// Whether there were more than [`MAX_FINDINGS`] problems, of which the rest are missing here.
     pub truncated: bool,
-    /// Inodes reachable from the root.
+    /// The number of inodes that are reachable from the root.
     pub inodes: u64,
-    /// Of them, directories.
+    /// The number of directories among them.
     pub directories: u64,
-    /// Names in all directories.
+    /// The number of names in all directories.
     pub names: u64,
-    /// Bytes of the contents of regular files.
+    /// The total size in bytes of all regular files.
     pub bytes: u64,
 }
 
 impl Report {
-    /// Whether nothing is wrong at all.
+    /// Returns whether no problem was found.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 
-    /// The findings that are errors.
+    /// Returns the findings that are errors.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
@@ -199,7 +199,7 @@ impl Report {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// Looks at everything that can be reached from the root, and reports all that is wrong.
+    /// Checks everything that is reachable from the root, and reports all problems.
     ///
     /// That is: the superblock's sizes and reserved fields, the device table, compression configurations, xattr prefixes, every directory (order, duplicates, names,
     /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
@@ -224,7 +224,7 @@ impl<R: ReadAt> Image<R> {
         self.check_with(&CheckOptions::default())
     }
 
-    /// As [`Image::check`], and what `options` say.
+    /// Checks the image as [`Image::check`] does, with `options`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, CheckOptions, Image};

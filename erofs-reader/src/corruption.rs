@@ -1,4 +1,4 @@
-//! What is wrong with a damaged image.
+//! Corruption of an image.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -7,12 +7,12 @@ use crate::algorithm::Algorithm;
 use crate::file_type::FileType;
 use crate::nid::Nid;
 
-/// What is wrong with an image: a [`kind`](Self::kind) that programs can act on, and a detail that
+/// A corruption of an image: a [`kind`](Self::kind) that programs can match, and a detail that
 /// [`Display`](fmt::Display) shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Corruption(Detail);
 
-/// The part of the format that a [`Corruption`] is in.
+/// The part of the format that is corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -21,9 +21,9 @@ pub enum CorruptionKind {
     Superblock,
     /// The device table, or a device that is not in it.
     Devices,
-    /// Something lies past the end of a device, or at an address that does not exist.
+    /// An address past the end of a device, or of an area that does not exist.
     Bounds,
-    /// Two things share bytes that they must not share.
+    /// Structures that overlap.
     Overlap,
     /// The fields of an inode.
     Inode,
@@ -35,12 +35,12 @@ pub enum CorruptionKind {
     Tree,
     /// The target of a symbolic link.
     Symlink,
-    /// Compressed data or what maps it.
+    /// Compressed data or its block map.
     Compression,
 }
 
 impl Corruption {
-    /// The part of the format that is damaged.
+    /// Returns the part of the format that is corrupt.
     ///
     /// ```
     /// use erofs_reader::{CorruptionKind, Error};
@@ -102,7 +102,7 @@ impl Corruption {
         }
     }
 
-    /// The detail, which no version keeps.
+    /// Returns the detail. It is not part of the stable API.
     #[doc(hidden)]
     pub fn detail(&self) -> &Detail {
         &self.0
@@ -129,7 +129,7 @@ impl fmt::Display for Corruption {
 
 impl core::error::Error for Corruption {}
 
-/// A structure of an image that belongs to no inode.
+/// A structure of an image that does not belong to an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Structure {
@@ -150,9 +150,9 @@ pub enum Structure {
     SharedXattr,
 }
 
-/// What is wrong with an image, to the last number.
+/// The exact corruption of an image.
 ///
-/// For tests and for people: it changes with every version. Programs match on [`CorruptionKind`].
+/// It is for tests and messages, and changes between versions. Programs match [`CorruptionKind`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Detail {

@@ -84,7 +84,7 @@ impl<'a, A: Areas> Data<'a, A> {
                         buf.copy_from_slice(from);
                     }
                 } else if wide(n) == extent.length {
-                    // All of it: whoever reads so will hardly ask for it again.
+                    // A read of the whole extent is unlikely to be repeated, so it is not cached.
                     self.decode(&extent, buf)?;
                 } else {
                     let mut decoded = vec![0; narrow(extent.length)];

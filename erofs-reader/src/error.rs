@@ -1,4 +1,4 @@
-//! What can be wrong with an image, or with a question about it.
+//! Errors.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -14,29 +14,29 @@ use crate::read_at::SourceError;
 
 /// Why an image could not be read.
 ///
-/// Three kinds matter to a caller: the source failed ([`Error::Io`]), the image is fine but uses something this crate
-/// does not read ([`Error::Unsupported`]), and the image is damaged or hostile ([`Error::Corrupt`]). [`Error::At`] says at which
-/// path one of them was met; [`Error::reason`] looks through it. The rest answer questions that the image gives no answer to.
+/// Three kinds matter most to a caller: the source failed ([`Error::Io`]), the image uses a feature that this crate does not
+/// support ([`Error::Unsupported`]), or the image is damaged or hostile ([`Error::Corrupt`]). [`Error::At`] adds the path at
+/// which one of them occurred; [`Error::reason`] returns the inner error. The other kinds report invalid requests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The source failed.
+    /// Reading a device failed.
     #[error("cannot read device {device} at byte {offset}")]
     Io {
         /// Which device: 0 is the primary one, `n` the `n`-th of the device table.
         device: u16,
         /// Where on it, in bytes.
         offset: u64,
-        /// What it said.
+        /// The error of the source.
         source: SourceError,
     },
     /// There is no EROFS superblock at byte 1024.
-    #[error("no EROFS superblock: its magic number would be 0xe0f5e1e2, here is {magic:#010x}")]
+    #[error("no EROFS superblock: expected the magic number 0xe0f5e1e2, found {magic:#010x}")]
     NotErofs {
-        /// What is there instead.
+        /// The number found instead.
         magic: u32,
     },
-    /// The image uses a feature that this crate does not read.
+    /// The image uses a feature that this crate does not support.
     #[error("{}{what} is not supported", of(*nid))]
     Unsupported {
         /// The inode concerned, unless it is the whole image.
@@ -51,46 +51,46 @@ pub enum Error {
         nid: Option<Nid>,
         /// Where the bad structure begins, in bytes; on the primary device unless `what` names another.
         offset: u64,
-        /// What is wrong with it.
+        /// The corruption.
         what: Corruption,
     },
-    /// The number of devices given is not the number in the device table.
-    #[error("the image wants {expected} extra devices, {given} were given")]
+    /// The number of devices passed differs from the number in the device table.
+    #[error("the image has {expected} extra devices, but {given} were passed")]
     DeviceCount {
-        /// What the superblock says.
+        /// The number in the superblock.
         expected: usize,
-        /// What was given.
+        /// The number passed.
         given: usize,
     },
-    /// There is no such path.
+    /// The path does not exist.
     #[error("no such file or directory: {}", path.escape_ascii())]
     NotFound {
-        /// The path up to the component that does not exist.
+        /// The path up to and with the missing component.
         path: Vec<u8>,
     },
-    /// Following symbolic links did not come to an end.
+    /// A path goes through too many symbolic links.
     #[error("too many levels of symbolic links: {}", path.escape_ascii())]
     TooManyLinks {
         /// The path that was looked up.
         path: Vec<u8>,
     },
-    /// The inode is of another type than the operation needs.
+    /// The inode has another type than the operation requires.
     #[error("nid {nid} is a {found}, not a {expected}")]
     WrongType {
         /// The inode.
         nid: Nid,
-        /// What the operation needs.
+        /// The type that the operation requires.
         expected: FileType,
-        /// What the inode is.
+        /// The type of the inode.
         found: FileType,
     },
-    /// An extraction would write more than it was allowed to.
+    /// An extraction would write more than its limit.
     #[error("more than {limit} bytes of file contents")]
     Limit {
-        /// What was allowed.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A file that was to be read as text is not UTF-8.
+    /// A file read as text is not valid UTF-8.
     #[error("nid {nid}: not UTF-8")]
     NotUtf8 {
         /// The inode.
@@ -102,15 +102,15 @@ pub enum Error {
     Output {
         /// The path inside the image that was being extracted.
         path: Vec<u8>,
-        /// What the destination said.
+        /// The error of the destination.
         source: io::Error,
     },
-    /// What is at a path could not be read, where paths come from the image: in a walk or an extraction.
+    /// The file at a path could not be read, in a walk or an extraction.
     #[error("cannot read {}", shown(path))]
     At {
         /// The path inside the image; the root's is empty.
         path: Vec<u8>,
-        /// What is wrong there.
+        /// The error at that path.
         source: Box<Error>,
     },
 }
@@ -145,7 +145,7 @@ impl Error {
 }
 
 impl Error {
-    /// What is wrong, without the path that it is wrong at.
+    /// Returns the error without the path of [`Error::At`].
     ///
     /// ```
     /// use erofs_reader::{Error, Image};
@@ -179,7 +179,7 @@ impl Error {
         }
     }
 
-    /// What the system said, where the source or the destination of an extraction failed with a [`std::io::Error`].
+    /// Returns the [`std::io::Error`] of the source or of the destination of an extraction, if that is the cause.
     #[cfg(feature = "std")]
     pub fn io_error(&self) -> Option<&io::Error> {
         match self.reason() {
@@ -212,26 +212,26 @@ impl From<Error> for io::Error {
     }
 }
 
-/// A feature of the format that this crate does not read.
+/// A feature of the format that this crate does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// Bits of `feature_incompat` that are unknown.
+    /// Unknown bits of `feature_incompat`.
     #[error("feature_incompat {0:#x}")]
     IncompatibleFeatures(u32),
     /// `dirblkbits` is not 0: directory blocks larger than blocks.
     #[error("dirblkbits {0}")]
     DirectoryBlockBits(u8),
-    /// Bits of `i_format` that are unknown, or a data layout that is reserved.
+    /// Unknown bits of `i_format`, or a reserved data layout.
     #[error("i_format {0:#x}")]
     InodeFormat(u16),
-    /// Bits of the chunk format that are unknown.
+    /// Unknown bits of the chunk format.
     #[error("chunk format {0:#x}")]
     ChunkFormat(u16),
-    /// An xattr area that holds its header and nothing else, which the format reserves.
+    /// An xattr area of a header alone, which the format reserves.
     #[error("an xattr area without entries")]
     EmptyXattrArea,
-    /// The inode's data is compressed in a way that this build does not read.
+    /// Compression that this build does not support.
     #[error("compressed data ({0})")]
     Compression(&'static str),
 }

@@ -1,23 +1,23 @@
-//! Where the bytes of a file lie.
+//! Extents of files.
 
 use core::fmt;
 
 use crate::algorithm::Algorithm;
 
-/// A run of a file's bytes that lie together.
+/// A run of bytes of a file that are stored together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Extent {
-    /// Where the run begins in the file, in bytes.
+    /// The offset in the file, in bytes.
     pub logical: u64,
-    /// How many bytes of the file it is. The last run of a file ends where the file does, not at the end of a block.
+    /// The length in bytes of the file. The last run ends at the end of the file, not of a block.
     pub length: u64,
-    /// Where its bytes are.
+    /// Where the bytes are stored.
     pub source: Source,
 }
 
 impl Extent {
-    /// Where the run ends in the file, in bytes.
+    /// Returns the offset in the file at which the run ends, in bytes.
     pub fn end(&self) -> u64 {
         self.logical.saturating_add(self.length)
     }
@@ -45,14 +45,14 @@ impl Extent {
     }
 }
 
-/// Where the bytes of an [`Extent`] are.
+/// Where the bytes of an [`Extent`] are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Source {
-    /// Nowhere: they are zeros.
+    /// Not stored: they are zeros.
     Hole,
-    /// As they are, on a device.
+    /// Uncompressed, on a device.
     Data {
         /// The device: 0 is the primary one, `n` the `n`-th of the device table. Always 0 for an image opened without
         /// devices.
@@ -60,7 +60,7 @@ pub enum Source {
         /// Where they begin on it, in bytes.
         offset: u64,
     },
-    /// As they are, behind the inode.
+    /// Uncompressed, after the inode (inline data).
     Inline {
         /// Where they begin on the primary device in bytes, or in the metabox inode's data if the inode lies there.
         offset: u64,
@@ -76,7 +76,7 @@ pub enum Source {
         /// How it is compressed.
         algorithm: Algorithm,
     },
-    /// Compressed, behind the inode and its indexes.
+    /// Compressed, after the inode and its indexes.
     CompressedInline {
         /// Where the compressed bytes begin, as of [`Source::Inline`].
         offset: u64,

@@ -17,7 +17,7 @@ use crate::num::wide;
 use crate::read_at::ReadAt;
 
 impl<R: ReadAt> Image<R> {
-    /// The contents of the regular file `inode`.
+    /// Returns a reader of the contents of the regular file `inode`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -30,7 +30,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where it is not a regular file, or its block map is damaged.
+    /// Fails if the inode is not a regular file or its block map is damaged.
     pub fn file(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {
         inode.expect(FileType::Regular)?;
         Ok(FileReader {
@@ -40,7 +40,7 @@ impl<R: ReadAt> Image<R> {
         })
     }
 
-    /// The target of the symbolic link `inode`.
+    /// Returns the target of the symbolic link `inode`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -53,7 +53,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where it is not a symbolic link, or its target is longer than 4095 bytes, empty or has a NUL.
+    /// Fails if the inode is not a symbolic link, or its target is empty, longer than 4095 bytes, or contains a NUL.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
         /// The kernel's `PATH_MAX`, which counts a NUL behind the path.
         const PATH_MAX: u64 = 4096;
@@ -72,7 +72,7 @@ impl<R: ReadAt> Image<R> {
 
 /// The contents of a regular file.
 ///
-/// Reads go to the image directly: put a [`BufReader`](std::io::BufReader) in front for small ones.
+/// Reads are not buffered: wrap it in a [`BufReader`](std::io::BufReader) for small ones.
 #[derive(Debug)]
 pub struct FileReader<'a, R> {
     data: Data<'a, Image<R>>,
@@ -81,13 +81,13 @@ pub struct FileReader<'a, R> {
 }
 
 impl<R: ReadAt> FileReader<'_, R> {
-    /// The file's size in bytes.
+    /// Returns the size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.data.size()
     }
 
-    /// Reads at most `buf.len()` bytes at `offset`, without regard to the position of `Read` and `Seek`; 0 means that
-    /// the file ends at or before `offset`.
+    /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that the file ends at or before `offset`. The
+    /// position of `Read` and `Seek` is neither used nor changed.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -102,7 +102,7 @@ impl<R: ReadAt> FileReader<'_, R> {
     ///
     /// # Errors
     ///
-    /// Where the image is damaged, or its source fails.
+    /// Fails if the image is damaged or its source fails.
     pub fn read_at(&mut self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         self.data.read_at(buf, offset)
     }

@@ -1,4 +1,4 @@
-//! An open image. Modules above this one add their methods to it: directories, paths, xattrs, checks.
+//! The open image. Other modules add methods to it: directories, paths, extended attributes, checks.
 
 use alloc::vec::Vec;
 
@@ -18,9 +18,8 @@ use crate::xattr::prefix::Prefixes;
 
 /// An EROFS image.
 ///
-/// Opening reads the superblock and the device table; everything else is read when it is asked for. Nothing is ever
-/// taken on trust: a method on any bytes returns, without a panic, in a time and with an amount of memory bounded by what
-/// it returns and by the size of the image.
+/// Opening reads the superblock and the device table. Everything else is read on demand. Nothing in the image is trusted:
+/// every method returns without a panic, and its time and memory are bounded by the size of its result and of the image.
 #[derive(Debug)]
 pub struct Image<R> {
     storage: Storage<R>,
@@ -32,8 +31,8 @@ pub struct Image<R> {
 impl<R: ReadAt> Image<R> {
     /// Opens the image on `primary`.
     ///
-    /// Where the image has a device table, the devices are taken to follow each other on `primary` at their unified
-    /// addresses, as the kernel does when it is given no `device=` options.
+    /// If the image has a device table, the devices are expected on `primary`, at their unified addresses. The kernel does
+    /// the same without `device=` options.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -45,7 +44,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where there is no superblock, it is damaged, or it needs features that are unknown.
+    /// Fails if the superblock is missing or damaged, or requires unknown features.
     pub fn open(primary: R) -> Result<Self, Error> {
         Self::open_judged(primary, Err)
     }
@@ -76,16 +75,16 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::open`]; and where the device table has another number of devices.
+    /// Those of [`Image::open`]; [`Error::DeviceCount`] if the device table has another number of devices.
     pub fn open_with_devices(primary: R, devices: Vec<R>) -> Result<Self, Error> {
         let mut image = Self::open(primary)?;
         image.storage.add_devices(devices)?;
         Ok(image)
     }
 
-    /// Opens an image for whoever wants to know all that is wrong with it, also where the superblock's checksum is wrong or it
-    /// needs features that are unknown: [`Image::check`] then reports that among the rest, which is read as if those features
-    /// were not there. Without `devices` they are taken to lie on `primary`.
+    /// Opens an image for checking, even if the checksum of its superblock is wrong or it requires unknown features.
+    /// [`Image::check`] reports these problems with the others, and reads the image as if it did not use the features. If
+    /// `devices` is empty, the devices are expected on `primary`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -100,7 +99,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where there is no superblock or nothing can be read by it; and where the device table has another number of devices.
+    /// Fails if the superblock is missing or unusable; [`Error::DeviceCount`] if the device table has another number of devices.
     pub fn open_damaged(primary: R, devices: Vec<R>) -> Result<Self, Error> {
         let mut overlooked = Vec::new();
         let mut image = Self::open_judged(primary, |error| {
@@ -114,7 +113,7 @@ impl<R: ReadAt> Image<R> {
         Ok(image)
     }
 
-    /// What the image says of itself.
+    /// Returns the superblock.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -128,7 +127,7 @@ impl<R: ReadAt> Image<R> {
         &self.storage.superblock
     }
 
-    /// The root directory.
+    /// Returns the inode of the root directory.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -140,7 +139,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, or is not a directory.
+    /// Fails if the inode cannot be read or is not a directory.
     pub fn root(&self) -> Result<Inode, Error> {
         let root = self.inode(self.superblock().root_nid)?;
         if root.file_type() != FileType::Directory {
@@ -149,7 +148,7 @@ impl<R: ReadAt> Image<R> {
         Ok(root)
     }
 
-    /// The inode `nid`.
+    /// Returns the inode `nid`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -162,26 +161,25 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where the bytes there are no inode; some bytes that were not meant as one may look like one.
+    /// Fails if there is no valid inode at `nid`. Bytes that are not an inode can look like one.
     pub fn inode(&self, nid: Nid) -> Result<Inode, Error> {
         Inode::read(self, nid)
     }
 
-    /// Whether the devices of the device table were given, and are not taken to lie on the primary one.
+    /// Returns whether the devices of the device table were passed separately, and do not lie on the primary one.
     pub fn has_devices(&self) -> bool {
         self.storage.has_devices()
     }
 
-    /// The size in bytes of device `device`: 0 is the primary one.
+    /// Returns the size of a device in bytes. Device 0 is the primary one.
     pub fn device_size(&self, device: u16) -> Option<u64> {
         self.storage.device_size(device)
     }
 
-    /// Where the data of `inode` lies, in order and without gaps; neighbours that follow each other on a device are one
-    /// extent, and so are neighbouring holes.
+    /// Returns where the data of `inode` lies, in order and without gaps. Runs that are adjacent on a device are merged into
+    /// one extent, and so are adjacent holes.
     ///
-    /// That the data exists is not checked: an image whose devices are elsewhere can be asked. Empty for inodes that have
-    /// no data.
+    /// The data itself need not exist, so this works without the devices. The result is empty for inodes without data.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -196,7 +194,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where the inode's block map is damaged, or its data compressed in a way that is not supported.
+    /// Fails if the block map of the inode is damaged or its compression is not supported.
     pub fn extents(&self, inode: &Inode) -> Result<Vec<Extent>, Error> {
         let mut extents: Vec<Extent> = Vec::new();
         if !inode.file_type.has_data() {

@@ -15,14 +15,14 @@ use crate::nid::{Area, Nid};
 use crate::num::{narrow, wide};
 use crate::timestamp::Timestamp;
 
-/// How an inode's data is laid out.
+/// The layout of an inode's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Layout {
     /// Consecutive blocks (`EROFS_INODE_FLAT_PLAIN`).
     Plain,
-    /// Consecutive blocks, and the last one behind the inode (`EROFS_INODE_FLAT_INLINE`).
+    /// Consecutive blocks, except for the last one, which follows the inode (`EROFS_INODE_FLAT_INLINE`).
     Inline,
     /// Chunks of equal size anywhere (`EROFS_INODE_CHUNK_BASED`).
     Chunks,
@@ -44,7 +44,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// An inode: everything `stat` tells, and where to find the rest.
+/// An inode: everything that `stat` reports, and the position of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inode {
     pub(crate) nid: Nid,
@@ -62,7 +62,7 @@ pub struct Inode {
     mtime_nsec: u32,
     rdev: u32,
     ino: u32,
-    /// Bytes of the xattr area behind the inode.
+    /// The size in bytes of the xattr area after the inode.
     pub(crate) xattr_size: u64,
     pub(crate) layout: Layout,
     /// The first block of flat data; `None` for data that is all zeros (`EROFS_NULL_ADDR`).
@@ -72,32 +72,32 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// Its number.
+    /// Returns the number of the inode.
     pub fn nid(&self) -> Nid {
         self.nid
     }
 
-    /// What it is.
+    /// Returns the file type.
     pub fn file_type(&self) -> FileType {
         self.file_type
     }
 
-    /// Whether it is a directory.
+    /// Returns whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.file_type == FileType::Directory
     }
 
-    /// Whether it is a regular file.
+    /// Returns whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.file_type == FileType::Regular
     }
 
-    /// Whether it is a symbolic link.
+    /// Returns whether it is a symbolic link.
     pub fn is_symlink(&self) -> bool {
         self.file_type == FileType::Symlink
     }
 
-    /// The permission bits, `0o7777` at most.
+    /// Returns the permission bits, at most `0o7777`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -111,27 +111,27 @@ impl Inode {
         self.mode & 0o7777
     }
 
-    /// The owner.
+    /// Returns the user ID of the owner.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// The group.
+    /// Returns the group ID.
     pub fn gid(&self) -> u32 {
         self.gid
     }
 
-    /// The link count as stored.
+    /// Returns the stored link count.
     pub fn nlink(&self) -> u32 {
         self.nlink
     }
 
-    /// The size in bytes: of a file's contents, a directory's entries or a symbolic link's target.
+    /// Returns the size in bytes: of a file's contents, a directory's entries or a symbolic link's target.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The modification time, the only one that EROFS keeps.
+    /// Returns the modification time, the only time that EROFS stores.
     ///
     /// A compact inode's seconds count from the superblock's `epoch`, as in Linux 6.15 and later; earlier kernels show
     /// the epoch itself.
@@ -142,7 +142,7 @@ impl Inode {
         }
     }
 
-    /// The number of a device, 0:0 of anything else.
+    /// Returns the device number of a device file, and 0:0 for other types.
     pub fn rdev(&self) -> DeviceNumber {
         // `new_decode_dev` of the kernel: 12 bits of major, 20 bits of minor around them.
         let major = (self.rdev & 0x000f_ff00) >> 8;
@@ -150,32 +150,32 @@ impl Inode {
         DeviceNumber { major, minor }
     }
 
-    /// The number that `stat` shows on 32-bit systems (`i_ino`).
+    /// Returns the inode number that `stat` shows on 32-bit systems (`i_ino`).
     pub fn ino(&self) -> u32 {
         self.ino
     }
 
-    /// Whether the inode is of the compact kind (32 bytes).
+    /// Returns whether the inode has the compact form (32 bytes).
     pub fn is_compact(&self) -> bool {
         self.inode_size == wide(size_of::<InodeCompact>())
     }
 
-    /// Whether there is an xattr area, which may be empty.
+    /// Returns whether the inode has an xattr area. The area may be empty.
     pub fn has_xattrs(&self) -> bool {
         self.xattr_size > 0
     }
 
-    /// The size in bytes of the xattr area behind the inode.
+    /// Returns the size in bytes of the xattr area after the inode.
     pub fn xattr_size(&self) -> u64 {
         self.xattr_size
     }
 
-    /// How its data is laid out; without meaning for devices, fifos and sockets.
+    /// Returns the layout of the data. It has no meaning for devices, fifos and sockets.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Whether its data is compressed.
+    /// Returns whether the data is compressed.
     pub fn is_compressed(&self) -> bool {
         matches!(
             self.layout,
@@ -183,7 +183,7 @@ impl Inode {
         )
     }
 
-    /// Where the inode itself begins, in bytes: on the primary device, or in the metabox inode's data.
+    /// Returns where the inode itself begins, in bytes: on the primary device, or in the data of the metabox inode.
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -7,13 +7,13 @@
 //!
 //! - [`Image::read`], [`Image::read_to_string`], [`Image::exists`] and [`Image::metadata`] answer for a path as `std::fs` does;
 //! - [`Image::lookup`], [`Image::read_dir`] and [`Image::walk`] find [`Inode`]s;
-//! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] tells where
-//!   its data lies;
-//! - [`Image::statistics`] counts what there is, [`Image::check`] reports everything wrong with an image, [`dump`] shows it as text, and [`extract`] takes the tree out.
+//! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] returns where
+//!   its data is stored;
+//! - [`Image::statistics`] counts what there is, [`Image::check`] reports all corruption of an image, [`dump`] prints it as text, and [`extract`] extracts its tree.
 //!
-//! An [`Error`] is the source's ([`Error::Io`]), this crate's ([`Error::Unsupported`]) or the image's
-//! ([`Error::Corrupt`]); [`Error::At`] puts the path before one of these where paths come from the image; other kinds answer
-//! questions about things that are not there.
+//! An [`Error`] is caused by the source ([`Error::Io`]), by a limit of this crate ([`Error::Unsupported`]) or by the image
+//! ([`Error::Corrupt`]). [`Error::At`] adds the path to one of these in walks and extractions. The other kinds report invalid
+//! requests, such as a path that does not exist.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]

@@ -4,13 +4,13 @@ use core::fmt;
 
 use crate::format;
 
-/// The number of an inode: where its metadata lies, in units of 32 bytes from the metadata area's beginning.
+/// The number of an inode: the position of its metadata, in units of 32 bytes from the start of the metadata area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Nid(u64);
 
 impl Nid {
-    /// The inode number `nid`. Whether there is such an inode shows when it is read.
+    /// Returns the inode number `nid`. There may be no such inode: reading it fails then.
     ///
     /// ```
     /// use erofs_reader::Nid;
@@ -22,7 +22,7 @@ impl Nid {
         Self(nid)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u64 {
         self.0
     }

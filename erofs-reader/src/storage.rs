@@ -1,4 +1,4 @@
-//! The devices of an open image, its superblock, and what is kept between reads.
+//! The devices of an open image, its superblock and its caches.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use crate::num::wide;
 use crate::read_at::{ReadAt, read_full};
 use crate::superblock::Superblock;
 
-/// What reads of an image share: they go to the devices through it.
+/// The devices of an image, its superblock, and caches that all readers of the image share.
 #[derive(Debug)]
 pub(crate) struct Storage<R> {
     volumes: Vec<Volume<R>>,
@@ -69,12 +69,12 @@ impl<R: ReadAt> Storage<R> {
         Ok(())
     }
 
-    /// Whether the devices of the device table were given, and are not taken to lie on the primary one.
+    /// Returns whether the devices of the device table were passed separately, and do not lie on the primary one.
     pub(crate) fn has_devices(&self) -> bool {
         self.volumes.len() > 1
     }
 
-    /// The size in bytes of device `device`: 0 is the primary one.
+    /// Returns the size of a device in bytes. Device 0 is the primary one.
     pub(crate) fn device_size(&self, device: u16) -> Option<u64> {
         self.volumes
             .get(usize::from(device))

@@ -23,12 +23,12 @@ impl BlockSize {
         (9..=16).contains(&bits).then_some(Self(bits))
     }
 
-    /// Its base-2 logarithm (`blkszbits`).
+    /// Returns the base-2 logarithm (`blkszbits`).
     pub fn bits(self) -> u32 {
         u32::from(self.0)
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     pub fn bytes(self) -> u64 {
         1_u64.wrapping_shl(self.bits())
     }
@@ -54,7 +54,7 @@ impl BlockSize {
     }
 }
 
-/// What an image says of itself (`struct erofs_super_block`).
+/// The superblock (`struct erofs_super_block`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -87,7 +87,7 @@ pub struct Superblock {
     pub xattr_block: u32,
     /// The volume's UUID.
     pub uuid: [u8; 16],
-    /// The volume's label (`volume_name`) without the NULs behind it.
+    /// The volume's label (`volume_name`) without trailing NULs.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub label: Vec<u8>,
     /// The device table, in order: device 1 is the first.
@@ -116,7 +116,7 @@ pub(crate) type SuperBlockBytes = [u8; 128];
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeviceSlot {
-    /// What names the device, without the NULs behind it: a digest in hexadecimal digits, for instance.
+    /// The identifier of the device without trailing NULs: a digest in hexadecimal digits, for example.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub tag: Vec<u8>,
     /// Its size in blocks.
@@ -235,7 +235,7 @@ impl Superblock {
         })
     }
 
-    /// The names of the features in use, as `dump.erofs` calls them, compatible ones first.
+    /// Returns the names of the features in use, as `dump.erofs` prints them, compatible ones first.
     pub fn feature_names(&self) -> impl Iterator<Item = &'static str> {
         let names = |bits: u32, table: &'static [(u32, &'static str)]| {
             table

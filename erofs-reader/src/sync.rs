@@ -1,4 +1,4 @@
-//! Changing what is behind a shared reference: by locks where there are threads, by cells where `std` is not.
+//! Interior mutability: locks with `std`, cells without it.
 
 #[cfg(not(feature = "std"))]
 pub(crate) use core::cell::OnceCell as Once;

@@ -53,11 +53,11 @@ pub(crate) fn is_known_index(index: u8) -> bool {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// The extended attributes of `inode`: full names and values, first those of its own, then those it shares with other
-    /// inodes, each in the order they are stored.
+    /// Returns the extended attributes of `inode`, with full names: first its own, then those it shares with other inodes,
+    /// each in stored order.
     ///
-    /// The values are as `getxattr` gives them; ACLs are stored in the form of `system.posix_acl_*` xattrs. Entries with a
-    /// name index that means nothing are left out, as by the kernel: that is how padding looks.
+    /// Values are as `getxattr` returns them; ACLs have the format of `system.posix_acl_*` xattrs. Entries with an unknown
+    /// name index are skipped, as in the kernel: padding looks like them.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -72,7 +72,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where the xattr area, a shared xattr or the table of long prefixes is damaged.
+    /// Fails if the xattr area, a shared xattr or the table of long prefixes is damaged.
     pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
         let mut found = Vec::new();
         let Some(body) = self.xattr_body(inode)? else {

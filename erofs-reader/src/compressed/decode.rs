@@ -22,7 +22,7 @@ pub(crate) struct Decoders {
     zstd: Option<zstd::zstd_safe::DCtx<'static>>,
 }
 
-/// Decoders that nobody uses, so that whoever reads a little makes no new ones.
+/// Decoders that are not in use, kept so that small reads need not create new ones.
 #[derive(Debug, Default)]
 pub(crate) struct SpareDecoders(Lock<Vec<Decoders>>);
 

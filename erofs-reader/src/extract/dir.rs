@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::Extracted;
 use super::attributes::{Had, To, restore};
 use super::budget::Budget;
-use super::files::{Job, Large, Told, Worker, create};
+use super::files::{ExtractEvent, Job, Large, Worker, create};
 use super::folders::Folders;
 use super::meter::Meter;
 use super::pieces::Pieces;
@@ -30,13 +30,13 @@ use crate::read_at::ReadAt;
 
 /// Writes the tree of `image` into the directory `to`, which must exist and be empty.
 ///
-/// Modes, times to the nanosecond, hard links and holes are restored, and what `options` say. Nothing outside `to` is
-/// touched, whatever the image holds: every directory on the way was made here, no link is followed, and no existing name is
-/// ever reused. Paths may be longer than the system's limit. Devices, fifos and sockets are skipped where the system
+/// Modes, times to the nanosecond, hard links and holes are always restored; `options` selects the rest. Nothing outside `to`
+/// is changed, even by a hostile image: extraction enters only directories that it created, follows no links, and reuses no
+/// existing names. Paths may be longer than the system's limit. Devices, fifos and sockets are skipped where the system
 /// cannot make them, and xattrs where the filesystem does not keep any, or none of that name or size.
 ///
-/// This thread makes directories; as many more as the machine runs at once make all other names, with their contents and
-/// attributes. What comes of it is the same whatever their number.
+/// The calling thread creates the directories, and one thread for each processor creates all other names with their contents
+/// and attributes. The result does not depend on the number of threads.
 ///
 /// ```no_run
 /// use erofs_reader::extract::{DirOptions, extract_to_dir};
@@ -51,8 +51,8 @@ use crate::read_at::ReadAt;
 ///
 /// # Errors
 ///
-/// [`Error::At`] where the image is damaged; [`Error::Output`] where a name cannot be made or written to; [`Error::Limit`].
-/// What was written before stays.
+/// [`Error::At`] if the image is damaged; [`Error::Output`] if a name cannot be created or written; [`Error::Limit`].
+/// Files that were written before the error remain.
 pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,
@@ -79,16 +79,16 @@ fn extract<R: ReadAt + Sync>(
         budget: Budget::new(options.max_bytes),
         meter: Meter::new(options.progress.clone()),
     };
-    let ((mut done, names), told) = workers::with(
+    let ((mut done, names), events) = workers::with(
         threads,
         || Worker::new(image, &terms, to, root.as_fd()),
         Worker::run,
         |queue| Names::new(image, &terms, root.as_fd(), queue).send_all(),
     )?;
-    for told in told {
-        match told {
-            Told::Refused(refused) => done.refused_xattrs.push(refused),
-            Told::Skipped(path) => {
+    for event in events {
+        match event {
+            ExtractEvent::Refused(refused) => done.refused_xattrs.push(refused),
+            ExtractEvent::Skipped(path) => {
                 done.entries = done.entries.saturating_sub(1);
                 done.skipped.push(path);
             }
@@ -113,7 +113,7 @@ const BYTES_TOGETHER: u64 = 1 << 20;
 struct Names<'a, R> {
     image: &'a Image<R>,
     terms: &'a Terms<'a>,
-    queue: &'a Queue<'a, Job, Told>,
+    queue: &'a Queue<'a, Job, ExtractEvent>,
     folders: Folders<'a>,
     /// Those that a thread will get together, and how many bytes they have.
     batch: Vec<(Vec<u8>, Inode)>,
@@ -136,7 +136,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
         image: &'a Image<R>,
         terms: &'a Terms<'a>,
         root: BorrowedFd<'a>,
-        queue: &'a Queue<'a, Job, Told>,
+        queue: &'a Queue<'a, Job, ExtractEvent>,
     ) -> Self {
         Self {
             image,
@@ -329,7 +329,7 @@ mod tests {
         builder.finish().unwrap().0.into_inner()
     }
 
-    /// A source that fails where it was told to.
+    /// A source that fails at a given offset.
     struct Failing(Vec<u8>, Vec<u64>);
 
     impl ReadAt for Failing {

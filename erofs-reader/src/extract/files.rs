@@ -29,8 +29,8 @@ pub(super) enum Job {
     Pieces(Arc<Large>, Vec<Piece>),
 }
 
-/// What is to be told of a name.
-pub(super) enum Told {
+/// An event to report for an extracted name.
+pub(super) enum ExtractEvent {
     Refused(Refused),
     Skipped(Vec<u8>),
 }
@@ -72,13 +72,13 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         }
     }
 
-    pub(super) fn run(&mut self, job: Job) -> Result<Vec<Told>, Error> {
-        let mut told = Vec::new();
+    pub(super) fn run(&mut self, job: Job) -> Result<Vec<ExtractEvent>, Error> {
+        let mut events = Vec::new();
         match job {
             Job::Names(names) => {
                 for (path, inode) in names {
                     let made = self.make(&path, &inode);
-                    told.extend(made.map_err(|e| e.of_path(&path))?);
+                    events.extend(made.map_err(|e| e.of_path(&path))?);
                     let bytes = if inode.is_file() { inode.size() } else { 0 };
                     self.terms.meter.add(1, bytes);
                 }
@@ -90,21 +90,21 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                     written.map_err(|e| e.of_path(path))?;
                     self.terms.meter.add(0, piece.length);
                 }
-                // Whoever is last to write to a file finishes it.
+                // The last thread that writes to a file finishes it.
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
                     let had = self.new_files.had(&file, &inode);
                     let to = To::Open(&file, had.map_err(|e| at(&path, e))?);
                     let refused = restore(self.image, &inode, &path, &to, self.terms);
                     let refused = refused.map_err(|e| e.of_path(&path))?;
-                    told.extend(refused.map(Told::Refused));
+                    events.extend(refused.map(ExtractEvent::Refused));
                     self.terms.meter.add(1, 0);
                 }
             }
         }
-        Ok(told)
+        Ok(events)
     }
 
-    fn make(&mut self, path: &[u8], inode: &Inode) -> Result<Option<Told>, Error> {
+    fn make(&mut self, path: &[u8], inode: &Inode) -> Result<Option<ExtractEvent>, Error> {
         if inode.is_file() {
             let file = create(&mut self.folders, path, inode)?;
             for piece in Pieces::new(self.image, inode)? {
@@ -113,7 +113,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             let had = self.new_files.had(&file, inode).map_err(|e| at(path, e))?;
             let to = To::Open(&file, had);
             let refused = restore(self.image, inode, path, &to, self.terms)?;
-            return Ok(refused.map(Told::Refused));
+            return Ok(refused.map(ExtractEvent::Refused));
         }
         let output = |e: io::Error| at(path, e);
         let (dir, name) = self.folders.find(path).map_err(|e| output(e.into()))?;
@@ -123,7 +123,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         } else {
             match make_node(dir, name, inode) {
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                    return Ok(Some(Told::Skipped(path.to_vec())));
+                    return Ok(Some(ExtractEvent::Skipped(path.to_vec())));
                 }
                 made => made.map_err(output)?,
             }
@@ -131,7 +131,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         let whole = self.to.join(std::ffi::OsStr::from_bytes(path));
         let to = To::Named(dir, name, &whole);
         let refused = restore(self.image, inode, path, &to, self.terms)?;
-        Ok(refused.map(Told::Refused))
+        Ok(refused.map(ExtractEvent::Refused))
     }
 
     fn write(

@@ -1,4 +1,4 @@
-//! What an extraction has done so far, for whoever listens.
+//! The progress of an extraction.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

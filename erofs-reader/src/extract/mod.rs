@@ -1,4 +1,4 @@
-//! Getting the tree out of an image: as a tar stream, or into a directory.
+//! Extracts the tree of an image into a directory or a tar stream.
 
 mod ahead;
 #[cfg(unix)]
@@ -26,16 +26,16 @@ pub use tar::{TarOptions, extract_to_tar};
 #[cfg(unix)]
 pub use terms::DirOptions;
 
-/// What an extraction did.
+/// The result of an extraction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Extracted {
-    /// Names written.
+    /// The number of names written.
     pub entries: u64,
-    /// Bytes of file contents written, holes included.
+    /// The number of bytes of file contents written, holes included.
     pub bytes: u64,
-    /// Paths that were left out, because the destination cannot hold what is there.
+    /// Paths that were skipped because the destination cannot hold files of their type.
     pub skipped: Vec<Vec<u8>>,
-    /// Paths with xattrs that the destination refused, and the names of those, in order of the paths.
+    /// Paths whose xattrs the destination rejected, with the names of these xattrs, ordered by path.
     pub refused_xattrs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
 }

@@ -32,7 +32,7 @@ pub struct TarOptions {
     ///
     /// A small image can describe files of any size, all holes: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
-    /// Who listens to how far the extraction has come.
+    /// The callback that receives the progress of the extraction.
     pub progress: Option<Progress>,
 }
 

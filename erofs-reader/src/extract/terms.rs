@@ -7,27 +7,27 @@ use super::meter::Meter;
 use crate::error::Error;
 use crate::progress::Progress;
 
-/// What to restore in a directory.
+/// Options of [`extract_to_dir`](super::extract_to_dir): what to restore.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DirOptions {
-    /// Owners and groups, which takes root.
+    /// Whether to restore owners and groups, which requires root.
     pub owners: bool,
-    /// Devices, which take root. Skipped if not wanted.
+    /// Whether to create devices, which requires root. Otherwise they are skipped.
     pub devices: bool,
-    /// Xattrs, of which `trusted.*` and `security.*` take root.
+    /// Whether to restore xattrs. `trusted.*` and `security.*` require root.
     pub xattrs: bool,
     /// How many bytes of file contents and xattrs may be written, holes counted as if they were written; any number if
     /// `None`.
     ///
     /// A small image can describe files of any size: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
-    /// Who listens to how far the extraction has come.
+    /// The callback that receives the progress of the extraction.
     pub progress: Option<Progress>,
 }
 
 impl Default for DirOptions {
-    /// Everything, as root extracts.
+    /// Everything is restored, which requires root.
     fn default() -> Self {
         Self {
             owners: true,
@@ -40,7 +40,7 @@ impl Default for DirOptions {
 }
 
 impl DirOptions {
-    /// What a user without privileges can restore: no owners, no devices, no xattrs.
+    /// Returns options for a user without privileges: owners, devices and xattrs are not restored.
     pub fn unprivileged() -> Self {
         Self {
             owners: false,

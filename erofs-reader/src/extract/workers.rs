@@ -90,7 +90,7 @@ fn run<J, T, S>(
         let Ok((number, job)) = next else {
             return;
         };
-        // What is left is taken all the same: whoever sends must not wait forever.
+        // The rest is received as well, so that the sender does not block forever.
         if lock().failed_before(number) {
             continue;
         }
