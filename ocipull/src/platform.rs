@@ -61,11 +61,14 @@ impl Platform {
     /// The platform that an index says `descriptor` is for.
     pub(crate) fn of(descriptor: &Descriptor) -> Option<Self> {
         let platform = descriptor.platform()?;
-        Some(Self {
+        let platform = Self {
             os: platform.os.clone(),
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
-        })
+        };
+        // Some writers have a platform without a word in it.
+        let empty = platform.os.is_empty() && platform.architecture.is_empty();
+        (!empty).then_some(platform)
     }
 
     /// Returns whether an image for this platform runs on a machine of platform `machine`.
@@ -102,7 +105,7 @@ impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let parts: Vec<_> = text.split('/').map(str::to_owned).collect();
+        let parts: Vec<_> = text.split('/').map(str::to_ascii_lowercase).collect();
         let plain = |part: &String| {
             !part.is_empty()
                 && part
@@ -115,20 +118,40 @@ impl FromStr for Platform {
         if !parts.iter().all(plain) {
             return Err(invalid());
         }
-        match parts.as_slice() {
-            [os, architecture] => Ok(Self {
-                os: os.clone(),
-                architecture: architecture.clone(),
-                variant: None,
-            }),
-            [os, architecture, variant] => Ok(Self {
-                os: os.clone(),
-                architecture: architecture.clone(),
-                variant: Some(variant.clone()),
-            }),
-            _ => Err(invalid()),
-        }
+        let (os, architecture, variant) = match parts.as_slice() {
+            [architecture] if is_architecture(architecture) => ("linux", architecture, None),
+            [os, architecture] => (os.as_str(), architecture, None),
+            [os, architecture, variant] => (os.as_str(), architecture, Some(variant)),
+            _ => return Err(invalid()),
+        };
+        let (architecture, implied) = normalized(architecture);
+        Ok(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(String::as_str).or(implied).map(str::to_owned),
+        })
     }
+}
+
+/// Go's name of an architecture that has others, and the variant that the other name means, as
+/// containerd has them.
+fn normalized(architecture: &str) -> (&str, Option<&str>) {
+    match architecture {
+        "x86_64" | "x86-64" => ("amd64", None),
+        "i386" | "i486" | "i586" | "i686" | "x86" => ("386", None),
+        "aarch64" => ("arm64", None),
+        "armhf" => ("arm", Some("v7")),
+        "armel" => ("arm", Some("v6")),
+        other => (other, None),
+    }
+}
+
+/// Whether a word alone names an architecture rather than an operating system.
+fn is_architecture(word: &str) -> bool {
+    let known = [
+        "386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x",
+    ];
+    known.contains(&normalized(word).0)
 }
 
 impl fmt::Display for Platform {
@@ -220,6 +243,38 @@ mod tests {
         there
             .iter()
             .position(|descriptor| std::ptr::eq(descriptor, picked))
+    }
+
+    #[test]
+    fn other_names_of_a_platform_are_understood() {
+        for (text, expected) in [
+            ("amd64", "linux/amd64"),
+            ("arm64", "linux/arm64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("LINUX/AMD64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("armhf", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+        ] {
+            let platform: Platform = text.parse().expect("a platform");
+            assert_eq!(platform.to_string(), expected);
+        }
+        for text in ["linux", "windows", "", "linux/", "a/b/c/d"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_platform_without_a_word_is_none() {
+        let mut json = serde_json::to_value(descriptor("linux/amd64")).expect("json");
+        for empty in [
+            serde_json::json!({}),
+            serde_json::json!({"os": "", "architecture": ""}),
+        ] {
+            json["platform"] = empty;
+            let descriptor = serde_json::from_value(json.clone()).expect("a descriptor");
+            assert_eq!(Platform::of(&descriptor), None);
+        }
     }
 
     #[test]

@@ -105,7 +105,16 @@ fn run(name: &str, verb: &str, input: &[u8], limit: Duration) -> Result<Vec<u8>,
     if name.is_empty() || name.contains(['/', '\\', '\0']) {
         return Err(HelperError::Name(name.to_owned()));
     }
-    let program = program(name);
+    run_program(&program(name), verb, input, limit)
+}
+
+fn run_program(
+    program: &str,
+    verb: &str,
+    input: &[u8],
+    limit: Duration,
+) -> Result<Vec<u8>, HelperError> {
+    let program = program.to_owned();
     let mut child = Command::new(&program)
         .arg(verb)
         .stdin(Stdio::piped())
@@ -127,9 +136,12 @@ fn run(name: &str, verb: &str, input: &[u8], limit: Duration) -> Result<Vec<u8>,
     if success {
         return Ok(output);
     }
-    // Errors come on standard output, by the protocol.
+    // Errors come on standard output, by the protocol; but so does a secret.
     let message = String::from_utf8_lossy(&output);
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = match message.trim_start().starts_with('{') {
+        true => "it printed an answer and failed".to_owned(),
+        false => message.split_whitespace().collect::<Vec<_>>().join(" "),
+    };
     Err(HelperError::Failed {
         program,
         message: message
@@ -181,5 +193,18 @@ mod tests {
             get("of-this-name-there-is-none", "h"),
             Err(HelperError::Start { .. })
         ));
+    }
+
+    #[test]
+    fn an_answer_of_a_helper_that_fails_is_not_repeated() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker-credential-leak");
+        let script = "#!/bin/sh\necho '{\"Username\": \"me\", \"Secret\": \"s3cr3t\"}'; exit 1\n";
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        let error = run_program(path.to_str().unwrap(), "get", b"h", TIME_LIMIT).unwrap_err();
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
     }
 }

@@ -79,7 +79,8 @@ pub(super) fn fetch(
             )?
         }
     };
-    let token = answer.token.or(answer.access_token).unwrap_or_default();
+    let token = answer.token.filter(|token| !token.is_empty());
+    let token = token.or(answer.access_token).unwrap_or_default();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Failure::last(Error::Protocol {
             url: realm.to_string(),

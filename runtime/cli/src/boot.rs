@@ -25,7 +25,7 @@ pub(super) struct Process {
     )]
     pub(super) arguments: Vec<OsString>,
     /// Set a variable (KEY=VALUE), or take over this environment's (KEY)
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = env_file::variable())]
     env: Vec<OsString>,
     /// Set the variables that a file lists, a line each
     #[arg(long, value_name = "FILE")]
@@ -34,7 +34,7 @@ pub(super) struct Process {
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<OsString>,
     /// Replace the image's WorkingDir
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = env_file::directory())]
     workdir: Option<OsString>,
     /// Replace the image's User
     #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
@@ -47,6 +47,19 @@ pub(super) struct Process {
     /// How many seconds the command then has before it is killed [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
+    /// Whether the command is process 1, as systemd wants it: where it is called init or systemd, by itself or behind an entrypoint
+    /// (true); never (false); always
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    systemd: Systemd,
+}
+
+/// When a command is process 1, by podman's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Systemd {
+    #[default]
+    True,
+    False,
+    Always,
 }
 
 /// How a command is connected to this process.
@@ -152,6 +165,11 @@ impl Process {
             stdin: self.terminal.interactive,
             stop_signal: self.stop_signal,
             stop_timeout_ms: self.stop_timeout.map(|seconds| u64::from(seconds) * 1000),
+            init: match self.systemd {
+                Systemd::True => None,
+                Systemd::False => Some(false),
+                Systemd::Always => Some(true),
+            },
         })
     }
 

@@ -1,16 +1,47 @@
 //! Files of environment variables (`--env-file`), as docker reads them.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+/// The longest file that is read, in bytes: more than the guest's kernel passes to any program.
+const LONGEST: u64 = 8 << 20;
+
+/// Parses a variable of the command line.
+pub(super) fn variable() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|variable| {
+        let bytes = variable.as_bytes();
+        match bytes.is_empty() || bytes.starts_with(b"=") {
+            true => Err("a variable has a name"),
+            false => Ok(variable),
+        }
+    })
+}
+
+/// Parses a directory of the sandbox.
+pub(super) fn directory() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|directory| match directory.as_bytes().starts_with(b"/") {
+        true => Ok(directory),
+        false => Err("it has to be absolute: nothing says what it is relative to"),
+    })
+}
 
 /// The variables of all files, `KEY=VALUE` or `KEY` each, in order.
 pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<OsString>> {
     let mut variables = Vec::new();
     for path in files {
-        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let mut text = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut text))
+            .with_context(|| path.display().to_string())?;
+        if text.len() as u64 > LONGEST {
+            bail!("{}: more than {LONGEST} bytes", path.display());
+        }
         variables.extend(parse(path, &text)?);
     }
     Ok(variables)
@@ -52,5 +83,11 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let error = read(&["/dev/zero".into()]).unwrap_err().to_string();
+        assert!(error.contains("/dev/zero: more than"), "{error}");
     }
 }

@@ -41,13 +41,13 @@ pub(super) struct Exec {
     #[arg(long)]
     no_tty: bool,
     /// Set a variable (KEY=VALUE), or take over this environment's (KEY)
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = env_file::variable())]
     env: Vec<OsString>,
     /// Set the variables that a file lists, a line each
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// The working directory [default: the sandbox's]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", value_parser = env_file::directory())]
     workdir: Option<OsString>,
     /// The user [default: the sandbox's]
     #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]

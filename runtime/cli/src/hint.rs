@@ -4,10 +4,13 @@ use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{HostReport, VmmError};
 use blockbox::{Error, ImageUser, NoMemory, convert, kernel};
 
+use super::mask;
+
 /// Prints an error, and what solves the problem.
 pub(super) fn print(error: &anyhow::Error) {
     let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
-    eprintln!("blockbox: {error:#}{hint}");
+    let text = mask::masked(format!("{error:#}{hint}"));
+    eprintln!("blockbox: {text}");
 }
 
 /// Returns what solves the problem that an error reports, if a command does.

@@ -38,6 +38,7 @@ mod load;
 mod login;
 mod logs;
 mod manual;
+mod mask;
 mod net;
 mod network;
 mod output;
@@ -259,8 +260,14 @@ fn usage(mut error: clap::Error) -> ExitCode {
         // An option that docker has is not a word for the command.
         error.remove(ContextKind::Suggested);
     }
-    // Nothing can be done about a terminal that is gone.
-    let _ = error.print();
+    let text = error.render().to_string();
+    let masked = mask::masked(text.clone());
+    if masked == text {
+        // Nothing can be done about a terminal that is gone.
+        let _ = error.print();
+    } else {
+        eprint!("{masked}");
+    }
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if runs => ExitCode::from(EXIT_RUN_FAILED),

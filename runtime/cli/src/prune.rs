@@ -12,6 +12,9 @@ pub(super) struct Prune {
     /// Also remove images that have a name and that no sandbox uses
     #[arg(short, long)]
     all: bool,
+    /// Docker's: nothing is asked here
+    #[arg(short, long, hide = true)]
+    force: bool,
     /// How to print what was removed: table, json, or a template such as `{{.Bytes}}`
     #[arg(long, default_value = "table")]
     format: Output,

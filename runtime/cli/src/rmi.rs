@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use blockbox::store::Store;
+use blockbox::{Error, convert};
 use clap::Args;
 
 use super::each::each;
@@ -13,14 +14,19 @@ pub(super) struct Rmi {
     /// The images
     #[arg(required = true, value_name = "REFERENCE")]
     references: Vec<String>,
+    /// Say nothing of images that are not there
+    #[arg(short, long)]
+    force: bool,
 }
 
 impl Rmi {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         each(&self.references, |name| {
-            for removed in blockbox::remove::image(store, name)? {
-                println!("{removed}");
-            }
+            let removed = match blockbox::remove::image(store, name) {
+                Err(Error::Convert(convert::Error::NoImage(_))) if self.force => Vec::new(),
+                removed => removed?,
+            };
+            removed.iter().for_each(|name| println!("{name}"));
             Ok(())
         })
     }

@@ -88,6 +88,9 @@ pub(super) struct Grow {
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
+    /// Docker's: nothing is asked here
+    #[arg(short, long, hide = true)]
+    force: bool,
     /// How to print what was removed: table, json, or a template such as `{{.Name}}`
     #[arg(long, default_value = "table")]
     format: Output,

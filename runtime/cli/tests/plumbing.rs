@@ -340,6 +340,29 @@ fn an_output_appears_whole_or_not_at_all() {
 }
 
 #[test]
+fn an_output_takes_the_place_of_no_device_or_pipe() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.tar"), lower()).unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let tar = text(dir.path(), "a.tar");
+    let output = text(dir.path(), "pipe");
+    for command in [
+        ["erofs", "build", "--tar", &tar, "-o", &output].as_slice(),
+        &["vmdk", "create", "-o", &output, &tar],
+    ] {
+        let error = blockbox.fails(command);
+        assert!(error.contains("not a regular file"), "{error}");
+        let left = fs::symlink_metadata(&pipe).unwrap();
+        assert!(left.file_type().is_fifo());
+    }
+}
+
+#[test]
 fn history_and_provenance_say_which_layer_a_path_is_from() {
     let blockbox = Blockbox::new();
     let layout = Layout::new()

@@ -225,6 +225,38 @@ fn an_image_whose_name_leads_elsewhere_is_listed_and_can_be_removed_by_its_diges
 }
 
 #[test]
+fn no_message_repeats_a_password_of_the_command_line() {
+    let blockbox = Blockbox::without_kernel();
+    let with_password = "me:s3cr3t@h.example/a";
+    for command in [
+        &["pull", with_password][..],
+        &["copy", with_password, "oci:x"],
+        &["rmi", with_password],
+        &["tag", with_password, "b"],
+        &["inspect", "https://me:s3cr3t@h.example/a"],
+    ] {
+        let output = blockbox.output(command);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(!error.contains("s3cr3t"), "{command:?}: {error}");
+        assert!(error.contains("h.example/a"), "{command:?}: {error}");
+    }
+}
+
+#[test]
+fn variables_without_a_name_and_relative_directories_are_refused() {
+    let blockbox = Blockbox::without_kernel();
+    for (option, value) in [("-e", "=x"), ("-e", ""), ("-w", "here"), ("-w", "")] {
+        for command in ["run", "exec"] {
+            let output = blockbox.output([command, option, value, "image", "true"]);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(125), "{error}");
+            assert!(error.contains("invalid value"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn rmi_goes_on_after_a_failure_and_fails_in_the_end() {
     let blockbox = Blockbox::new();
     let layout = layout(2);

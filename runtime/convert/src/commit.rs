@@ -1,12 +1,13 @@
 //! What a sandbox changed, as a layer of a new image.
 
 mod change;
+mod kept;
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::time::{Duration, SystemTime};
 
-use blockbox_store::{Meter, Store, atomic};
+use blockbox_store::{Meter, Spec, Store, atomic};
 use ocipull::Digest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -93,13 +94,20 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Reads what the sandbox of `view`, whose image is `image`, changed.
+    /// Reads what the sandbox of `spec` and `view`, whose image is `image`, changed. The new image runs as the sandbox does, but for
+    /// the options' changes.
     ///
     /// # Errors
     ///
     /// [`Error::Change`] before anything is read; where a disk is damaged.
-    pub fn read(image: &Image, view: &mut View<'_>, options: &CommitOptions) -> Result<Self> {
-        let config = image.document(crate::image::CONFIG)?;
+    pub fn read(
+        image: &Image,
+        spec: &Spec,
+        view: &mut View<'_>,
+        options: &CommitOptions,
+    ) -> Result<Self> {
+        let mut config = image.document(crate::image::CONFIG)?;
+        kept::keep(&mut config["config"], spec);
         let manifest = image.document(crate::image::MANIFEST)?;
         // A mistake shows before the long part.
         configure(config.clone(), options, None)?;

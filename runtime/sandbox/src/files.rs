@@ -56,7 +56,7 @@ impl Sandbox {
         let _access = self.store().share()?;
         let committed = self.with_view(|view, info| {
             let image = image(self.store(), &info.spec)?;
-            Ok(Committed::read(&image, view, options)?)
+            Ok(Committed::read(&image, &info.spec, view, options)?)
         })?;
         // Nothing is in the store before it is known that the disk was held to the end.
         Ok(committed.store(self.store())?)

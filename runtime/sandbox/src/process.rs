@@ -31,6 +31,9 @@ pub struct Overrides {
     pub stop_signal: Option<Signal>,
     /// How long the program has after the stop signal, in milliseconds.
     pub stop_timeout_ms: Option<u64>,
+    /// Whether the program is process 1 of a PID namespace. Default: where the program is called `init` or `systemd`, or the
+    /// entrypoint is given such a one to execute.
+    pub init: Option<bool>,
 }
 
 /// Combines an image's configuration with `overrides`.
@@ -63,6 +66,12 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
             .map(OsString::into_vec)
             .collect();
     }
+    let init = overrides.init.unwrap_or_else(|| {
+        let mut programs = entrypoint.iter().chain(arguments.first());
+        let first = programs.next().is_some_and(|program| is_init(program));
+        // The word alone is a subcommand of many programs: `terraform init`.
+        first || programs.any(|program| program.starts_with(b"/") && is_init(program))
+    });
     let args = [entrypoint, arguments].concat();
     if args.is_empty() {
         return Err(Error::NoCommand);
@@ -88,9 +97,7 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
                 .map_err(|_| Error::StopSignal(text.to_owned()))?,
         ),
         // What systemd takes for a request to halt, as podman sends it.
-        (None, _) if args.first().is_some_and(|program| is_init(program)) => {
-            Signal::from_number(SIGRTMIN_3)
-        }
+        (None, _) if init => Signal::from_number(SIGRTMIN_3),
         (None, _) => None,
     };
     let mut process = Process::default();
@@ -102,6 +109,7 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
     process.stdin = overrides.stdin;
     process.stop_signal = stop_signal;
     process.stop_timeout_ms = overrides.stop_timeout_ms;
+    process.init = Some(init);
     Ok(process)
 }
 
@@ -114,7 +122,9 @@ pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool)
     spec.user = process.user.clone().into_bytes();
     spec.tty = tty;
     spec.stdin = stdin;
-    spec.init = spec.args.first().is_some_and(|program| is_init(program));
+    // Sandboxes of before say nothing.
+    let first_is_init = || spec.args.first().is_some_and(|program| is_init(program));
+    spec.init = process.init.unwrap_or_else(first_is_init);
     spec.stop_signal = process.stop_signal().number();
     spec
 }
@@ -288,6 +298,26 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(shown(&spec.env), ["PATH=/opt/bin"]);
+    }
+
+    #[test]
+    fn an_init_behind_an_entrypoint_is_process_1_and_a_subcommand_is_not() {
+        let init = |entrypoint: &[&str], cmd: &[&str], asked: Option<bool>| {
+            let json = serde_json::json!({"Entrypoint": entrypoint, "Cmd": cmd});
+            let config: Config = serde_json::from_value(json).unwrap();
+            let overrides = Overrides {
+                init: asked,
+                ..Default::default()
+            };
+            let process = resolve(Some(&config), overrides).unwrap();
+            exec_spec(&process, None, false).init
+        };
+        assert!(init(&["/entrypoint"], &["/sbin/init"], None));
+        assert!(init(&["/usr/bin/tini", "--", "/sbin/init"], &[], None));
+        assert!(!init(&["terraform"], &["init"], None));
+        assert!(!init(&["/bin/sh", "-c"], &["exec /sbin/init"], None));
+        assert!(init(&["/bin/sh", "-c"], &["exec /sbin/init"], Some(true)));
+        assert!(!init(&["/sbin/init"], &[], Some(false)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Files and folders that appear whole or not at all.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use tempfile::{NamedTempFile, TempDir};
@@ -42,6 +42,11 @@ fn write_with_mode<T, E: From<Error>>(
     mode: u32,
     write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
+    // A rename would put a file in the place of a device or a pipe.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(Error::io(path)(error).into());
+    }
     let folder = parent(path);
     let mut file = tempfile::Builder::new()
         .prefix(PREFIX)

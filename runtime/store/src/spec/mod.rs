@@ -209,6 +209,9 @@ pub struct Process {
     pub stop_signal: Option<Signal>,
     /// How long the command then has, in milliseconds; `None` is [`STOP_TIMEOUT`].
     pub stop_timeout_ms: Option<u64>,
+    /// Whether the command is process 1 of a PID namespace of its own. `None`: where it is called `init` or `systemd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<bool>,
 }
 
 impl Process {

@@ -1,0 +1,44 @@
+//! User information in an argument (`user:password@host`), which no message repeats.
+
+/// Returns `text` with `…` in the place of the user information of this process's arguments.
+pub(super) fn masked(text: String) -> String {
+    std::env::args_os()
+        .filter_map(|argument| argument.into_string().ok())
+        .filter_map(|argument| user_information(&argument).map(str::to_owned))
+        .fold(text, |text, secret| {
+            text.replace(&format!("{secret}@"), "…@")
+        })
+}
+
+/// The user and password before the host in an address or a reference.
+fn user_information(argument: &str) -> Option<&str> {
+    let rest = argument
+        .split_once("://")
+        .map_or(argument, |(_, rest)| rest);
+    let host = rest.split('/').next()?;
+    let (user, host) = host.rsplit_once('@')?;
+    // A tag and a digest look alike: `image:1@sha256:…`.
+    let digest = host.starts_with("sha256:") || host.starts_with("sha512:");
+    (user.contains(':') && !digest).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_told_from_a_digest() {
+        for (argument, secret) in [
+            ("me:s3cr3t@h.example/a", Some("me:s3cr3t")),
+            ("https://me:p@h.example/a", Some("me:p")),
+            ("me:a@b@h:5000/a", Some("me:a@b")),
+            ("busybox:1@sha256:00", None),
+            ("h:5000/busybox:1@sha256:00", None),
+            ("a@h.example", None),
+            ("busybox", None),
+            ("", None),
+        ] {
+            assert_eq!(user_information(argument), secret, "{argument}");
+        }
+    }
+}

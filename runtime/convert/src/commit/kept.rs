@@ -1,0 +1,150 @@
+//! What a sandbox was made with and its image has otherwise: the new image has it as the sandbox does, as docker's.
+
+use blockbox_store::Spec;
+use blockbox_store::spec::Bytes;
+use serde_json::{Value, json};
+
+/// Changes `config` to what the sandbox of `spec` runs as.
+pub(super) fn keep(config: &mut Value, spec: &Spec) {
+    if !config.is_object() {
+        *config = json!({});
+    }
+    for (key, value) in &spec.labels {
+        if !config["Labels"].is_object() {
+            config["Labels"] = json!({});
+        }
+        config["Labels"][key] = json!(value);
+    }
+    // Without one, it has not been started, and nothing was asked for.
+    let Some(process) = &spec.process else {
+        return;
+    };
+    keep_command(config, &texts(&process.args));
+    let mut set = |key: &str, value: &str, default: &str| {
+        let before = config[key].as_str().unwrap_or_default();
+        if value != before && !(before.is_empty() && value == default) {
+            config[key] = json!(value);
+        }
+    };
+    set("User", &process.user, "");
+    set("WorkingDir", &text(&process.cwd), "/");
+    if let Some(signal) = process.stop_signal {
+        let before = number(config["StopSignal"].as_str());
+        if before != Some(signal.number()) {
+            config["StopSignal"] = json!(signal.to_string());
+        }
+    }
+    let env = texts(&process.env);
+    if env != strings(&config["Env"]) {
+        config["Env"] = json!(env);
+    }
+}
+
+/// The number of a signal by its name.
+fn number(text: Option<&str>) -> Option<u32> {
+    let signal: blockbox_store::spec::Signal = text?.parse().ok()?;
+    Some(signal.number())
+}
+
+/// The image's own entry point stays where the command begins with it.
+fn keep_command(config: &mut Value, args: &[String]) {
+    let entrypoint = strings(&config["Entrypoint"]);
+    if [entrypoint.clone(), strings(&config["Cmd"])].concat() == args {
+        return;
+    }
+    let (entrypoint, command) = match args.strip_prefix(&entrypoint[..]) {
+        Some(command) => (entrypoint, command),
+        None => args
+            .split_first()
+            .map_or_else(Default::default, |(program, rest)| {
+                (vec![program.clone()], rest)
+            }),
+    };
+    config["Entrypoint"] = match entrypoint.is_empty() {
+        true => Value::Null,
+        false => json!(entrypoint),
+    };
+    config["Cmd"] = json!(command);
+}
+
+/// The texts of a list of a configuration; an empty one in an entry point is none.
+fn strings(list: &Value) -> Vec<String> {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts = list.iter().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+fn texts(list: &[Bytes]) -> Vec<String> {
+    list.iter().map(text).collect()
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(&bytes.0).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use blockbox_store::spec::{ImageSource, Process};
+
+    use super::*;
+
+    fn spec(args: &[&str]) -> Spec {
+        let mut spec = Spec::new("box".to_owned(), ImageSource::new("i", String::new()));
+        let mut process = Process::default();
+        process.args = args
+            .iter()
+            .map(|arg| arg.as_bytes().to_vec().into())
+            .collect();
+        process.cwd = b"/".to_vec().into();
+        spec.process = Some(process);
+        spec
+    }
+
+    #[test]
+    fn a_sandbox_that_runs_as_its_image_says_changes_nothing() {
+        let image = json!({"Entrypoint": ["/e"], "Cmd": ["a"], "Env": ["A=1"], "User": "bob"});
+        let mut spec = spec(&["/e", "a"]);
+        let process = spec.process.as_mut().unwrap();
+        process.user = "bob".to_owned();
+        process.env = vec![b"A=1".to_vec().into()];
+        let mut config = image.clone();
+        keep(&mut config, &spec);
+        assert_eq!(config["Entrypoint"], image["Entrypoint"]);
+        assert_eq!(config["Cmd"], image["Cmd"]);
+        for key in ["WorkingDir", "StopSignal", "Labels"] {
+            assert!(config[key].is_null(), "{key}");
+        }
+        assert_eq!(config["User"], "bob");
+        assert_eq!(config["Env"], image["Env"]);
+    }
+
+    #[test]
+    fn what_a_sandbox_was_made_with_is_its_images() {
+        let mut config = json!({"Entrypoint": ["/e"], "Cmd": ["a"], "Labels": {"x": "1"}});
+        let mut spec = spec(&["/e", "b", "c"]);
+        spec.labels.insert("y".to_owned(), "2".to_owned());
+        let process = spec.process.as_mut().unwrap();
+        process.user = "bob".to_owned();
+        process.cwd = b"/w".to_vec().into();
+        process.env = vec![b"A=1".to_vec().into()];
+        process.stop_signal = Some("INT".parse().unwrap());
+        keep(&mut config, &spec);
+        assert_eq!(config["Entrypoint"], json!(["/e"]));
+        assert_eq!(config["Cmd"], json!(["b", "c"]));
+        assert_eq!(config["User"], "bob");
+        assert_eq!(config["WorkingDir"], "/w");
+        assert_eq!(config["Env"], json!(["A=1"]));
+        assert_eq!(config["StopSignal"], "SIGINT");
+        assert_eq!(config["Labels"], json!({"x": "1", "y": "2"}));
+
+        let mut config = json!({"Entrypoint": ["/e"], "Cmd": ["a"]});
+        keep(&mut config, &self::spec(&["/bin/sh", "-c", "echo"]));
+        assert_eq!(config["Entrypoint"], json!(["/bin/sh"]));
+        assert_eq!(config["Cmd"], json!(["-c", "echo"]));
+
+        let mut config = json!({"Cmd": ["a"]});
+        keep(&mut config, &self::spec(&["b"]));
+        assert!(config["Entrypoint"].is_null());
+        assert_eq!(config["Cmd"], json!(["b"]));
+    }
+}
