@@ -387,3 +387,48 @@ fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
         blockbox.ok(["rm", "-f", name]);
     }
 }
+
+#[test]
+fn a_kill_while_a_machine_is_copied_leaves_whole_snapshots_or_none() {
+    let Some(guest) = guest() else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let kill = |pid: &Value| {
+        let killed = std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+    };
+    guest.forkable("source");
+    for round in 0..6 {
+        let name = format!("round-{round}");
+        let words = ["snapshot", "create", "--memory", "source", "-n", &name];
+        let mut copying = common::guest::start(blockbox, &words);
+        std::thread::sleep(std::time::Duration::from_millis(60 * (round / 2)));
+        if round % 2 == 0 {
+            kill(&json!(copying.id()));
+        } else {
+            kill(&guest.state("source").unwrap()["monitor_pid"]);
+        }
+        copying.wait().unwrap();
+        let list = blockbox.ok(["snapshot", "ls", "-q"]);
+        if list.lines().any(|one| one == name) {
+            blockbox.ok(["snapshot", "verify", &name]);
+        }
+        if round % 2 == 0 {
+            // The source does not notice.
+            guest.counts("source");
+        } else {
+            blockbox.ok(["start", "source"]);
+        }
+    }
+    // Nothing but whole snapshots is left after the next access.
+    blockbox.ok(["gc"]);
+    let left = std::fs::read_dir(blockbox.home().join("snapshots")).unwrap();
+    for entry in left {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with('.'), "{name}");
+    }
+    blockbox.ok(["rm", "-f", "source"]);
+}
