@@ -20,6 +20,9 @@ use crate::{Console, Vm};
 /// How long the answer to a sync, a freeze or a thaw may take: a slow disk has much to write.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long the answer may take to a request that waits for nothing.
+const SOON: Duration = Duration::from_secs(20);
+
 /// How long the guest may take to take a request: its init always does so soon.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -331,17 +334,21 @@ impl Link {
         name: &'static str,
         request: impl FnOnce(u32) -> Request,
     ) -> Result<(), GuestError> {
-        match self.ask(name, request)? {
-            Answer::Done(0) => Ok(()),
-            Answer::Done(errno) => Err(GuestError::Refused {
-                request: name,
-                errno,
-            }),
-            _ => Err(GuestError::WrongAnswer { request: name }),
-        }
+        done(name, &self.ask(name, request)?)
     }
 
-    /// As [`request`](Self::request), and lets nobody send anything until the guard is dropped. Returns with it the last id that was
+    /// As [`request`](Self::request), for something that never takes long.
+    pub(super) fn request_soon(
+        &self,
+        name: &'static str,
+        request: impl FnOnce(u32) -> Request,
+    ) -> Result<(), GuestError> {
+        let id = self.expect_answer();
+        let sent = self.send(&request(id));
+        done(name, &self.answer_to(id, name, sent, SOON)?)
+    }
+
+    /// As [`request_soon`](Self::request_soon), and lets nobody send anything until the guard is dropped. Returns with it the last id that was
     /// given to anything.
     pub(super) fn request_last(
         &self,
@@ -353,14 +360,8 @@ impl Link {
         let mut bytes = Vec::new();
         request(id).encode(&mut bytes);
         let sent = self.write_to(&mut writer, &bytes, SEND_TIMEOUT);
-        match self.answer_to(id, name, sent)? {
-            Answer::Done(0) => Ok((writer, id)),
-            Answer::Done(errno) => Err(GuestError::Refused {
-                request: name,
-                errno,
-            }),
-            _ => Err(GuestError::WrongAnswer { request: name }),
-        }
+        done(name, &self.answer_to(id, name, sent, SOON)?)?;
+        Ok((writer, id))
     }
 
     /// Sends a request and waits for the answer.
@@ -371,7 +372,7 @@ impl Link {
     ) -> Result<Answer, GuestError> {
         let id = self.expect_answer();
         let sent = self.send(&request(id));
-        self.answer_to(id, name, sent)
+        self.answer_to(id, name, sent, ANSWER_TIMEOUT)
     }
 
     /// Gives an id to a request that is to be answered.
@@ -388,17 +389,14 @@ impl Link {
         id: u32,
         name: &'static str,
         sent: Result<(), GuestError>,
+        timeout: Duration,
     ) -> Result<Answer, GuestError> {
         let answer = sent
-            .and_then(|()| {
-                self.wait(ANSWER_TIMEOUT, |state| {
-                    state.answers.get(&id).cloned().flatten()
-                })
-            })
+            .and_then(|()| self.wait(timeout, |state| state.answers.get(&id).cloned().flatten()))
             .and_then(|answer| {
                 answer.ok_or(GuestError::NoAnswer {
                     request: name,
-                    waited: ANSWER_TIMEOUT,
+                    waited: timeout,
                 })
             });
         self.lock().answers.remove(&id);
@@ -525,6 +523,15 @@ pub(super) fn random_bytes() -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; ENTROPY];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// What an answer to a request says that is answered by `Done`.
+fn done(request: &'static str, answer: &Answer) -> Result<(), GuestError> {
+    match *answer {
+        Answer::Done(0) => Ok(()),
+        Answer::Done(errno) => Err(GuestError::Refused { request, errno }),
+        _ => Err(GuestError::WrongAnswer { request }),
+    }
 }
 
 fn fresh_id(state: &mut State) -> u32 {

@@ -94,7 +94,7 @@ impl Session {
             identity.realtime_ns = link::realtime_ns();
         }
         let command = adoption.command.map_or(0, |command| command.id);
-        link.request("be taken over", |id| Request::Adopt {
+        link.request_soon("be taken over", |id| Request::Adopt {
             id,
             command,
             identity,
