@@ -11,8 +11,8 @@ use crate::denial::Denial;
 use crate::ports::BoundPort;
 use crate::publish::Protocol;
 
-/// The longest request.
-const LONGEST: usize = 4 << 20;
+/// The longest request: what a gateway may be given when it starts, it may be given again.
+pub(crate) const LONGEST: usize = 16 << 20;
 
 /// What a gateway is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,8 @@ pub struct FlowStatus {
 pub(crate) struct Control {
     stream: UnixStream,
     input: Vec<u8>,
+    /// Bytes of the input that have no end of a line.
+    searched: usize,
     output: Vec<u8>,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
@@ -118,6 +120,7 @@ impl Control {
         Self {
             stream,
             input: Vec::new(),
+            searched: 0,
             output: Vec::new(),
             readable: true,
             writable: true,
@@ -136,10 +139,14 @@ impl Control {
             return Ok(None);
         }
         loop {
-            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
+            // A host's resolver has megabytes where its table of hosts is a list of blocked names: each byte is looked at once.
+            let rest = self.input.get(self.searched..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.input.drain(..=self.searched + end).collect();
+                self.searched = 0;
                 return Ok(Some(serde_json::from_slice(&line)));
             }
+            self.searched = self.input.len();
             if !self.readable || self.ended {
                 return Ok(None);
             }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::gateway::{Bound, Gateway};
 
 /// The longest configuration, in bytes.
-const LONGEST: u64 = 16 << 20;
+const LONGEST: u64 = crate::control::LONGEST as u64;
 /// Descriptors of a gateway at its limits.
 const DESCRIPTORS: u64 = 4096;
 

@@ -18,6 +18,8 @@ use crate::scope::Scope;
 
 /// A hosts file may be a list of a million blocked names: these are the first that count.
 const ENTRIES: usize = 100_000;
+/// Bytes of those names, so that they fit into a request.
+const NAMES: usize = 4 << 20;
 
 /// The files that say how this host resolves names.
 #[derive(Debug)]
@@ -184,6 +186,7 @@ fn interface(name: &str) -> Option<u32> {
 /// The names of hosts(5). Addresses of this host's loopback mean the host, which is not the guest's: they are left out.
 fn hosts(text: &str) -> Vec<HostEntry> {
     let mut entries = Vec::new();
+    let mut bytes = 0;
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or("").split_whitespace();
         let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else {
@@ -194,7 +197,8 @@ fn hosts(text: &str) -> Vec<HostEntry> {
         }
         // 0.0.0.0 is how names are blocked: the guest gets the same.
         for name in words.filter_map(host_name) {
-            if entries.len() >= ENTRIES {
+            bytes += name.len();
+            if entries.len() >= ENTRIES || bytes > NAMES {
                 return entries;
             }
             entries.push(HostEntry::new(name, address));
@@ -318,6 +322,21 @@ mod tests {
         std::os::unix::fs::symlink(&other, &conf).unwrap();
         let data = resolver.changed().unwrap();
         assert_eq!(servers(&data), ["10.9.9.1:53 ", "10.9.9.2:53 "]);
+    }
+
+    #[test]
+    fn a_table_of_hosts_of_any_size_fits_into_a_request() {
+        for name in ["ads", &["long-label-of-a-name"; 11].join(".")] {
+            let lines = (0..200_000).map(|n| format!("0.0.0.0 {name}.n{n}\n"));
+            let hosts = hosts(&lines.collect::<String>());
+            let data = ResolverData {
+                hosts,
+                ..ResolverData::default()
+            };
+            assert!(data.hosts.len() > 10_000);
+            let request = serde_json::to_vec(&crate::Request::Resolver { data }).unwrap();
+            assert!(request.len() < crate::control::LONGEST, "{}", request.len());
+        }
     }
 
     #[test]

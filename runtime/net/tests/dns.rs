@@ -252,6 +252,26 @@ fn the_resolver_is_replaced_while_the_gateway_runs() {
 }
 
 #[test]
+fn a_table_of_a_hundred_thousand_blocked_names_replaces_another_in_time() {
+    let (mut running, mut guest) = setup(Config::new());
+    let mut data = resolver(&[serve(|_| addresses(&["93.184.1.1"]))]);
+    data.hosts = (0..100_000)
+        .map(|n| HostEntry::new(format!("advertisements-{n}.example"), ip("0.0.0.0")))
+        .collect();
+    assert_eq!(running.ask(&Request::Resolver { data }), Response::Done);
+    for (name, expected) in [
+        ("advertisements-99999.example", "0.0.0.0"),
+        ("example.org", "93.184.1.1"),
+    ] {
+        let start = Instant::now();
+        let answer = lookup(&mut guest, name, RecordType::A);
+        assert_eq!(answer, Ok(vec![ip(expected)]), "{name}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{name}");
+    }
+    running.end();
+}
+
+#[test]
 fn a_public_name_with_a_private_address_is_refused_and_explained() {
     let upstream = serve(|name| match name {
         "mixed.example" => addresses(&["93.184.1.1", "192.168.0.1"]),
