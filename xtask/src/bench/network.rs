@@ -98,15 +98,17 @@ fn one(
 ) -> Result<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    // The last connection holds the guest up until the host has done its part.
+    // The last connection holds the guest up until the host has done its part. Standard input is a pipe that does not end: nc would
+    // pass its end on at once, and passt (2023) never finishes what is sent to a peer that has ended its own side.
     let script = format!(
         "ip link set lo up; ip link set eth0 up; ip addr add {GUEST}/24 dev eth0\n\
          ip route add default via 10.187.1.1 || true\n\
          mkdir /www; echo page >/www/page; httpd -p {WEB} -h /www\n\
          nc -ll -p {ECHO} -e cat >/dev/null 2>&1 &\n\
-         nc {HOST} {port} </dev/null >/dev/null\n\
+         mkfifo /open; exec 3<>/open\n\
+         nc {HOST} {port} <&3 >/dev/null\n\
          dd if=/dev/zero bs=64k count={} 2>/dev/null | nc {HOST} {port}\n\
-         nc {HOST} {port} </dev/null\n",
+         nc {HOST} {port} <&3\n",
         MEBIBYTES * 16
     );
     root.disk(setting, disk, &script)?;
