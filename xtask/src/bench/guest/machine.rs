@@ -84,7 +84,9 @@ impl Machine {
         root.disk(setting, &disk, "uname -r\n")?;
         let lines = machine.run(&disk, &[], None)?;
         let release = lines.into_iter().next();
-        machine.release = release.with_context(|| machine.last_words())?;
+        machine.release = release.with_context(|| {
+            format!("the first machine wrote nothing: {}", machine.last_words())
+        })?;
         Ok(machine)
     }
 
