@@ -24,6 +24,8 @@ fn guest() -> Option<Guest> {
         .symlink("dangling", "/nowhere/at/all")
         .dir("srv")
         .file("srv/a", "a\n")
+        .symlink("srv/abs", "/usr/lib")
+        .symlink("srv/up", "../usr/lib")
         .dir("srv/sub")
         .file("srv/sub/b", "b\n")
         .device("pipe", b'6', 0, 0);
@@ -47,6 +49,12 @@ fn every_verb_is_seen_from_inside_and_leaves_a_clean_disk() {
     fs::write(path("tree/lib/new"), "new\n").unwrap();
     fs::write(path("tree/srv/a"), "changed\n").unwrap();
     fs::hard_link(path("tree/srv/a"), path("tree/srv/c")).unwrap();
+    // Links of the image below the target begin where they are, not at the target.
+    for (folder, file) in [("abs", "one"), ("up", "two")] {
+        let folder = path("below").join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(file), file).unwrap();
+    }
     fs::write(path("file"), "a file\n").unwrap();
     let tar = TarBuilder::new()
         .owner(1000, 2000)
@@ -68,6 +76,7 @@ fn every_verb_is_seen_from_inside_and_leaves_a_clean_disk() {
         "chown:/new/deep=1234:late".to_owned(),
         "symlink:/new/link=../etc/motd".to_owned(),
         copy("/", "tree"),
+        copy("/srv", "below"),
         copy("/new/", "file"),
         format!("extract:/={}", path("archive.tar").display()),
         "rm:/usr/lib/old".to_owned(),
@@ -91,7 +100,7 @@ fn every_verb_is_seen_from_inside_and_leaves_a_clean_disk() {
     let expected = "patched\npatched\nw\nnew\nchanged\na file\npacked\na file\nlate:x:77:\n\
          /etc/key 640 1000:2000\n/new/deep 700 1234:77\n/bin/busybox 711 0:0\n/usr/lib/packed 644 1000:1000\n\
          /lib/new 644 0:0\n/lib/file 644 1000:1000\n/etc/motd 644 0:0\n\
-         usr/lib\n0\ngone\n2\nchanged\nmore\nfile\nnew\npacked\nwritten\n";
+         usr/lib\n0\ngone\n2\nchanged\nmore\nfile\nnew\none\npacked\ntwo\nwritten\n";
     assert_eq!(text, expected);
     is_clean(&guest.blockbox.home().join("sandboxes/patched/upper.ext4"));
 }

@@ -84,6 +84,7 @@ impl Tree<'_> {
                 Place {
                     slot: Some((parent, name)),
                     entry: Entry::Nothing,
+                    ..
                 } => {
                     let (uid, gid) = self.owner(patch)?.unwrap_or_default();
                     let metadata = new(0o777).owner(uid, gid);
@@ -129,6 +130,7 @@ impl Tree<'_> {
             Place {
                 slot: Some((parent, name)),
                 entry: Entry::Lower(inode),
+                ..
             } => self.copy_up(parent, &name, &inode),
             _ => Err(Problem::NotFound.into()),
         }
@@ -262,6 +264,9 @@ impl Tree<'_> {
         owner: Option<(u32, u32)>,
     ) -> Outcome<()> {
         let place = self.place(&patch.path, true)?;
+        let mut chain = place.above;
+        // Otherwise it is the last of them.
+        let is_below = place.slot.is_some();
         let id = match (place.slot, place.entry) {
             (_, Entry::Upper(id)) => id,
             (Some((parent, name)), Entry::Lower(inode)) => self.copy_up(parent, &name, &inode)?,
@@ -276,7 +281,10 @@ impl Tree<'_> {
             let path = String::from_utf8_lossy(&patch.path).into_owned();
             return Err(Problem::NotADirectory(path).into());
         }
-        merge(self, id, tree, copied, owner)
+        if is_below {
+            chain.push(id);
+        }
+        merge(self, chain, tree, copied, owner)
     }
 
     fn make_dirs(&mut self, patch: &Patch) -> Outcome<()> {

@@ -3,7 +3,7 @@
 use ext4_writer::{DeviceNumber, Kind as Ext4Kind, Metadata, Timestamp};
 use fsmerge::{Kind, Merged, NodeId};
 
-use super::tree::{Body, Directory, File, Id, Node, Outcome, Tree};
+use super::tree::{Body, Directory, File, Id, Node, Outcome, ROOT, Tree};
 
 /// Where a tree comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,20 +42,20 @@ impl Copied {
     }
 }
 
-/// Puts what the root of `source` holds into the directory `target`. Directories that are there keep their attributes, and
+/// Puts what the root of `source` holds into the last of `target`, a chain of directories that begins with the root. Directories that are there keep their attributes, and
 /// links to directories stay; everything else is replaced.
 pub(super) fn merge(
     tree: &mut Tree<'_>,
-    target: Id,
+    target: Vec<Id>,
     source: &Merged,
     copied: Copied,
     owner: Option<(u32, u32)>,
 ) -> Outcome<()> {
     let mut added: Vec<Option<Id>> = vec![None; source.len()];
-    // A directory with those above it, up to `target`.
-    let mut pending = vec![(source.root(), vec![target])];
+    // A directory with where it goes, and those above that.
+    let mut pending = vec![(source.root(), target)];
     while let Some((directory, above)) = pending.pop() {
-        let parent = above.last().copied().unwrap_or(target);
+        let parent = above.last().copied().unwrap_or(ROOT);
         let children = source.children(directory);
         let children: Vec<_> = children.map(|(name, id)| (name.to_vec(), id)).collect();
         for (name, id) in children {
@@ -71,18 +71,18 @@ pub(super) fn merge(
             if let Kind::Directory { implied, .. } = kind {
                 let entry = tree.entry(parent, &name)?;
                 let there = tree.as_directory(&above, &name, &entry)?;
-                let node = match there {
+                let chain = match there {
                     Some(there) => there,
                     None => {
                         if implied {
                             metadata.mode = 0o755;
                         }
                         let body = Body::Directory(Directory::default());
-                        tree.insert(parent, &name, Node { metadata, body })?
+                        let mut chain = above.clone();
+                        chain.push(tree.insert(parent, &name, Node { metadata, body })?);
+                        chain
                     }
                 };
-                let mut chain = above.clone();
-                chain.push(node);
                 pending.push((id, chain));
                 continue;
             }

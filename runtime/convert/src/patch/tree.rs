@@ -69,6 +69,9 @@ pub(super) enum Entry {
 
 /// Where a path leads.
 pub(super) struct Place {
+    /// The directories on the way, the root first and that of the name last; where there is no name, the last is what the path leads
+    /// to.
+    pub(super) above: Vec<Id>,
     /// The directory and the name in it; `None` for the root, and for a path that ends in `..`.
     pub(super) slot: Option<(Id, Vec<u8>)>,
     pub(super) entry: Entry,
@@ -170,7 +173,11 @@ impl<'i> Tree<'i> {
             walked.extend(&name);
             if last {
                 let slot = Some((parent, name));
-                return Ok(Place { slot, entry });
+                return Ok(Place {
+                    above: stack,
+                    slot,
+                    entry,
+                });
             }
             let missing = || String::from_utf8_lossy(&walked).into_owned();
             let child = match entry {
@@ -185,6 +192,7 @@ impl<'i> Tree<'i> {
         }
         let id = stack.last().copied().unwrap_or(ROOT);
         Ok(Place {
+            above: stack,
             slot: None,
             entry: Entry::Upper(id),
         })
@@ -209,34 +217,42 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// The directory that `entry`, which `name` leads to in `parent`, is or leads to by symbolic links.
+    /// The directory that `entry`, which `name` leads to in the last of `above`, is or leads to by symbolic links, after the
+    /// directories above it.
     pub(super) fn as_directory(
         &mut self,
         above: &[Id],
         name: &[u8],
         entry: &Entry,
-    ) -> Outcome<Option<Id>> {
+    ) -> Outcome<Option<Vec<Id>>> {
         let is_link = self.link_target(entry)?.is_some();
         let parent = above.last().copied().unwrap_or(ROOT);
-        let (slot, entry) = if is_link {
+        let place = if is_link {
             match self.place_from(above, name, true) {
-                Ok(place) => (place.slot, place.entry),
+                Ok(place) => place,
                 // A link that leads nowhere is replaced.
                 Err(Failure::Problem(_)) => return Ok(None),
                 Err(error) => return Err(error),
             }
         } else {
-            (Some((parent, name.to_vec())), entry.clone())
-        };
-        let id = match (slot, entry) {
-            (_, Entry::Nothing) => return Ok(None),
-            (_, Entry::Upper(id)) => id,
-            (Some((parent, name)), Entry::Lower(inode)) if inode.is_dir() => {
-                self.copy_up(parent, &name, &inode)?
+            Place {
+                above: above.to_vec(),
+                slot: Some((parent, name.to_vec())),
+                entry: entry.clone(),
             }
-            (_, Entry::Lower(_)) => return Ok(None),
         };
-        Ok(self.directory(id).map(|_| id))
+        let mut chain = place.above;
+        match (place.slot, place.entry) {
+            // It is the last of them already.
+            (None, Entry::Upper(_)) => {}
+            (Some(_), Entry::Upper(id)) => chain.push(id),
+            (Some((parent, name)), Entry::Lower(inode)) if inode.is_dir() => {
+                chain.push(self.copy_up(parent, &name, &inode)?);
+            }
+            (_, Entry::Nothing | Entry::Lower(_)) => return Ok(None),
+        }
+        let last = chain.last().copied().unwrap_or(ROOT);
+        Ok(self.directory(last).map(|_| chain))
     }
 
     fn link_target(&mut self, entry: &Entry) -> Outcome<Option<Vec<u8>>> {
