@@ -9,17 +9,17 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use blockbox_vmm::confine::{Confinement, Landlock, Rules};
-use blockbox_vmm::{Accel, Share, VmConfig, Vmm};
+use blockbox_vmm::{Accel, Disk, DiskFormat, Share, VmConfig, Vmm};
 use nix::unistd::Pid;
 
 /// Names the folder of the test for the program that tries.
 const FOLDER: &str = "ESCAPE_FOLDER";
 
 /// What the program tries, beside what it must be able to do.
-const ATTEMPTS: usize = 15;
+const ATTEMPTS: usize = 21;
 
 fn monitors() -> [Vmm; 2] {
     [Vmm::Libkrun, Vmm::Qemu { accel: Accel::Tcg }]
@@ -28,6 +28,7 @@ fn monitors() -> [Vmm; 2] {
 fn config(folder: &Path) -> VmConfig {
     let path = |name| folder.join(name);
     VmConfig::new(path("kernel"), path("image/disk.vmdk"), path("upper"))
+        .disk(Disk::raw("cow", path("disks/top.qcow2")).format(DiskFormat::Qcow2))
         .share(Share::new("share", path("share")))
         .share(Share::new("ro", path("ro")).read_only())
 }
@@ -40,7 +41,7 @@ fn a_program_in_the_place_of_the_vm_gets_nowhere() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = |name| folder.path().join(name);
-    for name in ["image", "layers", "share", "ro"] {
+    for name in ["image", "layers", "share", "ro", "disks", "bases"] {
         fs::create_dir(path(name)).unwrap();
     }
     for name in [
@@ -51,12 +52,23 @@ fn a_program_in_the_place_of_the_vm_gets_nowhere() {
         "share/file",
         "ro/file",
         "qemu",
+        "disks/other",
+        "bases/base",
+        "bases/other",
     ] {
         fs::write(path(name), name).unwrap();
     }
     let descriptor = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
                       createType=\"monolithicFlat\"\nRW 1 FLAT \"../layers/layer\" 0\n";
     fs::write(path("image/disk.vmdk"), descriptor).unwrap();
+    let name = b"../bases/base";
+    let mut qcow2 = [
+        b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\x68\0\0\0\x0d",
+        &[0; 84][..],
+    ]
+    .concat();
+    qcow2.extend(name);
+    fs::write(path("disks/top.qcow2"), qcow2).unwrap();
     symlink("/etc/passwd", path("share/passwd")).unwrap();
     let _unix = UnixListener::bind(path("socket")).unwrap();
     for monitor in ["libkrun", "qemu"] {
@@ -93,6 +105,10 @@ fn try_to_escape() {
     let address = listener.local_addr().unwrap();
     let parent = Pid::parent();
     let inherited = File::open(path("secret")).unwrap();
+    // It ends with its input, which this process has.
+    let mut other = Command::new("cat");
+    let other = other.stdin(Stdio::piped()).spawn().unwrap();
+    let other = (Pid::from_raw(i32::try_from(other.id()).unwrap()), other);
 
     let rules = Rules::of(vmm, &config(&folder)).unwrap();
     let confinement = rules.enforce().unwrap();
@@ -100,7 +116,7 @@ fn try_to_escape() {
     assert!(confinement.seccomp);
 
     // What a VM needs.
-    for name in ["kernel", "image/disk.vmdk", "layers/layer"] {
+    for name in ["kernel", "image/disk.vmdk", "layers/layer", "bases/base"] {
         File::open(path(name)).unwrap();
     }
     OpenOptions::new()
@@ -129,6 +145,16 @@ fn try_to_escape() {
         "follow a link out of a share",
         File::open(path("share/passwd")),
     );
+    // Landlock says that such a link would cross devices, so that `mv` copies instead.
+    let linked = fs::hard_link(path("secret"), path("share/secret"));
+    let linked = linked.map_err(|error| match error.kind() {
+        io::ErrorKind::CrossesDevices => io::ErrorKind::PermissionDenied.into(),
+        _ => error,
+    });
+    denied("link a file into a share", linked);
+    for name in ["disks/other", "bases/other"] {
+        denied("open what is beside a disk", File::open(path(name)));
+    }
     denied("write to a read-only share", File::create(path("ro/new")));
     let layer = OpenOptions::new().write(true).open(path("layers/layer"));
     denied("write to a layer", layer);
@@ -146,6 +172,10 @@ fn try_to_escape() {
     denied("execute", Command::new("/bin/true").spawn());
     denied("signal its parent", nix::sys::signal::kill(parent, None));
     denied("trace its parent", nix::sys::ptrace::attach(parent));
+    let memory = File::open(format!("/proc/{parent}/mem"));
+    denied("read its parent's memory", memory);
+    denied("signal another", nix::sys::signal::kill(other.0, None));
+    denied("trace another", nix::sys::ptrace::attach(other.0));
 }
 
 fn denied<T>(what: &str, result: Result<T, impl Into<io::Error>>) {
