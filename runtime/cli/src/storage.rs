@@ -1,6 +1,7 @@
 //! What `run` and `create` mount, and the secrets they give.
 
 use std::io::{IsTerminal, Read};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use blockbox::Builder;
@@ -66,8 +67,8 @@ impl Secrets {
                 }
                 Some("") => bail!("secret {name:?}: there is no file's name after `=`"),
                 Some(file) => {
-                    let path = std::path::absolute(file)?;
-                    (Secret::new(name, SecretSource::File { path }), None)
+                    let source = SecretSource::file(Path::new(file))?;
+                    (Secret::new(name, source), None)
                 }
             });
         }

@@ -144,9 +144,7 @@ impl Command {
                 println!("{}", Volume::create(store, &create.name, size)?.name());
             }
             Self::Ls(ls) => {
-                let infos = Volume::list(store)?;
-                let infos: Result<Vec<_>, _> = infos.iter().map(Volume::info).collect();
-                let infos = infos?;
+                let infos = volume::infos(store)?;
                 if ls.quiet {
                     infos.iter().for_each(|info| println!("{}", info.name));
                 } else {
@@ -225,10 +223,8 @@ impl Import {
             Kind::Ext4 => {
                 File::open(&self.file).with_context(|| self.file.display().to_string())?;
                 let work = self.shown.work(what, None);
-                let volume = Volume::import_disk(store, &self.name, &self.file, &work.meter())?;
-                if let Some(size) = self.size {
-                    volume.grow(size)?;
-                }
+                let (name, meter) = (&self.name, &work.meter());
+                let volume = Volume::import_disk(store, name, &self.file, self.size, meter)?;
                 (work, volume)
             }
         };

@@ -10,7 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::guest::{Guest, text, until};
+use common::guest::{Guest, start, text, until};
+use common::programs::Programs;
 use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
@@ -102,6 +103,122 @@ fn operations_on_a_share_end_as_they_do_on_the_host() {
     assert!(diff.status.success(), "{}", text(&diff.stdout));
 }
 
+/// What a shell does not see: extended attributes, mappings, locks of processes, many files and names of any bytes.
+const CALLS: &str = r#"
+import errno, fcntl, mmap, os, sys
+os.chdir(sys.argv[1])
+def fails(call, *arguments):
+    try:
+        call(*arguments)
+        return "went well"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+open("f", "w").write("text")
+os.setxattr("f", "user.color", b"blue\0\xff")
+os.setxattr("f", "user.large", b"x" * 3000)
+print(os.getxattr("f", "user.color"), sorted(os.listxattr("f")), len(os.getxattr("f", "user.large")))
+print(fails(os.setxattr, "f", "user.color", b"", os.XATTR_CREATE))
+os.removexattr("f", "user.color")
+print(fails(os.getxattr, "f", "user.color"))
+with open("m", "w+b", buffering=0) as file:
+    file.truncate(200_000)
+    shared = mmap.mmap(file.fileno(), 0)
+    shared[70_000:70_005] = b"store"
+    print(os.pread(file.fileno(), 5, 70_000))
+    os.pwrite(file.fileno(), b"write", 100_000)
+    print(shared[100_000:100_005])
+    private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    private[0:3] = b"own"
+    shared.flush()
+print(open("m", "rb").read()[70_000:70_005], open("m", "rb").read(3))
+with open("f", "r+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 2, 0)
+    sys.stdout.flush()
+    if os.fork() == 0:
+        with open("f", "r+") as other:
+            print(fails(fcntl.lockf, other, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 1))
+            print(fails(fcntl.lockf, other, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 2), flush=True)
+        os._exit(0)
+    os.wait()
+os.mkdir("many")
+for i in range(10_000):
+    os.close(os.open(b"many/%d-\xff\n" % i, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+names = os.listdir(b"many")
+print(len(names), len(set(names)), fails(os.rmdir, "many"))
+for name in sorted(names)[:500]:
+    os.rename(b"many/" + name, b"many/moved-" + name)
+for name in sorted(names)[500:1_000]:
+    os.unlink(b"many/" + name)
+names = os.listdir(b"many")
+print(len(names), len([name for name in names if name.startswith(b"moved-")]))
+print(fails(os.open, "f", os.O_CREAT | os.O_EXCL), fails(os.mkdir, "x" * 256), fails(os.rename, "none", "f"))
+with open("f", "a") as one, open("f", "a") as other:
+    one.write("1"); one.flush(); other.write("2"); other.flush()
+print(open("f").read())
+"#;
+
+const PYTHON: &str = "/usr/bin/python3.11";
+
+#[test]
+fn calls_on_a_share_end_as_they_do_on_the_host() {
+    let programs = || {
+        let python = Programs::default().program(PYTHON)?;
+        python.folder("/usr/lib/python3.11")
+    };
+    let Some(programs) = programs() else { return };
+    let Some(guest) = Guest::with_tars(json!({}), vec![programs.tar().finish()]) else {
+        return;
+    };
+    if !shares() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["work", "here"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("work/calls.py"), CALLS).unwrap();
+    fs::write(path("work/config"), "old\n").unwrap();
+    let share = format!("{}:/work", path("work").display());
+    let name = ["run", "-d", "--name", "calls", "-v", &share, &guest.image];
+    guest
+        .blockbox
+        .ok(name.into_iter().chain(["--", "sleep", "600"]));
+    let exec = ["exec", "calls", "--"];
+    let script = exec.into_iter().chain([PYTHON, "/work/calls.py", "/work"]);
+    let output = guest.blockbox.ok(script);
+    let expected = Command::new(PYTHON)
+        .arg(path("work/calls.py"))
+        .arg(path("here"))
+        .output();
+    let expected = expected.unwrap();
+    assert!(expected.status.success(), "{expected:?}");
+    assert_eq!(output, text(&expected.stdout));
+
+    // A file that is replaced on the host stays what it was where it is open, and is another by its name.
+    let script = "cd /work; exec 5< config; cat config; echo > ready
+        while [ ! -e go ]; do sleep 0.1; done; cat <&5
+        while ! /bin/busybox grep -q new config; do sleep 0.1; done; cat config";
+    let reading = start(
+        &guest.blockbox,
+        &["exec", "calls", "--", "sh", "-c", script],
+    );
+    until("the guest has the file open", || {
+        path("work/ready").exists().then_some(())
+    });
+    fs::write(path("work/next"), "new\n").unwrap();
+    fs::rename(path("work/next"), path("work/config")).unwrap();
+    fs::write(path("work/go"), "").unwrap();
+    let read = reading.wait_with_output().unwrap();
+    assert_eq!(
+        text(&read.stdout),
+        "old\nold\nnew\n",
+        "{}",
+        text(&read.stderr)
+    );
+    guest.blockbox.ok(["rm", "-f", "calls"]);
+}
+
 #[test]
 fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -168,6 +285,11 @@ fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
         3,
         "{seen}"
     );
+    // What was linked and copied for the machine goes with it.
+    let shared = guest.blockbox.home().join("sandboxes/files/shared");
+    assert!(shared.is_dir());
+    guest.blockbox.ok(["stop", "-t", "0", "files"]);
+    assert!(!shared.exists());
     guest.blockbox.ok(["rm", "-f", "files"]);
     assert_eq!(fs::read_to_string(path("config")).unwrap(), "changed\n");
 }
@@ -558,4 +680,38 @@ fn what_confines_the_machine_is_reported_and_can_be_off() {
     assert!(said.contains("seccomp"), "{said}");
     assert!(guest.blockbox.ok(["doctor"]).contains(&said));
     assert_eq!(confinement(&["--no-confine"]), "none");
+}
+
+#[test]
+fn a_disk_that_cannot_be_a_volume_of_that_size_leaves_none_behind() {
+    let blockbox = common::Blockbox::without_kernel();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for name in ["volume/data", "file"] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("file/data"), "no folder").unwrap();
+    let create = |name: &str| {
+        let (dir, disk) = (path(name), path(&format!("{name}.ext4")));
+        let arguments = [
+            "ext4", "create", "--size", "32M", "--dir", &dir, "-o", &disk,
+        ];
+        blockbox.ok(arguments);
+        disk
+    };
+    let (disk, wrong) = (create("volume"), create("file"));
+    let import = |disk: &str, size: &str| {
+        let arguments = ["volume", "import", "v", "--kind", "ext4", disk];
+        let size = ["--size", size];
+        let arguments = arguments.into_iter().chain(size);
+        arguments.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let refused = blockbox.fails(import(&wrong, "64M"));
+    assert!(refused.contains("not the disk of a volume"), "{refused}");
+    blockbox.fails(import(&disk, "16M"));
+    assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "");
+    // And nothing is in the way of the next try.
+    blockbox.ok(import(&disk, "64M"));
+    let info: Value = serde_json::from_str(&blockbox.ok(["volume", "inspect", "v"])).unwrap();
+    assert_eq!(info[0]["size"], 64 << 20);
 }

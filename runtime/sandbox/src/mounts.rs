@@ -110,6 +110,14 @@ fn host_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Removes what mounts left in the sandbox's folder for the machine that has ended.
+pub(crate) fn clean(folder: &Path) {
+    // The next boot does so at the latest.
+    if let Err(error) = remove_tree(&folder.join(FILES)) {
+        tracing::debug!("{error}");
+    }
+}
+
 /// What mounts become when the sandbox boots.
 #[derive(Debug, Default)]
 pub(crate) struct Lowered {

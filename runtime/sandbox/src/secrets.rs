@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use blockbox_store::spec::{Bytes, Secret, SecretSource};
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
             (SecretSource::File { path }, None) => {
                 let mut data = Vec::new();
                 // One byte more shows that there is more.
-                let file = File::open(path).map(|file| file.take(MOST + 1));
+                let file = open(path).map(|file| file.take(MOST + 1));
                 file.and_then(|mut file| file.read_to_end(&mut data))
                     .map_err(|e| failed(format!("{}: {e}", path.display())))?;
                 data
@@ -102,6 +103,29 @@ pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
         values.push(Value::new(&secret.name, data));
     }
     Ok(values)
+}
+
+/// Opens the file of a secret: a regular one only where no symbolic link leads to it.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    #[cfg(target_os = "linux")]
+    let opened = {
+        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+        use rustix::io::Errno;
+
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => Some(file.into()),
+            Err(Errno::LOOP) => None,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    #[cfg(not(target_os = "linux"))]
+    let opened = (path.canonicalize()? == path).then_some(file);
+    opened.ok_or_else(|| io::Error::other("a symbolic link leads to it now"))
 }
 
 #[cfg(test)]
@@ -120,6 +144,27 @@ mod tests {
             assert!(check(&[file(wrong, "/x")]).is_err(), "{wrong}");
         }
         assert!(check(&[file("a", "/x"), file("a", "/y")]).is_err());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let at = |name: &str| folder.join(name).display().to_string();
+        std::fs::create_dir(at("real")).unwrap();
+        std::fs::write(at("real/token"), "value").unwrap();
+        let value = |path: &str| read(&[file("a", path)], &[]).map(|read| read[0].data.0.clone());
+        assert_eq!(value(&at("real/token")).unwrap(), b"value");
+        std::os::unix::fs::symlink("real", at("folder")).unwrap();
+        std::os::unix::fs::symlink("real/token", at("link")).unwrap();
+        for link in ["folder/token", "link"] {
+            let refused = value(&at(link)).unwrap_err().to_string();
+            assert!(refused.contains("symbolic link"), "{refused}");
+            // Unless it was there when the secret was named.
+            let named = SecretSource::file(Path::new(&at(link))).unwrap();
+            let path = at("real/token").into();
+            assert_eq!(named, SecretSource::File { path });
+        }
     }
 
     #[test]

@@ -95,12 +95,19 @@ impl Volume {
         })
     }
 
-    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it. `meter` learns of the bytes copied.
+    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it, and of this `size` where one is given.
+    /// `meter` learns of the bytes copied.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk.
-    pub fn import_disk(store: &Store, name: &str, image: &Path, meter: &Meter) -> Result<Self> {
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk, or is larger.
+    pub fn import_disk(
+        store: &Store,
+        name: &str,
+        image: &Path,
+        size: Option<u64>,
+        meter: &Meter,
+    ) -> Result<Self> {
         let from = File::open(image).map_err(Error::io(image))?;
         let failed = |source| convert::Error::Ext4 {
             path: image.to_owned(),
@@ -114,8 +121,15 @@ impl Volume {
             let reader = ext4_writer::Reader::open(&to).map_err(failed)?;
             let root = reader.root().map_err(failed)?;
             let names = reader.read_dir(&root).map_err(failed)?;
-            if !names.iter().any(|(name, _)| name == DATA.as_bytes()) {
+            let data = names.iter().find(|(name, _)| name == DATA.as_bytes());
+            let data = data.map(|(_, number)| reader.inode(*number)).transpose();
+            let kind = data.map_err(failed)?.map(|inode| inode.kind());
+            if kind != Some(ext4_writer::Kind::Directory) {
                 return Err(Error::NotAVolume(image.to_owned()));
+            }
+            let length = to.metadata().map_err(Error::io(path))?.len();
+            if let Some(size) = size.filter(|size| *size != length) {
+                ext4_writer::grow(&to, size).map_err(failed)?;
             }
             to.sync_all().map_err(Error::io(path))
         })
@@ -226,8 +240,13 @@ impl Volume {
             let version = record.version;
             return Err(blockbox_store::Error::RecordVersion { path, version }.into());
         }
-        let path = self.path();
-        let metadata = fs::metadata(&path).map_err(Error::io(&path))?;
+        let disk = self.path();
+        let metadata = fs::metadata(&disk).map_err(|error| match path.exists() {
+            true => Error::io(&disk)(error),
+            // It is being removed.
+            false => Error::NoVolume(self.name.clone()),
+        })?;
+        let path = disk;
         Ok(Info {
             name: self.name.clone(),
             size: metadata.len(),
@@ -354,6 +373,23 @@ impl Volume {
     }
 }
 
+/// What all volumes are, by name. One that is removed meanwhile is left out.
+///
+/// # Errors
+///
+/// When the store, or a record in it, cannot be read.
+pub fn infos(store: &Store) -> Result<Vec<Info>> {
+    let mut infos = Vec::new();
+    for volume in Volume::list(store)? {
+        match volume.info() {
+            Ok(info) => infos.push(info),
+            Err(Error::NoVolume(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(infos)
+}
+
 /// Removes the volumes that no sandbox mounts, and returns what they were.
 ///
 /// # Errors
@@ -361,8 +397,11 @@ impl Volume {
 /// When the store cannot be read or changed.
 pub fn prune(store: &Store) -> Result<Vec<Info>> {
     let mut removed = Vec::new();
-    for volume in Volume::list(store)? {
-        let info = volume.info()?;
+    for info in infos(store)? {
+        let volume = Volume {
+            store: store.clone(),
+            name: info.name.clone(),
+        };
         match volume.remove() {
             Ok(()) => removed.push(info),
             Err(Error::VolumeInUse { .. } | Error::VolumeBusy { .. } | Error::NoVolume(_)) => {}

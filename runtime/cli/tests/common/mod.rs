@@ -5,6 +5,7 @@
 
 pub(crate) mod guest;
 pub(crate) mod layout;
+pub(crate) mod programs;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

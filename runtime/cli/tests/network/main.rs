@@ -9,7 +9,6 @@ mod common;
 mod lab;
 mod policy;
 mod ports;
-mod programs;
 mod resolver;
 mod software;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::guest::Guest;
-use crate::programs::Programs;
+use crate::common::programs::Programs;
 use crate::{sh, start, text, until};
 
 /// A server that ends with the test.

@@ -27,7 +27,7 @@ use crate::network::Gateway;
 use crate::root::{Held, Root};
 use crate::secrets::Value;
 use crate::snapshot::Saved;
-use crate::{events, log, process};
+use crate::{events, log, mounts, process};
 
 /// How long the processes that the main command leaves behind have to end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -218,6 +218,12 @@ impl Life {
         end
     }
 
+    /// Gives back what the machine had, which has ended.
+    fn let_go(&mut self) {
+        mounts::clean(&self.folder);
+        self.held.clear();
+    }
+
     fn run_machine(&mut self, first: bool) -> RunEnd {
         let mut boot = None;
         if first {
@@ -237,7 +243,7 @@ impl Life {
         let (vm, session) = match booted {
             Ok(booted) => booted,
             Err(error) => {
-                self.held.clear();
+                self.let_go();
                 let failure = if self.monitor.is_stopped() {
                     Failure::new(
                         FailureKind::Interrupted,
@@ -272,7 +278,7 @@ impl Life {
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
         self.memory = None;
-        self.held.clear();
+        self.let_go();
         match (end, off) {
             (Ok(end), Ok(())) => end,
             (Ok(end), Err(error)) => RunEnd {

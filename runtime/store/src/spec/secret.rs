@@ -1,6 +1,7 @@
 //! Where the values of secrets come from. The values themselves are on no disk.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,8 @@ pub struct Secret {
 pub enum SecretSource {
     /// A file of the host.
     File {
-        /// Its absolute path.
+        /// Its absolute path, which leads through no symbolic links to a regular file: a guest that shares a folder of it could put
+        /// one there. [`SecretSource::file`] resolves those that there are.
         path: PathBuf,
     },
     /// The environment of the program that starts the sandbox.
@@ -32,6 +34,22 @@ pub enum SecretSource {
     },
     /// The program that starts the sandbox itself.
     Given,
+}
+
+impl SecretSource {
+    /// The file of the host that is at `path` now.
+    ///
+    /// # Errors
+    ///
+    /// When the working directory is unknown.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        // A pipe has no other name, and what is missing is found out when it is read.
+        let resolved = path.canonicalize().ok().filter(|path| path.is_file());
+        Ok(Self::File {
+            path: resolved.unwrap_or(path),
+        })
+    }
 }
 
 impl Secret {
