@@ -74,6 +74,11 @@ pub mod fuzz {
         crate::image::fuzz(bytes);
     }
 
+    /// The header of a partial answer, and the list of the pieces that are kept of a blob.
+    pub fn ranges(header: &str, list: &[u8]) {
+        crate::registry::fuzz::ranges(header, list);
+    }
+
     /// A file of credentials, and the name of a repository; returns whether it has credentials for it.
     pub fn auth_file(bytes: &[u8], host: &str, repository: &str) -> bool {
         crate::credentials::fuzz(bytes, host, repository)

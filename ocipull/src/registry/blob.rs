@@ -7,12 +7,10 @@ use ureq::http::{Method, StatusCode};
 
 use super::endpoint::{Access, Ask, Endpoint};
 use super::mirrors::Mirrors;
-use super::ranges::{Download, Plan};
 use super::retry::Failure;
 use super::transport::{Answer, Incoming};
-use crate::digest::Hasher;
 use crate::error::is_transient_status;
-use crate::{Cause, Digest, Document, Error};
+use crate::{Cause, Digest, Error};
 
 /// Bytes that must come between two interruptions for the second to count as the first again.
 pub(super) const PROGRESS: u64 = 1 << 20;
@@ -278,7 +276,7 @@ impl ContentRange {
     }
 
     /// RFC 9110, section 14.4: `bytes FIRST-LAST/SIZE`, in which SIZE may be `*`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
         let (first, last) = range.split_once('-')?;
         let size = match size.trim() {
@@ -307,70 +305,6 @@ impl Read for BlobReader {
             true => Ok(0),
             false => Ok(self.receive(buffer)?),
         }
-    }
-}
-
-/// The bytes of a blob, with an error in the place of their end where they are not those that the digest names.
-pub(super) struct VerifiedReader {
-    inner: Download,
-    document: Document,
-    hasher: Option<Hasher>,
-    expected: (Digest, u64),
-    read: u64,
-}
-
-impl VerifiedReader {
-    pub(super) fn new(mirrors: Arc<Mirrors>, digest: &Digest, size: u64, plan: Plan) -> Self {
-        Self {
-            inner: Download::new(mirrors, digest, 0..size, plan),
-            document: Document::Blob,
-            hasher: Some(digest.hasher()),
-            expected: (digest.clone(), size),
-            read: 0,
-        }
-    }
-
-    fn conclude(&mut self) -> Result<(), Error> {
-        let (expected, size) = self.expected.clone();
-        let document = self.document;
-        if self.read != size {
-            return Err(Error::SizeMismatch {
-                document,
-                digest: expected,
-                expected: size,
-                actual: self.read,
-            });
-        }
-        // A second read at the end finds no hasher.
-        match self.hasher.take().map(Hasher::finish) {
-            Some(actual) if actual != expected => Err(Error::DigestMismatch {
-                document,
-                expected,
-                actual,
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Read for VerifiedReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        if self.read > self.expected.1 {
-            return Err(Error::Failed.into());
-        }
-        let bytes = self.inner.read(buffer)?;
-        self.read += bytes as u64;
-        if bytes == 0 || self.read > self.expected.1 {
-            self.conclude()?;
-            return Ok(0);
-        }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..bytes]);
-        }
-        Ok(bytes)
     }
 }
 

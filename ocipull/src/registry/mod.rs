@@ -22,6 +22,7 @@ mod token;
 mod transport;
 mod upload;
 mod url;
+mod verified;
 
 use std::io::Read;
 
@@ -154,6 +155,14 @@ impl Sink for Upload {
 pub(crate) mod fuzz {
     pub(crate) fn challenges(header: &str) -> usize {
         super::challenge::parse(header).len()
+    }
+
+    pub(crate) fn ranges(header: &str, list: &[u8]) {
+        if let Some(range) = super::blob::ContentRange::parse(header) {
+            assert!(!range.is(range.first, range.first, None));
+        }
+        #[cfg(unix)]
+        super::partial::fuzz(list);
     }
 
     pub(crate) fn registries_conf(text: &str, host: &str, repository: &str) {

@@ -120,23 +120,9 @@ impl Partial {
 
     /// The pieces of the list, of at most `piece` bytes each, up to the first line that makes no sense.
     fn pieces(&self, size: u64, piece: u64) -> io::Result<VecDeque<Piece>> {
-        let mut pieces = VecDeque::new();
         let mut list = BufReader::new(&self.known);
         list.seek(SeekFrom::Start(0))?;
-        let (mut end, mut line_end) = (0, 0);
-        loop {
-            let mut line = Vec::new();
-            let bytes = (&mut list).take(MAX_LINE).read_until(b'\n', &mut line)?;
-            let Some((next, crc)) = parse(&line) else {
-                return Ok(pieces);
-            };
-            if next <= end || next - end > piece || next > size {
-                return Ok(pieces);
-            }
-            end = next;
-            line_end += bytes as u64;
-            pieces.push_back(Piece { end, crc, line_end });
-        }
+        pieces(list, size, piece)
     }
 
     /// The bytes of the piece that follows what was read before, where they are what the list says.
@@ -187,6 +173,37 @@ impl Partial {
         }
         Ok(())
     }
+}
+
+/// The pieces of `list`, of at most `piece` bytes each and `size` bytes together, up to the first line that makes no sense.
+fn pieces(mut list: impl BufRead, size: u64, piece: u64) -> io::Result<VecDeque<Piece>> {
+    let mut pieces = VecDeque::new();
+    let (mut end, mut line_end) = (0, 0);
+    loop {
+        let mut line = Vec::new();
+        let bytes = (&mut list).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        let Some((next, crc)) = parse(&line) else {
+            return Ok(pieces);
+        };
+        if next <= end || next - end > piece || next > size {
+            return Ok(pieces);
+        }
+        end = next;
+        line_end += bytes as u64;
+        pieces.push_back(Piece { end, crc, line_end });
+    }
+}
+
+#[cfg(fuzzing)]
+pub(super) fn fuzz(list: &[u8]) {
+    let pieces = pieces(list, 1 << 30, 1 << 20).unwrap_or_default();
+    let ends: Vec<_> = pieces.iter().map(|piece| piece.end).collect();
+    assert!(ends.is_sorted() && ends.last().is_none_or(|last| *last <= 1 << 30));
+    assert!(
+        pieces
+            .iter()
+            .all(|piece| piece.line_end <= list.len() as u64)
+    );
 }
 
 fn parse(line: &[u8]) -> Option<(u64, u32)> {

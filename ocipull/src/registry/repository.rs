@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
-use super::blob::{BlobReader, Extent, VerifiedReader};
+use super::blob::{BlobReader, Extent};
 use super::endpoint::{Access, Ask, Endpoint};
 use super::mirrors::{For, Mirrors};
 #[cfg(unix)]
@@ -18,6 +18,7 @@ use super::ranges::{Download, Plan};
 use super::retry::Failure;
 use super::upload;
 use super::url::{Url, encode};
+use super::verified::VerifiedReader;
 use crate::source::{MAX_MANIFEST, verify};
 use crate::target::Pushed;
 use crate::{Digest, Document, Error, Options, Reference, name};
