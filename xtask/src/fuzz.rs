@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Fuzz) -> Result<()> {
     }
     let mut stages = Stages::default();
     let programs = stages.run("build the fuzz targets (nightly)", || {
-        build(options.sanitizer)
+        build(options.sanitizer, targets)
     })?;
     let bound = match options.runs {
         Some(runs) => Bound::Runs(runs),
@@ -210,7 +210,7 @@ fn all_targets() -> Result<Vec<String>> {
 }
 
 /// Builds all targets. Returns the folder of the programs.
-fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
+fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
     let version = shell::output(nightly("rustc").arg("-vV"))
         .context("fuzzing needs a nightly compiler: rustup toolchain install nightly")?;
     let host = version
@@ -226,7 +226,8 @@ fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
     shell::run(
         nightly("cargo")
             // A target given by name keeps the flags away from build scripts.
-            .args(["build", "--quiet", "--release", "--bins", "--target", host])
+            .args(["build", "--quiet", "--release", "--target", host])
+            .args(targets.iter().flat_map(|name| ["--bin", name]))
             .arg("--target-dir")
             .arg(&target)
             .env("RUSTFLAGS", flags)
