@@ -20,6 +20,7 @@ mod merge;
 mod microsandbox;
 mod network;
 mod peers;
+mod pull;
 mod report;
 mod sandbox;
 mod synthetic;
@@ -78,6 +79,8 @@ enum Group {
     Extract,
     /// A whole image becomes disks, or folders
     Image,
+    /// A cold pull from a registry on loopback, of tars and in native forms, and the making of those
+    Pull,
     /// What programs feel of an image's files, mounted in every way
     Fs,
     /// The same in a guest, with the disks that each way takes
@@ -100,6 +103,7 @@ impl Group {
             Self::Compress => "compress",
             Self::Extract => "extract",
             Self::Image => "image",
+            Self::Pull => "pull",
             Self::Fs => "fs",
             Self::Guest => "guest",
             Self::Network => "network",
@@ -245,6 +249,7 @@ fn measure(
             report::both(&extract::run(setting, tree)?)
         }
         Group::Image => report::both(&image::run(setting, images)?),
+        Group::Pull => report::both(&pull::run(setting, images)?),
         Group::Fs => {
             let outcomes = fs::run(setting, images)?;
             (fs::markdown(&outcomes), fs::json(&outcomes))

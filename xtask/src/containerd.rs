@@ -24,7 +24,7 @@ use crate::stages::Stages;
 use crate::{image, setup, shell};
 
 /// What containerd before 2.3 takes for an EROFS layer: a type that ends so.
-const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.erofs";
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.erofs";
 
 /// What runs in the containers, and what it says.
 const PROGRAM: &str = "import json, sys; print(json.dumps([6 * 7, sys.version_info[0]]))";

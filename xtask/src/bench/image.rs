@@ -17,7 +17,7 @@ const FLOOR: &str =
 
 /// One image per layer, and nothing that puts them together: the first argument is the folder, then come the words that
 /// start mkfs.erofs up to `--`, and the layers.
-const MKFS_EROFS: &str = r#"out=$1; shift; mkfs=
+pub(super) const MKFS_EROFS: &str = r#"out=$1; shift; mkfs=
     while [ "$1" != -- ]; do mkfs="$mkfs $1"; shift; done; shift
     mkdir "$out" && for layer; do
         $mkfs --quiet --aufs --tar=f --ungzip "$out/${layer##*/}" "$layer" || exit
@@ -106,7 +106,7 @@ fn contest(setting: &Setting, layout: &Path, image: &Image, archive: &Path) -> R
 }
 
 /// What follows are the script's arguments.
-fn shell_script(script: &str) -> Command {
+pub(super) fn shell_script(script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]);
     command

@@ -24,6 +24,15 @@ impl Daemon {
     /// Starts containerd with everything that it keeps in `folder`, which is emptied. Its programs, and mkfs.erofs, are in the
     /// folders `programs`.
     pub(crate) fn start(folder: &Path, programs: &[PathBuf]) -> Result<Self> {
+        Self::start_with(&[], folder, programs)
+    }
+
+    /// The same, in a mount namespace of its own.
+    pub(crate) fn isolated(folder: &Path, programs: &[PathBuf]) -> Result<Self> {
+        Self::start_with(&["unshare", "--mount"], folder, programs)
+    }
+
+    fn start_with(prefix: &[&str], folder: &Path, programs: &[PathBuf]) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
@@ -38,7 +47,9 @@ impl Daemon {
         let path = std::env::join_paths(all)?;
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "TERM", "containerd", "--config"])
+            .args(["--pdeathsig", "TERM"])
+            .args(prefix)
+            .args(["containerd", "--config"])
             .arg(&config)
             .env("PATH", &path)
             .stdin(Stdio::null())
@@ -78,11 +89,23 @@ impl Daemon {
         log.lines().filter(told).collect::<Vec<_>>().join("\n")
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("state/containerd.sock")
+    }
+
+    /// Where a program of its package is.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let mut folders = std::env::split_paths(&self.path);
+        let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.exists()));
+        found.unwrap_or_else(|| name.into())
+    }
+
     /// Its client.
     pub(crate) fn ctr(&self, args: &[&str]) -> Command {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address")
-            .arg(self.folder.join("state/containerd.sock"))
+            .arg(self.socket())
             .args(args)
             .env("PATH", &self.path)
             .stdin(Stdio::null());
