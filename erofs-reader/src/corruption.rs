@@ -340,7 +340,7 @@ pub enum Detail {
         /// Where it ends.
         end: u64,
     },
-    /// The configuration of a compression algorithm, behind the superblock, is one that the kernel does not mount.
+    /// The configuration of a compression algorithm, after the superblock, is one that the kernel does not mount.
     #[error("configuration of {algorithm}: {what}")]
     CompressionConfiguration {
         /// The algorithm.

@@ -102,7 +102,7 @@ impl Block {
         let next = index.saturating_add(1);
         let last = next >= self.count;
         let end = if last {
-            // NULs fill up the block behind the last name.
+            // NULs fill up the block after the last name.
             let rest = self.bytes.get(start..).unwrap_or_default();
             let name = rest.iter().position(|&b| b == 0).unwrap_or(rest.len());
             start.saturating_add(name)

@@ -55,7 +55,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// Fails if the inode is not a symbolic link, or its target is empty, longer than 4095 bytes, or contains a NUL.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
-        /// The kernel's `PATH_MAX`, which counts a NUL behind the path.
+        /// The kernel's `PATH_MAX`, which counts a NUL after the path.
         const PATH_MAX: u64 = 4096;
         inode.expect(FileType::Symlink)?;
         if !(1..PATH_MAX).contains(&inode.size) {

@@ -44,7 +44,7 @@ impl Mapper {
     }
 
     /// The extent that byte `offset` is in, which must be less than the inode's size. It may begin before `offset`; the
-    /// one behind it may continue it.
+    /// one after it may continue it.
     pub(crate) fn at<A: Areas>(&mut self, image: &A, offset: u64) -> Result<Extent, Error> {
         match &mut self.map {
             Map::Flat => flat_extent(image, &self.inode, offset),
@@ -53,7 +53,7 @@ impl Mapper {
         }
     }
 
-    /// Where the block map behind the inode ends, in bytes of its area: at `start` where there is none.
+    /// Where the block map after the inode ends, in bytes of its area: at `start` where there is none.
     pub(crate) fn end(&self, start: u64) -> u64 {
         match &self.map {
             Map::Flat => start,

@@ -1,4 +1,4 @@
-//! How far long work has come.
+//! Progress of long operations.
 
 use alloc::sync::Arc;
 use core::fmt;

@@ -32,12 +32,12 @@ pub struct Statistics {
     pub bytes: u64,
     /// Of them, in holes.
     pub holes: u64,
-    /// Of them, behind inodes.
+    /// Of them, after inodes.
     pub inline: u64,
     /// Of them, in the packed inode.
     pub fragments: u64,
     /// Bytes of the devices where contents of regular files are, compressed or not: what several share is counted once, and
-    /// what is behind inodes or in the packed inode is not.
+    /// what is after inodes or in the packed inode is not.
     pub stored: u64,
 }
 

@@ -260,7 +260,7 @@ impl Superblock {
             })
     }
 
-    /// Whether zeros are in front of what a cluster holds, and not behind it.
+    /// Whether zeros are in front of what a cluster holds, and not after it.
     pub(crate) fn is_padded(&self) -> bool {
         self.has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING)
     }
@@ -342,7 +342,7 @@ fn read_slot1<R: ReadAt>(primary: &R, disk: &SuperBlock) -> Result<Option<SuperB
         .map_err(|_| corrupt(Detail::SuperblockSize(size)))
 }
 
-/// CRC-32C without its final inversion, from the superblock to the end of its block (of the block behind it, where blocks
+/// CRC-32C without its final inversion, from the superblock to the end of its block (of the block after it, where blocks
 /// are so small that the superblock is not in the first), the checksum itself taken as 0.
 fn compute_checksum<R: ReadAt>(primary: &R, block_size: BlockSize) -> Result<u32, Error> {
     let offset = format::EROFS_SUPER_OFFSET;

@@ -185,7 +185,7 @@ impl<R: ReadAt> Image<R> {
         found.ok_or_else(|| inode.corrupt(at, EntryLength(length).beyond(&entry)))
     }
 
-    /// The base name index of an entry, and its name behind that index's prefix.
+    /// The base name index of an entry, and its name after that index's prefix.
     pub(crate) fn base_name(&self, inode: &Inode, raw: &Raw) -> Result<(u8, Vec<u8>), Error> {
         if raw.name.contains(&0) {
             return Err(inode.corrupt(inode.position, Detail::XattrName(raw.name.clone())));

@@ -42,7 +42,7 @@ fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes to `length` bytes, by this crate and by another, and compares. What is behind the last byte that was asked for is
+/// Decodes to `length` bytes, by this crate and by another, and compares. What is after the last byte that was asked for is
 /// nobody's matter: so the other may see an error there.
 fn compare(
     algorithm: Algorithm,
@@ -104,7 +104,7 @@ fn lzma_rust2(input: &[u8], output: &mut [u8]) -> usize {
         return 0;
     }
     let stream = [&[0][..], rest].concat();
-    // A match may go on behind what is asked for.
+    // A match may go on after what is asked for.
     let length = output.len() as u64 + 273;
     let dictionary = output.len().max(4096) as u32;
     let (lc, lp, pb) = (lc.into(), lp.into(), pb.into());

@@ -4,7 +4,7 @@
 
 use erofs_reader::Image;
 
-/// Numbers of different widths, little-endian, one behind the other.
+/// Numbers of different widths, little-endian, one after the other.
 macro_rules! bytes {
     ($($number:expr),* $(,)?) => {
         [$(&$number.to_le_bytes()[..]),*].concat()
@@ -93,7 +93,7 @@ fn image() -> Vec<u8> {
     // Shared xattr 2.
     put(&mut image, 4 * 512 + 8, &bytes![1_u8, 4_u8, 2_u16]);
     put(&mut image, 4 * 512 + 12, b"son");
-    // nid 12: a symbolic link, compact, with its target behind it.
+    // nid 12: a symbolic link, compact, with its target after it.
     let link = bytes![
         4_u16,
         0_u16,

@@ -27,13 +27,13 @@ fn cluster() -> Vec<u8> {
 
 /// Where the map header of the file is.
 const HEADER: usize = 64;
-/// Where its indexes are: behind the header and 8 bytes that nobody uses.
+/// Where its indexes are: after the header and 8 bytes that nobody uses.
 const INDEXES: usize = HEADER + 16;
 
 /// A lab whose `other` is a compressed file of 1021 bytes: one cluster, over two logical ones.
 fn lab() -> (Lab, usize) {
     let mut lab = Lab::new();
-    // The other inodes are behind it: so it moves to the end of the image, with a block for its data.
+    // The other inodes are after it: so it moves to the end of the image, with a block for its data.
     let end = lab.0.len().next_multiple_of(512);
     lab.0.resize(end + 1024, 0);
     lab.put(end + 512, &cluster());

@@ -79,7 +79,7 @@ fn other_devices_hold_the_data_of_an_image() {
             return;
         };
         assert_reads_as_the_kernel(&image, &[&blob]);
-        // Without `device=`, device addresses count on the one disk, behind the image.
+        // Without `device=`, device addresses count on the one disk, after the image.
         let stitched = dir.join("stitched");
         let header = Image::open(File::open(&image).unwrap()).unwrap();
         let device = &header.superblock().devices[0];

@@ -102,7 +102,7 @@ fn peak() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// What images of many inodes are made with, and whether contents come when all names are there. Tails behind inodes are not among it: they are kept in memory themselves.
+/// What images of many inodes are made with, and whether contents come when all names are there. Tails after inodes are not among it: they are kept in memory themselves.
 fn forms() -> [(&'static str, Options, bool); 7] {
     let compressed = Options::default()
         .block_size(BlockSize::B4096)

@@ -15,7 +15,7 @@ impl BlockSize {
     /// The block of the oldest kernels, and the only one before Linux 6.4.
     pub const B4096: Self = Self(12);
 
-    /// A block of `bytes` bytes.
+    /// Returns the size of blocks of `bytes` bytes.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What EROFS can hold of an inode's attributes, and how it is kept in memory.
+//! Checks that EROFS can store the attributes of an inode, and converts them for the tree.
 
 use crate::chunks::ChunkPlace;
 use crate::compress::Contents;
@@ -13,7 +13,7 @@ use crate::{
 /// The longest target of a symbolic link (`PATH_MAX` without its NUL).
 const SYMLINK_MAX: usize = 4095;
 
-/// An error without the path at which it happened, which takes time to form.
+/// An error without its path, which is expensive to compute.
 pub(crate) enum Problem {
     Attribute(&'static str, u64),
     SymlinkTarget(Vec<u8>),

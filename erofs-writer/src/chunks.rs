@@ -1,4 +1,4 @@
-//! Contents in chunks: each chunk lies anywhere, or nowhere where it is a hole.
+//! Chunks: parts of equal size of a file, each stored anywhere or a hole.
 
 use crate::block_size::BlockSize;
 use crate::device::DeviceId;
@@ -14,11 +14,11 @@ const BITS_MAX: u8 = 31;
 pub struct ChunkSize(u8);
 
 impl ChunkSize {
-    /// Chunks of 2^`bits` blocks.
+    /// Returns the size of chunks of 2^`bits` blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::ChunkSize`] where `bits` is more than 31.
+    /// [`Error::ChunkSize`] if `bits` is greater than 31.
     pub fn from_block_bits(bits: u8) -> Result<Self, Error> {
         if bits <= BITS_MAX {
             Ok(Self(bits))
@@ -27,7 +27,7 @@ impl ChunkSize {
         }
     }
 
-    /// The smallest chunks, of 4096 bytes at least, of which a file of `length` bytes has 65,536 at most.
+    /// Returns the smallest chunks, at least 4096 bytes, of which a file of `length` bytes has at most 65,536.
     ///
     /// ```
     /// use erofs_writer::{BlockSize, ChunkSize};
@@ -41,7 +41,7 @@ impl ChunkSize {
         Self(bits.unwrap_or(BITS_MAX))
     }
 
-    /// The binary logarithm of the chunk's blocks.
+    /// Returns the base-2 logarithm of the number of blocks in a chunk.
     pub fn block_bits(self) -> u8 {
         self.0
     }
@@ -56,7 +56,7 @@ impl ChunkSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Chunk {
-    /// Nowhere: it is all zeros.
+    /// Not stored: it is all zeros.
     Hole,
     /// At block `block` of `device`, and in the blocks after it.
     OnDevice {

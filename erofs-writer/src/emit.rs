@@ -1,4 +1,4 @@
-//! The bytes of the metadata area, as planned.
+//! Writing the metadata area as planned.
 
 use zerocopy::IntoBytes;
 
@@ -31,9 +31,9 @@ pub(crate) struct Emitter<'a> {
     pub(crate) device_starts: &'a [u64],
     /// The places of all chunks of all files.
     pub(crate) chunks: &'a [ChunkPlace],
-    /// The contents whose last, partial block stands behind the inode.
+    /// The contents whose last, partial block stands after the inode.
     pub(crate) tails: &'a [Tail],
-    /// The bytes of tails and clusters that stand behind inodes.
+    /// The bytes of tails and clusters that stand after inodes.
     pub(crate) kept: &'a [u8],
 }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::compress::Algorithm;
 
-/// Why an image could not be written. Messages do not repeat the [source](std::error::Error::source).
+/// An error of writing an image. Messages do not repeat the [source](std::error::Error::source).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -78,13 +78,13 @@ pub enum Error {
         /// The path.
         path: Vec<u8>,
     },
-    /// A node that is not a directory was given as a parent.
+    /// The parent of a new node is not a directory.
     #[error("{} is not a directory", Quoted(path))]
     NotADirectory {
         /// The path of the node.
         path: Vec<u8>,
     },
-    /// A directory was given as the target of a hard link.
+    /// The target of a hard link is a directory.
     #[error("{} is a directory: it cannot have a second name", Quoted(path))]
     LinkToDirectory {
         /// The path of the directory.
@@ -128,10 +128,10 @@ pub enum Error {
     /// The contents of the file, promised by [`FileData::later`](crate::FileData::later), were never stored.
     #[error("{}: its contents were never stored", Quoted(.0))]
     NoContents(Vec<u8>),
-    /// A device was added after contents were written, when its place in the device table was given away.
+    /// A device was added after contents were written, which follow the device table.
     #[error("devices must be added before contents are written")]
     DeviceAfterData,
-    /// There are more devices than the device table has place for.
+    /// There are more devices than the device table can hold.
     #[error("more than {0} devices")]
     TooManyDevices(u64),
     /// There are more inodes or names than 32 bits count.
@@ -166,7 +166,7 @@ pub enum Error {
         problem: XattrProblem,
     },
     /// The beginning of xattr names cannot be stored once for all, see [`XattrPrefixes::new`](crate::XattrPrefixes::new).
-    #[error("{} is not a prefix of xattr names, is given twice, or is one too many", Quoted(.0))]
+    #[error("{} is not a prefix of xattr names, is a duplicate, or exceeds the number of prefixes", Quoted(.0))]
     XattrPrefix(Vec<u8>),
     /// The [epoch](crate::Options::epoch)'s nanoseconds are a second or more.
     #[error("an epoch's {0} nanoseconds are a second or more")]
@@ -181,7 +181,7 @@ pub enum Error {
     #[error("unknown compression algorithm {0:?}: lz4, lzma, deflate or zstd")]
     UnknownAlgorithm(String),
     /// There are no chunks of so many blocks.
-    #[error("no chunk has 2^{0} blocks: 31 is the limit")]
+    #[error("chunks cannot have 2^{0} blocks: the limit is 2^31")]
     ChunkSize(u8),
     /// A file is too long for its chunk size.
     #[error("{size} bytes are more than {limit} chunks of {chunk_size} bytes")]
@@ -227,7 +227,7 @@ pub enum XattrProblem {
     #[error("invalid name")]
     InvalidName,
     /// The name occurs twice.
-    #[error("given twice")]
+    #[error("duplicate name")]
     Duplicate,
     /// The value is longer than 65,535 bytes.
     #[error("value longer than 65535 bytes")]

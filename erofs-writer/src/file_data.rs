@@ -21,13 +21,13 @@ pub(crate) enum Place {
     Chunks { size: ChunkSize, first: u64 },
     /// As the builder's list of what was given to the threads says at `index`.
     Piped { index: u64 },
-    /// In one piece, but for the partial last block: behind the inode, as the builder's list says at `index`.
+    /// In one piece, but for the partial last block: after the inode, as the builder's list says at `index`.
     Tail { index: u64 },
     /// Not stored yet: the caller knows them by this number.
     Later { number: u64 },
 }
 
-/// Contents whose last, partial block is to stand behind the inode.
+/// Contents whose last, partial block is to stand after the inode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
     /// The first of the whole blocks, where there are any.
@@ -42,9 +42,9 @@ impl FileData {
     /// No contents.
     pub const EMPTY: Self = Self::flat(0, 0, 0);
 
-    /// `size` bytes from block `start_block` of `device` on, in blocks of the image being built.
+    /// Returns contents of `size` bytes that start at block `start_block` of `device`, in blocks of the image being built.
     ///
-    /// Readable by Linux 5.16 and later, and by those that see the devices appended to the image as one disk.
+    /// Linux 5.16 and later read them, and earlier versions if the devices are appended to the image as one disk.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -79,7 +79,7 @@ impl FileData {
         }
     }
 
-    /// The length of the contents in bytes; 0 where they are [to come later](Self::later).
+    /// Returns the length of the contents in bytes; 0 if they are [stored later](Self::later).
     pub fn size(&self) -> u64 {
         self.size
     }

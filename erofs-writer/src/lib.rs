@@ -3,7 +3,7 @@
 //! A [`Builder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
 //! pass. Contents of files go to the output as they come; names and attributes are kept in memory until
 //! [`finish`](Builder::finish) writes them, which takes about 200 bytes for each inode, its name included, and up to 300 and
-//! the name where contents are compressed. Ends of files that are to stand [behind inodes](Options::inline_tails) or
+//! the name where contents are compressed. Ends of files that are to stand [after inodes](Options::inline_tails) or
 //! [their indexes](Options::tail_packing) are kept, too.
 //!
 //! ```
@@ -164,7 +164,7 @@
 //! | DEFLATE | 6.6 |
 //! | Zstandard | 6.10 |
 //! | compressed files in blocks smaller than a page | 6.8 |
-//! | tails of compressed files behind their indexes (`ztailpacking`) | 5.17 |
+//! | tails of compressed files after their indexes (`ztailpacking`) | 5.17 |
 //! | fragments; parts of clusters of other files (`dedupe`) | 6.1 |
 //! | 48-bit addresses | 6.15 |
 //! | the xattr name filter, which others ignore | 6.6 |

@@ -25,49 +25,49 @@ pub struct Options {
     pub uuid: Uuid,
     /// The volume's name. Default: empty.
     pub label: Label,
-    /// When the image was made, in seconds since 1970, where it is to be told (`SOURCE_DATE_EPOCH`). The field on disk
-    /// counts 32 bits of seconds after the [epoch](Self::epoch); what does not fit is clamped. Default: the epoch.
+    /// The build time of the image, in seconds since 1970 (`SOURCE_DATE_EPOCH`). The field on disk has 32 bits of seconds after
+    /// the [epoch](Self::epoch); other values are clamped. Default: the epoch.
     pub build_time: Option<i64>,
-    /// Which form inodes take. Default: [`InodeLayout::Auto`].
+    /// The form of inodes. Default: [`InodeLayout::Auto`].
     pub inodes: InodeLayout,
     /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
     pub epoch: Option<Timestamp>,
-    /// Beginnings of xattr names that are stored once. Default: none.
+    /// Prefixes of xattr names that are stored once for the whole image. Default: none.
     pub xattr_prefixes: XattrPrefixes,
-    /// Whether to leave out the filter of xattr names, 32 bits for each inode with xattrs that tell Linux 6.6 and later of most names
-    /// that the inode does not have them (`h_name_filter`). Default: no.
+    /// Whether to omit the filter of xattr names (`h_name_filter`): 32 bits for each inode with xattrs, with which Linux 6.6 and
+    /// later skip most names that the inode does not have. Default: no.
     pub no_xattr_filter: bool,
-    /// How wide block addresses are. Default: 32 bits.
+    /// The width of block addresses. Default: 32 bits.
     pub addresses: Addresses,
     /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a
     /// block map of unified addresses (4 bytes). Default: no.
     pub chunk_indexes: bool,
-    /// Whether the last, partial block of a regular file goes behind its inode, where it takes no block of its own. Saves most
+    /// Whether the last, partial block of a regular file goes after its inode, where it takes no block of its own. Saves most
     /// with large blocks and small files, at the price of metadata spread wider, and of memory for all the tails until the image
     /// is finished; and no other image can point at such contents. Default: no.
     pub inline_tails: bool,
-    /// How contents given to [`Builder::data`](crate::Builder::data) are compressed. No other image can point at such
-    /// contents. Default: not at all.
+    /// The compression of contents written by [`Builder::data`](crate::Builder::data). Other images cannot refer to compressed
+    /// contents. Default: none.
     pub compression: Option<Compression>,
     /// Whether compressed files have indexes of 8 bytes for each block (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones
     /// of 2 (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have. Default: no.
     pub full_indexes: bool,
-    /// What chooses how each file given to [`Builder::data_for`](crate::Builder::data_for) is compressed. Default: all
-    /// are as [`compression`](Self::compression) says.
+    /// Chooses the compression of each file written by [`Builder::data_for`](crate::Builder::data_for). Default: all use
+    /// [`compression`](Self::compression).
     pub per_file: Option<PerFile>,
-    /// Whether the end of a compressed file goes behind its indexes where it would not fill a block (`ztailpacking`), at the price of
+    /// Whether the end of a compressed file goes after its indexes where it would not fill a block (`ztailpacking`), at the price of
     /// memory for all those ends until the image is finished. Linux 5.17 and later. Default: no.
     pub tail_packing: bool,
-    /// What of compressed files is packed into one hidden file. Where anything is, and equal contents are stored once
-    /// ([`Builder::with_dedupe`](crate::Builder::with_dedupe)), files' equal clusters are too, which takes about 40 bytes of
-    /// memory for each. Default: nothing.
+    /// The parts of compressed files that are packed into one hidden file. With fragments and
+    /// [`Builder::with_dedupe`](crate::Builder::with_dedupe), equal clusters of different files are stored once, too, which takes
+    /// about 40 bytes of memory for each cluster. Default: none.
     pub fragments: Fragments,
-    /// Whether parts of compressed files that were stored before, in whatever file and wherever in it, are stored once. Takes
-    /// memory for each cluster, and full indexes. Linux 6.1 and later. Default: no.
+    /// Whether equal parts of compressed files are stored once, at any position of any file. It takes memory for each cluster, and
+    /// full indexes. Linux 6.1 and later. Default: no.
     pub dedupe_extents: bool,
-    /// How many threads compress. The image does not depend on it. Default: as many as the machine runs at once.
+    /// The number of threads that compress. The image does not depend on it. Default: one for each processor.
     pub threads: Option<NonZeroUsize>,
-    /// Reports the bytes of contents taken so far, holes included. Default: nothing does.
+    /// The callback that receives the bytes of contents stored so far, holes included. Default: none.
     pub progress: Option<Progress>,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Form<'a> {
     pub(crate) far: bool,
     /// Chunks have indexes of eight bytes, not addresses of four.
     pub(crate) chunk_indexes: bool,
-    /// What was given to the threads that compress.
+    /// Contents that were submitted to the compressing threads.
     contents: &'a Contents,
 }
 
@@ -176,7 +176,7 @@ impl Plan {
         Self::behind(ISLOT, tree, xattrs, form)
     }
 
-    /// A plan of an area that begins with the image's first block, behind the superblock and its tables, which end at `end`, if it
+    /// A plan of an area that begins with the image's first block, after the superblock and its tables, which end at `end`, if it
     /// ends in that block or, where the image is to be `empty` of contents, anywhere: that saves a block.
     pub(crate) fn beside_superblock(
         end: u64,
@@ -271,7 +271,7 @@ pub(crate) fn inode_size(inode: &Inode) -> u64 {
     }
 }
 
-/// How many blocks behind the inodes are this inode's; `None` for those whose blocks are not metadata.
+/// How many blocks after the inodes are this inode's; `None` for those whose blocks are not metadata.
 fn own_blocks(inode: &Inode, block_size: BlockSize) -> Option<u64> {
     match (inode.kind(), inode.flags.inline) {
         (S_IFDIR | S_IFLNK, false) => Some(block_size.count(inode.size)),
@@ -321,7 +321,7 @@ pub(crate) fn scan_order(tree: &SortedTree) -> Vec<u32> {
     order
 }
 
-/// Packs inodes one behind the other, and small ones into the gaps that a block border forced.
+/// Packs inodes one after the other, and small ones into the gaps that a block border forced.
 #[derive(Debug)]
 struct Packer {
     block: u64,
@@ -353,7 +353,7 @@ impl Packer {
         self.fill_gap(size).unwrap_or_else(|| self.append(size))
     }
 
-    /// The place of `head` bytes and a tail behind them that does not cross a block border: all in one block where they
+    /// The place of `head` bytes and a tail after them that does not cross a block border: all in one block where they
     /// fit.
     fn place_with_tail(&mut self, head: u64, tail: u64) -> u64 {
         let size = (head + tail).next_multiple_of(ISLOT);
@@ -368,7 +368,7 @@ impl Packer {
         }
         let tail_at = self.end + head;
         if tail_at % self.block + tail > self.block {
-            // The head ends at the next border, or less than a slot behind it.
+            // The head ends at the next border, or less than a slot after it.
             let at = tail_at.next_multiple_of(self.block) - head;
             self.skip_to(at.next_multiple_of(ISLOT));
         }

@@ -1,9 +1,9 @@
-//! How far long work has come.
+//! Progress of long operations.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A function that learns how far long work has come: the bytes of file contents stored so far. Cheap to clone.
+/// A callback for progress: it receives the number of bytes of file contents stored so far. Cheap to clone.
 ///
 /// ```
 /// use erofs_writer::{Options, Progress};

@@ -13,7 +13,7 @@ use crate::format::{
 };
 use crate::{Addresses, DeviceSlot, Error, Options, Timestamp, Uuid};
 
-/// `extra_devices` has 16 bits, and `root_nid` another 16 that count from behind the table.
+/// `extra_devices` has 16 bits, and `root_nid` another 16 that count from after the table.
 const DEVICES_MAX: usize = u16::MAX as usize;
 
 /// The parts of the superblock that do not come from the options.
@@ -36,7 +36,7 @@ pub(crate) fn length(options: &Options, devices: usize) -> u64 {
     table_end(options, devices) - SUPER_OFFSET + options.xattr_prefixes.table_length() as u64
 }
 
-/// The first byte behind superblock, device table and xattr prefixes that can hold contents.
+/// The first byte after superblock, device table and xattr prefixes that can hold contents.
 pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
     options
         .block_size
@@ -53,8 +53,8 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
 }
 
 /// The bytes from [`SUPER_OFFSET`] to the next block border, and the UUID in them. `starts` is where each device begins in
-/// the unified address space, the image itself being the first; `content` has hashed everything else; `behind` is what stands
-/// behind all this in the same block, if anything but zeros does.
+/// the unified address space, the image itself being the first; `content` has hashed everything else; `behind` is what follows
+/// in the same block, if it is not all zeros.
 pub(crate) fn form(
     options: &Options,
     facts: &Facts<'_>,
@@ -179,7 +179,7 @@ fn table_end(options: &Options, devices: usize) -> u64 {
     table_start(options) + (devices * size_of::<format::DeviceSlot>()) as u64
 }
 
-/// Where the device table begins: behind what is said of compression, which is shorter than a slot.
+/// Where the device table begins: after what is said of compression, which is shorter than a slot.
 fn table_start(options: &Options) -> u64 {
     let slots = 1 + u64::from(options.compresses());
     SUPER_OFFSET + slots * size_of::<format::DeviceSlot>() as u64

@@ -248,7 +248,7 @@ impl XattrStore {
     }
 }
 
-/// A set's bytes behind the inode.
+/// A set's bytes after the inode.
 fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>], filter: bool) -> Box<[u8]> {
     if set.is_empty() {
         return Box::default();
@@ -286,14 +286,14 @@ fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>], filter: bool) -> Box
 /// The bytes of all attributes.
 #[derive(Debug)]
 pub(crate) struct XattrPlan {
-    /// By set: what stands behind the inode, empty or a header and words.
+    /// By set: what stands after the inode, empty or a header and words.
     bodies: Vec<Box<[u8]>>,
     /// The shared attributes (`xattr_blkaddr`).
     pub(crate) area: Vec<u8>,
 }
 
 impl XattrPlan {
-    /// What stands behind an inode with this set.
+    /// What stands after an inode with this set.
     pub(crate) fn body(&self, set: u32) -> &[u8] {
         &self.bodies[set as usize]
     }
@@ -304,7 +304,7 @@ impl XattrPlan {
     }
 }
 
-/// `i_xattr_icount` of an inode with these bytes behind it.
+/// `i_xattr_icount` of an inode with these bytes after it.
 pub(crate) fn icount(body: &[u8]) -> u16 {
     match body.len().checked_sub(size_of::<XattrIbodyHeader>()) {
         Some(words) => (words / 4 + 1) as u16,

@@ -18,7 +18,7 @@ use crate::{DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, journal,
 ///
 /// File contents go to the output as they are added; the tree itself is kept in memory until [`finish`](Self::finish) writes
 /// it. An error of a method that adds a node leaves the builder as it was before the call; an error of the output itself
-/// leaves the image without use.
+/// leaves the image unusable.
 #[derive(Debug)]
 pub struct Builder<W> {
     pub(crate) image: Image<W>,
@@ -323,7 +323,7 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// As [`add_file`](Self::add_file). [`Error::FileSize`] also where ranges overlap, are not in ascending order, or end behind `size`.
+    /// As [`add_file`](Self::add_file). [`Error::FileSize`] also where ranges overlap, are not in ascending order, or end after `size`.
     pub fn add_sparse_file(
         &mut self,
         parent: NodeId,

@@ -30,7 +30,7 @@ const XATTR_MAX: usize = 65536;
 ///
 /// # Errors
 ///
-/// Theirs.
+/// Those of these methods.
 pub fn from_dir<W: Write + Seek>(
     out: W,
     options: Options,
@@ -43,8 +43,8 @@ pub fn from_dir<W: Write + Seek>(
 
 impl<W: Write + Seek> Builder<W> {
     /// Adds all that is in a directory of this host, and gives the root its attributes: every kind of file, hard links, extended
-    /// attributes as far as they may be read, and holes as holes where the host's filesystem tells where they are. What is
-    /// mounted in it is added too.
+    /// attributes as far as they may be read, and holes as holes if the host's filesystem reports them.
+    /// Mounts in the directory are included.
     ///
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///

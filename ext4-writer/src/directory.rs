@@ -76,7 +76,7 @@ impl Encoder {
     }
 
     /// Encodes a directory that lies in its inode, if it fits in `room` bytes: the parent's number, entries in the rest of
-    /// `i_block`, and entries in what is behind; none of `.` and `..`, and no checksum.
+    /// `i_block`, and entries in what is after; none of `.` and `..`, and no checksum.
     pub(crate) fn encode_inline(&self, entries: &[Entry<'_>], room: usize) -> Option<Vec<u8>> {
         let mut bytes = self.parent.to_le_bytes().to_vec();
         let mut left = I_BLOCK.checked_sub(bytes.len())?;
@@ -228,7 +228,7 @@ impl Encoder {
         })
     }
 
-    /// The index entries of a block, with `before` bytes before them and the checksum behind them.
+    /// The index entries of a block, with `before` bytes before them and the checksum after them.
     fn index_limit(&self, before: usize) -> usize {
         (self.block_size - before - size_of::<DxTail>()) / size_of::<DxEntry>()
     }

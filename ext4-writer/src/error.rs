@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why an image could not be made. Messages do not repeat the [source](std::error::Error::source).
+/// An error of writing or reading a filesystem. Messages do not repeat the [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
         /// The error that the output returned.
         source: io::Error,
     },
-    /// The reader given as a file's contents failed, or ended before the data it was said to hold.
+    /// Reading the contents of a file failed, or they ended before their size.
     #[error("cannot read the contents of {}", .name.escape_ascii())]
     Contents {
         /// The file's name in its directory.
@@ -39,7 +39,7 @@ pub enum Error {
         /// The error that the system returned.
         source: io::Error,
     },
-    /// The contents of an archive's files could not be put aside.
+    /// The contents of an archive could not be written to the spool file.
     #[cfg(feature = "tar")]
     #[error("cannot write the contents of an archive to a temporary file")]
     Spool {
@@ -109,13 +109,13 @@ pub enum Error {
         /// The path.
         path: Vec<u8>,
     },
-    /// A node that is not a directory was given as a parent.
+    /// The parent of a new node is not a directory.
     #[error("'{}' is not a directory", .path.escape_ascii())]
     NotADirectory {
         /// The path of the node.
         path: Vec<u8>,
     },
-    /// A directory was given as the target of a hard link.
+    /// The target of a hard link is a directory.
     #[error("'{}' is a directory: it cannot have a second name", .path.escape_ascii())]
     LinkToDirectory {
         /// The path of the directory.
@@ -136,7 +136,7 @@ pub enum Error {
     /// The node belongs to another builder, or was removed from this one.
     #[error("the node is not in this image")]
     ForeignNode,
-    /// A symlink's target is empty, holds a NUL, or does not fit in one block with a NUL behind it.
+    /// A symlink's target is empty, holds a NUL, or does not fit in one block with a NUL after it.
     #[error("{} bytes of symlink target, of {} that fit", .length, .limit)]
     Target {
         /// The target's length in bytes.
@@ -144,7 +144,7 @@ pub enum Error {
         /// The longest possible target in bytes.
         limit: usize,
     },
-    /// A project was given to a node, and the filesystem has none ([`project`](crate::Options::project)).
+    /// A node was assigned to a project, but the filesystem has none ([`project`](crate::Options::project)).
     #[error("the filesystem has no projects")]
     NoProjects,
     /// A device number does not fit ext4's 12 bits of major and 20 bits of minor number.
@@ -163,7 +163,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: XattrProblem,
     },
-    /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end behind its size.
+    /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end after its size.
     #[error("{} cannot have {size} bytes", .name.escape_ascii())]
     FileSize {
         /// The file's name in its directory.
@@ -221,11 +221,11 @@ pub enum XattrProblem {
     /// ext4 has no number for the name's prefix.
     #[error("not in one of the namespaces user, trusted, security and system")]
     Namespace,
-    /// The name behind the prefix is empty where it must not be, holds a NUL, or is longer than 255 bytes.
+    /// The name after the prefix is empty where it must not be, holds a NUL, or is longer than 255 bytes.
     #[error("not a valid name")]
     Name,
-    /// The name is given twice.
-    #[error("given twice")]
+    /// The name occurs twice.
+    #[error("duplicate name")]
     Duplicate,
     /// The value, or all of the inode's attributes together, fit neither in the inode nor in one block; or, with
     /// [`ea_inode`](crate::Options::ea_inode), their names do not, or the value has more than 65,536 bytes (`XATTR_SIZE_MAX`).

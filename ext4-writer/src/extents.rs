@@ -28,7 +28,7 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Appends blocks; `logical` is behind all blocks that are there.
+    /// Appends blocks; `logical` is after all blocks that are there.
     pub(crate) fn push(&mut self, logical: u32, physical: Range<u64>) {
         if let Some(last) = self.runs.last_mut() {
             let count = last.physical.end - last.physical.start;
@@ -47,7 +47,7 @@ impl Map {
         self.runs.iter().map(|run| run.physical.clone())
     }
 
-    /// The block behind the last one.
+    /// The block after the last one.
     pub(crate) fn end(&self) -> Option<u64> {
         self.runs.last().map(|run| run.physical.end)
     }

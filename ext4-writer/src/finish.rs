@@ -1,4 +1,4 @@
-//! Writing the tree: directories, attributes, inodes, and the hidden files that say something of all of it.
+//! Writing the tree: directories, attributes, inodes, and hidden files such as quotas.
 
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};
@@ -129,7 +129,7 @@ impl<W: Write + Seek> Builder<W> {
     }
 }
 
-/// The numbers of inodes behind the tree's.
+/// The numbers of inodes after the tree's.
 struct Inodes {
     last: u32,
     all: u32,

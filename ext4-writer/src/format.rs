@@ -236,7 +236,7 @@ pub(crate) const EXTRA_ISIZE: u16 = 32;
 /// The bytes an inode takes in its table.
 pub(crate) const INODE_SIZE: usize = 256;
 
-/// `struct ext4_inode`, and behind it the space for extended attributes.
+/// `struct ext4_inode`, and after it the space for extended attributes.
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct Inode {
@@ -276,7 +276,7 @@ pub(crate) struct Inode {
 }
 const _: () = assert!(size_of::<Inode>() == INODE_SIZE);
 
-/// The bytes behind `struct ext4_inode` in its table slot.
+/// The bytes after `struct ext4_inode` in its table slot.
 pub(crate) const INODE_XATTR_SPACE: usize = INODE_SIZE - 128 - EXTRA_ISIZE as usize;
 
 pub(crate) const EXT4_EXT_MAGIC: u16 = 0xf30a;
@@ -413,7 +413,7 @@ const _: () = assert!(size_of::<XattrEntry>() == 16);
 
 pub(crate) const EXT4_ORPHAN_BLOCK_MAGIC: u32 = 0x0b10_ca04;
 
-/// `struct ext4_orphan_block_tail`, behind the inode numbers of a block of the orphan file.
+/// `struct ext4_orphan_block_tail`, after the inode numbers of a block of the orphan file.
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct OrphanBlockTail {
@@ -427,7 +427,7 @@ pub(crate) const QUOTA_BLOCK: usize = 1024;
 /// `V2_INITQMAGICS`: of users, groups and projects.
 pub(crate) const QUOTA_MAGICS: [u32; 3] = [0xd9c0_1f11, 0xd9c0_1927, 0xd9c0_3f14];
 
-/// `struct v2_disk_dqheader` and `struct v2_disk_dqinfo` behind it.
+/// `struct v2_disk_dqheader` and `struct v2_disk_dqinfo` after it.
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct QuotaHeader {

@@ -1,4 +1,4 @@
-//! What lies where before anything is put into the filesystem: groups, superblock copies, descriptors, bitmaps, inode tables.
+//! The layout of an empty filesystem: groups, superblock copies, descriptors, bitmaps, inode tables.
 
 use std::ops::Range;
 
@@ -47,7 +47,7 @@ pub(crate) struct Geometry {
     pub(crate) gdt_blocks: u64,
     /// The first of these blocks that lies in the groups it describes (`s_first_meta_bg`); `None` without `meta_bg`.
     pub(crate) first_meta_bg: Option<u64>,
-    /// Blocks reserved behind each copy for more descriptors; 0 without `resize_inode`.
+    /// Blocks reserved after each copy for more descriptors; 0 without `resize_inode`.
     pub(crate) reserved_gdt_blocks: u16,
     /// Blocks of the journal; 0 without.
     pub(crate) journal_blocks: u64,
@@ -168,7 +168,7 @@ impl Geometry {
         })
     }
 
-    /// The blocks of descriptors that lie behind every copy of the superblock.
+    /// The blocks of descriptors that lie after every copy of the superblock.
     pub(crate) fn leading_gdt_blocks(&self) -> u64 {
         self.first_meta_bg.unwrap_or(self.gdt_blocks)
     }
@@ -398,7 +398,7 @@ impl Geometry {
         Ok(())
     }
 
-    /// Places the tables of groups at or behind `next` one behind the other, as they come to lie mostly, if nothing is in the way.
+    /// Places the tables of groups at or after `next` one after the other, as they come to lie mostly, if nothing is in the way.
     fn place_in_a_row(&mut self, groups: Range<u64>, mut next: u64) -> bool {
         let table_blocks = self.inode_table_blocks();
         let count = groups.end - groups.start;
@@ -417,7 +417,7 @@ impl Geometry {
         true
     }
 
-    /// The first run of `count` blocks at or behind `next` that avoids superblock copies and what belongs to them.
+    /// The first run of `count` blocks at or after `next` that avoids superblock copies and what belongs to them.
     fn place(&self, next: &mut u64, count: u64) -> Result<u64, Error> {
         let too_small = Error::TooSmall {
             size: self.blocks * u64::from(self.block_size),

@@ -1,4 +1,4 @@
-//! Bitmaps, group descriptors and superblocks: what says which blocks and inodes are in use.
+//! Bitmaps, group descriptors and superblocks, which record the blocks and inodes in use.
 
 use std::collections::VecDeque;
 use std::io::{Seek, Write};
@@ -207,7 +207,7 @@ pub(crate) struct UsedInodes {
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     number: u64,
-    /// The ranges in use, of which the first may begin before it, and the last may end behind it.
+    /// The ranges in use, of which the first may begin before it, and the last may end after it.
     used: &'a [Range<u64>],
     free_blocks: u64,
     inodes: UsedInodes,

@@ -16,15 +16,15 @@ use crate::info::{read_at, read_superblock};
 use crate::volume::{Volume, corrupt, count_free};
 use crate::{Error, Info, recover, resize_inode};
 
-/// Makes the filesystem in `image` `size` bytes large, and `image` too where it is shorter, and says what it is then.
+/// Grows the filesystem in `image` to `size` bytes, extends `image` if it is shorter, and returns the new superblock.
 ///
 /// Nothing moves. The blocks reserved for group descriptors ([`reserved_gdt_blocks`](crate::Options::reserved_gdt_blocks)) are
 /// used first. Where there are too few, later groups hold their own descriptors from then on (`meta_bg`, as the kernel does it
-/// when it resizes), and the blocks of `resize_inode` are given up. `image` must read as zeros behind the filesystem, as a
+/// when it resizes), and the blocks of `resize_inode` are given up. `image` must read as zeros after the filesystem, as a
 /// file that is extended does. What [`Options::size`](crate::Options::size) says about leftovers holds here too.
 ///
-/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be mounted now*: that cannot be
-/// told from the image.
+/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be mounted*: the image does not show
+/// whether it is.
 ///
 /// Everything is checked before the first byte is written. The superblock is written last, but a crash amid the writes may
 /// leave a filesystem that e2fsck has to repair.

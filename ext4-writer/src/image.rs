@@ -70,7 +70,7 @@ impl<W: Write + Seek> Image<W> {
         Ok(block.start)
     }
 
-    /// Takes `count` blocks, in a row where possible, behind those of `map`, and maps them from `logical` on.
+    /// Takes `count` blocks, in a row where possible, after those of `map`, and maps them from `logical` on.
     pub(crate) fn extend(
         &mut self,
         map: &mut Map,
@@ -212,7 +212,7 @@ impl<W: Write + Seek> Image<W> {
         self.map(ino, &map, file.size.unwrap_or(size))
     }
 
-    /// Writes what the chunk holds and goes on behind it.
+    /// Writes what the chunk holds and goes on after it.
     fn put(
         &mut self,
         map: &mut Map,
@@ -248,7 +248,7 @@ impl<W: Write + Seek> Image<W> {
 #[derive(Debug)]
 pub(crate) struct Contents<'a, R> {
     pub(crate) name: &'a [u8],
-    /// The data of all ranges, one behind the other.
+    /// The data of all ranges, one after the other.
     pub(crate) data: R,
     /// Where the data lies: ascending, disjoint. One range to the end of the numbers where the size is not known.
     pub(crate) ranges: &'a [Range<u64>],

@@ -1,4 +1,4 @@
-//! Cutting off a file whose blocks are mapped one by one, as in ext3, behind a block.
+//! Cutting off a file whose blocks are mapped one by one, as in ext3, after a block.
 
 use std::io::{Read, Seek};
 
@@ -63,7 +63,7 @@ impl<I: Read + Seek> Cutter<'_, I> {
         u64::from(self.block_size / POINTER as u32).pow(height)
     }
 
-    /// Takes what is behind out of pointers, the first of which is for the file's block `first`. They lie at, or in the inode
+    /// Takes what is after out of pointers, the first of which is for the file's block `first`. They lie at, or in the inode
     /// at, `offset`.
     fn pointers(
         &mut self,
@@ -101,7 +101,7 @@ impl<I: Read + Seek> Cutter<'_, I> {
         Ok(())
     }
 
-    /// Takes what is behind out of an indirect block, and says whether it is kept.
+    /// Takes what is after out of an indirect block, and says whether it is kept.
     fn indirect(&mut self, block: u64, first: u64, height: u32) -> Result<bool, Error> {
         let at = block * u64::from(self.block_size);
         let mut bytes = vec![0; self.block_size as usize];

@@ -16,7 +16,7 @@ use crate::{Error, Features, Timestamp, superblock};
 pub struct Info {
     /// The UUID (`s_uuid`).
     pub uuid: [u8; 16],
-    /// The label, without the zeros behind it (`s_volume_name`).
+    /// The label, without the zeros after it (`s_volume_name`).
     pub label: Vec<u8>,
     /// The features.
     pub features: Features,

@@ -151,7 +151,7 @@ impl<I: Read + Seek> Reader<'_, I> {
             let mut bytes = vec![0; self.block_size as usize];
             read_at(self.image, at, &mut bytes)?;
             let before = self.mapped.len;
-            // The checksum is behind the entries there is room for.
+            // The checksum is after the entries there is room for.
             let covered = (bytes.len() - 4) / ENTRY * ENTRY;
             let stored = bytes[covered..].first_chunk().copied();
             if stored != Some(self.seed.add(&bytes[..covered]).value().to_le_bytes()) {

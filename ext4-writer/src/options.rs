@@ -59,7 +59,7 @@ pub enum Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// The image's size in bytes. What is left over behind the last whole block, or behind the last group where that would be
+    /// The image's size in bytes. What is left over after the last whole block, or after the last group where that would be
     /// too small to hold its own structures, stays unused.
     pub size: u64,
     /// The block size.

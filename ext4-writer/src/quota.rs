@@ -1,4 +1,4 @@
-//! Quota files: who uses how much (`fs/quota/quota_v2.c`, `quota_tree.c`; the format is called vfsv1).
+//! Quota files: the usage of users, groups and projects (`fs/quota/quota_v2.c`, `quota_tree.c`; the format is called vfsv1).
 
 use std::collections::BTreeMap;
 

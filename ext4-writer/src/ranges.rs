@@ -1,7 +1,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-/// The data of a file's ranges, one behind the other: what [`Builder::add_sparse_file`](crate::Builder::add_sparse_file) takes,
+/// The data of a file's ranges, one after the other: what [`Builder::add_sparse_file`](crate::Builder::add_sparse_file) takes,
 /// from a file that can be read anywhere.
 #[derive(Debug)]
 pub struct Ranges<R> {

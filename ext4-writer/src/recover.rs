@@ -16,8 +16,8 @@ use crate::replay::Log;
 use crate::volume::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
 use crate::{Error, Info, orphans};
 
-/// Replays the journal of a filesystem that was not unmounted, and says what the filesystem is then. One that needs nothing of
-/// the kind stays as it is. *It must not be mounted now*: that cannot be told from the image.
+/// Replays the journal of a filesystem that was not unmounted, and returns its superblock. A clean filesystem is not changed. *The
+/// filesystem must not be mounted*: the image does not show whether it is.
 ///
 /// All transactions that were committed are written to where they belong, but for blocks that were revoked later, and the counts
 /// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. Then the

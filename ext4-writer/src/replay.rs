@@ -42,7 +42,7 @@ struct Plan {
     copies: Vec<Copied>,
     /// Blocks that no transaction up to this one may write.
     revoked: HashMap<u64, u32>,
-    /// The transaction behind the last one that was committed.
+    /// The transaction after the last one that was committed.
     end: u32,
 }
 
@@ -53,7 +53,7 @@ impl Plan {
     }
 }
 
-/// Whether transaction `a` is behind `b`: their numbers start again at 0 (`tid_gt`).
+/// Whether transaction `a` is after `b`: their numbers start again at 0 (`tid_gt`).
 fn is_later(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
 }
@@ -172,7 +172,7 @@ impl Log {
         Ok(block * u64::from(self.block_size))
     }
 
-    /// The block `count` blocks behind `at`: behind the last comes the first.
+    /// The block `count` blocks after `at`: after the last comes the first.
     fn advance(&self, at: u64, count: u64) -> u64 {
         let first = u64::from(self.superblock.s_first.get());
         let len = u64::from(self.superblock.s_maxlen.get());

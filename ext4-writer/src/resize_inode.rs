@@ -1,7 +1,7 @@
 //! The resize inode: a block-mapped file that holds the blocks reserved for more group descriptors.
 //!
-//! Its doubly indirect block points to the reserved blocks behind the primary descriptors. Each of those serves as an indirect
-//! block that points to its counterparts behind the other copies (`ext4_resize_fs`, e2fsprogs' `ext2fs_create_resize_inode`).
+//! Its doubly indirect block points to the reserved blocks after the primary descriptors. Each of those serves as an indirect
+//! block that points to its counterparts after the other copies (`ext4_resize_fs`, e2fsprogs' `ext2fs_create_resize_inode`).
 
 use std::io::{Seek, Write};
 use std::ops::Range;
@@ -32,13 +32,13 @@ pub(crate) fn write<W: Write + Seek>(image: &mut Image<W>) -> Result<Option<Body
     }))
 }
 
-/// The reserved blocks behind the primary descriptors.
+/// The reserved blocks after the primary descriptors.
 fn primary(geometry: &Geometry) -> Range<u64> {
     let first = geometry.first_block + 1 + geometry.gdt_blocks;
     first..first + u64::from(geometry.reserved_gdt_blocks)
 }
 
-/// How far each copy lies behind the primary one, in blocks.
+/// How far each copy lies after the primary one, in blocks.
 fn distances(geometry: &Geometry) -> impl Iterator<Item = u64> {
     let copies = super_groups(geometry.groups()).into_iter().skip(1);
     copies.map(|group| group * geometry.blocks_per_group)

@@ -46,7 +46,7 @@ impl Space {
         self.free.iter().map(|run| run.end - run.start).sum()
     }
 
-    /// Takes between one and `at_most` adjacent blocks: behind `behind` if they are free, else where `ideal` of them are
+    /// Takes between one and `at_most` adjacent blocks: after `after` if they are free, else where `ideal` of them are
     /// free in a row, else the first.
     pub(crate) fn take(
         &mut self,

@@ -32,7 +32,7 @@ pub(crate) fn orphan_file<W>(image: &Image<W>, options: &Options) -> bool {
     options.orphan_file && image.geometry.journal_blocks > 0
 }
 
-/// How many of these inodes have no number of their own, but one behind the last that has a name.
+/// How many of these inodes have no number of their own, but one after the last that has a name.
 pub(crate) fn behind_the_tree<W>(image: &Image<W>, options: &Options) -> u32 {
     u32::from(orphan_file(image, options)) + u32::from(options.quota && options.project)
 }

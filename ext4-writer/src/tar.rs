@@ -19,7 +19,7 @@ use crate::{Builder, Error, Options, Summary};
 ///
 /// # Errors
 ///
-/// Theirs.
+/// Those of these methods.
 pub fn from_tar<W: Write + Seek>(
     out: W,
     options: Options,

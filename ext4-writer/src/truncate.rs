@@ -1,4 +1,4 @@
-//! Cutting a file's extent tree off behind a block.
+//! Cutting a file's extent tree off after a block.
 
 use std::io::{Read, Seek};
 use std::ops::Range;
@@ -82,7 +82,7 @@ struct Cutter<'a, I> {
 }
 
 impl<I: Read + Seek> Cutter<'_, I> {
-    /// Takes what is behind out of a node, and gives how many entries are left.
+    /// Takes what is after out of a node, and gives how many entries are left.
     fn node(&mut self, node: &mut [u8], offset: u64, depth: u16) -> Result<u16, Error> {
         let wrong = || corrupt("ext4_extent_header", offset);
         let mut header = header(node, node.len() / ENTRY - 1)
@@ -155,7 +155,7 @@ impl<I: Read + Seek> Cutter<'_, I> {
         let at = block * u64::from(self.block_size);
         let mut bytes = vec![0; self.block_size as usize];
         read_at(self.image, at, &mut bytes)?;
-        // The checksum is behind the entries there is room for.
+        // The checksum is after the entries there is room for.
         let covered = (bytes.len() - 4) / ENTRY * ENTRY;
         let sum = |bytes: &[u8]| self.seed.add(bytes).value().to_le_bytes();
         if bytes[covered..].first_chunk() != Some(&sum(&bytes[..covered])) {

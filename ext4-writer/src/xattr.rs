@@ -157,7 +157,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// Encodes attributes given by full name and value, and the contents behind `i_block` of a file that lies in its inode.
+    /// Encodes attributes given by full name and value, and the contents after `i_block` of a file that lies in its inode.
     pub(crate) fn encode(
         &self,
         xattrs: &[(Vec<u8>, Vec<u8>)],

@@ -89,7 +89,7 @@ fn random() -> impl FnMut(usize) -> usize {
     }
 }
 
-/// Maps the file's 21 blocks one by one: twelve directly, and one each behind one, two and three indirect blocks, which are the
+/// Maps the file's 21 blocks one by one: twelve directly, and one each after one, two and three indirect blocks, which are the
 /// other six. Gives where these lie.
 fn map_by_blocks(image: &mut [u8], ino: u32) -> [usize; 6] {
     let at = inode(image, ino);

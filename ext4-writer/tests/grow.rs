@@ -156,7 +156,7 @@ fn small() -> Vec<u8> {
     out.into_inner()
 }
 
-/// Corrects the superblock's checksum, so that what is behind it is looked at.
+/// Corrects the superblock's checksum, so that what is after it is looked at.
 fn seal(image: &mut [u8]) {
     let sum = !crc32c::crc32c(&image[1024..2044]);
     image[2044..2048].copy_from_slice(&sum.to_le_bytes());
@@ -183,7 +183,7 @@ proptest! {
     }
 }
 
-/// An image that keeps nothing of what is written behind its end.
+/// An image that keeps nothing of what is written after its end.
 struct Sparse(Cursor<Vec<u8>>);
 
 impl std::io::Read for Sparse {
@@ -197,7 +197,7 @@ impl std::io::Write for Sparse {
         let at = self.0.position();
         let end = self.0.get_ref().len() as u64;
         let kept = (end.saturating_sub(at) as usize).min(bytes.len());
-        // Even writing nothing behind its end would extend a `Vec`.
+        // Even writing nothing after its end would extend a `Vec`.
         if kept > 0 {
             self.0.write_all(&bytes[..kept])?;
         }

@@ -151,7 +151,7 @@ fn a_truncation_that_was_interrupted_is_completed() {
             drop(Mount::ext4(theirs, true));
             String::new()
         });
-        // What is behind the end is zeros when the file grows again.
+        // What is after the end is zeros when the file grows again.
         let mount = Mount::ext4(&ours, true);
         let mut file = open(&mount.path().join("pieces"));
         assert_eq!(file.metadata().unwrap().len(), size);
@@ -172,8 +172,8 @@ fn map_by_blocks(path: &Path) {
     assert!(status.success());
 }
 
-/// Where a file has blocks that its inode points to, and blocks behind one and two indirect ones; with small blocks, which make
-/// for less of a hole to read, behind three too. Some are in a row.
+/// Where a file has blocks that its inode points to, and blocks after one and two indirect ones; with small blocks, which make
+/// for less of a hole to read, after three too. Some are in a row.
 fn mapped_blocks(block_size: u64) -> Vec<u64> {
     let pointers = block_size / 4;
     let (two, three) = (12 + pointers, 12 + pointers + pointers * pointers);
@@ -266,7 +266,7 @@ fn a_truncation_of_a_file_mapped_block_by_block_is_completed_as_the_kernel_does_
                 drop(Mount::ext4(theirs, true));
                 String::new()
             });
-            // What is behind the end is zeros when the file grows again.
+            // What is after the end is zeros when the file grows again.
             let mount = Mount::ext4(&ours, true);
             let file = open(&mount.path().join("pieces"));
             assert_eq!(file.metadata().unwrap().len(), size);

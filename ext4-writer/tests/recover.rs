@@ -348,7 +348,7 @@ proptest! {
             .step_by(1024)
             .find(|&at| image[at..at + 4] == JBD2_MAGIC)
             .unwrap();
-        // No checksums, so that what is behind them is looked at.
+        // No checksums, so that what is after them is looked at.
         image[journal + 40..journal + 44].copy_from_slice(&3_u32.to_be_bytes());
         image[journal + 31] = start;
         for (i, (kind, sequence, bytes)) in blocks.into_iter().enumerate() {

@@ -30,7 +30,7 @@ pub(crate) struct Place {
     entry: Option<u32>,
 }
 
-/// The growing tree. Nodes and entries are only added; what is taken away stays behind unreachable until
+/// The growing tree. Nodes and entries are only added; what is removed stays in memory, unreachable, until
 /// [`freeze`](Self::freeze), which copies what the root reaches.
 #[derive(Debug)]
 pub(crate) struct Arena {

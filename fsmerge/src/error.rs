@@ -15,7 +15,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The archive ends in the middle of a header, of a file's contents, or of the padding behind them.
+    /// The archive ends in the middle of a header, of a file's contents, or of the padding after them.
     #[error("the archive is cut off at byte {offset}")]
     Truncated {
         /// The archive's length in bytes.

@@ -1,4 +1,4 @@
-//! Layers of every kind to one merged tree, in one call.
+//! Merging layers of any kind in one call.
 
 use crate::error::{MergeError, ReadError};
 use crate::layer::LayerTree;

@@ -1,6 +1,6 @@
-//! Bounds on what an input may request.
+//! Limits of inputs.
 
-/// Bounds on what one layer, or one merged tree, may hold. An input that goes beyond one of them is refused with
+/// Limits of one layer or one merged tree. An input that exceeds one of them is rejected with
 /// [`Problem::Limit`](crate::Problem::Limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! Layers on top of each other, to what a container sees.
+//! Merging layers into the tree that a container sees.
 
 use crate::arena::Arena;
 use crate::error::{Error, Problem};
@@ -68,7 +68,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// No layers yet: an implied root.
+    /// Returns a merge without layers. Its root is implied.
     pub fn new(limits: &Limits) -> Self {
         Self {
             arena: Arena::new(limits),
@@ -128,7 +128,7 @@ impl Merge {
         Ok(())
     }
 
-    /// The merged tree.
+    /// Returns the merged tree.
     pub fn finish(self) -> Merged {
         let (tree, old_ids) = self.arena.freeze();
         let origins = old_ids

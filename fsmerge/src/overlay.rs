@@ -1,4 +1,4 @@
-//! How a layer's whiteouts and marks are written in a layer image, in overlayfs's language.
+//! The encoding of whiteouts and marks of a layer in a layer image, as overlayfs defines it.
 //!
 //! | in the layer | in the image |
 //! |---|---|

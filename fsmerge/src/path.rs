@@ -1,4 +1,4 @@
-//! Paths of an archive, which may hold anything, to names of a tree.
+//! Validates paths of an archive, and splits them into names.
 
 use crate::arena::check_name;
 use crate::error::Problem;

@@ -1,4 +1,4 @@
-//! Walking a path through a growing tree, symlinks followed inside the root.
+//! Resolving a path in a growing tree, with symlinks followed inside the root.
 
 use crate::arena::{Arena, check_name};
 use crate::error::Problem;

@@ -1,4 +1,4 @@
-//! Contents of files, kept until something asks for them.
+//! A store of file contents.
 
 use crate::error::{Error, ReadError};
 use crate::layer::LayerTree;

@@ -156,17 +156,17 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The root directory.
+    /// Returns the root directory.
     pub fn root(&self) -> NodeId {
         NodeId::ROOT
     }
 
-    /// The number of nodes. Ids are below it.
+    /// Returns the number of nodes. IDs are smaller than it.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is nothing but the root.
+    /// Returns whether the root is the only node.
     pub fn is_empty(&self) -> bool {
         self.nodes.len() == 1
     }
@@ -182,16 +182,16 @@ impl Tree {
         (0..self.nodes.len() as u32).map(NodeId)
     }
 
-    /// What the node is.
+    /// Returns the type of the node.
     ///
     /// # Panics
     ///
-    /// Like every function that takes an id, where `id` is beyond this tree's nodes: it is another tree's.
+    /// Panics if `id` belongs to another tree with more nodes. So does every method that has an ID as parameter.
     pub fn kind(&self, id: NodeId) -> Kind<'_> {
         self.nodes[id.index()].body.kind(&self.arena)
     }
 
-    /// The node's mode, owner, time and extended attributes.
+    /// Returns the mode, owner, time and extended attributes of the node.
     pub fn metadata(&self, id: NodeId) -> &Metadata {
         &self.nodes[id.index()].metadata
     }

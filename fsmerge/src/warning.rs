@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Something in the source that is not in the layer.
+/// A warning: something in the source that was left out of the layer.
 ///
 /// ```
 /// # use fsmerge::{Warning, WarningKind};
@@ -56,9 +56,12 @@ impl fmt::Display for WarningKind {
                 write!(f, "dropped the malformed ACL {}", name.escape_ascii())
             }
             Self::Volume { kind } => {
-                write!(f, "passed over an entry of type {:?}", char::from(*kind))
+                write!(f, "skipped an entry of type {:?}", char::from(*kind))
             }
-            Self::LoneZeroBlock => write!(f, "took a single block of zeros for the archive's end"),
+            Self::LoneZeroBlock => write!(
+                f,
+                "treated a single block of zeros as the end of the archive"
+            ),
         }
     }
 }

@@ -27,7 +27,7 @@ impl Deref for Chunk {
 }
 
 /// The buffers of one stage. One that no other stage holds any more is filled again, so there are
-/// never more of them than the channels behind the stage can hold.
+/// never more of them than the channels after the stage can hold.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     buffers: Vec<Arc<Buffer>>,

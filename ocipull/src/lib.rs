@@ -36,7 +36,7 @@ mod tree;
 
 pub use copy::{Copied, CopyOptions, copy, copy_into};
 pub use digest::Digest;
-/// The media type of a layer that is an EROFS image. With `+zstd` behind it, the image is in zstd frames.
+/// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd frames.
 pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
 
 /// What marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.

@@ -42,7 +42,7 @@ pub(crate) trait Source: Debug + Send + Sync {
         Ok(self.blob(digest, 0).is_ok())
     }
 
-    /// Removes what an earlier read of the blob left behind for a later one.
+    /// Removes what an earlier read of the blob left for a later one.
     fn forget(&self, _digest: &Digest) {}
 }
 

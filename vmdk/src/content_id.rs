@@ -4,7 +4,7 @@ use crate::NO_PARENT;
 const BLOCK: usize = 4096;
 
 /// Makes a [`cid`](crate::Descriptor::cid) of a disk's contents: CRC-32C over every 4096-byte block that is not all zeros,
-/// each behind its number (64 bits, little-endian).
+/// each after its number (64 bits, little-endian).
 ///
 /// Disks of equal contents have equal ids, of whatever kind they are, and a hole is the same as zeros.
 ///
@@ -29,7 +29,7 @@ pub struct ContentId {
 }
 
 impl ContentId {
-    /// That of a disk without contents.
+    /// Returns the hash of an empty disk.
     pub fn new() -> Self {
         Self {
             checksum: 0,
@@ -39,7 +39,7 @@ impl ContentId {
         }
     }
 
-    /// Takes in what comes next.
+    /// Adds the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.filled == 0
@@ -57,7 +57,7 @@ impl ContentId {
         }
     }
 
-    /// Takes in `bytes` zeros, in no time.
+    /// Adds `bytes` zeros, in constant time.
     ///
     /// ```
     /// use vmdk::ContentId;
@@ -82,7 +82,7 @@ impl ContentId {
         }
     }
 
-    /// The id: never [`NO_PARENT`], nor the number before it, which stands for "not set" in some readers.
+    /// Returns the ID. It is never [`NO_PARENT`], nor the number before it, which some readers take for "not set".
     pub fn finish(mut self) -> u32 {
         self.block[self.filled..].fill(0);
         append(self.checksum, self.number, &self.block).min(NO_PARENT - 2)

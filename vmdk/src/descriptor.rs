@@ -211,7 +211,7 @@ impl Descriptor {
             .fold(0, |sum, extent| sum + extent.sectors())
     }
 
-    /// The disk's size in bytes.
+    /// Returns the size of the disk in bytes.
     pub fn size(&self) -> u64 {
         self.sectors() * SECTOR
     }

@@ -206,17 +206,17 @@ impl Disk {
         })
     }
 
-    /// The descriptor.
+    /// Returns the descriptor.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    /// The disk's size in bytes.
+    /// Returns the size of the disk in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Reads bytes from `offset` on into `buffer` and returns how many: fewer than asked for at the end of the disk only.
+    /// Reads bytes at `offset` into `buffer` and returns their number. It is less than requested only at the end of the disk.
     ///
     /// ```no_run
     /// let disk = vmdk::Disk::open("disk.vmdk")?;

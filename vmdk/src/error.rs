@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a disk cannot be written, parsed or read.
+/// An error of writing, parsing or reading a disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,7 +13,7 @@ pub enum Error {
         /// What the operating system or the source reported.
         source: io::Error,
     },
-    /// An extent's file name is refused.
+    /// The file name of an extent is not allowed.
     #[error("extent file name {name:?} {problem}")]
     Name {
         /// The name as given.
@@ -30,7 +30,7 @@ pub enum Error {
         bytes: u64,
     },
     /// The bytes to be written as a sparse image are not a positive whole number of sectors.
-    #[error("a disk of {bytes} bytes, not a positive multiple of 512")]
+    #[error("the disk has {bytes} bytes, not a positive multiple of 512")]
     DiskSize {
         /// Their number.
         bytes: u64,
@@ -68,7 +68,7 @@ pub enum Error {
         problem: SyntaxProblem,
     },
     /// Reading the bytes to be converted, or writing the image, failed.
-    #[error("failed to convert")]
+    #[error("failed to convert the disk")]
     Stream {
         /// What the reader or the writer reported.
         source: io::Error,
@@ -123,7 +123,7 @@ fn prefix(file: Option<&Path>) -> String {
         .unwrap_or_default()
 }
 
-/// Why a file name is refused.
+/// The reason why a file name is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameProblem {
@@ -137,10 +137,10 @@ pub enum NameProblem {
     #[error("is absolute")]
     Absolute,
     /// Has a `..` component.
-    #[error("climbs with `..`")]
+    #[error("contains `..`")]
     ParentDir,
     /// A quote, a backslash, a control character or not ASCII: no way to write it that all readers share.
-    #[error("has a character that not every reader can take")]
+    #[error("has a character that not every reader supports")]
     Character,
     /// A blank where Cloud Hypervisor splits, or at an end.
     #[error("has a blank")]
@@ -156,7 +156,7 @@ pub enum NameProblem {
     NotAFile,
 }
 
-/// What is wrong with a sparse image.
+/// A problem of a sparse image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SparseProblem {
@@ -189,7 +189,7 @@ pub enum SparseProblem {
     Deflate,
 }
 
-/// What is wrong with a line of a descriptor.
+/// A problem in a line of a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyntaxProblem {

@@ -1,4 +1,4 @@
-//! Extents: the lines of a descriptor that say where a disk's bytes are.
+//! Extents: the lines of a descriptor that map the disk to files.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// Where an extent's bytes are.
+/// The kind of an extent: where its bytes are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

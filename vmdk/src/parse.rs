@@ -43,7 +43,7 @@ impl Descriptor {
                 bytes: bytes.len() as u64,
             });
         }
-        // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text behind it when it writes a CID
+        // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text after it when it writes a CID
         // of six digits or fewer.
         let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -210,7 +210,7 @@ fn no_offset(rest: &str) -> &str {
     }
 }
 
-/// The attributes behind an extent's fields, such as `partitionUUID …`: words, of which the first is a name.
+/// The attributes after an extent's fields, such as `partitionUUID …`: words, of which the first is a name.
 fn attributes(rest: &str) -> Result<String, Problem> {
     if rest.starts_with('#') {
         return Ok(String::new());
@@ -356,7 +356,7 @@ fn is_encryption(key: &str) -> bool {
         .any(|start| key.starts_with(start))
 }
 
-/// A value without its quotes, and without a comment behind them; `None` where text follows the quotes.
+/// A value without its quotes, and without a comment after them; `None` where text follows the quotes.
 fn unquote(value: &str) -> Option<&str> {
     let Some(quoted) = value.strip_prefix('"') else {
         return Some(value);

@@ -1,4 +1,4 @@
-//! How far long work has come.
+//! Progress of long operations.
 
 use std::fmt;
 use std::sync::Arc;

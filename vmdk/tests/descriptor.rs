@@ -484,7 +484,7 @@ fn the_value_of_no_parent_is_the_specifications() {
     assert_eq!(NO_PARENT, 0xffff_ffff);
 }
 
-/// QEMU's rewriting of a CID that got shorter leaves a newline behind the NUL.
+/// QEMU's rewriting of a CID that got shorter leaves a newline after the NUL.
 #[test]
 fn what_follows_a_nul_is_not_the_descriptors() {
     let descriptor = Descriptor::flat(&[("a.img", 512)]).unwrap();

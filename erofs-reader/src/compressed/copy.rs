@@ -23,7 +23,7 @@ const REPETITIONS: [(u64, usize); HALF] = [
 /// Fills `length` bytes from `output[done]`, or as many as there are, with what begins `distance` bytes before it, and returns
 /// where they end; `None` where that is before the output. The two may overlap: then bytes repeat.
 ///
-/// Up to 23 bytes behind the end may be written too, which whoever goes on writes over.
+/// Up to 23 bytes after the end may be written too, which whoever goes on writes over.
 #[inline(always)]
 pub(super) fn repeat(
     output: &mut [u8],

@@ -146,7 +146,7 @@ impl Decoders {
     }
 }
 
-/// What is behind the zeros that a cluster begins with, which may be almost a block of them.
+/// What is after the zeros that a cluster begins with, which may be almost a block of them.
 fn without_padding(input: &[u8]) -> &[u8] {
     let (words, _) = input.as_chunks::<16>();
     let words = words.iter().take_while(|&&word| word == [0; 16]).count();

@@ -33,7 +33,7 @@ const ORDER: [u8; ORDER_SYMBOLS] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
 
-/// What a code stands for, in 32 bits: how many bits it has with the extra ones behind it, 8; how many it has alone, 5; flags;
+/// What a code stands for, in 32 bits: how many bits it has with the extra ones after it, 8; how many it has alone, 5; flags;
 /// and in the upper half the literal, the base of a length or distance, or where a second table begins.
 type Entry = u32;
 
@@ -334,7 +334,7 @@ fn read_codes(bits: &mut Bits<'_>, codes: &mut Codes) -> Option<()> {
 /// Makes the table of the canonical code with these lengths. `None` where no code has them, or where codes are left over, but
 /// for a code of one symbol.
 ///
-/// The first `1 << bits` entries are for as many bits of the input; behind them are second tables.
+/// The first `1 << bits` entries are for as many bits of the input; after them are second tables.
 fn fill(table: &mut [Entry], bits: u32, lengths: &[u8], meanings: &[Entry]) -> Option<()> {
     let mut counts = [0_usize; LONGEST_CODE + 1];
     for &length in lengths {
@@ -441,7 +441,7 @@ struct Bits<'a> {
     input: &'a [u8],
     /// What comes after the bytes in the buffer.
     rest: &'a [u8],
-    /// How many zeros were taken behind the input's end.
+    /// How many zeros were taken after the input's end.
     beyond: usize,
     buffer: u64,
     /// How many bits in the buffer count, in the lowest 8 bits: 63 at most. Those above are what comes next, or 0.
@@ -472,7 +472,7 @@ impl<'a> Bits<'a> {
         true
     }
 
-    /// Makes sure of at least 56 bits, which are zeros behind the input's end.
+    /// Makes sure of at least 56 bits, which are zeros after the input's end.
     fn refill(&mut self) {
         if self.refill_quickly() {
             return;
@@ -524,7 +524,7 @@ impl<'a> Bits<'a> {
         taken
     }
 
-    /// Takes a code and the extra bits behind it, and tells which length or distance they stand for.
+    /// Takes a code and the extra bits after it, and tells which length or distance they stand for.
     #[inline(always)]
     fn take_value(&mut self, entry: Entry) -> usize {
         let extra = self.take(entry).wrapping_shr(entry >> CODE_SHIFT);

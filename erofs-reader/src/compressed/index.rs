@@ -67,7 +67,7 @@ pub(super) struct Indexes {
     layout: Layout,
     header: Header,
     clusters: u64,
-    /// Packed indexes: how many are in packs of two, so that the larger packs behind them are aligned.
+    /// Packed indexes: how many are in packs of two, so that the larger packs after them are aligned.
     initial: u64,
     /// And how many are in packs of 16.
     middle: u64,
@@ -295,7 +295,7 @@ impl Indexes {
                     blocks = blocks.saturating_add(low & !D0_CBLKCNT);
                 }
                 (None, true) => {
-                    // To the cluster behind the head, which has the number of blocks.
+                    // To the cluster after the head, which has the number of blocks.
                     let Some(distance) = low.checked_sub(2) else {
                         return Err(self.corrupt(inode, cluster, "big cluster without its size"));
                     };

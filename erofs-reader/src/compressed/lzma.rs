@@ -174,7 +174,7 @@ impl Decoder {
             let [distance, ..] = distances;
             done = repeat(output, done, length.wrapping_add(SHORTEST), distance)?;
         }
-        // Bytes behind the input were taken to be 0.
+        // Bytes after the input were taken to be 0.
         (range.next <= range.input.len()).then_some(())
     }
 }

@@ -256,7 +256,7 @@ impl CompressedMapper {
         Ok(extent)
     }
 
-    /// Where the indexes, and inline data behind them, end in the inode's area.
+    /// Where the indexes, and inline data after them, end in the inode's area.
     pub(crate) fn end(&self, inode: &Inode) -> u64 {
         let end = match &self.map {
             Map::Fragment(_) => self.header.end(),

@@ -309,7 +309,7 @@ mod tests {
                 .add_path(path.as_bytes(), meta, Node::File(contents))
                 .unwrap();
             if number % 9 == 0 {
-                // Before or behind the other name.
+                // Before or after the other name.
                 let name = format!("{number}-");
                 builder.link(builder.root(), name.as_bytes(), file).unwrap();
             }

@@ -39,7 +39,7 @@ impl Input {
         if !self.holds(device, start, length) {
             let left = image.device_size(device).unwrap_or(0).saturating_sub(start);
             let ahead = if follows { AHEAD.min(left) } else { 0 };
-            // What lies behind may be unreadable, and nobody asked for it.
+            // The bytes read ahead may be unreadable, and were not requested.
             if ahead <= length || self.fill(image, nid, (device, start), ahead).is_err() {
                 self.fill(image, nid, (device, start), length)?;
             }

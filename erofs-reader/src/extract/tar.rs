@@ -109,7 +109,7 @@ pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
         };
         let result = entries.write_all();
         let done = entries.done;
-        // Whatever went wrong comes behind what was good before it.
+        // An error is reported after the bytes before it.
         stream.flush()?;
         result?;
         stream.bytes(&[], vec![0; BLOCK * 2])?;

@@ -108,7 +108,7 @@ fn inline_data_must_not_cross_a_block() {
 #[test]
 fn metadata_must_not_overlap() {
     let found = problems(|lab| {
-        // The xattr area grows over the inodes behind it.
+        // The xattr area grows over the inodes after it.
         let at = lab.inode("file");
         lab.put(at + 2, &[100, 0]);
     });

@@ -29,7 +29,7 @@ pub struct Summary {
     pub compact_inodes: u64,
     /// Bytes of contents in the image, whole blocks.
     pub data_bytes: u64,
-    /// Bytes of inodes, directories and xattrs, whole blocks: the superblock's included where they begin behind it.
+    /// Bytes of inodes, directories and xattrs, whole blocks: the superblock's included where they begin after it.
     pub metadata_bytes: u64,
     /// Bytes of contents that were not stored because equal contents were.
     pub deduplicated_bytes: u64,
@@ -204,7 +204,7 @@ impl<W: Write + Seek> Builder<W> {
 fn place(inode: &mut Inode, contents: &Contents) -> Result<(), Error> {
     match contents.place(inode.payload) {
         Some(Place::Compressed { .. }) => return Ok(()),
-        // What went wrong was told before, to no avail.
+        // The error was reported before.
         None | Some(Place::Pending) => return Err(io::Error::other("contents were lost").into()),
         Some(Place::Flat { block }) => inode.payload = block,
         Some(Place::Tail { index }) => {

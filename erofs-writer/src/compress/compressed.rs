@@ -11,12 +11,12 @@ pub(crate) struct Compressed {
     /// Clusters have several blocks, so that each says how many.
     pub(crate) big: bool,
     pub(crate) extents: Vec<Extent>,
-    /// Where the extents' blocks lie, one behind the other, in order.
+    /// Where the extents' blocks lie, one after the other, in order.
     pub(crate) runs: Vec<Run>,
     pub(crate) tail: Tail,
 }
 
-/// Extents whose blocks lie one behind the other.
+/// Extents whose blocks lie one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// The first extent's index.
@@ -30,7 +30,7 @@ pub(crate) struct Run {
 pub(crate) enum Tail {
     /// With a cluster like the others.
     Cluster,
-    /// With a cluster of `length` bytes behind the indexes (`h_idata_size`), kept with the tails.
+    /// With a cluster of `length` bytes after the indexes (`h_idata_size`), kept with the tails.
     Inline { kept: u64, length: u16 },
     /// With what is at `offset` of the packed inode (`h_fragmentoff`).
     Fragment { offset: u64 },
@@ -58,7 +58,7 @@ impl Compressed {
         far || partial || self.runs.len() > 1
     }
 
-    /// Bytes behind the indexes, which must not cross a block border.
+    /// Bytes after the indexes, which must not cross a block border.
     pub(crate) fn inline_length(&self) -> u64 {
         match self.tail {
             Tail::Inline { length, .. } => length.into(),

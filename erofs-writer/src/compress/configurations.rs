@@ -1,4 +1,4 @@
-//! What decoders must know before they see a cluster: `struct z_erofs_*_cfgs`, behind the superblock.
+//! What decoders must know before they see a cluster: `struct z_erofs_*_cfgs`, after the superblock.
 
 use zerocopy::IntoBytes;
 
@@ -13,7 +13,7 @@ use crate::format::LzmaCfgs;
 #[cfg(feature = "zstd")]
 use crate::format::ZstdCfgs;
 
-/// One for each algorithm that is used, in the order of their numbers, each behind its length.
+/// One for each algorithm that is used, in the order of their numbers, each after its length.
 pub(crate) fn configurations(used: &Used, block_size: BlockSize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for algorithm in Algorithm::ALL {

@@ -13,7 +13,7 @@ use crate::options::Options;
 pub(crate) enum Rest {
     /// Nothing.
     None,
-    /// The last extent's cluster, which can stand behind the inode's indexes.
+    /// The last extent's cluster, which can stand after the inode's indexes.
     Inline { bytes: Vec<u8>, extent: Extent },
     /// The end, to be packed with others' as it is.
     Fragment(Vec<u8>),
@@ -39,7 +39,7 @@ pub(crate) struct Cutter {
     pub(crate) compression: Option<Compression>,
     block: usize,
     cluster: usize,
-    /// The longest tail behind an inode; 0 where there is to be none.
+    /// The longest tail after an inode; 0 where there is to be none.
     tail_max: usize,
     fragments: Fragments,
     dedupe: bool,
@@ -253,7 +253,7 @@ impl Cutter {
         }
     }
 
-    /// What ends the contents, `packed` being its code or not, behind the inode, where it fits.
+    /// What ends the contents, `packed` being its code or not, after the inode, where it fits.
     fn inline(&self, input: &[u8], packed: &Packed) -> Option<Rest> {
         let size = packed.bytes.len();
         let compressed = packed.consumed == input.len() && is_sound(packed) && size < input.len();
@@ -270,7 +270,7 @@ impl Cutter {
         })
     }
 
-    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, and the rest of it behind the inode,
+    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, and the rest of it after the inode,
     /// where it fits: otherwise it would need one more block for a part of it.
     fn before_tail(
         &self,

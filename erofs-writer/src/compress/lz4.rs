@@ -13,7 +13,7 @@ const LAST_LITERALS: usize = 5;
 const LAST_MATCH: usize = 12;
 /// What must follow a sequence: a token and the last literals.
 const RESERVE: usize = 1 + LAST_MATCH - MATCH_MIN;
-/// Bytes that are copied at once where no more are needed, whatever is behind those.
+/// Bytes that are copied at once where no more are needed, whatever is after those.
 const COPIED: usize = 16;
 
 /// Fills clusters.
@@ -164,7 +164,7 @@ fn hash<const HASHED: u32>(bytes: u64) -> usize {
     (product >> (64 - Fast::HASH_BITS)) as usize
 }
 
-/// The number of bytes before `from` and before `at`, which is behind it, that are equal, `most` at most.
+/// The number of bytes before `from` and before `at`, which is after it, that are equal, `most` at most.
 #[inline]
 fn common_before(input: &[u8], from: usize, at: usize, most: usize) -> usize {
     // Counted in a word, as nobody can predict a loop's end.
@@ -337,7 +337,7 @@ impl<'a> Sequences<'a> {
         full.min((self.input.len() + 1).saturating_sub(LAST_MATCH))
     }
 
-    /// The number of bytes at `from` and at `at`, which is behind it, that are equal and may be matched.
+    /// The number of bytes at `from` and at `at`, which is after it, that are equal and may be matched.
     fn common(&self, from: usize, at: usize) -> usize {
         let here = &self.input[at..self.input.len() - LAST_LITERALS];
         let there = &self.input[from..from + here.len()];
@@ -398,7 +398,7 @@ impl<'a> Sequences<'a> {
         true
     }
 
-    /// Encodes the literals that fit behind the last match.
+    /// Encodes the literals that fit after the last match.
     fn end(mut self) -> Packed {
         let room = self.capacity - self.length;
         let mut last = room.saturating_sub(1).min(self.input.len() - self.anchor);

@@ -105,7 +105,7 @@ impl FromStr for Algorithm {
 }
 
 /// What is packed into the image's fragments: a hidden file (`packed_nid`), compressed as a whole, in which many files' contents
-/// lie one behind the other, so that they share clusters. Linux 6.1 and later read fragments.
+/// lie one after the other, so that they share clusters. Linux 6.1 and later read fragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fragments {

@@ -1,4 +1,4 @@
-//! Threads that cut contents, in batches whose results come back in the order in which they were given away.
+//! Threads that cut and compress contents in batches. Results are returned in the order of submission.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -24,12 +24,12 @@ pub(crate) struct Batch {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
     pub(crate) cutter: Cutter,
-    /// Bytes of it in the batch, behind those of the pieces before it.
+    /// Bytes of it in the batch, after those of the pieces before it.
     pub(crate) length: usize,
     pub(crate) end: End,
 }
 
-/// What comes behind a piece.
+/// What comes after a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// More of the file.

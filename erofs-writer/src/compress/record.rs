@@ -102,7 +102,7 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Numbers one behind the other.
+/// Numbers one after the other.
 struct Numbers<'a>(&'a [u8]);
 
 impl Numbers<'_> {

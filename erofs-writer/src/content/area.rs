@@ -13,8 +13,8 @@ use crate::file_data::{FileData, Tail};
 use crate::options::Options;
 use crate::output::{Output, SetLen, Truncate};
 
-/// Everything that contents need on their way into the image: the output, what finds equal contents, the threads that
-/// compress, and lists of where contents lie.
+/// The state of writing contents: the output, the index of stored contents, the compressing threads, and lists of where contents
+/// are stored.
 pub(crate) struct ContentArea<W> {
     pub(super) options: Options,
     pub(super) output: Output<W>,
@@ -25,9 +25,9 @@ pub(crate) struct ContentArea<W> {
     pub(super) chunks: Vec<ChunkPlace>,
     /// The contents whose last, partial block is not in the output.
     tails: Vec<Tail>,
-    /// The bytes of tails and of clusters that stand behind inodes.
+    /// The bytes of tails and of clusters that stand after inodes.
     kept: Vec<u8>,
-    /// What was given to the threads that compress.
+    /// Contents that were submitted to the compressing threads.
     pub(super) contents: Contents,
     pipeline: Option<Box<Pipeline>>,
     /// The first byte that can hold contents.
@@ -36,11 +36,11 @@ pub(crate) struct ContentArea<W> {
     data_end: Option<u64>,
     /// Running hash over the digests of all contents.
     hash: Box<Xxh3>,
-    /// Bytes of contents that were taken, for [`Options::progress`].
+    /// Bytes of contents stored so far, for [`Options::progress`].
     taken: u64,
 }
 
-/// What is left of an area once all contents are in the image.
+/// A finished area: the output and the lists that metadata refers to.
 pub(crate) struct Finished<W> {
     pub(crate) options: Options,
     pub(crate) output: Output<W>,
@@ -62,7 +62,7 @@ impl<W> ContentArea<W> {
 }
 
 impl<W: Write + Seek> ContentArea<W> {
-    /// An area of the image that begins at the first byte of `out`. Contents begin at byte `start`.
+    /// Returns the area of an image that starts at the first byte of `out`. Contents start at byte `start`.
     pub(crate) fn new(out: W, options: Options, start: u64) -> io::Result<Self> {
         Ok(Self {
             options,
@@ -82,7 +82,7 @@ impl<W: Write + Seek> ContentArea<W> {
         })
     }
 
-    /// Looks for equal contents from now on.
+    /// Enables the search for equal contents.
     pub(crate) fn find_equal_contents(&mut self) -> io::Result<()>
     where
         W: Read + SetLen,
@@ -93,7 +93,7 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(())
     }
 
-    /// Moves the beginning, which is possible as long as there were no contents.
+    /// Moves the start of the area, which must be empty.
     pub(crate) fn set_start(&mut self, start: u64) {
         self.start = start;
     }
@@ -103,12 +103,12 @@ impl<W: Write + Seek> ContentArea<W> {
         self.start
     }
 
-    /// Whether contents were begun.
+    /// Returns whether contents were started.
     pub(crate) fn has_begun(&self) -> bool {
         self.data_end.is_some()
     }
 
-    /// Notes that contents begin, after which the area stays where it is.
+    /// Starts contents, which fixes the start of the area.
     pub(crate) fn begin(&mut self) {
         self.data_end = Some(self.data_end());
     }
@@ -173,19 +173,19 @@ impl<W: Write + Seek> ContentArea<W> {
         }
     }
 
-    /// Keeps bytes in memory; returns where.
+    /// Keeps bytes in memory, and returns their position.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> u64 {
         let at = self.kept.len() as u64;
         self.kept.extend_from_slice(bytes);
         at
     }
 
-    /// Lets go of what found and compressed contents.
+    /// Releases the memory of the deduplication index and the compressing threads.
     pub(super) fn release(&mut self) {
         (self.pipeline, self.dedupe) = (None, None);
     }
 
-    /// Whether contents were given to threads.
+    /// Returns whether contents were submitted to threads.
     pub(super) fn has_pipeline(&self) -> bool {
         self.pipeline.is_some()
     }
@@ -197,7 +197,7 @@ impl<W: Write + Seek> ContentArea<W> {
             .get_or_insert_with(|| Box::new(Pipeline::new(options)))
     }
 
-    /// Reports that `bytes` more bytes of contents were taken.
+    /// Reports `bytes` more bytes of contents to [`Options::progress`].
     pub(super) fn report(&mut self, bytes: u64) {
         self.taken = self.taken.saturating_add(bytes);
         if let Some(progress) = &self.options.progress {

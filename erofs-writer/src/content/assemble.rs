@@ -1,4 +1,4 @@
-//! Contents that come out of the threads that compress, on their way into the image.
+//! Writes compressed contents into the image.
 
 use std::io::{self, Seek, Write};
 
@@ -11,7 +11,7 @@ use crate::compress::{
 use crate::error::Error;
 
 impl<W: Write + Seek> ContentArea<W> {
-    /// Gives away what is enough, and takes what is due.
+    /// Submits a full batch, and writes the results that are due.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         let pipeline = self.pipeline();
         pipeline.submit(false)?;
@@ -19,7 +19,7 @@ impl<W: Write + Seek> ContentArea<W> {
         self.collect(depth)
     }
 
-    /// Waits until everything given so far is in the image, but for fragments.
+    /// Waits until all submitted contents are in the image, except for fragments.
     fn drain(&mut self) -> Result<(), Error> {
         if self.has_pipeline() {
             self.pipeline().submit(true)?;
@@ -35,7 +35,7 @@ impl<W: Write + Seek> ContentArea<W> {
         }
     }
 
-    /// Takes results until no more than `depth` are to come.
+    /// Writes results until at most `depth` are pending.
     fn collect(&mut self, depth: usize) -> Result<(), Error> {
         if let Some(error) = self.pipeline().failed.take() {
             return Err(error);
@@ -230,14 +230,14 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(runs)
     }
 
-    /// Writes what is left, and lets go of what found and compressed contents. Returns the index of the packed inode's contents.
+    /// Writes pending contents and releases the memory that they needed. Returns the index of the packed inode's contents.
     pub(crate) fn end(&mut self) -> Result<Option<usize>, Error> {
         let packed = self.end_pipeline()?;
         self.release();
         Ok(packed)
     }
 
-    /// Writes what is left; returns the index of the packed inode's contents.
+    /// Writes pending contents. Returns the index of the packed inode's contents.
     fn end_pipeline(&mut self) -> Result<Option<usize>, Error> {
         self.drain()?;
         if !self.has_pipeline() {

@@ -36,7 +36,7 @@ struct Straight {
     start: u64,
     /// How much went to the output.
     written: u64,
-    /// The rest, where a partial last block can go behind the inode.
+    /// The rest, where a partial last block can go after the inode.
     tail: Option<Vec<u8>>,
     /// Running hash over what was written.
     hash: Box<Xxh3>,

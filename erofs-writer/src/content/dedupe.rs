@@ -1,4 +1,4 @@
-//! Stored contents, to be found again by what they are.
+//! Deduplication: an index of stored contents.
 
 use std::io::{self, Seek, Write};
 
@@ -14,7 +14,7 @@ struct Stored {
     block: u64,
 }
 
-/// What was written, to be found again by content.
+/// An index of stored contents by digest.
 #[derive(Debug)]
 pub(crate) struct Dedupe<W> {
     read: ReadExact<W>,

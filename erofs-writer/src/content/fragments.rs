@@ -1,4 +1,4 @@
-//! Fragments: the packed inode's contents on their way into the image.
+//! Writes fragments: the contents of the packed inode.
 
 use std::io::{Seek, Write};
 

@@ -1,4 +1,4 @@
-//! Contents of regular files, on their way into the image.
+//! Writing the contents of regular files into the image.
 
 mod area;
 mod assemble;

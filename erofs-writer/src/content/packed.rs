@@ -21,7 +21,7 @@ pub(super) struct Packed {
     pub(super) under_way: Option<Ticket>,
     pub(super) extents: Vec<Extent>,
     pub(super) runs: Vec<Run>,
-    /// What of the last piece is to stand behind the inode.
+    /// What of the last piece is to stand after the inode.
     pub(super) rest: Rest,
     pub(super) known: Known,
 }

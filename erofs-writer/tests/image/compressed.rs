@@ -234,7 +234,7 @@ fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
         .fragments(Fragments::Tails);
     let inline = packed.clone().compression(None).fragments(Fragments::None);
     let apart = inline.clone().inline_tails(false);
-    // With no contents, or with those that go behind inodes.
+    // With no contents, or with those that go after inodes.
     assert_eq!(blocks(&files(1, 0), apart.clone()), 1);
     assert_eq!(blocks(&files(3, 300), inline.clone()), 1);
     assert_eq!(blocks(&files(3, 300), packed), 1);

@@ -32,7 +32,7 @@ fn tree() -> Model {
     model.add("same/c", meta(), Spec::File(text(300)));
     let mixed = [text(50_000), noise(9000), text(70_000), noise(700)];
     model.add("mixed", meta(), Spec::File(mixed.concat()));
-    // Inodes of all lengths, so that what is behind them meets block borders everywhere.
+    // Inodes of all lengths, so that what is after them meets block borders everywhere.
     for i in 0..60 {
         let xattrs = vec![(b"user.x".to_vec(), vec![b'x'; i * 4])];
         let meta = meta().xattrs(xattrs);
@@ -234,7 +234,7 @@ fn parts_of_files_that_were_there_before_are_stored_once() {
     let mut model = Model::default();
     let files = [
         common.clone(),
-        // At another place, a part alone, and with something else behind.
+        // At another place, a part alone, and with something else after.
         [other(1), common.clone()].concat(),
         [other(2), common[..90_000].to_vec(), other(3)].concat(),
         [other(4), common.clone(), other(5), common.clone()].concat(),

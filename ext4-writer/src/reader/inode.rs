@@ -66,7 +66,7 @@ impl Inode {
             let bytes = self.raw.i_block.get(at..).and_then(|b| b.first_chunk());
             bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
         };
-        // The old encoding, or the new one behind it (`ext4_iget`).
+        // The old encoding, or the new one after it (`ext4_iget`).
         match (word(0), word(4)) {
             (0, new) => DeviceNumber {
                 major: (new & 0xf_ff00) >> 8,

@@ -126,7 +126,7 @@ pub fn add_small(dir: &Path) {
             fs::write(dir.join("n".repeat(i * 7 + 1)), "").unwrap();
         }
     }
-    // Too long for what is left of `i_block`, but not for what is behind.
+    // Too long for what is left of `i_block`, but not for what is after.
     fs::create_dir(dir.join("long name")).unwrap();
     fs::write(dir.join("long name").join("n".repeat(58)), "").unwrap();
 }

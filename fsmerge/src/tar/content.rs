@@ -35,7 +35,7 @@ impl Sink for () {
 pub enum Segment {
     /// So many bytes to read.
     Data(u64),
-    /// So many bytes that are zeros, and that the file does not occupy. They are behind the reader already.
+    /// So many bytes that are zeros, and that the file does not occupy. They are after the reader already.
     Hole(u64),
 }
 
@@ -100,7 +100,7 @@ impl<'a> Content<'a> {
         self.ranges
     }
 
-    /// Where in the archive the data begins, in bytes; the ranges lie there one behind the other. None for contents that
+    /// Where in the archive the data begins, in bytes; the ranges lie there one after the other. None for contents that
     /// are not from an archive.
     pub fn archive_offset(&self) -> Option<u64> {
         self.archive_offset

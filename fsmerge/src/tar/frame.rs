@@ -1,4 +1,4 @@
-//! What `blockbox_tar` says, in this crate's types.
+//! Conversions of the types of `blockbox_tar`.
 
 use crate::error::{Error, Problem};
 use crate::limits::Limits;

@@ -1,4 +1,4 @@
-//! Entries to the layer's tree.
+//! Building the tree of a layer from entries.
 
 use super::place::{Place, Role, is_bookkeeping};
 use crate::arena::{Arena, check_target};

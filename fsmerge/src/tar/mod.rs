@@ -1,4 +1,4 @@
-//! A layer's tar stream to a [`LayerTree`].
+//! Reading the tar stream of a layer into a [`LayerTree`].
 //!
 //! `blockbox_tar` reads the archive: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format")
 //! define them. Where readers disagree, it does as the container runtimes do, since a layer must look the same to all of them.

@@ -4,7 +4,7 @@ use crate::limits::Limits;
 use crate::warning::{Warning, WarningKind};
 use blockbox_tar::{Remark, RemarkKind};
 
-/// Counts of one archive, and what in it was passed over.
+/// Counts of one archive, and its warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -34,7 +34,7 @@ pub(crate) fn text(field: &[u8]) -> &[u8] {
 pub(crate) fn name(header: &Header) -> Vec<u8> {
     let name = text(&header.as_old().name);
     let prefix = match header.as_ustar() {
-        // star's variant ends in "tar\0" and has times behind a prefix of 131 bytes.
+        // star's variant ends in "tar\0" and has times after a prefix of 131 bytes.
         Some(ustar) if ustar.pad.ends_with(b"tar\0") => text(&ustar.prefix[..131]),
         Some(ustar) => text(&ustar.prefix),
         None => b"",

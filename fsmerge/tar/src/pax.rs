@@ -144,7 +144,7 @@ pub(crate) fn decimal(text: &[u8]) -> Option<i128> {
     Some(value * sign)
 }
 
-/// Digits behind the ninth of the fraction are cut off.
+/// Digits after the ninth of the fraction are cut off.
 fn time(text: &[u8]) -> Option<Timestamp> {
     let point = text.iter().position(|&byte| byte == b'.');
     let (whole, fraction) = match point {

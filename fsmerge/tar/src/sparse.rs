@@ -159,7 +159,7 @@ pub(crate) fn from_body<R: BufRead>(
     })())
 }
 
-/// The map of the old format (type `S`): four ranges in the header, more in the blocks behind it.
+/// The map of the old format (type `S`): four ranges in the header, more in the blocks after it.
 pub(crate) fn from_header<R: BufRead>(
     source: &mut Source<R>,
     header: &Header,

@@ -219,7 +219,7 @@ impl Entry {
     }
 }
 
-/// A layer's tar. Marks go before or behind everything else.
+/// A layer's tar. Marks go before or after everything else.
 pub(crate) fn tar(entries: &[Entry], marks_first: bool) -> Vec<u8> {
     let marked = |mut tar: TarBuilder| {
         for entry in entries {

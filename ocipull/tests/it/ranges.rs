@@ -111,7 +111,7 @@ fn no_more_ranges_are_fetched_ahead_than_there_are_connections() {
     loop {
         let bytes = reader.read(&mut buffer).unwrap();
         let fetched = reader.bytes_fetched() as usize;
-        // What the next read of the source has, and what is behind it.
+        // What the next read of the source has, and what is after it.
         let most = fetched / RANGE + 2 + CONNECTIONS + 2;
         let asked = ranges(&server, &served).len();
         assert!(asked <= most, "{asked} ranges after {fetched} bytes");

@@ -9,7 +9,7 @@ use super::SparseOptions;
 use super::format::{FLAG_LINE_ENDS, Header, LINE_ENDS, MAGIC, TABLE_ENTRIES};
 use crate::{Descriptor, Error, Extent, Progress, SECTOR, SparseProblem, name};
 
-/// Sectors for the embedded descriptor, behind the header; VMware and QEMU keep as many.
+/// Sectors for the embedded descriptor, after the header; VMware and QEMU keep as many.
 pub(super) const DESCRIPTOR_SECTORS: u64 = 20;
 
 /// A grain table in the making.
@@ -157,7 +157,7 @@ impl<W: Write> Counted<W> {
         self.put(value.as_bytes())
     }
 
-    /// Zeros up to sector `sector`, which is not behind.
+    /// Zeros up to sector `sector`, which is not after.
     pub(super) fn pad_to(&mut self, sector: u64) -> Result<(), Error> {
         let rest = (sector * SECTOR).saturating_sub(self.bytes);
         let copied = io::copy(&mut io::repeat(0).take(rest), &mut self.inner).map_err(stream)?;
