@@ -236,7 +236,7 @@ impl ReadAt for From {
 }
 
 #[test]
-fn an_image_behind_other_bytes_is_read_by_a_source_that_begins_there() {
+fn an_image_after_other_bytes_is_read_through_an_offset_source() {
     let Some(sources) = Sources::new() else {
         return;
     };

@@ -18,7 +18,7 @@ const DEVICES_MAX: usize = u16::MAX as usize;
 
 /// The parts of the superblock that do not come from the options.
 #[derive(Debug)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct SuperblockFields<'a> {
     pub(crate) root_nid: u64,
     pub(crate) inodes: u64,
     pub(crate) epoch: Timestamp,
@@ -57,7 +57,7 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
 /// in the same block, if it is not all zeros.
 pub(crate) fn form(
     options: &Options,
-    facts: &Facts<'_>,
+    fields: &SuperblockFields<'_>,
     devices: &[DeviceSlot],
     starts: &[u64],
     mut content: Xxh3,
@@ -65,14 +65,14 @@ pub(crate) fn form(
 ) -> (Vec<u8>, [u8; 16]) {
     let since_epoch = options
         .build_time
-        .map_or(0, |time| i128::from(time) - i128::from(facts.epoch.secs))
+        .map_or(0, |time| i128::from(time) - i128::from(fields.epoch.secs))
         .clamp(0, i128::from(u32::MAX));
     let feature = |bit: u32, used: bool| if used { bit } else { 0 };
     let wide = options.addresses == Addresses::Bits48;
     let rb = if wide {
-        facts.blocks >> 32
+        fields.blocks >> 32
     } else {
-        facts.root_nid
+        fields.root_nid
     };
     let incompat = feature(FEATURE_INCOMPAT_48BIT, wide)
         | feature(
@@ -84,21 +84,21 @@ pub(crate) fn form(
             FEATURE_INCOMPAT_LZ4_0PADDING | FEATURE_INCOMPAT_COMPR_CFGS,
             options.compresses(),
         )
-        | feature(FEATURE_INCOMPAT_ZTAILPACKING, facts.used.inline)
+        | feature(FEATURE_INCOMPAT_ZTAILPACKING, fields.used.inline)
         | feature(
             FEATURE_INCOMPAT_FRAGMENTS,
-            facts.packed_nid.is_some() || facts.used.partial,
+            fields.packed_nid.is_some() || fields.used.partial,
         )
-        | feature(FEATURE_INCOMPAT_CHUNKED_FILE, facts.chunked);
+        | feature(FEATURE_INCOMPAT_CHUNKED_FILE, fields.chunked);
     let compat = FEATURE_COMPAT_SB_CHKSUM
         | FEATURE_COMPAT_MTIME
-        | feature(FEATURE_COMPAT_XATTR_FILTER, facts.xattr_filter);
+        | feature(FEATURE_COMPAT_XATTR_FILTER, fields.xattr_filter);
     let table_slot = table_start(options) / size_of::<format::DeviceSlot>() as u64;
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {
         0 => 0,
         // The packed inode begins with them.
-        _ if facts.packed_nid.is_some() => 0,
+        _ if fields.packed_nid.is_some() => 0,
         // In words.
         _ => table_end(options, devices.len()) as u32 / 4,
     };
@@ -107,15 +107,15 @@ pub(crate) fn form(
         feature_compat: compat.into(),
         blkszbits: options.block_size.bits(),
         rb: (rb as u16).into(),
-        inos: facts.inodes.into(),
-        epoch: (facts.epoch.secs as u64).into(),
-        fixed_nsec: facts.epoch.nanos.into(),
-        blocks_lo: (facts.blocks as u32).into(),
-        meta_blkaddr: facts.meta_blkaddr.into(),
-        xattr_blkaddr: facts.xattr_blkaddr.into(),
+        inos: fields.inodes.into(),
+        epoch: (fields.epoch.secs as u64).into(),
+        fixed_nsec: fields.epoch.nanos.into(),
+        blocks_lo: (fields.blocks as u32).into(),
+        meta_blkaddr: fields.meta_blkaddr.into(),
+        xattr_blkaddr: fields.xattr_blkaddr.into(),
         volume_name: options.label.bytes(),
         feature_incompat: incompat.into(),
-        available_compr_algs: facts.used.algorithms().into(),
+        available_compr_algs: fields.used.algorithms().into(),
         extra_devices: (devices.len() as u16).into(),
         devt_slotoff: if devices.is_empty() {
             0
@@ -125,15 +125,15 @@ pub(crate) fn form(
         .into(),
         xattr_prefix_count: prefixes.count(),
         xattr_prefix_start: prefix_start.into(),
-        packed_nid: facts.packed_nid.unwrap_or(0).into(),
+        packed_nid: fields.packed_nid.unwrap_or(0).into(),
         build_time: (since_epoch as u32).into(),
-        rootnid_8b: if wide { facts.root_nid } else { 0 }.into(),
+        rootnid_8b: if wide { fields.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
     let mut tables = Vec::new();
     if options.compresses() {
         // `erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other.
-        tables = compress::configurations(facts.used, options.block_size);
+        tables = compress::configurations(fields.used, options.block_size);
         tables.resize(size_of::<format::DeviceSlot>(), 0);
     }
     for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {

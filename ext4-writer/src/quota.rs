@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_freed_is_taken_from_its_owner_alone() {
+    fn freed_space_is_subtracted_from_its_owner_alone() {
         let ids = (0..40).chain([255, 256, 70_000, u32::MAX]);
         let all: BTreeMap<u32, Usage> = ids
             .map(|id| {

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rolled_back_is_free_again() {
+    fn rolled_back_allocations_are_free_again() {
         let mut space = space();
         space.take(1, 1, None).unwrap();
         space.commit();

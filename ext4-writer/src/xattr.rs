@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_goes_into_the_inode_and_the_rest_into_a_block() {
+    fn attributes_fill_the_inode_first_and_then_a_block() {
         // 96 bytes: magic 4, entry 20, value 68, end 4.
         assert_eq!(one("user.a", 68).unwrap().block, None);
         let larger = one("user.a", 69).unwrap();

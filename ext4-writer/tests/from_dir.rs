@@ -74,7 +74,7 @@ fn the_same_directory_gives_the_same_bytes() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn errors_name_the_file_that_cannot_be_read() {
     let missing = "/nonexistent/folder";
     let out = std::io::Cursor::new(Vec::new());
     match from_dir(out, options(), missing) {

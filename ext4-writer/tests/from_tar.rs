@@ -43,7 +43,7 @@ fn walk_image(image: &Image) -> Walk {
 }
 
 #[test]
-fn what_gnu_tar_makes_of_a_directory_arrives_as_it_was() {
+fn a_directory_packed_by_gnu_tar_arrives_unchanged() {
     if !testkit::kernel_mounts() {
         return;
     }
@@ -172,7 +172,7 @@ fn a_file_with_more_names_than_can_be_counted_becomes_two() {
 }
 
 #[test]
-fn what_cannot_be_in_a_filesystem_is_refused_with_its_name() {
+fn entries_that_no_filesystem_can_hold_are_rejected_by_name() {
     let tar = TarBuilder::new;
     for (tar, name) in [
         (tar().file("../x", b""), "../x"),

@@ -351,7 +351,7 @@ fn make_orphans(image: &Path, deleted: &[(&str, u32)], truncated: (u32, u64)) ->
 }
 
 #[test]
-fn what_deleted_files_used_is_taken_from_the_quotas_of_their_owners() {
+fn space_of_deleted_files_is_subtracted_from_the_quotas_of_their_owners() {
     if !testkit::kernel_mounts() || testkit::oracle("e2fsck").is_none() {
         return;
     }

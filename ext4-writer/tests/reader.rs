@@ -80,7 +80,7 @@ fn a_filesystem_that_linux_changed_is_read_as_linux_reads_it() {
 }
 
 #[test]
-fn what_is_left_out_is_not_copied() {
+fn excluded_files_are_not_copied() {
     let folder = source();
     let image = Image::new(Options::new(64 << 20), |builder| {
         builder.add_dir_all(folder.path()).unwrap();

@@ -94,7 +94,7 @@ fn churn(root: &Path, round: usize) {
 }
 
 #[test]
-fn what_was_synced_when_an_image_was_cut_off_is_there_as_the_kernel_recovers_it() {
+fn synced_data_of_an_interrupted_image_is_recovered_as_by_the_kernel() {
     if !oracles() {
         return;
     }
@@ -270,7 +270,7 @@ fn a_corrupt_journal_is_an_error_and_nothing_is_written() {
 }
 
 #[test]
-fn an_empty_journal_begins_behind_its_last_transaction() {
+fn an_empty_journal_begins_after_its_last_transaction() {
     let Some(_) = testkit::oracle("e2fsck") else {
         return;
     };

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_only_when_nobody_reads_it() {
+    fn a_buffer_is_reused_only_after_its_last_reader() {
         let mut pool = Pool::default();
         let mut input = io::repeat(7).take(3 * CHUNK as u64 - 1);
         let (first, _) = pool.fill(&mut input);

@@ -41,7 +41,7 @@ fn one_file_is_monolithic_and_the_content_id_depends_on_the_extents() {
 }
 
 #[test]
-fn only_names_every_reader_takes_are_written() {
+fn only_names_that_every_reader_supports_are_written() {
     use NameProblem::*;
     for (name, expected) in [
         ("", Empty),
@@ -98,7 +98,7 @@ fn parse(rest: &str) -> Result<Descriptor, Error> {
 }
 
 #[test]
-fn what_the_format_defines_and_we_cannot_read_still_parses() {
+fn unsupported_parts_of_the_format_still_parse() {
     let parsed = Descriptor::parse(
         b"# Disk DescriptorFile\r\n\
           version=3\r\n\
@@ -486,7 +486,7 @@ fn the_value_of_no_parent_is_the_specifications() {
 
 /// QEMU's rewriting of a CID that got shorter leaves a newline after the NUL.
 #[test]
-fn what_follows_a_nul_is_not_the_descriptors() {
+fn bytes_after_a_nul_are_not_part_of_the_descriptor() {
     let descriptor = Descriptor::flat(&[("a.img", 512)]).unwrap();
     let text = format!("{descriptor}\0\nnonsense");
     assert_eq!(Descriptor::parse(text.as_bytes()).unwrap(), descriptor);

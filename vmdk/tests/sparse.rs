@@ -92,7 +92,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_descriptors_are_parsed_back() {
     let folder = tempfile::tempdir().unwrap();
     for kind in KINDS {
         for data in samples() {

@@ -182,7 +182,7 @@ fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> 
     if ended {
         return Some(done);
     }
-    carefully(bits, codes, output, done)
+    decode_checked(bits, codes, output, done)
 }
 
 /// Does the same as long as neither the input's end nor the output's is near, and tells whether the block's was reached.
@@ -245,7 +245,7 @@ fn quickly(
 }
 
 /// Does the same wherever input and output end.
-fn carefully(
+fn decode_checked(
     bits: &mut Bits<'_>,
     codes: &Codes,
     output: &mut [u8],

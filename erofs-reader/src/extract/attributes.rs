@@ -22,17 +22,17 @@ pub(super) enum To<'a> {
     /// What has this name in a directory, itself where it is a symbolic link; and its path, which only xattrs take.
     Named(BorrowedFd<'a>, &'a [u8], &'a Path),
     /// An open file or directory, which need not be looked up again, and what it has already.
-    Open(&'a File, Had),
+    Open(&'a File, OriginalAttrs),
 }
 
 /// The owner and the permissions that something has before they are restored.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Had {
+pub(super) struct OriginalAttrs {
     owner: (u32, u32),
     mode: u32,
 }
 
-impl Had {
+impl OriginalAttrs {
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let is = file.metadata()?;
         Ok(Self {
@@ -45,16 +45,16 @@ impl Had {
 /// What new files have. It depends on the permissions that they were made with and on this process, and where a directory
 /// passes on its group or an ACL, all that are made in it do: so each kind is looked at once.
 #[derive(Debug, Default)]
-pub(super) struct NewFiles(BTreeMap<u16, Had>);
+pub(super) struct NewFiles(BTreeMap<u16, OriginalAttrs>);
 
 impl NewFiles {
     /// What `file` has, which was made with the permissions of `inode`.
-    pub(super) fn had(&mut self, file: &File, inode: &Inode) -> io::Result<Had> {
+    pub(super) fn had(&mut self, file: &File, inode: &Inode) -> io::Result<OriginalAttrs> {
         let permissions = inode.mode() & CREATED_WITH;
         if let Some(had) = self.0.get(&permissions) {
             return Ok(*had);
         }
-        let had = Had::of(file)?;
+        let had = OriginalAttrs::of(file)?;
         self.0.insert(permissions, had);
         Ok(had)
     }

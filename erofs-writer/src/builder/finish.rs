@@ -9,7 +9,7 @@ use crate::emit::Emitter;
 use crate::error::Error;
 use crate::format::{ISLOT, S_IFREG, SUPER_OFFSET};
 use crate::plan::{Form, Plan};
-use crate::superblock::{self, Facts};
+use crate::superblock::{self, SuperblockFields};
 use crate::tree::{Inode, ROOT};
 
 /// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
@@ -144,7 +144,7 @@ impl<W: Write + Seek> Builder<W> {
         output.zeros_to(end)?;
 
         let inodes = tree.inodes();
-        let facts = Facts {
+        let fields = SuperblockFields {
             root_nid: nid_base + plan.nids[ROOT as usize],
             inodes: inodes.len() as u64,
             epoch: plan.epoch,
@@ -159,7 +159,7 @@ impl<W: Write + Seek> Builder<W> {
         };
         let (superblock, uuid) = superblock::form(
             &options,
-            &facts,
+            &fields,
             &devices,
             &device_starts,
             hash,
@@ -170,7 +170,7 @@ impl<W: Write + Seek> Builder<W> {
         let summary = Summary {
             blocks,
             bytes: end,
-            inodes: facts.inodes,
+            inodes: fields.inodes,
             compact_inodes: compact as u64,
             data_bytes: data_end - data_start,
             metadata_bytes: plan.length,

@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_repeats_at_the_farthest_distance_or_farther_is_decoded() {
+    fn matches_at_and_past_the_farthest_distance_are_decoded() {
         let noise = testkit::noise(1, DISTANCE_MAX + 2);
         for period in DISTANCE_MAX - 1..=DISTANCE_MAX + 2 {
             let mut input = Vec::new();

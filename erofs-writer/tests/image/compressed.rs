@@ -139,7 +139,7 @@ fn blocks_smaller_than_a_page_are_compressed_too() {
 }
 
 #[test]
-fn what_does_not_shrink_is_stored_as_it_is() {
+fn incompressible_contents_are_stored_uncompressed() {
     let mut model = Model::default();
     let meta = || at(1_700_000_000, 0);
     model.add("noise", meta(), Spec::File(noise(300_000)));
@@ -228,7 +228,7 @@ fn blocks(model: &Model, options: Options) -> u64 {
 }
 
 #[test]
-fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
+fn metadata_that_fits_after_the_superblock_takes_no_block_of_its_own() {
     let packed = options(Algorithm::Lz4, 0, 4096)
         .inline_tails(true)
         .fragments(Fragments::Tails);
@@ -245,7 +245,7 @@ fn what_fits_behind_the_superblock_takes_no_block_of_its_own() {
 }
 
 #[test]
-fn the_end_of_the_packed_inode_stands_behind_it() {
+fn the_tail_of_the_packed_inode_is_inline() {
     let options = |tail_packing| {
         options(Algorithm::Lz4, 9, 4096)
             .tail_packing(tail_packing)

@@ -138,7 +138,7 @@ fn holes_take_no_space_in_a_file_and_read_as_zeros() {
 }
 
 #[test]
-fn what_the_output_held_before_does_not_show_in_holes() {
+fn old_bytes_of_the_output_do_not_show_in_holes() {
     let mut out = Cursor::new(vec![0xAA; 4 << 20]);
     out.seek(SeekFrom::End(0)).unwrap();
     let mut builder = Builder::new(out, Options::default()).unwrap();
@@ -155,7 +155,7 @@ fn what_the_output_held_before_does_not_show_in_holes() {
 }
 
 #[test]
-fn tails_behind_inodes_save_blocks_for_pieces_of_any_size() {
+fn inline_tails_save_blocks_for_writes_of_any_size() {
     let image = |piece: usize, inline_tails| {
         let options = Options::default()
             .block_size(erofs_writer::BlockSize::B4096)

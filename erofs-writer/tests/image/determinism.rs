@@ -129,7 +129,7 @@ fn contents_that_come_later_lie_directory_by_directory_in_the_order_of_names() {
 }
 
 #[test]
-fn what_is_to_come_later_must_come() {
+fn contents_promised_for_later_must_be_stored() {
     let image = || {
         let mut image = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         for (number, path) in (0..).zip(["d/two", "d/one"]) {

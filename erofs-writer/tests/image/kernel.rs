@@ -41,7 +41,7 @@ fn every_type_and_attribute_reads_back_at_every_block_size_up_to_a_page() {
 }
 
 #[test]
-fn partial_last_blocks_behind_the_inodes_read_back() {
+fn inline_tails_read_back() {
     for bytes in [512, 4096] {
         check(
             &nasty(),

@@ -118,7 +118,7 @@ fn tails_inline_and_in_fragments_are_read_with_every_algorithm() {
 }
 
 #[test]
-fn what_would_begin_a_last_block_goes_behind_the_indexes_where_it_fits() {
+fn a_last_cluster_that_fits_is_stored_after_the_indexes() {
     let mut model = Model::default();
     for i in 0..60 {
         model.add(format!("{i}"), at(0, 0), Spec::File(text(9000 + 700 * i)));
@@ -352,7 +352,7 @@ fn builders_can_be_sent_to_other_threads_with_pending_contents() {
 }
 
 #[test]
-fn what_a_callback_chooses_is_checked() {
+fn compression_chosen_by_a_callback_is_validated() {
     let per_file = PerFile::new(|_| {
         let mut compression = Compression::new(Algorithm::Lz4);
         compression.cluster_size = 1;

@@ -201,7 +201,7 @@ fn link_to_a_lower_layers_file_is_resolved_in_the_merge() {
 }
 
 #[test]
-fn link_to_a_lower_file_that_the_layer_takes_away_keeps_it_alive() {
+fn link_to_a_lower_file_that_the_layer_removes_keeps_its_contents() {
     let lower = || Tar::new().file("a", "1").finish();
     let upper = Tar::new().file(".wh.a", "").link("b", "a").finish();
     assert_eq!(merged_lines(&[lower(), upper]), ["b = 1"]);
@@ -283,7 +283,7 @@ fn more_than_65000_links_are_counted_exactly() {
 }
 
 #[test]
-fn directory_over_directory_takes_all_attributes_and_keeps_children() {
+fn directory_over_directory_replaces_all_attributes_and_keeps_children() {
     let tars = [
         Tar::new()
             .mode(0o700)

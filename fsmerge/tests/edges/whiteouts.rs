@@ -199,7 +199,7 @@ fn entries_of_any_type_are_whiteouts_by_their_name() {
 }
 
 #[test]
-fn whiteout_with_contents_gives_the_sink_nothing() {
+fn contents_of_a_whiteout_do_not_reach_the_sink() {
     let upper = Tar::new()
         .file("d/.wh.a", "contents")
         .file("next", "5")

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_that_nobody_named_does_not_stop_the_search() {
+    fn a_damaged_default_file_does_not_stop_the_search() {
         let dir = tempfile::tempdir().unwrap();
         let broken = dir.path().join("broken");
         let good = dir.path().join("good");

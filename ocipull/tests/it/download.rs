@@ -80,7 +80,7 @@ fn bad_and_missing_addresses_are_reported_without_secrets() {
 }
 
 #[test]
-fn what_comes_after_a_break_belongs_to_the_same_file() {
+fn a_resumed_download_continues_the_same_file() {
     let answers: [fn(&Request, Reply) -> Reply; 4] = [
         // Another file, of a server with and without ranges.
         |_, reply| reply.header("ETag", "\"b\""),

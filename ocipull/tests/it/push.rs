@@ -257,7 +257,7 @@ fn an_upload_that_the_registry_forgot_begins_again_and_one_that_always_fails_is_
 }
 
 #[test]
-fn a_registry_that_forgets_what_it_took_again_and_again_is_given_up() {
+fn a_registry_that_keeps_losing_uploads_is_given_up() {
     let blob = tar("f", 100_000);
     let patches = Arc::new(Mutex::new(0));
     let seen = patches.clone();

@@ -72,7 +72,7 @@ fn a_download_that_stalls_goes_on_from_where_it_stalled() {
 }
 
 #[test]
-fn a_server_that_accepts_connections_and_says_nothing_of_tls_is_given_up() {
+fn a_server_that_never_answers_the_tls_handshake_is_given_up() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap();
     let (mut options, _) = impatient();

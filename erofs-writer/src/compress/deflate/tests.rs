@@ -59,7 +59,7 @@ fn any_few_bytes_are_filled() {
 }
 
 #[test]
-fn what_does_not_shrink_is_stored() {
+fn incompressible_input_is_stored() {
     for (length, capacity) in [
         (10_000, 4096),
         (100_000, 65_536),
@@ -168,7 +168,7 @@ fn streams_do_not_depend_on_inputs_before_even_where_positions_run_out() {
 }
 
 #[test]
-fn what_follows_a_run_of_one_value_shrinks_as_well() {
+fn data_after_a_run_of_one_value_is_compressed_as_well() {
     let input = [vec![7; 7080], text(1, 15_977)].concat();
     let packed = pack(6, &input, 7945);
     let more = packed.consumed + packed.consumed / 100;
