@@ -48,7 +48,7 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Returns the SHA-256 digest of all that `input` has.
+    /// Returns the SHA-256 digest of all bytes of `input`.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use crate::{Digest, Platform};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The text does not name an image.
+    /// The text is not a valid image reference.
     #[error("{text:?} is not a valid image reference: {problem}")]
     InvalidReference {
         /// The text as given.
@@ -32,7 +32,7 @@ pub enum Error {
         /// The text as given.
         text: String,
     },
-    /// The operating system refused a file.
+    /// A file could not be opened, read or written.
     #[error("cannot access {}", path.display())]
     Io {
         /// The file.
@@ -58,7 +58,7 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The folder or archive is not what the reference says it is.
+    /// The folder or archive does not have the format that the reference names.
     #[error("{}: {problem}", path.display())]
     InvalidSource {
         /// The folder or archive.
@@ -101,7 +101,7 @@ pub enum Error {
         /// The variable's value.
         host: String,
     },
-    /// The image is for several platforms, and none is the one wanted.
+    /// The image has several platforms, but not the requested one.
     #[error("no image for {wanted}; there are: {}", listed(available))]
     NoPlatform {
         /// The platform looked for.
@@ -115,7 +115,7 @@ pub enum Error {
         /// The index not looked into.
         digest: Digest,
     },
-    /// A document is not what its media type says.
+    /// A document does not match its media type.
     #[error("cannot parse {document} {digest}")]
     Json {
         /// Which document.
@@ -169,7 +169,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The bytes are not those that the digest names.
+    /// The bytes do not match the digest.
     #[error("{document} {expected} is corrupt: its digest is {actual}")]
     DigestMismatch {
         /// Which document or layer.
@@ -179,7 +179,7 @@ pub enum Error {
         /// The digest of what came.
         actual: Digest,
     },
-    /// The number of bytes is not what the descriptor says.
+    /// The number of bytes differs from the descriptor.
     #[error(
         "{document} {digest} is corrupt: it has {actual} bytes where its descriptor says {expected}"
     )]
@@ -193,7 +193,7 @@ pub enum Error {
         /// Bytes that came: where more came than expected, one more, as the rest is not read.
         actual: u64,
     },
-    /// The uncompressed layer is not the one the configuration names.
+    /// The uncompressed layer does not match its diff ID in the configuration.
     #[error(
         "layer {layer} is corrupt: its diff ID is {actual} where the configuration says {expected}"
     )]
@@ -205,7 +205,7 @@ pub enum Error {
         /// The digest of the uncompressed bytes.
         actual: Digest,
     },
-    /// The bytes are not a compressed stream: damaged, cut off, or followed by something else.
+    /// The compressed stream is damaged, truncated, or followed by other data.
     #[error("{}: bad {compression} stream", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
     Compression {
         /// The layer, where it is one.
@@ -221,7 +221,7 @@ pub enum Error {
         /// The compression, which is the name of the feature.
         compression: &'static str,
     },
-    /// The layer inflates to more than [`Options`](crate::Options) allow.
+    /// The decompressed layer is larger than the limit in [`Options`](crate::Options).
     #[error("{}: inflates to more than {limit} bytes", blob.as_ref().map_or("input".to_owned(), |digest| format!("layer {digest}")))]
     Bomb {
         /// The layer, where it is one.
@@ -281,7 +281,7 @@ pub enum Error {
         /// The registry's name and port.
         host: String,
     },
-    /// An environment variable does not name a proxy that can be used. What it says is not shown: a password may be in it.
+    /// An environment variable does not name a usable proxy. Its value is not shown, since it may contain a password.
     #[error("the environment variable {variable} {problem}")]
     Proxy {
         /// The variable.
@@ -302,7 +302,7 @@ pub enum Error {
         /// What the connection said, with its causes.
         source: Cause,
     },
-    /// The registry wants credentials, or other ones.
+    /// The registry requires credentials, or rejected those sent.
     #[error("{}{}", refusal(host, repository, credentials), if message.is_empty() { String::new() } else { format!(": {message}") })]
     Unauthorized {
         /// Its name and port.
@@ -314,7 +314,7 @@ pub enum Error {
         /// What it said.
         message: String,
     },
-    /// Credentials were asked for where anyone on the way could read them.
+    /// Credentials were requested over an unencrypted connection.
     #[error(
         "{host} wants its credentials sent to {url}, which TLS does not protect: they were not sent"
     )]
@@ -324,13 +324,13 @@ pub enum Error {
         /// The token service's address.
         url: String,
     },
-    /// The text is no address to download from. It is not shown: a password may be in it.
+    /// The text is not a valid download address. It is not shown, since it may contain a password.
     #[error("the address cannot be used: {problem}")]
     Address {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The server sends us elsewhere in a way that is not followed.
+    /// The server redirects to an address that is not followed.
     #[error("{url} redirects to an address that is not followed: {problem}")]
     Redirect {
         /// The address asked.
@@ -338,7 +338,7 @@ pub enum Error {
         /// Why it is not followed.
         problem: String,
     },
-    /// The server's answer does not follow the specification.
+    /// The response of the server violates the specification.
     #[error("{url}: {problem}")]
     Protocol {
         /// The address asked.
@@ -387,7 +387,7 @@ impl Error {
         error.get_ref()?.downcast_ref()
     }
 
-    /// Whether the same call may succeed later: a broken connection, an overloaded server.
+    /// Returns whether the same call may succeed later, as after a broken connection or with an overloaded server.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { hint, .. } => {
@@ -425,7 +425,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// What an error is about.
+/// The kind of document that an error concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Document {
@@ -494,7 +494,7 @@ fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> Stri
     }
 }
 
-/// What is wrong with a folder or an archive.
+/// A problem of a layout folder or an archive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceProblem {
@@ -512,7 +512,7 @@ pub enum SourceProblem {
     /// Symlinks in an archive run in a circle.
     #[error("{0:?} is a symlink to itself or to too many others")]
     Links(String),
-    /// The archive is compressed as a whole, and does not decompress: damaged or cut off.
+    /// The archive is compressed as a whole, and the stream is damaged or truncated.
     #[error("bad {compression} stream: {problem}")]
     BadCompression {
         /// The compression.
@@ -520,13 +520,13 @@ pub enum SourceProblem {
         /// What the decoder reported.
         problem: String,
     },
-    /// The archive is larger, uncompressed, than [`Options`](crate::Options) allow a layer to be.
+    /// The decompressed archive is larger than the limit of a layer in [`Options`](crate::Options).
     #[error("larger than {limit} bytes when decompressed")]
     TooLong {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The archive should come from standard input, which is a terminal.
+    /// The archive is expected on standard input, which is a terminal.
     #[error("a terminal, where an image archive is expected")]
     Terminal,
     /// The archive ends in the middle of a member.
@@ -551,7 +551,7 @@ pub enum SourceProblem {
     LayoutVersion(String),
 }
 
-/// What is known of why a connection fails, for programs that advise their users.
+/// The reason why a connection failed, for programs that advise their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectHint {
@@ -563,7 +563,7 @@ pub enum ConnectHint {
     Certificate,
     /// No such host name.
     HostName,
-    /// Nobody listens there.
+    /// The connection was refused.
     Refused,
 }
 

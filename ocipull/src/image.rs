@@ -169,7 +169,7 @@ impl Image {
         &self.manifest.bytes
     }
 
-    /// The manifest.
+    /// Returns the manifest.
     ///
     /// ```no_run
     /// use ocipull::{Image, Options};
@@ -182,17 +182,17 @@ impl Image {
         &self.manifest.parsed
     }
 
-    /// The digest of the configuration, which Docker shows as the image's ID.
+    /// Returns the digest of the configuration, which Docker shows as the image ID.
     pub fn config_digest(&self) -> &Digest {
         &self.config.digest
     }
 
-    /// The configuration as it is stored.
+    /// Returns the bytes of the configuration as stored.
     pub fn config_bytes(&self) -> &[u8] {
         &self.config.bytes
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// ```no_run
     /// # let image = ocipull::Image::open(&"debian:12".parse()?, &ocipull::Options::default())?;
@@ -205,7 +205,7 @@ impl Image {
         &self.config.parsed
     }
 
-    /// The layers, lowest first.
+    /// Returns the layers, lowest first.
     ///
     /// ```no_run
     /// use ocipull::{Image, Options};

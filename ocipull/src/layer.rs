@@ -17,7 +17,7 @@ pub struct Layer {
     pub media_type: String,
     /// The digest of the uncompressed tar or EROFS image.
     pub diff_id: Digest,
-    /// Where it may be fetched from, if it is one that must not be distributed.
+    /// The URLs that a non-distributable layer may be fetched from.
     pub urls: Vec<String>,
 }
 

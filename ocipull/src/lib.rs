@@ -39,7 +39,7 @@ pub use digest::Digest;
 /// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd frames.
 pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
 
-/// What marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
+/// The feature that marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
 pub const EROFS_FEATURE: &str = "erofs";
 
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};

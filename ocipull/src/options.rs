@@ -26,7 +26,7 @@ pub struct Options {
     pub credentials: Credentials,
     /// How often a request or a download that breaks off is tried again before it makes progress.
     pub retries: u32,
-    /// The most bytes a layer may inflate to.
+    /// The maximum size of a decompressed layer in bytes.
     pub max_layer_bytes: u64,
     /// How many times its compressed size a layer may inflate to, once it is over 1 GiB: gzip reaches 1032, and zstd
     /// more on nothing but zeros.

@@ -35,7 +35,7 @@ pub(super) enum HelperError {
     Time { program: String },
     #[error("{program} failed: {message}")]
     Failed { program: String, message: String },
-    #[error("{program} gave no valid answer")]
+    #[error("{program} returned an invalid response")]
     Answer { program: String },
 }
 

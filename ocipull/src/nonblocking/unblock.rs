@@ -10,7 +10,7 @@ use crate::Error;
 
 /// Runs `call` on a thread of its own, which starts when the future is polled first.
 ///
-/// Whoever drops the future does not wait for the call, which goes on to its end.
+/// Dropping the future does not stop the call, which runs to its end.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), ocipull::Error> {

@@ -6,8 +6,8 @@ use super::endpoint::{Access, Ask};
 use super::mirrors::{For, Mirrors};
 use crate::{Error, Options, name};
 
-/// Shows the credentials in `options` to the registry `host`, as `docker login` does. Returns whether it asked for any: one that
-/// does not takes everybody's word.
+/// Shows the credentials in `options` to the registry `host`, as `docker login` does. Returns whether it asked for any; one that
+/// does not accepts every client.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The servers that have a repository, in the order they are asked: mirrors first, the registry itself last.
+//! The servers of a repository in the order of requests: first the mirrors, then the registry itself.
 
 use std::fmt;
 use std::sync::Arc;

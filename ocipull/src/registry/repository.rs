@@ -102,7 +102,7 @@ impl Referrer {
 }
 
 impl Repository {
-    /// Gets ready to ask for `repository` of the registry `host`, which may have a port after a colon. Nothing is sent yet.
+    /// Returns a client for `repository` of the registry `host`, which may have a port after a colon. Nothing is sent yet.
     ///
     /// ```no_run
     /// use ocipull::{Options, Repository};
@@ -132,7 +132,7 @@ impl Repository {
         })
     }
 
-    /// The repository of a [`Reference::Registry`].
+    /// Returns a client for the repository of a [`Reference::Registry`].
     ///
     /// # Errors
     ///
@@ -149,12 +149,12 @@ impl Repository {
         }
     }
 
-    /// Whether TLS, with certificates that are verified, protects all that comes: from the registry and from its mirrors.
+    /// Returns whether all responses are protected by TLS with verified certificates, those of mirrors too.
     pub fn is_authentic(&self) -> bool {
         self.mirrors.are_authentic()
     }
 
-    /// The digest of the manifest or index that `name`, a tag or a digest, names now.
+    /// Returns the digest of the manifest or index that `name`, a tag or a digest, currently refers to.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Repository {
         }
     }
 
-    /// The manifest or index that `name`, a tag or a digest, names now.
+    /// Returns the manifest or index that `name`, a tag or a digest, currently refers to.
     ///
     /// ```no_run
     /// use ocipull::{Options, Repository};

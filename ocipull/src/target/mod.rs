@@ -78,7 +78,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Gets ready to write to the registry, layout or archive that `reference` names. A layout that does not exist is made.
+    /// Opens the registry, layout or archive that `reference` names for writing. A missing layout is created.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Target {
         })
     }
 
-    /// Where it is.
+    /// Returns the place that is written to.
     pub fn reference(&self) -> &Reference {
         &self.place
     }
