@@ -16,8 +16,8 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// Whatever stops it. Where the archive cannot be read further, reading `content` fails, and [`read_tar`] reports the
-    /// reason, whatever error the sink makes of it.
+    /// Any error of storing. If the archive is damaged, reading `content` fails, and [`read_tar`](crate::read_tar()) reports
+    /// the damage instead of the sink's error.
     fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
 }
 
