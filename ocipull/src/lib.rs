@@ -14,6 +14,7 @@ mod docker_archive;
 mod docker_daemon;
 mod error;
 mod image;
+mod inflate;
 mod json;
 mod layer;
 mod layout;
@@ -44,8 +45,11 @@ pub const EROFS_FEATURE: &str = "erofs";
 
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
 pub use image::Image;
+pub use inflate::Cores;
 pub use json::{parse_config, parse_manifest};
-pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
+pub use layer::{
+    Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded, decompress_on,
+};
 #[cfg(feature = "async")]
 pub use nonblocking::{LayerStream, Unblock, unblock};
 pub use options::{Credentials, Event, Events, Options, Progress, Registries, Secret};

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use crate::chunk::{Chunk, Pool};
 use crate::compression::{Compression, Decoder};
 use crate::digest::Hasher;
-use crate::{Digest, Document, Error, Progress};
+use crate::{Cores, Digest, Document, Error, Progress};
 
 /// Chunks that wait between two stages.
 const DEPTH: usize = 8;
@@ -35,6 +35,8 @@ pub(crate) struct Expected {
     pub(crate) compression: Option<Compression>,
     /// The most uncompressed bytes.
     pub(crate) limit: u64,
+    /// What may inflate it.
+    pub(crate) cores: Cores,
 }
 
 /// What is to be done where what came of the blob turns out to be of no use to a later read.
@@ -104,6 +106,7 @@ impl Pipeline {
             diff_id,
             compression,
             limit,
+            cores,
         } = expected;
         let layer = blob.as_ref().map(|(digest, _)| digest.clone());
         let hasher = diff_id.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
@@ -121,6 +124,7 @@ impl Pipeline {
             source,
             blob,
             plain,
+            cores,
             fetched: fetched.clone(),
             progress,
         };
@@ -257,6 +261,7 @@ struct Fetch {
     /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks
     /// the digest.
     plain: bool,
+    cores: Cores,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
 }
@@ -292,8 +297,9 @@ impl Fetch {
             return Err(Error::NoDecoder { compression });
         }
         let (to_inflate, compressed) = sync_channel(DEPTH);
+        let cores = self.cores.clone();
         let inflate = spawn("ocipull-inflate", move || {
-            inflate(compression, compressed, outlet)
+            inflate(compression, compressed, outlet, &cores)
         })?;
         let fetched = self.pass_on(pool, (first, read), |chunk| {
             Ok(to_inflate.send(chunk).map_err(|_| Hangup))
@@ -385,6 +391,7 @@ fn inflate(
     compression: Compression,
     compressed: Receiver<Chunk>,
     mut outlet: Outlet,
+    cores: &Cores,
 ) -> Result<(), Error> {
     let mut input = Chunks {
         receiver: compressed,
@@ -397,7 +404,7 @@ fn inflate(
         compression: compression.name(),
         source,
     };
-    let mut decoder = Decoder::new(compression, &mut input).map_err(bad)?;
+    let mut decoder = Decoder::new(compression, &mut input, cores).map_err(bad)?;
     let mut pool = Pool::default();
     let result = loop {
         let (chunk, read) = pool.fill(&mut decoder);
