@@ -63,6 +63,11 @@ pub use target::{ArchiveWriter, Pushed, Target};
 #[cfg(all(fuzzing, feature = "registry"))]
 #[doc(hidden)]
 pub mod fuzz {
+    /// Any bytes, inflated in parts of `part` bytes; the same bytes or error as those of flate2.
+    pub fn inflate(bytes: &[u8], part: usize) {
+        crate::inflate::fuzz(bytes, part);
+    }
+
     /// A `WWW-Authenticate` header; returns how many challenges it has.
     pub fn challenges(header: &str) -> usize {
         crate::registry::fuzz::challenges(header)

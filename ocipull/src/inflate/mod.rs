@@ -383,6 +383,25 @@ impl Ahead {
     }
 }
 
+/// Compares the bytes or the error with those of the serial decoder.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8], part: usize) {
+    let cut = Cut {
+        part: part.max(1),
+        search: 4096,
+        most: 1 << 20,
+        ahead: 3,
+    };
+    let read = |reader: &mut dyn Read| {
+        let mut out = Vec::new();
+        let result = reader.take(16 << 20).read_to_end(&mut out);
+        result.map(|_| out).map_err(|error| error.kind())
+    };
+    let cores = Cores::new(std::num::NonZeroUsize::MIN.saturating_add(4));
+    let found = read(&mut Gunzip::new(bytes, cores, cut));
+    assert!(found == read(&mut MultiGzDecoder::new(bytes)));
+}
+
 /// Keeps the last bytes of the output.
 fn remember(window: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[bytes.len().saturating_sub(WINDOW)..];
