@@ -155,7 +155,8 @@ impl<R: BufRead> Gunzip<R> {
     fn begin(&mut self, mut input: R) -> io::Result<State<R>> {
         let mut buffer = Vec::new();
         let large = match self.cores.total() {
-            0 | 1 => false,
+            // None is spare beside those that the stream counts as.
+            0..=2 => false,
             _ => fill(&mut buffer, &mut input, self.cut.part + self.cut.search)?,
         };
         match header::length(&buffer).filter(|_| large) {
@@ -193,11 +194,13 @@ impl<R: BufRead> Gunzip<R> {
         let Some(mut part) = parts.queue.pop_front() else {
             return self.tail(*parts, None);
         };
+        let mut before = 0;
         let inflated = match part.ahead.take() {
             None => {
                 self.work.known += 1;
-                let (window, most) = (&self.window, self.cut.most);
-                splice::inflate(window, &part.bytes, part.start, part.end, most)
+                before = self.window.len();
+                let (out, most) = (std::mem::take(&mut self.out), self.cut.most);
+                splice::inflate(out, &self.window, &part.bytes, part.start, part.end, most)
             }
             Some(thread) => {
                 self.work.ahead += 1;
@@ -211,9 +214,9 @@ impl<R: BufRead> Gunzip<R> {
         let Ok(inflated) = inflated else {
             return self.tail(*parts, Some(part));
         };
-        self.crc.update(&inflated);
-        remember(&mut self.window, &inflated);
-        (self.out, self.given) = (inflated, 0);
+        self.crc.update(&inflated[before..]);
+        remember(&mut self.window, &inflated[before..]);
+        (self.out, self.given) = (inflated, before);
         Ok(State::Parts(parts))
     }
 
@@ -273,7 +276,8 @@ impl<R: BufRead> Read for Gunzip<R> {
                 self.given += bytes;
                 return Ok(bytes);
             }
-            self.out = Vec::new();
+            // Its room is used again.
+            self.out.clear();
             self.given = 0;
             // After an error there is no more.
             self.state = match std::mem::replace(&mut self.state, State::Done) {
@@ -353,7 +357,7 @@ impl Ahead {
         while bits.position() != end {
             if let Some(window) = out.window() {
                 let most = most.saturating_sub(out.values.len() - WINDOW);
-                plain = splice::inflate(&window, bytes, bits.position(), end, most)?;
+                plain = splice::inflate(Vec::new(), &window, bytes, bits.position(), end, most)?;
                 break;
             }
             if bits.position() > end || blocks.block(&mut bits, &mut out)? {
@@ -378,7 +382,7 @@ impl Ahead {
                 }
             });
         }
-        bytes.extend(self.plain);
+        bytes.extend(self.plain.get(WINDOW..).unwrap_or_default());
         Ok(bytes)
     }
 }

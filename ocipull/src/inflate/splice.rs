@@ -98,9 +98,10 @@ pub(super) fn open(window: &[u8], bytes: &[u8], bit: usize) -> (Vec<u8>, usize) 
     }
 }
 
-/// Inflates at most `most` bytes from bit `start` to bit `end` of `bytes`, where blocks begin and
+/// Inflates at most `most` bytes into `out`, after the window, from bit `start` to bit `end` of `bytes`, where blocks begin and
 /// end.
 pub(super) fn inflate(
+    mut out: Vec<u8>,
     window: &[u8],
     bytes: &[u8],
     start: usize,
@@ -120,7 +121,8 @@ pub(super) fn inflate(
     after.stored(true, &*MARK);
 
     let mut decoder = Decompress::new(false);
-    let mut out = Vec::with_capacity(window.len() + (4 * whole.len()).min(most) + MARK.len());
+    out.clear();
+    out.reserve(window.len() + (4 * whole.len()).min(most) + MARK.len());
     let most = most + window.len() + MARK.len();
     let mut ended = false;
     for mut part in [&before[..], whole, &after.bytes] {
@@ -140,7 +142,6 @@ pub(super) fn inflate(
         return Err(Bad);
     }
     out.truncate(out.len() - MARK.len());
-    out.drain(..window.len());
     Ok(out)
 }
 
