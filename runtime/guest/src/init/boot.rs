@@ -80,10 +80,10 @@ impl Early {
         let upper = open_dir(Path::new("/"))?;
         let proc = open_dir(&self.private.join("proc"))?;
         let memory = open_dir(&self.private.join("memory"))?;
-        let disk = boot.mounts.iter();
-        let disk = disk.filter_map(|mount| Some((mount, mounts::root_partition(mount)?)));
+        let mounts = boot.mounts.iter();
+        let mut disks = mounts.filter_map(|mount| Some((mount, mounts::root_partition(mount)?)));
         let mut early = vec!["sys", "dev"];
-        match disk.last() {
+        match disks.next_back() {
             None => {
                 self.mount_image(warnings)?;
                 self.overlay()?;
