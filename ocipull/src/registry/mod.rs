@@ -158,9 +158,7 @@ pub(crate) mod fuzz {
     }
 
     pub(crate) fn ranges(header: &str, list: &[u8]) {
-        if let Some(range) = super::blob::ContentRange::parse(header) {
-            assert!(!range.is(range.first, range.first, None));
-        }
+        let _ = super::blob::ContentRange::parse(header);
         #[cfg(unix)]
         super::partial::fuzz(list);
     }
