@@ -2,8 +2,6 @@
 
 use std::io::{self, BufRead, Read};
 
-use crate::inflate::{Cores, Cut, Gunzip};
-
 /// How a layer is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
@@ -100,7 +98,7 @@ impl LayerType {
 pub(crate) enum Decoder<R: BufRead> {
     /// The stream is not compressed.
     None(R),
-    Gzip(Box<Gunzip<R>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::read::Decoder<'static, R>),
     #[cfg(feature = "xz")]
@@ -115,13 +113,10 @@ pub(crate) enum Decoder<R: BufRead> {
 const XZ_MEMORY_KIB: u32 = 192 << 10;
 
 impl<R: BufRead> Decoder<R> {
-    /// `cores` are those that a large gzip stream may be inflated on.
-    pub(crate) fn new(compression: Compression, input: R, cores: &Cores) -> io::Result<Self> {
+    pub(crate) fn new(compression: Compression, input: R) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Self::None(input),
-            Compression::Gzip => {
-                Self::Gzip(Box::new(Gunzip::new(input, cores.clone(), Cut::default())))
-            }
+            Compression::Gzip => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
             // The window, and so the memory, is at most libzstd's default of 128 MiB.
             #[cfg(feature = "zstd")]
             Compression::Zstd => Self::Zstd(zstd::stream::read::Decoder::with_buffer(input)?),

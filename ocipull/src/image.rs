@@ -311,7 +311,6 @@ impl Unopened {
             diff_id: Some(layer.diff_id),
             compression,
             limit,
-            cores: self.options.cores.clone(),
         };
         Pipeline::start(source, expected, progress, useless).map(LayerReader::new)
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::compression::LayerType;
 use crate::pipeline::{Expected, Pipeline, Useless};
-use crate::{Cores, Digest, Error};
+use crate::{Digest, Error};
 
 /// A layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,26 +162,11 @@ pub fn decompress_bounded(
     input: impl Read + Send + 'static,
     limit: u64,
 ) -> Result<Decompressed, Error> {
-    decompress_on(input, limit, &Cores::default())
-}
-
-/// As [`decompress_bounded`], on several cores where the input is a large gzip stream and `cores`
-/// has more than the two that every stream counts as.
-///
-/// # Errors
-///
-/// As [`decompress_bounded`].
-pub fn decompress_on(
-    input: impl Read + Send + 'static,
-    limit: u64,
-    cores: &Cores,
-) -> Result<Decompressed, Error> {
     let expected = Expected {
         blob: None,
         diff_id: None,
         compression: None,
         limit,
-        cores: cores.clone(),
     };
     let pipeline = Pipeline::start(Box::new(input), expected, None, Useless::nothing())?;
     Ok(Decompressed { pipeline })

@@ -14,7 +14,6 @@ mod docker_archive;
 mod docker_daemon;
 mod error;
 mod image;
-mod inflate;
 mod json;
 mod layer;
 mod layout;
@@ -45,11 +44,8 @@ pub const EROFS_FEATURE: &str = "erofs";
 
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
 pub use image::Image;
-pub use inflate::Cores;
 pub use json::{parse_config, parse_manifest};
-pub use layer::{
-    Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded, decompress_on,
-};
+pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
 #[cfg(feature = "async")]
 pub use nonblocking::{LayerStream, Unblock, unblock};
 pub use options::{Credentials, Event, Events, Options, Progress, Registries, Secret};
@@ -63,11 +59,6 @@ pub use target::{ArchiveWriter, Pushed, Target};
 #[cfg(all(fuzzing, feature = "registry"))]
 #[doc(hidden)]
 pub mod fuzz {
-    /// Any bytes, inflated in parts of `part` bytes; the same bytes or error as those of flate2.
-    pub fn inflate(bytes: &[u8], part: usize) {
-        crate::inflate::fuzz(bytes, part);
-    }
-
     /// A `WWW-Authenticate` header; returns how many challenges it has.
     pub fn challenges(header: &str) -> usize {
         crate::registry::fuzz::challenges(header)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Cores, Digest, Error, Platform, Pushed};
+use crate::{Digest, Error, Platform, Pushed};
 
 /// How to get an image.
 #[derive(Clone, Debug)]
@@ -31,9 +31,6 @@ pub struct Options {
     /// How many times its compressed size a layer may inflate to, once it is over 1 GiB: gzip reaches 1032, and zstd
     /// more on nothing but zeros.
     pub max_layer_ratio: u64,
-    /// The cores that large gzip layers are inflated on. Clones of the options share them. Default: one, so that each layer is
-    /// inflated on one thread.
-    pub cores: Cores,
     /// How long a registry may be silent, before it answers and between two runs of bytes of an answer.
     pub stall_timeout: Duration,
     /// How many connections fetch a large blob of a registry at once, each a range of it, where the registry has ranges. As many
@@ -69,7 +66,6 @@ impl Default for Options {
             retries: 5,
             max_layer_bytes: 128 << 30,
             max_layer_ratio: 2000,
-            cores: Cores::default(),
             stall_timeout: Duration::from_secs(30),
             connections: NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN),
             range_bytes: 4 << 20,

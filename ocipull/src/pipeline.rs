@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use crate::chunk::{Chunk, Pool};
 use crate::compression::{Compression, Decoder};
 use crate::digest::Hasher;
-use crate::{Cores, Digest, Document, Error, Progress};
+use crate::{Digest, Document, Error, Progress};
 
 /// Chunks that wait between two stages.
 const DEPTH: usize = 8;
@@ -35,8 +35,6 @@ pub(crate) struct Expected {
     pub(crate) compression: Option<Compression>,
     /// The most uncompressed bytes.
     pub(crate) limit: u64,
-    /// What may inflate it.
-    pub(crate) cores: Cores,
 }
 
 /// What is to be done where what came of the blob turns out to be of no use to a later read.
@@ -106,7 +104,6 @@ impl Pipeline {
             diff_id,
             compression,
             limit,
-            cores,
         } = expected;
         let layer = blob.as_ref().map(|(digest, _)| digest.clone());
         let hasher = diff_id.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
@@ -124,7 +121,6 @@ impl Pipeline {
             source,
             blob,
             plain,
-            cores,
             fetched: fetched.clone(),
             progress,
         };
@@ -261,7 +257,6 @@ struct Fetch {
     /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks
     /// the digest.
     plain: bool,
-    cores: Cores,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
 }
@@ -297,9 +292,8 @@ impl Fetch {
             return Err(Error::NoDecoder { compression });
         }
         let (to_inflate, compressed) = sync_channel(DEPTH);
-        let cores = self.cores.clone();
         let inflate = spawn("ocipull-inflate", move || {
-            inflate(compression, compressed, outlet, &cores)
+            inflate(compression, compressed, outlet)
         })?;
         let fetched = self.pass_on(pool, (first, read), |chunk| {
             Ok(to_inflate.send(chunk).map_err(|_| Hangup))
@@ -391,7 +385,6 @@ fn inflate(
     compression: Compression,
     compressed: Receiver<Chunk>,
     mut outlet: Outlet,
-    cores: &Cores,
 ) -> Result<(), Error> {
     let mut input = Chunks {
         receiver: compressed,
@@ -404,7 +397,7 @@ fn inflate(
         compression: compression.name(),
         source,
     };
-    let mut decoder = Decoder::new(compression, &mut input, cores).map_err(bad)?;
+    let mut decoder = Decoder::new(compression, &mut input).map_err(bad)?;
     let mut pool = Pool::default();
     let result = loop {
         let (chunk, read) = pool.fill(&mut decoder);
