@@ -21,10 +21,11 @@ impl Terminal {
         let terminal = Self {
             socket: guest.blockbox.home().join("tmux"),
         };
-        let home = format!("BLOCKBOX_HOME={}", guest.blockbox.home().display());
+        let home = guest.blockbox.home().display().to_string();
         let program = env!("CARGO_BIN_EXE_blockbox");
-        let shell = format!("blockbox() {{ {program} \"$@\"; }}; PS1='$ ' exec bash --norc -i");
-        let shell = format!("export {home} B={program}; {shell}");
+        // Either path may have blanks in it.
+        let shell =
+            format!("export BLOCKBOX_HOME='{home}' B='{program}'; PS1='$ ' exec bash --norc -i");
         terminal.tmux(&[
             "-f",
             "/dev/null",
@@ -96,7 +97,7 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
         return;
     };
     let terminal = Terminal::new(&guest);
-    terminal.line(&format!("$B run --name box -it {} -- sh", guest.image));
+    terminal.line(&format!("\"$B\" run --name box -it {} -- sh", guest.image));
     terminal.shows("/ #");
     terminal.line("/bin/busybox stty size");
     terminal.shows("24 80");
@@ -126,7 +127,7 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
     assert_eq!(guest.blockbox.ok(["ps", "--format", "{{.Name}}"]), "box\n");
 
     // Attached again, it is the same shell.
-    terminal.line("$B attach box");
+    terminal.line("\"$B\" attach box");
     std::thread::sleep(Duration::from_millis(500));
     terminal.line("jobs; echo inside $((2 + 2))");
     terminal.shows("inside 4");
@@ -146,8 +147,9 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
 
     // exec has a terminal of its own where there is one.
     guest.blockbox.ok(["start", "box"]);
-    terminal
-        .line("clear; $B exec box sh -c '[ -t 0 ] && echo on a terminal; exit 3'; echo status $?");
+    terminal.line(
+        "clear; \"$B\" exec box sh -c '[ -t 0 ] && echo on a terminal; exit 3'; echo status $?",
+    );
     let screen = terminal.shows("status 3");
     assert!(screen.contains("on a terminal"), "{screen}");
     guest.blockbox.ok(["rm", "-f", "box"]);
