@@ -42,6 +42,9 @@ pub use blockbox_protocol::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 /// How long init needs, beyond the grace given to processes, to unmount and power off; slow under emulation.
 const POWER_OFF_TIME: Duration = Duration::from_secs(20);
 
+/// How long a VM may take to end whose guest did not answer.
+const SILENT_OFF_TIME: Duration = Duration::from_secs(3);
+
 /// A conversation with the init of a running guest.
 #[derive(Debug)]
 pub struct Session {
@@ -244,7 +247,13 @@ impl Session {
         let grace_ms = milliseconds(grace);
         let sent = self.link.send(&Request::Shutdown { grace_ms });
         let farewell = sent.and_then(|()| self.link.wait_bye(grace.saturating_add(POWER_OFF_TIME)));
-        let ended = vm.wait_timeout(POWER_OFF_TIME).ok().flatten().is_some();
+        // A guest that has not said it is done stands still, on a full disk of the host for one.
+        let left = if farewell.is_ok() {
+            POWER_OFF_TIME
+        } else {
+            SILENT_OFF_TIME
+        };
+        let ended = vm.wait_timeout(left).ok().flatten().is_some();
         if !ended {
             vm.kill();
         }
