@@ -38,6 +38,7 @@ pub(crate) trait Source: Debug + Send + Sync {
     }
 
     /// Whether it has the blob.
+    #[cfg(feature = "registry")]
     fn has(&self, digest: &Digest) -> Result<bool, Error> {
         Ok(self.blob(digest, 0).is_ok())
     }

@@ -60,17 +60,17 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         rule: "a write changes the sandbox's own disk and no layer",
-        script: "sums() { find $BLOCKBOX_HOME/layers $BLOCKBOX_HOME/images -type f | sort | xargs sha256sum; }\n\
+        script: "sums() { find \"$BLOCKBOX_HOME/layers\" \"$BLOCKBOX_HOME/images\" -type f -exec sha256sum {} + | sort; }\n\
                  sums >before\n\
                  sandbox --name written \"$IMAGE\" -- sh -c 'echo written > file; cat file' || exit\n\
-                 sums | cmp - before && debugfs -R 'cat /upper/data/file' $BLOCKBOX_HOME/sandboxes/written/upper.ext4",
+                 sums | cmp - before && debugfs -R 'cat /upper/data/file' \"$BLOCKBOX_HOME/sandboxes/written/upper.ext4\"",
         status: 0,
         stdout: "written\nwritten\n",
     },
     Check {
         rule: "the sandbox's disk is clean when the guest has gone, with no journal to replay",
         script: "disk=$BLOCKBOX_HOME/sandboxes/written/upper.ext4\n\
-                 dumpe2fs -h $disk | grep -c needs_recovery; e2fsck -fn $disk >&2",
+                 dumpe2fs -h \"$disk\" | grep -c needs_recovery; e2fsck -fn \"$disk\" >&2",
         status: 0,
         stdout: "0\n",
     },
@@ -109,7 +109,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         rule: "a disk in 1, 2, 40 or 127 pieces boots like one in 3",
-        script: "cd $BLOCKBOX_HOME/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
+        script: "cd \"$BLOCKBOX_HOME\"/images/*/ && mv disk.vmdk saved && cat fsmeta.erofs 0*.erofs >whole || exit\n\
                  sectors=$(($(wc -c <whole) / 512))\n\
                  for pieces in 1 2 40 127; do\n\
                      size=$((sectors / pieces)); names=; i=1\n\
@@ -141,15 +141,15 @@ pub(super) const LONG_CHECKS: &[Check] = &[
                  blockbox start life >&2 && blockbox exec life echo started\n\
                  blockbox restart -t 1 life >&2 && blockbox exec life echo restarted\n\
                  blockbox stop -t 1 life >&2; status | cut -d ' ' -f 1\n\
-                 e2fsck -fn $BLOCKBOX_HOME/sandboxes/life/upper.ext4 >&2; echo $?; blockbox rm life >&2",
+                 e2fsck -fn \"$BLOCKBOX_HOME/sandboxes/life/upper.ext4\" >&2; echo $?; blockbox rm life >&2",
         status: 0,
         stdout: "inside\n7\nline 1\nline 2\nexited 137\nstarted\nrestarted\nexited\n0\n",
     },
     Check {
         rule: "a shared folder of the host is read and written, and one that is read-only is not",
         script: "mkdir shared && echo host >shared/file || exit\n\
-                 sandbox --rm -v $PWD/shared:/mnt \"$IMAGE\" -- sh -c 'cat /mnt/file; echo guest >/mnt/new'; cat shared/new\n\
-                 sandbox --rm -v $PWD/shared:/mnt:ro \"$IMAGE\" -- sh -c 'cat /mnt/new; echo x 2>/dev/null >/mnt/other || echo denied'\n\
+                 sandbox --rm -v \"$PWD/shared\":/mnt \"$IMAGE\" -- sh -c 'cat /mnt/file; echo guest >/mnt/new'; cat shared/new\n\
+                 sandbox --rm -v \"$PWD/shared\":/mnt:ro \"$IMAGE\" -- sh -c 'cat /mnt/new; echo x 2>/dev/null >/mnt/other || echo denied'\n\
                  ls shared",
         status: 0,
         stdout: "host\nguest\nguest\ndenied\nfile\nnew\n",
@@ -171,7 +171,7 @@ pub(super) const OUTER_CHECKS: &[Check] = &[
     Check {
         rule: "a full disk of the host is an error in the guest, which goes on",
         script: "blockbox ext4 create --size 100M -o small.img >&2 && mkdir small && mount -t ext4 -o loop small.img small || exit\n\
-                 mkdir small/home && (cd $BLOCKBOX_HOME && cp -a version references.json layers images kernel $OLDPWD/small/home) || exit\n\
+                 mkdir small/home && (cd \"$BLOCKBOX_HOME\" && cp -a version references.json layers images kernel \"$OLDPWD/small/home\") || exit\n\
                  free=$(df -k small | awk 'END { print $4 }')\n\
                  head -c $(((free - 12288) * 1024)) /dev/zero >small/filler || exit\n\
                  export BLOCKBOX_HOME=$PWD/small/home\n\
