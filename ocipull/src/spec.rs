@@ -115,7 +115,9 @@ impl Descriptor {
 /// The platform that an index's entry is for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct DescriptorPlatform {
+    #[serde(default)]
     pub(crate) architecture: String,
+    #[serde(default)]
     pub(crate) os: String,
     #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub(crate) os_version: Option<String>,

@@ -21,6 +21,7 @@ const fn need(file: &'static str, package: &'static str, why: &'static str) -> N
 }
 
 const NEEDS: &[Need] = &[
+    need("bash", "bash", "runs the guide's commands"),
     need(
         "qemu-system-x86_64",
         "qemu-system-x86",
