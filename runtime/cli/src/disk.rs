@@ -95,9 +95,6 @@ impl Create {
             },
         };
         let Self { file, format, .. } = self;
-        if std::fs::metadata(&file).is_ok_and(|found| !found.is_file()) {
-            bail!("{} is not a regular file", file.display());
-        }
         let options = Options::new(file_system)
             .partitioned(self.partition_table == Some(Table::Gpt))
             .uuid(self.uuid);

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::Blockbox;
 use common::guest::{Guest, text, until};
 use serde_json::{Value, json};
-use testkit::skip;
+use testkit::SmallDisk;
 
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
@@ -68,48 +68,32 @@ impl Drop for Filler {
     }
 }
 
-/// A store on a file system of its own, unmounted when dropped.
-struct SmallStore(PathBuf);
-
-impl SmallStore {
-    fn mount(guest: &Guest) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            skip("mounting a small file system takes root");
-            return None;
-        }
-        let home = guest.blockbox.home();
-        let kept = home.with_extension("kept");
-        let copy = |from: &Path, to: &Path| {
-            let mut cp = Command::new("cp");
-            let copied = cp.arg("-a").arg(from.join(".")).arg(to).status();
-            assert!(copied.unwrap().success());
-        };
-        fs::create_dir(&kept).unwrap();
-        copy(home, &kept);
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256m,mode=0700", "small"])
-            .arg(home)
-            .status();
-        assert!(mounted.unwrap().success());
-        let store = Self(home.to_owned());
+/// Puts the store on a file system of its own; `None` where this user may not mount.
+fn small_store(guest: &Guest) -> Option<SmallDisk> {
+    let home = guest.blockbox.home();
+    let kept = home.with_extension("kept");
+    let copy = |from: &Path, to: &Path| {
+        let mut cp = Command::new("cp");
+        let copied = cp.arg("-a").arg(from.join(".")).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    fs::create_dir(&kept).unwrap();
+    copy(home, &kept);
+    let store = SmallDisk::mount(home, 256);
+    if store.is_some() {
         copy(&kept, home);
-        fs::remove_dir_all(&kept).unwrap();
-        Some(store)
     }
-
-    fn fill(&self) -> Filler {
-        let path = self.0.join("filler");
-        let mut file = File::create(&path).unwrap();
-        let error = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-        Filler(path)
-    }
+    fs::remove_dir_all(&kept).unwrap();
+    store
 }
 
-impl Drop for SmallStore {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
+/// Leaves no room on the file system of `folder`.
+fn fill(folder: &Path) -> Filler {
+    let path = folder.join("filler");
+    let mut file = File::create(&path).unwrap();
+    let error = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    Filler(path)
 }
 
 #[test]
@@ -117,7 +101,7 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
-    let Some(store) = SmallStore::mount(&guest) else {
+    let Some(store) = small_store(&guest) else {
         return;
     };
     let blockbox = &guest.blockbox;
@@ -140,7 +124,7 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
         ];
         blockbox.ok(run);
     }
-    let filler = store.fill();
+    let filler = fill(store.path());
     // Its log grows into the full disk meanwhile.
     let client = blockbox
         .command()

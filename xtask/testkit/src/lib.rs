@@ -10,7 +10,7 @@ mod tar;
 mod walk;
 
 pub use contents::{noise, text};
-pub use mount::{Loop, Mount};
+pub use mount::{Loop, Mount, SmallDisk};
 pub use oracle::{kernel_mounts, kernel_version, made, oracle, repository, skip};
 pub use tar::TarBuilder;
-pub use walk::{Difference, Entry, Kind, Walk, digest, walk};
+pub use walk::{Difference, Entry, Kind, Walk, digest, unescape_xattrs, walk};

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::thread::{panicking, sleep};
 use std::time::Duration;
 
+use crate::skip;
+
 /// A loop device over a file, detached when dropped.
 #[derive(Debug)]
 pub struct Loop(PathBuf);
@@ -141,6 +143,47 @@ impl Drop for Mount {
             umount(&["--lazy"]);
             assert!(panicking(), "{} is busy", self.point.path().display());
         }
+    }
+}
+
+/// A file system in memory of a given size, unmounted when dropped.
+#[derive(Debug)]
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one at a folder; says what is skipped where this user may not mount.
+    ///
+    /// # Panics
+    ///
+    /// Where `CI=true` and this user may not.
+    pub fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skip("mounting a small file system takes root");
+            return None;
+        }
+        let options = format!("size={mebibytes}m,mode=0700");
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "small"])
+            .arg(folder));
+        Some(Self(folder.to_owned()))
+    }
+
+    /// Gives it another size.
+    pub fn resize(&self, mebibytes: u32) {
+        let options = format!("remount,size={mebibytes}m");
+        run(Command::new("mount").args(["-o", &options]).arg(&self.0));
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Nothing on it is looked at afterwards.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

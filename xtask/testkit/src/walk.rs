@@ -54,6 +54,22 @@ pub struct Entry {
 /// A tree: its entries by path relative to the root, which itself is the empty path. No path begins with `/`.
 pub type Walk = BTreeMap<Vec<u8>, Entry>;
 
+/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the sandbox's overlay, which
+/// shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
+pub fn unescape_xattrs(walk: &mut Walk) {
+    for entry in walk.values_mut() {
+        entry.xattrs = std::mem::take(&mut entry.xattrs)
+            .into_iter()
+            .map(
+                |(name, value)| match name.strip_prefix(b"trusted.overlay.overlay.") {
+                    Some(rest) => ([b"trusted.overlay.", rest].concat(), value),
+                    None => (name, value),
+                },
+            )
+            .collect();
+    }
+}
+
 /// Walks the tree under `root`, without crossing into other mounts.
 pub fn walk(root: &Path) -> io::Result<Walk> {
     let mut found = Walk::new();

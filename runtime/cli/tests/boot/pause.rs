@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,44 +11,12 @@ use blockbox::guest::{
 };
 use blockbox::store::sparse;
 use blockbox::vmm::{MemoryBacking, SharedMemory, VmConfig, VmEvent, Vmm};
-use testkit::skip;
+use testkit::{SmallDisk, skip};
 
 use super::guest::{Guest, monitor, shell, writable_disk};
 
 /// How long something may take in an emulated guest.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A file system in memory of a given size, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where this user may not mount.
-    fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
-        fs::create_dir(path).unwrap();
-        if !rustix::process::geteuid().is_root() {
-            skip("mounting a small file system takes root");
-            return None;
-        }
-        let disk = SmallDisk(path.to_owned());
-        disk.mount_with(&["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "small"]);
-        Some(disk)
-    }
-
-    fn grow(&self, mebibytes: u32) {
-        self.mount_with(&["-o", &format!("remount,size={mebibytes}m")]);
-    }
-
-    fn mount_with(&self, args: &[&str]) {
-        let mounted = Command::new("mount").args(args).arg(&self.0).status();
-        assert!(mounted.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
@@ -58,6 +26,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
         &Boot::new("testbox"),
         |mut config, folder| {
             let folder = folder.join("small");
+            fs::create_dir(&folder).unwrap();
             small = SmallDisk::mount(&folder, 24);
             if small.is_some() {
                 let upper = folder.join("upper.ext4");
@@ -74,7 +43,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
     let write = guest.exec(&shell(
         "dd if=/dev/zero of=/big bs=1M count=40 conv=fsync 2>/dev/null",
     ));
-    let upper = small.0.join("upper.ext4");
+    let upper = small.path().join("upper.ext4");
     if monitor() == Vmm::Libkrun {
         // It cannot pause: the guest gets an I/O error, and lives.
         let status = write.wait().unwrap();
@@ -94,7 +63,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
     // Without room it stays as it is, and says so once.
     assert!(events.recv_timeout(Duration::from_millis(2500)).is_err());
 
-    small.grow(128);
+    small.resize(128);
     assert_eq!(events.recv_timeout(PATIENCE).unwrap(), VmEvent::Resumed);
     assert_eq!(write.wait().unwrap(), ExitStatus::Code(0));
     let big = guest

@@ -9,7 +9,7 @@ use testkit::{Difference, Mount, TarBuilder, Walk, kernel_mounts, oracle, walk};
 
 use crate::common::Blockbox;
 use crate::common::layout::{Compression, Layout, digest};
-use crate::views::{kernel_walk, unescape_xattrs};
+use crate::views::kernel_walk;
 
 /// Layers with everything that one says of those below.
 fn stack() -> Layout {
@@ -60,7 +60,7 @@ fn stack() -> Layout {
 /// What the kernel shows of the merged image, but for link counts across layers, which native layers do not keep.
 fn merged(blockbox: &Blockbox, reference: &str) -> Walk {
     let mut walk = kernel_walk(blockbox, reference);
-    unescape_xattrs(&mut walk);
+    testkit::unescape_xattrs(&mut walk);
     for entry in walk.values_mut() {
         entry.first_name = None;
     }

@@ -164,22 +164,6 @@ pub(crate) fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
     }
 }
 
-/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the sandbox's overlay, which
-/// shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
-pub(crate) fn unescape_xattrs(walk: &mut Walk) {
-    for entry in walk.values_mut() {
-        entry.xattrs = std::mem::take(&mut entry.xattrs)
-            .into_iter()
-            .map(
-                |(name, value)| match name.strip_prefix(b"trusted.overlay.overlay.") {
-                    Some(rest) => ([b"trusted.overlay.", rest].concat(), value),
-                    None => (name, value),
-                },
-            )
-            .collect();
-    }
-}
-
 /// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with overlayfs's.
 pub(crate) fn compare(tars: &[Vec<u8>], unspecified: &[&str], overlay: bool) -> Walk {
     compare_but(tars, unspecified, overlay, Some(&[]))
@@ -206,7 +190,7 @@ pub(crate) fn compare_but(
     blockbox.ok(["pull", "-q", &layout.reference()]);
     let mut ours = kernel_walk(&blockbox, &layout.reference());
     let kernel = ours.clone();
-    unescape_xattrs(&mut ours);
+    testkit::unescape_xattrs(&mut ours);
     if overlay {
         let mut theirs = overlay_walk(&blockbox, &layout.reference());
         forget_mtimes(&mut theirs, unspecified);

@@ -48,7 +48,11 @@ fn number(text: Option<&str>) -> Option<u32> {
 
 /// The image's own entry point stays where the command begins with it.
 fn keep_command(config: &mut Value, args: &[String]) {
-    let entrypoint = strings(&config["Entrypoint"]);
+    let mut entrypoint = strings(&config["Entrypoint"]);
+    // Builders write an empty text for none.
+    if entrypoint == [""] {
+        entrypoint.clear();
+    }
     if [entrypoint.clone(), strings(&config["Cmd"])].concat() == args {
         return;
     }
@@ -67,7 +71,7 @@ fn keep_command(config: &mut Value, args: &[String]) {
     config["Cmd"] = json!(command);
 }
 
-/// The texts of a list of a configuration; an empty one in an entry point is none.
+/// The texts of a list of a configuration.
 fn strings(list: &Value) -> Vec<String> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     let texts = list.iter().filter_map(Value::as_str);
@@ -141,6 +145,10 @@ mod tests {
         keep(&mut config, &self::spec(&["/bin/sh", "-c", "echo"]));
         assert_eq!(config["Entrypoint"], json!(["/bin/sh"]));
         assert_eq!(config["Cmd"], json!(["-c", "echo"]));
+
+        let mut config = json!({"Entrypoint": [""], "Cmd": ["a"]});
+        keep(&mut config, &self::spec(&["a"]));
+        assert_eq!(config["Entrypoint"], json!([""]));
 
         let mut config = json!({"Cmd": ["a"]});
         keep(&mut config, &self::spec(&["b"]));

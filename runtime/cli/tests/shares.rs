@@ -1,0 +1,287 @@
+//! Shared folders and files of the host, as docker's users know them.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use common::guest::{Guest, start, text, until};
+use common::programs::Programs;
+use serde_json::json;
+use testkit::oracle;
+
+/// Where Debian 12 has it; other systems name theirs.
+const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
+
+/// Whether folders can be shared here; a test that is not run says so.
+fn shares() -> bool {
+    let found = Path::new(VIRTIOFSD).is_file() || std::env::var_os("BLOCKBOX_VIRTIOFSD").is_some();
+    let root = rustix::process::geteuid().is_root();
+    if !(found && root) {
+        testkit::skip(&format!("{VIRTIOFSD} is missing, or this is not root"));
+    }
+    found && root
+}
+
+/// File operations whose outcome a shell sees. `$b` is busybox, and the working directory the folder.
+const OPERATIONS: &str = r#"
+say() { echo "$1: $?"; }
+echo one > a; say write; echo two >> a; cat a
+$b mv a b; say rename; $b cat a 2>/dev/null; say gone
+$b ln b c; say link; $b stat -c '%h %s' b; echo three >> c; cat b; $b rm b; $b stat -c %h c
+$b ln -s c soft; cat soft; $b readlink soft; $b ln -s nowhere dangling; cat dangling 2>/dev/null; say dangling
+$b mkdir -p d/e/f; say mkdir; $b rmdir d 2>/dev/null; say notempty; echo x > d/e/f/x; $b mv d moved; cat moved/e/f/x
+$b mkfifo fifo; $b stat -c %F fifo
+$b chmod 640 c; $b stat -c %a c; $b chmod 4755 c; $b stat -c %a c
+$b touch -d '2001-02-03 04:05:06' c; $b stat -c %Y c
+$b dd if=/dev/zero of=sparse bs=1 count=1 seek=1048575 2>/dev/null; $b stat -c %s sparse; $b truncate -s 10 sparse; $b wc -c < sparse
+$b flock -n c echo locked; ( $b flock -n 9 || echo no; $b flock -n c echo second || echo held ) 9< c
+i=0; while [ $i -lt 300 ]; do echo $i > many.$i; i=$((i+1)); done; $b ls | $b grep -c many
+$b rm many.*; say rm; $b ls | $b grep -c many
+exec 5<> open; echo kept >&5; $b rm open; echo more >&5; $b ls open 2>/dev/null; say unlinked; exec 5>&-
+set -o noclobber; echo x > c 2>/dev/null; say exclusive
+$b find . | $b sort
+"#;
+
+#[test]
+fn operations_on_a_share_end_as_they_do_on_the_host() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    if !shares() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["work", "here"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    let name = std::ffi::OsString::from_vec(b"not-\xff-utf-8".to_vec());
+    fs::write(path("work").join(&name), "bytes\n").unwrap();
+    fs::write(path("beside"), "a neighbour\n").unwrap();
+    symlink("/etc/motd", path("work/absolute")).unwrap();
+    symlink("../beside", path("work/climbs")).unwrap();
+    symlink(path("beside"), path("work/host")).unwrap();
+
+    let share = format!("{}:/work", path("work").display());
+    // Links that point out are the guest's to follow.
+    let links = "cd /work; cat absolute; cat climbs 2>/dev/null || echo none; cat host 2>/dev/null || echo none
+        cat not-*; $b rm absolute climbs host not-*";
+    let script = format!("b=/bin/busybox; umask 022; ( {links} ); cd /work; {OPERATIONS}");
+    let output = guest.script(&["--rm", "-v", &share], &script);
+    let (links, operations) = output.split_at("from the image\nnone\nnone\nbytes\n".len());
+    assert_eq!(links, "from the image\nnone\nnone\nbytes\n");
+
+    let busybox = oracle("busybox").unwrap().get_program().to_owned();
+    let here = format!("b={}; umask 022; {OPERATIONS}", busybox.display());
+    let expected = Command::new(&busybox)
+        .args(["sh", "-c", &here])
+        .current_dir(path("here"))
+        .output()
+        .unwrap();
+    assert_eq!(operations, text(&expected.stdout));
+    // And both folders are alike afterwards.
+    let diff = Command::new("diff")
+        .arg("-r")
+        .args(["--exclude=fifo", "--no-dereference"])
+        .args([path("work"), path("here")])
+        .output()
+        .unwrap();
+    assert!(diff.status.success(), "{}", text(&diff.stdout));
+}
+
+/// What a shell does not see: extended attributes, mappings, locks of processes, many files and names of any bytes.
+const CALLS: &str = r#"
+import errno, fcntl, mmap, os, sys
+os.chdir(sys.argv[1])
+def fails(call, *arguments):
+    try:
+        call(*arguments)
+        return "went well"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+open("f", "w").write("text")
+os.setxattr("f", "user.color", b"blue\0\xff")
+os.setxattr("f", "user.large", b"x" * 3000)
+print(os.getxattr("f", "user.color"), sorted(os.listxattr("f")), len(os.getxattr("f", "user.large")))
+print(fails(os.setxattr, "f", "user.color", b"", os.XATTR_CREATE))
+os.removexattr("f", "user.color")
+print(fails(os.getxattr, "f", "user.color"))
+with open("m", "w+b", buffering=0) as file:
+    file.truncate(200_000)
+    shared = mmap.mmap(file.fileno(), 0)
+    shared[70_000:70_005] = b"store"
+    print(os.pread(file.fileno(), 5, 70_000))
+    os.pwrite(file.fileno(), b"write", 100_000)
+    print(shared[100_000:100_005])
+    private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    private[0:3] = b"own"
+    shared.flush()
+print(open("m", "rb").read()[70_000:70_005], open("m", "rb").read(3))
+with open("f", "r+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 2, 0)
+    sys.stdout.flush()
+    if os.fork() == 0:
+        with open("f", "r+") as other:
+            print(fails(fcntl.lockf, other, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 1))
+            print(fails(fcntl.lockf, other, fcntl.LOCK_EX | fcntl.LOCK_NB, 2, 2), flush=True)
+        os._exit(0)
+    os.wait()
+os.mkdir("many")
+for i in range(10_000):
+    os.close(os.open(b"many/%d-\xff\n" % i, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+names = os.listdir(b"many")
+print(len(names), len(set(names)), fails(os.rmdir, "many"))
+for name in sorted(names)[:500]:
+    os.rename(b"many/" + name, b"many/moved-" + name)
+for name in sorted(names)[500:1_000]:
+    os.unlink(b"many/" + name)
+names = os.listdir(b"many")
+print(len(names), len([name for name in names if name.startswith(b"moved-")]))
+print(fails(os.open, "f", os.O_CREAT | os.O_EXCL), fails(os.mkdir, "x" * 256), fails(os.rename, "none", "f"))
+with open("f", "a") as one, open("f", "a") as other:
+    one.write("1"); one.flush(); other.write("2"); other.flush()
+print(open("f").read())
+"#;
+
+const PYTHON: &str = "/usr/bin/python3.11";
+
+#[test]
+fn calls_on_a_share_end_as_they_do_on_the_host() {
+    let programs = || {
+        let python = Programs::default().program(PYTHON)?;
+        python.folder("/usr/lib/python3.11")
+    };
+    let Some(programs) = programs() else { return };
+    let Some(guest) = Guest::with_tars(json!({}), vec![programs.tar().finish()]) else {
+        return;
+    };
+    if !shares() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["work", "here"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("work/calls.py"), CALLS).unwrap();
+    fs::write(path("work/config"), "old\n").unwrap();
+    let share = format!("{}:/work", path("work").display());
+    let name = ["run", "-d", "--name", "calls", "-v", &share, &guest.image];
+    guest
+        .blockbox
+        .ok(name.into_iter().chain(["--", "sleep", "600"]));
+    let exec = ["exec", "calls", "--"];
+    let script = exec.into_iter().chain([PYTHON, "/work/calls.py", "/work"]);
+    let output = guest.blockbox.ok(script);
+    let expected = Command::new(PYTHON)
+        .arg(path("work/calls.py"))
+        .arg(path("here"))
+        .output();
+    let expected = expected.unwrap();
+    assert!(expected.status.success(), "{expected:?}");
+    assert_eq!(output, text(&expected.stdout));
+
+    // A file that is replaced on the host stays what it was where it is open, and is another by its name.
+    let script = "cd /work; exec 5< config; cat config; echo > ready
+        while [ ! -e go ]; do sleep 0.1; done; cat <&5
+        while ! /bin/busybox grep -q new config; do sleep 0.1; done; cat config";
+    let reading = start(
+        &guest.blockbox,
+        &["exec", "calls", "--", "sh", "-c", script],
+    );
+    until("the guest has the file open", || {
+        path("work/ready").exists().then_some(())
+    });
+    fs::write(path("work/next"), "new\n").unwrap();
+    fs::rename(path("work/next"), path("work/config")).unwrap();
+    fs::write(path("work/go"), "").unwrap();
+    let read = reading.wait_with_output().unwrap();
+    assert_eq!(
+        text(&read.stdout),
+        "old\nold\nnew\n",
+        "{}",
+        text(&read.stderr)
+    );
+    guest.blockbox.ok(["rm", "-f", "calls"]);
+}
+
+#[test]
+fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    if !shares() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("ro")).unwrap();
+    fs::write(path("ro/file"), "readable\n").unwrap();
+    fs::write(path("config"), "host\n").unwrap();
+    fs::write(path("secret"), "secret\n").unwrap();
+    // On a file system of its own: there can be no link to it.
+    let shared_memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let elsewhere = shared_memory.path().join("elsewhere");
+    fs::write(&elsewhere, "elsewhere\n").unwrap();
+
+    let mut child = guest.blockbox.command();
+    child
+        .current_dir(folder.path())
+        .args(["run", "-d", "--name", "files"])
+        .args(["-v", "./ro:/ro:ro", "-v", "./config:/etc/app/config"])
+        .arg("--mount")
+        .arg(format!(
+            "type=bind,src={},dst=/x,readonly",
+            elsewhere.display()
+        ))
+        .args([&guest.image, "--", "sleep", "600"]);
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    let exec = |script: &str| {
+        guest
+            .blockbox
+            .ok(["exec", "files", "--", "sh", "-c", script])
+    };
+    let script = "cat /ro/file /etc/app/config /x; echo x > /ro/new && echo written
+        /bin/busybox rm /ro/file && echo removed; echo x >> /x && echo written; echo guest >> /etc/app/config";
+    assert_eq!(exec(script), "readable\nhost\nelsewhere\n");
+    assert_eq!(fs::read_to_string(path("config")).unwrap(), "host\nguest\n");
+    fs::write(path("config"), "changed\n").unwrap();
+    // virtio-fs keeps attributes for a moment.
+    until("the change in the guest", || {
+        exec("cat /etc/app/config")
+            .contains("changed")
+            .then_some(())
+    });
+    // Root in the guest can mount the device again, and finds the file alone.
+    let script = "/bin/busybox mkdir -p /m; for tag in share0 share1 share2; do
+        /bin/busybox mount -t virtiofs $tag /m && /bin/busybox ls -A /m /m/.. | /bin/busybox grep -c secret; /bin/busybox ls -A /m
+        cat /m/../secret 2>/dev/null; /bin/busybox umount /m; done";
+    let seen = exec(script);
+    let lines: Vec<_> = seen.lines().collect();
+    assert_eq!(lines.len(), 6, "{seen}");
+    assert_eq!(
+        lines.iter().filter(|line| **line == "0").count(),
+        3,
+        "{seen}"
+    );
+    assert_eq!(
+        lines.iter().filter(|line| **line == "file").count(),
+        3,
+        "{seen}"
+    );
+    // What was linked and copied for the machine goes with it.
+    let shared = guest.blockbox.home().join("sandboxes/files/shared");
+    assert!(shared.is_dir());
+    guest.blockbox.ok(["stop", "-t", "0", "files"]);
+    assert!(!shared.exists());
+    guest.blockbox.ok(["rm", "-f", "files"]);
+    assert_eq!(fs::read_to_string(path("config")).unwrap(), "changed\n");
+}
