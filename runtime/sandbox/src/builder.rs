@@ -14,9 +14,10 @@ use blockbox_store::{Lock, Store};
 use crate::boot;
 use crate::create;
 use crate::error::Result;
+use crate::launched::Boot;
 use crate::process::{self, Overrides};
 use crate::root::{Root, SHELL};
-use crate::sandbox::{Boot, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::secrets::{self, Value};
 
 /// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and 1 GiB.

@@ -8,16 +8,17 @@ use blockbox_convert::image::Image;
 use blockbox_store::spec::{RootDisk, Signal, Spec};
 use blockbox_store::state::{self, Info, State, Status};
 use blockbox_store::{Lock, Store, remove as remove_tree};
-use blockbox_vmm::VmmError;
-use blockbox_vmm::guest::{Connection, GuestError, WindowSize};
+use blockbox_vmm::guest::{Connection, GuestError};
 
 use crate::builder::Builder;
 use crate::child::Child;
 use crate::create::{check_name, claim};
 use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
-use crate::monitor::message::{self, Answer, Ask, Attach, FailureKind, Outcome, Resume};
-use crate::monitor::{Ended, launch, socket};
+use crate::launched::Boot;
+use crate::monitor::message::{self, Answer, Ask, Attach};
+use crate::monitor::{Ended, socket};
+use crate::question::{FOR_EVER, ask, encode, unexpected};
 use crate::root::Root;
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
@@ -35,14 +36,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The longest wait for an answer that comes at once from a monitor that is well.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// An answer that comes when it comes.
-pub(crate) const FOR_EVER: Duration = Duration::MAX;
-
 /// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in any number of
 /// processes.
 ///
 /// Every method blocks. From asynchronous code, call them where blocking is allowed (`tokio::task::spawn_blocking`), and
-/// cancel from another thread: [`Canceller`], [`Detacher`](crate::Detacher), [`Sandbox::kill`].
+/// cancel from another thread: [`Canceller`](crate::Canceller), [`Detacher`](crate::Detacher), [`Sandbox::kill`].
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     store: Store,
@@ -452,156 +450,6 @@ impl Sandbox {
     }
 }
 
-/// A sandbox that boots. Dropping it, or the end of this process, switches the machine off again.
-#[derive(Debug)]
-pub struct Boot {
-    connection: Arc<Connection>,
-    booted: u32,
-}
-
-/// Cancels a [`Boot`] from another thread.
-#[derive(Clone, Debug)]
-pub struct Canceller(Arc<Connection>);
-
-impl Canceller {
-    /// Switches the machine off again. [`Boot::wait`] then returns [`GuestError::MonitorLost`].
-    pub fn cancel(&self) {
-        self.0.close();
-    }
-}
-
-impl Boot {
-    pub(crate) fn launch(
-        sandbox: &Sandbox,
-        lock: Lock,
-        spec: Option<Spec>,
-        secrets: Vec<Value>,
-        resume: Option<Resume>,
-    ) -> Result<Self> {
-        let connection = Arc::new(launch::launch(&sandbox.store, &sandbox.name, lock)?);
-        let spec = spec.map(Box::new);
-        let ask = Ask::Boot {
-            spec,
-            secrets,
-            resume,
-        };
-        let booted = connection.ask(encode(&ask))?;
-        Ok(Self { connection, booted })
-    }
-
-    /// A handle to give up with.
-    pub fn canceller(&self) -> Canceller {
-        Canceller(Arc::clone(&self.connection))
-    }
-
-    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for a person.
-    ///
-    /// # Errors
-    ///
-    /// What kept the machine from booting; [`Error::Interrupted`] where somebody stopped the sandbox.
-    pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
-        match answer(&self.connection, self.booted, FOR_EVER, notice)? {
-            Answer::Done => Ok(Booted {
-                connection: self.connection,
-                warning: None,
-            }),
-            Answer::Booted { warning } => Ok(Booted {
-                connection: self.connection,
-                warning: Some(warning),
-            }),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
-/// A sandbox whose guest takes commands and whose main command has not started. Dropping it switches the machine off.
-#[derive(Debug)]
-pub struct Booted {
-    connection: Arc<Connection>,
-    warning: Option<String>,
-}
-
-impl Booted {
-    /// What is not as it was asked for: that the guest booted, where it should have gone on as a copy of another one.
-    pub fn warning(&self) -> Option<&str> {
-        self.warning.as_deref()
-    }
-
-    /// Starts the main command, which goes on by itself.
-    ///
-    /// # Errors
-    ///
-    /// [`GuestError::SpawnFailed`] when the command cannot be started.
-    pub fn start(self) -> Result<Completion> {
-        let ended = self.connection.ask(encode(&Ask::Wait))?;
-        let started = ask(&self.connection, &Ask::Start { attach: None }, FOR_EVER);
-        let completion = Completion {
-            connection: self.connection,
-            ended,
-        };
-        match started {
-            Ok(Answer::Done) => Ok(completion),
-            Ok(other) => Err(unexpected(&other)),
-            Err(error) => {
-                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
-                let _ = completion.wait();
-                Err(error)
-            }
-        }
-    }
-
-    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the size given.
-    ///
-    /// # Errors
-    ///
-    /// [`GuestError::SpawnFailed`] when the command cannot be started.
-    pub fn attach(self, stdin: bool, size: Option<WindowSize>) -> Result<(Child, Completion)> {
-        let ended = self.connection.ask(encode(&Ask::Wait))?;
-        let attach = Attach {
-            stdin,
-            size: size.map(|size| (size.rows, size.cols)),
-        };
-        let ask = Ask::Start {
-            attach: Some(attach),
-        };
-        let exec = self.connection.open(stdin, encode(&ask));
-        let completion = Completion {
-            connection: Arc::clone(&self.connection),
-            ended,
-        };
-        match exec {
-            Ok(exec) => Ok((Child::new(exec, self.connection), completion)),
-            Err(error) => {
-                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
-                let _ = completion.wait();
-                Err(error.into())
-            }
-        }
-    }
-}
-
-/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to itself.
-#[derive(Debug)]
-pub struct Completion {
-    connection: Arc<Connection>,
-    ended: u32,
-}
-
-impl Completion {
-    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest, removed, or about to
-    /// be restarted.
-    ///
-    /// # Errors
-    ///
-    /// [`GuestError::MonitorLost`] where the monitor was killed.
-    pub fn wait(self) -> Result<Ended> {
-        match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
-            Answer::Ended(ended) => Ok(ended),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
 /// Moves a sandbox, whose lock the caller holds, to another name, and returns the lock of that.
 pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
     check_name(name)?;
@@ -616,55 +464,4 @@ pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
     spec.name = name.to_owned();
     spec.write(&folder)?;
     Ok(lock)
-}
-
-fn encode(ask: &Ask) -> Vec<u8> {
-    // Maps and lists of text and numbers: nothing in them cannot be written.
-    serde_json::to_vec(ask).unwrap_or_default()
-}
-
-/// Asks a monitor, and waits for its answer.
-pub(crate) fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
-    let id = connection.ask(encode(ask))?;
-    answer(connection, id, timeout, &mut |_| ())
-}
-
-/// Asks a monitor for something that it answers when it is done.
-pub(crate) fn done(connection: &Connection, question: &Ask) -> Result<()> {
-    match ask(connection, question, FOR_EVER)? {
-        Answer::Done => Ok(()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn answer(
-    connection: &Connection,
-    id: u32,
-    timeout: Duration,
-    notice: &mut dyn FnMut(&str),
-) -> Result<Answer> {
-    let bytes = connection
-        .answer(id, timeout, notice)?
-        .ok_or(GuestError::NoAnswer {
-            request: "a question to the sandbox's monitor",
-            waited: timeout,
-        })?;
-    let outcome: Outcome = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Monitor(format!("the monitor's answer makes no sense: {error}")))?;
-    outcome.map_err(|failure| match failure.kind {
-        FailureKind::Spawn(code) => GuestError::SpawnFailed {
-            code,
-            message: failure.message,
-        }
-        .into(),
-        FailureKind::Interrupted => Error::Interrupted,
-        FailureKind::NoQemu(program) => VmmError::QemuNotFound { program }.into(),
-        FailureKind::NoShareServer => VmmError::NoShareServer.into(),
-        FailureKind::NoHypervisor(reason) => VmmError::NoHypervisor { reason }.into(),
-        _ => Error::Monitor(failure.message),
-    })
-}
-
-pub(crate) fn unexpected(answer: &Answer) -> Error {
-    Error::Monitor(format!("the monitor answers something else: {answer:?}"))
 }

@@ -9,7 +9,8 @@ use blockbox_vmm::guest::Connection;
 
 use crate::error::{Error, Result};
 use crate::monitor::message::{Answer, Ask};
-use crate::sandbox::{self, FOR_EVER, Sandbox, unexpected};
+use crate::question::{FOR_EVER, ask, done, unexpected};
+use crate::sandbox::Sandbox;
 use crate::upper::Consistency;
 
 /// A sandbox whose disk does not change.
@@ -55,7 +56,7 @@ impl Hold {
                     return Ok(Self { info, kind });
                 }
                 let crash = consistency == Consistency::Crash;
-                sandbox::done(&connection, &Ask::Hold { crash })?;
+                done(&connection, &Ask::Hold { crash })?;
                 let kind = Kind::Held(connection);
                 Ok(Self { info, kind })
             }
@@ -77,7 +78,7 @@ impl Hold {
         let Kind::Held(connection) = self.kind else {
             return Ok(Duration::ZERO);
         };
-        match sandbox::ask(&connection, &Ask::Release, FOR_EVER)? {
+        match ask(&connection, &Ask::Release, FOR_EVER)? {
             Answer::Held { held_us } => Ok(Duration::from_micros(held_us)),
             other => Err(unexpected(&other)),
         }

@@ -24,9 +24,11 @@ use crate::boot;
 use crate::create::{self, check_name, random_id};
 use crate::error::{Error, NoMemory, Result};
 use crate::events;
+use crate::launched::Boot;
 use crate::monitor::message::{Answer, Ask, Resume};
+use crate::question::{FOR_EVER, ask, unexpected};
 use crate::root::{Root, image};
-use crate::sandbox::{Boot, FOR_EVER, Sandbox, ask, unexpected};
+use crate::sandbox::Sandbox;
 use crate::upper::{Consistency, create_copy};
 
 /// A snapshot in a store.

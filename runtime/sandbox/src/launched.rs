@@ -1,0 +1,165 @@
+//! A sandbox that this process starts: its boot, its main command and its end.
+
+use std::sync::Arc;
+
+use blockbox_store::Lock;
+use blockbox_store::spec::Spec;
+use blockbox_vmm::guest::{Connection, WindowSize};
+
+use crate::child::Child;
+use crate::error::Result;
+use crate::monitor::message::{Answer, Ask, Attach, Resume};
+use crate::monitor::{Ended, launch};
+use crate::question::{FOR_EVER, answer, ask, encode, unexpected};
+use crate::sandbox::Sandbox;
+use crate::secrets::Value;
+
+/// A sandbox that boots. Dropping it, or the end of this process, switches the machine off again.
+#[derive(Debug)]
+pub struct Boot {
+    connection: Arc<Connection>,
+    booted: u32,
+}
+
+/// Cancels a [`Boot`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Canceller(Arc<Connection>);
+
+impl Canceller {
+    /// Switches the machine off again. [`Boot::wait`] then returns [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost).
+    pub fn cancel(&self) {
+        self.0.close();
+    }
+}
+
+impl Boot {
+    pub(crate) fn launch(
+        sandbox: &Sandbox,
+        lock: Lock,
+        spec: Option<Spec>,
+        secrets: Vec<Value>,
+        resume: Option<Resume>,
+    ) -> Result<Self> {
+        let connection = Arc::new(launch::launch(sandbox.store(), sandbox.name(), lock)?);
+        let spec = spec.map(Box::new);
+        let ask = Ask::Boot {
+            spec,
+            secrets,
+            resume,
+        };
+        let booted = connection.ask(encode(&ask))?;
+        Ok(Self { connection, booted })
+    }
+
+    /// A handle to give up with.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.connection))
+    }
+
+    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for a person.
+    ///
+    /// # Errors
+    ///
+    /// What kept the machine from booting; [`Error::Interrupted`](crate::Error::Interrupted) where somebody stopped the sandbox.
+    pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
+        match answer(&self.connection, self.booted, FOR_EVER, notice)? {
+            Answer::Done => Ok(Booted {
+                connection: self.connection,
+                warning: None,
+            }),
+            Answer::Booted { warning } => Ok(Booted {
+                connection: self.connection,
+                warning: Some(warning),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// A sandbox whose guest takes commands and whose main command has not started. Dropping it switches the machine off.
+#[derive(Debug)]
+pub struct Booted {
+    connection: Arc<Connection>,
+    warning: Option<String>,
+}
+
+impl Booted {
+    /// What is not as it was asked for: that the guest booted, where it should have gone on as a copy of another one.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Starts the main command, which goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command cannot be started.
+    pub fn start(self) -> Result<Completion> {
+        let ended = self.connection.ask(encode(&Ask::Wait))?;
+        let started = ask(&self.connection, &Ask::Start { attach: None }, FOR_EVER);
+        let completion = Completion {
+            connection: self.connection,
+            ended,
+        };
+        match started {
+            Ok(Answer::Done) => Ok(completion),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => {
+                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                let _ = completion.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the size given.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command cannot be started.
+    pub fn attach(self, stdin: bool, size: Option<WindowSize>) -> Result<(Child, Completion)> {
+        let ended = self.connection.ask(encode(&Ask::Wait))?;
+        let attach = Attach {
+            stdin,
+            size: size.map(|size| (size.rows, size.cols)),
+        };
+        let ask = Ask::Start {
+            attach: Some(attach),
+        };
+        let exec = self.connection.open(stdin, encode(&ask));
+        let completion = Completion {
+            connection: Arc::clone(&self.connection),
+            ended,
+        };
+        match exec {
+            Ok(exec) => Ok((Child::new(exec, self.connection), completion)),
+            Err(error) => {
+                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                let _ = completion.wait();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to itself.
+#[derive(Debug)]
+pub struct Completion {
+    connection: Arc<Connection>,
+    ended: u32,
+}
+
+impl Completion {
+    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest, removed, or about to
+    /// be restarted.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) where the monitor was killed.
+    pub fn wait(self) -> Result<Ended> {
+        match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
+            Answer::Ended(ended) => Ok(ended),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

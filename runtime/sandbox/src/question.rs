@@ -1,0 +1,63 @@
+//! Questions to the monitor of a sandbox, and its answers.
+
+use std::time::Duration;
+
+use blockbox_vmm::VmmError;
+use blockbox_vmm::guest::{Connection, GuestError};
+
+use crate::error::{Error, Result};
+use crate::monitor::message::{Answer, Ask, FailureKind, Outcome};
+
+/// An answer that comes when it comes.
+pub(crate) const FOR_EVER: Duration = Duration::MAX;
+
+pub(crate) fn encode(ask: &Ask) -> Vec<u8> {
+    // Maps and lists of text and numbers: nothing in them cannot be written.
+    serde_json::to_vec(ask).unwrap_or_default()
+}
+
+/// Asks a monitor, and waits for its answer.
+pub(crate) fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
+    let id = connection.ask(encode(ask))?;
+    answer(connection, id, timeout, &mut |_| ())
+}
+
+/// Asks a monitor for something that it answers when it is done.
+pub(crate) fn done(connection: &Connection, question: &Ask) -> Result<()> {
+    match ask(connection, question, FOR_EVER)? {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn answer(
+    connection: &Connection,
+    id: u32,
+    timeout: Duration,
+    notice: &mut dyn FnMut(&str),
+) -> Result<Answer> {
+    let bytes = connection
+        .answer(id, timeout, notice)?
+        .ok_or(GuestError::NoAnswer {
+            request: "a question to the sandbox's monitor",
+            waited: timeout,
+        })?;
+    let outcome: Outcome = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Monitor(format!("the monitor's answer makes no sense: {error}")))?;
+    outcome.map_err(|failure| match failure.kind {
+        FailureKind::Spawn(code) => GuestError::SpawnFailed {
+            code,
+            message: failure.message,
+        }
+        .into(),
+        FailureKind::Interrupted => Error::Interrupted,
+        FailureKind::NoQemu(program) => VmmError::QemuNotFound { program }.into(),
+        FailureKind::NoShareServer => VmmError::NoShareServer.into(),
+        FailureKind::NoHypervisor(reason) => VmmError::NoHypervisor { reason }.into(),
+        _ => Error::Monitor(failure.message),
+    })
+}
+
+pub(crate) fn unexpected(answer: &Answer) -> Error {
+    Error::Monitor(format!("the monitor answers something else: {answer:?}"))
+}
