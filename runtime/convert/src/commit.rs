@@ -1,7 +1,7 @@
 //! What a sandbox changed, as a layer of a new image.
 
 mod change;
-mod kept;
+mod sandbox_config;
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
@@ -107,7 +107,7 @@ impl Committed {
         options: &CommitOptions,
     ) -> Result<Self> {
         let mut config = image.document(crate::image::CONFIG)?;
-        kept::keep(&mut config["config"], spec);
+        sandbox_config::apply(&mut config["config"], spec);
         let manifest = image.document(crate::image::MANIFEST)?;
         // A mistake shows before the long part.
         configure(config.clone(), options, None)?;

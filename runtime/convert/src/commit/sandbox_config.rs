@@ -1,11 +1,12 @@
-//! What a sandbox was made with and its image has otherwise: the new image has it as the sandbox does, as docker's.
+//! The configuration of a committed image: the command, environment, user, working directory, stop signal and labels that the
+//! sandbox was made with replace those of its image, as with docker.
 
 use blockbox_store::Spec;
 use blockbox_store::spec::Bytes;
 use serde_json::{Value, json};
 
-/// Changes `config` to what the sandbox of `spec` runs as.
-pub(super) fn keep(config: &mut Value, spec: &Spec) {
+/// Changes the image configuration `config` to what the sandbox of `spec` runs.
+pub(super) fn apply(config: &mut Value, spec: &Spec) {
     if !config.is_object() {
         *config = json!({});
     }
@@ -19,7 +20,7 @@ pub(super) fn keep(config: &mut Value, spec: &Spec) {
     let Some(process) = &spec.process else {
         return;
     };
-    keep_command(config, &texts(&process.args));
+    apply_command(config, &texts(&process.args));
     let mut set = |key: &str, value: &str, default: &str| {
         let before = config[key].as_str().unwrap_or_default();
         if value != before && !(before.is_empty() && value == default) {
@@ -47,7 +48,7 @@ fn number(text: Option<&str>) -> Option<u32> {
 }
 
 /// The image's own entry point stays where the command begins with it.
-fn keep_command(config: &mut Value, args: &[String]) {
+fn apply_command(config: &mut Value, args: &[String]) {
     let mut entrypoint = strings(&config["Entrypoint"]);
     // Builders write an empty text for none.
     if entrypoint == [""] {
@@ -112,7 +113,7 @@ mod tests {
         process.user = "bob".to_owned();
         process.env = vec![b"A=1".to_vec().into()];
         let mut config = image.clone();
-        keep(&mut config, &spec);
+        apply(&mut config, &spec);
         assert_eq!(config["Entrypoint"], image["Entrypoint"]);
         assert_eq!(config["Cmd"], image["Cmd"]);
         for key in ["WorkingDir", "StopSignal", "Labels"] {
@@ -132,7 +133,7 @@ mod tests {
         process.cwd = b"/w".to_vec().into();
         process.env = vec![b"A=1".to_vec().into()];
         process.stop_signal = Some("INT".parse().unwrap());
-        keep(&mut config, &spec);
+        apply(&mut config, &spec);
         assert_eq!(config["Entrypoint"], json!(["/e"]));
         assert_eq!(config["Cmd"], json!(["b", "c"]));
         assert_eq!(config["User"], "bob");
@@ -142,16 +143,16 @@ mod tests {
         assert_eq!(config["Labels"], json!({"x": "1", "y": "2"}));
 
         let mut config = json!({"Entrypoint": ["/e"], "Cmd": ["a"]});
-        keep(&mut config, &self::spec(&["/bin/sh", "-c", "echo"]));
+        apply(&mut config, &self::spec(&["/bin/sh", "-c", "echo"]));
         assert_eq!(config["Entrypoint"], json!(["/bin/sh"]));
         assert_eq!(config["Cmd"], json!(["-c", "echo"]));
 
         let mut config = json!({"Entrypoint": [""], "Cmd": ["a"]});
-        keep(&mut config, &self::spec(&["a"]));
+        apply(&mut config, &self::spec(&["a"]));
         assert_eq!(config["Entrypoint"], json!([""]));
 
         let mut config = json!({"Cmd": ["a"]});
-        keep(&mut config, &self::spec(&["b"]));
+        apply(&mut config, &self::spec(&["b"]));
         assert!(config["Entrypoint"].is_null());
         assert_eq!(config["Cmd"], json!(["b"]));
     }
