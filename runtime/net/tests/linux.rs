@@ -44,7 +44,10 @@ fn serve(lab: &Lab, port: u16) {
 
 /// What a connection of the guest ends in.
 fn reaches(lab: &Lab, to: SocketAddr) -> Result<(), ErrorKind> {
-    let mut stream = lab.connect(&to.to_string()).map_err(|error| error.kind())?;
+    let mut stream = lab.connect(&to.to_string()).map_err(|error| {
+        eprintln!("{to}: {error}");
+        error.kind()
+    })?;
     let mut all = String::new();
     stream
         .read_to_string(&mut all)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use blockbox_net::{Addresses, Config};
 use rustix::thread::LinkNameSpaceType;
+use socket2::{Domain, Socket, Type};
 
 use super::Running;
 
@@ -205,11 +206,19 @@ impl Lab {
     }
 
     /// A connection of the guest.
+    ///
+    /// The call blocks in the kernel: `TcpStream::connect_timeout` polls, and now and then it finds a socket that has
+    /// failed without an error to say why.
     pub(crate) fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
-        let stream = self.guest(|| TcpStream::connect_timeout(&to, super::PATIENCE))?;
-        stream.set_read_timeout(Some(super::PATIENCE))?;
-        Ok(stream)
+        self.guest(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.set_write_timeout(Some(super::PATIENCE))?;
+            socket.connect(&to.into())?;
+            socket.set_write_timeout(None)?;
+            socket.set_read_timeout(Some(super::PATIENCE))?;
+            Ok(socket.into())
+        })
     }
 
     /// An address that routes of the outside lead nowhere.
