@@ -9,7 +9,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use super::Login;
+use super::login::Login;
 use crate::name::DOCKER_HUB;
 use crate::{Error, Secret};
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Login;
+use super::login::Login;
 use crate::Secret;
 
 /// How long a helper may take: some ask a person, or a cloud's metadata service.

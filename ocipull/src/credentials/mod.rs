@@ -4,48 +4,19 @@
 
 mod file;
 mod helper;
+mod login;
 mod write;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::{CredentialSource, Credentials, Error, Secret};
+use crate::{CredentialSource, Credentials, Error};
 use file::AuthFile;
+pub(crate) use login::{Found, Login};
 pub use write::{erase, store};
 
 /// What Docker calls Docker Hub in its file, and asks helpers for.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-
-/// What proves to a registry who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
-    /// Nothing does.
-    Anonymous,
-    Basic {
-        username: String,
-        password: Secret,
-    },
-    /// A refresh token, to be exchanged at the token service. Docker calls it an identity token.
-    Identity(Secret),
-    /// A bearer token for the registry itself.
-    Bearer(Secret),
-}
-
-/// Credentials, and where they are from.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    pub(crate) login: Login,
-    pub(crate) source: CredentialSource,
-}
-
-impl Found {
-    fn anonymous() -> Self {
-        Self {
-            login: Login::Anonymous,
-            source: CredentialSource::None,
-        }
-    }
-}
 
 impl Credentials {
     /// The credentials for `repository` of the registry `host`.

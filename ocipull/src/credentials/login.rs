@@ -1,0 +1,34 @@
+//! What credentials are once they are found.
+
+use crate::{CredentialSource, Secret};
+
+/// What proves to a registry who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Nothing does.
+    Anonymous,
+    Basic {
+        username: String,
+        password: Secret,
+    },
+    /// A refresh token, to be exchanged at the token service. Docker calls it an identity token.
+    Identity(Secret),
+    /// A bearer token for the registry itself.
+    Bearer(Secret),
+}
+
+/// Credentials, and where they are from.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) login: Login,
+    pub(crate) source: CredentialSource,
+}
+
+impl Found {
+    pub(super) fn anonymous() -> Self {
+        Self {
+            login: Login::Anonymous,
+            source: CredentialSource::None,
+        }
+    }
+}
