@@ -2,11 +2,8 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::str::FromStr;
 
 use sha2::Digest as _;
-
-use crate::Error;
 
 /// A digest in one of the two algorithms that the OCI image specification registers with a fixed
 /// length.
@@ -107,31 +104,19 @@ impl Digest {
     }
 }
 
-impl FromStr for Digest {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let (algorithm, digits) = match text.split_once(':') {
-            Some(("sha256", digits)) if digits.len() == 64 => (Algorithm::Sha256, digits),
-            Some(("sha512", digits)) if digits.len() == 128 => (Algorithm::Sha512, digits),
-            _ => return Err(invalid(text)),
+impl Digest {
+    /// The digest that `text` is; `None` if it is not a valid one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (algorithm, digits) = match text.split_once(':')? {
+            ("sha256", digits) if digits.len() == 64 => (Algorithm::Sha256, digits),
+            ("sha512", digits) if digits.len() == 128 => (Algorithm::Sha512, digits),
+            _ => return None,
         };
-        if !digits
-            .bytes()
-            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-        {
-            return Err(invalid(text));
-        }
-        Ok(Self {
+        let hexadecimal = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        digits.bytes().all(hexadecimal).then(|| Self {
             algorithm,
             text: text.into(),
         })
-    }
-}
-
-fn invalid(text: &str) -> Error {
-    Error::InvalidDigest {
-        text: text.chars().take(160).collect(),
     }
 }
 
@@ -201,6 +186,7 @@ fn digest(algorithm: Algorithm, bytes: &[u8]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     #[test]
     fn digests_are_those_of_the_standard() {

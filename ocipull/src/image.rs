@@ -17,7 +17,7 @@ use crate::spool::open_archive;
 #[cfg(all(unix, feature = "registry"))]
 use crate::tree::Archive;
 use crate::tree::Folder;
-use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, platform};
+use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, select};
 
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 pub(crate) const MAX_INDEX_DEPTH: usize = 4;
@@ -449,7 +449,7 @@ impl Search<'_> {
         entries: &[Descriptor],
         depth: usize,
     ) -> Result<Verified<ImageManifest>, Error> {
-        let mut available = match platform::select(entries, self.wanted, self.erofs) {
+        let mut available = match select::for_platform(entries, self.wanted, self.erofs) {
             Ok(chosen) => return self.follow(chosen, depth),
             Err(Error::NoPlatform { available, .. }) => available,
             Err(other) => return Err(other),
@@ -505,11 +505,11 @@ impl Search<'_> {
         };
         let images: Vec<_> = entries
             .iter()
-            .filter(|entry| !platform::is_attestation(entry))
+            .filter(|entry| !select::is_attestation(entry))
             .collect();
-        let tars_only = images.iter().any(|entry| !platform::is_erofs(entry));
+        let tars_only = images.iter().any(|entry| !select::is_erofs(entry));
         for entry in images {
-            if tars_only && platform::is_erofs(entry) {
+            if tars_only && select::is_erofs(entry) {
                 continue;
             }
             let document = self.fetch(entry)?;
@@ -684,7 +684,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     }
     if let Ok(index) = json::parse::<ImageIndex>(bytes) {
         for erofs in [false, true] {
-            let _ = platform::select(&index.manifests, &Platform::host(), erofs);
+            let _ = select::for_platform(&index.manifests, &Platform::host(), erofs);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::names::{self, Name};
-use crate::platform::is_attestation;
+use crate::select::is_attestation;
 use crate::source::{MAX_MANIFEST, Root, Source, read_verified};
 use crate::spec::{Descriptor, ImageIndex, OciLayout};
 use crate::tree::{SharedTree, read_json};

@@ -13,6 +13,7 @@ mod docker_archive;
 #[cfg(all(unix, feature = "registry"))]
 mod docker_daemon;
 mod error;
+mod events;
 mod image;
 mod json;
 mod layer;
@@ -23,11 +24,13 @@ mod names;
 #[cfg(feature = "async")]
 mod nonblocking;
 mod options;
+mod parse;
 mod pipeline;
 mod platform;
 mod reference;
 #[cfg(feature = "registry")]
 mod registry;
+mod select;
 mod source;
 pub mod spec;
 mod spool;
@@ -36,24 +39,25 @@ mod tree;
 
 pub use copy::{Copied, CopyOptions, copy, copy_into};
 pub use digest::Digest;
-/// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd frames.
-pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
-
-/// The feature that marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
-pub const EROFS_FEATURE: &str = "erofs";
-
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem};
+pub use events::{Event, Events, Progress, Pushed};
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};
 pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
 #[cfg(feature = "async")]
 pub use nonblocking::{LayerStream, Unblock, unblock};
-pub use options::{Credentials, Event, Events, Options, Progress, Registries, Secret};
+pub use options::{Credentials, Options, Registries, Secret};
 pub use platform::Platform;
 pub use reference::Reference;
 #[cfg(feature = "registry")]
 pub use registry::{Manifest, Referrer, Repository, check_login, download};
-pub use target::{ArchiveWriter, Pushed, Target};
+pub use target::{ArchiveWriter, Target};
+
+/// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd frames.
+pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
+
+/// The feature that marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
+pub const EROFS_FEATURE: &str = "erofs";
 
 /// Parsers of text from servers and other programs' files, for the fuzz targets.
 #[cfg(all(fuzzing, feature = "registry"))]

@@ -1,10 +1,9 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Digest, Error, Platform, Pushed};
+use crate::{Events, Platform, Progress};
 
 /// How to get an image.
 #[derive(Clone, Debug)]
@@ -151,83 +150,5 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
-    }
-}
-
-/// A function that receives how many more bytes were fetched. It is called from any thread.
-#[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
-
-impl Progress {
-    /// Calls `report` with the bytes fetched since the call before.
-    pub fn new(report: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(report))
-    }
-
-    pub(crate) fn tell(&self, bytes: u64) {
-        (self.0)(bytes);
-    }
-}
-
-impl fmt::Debug for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Progress(…)")
-    }
-}
-
-/// A delay or a change of mirrors in a transfer.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A request failed and is made again after a while.
-    Waiting {
-        /// The registry's host and port.
-        host: &'a str,
-        /// Why the request failed.
-        error: &'a Error,
-        /// How long until the next attempt.
-        delay: Duration,
-        /// How many attempts failed.
-        attempt: u32,
-        /// How many may fail before the transfer does.
-        attempts: u32,
-    },
-    /// A mirror or registry does not have what is wanted, and the next one is asked.
-    NextMirror {
-        /// The host and port of the one asked next.
-        host: &'a str,
-        /// What the one before said.
-        error: &'a Error,
-    },
-    /// A blob of a copied image is where it was to be.
-    Pushed {
-        /// Its digest.
-        digest: &'a Digest,
-        /// Its size in bytes.
-        size: u64,
-        /// How it came there.
-        pushed: Pushed,
-    },
-}
-
-/// A function that receives [`Event`]s. It is called from any thread.
-#[derive(Clone)]
-pub struct Events(Arc<dyn Fn(&Event<'_>) + Send + Sync>);
-
-impl Events {
-    /// Calls `report` with each event.
-    pub fn new(report: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(report))
-    }
-
-    /// Passes `event` on.
-    pub fn tell(&self, event: &Event<'_>) {
-        (self.0)(event);
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Events(…)")
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ureq::http::{Method, StatusCode};
 
-use super::endpoint::{Access, Ask, Endpoint};
+use super::ask::Ask;
+use super::endpoint::{Access, Endpoint};
 use super::mirrors::Mirrors;
 use super::retry::Failure;
 use super::transport::{Answer, Incoming};

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use ureq::http::Method;
 
 use super::blob::{ContentRange, PROGRESS};
-use super::endpoint::MAX_ERROR;
+use super::message::MAX_ERROR;
 use super::retry::{Failure, retry_after};
 use super::transport::{Answer, Body, Incoming, Request, Transport};
 use super::url::{Scheme, Url};

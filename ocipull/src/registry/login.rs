@@ -2,7 +2,8 @@
 
 use ureq::http::Method;
 
-use super::endpoint::{Access, Ask};
+use super::ask::Ask;
+use super::endpoint::Access;
 use super::mirrors::{For, Mirrors};
 use crate::{Error, Options, name};
 

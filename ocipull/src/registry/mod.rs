@@ -1,8 +1,9 @@
 //! Registries, by the OCI distribution specification.
 //!
-//! [`repository`] is what programs use. It asks the servers in [`mirrors`], each an [`endpoint`] that knows its credentials
-//! and follows redirects; [`transport`] does HTTP.
+//! [`repository`] is what programs use. It asks the servers in [`mirrors`], each an [`endpoint`]; [`ask`] shows it credentials and
+//! follows redirects, and [`transport`] does HTTP.
 
+mod ask;
 mod blob;
 mod challenge;
 mod conf;
@@ -10,6 +11,7 @@ mod download;
 mod endpoint;
 mod foreign;
 mod login;
+mod message;
 mod mirrors;
 #[cfg(unix)]
 mod partial;
@@ -33,8 +35,8 @@ pub use repository::{Manifest, Referrer, Repository};
 
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
 use crate::spec::Descriptor;
-use crate::target::{Open, Pushed, Sink};
-use crate::{Digest, Document, Error, Options};
+use crate::target::{Open, Sink};
+use crate::{Digest, Document, Error, Options, Pushed};
 
 /// One image in a repository.
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
+use super::ask::Ask;
 use super::blob::{BlobReader, Extent};
-use super::endpoint::{Access, Ask, Endpoint};
+use super::endpoint::{Access, Endpoint};
 use super::mirrors::{For, Mirrors};
 #[cfg(unix)]
 use super::partial::KeptReader;
@@ -20,8 +21,7 @@ use super::upload;
 use super::url::{Url, encode};
 use super::verified::VerifiedReader;
 use crate::source::{MAX_MANIFEST, verify};
-use crate::target::Pushed;
-use crate::{Digest, Document, Error, Options, Reference, name};
+use crate::{Digest, Document, Error, Options, Pushed, Reference, name};
 
 const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use super::challenge::Challenge;
-use super::endpoint::{Endpoint, message};
+use super::endpoint::Endpoint;
+use super::message::{MAX_ERROR, message};
 use super::retry::Failure;
 use super::transport::{Body, Request};
 use super::url::{Scheme, Url, encode};
@@ -168,9 +169,7 @@ fn read(
         let after = answer
             .header("retry-after")
             .and_then(super::retry::retry_after);
-        let (body, _) = answer
-            .bounded(super::endpoint::MAX_ERROR)
-            .unwrap_or_default();
+        let (body, _) = answer.bounded(MAX_ERROR).unwrap_or_default();
         let message = message(&body);
         return Err(match status {
             400..=404 => Failure::last(endpoint.unauthorized(message)),

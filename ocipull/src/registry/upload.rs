@@ -4,12 +4,12 @@ use std::io::Read;
 
 use ureq::http::Method;
 
-use super::endpoint::{Access, Ask, Endpoint};
+use super::ask::Ask;
+use super::endpoint::{Access, Endpoint};
 use super::retry::Failure;
 use super::transport::{Answer, Body};
 use super::url::{Url, encode};
-use crate::target::Pushed;
-use crate::{Digest, Error};
+use crate::{Digest, Error, Pushed};
 
 /// A blob to push.
 pub(super) struct Blob<'a, F> {

@@ -8,11 +8,8 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::{Open, Pushed, Sink, copy_verified, entry};
-use crate::{Digest, Error};
-
-/// The file that marks a layout.
-pub(super) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+use super::sink::{LAYOUT, Open, Sink, copy_verified, entry};
+use crate::{Digest, Error, Pushed};
 
 /// The annotation with an image's whole name, as containerd and docker write it.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

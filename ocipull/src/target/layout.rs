@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Open, Pushed, Sink, copy_verified, entry};
+use super::sink::{LAYOUT, Open, Sink, copy_verified, entry};
 use crate::layout::REF_NAME;
 use crate::source::MAX_MANIFEST;
-use crate::{Digest, Document, Error, SourceProblem};
+use crate::{Digest, Document, Error, Pushed, SourceProblem};
 
 #[derive(Debug)]
 pub(super) struct LayoutSink {
@@ -31,7 +31,7 @@ impl LayoutSink {
                 };
                 return Err(Error::InvalidSource { path: dir, problem });
             }
-            replace(&marker, super::archive::LAYOUT.as_bytes())?;
+            replace(&marker, LAYOUT.as_bytes())?;
         }
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io(&blobs))?;

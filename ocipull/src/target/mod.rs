@@ -2,52 +2,17 @@
 
 mod archive;
 mod layout;
+mod sink;
 
-use std::fmt;
 use std::io::{self, Read};
 
-use crate::{Digest, Error, Options, Reference};
+use crate::{Digest, Error, Options, Pushed, Reference};
 use archive::ArchiveSink;
 pub use archive::ArchiveWriter;
 use layout::LayoutSink;
-
-/// How a blob came to be where it was pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pushed {
-    /// It was there.
-    Existed,
-    /// The registry took it from another of its repositories.
-    Mounted,
-    /// It was uploaded or written.
-    Uploaded,
-}
-
-/// Gives the bytes of a blob from an offset on.
-pub(crate) type Open<'a> = dyn FnMut(u64) -> io::Result<Box<dyn Read>> + 'a;
-
-/// The interface of registries, layouts and archives that are written to.
-pub(crate) trait Sink: fmt::Debug + Send + Sync {
-    /// Puts the blob `digest` of `size` bytes there, unless it is there. `from` is another repository of the same registry.
-    fn blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        from: Option<&str>,
-        open: &mut Open<'_>,
-    ) -> Result<Pushed, Error>;
-
-    /// Puts a manifest or an index there, without a name.
-    fn manifest(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error>;
-
-    /// Puts the document there that the target's name is to lead to.
-    fn root(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error>;
-
-    /// Whether blobs end up in the order in which they are pushed.
-    fn is_ordered(&self) -> bool {
-        false
-    }
-}
+#[cfg(feature = "registry")]
+pub(crate) use sink::Open;
+pub(crate) use sink::Sink;
 
 /// A place that one image is written to: a tag of a registry, an image of a layout, or an archive.
 ///
@@ -189,70 +154,4 @@ impl Target {
     pub fn is_ordered(&self) -> bool {
         self.sink.is_ordered()
     }
-}
-
-/// Copies a blob of `size` bytes and verifies it. Nothing but an error tells what was written where it fails.
-pub(crate) fn copy_verified(
-    digest: &Digest,
-    size: u64,
-    open: &mut Open<'_>,
-    mut write: impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let failed = |error: io::Error| match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(source) => Error::Read { source },
-    };
-    // One more than there should be, to see whether there is more.
-    let mut reader = open(0).map_err(failed)?.take(size.saturating_add(1));
-    let mut hasher = digest.hasher();
-    let mut buffer = vec![0; 128 << 10];
-    let mut total = 0_u64;
-    loop {
-        let bytes = match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        total = total.saturating_add(bytes as u64);
-        if total > size {
-            break;
-        }
-        hasher.update(&buffer[..bytes]);
-        write(&buffer[..bytes])?;
-    }
-    let document = crate::Document::Blob;
-    if total != size {
-        return Err(Error::SizeMismatch {
-            document,
-            digest: digest.clone(),
-            expected: size,
-            actual: total,
-        });
-    }
-    let actual = hasher.finish();
-    if actual != *digest {
-        return Err(Error::DigestMismatch {
-            document,
-            expected: digest.clone(),
-            actual,
-        });
-    }
-    Ok(())
-}
-
-/// An entry of `index.json` for the document that a name leads to.
-pub(crate) fn entry(
-    digest: &Digest,
-    media_type: &str,
-    size: usize,
-    tag: Option<&str>,
-) -> serde_json::Value {
-    let mut entry = serde_json::json!({
-        "mediaType": media_type, "digest": digest.as_str(), "size": size,
-    });
-    if let Some(tag) = tag {
-        entry["annotations"] = serde_json::json!({ crate::layout::REF_NAME: tag });
-    }
-    entry
 }
