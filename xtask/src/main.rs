@@ -3,6 +3,7 @@
 //! Each command is one module. Commands that need programs from the system call [`setup`] first, which does nothing
 //! where everything is there.
 
+mod api;
 mod bench;
 mod blockbox;
 #[cfg(test)]
@@ -59,6 +60,8 @@ enum Xtask {
     Dist,
     /// Test and build the published crates from their own archives, and with the oldest compilers
     Package,
+    /// Compare the public interfaces of the published libraries with the lists in docs/api
+    Api(api::Api),
     /// Test the libraries for other processors under emulation, and check them for other systems
     Cross,
     /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our own view
@@ -113,6 +116,10 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Package => {
             setup::compilers()?;
             package::run()?;
+        }
+        Xtask::Api(options) => {
+            setup::compiler(api::COMPILER, "public interfaces are listed with it");
+            options.run()?;
         }
         Xtask::Cross => cross::run()?,
         Xtask::Containerd(options) => return containerd::run(&options),

@@ -13,7 +13,7 @@ mod toolchains;
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
-pub(crate) use toolchains::{BARE_METAL, compilers, has_bare_metal};
+pub(crate) use toolchains::{BARE_METAL, compiler, compilers, has_bare_metal};
 
 use anyhow::{Result, ensure};
 

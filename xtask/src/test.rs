@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::stages::Stages;
-use crate::{fuzz, image, package, setup, shell, uml, vm_test};
+use crate::{api, fuzz, image, package, setup, shell, uml, vm_test};
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         doc.args(["doc", "--workspace", "--no-deps", "--quiet"]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
+    checks.api();
     Ok(checks.report())
 }
 
@@ -252,6 +253,14 @@ impl Checks {
                 shell::run(check.args(["--target", setup::BARE_METAL]))
             })
         });
+    }
+
+    /// The public interfaces of the libraries are those that are listed.
+    fn api(&mut self) {
+        let name = "public interfaces";
+        if cfg!(target_os = "linux") && !self.lacks(name, api::is_possible()) {
+            self.step(name, api::check);
+        }
     }
 
     /// Every fuzz target for a moment.

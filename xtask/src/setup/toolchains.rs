@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::{fuzz, package, shell};
+use crate::{api, fuzz, package, shell};
 
 /// A target that has no `std`.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
@@ -24,6 +24,9 @@ pub(super) fn install() -> Result<bool> {
             "--no-self-update",
         ]);
     }
+    if cfg!(target_os = "linux") {
+        complete &= compiler(api::COMPILER, "public interfaces are listed with it");
+    }
     if !has_bare_metal() {
         println!("setup: rustup target add {BARE_METAL}: what needs no std is built for it");
         complete &= rustup(&["target", "add", BARE_METAL]);
@@ -38,18 +41,22 @@ pub(super) fn install() -> Result<bool> {
 /// Where one is missing still.
 pub(crate) fn compilers() -> Result<()> {
     for (version, _) in package::OLDEST {
-        let mut rustc = Command::new("rustup");
-        rustc.args(["run", version, "rustc", "--version"]);
-        if shell::output(&mut rustc).is_err() {
-            println!(
-                "setup: rustup toolchain install {version}: the crates promise to build with it"
-            );
-            let arguments = ["toolchain", "install", version, "--profile", "minimal"];
-            let arguments = [&arguments[..], &["--no-self-update"]].concat();
-            ensure!(rustup(&arguments), "Rust {version} is missing");
-        }
+        let why = "the crates promise to build with it";
+        ensure!(compiler(version, why), "Rust {version} is missing");
     }
     Ok(())
+}
+
+/// Installs one version of the compiler, unless it is there. False where it is missing still.
+pub(crate) fn compiler(version: &str, why: &str) -> bool {
+    let mut rustc = Command::new("rustup");
+    rustc.args(["run", version, "rustc", "--version"]);
+    if shell::output(&mut rustc).is_ok() {
+        return true;
+    }
+    println!("setup: rustup toolchain install {version}: {why}");
+    let arguments = ["toolchain", "install", version, "--profile", "minimal"];
+    rustup(&[&arguments[..], &["--no-self-update"]].concat())
 }
 
 /// Adds targets to the compiler that runs this. False where one is missing still.
