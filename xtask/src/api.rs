@@ -64,9 +64,28 @@ pub(crate) fn check() -> Result<()> {
 
 /// Whether the compiler that the lists are made with is there.
 pub(crate) fn is_possible() -> bool {
-    let mut rustc = Command::new("rustup");
-    rustc.args(["run", COMPILER, "rustc", "--version"]);
-    shell::output(&mut rustc).is_ok()
+    runs_this() || shell::output(with_compiler("rustc").arg("--version")).is_ok()
+}
+
+/// Whether it is the compiler that runs this, under whatever name rustup has it.
+fn runs_this() -> bool {
+    shell::output(
+        Command::new("rustc")
+            .arg("--version")
+            .current_dir(shell::repository()),
+    )
+    .is_ok_and(|version| version.split_whitespace().nth(1) == Some(COMPILER))
+}
+
+/// A program of that compiler.
+fn with_compiler(program: &str) -> Command {
+    if runs_this() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("rustup");
+    command.args(["run", COMPILER, program]);
+    command.env_remove("CARGO").env_remove("RUSTC");
+    command
 }
 
 fn golden(library: &str) -> PathBuf {
@@ -77,14 +96,12 @@ fn golden(library: &str) -> PathBuf {
 fn document() -> Result<()> {
     let wrapper = shell::target("api/rustdoc");
     write_program(&wrapper, RUSTDOC)?;
-    let mut cargo = Command::new("rustup");
-    cargo.args(["run", COMPILER, "cargo", "doc"]);
-    cargo.args(["--quiet", "--no-deps", "--lib", "--all-features"]);
+    let mut cargo = with_compiler("cargo");
+    cargo.args(["doc", "--quiet", "--no-deps", "--lib", "--all-features"]);
     for library in LIBRARIES {
         cargo.args(["--package", library]);
     }
     cargo.current_dir(shell::repository());
-    cargo.env_remove("CARGO").env_remove("RUSTC");
     cargo.env("RUSTDOC", wrapper);
     cargo.env("RUSTDOCFLAGS", "-Zunstable-options --output-format json");
     shell::run(&mut cargo)

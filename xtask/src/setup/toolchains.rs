@@ -24,7 +24,7 @@ pub(super) fn install() -> Result<bool> {
             "--no-self-update",
         ]);
     }
-    if cfg!(target_os = "linux") {
+    if cfg!(target_os = "linux") && !api::is_possible() {
         complete &= compiler(api::COMPILER, "public interfaces are listed with it");
     }
     if !has_bare_metal() {
