@@ -68,6 +68,13 @@ pub(super) const CHECKS: &[Check] = &[
         stdout: "written\nwritten\n",
     },
     Check {
+        rule: "a read-only root refuses writes, and there is no disk to write to",
+        script: "sandbox --name fixed --read-only \"$IMAGE\" -- sh -c 'cat file; echo x 2>/dev/null >file || echo denied; echo x >/tmp/x && cat /tmp/x'\n\
+                 ls \"$BLOCKBOX_HOME/sandboxes/fixed\" | grep -c ext4; blockbox rm fixed >&2",
+        status: 0,
+        stdout: "upper\ndenied\nx\n0\n",
+    },
+    Check {
         rule: "the sandbox's disk is clean when the guest has gone, with no journal to replay",
         script: "disk=$BLOCKBOX_HOME/sandboxes/written/upper.ext4\n\
                  dumpe2fs -h \"$disk\" | grep -c needs_recovery; e2fsck -fn \"$disk\" >&2",
@@ -163,6 +170,19 @@ pub(super) const LONG_CHECKS: &[Check] = &[
                  blockbox rm -f source forked >&2",
         status: 0,
         stdout: "kept\nkept\nforked\n",
+    },
+    Check {
+        rule: "a disk with a file system is a root, below a disk of the sandbox's own or written in place",
+        script: "blockbox disk create \"$IMAGE\" plain.raw --size 64M >&2 || exit\n\
+                 blockbox disk create \"$IMAGE\" parts.raw --type erofs --partition-table gpt >&2 || exit\n\
+                 sha256sum plain.raw >before\n\
+                 sandbox --rm disk:plain.raw -- sh -c 'cat /data/file; echo new >/data/file; cat /data/file'\n\
+                 sandbox --rm disk:parts.raw -- sh -c 'cat /data/file; echo new >/data/file; cat /data/file'\n\
+                 sha256sum -c before >&2 && echo unchanged\n\
+                 sandbox --rm --writable disk:plain.raw -- sh -c 'echo kept >/data/file'\n\
+                 e2fsck -fn plain.raw >&2; echo $?; debugfs -R 'cat /data/file' plain.raw",
+        status: 0,
+        stdout: "upper\nnew\nupper\nnew\nunchanged\n0\nkept\n",
     },
 ];
 
