@@ -62,18 +62,32 @@ const PORTABLE: [(&str, &str); 6] = [
 /// Tests that take long under emulation, or need the host's kernel, and show nothing there that they do not show on the host.
 const SKIPPED: [&str; 3] = ["kernel", "matrix", "stress"];
 
-pub(crate) fn run() -> Result<()> {
-    setup::cross()?;
-    let mut stages = Stages::default();
-    for machine in &MACHINES {
-        let name = format!("test on {} ({})", machine.target, machine.what);
-        stages.run(&name, || machine.test())?;
+/// `cargo xtask cross`
+#[derive(clap::Args)]
+pub(crate) struct Cross {
+    /// Only this library; may be given several times
+    #[arg(long, short, value_name = "LIBRARY", value_parser = LIBRARIES)]
+    package: Vec<String>,
+}
+
+impl Cross {
+    pub(crate) fn run(&self) -> Result<()> {
+        setup::cross()?;
+        let mut stages = Stages::default();
+        for machine in &MACHINES {
+            let name = format!("test on {} ({})", machine.target, machine.what);
+            stages.run(&name, || self.test(machine))?;
+        }
+        for target in CHECKED {
+            stages.run(&format!("check for {target}"), || self.check(target))?;
+        }
+        stages.print();
+        Ok(())
     }
-    for target in CHECKED {
-        stages.run(&format!("check for {target}"), || check(target))?;
+
+    fn has(&self, library: &str) -> bool {
+        self.package.is_empty() || self.package.iter().any(|only| only == library)
     }
-    stages.print();
-    Ok(())
 }
 
 /// The targets that the compiler must have.
@@ -82,40 +96,40 @@ pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
     tested.chain(CHECKED)
 }
 
-impl Machine {
-    fn test(&self) -> Result<()> {
-        let upper = self.target.to_uppercase().replace('-', "_");
-        let (compiler, root) = (
-            format!("{}-gcc", self.triplet),
-            format!("/usr/{}", self.triplet),
-        );
+impl Cross {
+    fn test(&self, machine: &Machine) -> Result<()> {
+        let target = machine.target;
+        let upper = target.to_uppercase().replace('-', "_");
+        let compiler = format!("{}-gcc", machine.triplet);
+        let root = format!("/usr/{}", machine.triplet);
         let mut cargo = shell::cargo();
-        cargo.args(["test", "--no-fail-fast", "--target", self.target]);
-        for library in LIBRARIES {
+        cargo.args(["test", "--no-fail-fast", "--target", target]);
+        for library in LIBRARIES.iter().filter(|library| self.has(library)) {
             cargo.args(["--package", library]);
         }
         cargo.args(["--lib", "--tests", "--"]);
         cargo.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
         cargo.env(format!("CARGO_TARGET_{upper}_LINKER"), &compiler);
-        let runner = format!("{} -L {root}", self.qemu);
+        let runner = format!("{} -L {root}", machine.qemu);
         cargo.env(format!("CARGO_TARGET_{upper}_RUNNER"), runner);
-        cargo.env(format!("CC_{}", self.target.replace('-', "_")), &compiler);
+        cargo.env(format!("CC_{}", target.replace('-', "_")), &compiler);
         // Each case takes some twenty times as long as on the host.
         cargo.env("PROPTEST_CASES", "16");
         shell::run(&mut cargo)
     }
-}
 
-fn check(target: &str) -> Result<()> {
-    for (library, features) in PORTABLE {
-        // There are no temporary files, and no threads, without a system.
-        if target.starts_with("wasm32") && library == "ocipull" {
-            continue;
+    fn check(&self, target: &str) -> Result<()> {
+        for (library, features) in PORTABLE {
+            // There are no temporary files, and no threads, without a system.
+            let lacks_system = target.starts_with("wasm32") && library == "ocipull";
+            if lacks_system || !self.has(library) {
+                continue;
+            }
+            let mut cargo: Command = shell::cargo();
+            cargo.args(["check", "--quiet", "--target", target, "--package", library]);
+            cargo.args(["--no-default-features", "--features", features]);
+            shell::run(&mut cargo)?;
         }
-        let mut cargo: Command = shell::cargo();
-        cargo.args(["check", "--quiet", "--target", target, "--package", library]);
-        cargo.args(["--no-default-features", "--features", features]);
-        shell::run(&mut cargo)?;
+        Ok(())
     }
-    Ok(())
 }

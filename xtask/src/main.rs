@@ -63,7 +63,7 @@ enum Xtask {
     /// Compare the public interfaces of the published libraries with the lists in docs/api
     Api(api::Api),
     /// Test the libraries for other processors under emulation, and check them for other systems
-    Cross,
+    Cross(cross::Cross),
     /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our own view
     Containerd(containerd::Containerd),
     /// Fuzz what reads untrusted bytes
@@ -121,7 +121,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             setup::compiler(api::COMPILER, "public interfaces are listed with it");
             options.run()?;
         }
-        Xtask::Cross => cross::run()?,
+        Xtask::Cross(cross) => cross.run()?,
         Xtask::Containerd(options) => return containerd::run(&options),
         Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Stress(options) => stress::run(&options)?,
