@@ -52,7 +52,7 @@ fn files_are_read_whole_through_links() {
 }
 
 #[test]
-fn a_file_of_any_size_is_not_read_into_memory() {
+fn read_refuses_files_larger_than_its_limit() {
     let error = image().read("huge").unwrap_err();
     assert!(
         matches!(error, Error::Limit { limit: MAX_READ }),

@@ -276,7 +276,7 @@ fn data_that_does_not_decode_is_an_error() {
 }
 
 #[test]
-fn every_byte_of_the_file_may_be_anything() {
+fn changing_any_byte_of_a_compressed_file_never_panics_or_hangs() {
     let (base, at) = lab();
     for at in (at..at + INDEXES + 16).chain(at + 960..at + 1024) {
         for value in [

@@ -67,7 +67,7 @@ fn images_with_48_bit_addresses_read_as_the_kernel_does() {
 }
 
 #[test]
-fn other_devices_hold_the_data_of_an_image() {
+fn image_reads_its_data_from_other_devices() {
     let Some(sources) = Sources::new() else {
         return;
     };
@@ -93,7 +93,7 @@ fn other_devices_hold_the_data_of_an_image() {
 }
 
 #[test]
-fn a_tar_holds_the_data_of_its_index() {
+fn index_image_reads_its_data_from_the_tar() {
     let Some(sources) = Sources::new() else {
         return;
     };

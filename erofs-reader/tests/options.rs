@@ -140,7 +140,7 @@ fn every_kind_of_value_gives_an_image_that_reads_as_the_kernel_does() {
 }
 
 #[test]
-fn no_option_of_the_installed_version_is_forgotten() {
+fn every_option_of_the_installed_mkfs_erofs_is_tested() {
     let Some(mut mkfs) = testkit::oracle("mkfs.erofs") else {
         return;
     };
@@ -257,7 +257,7 @@ fn an_image_after_other_bytes_is_read_through_an_offset_source() {
 }
 
 #[test]
-fn images_that_were_added_to_read_as_the_kernel_does() {
+fn incrementally_built_images_read_as_the_kernel_does() {
     let Some(sources) = Sources::new() else {
         return;
     };

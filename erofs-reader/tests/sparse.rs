@@ -120,7 +120,7 @@ fn gnu_tar_unpacks_sparse_entries_to_sparse_files() {
 }
 
 #[test]
-fn holes_of_any_number_and_size_end() {
+fn files_of_many_and_huge_holes_are_extracted_in_bounded_time() {
     // More holes than a map may have, next to the largest file that there is.
     let many: Vec<Part> = (0..25_000)
         .flat_map(|number| [Data(number as u8 | 1, 4096), Hole(4096)])
@@ -153,7 +153,7 @@ fn holes_of_any_number_and_size_end() {
 }
 
 #[test]
-fn a_directory_gets_holes_and_not_zeros() {
+fn extraction_to_a_directory_writes_holes_not_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let image = image(&files(), MIB);
     extract_to_dir(&image, folder.path(), &DirOptions::unprivileged()).unwrap();
@@ -161,7 +161,7 @@ fn a_directory_gets_holes_and_not_zeros() {
 }
 
 #[test]
-fn a_limit_counts_holes_and_stops_before_the_file_that_passes_it() {
+fn size_limit_counts_holes_and_stops_before_the_file_that_exceeds_it() {
     let image = image(&[("a", &[Data(1, 1000)]), ("b", &[Hole(LARGE)])], MIB);
     let limit = 10_000;
     let mut out = Vec::new();

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_bits_are_those_the_kernel_asks_for() {
+    fn xattr_filter_bits_equal_those_the_kernel_tests() {
         // fs/erofs/xattr.c, erofs_inode_has_noacl(): 30 for the access ACL, 21 for the default ACL.
         let acl = [
             &2_u32.to_le_bytes()[..],

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_range_is_set_and_nothing_besides() {
+    fn setting_a_range_changes_no_other_bit() {
         for start in 0..40 {
             for end in start..40 {
                 let mut bitmap = Bitmap::new(40);

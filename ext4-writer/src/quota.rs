@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_of_nothing_keeps_its_entry() {
+    fn quota_entry_stays_when_its_owner_owns_nothing() {
         let usage = Usage {
             space: 4096,
             inodes: 1,

@@ -73,7 +73,7 @@ fn an_empty_image_takes_little_space_and_no_more_while_mounted_idle_for_a_minute
 
 /// What dumpe2fs says of the filesystem and its groups.
 #[test]
-fn the_superblock_and_the_groups_of_a_small_image_are_as_they_have_been() {
+fn superblock_and_groups_of_a_small_image_equal_the_snapshot() {
     let Some(mut dumpe2fs) = testkit::oracle("dumpe2fs") else {
         return;
     };

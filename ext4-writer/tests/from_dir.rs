@@ -16,7 +16,7 @@ fn options() -> Options {
 }
 
 #[test]
-fn a_directory_arrives_with_all_that_can_be_seen_of_it() {
+fn directory_copied_into_an_image_is_the_same_under_the_kernel() {
     if !testkit::kernel_mounts() {
         return;
     }

@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_archive_makes_it_panic(
+    fn no_archive_makes_add_tar_panic(
         changes in prop::collection::vec((0..6000_usize, any::<u8>()), 1..12),
     ) {
         let mut tar = TarBuilder::new()

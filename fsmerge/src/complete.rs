@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completed_layer_merges_as_before_and_needs_no_marks_of_ours() {
+    fn completed_layer_merges_to_the_same_tree_without_private_marks() {
         let lower = layer(|b| {
             b.add_path(b"usr", Metadata::new(0o711).owner(5, 6), Kind::DIRECTORY)?;
             let lib = Metadata::new(0o750).owner(7, 8);

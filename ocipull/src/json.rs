@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_where() {
+    fn json_errors_have_a_line() {
         for bad in [
             &b"[]"[..],
             b"{",

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_without_a_word_is_none() {
+    fn platform_with_empty_names_is_read_as_missing() {
         let mut json = serde_json::to_value(descriptor("linux/amd64")).expect("json");
         for empty in [
             serde_json::json!({}),

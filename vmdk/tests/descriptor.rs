@@ -461,7 +461,7 @@ proptest! {
     }
 
     #[test]
-    fn what_parses_survives_being_written(text in "((RW|RDONLY|noaccess|ddb|CID|ZERO|FLAT|[ =\"#0-9A-Z\\t]|é){0,20}\n){0,6}") {
+    fn every_parsed_descriptor_survives_being_written(text in "((RW|RDONLY|noaccess|ddb|CID|ZERO|FLAT|[ =\"#0-9A-Z\\t]|é){0,20}\n){0,6}") {
         if let Ok(parsed) = parse(&text) {
             prop_assert_eq!(Descriptor::parse(parsed.to_string().as_bytes()).expect("own output"), parsed);
         }
@@ -480,7 +480,7 @@ proptest! {
 }
 
 #[test]
-fn the_value_of_no_parent_is_the_specifications() {
+fn missing_parent_has_the_value_of_the_specification() {
     assert_eq!(NO_PARENT, 0xffff_ffff);
 }
 

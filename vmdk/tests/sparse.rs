@@ -365,7 +365,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_disk_survives_both_kinds(
+    fn every_disk_survives_a_round_trip_through_both_sparse_kinds(
         pattern in prop::collection::vec(0_u8..3, 0..12),
         tail in 1..128_usize,
         grain_bits in 3..8_u32,

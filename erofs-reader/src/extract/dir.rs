@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_the_images_where_a_directory_passes_on_its_own() {
+    fn extracted_owners_are_those_of_the_image_in_a_setgid_directory() {
         // As root.
         if !testkit::kernel_mounts() {
             return;
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_may_be_longer_than_the_system_takes() {
+    fn paths_longer_than_path_max_are_extracted() {
         let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let path = vec!["n".repeat(250); 40].join("/");
         let contents = builder.data().finish().unwrap();

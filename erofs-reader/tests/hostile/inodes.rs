@@ -7,7 +7,7 @@ use crate::common::lab::Lab;
 use crate::problems;
 
 #[test]
-fn inode_fields_that_make_no_sense_are_found() {
+fn invalid_inode_fields_are_reported() {
     let found = problems(|lab| {
         let at = lab.inode("file");
         lab.put(at + 4, &[0xff, 0x0f]);

@@ -64,7 +64,7 @@ fn unknown_incompatible_features_are_named() {
 }
 
 #[test]
-fn a_number_of_devices_that_is_not_the_tables_is_refused() {
+fn device_count_that_differs_from_the_table_is_refused() {
     let lab = Lab::new();
     let result = Image::open_with_devices(&lab.0[..], vec![&[][..]]);
     assert!(matches!(
@@ -91,7 +91,7 @@ fn the_root_must_be_a_directory_inside_the_image() {
 }
 
 #[test]
-fn superblock_fields_that_lie_are_found() {
+fn wrong_superblock_fields_are_reported() {
     let found = problems(|lab| lab.put(SUPER + 0x24, &[0xff, 0xff, 0xff, 0]));
     assert_corrupt!(found, C::BeyondDevice { start: 0, .. });
     let found = problems(|lab| lab.put(SUPER + 16, &[99]));

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_found_wherever_it_is_and_as_long_as_it_goes_on() {
+    fn known_content_is_found_at_any_offset_and_matched_to_its_full_length() {
         let mut index = Index::new(64);
         let contents = noise(1, 1000);
         index.add(extent(50), &noise(2, 50));

@@ -89,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_is_found_and_nearly_fills_the_cluster(
+        fn largest_fitting_input_is_found_and_nearly_fills_the_cluster(
             length in 0..100_000_usize,
             capacity in 64..8192_usize,
             percent in 1..150_usize,

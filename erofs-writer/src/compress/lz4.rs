@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_do_not_depend_on_inputs_before_even_where_positions_run_out() {
+    fn lz4_output_does_not_depend_on_earlier_inputs_even_where_positions_overflow() {
         let text = |seed: usize| -> Vec<u8> {
             let words = |i: usize| ((i * i + seed) % 97).to_le_bytes();
             (0..4000).flat_map(words).collect()

@@ -151,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_recorded_is_read_back_from_between_other_records(
+        fn records_are_read_back_from_any_position(
             size: u64,
             algorithm in 0..4_usize,
             big: bool,

@@ -35,7 +35,7 @@ fn refused_node(meta: Metadata, node: Node) -> String {
 }
 
 #[test]
-fn names() {
+fn invalid_and_taken_names_are_refused() {
     let add =
         |path: &[u8]| refused(|b| b.add_path(path, Metadata::new(0o755), Node::Fifo).map(drop));
     assert_eq!(
@@ -61,7 +61,7 @@ fn names() {
 }
 
 #[test]
-fn links() {
+fn links_to_directories_and_foreign_nodes_are_refused() {
     assert_eq!(
         refused(|b| b.link(b.root(), b"l", b.lookup(b"dir/sub").unwrap())),
         "'/dir/sub' is a directory: it cannot have a second name"
@@ -96,7 +96,7 @@ fn links() {
 }
 
 #[test]
-fn attributes() {
+fn attributes_out_of_range_are_refused() {
     let meta = || Metadata::new(0o755);
     assert_eq!(
         refused_node(meta().mode(0o10000), Node::Fifo),
@@ -134,7 +134,7 @@ fn attributes() {
 }
 
 #[test]
-fn xattrs() {
+fn invalid_xattrs_are_refused() {
     let problem = |xattrs: &[(&[u8], &[u8])]| {
         let xattrs = xattrs
             .iter()
@@ -195,7 +195,7 @@ fn xattrs() {
 }
 
 #[test]
-fn xattr_prefixes() {
+fn invalid_xattr_prefixes_are_refused() {
     let many: Vec<String> = (0..129).map(|i| format!("user.{i}.")).collect();
     assert!(XattrPrefixes::new(&many[..128]).is_ok());
     assert!(
@@ -216,7 +216,7 @@ fn xattr_prefixes() {
 }
 
 #[test]
-fn contents() {
+fn contents_of_others_and_beyond_a_device_are_refused() {
     let device = DeviceSlot::new([1; 64], 10);
     let mut builder = builder();
     let id = builder.add_device(device.clone()).unwrap();
@@ -262,7 +262,7 @@ fn contents() {
 }
 
 #[test]
-fn more_than_addresses_reach() {
+fn contents_beyond_the_address_range_are_refused() {
     let mut one = builder();
     let mut data = one.data();
     assert!(matches!(data.hole(u64::MAX), Err(Error::TooLarge { .. })));
@@ -297,7 +297,7 @@ fn implied_directories_take_the_attributes_of_their_own_entry_once() {
 }
 
 #[test]
-fn an_epoch_has_less_than_a_second_of_nanoseconds() {
+fn epoch_of_a_full_second_of_nanoseconds_is_refused() {
     let options = |nanos| Options::default().epoch(Some(Timestamp { secs: 1, nanos }));
     let build = |nanos| Builder::new(Cursor::new(Vec::new()), options(nanos));
     assert!(build(999_999_999).is_ok());

@@ -96,7 +96,7 @@ fn an_image_is_made_in_memory() {
 }
 
 #[test]
-fn an_image_that_is_made_again_shows_the_same_however_it_is_compressed() {
+fn rebuilt_image_shows_the_same_tree_with_any_compression() {
     if examples().is_none() {
         return;
     }

@@ -186,7 +186,7 @@ fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
 }
 
 #[test]
-fn there_is_an_end() {
+fn addresses_beyond_48_bits_of_blocks_are_refused() {
     let mut builder = Builder::new(Cursor::new(Vec::new()), options()).unwrap();
     assert!(matches!(
         builder.data().hole(1 << 57),

@@ -69,7 +69,7 @@ fn compressed(change: impl Fn(&mut Options)) -> String {
 }
 
 #[test]
-fn the_fields_of_compressed_files() {
+fn fields_of_compressed_files_equal_the_snapshots() {
     insta::assert_snapshot!("compressed", compressed(|_| {}));
     insta::assert_snapshot!(
         "compressed_full_indexes",
@@ -90,7 +90,7 @@ fn the_fields_of_compressed_files() {
 }
 
 #[test]
-fn the_bytes_of_an_image() {
+fn bytes_of_an_image_equal_the_snapshot() {
     let options = Options::default().label(Label::new("golden").unwrap());
     let (bytes, _) = model().build(options).unwrap();
     let mut text = Vec::new();

@@ -99,7 +99,7 @@ fn xattrs_without_the_name_filter_read_back() {
 }
 
 #[test]
-fn extended_inodes_hold_everything_too() {
+fn every_attribute_reads_back_from_extended_inodes() {
     check(&nasty(), Options::default().inodes(InodeLayout::Extended));
 }
 

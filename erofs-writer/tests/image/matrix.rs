@@ -224,7 +224,7 @@ fn equal_fragments_are_stored_once() {
 }
 
 #[test]
-fn parts_of_files_that_were_there_before_are_stored_once() {
+fn parts_of_files_equal_to_earlier_files_are_stored_once() {
     let common = text(400_000);
     let other = |seed: usize| -> Vec<u8> {
         let mut bytes = text(60_000 + seed);
@@ -260,7 +260,7 @@ fn parts_of_files_that_were_there_before_are_stored_once() {
 }
 
 #[test]
-fn the_number_of_threads_does_not_show() {
+fn number_of_threads_does_not_change_the_bytes() {
     let mut model = tree();
     model.add("large", at(0, 0), Spec::File(text(4_400_000)));
     for fragments in [Fragments::None, Fragments::Tails, Fragments::Files] {

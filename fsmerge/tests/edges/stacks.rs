@@ -415,7 +415,7 @@ proptest! {
     }
 
     #[test]
-    fn marks_survive_an_image(entries in stacks()) {
+    fn overlay_marks_survive_a_round_trip_through_an_image(entries in stacks()) {
         for entries in entries {
             let layer = crate::support::layer(&tar(&entries, true));
             for id in layer.nodes() {

@@ -175,7 +175,7 @@ fn old_gnu_sparse_maps_go_on_in_extension_blocks() {
 }
 
 #[test]
-fn sparse_maps_that_lie_are_refused() {
+fn sparse_maps_that_contradict_the_file_are_refused() {
     for map in [
         "2,3,4,3",
         "10,3,2,3",

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partial_answers_say_what_they_have() {
+    fn content_range_headers_are_parsed() {
         let parsed = ContentRange::parse;
         let range = parsed("bytes 5-9/20").unwrap();
         assert!(range.is(5, 10, Some(20)) && range.is(5, 10, None));

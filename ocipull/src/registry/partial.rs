@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_makes_no_sense_counts_up_to_where_it_does() {
+    fn damaged_list_of_kept_pieces_counts_up_to_the_damage() {
         let digest = Digest::sha256(&blob());
         let lists: [&[u8]; 7] = [
             b"",

@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_ask_for_hours_get_a_minute() {
+    fn retry_after_of_hours_is_capped_at_a_minute() {
         let failure = Failure::transient(Error::Failed);
         let failure = failure.after(retry_after("86400"));
         assert_eq!(failure.delay(0, 1), Some(Duration::from_secs(60)));
     }
 
     #[test]
-    fn dates_of_http_are_read() {
+    fn http_dates_are_parsed() {
         assert_eq!(
             http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
             Some(784_111_777)

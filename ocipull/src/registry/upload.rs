@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registries_say_how_far_an_upload_is_by_its_last_byte() {
+    fn upload_offset_is_one_past_the_last_byte_of_the_range() {
         assert_eq!(end_of_range("0-0"), Some(0));
         assert_eq!(end_of_range("0-99"), Some(100));
         assert_eq!(end_of_range("bytes=0-99"), Some(100));

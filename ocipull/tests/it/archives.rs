@@ -39,7 +39,7 @@ fn an_archive_of_a_layout_is_read_in_place() {
 }
 
 #[test]
-fn archives_that_are_none_are_named() {
+fn files_that_are_not_archives_are_reported_by_kind() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("image.tar");
     let problem = |bytes: &[u8]| {

@@ -147,7 +147,7 @@ fn the_wanted_platform_is_taken_from_nested_indexes_past_attestations() {
 }
 
 #[test]
-fn indexes_nest_only_so_deep() {
+fn indexes_nested_too_deeply_are_refused() {
     for (depth, sound) in [(3, true), (5, false)] {
         let mut layout = Layout::new();
         let mut entry = layout.image(&[]);
@@ -252,7 +252,7 @@ fn every_layer_needs_a_diff_id() {
 }
 
 #[test]
-fn a_digest_that_could_be_a_path_is_refused_before_it_meets_one() {
+fn digest_with_path_components_is_refused_before_it_becomes_a_path() {
     for digest in [
         "sha256:../../etc/passwd",
         "md5:d41d8cd98f00b204e9800998ecf8427e",
@@ -309,7 +309,7 @@ fn damaged_manifests_and_configurations_are_refused() {
 }
 
 #[test]
-fn documents_have_a_largest_size() {
+fn documents_larger_than_the_limit_are_refused() {
     let error = open_changed(|manifest| manifest["config"]["size"] = json!(1_u64 << 40));
     assert!(
         matches!(

@@ -280,7 +280,7 @@ fn blobs_of_a_layout_may_be_links_out_of_it() {
 }
 
 #[test]
-fn members_of_archives_may_be_sparse_or_lack_the_last_padding() {
+fn archives_with_sparse_members_or_without_last_padding_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("image.tar");
     let tar = [tar("a", 10), vec![0; 1 << 20]].concat();

@@ -130,7 +130,7 @@ fn a_server_without_ranges_is_read_from_the_start_again() {
 }
 
 #[test]
-fn a_server_that_answers_with_another_range_is_not_believed() {
+fn response_with_another_range_is_not_used() {
     let (server, _) = serve(1 << 20, |request, reply| match request.range {
         None => reply.cut(500_000),
         Some(_) => {
@@ -170,7 +170,7 @@ fn a_download_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn sizes_that_lie_are_refused() {
+fn blobs_of_another_size_than_declared_are_refused() {
     let (server, _) = serve(100_000, |_, mut reply| {
         reply.body.truncate(50_000);
         reply
@@ -416,7 +416,7 @@ fn credentials_do_not_follow_a_redirect_to_another_server() {
 }
 
 #[test]
-fn nobody_listening_is_said_at_once() {
+fn refused_connection_is_reported_at_once() {
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()

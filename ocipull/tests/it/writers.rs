@@ -65,7 +65,7 @@ fn manifests_with_null_or_missing_members_are_read() {
 }
 
 #[test]
-fn an_image_without_layers_may_say_null() {
+fn null_lists_of_layers_are_read_as_empty() {
     let mut layout = Layout::new();
     let mut manifest = layout.manifest(&[]);
     manifest["layers"] = Value::Null;
@@ -246,7 +246,7 @@ fn indexes_that_do_not_say_their_platform_are_looked_into() {
 }
 
 #[test]
-fn indexes_of_many_indexes_are_followed_only_so_often() {
+fn number_of_nested_indexes_that_are_followed_is_bounded() {
     let mut layout = Layout::new();
     let other = json!({"os": "plan9", "architecture": "mips"});
     let mut image = layout.image(&[]);
@@ -396,7 +396,7 @@ fn damaged_and_huge_compressed_archives_are_refused_by_name() {
 }
 
 #[test]
-fn names_that_look_compressed_are_not() {
+fn archive_whose_first_name_looks_like_compression_is_read_as_plain_tar() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("image.tar");
     let tar = tar("a", 10);

@@ -32,7 +32,7 @@ fn zlib(input: &[u8]) -> usize {
 const LEVELS: std::ops::RangeInclusive<u8> = 1..=9;
 
 #[test]
-fn nothing_is_an_empty_stream_where_that_fits() {
+fn empty_input_gives_an_empty_stream_if_that_fits() {
     for level in LEVELS {
         for capacity in 0..10 {
             let packed = pack(level, &[], capacity);
@@ -42,7 +42,7 @@ fn nothing_is_an_empty_stream_where_that_fits() {
 }
 
 #[test]
-fn any_few_bytes_are_filled() {
+fn small_capacities_are_filled_but_for_five_bytes() {
     for input in [text(5, 3000), noise(5, 3000), vec![0; 3000]] {
         for capacity in 0..200 {
             for level in [1, 6, 9] {
@@ -132,7 +132,7 @@ fn large_clusters_take_little_more_than_zlib_does() {
 }
 
 #[test]
-fn higher_levels_take_more_input() {
+fn higher_levels_fit_more_input_into_a_cluster() {
     let input = text(3, 100_000);
     let consumed = |level| pack(level, &input, 16_384).consumed;
     assert!(consumed(1) < consumed(6));
@@ -140,7 +140,7 @@ fn higher_levels_take_more_input() {
 }
 
 #[test]
-fn streams_do_not_depend_on_inputs_before_even_where_positions_run_out() {
+fn streams_do_not_depend_on_earlier_inputs_even_where_positions_overflow() {
     let input = text(1, 40_000);
     let expected = pack(6, &input, 4096).bytes;
     for base in [
@@ -168,7 +168,7 @@ fn streams_do_not_depend_on_inputs_before_even_where_positions_run_out() {
 }
 
 #[test]
-fn data_after_a_run_of_one_value_is_compressed_as_well() {
+fn data_after_a_long_run_of_one_value_is_still_compressed() {
     let input = [vec![7; 7080], text(1, 15_977)].concat();
     let packed = pack(6, &input, 7945);
     let more = packed.consumed + packed.consumed / 100;
@@ -196,7 +196,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn anything_inflates_to_as_much_as_was_taken_and_zlib_takes_little_less(
+    fn any_stream_inflates_to_the_consumed_input_and_is_not_much_larger_than_zlibs(
         (input, few) in any_input(),
         capacity in prop_oneof![0..100_usize, 100..9000_usize, 9000..100_000_usize],
         level in LEVELS,
