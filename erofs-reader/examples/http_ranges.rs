@@ -1,5 +1,5 @@
-//! Lists an image on a web server without downloading it: `http_ranges HOST:PORT /PATH`. Plain HTTP, and the server must
-//! answer requests for ranges.
+//! Lists an image on a web server without downloading it: `http_ranges HOST:PORT /PATH`. Plain
+//! HTTP, and the server must answer requests for ranges.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

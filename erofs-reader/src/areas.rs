@@ -1,8 +1,9 @@
 //! Areas that hold metadata: the primary device, and the data of the metabox inode.
 //!
-//! Reading an inode in the metabox requires the block map and the data of the metabox inode, which is never stored in itself. The
-//! code that reads inodes, block maps and data is therefore generic over [`Areas`]: [`Storage`] has only the primary device, which
-//! is enough to read the metabox, and [`Image`](crate::Image) has both areas.
+//! Reading an inode in the metabox requires the block map and the data of the metabox inode, which
+//! is never stored in itself. The code that reads inodes, block maps and data is therefore generic
+//! over [`Areas`]: [`Storage`] has only the primary device, which is enough to read the metabox,
+//! and [`Image`](crate::Image) has both areas.
 
 use crate::corruption::Detail;
 use crate::error::Error;
@@ -14,7 +15,7 @@ use crate::superblock::Superblock;
 
 /// An image of which metadata can be read.
 pub(crate) trait Areas {
-    /// What the devices are read from.
+    /// The devices.
     type Source: ReadAt;
 
     fn storage(&self) -> &Storage<Self::Source>;
@@ -22,7 +23,8 @@ pub(crate) trait Areas {
     /// The size in bytes of the metabox, which `nid` needs.
     fn metabox_size(&self, nid: Nid) -> Result<u64, Error>;
 
-    /// Fills `buf` from byte `offset` of the metabox, which `nid` needs, and returns how much there was.
+    /// Reads from byte `offset` of the metabox, which `nid` needs, into `buf`, and returns the
+    /// number of bytes.
     fn read_metabox(&self, nid: Nid, buf: &mut [u8], offset: u64) -> Result<usize, Error>;
 
     fn superblock(&self) -> &Superblock {
@@ -56,7 +58,7 @@ pub(crate) trait Areas {
         }
     }
 
-    /// Like [`read_area`](Self::read_area), but says how much there was.
+    /// Like [`read_area`](Self::read_area), but returns the number of bytes read.
     fn read_area_upto(
         &self,
         area: Area,

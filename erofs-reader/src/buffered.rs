@@ -12,10 +12,12 @@ const PAGE: usize = 64 << 10;
 /// Pages in the cache: 4 MiB, enough for the metadata of an image of tens of thousands of files.
 const PAGES: usize = 64;
 
-/// A source with a small cache in front, so that walking an image's metadata takes few system calls.
+/// A source with a small cache in front, so that walking an image's metadata takes few system
+/// calls.
 ///
-/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held, or what [`Buffered::with_capacity`] was
-/// given. Several threads may read at once: each page has a lock of its own.
+/// Reads of a page (64 KiB) or more go past the cache. At most 4 MiB are held, or what
+/// [`Buffered::with_capacity`] was given. Several threads may read at once: each page has a lock of
+/// its own.
 #[derive(Debug)]
 pub struct Buffered<R> {
     inner: R,
@@ -30,7 +32,7 @@ struct Page {
 }
 
 impl<R: ReadAt> Buffered<R> {
-    /// Puts an empty cache of 4 MiB in front of `inner`.
+    /// Returns a source that reads `inner` through an empty cache of 4 MiB.
     ///
     /// ```
     /// use erofs_reader::{Buffered, ReadAt};
@@ -45,7 +47,8 @@ impl<R: ReadAt> Buffered<R> {
         Self::with_capacity(PAGES.saturating_mul(PAGE), inner)
     }
 
-    /// Puts an empty cache of at most `bytes` bytes in front of `inner`, in whole pages of 64 KiB and at least one.
+    /// Returns a source that reads `inner` through an empty cache of at most `bytes` bytes, in
+    /// whole pages of 64 KiB and at least one.
     ///
     /// Memory is used as pages are read.
     pub fn with_capacity(bytes: usize, inner: R) -> Self {
@@ -126,7 +129,8 @@ mod tests {
             );
             assert_eq!(buf, bytes[offset..offset + 32]);
         }
-        // One page, and the end of the source that tells `read_full` nothing more comes.
+        // One read of a page, and one at the end of the source, which tells `read_full` that there
+        // is no more.
         assert_eq!(source.into_inner().1.into_inner(), 1);
     }
 

@@ -27,11 +27,13 @@ pub const MAX_FINDINGS: usize = 10_000;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CheckOptions {
-    /// Also read the contents of every file, so that all compressed data is decoded and all of every device read.
+    /// Also read the contents of every file, so that all compressed data is decoded and all of
+    /// every device read.
     ///
-    /// This takes as long as extracting does, and a small image can describe large files: clusters may be shared.
+    /// This takes as long as extracting does, and a small image can describe large files: clusters
+    /// may be shared.
     pub contents: bool,
-    /// Who listens to how far the check has come: inodes, and bytes of their contents.
+    /// The callback for progress: inodes, and bytes of their contents.
     pub progress: Option<Progress>,
 }
 
@@ -55,7 +57,7 @@ impl CheckOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Severity {
-    /// The kernel reads the image as it was meant, but no tool should have made it so.
+    /// The kernel reads the image as intended, but no tool should have written it so.
     Warning,
     /// Something cannot be read, or reads differently from what the image says elsewhere.
     Error,
@@ -77,7 +79,8 @@ pub enum Problem {
     /// The image is damaged.
     #[error("{0}")]
     Corrupt(Corruption),
-    /// The image uses something that this crate does not read, so that a part of it was not checked.
+    /// The image uses something that this crate does not read, so that a part of it was not
+    /// checked.
     #[error("{0} is not supported")]
     Unsupported(Unsupported),
     /// Reading a device failed.
@@ -97,7 +100,8 @@ pub struct Finding {
     /// A path of that inode. The root's path is empty.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::some_bytes"))]
     pub path: Option<Vec<u8>>,
-    /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for one of its entries.
+    /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for
+    /// one of its entries.
     pub offset: Option<u64>,
     /// The problem itself.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::text"))]
@@ -201,13 +205,16 @@ impl Report {
 impl<R: ReadAt> Image<R> {
     /// Checks everything that is reachable from the root, and reports all problems.
     ///
-    /// That is: the superblock's sizes and reserved fields, the device table, compression configurations, xattr prefixes, every directory (order, duplicates, names,
-    /// `.` and `..`, types, loops, depth), every inode (fields, link count, xattrs and their name filter, block map), that
-    /// all data lies on its device and no metadata lies in other metadata. A wrong checksum of the superblock and unknown
-    /// features are errors of [`Image::open`], and findings where the image was opened by [`Image::open_damaged`]. File contents
-    /// are not read: see [`Image::check_with`].
+    /// That is: the superblock's sizes and reserved fields, the device table, compression
+    /// configurations, xattr prefixes, every directory (order, duplicates, names, `.` and `..`,
+    /// types, loops, depth), every inode (fields, link count, xattrs and their name filter, block
+    /// map), that all data lies on its device and no metadata lies in other metadata. A wrong
+    /// checksum of the superblock and unknown features are errors of [`Image::open`], and findings
+    /// where the image was opened by [`Image::open_damaged`]. File contents are not read: see
+    /// [`Image::check_with`].
     ///
-    /// Takes time and memory in proportion to the image's metadata, never more than a small multiple of its size.
+    /// Takes time and memory in proportion to the image's metadata, never more than a small
+    /// multiple of its size.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -275,7 +282,8 @@ impl<R: ReadAt> Image<R> {
         }
         let mut end = 0;
         for (number, device) in (1..=u16::MAX).zip(&sb.devices) {
-            // Ranges ascend in every table that a tool writes; `erofs_map_dev` takes the first that matches.
+            // Ranges ascend in every table that a tool writes; `erofs_map_dev` takes the first that
+            // matches.
             if device.uniaddr != 0 {
                 if device.uniaddr < end {
                     report.warn(None, None, at, Detail::DevicesOverlap(number));

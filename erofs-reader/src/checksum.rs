@@ -1,9 +1,9 @@
-//! CRC-32C, which the superblock has.
+//! CRC-32C, the superblock's checksum.
 
 /// The reflected form of the polynomial 0x1edc6f41.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// What each value of a byte does to the checksum.
+/// The change of the checksum for each value of a byte.
 const TABLE: [u32; 256] = table();
 
 #[allow(

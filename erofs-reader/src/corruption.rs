@@ -159,7 +159,8 @@ pub enum Detail {
     /// `blkszbits` is not in 9 (512 bytes) ..= 16 (64 KiB).
     #[error("block size of 2^{0} bytes")]
     BlockSize(u8),
-    /// The image ends inside its superblock, or `sb_extslots` says it is larger than the kernel reads.
+    /// The image ends inside its superblock, or `sb_extslots` says it is larger than the kernel
+    /// reads.
     #[error("superblock of {0} bytes")]
     SuperblockSize(u64),
     /// The superblock's checksum is wrong.
@@ -201,7 +202,8 @@ pub enum Detail {
     /// A device number that is not in the device table.
     #[error("device {0} is not in the device table")]
     DeviceId(u16),
-    /// The metabox or the packed inode is stored inside itself, or is of a kind that would need itself to be read.
+    /// The metabox or the packed inode is stored inside itself, or is of a kind that would need
+    /// itself to be read.
     #[error("the metabox or packed inode needs itself")]
     SelfReference,
     /// A nid in the metabox, or data in the packed inode, where the image has none.
@@ -238,7 +240,8 @@ pub enum Detail {
     /// An xattr's name index means nothing, so that the kernel does not show it.
     #[error("xattr name index {0}")]
     XattrIndex(u8),
-    /// The inode's name filter says that an xattr is not there, so that the kernel does not find it.
+    /// The inode's name filter says that an xattr is not there, so that the kernel does not find
+    /// it.
     #[error("xattr \"{}\" is not in the inode's name filter", .0.escape_ascii())]
     XattrFilter(Vec<u8>),
     /// An xattr refers to a name prefix that the image does not have.
@@ -340,7 +343,8 @@ pub enum Detail {
         /// Where it ends.
         end: u64,
     },
-    /// The configuration of a compression algorithm, after the superblock, is one that the kernel does not mount.
+    /// The configuration of a compression algorithm, after the superblock, is one that the kernel
+    /// does not mount.
     #[error("configuration of {algorithm}: {what}")]
     CompressionConfiguration {
         /// The algorithm.

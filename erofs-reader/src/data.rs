@@ -14,7 +14,7 @@ use crate::mapper::Mapper;
 use crate::nid::Area;
 use crate::num::{clamp_len, narrow, wide};
 
-/// The data of an inode of any type: a directory's and a symbolic link's as well as a file's.
+/// Reads the data of an inode of any type, including directories and symbolic links.
 #[derive(Debug)]
 pub(crate) struct Data<'a, A> {
     image: &'a A,
@@ -171,7 +171,7 @@ impl<'a, A: Areas> Data<'a, A> {
         })
     }
 
-    /// Fills `buf` from `offset`, or says how many bytes there were.
+    /// Fills `buf` from `offset`, or returns the number of bytes that exist.
     pub(crate) fn read_full_at(&mut self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -185,7 +185,7 @@ impl<'a, A: Areas> Data<'a, A> {
     }
 }
 
-/// The inode that fragments lie in; `inode` is what needs it, and must not be needed to read it.
+/// Returns the packed inode, which `inode` needs. Reading the packed inode must not need `inode`.
 pub(crate) fn packed<A: Areas>(image: &A, inode: &Inode) -> Result<Inode, Error> {
     let sb = image.superblock();
     let nid = sb

@@ -25,7 +25,8 @@ pub struct DirEntry {
     pub name: Vec<u8>,
     /// The inode it points to.
     pub nid: Nid,
-    /// What the entry says the inode is; `None` where it does not say. The inode itself decides.
+    /// The type of the inode by the entry; `None` if the entry has none. The inode's own type
+    /// decides.
     pub file_type: Option<FileType>,
     /// The entry's `file_type` byte.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -163,7 +164,8 @@ impl<R: ReadAt> ReadDir<'_, R> {
         self
     }
 
-    /// Goes on after an error, with the next entry or the next block; names out of order are errors, but only once each.
+    /// Returns a lenient iterator, which continues after an error with the next entry or block and
+    /// reports each name out of order once.
     pub(crate) fn lenient(mut self) -> Self {
         self.lenient = true;
         self
@@ -194,8 +196,9 @@ impl<R: ReadAt> ReadDir<'_, R> {
             let ordered = *name > *self.previous;
             self.previous.clear();
             self.previous.extend_from_slice(name);
-            // Names in strictly ascending order, across blocks too, are what the binary search needs. It also means that
-            // no two blocks of a directory are the same one, so its size is bounded by the image's.
+            // Names in strictly ascending order, across blocks too, are what the binary search
+            // needs. It also means that no two blocks of a directory are the same one, so its size
+            // is bounded by the image's.
             if !ordered {
                 let name = name.to_vec();
                 return Err(self.block.corrupt(&self.dir, Detail::NameOrder(name)));
@@ -245,7 +248,8 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Where `dir` is not a directory. The iterator fails where a block of it is damaged or a name is out of order.
+    /// Where `dir` is not a directory. The iterator fails where a block of it is damaged or a name
+    /// is out of order.
     pub fn read_dir(&self, dir: &Inode) -> Result<ReadDir<'_, R>, Error> {
         dir.expect(FileType::Directory)?;
         Ok(ReadDir {
@@ -262,8 +266,8 @@ impl<R: ReadAt> Image<R> {
         })
     }
 
-    /// The entry `name` of the directory `dir`, found by binary search as the kernel does: first for the block, by the
-    /// blocks' first names, then in the block.
+    /// The entry `name` of the directory `dir`, found by binary search as the kernel does: first
+    /// for the block, by the blocks' first names, then in the block.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -284,7 +288,7 @@ impl<R: ReadAt> Image<R> {
         let mut data = self.data(dir)?;
         let block_len = self.superblock().block_size.len();
         let mut block = Block::default();
-        // The block wanted is the last one whose first name is not greater: in low - 1.
+        // The wanted block is the last one whose first name is not greater: low - 1.
         let (mut low, mut high) = (0, self.superblock().block_size.count(dir.size));
         while low < high {
             let middle = low.midpoint(high);

@@ -9,11 +9,11 @@ use crate::image::Image;
 use crate::inode::Inode;
 use crate::read_at::ReadAt;
 
-/// Writes everything but the file contents as text: the superblock, the device table, and for each name of the tree its
-/// inode, xattrs and extents. A changed byte of metadata is a changed line. For people and for tests; programs that read
-/// it back will be disappointed by the next version.
+/// Writes everything but the file contents as text: the superblock, the device table, and for each
+/// name of the tree its inode, xattrs and extents. A changed byte of metadata is a changed line.
+/// The format is for people and tests, and may change with each version.
 ///
-/// Where a part of the tree is damaged a line says so, and the dump goes on.
+/// A damaged part of the tree is reported in its place, and the dump continues.
 ///
 /// ```no_run
 /// use erofs_reader::{Buffered, Image};

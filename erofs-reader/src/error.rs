@@ -14,9 +14,10 @@ use crate::read_at::SourceError;
 
 /// Why an image could not be read.
 ///
-/// Three kinds matter most to a caller: the source failed ([`Error::Io`]), the image uses a feature that this crate does not
-/// support ([`Error::Unsupported`]), or the image is damaged or hostile ([`Error::Corrupt`]). [`Error::At`] adds the path at
-/// which one of them occurred; [`Error::reason`] returns the inner error. The other kinds report invalid requests.
+/// Three kinds matter most to a caller: the source failed ([`Error::Io`]), the image uses a feature
+/// that this crate does not support ([`Error::Unsupported`]), or the image is damaged or hostile
+/// ([`Error::Corrupt`]). [`Error::At`] adds the path at which one of them occurred;
+/// [`Error::reason`] returns the inner error. The other kinds report invalid requests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,7 +50,8 @@ pub enum Error {
     Corrupt {
         /// The inode concerned, unless it is the whole image.
         nid: Option<Nid>,
-        /// Where the bad structure begins, in bytes; on the primary device unless `what` names another.
+        /// Where the bad structure begins, in bytes; on the primary device unless `what` names
+        /// another.
         offset: u64,
         /// The corruption.
         what: Corruption,
@@ -179,7 +181,8 @@ impl Error {
         }
     }
 
-    /// Returns the [`std::io::Error`] of the source or of the destination of an extraction, if that is the cause.
+    /// Returns the [`std::io::Error`] of the source or of the destination of an extraction, if that
+    /// is the cause.
     #[cfg(feature = "std")]
     pub fn io_error(&self) -> Option<&io::Error> {
         match self.reason() {
@@ -243,7 +246,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not forgotten here.
+    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not
+    /// forgotten here.
     fn has_cause(error: &Error) -> bool {
         match error {
             Error::Io { .. } | Error::Output { .. } | Error::At { .. } => true,

@@ -54,15 +54,16 @@ pub enum Source {
     Hole,
     /// Uncompressed, on a device.
     Data {
-        /// The device: 0 is the primary one, `n` the `n`-th of the device table. Always 0 for an image opened without
-        /// devices.
+        /// The device: 0 is the primary one, `n` the `n`-th of the device table. Always 0 for an
+        /// image opened without devices.
         device: u16,
         /// Where they begin on it, in bytes.
         offset: u64,
     },
     /// Uncompressed, after the inode (inline data).
     Inline {
-        /// Where they begin on the primary device in bytes, or in the metabox inode's data if the inode lies there.
+        /// Where they begin on the primary device in bytes, or in the metabox inode's data if the
+        /// inode lies there.
         offset: u64,
     },
     /// Compressed, on a device.

@@ -53,7 +53,8 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Fails if the inode is not a symbolic link, or its target is empty, longer than 4095 bytes, or contains a NUL.
+    /// Fails if the inode is not a symbolic link, or its target is empty, longer than 4095 bytes,
+    /// or contains a NUL.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
         /// The kernel's `PATH_MAX`, which counts a NUL after the path.
         const PATH_MAX: u64 = 4096;
@@ -86,8 +87,8 @@ impl<R: ReadAt> FileReader<'_, R> {
         self.data.size()
     }
 
-    /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that the file ends at or before `offset`. The
-    /// position of `Read` and `Seek` is neither used nor changed.
+    /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that the file ends
+    /// at or before `offset`. The position of `Read` and `Seek` is neither used nor changed.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};

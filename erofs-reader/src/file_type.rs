@@ -31,8 +31,8 @@ impl FileType {
         })
     }
 
-    /// The type that a directory entry's `file_type` says, or `None` where it says that it does not know (0) or means
-    /// nothing.
+    /// The type that a directory entry's `file_type` says, or `None` where it says that it does not
+    /// know (0) or means nothing.
     pub fn from_dirent(file_type: u8) -> Option<Self> {
         Some(match file_type {
             1 => Self::Regular,

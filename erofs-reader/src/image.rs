@@ -1,4 +1,5 @@
-//! The open image. Other modules add methods to it: directories, paths, extended attributes, checks.
+//! The open image. Other modules add methods for directories, paths, extended attributes and
+//! checks.
 
 use alloc::vec::Vec;
 
@@ -18,8 +19,9 @@ use crate::xattr::prefix::Prefixes;
 
 /// An EROFS image.
 ///
-/// Opening reads the superblock and the device table. Everything else is read on demand. Nothing in the image is trusted:
-/// every method returns without a panic, and its time and memory are bounded by the size of its result and of the image.
+/// Opening reads the superblock and the device table. Everything else is read on demand. Nothing in
+/// the image is trusted: every method returns without a panic, and its time and memory are bounded
+/// by the size of its result and of the image.
 #[derive(Debug)]
 pub struct Image<R> {
     storage: Storage<R>,
@@ -31,8 +33,8 @@ pub struct Image<R> {
 impl<R: ReadAt> Image<R> {
     /// Opens the image on `primary`.
     ///
-    /// If the image has a device table, the devices are expected on `primary`, at their unified addresses. The kernel does
-    /// the same without `device=` options.
+    /// If the image has a device table, the devices are expected on `primary`, at their unified
+    /// addresses. The kernel does the same without `device=` options.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -75,16 +77,18 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Those of [`Image::open`]; [`Error::DeviceCount`] if the device table has another number of devices.
+    /// Those of [`Image::open`]; [`Error::DeviceCount`] if the device table has another number of
+    /// devices.
     pub fn open_with_devices(primary: R, devices: Vec<R>) -> Result<Self, Error> {
         let mut image = Self::open(primary)?;
         image.storage.add_devices(devices)?;
         Ok(image)
     }
 
-    /// Opens an image for checking, even if the checksum of its superblock is wrong or it requires unknown features.
-    /// [`Image::check`] reports these problems with the others, and reads the image as if it did not use the features. If
-    /// `devices` is empty, the devices are expected on `primary`.
+    /// Opens an image for checking, even if the checksum of its superblock is wrong or it requires
+    /// unknown features. [`Image::check`] reports these problems with the others, and reads the
+    /// image as if it did not use the features. If `devices` is empty, the devices are expected on
+    /// `primary`.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -99,7 +103,8 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// Fails if the superblock is missing or unusable; [`Error::DeviceCount`] if the device table has another number of devices.
+    /// Fails if the superblock is missing or unusable; [`Error::DeviceCount`] if the device table
+    /// has another number of devices.
     pub fn open_damaged(primary: R, devices: Vec<R>) -> Result<Self, Error> {
         let mut overlooked = Vec::new();
         let mut image = Self::open_judged(primary, |error| {
@@ -166,7 +171,8 @@ impl<R: ReadAt> Image<R> {
         Inode::read(self, nid)
     }
 
-    /// Returns whether the devices of the device table were passed separately, and do not lie on the primary one.
+    /// Returns whether the devices of the device table were passed separately, and do not lie on
+    /// the primary one.
     pub fn has_devices(&self) -> bool {
         self.storage.has_devices()
     }
@@ -176,10 +182,11 @@ impl<R: ReadAt> Image<R> {
         self.storage.device_size(device)
     }
 
-    /// Returns where the data of `inode` lies, in order and without gaps. Runs that are adjacent on a device are merged into
-    /// one extent, and so are adjacent holes.
+    /// Returns where the data of `inode` lies, in order and without gaps. Runs that are adjacent on
+    /// a device are merged into one extent, and so are adjacent holes.
     ///
-    /// The data itself need not exist, so this works without the devices. The result is empty for inodes without data.
+    /// The data itself need not exist, so this works without the devices. The result is empty for
+    /// inodes without data.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -236,14 +243,14 @@ impl<R: ReadAt> Areas for Image<R> {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// The inode that other inodes lie in; `nid` is what needs it.
+    /// Returns the metabox inode, which `nid` needs.
     fn metabox(&self, nid: Nid) -> Result<Inode, Error> {
         let found = self
             .storage
             .superblock
             .metabox_nid
             .ok_or_else(|| Error::corrupt(nid, 0, Detail::NoSpecialInode))?;
-        // That it does not lie in itself was checked when the image was opened.
+        // Opening the image checked that it does not lie in itself.
         Inode::read(&self.storage, found)
     }
 }

@@ -22,7 +22,8 @@ use crate::timestamp::Timestamp;
 pub enum Layout {
     /// Consecutive blocks (`EROFS_INODE_FLAT_PLAIN`).
     Plain,
-    /// Consecutive blocks, except for the last one, which follows the inode (`EROFS_INODE_FLAT_INLINE`).
+    /// Consecutive blocks, except for the last one, which follows the inode
+    /// (`EROFS_INODE_FLAT_INLINE`).
     Inline,
     /// Chunks of equal size anywhere (`EROFS_INODE_CHUNK_BASED`).
     Chunks,
@@ -126,15 +127,16 @@ impl Inode {
         self.nlink
     }
 
-    /// Returns the size in bytes: of a file's contents, a directory's entries or a symbolic link's target.
+    /// Returns the size in bytes: of a file's contents, a directory's entries or a symbolic link's
+    /// target.
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Returns the modification time, the only time that EROFS stores.
     ///
-    /// A compact inode's seconds count from the superblock's `epoch`, as in Linux 6.15 and later; earlier kernels show
-    /// the epoch itself.
+    /// A compact inode's seconds count from the superblock's `epoch`, as in Linux 6.15 and later;
+    /// earlier kernels show the epoch itself.
     pub fn mtime(&self) -> Timestamp {
         Timestamp {
             secs: self.mtime,
@@ -183,17 +185,18 @@ impl Inode {
         )
     }
 
-    /// Returns where the inode itself begins, in bytes: on the primary device, or in the data of the metabox inode.
+    /// Returns where the inode itself begins, in bytes: on the primary device, or in the data of
+    /// the metabox inode.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The area that the inode and what follows it lie in.
+    /// The area of the inode and of the structures after it.
     pub(crate) fn area(&self) -> Area {
         self.nid.area().0
     }
 
-    /// Where what follows the inode and its xattrs begins in its area, in bytes.
+    /// The position after the inode and its xattrs in its area, in bytes.
     pub(crate) fn tail(&self) -> Result<u64, Error> {
         self.position
             .checked_add(self.inode_size)
@@ -201,7 +204,7 @@ impl Inode {
             .ok_or_else(|| self.corrupt(self.position, Detail::AddressOverflow))
     }
 
-    /// Its number and where it begins, for errors.
+    /// The number and position of the inode, for errors.
     pub(crate) fn place(&self) -> (Nid, u64) {
         (self.nid, self.position)
     }
@@ -324,7 +327,8 @@ impl Inode {
             FileType::Regular | FileType::Directory | FileType::Symlink => match layout {
                 Layout::Plain | Layout::Inline => {
                     let block = u64::from(i_u) | u64::from(block_hi).wrapping_shl(32);
-                    // Only plain data may be all zeros: data with an inline tail has an address that may mean nothing.
+                    // Only plain data may be all zeros: data with an inline tail has an address
+                    // that may mean nothing.
                     if layout == Layout::Inline || block & null_block != null_block {
                         inode.start_block = Some(block);
                     }
@@ -358,7 +362,7 @@ impl Inode {
         }
     }
 
-    /// Reads what the inode's xattr area holds.
+    /// Reads the inode's xattr area.
     pub(crate) fn xattr_area<A: Areas>(&self, image: &A) -> Result<Vec<u8>, Error> {
         let start = self.position.saturating_add(self.inode_size);
         // At most 12 + 4 * 65534 bytes, but only what the image really has.

@@ -2,18 +2,22 @@
 //!
 //! ## Guide
 //!
-//! Bytes come from a [`ReadAt`]: a file, a slice, a pointer to either, or anything positioned; [`Buffered`] puts a cache in
-//! front of one. [`Image::open`] decodes the [`Superblock`]. From there:
+//! Bytes come from a [`ReadAt`]: a file, a slice, a pointer to either, or anything positioned;
+//! [`Buffered`] puts a cache in front of one. [`Image::open`] decodes the [`Superblock`]. From
+//! there:
 //!
-//! - [`Image::read`], [`Image::read_to_string`], [`Image::exists`] and [`Image::metadata`] answer for a path as `std::fs` does;
+//! - [`Image::read`], [`Image::read_to_string`], [`Image::exists`] and [`Image::metadata`] answer
+//!   for a path as `std::fs` does;
 //! - [`Image::lookup`], [`Image::read_dir`] and [`Image::walk`] find [`Inode`]s;
-//! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and [`Image::extents`] returns where
-//!   its data is stored;
-//! - [`Image::statistics`] counts what there is, [`Image::check`] reports all corruption of an image, [`dump`] prints it as text, and [`extract`] extracts its tree.
+//! - [`Image::file`], [`Image::read_link`] and [`Image::xattrs`] read what belongs to one, and
+//!   [`Image::extents`] returns where its data is stored;
+//! - [`Image::statistics`] counts what there is, [`Image::check`] reports all corruption of an
+//!   image, [`dump`] prints it as text, and [`extract`] extracts its tree.
 //!
-//! An [`Error`] is caused by the source ([`Error::Io`]), by a limit of this crate ([`Error::Unsupported`]) or by the image
-//! ([`Error::Corrupt`]). [`Error::At`] adds the path to one of these in walks and extractions. The other kinds report invalid
-//! requests, such as a path that does not exist.
+//! An [`Error`] is caused by the source ([`Error::Io`]), by a limit of this crate
+//! ([`Error::Unsupported`]) or by the image ([`Error::Corrupt`]). [`Error::At`] adds the path to
+//! one of these in walks and extractions. The other kinds report invalid requests, such as a path
+//! that does not exist.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]

@@ -21,7 +21,7 @@ pub const MAX_READ: u64 = 1 << 30;
 /// Which symbolic links a lookup follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Follow {
-    /// None: a link is what is found, or not a directory.
+    /// None: a link as the last component is returned, and before that it is not a directory.
     Nothing,
     /// Those before the last component.
     Parents,
@@ -30,9 +30,9 @@ enum Follow {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// Returns the inode at `path`, which counts from the root whether it begins with `/` or not; `None` where a name does
-    /// not exist. A symbolic link is never followed: as the last component it is what is found, before that it is not a
-    /// directory.
+    /// Returns the inode at `path`, which counts from the root whether it begins with `/` or not;
+    /// `None` where a name does not exist. A symbolic link is never followed: as the last component
+    /// it is what is found, before that it is not a directory.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -51,8 +51,9 @@ impl<R: ReadAt> Image<R> {
         found(self.resolve(path.as_ref(), Follow::Nothing))
     }
 
-    /// Returns the inode at `path`, with symbolic links followed, the last component included, without ever leaving the
-    /// image: the root is the root of absolute targets, and its own parent. `None` where a name does not exist.
+    /// Returns the inode at `path`, with symbolic links followed, the last component included,
+    /// without ever leaving the image: the root is the root of absolute targets, and its own
+    /// parent. `None` where a name does not exist.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -123,7 +124,8 @@ impl<R: ReadAt> Image<R> {
         Ok(self.lookup_follow(path)?.is_some())
     }
 
-    /// Returns the contents of the regular file at `path`, with symbolic links followed, as [`std::fs::read`] does.
+    /// Returns the contents of the regular file at `path`, with symbolic links followed, as
+    /// [`std::fs::read`] does.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -135,8 +137,9 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::metadata`]; [`Error::WrongType`] where it is not a regular file; [`Error::Limit`] where it is larger than
-    /// [`MAX_READ`], before anything is read: [`Image::file`] reads in parts.
+    /// As [`Image::metadata`]; [`Error::WrongType`] where it is not a regular file;
+    /// [`Error::Limit`] where it is larger than [`MAX_READ`], before anything is read:
+    /// [`Image::file`] reads in parts.
     pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
         self.contents(&self.metadata(path)?)
     }
@@ -180,7 +183,7 @@ impl<R: ReadAt> Image<R> {
 
     fn resolve(&self, path: &[u8], follow: Follow) -> Result<Inode, Error> {
         let mut links = MAX_SYMLINKS;
-        // The directories from the root to where we are, and the names of all but the root.
+        // The directories from the root to the current one, and the names of all but the root.
         let mut at = vec![(Vec::new(), self.root()?)];
         // Components still to be looked up, the next one last.
         let mut pending: Vec<Vec<u8>> = components(path);
@@ -228,7 +231,7 @@ impl<R: ReadAt> Image<R> {
     }
 }
 
-/// What was found, if it was.
+/// The inode found, if any.
 fn found(result: Result<Inode, Error>) -> Result<Option<Inode>, Error> {
     match result {
         Ok(inode) => Ok(Some(inode)),
@@ -237,7 +240,7 @@ fn found(result: Result<Inode, Error>) -> Result<Option<Inode>, Error> {
     }
 }
 
-/// The components of a path that matter, last one first.
+/// The components of a path without empty ones and `.`, last one first.
 fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty() && *name != b".")

@@ -15,7 +15,7 @@ use crate::format::{self, ChunkIndex};
 use crate::inode::{Inode, Layout};
 use crate::num::{align_up, narrow, wide};
 
-/// Finds extents of one inode. Holds the part of its block map that was looked at last.
+/// Finds extents of one inode. Caches the part of its block map that was read last.
 #[derive(Debug)]
 pub(crate) struct Mapper {
     inode: Inode,
@@ -32,7 +32,7 @@ enum Map {
 impl Mapper {
     pub(crate) fn new<A: Areas>(image: &A, inode: &Inode) -> Result<Self, Error> {
         let map = match inode.layout {
-            // There is nothing to look up, and no map needs to be there.
+            // An empty inode needs no map.
             _ if inode.size == 0 => Map::Flat,
             Layout::Plain | Layout::Inline => Map::Flat,
             Layout::Chunks => Map::Chunks(ChunkTable::new(image, inode)?),
@@ -43,8 +43,8 @@ impl Mapper {
         Ok(Self { inode: *inode, map })
     }
 
-    /// The extent that byte `offset` is in, which must be less than the inode's size. It may begin before `offset`; the
-    /// one after it may continue it.
+    /// The extent that byte `offset` is in, which must be less than the inode's size. It may begin
+    /// before `offset`; the one after it may continue it.
     pub(crate) fn at<A: Areas>(&mut self, image: &A, offset: u64) -> Result<Extent, Error> {
         match &mut self.map {
             Map::Flat => flat_extent(image, &self.inode, offset),
@@ -53,7 +53,8 @@ impl Mapper {
         }
     }
 
-    /// Where the block map after the inode ends, in bytes of its area: at `start` where there is none.
+    /// Where the block map after the inode ends, in bytes of its area: at `start` where there is
+    /// none.
     pub(crate) fn end(&self, start: u64) -> u64 {
         match &self.map {
             Map::Flat => start,
@@ -252,8 +253,9 @@ impl ChunkTable {
 }
 
 impl Inode {
-    /// Fails unless `extent`, which byte `offset` of the inode's data is in, begins there. One that was looked for where the
-    /// last one ended begins there, unless records are out of order: a binary search of such may go back.
+    /// Fails unless `extent`, which contains byte `offset` of the inode's data, begins there. The
+    /// extent after another one begins at that one's end, unless records are out of order, which
+    /// can make a binary search go back.
     pub(crate) fn check_order(&self, extent: &Extent, offset: u64) -> Result<(), Error> {
         if extent.logical == offset {
             return Ok(());

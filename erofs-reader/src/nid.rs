@@ -4,7 +4,8 @@ use core::fmt;
 
 use crate::format;
 
-/// The number of an inode: the position of its metadata, in units of 32 bytes from the start of the metadata area.
+/// The number of an inode: the position of its metadata, in units of 32 bytes from the start of the
+/// metadata area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Nid(u64);
@@ -52,7 +53,7 @@ impl From<u64> for Nid {
     }
 }
 
-/// Which bytes metadata lies in.
+/// An area of metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Area {
     /// The primary device.

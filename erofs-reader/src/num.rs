@@ -1,11 +1,12 @@
-//! Conversions between integer widths that say what happens where they do not fit.
+//! Conversions between integer widths with a defined result for values that do not fit.
 
 /// A length as `u64`; no supported target has a wider `usize`.
 pub(crate) fn wide(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// A length as `usize`, the largest where it does not fit: for use where something smaller bounds it.
+/// A length as `usize`, or the largest `usize` if it does not fit. For use where a smaller bound
+/// applies anyway.
 pub(crate) fn narrow(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-/// Listens to long work: an extraction or a check. Cheap to clone.
+/// A callback for the progress of an extraction or a check. Cheap to clone.
 ///
 /// ```
 /// use erofs_reader::Progress;
@@ -19,16 +19,19 @@ pub struct Progress(Arc<dyn Fn(Done) + Send + Sync>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Done {
-    /// Names so far. [`Superblock::inodes`](crate::Superblock::inodes) says about how many there will be.
+    /// Names so far. [`Superblock::inodes`](crate::Superblock::inodes) says about how many there
+    /// will be.
     pub entries: u64,
     /// Bytes of file contents so far, holes included.
     pub bytes: u64,
 }
 
 impl Progress {
-    /// Calls `listener` with what is done so far, after every few names and after every few MiB of contents.
+    /// Calls `listener` with the work done so far, after every few names and every few MiB of
+    /// contents.
     ///
-    /// It may be called by several threads at once, and should return soon: the work waits for it.
+    /// It may be called by several threads at once, and should return soon, because the work waits
+    /// for it.
     pub fn new(listener: impl Fn(Done) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }

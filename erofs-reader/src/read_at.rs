@@ -1,4 +1,4 @@
-//! Where an image's bytes come from.
+//! Sources of an image's bytes.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -12,15 +12,16 @@ use std::io;
 
 use crate::num::{clamp_len, narrow, wide};
 
-/// What a source says of its failure: any error, such as a [`std::io::Error`], which `?` converts.
+/// The error of a source: any error, such as a [`std::io::Error`], which `?` converts.
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Bytes that can be read at any position, by any number of readers at once.
 ///
-/// Implemented for files (which need no seek, so that one handle serves many threads), for byte slices and for every
-/// usual kind of pointer to a reader.
+/// Implemented for files (which need no seek, so that one handle serves many threads), for byte
+/// slices and for every usual kind of pointer to a reader.
 pub trait ReadAt {
-    /// Reads at most `buf.len()` bytes at `offset`; 0 means that `offset` is at or past the end (or that `buf` is empty).
+    /// Reads at most `buf.len()` bytes at `offset`; 0 means that `offset` is at or past the end (or
+    /// that `buf` is empty).
     ///
     /// # Errors
     ///
@@ -28,11 +29,11 @@ pub trait ReadAt {
     /// [`Interrupted`](std::io::ErrorKind::Interrupted) makes this crate read again.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError>;
 
-    /// The number of bytes there are.
+    /// Returns the number of bytes in the source.
     ///
     /// # Errors
     ///
-    /// Where the source cannot tell.
+    /// Where the source cannot report it.
     fn size(&self) -> Result<u64, SourceError>;
 }
 
@@ -84,7 +85,8 @@ impl ReadAt for File {
         if meta.is_file() {
             return Ok(meta.len());
         }
-        // A block device's metadata says 0. Reads never use the position that this moves.
+        // The metadata of a block device has a length of 0. Reads never use the position that this
+        // moves.
         let mut file = self;
         Ok(io::Seek::seek(&mut file, io::SeekFrom::End(0))?)
     }
@@ -106,7 +108,7 @@ macro_rules! pointer {
 
 pointer!(&T, Box<T>, Rc<T>, Arc<T>);
 
-/// Fills `buf` from `offset`, or returns how many bytes there were.
+/// Fills `buf` from `offset`, or returns the number of bytes that exist.
 pub(crate) fn read_full<R: ReadAt + ?Sized>(
     reader: &R,
     buf: &mut [u8],

@@ -1,4 +1,4 @@
-//! How bytes and errors are serialised: as text.
+//! Serialisation of bytes and errors as text.
 
 use alloc::vec::Vec;
 use core::fmt::Display;
@@ -21,7 +21,7 @@ pub(crate) fn some_bytes<S: Serializer>(
     }
 }
 
-/// What something displays.
+/// Serialises the displayed text of a value.
 pub(crate) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }

@@ -1,4 +1,4 @@
-//! What an image holds, counted.
+//! Statistics of an image.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use crate::file_type::FileType;
 use crate::image::Image;
 use crate::read_at::ReadAt;
 
-/// What [`Image::statistics`] counts.
+/// The result of [`Image::statistics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -36,16 +36,16 @@ pub struct Statistics {
     pub inline: u64,
     /// Of them, in the packed inode.
     pub fragments: u64,
-    /// Bytes of the devices where contents of regular files are, compressed or not: what several share is counted once, and
-    /// what is after inodes or in the packed inode is not.
+    /// Bytes of the devices that hold contents of regular files, compressed or not. Shared bytes
+    /// are counted once; bytes after inodes and in the packed inode are not counted.
     pub stored: u64,
 }
 
 impl<R: ReadAt> Image<R> {
-    /// Counts what the image holds.
+    /// Counts names, inodes and bytes of the image.
     ///
-    /// Takes as long as [`Image::walk`] and all [extents](Image::extents) do, and memory for a few words of each inode and
-    /// extent.
+    /// Takes as long as [`Image::walk`] and all [extents](Image::extents) do, and memory for a few
+    /// words of each inode and extent.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};

@@ -39,7 +39,8 @@ impl<R: ReadAt> Volume<R> {
 }
 
 impl<R: ReadAt> Storage<R> {
-    /// Reads the superblock of the image on `primary`. `judge` is asked about what does not keep the rest from being read.
+    /// Reads the superblock of the image on `primary`. `judge` decides about problems that do not
+    /// prevent reading the rest.
     pub(crate) fn open(
         primary: R,
         judge: impl FnMut(Error) -> Result<(), Error>,
@@ -69,7 +70,8 @@ impl<R: ReadAt> Storage<R> {
         Ok(())
     }
 
-    /// Returns whether the devices of the device table were passed separately, and do not lie on the primary one.
+    /// Returns whether the devices of the device table were passed separately, and do not lie on
+    /// the primary one.
     pub(crate) fn has_devices(&self) -> bool {
         self.volumes.len() > 1
     }
@@ -88,10 +90,10 @@ impl<R: ReadAt> Storage<R> {
             .fold(0, |sum, volume| sum.saturating_add(volume.size))
     }
 
-    /// Which device, and which byte of it, block address `block` of device `device` is at.
+    /// Returns the device and the byte on it of block address `block` of device `device`.
     ///
-    /// Device 0 stands for the unified address space, of which the primary device is the part that no device has. This is
-    /// `erofs_map_dev` of the kernel.
+    /// Device 0 stands for the unified address space, of which the primary device is the part that
+    /// no device has. This is `erofs_map_dev` of the kernel.
     pub(crate) fn locate(&self, nid: Nid, device: u16, block: u64) -> Result<(u16, u64), Error> {
         let unit = self.superblock.block_size;
         let overflow = || Error::corrupt(nid, 0, Detail::AddressOverflow);

@@ -96,7 +96,8 @@ pub struct Superblock {
     pub packed_nid: Option<Nid>,
     /// The inode that holds other inodes (`metabox_nid`).
     pub metabox_nid: Option<Nid>,
-    /// Compression algorithms in use (`available_compr_algs`): bit 0 LZ4, 1 LZMA, 2 deflate, 3 zstd.
+    /// Compression algorithms in use (`available_compr_algs`): bit 0 LZ4, 1 LZMA, 2 deflate, 3
+    /// zstd.
     pub compression_algorithms: u16,
     /// How many long xattr name prefixes there are.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -116,17 +117,19 @@ pub(crate) type SuperBlockBytes = [u8; 128];
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeviceSlot {
-    /// The identifier of the device without trailing NULs: a digest in hexadecimal digits, for example.
+    /// The identifier of the device without trailing NULs: a digest in hexadecimal digits, for
+    /// example.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
     pub tag: Vec<u8>,
     /// Its size in blocks.
     pub blocks: u64,
-    /// The first block of its range in the unified address space; 0 where it has none (`mapped_blkaddr`, `uniaddr`).
+    /// The first block of its range in the unified address space; 0 where it has none
+    /// (`mapped_blkaddr`, `uniaddr`).
     pub uniaddr: u64,
 }
 
 impl Superblock {
-    /// Reads the superblock. `judge` is asked about what does not keep the rest from being read.
+    /// Reads the superblock. `judge` decides about problems that do not prevent reading the rest.
     pub(crate) fn read<R: ReadAt>(
         primary: &R,
         size: u64,
@@ -198,7 +201,7 @@ impl Superblock {
         let compression_algorithms = if has(format::EROFS_FEATURE_INCOMPAT_COMPR_CFGS) {
             disk.u1.get()
         } else {
-            // Before the field existed there was LZ4 alone.
+            // Before this field existed, LZ4 was the only algorithm.
             1
         };
         let devices = if has(format::EROFS_FEATURE_INCOMPAT_DEVICE_TABLE) {
@@ -235,7 +238,8 @@ impl Superblock {
         })
     }
 
-    /// Returns the names of the features in use, as `dump.erofs` prints them, compatible ones first.
+    /// Returns the names of the features in use, as `dump.erofs` prints them, compatible ones
+    /// first.
     pub fn feature_names(&self) -> impl Iterator<Item = &'static str> {
         let names = |bits: u32, table: &'static [(u32, &'static str)]| {
             table
@@ -251,8 +255,8 @@ impl Superblock {
         SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| raw.xattr_filter_reserved != 0)
     }
 
-    /// Whether a name index, as stored, says that the xattr is a digest that files of equal contents share pages by
-    /// (`ishare_xattr_prefix_id`).
+    /// Whether a name index, as stored, says that the xattr is a digest that files of equal
+    /// contents share pages by (`ishare_xattr_prefix_id`).
     pub(crate) fn is_digest(&self, index: u8) -> bool {
         self.has_compat(format::EROFS_FEATURE_COMPAT_ISHARE_XATTRS)
             && SuperBlock::ref_from_bytes(&self.raw).is_ok_and(|raw| {
@@ -260,7 +264,7 @@ impl Superblock {
             })
     }
 
-    /// Whether zeros are in front of what a cluster holds, and not after it.
+    /// Whether padding zeros come before the data of a cluster, not after it.
     pub(crate) fn is_padded(&self) -> bool {
         self.has_incompat(format::EROFS_FEATURE_INCOMPAT_ZERO_PADDING)
     }
@@ -342,8 +346,9 @@ fn read_slot1<R: ReadAt>(primary: &R, disk: &SuperBlock) -> Result<Option<SuperB
         .map_err(|_| corrupt(Detail::SuperblockSize(size)))
 }
 
-/// CRC-32C without its final inversion, from the superblock to the end of its block (of the block after it, where blocks
-/// are so small that the superblock is not in the first), the checksum itself taken as 0.
+/// CRC-32C without its final inversion, from the superblock to the end of its block (of the block
+/// after it, where blocks are so small that the superblock is not in the first), the checksum
+/// itself taken as 0.
 fn compute_checksum<R: ReadAt>(primary: &R, block_size: BlockSize) -> Result<u32, Error> {
     let offset = format::EROFS_SUPER_OFFSET;
     let length = match block_size.bytes() {

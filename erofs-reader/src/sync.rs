@@ -12,7 +12,8 @@ pub(crate) struct Lock<T>(std::sync::Mutex<T>);
 
 #[cfg(feature = "std")]
 impl<T> Lock<T> {
-    /// Runs `f` on the value, which is whole whatever became of earlier callers: no change to one is left half done.
+    /// Runs `f` on the value. A panic of an earlier caller does not matter, because no value is
+    /// left half changed.
     pub(crate) fn with<O>(&self, f: impl FnOnce(&mut T) -> O) -> O {
         f(&mut self
             .0

@@ -12,7 +12,8 @@ use crate::inode::Inode;
 use crate::nid::Nid;
 use crate::read_at::ReadAt;
 
-/// How deeply directories may be nested for [`Image::walk`]; the kernel has no limit, but no path of so many components.
+/// How deeply directories may be nested for [`Image::walk`]; the kernel has no limit, but no path
+/// of so many components.
 pub const MAX_DEPTH: usize = 4096;
 
 /// How many times larger than the image compressed directories may be.
@@ -20,13 +21,13 @@ pub(crate) const COMPRESSED_DIRECTORIES: u64 = 1024;
 
 /// Iterates over a tree; made by [`Image::walk`].
 ///
-/// An error is an [`Error::At`], with the path that could not be read. After it the walk goes on beside the damage: an
-/// unreadable directory has no children.
+/// An error is an [`Error::At`], with the path that could not be read. The walk then continues
+/// after the damage: an unreadable directory has no children.
 #[derive(Debug)]
 pub struct Walk<'a, R> {
     image: &'a Image<R>,
     started: bool,
-    /// The directories from the root to where we are, and the length of each one's path.
+    /// The directories from the root to the current one, and the lengths of their paths.
     stack: Vec<(ReadDir<'a, R>, usize)>,
     path: Vec<u8>,
     visited: BTreeSet<Nid>,
@@ -35,14 +36,14 @@ pub struct Walk<'a, R> {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// Every name of the image with its inode, depth first, in byte order of the names of each directory; the root first,
-    /// with an empty path. No path begins with a slash.
+    /// Every name of the image with its inode, depth first, in byte order of the names of each
+    /// directory; the root first, with an empty path. No path begins with a slash.
     ///
     /// A directory is entered once at most, so that the walk ends: a second link to one is
-    /// [`Detail::DirectoryLinkedTwice`]. It takes memory for the nids of all directories and one block for each
-    /// directory on the way, which both are bounded by the image's size; and directories that share blocks are
-    /// [`Detail::DirectoriesOverlap`] as soon as they are larger together than the image, so that the number of names
-    /// is bounded too.
+    /// [`Detail::DirectoryLinkedTwice`]. It takes memory for the nids of all directories and one
+    /// block for each directory on the way, which both are bounded by the image's size; and
+    /// directories that share blocks are [`Detail::DirectoriesOverlap`] as soon as they are larger
+    /// together than the image, so that the number of names is bounded too.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -67,7 +68,7 @@ impl<R: ReadAt> Image<R> {
 }
 
 impl<R: ReadAt> Walk<'_, R> {
-    /// Prepares to give the children of `dir`, whose path is `self.path`.
+    /// Prepares to return the children of `dir`, whose path is `self.path`.
     fn enter(&mut self, dir: &Inode) -> Result<(), Error> {
         let corrupt = |what| Err(dir.corrupt(dir.position(), what));
         if !self.visited.insert(dir.nid()) {

@@ -28,14 +28,14 @@ pub(crate) struct Raw {
     value: Vec<u8>,
 }
 
-/// What an xattr area holds: entries, and the ids of shared ones.
+/// A decoded xattr area: entries, and the ids of shared ones.
 pub(crate) struct XattrBody {
     pub(crate) filter: u32,
     pub(crate) own: Vec<Raw>,
     pub(crate) shared: Vec<u32>,
 }
 
-/// What a name index stands for, or `None` where the kernel shows no xattrs of it.
+/// Returns the prefix of a name index, or `None` if the kernel hides its xattrs.
 fn short_prefix(index: u8) -> Option<&'static [u8]> {
     Some(match index {
         1 => b"user.",
@@ -53,11 +53,11 @@ pub(crate) fn is_known_index(index: u8) -> bool {
 }
 
 impl<R: ReadAt> Image<R> {
-    /// Returns the extended attributes of `inode`, with full names: first its own, then those it shares with other inodes,
-    /// each in stored order.
+    /// Returns the extended attributes of `inode`, with full names: first its own, then those it
+    /// shares with other inodes, each in stored order.
     ///
-    /// Values are as `getxattr` returns them; ACLs have the format of `system.posix_acl_*` xattrs. Entries with an unknown
-    /// name index are skipped, as in the kernel: padding looks like them.
+    /// Values are as `getxattr` returns them; ACLs have the format of `system.posix_acl_*` xattrs.
+    /// Entries with an unknown name index are skipped, as in the kernel: padding looks like them.
     ///
     /// ```no_run
     /// use erofs_reader::{Buffered, Image};
@@ -167,7 +167,8 @@ impl<R: ReadAt> Image<R> {
         Ok(raw)
     }
 
-    /// Shared xattr `id` without its value, so that looking at many takes no longer than their names.
+    /// Shared xattr `id` without its value, so that looking at many takes no longer than their
+    /// names.
     pub(crate) fn shared_xattr_name(&self, inode: &Inode, id: u32) -> Result<Raw, Error> {
         let (area, at, length) = self.locate_shared(inode, id)?;
         let mut entry =
@@ -232,7 +233,7 @@ impl EntryLength {
     }
 }
 
-/// The entry that `bytes` begins with, and how many bytes it takes with its padding.
+/// Returns the entry at the start of `bytes`, and its length with padding.
 fn parse_entry(bytes: &[u8]) -> Result<(Raw, usize), EntryLength> {
     let length = EntryLength::of(bytes);
     let parsed = XattrEntry::read_from_prefix(bytes)

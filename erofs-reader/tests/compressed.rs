@@ -1,4 +1,5 @@
-//! Compressed images of `mkfs.erofs`, as the kernel's own mount shows them and as this crate reads them.
+//! Compressed images of `mkfs.erofs`, as the kernel's own mount shows them and as this crate reads
+//! them.
 
 #![cfg(all(
     feature = "deflate",
@@ -129,8 +130,8 @@ fn compressed_directories_and_metadata_read_as_the_kernel_does() {
         &["-zlz4", "--zD"],
         &["-zzstd", "--zD", "-Efragments"],
         &["-zlz4", "-m4096"],
-        // Directory data in the metadata zone too (`--MZ` alone) is what mkfs.erofs 1.9.4 gets wrong: fsck.erofs and the
-        // kernel refuse the image.
+        // Directory data in the metadata zone too (`--MZ` alone) is what mkfs.erofs 1.9.4 gets
+        // wrong: fsck.erofs and the kernel refuse the image.
         &["-zlz4", "-m4096", "--MZ=i"],
         &["-zzstd", "-C65536", "-m65536:zstd", "--MZ=i", "--zD"],
         &[

@@ -1,4 +1,5 @@
-//! The decoders of clusters beside libraries that nobody here wrote: what one takes, the other takes for the same bytes.
+//! The decoders of clusters beside libraries that nobody here wrote: what one takes, the other
+//! takes for the same bytes.
 
 #![cfg(all(feature = "deflate", feature = "lzma"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -42,8 +43,8 @@ fn damaged(mut bytes: Vec<u8>, damage: &[(usize, u8)]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes to `length` bytes, by this crate and by another, and compares. What is after the last byte that was asked for is
-/// nobody's matter: so the other may see an error there.
+/// Decodes to `length` bytes, by this crate and by another, and compares. What is after the last
+/// byte that was asked for is nobody's matter: so the other may see an error there.
 fn compare(
     algorithm: Algorithm,
     input: &[u8],

@@ -21,7 +21,8 @@ fn inode(layout: u16, icount: u16, mode: u16, size: u64, i_u: u32, links: u32) -
     [head, tail].concat()
 }
 
-/// An image of 512-byte blocks: the superblock in block 2, metadata in blocks 3 and 4, data in block 5.
+/// An image of 512-byte blocks: the superblock in block 2, metadata in blocks 3 and 4, data in
+/// block 5.
 fn image() -> Vec<u8> {
     let put = |image: &mut Vec<u8>, at: usize, bytes: &[u8]| {
         image[at..at + bytes.len()].copy_from_slice(bytes);

@@ -66,7 +66,8 @@ fn contents_that_several_threads_decode_are_whole_and_in_order() {
     if !testkit::kernel_mounts() {
         return;
     }
-    // Larger than what one thread writes, with runs of zeros, clusters of every size, and data that does not compress.
+    // Larger than what one thread writes, with runs of zeros, clusters of every size, and data that
+    // does not compress.
     let mut large = prose(1, 5 << 20);
     large[1 << 20..3 << 20].fill(0);
     large.extend(noise(2, 1 << 20));

@@ -1,5 +1,5 @@
-//! A catalogue of malicious compressed files, as `hostile.rs` is of the rest: a file laid out by hand, whose indexes are full
-//! ones, in 512-byte blocks.
+//! A catalogue of malicious compressed files, as `hostile.rs` is of the rest: a file laid out by
+//! hand, whose indexes are full ones, in 512-byte blocks.
 
 #![cfg(feature = "lz4")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,7 +12,8 @@ use common::hostile::{assert_corrupt, assert_found, exercise};
 use common::lab::{Lab, SUPER};
 use erofs_reader::{CheckOptions, Detail as C, Problem, Unsupported as U};
 
-/// LZ4: 20 literals `a`..=`t`, then a match of 996 bytes at distance 20, then 5 literals: 1021 bytes, padded before.
+/// LZ4: 20 literals `a`..=`t`, then a match of 996 bytes at distance 20, then 5 literals: 1021
+/// bytes, padded before.
 fn cluster() -> Vec<u8> {
     let mut block = vec![0xff, 5];
     block.extend(b'a'..=b't');
@@ -33,7 +34,8 @@ const INDEXES: usize = HEADER + 16;
 /// A lab whose `other` is a compressed file of 1021 bytes: one cluster, over two logical ones.
 fn lab() -> (Lab, usize) {
     let mut lab = Lab::new();
-    // The other inodes are after it: so it moves to the end of the image, with a block for its data.
+    // The other inodes are after it: so it moves to the end of the image, with a block for its
+    // data.
     let end = lab.0.len().next_multiple_of(512);
     lab.0.resize(end + 1024, 0);
     lab.put(end + 512, &cluster());
@@ -183,7 +185,8 @@ fn clusters_are_shared_whole_or_not_at_all() {
 
 #[test]
 fn packed_indexes_without_a_head_end_the_search() {
-    // 2^22 bytes whose clusters all say that their extent began before them; then all that it begins 0 clusters before.
+    // 2^22 bytes whose clusters all say that their extent began before them; then all that it
+    // begins 0 clusters before.
     for word in [0x2001_u16, 0x2000, 0x27ff, 0x2801] {
         let start = std::time::Instant::now();
         let found = problems(|lab, at| {
@@ -269,7 +272,8 @@ fn data_that_does_not_decode_is_an_error() {
         let problems: Vec<_> = report.findings.into_iter().map(|f| f.problem).collect();
         assert_corrupt!(problems, C::Decompression("lz4"));
     };
-    // A size that the cluster does not decode to, a match before its beginning, and nothing but zeros.
+    // A size that the cluster does not decode to, a match before its beginning, and nothing but
+    // zeros.
     corrupt(&|lab, at| lab.put(at + 8, &1022_u64.to_le_bytes()));
     corrupt(&|lab, at| lab.put(at + 1024 - 12, &[21, 0]));
     corrupt(&|lab, at| lab.0[at + 512..at + 1024].fill(0));

@@ -1,4 +1,5 @@
-//! Images that `mkfs.erofs` makes, as the kernel's own mount shows them and as this crate reads them.
+//! Images that `mkfs.erofs` makes, as the kernel's own mount shows them and as this crate reads
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,7 +1,8 @@
 //! Every option of `mkfs.erofs`: what it makes reads as the kernel's own mount shows it.
 //!
-//! `compressed.rs` and `kernel.rs` have what decides how metadata and data are laid out; here is the rest, and the list of
-//! all, which must have every option that the installed version's help names.
+//! `compressed.rs` and `kernel.rs` have what decides how metadata and data are laid out; here is
+//! the rest, and the list of all, which must have every option that the installed version's help
+//! names.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

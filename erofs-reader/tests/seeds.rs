@@ -1,5 +1,5 @@
-//! The seeds of the fuzz targets that read EROFS images: small images of `mkfs.erofs` and of `erofs-writer`, and parts of
-//! them.
+//! The seeds of the fuzz targets that read EROFS images: small images of `mkfs.erofs` and of
+//! `erofs-writer`, and parts of them.
 
 #![cfg(all(
     feature = "deflate",

@@ -66,7 +66,8 @@ fn files() -> Vec<(&'static str, &'static [Part])> {
     ]
 }
 
-/// Compares files in a folder with what they should be: contents where there are data, sizes, and that holes take no room.
+/// Compares files in a folder with what they should be: contents where there are data, sizes, and
+/// that holes take no room.
 fn compare(folder: &Path, files: &[(&str, &[Part])]) {
     for (name, parts) in files {
         let file = File::open(folder.join(name)).unwrap();

@@ -1,6 +1,7 @@
 //! How fast an image is written, part by part, and how much memory a large tree takes.
 //!
-//! `cargo bench -p erofs-writer`; with a name, only what has it in its own: `cargo bench -p erofs-writer compress`.
+//! `cargo bench -p erofs-writer`; with a name, only what has it in its own:
+//! `cargo bench -p erofs-writer compress`.
 
 #![allow(missing_docs, reason = "criterion makes public functions")]
 
@@ -50,8 +51,9 @@ impl Seek for Nowhere {
     }
 }
 
-/// An image of so many inodes, twenty in a directory, each with a time of its own and, where contents are compressed, contents of
-/// its own, which may come when all names are there; and the bytes of their names.
+/// An image of so many inodes, twenty in a directory, each with a time of its own and, where
+/// contents are compressed, contents of its own, which may come when all names are there; and the
+/// bytes of their names.
 fn tree(inodes: usize, options: Options, later: bool) -> Result<(Builder<Nowhere>, u64), Error> {
     let own = options.compression.map(|_| words(4200));
     let mut image = Builder::new(Nowhere::default(), options)?;
@@ -102,7 +104,8 @@ fn peak() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// What images of many inodes are made with, and whether contents come when all names are there. Tails after inodes are not among it: they are kept in memory themselves.
+/// What images of many inodes are made with, and whether contents come when all names are there.
+/// Tails after inodes are not among it: they are kept in memory themselves.
 fn forms() -> [(&'static str, Options, bool); 7] {
     let compressed = Options::default()
         .block_size(BlockSize::B4096)
@@ -119,7 +122,8 @@ fn forms() -> [(&'static str, Options, bool); 7] {
     ]
 }
 
-/// Measures each form in a process of its own, as the peak of what came before would count. Fails where a promise is not kept.
+/// Measures each form in a process of its own, as the peak of what came before would count. Fails
+/// where a promise is not kept.
 fn memory(_: &mut Criterion) {
     for (form, ..) in forms() {
         let status = std::env::current_exe()

@@ -1,5 +1,5 @@
-//! Makes an image of a directory: `cargo run --example from_directory DIR OUT`, or with its files compressed,
-//! `cargo run --features zstd --example from_directory DIR OUT zstd`.
+//! Makes an image of a directory: `cargo run --example from_directory DIR OUT`, or with its files
+//! compressed, `cargo run --features zstd --example from_directory DIR OUT zstd`.
 //!
 //! Takes over modes, owners, times and hard links; std knows no xattrs.
 
@@ -64,7 +64,8 @@ mod unix {
                 }
             }
         }
-        // In the order of the tree: so the image does not depend on the order in which the file system told the names.
+        // In the order of the tree: so the image does not depend on the order in which the file
+        // system told the names.
         image.store_later(|image, number| -> Result<_, Box<dyn Error>> {
             let mut data = image.data();
             io::copy(&mut File::open(&files[number as usize])?, &mut data)?;

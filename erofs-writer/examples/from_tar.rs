@@ -1,7 +1,8 @@
 //! Makes an image of a tar archive: `cargo run --example from_tar [--index] TAR OUT`.
 //!
-//! With `--index` the image holds no contents: its files' contents stay in the archive, whose members lie in blocks of 512 bytes as
-//! those of an image do. Mount it with the archive (on a loop device) as `device=`, or append the archive to it.
+//! With `--index` the image holds no contents: its files' contents stay in the archive, whose
+//! members lie in blocks of 512 bytes as those of an image do. Mount it with the archive (on a loop
+//! device) as `device=`, or append the archive to it.
 //!
 //! Whiteouts of container layers are files like any other here.
 

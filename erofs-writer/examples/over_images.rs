@@ -1,7 +1,9 @@
-//! Merges the names of images that this crate wrote, without copying contents: `cargo run --example over_images OUT LOWEST … HIGHEST`.
+//! Merges the names of images that this crate wrote, without copying contents:
+//! `cargo run --example over_images OUT LOWEST … HIGHEST`.
 //!
-//! Mount the result with each image as a `device=`, or concatenate all of them after it. A name in a higher image replaces
-//! the same name in a lower one, unless both are directories; whiteouts are left to those who know container layers.
+//! Mount the result with each image as a `device=`, or concatenate all of them after it. A name in
+//! a higher image replaces the same name in a lower one, unless both are directories; whiteouts are
+//! left to those who know container layers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;

@@ -1,7 +1,8 @@
-//! Makes an image again, with its contents compressed or not: `cargo run --example rebuild IMAGE OUT [lz4|zstd|deflate|lzma]`.
+//! Makes an image again, with its contents compressed or not:
+//! `cargo run --example rebuild IMAGE OUT [lz4|zstd|deflate|lzma]`.
 //!
-//! Everything is read through erofs-reader, so the image may be of any maker, in blocks of any size and compressed in any way.
-//! Equal contents are stored once, and holes stay holes.
+//! Everything is read through erofs-reader, so the image may be of any maker, in blocks of any size
+//! and compressed in any way. Equal contents are stored once, and holes stay holes.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -5,7 +5,8 @@ use crate::format::ISLOT;
 
 /// Bytes in a block: a power of two from 512 to 65,536.
 ///
-/// Linux mounts images whose blocks are as large as a page (mostly 4096 bytes) or, since 6.4, smaller.
+/// Linux mounts images whose blocks are as large as a page (mostly 4096 bytes) or, since 6.4,
+/// smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockSize(u8);
 
@@ -48,7 +49,7 @@ impl BlockSize {
         block << self.0
     }
 
-    /// The longest tail for which there is a place whatever stands before it, as what does may end at any slot's any word.
+    /// The longest tail that fits after an inode and xattrs of any length.
     pub(crate) fn tail_max(self) -> u64 {
         u64::from(self.bytes()) - ISLOT
     }

@@ -56,7 +56,7 @@ impl Problem {
     }
 }
 
-/// Takes over attributes that every type has.
+/// Sets the attributes that every type has.
 pub(crate) fn metadata(
     inode: &mut Inode,
     meta: &Metadata,
@@ -74,7 +74,7 @@ pub(crate) fn metadata(
     Ok(())
 }
 
-/// Takes over what belongs to the type, but for a symbolic link's target.
+/// Sets the fields that depend on the type, except a symbolic link's target.
 pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<(), Problem> {
     match node {
         Node::Directory | Node::Fifo | Node::Socket => {}
@@ -99,7 +99,7 @@ pub(crate) fn node(inode: &mut Inode, node: &Node, space: &Space<'_>) -> Result<
                     inode.payload = first;
                     inode.set_chunk_size(size);
                 }
-                // Whether they were compressed is not known yet.
+                // Whether the contents were compressed is not known yet.
                 Place::Piped { index } => {
                     inode.payload = index;
                     inode.flags.compressed = true;
@@ -144,11 +144,11 @@ pub(crate) fn kind(inode: &Inode) -> Kind {
     }
 }
 
-/// Where contents can be.
+/// The ranges in which contents can lie.
 #[derive(Debug)]
 pub(crate) struct Space<'a> {
     pub(crate) block_size: BlockSize,
-    /// Where contents in the image itself begin and end.
+    /// The range of contents in the image itself.
     pub(crate) data_start: u64,
     pub(crate) data_end: u64,
     pub(crate) devices: &'a [DeviceSlot],

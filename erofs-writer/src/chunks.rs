@@ -27,7 +27,8 @@ impl ChunkSize {
         }
     }
 
-    /// Returns the smallest chunks, at least 4096 bytes, of which a file of `length` bytes has at most 65,536.
+    /// Returns the smallest chunks, at least 4096 bytes, of which a file of `length` bytes has at
+    /// most 65,536.
     ///
     /// ```
     /// use erofs_writer::{BlockSize, ChunkSize};
@@ -67,7 +68,8 @@ pub enum Chunk {
     },
 }
 
-/// Where a chunk lies, in eight bytes: device from 1, or 0 for the image, then 48 bits of block; all ones for a hole.
+/// Where a chunk lies, in eight bytes: device from 1, or 0 for the image, then 48 bits of block;
+/// all ones for a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkPlace(u64);
 
@@ -75,7 +77,7 @@ impl ChunkPlace {
     pub(crate) const HOLE: Self = Self(u64::MAX);
     const BLOCK_BITS: u32 = 48;
 
-    /// A block that has no 48-bit address becomes one that is beyond every device.
+    /// A block number over 48 bits becomes one beyond every device.
     pub(crate) fn new(device: u16, block: u64) -> Self {
         let last = (1 << Self::BLOCK_BITS) - 2;
         Self(u64::from(device) << Self::BLOCK_BITS | block.min(last))

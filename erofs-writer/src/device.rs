@@ -1,11 +1,12 @@
 //! Devices other than the image that hold contents of files.
 
-/// An entry of the image's device table: a device, usually another image, that holds contents of files
-/// (`struct erofs_deviceslot`).
+/// An entry of the image's device table: a device, usually another image, that holds contents of
+/// files (`struct erofs_deviceslot`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceSlot {
-    /// An identifier, for example a digest in hex (`tag`). The kernel requires that its first byte is not zero.
+    /// An identifier, for example a digest in hex (`tag`). The kernel requires that its first byte
+    /// is not zero.
     pub tag: [u8; 64],
     /// The size in blocks of the image being built (`blocks`).
     pub blocks: u64,

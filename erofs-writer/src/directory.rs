@@ -4,7 +4,8 @@ use zerocopy::IntoBytes;
 
 use crate::format::Dirent;
 
-/// Bytes of a directory with names of these lengths, in order: whole blocks and what the last one uses.
+/// Bytes of a directory with names of these lengths, in order: whole blocks and what the last one
+/// uses.
 pub(crate) fn size(lengths: impl Iterator<Item = usize>, block_size: u32) -> u64 {
     let (mut full, mut used) = (0_u64, 0);
     for length in lengths {
@@ -26,7 +27,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) file_type: u8,
 }
 
-/// Forms the blocks of a directory, which are as [`size`] says, and gives each to `emit`; the last one is not padded.
+/// Forms the blocks of a directory, which are as [`size`] says, and gives each to `emit`; the last
+/// one is not padded.
 pub(crate) fn blocks<'a>(
     entries: impl Iterator<Item = Entry<'a>>,
     block_size: u32,

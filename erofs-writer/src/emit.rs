@@ -16,7 +16,7 @@ use crate::tree::{Inode, SortedTree};
 use crate::xattr::{XattrPlan, icount};
 use crate::{BlockSize, directory};
 
-/// What the bytes depend on.
+/// The inputs of the metadata area's bytes.
 #[derive(Debug)]
 pub(crate) struct Emitter<'a> {
     pub(crate) tree: &'a SortedTree,
@@ -27,7 +27,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) meta_block: u64,
     /// What is added to the plan's inode numbers.
     pub(crate) nid_base: u64,
-    /// The first block of each device in the unified address space, the image itself being the first.
+    /// The first block of each device in the unified address space, the image itself being the
+    /// first.
     pub(crate) device_starts: &'a [u64],
     /// The places of all chunks of all files.
     pub(crate) chunks: &'a [ChunkPlace],
@@ -44,7 +45,7 @@ impl Emitter<'_> {
         for (number, &index) in self.plan.order.iter().enumerate() {
             let inode = self.tree.inode(index);
             let start = (self.plan.nids[index as usize] * ISLOT) as usize;
-            // From 1, as 0 is no inode's number.
+            // Numbers begin with 1, since 0 is not a valid inode number.
             let compressed = self.form.compressed(inode);
             let compressed = compressed.as_ref();
             self.put_inode(&mut area[start..], index, compressed, number as u32 + 1);
@@ -108,7 +109,7 @@ impl Emitter<'_> {
         let target = self.target(index, inode, compressed);
         let (high, low) = ((target >> 32) as u16, target as u32);
         if inode.flags.compact {
-            // Only what has one link can have a high address in this form.
+            // Only inodes with one link can have a high address in this form.
             let (nlink_1, i_nb) = match high {
                 0 => (0, inode.nlink as u16),
                 _ => (1 << I_NLINK_1_BIT, high),
@@ -148,7 +149,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// What `i_u` says, and `i_nb` above it: a block address, a device's number, or the format of chunks.
+    /// What `i_u` says, and `i_nb` above it: a block address, a device's number, or the format of
+    /// chunks.
     fn target(&self, index: u32, inode: &Inode, compressed: Option<&Compressed>) -> u64 {
         if let Some(size) = inode.chunk_size() {
             let indexes = if self.form.chunk_indexes {
@@ -176,7 +178,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// The `length` bytes that were kept at `at`.
+    /// Returns the `length` bytes that were kept at `at`.
     fn kept(&self, at: u64, length: u64) -> &[u8] {
         let bytes = self.kept.get(at as usize..).unwrap_or_default();
         bytes.get(..length as usize).unwrap_or_default()

@@ -46,7 +46,8 @@ pub enum Error {
         /// The error that the system returned.
         source: io::Error,
     },
-    /// The output cannot be read, which finding equal contents requires: it was opened for writing only.
+    /// The output cannot be read, which finding equal contents requires: it was opened for writing
+    /// only.
     #[error("the output cannot be read back, which deduplication requires")]
     NotReadable {
         /// The error that reading returned.
@@ -125,7 +126,8 @@ pub enum Error {
     /// The contents were written through another builder.
     #[error("{}: its contents were written to another image", Quoted(.0))]
     ForeignData(Vec<u8>),
-    /// The contents of the file, promised by [`FileData::later`](crate::FileData::later), were never stored.
+    /// The contents of the file, promised by [`FileData::later`](crate::FileData::later), were
+    /// never stored.
     #[error("{}: its contents were never stored", Quoted(.0))]
     NoContents(Vec<u8>),
     /// A device was added after contents were written, which follow the device table.
@@ -142,7 +144,8 @@ pub enum Error {
     Attribute {
         /// The path.
         path: Vec<u8>,
-        /// The attribute: `mode`, `mtime` (nanoseconds), `major`, `minor`, `size` or `symlink` (its target's length).
+        /// The attribute: `mode`, `mtime` (nanoseconds), `major`, `minor`, `size` or `symlink` (its
+        /// target's length).
         attribute: &'static str,
         /// Its value.
         value: u64,
@@ -165,13 +168,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: XattrProblem,
     },
-    /// The beginning of xattr names cannot be stored once for all, see [`XattrPrefixes::new`](crate::XattrPrefixes::new).
+    /// The beginning of xattr names cannot be stored once for all, see
+    /// [`XattrPrefixes::new`](crate::XattrPrefixes::new).
     #[error("{} is not a prefix of xattr names, is a duplicate, or exceeds the number of prefixes", Quoted(.0))]
     XattrPrefix(Vec<u8>),
     /// The [epoch](crate::Options::epoch)'s nanoseconds are a second or more.
     #[error("an epoch's {0} nanoseconds are a second or more")]
     Epoch(u32),
-    /// The size of compressed clusters, in bytes, is not a multiple of the block size, or is more than 1 MiB or 2047 blocks.
+    /// The size of compressed clusters, in bytes, is not a multiple of the block size, or is more
+    /// than 1 MiB or 2047 blocks.
     #[error("{0} bytes is not a cluster size: whole blocks, at most 2047, up to 1 MiB")]
     ClusterSize(u32),
     /// The crate was built without the algorithm's cargo feature.
@@ -208,7 +213,8 @@ pub enum Error {
 }
 
 impl From<io::Error> for Error {
-    /// Returns the error that a writer of contents wrapped for [`Write`](io::Write), or else [`Error::Output`].
+    /// Returns the error that a writer of contents wrapped for [`Write`](io::Write), or else
+    /// [`Error::Output`].
     fn from(source: io::Error) -> Self {
         source
             .downcast::<Self>()

@@ -19,11 +19,12 @@ pub(crate) enum Place {
     Flat { device: u16, block: u64 },
     /// In chunks, whose places begin at `first` of the builder's list.
     Chunks { size: ChunkSize, first: u64 },
-    /// As the builder's list of what was given to the threads says at `index`.
+    /// In the builder's list of submitted contents, at `index`.
     Piped { index: u64 },
-    /// In one piece, but for the partial last block: after the inode, as the builder's list says at `index`.
+    /// In one piece, except for the partial last block, which follows the inode and is at `index`
+    /// of the builder's list.
     Tail { index: u64 },
-    /// Not stored yet: the caller knows them by this number.
+    /// Not stored yet. The number identifies them to the caller.
     Later { number: u64 },
 }
 
@@ -42,9 +43,11 @@ impl FileData {
     /// No contents.
     pub const EMPTY: Self = Self::flat(0, 0, 0);
 
-    /// Returns contents of `size` bytes that start at block `start_block` of `device`, in blocks of the image being built.
+    /// Returns contents of `size` bytes that start at block `start_block` of `device`, in blocks of
+    /// the image being built.
     ///
-    /// Linux 5.16 and later read them, and earlier versions if the devices are appended to the image as one disk.
+    /// Linux 5.16 and later read them, and earlier versions if the devices are appended to the
+    /// image as one disk.
     ///
     /// ```
     /// # use std::io::Cursor;

@@ -1,4 +1,4 @@
-//! What the disk holds: the structures of the kernel's `fs/erofs/erofs_fs.h`, with its names.
+//! The structures on disk, as `fs/erofs/erofs_fs.h` of the kernel defines and names them.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -42,7 +42,8 @@ pub(crate) const I_DATALAYOUT_BIT: u16 = 1;
 /// Of a compact inode that is not a directory: it has one link, and `i_nb` is part of its address.
 pub(crate) const I_NLINK_1_BIT: u16 = 4;
 
-/// Inodes are addressed in units of this many bytes from the start of the metadata area (`islotbits`).
+/// Inodes are addressed in units of this many bytes from the start of the metadata area
+/// (`islotbits`).
 pub(crate) const ISLOT: u64 = 32;
 /// The longest file name in bytes (`EROFS_NAME_LEN`).
 pub(crate) const NAME_LEN: usize = 255;
@@ -112,8 +113,8 @@ pub(crate) struct DeviceSlot {
     pub(crate) tag: [u8; 64],
     pub(crate) blocks_lo: U32,
     pub(crate) uniaddr_lo: U32,
-    /// Declared as 32 bits at first, and not read by kernels before that was corrected ("erofs: handle 48-bit blocks/uniaddr
-    /// for extra devices").
+    /// Declared as 32 bits at first, and not read by kernels before that was corrected ("erofs:
+    /// handle 48-bit blocks/uniaddr for extra devices").
     pub(crate) blocks_hi: U16,
     pub(crate) uniaddr_hi: U16,
     pub(crate) reserved: [u8; 52],

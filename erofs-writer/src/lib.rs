@@ -1,10 +1,12 @@
-//! Write [EROFS](https://docs.kernel.org/filesystems/erofs.html) images: the read-only file system of Linux.
+//! Write [EROFS](https://docs.kernel.org/filesystems/erofs.html) images: the read-only file system
+//! of Linux.
 //!
-//! A [`Builder`] writes one image to anything that is [`Write`](std::io::Write) and [`Seek`](std::io::Seek), in one
-//! pass. Contents of files go to the output as they come; names and attributes are kept in memory until
-//! [`finish`](Builder::finish) writes them, which takes about 200 bytes for each inode, its name included, and up to 300 and
-//! the name where contents are compressed. Ends of files that are to stand [after inodes](Options::inline_tails) or
-//! [their indexes](Options::tail_packing) are kept, too.
+//! A [`Builder`] writes one image to anything that is [`Write`](std::io::Write) and
+//! [`Seek`](std::io::Seek), in one pass. Contents of files go to the output as they come; names and
+//! attributes are kept in memory until [`finish`](Builder::finish) writes them, which takes about
+//! 200 bytes for each inode, its name included, and up to 300 and the name where contents are
+//! compressed. Ends of files that are to stand [after inodes](Options::inline_tails) or [their
+//! indexes](Options::tail_packing) are kept, too.
 //!
 //! ```
 //! use std::io::{Cursor, Write};
@@ -33,19 +35,22 @@
 //!
 //! # Names
 //!
-//! Names come in any order, by path ([`add_path`](Builder::add_path), which makes missing parents) or by directory
-//! ([`add`](Builder::add)). They are bytes; directories and names may be as many as memory holds. The same tree over
-//! the same contents gives the same bytes, on any system: no clock and no random number reaches an image.
+//! Names come in any order, by path ([`add_path`](Builder::add_path), which makes missing parents)
+//! or by directory ([`add`](Builder::add)). They are bytes; directories and names may be as many as
+//! memory holds. The same tree over the same contents gives the same bytes, on any system: no clock
+//! and no random number reaches an image.
 //!
 //! # Contents
 //!
-//! A [`DataWriter`] takes the contents of one regular file. They begin at a block border and lie in one piece (a flat plain
-//! inode), so that a device, a block and a length name them: other images can [point at them](FileData::on_device). With
-//! [`Builder::with_dedupe`], equal contents are stored once.
+//! A [`DataWriter`] takes the contents of one regular file. They begin at a block border and lie in
+//! one piece (a flat plain inode), so that a device, a block and a length name them: other images
+//! can [point at them](FileData::on_device). With [`Builder::with_dedupe`], equal contents are
+//! stored once.
 //!
-//! So contents lie in the order in which they came. Where they can be had at any time, as those of a folder, the tree can come
-//! first: [`FileData::later`] stands for contents that [`Builder::store_later`] asks for, directory by directory in the
-//! order of names. Then the same names, attributes and contents give the same bytes in whatever order they came, and files of one
+//! So contents lie in the order in which they came. Where they can be had at any time, as those of
+//! a folder, the tree can come first: [`FileData::later`] stands for contents that
+//! [`Builder::store_later`] asks for, directory by directory in the order of names. Then the same
+//! names, attributes and contents give the same bytes in whatever order they came, and files of one
 //! directory lie side by side.
 //!
 //! ```
@@ -75,13 +80,14 @@
 //!
 //! # Compression
 //!
-//! With [`Options::compression`], contents are compressed as they come, by as many [threads](Options::threads) as the machine
-//! has cores. The image does not depend on their number, only on the versions of the encoders, and memory holds a few MiB for
-//! each of them. What does not shrink is stored as it is. Other images cannot point at compressed contents. Blocks should have
+//! With [`Options::compression`], contents are compressed as they come, by as many
+//! [threads](Options::threads) as the machine has cores. The image does not depend on their number,
+//! only on the versions of the encoders, and memory holds a few MiB for each of them. What does not
+//! shrink is stored as it is. Other images cannot point at compressed contents. Blocks should have
 //! 4096 bytes: smaller ones make the same clusters at more metadata.
 //!
-//! Each [`Algorithm`] is a cargo feature of its name: `lz4`, `zstd`, `deflate`, `lzma`. None is on by default, and one that is
-//! off is [an error](Error::AlgorithmNotBuilt) where it is chosen.
+//! Each [`Algorithm`] is a cargo feature of its name: `lz4`, `zstd`, `deflate`, `lzma`. None is on
+//! by default, and one that is off is [an error](Error::AlgorithmNotBuilt) where it is chosen.
 //!
 //! What makes images smaller, at a price each:
 //!
@@ -98,8 +104,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(all(feature = "lz4", feature = "zstd"), doc = "```")]
 #![cfg_attr(not(all(feature = "lz4", feature = "zstd")), doc = "```ignore")]
-//! use std::io::{Cursor, Write};
-//! use erofs_writer::{Algorithm, BlockSize, Compression, Builder, Metadata, Node, Options, PerFile};
+//! use std::io::{Cursor, Write}; use erofs_writer::{Algorithm, BlockSize, Compression, Builder,
+//! Metadata, Node, Options, PerFile};
 //!
 //! # fn main() -> Result<(), erofs_writer::Error> {
 //! let per_file = PerFile::new(|file| match file.path {
@@ -124,11 +130,13 @@
 //!
 //! # Metadata over other images
 //!
-//! An image can hold names and attributes alone, its files' contents lying on [devices](Builder::add_device), which are
-//! usually other EROFS images. The kernel takes such an image in two ways, without a change to it:
+//! An image can hold names and attributes alone, its files' contents lying on
+//! [devices](Builder::add_device), which are usually other EROFS images. The kernel takes such an
+//! image in two ways, without a change to it:
 //!
 //! - all devices appended to it in order, as one disk;
-//! - each device given at mount: `mount -t erofs -o device=/dev/loop1,device=/dev/loop2 /dev/loop0 /mnt`.
+//! - each device given at mount:
+//!   `mount -t erofs -o device=/dev/loop1,device=/dev/loop2 /dev/loop0 /mnt`.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -148,8 +156,9 @@
 //!
 //! # What kernels read
 //!
-//! The versions are those that `mkfs.erofs(1)` of erofs-utils 1.9 names, or the merge windows in which the kernel's commits came that
-//! added each. A test mounts one of each: Linux 6.1 and 6.18 read what is said here, and 6.1 nothing of what is said to be later.
+//! The versions are those that `mkfs.erofs(1)` of erofs-utils 1.9 names, or the merge windows in
+//! which the kernel's commits came that added each. A test mounts one of each: Linux 6.1 and 6.18
+//! read what is said here, and 6.1 nothing of what is said to be later.
 //!
 //! | image | Linux |
 //! |---|---|
@@ -169,11 +178,12 @@
 //! | 48-bit addresses | 6.15 |
 //! | the xattr name filter, which others ignore | 6.6 |
 //!
-//! Block addresses have 32 bits: image and devices together can have 2 TiB in blocks of 512 bytes, 16 TiB in blocks of 4096.
-//! [`Addresses::Bits48`] is for Linux 6.15 and later.
+//! Block addresses have 32 bits: image and devices together can have 2 TiB in blocks of 512 bytes,
+//! 16 TiB in blocks of 4096. [`Addresses::Bits48`] is for Linux 6.15 and later.
 //!
-//! Compact inodes have no modification time before Linux 6.15 but the image's [epoch](Options::epoch). With
-//! [`InodeLayout::Auto`], an inode is compact only if it has just that time, so nothing is lost on any kernel.
+//! Compact inodes have no modification time before Linux 6.15 but the image's
+//! [epoch](Options::epoch). With [`InodeLayout::Auto`], an inode is compact only if it has just
+//! that time, so nothing is lost on any kernel.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

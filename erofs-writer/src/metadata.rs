@@ -28,14 +28,15 @@ pub struct Metadata {
     pub mtime: Timestamp,
     /// Extended attributes by full name, such as `user.a`, in any order.
     ///
-    /// EROFS has the namespaces `user.`, `trusted.` and `security.`, and the names `system.posix_acl_access` and
-    /// `system.posix_acl_default`, whose values are in the form of `getxattr(2)`.
+    /// EROFS has the namespaces `user.`, `trusted.` and `security.`, and the names
+    /// `system.posix_acl_access` and `system.posix_acl_default`, whose values are in the form of
+    /// `getxattr(2)`.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Metadata {
-    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
-    /// extended attributes.
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification
+    /// time 1970-01-01 and without extended attributes.
     pub fn new(mode: u16) -> Self {
         Self {
             mode,

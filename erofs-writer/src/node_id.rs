@@ -12,7 +12,8 @@ pub struct NodeId {
     pub(crate) index: u32,
 }
 
-/// What tells the nodes of one builder from those of another. It never reaches an image.
+/// The identity of a builder, which distinguishes its nodes from those of others. It is never
+/// written to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Owner(usize);
 

@@ -25,49 +25,59 @@ pub struct Options {
     pub uuid: Uuid,
     /// The volume's name. Default: empty.
     pub label: Label,
-    /// The build time of the image, in seconds since 1970 (`SOURCE_DATE_EPOCH`). The field on disk has 32 bits of seconds after
-    /// the [epoch](Self::epoch); other values are clamped. Default: the epoch.
+    /// The build time of the image, in seconds since 1970 (`SOURCE_DATE_EPOCH`). The field on disk
+    /// has 32 bits of seconds after the [epoch](Self::epoch); other values are clamped. Default:
+    /// the epoch.
     pub build_time: Option<i64>,
     /// The form of inodes. Default: [`InodeLayout::Auto`].
     pub inodes: InodeLayout,
-    /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest modification time.
+    /// The time that compact inodes share (`epoch` and `fixed_nsec`). Default: the commonest
+    /// modification time.
     pub epoch: Option<Timestamp>,
     /// Prefixes of xattr names that are stored once for the whole image. Default: none.
     pub xattr_prefixes: XattrPrefixes,
-    /// Whether to omit the filter of xattr names (`h_name_filter`): 32 bits for each inode with xattrs, with which Linux 6.6 and
-    /// later skip most names that the inode does not have. Default: no.
+    /// Whether to omit the filter of xattr names (`h_name_filter`): 32 bits for each inode with
+    /// xattrs, with which Linux 6.6 and later skip most names that the inode does not have.
+    /// Default: no.
     pub no_xattr_filter: bool,
     /// The width of block addresses. Default: 32 bits.
     pub addresses: Addresses,
-    /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8 bytes) instead of having a
-    /// block map of unified addresses (4 bytes). Default: no.
+    /// Whether files in chunks name the device of each chunk (`struct erofs_inode_chunk_index`, 8
+    /// bytes) instead of having a block map of unified addresses (4 bytes). Default: no.
     pub chunk_indexes: bool,
-    /// Whether the last, partial block of a regular file goes after its inode, where it takes no block of its own. Saves most
-    /// with large blocks and small files, at the price of metadata spread wider, and of memory for all the tails until the image
-    /// is finished; and no other image can point at such contents. Default: no.
+    /// Whether the last, partial block of a regular file goes after its inode, where it takes no
+    /// block of its own. Saves most with large blocks and small files, at the price of metadata
+    /// spread wider, and of memory for all the tails until the image is finished; and no other
+    /// image can point at such contents. Default: no.
     pub inline_tails: bool,
-    /// The compression of contents written by [`Builder::data`](crate::Builder::data). Other images cannot refer to compressed
-    /// contents. Default: none.
+    /// The compression of contents written by [`Builder::data`](crate::Builder::data). Other images
+    /// cannot refer to compressed contents. Default: none.
     pub compression: Option<Compression>,
-    /// Whether compressed files have indexes of 8 bytes for each block (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones
-    /// of 2 (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have. Default: no.
+    /// Whether compressed files have indexes of 8 bytes for each block
+    /// (`EROFS_INODE_COMPRESSED_FULL`) instead of packed ones of 2
+    /// (`EROFS_INODE_COMPRESSED_COMPACT`), which blocks larger than 4096 bytes do not have.
+    /// Default: no.
     pub full_indexes: bool,
-    /// Chooses the compression of each file written by [`Builder::data_for`](crate::Builder::data_for). Default: all use
+    /// Chooses the compression of each file written by
+    /// [`Builder::data_for`](crate::Builder::data_for). Default: all use
     /// [`compression`](Self::compression).
     pub per_file: Option<PerFile>,
-    /// Whether the end of a compressed file goes after its indexes where it would not fill a block (`ztailpacking`), at the price of
-    /// memory for all those ends until the image is finished. Linux 5.17 and later. Default: no.
+    /// Whether the end of a compressed file goes after its indexes where it would not fill a block
+    /// (`ztailpacking`), at the price of memory for all those ends until the image is finished.
+    /// Linux 5.17 and later. Default: no.
     pub tail_packing: bool,
     /// The parts of compressed files that are packed into one hidden file. With fragments and
-    /// [`Builder::with_dedupe`](crate::Builder::with_dedupe), equal clusters of different files are stored once, too, which takes
-    /// about 40 bytes of memory for each cluster. Default: none.
+    /// [`Builder::with_dedupe`](crate::Builder::with_dedupe), equal clusters of different files are
+    /// stored once, too, which takes about 40 bytes of memory for each cluster. Default: none.
     pub fragments: Fragments,
-    /// Whether equal parts of compressed files are stored once, at any position of any file. It takes memory for each cluster, and
-    /// full indexes. Linux 6.1 and later. Default: no.
+    /// Whether equal parts of compressed files are stored once, at any position of any file. It
+    /// takes memory for each cluster, and full indexes. Linux 6.1 and later. Default: no.
     pub dedupe_extents: bool,
-    /// The number of threads that compress. The image does not depend on it. Default: one for each processor.
+    /// The number of threads that compress. The image does not depend on it. Default: one for each
+    /// processor.
     pub threads: Option<NonZeroUsize>,
-    /// The callback that receives the bytes of contents stored so far, holes included. Default: none.
+    /// The callback that receives the bytes of contents stored so far, holes included. Default:
+    /// none.
     pub progress: Option<Progress>,
 }
 
@@ -224,7 +234,8 @@ pub enum Uuid {
     Nil,
 }
 
-/// The volume's name: up to 15 bytes, none of them NUL (`volume_name`, which the kernel wants terminated).
+/// The volume's name: up to 15 bytes, none of them NUL (`volume_name`, which the kernel wants
+/// terminated).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label([u8; 16]);
 
@@ -254,15 +265,16 @@ impl Label {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Addresses {
-    /// 32 bits: image and devices together have 2 TiB at most in blocks of 512 bytes, 16 TiB in blocks of 4096.
+    /// 32 bits: image and devices together have 2 TiB at most in blocks of 512 bytes, 16 TiB in
+    /// blocks of 4096.
     #[default]
     Bits32,
-    /// 48 bits, for Linux 6.15 and later. As those kernels read the modification times of compact inodes, which are 32 bits of
-    /// seconds after the epoch, most inodes can be compact.
+    /// 48 bits, for Linux 6.15 and later. As those kernels read the modification times of compact
+    /// inodes, which are 32 bits of seconds after the epoch, most inodes can be compact.
     ///
-    /// Of devices beyond 32 bits, kernels up to 6.18 at least read the lower bits alone from the device table. They read such
-    /// images right where the devices are appended to the image, and otherwise files in chunks with
-    /// [`chunk_indexes`](Options::chunk_indexes).
+    /// Of devices beyond 32 bits, kernels up to 6.18 at least read the lower bits alone from the
+    /// device table. They read such images right where the devices are appended to the image, and
+    /// otherwise files in chunks with [`chunk_indexes`](Options::chunk_indexes).
     Bits48,
 }
 
@@ -278,8 +290,8 @@ impl Addresses {
 
 /// Which of the two inode forms is used.
 ///
-/// A compact inode takes 32 bytes instead of 64. It has 16 bits for each of user, group and number of links, 32 for the
-/// size, and its modification time is the image's [epoch](Options::epoch).
+/// A compact inode takes 32 bytes instead of 64. It has 16 bits for each of user, group and number
+/// of links, 32 for the size, and its modification time is the image's [epoch](Options::epoch).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InodeLayout {

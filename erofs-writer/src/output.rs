@@ -1,11 +1,12 @@
-//! The image as a stream that can be rewound: large sequential writes, zeros by seeking where nothing was written yet.
+//! A buffered output that can be rewound. It writes large pieces in sequence, and seeks over zeros
+//! where nothing was written yet.
 
 use std::fs::File;
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
-/// Written to the output at once.
+/// The size of the buffer.
 const BUFFER: usize = 1 << 20;
-/// What comes in pieces so large is not copied into the buffer: a write of them costs less.
+/// Pieces of this size are not copied into the buffer, because writing them directly costs less.
 const DIRECT: usize = 128 << 10;
 
 pub(crate) type ReadExact<W> = fn(&mut W, &mut [u8]) -> io::Result<()>;
@@ -14,8 +15,8 @@ pub(crate) type Truncate<W> = fn(&mut W, u64) -> io::Result<()>;
 
 /// An output whose length can be set, as that of a file and of a buffer in memory.
 ///
-/// [`Builder::with_dedupe`](crate::Builder::with_dedupe) requires it: contents that turn out to be equal to others are
-/// written first, and the output is cut where they were the last.
+/// [`Builder::with_dedupe`](crate::Builder::with_dedupe) requires it: contents are written before
+/// they are compared, and the output is truncated if the last ones equal earlier ones.
 pub trait SetLen {
     /// Makes the output `length` bytes long. The builder only calls this to make it shorter.
     ///
@@ -75,14 +76,15 @@ fn set_vec_len(bytes: &mut Vec<u8>, length: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Output<W> {
     inner: W,
-    /// Where `inner` stands.
+    /// The position of `inner`.
     at: u64,
-    /// Bytes still to be written, and where they belong.
+    /// Bytes still to be written, and their position.
     buffer: Vec<u8>,
     start: u64,
-    /// Bytes from here on read as zeros once the output is long enough: nobody has written them.
+    /// The end of the bytes ever written. Bytes after it read as zeros once the output is long
+    /// enough.
     clean: u64,
-    /// The end of what was written through this.
+    /// The end of the bytes written through this value.
     written: u64,
 }
 
@@ -102,17 +104,18 @@ impl<W: Write + Seek> Output<W> {
 
     /// Checks that the output can be read.
     pub(crate) fn check_readable(&mut self, read: Read<W>) -> io::Result<()> {
-        // Nothing is there, which a file that is open for writing only does not report, but an error.
+        // Nothing is there, which a file that is open for writing only does not report, but an
+        // error.
         self.at = self.inner.seek(SeekFrom::End(0))?;
         read(&mut self.inner, &mut [0]).map(drop)
     }
 
-    /// Where the next byte goes.
+    /// The position of the next byte.
     pub(crate) fn position(&self) -> u64 {
         self.start + self.buffer.len() as u64
     }
 
-    /// The end of everything that was ever written, also of what was rewound over.
+    /// The end of everything that was ever written, including rewound bytes.
     pub(crate) fn written(&self) -> u64 {
         self.written.max(self.position())
     }
@@ -133,7 +136,8 @@ impl<W: Write + Seek> Output<W> {
         }
     }
 
-    /// Appends zeros up to `to`, which is not before the position. A long run is seeked over, which leaves a hole in a file.
+    /// Appends zeros up to `to`, which is not before the position. A long run is seeked over, which
+    /// leaves a hole in a file.
     pub(crate) fn zeros_to(&mut self, to: u64) -> io::Result<()> {
         let pad = to.saturating_sub(self.position());
         if pad <= BUFFER as u64 {
@@ -153,7 +157,8 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 
-    /// Makes `to` the position: back to something that is to be overwritten, or to a place not written yet.
+    /// Seeks to `to`: back to bytes that are to be overwritten, or to a place that was not written
+    /// yet.
     pub(crate) fn seek(&mut self, to: u64) -> io::Result<()> {
         if to >= self.start && to <= self.position() {
             self.buffer.truncate((to - self.start) as usize);
@@ -167,7 +172,7 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 
-    /// Reads back what was written at `from`.
+    /// Reads back the bytes written at `from`.
     pub(crate) fn read(
         &mut self,
         from: u64,
@@ -189,7 +194,8 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 
-    /// Writes out what is buffered, then `head` at `head_at`, cuts the output to `end` where it can be, and gives it back.
+    /// Flushes the buffer, writes `head` at `head_at`, truncates the output to `end` if possible,
+    /// and returns it.
     pub(crate) fn finish_with(
         mut self,
         head_at: u64,
@@ -289,7 +295,7 @@ mod tests {
             }
             let half = expected.len() / 2;
             let mut read = vec![1; expected.len() - half];
-            // What was skipped over at the very end is not there to be read yet.
+            // A hole at the very end cannot be read yet.
             if output.clean >= output.start {
                 output.read(half as u64, &mut read, |inner, into| inner.read_exact(into)).unwrap();
                 prop_assert!(read == expected[half..]);

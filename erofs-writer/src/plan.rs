@@ -1,4 +1,4 @@
-//! What goes where in the metadata area. Pure: reads the tree, writes nothing.
+//! The layout of the metadata area. Planning reads the tree and writes nothing.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::tree::{Inode, ROOT, SortedTree};
 use crate::xattr::XattrPlan;
 use crate::{Addresses, BlockSize, InodeLayout, Options, Timestamp, directory};
 
-/// What planning and emitting must agree on.
+/// The layout options that planning and emitting share.
 #[derive(Debug)]
 pub(crate) struct Form<'a> {
     pub(crate) options: &'a Options,
@@ -43,7 +43,8 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Where the chunks' addresses stand, from the start of an inode with `head` bytes of inode and xattrs.
+    /// The offset of the chunks' addresses from the start of an inode with `head` bytes of inode
+    /// and xattrs.
     pub(crate) fn chunk_map(&self, inode: &Inode, head: u64) -> Option<Range<u64>> {
         let size = inode.chunk_size()?.bytes(self.options.block_size);
         let entry = match self.chunk_indexes {
@@ -62,8 +63,8 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Where the indexes of compressed contents stand, from the start of an inode at `at` of the metadata area with `head` bytes of
-    /// inode and xattrs.
+    /// The offset of the indexes of compressed contents from the start of an inode at `at` of the
+    /// metadata area with `head` bytes of inode and xattrs.
     pub(crate) fn compressed_map(&self, contents: &Compressed, at: u64, head: u64) -> Range<u64> {
         let start = head.next_multiple_of(8);
         let block_size = self.options.block_size;
@@ -71,7 +72,8 @@ impl<'a> Form<'a> {
         start..start + compress::map_length(contents, at + start, block_size, full)
     }
 
-    /// Whether compressed contents have indexes that are not packed: kernels pack only those of small blocks.
+    /// Whether compressed contents have indexes that are not packed: kernels pack only those of
+    /// small blocks.
     pub(crate) fn full_indexes(&self, contents: &Compressed) -> bool {
         self.options.full_indexes
             || self.options.block_size > BlockSize::B4096
@@ -115,8 +117,8 @@ impl<'a> Form<'a> {
         self.offset_from(epoch, inode.mtime()).unwrap_or(0)
     }
 
-    /// The time that makes most inodes compact: the commonest of those that can be, the earliest of several; where times after
-    /// it can be told too, the earliest of the last 68 years before it.
+    /// The time that makes most inodes compact: the commonest time, the earliest of several. If
+    /// later times can be represented too, it is the earliest of the last 68 years before it.
     fn epoch(&self, tree: &SortedTree) -> Timestamp {
         let mut counts = HashMap::new();
         let candidates = || {
@@ -150,7 +152,7 @@ fn has_address(inode: &Inode) -> bool {
         && inode.chunk_size().is_none()
 }
 
-/// Where everything in the metadata area goes. Positions are bytes from its start, a block border.
+/// The layout of the metadata area. Positions are bytes from its start, a block border.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The time that compact inodes have.
@@ -170,14 +172,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans, and notes in the tree's inodes: their forms, directories' sizes, and first blocks after `blocks_at`.
+    /// Plans the area, and sets in the tree's inodes: their forms, directories' sizes, and first
+    /// blocks after `blocks_at`.
     pub(crate) fn new(tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
         // Inode number 0 means "no entry" to those who read directories.
         Self::behind(ISLOT, tree, xattrs, form)
     }
 
-    /// A plan of an area that begins with the image's first block, after the superblock and its tables, which end at `end`, if it
-    /// ends in that block or, where the image is to be `empty` of contents, anywhere: that saves a block.
+    /// A plan of an area that begins with the image's first block, after the superblock and its
+    /// tables, which end at `end`, if it ends in that block or, where the image is to be `empty` of
+    /// contents, anywhere: that saves a block.
     pub(crate) fn beside_superblock(
         end: u64,
         empty: bool,
@@ -216,7 +220,7 @@ impl Plan {
             let tail = inline_tail(inode, head, block_size);
             inode.flags.inline = tail > 0;
             let at = if let Some(contents) = form.compressed(inode) {
-                // Its length depends on the place within a slot, where inodes begin, alone.
+                // Its length only depends on the position within a slot, and inodes begin at slots.
                 let map = form.compressed_map(&contents, 0, head);
                 match contents.inline_length() {
                     0 => packer.place(map.end),
@@ -271,7 +275,8 @@ pub(crate) fn inode_size(inode: &Inode) -> u64 {
     }
 }
 
-/// How many blocks after the inodes are this inode's; `None` for those whose blocks are not metadata.
+/// How many blocks after the inodes are this inode's; `None` for those whose blocks are not
+/// metadata.
 fn own_blocks(inode: &Inode, block_size: BlockSize) -> Option<u64> {
     match (inode.kind(), inode.flags.inline) {
         (S_IFDIR | S_IFLNK, false) => Some(block_size.count(inode.size)),
@@ -280,11 +285,13 @@ fn own_blocks(inode: &Inode, block_size: BlockSize) -> Option<u64> {
     }
 }
 
-/// The bytes of a partial last block that follow the `head` bytes of inode and xattrs; 0 where none do.
+/// The bytes of a partial last block that follow the `head` bytes of inode and xattrs; 0 where none
+/// do.
 ///
-/// A tail must not cross a block border. Of a symbolic link, kernels before 6.14 also want inode, xattrs and target in one
-/// block, and the target shorter than a block: so only what fits is inlined. A directory may as well have a block. But the tail
-/// of a regular file is nowhere else.
+/// A tail must not cross a block border. Of a symbolic link, kernels before 6.14 also want inode,
+/// xattrs and target in one block, and the target shorter than a block: so only what fits is
+/// inlined. A directory may as well have a block. But the tail of a regular file has no other
+/// place.
 fn inline_tail(inode: &Inode, head: u64, block_size: BlockSize) -> u64 {
     let block = u64::from(block_size.bytes());
     let fits = |tail| if head + tail <= block { tail } else { 0 };
@@ -296,8 +303,9 @@ fn inline_tail(inode: &Inode, head: u64, block_size: BlockSize) -> u64 {
     }
 }
 
-/// The root, then directory by directory the inodes of its entries, each where it is met first. A scan that lists a
-/// directory, asks for the attributes of everything in it and then descends goes straight through the inodes.
+/// The root, then directory by directory the inodes of its entries, each where it is met first. A
+/// scan that lists a directory, asks for the attributes of everything in it and then descends goes
+/// straight through the inodes.
 pub(crate) fn scan_order(tree: &SortedTree) -> Vec<u32> {
     let mut order = Vec::with_capacity(tree.inodes().len());
     let mut placed = vec![false; tree.inodes().len()];
@@ -310,7 +318,7 @@ pub(crate) fn scan_order(tree: &SortedTree) -> Vec<u32> {
         let directories = order[first..].iter().rev();
         pending.extend(directories.filter(|&&i| tree.inode(i).is_dir()));
     }
-    // What has no name.
+    // Inodes without a name.
     order.extend(
         (0..)
             .zip(&placed)
@@ -336,7 +344,8 @@ struct Gap {
 }
 
 impl Packer {
-    /// Gaps kept open. Enough to waste next to nothing, few enough that an inode stays near its neighbours.
+    /// The number of gaps kept open: enough to waste almost nothing, few enough that an inode stays
+    /// near its neighbours.
     const GAPS: usize = 16;
 
     fn new(block_size: BlockSize, start: u64) -> Self {
@@ -353,8 +362,8 @@ impl Packer {
         self.fill_gap(size).unwrap_or_else(|| self.append(size))
     }
 
-    /// The place of `head` bytes and a tail after them that does not cross a block border: all in one block where they
-    /// fit.
+    /// The place of `head` bytes and a tail after them that does not cross a block border: all in
+    /// one block where they fit.
     fn place_with_tail(&mut self, head: u64, tail: u64) -> u64 {
         let size = (head + tail).next_multiple_of(ISLOT);
         if head + tail <= self.block {

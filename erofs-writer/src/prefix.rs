@@ -9,7 +9,8 @@ use crate::format::{
     XATTR_LONG_PREFIX_MASK,
 };
 
-/// Beginnings of xattr names, such as `trusted.overlay.`, that an image stores once instead of with each xattr.
+/// Beginnings of xattr names, such as `trusted.overlay.`, that an image stores once instead of with
+/// each xattr.
 ///
 /// They save space where many different xattrs have long names; Linux 6.4 and later read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,8 +27,8 @@ impl XattrPrefixes {
     ///
     /// # Errors
     ///
-    /// [`Error::XattrPrefix`] for one that has no namespace, nothing more than one, or more than 254 bytes more; for one given
-    /// twice; and for the 129th.
+    /// [`Error::XattrPrefix`] for one that has no namespace, nothing more than one, or more than
+    /// 254 bytes more; for one given twice; and for the 129th.
     pub fn new<P: AsRef<[u8]>>(prefixes: impl IntoIterator<Item = P>) -> Result<Self, Error> {
         let mut list = Vec::new();
         for prefix in prefixes {
@@ -53,7 +54,7 @@ impl XattrPrefixes {
         self.0.len() as u8
     }
 
-    /// `e_name_index` and how much of the name it stands for: of those that fit, the longest.
+    /// Returns `e_name_index` and the length of the prefix it replaces: the longest that fits.
     pub(crate) fn find(&self, index: u8, name: &[u8]) -> (u8, u8) {
         self.0
             .iter()
@@ -73,8 +74,8 @@ impl XattrPrefixes {
         lengths.sum()
     }
 
-    /// The table on disk: of each, a length, the namespace's index (`struct erofs_xattr_long_prefix`) and the rest, to a multiple
-    /// of four bytes.
+    /// The table on disk: of each, a length, the namespace's index
+    /// (`struct erofs_xattr_long_prefix`) and the rest, to a multiple of four bytes.
     pub(crate) fn table(&self) -> Vec<u8> {
         let mut table = Vec::new();
         for prefix in &self.0 {
@@ -88,7 +89,7 @@ impl XattrPrefixes {
     }
 }
 
-/// The index of a name's namespace and the name's rest, of those namespaces that have names in them.
+/// The index of a name's namespace, and the rest of the name, for namespaces that contain names.
 pub(crate) fn namespace(name: &[u8]) -> Option<(u8, &[u8])> {
     [
         (XATTR_INDEX_USER, &b"user."[..]),

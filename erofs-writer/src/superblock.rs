@@ -43,7 +43,7 @@ pub(crate) fn data_start(options: &Options, devices: usize) -> u64 {
         .align(SUPER_OFFSET + length(options, devices))
 }
 
-/// Checks that there is place for one more device.
+/// Checks that there is room for one more device.
 pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
     if devices < DEVICES_MAX {
         Ok(())
@@ -52,9 +52,10 @@ pub(crate) fn check_devices(devices: usize) -> Result<(), Error> {
     }
 }
 
-/// The bytes from [`SUPER_OFFSET`] to the next block border, and the UUID in them. `starts` is where each device begins in
-/// the unified address space, the image itself being the first; `content` has hashed everything else; `behind` is what follows
-/// in the same block, if it is not all zeros.
+/// The bytes from [`SUPER_OFFSET`] to the next block border, and the UUID in them. `starts` is
+/// where each device begins in the unified address space, the image itself being the first;
+/// `content` is the hash of everything else; `behind` are the bytes after it in the same block,
+/// unless they are all zeros.
 pub(crate) fn form(
     options: &Options,
     fields: &SuperblockFields<'_>,
@@ -141,7 +142,7 @@ pub(crate) fn form(
             tag: device.tag,
             blocks_lo: (device.blocks as u32).into(),
             uniaddr_lo: (start as u32).into(),
-            // Not 0 only with 48-bit addresses: the sum was checked against the limit.
+            // Non-zero only with 48-bit addresses: the sum was checked against the limit.
             blocks_hi: ((device.blocks >> 32) as u16).into(),
             uniaddr_hi: ((start >> 32) as u16).into(),
             reserved: [0; 52],
@@ -179,14 +180,16 @@ fn table_end(options: &Options, devices: usize) -> u64 {
     table_start(options) + (devices * size_of::<format::DeviceSlot>()) as u64
 }
 
-/// Where the device table begins: after what is said of compression, which is shorter than a slot.
+/// The start of the device table, after the compression configurations, which are shorter than a
+/// slot.
 fn table_start(options: &Options) -> u64 {
     let slots = 1 + u64::from(options.compresses());
     SUPER_OFFSET + slots * size_of::<format::DeviceSlot>() as u64
 }
 
-/// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block larger than
-/// [`SUPER_OFFSET`] what stands before the superblock does not count; of a smaller one, all of a block's length does.
+/// The CRC-32C of the rest of the superblock's block, as `erofs_superblock_csum_verify`: of a block
+/// larger than [`SUPER_OFFSET`] what stands before the superblock does not count; of a smaller one,
+/// all of a block's length does.
 fn checksum(from_superblock: &[u8], block: u64) -> u32 {
     let covered = if block > SUPER_OFFSET {
         block - SUPER_OFFSET

@@ -1,4 +1,4 @@
-//! The names and inodes of the image being built, in as little memory as they need.
+//! A compact representation of the names and inodes of the image being built.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -19,8 +19,9 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Inode {
     /// Bytes; of a directory, known once its names are.
     pub(crate) size: u64,
-    /// A regular file's first block on its device, or the first of its chunks or its tail in the builder's lists; a symbolic link's target in the arena; a device's number; a
-    /// directory's first block after the inodes.
+    /// A regular file's first block on its device, or the first of its chunks or its tail in the
+    /// builder's lists; a symbolic link's target in the arena; a device's number; a directory's
+    /// first block after the inodes.
     pub(crate) payload: u64,
     secs: i64,
     nanos: u32,
@@ -38,7 +39,7 @@ pub(crate) struct Inode {
     pub(crate) flags: Flags,
 }
 
-/// What is known of an inode besides its attributes.
+/// Flags of an inode.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags {
     /// A directory that exists because something was added beneath it.
@@ -49,7 +50,7 @@ pub(crate) struct Flags {
     pub(crate) inline: bool,
     /// Its contents are compressed; until the end, they were given to the threads that compress.
     pub(crate) compressed: bool,
-    /// Its contents are to come; its payload is their number.
+    /// Its contents are stored later; its payload is their number.
     pub(crate) later: bool,
     /// One more than the chunk size's bits; 0 for contents in one piece.
     chunk_bits: u8,
@@ -121,7 +122,7 @@ pub(crate) struct Tree {
     index: HashTable<u32>,
     /// Whether names were removed.
     removed: bool,
-    // Seeded at random: names come from strangers, and nothing depends on the order of this table.
+    // Seeded at random, because names may be hostile. Nothing depends on the order of this table.
     hasher: RandomState,
 }
 
@@ -198,7 +199,7 @@ impl Tree {
         index
     }
 
-    /// Adds an inode that no name leads to; gives its index.
+    /// Adds an inode without a name, and returns its index.
     pub(crate) fn add_nameless(&mut self, inode: Inode) -> Result<u32, Error> {
         if self.inodes.len() >= NONE as usize {
             return Err(Error::TooManyNodes);
@@ -231,7 +232,8 @@ impl Tree {
         });
     }
 
-    /// Removes a name, and all that is beneath it where it is a directory. Returns `None` where there is no such name.
+    /// Removes a name, and all that is beneath it where it is a directory. Returns `None` where
+    /// there is no such name.
     pub(crate) fn remove(&mut self, parent: u32, name: &[u8]) -> Option<()> {
         let hash = self.hasher.hash_one((parent, name));
         let (names, arena) = (&self.names, &self.arena);
@@ -262,7 +264,8 @@ impl Tree {
         Some(())
     }
 
-    /// Takes the inode away from a name that is not indexed any more. Returns it where it is a directory.
+    /// Removes the inode from a name that is not indexed any more. Returns the inode if it is a
+    /// directory.
     fn unlink(&mut self, index: u32) -> Option<u32> {
         let name = &mut self.names[index as usize];
         let (parent, inode) = (name.parent, std::mem::replace(&mut name.inode, NONE));
@@ -309,7 +312,7 @@ impl Tree {
         self.removed = false;
     }
 
-    /// Keeps bytes for as long as the tree lives; gives their offset.
+    /// Keeps bytes for the lifetime of the tree, and returns their offset.
     pub(crate) fn intern(&mut self, bytes: &[u8]) -> u64 {
         let offset = self.arena.len() as u64;
         self.arena.extend_from_slice(bytes);
@@ -359,7 +362,7 @@ impl Tree {
         found.parent == parent && slice(&self.arena, found.bytes) == name
     }
 
-    /// Forgets how names are found: nothing can be added afterwards.
+    /// Drops the index of names. Nothing can be added afterwards.
     pub(crate) fn close(&mut self) {
         self.index = HashTable::new();
     }
@@ -415,7 +418,7 @@ pub(crate) struct SortedTree {
 }
 
 impl SortedTree {
-    /// The tree, to which more can be added.
+    /// Returns the tree for further additions.
     pub(crate) fn into_tree(self) -> Tree {
         self.tree
     }
@@ -442,7 +445,8 @@ impl SortedTree {
             .map(|&i| self.tree.names[i as usize].inode)
     }
 
-    /// A directory's entries in the order of the disk: by the bytes of their names, `.` and `..` in their places.
+    /// A directory's entries in the order of the disk: by the bytes of their names, `.` and `..` in
+    /// their places.
     pub(crate) fn entries(&self, directory: u32) -> impl Iterator<Item = (&[u8], u32)> {
         let slots = self.slots(directory);
         let entry = |&i: &u32| {

@@ -17,7 +17,7 @@ use crate::{XattrPrefixes, XattrProblem, prefix};
 /// An inode without attributes.
 pub(crate) const NO_XATTRS: u32 = 0;
 
-/// `i_xattr_icount` counts words after the header, and itself one.
+/// `i_xattr_icount` counts words after the header, plus one.
 const IBODY_MAX: usize = size_of::<XattrIbodyHeader>() + 4 * (u16::MAX as usize - 1);
 /// `h_shared_count` has eight bits.
 const SHARED_MAX: usize = u8::MAX as usize;
@@ -32,7 +32,8 @@ struct Xattr {
     /// The name without its namespace.
     name: Box<[u8]>,
     value: Box<[u8]>,
-    /// The index of namespace or long prefix, and how much of `name` it stands for.
+    /// The index of the namespace or long prefix, and the length of the part of `name` that it
+    /// replaces.
     e_name_index: u8,
     prefix: u8,
 }
@@ -96,8 +97,9 @@ impl Xattr {
     }
 }
 
-/// Whether the kernel's `posix_acl_from_xattr` takes `value`: it is called at every access to a file with an ACL, and the
-/// access fails where it fails. EROFS keeps ACLs in this form, unlike ext4.
+/// Whether the kernel's `posix_acl_from_xattr` accepts `value`: it is called at every access to a
+/// file with an ACL, and the access fails where it fails. EROFS keeps ACLs in this form, unlike
+/// ext4.
 fn is_acl(value: &[u8]) -> bool {
     const VERSION: [u8; 4] = 2_u32.to_le_bytes();
     let Some(entries) = value.strip_prefix(&VERSION) else {
@@ -123,7 +125,7 @@ pub(crate) struct XattrStore {
 struct Interned<T> {
     values: Vec<T>,
     index: HashTable<u32>,
-    // Seeded at random: values come from strangers, and nothing depends on the order of the table.
+    // Seeded at random, because values may be hostile. Nothing depends on the order of the table.
     hasher: RandomState,
 }
 
@@ -166,7 +168,7 @@ impl XattrStore {
     ///
     /// # Errors
     ///
-    /// Where one is impossible: the attribute's index in `xattrs`, and why.
+    /// If one is impossible: the attribute's index in `xattrs`, and the reason.
     pub(crate) fn intern(
         &mut self,
         xattrs: &[(Vec<u8>, Vec<u8>)],
@@ -199,8 +201,8 @@ impl XattrStore {
         Ok(self.sets.number(set))
     }
 
-    /// Decides what is shared, if anything is to be, given the set of each inode, and forms the bytes, with the name filter or
-    /// without.
+    /// Decides which attributes are shared, given the set of each inode, and encodes all of them,
+    /// with or without the name filter.
     pub(crate) fn plan(
         self,
         sets_of_inodes: impl Iterator<Item = u32>,
@@ -219,7 +221,8 @@ impl XattrStore {
                 uses[xattr as usize] += n;
             }
         }
-        // Inline, every use takes the whole entry; shared, each takes a four-byte reference to the one entry.
+        // Inline, every use takes the whole entry; shared, each takes a four-byte reference to the
+        // one entry.
         let mut shared: Vec<usize> = (0..xattrs.len())
             .filter(|&i| {
                 let size = xattrs[i].size() as u64;
@@ -286,14 +289,14 @@ fn body(xattrs: &[Xattr], set: &[u32], ids: &[Option<u32>], filter: bool) -> Box
 /// The bytes of all attributes.
 #[derive(Debug)]
 pub(crate) struct XattrPlan {
-    /// By set: what stands after the inode, empty or a header and words.
+    /// By set: the bytes after the inode, empty or a header and words.
     bodies: Vec<Box<[u8]>>,
     /// The shared attributes (`xattr_blkaddr`).
     pub(crate) area: Vec<u8>,
 }
 
 impl XattrPlan {
-    /// What stands after an inode with this set.
+    /// The bytes after an inode with this set.
     pub(crate) fn body(&self, set: u32) -> &[u8] {
         &self.bodies[set as usize]
     }

@@ -1,4 +1,5 @@
-//! Empty filesystems beside mke2fs: `cargo bench -p ext4-writer`. Prints how often faster the library call is.
+//! Empty filesystems beside mke2fs: `cargo bench -p ext4-writer`. Prints how often faster the
+//! library call is.
 #![allow(
     missing_docs,
     reason = "what criterion_group makes has no documentation"

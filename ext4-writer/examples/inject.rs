@@ -1,4 +1,5 @@
-//! Makes a root filesystem of a tar archive with one more program in it: `inject BYTES TAR PROGRAM IMAGE`.
+//! Makes a root filesystem of a tar archive with one more program in it:
+//! `inject BYTES TAR PROGRAM IMAGE`.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! POSIX ACLs: from the form of the kernel's xattr interface to the form on disk (`fs/ext4/acl.h`).
+//! POSIX ACLs: conversion between the kernel's xattr interface and the form on disk
+//! (`fs/ext4/acl.h`).
 
 const INTERFACE_VERSION: u32 = 2;
 const DISK_VERSION: u32 = 1;
@@ -9,9 +10,10 @@ const ACL_GROUP: u16 = 0x08;
 const ACL_MASK: u16 = 0x10;
 const ACL_OTHER: u16 = 0x20;
 
-/// The disk's form of an ACL, or `None` where `value` is none.
+/// Converts an ACL to the disk's form; `None` if `value` is not a valid ACL.
 ///
-/// The interface gives every entry an id (`struct posix_acl_xattr_entry`); the disk only entries of named users and groups.
+/// The interface gives every entry an id (`struct posix_acl_xattr_entry`); the disk only entries of
+/// named users and groups.
 pub(crate) fn to_disk(value: &[u8]) -> Option<Vec<u8>> {
     let (version, entries) = value.split_first_chunk()?;
     let (entries, rest) = entries.as_chunks::<8>();
@@ -29,9 +31,9 @@ pub(crate) fn to_disk(value: &[u8]) -> Option<Vec<u8>> {
     Some(disk)
 }
 
-/// The interface's form of an ACL on disk, or `None` where `value` is none.
+/// Converts an ACL on disk to the interface's form; `None` if `value` is not a valid ACL.
 pub(crate) fn from_disk(value: &[u8]) -> Option<Vec<u8>> {
-    /// The id of entries that are of nobody by name (`ACL_UNDEFINED_ID`).
+    /// The id of entries without a named user or group (`ACL_UNDEFINED_ID`).
     const NOBODY: [u8; 4] = [0xff; 4];
     let (version, mut rest) = value.split_first_chunk()?;
     if u32::from_le_bytes(*version) != DISK_VERSION {

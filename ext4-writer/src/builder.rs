@@ -16,9 +16,9 @@ use crate::{DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, journal,
 
 /// Writes one ext4 filesystem.
 ///
-/// File contents go to the output as they are added; the tree itself is kept in memory until [`finish`](Self::finish) writes
-/// it. An error of a method that adds a node leaves the builder as it was before the call; an error of the output itself
-/// leaves the image unusable.
+/// File contents go to the output as they are added; the tree itself is kept in memory until
+/// [`finish`](Self::finish) writes it. An error of a method that adds a node leaves the builder as
+/// it was before the call; an error of the output itself leaves the image unusable.
 #[derive(Debug)]
 pub struct Builder<W> {
     pub(crate) image: Image<W>,
@@ -31,8 +31,9 @@ pub struct Builder<W> {
 }
 
 impl Builder<File> {
-    /// Creates the file `path`, or empties it, and returns a builder that writes a filesystem to it. The file has its
-    /// [size](Options::size) from the start and only takes space for blocks that hold something.
+    /// Creates the file `path`, or empties it, and returns a builder that writes a filesystem to
+    /// it. The file has its [size](Options::size) from the start and only takes space for blocks
+    /// that hold something.
     ///
     /// ```no_run
     /// use ext4_writer::{Builder, Options};
@@ -68,10 +69,11 @@ impl Builder<File> {
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Plans a filesystem in `out`, which is addressed from its byte 0 and must read as zeros wherever it is not written: an
-    /// empty file, for example. Nothing is read from it. Only blocks that hold something are written; at the end the output is
-    /// made [`size`](Options::size) bytes long by writing its last byte, unless it is that long already (`File::set_len`
-    /// beforehand saves that byte's block).
+    /// Plans a filesystem in `out`, which is addressed from its byte 0 and must read as zeros
+    /// wherever it is not written: an empty file, for example. Nothing is read from it. Only blocks
+    /// that hold something are written; at the end the output is made [`size`](Options::size) bytes
+    /// long by writing its last byte, unless it is that long already (`File::set_len` beforehand
+    /// saves that byte's block).
     ///
     /// ```
     /// use std::io::Cursor;
@@ -85,8 +87,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`], [`Error::TooSmall`], [`Error::TooLarge`] and [`Error::NoSpace`] where the options do not make a
-    /// filesystem; [`Error::Output`].
+    /// [`Error::Option`], [`Error::TooSmall`], [`Error::TooLarge`] and [`Error::NoSpace`] where the
+    /// options do not make a filesystem; [`Error::Output`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
         let image = Image::new(out, &options)?;
         let mut builder = Self {
@@ -130,7 +132,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(builder)
     }
 
-    /// Returns the root directory. It exists from the start, with mode 0755, and holds `lost+found`.
+    /// Returns the root directory. It exists from the start, with mode 0755, and holds
+    /// `lost+found`.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -184,7 +187,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    /// Returns the type of a node, or `None` for a node of another builder and for one that was
+    /// removed.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -232,7 +236,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// Those of the method for the type: [`add_dir`](Self::add_dir), [`add_file`](Self::add_file) and so on.
+    /// Those of the method for the type: [`add_dir`](Self::add_dir), [`add_file`](Self::add_file)
+    /// and so on.
     pub fn add(
         &mut self,
         parent: NodeId,
@@ -265,7 +270,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// See [`Error`]: those that name the entry, [`Error::Xattr`], [`Error::NoInodes`] and [`Error::ForeignNode`].
+    /// See [`Error`]: those that name the entry, [`Error::Xattr`], [`Error::NoInodes`] and
+    /// [`Error::ForeignNode`].
     pub fn add_dir(
         &mut self,
         parent: NodeId,
@@ -281,8 +287,8 @@ impl<W: Write + Seek> Builder<W> {
         self.add_node(parent, name, Kind::Directory, metadata, |_, _| Ok(body))
     }
 
-    /// Adds a regular file and writes its contents: all bytes that `data` returns. Where the size in bytes is known, or
-    /// guessed, `size_hint` helps to find contiguous space.
+    /// Adds a regular file and writes its contents: all bytes that `data` returns. Where the size
+    /// in bytes is known, or guessed, `size_hint` helps to find contiguous space.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -296,7 +302,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// As [`add_dir`](Self::add_dir); besides [`Error::Contents`], [`Error::FileSize`], [`Error::NoSpace`] and [`Error::Output`].
+    /// As [`add_dir`](Self::add_dir); besides [`Error::Contents`], [`Error::FileSize`],
+    /// [`Error::NoSpace`] and [`Error::Output`].
     pub fn add_file(
         &mut self,
         parent: NodeId,
@@ -318,12 +325,14 @@ impl<W: Write + Seek> Builder<W> {
         })
     }
 
-    /// Adds a regular file of `size` bytes with data in `ranges` and holes elsewhere. `data` returns the bytes of all ranges,
-    /// one after the other. Holes take no blocks, as far as they cover whole ones.
+    /// Adds a regular file of `size` bytes with data in `ranges` and holes elsewhere. `data`
+    /// returns the bytes of all ranges, one after the other. Holes take no blocks, as far as they
+    /// cover whole ones.
     ///
     /// # Errors
     ///
-    /// As [`add_file`](Self::add_file). [`Error::FileSize`] also where ranges overlap, are not in ascending order, or end after `size`.
+    /// As [`add_file`](Self::add_file). [`Error::FileSize`] also where ranges overlap, are not in
+    /// ascending order, or end after `size`.
     pub fn add_sparse_file(
         &mut self,
         parent: NodeId,
@@ -376,7 +385,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// As [`add_dir`](Self::add_dir); besides [`Error::Target`], [`Error::NoSpace`] and [`Error::Output`].
+    /// As [`add_dir`](Self::add_dir); besides [`Error::Target`], [`Error::NoSpace`] and
+    /// [`Error::Output`].
     pub fn add_symlink(
         &mut self,
         parent: NodeId,
@@ -491,7 +501,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::LinkToDirectory`], [`Error::TooManyLinks`], and those of [`add_dir`](Self::add_dir) about the name.
+    /// [`Error::LinkToDirectory`], [`Error::TooManyLinks`], and those of [`add_dir`](Self::add_dir)
+    /// about the name.
     pub fn link(&mut self, parent: NodeId, name: &[u8], target: NodeId) -> Result<(), Error> {
         let parent = self.check_name(parent, name)?;
         let index = self.index(target)?;

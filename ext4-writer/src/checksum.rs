@@ -5,7 +5,8 @@
 pub(crate) struct Checksum(u32);
 
 impl Checksum {
-    /// The start of checksums that are not seeded: the superblock's, the journal superblock's, and the seed's own.
+    /// The start of checksums that are not seeded: the superblock's, the journal superblock's, and
+    /// the seed's own.
     pub(crate) const START: Self = Self(!0);
 
     /// Continues from a seed that is stored on disk.
@@ -19,7 +20,8 @@ impl Checksum {
         Self(!crc32c::crc32c_append(!self.0, bytes))
     }
 
-    /// What blocks and inodes that belong to inode `ino` of generation 0 start from (`i_csum_seed`).
+    /// What blocks and inodes that belong to inode `ino` of generation 0 start from
+    /// (`i_csum_seed`).
     #[must_use]
     pub(crate) fn inode(self, ino: u32) -> Self {
         self.add(&ino.to_le_bytes()).add(&0_u32.to_le_bytes())
@@ -29,7 +31,7 @@ impl Checksum {
         self.0
     }
 
-    /// The two halves, as fields that grew have them.
+    /// The low and the high half, for fields that were widened.
     pub(crate) fn halves(self) -> (u16, u16) {
         (self.0 as u16, (self.0 >> 16) as u16)
     }

@@ -11,7 +11,7 @@ pub(crate) struct Chunk {
     pub(crate) at: u64,
     /// How many of the buffer's bytes belong to it.
     pub(crate) len: usize,
-    /// Zeroed once; what is read goes over what was there before.
+    /// Zeroed once, and overwritten by each read.
     buffer: Vec<u8>,
 }
 
@@ -43,7 +43,8 @@ impl Chunk {
         self.len = len;
     }
 
-    /// Appends what `data` gives, `most` bytes at most, until it is full. Gives how much that was.
+    /// Reads from `data` until the chunk is full, at most `most` bytes, and returns the number of
+    /// bytes.
     pub(crate) fn read(&mut self, data: &mut impl Read, most: u64) -> io::Result<usize> {
         let before = self.len;
         let end = before + most.min((self.buffer.len() - before) as u64) as usize;

@@ -17,8 +17,8 @@ use crate::{Builder, DeviceNumber, Error, Metadata, NodeId, Options, Ranges, Sum
 /// The longest list of names, and value, that Linux gives (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 65536;
 
-/// Writes a filesystem of what is in a directory of this host to `out`, as [`Builder::new`], [`Builder::add_dir_all`] and
-/// [`Builder::finish`] do.
+/// Writes a filesystem of what is in a directory of this host to `out`, as [`Builder::new`],
+/// [`Builder::add_dir_all`] and [`Builder::finish`] do.
 ///
 /// ```no_run
 /// use ext4_writer::Options;
@@ -42,9 +42,9 @@ pub fn from_dir<W: Write + Seek>(
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds all that is in a directory of this host, and gives the root its attributes: every kind of file, hard links, extended
-    /// attributes as far as they may be read, and holes as holes if the host's filesystem reports them.
-    /// Mounts in the directory are included.
+    /// Adds all that is in a directory of this host, and gives the root its attributes: every kind
+    /// of file, hard links, extended attributes as far as they may be read, and holes as holes if
+    /// the host's filesystem reports them. Mounts in the directory are included.
     ///
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///
@@ -61,14 +61,16 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Host`] for what cannot be read; else those of the methods that add nodes, with some of the tree added.
+    /// [`Error::Host`] for what cannot be read; else those of the methods that add nodes, with some
+    /// of the tree added.
     pub fn add_dir_all(&mut self, source: impl AsRef<Path>) -> Result<(), Error> {
         let source = source.as_ref();
         let mut scratch = Scratch::new();
         let mut links = HashMap::new();
         let mut pending = vec![(source.to_owned(), self.root())];
         while let Some((path, parent)) = pending.pop() {
-            // What is in it is named relative to it: names are looked up once.
+            // Names are looked up relative to the open directory, so each path component is
+            // resolved once.
             let dir = open(CWD, &path, OFlags::DIRECTORY).map_err(|e| failed(&path, e))?;
             if parent == self.root() {
                 let stat = rustix::fs::fstat(&dir).map_err(|e| failed(&path, e))?;
@@ -91,7 +93,7 @@ impl<W: Write + Seek> Builder<W> {
                 let id = (stat.st_dev, stat.st_ino);
                 if let Some(&node) = links.get(&id) {
                     match self.link(parent, name.as_bytes(), node) {
-                        // The next names are of a copy.
+                        // The next names refer to a copy.
                         Err(Error::TooManyLinks { .. }) => (),
                         linked => {
                             linked?;
@@ -126,7 +128,7 @@ impl<W: Write + Seek> Builder<W> {
             let meta = metadata(stat, xattrs.map_err(|e| child.failed(e))?);
             let file = File::from(file);
             let size = stat.st_size as u64;
-            // Where as many blocks are taken as there are bytes, there are no holes to look for.
+            // A file with enough blocks for all its bytes has no holes.
             if (stat.st_blocks as u64).saturating_mul(512) >= size {
                 let whole = 0..size;
                 return self.add_sparse_file(
@@ -180,7 +182,7 @@ impl Child<'_> {
         failed(&self.path(), error)
     }
 
-    /// The attributes of what is not opened.
+    /// The xattrs of a file that is not opened.
     fn xattrs(&mut self) -> Result<Xattrs, Error> {
         let path = self.path();
         self.scratch.of_path(&path).map_err(|e| failed(&path, e))
@@ -230,7 +232,7 @@ fn metadata(stat: &Stat, xattrs: Xattrs) -> Metadata {
 
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Where attributes are read to.
+/// Buffers for reading xattrs.
 struct Scratch {
     names: Vec<u8>,
     value: Vec<u8>,
@@ -287,9 +289,9 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
-            // There are holes only.
+            // The rest is a hole.
             Err(Errno::NXIO) => break,
-            // It does not tell.
+            // The filesystem does not report holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) if at == 0 => {
                 return Ok(std::iter::once(0..size).collect());
             }

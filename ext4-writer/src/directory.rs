@@ -36,7 +36,7 @@ impl Entry<'_> {
     }
 }
 
-/// What all blocks of a directory are made with.
+/// The parameters of all blocks of a directory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoder {
     pub(crate) ino: u32,
@@ -75,8 +75,9 @@ impl Encoder {
         self.tree(entries)
     }
 
-    /// Encodes a directory that lies in its inode, if it fits in `room` bytes: the parent's number, entries in the rest of
-    /// `i_block`, and entries in what is after; none of `.` and `..`, and no checksum.
+    /// Encodes a directory that lies in its inode, if it fits in `room` bytes: the parent's number,
+    /// entries in the rest of `i_block`, and entries after it; without `.` and `..`, and without a
+    /// checksum.
     pub(crate) fn encode_inline(&self, entries: &[Entry<'_>], room: usize) -> Option<Vec<u8>> {
         let mut bytes = self.parent.to_le_bytes().to_vec();
         let mut left = I_BLOCK.checked_sub(bytes.len())?;
@@ -127,7 +128,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a block of entries, the last of which takes what is left.
+    /// Appends a block of entries, the last of which takes the rest of the block.
     fn leaf<'a>(&self, out: &mut Vec<u8>, entries: impl Iterator<Item = &'a Entry<'a>>) {
         let start = out.len();
         let end = start + self.block_size - TAIL;
@@ -176,7 +177,7 @@ impl Encoder {
 
         let root_limit = self.index_limit(32);
         let node_limit = self.index_limit(8);
-        // How many blocks each level has, from the leaves up to what is below the root.
+        // The number of blocks of each level, from the leaves up to the level below the root.
         let mut counts = vec![leaves.len()];
         while let Some(&count) = counts.last()
             && count > root_limit

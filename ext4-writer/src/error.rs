@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// An error of writing or reading a filesystem. Messages do not repeat the [source](std::error::Error::source).
+/// An error of writing or reading a filesystem. Messages do not repeat the
+/// [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -144,7 +145,8 @@ pub enum Error {
         /// The longest possible target in bytes.
         limit: usize,
     },
-    /// A node was assigned to a project, but the filesystem has none ([`project`](crate::Options::project)).
+    /// A node was assigned to a project, but the filesystem has none
+    /// ([`project`](crate::Options::project)).
     #[error("the filesystem has no projects")]
     NoProjects,
     /// A device number does not fit ext4's 12 bits of major and 20 bits of minor number.
@@ -163,7 +165,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: XattrProblem,
     },
-    /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end after its size.
+    /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end
+    /// after its size.
     #[error("{} cannot have {size} bytes", .name.escape_ascii())]
     FileSize {
         /// The file's name in its directory.
@@ -171,7 +174,8 @@ pub enum Error {
         /// The offending size or offset in bytes.
         size: u64,
     },
-    /// A directory has more entries than a hash tree of two index levels holds, or of three with [`large_dir`](crate::Options::large_dir).
+    /// A directory has more entries than a hash tree of two index levels holds, or of three with
+    /// [`large_dir`](crate::Options::large_dir).
     #[error("a directory of {entries} entries is too large for this block size")]
     DirectorySize {
         /// How many entries it has.
@@ -180,7 +184,8 @@ pub enum Error {
     /// There is no ext2, ext3 or ext4 superblock at byte 1024.
     #[error("no ext4 filesystem")]
     NotExt4,
-    /// A structure contradicts itself, its checksum or the rest of the filesystem; e2fsck may repair it.
+    /// A structure contradicts itself, its checksum or the rest of the filesystem; e2fsck may
+    /// repair it.
     #[error("corrupt {structure} at byte {offset}")]
     Corrupt {
         /// What is corrupt, by the kernel's name.
@@ -188,14 +193,15 @@ pub enum Error {
         /// Where it lies in the image, in bytes.
         offset: u64,
     },
-    /// The filesystem has features that this crate does not know how to keep right, or lacks some that it needs.
+    /// The filesystem has features that this crate does not know how to keep right, or lacks some
+    /// that it needs.
     #[error("cannot handle the features {features}")]
     Features {
         /// Their names as `dumpe2fs` prints them; missing ones with a `^` before them.
         features: String,
     },
-    /// The filesystem is mounted, was not unmounted, or is known to have errors. Mounting and unmounting it, or e2fsck, makes
-    /// it clean.
+    /// The filesystem is mounted, was not unmounted, or is known to have errors. Mounting and
+    /// unmounting it, or e2fsck, makes it clean.
     #[error("the filesystem is not clean: {reason}")]
     NotClean {
         /// Which sign of it was found.
@@ -208,8 +214,8 @@ pub enum Error {
         size: u64,
         /// The filesystem's size in bytes.
         smallest: u64,
-        /// The largest size in bytes that the blocks reserved for group descriptors, and 32 bits of inode and block numbers
-        /// that refer to them, allow.
+        /// The largest size in bytes that the blocks reserved for group descriptors, and 32 bits of
+        /// inode and block numbers that refer to them, allow.
         largest: u64,
     },
 }
@@ -221,17 +227,20 @@ pub enum XattrProblem {
     /// ext4 has no number for the name's prefix.
     #[error("not in one of the namespaces user, trusted, security and system")]
     Namespace,
-    /// The name after the prefix is empty where it must not be, holds a NUL, or is longer than 255 bytes.
+    /// The name after the prefix is empty where it must not be, holds a NUL, or is longer than 255
+    /// bytes.
     #[error("not a valid name")]
     Name,
     /// The name occurs twice.
     #[error("duplicate name")]
     Duplicate,
-    /// The value, or all of the inode's attributes together, fit neither in the inode nor in one block; or, with
-    /// [`ea_inode`](crate::Options::ea_inode), their names do not, or the value has more than 65,536 bytes (`XATTR_SIZE_MAX`).
+    /// The value, or all of the inode's attributes together, fit neither in the inode nor in one
+    /// block; or, with [`ea_inode`](crate::Options::ea_inode), their names do not, or the value has
+    /// more than 65,536 bytes (`XATTR_SIZE_MAX`).
     #[error("too large")]
     TooLarge,
-    /// A POSIX ACL is not in the form the kernel's interface uses (`posix_acl_xattr_header`, version 2).
+    /// A POSIX ACL is not in the form the kernel's interface uses (`posix_acl_xattr_header`,
+    /// version 2).
     #[error("not a POSIX ACL")]
     Acl,
 }

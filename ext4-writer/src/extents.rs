@@ -1,4 +1,4 @@
-//! Extent trees: where a file's blocks lie.
+//! Extent trees: the maps of files to blocks.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Appends blocks; `logical` is after all blocks that are there.
+    /// Appends blocks; `logical` must be after all blocks that are mapped.
     pub(crate) fn push(&mut self, logical: u32, physical: Range<u64>) {
         if let Some(last) = self.runs.last_mut() {
             let count = last.physical.end - last.physical.start;

@@ -18,7 +18,8 @@ use crate::xattr::{self, Xattrs};
 use crate::{Builder, Error, Kind, Options, Summary, groups, orphan_file};
 
 impl<W: Write + Seek> Builder<W> {
-    /// Writes the tree and the filesystem's own structures, the superblock last. Returns the output, flushed.
+    /// Writes the tree and the filesystem's own structures, the superblock last. Returns the
+    /// output, flushed.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -175,7 +176,8 @@ fn write_directories<W: Write + Seek>(
             large: options.large_dir,
             checksum: image.seed.inode(id.ino()),
         };
-        // As with mke2fs, those that are always there have blocks: e2fsck puts files into lost+found.
+        // As with mke2fs, directories that always exist have blocks: e2fsck puts files into
+        // lost+found.
         let inline = if options.inline_data && id > Index::LOST_AND_FOUND {
             let room = xattrs.encode(&node.metadata.xattrs, None)?.inline_room();
             encoder.encode_inline(&entries, room)
@@ -208,7 +210,8 @@ struct Held {
     inode: ValueInode,
 }
 
-/// Writes every distinct value that has an inode of its own once, and counts the inodes that refer to it themselves.
+/// Writes every distinct value that has an inode of its own once, and counts the inodes that refer
+/// to it themselves.
 fn write_values<W: Write + Seek>(
     image: &mut Image<W>,
     xattrs: &mut [Xattrs],
@@ -238,8 +241,8 @@ fn write_values<W: Write + Seek>(
     Ok(held)
 }
 
-/// Writes every distinct attribute block once, unless more inodes share it than it can count, and counts its references to
-/// values elsewhere. Gives each inode's, or 0.
+/// Writes every distinct attribute block once, unless more inodes share it than it can count, and
+/// counts its references to values elsewhere. Returns the block of each inode, or 0.
 fn write_xattr_blocks<W: Write + Seek>(
     image: &mut Image<W>,
     xattrs: &[Xattrs],
@@ -275,7 +278,7 @@ fn write_xattr_blocks<W: Write + Seek>(
     Ok(blocks)
 }
 
-/// Writes what users, groups and projects use of the filesystem: all that the tree has, and nothing that is hidden.
+/// Writes the usage of users, groups and projects: all of the tree, without hidden files.
 fn write_quotas<W: Write + Seek>(
     image: &mut Image<W>,
     options: &Options,

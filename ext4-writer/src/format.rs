@@ -1,4 +1,5 @@
-//! What the disk holds, with the kernel's names (`fs/ext4/ext4.h`, `ext4_extents.h`, `xattr.h`, `include/linux/jbd2.h`).
+//! The structures on disk, with the kernel's names (`fs/ext4/ext4.h`, `ext4_extents.h`, `xattr.h`,
+//! `include/linux/jbd2.h`).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian};
@@ -231,7 +232,8 @@ pub(crate) const S_IFREG: u16 = 0o100_000;
 pub(crate) const S_IFLNK: u16 = 0o120_000;
 pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
-/// The bytes of `struct ext4_inode` that this crate's inodes have beyond `EXT4_GOOD_OLD_INODE_SIZE`.
+/// The bytes of `struct ext4_inode` that this crate's inodes have beyond
+/// `EXT4_GOOD_OLD_INODE_SIZE`.
 pub(crate) const EXTRA_ISIZE: u16 = 32;
 /// The bytes an inode takes in its table.
 pub(crate) const INODE_SIZE: usize = 256;

@@ -1,19 +1,22 @@
-//! The layout of an empty filesystem: groups, superblock copies, descriptors, bitmaps, inode tables.
+//! The layout of an empty filesystem: groups, superblock copies, descriptors, bitmaps, inode
+//! tables.
 
 use std::ops::Range;
 
 use crate::format::{GroupDesc, INODE_SIZE, JBD2_MIN_JOURNAL_BLOCKS};
 use crate::{Error, Journal, Options};
 
-/// The number of groups whose bitmaps and inode tables lie together, as mke2fs has it (`s_log_groups_per_flex`).
+/// The number of groups whose bitmaps and inode tables lie together, as mke2fs has it
+/// (`s_log_groups_per_flex`).
 const LOG_GROUPS_PER_FLEX: u8 = 4;
-/// The same in filesystems of `MANY_GROUPS` and more. Every group that tables lie in needs a block bitmap: those of 1,024 groups
-/// fill 16 groups and the beginning of one more, of 64 groups one and the beginning of one more. And the bitmaps lie in an eighth
-/// or less of the places: each place costs the filesystem that holds the image more than the bitmap does.
+/// The same in filesystems of `MANY_GROUPS` and more. Every group with tables needs a block bitmap.
+/// The tables of 1,024 groups fill 16 groups and a part of one more, those of 64 groups one and a
+/// part of one more. And the bitmaps lie in at most an eighth as many places, each of which costs
+/// the host's filesystem more than the bitmap itself.
 const LOG_MANY_GROUPS_PER_FLEX: u8 = 10;
 const MANY_GROUPS: u64 = 512;
 
-/// Where one group's own structures lie, in blocks.
+/// The places of one group's own structures, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tables {
     pub(crate) block_bitmap: u64,
@@ -22,7 +25,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Those of number `at` of `count` groups whose tables lie in a row from block `start` on.
+    /// The places for group `at` of `count` groups whose tables lie in a row from block `start` on.
     fn in_row(start: u64, count: u64, at: u64, table_blocks: u64) -> Self {
         Self {
             block_bitmap: start + at,
@@ -45,13 +48,15 @@ pub(crate) struct Geometry {
     pub(crate) inodes_per_group: u32,
     /// Blocks that all group descriptors take.
     pub(crate) gdt_blocks: u64,
-    /// The first of these blocks that lies in the groups it describes (`s_first_meta_bg`); `None` without `meta_bg`.
+    /// The first of these blocks that lies in the groups it describes (`s_first_meta_bg`); `None`
+    /// without `meta_bg`.
     pub(crate) first_meta_bg: Option<u64>,
     /// Blocks reserved after each copy for more descriptors; 0 without `resize_inode`.
     pub(crate) reserved_gdt_blocks: u16,
     /// Blocks of the journal; 0 without.
     pub(crate) journal_blocks: u64,
-    /// The binary logarithm of the number of groups whose tables lie together (`s_log_groups_per_flex`).
+    /// The binary logarithm of the number of groups whose tables lie together
+    /// (`s_log_groups_per_flex`).
     pub(crate) log_groups_per_flex: u8,
     pub(crate) tables: Vec<Tables>,
 }
@@ -84,7 +89,8 @@ impl Geometry {
         if plan.blocks <= first_block {
             return Err(too_small);
         }
-        // Dropping a last group that is too small leaves one that is not, so this runs twice at most.
+        // Dropping a last group that is too small leaves one that is not, so this runs twice at
+        // most.
         loop {
             let groups = plan.groups();
             plan.gdt_blocks = plan.descriptor_blocks();
@@ -136,7 +142,8 @@ impl Geometry {
         (block - self.first_block) / self.blocks_per_group
     }
 
-    /// The blocks at a group's start that hold a superblock, descriptors and room for more (`ext4_num_base_meta_clusters`).
+    /// The number of blocks at a group's start for a superblock, descriptors and room for more
+    /// (`ext4_num_base_meta_clusters`).
     pub(crate) fn base_blocks(&self, group: u64) -> u64 {
         let superblock = u64::from(has_super(group));
         let per_block = self.descriptors_per_block();
@@ -150,8 +157,8 @@ impl Geometry {
         superblock * (1 + self.leading_gdt_blocks() + u64::from(self.reserved_gdt_blocks))
     }
 
-    /// What [`base_blocks`](Self::base_blocks) counts, in the groups that have any, in ascending order. These are few, so that
-    /// nothing is asked of each group.
+    /// What [`base_blocks`](Self::base_blocks) counts, in the groups that have any, in ascending
+    /// order. These are few, so no loop over all groups is needed.
     fn bases(&self) -> impl Iterator<Item = Range<u64>> {
         let mut groups = super_groups(self.groups());
         if let Some(first) = self.first_meta_bg {
@@ -173,8 +180,8 @@ impl Geometry {
         self.first_meta_bg.unwrap_or(self.gdt_blocks)
     }
 
-    /// Where block `number` of the descriptors lies, which is in the groups it describes: the first copy first
-    /// (`descriptor_loc`).
+    /// Where block `number` of the descriptors lies, which is in the groups it describes: the first
+    /// copy first (`descriptor_loc`).
     pub(crate) fn descriptor_copies(&self, number: u64) -> impl Iterator<Item = u64> {
         meta_group(number, self.descriptors_per_block())
             .filter(|&group| group < self.groups())
@@ -215,8 +222,9 @@ impl Geometry {
         self.tables[group].inode_table * u64::from(self.block_size) + slot * INODE_SIZE as u64
     }
 
-    /// The blocks that never hold files, as the kernel counts them (`ext4_calculate_overhead`). A superblock that says
-    /// something else (`s_overhead_clusters`) makes the kernel write a transaction when it mounts.
+    /// The number of blocks that never hold files, as the kernel counts them
+    /// (`ext4_calculate_overhead`). If the superblock has another value (`s_overhead_clusters`),
+    /// the kernel writes a transaction when it mounts.
     pub(crate) fn overhead(&self) -> u64 {
         let base: u64 = self.bases().map(|base| base.end - base.start).sum();
         let tables = self.groups() * (2 + self.inode_table_blocks());
@@ -226,7 +234,7 @@ impl Geometry {
     /// Every block that is in use in the empty filesystem, as ranges in ascending order.
     pub(crate) fn reserved(&self) -> Vec<Range<u64>> {
         let mut ranges: Vec<_> = self.bases().collect();
-        // Those of a flexible group lie in a row mostly.
+        // The tables of a flexible group mostly lie in a row.
         let mut push = |range: Range<u64>| match ranges.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => ranges.push(range),
@@ -261,7 +269,8 @@ impl Geometry {
     }
 
     fn reserve_gdt(&self, options: &Options) -> Result<u16, Error> {
-        // The resize inode's pointers have 32 bits, and nothing needs to be reserved for groups that hold their own.
+        // The resize inode's pointers have 32 bits, and nothing needs to be reserved for groups
+        // that hold their own.
         if self.first_meta_bg.is_some() {
             return match options.reserved_gdt_blocks {
                 None | Some(0) => Ok(0),
@@ -284,7 +293,7 @@ impl Geometry {
         let largest = (self.blocks * 1024).min(u32::MAX.into());
         let groups = largest.div_ceil(self.blocks_per_group);
         let gdt_blocks = groups * size_of::<GroupDesc>() as u64 / u64::from(self.block_size);
-        // A small filesystem has no room to give away.
+        // A small filesystem has no room for reserved blocks.
         let affordable = (self.blocks / 256).min(32);
         Ok(gdt_blocks.saturating_sub(self.gdt_blocks).min(affordable) as u16)
     }
@@ -358,7 +367,8 @@ impl Geometry {
         self.groups().div_ceil(self.descriptors_per_block())
     }
 
-    /// Gives up the last of several groups if it is too short to be of use, by mke2fs's measure. Says whether it did.
+    /// Drops the last of several groups if mke2fs would find it too short, and returns whether it
+    /// did.
     pub(crate) fn drop_short_group(&mut self) -> bool {
         let last = self.groups() - 1;
         let rest = self.blocks - self.group_start(last);
@@ -398,7 +408,8 @@ impl Geometry {
         Ok(())
     }
 
-    /// Places the tables of groups at or after `next` one after the other, as they come to lie mostly, if nothing is in the way.
+    /// Places the tables of groups at or after `next` in a row, the usual case, if no superblock
+    /// copy is in the way.
     fn place_in_a_row(&mut self, groups: Range<u64>, mut next: u64) -> bool {
         let table_blocks = self.inode_table_blocks();
         let count = groups.end - groups.start;
@@ -417,7 +428,8 @@ impl Geometry {
         true
     }
 
-    /// The first run of `count` blocks at or after `next` that avoids superblock copies and what belongs to them.
+    /// The first run of `count` blocks at or after `next` that avoids superblock copies and the
+    /// blocks after them.
     fn place(&self, next: &mut u64, count: u64) -> Result<u64, Error> {
         let too_small = Error::TooSmall {
             size: self.blocks * u64::from(self.block_size),
@@ -442,20 +454,23 @@ impl Geometry {
     }
 }
 
-/// The groups that hold a copy of block `number` of the descriptors, which has so many, if there are so many groups.
+/// The groups that hold a copy of block `number` of the descriptors, which has so many, if there
+/// are so many groups.
 fn meta_group(number: u64, per_block: u64) -> impl Iterator<Item = u64> {
     let first = number * per_block;
     [first, first + 1, first + per_block - 1].into_iter()
 }
 
-/// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`, `sparse_super`).
+/// Whether a group holds a copy of the superblock and the descriptors (`ext4_bg_has_super`,
+/// `sparse_super`).
 pub(crate) fn has_super(group: u64) -> bool {
     // Powers of odd numbers are odd.
     let power = || is_power_of::<3>(group) || is_power_of::<5>(group) || is_power_of::<7>(group);
     group <= 1 || group % 2 == 1 && power()
 }
 
-/// Of a base that is known here, as dividing by another takes long, and large filesystems have many groups.
+/// The base is a constant, because division by a variable is slow and large filesystems have many
+/// groups.
 fn is_power_of<const BASE: u64>(mut number: u64) -> bool {
     while number.is_multiple_of(BASE) {
         number /= BASE;
@@ -501,7 +516,7 @@ mod tests {
             let plan = Geometry::plan(&options).unwrap();
             assert_eq!(plan.log_groups_per_flex, log);
             let count = 1 << log;
-            // No copy of the superblock is amid these.
+            // No copy of the superblock lies among these.
             let first = if log == 4 { 32 } else { 1024 };
             let tables = &plan.tables[first..first + count];
             let start = plan.group_start(first as u64);

@@ -17,8 +17,8 @@ use crate::image::Image;
 use crate::special::Special;
 use crate::{Error, Options, Summary, superblock};
 
-/// Writes everything that depends on what is in use. Inodes up to `last_ino` are, except those in `removed`, which ascend;
-/// `directories` are those of directories.
+/// Writes everything that depends on the blocks and inodes in use. Inodes up to `last_ino` are,
+/// except those in `removed`, which ascend; `directories` are those of directories.
 pub(crate) fn write<W: Write + Seek>(
     mut image: Image<W>,
     options: &Options,
@@ -86,13 +86,14 @@ pub(crate) fn write<W: Write + Seek>(
 /// The copies of the superblock and of the descriptors, to be written.
 #[derive(Debug)]
 pub(crate) struct Copies {
-    /// What a copy is on disk: the superblock's block and all descriptors, so that one write makes one.
+    /// The bytes of a copy on disk: the superblock's block and all descriptors, so that one write
+    /// is enough for each.
     bytes: Vec<u8>,
     block_size: usize,
 }
 
 impl Copies {
-    /// One to which the descriptors of this filesystem are to be added.
+    /// An empty copy, to which the descriptors are added.
     pub(crate) fn new(geometry: &Geometry) -> Self {
         let block_size = geometry.block_size as usize;
         let mut bytes = Vec::with_capacity((1 + geometry.gdt_blocks as usize) * block_size);
@@ -105,7 +106,8 @@ impl Copies {
         self.bytes.extend_from_slice(descriptor.as_bytes());
     }
 
-    /// Writes them. The primary superblock comes last: until then, there is no filesystem, or the one that was there before.
+    /// Writes them. The primary superblock comes last: until then, there is no filesystem, or the
+    /// one that was there before.
     pub(crate) fn write<W: Write + Seek>(
         mut self,
         image: &mut Image<W>,
@@ -139,7 +141,7 @@ impl Copies {
             };
             image.write_block(geometry.group_start(group), written)?;
         }
-        // What lies before it in its block is not the filesystem's.
+        // The bytes before the superblock in its block do not belong to the filesystem.
         image.write_block(geometry.first_block + 1, &copy[block_size..])?;
         image
             .out
@@ -147,9 +149,10 @@ impl Copies {
     }
 }
 
-/// What `bg_checksum` is to be in the descriptor of group `number`, whose own is zero.
+/// The value of `bg_checksum` for the descriptor of group `number`, in which this field is zero.
 pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &GroupDesc) -> u16 {
-    // In one piece, and with the descriptor at a word's start: each piece, and each byte before a word, takes as long as a word.
+    // In one piece, with the descriptor aligned to a word: each piece, and each byte before a word,
+    // takes as long as a word.
     let mut covered = [0_u64; 1 + size_of::<GroupDesc>() / 8];
     let bytes = &mut covered.as_mut_bytes()[4..];
     bytes[..4].copy_from_slice(&(number as u32).to_le_bytes());
@@ -157,7 +160,7 @@ pub(crate) fn descriptor_checksum(seed: Checksum, number: u64, descriptor: &Grou
     seed.add(bytes).halves().0
 }
 
-/// The bitmaps that were made last: those of flexible groups without files are equal, one by one.
+/// A cache of recent bitmaps: flexible groups without files have the same sequence of bitmaps.
 #[derive(Debug, Default)]
 pub(crate) struct Filled(VecDeque<FilledBitmap>);
 
@@ -170,7 +173,7 @@ struct FilledBitmap {
 }
 
 impl Filled {
-    /// How many are kept: more than the tables of a flexible group fill.
+    /// The number of cached bitmaps: more than the groups that the tables of a flexible group fill.
     const KEPT: usize = 4;
 
     /// One of `bits` bits in which these are set.
@@ -207,7 +210,7 @@ pub(crate) struct UsedInodes {
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     number: u64,
-    /// The ranges in use, of which the first may begin before it, and the last may end after it.
+    /// The ranges in use. The first may begin before the group, and the last may end after it.
     used: &'a [Range<u64>],
     free_blocks: u64,
     inodes: UsedInodes,
@@ -254,8 +257,8 @@ impl<'a> Group<'a> {
         let mut flags = EXT4_BG_INODE_ZEROED;
         let mut block_bitmap_csum = (0, 0);
         let mut inode_bitmap_csum = (0, 0);
-        // The kernel derives the bitmap of a group that holds nothing but its superblock copy, except the last group's,
-        // which e2fsck wants to see.
+        // The kernel derives the bitmap of a group that holds nothing but its superblock copy,
+        // except the last group's, which e2fsck wants to see.
         if self.free_blocks == bare && !last {
             flags |= EXT4_BG_BLOCK_UNINIT;
         } else {

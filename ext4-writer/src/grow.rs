@@ -16,18 +16,21 @@ use crate::info::{read_at, read_superblock};
 use crate::volume::{Volume, corrupt, count_free};
 use crate::{Error, Info, recover, resize_inode};
 
-/// Grows the filesystem in `image` to `size` bytes, extends `image` if it is shorter, and returns the new superblock.
+/// Grows the filesystem in `image` to `size` bytes, extends `image` if it is shorter, and returns
+/// the new superblock.
 ///
-/// Nothing moves. The blocks reserved for group descriptors ([`reserved_gdt_blocks`](crate::Options::reserved_gdt_blocks)) are
-/// used first. Where there are too few, later groups hold their own descriptors from then on (`meta_bg`, as the kernel does it
-/// when it resizes), and the blocks of `resize_inode` are given up. `image` must read as zeros after the filesystem, as a
-/// file that is extended does. What [`Options::size`](crate::Options::size) says about leftovers holds here too.
+/// Nothing moves. The blocks reserved for group descriptors
+/// ([`reserved_gdt_blocks`](crate::Options::reserved_gdt_blocks)) are used first. Where there are
+/// too few, later groups hold their own descriptors from then on (`meta_bg`, as the kernel does it
+/// when it resizes), and the blocks of `resize_inode` are given up. `image` must read as zeros
+/// after the filesystem, as a file that is extended does. What
+/// [`Options::size`](crate::Options::size) says about leftovers holds here too.
 ///
-/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be mounted*: the image does not show
-/// whether it is.
+/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be
+/// mounted*: the image does not show whether it is.
 ///
-/// Everything is checked before the first byte is written. The superblock is written last, but a crash amid the writes may
-/// leave a filesystem that e2fsck has to repair.
+/// Everything is checked before the first byte is written. The superblock is written last, but a
+/// crash amid the writes may leave a filesystem that e2fsck has to repair.
 ///
 /// ```no_run
 /// let disk = std::fs::File::options().read(true).write(true).open("disk.ext4")?;
@@ -38,8 +41,8 @@ use crate::{Error, Info, recover, resize_inode};
 ///
 /// # Errors
 ///
-/// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Features`], [`Error::NotClean`] and [`Error::GrowSize`], with the image as
-/// it was, but for being recovered; [`Error::Output`].
+/// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Features`], [`Error::NotClean`] and
+/// [`Error::GrowSize`], with the image as it was, but for being recovered; [`Error::Output`].
 pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Error> {
     recover(&mut image)?;
     let superblock = read_superblock(&mut image)?;
@@ -107,7 +110,7 @@ fn enlarge(old: &Geometry, size: u64) -> Result<Geometry, Error> {
     if new.blocks < old.blocks || new.blocks >> 48 != 0 {
         return Err(error());
     }
-    // Dropping a last group that is too short leaves one that is not, so this runs twice at most.
+    // Dropping a last group that is too short leaves a full one, so this runs at most twice.
     loop {
         new.gdt_blocks = new.descriptor_blocks();
         let more = new.gdt_blocks - old.gdt_blocks;
@@ -118,7 +121,7 @@ fn enlarge(old: &Geometry, size: u64) -> Result<Geometry, Error> {
             Some(first) => (Some(first), 0),
             None if more <= reserved && !narrow => (None, (reserved - more) as u16),
             None if more >= reserved => (Some(old.gdt_blocks + reserved), 0),
-            // More blocks are reserved than pointers of 32 bits let be used.
+            // More blocks are reserved than 32-bit pointers can use.
             None => return Err(error()),
         };
         if new.blocks <= old.blocks || !new.drop_short_group() {
@@ -161,7 +164,7 @@ fn extend_last_group(
 /// The resize inode as the larger filesystem needs it.
 struct Resize {
     inode: Inode,
-    /// Its doubly indirect block and that block's address, where it keeps it.
+    /// Its doubly indirect block and the address of that block, if it keeps the block.
     pointers: Option<(Vec<u8>, u64)>,
 }
 
@@ -211,7 +214,7 @@ fn update_resize_inode(
     }))
 }
 
-/// Sets the checksum of the resize inode, and gives it.
+/// Sets the checksum of the resize inode, and returns the inode.
 fn seal(inode: &mut Inode, seed: Checksum) -> (u16, u16) {
     let seed = seed
         .add(&EXT4_RESIZE_INO.to_le_bytes())
@@ -231,7 +234,7 @@ fn check_state(superblock: &SuperBlock) -> Result<(), Error> {
     Ok(())
 }
 
-/// The larger filesystem's superblock, without counts of what is free.
+/// The larger filesystem's superblock, without counts of free blocks and inodes.
 fn describe(superblock: &SuperBlock, old: &Geometry, new: &Geometry) -> SuperBlock {
     let mut superblock = superblock.clone();
     let root_only = u64::from(superblock.s_r_blocks_count_lo.get())

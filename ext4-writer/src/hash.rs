@@ -1,9 +1,10 @@
 //! The directory hash half-MD4 (`fs/ext4/hash.c`): MD4's rounds, each over half of its steps.
 
-/// What a name hashes to.
+/// The hash of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameHash {
-    /// What the index is ordered by. Always even: an odd hash in an index means that the block before goes on.
+    /// What the index is ordered by. Always even: an odd hash in an index means that the block
+    /// before goes on.
     pub(crate) major: u32,
     pub(crate) minor: u32,
 }
@@ -13,7 +14,8 @@ const END: u32 = 0xffff_fffe;
 
 const START: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-/// Hashes a name, taken as signed or unsigned chars, with the superblock's seed; a seed of zeros is no seed.
+/// Hashes a name, taken as signed or unsigned chars, with the superblock's seed; a seed of zeros is
+/// no seed.
 pub(crate) fn half_md4(name: &[u8], seed: [u8; 16], signed: bool) -> NameHash {
     let mut state = START;
     if seed != [0; 16] {

@@ -40,7 +40,7 @@ impl<W: Write + Seek> Image<W> {
         })
     }
 
-    /// An image that exists and is to be changed; there is no space to be had in it.
+    /// An existing image that is to be changed. No space can be allocated in it.
     pub(crate) fn over(out: W, geometry: Geometry, seed: Checksum) -> Self {
         Self {
             geometry: Arc::new(geometry),
@@ -70,7 +70,8 @@ impl<W: Write + Seek> Image<W> {
         Ok(block.start)
     }
 
-    /// Takes `count` blocks, in a row where possible, after those of `map`, and maps them from `logical` on.
+    /// Takes `count` blocks, in a row where possible, after those of `map`, and maps them from
+    /// `logical` on.
     pub(crate) fn extend(
         &mut self,
         map: &mut Map,
@@ -115,8 +116,8 @@ impl<W: Write + Seek> Image<W> {
         self.map(ino, &map, bytes.len() as u64)
     }
 
-    /// Fills a run of blocks from the front of `bytes`, and what is left of the last block with zeros: a file that could not
-    /// be completed may have been there. Gives what is left of `bytes`.
+    /// Fills a run of blocks from the front of `bytes`, and the rest of the last block with zeros,
+    /// because an incomplete file may have been there. Returns the rest of `bytes`.
     fn write_run<'a>(&mut self, run: Range<u64>, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let len = (run.end - run.start) as usize * self.block_size();
         let (head, rest) = bytes.split_at(len.min(bytes.len()));
@@ -126,7 +127,8 @@ impl<W: Write + Seek> Image<W> {
         Ok(rest)
     }
 
-    /// Streams a file of inode `ino` to the image, or puts it into the inode where it fits in `room` bytes.
+    /// Streams a file of inode `ino` to the image, or puts it into the inode where it fits in
+    /// `room` bytes.
     pub(crate) fn write_file(
         &mut self,
         ino: u32,
@@ -212,7 +214,7 @@ impl<W: Write + Seek> Image<W> {
         self.map(ino, &map, file.size.unwrap_or(size))
     }
 
-    /// Writes what the chunk holds and goes on after it.
+    /// Writes the chunk and continues after it.
     fn put(
         &mut self,
         map: &mut Map,
@@ -250,11 +252,12 @@ pub(crate) struct Contents<'a, R> {
     pub(crate) name: &'a [u8],
     /// The data of all ranges, one after the other.
     pub(crate) data: R,
-    /// Where the data lies: ascending, disjoint. One range to the end of the numbers where the size is not known.
+    /// Where the data lies: ascending, disjoint. One range to the end of the numbers where the size
+    /// is not known.
     pub(crate) ranges: &'a [Range<u64>],
     /// The file's size, where it does not follow from the data.
     pub(crate) size: Option<u64>,
-    /// About how large the file will be.
+    /// An estimate of the file's size.
     pub(crate) expected: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Cutting off a file whose blocks are mapped one by one, as in ext3, after a block.
+//! Truncating a file whose blocks are mapped one by one, as in ext3.
 
 use std::io::{Read, Seek};
 
@@ -10,11 +10,11 @@ use crate::volume::corrupt;
 
 const POINTER: usize = size_of::<u32>();
 
-/// Plans to cut off a file in a filesystem of `blocks` blocks, so that it keeps its first `keep` ones. `offset` is where its
-/// inode lies.
+/// Plans the truncation of a file to its first `keep` blocks, in a filesystem of `blocks` blocks.
+/// `offset` is the position of its inode.
 ///
-/// As the kernel does it, indirect blocks that then hold no pointer become free too, unless they were so before
-/// (`ext4_ind_truncate`).
+/// As the kernel does it, indirect blocks that then hold no pointer become free too, unless they
+/// were so before (`ext4_ind_truncate`).
 pub(crate) fn cut(
     image: &mut (impl Read + Seek),
     i_block: &[u8; 60],
@@ -58,13 +58,14 @@ struct Cutter<'a, I> {
 }
 
 impl<I: Read + Seek> Cutter<'_, I> {
-    /// How many blocks of the file a pointer stands for, with so many levels of indirect blocks below it.
+    /// How many blocks of the file a pointer stands for, with so many levels of indirect blocks
+    /// below it.
     fn span(&self, height: u32) -> u64 {
         u64::from(self.block_size / POINTER as u32).pow(height)
     }
 
-    /// Takes what is after out of pointers, the first of which is for the file's block `first`. They lie at, or in the inode
-    /// at, `offset`.
+    /// Removes pointers to truncated blocks. The first pointer is for the file's block `first`. The
+    /// pointers lie at `offset`, or in the inode at `offset`.
     fn pointers(
         &mut self,
         pointers: &mut [u8],
@@ -101,7 +102,8 @@ impl<I: Read + Seek> Cutter<'_, I> {
         Ok(())
     }
 
-    /// Takes what is after out of an indirect block, and says whether it is kept.
+    /// Removes pointers to truncated blocks from an indirect block, and returns whether the block
+    /// is kept.
     fn indirect(&mut self, block: u64, first: u64, height: u32) -> Result<bool, Error> {
         let at = block * u64::from(self.block_size);
         let mut bytes = vec![0; self.block_size as usize];

@@ -42,7 +42,7 @@ pub struct Info {
     pub inodes_per_group: u32,
     /// Blocks reserved for more group descriptors.
     pub reserved_gdt_blocks: u16,
-    /// When the filesystem was made, in whole seconds.
+    /// The time of creation, in whole seconds.
     pub created: Timestamp,
     /// How often it has been mounted since it was checked.
     pub mounts: u16,
@@ -63,7 +63,8 @@ impl Info {
     ///
     /// # Errors
     ///
-    /// [`Error::NotExt4`]; [`Error::Corrupt`] where the checksum is wrong or the geometry impossible; [`Error::Output`].
+    /// [`Error::NotExt4`]; [`Error::Corrupt`] where the checksum is wrong or the geometry
+    /// impossible; [`Error::Output`].
     pub fn read(mut image: impl Read + Seek) -> Result<Self, Error> {
         let superblock = read_superblock(&mut image)?;
         Self::of(&superblock)

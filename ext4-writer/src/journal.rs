@@ -15,8 +15,8 @@ use crate::format::{
 use crate::image::Image;
 use crate::node::Body;
 
-/// Allocates the journal, if there is to be one, and writes its superblock. All other blocks stay unwritten: a journal
-/// whose `s_start` is 0 is empty, whatever they hold.
+/// Allocates the journal, if the options have one, and writes its superblock. All other blocks stay
+/// unwritten: a journal whose `s_start` is 0 is empty, whatever they hold.
 pub(crate) fn write<W: Write + Seek>(
     image: &mut Image<W>,
     uuid: [u8; 16],

@@ -1,4 +1,4 @@
-//! Reading where an inode's blocks lie.
+//! Reading the block map of an inode.
 
 use std::io::{Read, Seek};
 use std::ops::Range;
@@ -29,7 +29,7 @@ impl Mapped {
         self.len
     }
 
-    /// Where the file's block `logical` lies.
+    /// Returns the block of the filesystem that holds the file's block `logical`.
     pub(crate) fn get(&self, logical: u64) -> Option<u64> {
         let behind = self.runs.partition_point(|(first, _)| *first <= logical);
         let (first, blocks) = self.runs.get(behind.checked_sub(1)?)?;
@@ -37,7 +37,8 @@ impl Mapped {
         (block < blocks.end).then_some(block)
     }
 
-    /// The first block of each run in the file, and its blocks in the filesystem, in the order of the file.
+    /// The first block of each run in the file, and its blocks in the filesystem, in the order of
+    /// the file.
     pub(crate) fn runs(&self) -> &[(u64, Range<u64>)] {
         &self.runs
     }
@@ -49,7 +50,8 @@ impl Mapped {
         blocks
     }
 
-    /// Reads the extent tree of an inode whose blocks' checksums start from `seed`. `offset` is where the inode lies.
+    /// Reads the extent tree of an inode whose blocks' checksums start from `seed`. `offset` is the
+    /// position of the inode.
     pub(crate) fn read(
         image: &mut (impl Read + Seek),
         inode: &Inode,
@@ -61,7 +63,8 @@ impl Mapped {
         Self::read_tree(image, inode, offset, seed, (block_size, blocks), false)
     }
 
-    /// As [`read`](Self::read), of a file that may have holes. Blocks that are allocated and not written are holes, too.
+    /// As [`read`](Self::read), of a file that may have holes. Blocks that are allocated and not
+    /// written are holes, too.
     pub(crate) fn read_sparse(
         image: &mut (impl Read + Seek),
         inode: &Inode,
@@ -115,7 +118,7 @@ struct Reader<'a, I> {
     nodes: u64,
 }
 
-/// The header of a node with room for `capacity` entries, where it is right.
+/// Returns the header of a node with room for `capacity` entries, if it is valid.
 pub(crate) fn header(node: &[u8], capacity: usize) -> Option<ExtentHeader> {
     let (header, _) = ExtentHeader::read_from_prefix(node).ok()?;
     let right = header.eh_magic.get() == EXT4_EXT_MAGIC
@@ -141,7 +144,7 @@ impl<I: Read + Seek> Reader<'_, I> {
             }
             let index = ExtentIdx::read_from_bytes(entry).map_err(|_| wrong())?;
             let block = u64::from(index.ei_leaf_lo.get()) | u64::from(index.ei_leaf_hi.get()) << 32;
-            // Every node maps something, so that no file has more of them than blocks.
+            // Every node maps at least one block, so a file cannot have more nodes than blocks.
             self.nodes += 1;
             let first = u64::from(index.ei_block.get());
             if block >= self.blocks || self.nodes > self.blocks || !self.follows(first) {
@@ -170,8 +173,8 @@ impl<I: Read + Seek> Reader<'_, I> {
         first == self.mapped.len || self.sparse && first > self.mapped.len
     }
 
-    /// Appends an extent; `None` where it is outside of the filesystem or, in a file without holes, where there is a hole
-    /// before it or it is not written.
+    /// Appends an extent; `None` where it is outside of the filesystem or, in a file without holes,
+    /// where there is a hole before it or it is not written.
     fn extent(&mut self, extent: &Extent) -> Option<()> {
         let mut count = u64::from(extent.ee_len.get());
         let unwritten = self.sparse && count > u64::from(EXT_INIT_MAX_LEN);
@@ -184,7 +187,7 @@ impl<I: Read + Seek> Reader<'_, I> {
             && self.follows(first)
             && start > 0
             && start + count <= self.blocks
-            // Together they are not more than there are, so that reading a file ends.
+            // Their sum is bounded by the blocks of the filesystem, so that reading a file ends.
             && self.stored + count <= self.blocks;
         if right {
             if !unwritten {

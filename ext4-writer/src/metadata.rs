@@ -17,8 +17,8 @@ use crate::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// Permission bits with set-user-ID, set-group-ID and sticky (`0o7777`). Bits of the file type are ignored: the
-    /// method that adds the node decides the type.
+    /// Permission bits with set-user-ID, set-group-ID and sticky (`0o7777`). Bits of the file type
+    /// are ignored: the method that adds the node decides the type.
     pub mode: u16,
     /// The owner's user ID.
     pub uid: u32,
@@ -26,14 +26,15 @@ pub struct Metadata {
     pub gid: u32,
     /// The modification time, which is stored as access, change and creation time too.
     pub mtime: Timestamp,
-    /// Extended attributes: full names (`user.comment`) and values in the form of `getxattr(2)`. POSIX ACLs
-    /// (`system.posix_acl_access`, `system.posix_acl_default`) are converted to ext4's form.
+    /// Extended attributes: full names (`user.comment`) and values in the form of `getxattr(2)`.
+    /// POSIX ACLs (`system.posix_acl_access`, `system.posix_acl_default`) are converted to ext4's
+    /// form.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Metadata {
-    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
-    /// extended attributes.
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification
+    /// time 1970-01-01 and without extended attributes.
     pub fn new(mode: u16) -> Self {
         Self {
             mode,

@@ -14,8 +14,8 @@ use crate::format::{
 };
 use crate::{DeviceNumber, Error, Kind, Metadata, Timestamp};
 
-/// A node of the tree that a [`Builder`](crate::Builder) builds. Only the builder that returned it accepts it: others
-/// report [`Error::ForeignNode`].
+/// A node of the tree that a [`Builder`](crate::Builder) builds. Only the builder that returned it
+/// accepts it: others report [`Error::ForeignNode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
     owner: Owner,
@@ -23,14 +23,15 @@ pub struct NodeId {
 }
 
 impl NodeId {
-    /// Returns the inode number. The root's is fixed, the others' follow the reserved ones in the order in which they were
-    /// added.
+    /// Returns the inode number. The root's is fixed, the others' follow the reserved ones in the
+    /// order in which they were added.
     pub fn ino(self) -> u32 {
         self.index.ino()
     }
 }
 
-/// What tells the nodes of one builder from those of another. It never reaches an image.
+/// The identity of a builder, which distinguishes its nodes from those of others. It is never
+/// written to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Owner(usize);
 
@@ -103,7 +104,7 @@ impl Kind {
     }
 }
 
-/// What an inode points to.
+/// The body of an inode: its map of blocks or inline data.
 #[derive(Clone, Debug)]
 pub(crate) struct Body {
     /// `i_block`.
@@ -114,7 +115,7 @@ pub(crate) struct Body {
     pub(crate) blocks: u64,
     /// `EXT4_*_FL`.
     pub(crate) flags: u32,
-    /// What follows the contents that `block` holds, where it holds them (`EXT4_INLINE_DATA_FL`).
+    /// The rest of inline contents after those in `block` (`EXT4_INLINE_DATA_FL`).
     pub(crate) tail: Option<Vec<u8>>,
     /// All blocks, those of the mapping too.
     pub(crate) used: Vec<Range<u64>>,
@@ -133,7 +134,8 @@ impl Body {
         }
     }
 
-    /// One of contents that lie in the inode: the first 60 bytes in `i_block`, the others in the attribute `system.data`.
+    /// A body with inline contents: the first 60 bytes in `i_block`, the others in the attribute
+    /// `system.data`.
     pub(crate) fn contents(bytes: &[u8]) -> Self {
         let mut block = [0; 60];
         let (head, tail) = bytes.split_at(bytes.len().min(block.len()));
@@ -145,12 +147,13 @@ impl Body {
         }
     }
 
-    /// A device special file's, or `None` where the number has too many bits.
+    /// The body of a device special file, or `None` if the number has too many bits.
     pub(crate) fn device(DeviceNumber { major, minor }: DeviceNumber) -> Option<Self> {
         if major >= 1 << 12 || minor >= 1 << 20 {
             return None;
         }
-        // The old encoding where it suffices, in the first word; else the new one, in the second (`ext4_set_inode_rdev`).
+        // The old encoding where it suffices, in the first word; else the new one, in the second
+        // (`ext4_set_inode_rdev`).
         let mut block = [0; 60];
         if major < 256 && minor < 256 {
             block[..4].copy_from_slice(&(major << 8 | minor).to_le_bytes());
@@ -161,7 +164,7 @@ impl Body {
         Some(Self::inline(block, 0))
     }
 
-    /// One that maps blocks by extents.
+    /// A body that maps blocks by extents.
     pub(crate) fn extents(root: [u8; 60], size: u64, used: Vec<Range<u64>>) -> Self {
         Self {
             block: root,
@@ -181,7 +184,7 @@ pub(crate) type Children = BTreeMap<Vec<u8>, Index>;
 pub(crate) struct TreeNode {
     pub(crate) kind: Kind,
     pub(crate) metadata: Metadata,
-    /// What its space is accounted to.
+    /// The project to which its space is accounted.
     pub(crate) project: u32,
     /// Names, and for a directory its own `.` and its subdirectories' `..`.
     pub(crate) links: u32,
@@ -194,7 +197,7 @@ pub(crate) struct TreeNode {
 }
 
 impl TreeNode {
-    /// Returns what is left of a removed node: nothing refers to it, and it has no inode.
+    /// Returns the placeholder of a removed node: nothing refers to it, and it has no inode.
     pub(crate) fn removed() -> Self {
         Self {
             kind: Kind::File,
@@ -218,7 +221,7 @@ impl TreeNode {
     }
 }
 
-/// What an inode is encoded from.
+/// The fields from which an inode is encoded.
 #[derive(Clone, Debug)]
 pub(crate) struct Record<'a> {
     pub(crate) ino: u32,
@@ -241,7 +244,8 @@ pub(crate) struct Record<'a> {
     pub(crate) value: Option<ValueInode>,
 }
 
-/// What an inode says of the attribute's value that it holds (`ext4_xattr_inode_set_ref`, `ext4_xattr_inode_set_hash`).
+/// The reference count and hash in an inode that holds an attribute's value
+/// (`ext4_xattr_inode_set_ref`, `ext4_xattr_inode_set_hash`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueInode {
     pub(crate) hash: u32,
@@ -330,7 +334,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Sets an inode's checksum, which starts from its own seed, and gives it (`ext4_inode_csum`).
+/// Sets an inode's checksum, which starts from its own seed, and returns the inode
+/// (`ext4_inode_csum`).
 pub(crate) fn seal(inode: &mut Inode, seed: Checksum) -> (u16, u16) {
     inode.l_i_checksum_lo = 0.into();
     inode.i_checksum_hi = 0.into();

@@ -6,7 +6,7 @@ use crate::{Error, Progress, Timestamp};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum BlockSize {
-    /// 1,024 bytes: for images of a few megabytes at most.
+    /// 1,024 bytes, for images of at most a few megabytes.
     B1024,
     /// 2,048 bytes.
     B2048,
@@ -35,7 +35,8 @@ impl BlockSize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Journal {
-    /// As large as mke2fs makes it for a filesystem of this size: none below 2,048 blocks, 64 MiB at 4 GiB, 1 GiB from 128 GiB.
+    /// As large as mke2fs makes it for a filesystem of this size: none below 2,048 blocks, 64 MiB
+    /// at 4 GiB, 1 GiB from 128 GiB.
     #[default]
     Auto,
     /// This many bytes, rounded down to whole blocks; at least 1,024 blocks.
@@ -46,7 +47,8 @@ pub enum Journal {
 
 /// Options of a filesystem.
 ///
-/// The same options and the same tree give the same bytes: the time of creation and the identifiers are options too.
+/// The same options and the same tree give the same bytes: the time of creation and the identifiers
+/// are options too.
 ///
 /// ```
 /// use ext4_writer::{Journal, Options};
@@ -59,8 +61,8 @@ pub enum Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// The image's size in bytes. What is left over after the last whole block, or after the last group where that would be
-    /// too small to hold its own structures, stays unused.
+    /// The image's size in bytes. What is left over after the last whole block, or after the last
+    /// group where that would be too small to hold its own structures, stays unused.
     pub size: u64,
     /// The block size.
     pub block_size: BlockSize,
@@ -72,49 +74,56 @@ pub struct Options {
     pub hash_seed: Option<[u8; 16]>,
     /// One inode for this many bytes, at least 1,024. The number of inodes cannot change later.
     pub inode_ratio: u64,
-    /// How many inodes, instead of as many as the ratio gives: rounded up to whole blocks of inodes in every group.
+    /// How many inodes, instead of as many as the ratio gives: rounded up to whole blocks of inodes
+    /// in every group.
     pub inode_count: Option<u32>,
     /// The journal.
     pub journal: Journal,
-    /// How much of the space only root may use, in percent, at most 50. mke2fs reserves 5; the default here is 0, because
-    /// the images this crate is for have one user.
+    /// How much of the space only root may use, in percent, at most 50. mke2fs reserves 5; the
+    /// default here is 0, because the images this crate is for have one user.
     pub reserved_percent: u8,
-    /// How many blocks of group descriptors to reserve for growing while mounted (`resize_inode`, `s_reserved_gdt_blocks`).
-    /// Each allocates one block in the image and lets the filesystem grow by 8 GiB (with 4 KiB blocks). `None`: what growing
-    /// 1,024-fold needs, at most 32.
+    /// How many blocks of group descriptors to reserve for growing while mounted (`resize_inode`,
+    /// `s_reserved_gdt_blocks`). Each allocates one block in the image and lets the filesystem grow
+    /// by 8 GiB (with 4 KiB blocks). `None`: what growing 1,024-fold needs, at most 32.
     pub reserved_gdt_blocks: Option<u16>,
-    /// Whether directories may have hash trees of three index levels instead of two (`large_dir`): with blocks of 1 KiB, a
-    /// directory holds about a million short names without. Linux needs 4.13 or later for it.
+    /// Whether directories may have hash trees of three index levels instead of two (`large_dir`):
+    /// with blocks of 1 KiB, a directory holds about a million short names without. Linux needs
+    /// 4.13 or later for it.
     pub large_dir: bool,
-    /// Whether there is a file that lists what was deleted while open (`orphan_file`), where there is a journal: deleting is
-    /// faster then on machines with many processors. Linux before 5.15 uses the list in the superblock instead, and refuses to
-    /// write only while the file lists something. mke2fs makes it by default since e2fsprogs 1.47.
+    /// Whether there is a file that lists what was deleted while open (`orphan_file`), where there
+    /// is a journal: deleting is faster then on machines with many processors. Linux before 5.15
+    /// uses the list in the superblock instead, and refuses to write only while the file lists
+    /// something. mke2fs makes it by default since e2fsprogs 1.47.
     pub orphan_file: bool,
-    /// Whether small files and directories lie in their inodes (`inline_data`): up to 60 bytes, or 128 where the inode has no
-    /// extended attributes.
+    /// Whether small files and directories lie in their inodes (`inline_data`): up to 60 bytes, or
+    /// 128 where the inode has no extended attributes.
     pub inline_data: bool,
-    /// Whether a value of an extended attribute may lie in an inode of its own (`ea_inode`): it may have 65,536 bytes then.
+    /// Whether a value of an extended attribute may lie in an inode of its own (`ea_inode`): it may
+    /// have 65,536 bytes then.
     pub ea_inode: bool,
-    /// Whether the space of users and groups, and of projects where there is [`project`](Self::project), is accounted for in
-    /// hidden files (`quota`). Linux writes to such a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
+    /// Whether the space of users and groups, and of projects where there is
+    /// [`project`](Self::project), is accounted for in hidden files (`quota`). Linux writes to such
+    /// a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
     pub quota: bool,
-    /// Whether a block of group descriptors lies in the groups it describes, and two copies of it (`meta_bg`), instead of all
-    /// in every copy of the superblock's: nothing needs to be reserved for growing, but a damaged image is harder to repair.
-    /// Where block numbers have more than 32 bits, which `resize_inode` cannot point to, there is always this.
+    /// Whether a block of group descriptors lies in the groups it describes, and two copies of it
+    /// (`meta_bg`), instead of all in every copy of the superblock's: nothing needs to be reserved
+    /// for growing, but a damaged image is harder to repair. Where block numbers have more than 32
+    /// bits, which `resize_inode` cannot point to, there is always this.
     pub meta_bg: bool,
-    /// Whether directory hashes take names as signed chars, as on x86, or unsigned ones, as on ARM (`s_flags`). Any Linux reads
-    /// both.
+    /// Whether directory hashes take names as signed chars, as on x86, or unsigned ones, as on ARM
+    /// (`s_flags`). Any Linux reads both.
     pub signed_hash: bool,
     /// Whether files have a project to account them to (`project`): all begin in project 0
     /// ([`Builder::set_project`](crate::Builder::set_project)).
     /// Linux writes to such a filesystem only where it has quotas (`CONFIG_QFMT_V2`).
     pub project: bool,
-    /// Whether files may get fs-verity's hash trees (`verity`); none has one at first. Linux mounts it where its pages are no
-    /// larger than blocks, or since 6.3.
+    /// Whether files may get fs-verity's hash trees (`verity`); none has one at first. Linux mounts
+    /// it where its pages are no larger than blocks, or since 6.3.
     pub verity: bool,
     /// Whether Linux refuses to mount the filesystem for writing (`read-only`).
     pub read_only: bool,
-    /// When the filesystem was made; also the time of the root directory until it is given [`Metadata`](crate::Metadata).
+    /// When the filesystem was made; also the time of the root directory until it is given
+    /// [`Metadata`](crate::Metadata).
     pub created: Timestamp,
     /// Reports the bytes of file contents written so far.
     pub progress: Option<Progress>,
@@ -382,7 +391,8 @@ impl Options {
     }
 }
 
-/// FNV-1a of 128 bits over the parts and their lengths: identifiers need to differ, not to resist forgery.
+/// FNV-1a of 128 bits over the parts and their lengths: identifiers need to differ, not to resist
+/// forgery.
 fn digest(parts: &[&[u8]]) -> [u8; 16] {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

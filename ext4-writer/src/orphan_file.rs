@@ -1,4 +1,5 @@
-//! The orphan file: where the kernel notes inodes that were deleted while open (`fs/ext4/orphan.c`).
+//! The orphan file, in which the kernel lists inodes that were deleted while open
+//! (`fs/ext4/orphan.c`).
 
 use std::io::{Seek, Write};
 
@@ -11,12 +12,12 @@ use crate::format::{EXT4_ORPHAN_BLOCK_MAGIC, OrphanBlockTail};
 use crate::image::Image;
 use crate::node::Body;
 
-/// How many blocks it has. mke2fs makes it one for 4,096 of the filesystem's, 32 at least and 512 at most, to keep many
-/// processors apart. All of them have to be written; a block of 4 KiB lists 1,022 inodes, and what does not fit goes into the
-/// superblock's list.
+/// The number of its blocks. mke2fs makes one for every 4,096 blocks of the filesystem, from 32 to
+/// 512, to reduce contention between processors. All of them have to be written; a block of 4 KiB
+/// lists 1,022 inodes, and further inodes go into the superblock's list.
 const BLOCKS: u64 = 4;
 
-/// Writes one that lists nothing, of inode `ino`.
+/// Writes an empty orphan file with inode `ino`.
 pub(crate) fn write<W: Write + Seek>(image: &mut Image<W>, ino: u32) -> Result<Body, Error> {
     let seed = image.seed.inode(ino);
     let mut map = Map::default();

@@ -1,5 +1,6 @@
-//! Orphans: files that were deleted while open, or were being truncated, when the filesystem was cut off. The kernel notes them
-//! in a list through their inodes (`s_last_orphan`), and in the orphan file (`fs/ext4/orphan.c`).
+//! Orphans: files that were deleted while open, or were being truncated, when the filesystem was
+//! interrupted. The kernel keeps them in a list through their inodes (`s_last_orphan`), and in the
+//! orphan file (`fs/ext4/orphan.c`).
 
 mod attributes;
 mod usage;
@@ -27,8 +28,8 @@ pub(crate) fn are_noted(superblock: &crate::format::SuperBlock) -> bool {
         || superblock.s_feature_ro_compat.get() & ro_compat::ORPHAN_PRESENT != 0
 }
 
-/// Frees deleted files and completes truncations, and writes all that changes but the superblock, in which they are no longer
-/// noted then.
+/// Frees deleted files, completes truncations, and writes all changes except the superblock. The
+/// caller writes the superblock, without orphans.
 pub(crate) fn release(
     image: &mut (impl Read + Write + Seek),
     volume: &mut Volume,
@@ -73,18 +74,19 @@ pub(crate) fn release(
 struct Release<'a, I> {
     image: &'a mut I,
     volume: &'a mut Volume,
-    /// Blocks to write: extent nodes, attribute blocks, blocks of the orphan file and of quota files, ends of files.
+    /// Blocks to write: extent nodes, attribute blocks, blocks of the orphan file and of quota
+    /// files, ends of files.
     changed: BTreeMap<u64, Vec<u8>>,
     /// Inodes to write.
     inodes: BTreeMap<u32, Inode>,
-    /// Blocks that no file may have.
+    /// Blocks that files cannot use.
     fixed: Vec<std::ops::Range<u64>>,
-    /// What users, groups and projects no longer use.
+    /// The freed usage of users, groups and projects.
     freed: BTreeMap<(Owner, u32), Usage>,
 }
 
 impl<I: Read + Write + Seek> Release<'_, I> {
-    /// All that are noted.
+    /// All recorded orphans.
     fn find(&mut self) -> Result<BTreeSet<u32>, Error> {
         let mut orphans = BTreeSet::new();
         let mut next = self.volume.superblock.s_last_orphan.get();
@@ -93,7 +95,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
             if !orphans.insert(next) {
                 return Err(corrupt("orphan list", offset));
             }
-            // What `NEXT_ORPHAN` is.
+            // The field that holds the next orphan.
             next = inode.i_dtime.get();
         }
         let superblock = &self.volume.superblock;
@@ -145,7 +147,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         Ok(())
     }
 
-    /// A file's inode as it is to be, and where it lies.
+    /// The new inode of a file, and its position.
     fn inode(&mut self, ino: u32) -> Result<(Inode, u64), Error> {
         if ino < EXT4_GOOD_OLD_FIRST_INO {
             return Err(corrupt("orphan list", crate::format::SUPERBLOCK_OFFSET));
@@ -153,7 +155,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         self.any_inode(ino)
     }
 
-    /// An inode, which may be one of those that have no name.
+    /// Reads an inode, which may have no name.
     fn any_inode(&mut self, ino: u32) -> Result<(Inode, u64), Error> {
         let geometry = &self.volume.geometry;
         if !(1..=geometry.inodes()).contains(&ino) {
@@ -178,7 +180,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         seed.add(inode.i_generation.as_bytes())
     }
 
-    /// Plans what becomes of an orphan.
+    /// Plans the changes for an orphan.
     fn orphan(&mut self, ino: u32) -> Result<(), Error> {
         let (mut inode, offset) = self.inode(ino)?;
         let deleted = inode.i_links_count.get() == 0;
@@ -245,7 +247,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
                 inodes: 1 + self.release_xattrs(&inode, offset, acl)?,
             };
         }
-        // Attributes' values are accounted to those whose attributes they are.
+        // Values of attributes are accounted to the owners of the inodes that use them.
         if flags & EXT4_EA_INODE_FL == 0 {
             self.account(&inode, usage);
         }
@@ -265,7 +267,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         self.inodes.insert(ino, inode);
     }
 
-    /// A block as it is to be.
+    /// The new contents of a block.
     fn block(&mut self, block: u64) -> Result<Vec<u8>, Error> {
         if let Some(bytes) = self.changed.get(&block) {
             return Ok(bytes.clone());

@@ -4,14 +4,14 @@ use std::io::{Seek, SeekFrom, Write};
 
 use crate::Error;
 
-/// How much adjacent data is gathered before it is written.
+/// The number of adjacent bytes that are gathered before a write.
 const GATHER: usize = 1 << 18;
 
 /// An output that is written at byte offsets; adjacent small writes reach it as one.
 #[derive(Debug)]
 pub(crate) struct Output<W> {
     out: W,
-    /// Where the output's own position is, where known.
+    /// The output's own position, if known.
     position: Option<u64>,
     gathered: Vec<u8>,
     gathered_at: u64,
@@ -66,7 +66,7 @@ impl<W: Write + Seek> Output<W> {
         Ok(())
     }
 
-    /// Writes out what is gathered and makes the output at least `size` bytes long.
+    /// Writes the gathered bytes, and makes the output at least `size` bytes long.
     pub(crate) fn finish(mut self, size: u64) -> Result<W, Error> {
         self.flush()?;
         let failed = |source| Error::Output {

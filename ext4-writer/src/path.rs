@@ -9,9 +9,10 @@ use crate::{Builder, Error, Kind, Metadata, Node, NodeId};
 const SYMLINKS_MAX: usize = 40;
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds a node at a path from the root. Symbolic links in the parents are followed, also absolute ones and `..` in
-    /// their targets, but never out of the filesystem; the last component is not followed. Empty components and `.` are
-    /// ignored. Missing parents are made with mode 0755.
+    /// Adds a node at a path from the root. Symbolic links in the parents are followed, also
+    /// absolute ones and `..` in their targets, but never out of the filesystem; the last component
+    /// is not followed. Empty components and `.` are ignored. Missing parents are made with
+    /// mode 0755.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -58,8 +59,8 @@ impl<W: Write + Seek> Builder<W> {
         self.link(parent, name, target)
     }
 
-    /// Adds a node at a path, as [`add_path`](Self::add_path), and removes the node that is there, if any, with all that is
-    /// in it.
+    /// Adds a node at a path, as [`add_path`](Self::add_path), and removes the node that is there,
+    /// if any, with all that is in it.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -75,8 +76,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only `lost+found` causes. Nothing is
-    /// removed then.
+    /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only
+    /// `lost+found` causes. Nothing is removed then.
     pub fn replace(
         &mut self,
         path: &[u8],
@@ -102,9 +103,10 @@ impl<W: Write + Seek> Builder<W> {
         added
     }
 
-    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
-    /// followed, the last component is not. Other names of a removed file stay. The bytes of removed contents stay in
-    /// blocks that are free, until other contents take these.
+    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic
+    /// links in the parents are followed, the last component is not. Other names of a removed file
+    /// stay. The bytes of removed contents stay in blocks that are free, until other contents take
+    /// these.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -120,7 +122,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::InvalidName`] for the root and for `lost+found`; [`Error::SymlinkLoop`].
+    /// [`Error::NotFound`]; [`Error::InvalidName`] for the root and for `lost+found`;
+    /// [`Error::SymlinkLoop`].
     pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         let not_found = || Error::NotFound {
             path: path.to_vec(),
@@ -170,8 +173,8 @@ impl<W: Write + Seek> Builder<W> {
             .map(|index| self.node(index))
     }
 
-    /// Returns the node that a path leads to. All symbolic links are followed inside the filesystem, that of the last
-    /// component too.
+    /// Returns the node that a path leads to. All symbolic links are followed inside the
+    /// filesystem, that of the last component too.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -191,13 +194,15 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Returns the directory that the last component of `path` lies in, and that component. Symbolic links are followed as
-    /// in [`add_path`](Self::add_path); missing directories are added with `implied` as their attributes.
+    /// Returns the directory that the last component of `path` lies in, and that component.
+    /// Symbolic links are followed as in [`add_path`](Self::add_path); missing directories are
+    /// added with `implied` as their attributes.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] also for a path without components or with `..` in it; [`Error::NotADirectory`];
-    /// [`Error::SymlinkLoop`]; otherwise those of [`add_dir`](Self::add_dir).
+    /// [`Error::InvalidName`] also for a path without components or with `..` in it;
+    /// [`Error::NotADirectory`]; [`Error::SymlinkLoop`]; otherwise those of
+    /// [`add_dir`](Self::add_dir).
     pub fn make_parents<'p>(
         &mut self,
         path: &'p [u8],
@@ -237,7 +242,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok((self.node(steps.here()), last))
     }
 
-    /// Walks `names` from the root. The last is followed where it is a symbolic link only if `follow_last`.
+    /// Walks `names` from the root. The last is followed where it is a symbolic link only if
+    /// `follow_last`.
     fn walk(&self, names: &[&[u8]], follow_last: bool) -> Walked {
         let mut steps = Steps::new(names);
         while let Some(step) = steps.next() {
@@ -260,8 +266,8 @@ impl<W: Write + Seek> Builder<W> {
         Walked::Node(steps.here())
     }
 
-    /// Takes one name, which `directory` has lost, from a node. A node without a name gives back its blocks; so does all
-    /// that is in it.
+    /// Drops one name of a node, which was removed from `directory`. A node without a name frees
+    /// its blocks, and so does everything in it.
     fn forget(&mut self, directory: usize, node: Index) {
         if self.nodes[node.0 as usize].kind == Kind::Directory {
             self.nodes[directory].links -= 1;
@@ -281,7 +287,8 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Returns a path of a node. Where that has lost its first name, all directories are searched for another one.
+    /// Returns a path of a node. If its first name was removed, all directories are searched for
+    /// another one.
     pub(crate) fn path(&self, index: Index) -> Vec<u8> {
         let name_in = |parent: Index, index: Index| {
             let children = &self.nodes.get(parent.0 as usize)?.children;
@@ -334,7 +341,7 @@ struct Steps {
 }
 
 enum Step {
-    /// To the parent, which was done.
+    /// Goes to the parent, which was done already.
     Up,
     Name(Vec<u8>),
 }
@@ -364,8 +371,8 @@ impl Steps {
         Some(Step::Up)
     }
 
-    /// Goes into the directory `found`, or on along the target of a symbolic link. Returns whether it is one of both, and
-    /// not a link too many.
+    /// Goes into the directory `found`, or on along the target of a symbolic link. Returns false if
+    /// it is neither, or if there are too many links.
     fn enter(&mut self, nodes: &[TreeNode], found: Index) -> bool {
         let node = &nodes[found.0 as usize];
         if node.kind == Kind::Directory {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A callback for progress: it receives the number of bytes of file contents stored so far. Cheap to clone.
+/// A callback for progress: it receives the number of bytes of file contents stored so far. Cheap
+/// to clone.
 ///
 /// ```
 /// use ext4_writer::{Options, Progress};
@@ -15,8 +16,8 @@ use std::sync::Arc;
 pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
 
 impl Progress {
-    /// Calls `listener` with the bytes that are done so far, again and again while there are more. It should return soon: the
-    /// work waits for it.
+    /// Calls `listener` repeatedly with the number of bytes stored so far. It should return soon,
+    /// because the work waits for it.
     pub fn new(listener: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
@@ -32,7 +33,7 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// Equal where it is the same function, not another like it.
+/// Two callbacks are equal if they are clones of one.
 impl PartialEq for Progress {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

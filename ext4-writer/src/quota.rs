@@ -1,4 +1,5 @@
-//! Quota files: the usage of users, groups and projects (`fs/quota/quota_v2.c`, `quota_tree.c`; the format is called vfsv1).
+//! Quota files: the usage of users, groups and projects (`fs/quota/quota_v2.c`, `quota_tree.c`; the
+//! format is called vfsv1).
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ const DEPTH: u32 = 4;
 /// Entries of a block.
 const ENTRIES: usize = (QUOTA_BLOCK - size_of::<QuotaBlockHeader>()) / size_of::<QuotaEntry>();
 
-/// What a file accounts to.
+/// The kind of owner that a quota file accounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     User,
@@ -25,7 +26,7 @@ pub(crate) enum Owner {
     Project,
 }
 
-/// What somebody uses.
+/// The usage of one owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Bytes.
@@ -74,8 +75,8 @@ pub(crate) fn is_header(block: &Block, owner: Owner) -> bool {
     })
 }
 
-/// Takes `usage` from what `id` uses, and gives the number of the block that changes and what it holds then: none where nothing
-/// is noted of it. `read` gives the file's blocks.
+/// Subtracts `usage` from the usage of `id`, and returns the number and the new contents of the
+/// block that changes; `None` if the file has no entry for `id`. `read` returns the file's blocks.
 pub(crate) fn subtract<E>(
     id: u32,
     usage: Usage,
@@ -92,7 +93,7 @@ pub(crate) fn subtract<E>(
     let mut block = read(number)?;
     let entries = block[size_of::<QuotaBlockHeader>()..].chunks_exact_mut(size_of::<QuotaEntry>());
     for bytes in entries {
-        // One of zeros is not in use.
+        // An entry of zeros is not in use.
         let used = bytes.iter().any(|byte| *byte != 0);
         let Some(mut entry) = QuotaEntry::read_from_bytes(bytes)
             .ok()
@@ -100,7 +101,7 @@ pub(crate) fn subtract<E>(
         else {
             continue;
         };
-        // As the kernel, which knows no debts (`dquot_decr_space`).
+        // Usage does not become negative, as in the kernel (`dquot_decr_space`).
         entry.dqb_curspace = entry.dqb_curspace.get().saturating_sub(usage.space).into();
         entry.dqb_curinodes = entry
             .dqb_curinodes
@@ -156,7 +157,7 @@ impl File {
         self.blocks[block as usize][..bytes.len()].copy_from_slice(&bytes);
     }
 
-    /// Makes the tree lead from `id` to `block`.
+    /// Adds the path from `id` to `block` to the tree.
     fn point(&mut self, id: u32, block: u32) {
         let mut node = ROOT;
         for level in 1..=DEPTH {

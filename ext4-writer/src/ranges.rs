@@ -1,8 +1,9 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-/// The data of a file's ranges, one after the other: what [`Builder::add_sparse_file`](crate::Builder::add_sparse_file) takes,
-/// from a file that can be read anywhere.
+/// The data of a file's ranges, one after the other: what
+/// [`Builder::add_sparse_file`](crate::Builder::add_sparse_file) takes, from a file that can be
+/// read anywhere.
 #[derive(Debug)]
 pub struct Ranges<R> {
     file: R,
@@ -12,7 +13,7 @@ pub struct Ranges<R> {
 }
 
 impl<R: Read + Seek> Ranges<R> {
-    /// The bytes that `ranges` of `file` hold.
+    /// Returns the bytes in `ranges` of `file`.
     pub fn new(file: R, ranges: impl Into<Vec<Range<u64>>>) -> Self {
         Self {
             file,

@@ -25,11 +25,11 @@ use crate::{Error, Info, Kind, Metadata, node};
 pub use file::FileReader;
 pub use inode::Inode;
 
-/// Reads the tree of an ext4 filesystem with the features that [`Builder`](crate::Builder) always gives it, whatever its bytes
-/// are: what Linux has written since is read too, and a damaged or hostile filesystem is an [`Error`].
+/// Reads the tree of an ext4 filesystem with the features that [`Builder`](crate::Builder) always
+/// gives it, including later changes by Linux. A damaged or hostile filesystem is an [`Error`].
 ///
-/// A filesystem that was not unmounted has changes in its journal alone: [`recover`](crate::recover) writes them to where they
-/// belong first.
+/// A filesystem that was not unmounted has changes in its journal alone:
+/// [`recover`](crate::recover) writes them to where they belong first.
 ///
 /// ```
 /// use std::io::{Cursor, Read};
@@ -51,7 +51,8 @@ pub struct Reader<R> {
     image: RefCell<R>,
     volume: Volume,
     info: Info,
-    /// Blocks of directories that may still be read: a filesystem that names one block again and again ends there.
+    /// The number of directory blocks that may still be read, which bounds a filesystem that refers
+    /// to one block repeatedly.
     directory_blocks: Cell<u64>,
 }
 
@@ -76,8 +77,9 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Output`]; [`Error::NotClean`] where the journal is to be replayed;
-    /// [`Error::Features`], also for files that lie in their inodes (`inline_data`).
+    /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Output`]; [`Error::NotClean`] where the
+    /// journal is to be replayed; [`Error::Features`], also for files that lie in their inodes
+    /// (`inline_data`).
     pub fn open(mut image: R) -> Result<Self, Error> {
         let superblock = read_superblock(&mut image)?;
         let info = Info::of(&superblock)?;
@@ -141,7 +143,8 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where there is no such inode, it is not in use, or it is damaged; [`Error::Output`].
+    /// [`Error::Corrupt`] where there is no such inode, it is not in use, or it is damaged;
+    /// [`Error::Output`].
     pub fn inode(&self, number: u32) -> Result<Inode, Error> {
         let geometry = &self.volume.geometry;
         if !(1..=geometry.inodes()).contains(&number) {
@@ -222,7 +225,8 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// The parts of a regular file that have data, as byte ranges in ascending order; the rest are holes.
+    /// The parts of a regular file that have data, as byte ranges in ascending order; the rest are
+    /// holes.
     ///
     /// # Errors
     ///

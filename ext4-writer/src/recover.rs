@@ -1,4 +1,4 @@
-//! Making a filesystem whole that was not unmounted.
+//! Recovering a filesystem that was not unmounted.
 
 use std::io::{Read, Seek, Write};
 
@@ -16,17 +16,20 @@ use crate::replay::Log;
 use crate::volume::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
 use crate::{Error, Info, orphans};
 
-/// Replays the journal of a filesystem that was not unmounted, and returns its superblock. A clean filesystem is not changed. *The
-/// filesystem must not be mounted*: the image does not show whether it is.
+/// Replays the journal of a filesystem that was not unmounted, and returns its superblock. A clean
+/// filesystem is not changed. *The filesystem must not be mounted*: the image does not show whether
+/// it is.
 ///
-/// All transactions that were committed are written to where they belong, but for blocks that were revoked later, and the counts
-/// of what is free are brought up to date, as the kernel does at the next mount and `e2fsck -E journal_only` at once. Then the
-/// files that were deleted while open are freed, and truncations completed, as both do it: with their attributes' values in inodes of
+/// All committed transactions are written to their places, except for blocks that were revoked
+/// later, and the counts of free blocks and inodes are updated, as the kernel does at the next
+/// mount and `e2fsck -E journal_only` at once. Then the files that were deleted while open are
+/// freed, and truncations completed, as both do it: with their attributes' values in inodes of
 /// their own, and taken from quotas.
 ///
-/// Everything in the journal is checked before the first byte is written, and the journal is emptied last: a replay that was
-/// interrupted can be begun again. Where freeing files was interrupted, which journals nothing, e2fsck sees what is half done. The
-/// filesystem needs the features that those of [`Builder`](crate::Builder) always have.
+/// Everything in the journal is checked before the first byte is written, and the journal is
+/// emptied last: an interrupted replay can be repeated. Freeing files is not journaled: if that is
+/// interrupted, e2fsck reports the incomplete changes. The filesystem needs the features that
+/// filesystems of [`Builder`](crate::Builder) always have.
 ///
 /// ```no_run
 /// let disk = std::fs::File::options().read(true).write(true).open("disk.ext4")?;
@@ -37,8 +40,8 @@ use crate::{Error, Info, orphans};
 ///
 /// # Errors
 ///
-/// [`Error::NotExt4`], [`Error::Corrupt`] and [`Error::Features`] with the image as it was, except where the damage only shows in
-/// what the journal makes of the filesystem; [`Error::Output`].
+/// [`Error::NotExt4`], [`Error::Corrupt`] and [`Error::Features`] with the image as it was, except
+/// where the damage only shows in what the journal makes of the filesystem; [`Error::Output`].
 pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
     let superblock = read_superblock(&mut image)?;
     let replay = superblock.s_feature_incompat.get() & incompat::RECOVER != 0;
@@ -60,7 +63,7 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
 
     let superblock = read_superblock(&mut image)?;
     let mut volume = Volume::read(&mut image, superblock)?;
-    // Nothing can be said of the orphans of a filesystem with errors.
+    // The orphans of a filesystem with errors cannot be relied on.
     if !failed
         && volume.superblock.s_state.get() & EXT4_ERROR_FS == 0
         && orphans::are_noted(&volume.superblock)
@@ -74,7 +77,7 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
         superblock.s_state |= EXT4_ERROR_FS;
     }
     superblock.s_checksum = crate::superblock::checksum(superblock).into();
-    // Whoever is interrupted before this finds an empty journal, which is no harm.
+    // If this is interrupted, the next recovery finds an empty journal, which is harmless.
     if let Some(mut log) = log {
         log.empty(&mut image)?;
     }
@@ -98,7 +101,7 @@ fn find_journal(
     {
         return Err(corrupt("s_journal_inum", SUPERBLOCK_OFFSET));
     }
-    // What else the descriptor says may be waiting in the journal; the table does not move.
+    // The descriptor's other fields may have newer values in the journal; the table does not move.
     let mut descriptor = GroupDesc::new_zeroed();
     let at = (geometry.first_block + 1) * block_size;
     read_at(image, at, descriptor.as_mut_bytes())?;

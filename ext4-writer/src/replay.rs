@@ -1,4 +1,5 @@
-//! The journal's log: what was committed, and writing it to where it belongs (`fs/jbd2/recovery.c`).
+//! Replaying the journal's log: reading committed transactions and writing their blocks
+//! (`fs/jbd2/recovery.c`).
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -29,14 +30,14 @@ const UUID: usize = 16;
 struct Copied {
     /// Where it is in the log.
     log: u64,
-    /// Where it belongs in the filesystem.
+    /// Its place in the filesystem.
     block: u64,
     sequence: u32,
     escaped: bool,
     checksum: u32,
 }
 
-/// What the log says is to be done.
+/// The contents of the log.
 #[derive(Debug, Default)]
 struct Plan {
     copies: Vec<Copied>,
@@ -65,7 +66,8 @@ pub(crate) struct Log {
     superblock: JournalSuperBlock,
     block_size: u32,
     seed: Checksum,
-    /// The transaction to begin with when the journal is empty: never the number of one that may still be in the log.
+    /// The transaction to begin with when the journal is empty: never the number of one that may
+    /// still be in the log.
     next: u32,
 }
 
@@ -143,7 +145,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the journal one that has nothing to replay.
+    /// Empties the journal.
     pub(crate) fn empty(&mut self, image: &mut (impl Write + Seek)) -> Result<(), Error> {
         self.superblock.s_start = 0.into();
         self.superblock.s_errno = 0.into();
@@ -188,7 +190,8 @@ impl Log {
         // The transaction being read.
         let mut copies = Vec::new();
         let mut revoked = Vec::new();
-        // A block of it whose checksum is wrong: damaged, or left from when the log came here before.
+        // A block of it with a wrong checksum: damaged, or left over from an earlier round of the
+        // log.
         let mut damaged = None;
         let mut committed_at = 0;
         let mut at = u64::from(self.superblock.s_start.get());
@@ -251,7 +254,7 @@ impl Log {
         Ok(plan)
     }
 
-    /// Fails unless all blocks are as they were committed and can be written.
+    /// Fails unless all blocks have their committed contents and can be written.
     fn check(&self, image: &mut (impl Read + Seek), plan: &Plan) -> Result<(), Error> {
         let end = image
             .seek(SeekFrom::End(0))
@@ -285,7 +288,7 @@ impl Log {
         !self.checked() || sum == u32::from_be_bytes(*stored)
     }
 
-    /// A descriptor block's tags; where in the log the blocks are, is not known to them.
+    /// The tags of a descriptor block, without the positions of their blocks in the log.
     fn tags(&self, block: &[u8], sequence: u32) -> Vec<Copied> {
         let tail = if self.checked() { TAIL } else { 0 };
         let mut rest = &block[size_of::<JournalHeader>()..block.len() - tail];
@@ -350,7 +353,8 @@ impl Log {
         })
     }
 
-    /// When a transaction was committed, in seconds, and whether the commit block's checksum is right.
+    /// When a transaction was committed, in seconds, and whether the commit block's checksum is
+    /// right.
     fn commit(&self, block: &mut [u8]) -> (u64, bool) {
         let Ok((header, _)) = CommitHeader::mut_from_prefix(block) else {
             return (0, false);

@@ -1,7 +1,8 @@
 //! The resize inode: a block-mapped file that holds the blocks reserved for more group descriptors.
 //!
-//! Its doubly indirect block points to the reserved blocks after the primary descriptors. Each of those serves as an indirect
-//! block that points to its counterparts after the other copies (`ext4_resize_fs`, e2fsprogs' `ext2fs_create_resize_inode`).
+//! Its doubly indirect block points to the reserved blocks after the primary descriptors. Each of
+//! those serves as an indirect block that points to its counterparts after the other copies
+//! (`ext4_resize_fs`, e2fsprogs' `ext2fs_create_resize_inode`).
 
 use std::io::{Seek, Write};
 use std::ops::Range;

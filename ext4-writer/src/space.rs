@@ -1,16 +1,16 @@
-//! Handing out blocks.
+//! Allocation of blocks.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::Error;
 
-/// How many runs from the front are looked at for one that is long enough.
+/// The number of runs, from the first, that are examined for one that is long enough.
 const LOOKAHEAD: usize = 64;
 
 /// The blocks that are free; all others are in use.
 ///
-/// Blocks are first taken, then, once what they hold is complete, committed, or else rolled back.
+/// Blocks are first taken, and then committed when their contents are complete, or rolled back.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
     all: Range<u64>,
@@ -46,8 +46,8 @@ impl Space {
         self.free.iter().map(|run| run.end - run.start).sum()
     }
 
-    /// Takes between one and `at_most` adjacent blocks: after `after` if they are free, else where `ideal` of them are
-    /// free in a row, else the first.
+    /// Takes between one and `at_most` adjacent blocks: after `after` if they are free, else where
+    /// `ideal` of them are free in a row, else the first.
     pub(crate) fn take(
         &mut self,
         at_most: u64,

@@ -5,7 +5,7 @@ use crate::image::Image;
 use crate::node::Body;
 use crate::quota::Owner;
 
-/// What such an inode is for.
+/// The use of such an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Resize,
@@ -32,7 +32,7 @@ pub(crate) fn orphan_file<W>(image: &Image<W>, options: &Options) -> bool {
     options.orphan_file && image.geometry.journal_blocks > 0
 }
 
-/// How many of these inodes have no number of their own, but one after the last that has a name.
+/// The number of these inodes that have no reserved number, but one after the last named inode.
 pub(crate) fn behind_the_tree<W>(image: &Image<W>, options: &Options) -> u32 {
     u32::from(orphan_file(image, options)) + u32::from(options.quota && options.project)
 }

@@ -1,4 +1,4 @@
-//! The superblock: what the filesystem is.
+//! Encoding the superblock.
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -14,7 +14,7 @@ use crate::geometry::Geometry;
 use crate::quota::Owner;
 use crate::special::{Role, Special};
 
-/// What `s_checksum` is to be.
+/// The value of `s_checksum`.
 pub(crate) fn checksum(superblock: &SuperBlock) -> u32 {
     let covered = size_of::<SuperBlock>() - size_of::<u32>();
     Checksum::START
@@ -22,7 +22,7 @@ pub(crate) fn checksum(superblock: &SuperBlock) -> u32 {
         .value()
 }
 
-/// The superblock without counts of what is free.
+/// The superblock without counts of free blocks and inodes.
 pub(crate) fn describe(
     geometry: &Geometry,
     options: &Options,

@@ -6,7 +6,8 @@ use fsmerge::{ContentStore, LayerTree, Limits, Merge, ReadError};
 
 use crate::{Builder, Error, Options, Summary};
 
-/// Writes a filesystem of what is in a tar archive to `out`, as [`Builder::new`], [`Builder::add_tar`] and [`Builder::finish`] do.
+/// Writes a filesystem of what is in a tar archive to `out`, as [`Builder::new`],
+/// [`Builder::add_tar`] and [`Builder::finish`] do.
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -31,11 +32,13 @@ pub fn from_tar<W: Write + Seek>(
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds all that is in a tar archive, and gives the root the attributes that the archive has for it. The archive is read
-    /// as a layer of a container image with nothing below it, so whiteouts are left out; the crate [`fsmerge`] documents which
-    /// formats it reads. Directories without an entry have mode 0755.
+    /// Adds all that is in a tar archive, and gives the root the attributes that the archive has
+    /// for it. The archive is read as a layer of a container image with nothing below it, so
+    /// whiteouts are left out; the crate [`fsmerge`] documents which formats it reads. Directories
+    /// without an entry have mode 0755.
     ///
-    /// The last entry of a name counts, so the archive is read twice. [`add_tar_stream`](Self::add_tar_stream) reads it once.
+    /// The last entry of a name counts, so the archive is read twice.
+    /// [`add_tar_stream`](Self::add_tar_stream) reads it once.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -50,7 +53,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Archive`], mostly before anything is added; otherwise those of [`add_tree`](Self::add_tree).
+    /// [`Error::Archive`], mostly before anything is added; otherwise those of
+    /// [`add_tree`](Self::add_tree).
     pub fn add_tar(&mut self, tar: impl Read + Seek) -> Result<(), Error> {
         let mut contents = ContentStore::in_memory();
         let read = contents.read_archive(tar, &Limits::default());
@@ -58,8 +62,9 @@ impl<W: Write + Seek> Builder<W> {
         self.add_layer(&layer, &mut contents)
     }
 
-    /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), and reads it once: from a decompressor or a pipe.
-    /// The contents of its files wait in `spool`, an empty file that can be read and written, until all names are known.
+    /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), and reads it once: from a
+    /// decompressor or a pipe. The contents of its files wait in `spool`, an empty file that can be
+    /// read and written, until all names are known.
     ///
     /// ```no_run
     /// use ext4_writer::{Builder, Options};

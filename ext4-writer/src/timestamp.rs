@@ -4,8 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A point in time.
 ///
-/// ext4 stores times from 1901-12-13 to 2446-05-10 (`EXT4_TIMESTAMP_MIN`, `EXT4_EXTRA_TIMESTAMP_MAX`). A time outside is
-/// stored as the nearest one inside, as the kernel does.
+/// ext4 stores times from 1901-12-13 to 2446-05-10 (`EXT4_TIMESTAMP_MIN`,
+/// `EXT4_EXTRA_TIMESTAMP_MAX`). A time outside is stored as the nearest one inside, as the kernel
+/// does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 00:00 UTC, rounded down: negative before.
@@ -18,7 +19,8 @@ impl Timestamp {
     const MIN_SECS: i64 = i32::MIN as i64;
     const MAX_SECS: i64 = 0x3_7fff_ffff;
 
-    /// The low 32 bits of the seconds, and the extra field: two more bits of seconds below 30 of nanoseconds.
+    /// The low 32 bits of the seconds, and the extra field: two more bits of seconds below 30 of
+    /// nanoseconds.
     pub(crate) fn encode(self) -> (u32, u32) {
         let (secs, nanos) = if self.secs < Self::MIN_SECS {
             (Self::MIN_SECS, 0)

@@ -7,8 +7,8 @@ use fsmerge::{Contents, Kind, Merged, StoredContent, Tree};
 use crate::{Builder, DeviceNumber, Error, Metadata, NodeId, Timestamp};
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files come from `contents`: a
-    /// [`ContentStore`](fsmerge::ContentStore), for example.
+    /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files
+    /// come from `contents`: a [`ContentStore`](fsmerge::ContentStore), for example.
     ///
     /// A file with more names than an inode can count (65,000) becomes as many as it takes.
     ///
@@ -29,8 +29,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of the methods that add nodes. Some of
-    /// the tree is added then.
+    /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of the methods
+    /// that add nodes. Some of the tree is added then.
     pub fn add_tree(&mut self, tree: &Merged, contents: &mut impl Contents) -> Result<(), Error> {
         self.add_tree_to(self.root(), tree, contents)
     }
@@ -60,7 +60,7 @@ impl<W: Write + Seek> Builder<W> {
             for (name, id) in tree.children(directory) {
                 if let Some(node) = added[id.index()] {
                     match self.link(parent, name, node) {
-                        // The next names are of a copy.
+                        // The next names refer to a copy.
                         Err(Error::TooManyLinks { .. }) => (),
                         linked => {
                             linked?;

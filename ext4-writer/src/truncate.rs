@@ -1,4 +1,4 @@
-//! Cutting a file's extent tree off after a block.
+//! Truncating a file's extent tree.
 
 use std::io::{Read, Seek};
 use std::ops::Range;
@@ -16,21 +16,21 @@ const ENTRY: usize = 12;
 /// Entries of the root, in `i_block`.
 const ROOT_ENTRIES: usize = 4;
 
-/// What becomes of a file that is cut off.
+/// The result of truncating a file.
 #[derive(Debug)]
 pub(crate) struct Cut {
     /// The new `i_block`.
     pub(crate) root: [u8; 60],
-    /// Nodes that change: their blocks and what they hold then.
+    /// The nodes that change: their blocks and new contents.
     pub(crate) nodes: Vec<(u64, Vec<u8>)>,
     /// Blocks that become free.
     pub(crate) freed: Vec<Range<u64>>,
-    /// Where the last block that is kept lies, where it was written.
+    /// The place of the last block that is kept, if it was written.
     pub(crate) last: Option<u64>,
 }
 
-/// Plans to cut off a file whose nodes' checksums start from `seed`, in a filesystem of `blocks` blocks, so that it keeps its
-/// first `keep` ones. `offset` is where its inode lies.
+/// Plans the truncation of a file to its first `keep` blocks, in a filesystem of `blocks` blocks.
+/// The checksums of its nodes start from `seed`, and `offset` is the position of its inode.
 pub(crate) fn cut(
     image: &mut (impl Read + Seek),
     i_block: &[u8; 60],
@@ -82,7 +82,7 @@ struct Cutter<'a, I> {
 }
 
 impl<I: Read + Seek> Cutter<'_, I> {
-    /// Takes what is after out of a node, and gives how many entries are left.
+    /// Removes truncated entries from a node, and returns the number of entries left.
     fn node(&mut self, node: &mut [u8], offset: u64, depth: u16) -> Result<u16, Error> {
         let wrong = || corrupt("ext4_extent_header", offset);
         let mut header = header(node, node.len() / ENTRY - 1)
@@ -99,7 +99,7 @@ impl<I: Read + Seek> Cutter<'_, I> {
                     .child(entry, depth - 1)
                     .and_then(|kept| kept.ok_or_else(wrong))?,
             };
-            // Entries are in ascending order: what is kept comes first.
+            // Entries are in ascending order, so the kept ones come first.
             left += u16::from(kept);
         }
         header.eh_entries = left.into();

@@ -1,4 +1,5 @@
-//! A filesystem that exists: its superblock, descriptors and bitmaps, checked, and what is to be changed in them.
+//! An existing filesystem: its superblock, descriptors and bitmaps, checked, and the changes to
+//! them.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,14 +16,15 @@ use crate::groups;
 use crate::info::{read_all, read_at, write_at};
 use crate::{Error, Features, Info};
 
-/// What a filesystem must have to be changed here, as all that [`Builder`](crate::Builder) makes has.
+/// The features that a filesystem must have to be changed here. All filesystems of
+/// [`Builder`](crate::Builder) have them.
 const NEEDED: Features = Features {
     compat: 0,
     incompat: incompat::BIT64 | incompat::FLEX_BG,
     ro_compat: ro_compat::SPARSE_SUPER | ro_compat::METADATA_CSUM,
 };
 
-/// What it may have.
+/// The features that it may have.
 const KNOWN: Features = Features {
     compat: compat::HAS_JOURNAL
         | compat::EXT_ATTR
@@ -230,7 +232,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Writes the bitmaps that were changed and seals their groups' descriptors, whose numbers it gives.
+    /// Writes the changed bitmaps, updates the checksums of their groups' descriptors, and returns
+    /// the numbers of these groups.
     pub(crate) fn write_bitmaps(
         &mut self,
         image: &mut (impl Write + Seek),
@@ -335,7 +338,7 @@ pub(crate) fn geometry(
         first_meta_bg: meta_bg.then(|| superblock.s_first_meta_bg.get().into()),
         reserved_gdt_blocks: reserved,
         journal_blocks: 0,
-        // The kernel takes another one for none.
+        // The kernel treats any other value as none.
         log_groups_per_flex: match superblock.s_log_groups_per_flex {
             log @ 1..=31 => log,
             _ => 0,
@@ -367,7 +370,8 @@ pub(crate) fn geometry(
             offset: SUPERBLOCK_OFFSET,
             source,
         })?;
-    // The descriptors of all groups are read next: an image is as large as its filesystem, so their size is plausible.
+    // The descriptors of all groups are read next: an image is as large as its filesystem, so their
+    // size is plausible.
     if geometry.leading_gdt_blocks() > geometry.gdt_blocks
         || geometry.base_blocks(0) >= blocks_per_group
         || geometry.base_blocks(info.groups - 1) >= last.end - last.start
@@ -414,7 +418,7 @@ fn free_inodes(descriptor: &GroupDesc) -> u64 {
     )
 }
 
-/// Makes the superblock's counts of what is free those of all groups.
+/// Sets the superblock's counts of free blocks and inodes to the sums over all groups.
 pub(crate) fn count_free(superblock: &mut SuperBlock, descriptors: &[GroupDesc]) {
     let free: u64 = descriptors.iter().map(free_blocks).sum();
     let free_inodes: u64 = descriptors.iter().map(free_inodes).sum();

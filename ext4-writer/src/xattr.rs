@@ -16,11 +16,12 @@ const PREFIXES: [(&[u8], u8); 6] = [
     (b"system.", 7),
 ];
 
-/// Behind `system.`, the name of the attribute of files that lie in their inode (`EXT4_XATTR_SYSTEM_DATA`).
+/// The name, after `system.`, of the attribute with the contents of inline files
+/// (`EXT4_XATTR_SYSTEM_DATA`).
 const DATA: &[u8] = b"data";
 /// The bytes of `i_block`.
 const I_BLOCK: usize = 60;
-/// Behind the last entry lie four zero bytes.
+/// Four zero bytes follow the last entry.
 const END: usize = 4;
 
 /// The largest value (`XATTR_SIZE_MAX`).
@@ -105,11 +106,11 @@ impl Attribute {
 /// An inode's attributes, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Xattrs {
-    /// What follows `struct ext4_inode` in the inode's slot.
+    /// The bytes after `struct ext4_inode` in the inode's slot.
     pub(crate) inode: [u8; INODE_XATTR_SPACE],
     /// The bytes of it that are free.
     room: usize,
-    /// A block, for the caller to set the reference count and the checksum of.
+    /// A block. The caller sets its reference count and checksum.
     pub(crate) block: Option<Vec<u8>>,
     /// Values that need inodes of their own.
     pub(crate) values: Vec<Value>,
@@ -122,12 +123,13 @@ pub(crate) struct Value {
     pub(crate) hash: u32,
     /// Whether its entry is in the block and not in the inode.
     pub(crate) in_block: bool,
-    /// Where there the inode's number belongs (`e_value_inum`).
+    /// The offset of the inode's number there (`e_value_inum`).
     at: usize,
 }
 
 impl Xattrs {
-    /// How many bytes of contents fit in the inode too: those in `i_block` and those in an attribute.
+    /// How many bytes of contents fit in the inode too: those in `i_block` and those in an
+    /// attribute.
     pub(crate) fn inline_room(&self) -> usize {
         match self.room.checked_sub(size_of::<XattrEntry>() + DATA.len()) {
             Some(room) => I_BLOCK + room,
@@ -135,7 +137,7 @@ impl Xattrs {
         }
     }
 
-    /// Says that value `index` lies in inode `ino`.
+    /// Sets the inode of value `index` to `ino`.
     pub(crate) fn set_value_inode(&mut self, index: usize, ino: u32) {
         let value = &self.values[index];
         let bytes = match (&mut self.block, value.in_block) {
@@ -146,18 +148,19 @@ impl Xattrs {
     }
 }
 
-/// What all attributes are encoded with.
+/// The parameters of the encoding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoder {
     pub(crate) block_size: usize,
     /// Whether values may lie in inodes of their own.
     pub(crate) value_inodes: bool,
-    /// What their hashes start from.
+    /// The seed of their hashes.
     pub(crate) seed: Checksum,
 }
 
 impl Encoder {
-    /// Encodes attributes given by full name and value, and the contents after `i_block` of a file that lies in its inode.
+    /// Encodes attributes given by full name and value, and the contents after `i_block` of a file
+    /// that lies in its inode.
     pub(crate) fn encode(
         &self,
         xattrs: &[(Vec<u8>, Vec<u8>)],
@@ -207,7 +210,8 @@ impl Encoder {
         if in_inode.contains(&true) || contents.is_some() {
             let (magic, body) = encoded.inode.split_at_mut(size_of::<u32>());
             magic.copy_from_slice(&EXT4_XATTR_MAGIC.to_le_bytes());
-            // Values are found relative to the first entry, and only entries of values that are elsewhere are hashed.
+            // Values are found relative to the first entry, and only entries of values that are
+            // elsewhere are hashed.
             let entries = part(true).chain(&contents).map(|attribute| {
                 let hash = attribute.outside.map_or(0, |_| attribute.hash());
                 (attribute, hash)
@@ -227,8 +231,9 @@ impl Encoder {
         Ok(encoded)
     }
 
-    /// Decides which attributes lie in the inode, and the values of which in inodes of their own: as few as possible, and the
-    /// largest. Gives what is left of the inode's `room`, or which attribute does not fit.
+    /// Decides which attributes lie in the inode, and which values get inodes of their own: as few
+    /// as possible, the largest ones. Returns the rest of the inode's `room`, or the attribute that
+    /// does not fit.
     fn place(
         &self,
         attributes: &mut [Attribute],
@@ -251,7 +256,7 @@ impl Encoder {
         by_size.sort_by_key(|&at| attributes[at].len());
         let mut largest = by_size.clone().into_iter().rev();
         loop {
-            // What is left of an attribute whose value is elsewhere is needed most.
+            // The entries of attributes with external values need the space most.
             by_size.sort_by_key(|&at| (attributes[at].outside.is_none(), attributes[at].len()));
             match distribute(&by_size, attributes, room, block_room) {
                 Ok(placed) => return Ok(placed),
@@ -268,7 +273,8 @@ impl Encoder {
     }
 }
 
-/// Fills the inode, then the block, in this order. Says which attributes are in the inode and what is left of its room.
+/// Fills the inode, then the block. Returns which attributes are in the inode, and the rest of its
+/// room.
 fn distribute(
     order: &[usize],
     attributes: &[Attribute],
@@ -320,8 +326,8 @@ fn block<'a>(
     (bytes, values)
 }
 
-/// Writes entries from `next` upwards and their values from the end downwards; offsets count from the start of `bytes`. Gives
-/// the values that are not there.
+/// Writes entries from `next` upwards and their values from the end downwards; offsets count from
+/// the start of `bytes`. Returns the values that are stored elsewhere.
 fn fill<'a>(
     bytes: &mut [u8],
     mut next: usize,
@@ -361,8 +367,8 @@ fn fill<'a>(
     elsewhere
 }
 
-/// The inodes that hold values of the entries which begin at `at`, each as often as entries refer to it; `None` where the entries
-/// have no end.
+/// The inodes that hold values of the entries which begin at `at`, each as often as entries refer
+/// to it; `None` where the entries have no end.
 pub(crate) fn value_inodes(bytes: &[u8], mut at: usize) -> Option<Vec<u32>> {
     let mut inodes = Vec::new();
     loop {
@@ -400,8 +406,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) size: usize,
 }
 
-/// The attributes whose entries begin at `at`; values are found relative to the first byte of `bytes`. `None` where the entries
-/// have no end, or a value is elsewhere.
+/// The attributes whose entries begin at `at`; values are found relative to the first byte of
+/// `bytes`. `None` where the entries have no end, or a value is elsewhere.
 pub(crate) fn decode(bytes: &[u8], mut at: usize) -> Option<Vec<Stored<'_>>> {
     let mut found = Vec::new();
     loop {
@@ -434,7 +440,8 @@ pub(crate) fn decode(bytes: &[u8], mut at: usize) -> Option<Vec<Stored<'_>>> {
     }
 }
 
-/// Completes a block that lies at `address` and that `references` inodes share (`ext4_xattr_block_csum`).
+/// Completes a block that lies at `address` and that `references` inodes share
+/// (`ext4_xattr_block_csum`).
 pub(crate) fn seal(block: &mut [u8], address: u64, references: u32, seed: Checksum) {
     const REFCOUNT: std::ops::Range<usize> = 4..8;
     const CHECKSUM: std::ops::Range<usize> = 16..20;

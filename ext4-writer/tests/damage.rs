@@ -1,4 +1,5 @@
-//! Damage in what is known of deleted files, with every checksum right: recover frees them or refuses, and ends.
+//! Damage in what is known of deleted files, with every checksum right: recover frees them or
+//! refuses, and ends.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -13,8 +14,8 @@ const SUPER: usize = 1024;
 const BLOCK: usize = 1024;
 const MAGIC: [u8; 4] = 0xea02_0000_u32.to_le_bytes();
 
-/// A small filesystem with quotas and one deleted file that has values in inodes of their own, and those inodes' numbers, the
-/// file's first.
+/// A small filesystem with quotas and one deleted file that has values in inodes of their own, and
+/// those inodes' numbers, the file's first.
 fn image() -> (Vec<u8>, [u32; 3]) {
     let options = Options::new(2 << 20)
         .block_size(BlockSize::B1024)
@@ -89,8 +90,8 @@ fn random() -> impl FnMut(usize) -> usize {
     }
 }
 
-/// Maps the file's 21 blocks one by one: twelve directly, and one each after one, two and three indirect blocks, which are the
-/// other six. Gives where these lie.
+/// Maps the file's 21 blocks one by one: twelve directly, and one each after one, two and three
+/// indirect blocks, which are the other six. Gives where these lie.
 fn map_by_blocks(image: &mut [u8], ino: u32) -> [usize; 6] {
     let at = inode(image, ino);
     let first = word(image, at + 0x28 + 12 + 8);
@@ -126,7 +127,8 @@ fn a_truncation_of_a_file_mapped_block_by_block_is_completed_and_taken_from_quot
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     let block = BLOCK as u64;
-    // Behind as many blocks as the pointers before the second and the third one to indirect blocks are for.
+    // Behind as many blocks as the pointers before the second and the third one to indirect blocks
+    // are for.
     let (two, three) = ((12 + 256) * block, (12 + 256 + 256 * 256) * block);
     let mut free = None;
     for size in [

@@ -53,7 +53,8 @@ fn an_empty_image_takes_little_space_and_no_more_while_mounted_idle_for_a_minute
         .iter()
         .map(|(image, ..)| Mount::ext4(&image.path, true))
         .collect();
-    // Longer than the kernel waits before it commits (5 s), or zeroes the first inode tables where it has to.
+    // Longer than the kernel waits before it commits (5 s), or zeroes the first inode tables where
+    // it has to.
     std::thread::sleep(Duration::from_secs(60));
     for (image, allocated, _) in &images {
         assert_eq!(image.allocated(), *allocated, "{:?}", image.summary);

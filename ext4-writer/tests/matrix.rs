@@ -1,5 +1,5 @@
-//! Every combination of options makes a filesystem that is right: e2fsck, dumpe2fs, ext4-view and the kernel agree on it, and it
-//! stays right when the kernel writes to it.
+//! Every combination of options makes a filesystem that is right: e2fsck, dumpe2fs, ext4-view and
+//! the kernel agree on it, and it stays right when the kernel writes to it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -23,8 +23,8 @@ use testkit::{Difference, Mount, Walk, walk};
 
 const BLOCK_SIZES: [BlockSize; 3] = [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096];
 
-/// 24 ways to set the twelve options, among which each three of them are set in all eight ways: the twelve of Plackett and
-/// Burman, and their opposites.
+/// 24 ways to set the twelve options, among which each three of them are set in all eight ways: the
+/// twelve of Plackett and Burman, and their opposites.
 fn rows() -> Vec<[bool; 12]> {
     const ROW: [bool; 11] = [
         true, true, false, true, true, true, false, false, false, true, false,
@@ -149,8 +149,8 @@ fn check(options: &Options, kernel: &Kernel, path: &Path, source: &Path, expecte
     }
 }
 
-/// Checks all combinations in `rows` with every block size, on all processors. Says how many filesystems the kernel wrote ten
-/// thousand files to, and why it did not write to the others.
+/// Checks all combinations in `rows` with every block size, on all processors. Says how many
+/// filesystems the kernel wrote ten thousand files to, and why it did not write to the others.
 fn check_all(rows: &[[bool; 12]]) {
     let source = source();
     let expected = walk(source.path()).unwrap();
@@ -216,8 +216,9 @@ fn every_three_options_but_quotas_stay_right_when_ten_thousand_files_come_and_go
     check_all(&rows.into_iter().collect::<Vec<_>>());
 }
 
-/// All 4,096, but for those that make the image of another one: an orphan file needs a journal, and blocks are never reserved
-/// where groups hold their own descriptors. By what they ask of a kernel that is to write to them.
+/// All 4,096, but for those that make the image of another one: an orphan file needs a journal, and
+/// blocks are never reserved where groups hold their own descriptors. By what they ask of a kernel
+/// that is to write to them.
 fn all_combinations() -> BTreeMap<&'static str, Vec<[bool; 12]>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for bits in 0..1 << 12 {

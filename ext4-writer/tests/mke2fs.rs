@@ -102,7 +102,8 @@ fn the_superblock_equals_mke2fs_but_for_named_fields() {
             theirs.remove("Flex block group size");
         }
         ours.retain(|name, _| !name.starts_with("Journal checksum"));
-        // The orphan file has 4 blocks, not as many as the size asks for, and lost+found has one, not four.
+        // The orphan file has 4 blocks, not as many as the size asks for, and lost+found has one,
+        // not four.
         let free = |all: &mut BTreeMap<String, String>| -> u64 {
             all.remove("Free blocks").unwrap().parse().unwrap()
         };

@@ -1,4 +1,5 @@
-//! What options make of a filesystem: every two of them in every way they can be set, with every block size.
+//! What options make of a filesystem: every two of them in every way they can be set, with every
+//! block size.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -14,8 +15,8 @@ use common::{Image, source};
 use ext4_writer::{BlockSize, Error, Options, grow};
 use testkit::{Difference, Mount, Walk, walk};
 
-/// Twelve ways to set the eleven, among which each two of them are set in all four ways (Plackett and Burman, 1946): a row, all its
-/// rotations, and all off.
+/// Twelve ways to set the eleven, among which each two of them are set in all four ways (Plackett
+/// and Burman, 1946): a row, all its rotations, and all off.
 fn rows() -> impl Iterator<Item = [bool; 11]> {
     const ROW: [bool; 11] = [
         true, true, false, true, true, true, false, false, false, true, false,

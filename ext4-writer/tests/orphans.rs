@@ -19,8 +19,9 @@ fn info(path: &Path) -> Info {
     Info::read(File::open(path).unwrap()).unwrap()
 }
 
-/// Recovers a copy of an image that was cut off and lets `oracle` do the same with another, and fails unless both then have as
-/// much free, and the same tree, and ours has nothing for e2fsck to say.
+/// Recovers a copy of an image that was cut off and lets `oracle` do the same with another, and
+/// fails unless both then have as much free, and the same tree, and ours has nothing for e2fsck to
+/// say.
 fn assert_recovers_as(cut: &Path, oracle: impl FnOnce(&Path) -> String) -> PathBuf {
     let (ours, theirs) = (copy(cut, "ours"), copy(cut, "theirs"));
     let recovered = recover(open(&ours)).unwrap();
@@ -172,8 +173,8 @@ fn map_by_blocks(path: &Path) {
     assert!(status.success());
 }
 
-/// Where a file has blocks that its inode points to, and blocks after one and two indirect ones; with small blocks, which make
-/// for less of a hole to read, after three too. Some are in a row.
+/// Where a file has blocks that its inode points to, and blocks after one and two indirect ones;
+/// with small blocks, which make for less of a hole to read, after three too. Some are in a row.
 fn mapped_blocks(block_size: u64) -> Vec<u64> {
     let pointers = block_size / 4;
     let (two, three) = (12 + pointers, 12 + pointers + pointers * pointers);
@@ -326,8 +327,8 @@ fn large_values_of_deleted_files_are_freed_with_their_last_reference() {
     }
 }
 
-/// Makes orphans of files in the root with debugfs: some deleted, one truncated. The kernel of this host may not write to
-/// filesystems with quotas.
+/// Makes orphans of files in the root with debugfs: some deleted, one truncated. The kernel of this
+/// host may not write to filesystems with quotas.
 fn make_orphans(image: &Path, deleted: &[(&str, u32)], truncated: (u32, u64)) -> Option<()> {
     let (ino, size) = truncated;
     let mut commands = format!("sif <{ino}> size {size}\nsif <{ino}> dtime 0\n");

@@ -1,4 +1,5 @@
-//! Nodes by path: symbolic links are followed inside the filesystem, names are replaced and removed.
+//! Nodes by path: symbolic links are followed inside the filesystem, names are replaced and
+//! removed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -97,7 +97,8 @@ fn options() -> impl Strategy<Value = Options> {
     )
         .prop_map(|(block_size, journal, size, on)| {
             let [orphan_file, quota, project, verity, unsigned, ..] = on;
-            // ext4-view does not read those, nor names hashed as unsigned chars: it gets what is left.
+            // ext4-view does not read those, nor names hashed as unsigned chars: it gets what is
+            // left.
             let [inline_data, ea_inode, meta_bg, large] = [5, 6, 7, 8].map(|i| on[i]);
             Options::new(size)
                 .block_size(block_size)

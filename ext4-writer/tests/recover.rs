@@ -27,8 +27,8 @@ fn has_orphans(path: &Path) -> bool {
     listed || info.features.names().any(|name| name == "orphan_present")
 }
 
-/// Recovers one copy of an image and lets e2fsck replay the journal of another, and compares all that is not a superblock.
-/// Gives our copy, or `None` where both find the journal corrupt.
+/// Recovers one copy of an image and lets e2fsck replay the journal of another, and compares all
+/// that is not a superblock. Gives our copy, or `None` where both find the journal corrupt.
 fn recover_as_e2fsck_does(image: &Path) -> Option<PathBuf> {
     let ours = copy(image, "ours");
     let theirs = copy(image, "theirs");
@@ -82,7 +82,8 @@ fn oracles() -> bool {
     testkit::kernel_mounts() && testkit::oracle("e2fsck").is_some()
 }
 
-/// Makes directories and files, and removes those of two rounds ago: blocks of metadata become free and data.
+/// Makes directories and files, and removes those of two rounds ago: blocks of metadata become free
+/// and data.
 fn churn(root: &Path, round: usize) {
     let dir = root.join(format!("round {round}"));
     fs::create_dir(&dir).unwrap();
@@ -175,7 +176,8 @@ fn images_copied_amid_writes_replay_as_e2fsck_replays_them() {
     assert!(replayed > 0);
 }
 
-/// An image with a journal of what `commands` say to debugfs, which writes each of these files over the blocks it is given.
+/// An image with a journal of what `commands` say to debugfs, which writes each of these files over
+/// the blocks it is given.
 fn journaled(block_size: BlockSize, contents: &[&[u8]], commands: &str) -> Option<Image> {
     let mut debugfs = testkit::oracle("debugfs")?;
     testkit::oracle("e2fsck")?;

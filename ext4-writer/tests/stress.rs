@@ -10,8 +10,9 @@ use common::{Image, open};
 use ext4_writer::{BlockSize, Info, Journal, Options, grow};
 use testkit::Mount;
 
-/// Names, links, attributes and preallocated files come and go (stress-ng), while pieces of files are written in random order, synced
-/// and compared with what was written (fio). `None` where a program is missing.
+/// Names, links, attributes and preallocated files come and go (stress-ng), while pieces of files
+/// are written in random order, synced and compared with what was written (fio). `None` where a
+/// program is missing.
 fn stress(root: &Path) -> Option<()> {
     let mut stress_ng = testkit::oracle("stress-ng")?;
     let mut fio = testkit::oracle("fio")?;

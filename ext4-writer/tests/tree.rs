@@ -91,7 +91,8 @@ fn holes_take_no_blocks_and_read_as_zeros() {
     assert_eq!((stat.len(), stat.blocks()), (size, 0));
     let mut file = File::open(mount.path().join("sparse")).unwrap();
     let stat = file.metadata().unwrap();
-    // 2 MiB and a byte; one block each for the first and the last range; the other two, which share one, have two.
+    // 2 MiB and a byte; one block each for the first and the last range; the other two, which share
+    // one, have two.
     assert_eq!((stat.len(), stat.blocks()), (size, (513 + 1 + 1 + 2) * 8));
     let mut at = 0;
     for range in &ranges {

@@ -1,5 +1,6 @@
-//! Whether a merge keeps its promises: at most 200 bytes an inode plus names for a million inodes in 127 layers, and less than
-//! a second for 200,000 inodes in 40 layers, on one core. Fails where it does not.
+//! Whether a merge keeps its promises: at most 200 bytes an inode plus names for a million inodes
+//! in 127 layers, and less than a second for 200,000 inodes in 40 layers, on one core. Fails where
+//! it does not.
 //!
 //! `cargo bench -p fsmerge`
 
@@ -39,7 +40,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A layer of `inodes` files, twenty in a directory. Every other directory is one that all layers have.
+/// A layer of `inodes` files, twenty in a directory. Every other directory is one that all layers
+/// have.
 fn layer(number: usize, inodes: usize) -> Result<LayerTree, fsmerge::Error> {
     let mut builder = LayerBuilder::new(&Limits::default());
     let attributes = Metadata::new(0).mode(0o644);

@@ -1,4 +1,5 @@
-//! Shows which layer each name of a stack of tars comes from: `stack LOWEST.tar … HIGHEST.tar`. Tars are not compressed.
+//! Shows which layer each name of a stack of tars comes from: `stack LOWEST.tar … HIGHEST.tar`.
+//! Tars are not compressed.
 
 use std::error::Error;
 use std::fs::File;

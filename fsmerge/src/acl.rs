@@ -1,9 +1,10 @@
-//! POSIX ACLs of a layer, as unpacking leaves them.
+//! POSIX ACLs of a layer, as they are after unpacking.
 //!
-//! Docker and containerd unpack an entry by `lchown`, `lsetxattr` of each attribute, and `chmod`. So the mode has the last
-//! word: `chmod` writes its bits into the access ACL (`__posix_acl_chmod_masq` in the kernel's `fs/posix_acl.c`), and an
-//! access ACL without named users and groups becomes the mode itself (`posix_acl_update_mode`). An image with any other
-//! combination would show something that no unpacked layer does.
+//! Docker and containerd unpack an entry by `lchown`, `lsetxattr` of each attribute, and `chmod`.
+//! So the mode wins: `chmod` writes its bits into the access ACL (`__posix_acl_chmod_masq` in the
+//! kernel's `fs/posix_acl.c`), and an access ACL without named users and groups becomes the mode
+//! itself (`posix_acl_update_mode`). An image with any other combination would show something that
+//! no unpacked layer does.
 
 /// The attribute of an access ACL.
 pub(crate) const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -20,15 +21,15 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// What becomes of an ACL.
+/// The result of unpacking an ACL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unpacked {
     /// The file has this ACL.
     Acl(Vec<u8>),
     /// The file has no ACL: its mode says the same.
     None,
-    /// The kernel cannot read the value (`posix_acl_from_xattr`): a filesystem that stored it would refuse access to the
-    /// file.
+    /// The kernel cannot read the value (`posix_acl_from_xattr`): a filesystem that stored it would
+    /// refuse access to the file.
     Malformed,
 }
 
@@ -36,7 +37,7 @@ pub(crate) fn is_acl(name: &[u8]) -> bool {
     name == ACCESS || name == DEFAULT
 }
 
-/// Returns what a file of the mode `mode` has of the attribute `name` with `value` once it is unpacked.
+/// Returns what the attribute `name` with `value` becomes when a file of mode `mode` is unpacked.
 pub(crate) fn unpacked(name: &[u8], mut value: Vec<u8>, mode: u16) -> Unpacked {
     let Some(entries) = value.strip_prefix(&VERSION) else {
         return Unpacked::Malformed;

@@ -1,4 +1,4 @@
-//! A tree while it grows: names are looked up through one hash table, and taken away in constant time.
+//! A tree under construction. Names are looked up in one hash table and removed in constant time.
 
 use crate::error::Problem;
 use crate::limits::Limits;
@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 /// The longest name of a directory entry (`NAME_MAX`).
 const NAME_MAX: usize = 255;
-/// Stands in an entry that was taken away.
+/// The node of a removed entry.
 const GONE: NodeId = NodeId(u32::MAX);
 
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +18,11 @@ struct Entry {
     parent: NodeId,
     name: Span,
     node: NodeId,
-    /// Of parent and name, so that a table that grows need not look at the names again.
+    /// The hash of parent and name, so that a growing table need not read the names again.
     hash: u32,
 }
 
-/// Where a name is, or will be: good until names are set or removed.
+/// The place of a name that exists or can be added. Valid until names are set or removed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     parent: NodeId,
@@ -30,8 +30,8 @@ pub(crate) struct Place {
     entry: Option<u32>,
 }
 
-/// The growing tree. Nodes and entries are only added; what is removed stays in memory, unreachable, until
-/// [`freeze`](Self::freeze), which copies what the root reaches.
+/// The growing tree. Nodes and entries are only added; what is removed stays in memory,
+/// unreachable, until [`freeze`](Self::freeze), which copies what the root reaches.
 #[derive(Debug)]
 pub(crate) struct Arena {
     nodes: Vec<Node>,
@@ -40,7 +40,7 @@ pub(crate) struct Arena {
     /// The live entries by parent and name. Never iterated over: its order is random.
     index: HashTable<u32>,
     hasher: RandomState,
-    /// Directories that were removed.
+    /// The directories that were removed.
     cleared: HashSet<NodeId>,
     limits: Limits,
     root: NodeId,
@@ -68,7 +68,7 @@ impl Arena {
         }
     }
 
-    /// The finished tree `tree`, growing again: every id stays as it is.
+    /// Reopens the finished tree `tree` for changes. Every id stays the same.
     pub(crate) fn thaw(tree: &Tree, limits: &Limits) -> Result<Self, Problem> {
         let mut arena = Self::new(limits);
         arena.bytes.clone_from(&tree.arena);
@@ -90,7 +90,7 @@ impl Arena {
         self.root
     }
 
-    /// Puts another directory in the place of the root.
+    /// Replaces the root by another directory.
     pub(crate) fn set_root(&mut self, root: NodeId) {
         self.root = root;
     }
@@ -119,7 +119,7 @@ impl Arena {
         self.body(id).is_directory()
     }
 
-    /// The number of nodes there ever were.
+    /// The number of nodes that were ever added.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -181,7 +181,7 @@ impl Arena {
         self.hasher.hash_one((parent, name)) as u32
     }
 
-    /// Where `name` is in `parent`.
+    /// Returns the place of `name` in `parent`.
     pub(crate) fn place(&self, parent: NodeId, name: &[u8]) -> Place {
         let hash = self.hash(parent, name);
         let named = |&at: &u32| {
@@ -195,7 +195,7 @@ impl Arena {
         }
     }
 
-    /// The node that is there.
+    /// The node at a place.
     pub(crate) fn node_at(&self, place: Place) -> Option<NodeId> {
         Some(self.entries[place.entry? as usize].node)
     }
@@ -205,12 +205,13 @@ impl Arena {
         self.node_at(self.place(parent, name))
     }
 
-    /// Lets `name` in `parent` mean `node`, whatever it meant before. The name must have passed [`check_name`].
+    /// Sets the entry `name` of `parent` to `node`, and replaces an existing one. The name must
+    /// have passed [`check_name`].
     pub(crate) fn set(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<(), Problem> {
         self.fill(self.place(parent, name), name, node)
     }
 
-    /// As [`set`](Self::set), of the name whose place is known.
+    /// As [`set`](Self::set), at a known place.
     pub(crate) fn fill(&mut self, place: Place, name: &[u8], node: NodeId) -> Result<(), Problem> {
         if let Some(at) = place.entry {
             self.entries[at as usize].node = node;
@@ -238,7 +239,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes `name` out of `parent`, with all that was reachable through it alone.
+    /// Removes `name` from `parent`, with everything that was reachable only through it.
     pub(crate) fn remove(&mut self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let place = self.place(parent, name);
         let at = place.entry?;
@@ -249,10 +250,11 @@ impl Arena {
         Some(std::mem::replace(&mut self.entries[at as usize].node, GONE))
     }
 
-    /// Removes all that is in a directory which was removed itself, and notes that of the directories.
+    /// Removes everything in a directory that was removed itself, and records the removed
+    /// directories.
     pub(crate) fn clear(&mut self, directory: NodeId) {
         self.cleared.insert(directory);
-        // A directory has its entry before anything in it has one.
+        // Entries of a directory come after the directory's own entry.
         for at in 0..self.entries.len() {
             let Entry {
                 parent, node, hash, ..
@@ -296,15 +298,15 @@ impl Arena {
         names.join(&b'/')
     }
 
-    /// Lets every entry mean what `replace` makes of its node.
+    /// Replaces the node of every entry by the result of `replace`.
     pub(crate) fn redirect(&mut self, mut replace: impl FnMut(NodeId) -> NodeId) {
         for entry in self.entries.iter_mut().filter(|entry| entry.node != GONE) {
             entry.node = replace(entry.node);
         }
     }
 
-    /// The live entries in the order of their parents, each parent's in the order in which they were added; and where each
-    /// parent's begin.
+    /// The live entries in the order of their parents, each parent's in the order in which they
+    /// were added; and where each parent's begin.
     fn by_parent(&mut self) -> (Vec<u32>, Vec<Name>) {
         let mut entries = std::mem::take(&mut self.entries);
         entries.retain(|entry| entry.node != GONE);
@@ -332,7 +334,8 @@ impl Arena {
         (firsts, sorted)
     }
 
-    /// What the root reaches, numbered canonically; and for each of its nodes the id it had here.
+    /// Returns everything that the root reaches, with canonical ids, and for each node its id in
+    /// this arena.
     pub(crate) fn freeze(mut self) -> (Tree, Vec<NodeId>) {
         drop(std::mem::take(&mut self.index));
         let (firsts, mut sorted) = self.by_parent();
@@ -354,7 +357,7 @@ impl Arena {
             links[at].first = names.len() as u32;
             links[at].count = range.len() as u32;
             let children = &mut sorted[range];
-            // Those of a layer image come sorted, which is seen at once.
+            // Entries of a layer image are sorted already, which is quick to see.
             children.sort_unstable_by(|a, b| a.name.of(&bytes).cmp(b.name.of(&bytes)));
             for entry in children {
                 let directory = nodes[entry.node.index()].body.is_directory();
@@ -395,8 +398,8 @@ impl Links {
     }
 }
 
-/// Moves each node to its new id, in place: a second array of them would be most of a build's memory. Nodes that have
-/// none are dropped.
+/// Moves each node to its new id, in place: a second array of them would be most of a build's
+/// memory. Nodes that have none are dropped.
 fn reorder(nodes: &mut Vec<Node>, mut new_ids: Vec<NodeId>, live: usize) {
     let dropped = new_ids.iter_mut().filter(|id| **id == GONE);
     for (id, spare) in dropped.zip(live as u32..) {
@@ -414,7 +417,7 @@ fn reorder(nodes: &mut Vec<Node>, mut new_ids: Vec<NodeId>, live: usize) {
     nodes.shrink_to_fit();
 }
 
-/// A hash of 64 bits for a table, which looks at the lowest and the highest of them.
+/// A hash of 64 bits for a table that uses the lowest and the highest bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }

@@ -1,4 +1,4 @@
-//! A layer that says by itself what others' tools show of it on top of the layers below.
+//! Layers that other tools show correctly on top of the layers below.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,19 @@ use crate::resolve::{Resolved, resolve};
 use crate::tree::{Kind, NodeId};
 
 impl Merge {
-    /// Returns `layer` in the form in which tools that know nothing but overlayfs show it rightly on top of the layers pushed so
-    /// far:
+    /// Returns `layer` in a form that tools with overlayfs alone show correctly on top of the
+    /// layers pushed so far:
     ///
     /// - an implied directory has the attributes of the lower one,
-    /// - what lies in an implied directory where the lower name is a symlink has moved to where that leads,
-    /// - a link to a lower layer's file is a copy of that file, with the [`DataId`](crate::DataId) that it has there,
-    /// - a whiteout of what no lower layer has is gone: in a directory that no lower layer has, overlayfs would show it.
+    /// - the contents of an implied directory are moved to the target of a lower symlink of its
+    ///   name,
+    /// - a link to a lower layer's file is a copy of that file, with the [`DataId`](crate::DataId)
+    ///   that it has there,
+    /// - whiteouts of names that no lower layer has are removed, since overlayfs would show those
+    ///   in new directories.
     ///
-    /// Merging it gives what merging `layer` gives, but for the link counts of files that were linked across layers.
+    /// Merging it gives what merging `layer` gives, but for the link counts of files that were
+    /// linked across layers.
     ///
     /// # Errors
     ///
@@ -54,9 +58,9 @@ struct Complete<'a> {
     merge: &'a Merge,
     layer: &'a LayerTree,
     builder: LayerBuilder,
-    /// What nodes of the layer with several names are.
+    /// The copies of the layer's nodes that have several names.
     own: HashMap<NodeId, BuilderNodeId>,
-    /// What files of lower layers, by their ids there, are.
+    /// The copies of lower layers' files, by their ids there.
     lower: HashMap<NodeId, BuilderNodeId>,
     /// Links to lower layers' files, which come last: the target may be the layer's own after all.
     links: Vec<(BuilderNodeId, Vec<u8>, NodeId)>,
@@ -192,7 +196,7 @@ mod tests {
         merged
             .walk()
             .map(|(path, id)| {
-                // Whether a directory was implied is gone with the completion.
+                // Completed layers have no implied directories.
                 let kind = match merged.kind(id) {
                     Kind::Directory { .. } => "directory".to_owned(),
                     kind => format!("{kind:?}"),

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 /// The kernel's own limit on a list of names and on a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_BUFFER: usize = 1 << 16;
 
-/// Reads the tree under `root`, mount points and all: the contents of each regular file that is not empty go to `sink`, once
-/// however many names the file has. Holes are kept. Nothing in it is a whiteout or a mark: `.wh.` names are names, and
-/// `trusted.overlay.*` is escaped as in a tar.
+/// Reads the tree under `root`, including mount points: the contents of each regular file that is
+/// not empty go to `sink`, once however many names the file has. Holes are kept. Nothing in it is a
+/// whiteout or a mark: `.wh.` names are names, and `trusted.overlay.*` is escaped as in a tar.
 ///
 /// ```no_run
 /// use fsmerge::{Limits, read_dir};
@@ -36,8 +36,9 @@ const XATTR_BUFFER: usize = 1 << 16;
 ///
 /// # Errors
 ///
-/// [`ReadError::Layer`] where the system does not show something, a file becomes shorter while it is read, there is a
-/// character device 0:0, or a limit is passed; [`ReadError::Sink`] where the sink failed.
+/// [`ReadError::Layer`] where something cannot be read, a file becomes shorter while it is read,
+/// there is a character device 0:0, or a limit is passed; [`ReadError::Sink`] where the sink
+/// failed.
 pub fn read_dir<S: Sink>(
     root: &Path,
     sink: &mut S,
@@ -169,7 +170,8 @@ impl Reading<'_> {
         let mut stored = stored.buffered(size);
         let data = sink.file(path, Content::new(size, &ranges, &mut stored));
         let stored = stored.into_inner();
-        // A sink cannot say why reading failed; the source can.
+        // The sink's error does not contain the cause of a failed read, so it is taken from the
+        // source.
         match stored.failure {
             Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 let path = path.to_vec();
@@ -231,7 +233,8 @@ impl Reading<'_> {
         };
         let mut xattrs = Vec::new();
         for name in names.split(|&byte| byte == 0) {
-            // What the kernel makes up for a file system's own use (`system.nfs4_acl`) is nobody's loss.
+            // Attributes that the kernel generates for a file system's own use (`system.nfs4_acl`)
+            // can be dropped.
             if name.is_empty()
                 || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
             {
@@ -261,7 +264,8 @@ fn host(root: &Path, path: &[u8]) -> PathBuf {
 
 /// Opens the regular file `path` of the tree of `root`.
 pub(crate) fn open(root: &Path, path: &[u8]) -> io::Result<File> {
-    // Something else may be there by now: a symlink is not followed, a fifo not waited for.
+    // The file may have been replaced meanwhile: symlinks are not followed, and opening a fifo does
+    // not wait.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
@@ -269,8 +273,8 @@ pub(crate) fn open(root: &Path, path: &[u8]) -> io::Result<File> {
         .open(host(root, path))
 }
 
-/// Where a file of `size` bytes has data, as far as its file system tells; all of it where there are more than `limit`
-/// ranges, since zeros read as well.
+/// Where a file of `size` bytes has data, as far as its file system tells; all of it where there
+/// are more than `limit` ranges, since zeros read as well.
 fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, u64)>> {
     let whole = vec![(0, size)];
     let mut ranges = Vec::new();
@@ -278,7 +282,7 @@ fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, 
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
-            // Nothing but a hole is left.
+            // The rest is a hole.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::NOTSUP) => return Ok(whole),
             Err(errno) => return Err(errno),
@@ -287,7 +291,7 @@ fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, 
             break;
         }
         let end = seek(file, SeekFrom::Hole(start))?.min(size);
-        // A file that another process changes meanwhile must not stop this.
+        // A file that another process changes meanwhile must not end in an endless loop.
         if start < at || end <= start || ranges.len() == limit {
             return Ok(whole);
         }
@@ -305,7 +309,7 @@ fn unreadable(path: &[u8]) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn device(rdev: u64) -> DeviceNumber {
-    // What rustix calls a device's number differs between systems; what std gives is 64 bits on all.
+    // rustix's type of device numbers differs between systems; std's has 64 bits on all.
     DeviceNumber {
         major: rustix::fs::major(rdev as _),
         minor: rustix::fs::minor(rdev as _),

@@ -1,4 +1,4 @@
-//! A layer from an EROFS image, in which whiteouts and marks are overlayfs's.
+//! A layer from an EROFS image with overlayfs's whiteouts and marks.
 
 use crate::error::{Error, Problem, ReadError};
 use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
@@ -13,8 +13,9 @@ use erofs_reader::{Buffered, Extent, FileType, Image, Inode, Nid, ReadAt, Source
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 
-/// Reads the tree of a layer image. `file` is asked where the contents of each regular file that is not empty are, once
-/// however many names it has: it gets the path, the inode and where in the image they lie.
+/// Reads the tree of a layer image. `file` is asked where the contents of each regular file that is
+/// not empty are, once however many names it has: it gets the path, the inode and where in the
+/// image they lie.
 ///
 /// ```no_run
 /// use std::convert::Infallible;
@@ -37,8 +38,9 @@ use std::io::{Read, Seek, SeekFrom};
 ///
 /// # Errors
 ///
-/// [`ReadError::Layer`] where the image is damaged, an inode carries a mark that [`overlay::decode`] does not know, or a
-/// limit is passed; [`ReadError::Sink`] where `file` failed.
+/// [`ReadError::Layer`] where the image is damaged, an inode carries a mark that
+/// [`overlay::decode`] does not know, or a limit is passed; [`ReadError::Sink`] where `file`
+/// failed.
 pub fn read_erofs<R: ReadAt, E>(
     image: &Image<R>,
     mut file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
@@ -51,7 +53,7 @@ pub fn read_erofs<R: ReadAt, E>(
     if let (attributes, Kind::Directory { opaque, implied }) = decoded {
         layer.set_root(attributes, opaque, implied);
     }
-    // Nodes that may have further names.
+    // The nodes that may get further names.
     let mut links: HashMap<Nid, BuilderNodeId> = HashMap::new();
     let mut pending = vec![(root, Vec::new(), layer.root())];
     while let Some((inode, path, parent)) = pending.pop() {
@@ -137,7 +139,7 @@ fn refused(path: &[u8]) -> impl FnOnce(Problem) -> Error {
     }
 }
 
-/// Why contents did not get to a sink.
+/// Why contents could not be passed to a sink.
 enum Stop<E> {
     Image(Error),
     Sink(E),
@@ -163,7 +165,8 @@ pub(crate) fn read_with_contents<S: Sink>(
         let mut stored = stored.buffered(inode.size());
         let data = sink.file(path, Content::new(inode.size(), &ranges, &mut stored));
         let stored = stored.into_inner();
-        // A sink cannot say why reading failed; the image can.
+        // The sink's error does not contain the cause of a failed read, so it is taken from the
+        // image.
         if let Some(source) = stored.failure {
             let path = path.to_vec();
             return Err(Stop::Image(Error::Read { path, source }));

@@ -15,7 +15,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The archive ends in the middle of a header, of a file's contents, or of the padding after them.
+    /// The archive ends in the middle of a header, of a file's contents, or of the padding after
+    /// them.
     #[error("the archive is cut off at byte {offset}")]
     Truncated {
         /// The archive's length in bytes.
@@ -31,7 +32,8 @@ pub enum Error {
         /// The rule.
         problem: Problem,
     },
-    /// A node given to a [`LayerBuilder`](crate::LayerBuilder), or found in a directory or an image, breaks a rule.
+    /// A node given to a [`LayerBuilder`](crate::LayerBuilder), or found in a directory or an
+    /// image, breaks a rule.
     #[error("{}: {problem}", path.escape_ascii())]
     Node {
         /// Its path, or the path it was to have, without a leading `/`.
@@ -218,7 +220,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not forgotten here.
+    /// Whether errors like this one have a cause. Lists all variants, so that a new one is not
+    /// forgotten here.
     fn has_cause(error: &Error) -> bool {
         match error {
             Error::Io { .. } | Error::Read { .. } => true,

@@ -1,12 +1,13 @@
 //! Directories that a layer only implies, where the layers below have a symlink instead.
 //!
-//! An image whose base has `lib → usr/lib` may have an upper layer with an entry `lib/x` and none for `lib`. Runtimes
-//! unpack into the tree of the layers below, so they write `usr/lib/x`. To the same end the layer is rearranged before it
-//! is merged: what it has under the implied directory moves to where the symlink leads, inside the root. What the layer
-//! has there already stays; the two entries of one file would have come in an unknown order.
+//! An image whose base has `lib → usr/lib` may have an upper layer with an entry `lib/x` and none
+//! for `lib`. Runtimes unpack into the tree of the layers below, so they write `usr/lib/x`. The
+//! merge therefore rearranges the layer first: the contents of the implied directory move to the
+//! symlink's target, inside the root. Entries that the layer already has there stay, because the
+//! order of two entries for one file is unknown.
 //!
-//! A symlink is not followed where it leads to no directory, or to what the layer itself takes away or replaces: then
-//! the implied directory replaces it, as an overlay mount shows it.
+//! A symlink is not followed if its target is not a directory, or if the layer itself removes or
+//! replaces the target. The implied directory then replaces the symlink, as in an overlay mount.
 
 use crate::arena::Arena;
 use crate::error::Problem;
@@ -17,10 +18,11 @@ use crate::path;
 use crate::resolve::{Resolved, resolve};
 use crate::tree::{Body, Kind, NodeId};
 
-/// What is moved may meet a further symlink where it arrives, but not more often than Linux follows symlinks.
+/// Moved entries may meet another symlink at the target, at most as often as Linux follows
+/// symlinks.
 const ROUNDS: usize = 40;
 
-/// An implied directory, and where what it holds belongs.
+/// An implied directory and the new place of its contents.
 struct Move {
     parent: NodeId,
     directory: NodeId,
@@ -30,7 +32,7 @@ struct Move {
     target: Vec<u8>,
 }
 
-/// The layer as it is to be merged onto `lower`; None where it can stay as it is.
+/// Returns the rearranged layer for a merge onto `lower`, or `None` if it needs no change.
 pub(crate) fn followed(
     lower: &Arena,
     layer: &LayerTree,
@@ -55,7 +57,7 @@ fn moves(lower: &Arena, layer: &LayerTree, limits: &Limits) -> Vec<Move> {
     let mut pending = vec![(NodeId::ROOT, lower.root(), Vec::new())];
     while let Some((here, below, way)) = pending.pop() {
         if let Kind::Directory { opaque: true, .. } = layer.kind(here) {
-            // Nothing of the lower directory's is left.
+            // The layer hides the whole lower directory.
             continue;
         }
         for (name, id) in layer.children(here) {
@@ -100,7 +102,7 @@ fn target(lower: &Arena, layer: &LayerTree, path: &[u8], limits: &Limits) -> Opt
     let mut hidden = matches!(layer.kind(here), Kind::Directory { opaque: true, .. });
     for name in path::components(&target, limits).ok()? {
         match layer.child(here, name) {
-            // From here on the lower tree is as it was.
+            // The layer does not change the lower tree below this point.
             None => return (exists && !hidden).then_some(target),
             Some(child) => match layer.kind(child) {
                 Kind::Directory { opaque, .. } => {
@@ -111,7 +113,7 @@ fn target(lower: &Arena, layer: &LayerTree, path: &[u8], limits: &Limits) -> Opt
             },
         }
     }
-    // The layer has the directory itself, if it does not only imply it where nothing is.
+    // The layer itself has the directory, unless it is only implied over a missing name.
     let implied = matches!(layer.kind(here), Kind::Directory { implied: true, .. });
     (exists || !implied).then_some(target)
 }
@@ -160,8 +162,8 @@ fn apply(layer: &LayerTree, moves: &[Move], limits: &Limits) -> Result<LayerTree
     Ok(LayerTree(arena.freeze().0))
 }
 
-/// Two entries of the layer for one name: `known` is in place, `id` arrives. Whether both are directories, whose children
-/// have to be combined in turn.
+/// Two entries of the layer for one name: `known` is in place, `id` arrives. Whether both are
+/// directories, whose children have to be combined in turn.
 fn combine(
     arena: &mut Arena,
     parent: NodeId,

@@ -99,8 +99,9 @@ impl LayerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory, a symbolic link's target is empty or
-    /// too long, a lower link's path leaves the root, the node is a character device 0:0, or a limit is passed.
+    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory, a symbolic
+    /// link's target is empty or too long, a lower link's path leaves the root, the node is a
+    /// character device 0:0, or a limit is passed.
     pub fn add(
         &mut self,
         parent: BuilderNodeId,
@@ -160,8 +161,8 @@ impl LayerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory or `target` is one, or a limit is
-    /// passed.
+    /// [`Error::Node`] where the name exists or is invalid, `parent` is not a directory or `target`
+    /// is one, or a limit is passed.
     pub fn link(
         &mut self,
         parent: BuilderNodeId,
@@ -181,8 +182,8 @@ impl LayerBuilder {
         linked.map_err(|problem| self.error(parent, name, problem))
     }
 
-    /// Adds a node at a path from the root. Symbolic links of this layer in the parents are followed inside the root, the
-    /// last component is not followed. Missing parents are implied.
+    /// Adds a node at a path from the root. Symbolic links of this layer in the parents are
+    /// followed inside the root, the last component is not followed. Missing parents are implied.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -209,8 +210,8 @@ impl LayerBuilder {
         })
     }
 
-    /// Adds a node at a path, as [`add_path`](Self::add_path), in the place of the node that is there, if any, and all that is
-    /// in it.
+    /// Adds a node at a path, as [`add_path`](Self::add_path), in the place of the node that is
+    /// there, if any, and all that is in it.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -223,7 +224,8 @@ impl LayerBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`add_path`](Self::add_path) except [`Problem::AlreadyExists`]. Nothing is removed then.
+    /// Those of [`add_path`](Self::add_path) except [`Problem::AlreadyExists`]. Nothing is removed
+    /// then.
     pub fn replace(
         &mut self,
         path: &[u8],
@@ -242,8 +244,8 @@ impl LayerBuilder {
         })
     }
 
-    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
-    /// followed, the last component is not.
+    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic
+    /// links in the parents are followed, the last component is not.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -284,8 +286,8 @@ impl LayerBuilder {
         Some(self.node(found))
     }
 
-    /// Returns the node that a path leads to. All symbolic links of this layer are followed inside the root, that of the
-    /// last component too.
+    /// Returns the node that a path leads to. All symbolic links of this layer are followed inside
+    /// the root, that of the last component too.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -304,7 +306,8 @@ impl LayerBuilder {
         }
     }
 
-    /// Returns the type of a node, or `None` for a node of another builder and for a directory that was removed.
+    /// Returns the type of a node, or `None` for a node of another builder and for a directory that
+    /// was removed.
     pub fn kind(&self, node: BuilderNodeId) -> Option<Kind<'_>> {
         let index = self.index(node, b"").ok()?;
         Some(self.arena.kind(index))
@@ -316,8 +319,8 @@ impl LayerBuilder {
         Some(self.node(self.arena.lookup(parent, name)?))
     }
 
-    /// Does something in the directory that a path leads to before its last component, and which is made where it is
-    /// missing.
+    /// Does something in the directory that a path leads to before its last component, and which is
+    /// made where it is missing.
     fn at_path<T>(
         &mut self,
         path: &[u8],

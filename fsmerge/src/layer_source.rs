@@ -15,11 +15,11 @@ pub enum LayerSource<'a> {
     /// A directory of this host, which [`read_dir`](crate::read_dir) reads.
     #[cfg(all(feature = "dir", unix))]
     Directory(std::path::PathBuf),
-    /// An EROFS image, which [`read_erofs`](crate::read_erofs) reads. Contents are read through it, so that compressed ones
-    /// need erofs-reader's features for them.
+    /// An EROFS image, which [`read_erofs`](crate::read_erofs) reads. Contents are read through it,
+    /// so that compressed ones need erofs-reader's features for them.
     #[cfg(feature = "erofs")]
     Erofs(Box<dyn erofs_reader::ReadAt + 'a>),
-    /// A layer that is there already: its contents' ids are the sink's.
+    /// A layer that was read before, with content ids of the same sink.
     Layer(LayerTree),
 }
 
@@ -70,8 +70,8 @@ impl std::fmt::Debug for LayerSource<'_> {
     }
 }
 
-/// Merges layers of any kind, lowest first. All contents go to `sink`; those of files that higher layers replace do too.
-/// Returns the merged tree, and the counts and warnings of each layer.
+/// Merges layers of any kind, lowest first. All contents go to `sink`; those of files that higher
+/// layers replace do too. Returns the merged tree, and the counts and warnings of each layer.
 ///
 /// ```
 /// use fsmerge::{ContentStore, LayerSource, Limits};

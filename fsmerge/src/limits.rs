@@ -9,11 +9,14 @@ pub struct Limits {
     pub entries: u32,
     /// Bytes of one path, and of one hard link target. Default: 32,768.
     pub path_bytes: usize,
-    /// Components of one path. Default: 4,096, so that a path of `PATH_MAX` bytes fits whatever its components.
+    /// Components of one path. Default: 4,096, so that a path of `PATH_MAX` bytes fits whatever its
+    /// components.
     pub depth: usize,
-    /// Bytes of all names, symlink targets and hard link targets of one tree. Default: 1 GiB; 4 GiB − 1 at most.
+    /// Bytes of all names, symlink targets and hard link targets of one tree. Default: 1 GiB; 4 GiB
+    /// − 1 at most.
     pub name_bytes: u32,
-    /// Bytes of one symlink target. Default: 4,095, the most that Linux reads (`PATH_MAX` less its NUL).
+    /// Bytes of one symlink target. Default: 4,095, the most that Linux reads (`PATH_MAX` less its
+    /// NUL).
     pub symlink_bytes: usize,
     /// Bytes of one extended attribute's value. Default: 65,535, the most an EROFS image holds.
     pub xattr_value_bytes: usize,

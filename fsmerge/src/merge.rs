@@ -27,14 +27,14 @@ impl Deref for Merged {
 }
 
 impl Merged {
-    /// The layer that the node comes from, with its attributes: counted from 0, the lowest. None for a directory that
-    /// layers only imply.
+    /// The layer that the node comes from, with its attributes: counted from 0, the lowest. None
+    /// for a directory that layers only imply.
     pub fn layer(&self, id: NodeId) -> Option<u16> {
         self.origins[id.index()]
     }
 
-    /// The layer that holds the file's contents, whose [`DataId`](crate::DataId) the node has. None for what has no
-    /// contents.
+    /// The layer that holds the file's contents, whose [`DataId`](crate::DataId) the node has. None
+    /// for what has no contents.
     pub fn data_layer(&self, id: NodeId) -> Option<u16> {
         match self.tree.kind(id) {
             Kind::File { data: Some(_), .. } => self.layer(id),
@@ -95,8 +95,8 @@ impl Merge {
     ///
     /// # Errors
     ///
-    /// [`Error::Merge`] where a hard link's target is missing below or is a directory, or a limit is passed. The merge is
-    /// of no use afterwards.
+    /// [`Error::Merge`] where a hard link's target is missing below or is a directory, or a limit
+    /// is passed. The merge is of no use afterwards.
     pub fn push(&mut self, layer: &LayerTree) -> Result<(), Error> {
         let number = self.layers;
         let wrap = |path: Vec<u8>, problem| Error::Merge {
@@ -144,15 +144,16 @@ struct Push<'a> {
     layer: &'a LayerTree,
     origin: u16,
     merge: &'a mut Merge,
-    /// What nodes with several names, and links to lower layers, are in the merged tree.
+    /// The merged nodes of the layer's nodes with several names and of its links to lower layers.
     nodes: HashMap<NodeId, NodeId>,
 }
 
-/// A node of the layer, and what is wrong with it.
+/// A node of the layer and its problem.
 type Bad = (NodeId, Problem);
 
 impl Push<'_> {
-    /// Finds the targets of links to lower layers, before anything changes: the layer's whiteouts do not matter to them.
+    /// Finds the targets of links to lower layers before anything changes, because the layer's
+    /// whiteouts do not affect them.
     fn links(&mut self) -> Result<(), Bad> {
         for id in self.layer.nodes() {
             if let Kind::LowerLink(target) = self.layer.kind(id) {
@@ -168,7 +169,7 @@ impl Push<'_> {
         let names = path::components(target, limits)?;
         let resolved = resolve(arena, &names, false, limits)?;
         let (Resolved::Node(_, path) | Resolved::Missing(path)) = &resolved;
-        // The layer may have it after all, under a path that a lower symlink leads to.
+        // The layer itself may have the target, under a path that a lower symlink leads to.
         let new = self.layer.lookup(path).filter(|&id| {
             let kind = self.layer.kind(id);
             !kind.is_directory() && !matches!(kind, Kind::Whiteout | Kind::LowerLink(_))
@@ -209,7 +210,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// The merged root, with what the layer says of the root itself.
+    /// Returns the merged root, with the layer's attributes and marks of the root.
     fn root(&mut self) -> Result<NodeId, Problem> {
         let below = self.merge.arena.root();
         let root = self.directory(NodeId::ROOT, Some(below))?;
@@ -217,7 +218,8 @@ impl Push<'_> {
         Ok(root)
     }
 
-    /// Puts one entry in its place. Where it is a directory, what it holds comes next, into the directory returned.
+    /// Merges one entry. If it is a directory, its entries are merged next, into the returned
+    /// directory.
     fn child(
         &mut self,
         to: NodeId,
@@ -289,7 +291,7 @@ impl Push<'_> {
     }
 }
 
-/// Which nodes leave a trace: a directory that is only implied and holds nothing but whiteouts does not.
+/// Which nodes appear in the result. An implied directory that holds only whiteouts does not.
 pub(crate) fn substantial(layer: &LayerTree) -> Vec<bool> {
     let mut substantial: Vec<bool> = layer
         .nodes()

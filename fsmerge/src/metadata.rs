@@ -33,8 +33,8 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Returns attributes with the permission bits `mode`, owned by root, with the modification time 1970-01-01 and without
-    /// extended attributes.
+    /// Returns attributes with the permission bits `mode`, owned by root, with the modification
+    /// time 1970-01-01 and without extended attributes.
     pub fn new(mode: u16) -> Self {
         Self {
             mode,
@@ -45,8 +45,8 @@ impl Metadata {
         }
     }
 
-    /// Returns the attributes of a directory that some path runs through but no entry describes: `0755`, root's, from
-    /// 1970-01-01.
+    /// Returns the attributes of a directory that some path runs through but no entry describes:
+    /// `0755`, root's, from 1970-01-01.
     pub fn implied_directory() -> Self {
         Self::new(0o755)
     }
@@ -105,7 +105,8 @@ pub struct DeviceNumber {
 /// One extended attribute: its full name (`user.mime_type`) and its value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
-/// A set of extended attributes, sorted by name, shared between the inodes that have equal ones. Cheap to clone.
+/// A set of extended attributes, sorted by name, shared between the inodes that have equal ones.
+/// Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Xattrs(Option<Arc<Vec<Xattr>>>);
 

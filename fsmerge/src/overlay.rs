@@ -8,8 +8,8 @@
 //! | [`Kind::LowerLink`] | an empty file with an empty `trusted.overlay.metacopy` and `trusted.overlay.redirect=/TARGET` |
 //! | an xattr `trusted.overlay.X` of the archive | `trusted.overlay.overlay.X`, from [`read_tar`](crate::read_tar) on |
 //!
-//! The names are those of the kernel's `fs/overlayfs/overlayfs.h` (`OVL_XATTR_*`), but for `blockbox.implied`, which
-//! overlayfs does not know and hides.
+//! The names are those of the kernel's `fs/overlayfs/overlayfs.h` (`OVL_XATTR_*`), but for
+//! `blockbox.implied`, which overlayfs does not know and hides.
 
 use crate::error::Problem;
 use crate::metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
@@ -21,19 +21,20 @@ pub const PREFIX: &[u8] = b"trusted.overlay.";
 pub const ESCAPED_PREFIX: &[u8] = b"trusted.overlay.overlay.";
 /// The value `y` hides what lower layers have in the directory.
 pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
-/// The value `y` says that the layer has no entry for the directory, only for what is in it.
+/// The value `y` means that the layer has no entry for the directory itself, only for names in it.
 pub const IMPLIED: &[u8] = b"trusted.overlay.blockbox.implied";
 /// The file has no contents of its own, a lower file's are shown.
 pub const METACOPY: &[u8] = b"trusted.overlay.metacopy";
 /// Where the lower file is, as an absolute path.
 pub const REDIRECT: &[u8] = b"trusted.overlay.redirect";
-/// Where overlayfs copied a file up from. Nothing that a program sees depends on it but inode numbers; mkfs.erofs puts it on
-/// directories with whiteouts, so that overlayfs looks for them.
+/// The origin of a file that overlayfs copied up. It only affects inode numbers; mkfs.erofs puts it
+/// on directories with whiteouts, so that overlayfs looks for them.
 const ORIGIN: &[u8] = b"trusted.overlay.origin";
 /// The directory has files with an origin.
 const IMPURE: &[u8] = b"trusted.overlay.impure";
 
-/// What the image holds for a layer's node: only directories without flags, files, symlinks, devices, fifos and sockets.
+/// Returns the form of a layer's node in the image: only directories without flags, files,
+/// symlinks, devices, fifos and sockets.
 pub fn encode<'a>(attributes: &Metadata, kind: Kind<'a>) -> (Metadata, Kind<'a>) {
     let yes = |name: &[u8]| (name.to_vec(), b"y".to_vec());
     match kind {
@@ -79,13 +80,14 @@ fn marked(attributes: &Metadata, marks: impl IntoIterator<Item = Xattr>) -> Meta
     }
 }
 
-/// What a layer image's inode means: the inverse of [`encode`]. Marks are taken out of the attributes; escaped
-/// extended attributes stay as they are.
+/// Decodes an inode of a layer image: the inverse of [`encode`]. Marks are taken out of the
+/// attributes; escaped extended attributes stay as they are.
 ///
 /// # Errors
 ///
-/// [`Problem::OverlayMark`] where the inode carries a mark of overlayfs that layer images do not use (a directory's
-/// `redirect`, a `metacopy` without one, …), since the view would be another one than overlayfs's.
+/// [`Problem::OverlayMark`] where the inode carries a mark of overlayfs that layer images do not
+/// use (a directory's `redirect`, a `metacopy` without one, …), since the view would be another one
+/// than overlayfs's.
 pub fn decode<'a>(
     attributes: &'a Metadata,
     kind: Kind<'a>,
@@ -145,8 +147,8 @@ fn unsupported(xattr: &[u8]) -> Problem {
     }
 }
 
-/// The name that a program sees of an extended attribute which a layer keeps as `name`: the inverse of what
-/// [`read_tar`](crate::read_tar) does.
+/// The name that a program sees of an extended attribute which a layer keeps as `name`: the inverse
+/// of what [`read_tar`](crate::read_tar) does.
 pub fn shown(name: &[u8]) -> Vec<u8> {
     match name.strip_prefix(ESCAPED_PREFIX) {
         Some(rest) => [PREFIX, rest].concat(),

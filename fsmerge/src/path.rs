@@ -4,8 +4,8 @@ use crate::arena::check_name;
 use crate::error::Problem;
 use crate::limits::Limits;
 
-/// The names that `path` runs through, from the root: `/`, empty components and `.` dropped, `..` resolved by the text
-/// alone. None for the root itself.
+/// Splits `path` into its names, from the root: `/`, empty components and `.` dropped, `..`
+/// resolved by the text alone. None for the root itself.
 pub(crate) fn components<'a>(path: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>, Problem> {
     if path.len() > limits.path_bytes {
         return Err(Problem::Limit {

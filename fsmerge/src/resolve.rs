@@ -9,10 +9,10 @@ use crate::tree::{Body, NodeId};
 /// How many symlinks Linux follows on one path (`MAXSYMLINKS`).
 const SYMLINKS_MAX: usize = 40;
 
-/// The names that are left to walk, and how many symlinks brought in.
+/// The names still to be walked, and the number of symlinks followed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
-    /// The next one at the end.
+    /// The next name is the last element.
     names: Vec<Vec<u8>>,
     followed: usize,
     added: usize,
@@ -31,7 +31,7 @@ impl Left {
         self.names.pop()
     }
 
-    /// Walks a symlink's target next. The work that symlinks can ask for is bounded.
+    /// Walks a symlink's target next. The number of symlinks and names is bounded.
     pub(crate) fn follow(&mut self, target: &[u8], limits: &Limits) -> Result<(), Problem> {
         self.followed += 1;
         if self.followed > SYMLINKS_MAX {
@@ -54,9 +54,10 @@ impl Left {
 /// Where a walk ended.
 #[derive(Debug)]
 pub(crate) enum Resolved {
-    /// At a node; and its path, symlinks resolved.
+    /// At a node, with its path after symlinks are resolved.
     Node(NodeId, Vec<u8>),
-    /// Before a name that is missing, or below what is no directory: the path, symlinks resolved up to there.
+    /// Before a missing name, or below something that is not a directory: the path with symlinks
+    /// resolved up to there.
     Missing(Vec<u8>),
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn resolve(
             }
             _ => {
                 let rest = std::iter::once(&name).chain(left.names.iter().rev());
-                // By its text alone: nothing is known of what is missing.
+                // Missing names cannot be symlinks, so `..` removes the last one.
                 let mut names: Vec<&[u8]> = way.iter().map(|(_, name)| name.as_slice()).collect();
                 for name in rest {
                     if name == b".." {

@@ -16,7 +16,8 @@ pub trait Contents {
     ///
     /// # Errors
     ///
-    /// Those of what the contents lie in; [`io::ErrorKind::NotFound`] for an unknown id.
+    /// Errors of the file or source that holds the contents; [`io::ErrorKind::NotFound`] for an
+    /// unknown id.
     fn open(&mut self, data: DataId) -> io::Result<StoredContent<'_>>;
 }
 
@@ -36,8 +37,8 @@ impl fmt::Debug for StoredContent<'_> {
     }
 }
 
-/// Keeps the contents of files of any number of layers: in memory, in a file, or in the archives and folders that they come
-/// from.
+/// Keeps the contents of files of any number of layers: in memory, in a file, or in the archives
+/// and folders that they come from.
 ///
 /// ```
 /// use fsmerge::{ContentStore, Contents, Kind, Limits, Merge};
@@ -70,7 +71,7 @@ pub struct ContentStore<'a> {
     stored: Vec<Stored<'a>>,
 }
 
-/// Where contents that come only once are copied to.
+/// The copy of contents that can be read only once.
 enum Copies {
     Memory(Vec<u8>),
     File { file: File, end: u64 },
@@ -90,7 +91,7 @@ enum Place<'a> {
     /// In a file of a folder.
     #[cfg(all(feature = "dir", unix))]
     Folder { folder: usize, path: Vec<u8> },
-    /// Wherever this opens them.
+    /// At a place that this function opens.
     Elsewhere(Open<'a>),
 }
 
@@ -106,7 +107,8 @@ impl<'a> ContentStore<'a> {
         Self::new(Copies::Memory(Vec::new()))
     }
 
-    /// Returns a store that appends contents to `file`, which can be read and written: a temporary file, for example.
+    /// Returns a store that appends contents to `file`, which can be read and written: a temporary
+    /// file, for example.
     ///
     /// ```no_run
     /// use fsmerge::{ContentStore, Limits};
@@ -161,8 +163,8 @@ impl<'a> ContentStore<'a> {
         read_tar(tar, self, limits)
     }
 
-    /// Reads the archive of a layer, and leaves the contents of its files where they are: in `tar`, which the store keeps, from
-    /// its first byte on.
+    /// Reads the archive of a layer, and leaves the contents of its files where they are: in `tar`,
+    /// which the store keeps, from its first byte on.
     ///
     /// ```no_run
     /// use fsmerge::{ContentStore, Limits};
@@ -196,8 +198,9 @@ impl<'a> ContentStore<'a> {
         Ok(read)
     }
 
-    /// Adds the contents of a file that lie elsewhere. `ranges` are the parts of it that have data, in ascending order; `open`
-    /// is called whenever they are wanted, and returns the bytes of all ranges, one after the other.
+    /// Adds the contents of a file that are stored elsewhere. `ranges` are the parts of it that
+    /// have data, in ascending order; `open` is called whenever they are wanted, and returns the
+    /// bytes of all ranges, one after the other.
     ///
     /// ```
     /// use std::io::Read;
@@ -218,8 +221,9 @@ impl<'a> ContentStore<'a> {
         keep(&mut self.stored, Place::Elsewhere(Box::new(open)), ranges)
     }
 
-    /// Reads the tree under a directory of this host, and leaves the contents of its files where they are. A file that becomes
-    /// shorter before it is opened is an error of [`open`](Contents::open), or of reading.
+    /// Reads the tree under a directory of this host, and leaves the contents of its files where
+    /// they are. A file that becomes shorter before it is opened is an error of
+    /// [`open`](Contents::open), or of reading.
     ///
     /// # Errors
     ///
@@ -257,7 +261,7 @@ fn keep<'a>(stored: &mut Vec<Stored<'a>>, place: Place<'a>, ranges: Vec<Range<u6
     DataId(stored.len() as u64 - 1)
 }
 
-/// Notes where contents are, and reads none.
+/// Records where contents are stored, without reading them.
 struct Notes<'s, 'a, P> {
     place: P,
     stored: &'s mut Vec<Stored<'a>>,
@@ -282,7 +286,7 @@ impl Sink for ContentStore<'_> {
         let (mut at, mut ranges) = (0, Vec::new());
         let start = match &mut self.copies {
             Copies::Memory(bytes) => bytes.len() as u64,
-            // Contents that were opened have moved it.
+            // Opened contents have moved the file's position.
             Copies::File { file, end } => file.seek(SeekFrom::Start(*end))?,
         };
         while let Some(segment) = content.next_segment() {

@@ -1,4 +1,4 @@
-//! The bytes of a file that keeps its holes.
+//! The data of a sparse file.
 
 use std::io::{self, BufReader, Read};
 
@@ -6,9 +6,10 @@ use std::io::{self, BufReader, Read};
 pub(crate) struct Stored<'a, F> {
     read_at: F,
     ranges: &'a [(u64, u64)],
-    /// In the first of the ranges.
+    /// The position in the first range.
     position: u64,
-    /// Why reading failed: a sink cannot say. [`io::ErrorKind::UnexpectedEof`] where the file ends too early.
+    /// The cause of a failed read, which a sink's error does not contain.
+    /// [`io::ErrorKind::UnexpectedEof`] where the file ends too early.
     pub(crate) failure: Option<io::Error>,
 }
 

@@ -3,8 +3,9 @@
 use crate::metadata::{DeviceNumber, Metadata};
 use std::ops::Range;
 
-/// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is smaller than those of what
-/// it holds. Equal trees number their nodes equally, whatever the order in which they were built.
+/// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is
+/// smaller than those of what it holds. Equal trees number their nodes equally, whatever the order
+/// in which they were built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(crate) u32);
 
@@ -30,8 +31,8 @@ pub enum Kind<'a> {
     Directory {
         /// Children of lower layers are hidden. Never set in a merged tree.
         opaque: bool,
-        /// Only paths through it are in the layer, no entry of its own: lower attributes stay. In a merged tree: no
-        /// layer at all describes it.
+        /// Only paths through it are in the layer, no entry of its own: lower attributes stay. In a
+        /// merged tree: no layer at all describes it.
         implied: bool,
     },
     /// A regular file.
@@ -53,7 +54,8 @@ pub enum Kind<'a> {
     Socket,
     /// Hides what lower layers have under this name. Never in a merged tree.
     Whiteout,
-    /// A hard link to a file that only a lower layer has: its path there, without a leading `/`. Never in a merged tree.
+    /// A hard link to a file that only a lower layer has: its path there, without a leading `/`.
+    /// Never in a merged tree.
     LowerLink(&'a [u8]),
 }
 
@@ -124,7 +126,7 @@ pub(crate) struct Node {
     pub(crate) body: Body,
 }
 
-/// What a finished tree knows of a node beyond the node itself.
+/// What a finished tree stores for a node beside the node itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Links {
     /// As `st_nlink`.
@@ -141,7 +143,7 @@ pub(crate) struct Name {
     pub(crate) node: NodeId,
 }
 
-/// A tree of nodes with names. Reading is all that can be done with one; [`LayerTree`](crate::LayerTree) and
+/// A read-only tree of nodes with names. [`LayerTree`](crate::LayerTree) and
 /// [`Merged`](crate::Merged) dereference to it.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -186,7 +188,8 @@ impl Tree {
     ///
     /// # Panics
     ///
-    /// Panics if `id` belongs to another tree with more nodes. So does every method that has an ID as parameter.
+    /// Panics if `id` belongs to another tree with more nodes. So does every method that has an ID
+    /// as parameter.
     pub fn kind(&self, id: NodeId) -> Kind<'_> {
         self.nodes[id.index()].body.kind(&self.arena)
     }
@@ -196,8 +199,8 @@ impl Tree {
         &self.nodes[id.index()].metadata
     }
 
-    /// The node's link count as `stat` shows it: names of a non-directory; 2 and one for each subdirectory of a
-    /// directory.
+    /// The node's link count as `stat` shows it: names of a non-directory; 2 and one for each
+    /// subdirectory of a directory.
     pub fn nlink(&self, id: NodeId) -> u32 {
         self.links[id.index()].nlink
     }
@@ -238,8 +241,8 @@ impl Tree {
         Some(entries[at].node)
     }
 
-    /// The node at `path`, whose components are looked up literally: no symlink is followed, `..` is a name. Empty
-    /// components and `.` are skipped.
+    /// The node at `path`, whose components are looked up literally: no symlink is followed, `..`
+    /// is a name. Empty components and `.` are skipped.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -257,8 +260,8 @@ impl Tree {
             .try_fold(NodeId::ROOT, |at, name| self.child(at, name))
     }
 
-    /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder, siblings in byte
-    /// order. A node with several names comes once for each.
+    /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder,
+    /// siblings in byte order. A node with several names comes once for each.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -279,7 +282,8 @@ impl Tree {
         }
     }
 
-    /// A path of `wanted`, the first in breadth-first order. Linear in the tree, so for messages only.
+    /// A path of `wanted`, the first in breadth-first order. Linear in the tree, so for messages
+    /// only.
     pub(crate) fn path_of(&self, wanted: NodeId) -> Vec<u8> {
         let mut names = Vec::new();
         let mut at = wanted;

@@ -40,7 +40,8 @@ pub enum WarningKind {
         /// The header's `typeflag`.
         kind: u8,
     },
-    /// A single block of zeros where two end an archive: what follows is not read, as GNU tar does not.
+    /// A single block of zeros where two end an archive: what follows is not read, as GNU tar does
+    /// not.
     LoneZeroBlock,
 }
 
@@ -67,7 +68,7 @@ impl fmt::Display for WarningKind {
 }
 
 impl fmt::Display for Warning {
-    /// The path, escaped, and what became of it.
+    /// Displays the escaped path and what was done.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             // It is nobody's.

@@ -166,7 +166,8 @@ fn overlay_marks_of_a_directory_do_not_act_and_whiteout_devices_are_refused() {
     );
 }
 
-/// An image of a layer: a file with a hole and two names, and a whiteout of `gone`. None where no tool makes one.
+/// An image of a layer: a file with a hole and two names, and a whiteout of `gone`. None where no
+/// tool makes one.
 fn image() -> Option<Vec<u8>> {
     let mut mkfs = testkit::oracle("mkfs.erofs")?;
     let scratch = tempfile::tempdir().unwrap();

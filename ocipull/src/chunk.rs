@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Bytes that travel together at most.
+/// The size of a chunk.
 const CHUNK: usize = 128 << 10;
 
 /// Some bytes, shared by the stages that look at them.
@@ -14,7 +14,7 @@ pub(crate) struct Chunk(Arc<Buffer>);
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Box<[u8]>,
-    /// How many of `bytes` count.
+    /// The number of valid bytes in `bytes`.
     len: usize,
 }
 

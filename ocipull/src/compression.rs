@@ -23,7 +23,7 @@ impl Compression {
         }
     }
 
-    /// Whether this build can undo it.
+    /// Whether this build can decompress it.
     pub(crate) fn is_supported(self) -> bool {
         match self {
             Self::None | Self::Gzip => true,
@@ -33,8 +33,8 @@ impl Compression {
         }
     }
 
-    /// The compression that the first bytes of a stream show. These are the four that `docker load`
-    /// knows.
+    /// Detects the compression by the first bytes of a stream: one of the four that `docker load`
+    /// reads.
     pub(crate) fn sniff(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
@@ -54,7 +54,7 @@ impl Compression {
     }
 }
 
-/// What a layer's media type says of it.
+/// The type of a layer by its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerType {
     Tar(Compression),
@@ -70,7 +70,7 @@ impl LayerType {
         let (base, compression) = match media_type.rsplit_once(['+', '.']) {
             Some((base, "gzip")) => (base, Compression::Gzip),
             Some((base, "zstd")) => (base, Compression::Zstd),
-            // Not in any specification; Docker decides by the bytes and reads them.
+            // Not in any specification. Docker detects these by their bytes.
             Some((base, "xz")) => (base, Compression::Xz),
             Some((base, "bzip2")) => (base, Compression::Bzip2),
             _ => (media_type, Compression::None),
@@ -80,7 +80,7 @@ impl LayerType {
                 Compression::None | Compression::Zstd => Self::Erofs(compression),
                 _ => Self::Unknown,
             },
-            // What containerd 2.1 takes for an EROFS image.
+            // The media type that containerd 2.1 uses for an EROFS image.
             other if other.ends_with(".erofs") && compression == Compression::None => {
                 Self::Erofs(compression)
             }

@@ -1,4 +1,4 @@
-//! Copying an image as it is: every byte, so every digest, stays.
+//! Copying images byte for byte, so that digests stay the same.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
@@ -31,7 +31,8 @@ pub struct CopyOptions {
     pub source: Options,
     /// How to reach the target. Its events and progress are those of the copy.
     pub target: Options,
-    /// The one platform to copy the image of. Default: everything that the name leads to, attestations included.
+    /// The one platform to copy the image of. Default: everything that the name leads to,
+    /// attestations included.
     pub platform: Option<Platform>,
     /// How many blobs are copied at once.
     pub jobs: NonZeroUsize,
@@ -48,9 +49,10 @@ impl Default for CopyOptions {
     }
 }
 
-/// Copies what `source` names to `target`, a registry, a layout or an archive, and returns the digest of the manifest or index
-/// that the target leads to. Manifests, and so signatures and digests, stay as they are. Blobs that are there are not copied;
-/// within a registry, they are mounted. Foreign layers stay where their URLs say.
+/// Copies what `source` names to `target`, a registry, a layout or an archive, and returns the
+/// digest of the manifest or index that the target leads to. Manifests, and so signatures and
+/// digests, stay as they are. Blobs that are there are not copied; within a registry, they are
+/// mounted. Foreign layers stay where their URLs say.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +65,8 @@ impl Default for CopyOptions {
 ///
 /// # Errors
 ///
-/// Those of reading the source ([`Image::open`](crate::Image::open)) and of writing the [`Target`]. The target's name leads to what it led to before.
+/// Those of reading the source ([`Image::open`](crate::Image::open)) and of writing the [`Target`].
+/// The target's name leads to what it led to before.
 pub fn copy(
     source: &Reference,
     target: &Reference,
@@ -76,7 +79,8 @@ pub fn copy(
     Ok(root.digest)
 }
 
-/// As [`copy()`], to a target whose name is to lead to something else, such as an index that lists the copy.
+/// As [`copy()`], to a target whose name is to lead to something else, such as an index that lists
+/// the copy.
 ///
 /// # Errors
 ///
@@ -93,7 +97,7 @@ pub fn copy_into(
     Ok(root)
 }
 
-/// A source and what of it is to be copied.
+/// A source, and the part of it that is to be copied.
 struct Planned {
     source: Arc<dyn Source>,
     documents: Vec<Copied>,
@@ -128,7 +132,8 @@ impl Planned {
         })
     }
 
-    /// Writes all but the document that the source's name leads to, which is returned.
+    /// Writes everything except the document that the source's name leads to, and returns that
+    /// document.
     fn write(
         self,
         source: &Reference,
@@ -186,7 +191,8 @@ struct Blob {
     size: u64,
 }
 
-/// What is to be copied, in the order in which it may be written: a document comes after all that it names.
+/// The documents and blobs to copy, in an order in which each document comes after everything it
+/// refers to.
 struct Plan<'a> {
     source: &'a dyn Source,
     documents: Vec<Copied>,
@@ -234,7 +240,8 @@ impl Plan<'_> {
                 if let [only] = entries.as_slice() {
                     return self.entry(only, 0);
                 }
-                // One image for several platforms, of which the layout has no index: the copy gets one.
+                // The layout has an image for several platforms without an index, so the copy gets
+                // an index.
                 for entry in &entries {
                     self.entry(entry, 0)?;
                 }
@@ -327,7 +334,7 @@ impl Plan<'_> {
     }
 }
 
-/// The media type under which a document is stored: what it says itself, else what its source said.
+/// The media type of a document: its own `mediaType`, or else that of its source.
 fn stated_type(bytes: &[u8], said: Option<String>, index: bool) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -397,7 +404,7 @@ fn push_blob(
         };
         Ok(Box::new(Verifying {
             inner,
-            // Of a part there is nothing to compare with: the target verifies the whole.
+            // A part cannot be verified. The target verifies the whole.
             hasher: (offset == 0).then(|| digest.hasher()),
             expected: digest.clone(),
             left: size.saturating_sub(offset),
@@ -415,7 +422,7 @@ fn push_blob(
     Ok(())
 }
 
-/// The bytes of a blob. The last of them are held back where they are not those that the digest names.
+/// Reads a blob, and withholds its last bytes if the digest does not match.
 struct Verifying {
     inner: Box<dyn Read + Send>,
     hasher: Option<Hasher>,

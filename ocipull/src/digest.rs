@@ -105,7 +105,7 @@ impl Digest {
 }
 
 impl Digest {
-    /// The digest that `text` is; `None` if it is not a valid one.
+    /// Parses a digest; `None` if `text` is not a valid one.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (algorithm, digits) = match text.split_once(':')? {
             ("sha256", digits) if digits.len() == 64 => (Algorithm::Sha256, digits),
@@ -132,7 +132,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Computes a digest piece by piece.
+/// A running hash.
 #[derive(Clone, Debug)]
 pub(crate) enum Hasher {
     Sha256(sha2::Sha256),

@@ -1,5 +1,5 @@
-//! What `skopeo copy … dir:DIR` writes: `manifest.json`, and each blob under the digits of its
-//! digest.
+//! Folders that `skopeo copy … dir:DIR` writes: `manifest.json`, and each blob under the digits of
+//! its digest.
 
 use std::io::Read;
 

@@ -50,7 +50,8 @@ impl DockerArchive {
         let saved = choose(images.unwrap_or_default(), tag, tree.path())?;
         let config = read_needed(&*tree, KIND, &saved.config, Document::Config, MAX_CONFIG)?;
         let config_digest = Digest::sha256(&config);
-        // Docker names the configuration by its digest: the one thing here that can be checked.
+        // Docker names the configuration by its digest, the only digest in these archives that can
+        // be checked.
         if let Some(expected) = named_digest(&saved.config)
             && expected != config_digest
         {
@@ -182,8 +183,7 @@ impl Stored {
     }
 }
 
-/// The digest that a configuration's path spells: `HEX.json`, or `blobs/sha256/HEX` since Docker
-/// 25.
+/// The digest in a configuration's path: `HEX.json`, or `blobs/sha256/HEX` since Docker 25.
 fn named_digest(path: &str) -> Option<Digest> {
     let file = path.rsplit('/').next()?;
     format!("sha256:{}", file.strip_suffix(".json").unwrap_or(file))
@@ -201,7 +201,7 @@ fn choose(mut images: Vec<Saved>, tag: Option<&str>, place: &Path) -> Result<Sav
         None => (0..images.len()).collect(),
         Some(Name::Position(position)) => Some(position).into_iter().collect(),
         Some(Name::Text(name)) => names::find(&names, name),
-        // Nothing in these archives has a manifest, or the digest of one.
+        // These archives have no manifests, so names cannot be their digests.
         Some(Name::Digest(_)) => Vec::new(),
     };
     let invalid = |problem| Error::InvalidSource {

@@ -1,5 +1,5 @@
-//! Images of a running Docker daemon, or of podman's service, through its API's `/images/NAME/get`:
-//! what `docker save` writes.
+//! Images of a running Docker daemon, or of podman's service, exported through `/images/NAME/get`
+//! of its API as by `docker save`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -41,7 +41,7 @@ pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
         .timeout_per_write(Some(SILENCE))
         .build();
     let agent = ureq::Agent::with_parts(config, Socket(socket), DefaultResolver::default());
-    // The address is the socket's; this one only makes a valid request.
+    // The socket decides the destination. This address only makes the request valid.
     let url = format!("http://127.0.0.1/images/{name}/get");
     let mut response = agent.get(&url).call().map_err(|error| Error::Connect {
         host: host.clone(),
@@ -53,7 +53,7 @@ pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
     let mut body = response.body_mut().as_reader();
     if status != 200 {
         let mut text = Vec::new();
-        // Half of a message says something, too.
+        // A truncated message is still useful.
         let _ = body.take(MAX_MESSAGE).read_to_end(&mut text);
         let message = message(&text);
         return Err(match status {
@@ -106,7 +106,7 @@ fn socket(host: Option<String>) -> Result<PathBuf, Error> {
     }
 }
 
-/// Connects to a socket of this host, whatever the address.
+/// Connects to a socket of this host and ignores the address.
 #[derive(Debug)]
 struct Socket(PathBuf);
 
@@ -158,12 +158,12 @@ impl Transport for Connected {
     }
 
     fn is_open(&mut self) -> bool {
-        // One request is all that is made.
+        // The connection is used for one request only.
         false
     }
 }
 
-/// What the daemon says about an error.
+/// The daemon's message for an error.
 fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str());

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crate::{Digest, Platform};
 
-/// Why an image, or a layer of it, cannot be had.
+/// Why an image or a layer cannot be read, fetched or written.
 ///
-/// Reading a layer reports these inside an [`io::Error`]; [`Error::of`] gets them out again.
+/// Readers of layers return these inside an [`io::Error`]; [`Error::of`] extracts them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
     InvalidReference {
         /// The text as given.
         text: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The text is not a digest.
@@ -37,25 +37,25 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A stream that [`decompress`](crate::decompress) was given fails.
+    /// The input of [`decompress`](crate::decompress) failed.
     #[error("cannot read the input")]
     Read {
-        /// What the stream said.
+        /// The error of the stream.
         source: io::Error,
     },
-    /// The output that an [`ArchiveWriter`](crate::ArchiveWriter) was given fails.
+    /// The output of an [`ArchiveWriter`](crate::ArchiveWriter) failed.
     #[error("cannot write the output")]
     Write {
-        /// What the output said.
+        /// The error of the output.
         source: io::Error,
     },
-    /// No more threads.
+    /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread {
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The folder or archive does not have the format that the reference names.
@@ -63,10 +63,10 @@ pub enum Error {
     InvalidSource {
         /// The folder or archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: SourceProblem,
     },
-    /// No image of that name, or several and no name.
+    /// There is no image of that name, or several images and no name was given.
     #[error("{place} has {}; it has: {}", match tag { Some(tag) => format!("no image {tag:?}"), None => "several images, name one".to_owned() }, listed(available))]
     NoSuchImage {
         /// The folder or archive.
@@ -89,7 +89,7 @@ pub enum Error {
         /// The positions of those images, as references write them: `@0`.
         available: Vec<String>,
     },
-    /// An index leads to more indexes than any image needs.
+    /// An index refers to more indexes than allowed.
     #[error("the index lists more than {limit} nested indexes")]
     TooManyIndexes {
         /// The limit.
@@ -109,10 +109,10 @@ pub enum Error {
         /// The platforms there.
         available: Vec<Platform>,
     },
-    /// Indexes inside indexes, too many levels down.
+    /// Indexes are nested too deeply.
     #[error("index {digest} is nested too deeply")]
     IndexDepth {
-        /// The index not looked into.
+        /// The index that was not read.
         digest: Digest,
     },
     /// A document does not match its media type.
@@ -122,20 +122,21 @@ pub enum Error {
         document: Document,
         /// Its digest.
         digest: Digest,
-        /// What the parser said.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// A media type that means nothing for a container image: an artifact, or a layer in an unknown format.
+    /// The media type is not one of a container image: an artifact, or a layer in an unknown
+    /// format.
     #[error("{document} {digest} has the unsupported media type {media_type:?}")]
     MediaType {
-        /// What has it.
+        /// The document that has it.
         document: Document,
         /// Its digest.
         digest: Digest,
         /// The media type.
         media_type: String,
     },
-    /// A layer that must be had from elsewhere ("foreign", "non-distributable").
+    /// A layer that must be fetched from other places ("foreign", "non-distributable").
     #[error(
         "layer {digest} is foreign ({media_type}): it must not be distributed, and is not fetched from elsewhere"
     )]
@@ -174,9 +175,9 @@ pub enum Error {
     DigestMismatch {
         /// Which document or layer.
         document: Document,
-        /// The digest it was asked for by.
+        /// The expected digest.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the received bytes.
         actual: Digest,
     },
     /// The number of bytes differs from the descriptor.
@@ -190,7 +191,8 @@ pub enum Error {
         digest: Digest,
         /// Bytes by its descriptor.
         expected: u64,
-        /// Bytes that came: where more came than expected, one more, as the rest is not read.
+        /// Bytes received. If there are more than expected, this is one more, because the rest is
+        /// not read.
         actual: u64,
     },
     /// The uncompressed layer does not match its diff ID in the configuration.
@@ -210,12 +212,12 @@ pub enum Error {
     Compression {
         /// The layer, where it is one.
         blob: Option<Digest>,
-        /// What was being undone.
+        /// The compression.
         compression: &'static str,
-        /// What the decoder said.
+        /// The error of the decoder.
         source: io::Error,
     },
-    /// Built without the feature that undoes this compression.
+    /// The crate was built without the feature for this compression.
     #[error("this program was built without support for {compression}")]
     NoDecoder {
         /// The compression, which is the name of the feature.
@@ -234,18 +236,18 @@ pub enum Error {
     Certificates {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The error of the parser.
         source: Cause,
     },
-    /// A file lists credentials in a way that cannot be understood.
+    /// A file of credentials cannot be parsed.
     #[error("cannot parse {}", path.display())]
     Credentials {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// A credential helper fails to keep or to forget credentials.
+    /// A credential helper failed to store or to erase credentials.
     #[error("the credential helper {program} failed")]
     Helper {
         /// The program.
@@ -253,12 +255,12 @@ pub enum Error {
         /// Why.
         source: Cause,
     },
-    /// A file of [`Registries`](crate::Registries) cannot be understood.
+    /// A file of [`Registries`](crate::Registries) cannot be parsed.
     #[error("{}: {problem}", path.display())]
     RegistriesFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// The problem and its place.
         problem: String,
     },
     /// A file of [`Registries`](crate::Registries) blocks the registry.
@@ -266,7 +268,7 @@ pub enum Error {
     Blocked {
         /// The host and repository.
         name: String,
-        /// The file that says so.
+        /// The file.
         path: PathBuf,
     },
     /// Built without the feature `registry`.
@@ -275,31 +277,33 @@ pub enum Error {
         /// The registry's name and port.
         host: String,
     },
-    /// No cryptography provider: built without the feature `ring`, and the program installed no other.
+    /// No cryptography provider: built without the feature `ring`, and the program installed no
+    /// other.
     #[error("{host}: this program was built without a provider of TLS")]
     NoTls {
         /// The registry's name and port.
         host: String,
     },
-    /// An environment variable does not name a usable proxy. Its value is not shown, since it may contain a password.
+    /// An environment variable does not name a usable proxy. Its value is not shown, since it may
+    /// contain a password.
     #[error("the environment variable {variable} {problem}")]
     Proxy {
         /// The variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// No connection to the registry.
+    /// The connection to the registry failed.
     #[error("cannot connect to {host}")]
     Connect {
         /// Its name and port.
         host: String,
-        /// What is known of the reason.
+        /// The kind of failure, if known.
         hint: ConnectHint,
-        /// For [`ConnectHint::Certificate`]: the folder in which the certificate of a private authority (`ca.crt`) would be
-        /// trusted for this registry.
+        /// For [`ConnectHint::Certificate`]: the folder in which the certificate of a private
+        /// authority (`ca.crt`) would be trusted for this registry.
         certificate_folder: Option<PathBuf>,
-        /// What the connection said, with its causes.
+        /// The error of the connection, with its causes.
         source: Cause,
     },
     /// The registry requires credentials, or rejected those sent.
@@ -309,9 +313,9 @@ pub enum Error {
         host: String,
         /// The repository.
         repository: String,
-        /// The credentials that it refuses.
+        /// The source of the refused credentials.
         credentials: CredentialSource,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// Credentials were requested over an unencrypted connection.
@@ -327,7 +331,7 @@ pub enum Error {
     /// The text is not a valid download address. It is not shown, since it may contain a password.
     #[error("the address cannot be used: {problem}")]
     Address {
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The server redirects to an address that is not followed.
@@ -343,7 +347,7 @@ pub enum Error {
     Protocol {
         /// The address asked.
         url: String,
-        /// What is wrong with the answer.
+        /// The problem of the response.
         problem: String,
     },
     /// The registry has no such repository, tag or blob.
@@ -351,9 +355,9 @@ pub enum Error {
     NotFound {
         /// Its name and port.
         host: String,
-        /// What it lacks: `repository:tag`, `repository@digest`.
+        /// The missing name: `repository:tag`, `repository@digest`.
         name: String,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// The registry answered with an error.
@@ -363,31 +367,33 @@ pub enum Error {
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// Its message.
         message: String,
     },
-    /// A download broke off, and trying again did not help.
+    /// A download was interrupted, and retries failed.
     #[error("{url}: broken off at byte {offset}")]
     Interrupted {
         /// The address asked.
         url: String,
-        /// Bytes that came before.
+        /// Bytes received before.
         offset: u64,
-        /// What the connection said, with its causes.
+        /// The error of the connection, with its causes.
         source: Cause,
     },
-    /// A layer that failed before is read again.
+    /// A layer was read again after an error.
     #[error("the layer failed before")]
     Failed,
 }
 
 impl Error {
-    /// The error of this crate inside `error`, if there is one: what a reader of a layer gets.
+    /// Returns the error of this crate inside `error`, the error of a layer's reader, if there is
+    /// one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// Returns whether the same call may succeed later, as after a broken connection or with an overloaded server.
+    /// Returns whether the same call may succeed later, as after a broken connection or with an
+    /// overloaded server.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { hint, .. } => {
@@ -400,7 +406,7 @@ impl Error {
     }
 }
 
-/// Whether an HTTP status speaks of the moment and not of the request.
+/// Whether an HTTP status reports a temporary condition.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
@@ -453,11 +459,11 @@ impl fmt::Display for Document {
     }
 }
 
-/// Where credentials that a registry was shown come from.
+/// The source of the credentials that were sent to a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CredentialSource {
-    /// There were none.
+    /// There were no credentials.
     None,
     /// The caller's options.
     Options,
@@ -465,9 +471,9 @@ pub enum CredentialSource {
     File(PathBuf),
     /// A credential helper: the program.
     Helper(String),
-    /// There were none, perhaps because this file cannot be read.
+    /// There were no credentials, perhaps because this file cannot be read.
     Unreadable(PathBuf),
-    /// There were none, perhaps because a credential helper failed.
+    /// There were no credentials, perhaps because a credential helper failed.
     FailedHelper {
         /// The program.
         program: String,
@@ -476,7 +482,7 @@ pub enum CredentialSource {
     },
 }
 
-/// The message of a refusal: a wrong password differs from none.
+/// The message of a refusal, which distinguishes a wrong password from a missing one.
 fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> String {
     let refused = |what: String| format!("{host} refuses {what} for {repository}");
     match credentials {
@@ -498,10 +504,10 @@ fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> Stri
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceProblem {
-    /// A file that makes it what it should be is not there.
+    /// A required file is missing.
     #[error("not {kind}: it has no {file:?}")]
     Missing {
-        /// What it should be.
+        /// The expected kind of folder or archive.
         kind: &'static str,
         /// The file.
         file: String,
@@ -509,7 +515,7 @@ pub enum SourceProblem {
     /// A file in it is not a regular file.
     #[error("{0:?} is not a regular file")]
     NotAFile(String),
-    /// Symlinks in an archive run in a circle.
+    /// Symlinks in an archive form a loop.
     #[error("{0:?} is a symlink to itself or to too many others")]
     Links(String),
     /// The archive is compressed as a whole, and the stream is damaged or truncated.
@@ -543,7 +549,7 @@ pub enum SourceProblem {
     Json {
         /// The file.
         file: String,
-        /// What the parser said.
+        /// The error of the parser.
         problem: String,
     },
     /// A later version of the image layout.
@@ -567,7 +573,8 @@ pub enum ConnectHint {
     Refused,
 }
 
-/// An error of the network, of a parser or of another program. Displays the first cause; `Debug` shows the whole chain.
+/// An error of the network, of a parser or of another program. Displays the first cause; `Debug`
+/// shows the whole chain.
 #[derive(Debug)]
 pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
 
@@ -580,7 +587,7 @@ impl Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The outer layers of an HTTP client's errors only say that there was one.
+        // The outer errors of an HTTP client only say that there was an error.
         let mut innermost: &dyn std::error::Error = &*self.0;
         while let Some(source) = innermost.source() {
             innermost = source;

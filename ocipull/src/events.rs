@@ -1,4 +1,4 @@
-//! What a transfer reports while it runs.
+//! Progress and events of a transfer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{Digest, Error};
 
-/// A function that receives how many more bytes were fetched. It is called from any thread.
+/// A callback that receives the number of newly fetched bytes. It is called from any thread.
 #[derive(Clone)]
 pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
 
@@ -44,25 +44,25 @@ pub enum Event<'a> {
         /// How many may fail before the transfer does.
         attempts: u32,
     },
-    /// A mirror or registry does not have what is wanted, and the next one is asked.
+    /// A mirror or registry does not have the document or blob, and the next one is asked.
     NextMirror {
         /// The host and port of the one asked next.
         host: &'a str,
-        /// What the one before said.
+        /// The error of the previous one.
         error: &'a Error,
     },
-    /// A blob of a copied image is where it was to be.
+    /// A blob of a copied image is in the target.
     Pushed {
         /// Its digest.
         digest: &'a Digest,
         /// Its size in bytes.
         size: u64,
-        /// How it came there.
+        /// How it came to the target.
         pushed: Pushed,
     },
 }
 
-/// A function that receives [`Event`]s. It is called from any thread.
+/// A callback that receives [`Event`]s. It is called from any thread.
 #[derive(Clone)]
 pub struct Events(Arc<dyn Fn(&Event<'_>) + Send + Sync>);
 
@@ -84,11 +84,11 @@ impl fmt::Debug for Events {
     }
 }
 
-/// How a blob came to be where it was pushed.
+/// The result of pushing a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pushed {
-    /// It was there.
+    /// It existed already.
     Existed,
     /// The registry took it from another of its repositories.
     Mounted,

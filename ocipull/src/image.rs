@@ -101,8 +101,9 @@ impl Image {
         Ok(image)
     }
 
-    /// Opens the images for all platforms that `reference` leads to, in the order of its index, whatever platform is in
-    /// `options`. Attestations are passed over, and so are images whose layers are EROFS images, unless there is nothing else.
+    /// Opens the images for all platforms that `reference` leads to, in the order of its index,
+    /// whatever platform is in `options`. Attestations are passed over, and so are images whose
+    /// layers are EROFS images, unless there is nothing else.
     ///
     /// ```no_run
     /// use ocipull::{Image, Options};
@@ -281,7 +282,7 @@ impl Image {
     }
 }
 
-/// A layer that is not fetched yet.
+/// A layer whose fetch has not started.
 pub(crate) struct Unopened {
     source: Arc<dyn Source>,
     layer: Layer,
@@ -391,7 +392,7 @@ pub(crate) fn find_manifest(
     Ok((found.bytes, found.digest))
 }
 
-/// The members by which manifests and indexes are told apart.
+/// The members that distinguish manifests and indexes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
@@ -412,7 +413,7 @@ struct Search<'a> {
     wanted: &'a Platform,
     /// Whether EROFS-native images are wanted.
     erofs: bool,
-    /// How many more manifests and indexes may be fetched.
+    /// The number of manifests and indexes that may still be fetched.
     left: usize,
 }
 
@@ -555,7 +556,7 @@ pub(crate) fn is_index(
             media_type,
         })
     };
-    // What the document says of itself decides: it is what the digest vouches for.
+    // The document's own type decides, because the digest covers it.
     let says = |wanted: &str| kind.media_type.as_deref() == Some(wanted);
     match kind.schema_version {
         // Docker's first format has a version 1; a document that says its type may leave the
@@ -571,7 +572,7 @@ pub(crate) fn is_index(
     match kind.media_type.filter(|of| !of.is_empty()).or(media_type) {
         Some(media_type) if INDEX_TYPES.contains(&media_type.as_str()) => Ok(true),
         Some(media_type) if MANIFEST_TYPES.contains(&media_type.as_str()) => Ok(false),
-        // Registries without an idea of the type say one of these.
+        // Registries that do not know the type send one of these.
         Some(media_type)
             if !["application/json", "application/octet-stream", "text/plain"]
                 .contains(&without_parameters(&media_type)) =>

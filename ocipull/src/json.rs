@@ -1,9 +1,8 @@
-//! Manifests, indexes and configurations as other tools write them: with `null` for what is empty
-//! (Go's nil slices and maps), with members left out, and with a string in the place of a list of
-//! one.
+//! Manifests, indexes and configurations as other tools write them: with `null` for empty values
+//! (Go's nil slices and maps), with missing members, and with a string instead of a list of one.
 //!
-//! Docker, containerd and the containers tools read these, so this crate does, too. A document that
-//! follows the specification is parsed as it is; only one that does not is completed first.
+//! Docker, containerd and the containers tools read these, so this crate does too. A document that
+//! follows the specification is parsed unchanged. Others are completed first.
 
 use crate::spec::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
@@ -14,7 +13,7 @@ const MAX_COMPLETED: usize = 4 << 20;
 
 /// A document whose members may be missing.
 pub(crate) trait Tolerant: DeserializeOwned {
-    /// Adds what is missing and has an obvious value.
+    /// Adds missing members that have an obvious value.
     fn complete(document: &mut Value);
 }
 
@@ -70,7 +69,7 @@ fn default(document: &mut Value, key: &str, value: Value) {
     }
 }
 
-/// The media type of a descriptor that has none: it says as much.
+/// The media type of a descriptor without one.
 fn default_type(descriptor: &mut Value) {
     default(descriptor, "mediaType", json!("application/octet-stream"));
 }

@@ -55,7 +55,7 @@ impl LayerReader {
         }
     }
 
-    /// Has `read` read, and verifies the whole layer unless it fails.
+    /// Calls `read`, and then verifies the whole layer unless `read` fails.
     pub(crate) fn read_all<T, E: From<Error>>(
         mut self,
         read: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -66,7 +66,7 @@ impl LayerReader {
                 Ok(value)
             }
             Err(error) => {
-                // What cannot be read must not stand in the way of the right bytes.
+                // Kept bytes that cannot be used must not prevent a fresh download.
                 if self.pipeline.unverified().is_some() && !self.keep.load(Ordering::Relaxed) {
                     self.pipeline.forget();
                 }
@@ -131,8 +131,9 @@ impl Fetched {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Keeps what was fetched, in [`Options::partial_downloads`](crate::Options::partial_downloads), though the one who reads the
-    /// layer fails: it stops for a reason of its own. Else, the next download of the layer begins at its first byte.
+    /// Keeps the fetched bytes in [`Options::partial_downloads`](crate::Options::partial_downloads)
+    /// even if the reading closure fails, for callers that stop for their own reasons. Otherwise
+    /// the next download of the layer begins at its first byte.
     pub fn keep(&self) {
         self.keep.store(true, Ordering::Relaxed);
     }

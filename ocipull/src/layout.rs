@@ -12,7 +12,7 @@ use crate::{Digest, Document, Error, SourceProblem};
 /// The annotation that names an image in a layout.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// What containerd and BuildKit name an image by, in full.
+/// The annotation with the full name of an image, as containerd and BuildKit write it.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 const KIND: &str = "an OCI image layout";
@@ -46,7 +46,7 @@ struct Entry<'a> {
 }
 
 impl Layout {
-    /// The entries that may be meant where no name was given, if they are one image.
+    /// The entries to choose from if no name was given and they are one image.
     fn unnamed<'a>(&self, entries: &'a [Entry<'_>]) -> Result<Vec<&'a Entry<'a>>, Error> {
         let images: Vec<_> = entries.iter().filter(|entry| entry.is_image()).collect();
         let mut names: Vec<_> = images.iter().map(|entry| &entry.names).collect();
@@ -130,7 +130,7 @@ impl Source for Layout {
             .into_iter()
             .map(|entry| entry.descriptor.clone())
             .collect();
-        // One image under several names is one to choose.
+        // An image with several names is one choice.
         chosen.dedup_by(|a, b| a.digest() == b.digest() && a.platform() == b.platform());
         Ok(Root::Choice(chosen))
     }
@@ -178,7 +178,7 @@ fn same_digest(entries: &[&Entry<'_>]) -> bool {
     digests.all(|digest| Some(digest) == first)
 }
 
-/// Whether the entries can be told apart by their platforms: one image for several of them.
+/// Whether the entries have different platforms: one image for several platforms.
 fn different_platforms(entries: &[&Entry<'_>]) -> bool {
     let platforms: Option<Vec<_>> = entries
         .iter()

@@ -53,10 +53,12 @@ pub use reference::Reference;
 pub use registry::{Manifest, Referrer, Repository, check_login, download};
 pub use target::{ArchiveWriter, Target};
 
-/// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd frames.
+/// The media type of a layer that is an EROFS image. With `+zstd` after it, the image is in zstd
+/// frames.
 pub const EROFS_LAYER: &str = "application/vnd.erofs.layer.v1";
 
-/// The feature that marks EROFS-native images among an index's `platform.os.features`, and in a configuration's `os.features`.
+/// The feature that marks EROFS-native images among an index's `platform.os.features`, and in a
+/// configuration's `os.features`.
 pub const EROFS_FEATURE: &str = "erofs";
 
 /// Parsers of text from servers and other programs' files, for the fuzz targets.
@@ -73,17 +75,18 @@ pub mod fuzz {
         crate::registry::fuzz::registries_conf(text, host, repository);
     }
 
-    /// A manifest, a configuration or an index: what is chosen of it, and what would be copied.
+    /// A manifest, a configuration or an index: choosing an entry, and listing what to copy.
     pub fn documents(bytes: &[u8]) {
         crate::image::fuzz(bytes);
     }
 
-    /// The header of a partial answer, and the list of the pieces that are kept of a blob.
+    /// The header of a partial response, and the list of kept pieces of a blob.
     pub fn ranges(header: &str, list: &[u8]) {
         crate::registry::fuzz::ranges(header, list);
     }
 
-    /// A file of credentials, and the name of a repository; returns whether it has credentials for it.
+    /// A file of credentials, and the name of a repository; returns whether it has credentials for
+    /// it.
     pub fn auth_file(bytes: &[u8], host: &str, repository: &str) -> bool {
         crate::credentials::fuzz(bytes, host, repository)
     }

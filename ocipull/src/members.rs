@@ -1,5 +1,4 @@
-//! Where the members of a tar archive lie: one scan over the headers. Bodies are passed over, not
-//! read.
+//! Locates the members of a tar archive in one scan over the headers. Bodies are skipped.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -61,7 +60,7 @@ pub(crate) fn scan(file: &File) -> Result<HashMap<String, Member>, Error> {
         }
         reader.source.skip(stored)?;
         match reader.source.padding(stored) {
-            // Go's reader does not miss the padding after the last body either.
+            // Go's reader also accepts archives without padding after the last body.
             Err(Error::Truncated { .. }) => break,
             padding => padding?,
         }

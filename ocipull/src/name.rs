@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::Digest;
 
-/// The host that names without one mean.
+/// The host of names without one.
 pub(crate) const DOCKER_HUB: &str = "docker.io";
 
 /// The longest name without tag and digest, in bytes.
@@ -105,7 +105,8 @@ pub(crate) fn parse(text: &str) -> Result<Name, String> {
     })
 }
 
-/// `text` without what stands before an `@` that does not begin a digest: it may be a password.
+/// `text` without the part before an `@` that does not begin a digest, since that part may be a
+/// password.
 pub(crate) fn without_user_information(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((_, rest)) if rest.parse::<Digest>().is_err() && rest.contains(['/', '.']) => {
@@ -159,7 +160,8 @@ pub(crate) fn is_tag(text: &str) -> bool {
         && bytes.all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
-/// Whether `text` is a repository: components of lower-case letters and digits, joined by `.`, `_`, `__` or dashes.
+/// Whether `text` is a repository: components of lower-case letters and digits, joined by `.`, `_`,
+/// `__` or dashes.
 pub(crate) fn is_repository(text: &str) -> bool {
     text.split('/').all(|component| {
         let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

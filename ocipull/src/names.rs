@@ -1,8 +1,8 @@
-//! Which of the images of a layout or an archive a name means.
+//! Selecting images of a layout or an archive by name.
 
 use crate::{Digest, name};
 
-/// What a reference writes after the path.
+/// The name after the path of a reference.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Name<'a> {
     /// `@N`, skopeo's way to name an image that has no name: its position, counted from 0.
@@ -50,7 +50,7 @@ pub(crate) fn find(images: &[Vec<String>], wanted: &str) -> Vec<usize> {
     found
 }
 
-/// What to list for the image at `position`.
+/// The names to display for the image at `position`.
 pub(crate) fn shown(position: usize, names: &[String]) -> Vec<String> {
     match names {
         [] => vec![format!("@{position}")],

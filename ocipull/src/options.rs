@@ -9,17 +9,20 @@ use crate::{Events, Platform, Progress};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Speak HTTP to a registry, not HTTPS. Anyone on the way can then see credentials, though not change an image that was
-    /// asked for by digest.
+    /// Speak HTTP to a registry, not HTTPS. Anyone on the way can then see credentials, though not
+    /// change an image that was asked for by digest.
     pub plain_http: bool,
-    /// Files of certificates (PEM) to trust beside those this host trusts: a private registry's issuer.
+    /// Files of certificates (PEM) to trust beside those this host trusts: a private registry's
+    /// issuer.
     pub certificates: Vec<PathBuf>,
     /// Which image to take from one for several platforms.
     pub platform: Platform,
-    /// Whether layers may be EROFS images: then an index's image that has such layers is preferred. Default: layers are tars.
+    /// Whether layers may be EROFS images: then an index's image that has such layers is preferred.
+    /// Default: layers are tars.
     pub erofs: bool,
-    /// Whether layers that must not be distributed ("foreign", "non-distributable") are fetched from the URLs in their
-    /// descriptors where the source does not have them: over TLS, or plain HTTP with `plain_http`. Default: they are refused.
+    /// Whether layers that must not be distributed ("foreign", "non-distributable") are fetched
+    /// from the URLs in their descriptors where the source does not have them: over TLS, or plain
+    /// HTTP with `plain_http`. Default: they are refused.
     pub foreign_layers: bool,
     /// Where a registry's credentials come from.
     pub credentials: Credentials,
@@ -27,25 +30,29 @@ pub struct Options {
     pub retries: u32,
     /// The maximum size of a decompressed layer in bytes.
     pub max_layer_bytes: u64,
-    /// How many times its compressed size a layer may inflate to, once it is over 1 GiB: gzip reaches 1032, and zstd
-    /// more on nothing but zeros.
+    /// How many times its compressed size a layer may inflate to, once it is over 1 GiB: gzip
+    /// reaches 1032, and zstd more on nothing but zeros.
     pub max_layer_ratio: u64,
-    /// How long a registry may be silent, before it answers and between two runs of bytes of an answer.
+    /// How long a registry may be silent, before it answers and between two runs of bytes of an
+    /// answer.
     pub stall_timeout: Duration,
-    /// How many connections fetch a large blob of a registry at once, each a range of it, where the registry has ranges. As many
-    /// ranges are held in memory for each blob that is read.
+    /// How many connections fetch a large blob of a registry at once, each a range of it, where the
+    /// registry has ranges. As many ranges are held in memory for each blob that is read.
     pub connections: NonZeroUsize,
     /// The bytes of such a range. A blob of up to two of them comes over one connection.
     pub range_bytes: u64,
-    /// A folder in which what came of a registry's blobs of more than a range is kept until they are complete: a download that
-    /// breaks off, or whose process is killed, goes on there the next time. On Unix systems only. Default: nothing is kept.
+    /// A folder in which what came of a registry's blobs of more than a range is kept until they
+    /// are complete: a download that breaks off, or whose process is killed, goes on there the next
+    /// time. On Unix systems only. Default: nothing is kept.
     pub partial_downloads: Option<PathBuf>,
-    /// The most bytes that one request uploads; a larger blob is uploaded in several. 0 for no limit: one request for each blob.
+    /// The most bytes that one request uploads; a larger blob is uploaded in several. 0 for no
+    /// limit: one request for each blob.
     pub upload_chunk: u64,
     /// Which mirrors there are, and which registries are blocked or insecure.
     pub registries: Registries,
-    /// Folders that have a folder for each registry (`HOST[:PORT]`) with certificates to trust (`*.crt`) and to show
-    /// (`*.cert` and `*.key`), as docker and podman keep them. Those that do not exist are passed over.
+    /// Folders that have a folder for each registry (`HOST[:PORT]`) with certificates to trust
+    /// (`*.crt`) and to show (`*.cert` and `*.key`), as docker and podman keep them. Those that do
+    /// not exist are passed over.
     pub certificate_folders: Vec<PathBuf>,
     /// Receives the number of bytes of each read from the source.
     pub progress: Option<Progress>,
@@ -99,8 +106,9 @@ fn certificate_folders() -> Vec<PathBuf> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Registries {
-    /// `$CONTAINERS_REGISTRIES_CONF`, or `~/.config/containers/registries.conf`, or `/etc/containers/registries.conf`; then the
-    /// files `*.conf` in `registries.conf.d` beside the latter two.
+    /// `$CONTAINERS_REGISTRIES_CONF`, or `~/.config/containers/registries.conf`, or
+    /// `/etc/containers/registries.conf`; then the files `*.conf` in `registries.conf.d` beside the
+    /// latter two.
     #[default]
     Default,
     /// None of them.
@@ -113,9 +121,10 @@ pub enum Registries {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// The files that `docker login` and `podman login` write, and the credential helpers these name: the first of
-    /// `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`, `~/.config/containers/auth.json` and
-    /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) that has credentials for the registry.
+    /// The files that `docker login` and `podman login` write, and the credential helpers these
+    /// name: the first of `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`,
+    /// `~/.config/containers/auth.json` and `$DOCKER_CONFIG/config.json` (or
+    /// `~/.docker/config.json`) that has credentials for the registry.
     #[default]
     Default,
     /// Such a file.

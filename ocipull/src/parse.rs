@@ -1,4 +1,4 @@
-//! Digests and platforms from text. Apart from these types, since [`Error`] contains both of them.
+//! Parsing of digests and platforms. It is separate from the types because [`Error`] contains both.
 
 use std::str::FromStr;
 

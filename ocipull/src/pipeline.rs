@@ -37,7 +37,7 @@ pub(crate) struct Expected {
     pub(crate) limit: u64,
 }
 
-/// What is to be done where what came of the blob turns out to be of no use to a later read.
+/// Cleanup for a blob whose received bytes turn out to be useless for a later read.
 pub(crate) struct Useless(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Useless {
@@ -107,7 +107,7 @@ impl Pipeline {
         } = expected;
         let layer = blob.as_ref().map(|(digest, _)| digest.clone());
         let hasher = diff_id.as_ref().map_or_else(Hasher::sha256, Digest::hasher);
-        // Then there is nothing to undo, and one hash serves both.
+        // The layer is not compressed then, and one hash is enough.
         let plain = layer.is_some() && layer == diff_id;
 
         let outlet = Outlet {
@@ -175,7 +175,7 @@ impl Pipeline {
         }
     }
 
-    /// The layer, while nobody knows whether it is the right one.
+    /// The layer's digest, until the layer is verified.
     pub(crate) fn unverified(&self) -> Option<&Digest> {
         match &self.state {
             State::Running(stages) => stages.layer.as_ref(),
@@ -183,12 +183,12 @@ impl Pipeline {
         }
     }
 
-    /// Has whatever is kept of the blob removed: the consumer cannot use it.
+    /// Removes the kept bytes of the blob, which the consumer cannot use.
     pub(crate) fn forget(&mut self) {
         self.useless.forget();
     }
 
-    /// All bytes were handed out: asks every stage for its verdict.
+    /// All bytes were consumed: collects the results of all stages.
     fn conclude(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(stages) => {
@@ -209,7 +209,7 @@ impl Pipeline {
 }
 
 impl Stages {
-    /// The diff ID, or the first thing that went wrong.
+    /// Returns the diff ID, or the first error.
     fn verdict(self) -> Result<Digest, Error> {
         let fetch = join(self.fetch).and_then(|result| result);
         let actual = join(self.hash);
@@ -254,8 +254,8 @@ fn spawn<T: Send + 'static>(
 struct Fetch {
     source: Box<dyn Read + Send>,
     blob: Option<(Digest, u64)>,
-    /// Whether there is nothing to undo, whatever the bytes look like, and the last stage checks
-    /// the digest.
+    /// Whether the layer is known to be uncompressed, whatever its bytes look like. The last stage
+    /// then checks the digest.
     plain: bool,
     fetched: Arc<AtomicU64>,
     progress: Option<Progress>,
@@ -300,15 +300,15 @@ impl Fetch {
         });
         drop(to_inflate);
         match join(inflate).and_then(|result| result) {
-            // It stopped the fetch, which therefore knows nothing.
+            // The inflating thread stopped the fetch, whose result has no meaning then.
             Err(bomb @ Error::Bomb { .. }) => Err(bomb),
-            // Where a blob is damaged, that explains why it does not inflate.
+            // A damaged blob is the cause of a failure to inflate.
             inflated => fetched.and(inflated),
         }
     }
 
-    /// Reads all, of which the beginning was read, until an error or until nobody wants the rest:
-    /// who stopped knows why.
+    /// Reads the rest of the source, until an error or until the next stage stops. That stage
+    /// reports the reason.
     fn pass_on(
         &mut self,
         mut pool: Pool,
@@ -380,7 +380,7 @@ impl Fetch {
     }
 }
 
-/// The second stage: undoes the compression.
+/// The second stage: decompression.
 fn inflate(
     compression: Compression,
     compressed: Receiver<Chunk>,
@@ -402,7 +402,7 @@ fn inflate(
     let result = loop {
         let (chunk, read) = pool.fill(&mut decoder);
         let last = chunk.is_empty();
-        // What came before an error is passed on: the consumer learns of the error after it.
+        // Bytes before an error are passed on. The consumer receives the error after them.
         if !last && outlet.send(chunk)?.is_err() {
             return Ok(());
         }
@@ -414,7 +414,7 @@ fn inflate(
     };
     drop(decoder);
     if result.is_err() {
-        // Whether the blob is the right one shows at its end only.
+        // The blob can be verified only at its end.
         input.receiver.iter().for_each(drop);
     }
     result
@@ -453,7 +453,7 @@ fn hash(mut hasher: Hasher, chunks: Receiver<Chunk>) -> Digest {
     hasher.finish()
 }
 
-/// What a stage is sent, as a stream.
+/// The chunks sent to a stage, as a stream.
 struct Chunks {
     receiver: Receiver<Chunk>,
     current: Chunk,
@@ -471,8 +471,8 @@ impl Read for Chunks {
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position >= self.current.len() {
-            // The end of the channel is the end of the stream: whether it should be is the sender's
-            // to say.
+            // The end of the channel is the end of the stream. The sender reports whether the
+            // stream is complete.
             (self.current, self.position) = (self.receiver.recv().unwrap_or_default(), 0);
         }
         Ok(&self.current[self.position..])

@@ -1,4 +1,4 @@
-//! Platforms: what an image runs on.
+//! Platforms of images.
 
 use std::fmt;
 
@@ -64,7 +64,7 @@ impl Platform {
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
         };
-        // Some writers have a platform without a word in it.
+        // Some writers store a platform with empty names.
         let empty = platform.os.is_empty() && platform.architecture.is_empty();
         (!empty).then_some(platform)
     }
@@ -74,19 +74,19 @@ impl Platform {
         self.fitness(machine).is_some()
     }
 
-    /// How well an image for `self` suits a machine that is `wanted`; `None` where it does not run
-    /// there at all.
+    /// How well an image for `self` fits a machine of platform `wanted`; `None` if it does not run
+    /// there.
     pub(crate) fn fitness(&self, wanted: &Self) -> Option<u8> {
         if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
             return None;
         }
         match (self.variant.as_deref(), wanted.variant.as_deref()) {
             (ours, Some(theirs)) if ours == Some(theirs) => Some(3),
-            // Every arm64 processor is at least v8, and images say so or do not.
+            // Every arm64 processor is at least v8, whether the image says so or not.
             (None, Some("v8")) | (Some("v8"), None) if self.architecture == "arm64" => Some(2),
             (None, None) => Some(3),
             (None, Some(_)) => Some(1),
-            // A baseline comes before what needs a newer processor.
+            // A baseline image comes before one that needs a newer processor.
             (Some(_), None) => Some(0),
             (Some(_), Some(_)) => None,
         }
@@ -100,7 +100,7 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// The platform that `text` is; `None` if it is not a valid one.
+    /// Parses a platform; `None` if `text` is not a valid one.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let parts: Vec<_> = text.split('/').map(str::to_ascii_lowercase).collect();
         let plain = |part: &String| {
@@ -127,8 +127,8 @@ impl Platform {
     }
 }
 
-/// Go's name of an architecture that has others, and the variant that the other name means, as
-/// containerd has them.
+/// Go's name of an architecture, and the variant that an alternative name implies, as in
+/// containerd.
 fn normalized(architecture: &str) -> (&str, Option<&str>) {
     match architecture {
         "x86_64" | "x86-64" => ("amd64", None),

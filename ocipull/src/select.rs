@@ -121,7 +121,7 @@ mod tests {
                 assert_eq!(is_erofs(picked), erofs);
             }
         }
-        // The right platform matters more than the form.
+        // A better platform comes before an EROFS-native image.
         let there = [native("linux/arm64"), descriptor("linux/amd64")];
         assert!(!is_erofs(for_platform(&there, &wanted, true).expect("one")));
     }

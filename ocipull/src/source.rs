@@ -43,18 +43,18 @@ pub(crate) trait Source: Debug + Send + Sync {
         Ok(self.blob(digest, 0).is_ok())
     }
 
-    /// Removes what an earlier read of the blob left for a later one.
+    /// Removes bytes that an earlier read of the blob kept for a later one.
     fn forget(&self, _digest: &Digest) {}
 }
 
-/// What a reference names.
+/// The result of resolving a reference.
 pub(crate) enum Root {
     /// Images to choose one from.
     Choice(Vec<Descriptor>),
     /// A manifest or an index.
     Document {
         bytes: Vec<u8>,
-        /// What the source says it is, beside what it says itself.
+        /// The media type by the source, in addition to the document's own.
         media_type: Option<String>,
         /// Verified.
         digest: Digest,
@@ -73,7 +73,7 @@ pub(crate) fn read_verified(
         return Err(Error::TooLarge { document, limit });
     }
     let mut bytes = Vec::new();
-    // One more than there should be, to see whether there is more.
+    // Reads one byte more than expected, to detect a longer input.
     reader
         .take(size + 1)
         .read_to_end(&mut bytes)

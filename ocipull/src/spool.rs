@@ -92,7 +92,7 @@ fn decompressed(input: impl Read + Send + 'static, path: &Path, limit: u64) -> R
     Ok(spool.into_file())
 }
 
-/// A temporary file that has no name, so that nothing is left of it whatever happens.
+/// An unnamed temporary file, which disappears with the process.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: File,

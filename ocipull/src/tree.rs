@@ -67,7 +67,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
             _ => return Err(error),
         },
     };
-    // Asked of the open file, which nobody can replace any more.
+    // Checked on the open file, which cannot be replaced any more.
     Ok(file.metadata()?.is_file().then_some(file))
 }
 

@@ -1,4 +1,5 @@
-//! Converts a disk: `convert DISK.vmdk TO`, to a streamOptimized image where `TO` ends in `.vmdk`, else to raw bytes.
+//! Converts a disk: `convert DISK.vmdk TO`, to a streamOptimized image where `TO` ends in `.vmdk`,
+//! else to raw bytes.
 
 use std::error::Error;
 use std::fs::File;

@@ -3,10 +3,11 @@ use crate::NO_PARENT;
 /// The unit in which zeros are left out: the smallest grain.
 const BLOCK: usize = 4096;
 
-/// Makes a [`cid`](crate::Descriptor::cid) of a disk's contents: CRC-32C over every 4096-byte block that is not all zeros,
-/// each after its number (64 bits, little-endian).
+/// Makes a [`cid`](crate::Descriptor::cid) of a disk's contents: CRC-32C over every 4096-byte block
+/// that is not all zeros, each after its number (64 bits, little-endian).
 ///
-/// Disks of equal contents have equal ids, of whatever kind they are, and a hole is the same as zeros.
+/// Disks of equal contents have equal ids, of whatever kind they are, and a hole is the same as
+/// zeros.
 ///
 /// ```
 /// let mut id = vmdk::ContentId::new();
@@ -82,7 +83,8 @@ impl ContentId {
         }
     }
 
-    /// Returns the ID. It is never [`NO_PARENT`], nor the number before it, which some readers take for "not set".
+    /// Returns the ID. It is never [`NO_PARENT`], nor the number before it, which some readers take
+    /// for "not set".
     pub fn finish(mut self) -> u32 {
         self.block[self.filled..].fill(0);
         append(self.checksum, self.number, &self.block).min(NO_PARENT - 2)

@@ -3,7 +3,8 @@ use std::fmt;
 
 use crate::{Error, Extent, SECTOR, name};
 
-/// The `parentCID` of a disk without a parent (`CID_NOPARENT` in VMware's *Virtual Disk Format 5.0*).
+/// The `parentCID` of a disk without a parent (`CID_NOPARENT` in VMware's *Virtual Disk Format
+/// 5.0*).
 pub const NO_PARENT: u32 = u32::MAX;
 
 /// The values of `createType` that this crate writes.
@@ -20,8 +21,9 @@ pub mod create_type {
 
 /// A descriptor: the text that says which files make up a disk.
 ///
-/// [`parse`](Self::parse) reads one, [`Display`](fmt::Display) writes it. Equal descriptors give equal text, and no text in
-/// one can end its line or its quotes: a name or a value cannot become another extent.
+/// [`parse`](Self::parse) reads one, [`Display`](fmt::Display) writes it. Equal descriptors give
+/// equal text, and no text in one can end its line or its quotes: a name or a value cannot become
+/// another extent.
 ///
 /// ```
 /// use vmdk::{Descriptor, Extent};
@@ -49,8 +51,9 @@ pub struct Descriptor {
 impl Descriptor {
     /// Returns the disk that is `extents` one after the other.
     ///
-    /// `create_type` is one of [`create_type`], or `custom`. The `CID` is a hash of what the extents say; see
-    /// [`with_cid`](Self::with_cid). The disk data base has the usual geometry and adapter.
+    /// `create_type` is one of [`create_type`], or `custom`. The `CID` is a hash of what the
+    /// extents say; see [`with_cid`](Self::with_cid). The disk data base has the usual geometry and
+    /// adapter.
     ///
     /// ```
     /// use vmdk::{Descriptor, Extent};
@@ -63,8 +66,9 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a `create_type` with quotes or control characters, [`Error::NoExtents`], [`Error::Overflow`],
-    /// and [`Error::TooLong`] for more extents than a descriptor can hold.
+    /// [`Error::Value`] for a `create_type` with quotes or control characters,
+    /// [`Error::NoExtents`], [`Error::Overflow`], and [`Error::TooLong`] for more extents than a
+    /// descriptor can hold.
     pub fn new(create_type: impl Into<String>, extents: Vec<Extent>) -> Result<Self, Error> {
         let create_type = create_type.into();
         name::value("createType", &create_type)?;
@@ -98,12 +102,13 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// Returns the disk that is `files` one after the other, each a name relative to the descriptor's folder and a size in
-    /// bytes.
+    /// Returns the disk that is `files` one after the other, each a name relative to the
+    /// descriptor's folder and a size in bytes.
     ///
-    /// It keeps to what QEMU, libkrun and Cloud Hypervisor all read: one `RW … FLAT "…" 0` line per file, whatever its
-    /// size, and no key that one of them refuses. The `CID` is a hash of the names and sizes, since no file is read; where
-    /// contents may change under one name, use [`with_cid`](Self::with_cid) with what changes with them, such as their
+    /// It keeps to what QEMU, libkrun and Cloud Hypervisor all read: one `RW … FLAT "…" 0` line per
+    /// file, whatever its size, and no key that one of them refuses. The `CID` is a hash of the
+    /// names and sizes, since no file is read; where contents may change under one name, use
+    /// [`with_cid`](Self::with_cid) with what changes with them, such as their
     /// [`ContentId`](crate::ContentId).
     ///
     /// ```
@@ -114,10 +119,11 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] for a name that is absolute, over 511 bytes, not ASCII, or has blanks, colons, quotes, backslashes
-    /// or control characters; `..` is allowed here, since who writes a descriptor knows where its files are.
-    /// [`Error::Unaligned`] for a size that is 0 or not a multiple of 512. [`Error::NoExtents`], [`Error::Overflow`], and
-    /// [`Error::TooLong`] for more files than a descriptor can name.
+    /// [`Error::Name`] for a name that is absolute, over 511 bytes, not ASCII, or has blanks,
+    /// colons, quotes, backslashes or control characters; `..` is allowed here, since who writes a
+    /// descriptor knows where its files are. [`Error::Unaligned`] for a size that is 0 or not a
+    /// multiple of 512. [`Error::NoExtents`], [`Error::Overflow`], and [`Error::TooLong`] for more
+    /// files than a descriptor can name.
     pub fn flat(files: &[(impl AsRef<str>, u64)]) -> Result<Self, Error> {
         let mut extents = Vec::with_capacity(files.len());
         for (file, bytes) in files {
@@ -145,7 +151,8 @@ impl Descriptor {
         self
     }
 
-    /// Returns the descriptor with an entry of the disk data base set: `key` without `ddb.`, and its value.
+    /// Returns the descriptor with an entry of the disk data base set: `key` without `ddb.`, and
+    /// its value.
     ///
     /// # Errors
     ///
@@ -197,8 +204,8 @@ impl Descriptor {
         &self.ddb
     }
 
-    /// The other keys of a parsed descriptor, which mean nothing for its bytes (`isNativeSnapshot`, `changeTrackPath`,
-    /// unknown ones), and their values without quotes.
+    /// The other keys of a parsed descriptor, which mean nothing for its bytes (`isNativeSnapshot`,
+    /// `changeTrackPath`, unknown ones), and their values without quotes.
     pub fn other_keys(&self) -> &BTreeMap<String, String> {
         &self.other
     }

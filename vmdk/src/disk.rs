@@ -13,7 +13,8 @@ use crate::{
 
 /// The bytes of a disk: all its extents, one after the other.
 ///
-/// [`read_at`](Self::read_at) needs no exclusive access, so threads can share a disk; [`Read`] and [`Seek`] keep a position.
+/// [`read_at`](Self::read_at) needs no exclusive access, so threads can share a disk; [`Read`] and
+/// [`Seek`] keep a position.
 ///
 /// ```
 /// use std::io::Read;
@@ -73,7 +74,8 @@ impl Disk {
         Self::open_with(path, &OpenOptions::default())
     }
 
-    /// Opens the disk that the descriptor or the sparse image at `path` describes, following names as `options` allow.
+    /// Opens the disk that the descriptor or the sparse image at `path` describes, following names
+    /// as `options` allow.
     ///
     /// ```no_run
     /// use vmdk::{Disk, OpenOptions};
@@ -87,9 +89,10 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// What [`Descriptor::parse`] refuses; [`Error::Name`] for a name that leads outside the allowed folder or to something
-    /// that is not a regular file; [`Error::ShortFile`]; [`Error::Sparse`]; [`Error::Unsupported`] for a differential disk
-    /// or an extent type that cannot be read; [`Error::Io`].
+    /// What [`Descriptor::parse`] refuses; [`Error::Name`] for a name that leads outside the
+    /// allowed folder or to something that is not a regular file; [`Error::ShortFile`];
+    /// [`Error::Sparse`]; [`Error::Unsupported`] for a differential disk or an extent type that
+    /// cannot be read; [`Error::Io`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         let path = path.as_ref();
         let folder = match path.parent() {
@@ -115,8 +118,8 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// As [`open_with`](Self::open_with). A descriptor that names other files is [`Error::Unsupported`]: see
-    /// [`from_descriptor`](Self::from_descriptor).
+    /// As [`open_with`](Self::open_with). A descriptor that names other files is
+    /// [`Error::Unsupported`]: see [`from_descriptor`](Self::from_descriptor).
     pub fn from_source(source: impl ReadAt + Send + Sync + 'static) -> Result<Self, Error> {
         /// No sources at all.
         struct Nothing;
@@ -216,7 +219,8 @@ impl Disk {
         self.size
     }
 
-    /// Reads bytes at `offset` into `buffer` and returns their number. It is less than requested only at the end of the disk.
+    /// Reads bytes at `offset` into `buffer` and returns their number. It is less than requested
+    /// only at the end of the disk.
     ///
     /// ```no_run
     /// let disk = vmdk::Disk::open("disk.vmdk")?;
@@ -227,9 +231,10 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::PermissionDenied`] in a `NOACCESS` extent, [`io::ErrorKind::UnexpectedEof`] where a file has shrunk
-    /// since it was opened, [`io::ErrorKind::InvalidData`] where a sparse image is damaged, and what the operating system
-    /// reports. The error inside is an [`Error`] that names the file.
+    /// [`io::ErrorKind::PermissionDenied`] in a `NOACCESS` extent, [`io::ErrorKind::UnexpectedEof`]
+    /// where a file has shrunk since it was opened, [`io::ErrorKind::InvalidData`] where a sparse
+    /// image is damaged, and what the operating system reports. The error inside is an [`Error`]
+    /// that names the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         let first = self

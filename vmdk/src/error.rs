@@ -79,7 +79,8 @@ pub enum Error {
     /// A sparse image is damaged or not one.
     #[error("{}sector {sector}: {problem}", prefix(file.as_deref()))]
     Sparse {
-        /// The file, or the name that a descriptor has for it; `None` for the source that a disk was opened from.
+        /// The file, or the name that a descriptor has for it; `None` for the source that a disk
+        /// was opened from.
         file: Option<PathBuf>,
         /// The sector of the file where the damage shows.
         sector: u64,
@@ -123,7 +124,7 @@ fn prefix(file: Option<&Path>) -> String {
         .unwrap_or_default()
 }
 
-/// The reason why a file name is not allowed.
+/// Why a file name is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameProblem {
@@ -139,7 +140,8 @@ pub enum NameProblem {
     /// Has a `..` component.
     #[error("contains `..`")]
     ParentDir,
-    /// A quote, a backslash, a control character or not ASCII: no way to write it that all readers share.
+    /// A quote, a backslash, a control character or not ASCII: no way to write it that all readers
+    /// share.
     #[error("has a character that not every reader supports")]
     Character,
     /// A blank where Cloud Hypervisor splits, or at an end.
@@ -163,7 +165,7 @@ pub enum SparseProblem {
     /// No `KDMV` at the beginning.
     #[error("not a sparse image")]
     Magic,
-    /// The bytes that tell a transfer in text mode are changed.
+    /// The bytes that reveal a transfer in text mode are changed.
     #[error("line ends were converted: the file was copied as text")]
     LineEnds,
     /// A grain size that is not a power of two, or under 4 KiB or over 4 MiB.

@@ -44,7 +44,8 @@ pub enum ExtentKind {
     Flat {
         /// Relative to the descriptor's folder.
         file: String,
-        /// In 512-byte sectors, by the specification and QEMU. Some readers count bytes: only 0 is portable.
+        /// In 512-byte sectors, by the specification and QEMU. Some readers count bytes: only 0 is
+        /// portable.
         offset_sectors: u64,
     },
     /// `ZERO`: reads as zeros.
@@ -61,8 +62,8 @@ pub enum ExtentKind {
         /// Relative to the descriptor's folder.
         file: String,
     },
-    /// Another type that the format defines (`VMFSSPARSE`, `VMFSRDM`, `VMFSRAW`, `SESPARSE`), which is parsed so that it
-    /// can be named but not read.
+    /// Another type that the format defines (`VMFSSPARSE`, `VMFSRDM`, `VMFSRAW`, `SESPARSE`), which
+    /// is parsed so that it can be named but not read.
     #[non_exhaustive]
     Other {
         /// The type's name.
@@ -74,7 +75,8 @@ pub enum ExtentKind {
 
 /// A run of the disk's sectors: one line of the descriptor.
 ///
-/// An extent cannot hold a name that ends its quotes or its line: constructors and the parser refuse such names.
+/// An extent cannot hold a name that ends its quotes or its line: constructors and the parser
+/// refuse such names.
 ///
 /// ```
 /// use vmdk::{Access, Extent};
@@ -106,13 +108,14 @@ impl Extent {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] for a name that is empty, absolute, over 511 bytes, or has quotes, backslashes or control
-    /// characters. [`Error::EmptyExtent`] for 0 sectors.
+    /// [`Error::Name`] for a name that is empty, absolute, over 511 bytes, or has quotes,
+    /// backslashes or control characters. [`Error::EmptyExtent`] for 0 sectors.
     pub fn flat(file: impl Into<String>, sectors: u64) -> Result<Self, Error> {
         Self::flat_at(file, 0, sectors)
     }
 
-    /// Returns an extent of `sectors` 512-byte sectors of `file` that begin at sector `offset_sectors` of it.
+    /// Returns an extent of `sectors` 512-byte sectors of `file` that begin at sector
+    /// `offset_sectors` of it.
     ///
     /// # Errors
     ///
@@ -156,7 +159,7 @@ impl Extent {
         Self::of(sectors, ExtentKind::Zero)
     }
 
-    /// Returns an extent of what the parser found, with names that it checked.
+    /// Returns an extent from parsed fields. The parser has checked the names.
     pub(crate) fn parsed(
         access: Access,
         sectors: u64,
@@ -215,7 +218,8 @@ impl Extent {
         }
     }
 
-    /// What follows the fields that the format defines, such as `partitionUUID 6000c293-…`; empty where there is nothing.
+    /// Returns the text after the fields that the format defines, such as
+    /// `partitionUUID 6000c293-…`; empty where there is nothing.
     pub fn attributes(&self) -> &str {
         &self.attributes
     }
@@ -225,7 +229,8 @@ impl Extent {
 fn checked(file: impl Into<String>) -> Result<String, Error> {
     let file = file.into();
     name::relative(&file)?;
-    // The parser reads `a/..` as it is written; a blank at an end would be kept too, but no tool writes one.
+    // The parser reads `a/..` as it is written; a blank at an end would be kept too, but no tool
+    // writes one.
     if file.trim() != file {
         let problem = NameProblem::Blank;
         return Err(Error::Name {

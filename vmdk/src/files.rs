@@ -13,8 +13,8 @@ use crate::{Error, NameProblem, ReadAt, SourceError, SparseProblem, name};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The folder that every extent's file must lie in, after `..` and symlinks are resolved. `None`: the descriptor's own
-    /// folder, and no `..` at all.
+    /// The folder that every extent's file must lie in, after `..` and symlinks are resolved.
+    /// `None`: the descriptor's own folder, and no `..` at all.
     pub root: Option<PathBuf>,
 }
 
@@ -30,11 +30,11 @@ impl OpenOptions {
 /// A source, its size when it was opened, and what errors call it.
 #[derive(Clone)]
 pub(crate) struct Opened {
-    /// `None` for what the caller opened and knows the name of.
+    /// `None` for a source that the caller opened, whose name it knows.
     label: Option<Arc<Path>>,
     source: Arc<dyn ReadAt + Send + Sync>,
     size: u64,
-    /// Whether this is what the caller opened, whose name it need not be told.
+    /// Whether the caller opened this source itself. Errors then need not name it.
     own: bool,
 }
 

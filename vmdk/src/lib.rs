@@ -27,5 +27,6 @@ pub use sparse::{SparseOptions, SparseSummary, write_monolithic_sparse, write_st
 /// Bytes in a sector, the unit of every size and offset in a descriptor.
 pub const SECTOR: u64 = 512;
 
-/// The longest descriptor that is read or written, in bytes: libkrun's reader (imago) refuses longer ones.
+/// The longest descriptor that is read or written, in bytes: libkrun's reader (imago) refuses
+/// longer ones.
 pub const MAX_DESCRIPTOR: u64 = 2 << 20;

@@ -7,8 +7,8 @@ use crate::{Error, NameProblem};
 /// QEMU scans a name with `%511[^\n\r"]`.
 const MAX_NAME: usize = 511;
 
-/// Checks a name that is to be written: plain enough for every reader. `..` is allowed, since all of them join the name
-/// to the descriptor's folder and let the operating system resolve it.
+/// Checks a name that is to be written: plain enough for every reader. `..` is allowed, since all
+/// of them join the name to the descriptor's folder and let the operating system resolve it.
 pub(crate) fn portable(name: &str) -> Result<(), Error> {
     relative(name)?;
     let problem = if name.contains(' ') {
@@ -42,8 +42,8 @@ pub(crate) fn relative(name: &str) -> Result<(), Error> {
     Err(refuse(name, problem))
 }
 
-/// The regular file that `name`, found in a descriptor in `folder`, leads to. Without `root`, `..` is refused and
-/// symlinks must stay inside `folder`; with it, they must stay inside `root`.
+/// The regular file that `name`, found in a descriptor in `folder`, leads to. Without `root`, `..`
+/// is refused and symlinks must stay inside `folder`; with it, they must stay inside `root`.
 pub(crate) fn resolve(folder: &Path, root: Option<&Path>, name: &str) -> Result<PathBuf, Error> {
     relative(name)?;
     if root.is_none() && name.split('/').any(|part| part == "..") {

@@ -15,13 +15,16 @@ const SIGNATURE: &str = "#diskdescriptorfile";
 const OTHER_TYPES: [&str; 4] = ["VMFSSPARSE", "VMFSRDM", "VMFSRAW", "SESPARSE"];
 
 impl Descriptor {
-    /// Parses a descriptor. The text ends at the first NUL, as it does where it is embedded in an image.
+    /// Parses a descriptor. The text ends at the first NUL, as it does where it is embedded in an
+    /// image.
     ///
-    /// Reads what VMware's products, ESXi, VirtualBox, QEMU and others write: any heading that means the same, comments,
-    /// keys and types in any case, any line ends, keys that it does not know (which it keeps), and attributes after an
-    /// extent's fields. Strict where a mistake would change the disk's bytes: two different values of one key, extents
-    /// with missing or malformed fields, and names that are absolute or could end their quotes are refused. What the
-    /// format defines and this crate cannot read (differential disks, `VMFSSPARSE`) parses, so that a caller can name it.
+    /// Reads what VMware's products, ESXi, VirtualBox, QEMU and others write: any heading that
+    /// means the same, comments, keys and types in any case, any line ends, keys that it does not
+    /// know (which it keeps), and attributes after an extent's fields. Strict where a mistake would
+    /// change the disk's bytes: two different values of one key, extents with missing or malformed
+    /// fields, and names that are absolute or could end their quotes are refused. What the format
+    /// defines and this crate cannot read (differential disks, `VMFSSPARSE`) parses, so that a
+    /// caller can name it.
     ///
     /// ```
     /// let text = b"# Disk Descriptor File\r\nversion=1\r\nCID=1\r\nparentCID=ffffffff\r\ncreateType=\"vmfs\"\r\n\
@@ -34,17 +37,17 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// [`Error::Syntax`] with the line, [`Error::Name`], [`Error::TooLong`], [`Error::NoExtents`], [`Error::Overflow`], and
-    /// [`Error::Unsupported`] for a version that nobody defined, for text in an encoding other than UTF-8 and
-    /// windows-1252, and for an encrypted disk.
+    /// [`Error::Syntax`] with the line, [`Error::Name`], [`Error::TooLong`], [`Error::NoExtents`],
+    /// [`Error::Overflow`], and [`Error::Unsupported`] for a version that nobody defined, for text
+    /// in an encoding other than UTF-8 and windows-1252, and for an encrypted disk.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() as u64 > MAX_DESCRIPTOR {
             return Err(Error::TooLong {
                 bytes: bytes.len() as u64,
             });
         }
-        // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text after it when it writes a CID
-        // of six digits or fewer.
+        // A NUL ends the text, as for all readers in C. QEMU leaves rests of a longer text after it
+        // when it writes a CID of six digits or fewer.
         let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let text = decode(bytes)?;
@@ -116,7 +119,7 @@ fn is_any(name: &str, names: &[&str]) -> bool {
 }
 
 fn windows_1252(byte: u8) -> char {
-    /// What the bytes from 0x80 to 0x9f stand for; the five that stand for nothing are control characters.
+    /// The characters of the bytes 0x80 to 0x9f. The five undefined bytes are control characters.
     const HIGH: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž',
         '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}',
@@ -194,7 +197,7 @@ fn extent_fields(access: Access, rest: &str) -> Result<Extent, Problem> {
             let rest = rest.to_owned();
             (ExtentKind::Other { name: kind, rest }, "")
         }
-        // What is not accessed may be of no type at all.
+        // An extent without access may have no type.
         "" if access == Access::None => (ExtentKind::Zero, ""),
         _ => return Err(Problem::Field("type")),
     };
@@ -202,7 +205,7 @@ fn extent_fields(access: Access, rest: &str) -> Result<Extent, Problem> {
     Ok(Extent::parsed(access, sectors, kind, attributes))
 }
 
-/// What follows an offset of 0, which VMware writes now and then where only 0 has a meaning.
+/// The text after an offset of 0. VMware sometimes writes one where no other offset has a meaning.
 fn no_offset(rest: &str) -> &str {
     match word(rest) {
         ("0", rest) => rest,
@@ -210,7 +213,8 @@ fn no_offset(rest: &str) -> &str {
     }
 }
 
-/// The attributes after an extent's fields, such as `partitionUUID …`: words, of which the first is a name.
+/// The attributes after an extent's fields, such as `partitionUUID …`: words, of which the first is
+/// a name.
 fn attributes(rest: &str) -> Result<String, Problem> {
     if rest.starts_with('#') {
         return Ok(String::new());
@@ -285,7 +289,7 @@ impl Keys {
                 _ => Ok(()),
             };
         }
-        // Of two values of what means nothing here the first counts, as for QEMU.
+        // Of two values of a key without a meaning here, the first counts, as in QEMU.
         let (map, key) = match key.split_at_checked(4) {
             Some((ddb, item)) if ddb.eq_ignore_ascii_case("ddb.") && name::is_key(item) => {
                 (&mut self.ddb, item)
@@ -348,7 +352,7 @@ impl Keys {
     }
 }
 
-/// Whether a key is of those that VMware Workstation keeps the keys of an encrypted disk in.
+/// Whether VMware Workstation stores the encryption keys of a disk under this key.
 fn is_encryption(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["encryption", "crypto", "keysafe"]
@@ -356,7 +360,8 @@ fn is_encryption(key: &str) -> bool {
         .any(|start| key.starts_with(start))
 }
 
-/// A value without its quotes, and without a comment after them; `None` where text follows the quotes.
+/// A value without its quotes, and without a comment after them; `None` where text follows the
+/// quotes.
 fn unquote(value: &str) -> Option<&str> {
     let Some(quoted) = value.strip_prefix('"') else {
         return Some(value);

@@ -11,16 +11,17 @@ pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Bytes that can be read at any position, by any number of readers at once.
 ///
-/// Implemented for files (which need no seek, so that one handle serves many threads), for byte slices, for vectors, for
-/// [`Disk`](crate::Disk) and for every usual kind of pointer to a source. `erofs_reader::ReadAt` has the same shape.
+/// Implemented for files (which need no seek, so that one handle serves many threads), for byte
+/// slices, for vectors, for [`Disk`](crate::Disk) and for every usual kind of pointer to a source.
+/// `erofs_reader::ReadAt` has the same shape.
 pub trait ReadAt {
-    /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that `offset` is at or past the end, or
-    /// that `buf` is empty.
+    /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that `offset` is
+    /// at or past the end, or that `buf` is empty.
     ///
     /// # Errors
     ///
-    /// Whatever the source reports. After an [`io::Error`] of kind [`Interrupted`](io::ErrorKind::Interrupted) this crate
-    /// reads again.
+    /// Whatever the source reports. After an [`io::Error`] of kind
+    /// [`Interrupted`](io::ErrorKind::Interrupted) this crate reads again.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError>;
 
     /// Returns the number of bytes in the source.
@@ -77,7 +78,8 @@ impl ReadAt for File {
         if meta.is_file() {
             return Ok(meta.len());
         }
-        // The metadata of a block device has a length of 0. Reads never use the position that this moves.
+        // The metadata of a block device has a length of 0. Reads never use the position that this
+        // moves.
         let mut file = self;
         Ok(io::Seek::seek(&mut file, io::SeekFrom::End(0))?)
     }

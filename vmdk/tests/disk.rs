@@ -86,7 +86,8 @@ fn qemu_reads_the_same_bytes() {
     }
 }
 
-/// A disk over a file in a folder below its own, and one that only `..` leads to: its path, and what it must hold.
+/// A disk over a file in a folder below its own, and one that only `..` leads to: its path, and
+/// what it must hold.
 fn scattered(root: &Path) -> (PathBuf, Vec<u8>) {
     let images = root.join("images/x");
     fs::create_dir_all(images.join("sub")).expect("created");

@@ -25,11 +25,11 @@ use crate::xattr::{Raw, is_known_index};
 /// `EROFS_XATTR_FILTER_SEED`.
 const FILTER_SEED: u32 = 0x25bb_e08f;
 
-/// Checks inodes one by one, and remembers what they take.
+/// Checks inodes one by one, and records the bytes that they claim.
 pub(super) struct Inodes<'a, R> {
     image: &'a Image<R>,
     metadata: Ranges,
-    /// Data on the primary device: where it begins and ends, and whose it is.
+    /// Data on the primary device: its range and its inode.
     data: Vec<(u64, u64, Nid)>,
     /// Physical clusters on the primary device, likewise.
     clusters: Vec<(u64, u64, Nid)>,
@@ -40,7 +40,7 @@ pub(super) struct Inodes<'a, R> {
 }
 
 impl<'a, R: ReadAt> Inodes<'a, R> {
-    /// `metadata` is what is claimed already.
+    /// `metadata` holds the ranges that are claimed already.
     pub(super) fn new(image: &'a Image<R>, contents: bool, metadata: Ranges) -> Self {
         Self {
             image,
@@ -54,7 +54,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
 
     pub(super) fn check(&mut self, inode: &Inode, path: &[u8], report: &mut Report) {
         let nanoseconds = inode.mtime().nanos;
-        // A compact inode's are the superblock's, which has a finding of its own.
+        // Those of a compact inode come from the superblock, which has its own finding.
         if nanoseconds >= 1_000_000_000 && !inode.is_compact() {
             let what = Detail::Nanoseconds(nanoseconds);
             report.warn(Some(inode.nid()), Some(path), inode.position(), what);
@@ -63,7 +63,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             Ok(end) => end,
             Err(e) => return report.error(Some(path), e),
         };
-        // What overlaps something else is not looked at further: so each byte of metadata is examined once at most, and
+        // Overlapping metadata is not examined further. So each byte is examined at most once, and
         // the check's time is bounded however often inodes share their tables.
         if !self.claim(inode, inode.position(), body_end, path, report) {
             return;
@@ -83,7 +83,8 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         }
     }
 
-    /// Notes that `start..end` is metadata of `inode`; false, with a finding, where it is another's.
+    /// Notes that `start..end` is metadata of `inode`; false, with a finding, where it is
+    /// another's.
     fn claim(
         &mut self,
         inode: &Inode,
@@ -134,7 +135,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     let end = offset.saturating_add(extent.length);
                     self.image
                         .check_area(area, inode.nid(), offset, extent.length)?;
-                    // Behind a table it is part of what was claimed already.
+                    // After a table, it is part of the range claimed already.
                     if !inode.is_compressed() {
                         self.claim(inode, offset, end, path, report);
                     }
@@ -203,7 +204,8 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         Ok(())
     }
 
-    /// Whether bytes lie on a device of the device table that was not given, and is not on the primary one either.
+    /// Whether bytes lie on a device of the device table that was not given, and is not on the
+    /// primary one either.
     fn elsewhere(&self, device: u16, start: u64, length: u64) -> bool {
         let sb = self.image.superblock();
         if device != 0 || self.image.has_devices() {
@@ -216,7 +218,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             && sb.devices.iter().any(|device| {
                 let first = device.uniaddr.saturating_mul(unit);
                 let last = first.saturating_add(device.blocks.saturating_mul(unit));
-                // None of the device is there: it is not stitched, rather than cut off.
+                // The whole device is missing: the image is not stitched, rather than truncated.
                 first >= size && start >= first && end <= last
             })
     }
@@ -237,7 +239,8 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             }
         }
         for id in body.shared {
-            // Its own name filter each inode has, but reading every shared name again for each would take quadratic time.
+            // Each inode has its own name filter, but reading all shared names again for each would
+            // take quadratic time.
             if self.shared.contains(&id) {
                 continue;
             }
@@ -264,7 +267,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
     ) -> Result<(), Error> {
         let (index, name) = self.image.base_name(inode, raw)?;
         let mut warn = |what| report.warn(Some(inode.nid()), Some(path), inode.position(), what);
-        // The digest of an inode's contents is a name that the kernel is not to show.
+        // The kernel hides the xattr with the digest of an inode's contents.
         if !is_known_index(index) && !self.image.superblock().is_digest(raw.index) {
             warn(Detail::XattrIndex(index));
         }
@@ -280,14 +283,15 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
         Ok(())
     }
 
-    /// What can only be said once all metadata is known.
+    /// Checks that need all metadata to be known.
     pub(super) fn finish(mut self, report: &mut Report) {
         for (start, end, nid) in self.data {
             if let Some(other) = self.metadata.overlapping(Area::Primary, start, end) {
                 report.warn(Some(nid), None, start, other.holds_data(start, end));
             }
         }
-        // Equal data may be in one cluster. Clusters that share a part are what no tool makes (CVE-2024-47736).
+        // Equal data may be in one cluster. No tool writes clusters that overlap in part
+        // (CVE-2024-47736).
         self.clusters.sort_unstable();
         let mut last = (0, 0);
         for &(start, end, nid) in &self.clusters {

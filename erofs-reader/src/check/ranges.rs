@@ -1,4 +1,4 @@
-//! Which bytes belong to whose metadata.
+//! Ranges of metadata and their owners.
 
 use alloc::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::corruption::Detail;
 use crate::corruption::Structure;
 use crate::nid::{Area, Nid};
 
-/// Whose a range of bytes is.
+/// The owner of a range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Inode(Nid),
@@ -14,7 +14,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// What is wrong with metadata that takes bytes of this one's.
+    /// The corruption of metadata that overlaps this owner's bytes.
     pub(super) fn overlapped(self, start: u64, end: u64) -> Detail {
         match self {
             Self::Inode(other) => Detail::MetadataOverlap { start, end, other },
@@ -22,7 +22,7 @@ impl Owner {
         }
     }
 
-    /// What is wrong with data that takes bytes of this one's.
+    /// The corruption of data that overlaps this owner's bytes.
     pub(super) fn holds_data(self, start: u64, end: u64) -> Detail {
         match self {
             Self::Inode(other) => Detail::DataInMetadata { start, end, other },
@@ -36,7 +36,7 @@ impl Owner {
 pub(super) struct Ranges(BTreeMap<(Area, u64), (u64, Owner)>);
 
 impl Ranges {
-    /// Claims `start..end` for `owner`, or says whose a part of it is already.
+    /// Claims `start..end` for `owner`, or returns the owner of a part that is claimed already.
     pub(super) fn claim(
         &mut self,
         area: Area,
@@ -55,7 +55,8 @@ impl Ranges {
 
     /// An owner of a part of `start..end`.
     pub(super) fn overlapping(&self, area: Area, start: u64, end: u64) -> Option<Owner> {
-        // Ranges are disjoint, so only the last one that begins before `end` can reach past `start`.
+        // Ranges are disjoint, so only the last one that begins before `end` can reach past
+        // `start`.
         let (_, &(last, owner)) = self.0.range((area, 0)..(area, end)).next_back()?;
         (last > start && start < end).then_some(owner)
     }

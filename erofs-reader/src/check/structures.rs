@@ -1,4 +1,4 @@
-//! The check of what is there once in an image: the superblock, and the tables that it points to.
+//! The check of structures that exist once: the superblock and the tables that it points to.
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
@@ -17,10 +17,10 @@ use crate::nid::Area;
 use crate::num::{align_up, narrow, wide};
 use crate::read_at::ReadAt;
 
-/// Bytes of a configuration that are looked at; none has a meaning for more.
+/// The bytes of a configuration that are examined; no algorithm defines more.
 const CONFIGURATION: u64 = 64;
 
-/// Checks the structures that are no inode's, and claims their bytes.
+/// Checks the structures that do not belong to an inode, and claims their bytes.
 pub(super) fn check<R: ReadAt>(image: &Image<R>, report: &mut Report) -> Ranges {
     let mut ranges = Ranges::default();
     let sb = image.superblock();
@@ -61,8 +61,8 @@ pub(super) fn check<R: ReadAt>(image: &Image<R>, report: &mut Report) -> Ranges 
     ranges
 }
 
-/// Checks the configuration of each algorithm as the kernel does when it mounts (`z_erofs_parse_cfgs`), from byte `start`
-/// on. Returns where they end.
+/// Checks the configuration of each algorithm as the kernel does when it mounts
+/// (`z_erofs_parse_cfgs`), from byte `start` on. Returns where they end.
 fn configurations<R: ReadAt>(
     image: &Image<R>,
     start: u64,
@@ -102,7 +102,7 @@ fn configurations<R: ReadAt>(
     Ok(at)
 }
 
-/// What is wrong with one configuration.
+/// Returns the problem of one configuration.
 fn configuration(algorithm: Algorithm, bytes: &[u8], block: u64) -> Result<(), &'static str> {
     let short = "too short";
     match algorithm {

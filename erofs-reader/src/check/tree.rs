@@ -16,7 +16,7 @@ use crate::nid::Nid;
 use crate::read_at::ReadAt;
 use crate::walk::{COMPRESSED_DIRECTORIES, MAX_DEPTH};
 
-/// What is known of an inode that was met.
+/// State of an inode that the walk has met.
 struct Known {
     inode: Inode,
     /// A path of it.
@@ -25,7 +25,7 @@ struct Known {
     links: u64,
 }
 
-/// A directory on the way from the root to where the walk is.
+/// A directory between the root and the current position of the walk.
 struct Frame<'a, R> {
     entries: ReadDir<'a, R>,
     parent: Nid,
@@ -109,7 +109,7 @@ impl<R: ReadAt> Tree<'_, R> {
             return;
         };
         let inode = known.inode;
-        // An entry that does not say the type is good; the kernel's readdir passes on what it says.
+        // An entry without a type is valid; the kernel's readdir passes the type on.
         if entry.raw_type != 0 && entry.file_type != Some(inode.file_type()) {
             let what = Detail::EntryType {
                 entry: entry.raw_type,

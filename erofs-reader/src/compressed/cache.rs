@@ -1,4 +1,4 @@
-//! Clusters that were decoded lately.
+//! A cache of recently decoded clusters.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -13,7 +13,8 @@ const CACHE_BYTES: usize = 8 << 20;
 /// Clusters that the cache holds, so that looking for one stays cheap where they are small.
 const CACHE_CLUSTERS: usize = 256;
 
-/// Clusters by inode and position in its data: many files have their ends in one of the packed inode's.
+/// Clusters by inode and position in its data: many files have their ends in one of the packed
+/// inode's.
 #[derive(Debug, Default)]
 pub(crate) struct PclusterCache(Lock<VecDeque<Entry>>);
 

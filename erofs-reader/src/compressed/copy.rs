@@ -1,14 +1,14 @@
-//! Matches: what the output already holds, once more.
+//! Copying matches: repetitions of earlier output.
 
-/// Bytes that most matches have no more of, which are copied in two halves whatever the length.
+/// The length of most matches. Shorter ones are copied in two halves of constant size.
 const STEP: usize = 16;
 const HALF: usize = 8;
 
-/// Bytes that such a match may write to.
+/// The number of bytes that such a copy may write.
 const ROOM: usize = STEP + HALF;
 
-/// By distance: a factor that repeats the lowest so many bytes of a word all over it, and how many bytes of it are whole
-/// repetitions.
+/// By distance: the factor that repeats the lowest bytes of a word over the whole word, and the
+/// number of bytes in whole repetitions.
 const REPETITIONS: [(u64, usize); HALF] = [
     (0, 8),
     (0x0101_0101_0101_0101, 8),
@@ -20,10 +20,11 @@ const REPETITIONS: [(u64, usize); HALF] = [
     (0x0100_0000_0000_0001, 7),
 ];
 
-/// Fills `length` bytes from `output[done]`, or as many as there are, with what begins `distance` bytes before it, and returns
-/// where they end; `None` where that is before the output. The two may overlap: then bytes repeat.
+/// Fills `length` bytes from `output[done]`, or as many as there are, with what begins `distance`
+/// bytes before it, and returns where they end; `None` where that is before the output. The two may
+/// overlap: then bytes repeat.
 ///
-/// Up to 23 bytes after the end may be written too, which whoever goes on writes over.
+/// Up to 23 bytes after the end may be written too. Later output overwrites them.
 #[inline(always)]
 pub(super) fn repeat(
     output: &mut [u8],

@@ -1,4 +1,4 @@
-//! From the bytes of a physical cluster to the file's.
+//! Decoding physical clusters.
 
 #[cfg(feature = "zstd")]
 use alloc::vec;
@@ -11,7 +11,7 @@ use crate::error::{Error, Unsupported};
 use crate::nid::Nid;
 use crate::sync::Lock;
 
-/// The decoders of all algorithms that were built in, with what they keep from one cluster to the next.
+/// The decoders of all built-in algorithms, with the state that they keep between clusters.
 #[derive(Default)]
 pub(crate) struct Decoders {
     #[cfg(feature = "deflate")]
@@ -53,8 +53,8 @@ impl fmt::Debug for Decoders {
 }
 
 impl Decoders {
-    /// Decodes `input`, a cluster of the inode `nid` at `position`, until `output` is full. A cluster may hold more: files that
-    /// begin alike then share it.
+    /// Decodes `input`, a cluster of the inode `nid` at `position`, until `output` is full. A
+    /// cluster may hold more: files that begin alike then share it.
     pub(crate) fn decode(
         &mut self,
         (nid, position): (Nid, u64),
@@ -63,8 +63,9 @@ impl Decoders {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<(), Error> {
-        // The data ends where the cluster does, and zeros fill up its beginning; in images from before that feature it is
-        // the other way round, and where the data ends shows when it is decoded.
+        // The data ends where the cluster does, and zeros fill up its beginning; in images from
+        // before that feature it is the other way round, and where the data ends shows when it is
+        // decoded.
         let input = if padded {
             without_padding(input)
         } else {
@@ -80,7 +81,7 @@ impl Decoders {
         })
     }
 
-    /// Decodes `input` until `output` is full; `None` where it cannot.
+    /// Decodes `input` until `output` is full, or returns `None`.
     #[cfg_attr(
         not(any(
             feature = "deflate",
@@ -127,7 +128,7 @@ impl Decoders {
             Err(ZSTD_TOO_SMALL) => {}
             Err(_) => return None,
         }
-        // There is more than was asked for: how much shows where there is room for it.
+        // The cluster holds more than was requested. A larger buffer shows how much.
         let mut room = output.len();
         let most = crate::num::narrow(crate::format::PCLUSTER_MAX_DSIZE);
         while room < most {
@@ -146,7 +147,7 @@ impl Decoders {
     }
 }
 
-/// What is after the zeros that a cluster begins with, which may be almost a block of them.
+/// Returns the bytes after the leading zeros of a cluster, of which there may be almost a block.
 fn without_padding(input: &[u8]) -> &[u8] {
     let (words, _) = input.as_chunks::<16>();
     let words = words.iter().take_while(|&&word| word == [0; 16]).count();
@@ -159,8 +160,8 @@ fn without_padding(input: &[u8]) -> &[u8] {
 #[cfg(feature = "zstd")]
 const ZSTD_TOO_SMALL: usize = 70_usize.wrapping_neg();
 
-/// Decodes `input` until `output` is full, with what was built in; `None` where it cannot. For the fuzz targets, so that
-/// mutations meet the decoders alone.
+/// Decodes `input` until `output` is full, or returns `None`. For the fuzz targets, whose mutations
+/// then reach only the decoders.
 #[doc(hidden)]
 pub fn decode_cluster(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
     Decoders::default()

@@ -1,7 +1,7 @@
 //! DEFLATE (RFC 1951), raw.
 //!
-//! Written for clusters: input and output are whole in memory, so nothing is copied but to its place, and what was found in
-//! tables is looked at while the next bits arrive.
+//! Written for clusters: input and output are completely in memory, so bytes are copied only once,
+//! and an entry of a table is used while the next one is loaded.
 
 use alloc::boxed::Box;
 
@@ -13,8 +13,8 @@ const LITERAL_BITS: u32 = 11;
 const DISTANCE_BITS: u32 = 8;
 const ORDER_BITS: u32 = 7;
 
-/// Entries that tables have at most for codes of up to 15 bits of 288 and 32 symbols, and of 7 bits of 19 (zlib's
-/// `enough.c`).
+/// Entries that tables have at most for codes of up to 15 bits of 288 and 32 symbols, and of 7 bits
+/// of 19 (zlib's `enough.c`).
 const LITERAL_ENTRIES: usize = 2342;
 const DISTANCE_ENTRIES: usize = 402;
 const ORDER_ENTRIES: usize = 128;
@@ -33,26 +33,27 @@ const ORDER: [u8; ORDER_SYMBOLS] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
 
-/// What a code stands for, in 32 bits: how many bits it has with the extra ones after it, 8; how many it has alone, 5; flags;
-/// and in the upper half the literal, the base of a length or distance, or where a second table begins.
+/// The meaning of a code in 32 bits: 8 bits for its length with extra bits, 5 for its length alone,
+/// flags, and in the upper half the literal, the base of a length or distance, or the start of a
+/// second table.
 type Entry = u32;
 
 const CODE_SHIFT: u32 = 8;
 const CODE_MASK: u32 = 0x1f;
 const IS_END: Entry = 1 << 13;
-/// A second table, which as many bits as are in the place of the code's look up.
+/// A second table. The bits of the code's length are the number of bits that index it.
 const IS_TABLE: Entry = 1 << 14;
 const IS_LITERAL: Entry = 1 << 15;
 const VALUE_SHIFT: u32 = 16;
-/// What no code stands for: looked at where the other rare ones are.
+/// An invalid code, handled together with the other rare entries.
 const INVALID: Entry = IS_END | IS_TABLE;
 
-/// What a code stands for, but for the bits it has.
+/// The meaning of a code, without its length.
 const fn entry(value: u32, extra: u32) -> Entry {
     (value << VALUE_SHIFT) | extra
 }
 
-/// The same of a code of so many bits.
+/// Adds the length of the code.
 const fn with_code(meaning: Entry, bits: u32) -> Entry {
     meaning.wrapping_add((bits << CODE_SHIFT) | bits)
 }
@@ -131,7 +132,8 @@ impl Codes {
     }
 }
 
-/// Tables, kept from one cluster to the next: the one for their memory, the other because it never changes.
+/// Tables, kept from one cluster to the next: the one for their memory, the other because it never
+/// changes.
 #[derive(Default)]
 pub(super) struct Decoder {
     dynamic: Option<Box<Codes>>,
@@ -139,7 +141,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before that.
+    /// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before
+    /// that.
     pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Option<()> {
         let mut bits = Bits::new(input);
         let mut done = 0;
@@ -176,7 +179,8 @@ impl Decoder {
     }
 }
 
-/// Decodes a block's data to `output[done..]`, and returns where it ends there; at the output's end at most.
+/// Decodes a block's data to `output[done..]`, and returns its end there, at most the end of the
+/// output.
 fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> Option<usize> {
     let (done, ended) = quickly(bits, codes, output, done)?;
     if ended {
@@ -185,7 +189,8 @@ fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> 
     decode_checked(bits, codes, output, done)
 }
 
-/// Does the same as long as neither the input's end nor the output's is near, and tells whether the block's was reached.
+/// Does the same while the ends of input and output are not near, and returns whether the end of
+/// the block was reached.
 fn quickly(
     from: &mut Bits<'_>,
     codes: &Codes,
@@ -198,7 +203,8 @@ fn quickly(
     while let Some([first, second, third]) = output.get_mut(done..)?.first_chunk_mut()
         && bits.refill_quickly()
     {
-        // There are 56 bits, and what takes most are two literals of 11, then a length of 15 with 5 extra ones.
+        // There are 56 bits. The longest sequence is two literals of 11 bits and a length of 15
+        // with 5 extra ones.
         let mut entry = bits.look_up(&codes.literals, LITERAL_BITS)?;
         if entry & IS_LITERAL != 0 {
             *first = literal(entry);
@@ -244,7 +250,7 @@ fn quickly(
     Some((done, ended))
 }
 
-/// Does the same wherever input and output end.
+/// Does the same near the ends of input and output.
 fn decode_checked(
     bits: &mut Bits<'_>,
     codes: &Codes,
@@ -331,8 +337,8 @@ fn read_codes(bits: &mut Bits<'_>, codes: &mut Codes) -> Option<()> {
     codes.set(literals, distances)
 }
 
-/// Makes the table of the canonical code with these lengths. `None` where no code has them, or where codes are left over, but
-/// for a code of one symbol.
+/// Makes the table of the canonical code with these lengths. `None` where no code has them, or
+/// where codes are left over, but for a code of one symbol.
 ///
 /// The first `1 << bits` entries are for as many bits of the input; after them are second tables.
 fn fill(table: &mut [Entry], bits: u32, lengths: &[u8], meanings: &[Entry]) -> Option<()> {
@@ -429,7 +435,7 @@ impl Code {
     /// The next one of this length: 1 more, the first bit being the highest.
     fn advance(&mut self) {
         let zeros = !self.bits & 1_usize.wrapping_shl(self.length).wrapping_sub(1);
-        // What is above the highest zero were ones, and the carry went through them.
+        // The bits above the highest zero were ones, through which the carry went.
         let bit = 1_usize.wrapping_shl(zeros.checked_ilog2().unwrap_or(0));
         self.bits = self.bits & bit.wrapping_sub(1) | bit;
     }
@@ -444,7 +450,8 @@ struct Bits<'a> {
     /// How many zeros were taken after the input's end.
     beyond: usize,
     buffer: u64,
-    /// How many bits in the buffer count, in the lowest 8 bits: 63 at most. Those above are what comes next, or 0.
+    /// The number of valid bits in the buffer, at most 63, in the lowest 8 bits. The bits above
+    /// them are the next ones, or 0.
     count: u32,
 }
 
@@ -459,7 +466,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Makes sure of at least 56 bits, unless there are less than 8 bytes left.
+    /// Fills the buffer with at least 56 bits, unless fewer than 8 bytes are left.
     #[inline(always)]
     fn refill_quickly(&mut self) -> bool {
         let Some(bytes) = self.rest.first_chunk() else {
@@ -472,7 +479,7 @@ impl<'a> Bits<'a> {
         true
     }
 
-    /// Makes sure of at least 56 bits, which are zeros after the input's end.
+    /// Fills the buffer with at least 56 bits, which are zeros after the input's end.
     fn refill(&mut self) {
         if self.refill_quickly() {
             return;
@@ -498,7 +505,7 @@ impl<'a> Bits<'a> {
         narrow(((self.count >> 3) & 7).into())
     }
 
-    /// Whether more was taken than there is.
+    /// Whether more bits were taken than the input has.
     fn are_overdrawn(&self) -> bool {
         self.beyond > self.buffered()
     }
@@ -509,8 +516,8 @@ impl<'a> Bits<'a> {
         available
     }
 
-    /// Takes as many bits as are the lowest 8 of `count`, which must be there. What else is in it is carried to where it means
-    /// nothing.
+    /// Takes the number of bits in the lowest 8 bits of `count`, which must be available. The other
+    /// bits of `count` have no effect.
     #[inline(always)]
     fn skip(&mut self, count: u32) {
         self.buffer = self.buffer.wrapping_shr(count);
@@ -524,7 +531,7 @@ impl<'a> Bits<'a> {
         taken
     }
 
-    /// Takes a code and the extra bits after it, and tells which length or distance they stand for.
+    /// Takes a code and its extra bits, and returns the length or distance.
     #[inline(always)]
     fn take_value(&mut self, entry: Entry) -> usize {
         let extra = self.take(entry).wrapping_shr(entry >> CODE_SHIFT);
@@ -540,15 +547,15 @@ impl<'a> Bits<'a> {
         Some(self.take_value(entry))
     }
 
-    /// What the next code stands for, or which second table says so.
+    /// Returns the entry of the next code, which may refer to a second table.
     #[inline(always)]
     fn look_up<const N: usize>(&self, table: &[Entry; N], bits: u32) -> Option<Entry> {
         let mask = 1_u64.wrapping_shl(bits).wrapping_sub(1);
         table.get(narrow(self.buffer & mask)).copied()
     }
 
-    /// What the next code stands for: `entry`, unless that tells of a second table, whose bits are taken. `None` where there
-    /// is no such code.
+    /// Returns the entry of the next code: `entry`, or that of the second table it refers to.
+    /// `None` if the code is invalid.
     #[inline(always)]
     fn look_further<const N: usize>(&mut self, table: &[Entry; N], entry: Entry) -> Option<Entry> {
         if entry & IS_TABLE == 0 {
@@ -580,7 +587,7 @@ impl<'a> Bits<'a> {
         let free = output.get_mut(done..)?;
         let wanted = clamp_len(free.len(), length.into());
         free.get_mut(..wanted)?.copy_from_slice(data.get(..wanted)?);
-        // What is left of it is looked at no more where the output is full.
+        // The rest of the block does not matter once the output is full.
         *self = Self::new(data.get(wanted..)?);
         done.checked_add(wanted)
     }

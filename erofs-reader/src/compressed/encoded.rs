@@ -193,7 +193,8 @@ impl EncodedExtents {
         }
     }
 
-    /// Records that say where they begin in the file, in order: the last one that begins at or before `offset`.
+    /// Records that say where they begin in the file, in order: the last one that begins at or
+    /// before `offset`.
     fn by_position<A: Areas>(
         &self,
         image: &A,

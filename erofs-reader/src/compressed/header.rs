@@ -1,4 +1,4 @@
-//! An inode's compression header, and what both kinds of block maps make of it.
+//! An inode's compression header, and what both kinds of block maps share.
 
 use crate::algorithm::Algorithm;
 use crate::areas::Areas;
@@ -38,7 +38,7 @@ impl Header {
         self.advise & advise != 0
     }
 
-    /// Where what follows the header begins.
+    /// The position after the header.
     pub(super) fn end(&self) -> u64 {
         self.position.saturating_add(8)
     }
@@ -49,8 +49,8 @@ impl Header {
     }
 }
 
-/// The part of an uncompressed cluster that byte `offset` of the file is in. The cluster is one block, taken as a ring:
-/// a byte of the file lies at its own offset modulo the block size.
+/// The part of an uncompressed cluster that byte `offset` of the file is in. The cluster is one
+/// block, taken as a ring: a byte of the file lies at its own offset modulo the block size.
 pub(super) fn interlaced(extent: Extent, block: u64, offset: u64) -> Extent {
     let Source::Data {
         device,

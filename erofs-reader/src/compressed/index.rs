@@ -14,7 +14,7 @@ use crate::inode::{Inode, Layout};
 /// `Z_EROFS_LI_D0_CBLKCNT`: a non-head cluster's distance is a number of blocks instead.
 const D0_CBLKCNT: u32 = 1 << 11;
 
-/// What begins in a logical cluster.
+/// The kind of extent that begins in a logical cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Data that is not compressed.
@@ -67,7 +67,8 @@ pub(super) struct Indexes {
     layout: Layout,
     header: Header,
     clusters: u64,
-    /// Packed indexes: how many are in packs of two, so that the larger packs after them are aligned.
+    /// Packed indexes: how many are in packs of two, so that the larger packs after them are
+    /// aligned.
     initial: u64,
     /// And how many are in packs of 16.
     middle: u64,
@@ -105,7 +106,8 @@ impl Indexes {
         })
     }
 
-    /// Where the index of `cluster` is, and where what holds it ends.
+    /// Returns the position of the index of `cluster`, and the end of the pack or index that holds
+    /// it.
     fn place(&self, cluster: u64) -> (Place, u64) {
         let base = self.header.end();
         if self.layout == Layout::CompressedFull {
@@ -231,7 +233,8 @@ impl Indexes {
         })
     }
 
-    /// Entry `index` of a pack of `count`: codewords of equal width, and the block before the pack's first head.
+    /// Entry `index` of a pack of `count`: codewords of equal width, and the block before the
+    /// pack's first head.
     fn packed(
         &self,
         inode: &Inode,
@@ -345,14 +348,16 @@ impl Indexes {
                 Index::Inside { back, .. } => back,
             };
             cluster = match cluster.checked_sub(back) {
-                // No extent is so long: without this, long chains would take quadratic time.
+                // No valid extent is so long. Without this bound, long chains would take quadratic
+                // time.
                 Some(before) if before >= furthest => before,
                 _ => return Err(self.corrupt(inode, cluster, "no extent begins before it")),
             };
         }
     }
 
-    /// Where the extent that begins with `head` ends in the file: where the next one begins, or the file ends.
+    /// Where the extent that begins with `head` ends in the file: where the next one begins, or the
+    /// file ends.
     pub(super) fn next_head<A: Areas>(
         &self,
         image: &A,
@@ -402,7 +407,7 @@ impl Indexes {
     }
 }
 
-/// What begins in a cluster of type `bits`: nothing in one of type 2 (`NONHEAD`).
+/// Returns the kind of extent that begins in a cluster of type `bits`; none in type 2 (`NONHEAD`).
 fn kind_of(bits: u32) -> Option<Kind> {
     match bits & 3 {
         0 => Some(Kind::Plain),

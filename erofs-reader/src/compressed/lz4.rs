@@ -2,10 +2,11 @@
 
 use super::copy::repeat;
 
-/// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before that.
+/// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before
+/// that.
 ///
-/// Written for clusters: their decoded size is known, and they may hold more than is asked for, which the usual libraries
-/// take for an error.
+/// Written for clusters: their decoded size is known, and they may hold more than is requested,
+/// which other libraries report as an error.
 pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
     let mut input = Input(input);
     let mut done = 0_usize;
@@ -28,13 +29,14 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// Most sequences are short, and far from both ends: their lengths fit in the token, and more bytes than that may be
-/// copied, in pieces of constant size. Decodes such until another one comes, and tells where the output ends then.
+/// Most sequences are short, and far from both ends: their lengths fit in the token, and more bytes
+/// than that may be copied, in pieces of constant size. Decodes such sequences up to the first
+/// other one, and returns the end of the output.
 #[inline(always)]
 fn short(input: &mut Input<'_>, output: &mut [u8], mut done: usize) -> Option<usize> {
-    /// Bytes that literals are copied in, of which there are 14 at most.
+    /// The size of a copy of literals, of which there are at most 14.
     const LITERALS: usize = 16;
-    /// Bytes that a match has whose length fits in the token, at most.
+    /// The longest match whose length fits in the token.
     const MATCH: usize = 18;
     let mut rest = input.0;
     while let Some([token, bytes @ ..]) = rest.first_chunk::<{ 1 + LITERALS + 1 }>()
@@ -82,7 +84,8 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
-    /// A length that begins with four bits of the token: 15 says that bytes follow, of which 255 says that more do.
+    /// A length that begins with four bits of the token: 15 says that bytes follow, of which 255
+    /// says that more do.
     fn length(&mut self, nibble: u8) -> Option<usize> {
         let mut length = usize::from(nibble);
         if nibble == 15 {

@@ -1,6 +1,8 @@
-//! MicroLZMA: one raw LZMA stream without a header. Its first byte, always 0 otherwise, holds the properties, inverted.
+//! MicroLZMA: one raw LZMA stream without a header. Its first byte, always 0 otherwise, holds the
+//! properties, inverted.
 //!
-//! The format is that of the LZMA specification by Igor Pavlov. Where a cluster is decoded, its output is the dictionary.
+//! The format is that of the LZMA specification by Igor Pavlov. The output of a cluster is its
+//! dictionary.
 
 use alloc::boxed::Box;
 use core::hint::select_unpredictable;
@@ -12,12 +14,13 @@ const PROBABILITY_BITS: u32 = 11;
 const ADAPTION: u32 = 5;
 const EVEN: u16 = 1 << (PROBABILITY_BITS - 1);
 
-/// States of what came last; from this one on it was a match.
+/// The number of states, and the first one after a match.
 const STATES: usize = 12;
 const FIRST_MATCH_STATE: usize = 7;
 /// Positions modulo 2^pb that there are at most.
 const POSITIONS: usize = 16;
-/// Probabilities of a literal in one context, and contexts that there are at most, as lc + lp is 4 at most.
+/// Probabilities of a literal in one context, and contexts that there are at most, as lc + lp is 4
+/// at most.
 const LITERAL: usize = 0x300;
 const CONTEXTS: usize = 16;
 /// The shortest match.
@@ -44,7 +47,7 @@ impl Lengths {
     };
 }
 
-/// All that adapts but literals.
+/// All adaptive probabilities but those of literals.
 #[derive(Clone)]
 struct Model {
     is_match: [[Probability; POSITIONS]; STATES],
@@ -92,7 +95,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before that.
+    /// Decodes `input` until `output` is full. `None` where the input is malformed, or ends before
+    /// that.
     pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Option<()> {
         let (&first, rest) = input.split_first()?;
         let properties = usize::from(!first);
@@ -179,7 +183,8 @@ impl Decoder {
     }
 }
 
-/// Bits of the last byte and of the position that choose a literal's context, and of the position that choose others.
+/// Bits of the last byte and of the position that choose a literal's context, and of the position
+/// that choose others.
 #[derive(Clone, Copy)]
 struct Shape {
     lc: usize,
@@ -217,7 +222,7 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// A bit that can be foretold.
+    /// A bit with a predictable branch.
     #[inline(always)]
     fn bit(&mut self, probability: &mut Probability) -> usize {
         self.normalize();
@@ -236,7 +241,7 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// A bit that cannot, found without a branch. Whether it is 0, and the probability from now on.
+    /// A bit that is decoded without a branch. Returns whether it is 0, and the new probability.
     #[inline(always)]
     fn random_bit(&mut self, probability: Probability) -> (bool, Probability) {
         self.normalize();
@@ -258,7 +263,8 @@ impl<'a> Range<'a> {
         let mut symbol = 1_usize;
         let mut probability = probabilities.get(symbol).copied().unwrap_or(EVEN);
         for _ in 0..N.trailing_zeros() {
-            // Both that may come next are loaded while this bit is being found. Behind the last bit none is.
+            // Both possible next probabilities are loaded while this bit is decoded. There is none
+            // after the last bit.
             let next = symbol << 1;
             let if_zero = probabilities.get(next & mask).copied().unwrap_or(EVEN);
             let if_one = probabilities.get((next | 1) & mask).copied();
@@ -289,7 +295,8 @@ impl<'a> Range<'a> {
         Some(value)
     }
 
-    /// A literal that is not the byte `matched`, which would have been in its place had the last match gone on.
+    /// A literal that is not the byte `matched`, which would have been in its place had the last
+    /// match gone on.
     #[inline(always)]
     fn matched_literal(
         &mut self,
@@ -348,7 +355,7 @@ impl<'a> Range<'a> {
             middle = (middle << 1) | usize::from(!below);
         }
         let low = self.reverse_tree(&mut model.align, 4)?;
-        // 32 bits at most, of which all are 1 in the end marker; where more would be needed there is no such output.
+        // At most 32 bits, all 1 in the end marker. No output is large enough for more.
         high.checked_add(middle << 4)?
             .checked_add(low)?
             .checked_add(1)

@@ -16,7 +16,7 @@ use crate::format::{self, PCLUSTER_MAX_DSIZE, PCLUSTER_MAX_SIZE};
 use crate::inode::{Inode, Layout};
 use crate::num::align_up;
 
-/// What describes an inode's clusters.
+/// The description of an inode's clusters.
 #[derive(Debug)]
 enum Map {
     /// All data is one fragment.
@@ -34,7 +34,7 @@ pub(crate) struct CompressedMapper {
     tail: Option<Tail>,
 }
 
-/// The extent that a file ends with, which may be stored elsewhere than in a cluster.
+/// The last extent of a file, which may be stored outside a cluster.
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     /// Where it begins in the file.
@@ -241,7 +241,8 @@ impl CompressedMapper {
         })
     }
 
-    /// Fails where an extent is larger than the format allows, so that decoding it takes bounded memory.
+    /// Fails where an extent is larger than the format allows, so that decoding it takes bounded
+    /// memory.
     fn check(&self, inode: &Inode, extent: Extent) -> Result<Extent, Error> {
         let too_large = match extent.source {
             Source::Compressed { length, .. } | Source::CompressedInline { length, .. } => {

@@ -1,4 +1,4 @@
-//! Compressed data: where its physical clusters are, and what is in them.
+//! Compressed data: locating and decoding physical clusters.
 
 pub(crate) mod cache;
 #[cfg(any(feature = "deflate", feature = "lz4", feature = "lzma"))]

@@ -1,4 +1,4 @@
-//! The part of an inode's compression metadata that was looked at last.
+//! A cache of the part of an inode's compression metadata that was read last.
 
 use alloc::vec::Vec;
 
@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::inode::Inode;
 use crate::num::{narrow, wide};
 
-/// Bytes to read at once, from a multiple of this on; and some more, so that no record crosses the end.
+/// Bytes to read at once, from a multiple of this on; and some more, so that no record crosses the
+/// end.
 const LENGTH: u64 = 4096;
 const OVERLAP: u64 = 64;
 

@@ -17,15 +17,15 @@ use crate::num::{clamp_len, narrow, wide};
 use crate::progress::Progress;
 use crate::read_at::ReadAt;
 
-/// Bytes that wait for each thread, and things of any size.
+/// The number of bytes, and of items, that may wait for each thread.
 const WAITING_BYTES: u64 = 8 * PIECE;
 const WAITING: usize = 4096;
 
-/// Buffers that are used again, and how large they may have become.
+/// The number of reused buffers, and their largest size.
 const SPARE: usize = 16;
 const SPARE_BYTES: u64 = 2 * PIECE;
 
-/// What is to be decoded, and where it goes.
+/// A job: what to decode, and where to send the result.
 struct Job {
     inode: Inode,
     /// This piece, or all of the file.
@@ -34,7 +34,7 @@ struct Job {
     result: SyncSender<Result<Vec<u8>, Error>>,
 }
 
-/// What comes next in the stream.
+/// The next part of the stream.
 enum Next {
     Bytes(Vec<u8>),
     Zeros(u64),
@@ -55,14 +55,14 @@ impl Next {
     }
 }
 
-/// Where a tar is written to, in order.
+/// The ordered output of a tar stream.
 pub(super) struct Stream<'a, 'i, R, W> {
     image: &'i Image<R>,
     out: W,
     jobs: &'a Sender<Job>,
-    /// What was said and is not written yet, with the path it belongs to.
+    /// Parts that are not written yet, with the paths they belong to.
     waiting: VecDeque<(Vec<u8>, Next)>,
-    /// How many bytes of it are in memory, or will be, and may be.
+    /// How many bytes of them are in memory or will be, and the limit.
     held: u64,
     most: u64,
     reader: PieceReader<'i, R>,
@@ -78,7 +78,7 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         self.push(path, Next::Bytes(bytes))
     }
 
-    /// Writes the contents of the file `inode`: of a sparse one what `map` has, else all of it.
+    /// Writes the contents of the file `inode`: all of it, or the ranges in `map` if it is sparse.
     pub(super) fn contents(
         &mut self,
         path: &[u8],
@@ -94,7 +94,7 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
             let piece = piece.map_err(|e| e.of_path(path))?;
             let length = piece.length;
             if piece.is_hole() {
-                // A run of holes is in the map or not, as a whole.
+                // A run of holes is either in the map as a whole or not at all.
                 if map.is_none_or(|map| map.contains(piece.start)) {
                     self.push(path, Next::Zeros(length))?;
                 }
@@ -122,7 +122,8 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
             buffer: self.spare.pop().unwrap_or_default(),
             result,
         };
-        // The threads are there until this is gone; were they not, no result would come, which is an error of its own.
+        // The threads run until this value is dropped. A missing result is reported as an error
+        // anyway.
         let _ = self.jobs.send(job);
         self.push(path, Next::Decoding(decoded, length))
     }
@@ -136,7 +137,7 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
         Ok(())
     }
 
-    /// Writes all that waits.
+    /// Writes all pending parts.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         while !self.waiting.is_empty() {
             self.write_next()?;
@@ -190,7 +191,8 @@ fn output(path: &[u8], source: io::Error) -> Error {
     }
 }
 
-/// Runs `produce` on a stream to `out`, beside as many threads that decode as the machine runs at once.
+/// Runs `produce` on a stream to `out`, beside as many threads that decode as the machine runs at
+/// once.
 pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
     image: &Image<R>,
     out: W,
@@ -204,7 +206,7 @@ pub(super) fn with<R: ReadAt + Sync, W: Write, O>(
         for _ in 0..threads {
             scope.spawn(|| decode(image, &receiver));
         }
-        // It goes when this is done, which ends the threads.
+        // Dropping it ends the threads.
         let sender = sender;
         produce(&mut Stream {
             image,
@@ -241,7 +243,7 @@ fn decode<R: ReadAt>(image: &Image<R>, jobs: &Mutex<Receiver<Job>>) {
             }
             None => whole(image, &mut reader, &inode, &mut buffer),
         };
-        // Nobody waits for it where the stream has failed.
+        // No one receives it if the stream has failed.
         let _ = result.send(decoded.map(|()| buffer));
     }
 }

@@ -1,4 +1,4 @@
-//! Owners, xattrs, permissions and times of what was extracted.
+//! Restoring owners, xattrs, permissions and times of extracted files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,11 +17,12 @@ use crate::inode::Inode;
 use crate::num::wide;
 use crate::read_at::ReadAt;
 
-/// What gets attributes.
+/// The target of attributes.
 pub(super) enum To<'a> {
-    /// What has this name in a directory, itself where it is a symbolic link; and its path, which only xattrs take.
+    /// A name in a directory, not followed if it is a symbolic link, and its path, which only
+    /// xattrs need.
     Named(BorrowedFd<'a>, &'a [u8], &'a Path),
-    /// An open file or directory, which need not be looked up again, and what it has already.
+    /// An open file or directory, and the attributes that it has already.
     Open(&'a File, OriginalAttrs),
 }
 
@@ -42,13 +43,14 @@ impl OriginalAttrs {
     }
 }
 
-/// What new files have. It depends on the permissions that they were made with and on this process, and where a directory
-/// passes on its group or an ACL, all that are made in it do: so each kind is looked at once.
+/// The attributes of newly created files. They depend on the mode given, on this process, and on a
+/// group or ACL inherited from the directory, which is the same for all files in it. So each kind
+/// of file is examined once.
 #[derive(Debug, Default)]
 pub(super) struct NewFiles(BTreeMap<u16, OriginalAttrs>);
 
 impl NewFiles {
-    /// What `file` has, which was made with the permissions of `inode`.
+    /// Returns the attributes of `file`, which was created with the permissions of `inode`.
     pub(super) fn had(&mut self, file: &File, inode: &Inode) -> io::Result<OriginalAttrs> {
         let permissions = inode.mode() & CREATED_WITH;
         if let Some(had) = self.0.get(&permissions) {
@@ -60,15 +62,17 @@ impl NewFiles {
     }
 }
 
-/// The bits of a mode that a file is made with. Those beyond permissions wait for the owner and the contents.
+/// The bits of a mode that a file is made with. Those beyond permissions wait for the owner and the
+/// contents.
 pub(super) const CREATED_WITH: u16 = 0o777;
 
 /// A path and the names of its xattrs that were refused.
 pub(super) type Refused = (Vec<u8>, Vec<Vec<u8>>);
 
-/// Restores everything but the contents, in the order that keeps what came before: a new owner clears set-user-ID bits
-/// and capabilities, an ACL changes permissions, and everything changes the time. An open file that already has its owner
-/// and permissions keeps them, which is cheaper than setting them.
+/// Restores everything but the contents, in an order in which no step undoes an earlier one: a new
+/// owner clears set-user-ID bits and capabilities, an ACL changes permissions, and everything
+/// changes the time. An open file that already has its owner and permissions keeps them, which is
+/// cheaper than setting them.
 pub(super) fn restore<R: ReadAt>(
     image: &Image<R>,
     inode: &Inode,
@@ -150,7 +154,8 @@ pub(super) fn restore<R: ReadAt>(
     Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))
 }
 
-/// Whether a filesystem says that it keeps no xattr of such a name, size or value, or that this user may not set it.
+/// Whether an error means that the filesystem does not store such an xattr, or that this user may
+/// not set it.
 fn is_refusal(error: Errno) -> bool {
     matches!(
         error,

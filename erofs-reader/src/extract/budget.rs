@@ -1,10 +1,10 @@
-//! A bound on what an extraction writes.
+//! A limit on the bytes that an extraction writes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
 
-/// Counts what was written, for several threads at once.
+/// Counts the bytes written by several threads.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: Option<u64>,

@@ -30,13 +30,14 @@ use crate::read_at::ReadAt;
 
 /// Writes the tree of `image` into the directory `to`, which must exist and be empty.
 ///
-/// Modes, times to the nanosecond, hard links and holes are always restored; `options` selects the rest. Nothing outside `to`
-/// is changed, even by a hostile image: extraction enters only directories that it created, follows no links, and reuses no
-/// existing names. Paths may be longer than the system's limit. Devices, fifos and sockets are skipped where the system
-/// cannot make them, and xattrs where the filesystem does not keep any, or none of that name or size.
+/// Modes, times to the nanosecond, hard links and holes are always restored; `options` selects the
+/// rest. Nothing outside `to` is changed, even by a hostile image: extraction enters only
+/// directories that it created, follows no links, and reuses no existing names. Paths may be longer
+/// than the system's limit. Devices, fifos and sockets are skipped where the system cannot make
+/// them, and xattrs where the filesystem does not keep any, or none of that name or size.
 ///
-/// The calling thread creates the directories, and one thread for each processor creates all other names with their contents
-/// and attributes. The result does not depend on the number of threads.
+/// The calling thread creates the directories, and one thread for each processor creates all other
+/// names with their contents and attributes. The result does not depend on the number of threads.
 ///
 /// ```no_run
 /// use erofs_reader::extract::{DirOptions, extract_to_dir};
@@ -51,8 +52,8 @@ use crate::read_at::ReadAt;
 ///
 /// # Errors
 ///
-/// [`Error::At`] if the image is damaged; [`Error::Output`] if a name cannot be created or written; [`Error::Limit`].
-/// Files that were written before the error remain.
+/// [`Error::At`] if the image is damaged; [`Error::Output`] if a name cannot be created or written;
+/// [`Error::Limit`]. Files that were written before the error remain.
 pub fn extract_to_dir<R: ReadAt + Sync>(
     image: &Image<R>,
     to: &Path,
@@ -101,11 +102,12 @@ fn extract<R: ReadAt + Sync>(
     Ok(done)
 }
 
-/// Bytes that a file has at least whose pieces are given to several threads, and about as many as each gets at once.
+/// Bytes that a file has at least whose pieces are given to several threads, and about as many as
+/// each gets at once.
 const SHARE: u64 = 4 << 20;
 
-/// Names that a thread gets at once, and bytes of their contents: handing each over by itself would cost as much as making
-/// it.
+/// Names that a thread gets at once, and bytes of their contents: handing each over by itself would
+/// cost as much as making it.
 const TOGETHER: usize = 32;
 const BYTES_TOGETHER: u64 = 1 << 20;
 
@@ -115,17 +117,18 @@ struct Names<'a, R> {
     terms: &'a Terms<'a>,
     queue: &'a Queue<'a, Job, ExtractEvent>,
     folders: Folders<'a>,
-    /// Those that a thread will get together, and how many bytes they have.
+    /// The names of the next job, and their number of bytes.
     batch: Vec<(Vec<u8>, Inode)>,
     bytes: u64,
     done: Extracted,
     later: Later,
 }
 
-/// What is done when every name has been made but further ones of the same inodes.
+/// Work that waits until every inode has its first name.
 #[derive(Default)]
 struct Later {
-    /// Directories get their attributes last: a read-only one could not be filled, and filling changes its time.
+    /// Directories get their attributes last: a read-only directory could not be filled, and
+    /// filling changes its time.
     directories: Vec<(Vec<u8>, Inode)>,
     /// First names, and those that are to be linked to them.
     links: Vec<(Arc<Vec<u8>>, Vec<u8>)>,
@@ -190,7 +193,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
         Ok((self.done, self.later))
     }
 
-    /// Gives a name to the threads, soon, and a large file in parts. False where one has failed.
+    /// Queues a name for the threads, a large file in parts. Returns false if a thread has failed.
     fn send(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
         if inode.is_file() {
             self.terms.budget.charge(inode.size())?;
@@ -235,7 +238,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
 }
 
 impl Later {
-    /// Makes further names of what has one.
+    /// Creates further names of inodes.
     fn link(&self, root: BorrowedFd<'_>, done: &mut Extracted) -> Result<(), Error> {
         let skipped: BTreeSet<_> = done.skipped.iter().cloned().collect();
         let (mut from, mut to) = (Folders::new(root), Folders::new(root));

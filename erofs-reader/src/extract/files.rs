@@ -1,4 +1,5 @@
-//! What one thread does: names with what belongs to them, and parts of large files.
+//! The work of one thread: creating names with contents and attributes, and writing parts of large
+//! files.
 
 use std::fs::File;
 use std::io;
@@ -21,9 +22,9 @@ use crate::image::Image;
 use crate::inode::Inode;
 use crate::read_at::ReadAt;
 
-/// What a thread is to do.
+/// A job for a thread.
 pub(super) enum Job {
-    /// Names to make, with all that belongs to them. None is a directory.
+    /// Names to create, with contents and attributes. None is a directory.
     Names(Vec<(Vec<u8>, Inode)>),
     /// A part of a large file.
     Pieces(Arc<Large>, Vec<Piece>),
@@ -42,7 +43,7 @@ pub(super) struct Large {
     pub(super) path: Vec<u8>,
 }
 
-/// A thread's means.
+/// The state of a thread.
 pub(super) struct Worker<'a, R> {
     image: &'a Image<R>,
     terms: &'a Terms<'a>,
@@ -147,7 +148,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             self.reader.read(inode, piece, bytes)?;
             return file.write_all_at(bytes, piece.start).map_err(output);
         }
-        // A file ends where it was last written to, or where it is said to.
+        // A file ends where it was last written to, so a hole at its end needs an explicit length.
         if piece.start.saturating_add(piece.length) == inode.size() {
             file.set_len(inode.size()).map_err(output)?;
         }

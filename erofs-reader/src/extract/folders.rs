@@ -1,5 +1,5 @@
-//! The directories that names are made in, open: then no path is followed again, nor any link that took a directory's
-//! place, and paths may be longer than the system takes at once.
+//! Open directories in which names are created. No path is resolved again, so links that replace a
+//! directory are not followed, and paths may be longer than the system's limit.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 /// Directories that stay open on the way to the innermost one.
 const OPEN: usize = 8;
 
-/// A directory to look names up in only, where the system has that.
+/// Opens a directory only for lookups, where the system supports that.
 #[cfg(target_os = "linux")]
 const LOOKUP: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]

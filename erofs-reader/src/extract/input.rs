@@ -7,18 +7,19 @@ use crate::nid::Nid;
 use crate::num::{narrow, wide};
 use crate::read_at::ReadAt;
 
-/// Bytes that are read at once at least, where what was read before ended there: the clusters of small files follow each
-/// other. So many go past [`Buffered`](crate::Buffered), which would copy them once more.
+/// Bytes that are read at once at least, where what was read before ended there: the clusters of
+/// small files follow each other. So many go past [`Buffered`](crate::Buffered), which would copy
+/// them once more.
 const AHEAD: u64 = 64 << 10;
 
-/// What was read last of a device.
+/// The last read of a device.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     device: u16,
     start: u64,
     length: u64,
     bytes: Vec<u8>,
-    /// Where what was asked for last ended.
+    /// The end of the last request.
     next: (u16, u64),
 }
 
@@ -72,7 +73,8 @@ impl Input {
     }
 }
 
-/// The first `length` bytes of a buffer, which grows where it must and never shrinks: growing writes zeros.
+/// The first `length` bytes of a buffer, which grows where it must and never shrinks: growing
+/// writes zeros.
 pub(super) fn room(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
     let length = narrow(length);
     if buffer.len() < length {
@@ -94,7 +96,7 @@ mod tests {
     /// Where a source cannot be read.
     const BAD: u64 = 200_000;
 
-    /// A source that tells what was read of it.
+    /// A source that records reads.
     struct Watched<'a>(&'a [u8], &'a Mutex<Vec<(u64, usize)>>);
 
     impl ReadAt for Watched<'_> {
@@ -134,7 +136,7 @@ mod tests {
         for at in 0..20 {
             read(4096 + at * 4096, 4096);
         }
-        // Not before it follows, nor where it does not.
+        // No read-ahead before requests are consecutive.
         read(8192, 100);
         read(BAD - 2000, 1000);
         read(BAD - 1000, 1000);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::progress::Progress;
 
-/// Counts for several threads at once.
+/// Counters shared by several threads.
 #[derive(Debug)]
 pub(super) struct Meter {
     progress: Option<Progress>,

@@ -36,6 +36,7 @@ pub struct Extracted {
     pub bytes: u64,
     /// Paths that were skipped because the destination cannot hold files of their type.
     pub skipped: Vec<Vec<u8>>,
-    /// Paths whose xattrs the destination rejected, with the names of these xattrs, ordered by path.
+    /// Paths whose xattrs the destination rejected, with the names of these xattrs, ordered by
+    /// path.
     pub refused_xattrs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
 }

@@ -11,7 +11,8 @@ use crate::mapper::Mapper;
 use crate::num::narrow;
 use crate::read_at::ReadAt;
 
-/// Bytes that a piece has at most, unless it is a single cluster, which may decode to twelve times that.
+/// Bytes that a piece has at most, unless it is a single cluster, which may decode to twelve times
+/// that.
 pub(super) const PIECE: u64 = 1 << 20;
 
 /// A part of a file's contents.
@@ -19,9 +20,9 @@ pub(super) const PIECE: u64 = 1 << 20;
 pub(super) struct Piece {
     /// Where it begins in the file, in bytes.
     pub(super) start: u64,
-    /// How many bytes it has; of a hole any number.
+    /// The number of bytes; a hole can have any number.
     pub(super) length: u64,
-    /// What they are in, in order and without gaps; empty for a hole.
+    /// The extents that hold them, in order and without gaps; empty for a hole.
     pub(super) extents: Vec<Extent>,
 }
 
@@ -260,8 +261,8 @@ fn stored_length(extent: &Extent) -> u64 {
     }
 }
 
-/// How many of `extents` are in clusters that follow each other on a device: 1 at least, and as many as are together a
-/// piece's length there.
+/// How many of `extents` are in clusters that follow each other on a device: 1 at least, and as
+/// many as are together a piece's length there.
 fn adjacent(extents: &[Extent]) -> usize {
     let mut expected = None;
     let mut stored = 0_u64;

@@ -1,7 +1,8 @@
 //! Maps of sparse files, as GNU tar's format 1.0 has them.
 //!
-//! See "Storing Sparse Files" in the GNU tar manual. The map is text at the beginning of an entry's body: the number of
-//! ranges, then each one's offset and length, a number a line, padded to a whole number of blocks.
+//! See "Storing Sparse Files" in the GNU tar manual. The map is text at the beginning of an entry's
+//! body: the number of ranges, then each one's offset and length, a number a line, padded to a
+//! whole number of blocks.
 
 use super::pieces::Pieces;
 use crate::error::Error;
@@ -12,7 +13,8 @@ use crate::read_at::ReadAt;
 /// A hole shorter than this is written as zeros: its entry in the map would save little.
 const MIN_HOLE: u64 = 4096;
 
-/// Ranges that a map has at most. Go's `archive/tar` refuses a map over 1 MiB, and no range takes more than 40 bytes.
+/// Ranges that a map has at most. Go's `archive/tar` refuses a map over 1 MiB, and no range takes
+/// more than 40 bytes.
 const MAX_RANGES: usize = 20_000;
 
 /// Where a file has data. The rest are holes.

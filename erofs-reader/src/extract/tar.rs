@@ -23,14 +23,17 @@ use crate::read_at::ReadAt;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TarOptions {
-    /// Whether holes are left out, as PAX records of GNU tar's sparse format 1.0 describe; on by default.
+    /// Whether holes are left out, as PAX records of GNU tar's sparse format 1.0 describe; on by
+    /// default.
     ///
-    /// GNU tar, libarchive, Go and Python read that. For others (busybox, `mkfs.erofs --tar`) turn it off: holes are then
-    /// written as zeros, however many.
+    /// GNU tar, libarchive, Go and Python read that. For others (busybox, `mkfs.erofs --tar`) turn
+    /// it off: holes are then written as zeros, however many.
     pub sparse: bool,
-    /// How many bytes the archive may have, holes counted as if they were written; any number if `None`.
+    /// How many bytes the archive may have, holes counted as if they were written; any number if
+    /// `None`.
     ///
-    /// A small image can describe files of any size, all holes: set this where the image is not trusted.
+    /// A small image can describe files of any size, all holes: set this where the image is not
+    /// trusted.
     pub max_bytes: Option<u64>,
     /// The callback that receives the progress of the extraction.
     pub progress: Option<Progress>,
@@ -71,12 +74,14 @@ impl TarOptions {
 
 /// Writes the tree of `image` to `out` as a tar archive, and its end-of-archive blocks.
 ///
-/// The same image always gives the same bytes. Entries are in the order of [`Image::walk`], the root first as `./`;
-/// directories end with a slash; every name of a file but the first is a hard link. Times, owners, sizes, paths and link
-/// targets that the ustar header cannot hold, and all xattrs, are PAX records. Holes of 4 KiB and more are left out, as
-/// [`TarOptions::sparse`] says. Sockets, which tar cannot hold, are skipped.
+/// The same image always gives the same bytes. Entries are in the order of [`Image::walk`], the
+/// root first as `./`; directories end with a slash; every name of a file but the first is a hard
+/// link. Times, owners, sizes, paths and link targets that the ustar header cannot hold, and all
+/// xattrs, are PAX records. Holes of 4 KiB and more are left out, as [`TarOptions::sparse`] says.
+/// Sockets, which tar cannot hold, are skipped.
 ///
-/// Compressed contents are decoded ahead by as many threads as the machine runs at once; this one writes.
+/// Compressed contents are decoded ahead by as many threads as the machine runs at once; this one
+/// writes.
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -91,8 +96,9 @@ impl TarOptions {
 ///
 /// # Errors
 ///
-/// [`Error::At`] where the image is damaged: what was written before is then no whole archive. [`Error::Output`] where `out`
-/// fails, [`Error::Limit`] where there is more than `options.max_bytes`.
+/// [`Error::At`] where the image is damaged: what was written before is then no whole archive.
+/// [`Error::Output`] where `out` fails, [`Error::Limit`] where there is more than
+/// `options.max_bytes`.
 pub fn extract_to_tar<R: ReadAt + Sync, W: Write>(
     image: &Image<R>,
     out: W,
@@ -153,7 +159,7 @@ impl<R: ReadAt + Sync, W: Write> Entries<'_, '_, '_, R, W> {
         Ok(())
     }
 
-    /// Writes what is not a further name of an inode.
+    /// Writes the first name of an inode.
     fn write(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
         let mut records = Records::default();
         for (name, value) in self.image.xattrs(inode).map_err(|e| e.of_path(path))? {
@@ -184,7 +190,7 @@ impl<R: ReadAt + Sync, W: Write> Entries<'_, '_, '_, R, W> {
     /// Writes a regular file with its contents.
     fn file(&mut self, path: &[u8], inode: &Inode, mut records: Records) -> Result<(), Error> {
         let size = inode.size();
-        // Before anything is decoded, and before a map is made.
+        // Checked before anything is decoded and before a map is made.
         self.budget.charge(size)?;
         self.done.bytes = self.done.bytes.saturating_add(size);
         let map = if self.options.sparse {
@@ -218,8 +224,8 @@ impl<R: ReadAt + Sync, W: Write> Entries<'_, '_, '_, R, W> {
     }
 }
 
-/// The name that a sparse file has for those who cannot read it, cut where a header ends: as GNU tar names it, but for the
-/// number of a process.
+/// The name of a sparse file for readers without sparse support, cut to the length of a header
+/// field. GNU tar writes the same name with the number of its process.
 fn sparse_name(path: &[u8]) -> Vec<u8> {
     let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let folder = path.strip_suffix(base).unwrap_or_default();

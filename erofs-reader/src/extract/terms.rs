@@ -1,4 +1,4 @@
-//! What an extraction into a directory restores, and what its threads share.
+//! Options of an extraction into a directory, and the state that its threads share.
 
 use std::io;
 
@@ -17,8 +17,8 @@ pub struct DirOptions {
     pub devices: bool,
     /// Whether to restore xattrs. `trusted.*` and `security.*` require root.
     pub xattrs: bool,
-    /// How many bytes of file contents and xattrs may be written, holes counted as if they were written; any number if
-    /// `None`.
+    /// How many bytes of file contents and xattrs may be written, holes counted as if they were
+    /// written; any number if `None`.
     ///
     /// A small image can describe files of any size: set this where the image is not trusted.
     pub max_bytes: Option<u64>,
@@ -87,7 +87,7 @@ impl DirOptions {
     }
 }
 
-/// What all threads share: what to restore, and how much of it.
+/// State shared by all threads: what to restore, and the limit.
 pub(super) struct Terms<'a> {
     pub(super) options: &'a DirOptions,
     pub(super) budget: Budget,

@@ -7,12 +7,12 @@ use std::thread;
 
 use crate::error::Error;
 
-/// Jobs that wait for each thread, to keep it busy, and for all of them: each may hold a file open, of which a process may
-/// usually have 1024.
+/// Jobs that wait for each thread, to keep it busy, and for all of them: each may hold a file open,
+/// of which a process may usually have 1024.
 const WAITING: usize = 4;
 const WAITING_TOGETHER: usize = 32;
 
-/// Where jobs wait, and what has come of those that are done.
+/// The queue of jobs, and the results of finished ones.
 pub(super) struct Queue<'a, J, T> {
     sender: SyncSender<(u64, J)>,
     outcome: &'a Mutex<Outcome<T>>,
@@ -21,7 +21,8 @@ pub(super) struct Queue<'a, J, T> {
 
 struct Outcome<T> {
     kept: Vec<T>,
-    /// The error of the first job that failed, in the order they were sent in, and its number. No later job is begun.
+    /// The error of the first job that failed, in the order they were sent in, and its number. No
+    /// later job is begun.
     error: Option<(u64, Error)>,
 }
 
@@ -32,7 +33,8 @@ impl<T> Outcome<T> {
 }
 
 impl<J, T> Queue<'_, J, T> {
-    /// Waits for room and gives the job to a thread; false where a job has failed, and this one will not be done.
+    /// Waits for room and gives the job to a thread; false where a job has failed, and this one
+    /// will not be done.
     pub(super) fn send(&self, job: J) -> bool {
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         if outcome.error.is_some() {
@@ -44,9 +46,10 @@ impl<J, T> Queue<'_, J, T> {
     }
 }
 
-/// Runs `produce`, and `work` on all jobs that it sends, on `threads` threads; each has a state, which begins as `start`
-/// makes it. Returns when all are done what `produce` returned, and what jobs gave, in any order. Where some fail, the error
-/// is that of the first of them, whatever ran beside it; else that of `produce`.
+/// Runs `produce`, and `work` on all jobs that it sends, on `threads` threads, each with a state
+/// made by `start`. Returns the result of `produce` and the results of the jobs, in any order. If
+/// jobs fail, the error is that of the first of them in order of sending; otherwise that of
+/// `produce`.
 pub(super) fn with<J: Send, T: Send, S, O>(
     threads: usize,
     start: impl Fn() -> S + Sync,
@@ -63,7 +66,7 @@ pub(super) fn with<J: Send, T: Send, S, O>(
         for _ in 0..threads {
             scope.spawn(|| run(start(), &work, &receiver, &outcome));
         }
-        // It goes when this is done, which ends the threads.
+        // Dropping it ends the threads.
         let queue = Queue {
             sender,
             outcome: &outcome,
@@ -90,7 +93,7 @@ fn run<J, T, S>(
         let Ok((number, job)) = next else {
             return;
         };
-        // The rest is received as well, so that the sender does not block forever.
+        // The remaining jobs are received too, so that the sender does not block forever.
         if lock().failed_before(number) {
             continue;
         }

@@ -42,7 +42,8 @@ impl Prefixes {
         Ok(self.0.get_or_init(|| prefixes))
     }
 
-    /// Where the table of long prefixes begins and ends on the primary device, unless it lies in an inode's data.
+    /// Where the table of long prefixes begins and ends on the primary device, unless it lies in an
+    /// inode's data.
     pub(crate) fn range<A: Areas>(&self, image: &A) -> Result<Option<(u64, u64)>, Error> {
         let sb = image.superblock();
         let plain = sb.has_compat(format::EROFS_FEATURE_COMPAT_PLAIN_XATTR_PFX);

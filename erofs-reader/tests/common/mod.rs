@@ -58,7 +58,8 @@ pub(crate) fn prose(seed: u64, len: usize) -> Vec<u8> {
     text
 }
 
-/// The POSIX ACL `u::rw-,u:1000:r--,g::r--,m::r--,o::r--` in the form of the xattr: it says what mode 0644 says.
+/// The POSIX ACL `u::rw-,u:1000:r--,g::r--,m::r--,o::r--` in the form of the xattr: it says what
+/// mode 0644 says.
 pub(crate) fn acl() -> Vec<u8> {
     let mut value = 2_u32.to_le_bytes().to_vec();
     for (tag, perm, id) in [

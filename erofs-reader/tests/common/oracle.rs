@@ -25,7 +25,8 @@ pub(crate) fn names_that_read_as_the_kernel_says(image: &Path, devices: &[&Path]
         Image::open_with_devices(open(image), devices.iter().map(|d| open(d)).collect()).unwrap()
     };
     Difference::between(&our_walk(&ours), &theirs).assert_none();
-    // Nothing that mkfs.erofs makes is wrong, but that it counts the root again of an image that it adds to.
+    // Nothing that mkfs.erofs makes is wrong, but that it counts the root again of an image that it
+    // adds to.
     let mut findings = ours.check().findings;
     findings.retain(|finding| {
         let problem = &finding.problem;

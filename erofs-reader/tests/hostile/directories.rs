@@ -152,8 +152,8 @@ fn directories_nested_without_end_are_cut_off() {
 
 #[test]
 fn errors_of_a_walk_name_the_path() {
-    // A block of a directory, an inode and an inode's block map, and where the walk, the counting and both extractions meet
-    // them.
+    // A block of a directory, an inode and an inode's block map, and where the walk, the counting
+    // and both extractions meet them.
     type Damage = fn(&mut Lab);
     let damages: [(&str, Damage); 4] = [
         ("/", |lab| {

@@ -1,4 +1,5 @@
-//! A catalogue of malicious images: one for each thing that can be wrong, and the typed error it gives.
+//! A catalogue of malicious images: one for each thing that can be wrong, and the typed error it
+//! gives.
 //!
 //! The superblock's checksum is repaired after each change, unless it is the point.
 

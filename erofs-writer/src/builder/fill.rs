@@ -15,12 +15,13 @@ use crate::node_id::NodeId;
 use crate::timestamp::Timestamp;
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds all that is in a tar archive, read once from a stream, and gives the root the attributes that the archive has for
-    /// it. The archive is read as a layer of a container image with nothing below it, so whiteouts are left out; the crate
-    /// [`fsmerge`] documents which formats it reads. Directories without an entry have mode 0755.
+    /// Adds all that is in a tar archive, read once from a stream, and gives the root the
+    /// attributes that the archive has for it. The archive is read as a layer of a container image
+    /// with nothing below it, so whiteouts are left out; the crate [`fsmerge`] documents which
+    /// formats it reads. Directories without an entry have mode 0755.
     ///
-    /// Contents go to the image as they come. Those of a file that a later entry replaces stay in it as bytes that no file
-    /// has. Files with holes are in chunks.
+    /// Contents go to the image as they come. Those of a file that a later entry replaces stay in
+    /// it as bytes that no file has. Files with holes are in chunks.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -47,9 +48,9 @@ impl<W: Write + Seek> Builder<W> {
         self.add_layer(&layer, &files)
     }
 
-    /// Adds all that is in a directory of this host, and gives the root its attributes: every kind of file, hard links,
-    /// extended attributes, and holes as holes. Contents are stored in the order of a sorted walk, so the same tree gives
-    /// the same image.
+    /// Adds all that is in a directory of this host, and gives the root its attributes: every kind
+    /// of file, hard links, extended attributes, and holes as holes. Contents are stored in the
+    /// order of a sorted walk, so the same tree gives the same image.
     ///
     /// ```no_run
     /// use erofs_writer::{Builder, Options};
@@ -62,7 +63,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`] for what cannot be read; otherwise those of [`add`](Self::add), with some of the tree added.
+    /// [`Error::Directory`] for what cannot be read; otherwise those of [`add`](Self::add), with
+    /// some of the tree added.
     #[cfg(all(feature = "dir", unix))]
     pub fn add_dir_all(&mut self, source: impl AsRef<std::path::Path>) -> Result<(), Error> {
         let root = source.as_ref();
@@ -79,8 +81,8 @@ impl<W: Write + Seek> Builder<W> {
         self.add_layer(&layer, &files)
     }
 
-    /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files come from `contents`: a
-    /// [`ContentStore`](fsmerge::ContentStore), for example.
+    /// Adds everything that is in `tree`, and gives the root its attributes. The contents of files
+    /// come from `contents`: a [`ContentStore`](fsmerge::ContentStore), for example.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -99,8 +101,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of [`add`](Self::add). Some of the tree
-    /// is added then.
+    /// [`Error::Contents`] where contents cannot be opened or read; otherwise those of
+    /// [`add`](Self::add). Some of the tree is added then.
     pub fn add_tree(&mut self, tree: &Merged, contents: &mut impl Contents) -> Result<(), Error> {
         self.add_nodes(tree, |image, size, data| {
             let opened = contents.open(data);
@@ -176,8 +178,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// Stores contents of `size` bytes in one piece, or in chunks where they have holes. `data` writes the next bytes of a
-    /// segment of data.
+    /// Stores contents of `size` bytes in one piece, or in chunks where they have holes. `data`
+    /// writes the next bytes of a segment of data.
     fn store_segments(
         &mut self,
         size: u64,

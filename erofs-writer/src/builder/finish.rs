@@ -12,16 +12,18 @@ use crate::plan::{Form, Plan};
 use crate::superblock::{self, SuperblockFields};
 use crate::tree::{Inode, ROOT};
 
-/// Blocks of metadata that are reckoned with before there is a plan: 32 GiB in the smallest blocks.
+/// The number of blocks of metadata that is assumed before there is a plan: 32 GiB in the smallest
+/// blocks.
 const METADATA_RESERVE: u64 = 1 << 26;
 
-/// What was written.
+/// The figures of a finished image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
     /// The image's size in its blocks.
     pub blocks: u64,
-    /// The image's size in bytes, whole blocks. The output is as long, unless it was longer from the start.
+    /// The image's size in bytes, whole blocks. The output is as long, unless it was longer from
+    /// the start.
     pub bytes: u64,
     /// Inodes, the root included.
     pub inodes: u64,
@@ -29,7 +31,8 @@ pub struct Summary {
     pub compact_inodes: u64,
     /// Bytes of contents in the image, whole blocks.
     pub data_bytes: u64,
-    /// Bytes of inodes, directories and xattrs, whole blocks: the superblock's included where they begin after it.
+    /// Bytes of inodes, directories and xattrs, whole blocks: the superblock's included where they
+    /// begin after it.
     pub metadata_bytes: u64,
     /// Bytes of contents that were not stored because equal contents were.
     pub deduplicated_bytes: u64,
@@ -54,10 +57,10 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoContents`]; [`Error::Output`] where the output fails; [`Error::TooLarge`] where image and devices together are larger than
-    /// addresses reach.
+    /// [`Error::NoContents`]; [`Error::Output`] where the output fails; [`Error::TooLarge`] where
+    /// image and devices together are larger than addresses reach.
     pub fn finish(mut self) -> Result<(W, Summary), Error> {
-        // Before anything refers to inodes by their indexes.
+        // This must happen before anything refers to inodes by their indexes.
         self.tree.drop_removed();
         self.check_complete()?;
         let packed = self.area.end()?;
@@ -98,7 +101,7 @@ impl<W: Write + Seek> Builder<W> {
             true => None,
             false => Plan::beside_superblock(heads_end, empty, &mut tree, &xattrs, &form),
         };
-        // Of the area, what is in the superblock's block.
+        // The part of the area in the superblock's block.
         let (first, meta_block) = match beside {
             Some(_) => (data_start, 0),
             None => (0, meta_block),
@@ -150,7 +153,7 @@ impl<W: Write + Seek> Builder<W> {
             epoch: plan.epoch,
             blocks,
             meta_blkaddr,
-            // Without shared xattrs it says nothing.
+            // The field has no meaning without shared xattrs.
             xattr_blkaddr: (meta_block + block_size.count(plan.shared_at)) as u32,
             xattr_filter: xattrs.any() && !options.no_xattr_filter,
             chunked: inodes.iter().any(|inode| inode.chunk_size().is_some()),
@@ -180,7 +183,7 @@ impl<W: Write + Seek> Builder<W> {
         Ok((out, summary))
     }
 
-    /// Sets where the contents of inodes are, which is known now.
+    /// Sets the addresses of contents in inodes, which are known now.
     fn place_contents(&mut self) -> Result<(), Error> {
         for inode in &mut self.tree.inodes {
             if inode.flags.compressed {
@@ -190,7 +193,7 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// Adds the packed inode, which has no name; gives its index.
+    /// Adds the packed inode, which has no name, and returns its index.
     fn add_packed(&mut self, index: usize) -> Result<u32, Error> {
         let mut inode = Inode::new(S_IFREG);
         inode.payload = index as u64;

@@ -1,4 +1,4 @@
-//! Contents that are asked for once the tree is known, in its order.
+//! Contents that are requested in the order of the tree once it is known.
 
 use std::io::{Seek, Write};
 
@@ -9,8 +9,8 @@ use crate::metadata::Node;
 use crate::plan;
 
 impl FileData {
-    /// Contents to be asked for by [`Builder::store_later`], which passes on `number`: whatever tells the caller which
-    /// they are.
+    /// Contents to be requested by [`Builder::store_later`], which passes on `number`, the caller's
+    /// own identifier of them.
     pub const fn later(number: u64) -> Self {
         Self {
             size: 0,
@@ -20,11 +20,12 @@ impl FileData {
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Asks for all contents that are [to come later](FileData::later): directory by directory in the order of names, so that
-    /// files of one directory lie side by side, and the image does not depend on the order in which anything was added.
+    /// Requests all contents that are [to come later](FileData::later): directory by directory in
+    /// the order of names, so that files of one directory lie side by side, and the image does not
+    /// depend on the order in which anything was added.
     ///
-    /// `contents` gets their numbers. It stores them by [`data`](Self::data) or one of its kin. A file with several names is
-    /// asked for once.
+    /// `contents` receives their numbers and stores them by [`data`](Self::data) or a similar
+    /// method. A file with several names is requested once.
     ///
     /// ```
     /// # use std::io::Cursor;

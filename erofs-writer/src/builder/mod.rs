@@ -29,10 +29,11 @@ use crate::xattr::XattrStore;
 
 /// Writes one image to `W`.
 ///
-/// Contents of files go to the output as they come ([`data`](Self::data)). Names and attributes are kept in memory until
-/// [`finish`](Self::finish) writes them after the contents, and the superblock last. The bytes of an image depend on the
-/// contents in the order in which they came, and on the tree, but not on the order in which nodes were added. Contents that
-/// are [requested later](Self::store_later) come in the order of the tree.
+/// Contents of files go to the output as they come ([`data`](Self::data)). Names and attributes are
+/// kept in memory until [`finish`](Self::finish) writes them after the contents, and the superblock
+/// last. The bytes of an image depend on the contents in the order in which they came, and on the
+/// tree, but not on the order in which nodes were added. Contents that are [requested
+/// later](Self::store_later) come in the order of the tree.
 pub struct Builder<W> {
     area: ContentArea<W>,
     owner: Owner,
@@ -52,8 +53,8 @@ impl<W> fmt::Debug for Builder<W> {
 }
 
 impl Builder<File> {
-    /// Creates the file `path`, or empties it, and returns a builder that writes an image to it and stores equal contents
-    /// once.
+    /// Creates the file `path`, or empties it, and returns a builder that writes an image to it and
+    /// stores equal contents once.
     ///
     /// ```no_run
     /// use erofs_writer::{Builder, Metadata, Node, Options};
@@ -85,9 +86,9 @@ impl Builder<File> {
 }
 
 impl<W: Write + Seek> Builder<W> {
-    /// Returns a builder of an image that begins at the first byte of `out`, which should be empty. The root is a directory
-    /// of mode 0755. Equal contents are stored as often as they come: see [`create`](Builder::create) and
-    /// [`with_dedupe`](Self::with_dedupe).
+    /// Returns a builder of an image that begins at the first byte of `out`, which should be empty.
+    /// The root is a directory of mode 0755. Equal contents are stored as often as they come: see
+    /// [`create`](Builder::create) and [`with_dedupe`](Self::with_dedupe).
     ///
     /// The image is as long as what was written: it ends with zeros where the last contents were
     /// [abandoned](DataWriter).
@@ -104,7 +105,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Output`] where `out` does not seek; [`Error::ClusterSize`], [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
+    /// [`Error::Output`] where `out` does not seek; [`Error::ClusterSize`],
+    /// [`Error::AlgorithmNotBuilt`], [`Error::Epoch`].
     pub fn new(out: W, options: Options) -> Result<Self, Error> {
         if let Some(Timestamp { nanos, .. }) = options.epoch
             && nanos >= 1_000_000_000
@@ -126,8 +128,9 @@ impl<W: Write + Seek> Builder<W> {
         })
     }
 
-    /// Returns a builder that stores equal contents once. Contents whose hashes are equal are read back from `out` and
-    /// compared; `out` is cut where contents that were written last are found elsewhere.
+    /// Returns a builder that stores equal contents once. Contents whose hashes are equal are read
+    /// back from `out` and compared; `out` is cut where contents that were written last are found
+    /// elsewhere.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -141,8 +144,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReadable`] where `out` cannot be read, as a file of [`File::create`]; otherwise those of
-    /// [`new`](Self::new).
+    /// [`Error::NotReadable`] where `out` cannot be read, as a file of [`File::create`]; otherwise
+    /// those of [`new`](Self::new).
     pub fn with_dedupe(out: W, options: Options) -> Result<Self, Error>
     where
         W: Read + SetLen,
@@ -160,7 +163,8 @@ impl<W: Write + Seek> Builder<W> {
         self.area.options()
     }
 
-    /// Adds a device that files' contents can lie on. All devices come before all [`data`](Self::data).
+    /// Adds a device that files' contents can lie on. All devices come before all
+    /// [`data`](Self::data).
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -187,7 +191,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(DeviceId((self.devices.len() - 1) as u16))
     }
 
-    /// Stores all bytes that `contents` returns as the contents of a regular file. The result is for [`Node::File`].
+    /// Stores all bytes that `contents` returns as the contents of a regular file. The result is
+    /// for [`Node::File`].
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -215,8 +220,8 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Returns a writer of the contents of a regular file, whose result is for [`Node::File`]. They are compressed according
-    /// to [`Options::compression`].
+    /// Returns a writer of the contents of a regular file, whose result is for [`Node::File`]. They
+    /// are compressed according to [`Options::compression`].
     ///
     /// ```
     /// use std::io::Write;
@@ -236,8 +241,9 @@ impl<W: Write + Seek> Builder<W> {
         DataWriter::new(&mut self.area, compression)
     }
 
-    /// Returns a writer of the contents of the regular file at `path`, of `size` bytes if that is known. They are compressed
-    /// according to [`Options::per_file`]; path and size have no other use.
+    /// Returns a writer of the contents of the regular file at `path`, of `size` bytes if that is
+    /// known. They are compressed according to [`Options::per_file`]; path and size have no other
+    /// use.
     ///
     /// ```
     /// use std::io::{Cursor, Write};
@@ -253,7 +259,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where that chooses a compression that is not possible.
+    /// [`Error::ClusterSize`] and [`Error::AlgorithmNotBuilt`] where that chooses a compression
+    /// that is not possible.
     pub fn data_for(&mut self, path: &[u8], size: Option<u64>) -> Result<DataWriter<'_, W>, Error> {
         let compression = match &self.options().per_file {
             Some(per_file) => per_file.choose(path, size),
@@ -266,8 +273,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(DataWriter::new(&mut self.area, compression))
     }
 
-    /// Returns a writer of the contents of a regular file in chunks, for a file with holes. They are not compressed. Linux 5.15
-    /// and later read such files.
+    /// Returns a writer of the contents of a regular file in chunks, for a file with holes. They
+    /// are not compressed. Linux 5.15 and later read such files.
     ///
     /// ```
     /// use std::io::{Cursor, Write};
@@ -287,8 +294,9 @@ impl<W: Write + Seek> Builder<W> {
         ChunkWriter::new(&mut self.area, size)
     }
 
-    /// Returns the contents of a regular file of `length` bytes, in chunks that lie on devices. Where `chunks` has too few
-    /// for the length, the rest of the file is a hole; surplus chunks are ignored.
+    /// Returns the contents of a regular file of `length` bytes, in chunks that lie on devices.
+    /// Where `chunks` has too few for the length, the rest of the file is a hole; surplus chunks
+    /// are ignored.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -305,7 +313,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooManyChunks`]. Whether the chunks are within their devices is checked by [`add`](Self::add).
+    /// [`Error::TooManyChunks`]. Whether the chunks are within their devices is checked by
+    /// [`add`](Self::add).
     pub fn chunks_on_devices(
         &mut self,
         size: ChunkSize,
@@ -344,7 +353,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Attribute`] and [`Error::Xattr`] for what EROFS cannot hold; [`Error::ForeignNode`].
+    /// [`Error::Attribute`] and [`Error::Xattr`] for what EROFS cannot hold;
+    /// [`Error::ForeignNode`].
     pub fn set_metadata(&mut self, node: NodeId, metadata: Metadata) -> Result<(), Error> {
         let index = self.index(node)?;
         let mut inode = self.tree.inodes[index as usize];
@@ -369,10 +379,10 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::ForeignNode`];
-    /// [`Error::Attribute`], [`Error::SymlinkTarget`] and [`Error::Xattr`] for what EROFS cannot hold;
-    /// [`Error::UnknownDevice`], [`Error::BeyondDevice`] and [`Error::ForeignData`] for contents that are not there;
-    /// [`Error::TooManyNodes`].
+    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`],
+    /// [`Error::ForeignNode`]; [`Error::Attribute`], [`Error::SymlinkTarget`] and [`Error::Xattr`]
+    /// for what EROFS cannot hold; [`Error::UnknownDevice`], [`Error::BeyondDevice`] and
+    /// [`Error::ForeignData`] for contents that are not there; [`Error::TooManyNodes`].
     pub fn add(
         &mut self,
         parent: NodeId,
@@ -401,8 +411,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::LinkToDirectory`],
-    /// [`Error::ForeignNode`], [`Error::TooManyNodes`].
+    /// [`Error::InvalidName`], [`Error::AlreadyExists`], [`Error::NotADirectory`],
+    /// [`Error::LinkToDirectory`], [`Error::ForeignNode`], [`Error::TooManyNodes`].
     pub fn link(&mut self, parent: NodeId, name: &[u8], target: NodeId) -> Result<(), Error> {
         let parent = self.owner.index(parent)?;
         self.tree.check(parent, name)?;
@@ -416,7 +426,8 @@ impl<W: Write + Seek> Builder<W> {
         Ok(())
     }
 
-    /// Returns the type of a node, or `None` for a node of another builder and for one that was removed.
+    /// Returns the type of a node, or `None` for a node of another builder and for one that was
+    /// removed.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -480,7 +491,7 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Takes over what belongs to the type, as [`check::node`] does.
+    /// Sets the fields that depend on the type, as [`check::node`] does.
     pub(crate) fn check_node(&self, inode: &mut Inode, node: &Node) -> Result<(), Problem> {
         let space = Space {
             block_size: self.options().block_size,

@@ -13,11 +13,12 @@ use crate::tree::{Inode, ROOT, Tree};
 const SYMLINKS_MAX: usize = 40;
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds a node at a path from the root. Symbolic links in the parents are followed, also absolute ones and `..` in
-    /// their targets, but never out of the image; the last component is not followed. Empty components and `.` are ignored.
+    /// Adds a node at a path from the root. Symbolic links in the parents are followed, also
+    /// absolute ones and `..` in their targets, but never out of the image; the last component is
+    /// not followed. Empty components and `.` are ignored.
     ///
-    /// Missing parents are made with mode 0755. Such a directory, and the root, takes the attributes of an entry of its
-    /// own that is added later.
+    /// Missing parents are made with mode 0755. Such a directory, and the root, takes the
+    /// attributes of an entry of its own that is added later.
     ///
     /// ```
     /// use std::io::Cursor;
@@ -33,8 +34,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::SymlinkLoop`]; [`Error::InvalidName`], also for `..`;
-    /// otherwise those of [`add`](Self::add).
+    /// [`Error::AlreadyExists`], [`Error::NotADirectory`], [`Error::SymlinkLoop`];
+    /// [`Error::InvalidName`], also for `..`; otherwise those of [`add`](Self::add).
     pub fn add_path(
         &mut self,
         path: &[u8],
@@ -88,8 +89,9 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Adds a node at a path, as [`add_path`](Self::add_path), and first removes the node that is there, if any, with all
-    /// that is in it. The contents of removed files stay in the image as bytes that no file has.
+    /// Adds a node at a path, as [`add_path`](Self::add_path), and first removes the node that is
+    /// there, if any, with all that is in it. The contents of removed files stay in the image as
+    /// bytes that no file has.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -106,8 +108,8 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// # Errors
     ///
-    /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only the root causes. Nothing is removed
-    /// then.
+    /// Those of [`add_path`](Self::add_path) except [`Error::AlreadyExists`], which only the root
+    /// causes. Nothing is removed then.
     pub fn replace(
         &mut self,
         path: &[u8],
@@ -126,8 +128,9 @@ impl<W: Write + Seek> Builder<W> {
         Ok(self.node(index))
     }
 
-    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic links in the parents are
-    /// followed, the last component is not. Other names of a removed file stay.
+    /// Removes the name at a path, and all that is beneath it where it is a directory. Symbolic
+    /// links in the parents are followed, the last component is not. Other names of a removed file
+    /// stay.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -184,8 +187,8 @@ impl<W: Write + Seek> Builder<W> {
             .map(|index| self.node(index))
     }
 
-    /// Returns the node that a path leads to. All symbolic links are followed inside the image, that of the last component
-    /// too.
+    /// Returns the node that a path leads to. All symbolic links are followed inside the image,
+    /// that of the last component too.
     ///
     /// ```
     /// # use std::io::Cursor;
@@ -205,8 +208,8 @@ impl<W: Write + Seek> Builder<W> {
         }
     }
 
-    /// Returns the directory that a path leads to before its last component, and that component; `None` for the root.
-    /// Missing directories are made.
+    /// Returns the directory that a path leads to before its last component, and that component;
+    /// `None` for the root. Missing directories are made.
     fn make_parents<'p>(&mut self, path: &'p [u8]) -> Result<Option<(u32, &'p [u8])>, Error> {
         let mut names: Vec<&[u8]> = components(path).collect();
         let Some(last) = names.pop() else {
@@ -257,7 +260,8 @@ enum Walked {
 }
 
 impl Tree {
-    /// Walks `names` from the root. The last is followed where it is a symbolic link only if `follow_last`.
+    /// Walks `names` from the root. The last is followed where it is a symbolic link only if
+    /// `follow_last`.
     fn walk(&self, names: &[&[u8]], follow_last: bool) -> Walked {
         let mut steps = Steps::new(names);
         while let Some(step) = steps.next() {
@@ -290,7 +294,7 @@ struct Steps {
 }
 
 enum Step {
-    /// To the parent, which was done.
+    /// Goes to the parent, which was done already.
     Up,
     Name(Vec<u8>),
 }
@@ -320,8 +324,8 @@ impl Steps {
         Some(Step::Up)
     }
 
-    /// Goes into the directory `found`, or on along the target of a symbolic link. Returns whether it is one of both, and
-    /// not a link too many.
+    /// Goes into the directory `found`, or on along the target of a symbolic link. Returns false if
+    /// it is neither, or if there are too many links.
     fn enter(&mut self, tree: &Tree, found: u32) -> bool {
         let inode: &Inode = &tree.inodes[found as usize];
         match inode.kind() {

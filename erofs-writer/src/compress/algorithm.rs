@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// An algorithm that kernels read (`Z_EROFS_COMPRESSION_*`). Each is a cargo feature of this crate, by its
-/// [name](Self::name); none is on by default.
+/// An algorithm that kernels read (`Z_EROFS_COMPRESSION_*`). Each is a cargo feature of this crate,
+/// by its [name](Self::name); none is on by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {

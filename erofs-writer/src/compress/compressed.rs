@@ -1,4 +1,4 @@
-//! How compressed contents lie in the image.
+//! The layout of compressed contents in the image.
 
 use super::algorithm::Algorithm;
 use super::extent::Extent;
@@ -43,7 +43,7 @@ impl Compressed {
         blocks.sum()
     }
 
-    /// Where in the packed inode all of the contents are, if they are.
+    /// The offset of the contents in the packed inode, if all of them are there.
     pub(crate) fn whole_fragment(&self) -> Option<u64> {
         match self.tail {
             Tail::Fragment { offset } if self.extents.len() <= 1 => Some(offset),

@@ -1,4 +1,4 @@
-//! What decoders must know before they see a cluster: `struct z_erofs_*_cfgs`, after the superblock.
+//! The configurations of decoders: `struct z_erofs_*_cfgs`, after the superblock.
 
 use zerocopy::IntoBytes;
 
@@ -26,7 +26,7 @@ pub(crate) fn configurations(used: &Used, block_size: BlockSize) -> Vec<u8> {
 
 /// `cluster` is the largest cluster in bytes.
 fn put(bytes: &mut Vec<u8>, algorithm: Algorithm, cluster: u32, block_size: BlockSize) {
-    /// The length of what follows the length.
+    /// The length of the configuration after the length field.
     fn length<T>() -> u16 {
         size_of::<T>() as u16 - 2
     }

@@ -1,17 +1,17 @@
-//! What became of contents that were compressed or to be compressed.
+//! The results of compressing contents.
 
 use super::compressed::{Compressed, Tail};
 use super::options::Compression;
 use super::record;
 use crate::BlockSize;
 
-/// What the contents of an image make use of, which its superblock says.
+/// The features that contents use, for the superblock.
 #[derive(Debug, Default)]
 pub(crate) struct Used {
     /// By algorithm's number: the largest cluster in bytes.
     pub(crate) clusters: [Option<u32>; 4],
     pub(crate) inline: bool,
-    /// Clusters of which extents use a part alone.
+    /// Whether extents use parts of clusters.
     pub(crate) partial: bool,
 }
 
@@ -30,7 +30,8 @@ impl Used {
     }
 }
 
-/// All contents given to the threads, in a few bytes each: there may be as many as inodes.
+/// All contents that were submitted to the threads, in a few bytes each, since there may be as many
+/// as inodes.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     list: Vec<Kept>,
@@ -46,16 +47,16 @@ struct Kept {
     place: Place,
 }
 
-/// Where such contents are.
+/// The state or place of such contents.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     /// Not known yet.
     Pending,
     /// In one piece, not compressed: nothing shrank.
     Flat { block: u64 },
-    /// The same, but for the partial last block: as the builder's list of tails says.
+    /// In one piece, except for the partial last block, which is in the builder's list of tails.
     Tail { index: u64 },
-    /// Compressed, as is recorded from there on.
+    /// Compressed; the record begins at this position.
     Compressed { record: u64 },
 }
 
@@ -66,7 +67,7 @@ impl Contents {
         self.list.len() - 1
     }
 
-    /// The index of what will be added next.
+    /// The index of the contents that will be added next.
     pub(crate) fn next_index(&self) -> usize {
         self.list.len()
     }

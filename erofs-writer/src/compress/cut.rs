@@ -1,4 +1,5 @@
-//! Contents are cut into extents, each of which is encoded into a physical cluster of a given size at most.
+//! Contents are cut into extents, each of which is encoded into a physical cluster of a given size
+//! at most.
 
 use std::io;
 
@@ -8,7 +9,7 @@ use super::extent::Extent;
 use super::options::{Compression, Fragments};
 use crate::options::Options;
 
-/// What of contents is not in blocks of their own.
+/// The part of contents that is not in their own blocks.
 #[derive(Debug)]
 pub(crate) enum Rest {
     /// Nothing.
@@ -19,20 +20,20 @@ pub(crate) enum Rest {
     Fragment(Vec<u8>),
 }
 
-/// A piece of contents, cut.
+/// The result of cutting a piece of contents.
 #[derive(Debug)]
 pub(crate) struct Cut {
     /// Whole blocks.
     pub(crate) blocks: Vec<u8>,
-    /// The extents in them; none where all is as it was.
+    /// The extents in the blocks; none if all of it is uncompressed.
     pub(crate) extents: Vec<Extent>,
-    /// Of the extents whose blocks were there before: which they are, and the numbers of those that the blocks belong to, which
-    /// count all extents with blocks of their own in files that are deduplicated.
+    /// The extents whose blocks exist already, with the numbers of the extents that own the blocks.
+    /// Numbers count all extents with own blocks in deduplicated files.
     pub(crate) references: Vec<(u32, u32)>,
     pub(crate) rest: Rest,
 }
 
-/// How contents are cut.
+/// Options of cutting contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cutter {
     /// `None` stores them.
@@ -70,7 +71,7 @@ impl Cutter {
         }
     }
 
-    /// Cuts the fragments that others left.
+    /// Returns a cutter for the packed inode, which consists of fragments.
     pub(crate) fn of_packed(self) -> Self {
         Self {
             fragments: Fragments::None,
@@ -79,12 +80,14 @@ impl Cutter {
         }
     }
 
-    /// Bytes of contents that are cut by themselves, so that several threads can work on a file: whole blocks.
+    /// The size of the pieces that are cut independently, so that several threads can work on a
+    /// file: whole blocks.
     pub(crate) fn piece(&self) -> usize {
         (16 * self.cluster).max(4 << 20)
     }
 
-    /// Bytes of contents from which one cluster is filled. Distances between clusters have 11 bits of blocks.
+    /// The most bytes of contents in one cluster. Distances between clusters have 11 bits of
+    /// blocks.
     fn window(&self) -> usize {
         let distances = (1024 * self.block).max(2 * self.cluster);
         (4 * self.cluster).max(2 << 20).min(distances)
@@ -158,7 +161,7 @@ impl Cutter {
                 cut.rest = Rest::Fragment(rest.to_vec());
                 return Ok(());
             }
-            // A block cannot become smaller, but what goes elsewhere can.
+            // A block cannot become smaller, but a tail or fragment can.
             let elsewhere = self.tail_max > 0 || self.fragments == Fragments::Tails;
             let mut packed = if rest.len() > self.block || (ending && elsewhere) {
                 codec.pack(window, self.cluster)?
@@ -196,7 +199,7 @@ impl Cutter {
                 continue;
             }
             for stored in 0..skip {
-                // The end may fit elsewhere.
+                // The end may fit after the inode or in the packed inode.
                 if rest.is_empty() || (stored > 0 && rest.len() < self.block) {
                     break;
                 }
@@ -215,15 +218,17 @@ impl Cutter {
         Ok(())
     }
 
-    /// Whether an end of so many bytes would not fill a cluster however little it shrinks, so that encoding it would tell nothing.
-    /// What is deduplicated may have a known part, but in less than a block.
+    /// Whether an end of so many bytes cannot fill a cluster even if it does not shrink, so that
+    /// encoding it is useless. With deduplication it may contain a known part, unless it is shorter
+    /// than a block.
     fn is_fragment_unseen(&self, length: usize, deduplicated: bool) -> bool {
         let most = length + length / 128 + 64;
         let fits = length < self.block || !deduplicated && most < self.cluster;
         self.fragments == Fragments::Tails && fits
     }
 
-    /// The least that is referred to: in the second logical cluster of an extent it is said how many blocks it has.
+    /// The shortest part that is referred to. The second logical cluster of an extent holds its
+    /// number of blocks.
     fn least(&self) -> usize {
         match self.cluster > self.block {
             true => 2 * self.block,
@@ -270,8 +275,9 @@ impl Cutter {
         })
     }
 
-    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, and the rest of it after the inode,
-    /// where it fits: otherwise it would need one more block for a part of it.
+    /// The beginning of the last `input`, which was encoded into `size` bytes, in whole blocks, and
+    /// the rest of it after the inode, where it fits: otherwise it would need one more block for a
+    /// part of it.
     fn before_tail(
         &self,
         codec: &mut dyn Encode,
@@ -279,7 +285,7 @@ impl Cutter {
         size: usize,
     ) -> io::Result<Option<(Packed, Rest)>> {
         let over = size % self.block;
-        // By itself, the rest does not shrink as well.
+        // The rest alone does not shrink as well.
         if over == 0 || over == size || over > self.tail_max - self.tail_max / 16 {
             return Ok(None);
         }
@@ -292,8 +298,8 @@ impl Cutter {
         Ok(self.inline(behind, &tail).map(|rest| (whole, rest)))
     }
 
-    /// Encodes only up to where something known begins, where that is within the next `consumed` bytes and worth an unfilled
-    /// cluster before it.
+    /// Encodes only up to where something known begins, where that is within the next `consumed`
+    /// bytes and worth an unfilled cluster before it.
     fn up_to_known(
         &self,
         codec: &mut dyn Encode,

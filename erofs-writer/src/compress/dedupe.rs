@@ -1,14 +1,15 @@
 //! Finds parts of contents that were cut before, wherever they begin.
 //!
-//! An extent can be referred to from its beginning on: all of it, or a part that ends anywhere (`Z_EROFS_LI_PARTIAL_REF`). So
-//! beginnings of extents are what is looked for, with a hash that rolls over the contents.
+//! An extent can be referred to from its beginning on: all of it, or a part that ends anywhere
+//! (`Z_EROFS_LI_PARTIAL_REF`). So the search is for beginnings of extents, with a rolling hash over
+//! the contents.
 
 use hashbrown::HashTable;
 
 use super::extent::Extent;
 use super::fingerprint::{Fingerprint, Hasher, Secret};
 
-/// log2 of the bits in which beginnings are looked up first.
+/// log2 of the size of the bit table in which beginnings are looked up first.
 const FILTER_BITS: u32 = 22;
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15 | 1;
 
@@ -22,7 +23,8 @@ pub(crate) struct Index {
     filter: Vec<u64>,
     table: HashTable<u32>,
     known: Vec<Known>,
-    /// Of each of them digests of the first bytes, as many as there are in a window, in two, in four and so on, and in all.
+    /// For each extent, digests of its first bytes: of one window, of two, of four and so on, and
+    /// of the whole.
     prefixes: Vec<(u32, Fingerprint)>,
     secret: Secret,
     /// The number of extents so far.
@@ -34,7 +36,7 @@ struct Known {
     hash: u64,
     extent: Extent,
     number: u32,
-    /// The first of its prefixes, which go on up to those of the next one.
+    /// Its first prefix. The prefixes of the next extent follow its own.
     prefixes: u32,
 }
 
@@ -43,7 +45,7 @@ struct Known {
 pub(crate) struct Reference {
     /// The extent's number, in the order of cutting.
     pub(crate) number: u32,
-    /// What of it is referred to.
+    /// The part of it that is referred to.
     pub(crate) extent: Extent,
 }
 
@@ -75,7 +77,7 @@ impl Index {
             // One of many that begin alike is enough.
             return;
         }
-        // What comes after so many is not found.
+        // Extents beyond this number are not indexed.
         let (Ok(index), Ok(prefixes)) = (
             u32::try_from(self.known.len()),
             u32::try_from(self.prefixes.len()),
@@ -102,14 +104,15 @@ impl Index {
         self.filter[(bit >> 6) as usize] |= 1 << (bit & 63);
     }
 
-    /// What `input` begins with, of `least` bytes at least.
+    /// Returns the known contents that `input` begins with, of at least `least` bytes.
     pub(crate) fn at(&self, input: &[u8], least: usize) -> Option<Reference> {
         let beginning = input.get(..self.window)?;
         let hash = mix(beginning.iter().fold(0, |hash, &byte| enter(hash, byte)));
         self.check(hash, input, least)
     }
 
-    /// The first position from `from` on, before `to`, at which something of `least` bytes at least begins.
+    /// Returns the first position in `from..to` at which known contents of at least `least` bytes
+    /// begin.
     pub(crate) fn next(
         &self,
         input: &[u8],
@@ -177,7 +180,7 @@ fn enter(hash: u64, byte: u8) -> u64 {
         .wrapping_add(u64::from(byte) + 1)
 }
 
-/// Spreads what differs in a few bits.
+/// Spreads values that differ in a few bits.
 fn mix(hash: u64) -> u64 {
     let hash = (hash ^ hash >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     hash ^ hash >> 32

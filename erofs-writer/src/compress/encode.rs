@@ -12,9 +12,10 @@ pub(crate) struct Packed {
 
 /// An encoder, which can be used any number of times: no cluster depends on another.
 pub(crate) trait Encode: fmt::Debug + Send + Sync {
-    /// Encodes as much of the beginning of `input` as fits into `capacity` bytes, or nothing where that saves nothing.
+    /// Encodes as much of the beginning of `input` as fits into `capacity` bytes, or nothing where
+    /// that saves nothing.
     fn pack(&mut self, input: &[u8], capacity: usize) -> io::Result<Packed>;
 
-    /// Forgets what it has learnt from contents before, so that what follows does not depend on them.
+    /// Resets the state, so that the output does not depend on earlier contents.
     fn reset(&mut self) {}
 }

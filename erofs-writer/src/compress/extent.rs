@@ -5,10 +5,10 @@
 pub(crate) struct Extent {
     /// Bytes of contents.
     pub(crate) length: u32,
-    /// None of those that are in no cluster of their own.
+    /// The number of blocks; 0 for bytes that are not in a cluster of their own.
     pub(crate) blocks: u16,
     /// Not compressed: then they are one block at most.
     pub(crate) plain: bool,
-    /// The blocks hold more, of which these are the first bytes.
+    /// Whether the blocks hold more than these bytes.
     pub(crate) partial: bool,
 }

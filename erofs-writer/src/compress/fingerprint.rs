@@ -1,4 +1,5 @@
-//! Tells contents apart that are not kept, by a hash for which nobody can find two.
+//! Fingerprints that distinguish contents which are no longer in memory, by a collision-resistant
+//! hash.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -7,8 +8,8 @@ use std::hash::BuildHasher;
 /// A hash of contents.
 pub(crate) type Fingerprint = [u8; 16];
 
-/// What all hashes of an image begin with. Nobody knows it beforehand, so nobody can prepare contents with equal hashes; and as
-/// there are none by chance, nothing in the image depends on it.
+/// The random key of an image's hashes. Contents with equal hashes cannot be prepared without it,
+/// and chance collisions do not occur, so the image does not depend on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret([u8; 16]);
 
@@ -28,7 +29,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Takes contents piece by piece.
+/// Hashes contents piece by piece.
 #[cfg(feature = "compression")]
 #[derive(Clone, Debug)]
 pub(crate) struct Hasher(sha2::Sha256);
@@ -50,7 +51,7 @@ impl Hasher {
     }
 }
 
-/// Without an algorithm nothing is compressed: this tells all apart.
+/// Nothing is compressed without an algorithm, so all contents are distinct here.
 #[cfg(not(feature = "compression"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Hasher(Secret, u64);

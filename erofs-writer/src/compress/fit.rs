@@ -1,18 +1,19 @@
-//! The most input that fits into a cluster, found by trial: for encoders that take all of their input or fail.
+//! The most input that fits into a cluster, found by trial: for encoders that take all of their
+//! input or fail.
 
 use std::io;
 
 use super::encode::Packed;
 
-/// Trials after which the best one counts.
+/// The number of trials after which the best one is used.
 const TRIALS: u32 = 7;
 
-/// Remembers how well contents shrank, as what follows mostly shrinks alike.
+/// Keeps the compression ratio, since the following contents mostly shrink alike.
 #[derive(Debug)]
 pub(crate) struct Fit {
     /// Input bytes for 256 bytes of output.
     ratio: usize,
-    /// How close to a full cluster is close enough: a 2^n-th of it.
+    /// The accepted unused part of a cluster: a 2^n-th of it.
     shift: u32,
     trial: Vec<u8>,
 }
@@ -27,13 +28,13 @@ impl Fit {
         }
     }
 
-    /// Forgets what was seen, so that the next contents do not depend on it.
+    /// Resets the ratio, so that the next contents do not depend on it.
     pub(crate) fn reset(&mut self) {
         self.ratio = 3 * 256;
     }
 
-    /// Encodes as much of `input` as fits into `capacity` bytes. `encode` puts the code of all it is given into a buffer of any
-    /// contents, however long that is: so a trial also tells by how much it failed.
+    /// Encodes as much of `input` as fits into `capacity` bytes. `encode` writes the code of its
+    /// whole input into a buffer of any length. So a failed trial also shows by how much it failed.
     pub(crate) fn pack(
         &mut self,
         input: &[u8],
@@ -65,11 +66,11 @@ impl Fit {
             let failed = fails <= input.len();
             let narrow = failed && fits > 0 && fails - fits <= fits >> self.shift;
             let full = size <= capacity && capacity - size <= close;
-            // What does not shrink by then will not.
+            // Input that has not shrunk by then will not shrink.
             if fails <= capacity || fits + 1 >= fails || narrow || full {
                 break;
             }
-            // A little less than would just fit, as a trial too large is a trial lost.
+            // A little less than would just fit, because a trial that is too large is wasted.
             next = (capacity - close / 2) * length / size.max(1);
             if next >= fails && !failed {
                 next = input.len();

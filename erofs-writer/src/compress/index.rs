@@ -1,4 +1,5 @@
-//! Indexes of logical clusters, one for each block of contents: what begins in it, and where that is.
+//! Indexes of logical clusters, one for each block of contents: the extent that begins in it, and
+//! its address.
 
 use zerocopy::IntoBytes;
 
@@ -12,7 +13,8 @@ const ADVISE_BIG_PCLUSTER_1: u16 = 0x2;
 const ADVISE_BIG_PCLUSTER_2: u16 = 0x4;
 const ADVISE_INLINE_PCLUSTER: u16 = 0x8;
 const ADVISE_FRAGMENT_PCLUSTER: u16 = 0x20;
-/// `Z_EROFS_FRAGMENT_INODE_BIT`, the highest of the header: the rest of it is where in the packed inode all contents are.
+/// `Z_EROFS_FRAGMENT_INODE_BIT`, the highest of the header: the rest of it is where in the packed
+/// inode all contents are.
 const FRAGMENT_INODE: u64 = 1 << 63;
 
 /// `Z_EROFS_LCLUSTER_TYPE_*`.
@@ -68,7 +70,7 @@ impl Packs {
     }
 }
 
-/// What is said of a logical cluster.
+/// The index of a logical cluster.
 #[derive(Clone, Copy, Debug)]
 struct Cluster {
     kind: u16,
@@ -77,7 +79,8 @@ struct Cluster {
     /// The extent's first block.
     block: u64,
     partial: bool,
-    /// To the extent's beginning, or its number of blocks; and to the next one's.
+    /// The distance to the extent's beginning, or its number of blocks; and the distance to the
+    /// next extent.
     distances: [u16; 2],
 }
 
@@ -197,8 +200,8 @@ fn full_index(cluster: &Cluster) -> LclusterIndex {
     }
 }
 
-/// Tells what begins in each logical cluster, in order. In the last, partial one, where no extent begins, one does that has no data,
-/// where the contents end.
+/// Produces the index of each logical cluster, in order. If no extent begins in the last, partial
+/// cluster, an extent without data is placed at the end of the contents.
 fn each_cluster(
     contents: &Compressed,
     block_size: BlockSize,
@@ -281,8 +284,8 @@ fn put_pack(out: &mut [u8], group: &[Cluster], count: usize, big: bool) {
         }
     }
     let first = group.iter().find(|cluster| cluster.kind != NONHEAD);
-    // Readers go back from an extent to the pack's start and add up blocks on the way: one for each, itself included, or with
-    // clusters of several blocks what the entries before it say.
+    // Readers go back from an extent to the pack's start and add up blocks on the way: one for
+    // each, itself included, or with clusters of several blocks what the entries before it say.
     let before = match group[0].distances[0] {
         _ if !big => 1,
         blocks if blocks & D0_CBLKCNT != 0 => u64::from(blocks & !D0_CBLKCNT),

@@ -8,12 +8,13 @@ use super::encode::{Encode, Packed};
 const MATCH_MIN: usize = 4;
 /// The farthest match.
 const DISTANCE_MAX: usize = 65535;
-/// A block's last bytes are literals, and no match begins in the last 12: decoders copy in large steps.
+/// A block's last bytes are literals, and no match begins in the last 12: decoders copy in large
+/// steps.
 const LAST_LITERALS: usize = 5;
 const LAST_MATCH: usize = 12;
-/// What must follow a sequence: a token and the last literals.
+/// The bytes that must follow a sequence: a token and the last literals.
 const RESERVE: usize = 1 + LAST_MATCH - MATCH_MIN;
-/// Bytes that are copied at once where no more are needed, whatever is after those.
+/// The size of a copy where no more bytes are needed, whatever follows them.
 const COPIED: usize = 16;
 
 /// Fills clusters.
@@ -42,11 +43,11 @@ impl Encode for Encoder {
     }
 }
 
-/// Positions in inputs, counted on from input to input: those of inputs before are below all of this one's, so that nothing need be
-/// cleared away.
+/// Positions continue from input to input. Those of earlier inputs are lower than all of this
+/// one's, so tables need not be cleared.
 #[derive(Debug)]
 struct Positions {
-    /// What is below this is of inputs before, or 0: never set.
+    /// Lower positions belong to earlier inputs, or are 0: unset.
     base: u32,
     next: u32,
 }
@@ -56,7 +57,7 @@ impl Positions {
         Self { base: 1, next: 1 }
     }
 
-    /// Begins an input of `length` bytes; tells whether all positions must be forgotten first.
+    /// Begins an input of `length` bytes, and returns whether all tables must be cleared first.
     fn begin(&mut self, length: usize) -> bool {
         let length = length as u32;
         let next = self.next.checked_add(length);
@@ -66,19 +67,23 @@ impl Positions {
     }
 }
 
-/// Looks at the last position with the same hash alone, and at fewer positions the longer it finds nothing.
+/// Examines only the last position with the same hash, and skips more positions the longer nothing
+/// is found.
 #[derive(Debug)]
 pub(crate) struct Fast {
-    /// The last position by hash, of which 16 bits tell all that is near enough: so the table leaves room in the first-level cache.
+    /// The last position by hash. 16 bits distinguish all positions that are near enough, so the
+    /// table leaves room in the first-level cache.
     last: Box<[u16; 1 << Self::HASH_BITS]>,
     out: Vec<u8>,
 }
 
 impl Fast {
     const HASH_BITS: u32 = 13;
-    /// Inputs in which a match of four bytes is worth finding: longer ones have enough that are longer.
+    /// The longest input in which matches of four bytes are searched for: larger ones have enough
+    /// longer matches.
     const SHORT: usize = 1 << 16;
-    /// The binary logarithm of the misses after which each second position is left out; of as many more, two of three.
+    /// The binary logarithm of the number of misses after which every second position is skipped;
+    /// after as many more, two of three.
     const PATIENCE: u32 = 6;
 
     fn new() -> Self {
@@ -97,12 +102,13 @@ impl Fast {
 
     /// Encodes with hashes of so many bytes.
     fn encode_by<const HASHED: u32>(&mut self, input: &[u8], capacity: usize) -> Packed {
-        // All begin as the first position, which so needs no search.
+        // All entries begin as the first position, which therefore needs no search.
         self.last.fill(0);
         let mut out = std::mem::take(&mut self.out);
         let mut sequences = Sequences::new(input, capacity, &mut out);
         let mut at = 1;
-        // Up to where the literals alone fill what is left, or no match may begin any more.
+        // The position at which the literals alone fill the rest, or after which no match may
+        // begin.
         while let Some((start, from)) = self.find::<HASHED>(input, at, sequences.end_of_search()) {
             let more = sequences.common_mostly_few(from + MATCH_MIN, start + MATCH_MIN);
             let before = common_before(input, from, start, start - sequences.anchor);
@@ -123,8 +129,8 @@ impl Fast {
         packed
     }
 
-    /// The first position from `anchor` on and before `end` that is looked at and begins with four bytes that were there before, and
-    /// where.
+    /// The first position from `anchor` on and before `end` that is looked at and begins with four
+    /// bytes that were there before, and where.
     // Once in the encoder's loop.
     #[inline(always)]
     fn find<const HASHED: u32>(
@@ -134,14 +140,15 @@ impl Fast {
         end: usize,
     ) -> Option<(usize, usize)> {
         let last = &mut *self.last;
-        // So the end of the search is that of the words.
+        // So the search ends with the words.
         let search = input.get(..end + 7)?;
         // In 32 bits, what is added never overflows `usize`, which saves a comparison.
         let mut at = anchor as u32;
         let mut misses = 1 << Self::PATIENCE;
         while let Some(bytes) = word_at(search, at as usize) {
             let last = std::mem::replace(&mut last[hash::<HASHED>(bytes)], at as u16);
-            // The least it can be: where it is farther, what is compared there is another position, which is as good if equal.
+            // The smallest possible distance. If the real one is larger, another position is
+            // compared, which is as good if equal.
             let distance = (at as u16).wrapping_sub(last);
             let from = at.wrapping_sub(distance.into()) as usize;
             if let Some(there) = search.get(from..).and_then(<[u8]>::first_chunk)
@@ -164,7 +171,8 @@ fn hash<const HASHED: u32>(bytes: u64) -> usize {
     (product >> (64 - Fast::HASH_BITS)) as usize
 }
 
-/// The number of bytes before `from` and before `at`, which is after it, that are equal, `most` at most.
+/// The number of bytes before `from` and before `at`, which is after it, that are equal, `most` at
+/// most.
 #[inline]
 fn common_before(input: &[u8], from: usize, at: usize, most: usize) -> usize {
     // Counted in a word, as nobody can predict a loop's end.
@@ -221,7 +229,7 @@ impl Chains {
                 continue;
             };
             let mut start = at;
-            // A longer match one byte on is worth that byte.
+            // A longer match at the next byte is worth one literal.
             while start + 1 + LAST_MATCH <= input.len() {
                 let Some(better) = self.find(&sequences, start + 1, found.length + 1) else {
                     break;
@@ -233,7 +241,7 @@ impl Chains {
             }
             let indexed = at.max(start + 1) + 1;
             at = sequences.anchor;
-            // Positions inside long matches are seldom worth finding.
+            // Positions inside long matches are rarely useful.
             for position in (indexed..at).take(1 << 12) {
                 self.insert(input, position);
             }
@@ -243,7 +251,7 @@ impl Chains {
         packed
     }
 
-    /// The longest match at `at`, which is noted, longer than `least`.
+    /// The longest match at `at` that is longer than `least`. Enters `at` into the tables.
     fn find(&mut self, sequences: &Sequences<'_>, at: usize, least: usize) -> Option<Match> {
         let input = sequences.input;
         let base = self.positions.base;
@@ -251,7 +259,7 @@ impl Chains {
         let mut best = None;
         let mut longest = least;
         for _ in 0..self.depth {
-            // None, or of an input before.
+            // Unset, or of an earlier input.
             let Some(from) = candidate.checked_sub(base) else {
                 break;
             };
@@ -281,7 +289,7 @@ impl Chains {
         best
     }
 
-    /// Notes a position; gives the last one with the same hash.
+    /// Enters a position, and returns the last one with the same hash.
     fn insert(&mut self, input: &[u8], at: usize) -> u32 {
         let bytes = input[at..]
             .first_chunk()
@@ -290,7 +298,7 @@ impl Chains {
         let here = self.positions.base + at as u32;
         let head = &mut self.heads[hash as usize];
         let before = &mut self.before[at & DISTANCE_MAX];
-        // Else it was looked at before, as the byte after another.
+        // Otherwise it was examined before, as the byte after another.
         if *head != here {
             *before = std::mem::replace(head, here);
         }
@@ -304,16 +312,16 @@ struct Match {
     length: usize,
 }
 
-/// The code, as far as it fits.
+/// The encoded block, as far as it fits.
 #[derive(Debug)]
 struct Sequences<'a> {
     input: &'a [u8],
     capacity: usize,
-    /// Longer than the capacity by what is copied at once.
+    /// Longer than the capacity by the size of one copy.
     out: &'a mut Vec<u8>,
     /// How much of `out` is code.
     length: usize,
-    /// What comes before is encoded.
+    /// The input before this position is encoded.
     anchor: usize,
 }
 
@@ -331,13 +339,14 @@ impl<'a> Sequences<'a> {
         }
     }
 
-    /// Behind the last position at which a match may begin and fit: the literals before it must.
+    /// The end of the positions at which a match may begin and fit with the literals before it.
     fn end_of_search(&self) -> usize {
         let full = self.anchor + (self.capacity - self.length);
         full.min((self.input.len() + 1).saturating_sub(LAST_MATCH))
     }
 
-    /// The number of bytes at `from` and at `at`, which is after it, that are equal and may be matched.
+    /// The number of bytes at `from` and at `at`, which is after it, that are equal and may be
+    /// matched.
     fn common(&self, from: usize, at: usize) -> usize {
         let here = &self.input[at..self.input.len() - LAST_LITERALS];
         let there = &self.input[from..from + here.len()];
@@ -365,7 +374,7 @@ impl<'a> Sequences<'a> {
         }
     }
 
-    /// Encodes up to a match, and as much of that as fits; tells whether anything did.
+    /// Encodes up to a match, and as much of the match as fits. Returns whether anything did.
     // Once in each encoder's loop.
     #[inline(always)]
     fn put(&mut self, start: usize, found: Match) -> bool {
@@ -442,7 +451,7 @@ impl<'a> Sequences<'a> {
         self.length = end;
     }
 
-    /// What of a length the token does not hold.
+    /// The part of a length that the token does not hold.
     fn put_extension(&mut self, length: usize) {
         if let Some(rest) = length.checked_sub(15) {
             let end = self.length + rest / 255;
@@ -465,7 +474,7 @@ fn word(input: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(input[at..at + 8].try_into().unwrap_or_default())
 }
 
-/// The bytes that follow the token for a length of which it holds less than `limit`.
+/// The number of bytes after the token for a length of which the token holds less than `limit`.
 fn extension(length: usize, limit: usize) -> usize {
     length.checked_sub(limit).map_or(0, |rest| rest / 255 + 1)
 }
@@ -512,7 +521,7 @@ mod tests {
         for period in DISTANCE_MAX - 1..=DISTANCE_MAX + 2 {
             let mut input = Vec::new();
             while input.len() < 200_000 {
-                // Runs before, so that positions are looked at one by one.
+                // Earlier runs, so that positions are examined one by one.
                 input.extend_from_slice(&noise[..period - 512]);
                 input.extend(
                     std::iter::repeat_n(noise[period - 512..period - 384].iter(), 4).flatten(),

@@ -1,5 +1,5 @@
-//! MicroLZMA: raw LZMA without an end mark, whose first byte, always 0, is the complement of the properties
-//! (`xz_dec_microlzma` in the kernel).
+//! MicroLZMA: raw LZMA without an end mark, whose first byte, always 0, is the complement of the
+//! properties (`xz_dec_microlzma` in the kernel).
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,8 @@ use lzma_rust2::{LzmaOptions, MicroLzmaEncoder};
 use super::algorithm::Algorithm;
 use super::encode::{Encode, Packed};
 
-/// Kernels refuse dictionaries larger than `Z_EROFS_LZMA_MAX_DICT_SIZE` and smaller than 4096 bytes.
+/// Kernels refuse dictionaries larger than `Z_EROFS_LZMA_MAX_DICT_SIZE` and smaller than 4096
+/// bytes.
 const DICTIONARY_MAX: u32 = 8 << 20;
 const DICTIONARY_MIN: u32 = 32 << 10;
 
@@ -35,7 +36,8 @@ impl Encoder {
         let mut options = LzmaOptions::with_preset(level.into());
         options.dict_size = dictionary_size(cluster);
         if level == Algorithm::Lzma.default_level() {
-            // A tenth less time than with liblzma's 64 and 48, and two thousandths more bytes at most.
+            // A tenth less time than with liblzma's 64 and 48, and two thousandths more bytes at
+            // most.
             options.nice_len = 36;
             options.depth_limit = 16;
         }

@@ -1,4 +1,4 @@
-//! Compressed contents: how they are made, and how it is said where they are.
+//! Compressed contents: encoding, and indexes.
 
 mod algorithm;
 mod codec;

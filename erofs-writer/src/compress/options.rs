@@ -17,11 +17,12 @@ const CLUSTER_MAX: u32 = 1 << 20;
 pub struct Compression {
     /// The algorithm.
     pub algorithm: Algorithm,
-    /// How much time is spent to save space, within the algorithm's [`levels`](Algorithm::levels); what is beyond them is the
-    /// nearest of them.
+    /// How much time is spent to save space, within the algorithm's [`levels`](Algorithm::levels);
+    /// what is beyond them is the nearest of them.
     pub level: u8,
-    /// The most bytes that are decoded together, on disk: a multiple of the block size, up to 1 MiB. Larger ones take less
-    /// space, and more time to read a part of. 0, as [`new`](Self::new) says, is one block.
+    /// The most bytes that are decoded together, on disk: a multiple of the block size, up to 1
+    /// MiB. Larger ones take less space, and more time to read a part of. 0, as [`new`](Self::new)
+    /// says, is one block.
     pub cluster_size: u32,
 }
 
@@ -104,8 +105,9 @@ impl FromStr for Algorithm {
     }
 }
 
-/// What is packed into the image's fragments: a hidden file (`packed_nid`), compressed as a whole, in which many files' contents
-/// lie one after the other, so that they share clusters. Linux 6.1 and later read fragments.
+/// What is packed into the image's fragments: a hidden file (`packed_nid`), compressed as a whole,
+/// in which many files' contents lie one after the other, so that they share clusters. Linux 6.1
+/// and later read fragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fragments {
@@ -114,7 +116,8 @@ pub enum Fragments {
     None,
     /// Of each compressed file the last part, where it would not fill a cluster.
     Tails,
-    /// All of each compressed file. Smallest, and slow to read: what is next to a byte may be of any file.
+    /// All of each compressed file. Smallest, and slow to read, because neighbouring bytes may
+    /// belong to any file.
     Files,
 }
 
@@ -128,7 +131,8 @@ pub struct Candidate<'a> {
     pub size: Option<u64>,
 }
 
-/// What chooses file by file how contents are compressed: see [`Options::per_file`](crate::Options::per_file).
+/// A callback that chooses the compression of each file: see
+/// [`Options::per_file`](crate::Options::per_file).
 #[derive(Clone)]
 pub struct PerFile(Choose);
 
@@ -137,7 +141,7 @@ type Choose = Arc<dyn Fn(&Candidate<'_>) -> Option<Compression> + Send + Sync>;
 impl PerFile {
     /// Takes the choice of `choose`: `None` stores the file as it is.
     ///
-    /// The image depends on what it says, so it should say the same of the same file.
+    /// The image depends on its results, so it should return the same for the same file.
     pub fn new(
         choose: impl Fn(&Candidate<'_>) -> Option<Compression> + Send + Sync + 'static,
     ) -> Self {
@@ -155,7 +159,7 @@ impl fmt::Debug for PerFile {
     }
 }
 
-/// Equal where it is the same function, not another like it.
+/// Two callbacks are equal if they are clones of one.
 impl PartialEq for PerFile {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

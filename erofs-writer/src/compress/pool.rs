@@ -1,4 +1,5 @@
-//! Threads that cut and compress contents in batches. Results are returned in the order of submission.
+//! Threads that cut and compress contents in batches. Results are returned in the order of
+//! submission.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -29,32 +30,33 @@ pub(crate) struct Piece {
     pub(crate) end: End,
 }
 
-/// What comes after a piece.
+/// The item after a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// More of the file.
     More,
-    /// Nothing: the file's place in the builder's list.
+    /// The end of the file, with its place in the builder's list.
     File { index: usize },
-    /// Nothing, and nobody wants the file.
+    /// The end of an abandoned file.
     Abandoned,
 }
 
-/// What a batch became.
+/// The result of a batch.
 #[derive(Debug)]
 pub(crate) struct Cuts {
     pub(crate) pieces: Vec<(Piece, Cut)>,
-    /// Those of the batch, to be filled again: allocating as many for each takes time, and leaves holes among what is kept.
+    /// The buffer of the batch, for reuse: allocating a new one for each takes time and fragments
+    /// memory.
     pub(crate) bytes: Vec<u8>,
 }
 
 type Done = io::Result<Cuts>;
 
-/// Stands for a batch that was given away.
+/// A batch whose result is pending.
 #[derive(Debug)]
 pub(crate) enum Ticket {
     Done(Done),
-    /// Never locked: a `Receiver` alone could not be shared, nor then what holds it.
+    /// Never locked. The lock only makes the `Receiver` shareable.
     Waiting(Mutex<Receiver<Done>>),
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct Pool {
     threads: usize,
     block_size: BlockSize,
     jobs: Option<Sender<Job>>,
-    /// Where there is one thread only: this one.
+    /// The encoders of the calling thread, used if there is only one thread.
     own: Worker,
 }
 
@@ -89,7 +91,7 @@ impl Pool {
         let block_size = options.block_size;
         let mut own = Worker::new(block_size);
         let threads = if options.dedupe_extents {
-            // How contents are cut depends on all that were cut before.
+            // The result of cutting depends on all earlier contents, so there is one thread.
             own.index = Some(Index::new(block_size.bytes() as usize));
             1
         } else {
@@ -106,7 +108,7 @@ impl Pool {
         }
     }
 
-    /// How many batches should be under way, so that no thread waits.
+    /// The number of batches in flight that keeps all threads busy.
     pub(crate) fn depth(&self) -> usize {
         match self.threads {
             1 => 0,
@@ -114,7 +116,7 @@ impl Pool {
         }
     }
 
-    /// Gives a batch away.
+    /// Submits a batch.
     pub(crate) fn submit(&mut self, batch: Batch) -> io::Result<Ticket> {
         if self.threads == 1 {
             return Ok(Ticket::Done(self.own.cut(batch)));
@@ -142,7 +144,7 @@ impl Pool {
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .recv();
                             let Ok((batch, done)) = next else { return };
-                            // Nobody may be waiting any more.
+                            // The receiver may be gone.
                             let _ = done.send(worker.cut(batch));
                         }
                     })?;

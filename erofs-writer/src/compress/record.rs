@@ -1,12 +1,14 @@
-//! Compressed contents in as few bytes as they need, for as long as an image is being written.
+//! Compact records of compressed contents, kept in memory while an image is written.
 //!
-//! Numbers have seven bits in each byte, the lowest first; all bytes but a number's last have their highest bit set.
+//! Numbers have seven bits in each byte, the lowest first; all bytes but a number's last have their
+//! highest bit set.
 
 use super::algorithm::Algorithm;
 use super::compressed::{Compressed, Run, Tail};
 use super::extent::Extent;
 
-/// The first number: the tail's kind in its lowest bits, then whether clusters are big, then the algorithm.
+/// The first number: the tail's kind in its lowest bits, then whether clusters are big, then the
+/// algorithm.
 const TAIL_BITS: u32 = 2;
 const INLINE: u64 = 1;
 const FRAGMENT: u64 = 2;
@@ -53,7 +55,7 @@ pub(crate) fn put(out: &mut Vec<u8>, contents: &Compressed) {
     }
 }
 
-/// What was put where `bytes` begin: contents of `size` bytes.
+/// Reads the record at the start of `bytes`, of contents of `size` bytes.
 pub(crate) fn get(bytes: &[u8], size: u64) -> Compressed {
     let mut numbers = Numbers(bytes);
     let head = numbers.take();
@@ -106,7 +108,7 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
 struct Numbers<'a>(&'a [u8]);
 
 impl Numbers<'_> {
-    /// The next one; what is missing is 0.
+    /// Returns the next number, or 0 at the end.
     fn take(&mut self) -> u64 {
         let mut number = 0;
         for shift in (0..64).step_by(7) {

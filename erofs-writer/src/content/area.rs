@@ -1,4 +1,4 @@
-//! The area of an image that contents of files lie in.
+//! The area of an image that holds contents of files.
 
 use std::io::{self, Read, Seek, Write};
 
@@ -13,8 +13,8 @@ use crate::file_data::{FileData, Tail};
 use crate::options::Options;
 use crate::output::{Output, SetLen, Truncate};
 
-/// The state of writing contents: the output, the index of stored contents, the compressing threads, and lists of where contents
-/// are stored.
+/// The state of writing contents: the output, the index of stored contents, the compressing
+/// threads, and lists of where contents are stored.
 pub(crate) struct ContentArea<W> {
     pub(super) options: Options,
     pub(super) output: Output<W>,
@@ -32,7 +32,7 @@ pub(crate) struct ContentArea<W> {
     pipeline: Option<Box<Pipeline>>,
     /// The first byte that can hold contents.
     start: u64,
-    /// Where the next contents go, once there were some.
+    /// The position of the next contents, once there were some.
     data_end: Option<u64>,
     /// Running hash over the digests of all contents.
     hash: Box<Xxh3>,
@@ -62,7 +62,8 @@ impl<W> ContentArea<W> {
 }
 
 impl<W: Write + Seek> ContentArea<W> {
-    /// Returns the area of an image that starts at the first byte of `out`. Contents start at byte `start`.
+    /// Returns the area of an image that starts at the first byte of `out`. Contents start at byte
+    /// `start`.
     pub(crate) fn new(out: W, options: Options, start: u64) -> io::Result<Self> {
         Ok(Self {
             options,
@@ -210,8 +211,8 @@ impl<W: Write + Seek> ContentArea<W> {
         self.data_end.unwrap_or(self.start)
     }
 
-    /// The first block of contents equal to the `size` bytes just written at `start`, which then are taken back; `None`
-    /// where there are none.
+    /// Returns the first block of contents equal to the `size` bytes just written at `start`, which
+    /// are then rolled back; `None` if there are no equal contents.
     pub(super) fn find_equal(
         &mut self,
         start: u64,
@@ -232,14 +233,15 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(found)
     }
 
-    /// Keeps the partial last block of contents of `size` bytes whose whole blocks begin at `block`; gives its index.
+    /// Keeps the partial last block of contents of `size` bytes whose whole blocks begin at
+    /// `block`, and returns its index.
     pub(super) fn keep_tail(&mut self, block: u64, tail: &[u8], size: u64) -> u64 {
         let kept = self.keep(tail);
         self.tails.push(Tail { block, kept, size });
         self.tails.len() as u64 - 1
     }
 
-    /// Notes that contents were stored that end at `end`, a block border.
+    /// Records that stored contents end at `end`, a block border.
     pub(super) fn stored(&mut self, end: u64, digest: u128, size: u64) {
         self.data_end = Some(end);
         self.hash.update(&digest.to_le_bytes());
@@ -269,8 +271,8 @@ impl<W: Write + Seek> ContentArea<W> {
         }
     }
 
-    /// Ends `written` bytes of contents that begin at `start`; gives their first block, or that of equal contents where they are
-    /// to be `looked_for`.
+    /// Ends `written` bytes of contents that begin at `start`. Returns their first block, or that
+    /// of equal contents if those are to be `looked_for`.
     pub(super) fn end_contents(
         &mut self,
         start: u64,

@@ -81,7 +81,7 @@ impl<W: Write + Seek> ContentArea<W> {
                 current.start = start;
             }
             let at = current.start + current.written;
-            // Whatever an abandoned writer left.
+            // An abandoned writer may have moved the output's position.
             self.output.seek(at)?;
             self.check_end(at + cut.blocks.len() as u64)?;
             self.output.write(&cut.blocks)?;
@@ -100,7 +100,7 @@ impl<W: Write + Seek> ContentArea<W> {
                 self.contents.set_place(index, place);
             }
             (End::Abandoned, _) => {
-                // Others may refer to it already.
+                // Other extents may refer to it already.
                 let block = self.store_current(&current)?;
                 self.locate(block, &current)?;
             }
@@ -117,7 +117,7 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(())
     }
 
-    /// Where the contents are whose last piece was written, but for its `rest`.
+    /// Returns the place of contents whose last piece was written, except for its `rest`.
     fn end_file(
         &mut self,
         current: Current,
@@ -183,7 +183,7 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(self.contents.record(&contents, compression, block_size))
     }
 
-    /// Ends a file's blocks; gives the first one.
+    /// Ends a file's blocks, and returns the first one.
     fn store_current(&mut self, current: &Current) -> Result<u64, Error> {
         match current.written {
             0 => Ok(0),
@@ -191,7 +191,8 @@ impl<W: Write + Seek> ContentArea<W> {
         }
     }
 
-    /// Sets where extents lie, of which those with blocks of their own begin at `block`, and notes it for others.
+    /// Sets the addresses of extents, of which those with own blocks begin at `block`, and records
+    /// them for later references.
     fn locate(&mut self, mut block: u64, current: &Current) -> Result<Vec<Run>, Error> {
         self.check_indexed(block, &current.extents)?;
         let noted = self.options.dedupe_extents;
@@ -230,7 +231,8 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(runs)
     }
 
-    /// Writes pending contents and releases the memory that they needed. Returns the index of the packed inode's contents.
+    /// Writes pending contents and releases the memory that they needed. Returns the index of the
+    /// packed inode's contents.
     pub(crate) fn end(&mut self) -> Result<Option<usize>, Error> {
         let packed = self.end_pipeline()?;
         self.release();

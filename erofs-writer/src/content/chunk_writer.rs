@@ -10,11 +10,12 @@ use crate::chunks::{CHUNKS_MAX, ChunkPlace, ChunkSize};
 use crate::error::Error;
 use crate::file_data::FileData;
 
-/// Writer of the contents of one regular file, in chunks. Dropped without [`finish`](Self::finish), it leaves nothing in the
-/// image.
+/// Writer of the contents of one regular file, in chunks. Dropped without [`finish`](Self::finish),
+/// it leaves nothing in the image.
 ///
-/// A chunk that [`hole`](Self::hole) covers takes no space. Where the builder looks for equal contents, equal chunks are
-/// stored once. Contents that turn out to lie in one piece are kept as by a [`DataWriter`](crate::DataWriter).
+/// A chunk that [`hole`](Self::hole) covers takes no space. Where the builder looks for equal
+/// contents, equal chunks are stored once. Contents that turn out to lie in one piece are kept as
+/// by a [`DataWriter`](crate::DataWriter).
 #[must_use = "contents are stored by `finish`"]
 pub struct ChunkWriter<'a, W: Write + Seek> {
     area: &'a mut ContentArea<W>,
@@ -129,12 +130,13 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
             return Ok(FileData::flat(0, block, size));
         }
         let data = FileData::chunked(self.chunk_size, self.first as u64, size);
-        // What is left is not this writer's to take back.
+        // Dropping this writer must not roll back the finished chunks.
         self.first = self.area.chunks.len();
         Ok(data)
     }
 
-    /// Hashes which chunks are holes: once they are all known, as a run of holes may come in any number of pieces.
+    /// Hashes which chunks are holes. This happens once all are known, because a run of holes may
+    /// arrive in any number of pieces.
     fn hash_holes(&mut self) {
         let places = &self.area.chunks[self.first..];
         for run in places.chunk_by(|a, b| (*a == ChunkPlace::HOLE) == (*b == ChunkPlace::HOLE)) {
@@ -142,7 +144,7 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
         }
     }
 
-    /// The first block, where every chunk follows the one before.
+    /// The first block, if every chunk follows the previous one.
     fn one_piece(&self) -> Option<u64> {
         let places = &self.area.chunks[self.first..];
         let (_, first) = places.first()?.get()?;
@@ -160,7 +162,7 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
         self.chunk_bytes() - self.current.filled
     }
 
-    /// Checks and notes that the file is `length` bytes longer.
+    /// Checks that the file can be `length` bytes longer, and records it.
     fn grow(&mut self, length: u64) -> Result<(), Error> {
         let size = self.size.saturating_add(length);
         if size.div_ceil(self.chunk_bytes()) > CHUNKS_MAX || size > i64::MAX as u64 {
@@ -185,7 +187,7 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
         let block_size = self.area.options.block_size;
         let end = block_size.align(start + filled);
         self.area.check_end(end)?;
-        // What a hole has left open at the chunk's end.
+        // The rest of a chunk after a hole.
         self.area.output.zeros_to(start + filled)?;
         let digest = self.current.hash.digest128();
         self.hash.update(&digest.to_le_bytes());
@@ -218,7 +220,7 @@ impl<W: Write + Seek> Write for ChunkWriter<'_, W> {
         if self.current.has_data {
             output.zeros_to(start + filled)?;
         } else if n > 0 {
-            // Whatever an abandoned writer or an equal chunk has left.
+            // An abandoned writer or an equal chunk may have moved the output's position.
             output.seek(start)?;
             output.zeros_to(start + filled)?;
         }

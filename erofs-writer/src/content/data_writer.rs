@@ -11,9 +11,11 @@ use crate::error::Error;
 use crate::file_data::{FileData, Place};
 use crate::options::Options;
 
-/// Writer of the contents of one regular file. Dropped without [`finish`](Self::finish), it leaves nothing in the image.
+/// Writer of the contents of one regular file. Dropped without [`finish`](Self::finish), it leaves
+/// nothing in the image.
 ///
-/// Write large pieces, or wrap it in a [`BufWriter`](std::io::BufWriter): small ones cost a hash update each.
+/// Write large pieces, or wrap it in a [`BufWriter`](std::io::BufWriter): small ones cost a hash
+/// update each.
 #[must_use = "contents are stored by `finish`"]
 pub struct DataWriter<'a, W: Write + Seek> {
     area: &'a mut ContentArea<W>,
@@ -34,7 +36,7 @@ enum Way {
 
 struct Straight {
     start: u64,
-    /// How much went to the output.
+    /// The number of bytes written to the output.
     written: u64,
     /// The rest, where a partial last block can go after the inode.
     tail: Option<Vec<u8>>,
@@ -52,7 +54,8 @@ impl<W: Write + Seek> fmt::Debug for DataWriter<'_, W> {
 }
 
 impl<'a, W: Write + Seek> DataWriter<'a, W> {
-    /// A writer whose contents are compressed, or in an image in which others' are, stored.
+    /// A writer through the threads: its contents are compressed, or stored in an image with
+    /// compressed contents.
     pub(crate) fn new(area: &'a mut ContentArea<W>, compression: Option<Compression>) -> Self {
         let way = if area.options.compresses() {
             Way::Piped {
@@ -87,7 +90,8 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Output`] where the output fails; [`Error::TooLarge`] where the image becomes larger than its addresses reach.
+    /// [`Error::Output`] where the output fails; [`Error::TooLarge`] where the image becomes larger
+    /// than its addresses reach.
     pub fn hole(&mut self, length: u64) -> Result<(), Error> {
         let end = self.size.checked_add(length);
         let size = end
@@ -135,7 +139,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         }
     }
 
-    /// Gives contents to the threads, piece by piece.
+    /// Submits contents to the threads, piece by piece.
     fn pipe(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         let Way::Piped { cutter, given_away } = &mut self.way else {
             return Ok(());
@@ -144,7 +148,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
             let pipeline = self.area.pipeline();
             let mut room = cutter.piece() - pipeline.open().len();
             if room == 0 {
-                // Only now, as the last piece is another matter.
+                // Only now, because the last piece is cut differently.
                 pipeline.close(*cutter, End::More);
                 *given_away = true;
                 room = cutter.piece();
@@ -254,7 +258,8 @@ impl Straight {
         Ok(FileData::flat(0, self.store(area)?, size))
     }
 
-    /// Ends what was written to the output; gives its first block, or that of equal contents.
+    /// Ends the bytes written to the output, and returns their first block or that of equal
+    /// contents.
     fn store<W: Write + Seek>(&self, area: &mut ContentArea<W>) -> Result<u64, Error> {
         area.end_contents(self.start, self.written, self.hash.digest128(), !self.holes)
     }
@@ -272,7 +277,8 @@ impl Straight {
         Ok(())
     }
 
-    /// Stands where the contents go on, whatever an abandoned writer left.
+    /// Seeks to the end of the contents, since an abandoned writer may have moved the output's
+    /// position.
     fn place<W: Write + Seek>(&self, area: &mut ContentArea<W>) -> io::Result<()> {
         area.output.seek(self.start + self.written)
     }

@@ -19,7 +19,8 @@ struct Stored {
 pub(crate) struct Dedupe<W> {
     read: ReadExact<W>,
     stored: Vec<Stored>,
-    // The digest is the hash: equal digests are only candidates, so that no choice of contents loses any.
+    // The digest is the hash. Equal digests are only candidates, so no choice of contents can make
+    // contents be lost.
     index: HashTable<u32>,
 }
 
@@ -32,8 +33,8 @@ impl<W: Write + Seek> Dedupe<W> {
         }
     }
 
-    /// The first block of stored contents equal to the `size` bytes at `from`, or `None` after noting that those lie at
-    /// `block`.
+    /// Returns the first block of stored contents equal to the `size` bytes at `from`, or records
+    /// that those lie at `block` and returns `None`.
     pub(crate) fn find_or_add(
         &mut self,
         output: &mut Output<W>,
@@ -45,14 +46,14 @@ impl<W: Write + Seek> Dedupe<W> {
     ) -> io::Result<Option<u64>> {
         if let Some(candidate) = self.find(digest, size) {
             let equal = equal(output, position(candidate), from, size, self.read)?;
-            // Different contents with equal digests: the later ones are not looked for again.
+            // Different contents with equal digests: the later ones are not indexed.
             return Ok(equal.then_some(candidate));
         }
         self.insert(digest, size, block);
         Ok(None)
     }
 
-    /// The first block of what is stored and may be equal to the `size` bytes with this digest.
+    /// The first block of stored contents that may be equal to the `size` bytes with this digest.
     pub(crate) fn find(&self, digest: u128, size: u64) -> Option<u64> {
         let same = |&i: &u32| {
             let stored = self.stored[i as usize];
@@ -62,7 +63,7 @@ impl<W: Write + Seek> Dedupe<W> {
         Some(self.stored[i as usize].block)
     }
 
-    /// Whether `bytes` are what is stored at `from`.
+    /// Whether `bytes` equal the stored bytes at `from`.
     pub(crate) fn holds(
         &self,
         output: &mut Output<W>,
@@ -74,7 +75,7 @@ impl<W: Write + Seek> Dedupe<W> {
         Ok(there == bytes)
     }
 
-    /// Notes that `size` bytes lie at `block`, unless others have their digest.
+    /// Records that `size` bytes lie at `block`, unless others have their digest.
     pub(crate) fn add(&mut self, digest: u128, size: u64, block: u64) {
         if self.find(digest, size).is_none() {
             self.insert(digest, size, block);
@@ -82,7 +83,7 @@ impl<W: Write + Seek> Dedupe<W> {
     }
 
     fn insert(&mut self, digest: u128, size: u64, block: u64) {
-        // What comes after so many is not found.
+        // Contents beyond this number are not indexed.
         let Ok(i) = u32::try_from(self.stored.len()) else {
             return;
         };

@@ -10,7 +10,7 @@ use crate::compress::{
 use crate::error::Error;
 
 impl<W: Write + Seek> ContentArea<W> {
-    /// Appends a fragment, or finds an equal one where it is all of a file's; gives its offset.
+    /// Appends a fragment, or finds an equal one if it is a whole file, and returns its offset.
     pub(super) fn append_fragment(
         &mut self,
         cutter: &Cutter,
@@ -21,7 +21,8 @@ impl<W: Write + Seek> ContentArea<W> {
         let mut packed = match self.pipeline().packed.take() {
             Some(packed) => packed,
             None => {
-                // Where there is a packed inode, kernels look for the prefixes in it (`erofs_xattr_prefixes_init`).
+                // Where there is a packed inode, kernels look for the prefixes in it
+                // (`erofs_xattr_prefixes_init`).
                 let bytes = self.options.xattr_prefixes.table();
                 Packed {
                     cutter: cutter.of_packed(),
@@ -60,14 +61,14 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(known.unwrap_or(at))
     }
 
-    /// Writes the piece before, whose buffer the next one fills, and gives away this one.
+    /// Writes the previous piece, whose buffer is reused, and submits this one.
     fn give_away(&mut self, packed: &mut Packed, last: bool) -> Result<(), Error> {
         let next = self.write_packed(packed)?;
         let bytes = std::mem::replace(&mut packed.bytes, next);
         let piece = Piece {
             cutter: packed.cutter,
             length: bytes.len(),
-            // Nobody looks for the index.
+            // The index is not used.
             end: if last {
                 End::File { index: 0 }
             } else {
@@ -82,7 +83,7 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(())
     }
 
-    /// Writes the piece that is under way; gives its buffer.
+    /// Writes the pending piece, and returns its buffer.
     fn write_packed(&mut self, packed: &mut Packed) -> Result<Vec<u8>, Error> {
         let Some(ticket) = packed.under_way.take() else {
             return Ok(Vec::new());
@@ -127,11 +128,11 @@ impl<W: Write + Seek> ContentArea<W> {
         Ok(bytes)
     }
 
-    /// Writes what is left; gives the index of the packed inode's contents.
+    /// Writes the rest, and returns the index of the packed inode's contents.
     pub(super) fn end_packed(&mut self, mut packed: Packed) -> Result<usize, Error> {
         let block_size = self.options.block_size;
         let (size, compression) = (packed.size, packed.compression);
-        // With both, it is up to the cutter.
+        // With both, the cutter decides.
         let inline = self.options.inline_tails && !self.options.tail_packing;
         if inline && size == packed.bytes.len() as u64 && size <= block_size.tail_max() {
             let index = self.keep_tail(0, &packed.bytes, size);

@@ -6,27 +6,27 @@ use crate::compress::{
     Compression, Cutter, Extent, Fingerprint, Hasher, Rest, Run, Secret, Ticket,
 };
 
-/// The packed inode's contents, of which most are in the image or on their way there.
+/// The contents of the packed inode, most of which are written or submitted already.
 ///
-/// They are cut into pieces as large files are. A piece is written when the next one is full: that is at the same place among the
-/// other contents whatever the number of threads.
+/// They are cut into pieces like large files. A piece is written when the next one is full, so that
+/// its place among the other contents does not depend on the number of threads.
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) cutter: Cutter,
     pub(super) compression: Compression,
     /// The length of everything.
     pub(super) size: u64,
-    /// What is not given away.
+    /// The part that is not submitted yet.
     pub(super) bytes: Vec<u8>,
     pub(super) under_way: Option<Ticket>,
     pub(super) extents: Vec<Extent>,
     pub(super) runs: Vec<Run>,
-    /// What of the last piece is to stand after the inode.
+    /// The part of the last piece that is to follow the inode.
     pub(super) rest: Rest,
     pub(super) known: Known,
 }
 
-/// Where which fragment is. Fragments are not kept.
+/// The offsets of fragments by fingerprint. Fragments themselves are not kept.
 #[derive(Debug)]
 pub(super) struct Known {
     secret: Secret,
@@ -43,7 +43,8 @@ impl Known {
         }
     }
 
-    /// Where the fragment `bytes` is, or `None` after noting that it will be at `offset`.
+    /// Returns the offset of the fragment `bytes`, or records that it will be at `offset` and
+    /// returns `None`.
     pub(super) fn find_or_add(&mut self, bytes: &[u8], offset: u64) -> Option<u64> {
         let mut hasher = Hasher::new(&self.secret);
         hasher.update(bytes);
@@ -53,7 +54,7 @@ impl Known {
         if let Some(&i) = self.index.find(hash(&fingerprint), same) {
             return Some(fragments[i as usize].1);
         }
-        // What comes after so many is not looked for.
+        // Fragments beyond this number are not indexed.
         let i = u32::try_from(fragments.len()).ok()?;
         self.fragments.push((fingerprint, offset));
         let hash_of = |&i: &u32| hash(&self.fragments[i as usize].0);

@@ -1,4 +1,4 @@
-//! Contents on their way through the threads that compress, and into the image.
+//! The queue of contents through the compressing threads into the image.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,18 +11,18 @@ use crate::compress::{Batch, Cutter, End, Extent, Piece, Pool, Ticket};
 use crate::error::Error;
 use crate::options::Options;
 
-/// Contents that are given away together: enough that handing them over costs little.
+/// The size of a batch: large enough that submitting it costs little.
 const BATCH: usize = 256 << 10;
 
-/// Contents that are not in the image yet. They come out in the order in which they went in, so that nothing depends on which
-/// thread was faster.
+/// Contents that are not in the image yet. Results come in the order of submission, so that nothing
+/// depends on the speed of threads.
 pub(super) struct Pipeline {
     pub(super) pool: Pool,
     batch: Batch,
     /// The bytes of the batch that belong to no piece yet.
     open: usize,
     pub(super) under_way: VecDeque<Ticket>,
-    /// Buffers of batches that came out.
+    /// Buffers of finished batches.
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) current: Option<Current>,
     /// The blocks of all extents that others may refer to, by their numbers.
@@ -38,7 +38,7 @@ pub(super) struct Current {
     pub(super) written: u64,
     pub(super) hash: Box<Xxh3>,
     pub(super) extents: Vec<Extent>,
-    /// Those whose blocks are others', and the numbers of these.
+    /// The extents that use the blocks of others, and the numbers of those.
     pub(super) references: Vec<(u32, u32)>,
     pub(super) clusters: Clusters,
     /// Where its contents begin in the packed inode.
@@ -88,7 +88,7 @@ impl Pipeline {
         self.open += bytes.len();
     }
 
-    /// Takes back what belongs to no piece.
+    /// Removes the bytes that belong to no piece.
     pub(super) fn take_back(&mut self) {
         self.batch
             .bytes
@@ -106,7 +106,7 @@ impl Pipeline {
         self.open = 0;
     }
 
-    /// Gives the batch away where there is enough in it, or all that there is.
+    /// Submits the batch if it is large enough, or at the end.
     pub(super) fn submit(&mut self, all: bool) -> io::Result<()> {
         let due = self.open == 0 && (all || self.batch.bytes.len() >= BATCH);
         if due && !self.batch.pieces.is_empty() {

@@ -1,7 +1,8 @@
-//! Clusters of a file that others have already.
+//! Sharing clusters between files.
 //!
-//! Contents that were cut alike have equal clusters, wherever these are in them. Those of files that are in one piece are looked for
-//! where there are fragments: kernels that read these read indexes that point anywhere, as mkfs.erofs makes them.
+//! Contents that were cut alike have equal clusters, at any position. Those of files that are in
+//! one piece are looked for where there are fragments: kernels that read these read indexes that
+//! point anywhere, as mkfs.erofs makes them.
 
 use std::io::{Seek, Write};
 
@@ -17,7 +18,8 @@ use crate::output::Output;
 /// The clusters of one file.
 #[derive(Debug, Default)]
 pub(super) struct Clusters {
-    /// Extents whose blocks are others', by their numbers in the file, and where those begin.
+    /// Extents that use the blocks of others, by their numbers in the file, and the addresses of
+    /// those blocks.
     pub(super) shared: Vec<(u32, u64)>,
     /// Those that have blocks of their own.
     pub(super) own: Vec<Cluster>,
@@ -33,8 +35,8 @@ pub(super) struct Cluster {
     pub(super) digest: u128,
 }
 
-/// Finds clusters that are stored already, and removes their blocks from `cut`, which has all contents of a file of `size` bytes.
-/// Also returns how many bytes that saves.
+/// Finds clusters that are stored already, and removes their blocks from `cut`, which has all
+/// contents of a file of `size` bytes. Also returns how many bytes that saves.
 pub(super) fn share_clusters<W: Write + Seek>(
     dedupe: Option<&Dedupe<W>>,
     output: &mut Output<W>,
@@ -49,7 +51,7 @@ pub(super) fn share_clusters<W: Write + Seek>(
     };
     let all = cut.blocks.len() as u64;
     if options.fragments == Fragments::None || dedupe.find(xxh3_128(&cut.blocks), all).is_some() {
-        // All of it is better than parts.
+        // Sharing the whole file is better than sharing parts.
         return Ok((clusters, 0));
     }
     let length = |extent: &Extent| usize::from(extent.blocks) * block_size.bytes() as usize;
@@ -57,7 +59,7 @@ pub(super) fn share_clusters<W: Write + Seek>(
     for (extent, number) in cut.extents.iter().zip(0..) {
         let bytes = &cut.blocks[start..][..length(extent)];
         start += bytes.len();
-        // What did not shrink may have no indexes at all.
+        // Contents that did not shrink may have no indexes.
         if extent.plain {
             continue;
         }

@@ -178,7 +178,8 @@ fn inline_tails_save_blocks_for_writes_of_any_size() {
         (image.into_inner(), summary)
     };
     let (one, summary) = image(10_000, true);
-    // 5000: 1, 8191 has too long a tail: 2, 8192: 2, all of 5000 and the whole block of 5001 are there already.
+    // 5000: 1, 8191 has too long a tail: 2, 8192: 2, all of 5000 and the whole block of 5001 are
+    // there already.
     assert_eq!(summary.data_bytes, 5 * 4096);
     assert_eq!(image(10_000, false).1.data_bytes, 10 * 4096);
     for piece in [1, 1000, 4096, 4097] {

@@ -19,8 +19,8 @@ fn with_names_in_order(data: &Model, names: &Model, options: &Options) -> Vec<u8
     builder.finish().unwrap().0.into_inner()
 }
 
-/// The image of a model whose contents are asked for when all names are there. What has several names comes under whichever is
-/// the model's first.
+/// The image of a model whose contents are asked for when all names are there. What has several
+/// names comes under whichever is the model's first.
 fn with_contents_later(model: &Model, options: &Options) -> Vec<u8> {
     let out = Cursor::new(Vec::new());
     let mut image = Builder::with_dedupe(out, options.clone()).unwrap();

@@ -1,4 +1,5 @@
-//! A metadata-only image over other images, both ways: as one stitched disk and with each image a device of its own.
+//! A metadata-only image over other images, both ways: as one stitched disk and with each image a
+//! device of its own.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;

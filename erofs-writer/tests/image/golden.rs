@@ -1,4 +1,5 @@
-//! Every field and every byte of a small image: a change in what is written shows up as a changed line.
+//! Every field and every byte of a small image: a change in what is written shows up as a changed
+//! line.
 
 use std::fmt::Write;
 

@@ -16,7 +16,8 @@ use crate::compressed::{assert_read_by_all, options, text};
 use crate::model::{Model, Spec, at, noise};
 use crate::reader::{assert_same, read};
 
-/// Files whose ends meet every rule: none, short, as long as a block, incompressible, equal to others'.
+/// Files whose ends meet every rule: none, short, as long as a block, incompressible, equal to
+/// others'.
 fn tree() -> Model {
     let mut model = Model::default();
     let meta = || at(1_700_000_000, 0);

@@ -1,4 +1,5 @@
-//! A tree in memory: built into an image on one side, and what a walk of that image must find on the other.
+//! A tree in memory: built into an image on one side, and what a walk of that image must find on
+//! the other.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Seek, Write};

@@ -69,7 +69,8 @@ fn spec() -> impl Strategy<Value = Spec> {
     ]
 }
 
-/// Files under random directories, some of them directories with attributes, and second names of some.
+/// Files under random directories, some of them directories with attributes, and second names of
+/// some.
 fn model() -> impl Strategy<Value = Model> {
     let path = vec(name(), 0..4).prop_map(|dirs| dirs.join(&b'/'));
     let files = btree_map((path, name()), (meta(), spec(), any::<bool>()), 0..60);

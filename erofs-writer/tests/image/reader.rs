@@ -20,7 +20,8 @@ pub(crate) struct Seen {
 
 pub(crate) type Tree = BTreeMap<Vec<u8>, Seen>;
 
-/// Everything the reader finds, in an image with which nothing is wrong; `devices` as in the image's table, none where they follow it on the same disk.
+/// Everything the reader finds, in an image with which nothing is wrong; `devices` as in the
+/// image's table, none where they follow it on the same disk.
 pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
     let image = if devices.is_empty() {
         Image::open(image)

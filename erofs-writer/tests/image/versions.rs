@@ -1,4 +1,5 @@
-//! The kernel here reads what the crate's documentation says that it reads, and nothing that it says is for a later one.
+//! The kernel here reads what the crate's documentation says that it reads, and nothing that it
+//! says is for a later one.
 
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -19,7 +20,8 @@ struct Disk {
     model: Model,
 }
 
-/// A row of the table: which image, since which Linux, what that must have been configured with, and the image.
+/// A row of the table: which image, since which Linux, what that must have been configured with,
+/// and the image.
 type Row = (
     &'static str,
     (u32, u32),

@@ -13,8 +13,9 @@ use crate::{Error, truncate, xattr};
 const GOOD_OLD_INODE_SIZE: usize = 128;
 
 impl<I: Read + Write + Seek> Release<'_, I> {
-    /// Frees the attributes of a file that is deleted: those in its inode, which lies at `offset`, and those in the block `block`,
-    /// if there is one. Gives how many values in inodes of their own were accounted to the file.
+    /// Frees the attributes of a file that is deleted: those in its inode, which lies at `offset`,
+    /// and those in the block `block`, if there is one. Returns the number of values in their own
+    /// inodes that were accounted to the file.
     pub(super) fn release_xattrs(
         &mut self,
         inode: &Inode,
@@ -38,7 +39,8 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         Ok(values.len() as u64 + in_block)
     }
 
-    /// Takes one reference from an attribute block, and frees it with the last one. Gives how many values it refers to.
+    /// Drops one reference to an attribute block, and frees the block with the last one. Returns
+    /// the number of values it refers to.
     fn release_block(&mut self, block: u64) -> Result<u64, Error> {
         let at = self.volume.offset(block.min(self.volume.geometry.blocks));
         let wrong = || corrupt("ext4_xattr_header", at);
@@ -67,7 +69,8 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         Ok(values.len() as u64)
     }
 
-    /// Takes one reference from an inode that holds a value, and frees it with the last one (`ext4_xattr_inode_dec_ref`).
+    /// Drops one reference to an inode that holds a value, and frees the inode with the last one
+    /// (`ext4_xattr_inode_dec_ref`).
     fn release_value(&mut self, ino: u32) -> Result<(), Error> {
         let (mut inode, offset) = self.inode(ino)?;
         let references = u64::from(inode.l_i_version.get()) | u64::from(inode.i_ctime.get()) << 32;

@@ -1,4 +1,4 @@
-//! What users, groups and projects use less once their files are freed.
+//! Reducing the usage of users, groups and projects when their files are freed.
 
 use std::io::{Read, Seek, Write};
 
@@ -10,7 +10,7 @@ use crate::quota::{self, Block, Owner, Usage};
 use crate::volume::corrupt;
 
 impl<I: Read + Write + Seek> Release<'_, I> {
-    /// Notes what the owners of an inode no longer use.
+    /// Records the usage that the owners of an inode no longer have.
     pub(super) fn account(&mut self, inode: &Inode, usage: Usage) {
         let wide = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
         for (owner, id) in [
@@ -30,7 +30,7 @@ impl<I: Read + Write + Seek> Release<'_, I> {
         }
     }
 
-    /// Brings the quota files up to date, where there are some.
+    /// Updates the quota files, if there are any.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         let superblock = &self.volume.superblock;
         if superblock.s_feature_ro_compat.get() & ro_compat::QUOTA == 0 {

@@ -1,4 +1,4 @@
-//! Filling a filesystem with what another one has.
+//! Copying the tree of another filesystem.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, Write};
@@ -7,17 +7,17 @@ use super::{Inode, Reader};
 use crate::volume::corrupt;
 use crate::{Builder, Error, Kind, NodeId, Ranges};
 
-/// What every ext4 filesystem has of its own.
+/// A directory that every ext4 filesystem has.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 impl<W: Write + Seek> Builder<W> {
-    /// Adds everything that another filesystem has, and gives the root its attributes. What lies at the paths `without`, names
-    /// between slashes, is left out.
+    /// Adds everything that another filesystem has, and gives the root its attributes. What lies at
+    /// the paths `without`, names between slashes, is left out.
     ///
     /// # Errors
     ///
-    /// Those of reading the other filesystem; [`Error::Contents`] where a file cannot be read; those of the methods that add
-    /// nodes. Some of the tree is added then.
+    /// Those of reading the other filesystem; [`Error::Contents`] where a file cannot be read;
+    /// those of the methods that add nodes. Some of the tree is added then.
     pub fn add_filesystem<R: Read + Seek>(
         &mut self,
         from: &Reader<R>,

@@ -14,7 +14,8 @@ const HEADER: usize = size_of::<DirEntry>();
 const TAIL: usize = size_of::<DirEntryTail>();
 
 impl<R: Read + Seek> Reader<R> {
-    /// The names in a directory and the numbers of their inodes, without `.` and `..`, in the order in which they lie there.
+    /// The names in a directory and the numbers of their inodes, without `.` and `..`, in the order
+    /// in which they lie there.
     ///
     /// The blocks of directories that one reader reads are at most those of the filesystem.
     ///
@@ -60,8 +61,9 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-/// Takes the entries of a block, and returns the tail with their checksum; `None` where they do not fill the block. The nodes of a
-/// hash tree look like one unused entry that fills it, and have their checksums elsewhere.
+/// Appends the entries of a block, and returns the tail with their checksum; `None` where they do
+/// not fill the block. The nodes of a hash tree look like one unused entry that fills it, and have
+/// their checksums elsewhere.
 fn parse(mut rest: &[u8], names: &mut Vec<(Vec<u8>, u32)>) -> Option<Option<DirEntryTail>> {
     while !rest.is_empty() {
         if let Ok(tail) = DirEntryTail::read_from_bytes(rest)

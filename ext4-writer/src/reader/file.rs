@@ -35,7 +35,8 @@ impl<'a, R> FileReader<'a, R> {
         }
     }
 
-    /// Where in the image the byte at the position lies, `None` in a hole; and for how many bytes that goes on.
+    /// Returns the place in the image of the byte at the current position, `None` in a hole, and
+    /// the number of bytes for which that holds.
     fn place(&self) -> (Option<u64>, u64) {
         let logical = self.position / self.block_size;
         let runs = self.map.runs();

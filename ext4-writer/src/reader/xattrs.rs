@@ -54,7 +54,8 @@ impl<R: Read + Seek> Reader<R> {
         Ok(found)
     }
 
-    /// A name and a value as programs see them; an error without a reason where that is not possible.
+    /// A name and a value as programs see them; an error without a reason where that is not
+    /// possible.
     fn xattr(&self, stored: Stored<'_>) -> Result<Xattr, Option<Error>> {
         let value = match stored.value_inode {
             0 => stored.value.to_vec(),

@@ -71,7 +71,8 @@ pub fn check_features(path: &Path, options: &Options) {
     }
 }
 
-/// Values that need inodes of their own: two files with one in common, many with a shared block of entries.
+/// Values that need inodes of their own: two files with one in common, many with a shared block of
+/// entries.
 pub fn add_large_values(image: &mut Builder<File>) {
     let root = image.root();
     let dir = image
@@ -131,7 +132,8 @@ pub fn add_small(dir: &Path) {
     fs::write(dir.join("long name").join("n".repeat(58)), "").unwrap();
 }
 
-/// Compares what ext4-view, which checks every checksum, finds with `expected`: all but extended attributes.
+/// Compares what ext4-view, which checks every checksum, finds with `expected`: all but extended
+/// attributes.
 pub fn compare_view(path: &Path, options: &Options, expected: &Walk) {
     let view = Ext4::load_from_path(path).unwrap();
     let mut found = 0;
@@ -149,7 +151,8 @@ pub fn compare_view(path: &Path, options: &Options, expected: &Walk) {
                 panic!("{}", inside.escape_ascii());
             };
             found += 1;
-            // It takes times whose low half is negative for corruption, and looks for names as if hashed as signed chars.
+            // It takes times whose low half is negative for corruption, and looks for names as if
+            // hashed as signed chars.
             if (wanted.mtime.0 as i32) < 0 || !options.signed_hash && !name.is_ascii() {
                 continue;
             }
@@ -198,8 +201,8 @@ fn compare_viewed(view: &Ext4, path: &[u8], wanted: &Entry) {
     assert!(right, "{shown}");
 }
 
-/// Writes ten thousand files to ten directories, some of which would fit in their inodes, and deletes them; then changes some of
-/// what [`add_small`] and [`add_large_values`] made.
+/// Writes ten thousand files to ten directories, some of which would fit in their inodes, and
+/// deletes them; then changes some of what [`add_small`] and [`add_large_values`] made.
 pub fn write_and_delete(root: &Path) {
     let path = |i: usize| {
         root.join(format!("made {}", i % 10))
@@ -240,7 +243,8 @@ pub struct Kernel {
     mounts: bool,
     /// Whether it writes to those with quotas (`CONFIG_QFMT_V2`).
     quotas: bool,
-    /// Whether it mounts those with verity whose blocks are smaller than pages, as Linux does since 6.3.
+    /// Whether it mounts those with verity whose blocks are smaller than pages, as Linux does since
+    /// 6.3.
     small_verity: bool,
 }
 

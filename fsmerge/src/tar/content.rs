@@ -9,15 +9,17 @@ pub trait Sink {
     /// Why storing failed.
     type Error;
 
-    /// Stores the contents of the file `path`, which are never empty, and returns an id for them. The path is normalised,
-    /// without a leading `/`. Bytes that the sink does not read are skipped.
+    /// Stores the contents of the file `path`, which are never empty, and returns an id for them.
+    /// The path is normalised, without a leading `/`. Bytes that the sink does not read are
+    /// skipped.
     ///
-    /// Contents may turn out not to be needed, where a later entry of the archive replaces the file.
+    /// Contents may turn out not to be needed, where a later entry of the archive replaces the
+    /// file.
     ///
     /// # Errors
     ///
-    /// Any error of storing. If the archive is damaged, reading `content` fails, and [`read_tar`](crate::read_tar()) reports
-    /// the damage instead of the sink's error.
+    /// Any error of storing. If the archive is damaged, reading `content` fails, and
+    /// [`read_tar`](crate::read_tar()) reports the damage instead of the sink's error.
     fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
 }
 
@@ -35,12 +37,13 @@ impl Sink for () {
 pub enum Segment {
     /// So many bytes to read.
     Data(u64),
-    /// So many bytes that are zeros, and that the file does not occupy. They are after the reader already.
+    /// So many zeros that take no space in the file. The reader has passed them already.
     Hole(u64),
 }
 
-/// One file's contents. Reading gives every byte of the file, holes as zeros; [`BufRead`] gives them without a copy where the
-/// layer's bytes are in memory. A sink that keeps holes asks for segments:
+/// One file's contents. Reading gives every byte of the file, holes as zeros; [`BufRead`] gives
+/// them without a copy where the layer's bytes are in memory. A sink that keeps holes asks for
+/// segments:
 ///
 /// ```
 /// # use fsmerge::{Content, Segment};
@@ -66,7 +69,7 @@ pub struct Content<'a> {
     data: &'a mut dyn BufRead,
 }
 
-/// What holes read as.
+/// The zeros that holes read as.
 static ZEROS: [u8; 4096] = [0; 4096];
 
 impl<'a> Content<'a> {
@@ -94,19 +97,20 @@ impl<'a> Content<'a> {
         self.size
     }
 
-    /// Where data is, as offsets and lengths in bytes, ascending. What lies between are holes. One range for a file
-    /// without holes.
+    /// Where data is, as offsets and lengths in bytes, ascending. What lies between are holes. One
+    /// range for a file without holes.
     pub fn ranges(&self) -> &'a [(u64, u64)] {
         self.ranges
     }
 
-    /// Where in the archive the data begins, in bytes; the ranges lie there one after the other. None for contents that
-    /// are not from an archive.
+    /// Where in the archive the data begins, in bytes; the ranges lie there one after the other.
+    /// None for contents that are not from an archive.
     pub fn archive_offset(&self) -> Option<u64> {
         self.archive_offset
     }
 
-    /// What comes next: data to be read, or a hole, which this passes over. None at the end of the file.
+    /// What comes next: data to be read, or a hole, which this passes over. None at the end of the
+    /// file.
     pub fn next_segment(&mut self) -> Option<Segment> {
         let (data, len) = self.run();
         if len == 0 {
@@ -134,7 +138,8 @@ impl<'a> Content<'a> {
         (false, self.size - self.position)
     }
 
-    /// The sink's answer, and how many bytes of the archive belong to the file and were not read.
+    /// Returns the sink's result, and how many bytes of the file's data in the archive were not
+    /// read.
     pub(super) fn given_to<S: Sink>(
         self,
         sink: &mut S,
@@ -154,7 +159,8 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Counts what a sink reads of the archive: the sink owns its [`Content`], so it cannot be asked afterwards.
+/// Counts what a sink reads of the archive: the sink owns its [`Content`], so it cannot be asked
+/// afterwards.
 struct Counted<'a> {
     data: &'a mut dyn BufRead,
     read: u64,
@@ -179,7 +185,8 @@ impl BufRead for Counted<'_> {
     }
 }
 
-/// Bytes of the file where they are in memory: without a copy, for contents that go elsewhere as they are.
+/// Bytes of the file where they are in memory: without a copy, for contents that go elsewhere as
+/// they are.
 impl BufRead for Content<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let (data, len) = self.run();

@@ -25,10 +25,10 @@ pub(super) struct Ingest {
     arena: Arena,
     limits: Limits,
     pending: Vec<Pending>,
-    /// AUFS's directories. Links may point into them, so they stay until the end.
+    /// The directories of AUFS. Links may point into them, so they are kept until the end.
     bookkeeping: Vec<(NodeId, Vec<u8>)>,
-    /// Directories that are whited out and that only paths run through: where these come to nothing but whiteouts, the
-    /// whiteout is all there is.
+    /// Whited-out directories that have no entry of their own. If only whiteouts follow in them,
+    /// only the whiteout remains.
     hollow: BTreeSet<NodeId>,
 }
 
@@ -82,7 +82,8 @@ impl Ingest {
             }
             What::Symlink(target) => {
                 check_target(target, &self.limits)?;
-                // Linux gives every symlink this mode, whatever the header says: what unpackers' users see.
+                // Linux gives every symlink this mode, whatever the header says: what unpackers'
+                // users see.
                 let attributes = Metadata {
                     mode: 0o777,
                     ..attributes
@@ -140,7 +141,7 @@ impl Ingest {
                 let node = self.arena.node(Metadata::new(0), Kind::Whiteout)?;
                 self.arena.set(parent, name, node)
             }
-            // The lower directory is gone: neither its children nor its attributes are left.
+            // The lower directory is hidden, with its children and attributes.
             Some(node) if self.arena.is_directory(node) => {
                 if let Body::Directory { implied: true, .. } = self.arena.body(node) {
                     self.hollow.insert(node);
@@ -150,7 +151,7 @@ impl Ingest {
                     .set_body(node, Body::Directory { opaque, implied });
                 Ok(())
             }
-            // Whatever else is new in this layer replaces the lower one.
+            // Any other new entry replaces the lower one.
             Some(_) => Ok(()),
         }
     }
@@ -168,7 +169,8 @@ impl Ingest {
                 Ok(())
             }
             known => {
-                // Where this layer had something else in its place, or a whiteout, the lower directory is gone.
+                // If this layer has another entry or a whiteout of this name, the lower directory
+                // is hidden.
                 let opaque = known.is_some();
                 let implied = false;
                 self.replace(
@@ -192,8 +194,9 @@ impl Ingest {
         self.arena.set(parent, name, node)
     }
 
-    /// The directory at the end of `names`, made where it is missing. Symlinks of this layer are followed inside the root,
-    /// as runtimes do when they unpack one entry after the other; those of lower layers are the merge's to follow.
+    /// The directory at the end of `names`, made where it is missing. Symlinks of this layer are
+    /// followed inside the root, as runtimes do when they unpack one entry after the other; those
+    /// of lower layers are the merge's to follow.
     fn enter(&mut self, names: &[&[u8]]) -> Result<NodeId, Problem> {
         let mut way = vec![self.arena.root()];
         let mut names = names.iter();
@@ -227,7 +230,8 @@ impl Ingest {
                     left.follow(target, &self.limits)?;
                 }
                 known => {
-                    // As for an explicit directory; and nothing of a lower one is left to imply.
+                    // Over another entry or a whiteout of this layer, the lower directory is
+                    // hidden, so nothing is implied.
                     let fresh = known.is_some();
                     let kind = Kind::Directory {
                         opaque: fresh,
@@ -273,7 +277,8 @@ impl Ingest {
         }
     }
 
-    /// What a hard link's target is. Its parents' symlinks are followed, it itself is not: a symlink can have hard links.
+    /// What a hard link's target is. Its parents' symlinks are followed, it itself is not: a
+    /// symlink can have hard links.
     fn find(&self, target: &[u8]) -> Result<Resolved, Problem> {
         let names = path::components(target, &self.limits)?;
         resolve(&self.arena, &names, false, &self.limits)
@@ -328,7 +333,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// Links whose targets came after them get their target's node; the others stay links to a lower layer.
+    /// Links whose targets came after them get their target's node; the others stay links to a
+    /// lower layer.
     fn settle_links(&mut self) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
@@ -353,7 +359,8 @@ impl Ingest {
                 _ => {}
             }
         }
-        // A link's target may be another link. Follow each chain once; links in a circle stay links to a lower layer.
+        // A link's target may be another link. Each chain is followed once, and links in a circle
+        // remain links to a lower layer.
         let mut settled: HashMap<NodeId, NodeId> = HashMap::new();
         for link in &pending {
             let mut chain = Vec::new();

@@ -1,7 +1,8 @@
 //! Reading the tar stream of a layer into a [`LayerTree`].
 //!
-//! `blockbox_tar` reads the archive: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU tar manual ("Basic Tar Format")
-//! define them. Where readers disagree, it does as the container runtimes do, since a layer must look the same to all of them.
+//! `blockbox_tar` reads the archive: V7, ustar, PAX and GNU, as POSIX.1-2001 (`pax`) and the GNU
+//! tar manual ("Basic Tar Format") define them. Where readers disagree, it does as the container
+//! runtimes do, since a layer must look the same to all of them.
 
 mod content;
 mod frame;
@@ -22,11 +23,12 @@ use ingest::Ingest;
 use place::Place;
 use std::io::{BufRead, Seek};
 
-/// Reads one layer's archive. It reads to the end-of-archive blocks as GNU tar does; what follows them is the caller's
-/// to read, for a digest for instance. An archive without them ends with its last entry.
+/// Reads one layer's archive. It reads to the end-of-archive blocks as GNU tar does; what follows
+/// them is the caller's to read, for a digest for instance. An archive without them ends with its
+/// last entry.
 ///
-/// The archive is read once, front to back. What it is read from is buffered so that contents can be looked at where they are
-/// in memory, through [`Content`]'s [`BufRead`].
+/// The archive is read once, front to back. What it is read from is buffered so that contents can
+/// be looked at where they are in memory, through [`Content`]'s [`BufRead`].
 ///
 /// ```
 /// use fsmerge::{Limits, read_tar};
@@ -40,8 +42,8 @@ use std::io::{BufRead, Seek};
 ///
 /// # Errors
 ///
-/// [`ReadError::Layer`] where the archive is damaged, hostile, or beyond `limits`; [`ReadError::Sink`] where the sink
-/// failed.
+/// [`ReadError::Layer`] where the archive is damaged, hostile, or beyond `limits`;
+/// [`ReadError::Sink`] where the sink failed.
 pub fn read_tar<R: BufRead, S: Sink>(
     tar: R,
     sink: &mut S,
@@ -50,8 +52,8 @@ pub fn read_tar<R: BufRead, S: Sink>(
     read(Source::new(tar), sink, limits)
 }
 
-/// As [`read_tar`], but contents that the sink does not read stay unread: for a sink that only asks where they are, and an archive
-/// whose digest is known.
+/// As [`read_tar`], but skips contents that the sink does not read, by seeking. It suits a sink
+/// that only records where contents are, and an archive whose digest is known.
 ///
 /// # Errors
 ///
@@ -83,7 +85,7 @@ fn read<R: BufRead, S: Sink>(
             offset: entry.offset,
             problem,
         };
-        // Ahead of the body, which is not read.
+        // Recorded before the body, which is skipped.
         if let What::Unknown { kind, .. } = entry.what {
             return Err(at(Problem::UnknownType { kind }).into());
         }
@@ -110,7 +112,8 @@ fn read<R: BufRead, S: Sink>(
                 let content = Content::new(map.size, &map.ranges, &mut reader.source);
                 let content = content.in_archive(offset);
                 let (result, unread) = content.given_to(sink, &path);
-                // A sink cannot say why reading failed; the source can.
+                // The sink's error does not contain the cause of a failed read, so it is taken from
+                // the source.
                 if let Some(failure) = reader.source.take_failure() {
                     return Err(Error::from(failure).into());
                 }

@@ -1,4 +1,4 @@
-//! Where an entry goes, and whether its name makes it a whiteout.
+//! The path of an entry, and whether its name makes it a whiteout.
 
 use crate::error::Problem;
 use crate::limits::Limits;
@@ -7,14 +7,14 @@ use crate::path;
 /// OCI image-spec, layer.md, "Whiteouts".
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What the AUFS storage drivers of old left at the root of a branch.
+/// Files that old AUFS storage drivers left at the root of a branch.
 const BOOKKEEPING: [&[u8]; 3] = [b".wh..wh.plnk", b".wh..wh.aufs", b".wh..wh.orph"];
 
 pub(super) fn is_bookkeeping(name: &[u8]) -> bool {
     BOOKKEEPING.contains(&name)
 }
 
-/// An entry's path, taken apart.
+/// The parsed path of an entry.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     /// The directories on the way.
@@ -48,7 +48,7 @@ impl<'a> Place<'a> {
         Ok(Self { parents, role })
     }
 
-    /// Whether it is more than a mark.
+    /// Whether the entry is a node of the tree, not only a mark.
     pub(super) fn is_entry(&self) -> bool {
         matches!(self.role, Role::Entry(_))
     }

@@ -18,12 +18,12 @@ pub struct Stats {
     pub archive_bytes: u64,
     /// The first remarks, as many as [`Limits::warnings`](crate::Limits::warnings) says.
     pub warnings: Vec<Warning>,
-    /// How many there are in all.
+    /// The total number of warnings.
     pub warning_count: u64,
 }
 
 impl Stats {
-    /// Keeps what the archive's reader passed over.
+    /// Records something that the archive's reader skipped.
     pub(super) fn remark(&mut self, remark: Remark, limits: &Limits) {
         let kind = match remark.kind {
             RemarkKind::Volume { kind } => WarningKind::Volume { kind },

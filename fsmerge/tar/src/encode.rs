@@ -1,4 +1,4 @@
-//! The pieces of an archive that is written: ustar headers, and PAX records for what does not fit in them.
+//! ustar headers, and PAX records for values that do not fit in them.
 
 use crate::pax::Timestamp;
 use crate::source::BLOCK;
@@ -98,7 +98,7 @@ impl Header<'_> {
             (field::MINOR, self.device.1.into()),
         ] {
             let digits = field.len().saturating_sub(1);
-            // What does not fit has a PAX record, so any number will do here.
+            // A value that does not fit has a PAX record, so any number can be written here.
             let value = if fits(value, field.len()) { value } else { 0 };
             put(field, format!("{value:0digits$o}").as_bytes());
         }
@@ -184,7 +184,8 @@ impl Records {
         self.add(b"GNU.sparse.realsize", size.to_string().as_bytes());
     }
 
-    /// An xattr: as `SCHILY.xattr`, or where its name has an equals sign as `LIBARCHIVE.xattr`, which can hold one.
+    /// An xattr: as `SCHILY.xattr`, or where its name has an equals sign as `LIBARCHIVE.xattr`,
+    /// which can hold one.
     pub fn add_xattr(&mut self, name: &[u8], value: &[u8]) {
         if name.contains(&b'=') {
             let escaped = name.iter().flat_map(|&byte| match byte {

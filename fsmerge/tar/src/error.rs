@@ -1,4 +1,4 @@
-//! What can be wrong with an archive, and where.
+//! Errors of archives.
 
 use std::io;
 

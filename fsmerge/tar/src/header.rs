@@ -9,7 +9,8 @@ pub(crate) fn is_zero(block: &Block) -> bool {
     block.iter().all(|&byte| byte == 0)
 }
 
-/// Whether the checksum is right: the sum of all bytes, its own field taken as spaces. Old writers summed signed bytes.
+/// Whether the checksum is right: the sum of all bytes, its own field taken as spaces. Old writers
+/// summed signed bytes.
 pub(crate) fn checksum_holds(header: &Header) -> bool {
     let field = &header.as_old().cksum;
     let Ok(Some(stored)) = number(field, "chksum") else {
@@ -78,8 +79,8 @@ pub(crate) fn size(value: Option<i128>) -> Result<u64, Problem> {
     }
 }
 
-/// The value of a numeric field: octal digits between spaces and NULs, or GNU's base 256, a two's complement number
-/// whose first bit is set. None where there are no digits.
+/// The value of a numeric field: octal digits between spaces and NULs, or GNU's base 256, a two's
+/// complement number whose first bit is set. None where there are no digits.
 pub(crate) fn number(field: &[u8], name: &'static str) -> Result<Option<i128>, Problem> {
     let bad = Problem::Number { field: name };
     if let Some(&first) = field.first()

@@ -1,6 +1,6 @@
 //! Limits of reading an archive.
 
-/// How much an archive may ask for.
+/// Limits on the size of an archive's parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Headers of one archive.

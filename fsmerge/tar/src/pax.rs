@@ -1,4 +1,5 @@
-//! PAX extended headers (POSIX.1-2001 `pax`, "pax Extended Header"), and the keywords that a layer needs.
+//! PAX extended headers (POSIX.1-2001 `pax`, "pax Extended Header"), and the keywords that a layer
+//! needs.
 
 use crate::error::Problem;
 use std::collections::BTreeMap;
@@ -15,23 +16,25 @@ pub struct Timestamp {
 const SCHILY: &[u8] = b"SCHILY.xattr.";
 const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
-/// The records in force for one entry, or for all that follow.
+/// The records that apply to one entry, or to all entries after them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pax {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Sparse format 0.0 repeats its keywords, so their order counts: offsets and lengths as they came.
+    /// Sparse format 0.0 repeats its keywords, so their order counts: offsets and lengths as they
+    /// came.
     pub(crate) sparse: Vec<u8>,
 }
 
 impl Pax {
-    /// Adds the records of an extended header to those in force.
+    /// Adds the records of an extended header.
     pub(crate) fn extend(&mut self, header: &[u8]) -> Result<(), Problem> {
         let mut at = 0;
         while at < header.len() {
             let record = record(&header[at..]).ok_or(Problem::Pax { at })?;
             at += record.len;
             let (key, value) = (record.key, record.value);
-            // What Go's archive/tar refuses: C strings cannot hold it, so readers would differ.
+            // Go's archive/tar refuses NULs too: C strings cannot hold them, so readers would
+            // differ.
             let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
             if key.is_empty() || key.contains(&0) || (text && value.contains(&0)) {
                 return Err(Problem::Pax {
@@ -54,7 +57,7 @@ impl Pax {
         self.records.is_empty()
     }
 
-    /// The records of `self`, with those of `other` over them.
+    /// Returns the records of `self`, overridden by those of `other`.
     pub(crate) fn overridden_by(&self, other: Self) -> Self {
         if self.records.is_empty() {
             return other;
@@ -65,7 +68,8 @@ impl Pax {
         all
     }
 
-    /// A record's value; an empty one deletes the record, so that the header's own field counts again.
+    /// A record's value; an empty one deletes the record, so that the header's own field counts
+    /// again.
     pub(crate) fn get(&self, key: &str) -> Option<&[u8]> {
         self.records
             .get(key.as_bytes())
@@ -87,8 +91,9 @@ impl Pax {
             .transpose()
     }
 
-    /// The extended attributes: raw under `SCHILY.xattr.NAME`, and base64 under `LIBARCHIVE.xattr.NAME` with a
-    /// URL-encoded name, as bsdtar writes them side by side. The raw form comes first where both are there.
+    /// The extended attributes: raw under `SCHILY.xattr.NAME`, and base64 under
+    /// `LIBARCHIVE.xattr.NAME` with a URL-encoded name, as bsdtar writes them side by side. The raw
+    /// form comes first where both are there.
     pub(crate) fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Problem> {
         let mut found = BTreeMap::new();
         for (key, value) in &self.records {

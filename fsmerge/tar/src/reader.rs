@@ -10,7 +10,8 @@ use ::tar::Header;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-/// One entry of an archive. The body of a file, and of an entry of unknown type, comes next in the source.
+/// One entry of an archive. The body of a file, and of an entry of unknown type, comes next in the
+/// source.
 #[derive(Debug)]
 pub struct Entry {
     /// The path as the archive has it.
@@ -59,7 +60,7 @@ pub enum What {
     },
 }
 
-/// What an entry says besides its name, type and contents.
+/// The attributes of an entry: everything but name, type and contents.
 #[derive(Debug)]
 pub struct Attributes {
     /// The permission bits with set-uid, set-gid and sticky: `0o7777` at most.
@@ -93,21 +94,22 @@ pub enum RemarkKind {
         /// The header's `typeflag`.
         kind: u8,
     },
-    /// A single block of zeros where two end an archive: what follows is not read, as GNU tar does not.
+    /// A single block of zeros where two end an archive: what follows is not read, as GNU tar does
+    /// not.
     LoneZeroBlock,
 }
 
 /// Reads the headers of an archive, front to back.
 #[derive(Debug)]
 pub struct Reader<R> {
-    /// The archive, which stands after the headers of the entry that was read last.
+    /// The archive, positioned after the headers of the entry that was read last.
     pub source: Source<R>,
     limits: Limits,
     global: Pax,
     headers: u64,
 }
 
-/// What extended headers said about the entry that follows them.
+/// The records of the extended headers before the next entry.
 #[derive(Default)]
 struct Extended {
     pax: Pax,
@@ -128,8 +130,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next entry; `None` at the end of the archive. The caller has passed over the body of the last one and its
-    /// padding. `remark` is called with what is passed over here.
+    /// The next entry; `None` at the end of the archive. The caller has passed over the body of the
+    /// last one and its padding. `remark` is called with what is passed over here.
     ///
     /// # Errors
     ///
@@ -192,7 +194,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// A block of zeros is there: the end, whether another follows or not. GNU tar reads one block more, so do we.
+    /// A block of zeros ends the archive, whether another follows or not. GNU tar reads one block
+    /// more, so this reader does too.
     fn end(&mut self, offset: u64, mut remark: impl FnMut(Remark)) -> Result<(), Error> {
         match self.source.block() {
             Ok(Some(block)) if header::is_zero(&block) => {}
@@ -260,7 +263,8 @@ impl<R: BufRead> Reader<R> {
             link.or_else(|| pax.get("linkpath").map(<[u8]>::to_vec))
                 .unwrap_or_else(|| text(&header.as_old().linkname).to_vec())
         };
-        // What follows is a body only for files, as in Go's archive/tar, which Docker, containerd and umoci read with.
+        // What follows is a body only for files, as in Go's archive/tar, which Docker, containerd
+        // and umoci read with.
         let what = match header.as_old().linkflag[0] {
             // Before there was a type for directories, their names ended in a slash.
             b'0' | 0 | b'7' if path.ends_with(b"/") => Ok(What::Directory),
@@ -317,7 +321,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl Entry {
-    /// What the entry says besides its name, type and contents.
+    /// Returns the attributes of the entry.
     ///
     /// # Errors
     ///
@@ -351,8 +355,8 @@ impl Entry {
     }
 }
 
-/// Bytes of the body, padding not counted. The PAX record counts, not the header: an entry could hide in the difference
-/// (CVE-2025-62518).
+/// Bytes of the body, padding not counted. The PAX record counts, not the header: an entry could
+/// hide in the difference (CVE-2025-62518).
 fn stored(header: &Header, pax: &Pax) -> Result<u64, Problem> {
     match pax.number("size")? {
         Some(size) => header::size(Some(size)),

@@ -9,7 +9,8 @@ pub const BLOCK: usize = 512;
 /// One block.
 pub(crate) type Block = [u8; BLOCK];
 
-/// Reads the archive, counts what it read, and remembers why it cannot go on: a sink sees only an `io::Error`.
+/// Reads the archive, counts the bytes, and keeps the cause of a failure, since a sink sees only an
+/// `io::Error`.
 #[derive(Debug)]
 pub struct Source<R> {
     inner: R,
@@ -23,7 +24,7 @@ pub struct Source<R> {
 #[derive(Debug)]
 struct Seeking<R> {
     by: fn(&mut R, i64) -> io::Result<()>,
-    /// The archive's length: what can seek does so beyond its end, too.
+    /// The archive's length, since a source can seek beyond its end.
     len: u64,
 }
 
@@ -67,7 +68,7 @@ impl<R: BufRead> Source<R> {
         self.offset
     }
 
-    /// Why reading a body through [`Read`] or [`BufRead`] stopped, if it did.
+    /// The error that ended reading a body through [`Read`] or [`BufRead`], if any.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
@@ -84,7 +85,8 @@ impl<R: BufRead> Source<R> {
         }
     }
 
-    /// Remembers why the archive cannot be read further, the reason being its end if none is given, and says it to a sink.
+    /// Keeps the reason why the archive cannot be read further (its end, if none is given), and
+    /// returns an error for the sink.
     fn fail(&mut self, reason: Option<io::Error>) -> io::Error {
         let reason = reason.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
         let kind = reason.kind();
@@ -122,8 +124,8 @@ impl<R: BufRead> Source<R> {
         Ok(())
     }
 
-    /// The next block, or None where the archive ends before it. A last block of zeros may be short: some writers end
-    /// an archive at an odd length.
+    /// The next block, or None where the archive ends before it. A last block of zeros may be
+    /// short: some writers end an archive at an odd length.
     pub(crate) fn block(&mut self) -> Result<Option<Block>, Error> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -153,7 +155,7 @@ impl<R: BufRead> Source<R> {
             let end = self.offset.checked_add(bytes);
             let (Some(end), Ok(by)) = (end.filter(|&end| end <= seeking.len), bytes.try_into())
             else {
-                // Where reading would have found the end.
+                // The position at which reading would have met the end.
                 return Err(Error::Truncated {
                     offset: seeking.len,
                 });
@@ -188,7 +190,8 @@ impl<R: BufRead> Source<R> {
     pub(crate) fn body(&mut self, size: u64) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         let mut left = size;
-        // Grown as bytes arrive: a header may promise more than there is.
+        // The buffer grows as bytes arrive, because a header may announce more than the archive
+        // has.
         while left > 0 {
             let n = usize::try_from(left).map_or(1 << 16, |left| left.min(1 << 16));
             let start = body.len();
@@ -222,7 +225,7 @@ impl<R: BufRead> BufRead for Source<R> {
                 Err(e) => return Err(self.fail(Some(e))),
             }
         }
-        // There is something, so this reads nothing.
+        // Bytes are buffered, so this does not read.
         self.inner.fill_buf()
     }
 

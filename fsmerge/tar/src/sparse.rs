@@ -30,7 +30,8 @@ impl Map {
         Self { size, ranges }
     }
 
-    /// Checks what a header said: ranges ascend inside the file, and together have the `stored` bytes of the body.
+    /// Checks what a header said: ranges ascend inside the file, and together have the `stored`
+    /// bytes of the body.
     fn checked(size: u64, listed: &[(u64, u64)], stored: u64) -> Result<Self, Problem> {
         let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(listed.len());
         let (mut end, mut total) = (0_u64, 0_u64);
@@ -105,8 +106,8 @@ pub(crate) fn from_records(pax: &Pax, stored: u64, limits: &Limits) -> Result<Ma
     Map::checked(real, &pairs(&numbers, limits)?, stored)
 }
 
-/// The map of format 1.0, read from the beginning of a body of `stored` bytes: decimal numbers, one a line, padded to a
-/// whole number of blocks.
+/// The map of format 1.0, read from the beginning of a body of `stored` bytes: decimal numbers, one
+/// a line, padded to a whole number of blocks.
 pub(crate) fn from_body<R: BufRead>(
     source: &mut Source<R>,
     pax: &Pax,

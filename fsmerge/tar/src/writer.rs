@@ -10,10 +10,11 @@ use crate::source::BLOCK;
 /// A hole shorter than this is written as zeros: its entry in the map would save little.
 const MIN_HOLE: u64 = 4096;
 
-/// Ranges that a map has at most. Go's `archive/tar` refuses a map over 1 MiB, and no range takes more than 40 bytes.
+/// Ranges that a map has at most. Go's `archive/tar` refuses a map over 1 MiB, and no range takes
+/// more than 40 bytes.
 const MAX_RANGES: usize = 20_000;
 
-/// What an entry is called, and its attributes.
+/// The name and the attributes of an entry.
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
     /// The path; a directory's gets a slash at its end.
@@ -92,9 +93,10 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&header.encode(records))
     }
 
-    /// Writes a regular file of `size` bytes with data in `ranges`, which ascend inside the file, and holes elsewhere. `data`
-    /// returns the bytes of all ranges, one after the other; where it ends too early, as a file does that was cut short
-    /// meanwhile, zeros follow. Holes of 4 KiB and more are left out, as GNU tar's sparse format 1.0 does.
+    /// Writes a regular file of `size` bytes with data in `ranges`, which ascend inside the file,
+    /// and holes elsewhere. `data` returns the bytes of all ranges, one after the other; where it
+    /// ends too early, as a file does that was cut short meanwhile, zeros follow. Holes of 4 KiB
+    /// and more are left out, as GNU tar's sparse format 1.0 does.
     ///
     /// # Errors
     ///
@@ -181,7 +183,8 @@ fn header<'a>(head: &Head<'_>, path: &'a [u8], kind: u8, size: u64) -> Header<'a
     }
 }
 
-/// The ranges of a map: what is between two of them is worth leaving out, and they are not too many.
+/// Returns the ranges of a map: few enough, with only holes between them that are worth leaving
+/// out.
 fn joined(ranges: &[Range<u64>], size: u64) -> Vec<Range<u64>> {
     let mut min_hole = MIN_HOLE;
     loop {
@@ -205,7 +208,8 @@ fn joined(ranges: &[Range<u64>], size: u64) -> Vec<Range<u64>> {
     }
 }
 
-/// A map as text, not padded yet. As GNU tar has it: a range without bytes where a file that ends with a hole ends.
+/// A map as text, not padded yet. As GNU tar has it: a range without bytes where a file that ends
+/// with a hole ends.
 fn encoded(ranges: &[Range<u64>], size: u64) -> Vec<u8> {
     let ends_with_hole = ranges.last().is_none_or(|last| last.end < size);
     let end = ends_with_hole.then_some(size..size);
@@ -216,8 +220,8 @@ fn encoded(ranges: &[Range<u64>], size: u64) -> Vec<u8> {
     format!("{}\n{}", all.len(), lines.collect::<String>()).into_bytes()
 }
 
-/// The name that a sparse file has for those who cannot read it, cut where a header ends: as GNU tar names it, but for the
-/// number of a process.
+/// The name of a sparse file for readers without sparse support, cut to the length of a header
+/// field. GNU tar writes the same name with the number of its process.
 fn sparse_name(path: &[u8]) -> Vec<u8> {
     let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let folder = path.strip_suffix(base).unwrap_or_default();
@@ -259,7 +263,7 @@ mod tests {
         Reader::new(Source::new(bytes), limits)
     }
 
-    /// A file as a reader sees it.
+    /// A file as a reader returns it.
     fn read(bytes: &[u8]) -> Vec<u8> {
         let mut reader = reader(bytes);
         let entry = reader.next(|_| ()).unwrap().unwrap();

@@ -32,7 +32,8 @@ fn archive() -> Vec<u8> {
         .finish()
 }
 
-/// Corrects the checksums of what may be headers, so that damage reaches further than the first check.
+/// Corrects the checksums of what may be headers, so that damage reaches further than the first
+/// check.
 fn repair(tar: &mut [u8], intact: &[u8]) {
     for (block, intact) in tar.chunks_mut(512).zip(intact.chunks(512)) {
         if block.len() == 512 && intact[257..].starts_with(b"ustar") {

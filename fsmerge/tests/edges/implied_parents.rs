@@ -1,4 +1,5 @@
-//! EDGES "Hardlinks and replacement": directories that entries imply, and symbolic links on the way to them.
+//! EDGES "Hardlinks and replacement": directories that entries imply, and symbolic links on the way
+//! to them.
 
 use crate::support::{layer_lines, merged, merged_lines, problem};
 use fsmerge::Problem;

@@ -1,5 +1,6 @@
-//! The kernel as an oracle: what it shows of random stacks must be what the merge says. Its overlayfs gets directories made as
-//! layer images hold layers; its file systems get one directory that the layers are unpacked into, one after the other.
+//! The kernel as an oracle: what it shows of random stacks must be what the merge says. Its
+//! overlayfs gets directories made as layer images hold layers; its file systems get one directory
+//! that the layers are unpacked into, one after the other.
 
 use crate::stacks::{Entry, Step, stacks, stacks_without_lower_links, tar};
 use crate::support::{Store, try_merge};
@@ -13,8 +14,9 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 use testkit::{Difference, Mount, Walk, walk};
 
-/// Makes the directory of a layer, whiteouts and marks as overlayfs has them. Whiteouts that hide nothing `below` are left
-/// out: overlayfs lists them as names that do not exist, where a directory is in one layer alone.
+/// Makes the directory of a layer, whiteouts and marks as overlayfs has them. Whiteouts that hide
+/// nothing `below` are left out: overlayfs lists them as names that do not exist, where a directory
+/// is in one layer alone.
 fn make_layer(entries: &[Entry], below: &Merged, root: &Path) {
     let opaque: Vec<_> = entries
         .iter()
@@ -71,7 +73,8 @@ fn make_layer(entries: &[Entry], below: &Merged, root: &Path) {
     }
 }
 
-/// Unpacks a layer over those that were unpacked into `root` before, the way the image specification says it.
+/// Unpacks a layer over those that were unpacked into `root` before, the way the image
+/// specification says it.
 fn unpack(entries: &[Entry], root: &Path, aside: &Path) {
     // The targets of links, which the layer may take away.
     for (number, entry) in entries.iter().enumerate() {
@@ -176,8 +179,8 @@ fn node(path: &Path, kind: FileType, (major, minor): (u32, u32)) {
     .unwrap();
 }
 
-/// The merged tree as [`walk`] would give it, but for what the random layers leave open: the root and all times. A file's
-/// digest is that of another file with its contents.
+/// The merged tree as [`walk`] would give it, but for what the random layers leave open: the root
+/// and all times. A file's digest is that of another file with its contents.
 fn as_walk(merged: &Merged, store: &Store, scratch: &Path) -> Walk {
     let mut all = Walk::new();
     let mut first_names: HashMap<_, Vec<u8>> = HashMap::new();

@@ -1,5 +1,5 @@
-//! Random stacks of layers, and what they must look like merged: told by a simple model here, by the kernel in
-//! `kernel.rs`.
+//! Random stacks of layers, and what they must look like merged: told by a simple model here, by
+//! the kernel in `kernel.rs`.
 
 use fsmerge::{DeviceNumber, Kind, LayerBuilder, Limits, Metadata, NodeId};
 use proptest::collection::vec;
@@ -79,9 +79,9 @@ fn stacks_of(lower_links: bool) -> impl Strategy<Value = Vec<Vec<Entry>>> {
     })
 }
 
-/// Drops the entries that a layer made from a directory cannot have: two of one name, one below what is no directory,
-/// links to nothing. Parents come first. Those that no entry describes are as `implied` says: without an entry, and
-/// opaque.
+/// Drops the entries that a layer made from a directory cannot have: two of one name, one below
+/// what is no directory, links to nothing. Parents come first. Those that no entry describes are as
+/// `implied` says: without an entry, and opaque.
 fn consistent(entries: Vec<Entry>, implied: &[(bool, bool)], below: &View) -> Vec<Entry> {
     let mut kept: BTreeMap<Vec<&'static str>, Entry> = BTreeMap::new();
     for entry in entries {

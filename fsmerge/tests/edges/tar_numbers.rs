@@ -90,7 +90,8 @@ fn files_over_8_gib_in_base_256_are_exact() {
 
 #[test]
 fn sizes_and_offsets_over_2_tib_do_not_wrap() {
-    // Reading 2 TiB takes too long for a test: the size arrives whole, and the end of the archive is noticed.
+    // Reading 2 TiB takes too long for a test: the size arrives whole, and the end of the archive
+    // is noticed.
     for (limit, fails) in [(1 << 44, false), (1 << 40, true)] {
         let size = (2_u64 << 40) + 1;
         let mut limits = Limits::default();

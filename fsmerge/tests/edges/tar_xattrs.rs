@@ -123,7 +123,8 @@ fn xattr_names_and_values_are_bounded() {
     ));
 }
 
-/// An ACL as `getxattr` returns it, of tags and permission bits. Named users and groups have the ID 7.
+/// An ACL as `getxattr` returns it, of tags and permission bits. Named users and groups have the
+/// ID 7.
 fn acl(entries: &[(u16, u16)]) -> Vec<u8> {
     let entry = |&(tag, bits): &(u16, u16)| {
         let id = if matches!(tag, 2 | 8) { 7 } else { u32::MAX };

@@ -1,6 +1,7 @@
 //! Docker's `config.json` and podman's `auth.json`.
 //!
-//! Many programs write these files. Each member is read by itself, so that one of an unexpected shape is as good as absent.
+//! Many programs write these files. Each member is read separately, and a member of an unexpected
+//! shape is ignored.
 
 use std::path::Path;
 
@@ -22,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Such a file.
+/// A file of credentials.
 #[derive(Default)]
 pub(super) struct AuthFile(Map<String, Value>);
 
@@ -71,7 +72,7 @@ impl AuthFile {
             .map(|members| Self(members.unwrap_or_default()))
     }
 
-    /// The entries, which the file then lacks.
+    /// Removes and returns the entries.
     pub(super) fn take_auths(&mut self) -> Map<String, Value> {
         match self.0.remove("auths") {
             Some(Value::Object(auths)) => auths,
@@ -130,7 +131,7 @@ pub(super) struct Key<'a> {
     pub(super) host: String,
     /// Without slashes at either end.
     path: &'a str,
-    /// Whether it is an address, which stands for all of the host.
+    /// Whether it is an address, which applies to the whole host.
     address: bool,
 }
 
@@ -156,12 +157,13 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Whether it stands for all of `host`.
+    /// Whether it applies to all of `host`.
     pub(super) fn is_whole_host(&self, host: &str) -> bool {
         self.host == host && (self.address || self.path.is_empty())
     }
 
-    /// How well it names `HOST/REPOSITORY`, larger is better; `None` if not at all.
+    /// How specifically it matches `HOST/REPOSITORY` (larger is better); `None` if it does not
+    /// match.
     fn rank(&self, host: &str, repository: &str) -> Option<usize> {
         if !self.host.eq_ignore_ascii_case(host) {
             return None;

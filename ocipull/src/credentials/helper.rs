@@ -1,7 +1,7 @@
 //! Credential helpers: programs called `docker-credential-NAME` that keep secrets elsewhere.
 //!
-//! The protocol is that of docker-credential-helpers: the verb is the argument, the server's name comes on standard input, and
-//! the answer is JSON on standard output.
+//! The protocol is that of docker-credential-helpers: the verb is the argument, the server's name
+//! comes on standard input, and the answer is JSON on standard output.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ const MAX_ANSWER: u64 = 1 << 20;
 /// The name that marks the secret as an identity token.
 const TOKEN_USERNAME: &str = "<token>";
 
-/// Why a helper gave no answer.
+/// Why a helper returned no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
     #[error("{0:?} is not the name of a credential helper")]
@@ -74,7 +74,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Login>, HelperError
     })
 }
 
-/// Has the helper `name` keep `username` and `secret` for `server`.
+/// Stores `username` and `secret` for `server` in the helper `name`.
 pub(super) fn store(
     name: &str,
     server: &str,
@@ -86,7 +86,7 @@ pub(super) fn store(
     run(name, "store", entry.to_string().as_bytes(), TIME_LIMIT).map(drop)
 }
 
-/// Has the helper `name` forget the credentials for `server`; whether there were any.
+/// Erases the credentials for `server` in the helper `name`, and returns whether there were any.
 pub(super) fn erase(name: &str, server: &str) -> Result<bool, HelperError> {
     match run(name, "erase", server.as_bytes(), TIME_LIMIT) {
         Ok(_) => Ok(true),
@@ -99,7 +99,7 @@ fn is_not_found(message: &str) -> bool {
     message.contains("credentials not found")
 }
 
-/// What the helper writes to standard output.
+/// Runs the helper, and returns its standard output.
 fn run(name: &str, verb: &str, input: &[u8], limit: Duration) -> Result<Vec<u8>, HelperError> {
     // A name with a slash would name a program outside of $PATH.
     if name.is_empty() || name.contains(['/', '\\', '\0']) {
@@ -136,7 +136,7 @@ fn run_program(
     if success {
         return Ok(output);
     }
-    // Errors come on standard output, by the protocol; but so does a secret.
+    // By the protocol, both errors and secrets come on standard output.
     let message = String::from_utf8_lossy(&output);
     let message = match message.trim_start().starts_with('{') {
         true => "it printed an answer and failed".to_owned(),
@@ -152,12 +152,12 @@ fn run_program(
     })
 }
 
-/// Whether the helper succeeds, and what it writes; `None` if it takes too long.
+/// Returns whether the helper succeeds, and its output; `None` if it takes too long.
 fn converse(child: &mut Child, input: &[u8], limit: Duration) -> Option<(bool, Vec<u8>)> {
     let deadline = Instant::now() + limit;
     let (mut stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
     let input = input.to_vec();
-    // One that reads nothing must not block us.
+    // A helper that does not read must not block this thread.
     thread::spawn(move || {
         let _ = stdin.write_all(&input);
     });

@@ -1,11 +1,11 @@
-//! What credentials are once they are found.
+//! Credentials of one registry.
 
 use crate::{CredentialSource, Secret};
 
-/// What proves to a registry who asks.
+/// The form of credentials for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Login {
-    /// Nothing does.
+    /// No credentials.
     Anonymous,
     Basic {
         username: String,
@@ -17,7 +17,7 @@ pub(crate) enum Login {
     Bearer(Secret),
 }
 
-/// Credentials, and where they are from.
+/// Credentials and their source.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) login: Login,

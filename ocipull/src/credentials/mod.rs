@@ -15,7 +15,7 @@ use file::AuthFile;
 pub(crate) use login::{Found, Login};
 pub use write::{erase, store};
 
-/// What Docker calls Docker Hub in its file, and asks helpers for.
+/// The name of Docker Hub in Docker's file and for helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 impl Credentials {
@@ -23,8 +23,8 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// A file that was named and cannot be read. What is wrong with others is logged, and they are passed over: they must not keep
-    /// anyone from images that need no credentials.
+    /// An explicitly named file that cannot be read. Problems of other files are logged and the
+    /// files skipped, since images that need no credentials must stay accessible.
     pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Found, Error> {
         match self {
             Self::Anonymous => Ok(Found::anonymous()),
@@ -43,7 +43,8 @@ impl Credentials {
         }
     }
 
-    /// The same, for a host that the caller did not name: a name and password of [`Credentials::Basic`] are not for it.
+    /// As [`find`](Self::find), for a host that the caller did not name. [`Credentials::Basic`]
+    /// does not apply to such a host.
     pub(crate) fn find_for_mirror(&self, host: &str, repository: &str) -> Result<Found, Error> {
         match self {
             Self::Basic { .. } => Ok(Found::anonymous()),
@@ -52,11 +53,11 @@ impl Credentials {
     }
 }
 
-/// A file to look into.
+/// A file that may contain credentials.
 #[derive(Debug, PartialEq, Eq)]
 struct Candidate {
     path: PathBuf,
-    /// Whether a damaged one is an error: somebody named it.
+    /// Whether a damaged file is an error, because it was named explicitly.
     required: bool,
 }
 
@@ -73,7 +74,7 @@ fn default_files() -> Vec<Candidate> {
     candidates(|name| std::env::var_os(name))
 }
 
-/// The files in which tools keep credentials, in the order they are looked into.
+/// The files in which tools keep credentials, in the order of the search.
 fn candidates(env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
     let folder = |name| {
         env(name)
@@ -122,8 +123,9 @@ fn look_up(files: &[Candidate], host: &str, repository: &str) -> Result<Found, E
     })
 }
 
-/// A helper for the host first, then the file's own entries, then the helper for everything: the order of podman, in which
-/// the empty entries that docker leaves beside `credsStore` say nothing.
+/// Searches the helper for the host, then the file's own entries, then the helper for all hosts.
+/// This is podman's order, in which the empty entries that docker leaves beside `credsStore` have
+/// no effect.
 fn from_file(
     file: &AuthFile,
     path: &Path,

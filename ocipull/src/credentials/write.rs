@@ -1,4 +1,4 @@
-//! What `login` and `logout` do to a file of credentials.
+//! Storing and erasing credentials, for `login` and `logout`.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,15 +10,19 @@ use super::file::{self, AuthFile, Key};
 use super::{default_files, helper, server_of};
 use crate::{Cause, CredentialSource, Error, Secret};
 
-/// Keeps `username` and `password` for the registry `host` (as [`Reference`](crate::Reference) has it), and returns where.
+/// Keeps `username` and `password` for the registry `host` (as [`Reference`](crate::Reference) has
+/// it), and returns where.
 ///
-/// `path` is the file; without one, it is the first of the [default files](crate::Credentials::Default) that exists, or else
-/// the first of them that is not volatile. Where the file names a credential helper for the host, the helper keeps them.
-/// The file's other members stay as they are. It is replaced in one step and readable by its owner alone (mode 0600).
+/// `path` is the file; without one, it is the first of the [default
+/// files](crate::Credentials::Default) that exists, or else the first of them that is not volatile.
+/// Where the file names a credential helper for the host, the helper keeps them. The file's other
+/// members stay as they are. It is replaced in one step and readable by its owner alone (mode
+/// 0600).
 ///
 /// # Errors
 ///
-/// [`Error::Io`] and [`Error::Credentials`] for the file, which then stays as it was; [`Error::Helper`].
+/// [`Error::Io`] and [`Error::Credentials`] for the file, which then stays as it was;
+/// [`Error::Helper`].
 pub fn store(
     path: Option<&Path>,
     host: &str,
@@ -84,7 +88,7 @@ fn target(path: Option<&Path>) -> Result<PathBuf, Error> {
     let existing = files
         .iter()
         .find(|file| file.required || file.path.exists());
-    // What is under $XDG_RUNTIME_DIR is gone with the session.
+    // Files under $XDG_RUNTIME_DIR are deleted at the end of the session.
     let usual = files.iter().rev().nth(1).or(files.first());
     let chosen = existing.or(usual).map(|file| file.path.clone());
     chosen.ok_or_else(|| Error::Io {

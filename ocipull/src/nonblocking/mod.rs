@@ -1,5 +1,5 @@
-//! The front for asynchronous programs: blocking calls on threads of their own, as futures that any
-//! executor polls. Nothing here depends on a runtime.
+//! The asynchronous interface: blocking calls on their own threads, as futures for any executor.
+//! Nothing here depends on a runtime.
 
 mod stream;
 mod unblock;
@@ -30,8 +30,8 @@ impl Image {
         unblock(move || Self::open(&reference, &options))
     }
 
-    /// As [`read_layer`](Self::read_layer), in asynchronous code. `read` runs on a thread of its own,
-    /// where it may block.
+    /// As [`read_layer`](Self::read_layer), in asynchronous code. `read` runs on a thread of its
+    /// own, where it may block.
     ///
     /// ```no_run
     /// # async fn example(image: ocipull::Image) -> std::io::Result<()> {
@@ -57,8 +57,8 @@ impl Image {
         unblock(move || layer?.open()?.read_all(read))
     }
 
-    /// Starts to fetch the layer `index`, counted from the lowest, and returns its tar piece by piece
-    /// in asynchronous code.
+    /// Starts to fetch the layer `index`, counted from the lowest, and returns its tar piece by
+    /// piece in asynchronous code.
     ///
     /// ```no_run
     /// # async fn example(image: ocipull::Image) -> Result<(), ocipull::Error> {

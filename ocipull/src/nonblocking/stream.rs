@@ -102,7 +102,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     pieces: VecDeque<Vec<u8>>,
-    /// What comes after the last piece.
+    /// The result after the last piece.
     end: Option<Result<(), Error>>,
     waker: Option<Waker>,
     dropped: bool,
@@ -121,7 +121,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room. Returns false if nobody wants the piece any more.
+    /// Waits for room. Returns false if the stream was dropped.
     fn push(&self, piece: Vec<u8>) -> bool {
         let full = |state: &mut State| state.pieces.len() >= DEPTH && !state.dropped;
         let state = self.room.wait_while(self.lock(), full);

@@ -69,7 +69,7 @@ where
             let mut state = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             match state.ended.take() {
                 Some(Ok(result)) => return Poll::Ready(result),
-                // As if the call had been made here.
+                // The panic continues in the caller.
                 Some(Err(panic)) => {
                     drop(state);
                     resume_unwind(panic)

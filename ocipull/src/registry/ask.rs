@@ -1,7 +1,9 @@
-//! Requests to an endpoint, made again with credentials or at another address where the server demands it.
+//! Requests to an endpoint, made again with credentials or at another address where the server
+//! demands it.
 //!
-//! Credentials go to the server they are for and to the token service it names, and there over TLS alone, unless plain HTTP
-//! was asked for that very host and port. A redirect to another origin is followed without them.
+//! Credentials go to the server they are for and to the token service it names, and there over TLS
+//! alone, unless plain HTTP was asked for that very host and port. A redirect to another origin is
+//! followed without them.
 
 use ureq::http::Method;
 
@@ -15,7 +17,7 @@ use super::url::Url;
 use crate::credentials::Login;
 use crate::{Error, Secret};
 
-/// How often a registry may send us elsewhere.
+/// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
 
 /// A request to an endpoint, which can be made again.
@@ -25,7 +27,7 @@ pub(super) struct Ask<'a> {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Body<'a>,
     pub(super) access: Access,
-    /// Bytes that came before: for messages.
+    /// Bytes received before, for messages.
     pub(super) offset: u64,
 }
 
@@ -52,7 +54,7 @@ impl<'a> Ask<'a> {
 }
 
 impl Endpoint {
-    /// Makes a request that succeeds; logs in where that is asked for.
+    /// Makes a request and returns its response if it succeeds; logs in if the server demands it.
     pub(super) fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
         let url = ask.url.clone();
         let (mut answer, last) = self.try_ask(ask)?;
@@ -64,7 +66,7 @@ impl Endpoint {
         let (body, _) = answer.bounded(MAX_ERROR).unwrap_or_default();
         let message = message(&body);
         Err(match status.as_u16() {
-            // A storage service that the registry sends us to says nothing of our credentials.
+            // A storage service behind a redirect cannot judge the credentials.
             401 | 403 if last.origin == self.base.origin => {
                 Failure::last(self.unauthorized(message))
             }
@@ -77,7 +79,7 @@ impl Endpoint {
         })
     }
 
-    /// Makes a request, and gives the answer with the address that it came from in the end.
+    /// Makes a request, and returns the response with the address that it finally came from.
     fn try_ask(&self, ask: Ask<'_>) -> Result<(Answer, Url), Failure> {
         let Ask {
             method,
@@ -137,14 +139,15 @@ impl Endpoint {
         }
     }
 
-    /// Gets what the challenges in `answer` ask for; whether there is anything to show that was not `used` yet.
+    /// Obtains the credentials that the challenges in `answer` demand. Returns whether there are
+    /// any that were not `used` yet.
     fn log_in(
         &self,
         access: &Access,
         answer: &Answer,
         used: Option<Secret>,
     ) -> Result<bool, Failure> {
-        // Another thread was faster.
+        // Another thread has obtained them meanwhile.
         if self.authorization(access) != used {
             return Ok(true);
         }

@@ -1,4 +1,4 @@
-//! Downloads that go on where they broke off, from the next mirror if need be.
+//! Downloads that resume after interruptions, from the next mirror if necessary.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -13,19 +13,20 @@ use super::transport::{Answer, Incoming};
 use crate::error::is_transient_status;
 use crate::{Cause, Digest, Error};
 
-/// Bytes that must come between two interruptions for the second to count as the first again.
+/// The number of bytes between two interruptions after which the count of failures starts again.
 pub(super) const PROGRESS: u64 = 1 << 20;
 
-/// What is asked for, and what an answer to something else means.
+/// The requested part of a blob, and the meaning of another response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// The blob to its end. Where a server begins at the first byte, what is known already is skipped.
+    /// The blob to its end. If a server begins at the first byte, known bytes are skipped.
     Rest,
     /// A range. A server that begins elsewhere is treated likewise.
     Range,
-    /// The first range of several, of a blob of so many bytes. A server that answers with anything else gives the rest instead.
+    /// The first range of several, of a blob of so many bytes. From a server that responds
+    /// otherwise, the rest is read.
     First(u64),
-    /// A range from a server that has answered with ranges. Any other answer is refused.
+    /// A range from a server that has sent ranges before. Any other response is refused.
     Strict,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct BlobReader {
     /// Whether the last answer was not the range that was asked for.
     refused: bool,
     answer: Option<Incoming>,
-    /// Bytes that come again, from a server that cannot begin in the middle.
+    /// Repeated bytes of a server that cannot begin in the middle.
     skip: u64,
     /// Interruptions since `mark`.
     failures: u32,
@@ -108,7 +109,7 @@ impl BlobReader {
             };
             self.answer = None;
             if self.offset >= self.end {
-                // Everything is here; how the connection ended does not matter.
+                // All bytes were received, so the end of the connection does not matter.
                 break;
             }
             if self.offset - self.mark >= PROGRESS {
@@ -216,18 +217,18 @@ impl BlobReader {
         Ok(())
     }
 
-    /// What it means that a request failed.
+    /// Converts the failure of a request.
     fn no_answer(&mut self, endpoint: &Endpoint, failure: Failure) -> Result<(), Failure> {
         let Error::Http { status, .. } = *failure.error else {
             return Err(failure);
         };
         match (self.extent, status) {
-            // There is nothing from here on: the blob is shorter than its descriptor says.
+            // There are no bytes from here on: the blob is shorter than its descriptor says.
             (Extent::Rest | Extent::Range, 416) => {
                 self.ended = true;
                 Ok(())
             }
-            // Not every server takes a range.
+            // Not every server supports ranges.
             (Extent::First(size), status) if !is_transient_status(status) => {
                 (self.extent, self.end) = (Extent::Rest, size);
                 Ok(())
@@ -256,12 +257,12 @@ impl BlobReader {
     }
 }
 
-/// What a partial answer says it has.
+/// The range in a partial response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentRange {
     pub(super) first: u64,
     last: u64,
-    /// The size of the whole, where it is said.
+    /// The size of the whole blob, if stated.
     size: Option<u64>,
 }
 
@@ -270,7 +271,7 @@ impl ContentRange {
         Self::parse(answer.header("content-range")?)
     }
 
-    /// The size of the whole, as the refusal of a range says it: `bytes */SIZE`.
+    /// The size of the whole blob in the refusal of a range: `bytes */SIZE`.
     pub(super) fn size_of(answer: &Answer) -> Option<u64> {
         let range = answer.header("content-range")?.strip_prefix("bytes ")?;
         range.trim().strip_prefix("*/")?.parse().ok()

@@ -1,4 +1,4 @@
-//! `WWW-Authenticate` headers: what a server asks for before it answers.
+//! Parsing of `WWW-Authenticate` headers.
 
 /// The longest header that is looked at, in bytes.
 const MAX_HEADER: usize = 8 << 10;
@@ -56,7 +56,7 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
     challenges
 }
 
-/// `text` from the next thing that is neither blank nor comma.
+/// `text` from the next byte that is neither a blank nor a comma.
 fn skip(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', ','])
 }
@@ -66,7 +66,7 @@ fn token(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_token(c)).unwrap_or(text.len()))
 }
 
-/// `text`, which follows a scheme, without the token68 there, such as NTLM's: it says nothing to us.
+/// `text` after a scheme, without a token68 such as NTLM's, which has no meaning here.
 fn without_token68(text: &str) -> &str {
     let rest = text.trim_start_matches([' ', '\t']);
     let is_token68 = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);

@@ -1,4 +1,5 @@
-//! containers-registries.conf(5), version 2: mirrors, blocked and insecure registries, names without a host.
+//! containers-registries.conf(5), version 2: mirrors, blocked and insecure registries, names
+//! without a host.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use crate::{Error, Reference, Registries};
 /// The largest such file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// What a mirror is asked for.
+/// The requests that a mirror receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) enum PullFrom {
     #[default]
@@ -60,7 +61,7 @@ struct MirrorEntry {
     pull_from_mirror: Option<PullFrom>,
 }
 
-/// A place where a repository can be had.
+/// A server of a repository.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Site {
     pub(super) host: String,
@@ -86,7 +87,8 @@ impl Conf {
         Ok(conf)
     }
 
-    /// Adds the file `path` with the contents `text`: what it says of a prefix replaces what was said before.
+    /// Adds the file `path` with the contents `text`: its entries for a prefix replace earlier
+    /// ones.
     fn add(&mut self, path: &Path, text: &str) -> Result<(), Error> {
         let invalid = |problem: String| Error::RegistriesFile {
             path: path.to_owned(),
@@ -144,7 +146,8 @@ impl Conf {
         Ok(conf)
     }
 
-    /// Where `HOST/REPOSITORY` can be had, in the order to ask; the last is the registry itself.
+    /// The servers of `HOST/REPOSITORY` in the order of requests; the last one is the registry
+    /// itself.
     pub(super) fn sites(&self, host: &str, repository: &str) -> Result<Vec<Site>, Error> {
         let name = format!("{host}/{repository}");
         let matching = self.registries.iter().filter_map(|entry| {
@@ -199,8 +202,8 @@ impl Conf {
         mirrors.chain([own]).collect()
     }
 
-    /// The full names that `name`, which has no host, may mean, in the order to try. Without a list of registries to search, it
-    /// is Docker Hub's.
+    /// The full names that `name`, which has no host, may mean, in the order to try. Without a list
+    /// of registries to search, it is Docker Hub's.
     pub(super) fn candidates(&self, name: &str) -> Vec<String> {
         let end = name.find([':', '@']).unwrap_or(name.len());
         let (bare, suffix) = name.split_at(end);
@@ -216,8 +219,9 @@ impl Conf {
 }
 
 impl Reference {
-    /// The images that `text` may mean, in the order to try. There is one but for names without a host, where `registries` has a
-    /// list of registries to search (`unqualified-search-registries`) and no alias for the name.
+    /// The images that `text` may mean, in the order to try. There is one but for names without a
+    /// host, where `registries` has a list of registries to search
+    /// (`unqualified-search-registries`) and no alias for the name.
     ///
     /// # Errors
     ///
@@ -234,7 +238,8 @@ impl Reference {
     }
 }
 
-/// What follows `prefix` in `name`; `None` if it does not begin so. `*.example.com` is a prefix of all hosts below.
+/// The rest of `name` after `prefix`; `None` if it does not begin with it. `*.example.com` is a
+/// prefix of all hosts below.
 fn rest_after<'a>(prefix: &str, host: &str, name: &'a str) -> Option<&'a str> {
     if let Some(domain) = prefix.strip_prefix('*') {
         let below = domain.starts_with('.') && host.ends_with(domain);

@@ -1,4 +1,4 @@
-//! A file by its address: without a repository, and without credentials.
+//! Downloading a file by its address, without a repository and without credentials.
 
 use std::io::{self, Read, Write};
 
@@ -12,21 +12,22 @@ use super::url::{Scheme, Url};
 use crate::digest::Hasher;
 use crate::{Cause, Digest, Document, Error, Options};
 
-/// How often a server may send us elsewhere.
+/// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
 
-/// Downloads the file at `url`, which begins with `https://` or `http://`, into `output`, and returns the SHA-256 digest of its
-/// bytes, of which there are at most `limit`.
+/// Downloads the file at `url`, which begins with `https://` or `http://`, into `output`, and
+/// returns the SHA-256 digest of its bytes, of which there are at most `limit`.
 ///
-/// Proxies, certificates, time limits, retries, progress and events are those of `options`, as for an image. A download that
-/// breaks off goes on where it broke off, unless the file is another one by then. Redirects are followed, but never from TLS to
-/// plain HTTP.
+/// Proxies, certificates, time limits, retries, progress and events are those of `options`, as for
+/// an image. A download that breaks off goes on where it broke off, unless the file is another one
+/// by then. Redirects are followed, but never from TLS to plain HTTP.
 ///
 /// # Errors
 ///
-/// [`Error::Address`], [`Error::Connect`], [`Error::Http`], [`Error::Redirect`], [`Error::Interrupted`];
-/// [`Error::Protocol`] where the file changed meanwhile; [`Error::TooLarge`] where there are more bytes; [`Error::Read`] where
-/// `output` does not take them.
+/// [`Error::Address`], [`Error::Connect`], [`Error::Http`], [`Error::Redirect`],
+/// [`Error::Interrupted`]; [`Error::Protocol`] where the file changed meanwhile;
+/// [`Error::TooLarge`] where there are more bytes; [`Error::Read`] where `output` does not take
+/// them.
 pub fn download(
     url: &str,
     output: &mut impl Write,
@@ -63,12 +64,12 @@ pub(super) struct FileReader {
     transport: Transport,
     options: Options,
     url: Url,
-    /// Bytes that came.
+    /// The number of bytes received.
     offset: u64,
     answer: Option<(Incoming, Url)>,
-    /// What the first answer called this version of the file.
+    /// The entity tag of the first response.
     version: Option<String>,
-    /// Bytes that come again, from a server that cannot begin in the middle.
+    /// Repeated bytes of a server that cannot begin in the middle.
     skip: u64,
     /// Interruptions since `mark`.
     failures: u32,
@@ -169,12 +170,13 @@ impl FileReader {
                 }
                 self.skip = 0;
             }
-            // Everything was there when the connection broke.
+            // All bytes were received before the connection broke.
             416 if ContentRange::size_of(&answer) == Some(self.offset) => {
                 self.ended = true;
                 return Ok(());
             }
-            // A server that does not know ranges begins at the beginning, and so does one that has another file now.
+            // A server without ranges begins at the first byte, and so does one whose file has
+            // changed.
             200 => self.skip = self.offset,
             status => return Err(Failure::status(&url, status, String::new())),
         }
@@ -192,7 +194,7 @@ impl FileReader {
         Ok(())
     }
 
-    /// Makes a request that is answered, and returns the answer with the address that it came from in the end.
+    /// Makes a request, and returns the response with the address that it finally came from.
     fn ask(&self) -> Result<(Answer, Url), Failure> {
         let mut url = self.url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -223,7 +225,7 @@ impl FileReader {
                 return Ok((answer, url));
             } else {
                 let after = answer.header("retry-after").and_then(retry_after);
-                // The page that comes with an error is for a browser.
+                // The body of an error is a page for browsers.
                 let _ = answer.bounded(MAX_ERROR);
                 return Err(Failure::status(&url, status, String::new()).after(after));
             }
@@ -241,7 +243,7 @@ impl Read for FileReader {
     }
 }
 
-/// A strong entity tag: what says that two answers are of the same bytes.
+/// The strong entity tag of a response, which identifies its bytes.
 fn version(answer: &Answer) -> Option<String> {
     let tag = answer.header("etag")?;
     (tag.starts_with('"') && tag.len() <= 256).then(|| tag.to_owned())

@@ -1,5 +1,5 @@
-//! One server that has a repository: the registry, or a mirror of it, with the credentials for it, where its redirects lead,
-//! and the errors of its requests.
+//! One server that has a repository: the registry, or a mirror of it, with the credentials for it,
+//! where its redirects lead, and the errors of its requests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use super::url::{Origin, Scheme, Url};
 use crate::credentials::Found;
 use crate::{Error, Event, Events, Options, Secret};
 
-/// What is to be done in a repository: decides which token it takes.
+/// The kind of access to a repository, which decides the scopes of the token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Access {
     Pull,
     Push,
     /// Push, and read the repository that a blob is mounted from.
     Mount(String),
-    /// Nothing but to show the credentials.
+    /// Only to check the credentials.
     Login,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Endpoint {
     pub(super) repository: String,
     /// The address of the repository, without a slash at its end.
     pub(super) base: Url,
-    /// Whether a certificate of an unknown issuer will do.
+    /// Whether certificates of unknown issuers are accepted.
     pub(super) insecure: bool,
     pub(super) found: Found,
     /// The value of `Authorization` for each kind of access.
@@ -52,7 +52,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// `scheme` is plain HTTP only where that was asked for.
+    /// `scheme` is plain HTTP only if the caller asked for it.
     pub(super) fn new(
         transport: Arc<Transport>,
         (host, repository): (&str, &str),
@@ -86,7 +86,7 @@ impl Endpoint {
         self.base.origin.url(&format!("{}{path}", self.base.path()))
     }
 
-    /// Does `work`, again where it fails for reasons that may pass.
+    /// Calls `work`, and repeats it after temporary failures.
     pub(super) fn retrying<T>(
         &self,
         mut work: impl FnMut() -> Result<T, Failure>,
@@ -101,12 +101,12 @@ impl Endpoint {
         }
     }
 
-    /// Waits until the next attempt after `attempt` failed ones, and tells of it; `None` to give up.
+    /// Waits until the next attempt after `attempt` failed ones, and reports it; `None` to give up.
     pub(super) fn wait(&self, failure: &Failure, attempt: u32) -> Option<()> {
         failure.wait(attempt, &self.host, self.retries, self.events.as_ref())
     }
 
-    /// Tells that this endpoint is asked because another failed.
+    /// Reports that this endpoint is asked because another one failed.
     pub(super) fn tell_next(&self, error: &Error) {
         tracing::debug!(host = self.host, %error, "asking the next mirror");
         if let Some(events) = &self.events {
@@ -115,21 +115,21 @@ impl Endpoint {
         }
     }
 
-    /// Sends one request, with nothing added.
+    /// Sends one request unchanged.
     pub(super) fn exchange(&self, request: Request<'_>, offset: u64) -> Result<Answer, Failure> {
         let url = request.url.clone();
         let sent = self.transport.send(request).map_err(Failure::last)?;
         sent.map_err(|broken| self.broken(&url, offset, broken))
     }
 
-    /// Where a redirect leads. Never from TLS to plain HTTP.
+    /// The target of a redirect. Redirects from TLS to plain HTTP are refused.
     pub(super) fn redirect(&self, from: &Url, answer: &Answer) -> Result<Url, Failure> {
         let location = answer.header("location");
         let location = location.ok_or_else(|| self.bad_redirect(from, "it is not given"))?;
         self.follow(from, location)
     }
 
-    /// The address `location`, which the server at `from` gave.
+    /// Resolves the address `location`, which the server at `from` sent.
     pub(super) fn follow(&self, from: &Url, location: &str) -> Result<Url, Failure> {
         let to = from.join(location);
         let to = to.map_err(|problem| self.bad_redirect(from, problem))?;
@@ -179,9 +179,9 @@ impl Endpoint {
         Failure::status(url, status, message)
     }
 
-    /// What it means that a request or its answer broke off.
+    /// Converts the failure of a request or of reading its response.
     pub(super) fn broken(&self, url: &Url, offset: u64, broken: Broken) -> Failure {
-        // A token or storage service is named as it is.
+        // Messages name a token or storage service by its own host.
         let host = match url.origin == self.base.origin {
             true => self.host.clone(),
             false => url.origin.host(),
@@ -189,7 +189,7 @@ impl Endpoint {
         self.transport.failure(url, host, offset, broken)
     }
 
-    /// What answers, but not as the specification says.
+    /// The error for a response that violates the specification.
     pub(super) fn protocol(&self, url: &Url, problem: &str) -> Failure {
         Failure::last(Error::Protocol {
             url: url.to_string(),

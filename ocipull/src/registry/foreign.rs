@@ -1,4 +1,5 @@
-//! Layers that must not be distributed: from where the source has them after all, else from the URLs in their descriptors.
+//! Layers that must not be distributed: fetched from the source if it has them, otherwise from the
+//! URLs in their descriptors.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl ForeignReader {
         }
     }
 
-    /// The next place that may have the layer; none after the last one.
+    /// Opens the next place that may have the layer; `None` after the last one.
     fn open(&mut self) -> Result<Option<Box<dyn Read + Send>>, Error> {
         let Layer { digest, size, .. } = &self.layer;
         if !std::mem::replace(&mut self.asked, true) && self.source.has(digest)? {
@@ -43,7 +44,7 @@ impl ForeignReader {
             return Ok(None);
         };
         self.next += 1;
-        // The address is the image's, so nothing but a public server is to be reached by it.
+        // The image chooses this address, so it must lead to a public server only.
         if !url.starts_with("https://") && !self.options.plain_http {
             let problem = "a layer's URL has to begin with https://";
             return Err(Error::Address { problem });

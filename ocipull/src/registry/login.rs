@@ -1,4 +1,4 @@
-//! Whether credentials are the right ones, before they are kept.
+//! Checking credentials before they are stored.
 
 use ureq::http::Method;
 
@@ -7,13 +7,14 @@ use super::endpoint::Access;
 use super::mirrors::{For, Mirrors};
 use crate::{Error, Options, name};
 
-/// Shows the credentials in `options` to the registry `host`, as `docker login` does. Returns whether it asked for any; one that
-/// does not accepts every client.
+/// Shows the credentials in `options` to the registry `host`, as `docker login` does. Returns
+/// whether it asked for any; one that does not accepts every client.
 ///
 /// # Errors
 ///
-/// [`Error::Unauthorized`] where the registry or its token service refuses them; [`Error::InvalidReference`]; [`Error::Protocol`]
-/// where there is no registry; and those of the network.
+/// [`Error::Unauthorized`] where the registry or its token service refuses them;
+/// [`Error::InvalidReference`]; [`Error::Protocol`] where there is no registry; and those of the
+/// network.
 pub fn check_login(host: &str, options: &Options) -> Result<bool, Error> {
     if !name::is_host(host) {
         return Err(Error::InvalidReference {
@@ -22,7 +23,7 @@ pub fn check_login(host: &str, options: &Options) -> Result<bool, Error> {
         });
     }
     let host = host.to_ascii_lowercase();
-    // A registry is set up as the repositories in it are.
+    // The options of a registry are those of its repositories.
     let mirrors = Mirrors::new(&host, "login", options)?;
     let checked = mirrors.first(For::Primary, |endpoint| {
         let url = endpoint.base.origin.url("/v2/");

@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// How much of an error's text is read, in bytes.
 pub(super) const MAX_ERROR: u64 = 64 << 10;
 
-/// What an error's body says, in one line: the specification's JSON or plain text.
+/// Returns the message in an error's body, in one line: the specification's JSON or plain text.
 pub(super) fn message(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Envelope {
@@ -30,7 +30,7 @@ pub(super) fn message(body: &[u8]) -> String {
                 .collect::<Vec<_>>()
                 .join("; ")
         }
-        // A page made for a browser says nothing in a terminal.
+        // HTML pages are not readable in a terminal.
         Err(_) => match String::from_utf8_lossy(body) {
             text if text.trim_start().starts_with('<') => String::new(),
             text => text.into_owned(),

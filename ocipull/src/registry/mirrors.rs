@@ -1,4 +1,5 @@
-//! The servers of a repository in the order of requests: first the mirrors, then the registry itself.
+//! The servers of a repository in the order of requests: first the mirrors, then the registry
+//! itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +17,17 @@ struct Mirror {
     pull_from: PullFrom,
     /// Whether it is the registry that the reference names, not a mirror of it.
     primary: bool,
-    /// Whether it is asked only if there was no connection to the one before: it is the same server in plain HTTP.
+    /// Whether it is asked only if the connection to the previous one failed: it is the same server
+    /// in plain HTTP.
     plain_fallback: bool,
 }
 
-/// What the server is asked for.
+/// The kind of request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum For {
     Tag,
     Digest,
-    /// What a mirror has no say in: uploads, lists.
+    /// Requests that only the registry itself serves: uploads and lists.
     Primary,
 }
 
@@ -41,7 +43,8 @@ impl Mirror {
     }
 }
 
-/// Whether a server may have failed because it speaks plain HTTP: some only hang up on a TLS handshake.
+/// Whether a server may have failed because it speaks plain HTTP: some only close the connection in
+/// a TLS handshake.
 fn never_answered(error: &Error) -> bool {
     matches!(error, Error::Connect { .. } | Error::Interrupted { .. })
 }
@@ -62,7 +65,7 @@ impl Mirrors {
                 pull_from,
                 primary,
             } = site;
-            // A mirror that is the registry itself under another path still is who the user named.
+            // A mirror on the registry's own host counts as the registry that the user named.
             let own = site_host == host;
             let found = match own {
                 true => options.credentials.find(&site_host, &site_repository)?,
@@ -94,7 +97,7 @@ impl Mirrors {
         Ok(Self(mirrors))
     }
 
-    /// Whether nobody on the way can put something else in the place of what any of them sends.
+    /// Whether all responses of all servers are protected by TLS with verified certificates.
     pub(super) fn are_authentic(&self) -> bool {
         self.0.iter().all(|mirror| {
             let endpoint = &mirror.endpoint;
@@ -102,7 +105,8 @@ impl Mirrors {
         })
     }
 
-    /// What `work` gets from the first server that has it; each is asked again where its failure may pass.
+    /// Returns the result of `work` from the first server that has it. Each server is asked again
+    /// after temporary failures.
     pub(super) fn first<T>(
         &self,
         what: For,
@@ -111,7 +115,7 @@ impl Mirrors {
         self.first_with(what, |endpoint| endpoint.retrying(|| work(endpoint)))
     }
 
-    /// The same for work that itself tries again.
+    /// The same for work that retries by itself.
     pub(super) fn first_with<T>(
         &self,
         what: For,
@@ -133,7 +137,8 @@ impl Mirrors {
         Err(last.unwrap_or(Error::Failed))
     }
 
-    /// The first server from `index` on that is asked for digests, given the error of the one before it.
+    /// The first server from `index` on that is asked for digests, given the error of the one
+    /// before it.
     pub(super) fn by_digest(
         &self,
         index: usize,

@@ -1,7 +1,7 @@
 //! Registries, by the OCI distribution specification.
 //!
-//! [`repository`] is what programs use. It asks the servers in [`mirrors`], each an [`endpoint`]; [`ask`] shows it credentials and
-//! follows redirects, and [`transport`] does HTTP.
+//! [`repository`] is what programs use. It asks the servers in [`mirrors`], each an [`endpoint`];
+//! [`ask`] shows it credentials and follows redirects, and [`transport`] does HTTP.
 
 mod ask;
 mod blob;
@@ -47,7 +47,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Gets ready to ask `host` for the repository, tag and digest in `name`.
+    /// Returns a source for the repository, tag and digest at `host`.
     pub(crate) fn new(
         host: &str,
         (repository, tag, digest): (&str, Option<&str>, Option<&Digest>),

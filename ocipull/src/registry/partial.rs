@@ -1,13 +1,14 @@
-//! What came of a blob whose download did not end, kept for the next one: by this process or, where it was killed, by another.
+//! Partial downloads of blobs, kept for the next attempt by this or another process.
 //!
 //! ```text
 //! FOLDER/HOST/ALGORITHM-HEX          the blob's first bytes
 //! FOLDER/HOST/ALGORITHM-HEX.known    a line for each piece of them: where it ends, and its CRC-32
 //! ```
 //!
-//! A piece counts once its line is there. Nothing is synced: where a power failure leaves other bytes, the CRC does not fit, and the
-//! download goes on from the piece before. That the whole is the right blob is shown by its digest alone, as always. Files of
-//! one registry are not used for another, which could have put anything there.
+//! A piece counts once its line is in the list. Nothing is synced: if a power failure leaves other
+//! bytes, the CRC does not match, and the download continues from the previous piece. Only the
+//! digest verifies the whole blob, as always. Files of one registry are not used for another one,
+//! because a registry can send any bytes.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -40,7 +41,7 @@ impl Paths {
     }
 
     fn remove(&self) {
-        // The list first: without it, the bytes count for nothing.
+        // The list first: without it, the bytes are ignored.
         for path in [&self.known, &self.data] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -49,7 +50,7 @@ impl Paths {
                 _ => {}
             }
         }
-        // Stays as long as there is something else in it.
+        // The folder stays while it has other files.
         if let Some(folder) = self.data.parent() {
             let _ = fs::remove_dir(folder);
         }
@@ -66,13 +67,13 @@ struct Partial {
     paths: Paths,
     data: File,
     known: File,
-    /// Bytes in whole pieces; then those of the piece that has no line yet, and its sum.
+    /// The bytes in listed pieces, the bytes of the piece that is not listed yet, and its CRC.
     listed: u64,
     pending: u64,
     crc: Crc,
 }
 
-/// A piece that the list has.
+/// A listed piece.
 struct Piece {
     end: u64,
     crc: u32,
@@ -103,7 +104,7 @@ impl Partial {
         if flock(&data, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(None);
         }
-        // Whoever had it may have removed it meanwhile.
+        // The previous owner may have removed the file meanwhile.
         if data.metadata()?.nlink() == 0 {
             return Ok(None);
         }
@@ -118,14 +119,14 @@ impl Partial {
         }))
     }
 
-    /// The pieces of the list, of at most `piece` bytes each, up to the first line that makes no sense.
+    /// The pieces of the list, of at most `piece` bytes each, up to the first invalid line.
     fn pieces(&self, size: u64, piece: u64) -> io::Result<VecDeque<Piece>> {
         let mut list = BufReader::new(&self.known);
         list.seek(SeekFrom::Start(0))?;
         pieces(list, size, piece)
     }
 
-    /// The bytes of the piece that follows what was read before, where they are what the list says.
+    /// Reads the next piece, if its bytes match the list.
     fn read(&mut self, piece: &Piece) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         self.data.seek(SeekFrom::Start(self.listed))?;
@@ -138,7 +139,7 @@ impl Partial {
         Ok(right.then_some(bytes))
     }
 
-    /// Cuts off what comes after the pieces that were read, of which the list has `line_end` bytes.
+    /// Truncates the files after the pieces that were read, whose lines end at `line_end`.
     fn truncate(&mut self, line_end: u64) -> io::Result<()> {
         self.known.set_len(line_end)?;
         self.known.seek(SeekFrom::Start(line_end))?;
@@ -163,7 +164,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Lists what has no line yet.
+    /// Adds a line for the piece that is not listed yet.
     fn list(&mut self) -> io::Result<()> {
         if self.pending > 0 {
             self.listed += self.pending;
@@ -175,7 +176,8 @@ impl Partial {
     }
 }
 
-/// The pieces of `list`, of at most `piece` bytes each and `size` bytes together, up to the first line that makes no sense.
+/// The pieces of `list`, of at most `piece` bytes each and `size` bytes together, up to the first
+/// invalid line.
 fn pieces(mut list: impl BufRead, size: u64, piece: u64) -> io::Result<VecDeque<Piece>> {
     let mut pieces = VecDeque::new();
     let (mut end, mut line_end) = (0, 0);
@@ -222,13 +224,14 @@ pub(super) struct KeptReader<R> {
     /// A piece, and how much of it was read.
     current: Vec<u8>,
     position: usize,
-    /// What comes after the pieces, once they are read.
+    /// The download of the rest, once the pieces are read.
     rest: Option<R>,
     fetch: Box<dyn FnMut(u64) -> R + Send>,
 }
 
 impl<R: Read> KeptReader<R> {
-    /// Of the blob `digest` from `host`, which should have `size` bytes, kept in `folder` in pieces of `piece` bytes.
+    /// Of the blob `digest` from `host`, which should have `size` bytes, kept in `folder` in pieces
+    /// of `piece` bytes.
     pub(super) fn new(
         (folder, host): (&Path, &str),
         digest: &Digest,
@@ -276,7 +279,7 @@ impl<R: Read> KeptReader<R> {
         }
     }
 
-    /// Starts to fetch what comes after the pieces.
+    /// Starts to fetch the bytes after the pieces.
     fn go_on(&mut self) -> R {
         self.current = Vec::new();
         let offset = self.partial.as_ref().map_or(0, |partial| partial.listed);
@@ -285,7 +288,8 @@ impl<R: Read> KeptReader<R> {
         (self.fetch)(offset)
     }
 
-    /// Changes what is kept. Where that fails, nothing is kept any more: the download is not to fail for it.
+    /// Changes the kept files. If that fails, nothing is kept any more, since it must not fail the
+    /// download.
     fn keep(&mut self, change: impl FnOnce(&mut Partial) -> io::Result<()>) {
         if let Some(partial) = &mut self.partial
             && let Err(error) = change(partial)
@@ -318,7 +322,7 @@ impl<R: Read> Read for KeptReader<R> {
         };
         match rest.read(buffer)? {
             0 => {
-                // Whoever reads this knows now whether it was the right blob.
+                // The reader of the blob can verify it now, so nothing needs to be kept.
                 if let Some(partial) = self.partial.take() {
                     partial.paths.remove();
                 }

@@ -50,7 +50,8 @@ fn address(host: &str) -> Option<IpAddr> {
     bare.unwrap_or(host).parse().ok()
 }
 
-/// Whether `list`, the value of `NO_PROXY`, has the host: a name stands for the hosts below it, too.
+/// Whether `list`, the value of `NO_PROXY`, has the host: a name stands for the hosts below it,
+/// too.
 fn is_excepted(origin: &Origin, list: &str) -> bool {
     let host = origin.name();
     list.split([',', ' ']).any(|entry| {

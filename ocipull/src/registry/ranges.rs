@@ -1,7 +1,8 @@
-//! Large blobs over several connections at once, each a range of the blob, in order for the reader.
+//! Large blobs over several connections at once, each fetching a range, read in order.
 //!
-//! The first range asks whether the server has ranges at all: one that answers with the whole blob is read to its end over that
-//! one connection. What is fetched ahead is bounded: as many ranges as there are connections.
+//! The first range shows whether the server supports ranges. If it responds with the whole blob,
+//! that is read to its end over one connection. At most as many ranges as connections are fetched
+//! ahead.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -104,7 +105,7 @@ impl Read for Download {
                     self.offset += bytes as u64;
                     let mirror = reader.mirror();
                     if reader.extent() == Extent::Rest {
-                        // Only the state of the reader knows what is skipped.
+                        // The number of skipped bytes is part of the reader's state.
                         let placeholder =
                             BlobReader::new(self.mirrors.clone(), &self.digest, 0..0, Extent::Rest);
                         let reader = std::mem::replace(reader, placeholder);
@@ -174,9 +175,9 @@ struct Source {
     bytes: u64,
 }
 
-/// Why there is no range.
+/// Why a range was not fetched.
 enum Failed {
-    /// The server answers with something else.
+    /// The server responded with something else.
     Refused,
     Error(Box<Error>),
 }
@@ -196,7 +197,7 @@ impl Source {
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let reader = BlobReader::new(self.mirrors.clone(), &self.digest, range, Extent::Strict);
         let mut reader = reader.asking(self.mirror);
-        // Grows with what comes, not with what is asked for.
+        // The buffer grows with received bytes, not with the requested length.
         let mut bytes = Vec::new();
         let mut buffer = [0; 16 << 10];
         while bytes.len() < size {
@@ -221,7 +222,7 @@ impl Source {
 struct Fetched {
     source: Arc<Source>,
     queue: Arc<Queue>,
-    /// How many threads there are, and there may be.
+    /// The number of threads, and its limit.
     threads: usize,
     most: usize,
 }
@@ -319,7 +320,7 @@ fn work(source: &Source, queue: &Queue, ahead: u64) {
     }
 }
 
-/// Hands a range over, even where the thread that fetched it panicked: the reader waits for it.
+/// Passes a range to the reader, which waits for it, even if the fetching thread panicked.
 struct Ending<'a> {
     queue: &'a Queue,
     number: u64,

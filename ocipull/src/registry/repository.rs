@@ -1,4 +1,4 @@
-//! What a program does with a repository: resolve, list, fetch, push.
+//! The client of a repository: resolving, listing, fetching and pushing.
 
 use std::io::Read;
 use std::ops::Range;
@@ -30,14 +30,14 @@ const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Pages of a list that are read, and tags in it: a registry could give one without end.
+/// The most pages of a list, and tags in it: a registry could send an endless list.
 const MAX_PAGES: usize = 10_000;
 const MAX_TAGS: usize = 1_000_000;
 
 /// A repository in a registry.
 ///
-/// Calls block, and nothing in them waits for ever: see [`Options::stall_timeout`] and [`Options::retries`]. No call needs, or
-/// minds, an asynchronous runtime around it.
+/// Calls block, for a bounded time: see [`Options::stall_timeout`] and [`Options::retries`]. They
+/// work inside and outside of an asynchronous runtime.
 #[derive(Clone, Debug)]
 pub struct Repository {
     mirrors: Arc<Mirrors>,
@@ -95,14 +95,15 @@ impl Referrer {
         self.size
     }
 
-    /// What it is.
+    /// The type of artifact.
     pub fn artifact_type(&self) -> Option<&str> {
         self.artifact_type.as_deref()
     }
 }
 
 impl Repository {
-    /// Returns a client for `repository` of the registry `host`, which may have a port after a colon. Nothing is sent yet.
+    /// Returns a client for `repository` of the registry `host`, which may have a port after a
+    /// colon. Nothing is sent yet.
     ///
     /// ```no_run
     /// use ocipull::{Options, Repository};
@@ -149,12 +150,14 @@ impl Repository {
         }
     }
 
-    /// Returns whether all responses are protected by TLS with verified certificates, those of mirrors too.
+    /// Returns whether all responses are protected by TLS with verified certificates, those of
+    /// mirrors too.
     pub fn is_authentic(&self) -> bool {
         self.mirrors.are_authentic()
     }
 
-    /// Returns the digest of the manifest or index that `name`, a tag or a digest, currently refers to.
+    /// Returns the digest of the manifest or index that `name`, a tag or a digest, currently refers
+    /// to.
     ///
     /// # Errors
     ///
@@ -169,7 +172,7 @@ impl Repository {
         });
         match digest.map(|digest| digest.and_then(|digest| digest.parse().ok())) {
             Ok(Some(digest)) => Ok(digest),
-            // Some registries do not say, or do not answer such requests.
+            // Some registries do not send the digest, or do not support such requests.
             Ok(None) | Err(Error::Http { .. }) => Ok(self.manifest(name)?.digest),
             Err(error) => Err(error),
         }
@@ -188,8 +191,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Unauthorized`], [`Error::DigestMismatch`], [`Error::TooLarge`] over 4 MiB, and those of
-    /// the network.
+    /// [`Error::NotFound`], [`Error::Unauthorized`], [`Error::DigestMismatch`], [`Error::TooLarge`]
+    /// over 4 MiB, and those of the network.
     pub fn manifest(&self, name: &str) -> Result<Manifest, Error> {
         let path = manifest_path(name)?;
         let answer = self.mirrors.first(what(name), |endpoint| {
@@ -204,14 +207,14 @@ impl Repository {
                 return Err(Failure::last(Error::TooLarge { document, limit }));
             }
             let media_type = answer.header("content-type").map(str::to_owned);
-            // One in an algorithm that we do not know says nothing to us.
+            // A digest in an unknown algorithm is ignored.
             let claimed = answer.header("docker-content-digest");
             let claimed = claimed.and_then(|digest| digest.parse::<Digest>().ok());
             Ok((bytes, media_type, claimed))
         });
         let (bytes, media_type, claimed) = answer?;
         let asked = name.parse::<Digest>().ok();
-        // A header that says otherwise means that something on the way changed the bytes.
+        // A different digest in the header means that the bytes were changed in transit.
         for expected in asked.iter().chain(&claimed) {
             verify(&bytes, Document::Manifest, expected, bytes.len() as u64)?;
         }
@@ -263,9 +266,11 @@ impl Repository {
         })
     }
 
-    /// The manifests that refer to the one with the digest `subject`: those of one artifact type, or all.
+    /// The manifests that refer to the one with the digest `subject`: those of one artifact type,
+    /// or all.
     ///
-    /// Where the registry has no such list of its own, it is the index under the tag that the specification sets for it.
+    /// Where the registry has no such list of its own, it is the index under the tag that the
+    /// specification sets for it.
     ///
     /// # Errors
     ///
@@ -331,13 +336,14 @@ impl Repository {
         }
     }
 
-    /// The blob `digest`, which has `size` bytes. The reader gives an error in the place of the end where the bytes are not those;
-    /// what it gave before that must not be relied on. Nothing is sent before the first read.
+    /// The blob `digest`, which has `size` bytes. If the bytes do not match the digest, the reader
+    /// returns an error at the end; earlier bytes must not be relied on until then. Nothing is sent
+    /// before the first read.
     pub fn blob(&self, digest: &Digest, size: u64) -> impl Read + Send + use<> {
         VerifiedReader::new(self.mirrors.clone(), digest, size, self.plan)
     }
 
-    /// Some of the bytes of the blob `digest`. Nothing shows whether they are the right ones.
+    /// Reads some of the bytes of the blob `digest`. They cannot be verified.
     pub fn blob_range(&self, digest: &Digest, range: Range<u64>) -> impl Read + Send + use<> {
         BlobReader::new(self.mirrors.clone(), digest, range, Extent::Range)
     }
@@ -347,8 +353,8 @@ impl Repository {
         Download::new(self.mirrors.clone(), digest, range, self.plan)
     }
 
-    /// The bytes of a blob of `size` bytes, not verified. What comes of a large one is kept where [`Options::partial_downloads`]
-    /// says.
+    /// The bytes of a blob of `size` bytes, not verified. What comes of a large one is kept where
+    /// [`Options::partial_downloads`] says.
     pub(super) fn kept_blob(&self, digest: &Digest, size: u64) -> Box<dyn Read + Send> {
         #[cfg(unix)]
         if let Some(folder) = &self.partial_downloads
@@ -373,13 +379,15 @@ impl Repository {
         let _ = (&self.host, &self.partial_downloads, digest);
     }
 
-    /// Pushes the blob `digest`, which has `size` bytes, unless it is there. `open` gives its bytes from an offset on, and is
-    /// called again where an upload broke off. With `from`, another repository of the registry, it is taken from there if possible.
+    /// Pushes the blob `digest`, which has `size` bytes, unless it is there. `open` returns its
+    /// bytes from an offset on, and is called again after an interruption. With `from`, another
+    /// repository of the registry, the blob is mounted from there if possible.
     ///
     /// # Errors
     ///
-    /// [`Error::Unauthorized`], [`Error::Read`] for the blob's own reader, [`Error::Http`] where the registry refuses it (400 if
-    /// the bytes are not those that the digest names), and those of the network.
+    /// [`Error::Unauthorized`], [`Error::Read`] for the blob's own reader, [`Error::Http`] where
+    /// the registry refuses it (400 if the bytes are not those that the digest names), and those of
+    /// the network.
     pub fn push_blob<R: Read>(
         &self,
         digest: &Digest,
@@ -406,12 +414,13 @@ impl Repository {
         })
     }
 
-    /// Pushes a manifest or an index under `name`, a tag or its digest, and returns its digest. What it lists must be there.
+    /// Pushes a manifest or an index under `name`, a tag or its digest, and returns its digest. The
+    /// blobs and manifests that it lists must be in the repository.
     ///
     /// # Errors
     ///
-    /// [`Error::Unauthorized`], [`Error::Http`] where the registry refuses it, [`Error::DigestMismatch`] where it stored
-    /// something else, and those of the network.
+    /// [`Error::Unauthorized`], [`Error::Http`] where the registry refuses it,
+    /// [`Error::DigestMismatch`] where it stored something else, and those of the network.
     pub fn push_manifest(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! When a request that failed is made again.
+//! Retries of failed requests.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,8 @@ const MOST: Duration = Duration::from_secs(10);
 /// The longest wait that a server's `Retry-After` gets.
 const MOST_ASKED_FOR: Duration = Duration::from_secs(60);
 
-/// How often a server that says nothing at all is asked again: each time takes the whole time limit.
+/// The most retries of a server that does not respond at all, each of which takes the whole time
+/// limit.
 const MOST_TIMEOUTS: u32 = 2;
 
 /// Why a request failed, and whether to make it again.
@@ -22,7 +23,7 @@ const MOST_TIMEOUTS: u32 = 2;
 pub(super) struct Failure {
     pub(super) error: Box<Error>,
     retry: bool,
-    /// Whether nothing came in time.
+    /// Whether the request timed out.
     timed_out: bool,
     /// When the server wants to be asked again.
     after: Option<Duration>,
@@ -56,7 +57,7 @@ impl Failure {
         Self { after, ..self }
     }
 
-    /// What an answer with this status means, and the text that came with it.
+    /// Converts a response with this status and text.
     pub(super) fn status(url: &Url, status: u16, message: String) -> Self {
         let url = url.to_string();
         let error = Error::Http {
@@ -70,7 +71,8 @@ impl Failure {
         }
     }
 
-    /// Waits until the next attempt after `attempt` failed ones of `attempts`, and tells of it; `None` to give up.
+    /// Waits until the next attempt after `attempt` failed ones of `attempts`, and reports it;
+    /// `None` to give up.
     pub(super) fn wait(
         &self,
         attempt: u32,
@@ -93,7 +95,8 @@ impl Failure {
         Some(())
     }
 
-    /// How long to wait before the next attempt, after `attempt` failed ones of `attempts`; `None` to give up.
+    /// How long to wait before the next attempt, after `attempt` failed ones of `attempts`; `None`
+    /// to give up.
     pub(super) fn delay(&self, attempt: u32, attempts: u32) -> Option<Duration> {
         let attempts = match self.timed_out {
             true => attempts.min(MOST_TIMEOUTS),
@@ -109,7 +112,8 @@ impl Failure {
     }
 }
 
-/// Between half of `delay` and all of it, so that clients that failed together do not come back together.
+/// Between half of `delay` and all of it, so that clients that failed together do not come back
+/// together.
 fn jittered(delay: Duration) -> Duration {
     // The standard library's one source of random numbers.
     let random = RandomState::new().hash_one(0) % 1024;

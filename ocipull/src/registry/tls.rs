@@ -1,4 +1,5 @@
-//! Whom TLS trusts, and what it shows of us: the host's certificates, the caller's, and those in docker's and podman's folders.
+//! Configuration of TLS: trusted certificates and client certificates of the host, the caller, and
+//! docker's and podman's folders.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,15 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 use super::url::Origin;
 use crate::{Cause, Error, Options};
 
-/// The most of a file of certificates that is read, in bytes.
+/// The largest file of certificates that is read, in bytes.
 const MAX_CERTIFICATES: u64 = 16 << 20;
 
-/// What is trusted.
+/// Trusted certificates.
 pub(super) struct Trust {
     /// Files of certificates to trust for every server.
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// What the host trusts; read when first needed.
+    /// The host's trusted certificates, read when first needed.
     host: OnceLock<Vec<Certificate<'static>>>,
 }
 
@@ -31,8 +32,8 @@ impl Trust {
         }
     }
 
-    /// The folder in which a certificate would be trusted for `origin`: one that exists, or the first of those
-    /// that would be looked into.
+    /// The folder in which a certificate would be trusted for `origin`: one that exists, or the
+    /// first of those that would be looked into.
     pub(super) fn folder(&self, origin: &Origin) -> Option<PathBuf> {
         let existing = self.folders_of(origin).find(|folder| folder.is_dir());
         existing.or_else(|| self.folders_of(origin).next())
@@ -174,7 +175,7 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
     }
 }
 
-/// A certificate that we show, with its chain, and its key.
+/// A client certificate with its chain, and its key.
 fn read_identity(
     certificate: &Path,
     key: &Path,
@@ -186,7 +187,7 @@ fn read_identity(
         _ => None,
     });
     let private: PrivateKey<'static> = private.ok_or_else(|| invalid(key, "no key in PEM form"))?;
-    // Checked here: the client takes for granted that they belong together.
+    // Checked here, because the TLS client assumes that they belong together.
     let der = chain.iter().map(|c| c.der().to_vec().into()).collect();
     let key_der = private.der().to_vec();
     let key_der = rustls_pki_types::PrivateKeyDer::try_from(key_der);

@@ -1,6 +1,7 @@
-//! Bearer tokens: what a token service is asked, and what it answers.
+//! Requesting bearer tokens from token services.
 //!
-//! The protocol is the distribution project's "Token Authentication Specification" and its OAuth 2.0 variant.
+//! The protocol is the distribution project's "Token Authentication Specification" and its OAuth
+//! 2.0 variant.
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -17,7 +18,7 @@ use crate::{Error, Secret};
 /// The longest answer of a token service that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// How often a token service may send us elsewhere.
+/// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
 
 #[derive(Deserialize)]
@@ -26,7 +27,8 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Asks the token service that `challenge` names for access with `scopes`, with the endpoint's credentials.
+/// Asks the token service that `challenge` names for access with `scopes`, with the endpoint's
+/// credentials.
 pub(super) fn fetch(
     endpoint: &Endpoint,
     challenge: &Challenge,
@@ -42,7 +44,7 @@ pub(super) fn fetch(
         })
     })?;
     let login = &endpoint.found.login;
-    // Anonymous tokens are no secret worth a refusal; passwords and refresh tokens are.
+    // Only passwords and refresh tokens need the protection of TLS; anonymous tokens do not.
     if *login != Login::Anonymous && !may_go(endpoint, &realm) {
         return Err(Failure::last(Error::InsecureRealm {
             host: endpoint.host.clone(),
@@ -91,7 +93,8 @@ pub(super) fn fetch(
     Ok(Secret::new(token))
 }
 
-/// Whether secrets of the endpoint may go to `url`: over TLS, or to the very server that plain HTTP was asked for.
+/// Whether secrets of the endpoint may go to `url`: over TLS, or to the very server that plain HTTP
+/// was asked for.
 fn may_go(endpoint: &Endpoint, url: &Url) -> bool {
     url.origin.scheme == Scheme::Https || url.origin == endpoint.base.origin
 }

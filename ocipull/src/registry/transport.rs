@@ -1,6 +1,7 @@
-//! HTTP over TCP or TLS, one request at a time: time limits, proxies, and what a failure means.
+//! HTTP over TCP or TLS, one request at a time: time limits, proxies, and classification of
+//! failures.
 //!
-//! Redirects are not followed and credentials not known here: [`endpoint`](super::endpoint) decides about both.
+//! Redirects and credentials are handled by [`ask`](super::ask).
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -21,13 +22,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a registry may take to answer an upload: it may have to hash or move gigabytes first.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The bytes that have to come each second, on average over the time that silence is allowed to last.
+/// The least number of bytes per second, on average over the stall timeout.
 const SLOWEST: u64 = 256;
 
 /// Agents kept at once: one for each server that a repository's registry and its redirects lead to.
 const MAX_AGENTS: usize = 32;
 
-/// Speaks to servers.
+/// Sends requests to servers.
 pub(super) struct Transport {
     trust: Trust,
     stall_timeout: Duration,
@@ -48,11 +49,11 @@ pub(super) struct Request<'a> {
     pub(super) url: &'a Url,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Body<'a>,
-    /// Whether a certificate of an unknown issuer will do.
+    /// Whether certificates of unknown issuers are accepted.
     pub(super) insecure: bool,
 }
 
-/// What a request carries.
+/// The body of a request.
 pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
@@ -91,7 +92,7 @@ impl Answer {
 /// The rest of an answer.
 pub(super) struct Incoming {
     body: ureq::BodyReader<'static>,
-    /// How long a server may be silent, and how long it was waited for since bytes were counted.
+    /// The stall timeout, and the time spent waiting since bytes were last counted.
     limit: Duration,
     waited: Duration,
     bytes: u64,
@@ -123,7 +124,7 @@ impl Incoming {
         }
     }
 
-    /// Gives up a server that sends so little that the end would never come, if never nothing.
+    /// Fails if a server sends too few bytes per second, even if it never stalls completely.
     fn count(&mut self, bytes: usize) -> Result<(), Broken> {
         self.bytes += bytes as u64;
         if self.waited < self.limit || bytes == 0 {
@@ -158,12 +159,12 @@ impl Read for Incoming {
 #[error("broken off")]
 struct Carried(Broken);
 
-/// Why there is no answer, or no more of it.
+/// Why a response is missing or incomplete.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// There never was a connection; and why.
+    /// The connection failed, with the reason.
     pub(super) connect: Option<ConnectHint>,
-    /// Nothing came for as long as it may take.
+    /// The stall timeout passed.
     pub(super) timed_out: bool,
     pub(super) cause: Cause,
 }
@@ -220,7 +221,8 @@ impl Transport {
         }))
     }
 
-    /// What it means that a request to `url`, or its answer after `offset` bytes, broke off. Messages call the server `host`.
+    /// Converts the failure of a request to `url`, or of its response after `offset` bytes.
+    /// Messages call the server `host`.
     pub(super) fn failure(&self, url: &Url, host: String, offset: u64, broken: Broken) -> Failure {
         let Broken {
             connect,
@@ -244,7 +246,7 @@ impl Transport {
                     certificate_folder,
                     source,
                 };
-                // Where a download is under way, a server that is gone may come back.
+                // During a download, an unreachable server may come back.
                 match hint {
                     ConnectHint::None => Failure::transient(error),
                     ConnectHint::Refused | ConnectHint::HostName if offset > 0 => {

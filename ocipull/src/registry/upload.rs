@@ -1,4 +1,4 @@
-//! Uploads of blobs: in one request or several, going on where one broke off.
+//! Uploads of blobs in one request or several, resumed after interruptions.
 
 use std::io::Read;
 
@@ -17,7 +17,7 @@ pub(super) struct Blob<'a, F> {
     pub(super) size: u64,
     /// The most bytes of one request; 0 for no limit.
     pub(super) chunk: u64,
-    /// Gives its bytes from an offset on.
+    /// Returns its bytes from an offset on.
     pub(super) open: F,
 }
 
@@ -31,15 +31,15 @@ pub(super) fn size(endpoint: &Endpoint, digest: &Digest, access: Access) -> Resu
     length.ok_or_else(|| endpoint.protocol(&url, "the answer does not say how large the blob is"))
 }
 
-/// What came of asking for an upload.
+/// The response to the start of an upload.
 enum Session {
-    /// The blob is there.
+    /// The blob exists already.
     Mounted,
     /// Bytes are to be sent here.
     At(Url),
 }
 
-/// Pushes `blob`, or takes it from the repository `from`.
+/// Pushes `blob`, or mounts it from the repository `from`.
 pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
     endpoint: &Endpoint,
     blob: &mut Blob<'_, F>,
@@ -58,7 +58,8 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
         Session::Mounted => return Ok(Pushed::Mounted),
         Session::At(url) => url,
     };
-    // Bytes that the registry has, and the most that it ever had: one that forgets them must not be sent them for ever.
+    // The bytes that the registry has, and the most that it ever had, so that a registry which
+    // loses bytes is not sent them endlessly.
     let mut offset = 0;
     let mut furthest = 0;
     let mut failures = 0;
@@ -79,7 +80,7 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
         };
         endpoint.wait(&failure, failures).ok_or(*failure.error)?;
         failures += 1;
-        // Where it stands is the registry's to say; one that has forgotten the upload gets a new one.
+        // The registry reports the offset. If it has forgotten the upload, a new one is started.
         match endpoint.retrying(|| status(endpoint, &after, &access)) {
             Ok((next, reached)) if reached <= blob.size => (session, offset) = (next, reached),
             Ok(_) | Err(Error::NotFound { .. } | Error::Http { .. } | Error::Protocol { .. }) => {
@@ -123,7 +124,7 @@ fn begin(
     }
 }
 
-/// Where the upload goes on.
+/// The address at which the upload continues.
 fn location(endpoint: &Endpoint, url: &Url, answer: &Answer) -> Result<Url, Failure> {
     let location = answer.header("location").ok_or_else(|| {
         endpoint.protocol(url, "the answer does not say where the upload goes on")
@@ -131,7 +132,7 @@ fn location(endpoint: &Endpoint, url: &Url, answer: &Answer) -> Result<Url, Fail
     endpoint.follow(url, location)
 }
 
-/// How far an upload came, by the registry's word.
+/// The offset of an upload, as the registry reports it.
 fn status(endpoint: &Endpoint, session: &Url, access: &Access) -> Result<(Url, u64), Failure> {
     let answer = endpoint.ask(Ask::new(Method::GET, session, access.clone()))?;
     let next = match answer.header("location") {
@@ -162,8 +163,8 @@ enum Sent {
     Part { next: Url, offset: u64 },
 }
 
-/// Sends the next bytes from `offset` on, and closes the upload with the last of them. A failure comes with the address to ask
-/// how far the upload is.
+/// Sends the next bytes from `offset` on, and closes the upload with the last of them. A failure
+/// contains the address that reports the offset of the upload.
 fn send<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
     endpoint: &Endpoint,
     blob: &mut Blob<'_, F>,
@@ -174,7 +175,8 @@ fn send<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
     let failed = |failure| (failure, session.clone());
     let rest = blob.size.saturating_sub(offset);
     let chunked = blob.chunk > 0 && rest > blob.chunk;
-    // Only the first and only request of an upload may close it with a body: not every registry takes it from later ones.
+    // Only the first and only request of an upload may close it with a body: not every registry
+    // takes it from later ones.
     let closes = !chunked && (offset == 0 || rest == 0);
     let bytes = if chunked { blob.chunk } else { rest };
     let reader =

@@ -28,7 +28,7 @@ impl Scheme {
     }
 }
 
-/// Who is spoken to, and how: what decides where credentials may go.
+/// The scheme, host and port of a server, which decide where credentials may be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub(super) scheme: Scheme,
@@ -166,7 +166,7 @@ impl Url {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// All of it. Not for messages.
+    /// The whole address with its query. Not for messages.
     pub(super) fn full(&self) -> String {
         format!("{}{}", self.origin, self.target)
     }

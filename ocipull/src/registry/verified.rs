@@ -8,7 +8,7 @@ use super::ranges::{Download, Plan};
 use crate::digest::Hasher;
 use crate::{Digest, Document, Error};
 
-/// The bytes of a blob, with an error in the place of their end where they are not those that the digest names.
+/// Reads a blob, and returns an error at its end if the bytes do not match the digest.
 pub(super) struct VerifiedReader {
     inner: Download,
     document: Document,

@@ -16,9 +16,11 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 const BLOCK: usize = 512;
 
-/// Writes OCI image layouts as tar archives, to any output: of any number of images, which docker loads too.
+/// Writes OCI image layouts as tar archives, to any output: of any number of images, which docker
+/// loads too.
 ///
-/// Blobs come first, then the images that need them, and what lists the images last.
+/// Blobs come first, then the images that need them. [`finish`](Self::finish) writes the lists of
+/// images.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,12 +65,14 @@ impl<W: Write> ArchiveWriter<W> {
         Ok(archive)
     }
 
-    /// Writes the blob `digest`, which has `size` bytes, unless the archive has it. `open` gives its bytes from an offset on. After
-    /// an error, half a blob may stand at the end: the archive is of no use.
+    /// Writes the blob `digest`, which has `size` bytes, unless the archive has it. `open` gives
+    /// its bytes from an offset on. After an error, the archive may end with a partial blob and is
+    /// unusable.
     ///
     /// # Errors
     ///
-    /// [`Error::DigestMismatch`] and [`Error::SizeMismatch`] where `open` gives other bytes; [`Error::Read`]; [`Error::Write`].
+    /// [`Error::DigestMismatch`] and [`Error::SizeMismatch`] where `open` gives other bytes;
+    /// [`Error::Read`]; [`Error::Write`].
     pub fn push_blob(
         &mut self,
         digest: &Digest,
@@ -90,8 +94,9 @@ impl<W: Write> ArchiveWriter<W> {
         Ok(Pushed::Uploaded)
     }
 
-    /// Adds an image, whose blobs are there: its manifest, its configuration and the digests of its layers, lowest first. `image` is
-    /// its whole name (`HOST/REPO:TAG`), which docker gives it, and `tag` what it is called in the layout.
+    /// Adds an image, whose blobs are there: its manifest, its configuration and the digests of its
+    /// layers, lowest first. `image` is its whole name (`HOST/REPO:TAG`), which docker gives it,
+    /// and `tag` what it is called in the layout.
     ///
     /// # Errors
     ///
@@ -125,7 +130,8 @@ impl<W: Write> ArchiveWriter<W> {
         }
     }
 
-    /// Writes what lists the images, and the end. Returns the output, which is not flushed.
+    /// Writes the lists of images and the end of the archive. Returns the output, which is not
+    /// flushed.
     ///
     /// # Errors
     ///
@@ -161,7 +167,7 @@ type FileWriter = ArchiveWriter<BufWriter<NamedTempFile>>;
 pub(super) struct ArchiveSink {
     path: PathBuf,
     tag: Option<String>,
-    /// Nothing after an error: half a blob may stand at its end.
+    /// `None` after an error, since the archive may end with a partial blob.
     open: Mutex<Option<FileWriter>>,
 }
 
@@ -183,7 +189,7 @@ impl ArchiveSink {
         })
     }
 
-    /// Has `work` write to the archive, which is given up where that fails.
+    /// Calls `work` on the archive, and abandons the archive if it fails.
     fn with<T>(&self, work: impl FnOnce(&mut FileWriter) -> Result<T, Error>) -> Result<T, Error> {
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let mut archive = open.take().ok_or(Error::Failed)?;
@@ -236,7 +242,7 @@ fn named(path: &Path) -> impl Fn(Error) -> Error {
     }
 }
 
-/// The mode of a new file, of which the process's mask takes what others may not do.
+/// The mode of a new file, restricted by the process's umask.
 #[cfg(unix)]
 fn with_mode<'a, 'b>(
     builder: &'a mut tempfile::Builder<'b, 'b>,

@@ -18,7 +18,7 @@ pub(super) struct LayoutSink {
 }
 
 impl LayoutSink {
-    /// Makes the layout where there is none. A folder that holds something else is refused.
+    /// Creates the layout if it does not exist. A folder with other contents is refused.
     pub(super) fn open(dir: PathBuf, tag: Option<String>) -> Result<Self, Error> {
         let marker = dir.join("oci-layout");
         if !marker.exists() {
@@ -46,7 +46,7 @@ impl LayoutSink {
 
     /// Replaces the entry of this name in `index.json`, and keeps the others.
     fn add(&self, new: Value) -> Result<(), Error> {
-        // Others add images at the same time.
+        // Other processes may add images at the same time.
         let folder = File::open(&self.dir).map_err(io(&self.dir))?;
         #[cfg(unix)]
         rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive)
@@ -71,7 +71,7 @@ impl LayoutSink {
         };
         let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
         let own = name(&new);
-        // Without a name it stands beside the others, once.
+        // Without a name, the entry is added beside the others, once.
         entries.retain(|old| match &own {
             Some(_) => name(old) != own,
             None => name(old).is_some() || old["digest"] != new["digest"],
@@ -107,7 +107,7 @@ impl Sink for LayoutSink {
         open: &mut Open<'_>,
     ) -> Result<Pushed, Error> {
         let path = self.path(digest)?;
-        // Blobs appear whole, so the length shows one that was damaged since.
+        // Blobs are written atomically, so a wrong length means later damage.
         if fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == size) {
             return Ok(Pushed::Existed);
         }
@@ -140,7 +140,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write(path, |file| file.write_all(bytes).map_err(io(path)))
 }
 
-/// Writes a file that takes its name when it is whole and on stable storage.
+/// Writes a file that gets its name when it is complete and on stable storage.
 fn write(
     path: &Path,
     fill: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<(), Error>,
@@ -154,7 +154,7 @@ fn write(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As any program's files, and the umask takes its share.
+        // The usual mode of files, restricted by the umask.
         builder.permissions(fs::Permissions::from_mode(0o644));
     }
     let mut file = builder.tempfile_in(folder).map_err(io(folder))?;

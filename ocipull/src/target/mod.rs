@@ -16,8 +16,8 @@ pub(crate) use sink::Sink;
 
 /// A place that one image is written to: a tag of a registry, an image of a layout, or an archive.
 ///
-/// Blobs come first, then the manifests that name them, then with [`finish`](Self::finish) the document that the name leads
-/// to. What is dropped before that has changed nothing that the name led to before.
+/// Blobs come first, then the manifests that name them, then with [`finish`](Self::finish) the
+/// document that the name leads to. A target dropped before that leaves the name unchanged.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,11 +43,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the registry, layout or archive that `reference` names for writing. A missing layout is created.
+    /// Opens the registry, layout or archive that `reference` names for writing. A missing layout
+    /// is created.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidReference`] for places that images are not written to; those of the files involved.
+    /// [`Error::InvalidReference`] for places that images are not written to; those of the files
+    /// involved.
     pub fn open(reference: &Reference, options: &Options) -> Result<Self, Error> {
         let refused = |problem: &str| {
             Err(Error::InvalidReference {
@@ -96,14 +98,15 @@ impl Target {
         &self.place
     }
 
-    /// Writes the blob `digest`, which has `size` bytes, unless it is there. `open` gives its bytes from an offset on, and is
-    /// called again where an upload broke off. With `from`, another repository of the same registry, it is taken from there if
-    /// possible. Several threads may push blobs at once.
+    /// Writes the blob `digest`, which has `size` bytes, unless it is there. `open` returns its
+    /// bytes from an offset on, and is called again after an interruption. With `from`, another
+    /// repository of the same registry, the blob is mounted from there if possible. Several threads
+    /// may push blobs at once.
     ///
     /// # Errors
     ///
-    /// Those of [`Repository::push_blob`](crate::Repository::push_blob); [`Error::DigestMismatch`] and
-    /// [`Error::SizeMismatch`] where `open` gives other bytes; [`Error::Io`].
+    /// Those of [`Repository::push_blob`](crate::Repository::push_blob); [`Error::DigestMismatch`]
+    /// and [`Error::SizeMismatch`] where `open` gives other bytes; [`Error::Io`].
     pub fn push_blob(
         &self,
         digest: &Digest,
@@ -114,7 +117,8 @@ impl Target {
         self.sink.blob(digest, size, from, &mut open)
     }
 
-    /// Writes a manifest or an index under its digest, which it returns. What it lists must be there.
+    /// Writes a manifest or an index under its digest, which it returns. The blobs and manifests
+    /// that it lists must be in the target.
     ///
     /// # Errors
     ///
@@ -125,7 +129,8 @@ impl Target {
         Ok(digest)
     }
 
-    /// Writes the manifest or index that the target's name leads to from now on, and returns its digest.
+    /// Writes the manifest or index that the target's name leads to from now on, and returns its
+    /// digest.
     ///
     /// # Errors
     ///

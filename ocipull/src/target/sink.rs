@@ -9,12 +9,13 @@ use crate::{Digest, Document, Error, Pushed};
 /// The file that marks a layout.
 pub(super) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// Gives the bytes of a blob from an offset on.
+/// Returns the bytes of a blob from an offset on.
 pub(crate) type Open<'a> = dyn FnMut(u64) -> io::Result<Box<dyn Read>> + 'a;
 
 /// The interface of registries, layouts and archives that are written to.
 pub(crate) trait Sink: fmt::Debug + Send + Sync {
-    /// Puts the blob `digest` of `size` bytes there, unless it is there. `from` is another repository of the same registry.
+    /// Writes the blob `digest` of `size` bytes, unless it exists already. `from` is another
+    /// repository of the same registry.
     fn blob(
         &self,
         digest: &Digest,
@@ -23,10 +24,10 @@ pub(crate) trait Sink: fmt::Debug + Send + Sync {
         open: &mut Open<'_>,
     ) -> Result<Pushed, Error>;
 
-    /// Puts a manifest or an index there, without a name.
+    /// Writes a manifest or an index without a name.
     fn manifest(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Puts the document there that the target's name is to lead to.
+    /// Writes the document that the target's name refers to from then on.
     fn root(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<(), Error>;
 
     /// Whether blobs end up in the order in which they are pushed.
@@ -35,7 +36,8 @@ pub(crate) trait Sink: fmt::Debug + Send + Sync {
     }
 }
 
-/// Copies a blob of `size` bytes and verifies it. Nothing but an error tells what was written where it fails.
+/// Copies a blob of `size` bytes and verifies it. On an error, unverified bytes may have been
+/// written.
 pub(crate) fn copy_verified(
     digest: &Digest,
     size: u64,
@@ -46,7 +48,7 @@ pub(crate) fn copy_verified(
         Ok(error) => error,
         Err(source) => Error::Read { source },
     };
-    // One more than there should be, to see whether there is more.
+    // Reads one byte more than expected, to detect a longer input.
     let mut reader = open(0).map_err(failed)?.take(size.saturating_add(1));
     let mut hasher = digest.hasher();
     let mut buffer = vec![0; 128 << 10];

@@ -1,4 +1,5 @@
-//! A registry behind a proxy that fails at random: every transfer ends right or with one error, and nothing wrong is kept.
+//! A registry behind a proxy that fails at random: every transfer ends right or with one error, and
+//! nothing wrong is kept.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

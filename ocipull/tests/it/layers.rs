@@ -74,7 +74,8 @@ fn a_stream_cut_off_is_an_error() {
     let tar = tar("a", 300_000);
     for (stored, media_type) in [(gzip(&tar), GZIP), (zstd(&tar), ZSTD)] {
         for keep in [1, 5, stored.len() / 2, stored.len() - 1] {
-            // The digest and the size are those of what is there, as if it had been pushed like this.
+            // The digest and the size are those of what is there, as if it had been pushed like
+            // this.
             match failure(Layer::stored(stored[..keep].to_vec(), media_type, &tar)) {
                 Error::Compression { .. } => assert!(keep > 1),
                 // Too short to be seen as compressed.
@@ -283,8 +284,8 @@ fn a_layer_dropped_before_its_end_is_warned_of_by_its_digest() {
 #[test]
 fn zstd_chunked_and_estargz_are_read_as_plain_streams() {
     let tar = tar("a", 300_000);
-    // containers/storage's `zstd:chunked`: a frame for each file, then a skippable frame with the table of contents and one
-    // with the footer, which ends in "GNUlInUx".
+    // containers/storage's `zstd:chunked`: a frame for each file, then a skippable frame with the
+    // table of contents and one with the footer, which ends in "GNUlInUx".
     let skippable = |bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap().to_le_bytes();
         [&[0x50, 0x2a, 0x4d, 0x18][..], &len, bytes].concat()
@@ -295,8 +296,8 @@ fn zstd_chunked_and_estargz_are_read_as_plain_streams() {
     let chunked = [frames, skippable(&zstd(b"{}")), skippable(&footer)].concat();
     assert!(read_stored(chunked, ZSTD, &tar).unwrap() == tar);
 
-    // eStargz: a gzip member for each file, one with the table of contents as the last entry of the tar, and an empty member
-    // whose extra field (RFC 1952, FEXTRA) is the footer.
+    // eStargz: a gzip member for each file, one with the table of contents as the last entry of the
+    // tar, and an empty member whose extra field (RFC 1952, FEXTRA) is the footer.
     let toc = testkit::TarBuilder::new()
         .file("stargz.index.json", r#"{"version":1,"entries":[]}"#)
         .finish();

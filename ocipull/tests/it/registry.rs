@@ -24,7 +24,8 @@ impl Registry {
         Self::start_with(|_| Some(String::new()))
     }
 
-    /// One that speaks HTTPS, with a certificate that only `certificate.pem` in its folder vouches for.
+    /// One that speaks HTTPS, with a certificate that only `certificate.pem` in its folder vouches
+    /// for.
     fn start_tls() -> Option<Self> {
         Self::start_with(|dir| {
             let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));

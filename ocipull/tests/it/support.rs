@@ -250,8 +250,8 @@ pub(crate) fn failure(layer: Layer) -> Error {
     read(&image, 0).expect_err("the layer is not")
 }
 
-/// Runs the test `name` (with its module) again in a process of its own with these variables of the environment, and returns
-/// what it printed. In that process, [`is_child`] holds.
+/// Runs the test `name` (with its module) again in a process of its own with these variables of the
+/// environment, and returns what it printed. In that process, [`is_child`] holds.
 pub(crate) fn in_child(name: &str, environment: &[(&str, &str)]) -> String {
     let output = child(name, environment).output().expect("the test starts");
     let text = [output.stdout, output.stderr].concat();

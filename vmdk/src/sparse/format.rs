@@ -1,11 +1,11 @@
-//! What a sparse image holds, by VMware's *Virtual Disk Format 5.0*.
+//! The structures of a sparse image, by VMware's *Virtual Disk Format 5.0*.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"KDMV");
 
-/// `flags`: the four bytes that tell a transfer in text mode are there.
+/// `flags`: the header has the four bytes that reveal a transfer in text mode.
 pub(super) const FLAG_LINE_ENDS: u32 = 1 << 0;
 /// `flags`: there is a second grain directory at `rgd_offset`.
 pub(super) const FLAG_REDUNDANT: u32 = 1 << 1;
@@ -13,7 +13,7 @@ pub(super) const FLAG_REDUNDANT: u32 = 1 << 1;
 pub(super) const FLAG_ZERO_GRAINS: u32 = 1 << 2;
 /// `flags`: grains are compressed.
 pub(super) const FLAG_COMPRESSED: u32 = 1 << 16;
-/// `flags`: what is not a grain has a marker before it.
+/// `flags`: everything but grains is preceded by a marker.
 pub(super) const FLAG_MARKERS: u32 = 1 << 17;
 /// Flags from this bit on change the meaning of the rest.
 pub(super) const FLAGS_INCOMPATIBLE: u32 = 0xffff_0000;
@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<Header>() == 512);
 /// `singleEndLineChar`, `nonEndLineChar`, `doubleEndLineChar1`, `doubleEndLineChar2`.
 pub(super) const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 
-/// What precedes a compressed grain.
+/// The header of a compressed grain.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct GrainMarker {
@@ -76,7 +76,7 @@ pub(super) struct GrainMarker {
 
 const _: () = assert!(size_of::<GrainMarker>() == 12);
 
-/// What precedes everything else in a streamOptimized image.
+/// The header of everything but grains in a streamOptimized image.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Marker {

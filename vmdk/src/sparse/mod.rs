@@ -18,10 +18,12 @@ use crate::Progress;
 pub struct SparseOptions {
     /// The name of the image file, as its embedded descriptor says it. Readers ignore it.
     pub name: String,
-    /// The size of a grain, in 512-byte sectors: a power of two from 8 to 8192. Every VMware product writes 128.
+    /// The size of a grain, in 512-byte sectors: a power of two from 8 to 8192. Every VMware
+    /// product writes 128.
     pub grain_sectors: u64,
-    /// The descriptor's `CID`; without it [`write_monolithic_sparse`] takes the [`ContentId`](crate::ContentId), and
-    /// [`write_stream_optimized`], which writes the descriptor before it knows the contents, a hash of name and size.
+    /// The descriptor's `CID`; without it [`write_monolithic_sparse`] takes the
+    /// [`ContentId`](crate::ContentId), and [`write_stream_optimized`], which writes the descriptor
+    /// before it knows the contents, a hash of name and size.
     pub cid: Option<u32>,
     /// How hard to compress, from 1 to 9; streamOptimized only.
     pub compression: u32,

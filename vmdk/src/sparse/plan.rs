@@ -1,4 +1,4 @@
-//! What goes where in a sparse image.
+//! The layout of a sparse image.
 
 use std::io::{self, Read, Write};
 
@@ -12,7 +12,7 @@ use crate::{Descriptor, Error, Extent, Progress, SECTOR, SparseProblem, name};
 /// Sectors for the embedded descriptor, after the header; VMware and QEMU keep as many.
 pub(super) const DESCRIPTOR_SECTORS: u64 = 20;
 
-/// A grain table in the making.
+/// A grain table that is being filled.
 pub(super) type Table = [U32; TABLE_ENTRIES];
 
 /// The numbers that follow from a disk's size.
@@ -97,7 +97,8 @@ impl Plan {
         vec![0; (self.grain_sectors * SECTOR) as usize]
     }
 
-    /// Reads the grain `index` into `grain`, the last one padded with zeros; says whether it is all zeros.
+    /// Reads the grain `index` into `grain`, the last one padded with zeros; says whether it is all
+    /// zeros.
     pub(super) fn read_grain(
         &self,
         input: &mut impl Read,
@@ -137,7 +138,7 @@ pub(super) fn stream(source: io::Error) -> Error {
     Error::Stream { source }
 }
 
-/// Counts the bytes that pass.
+/// Counts the bytes written.
 pub(super) struct Counted<W> {
     pub(super) inner: W,
     pub(super) bytes: u64,
@@ -157,7 +158,7 @@ impl<W: Write> Counted<W> {
         self.put(value.as_bytes())
     }
 
-    /// Zeros up to sector `sector`, which is not after.
+    /// Writes zeros up to sector `sector`, which must not lie before the current position.
     pub(super) fn pad_to(&mut self, sector: u64) -> Result<(), Error> {
         let rest = (sector * SECTOR).saturating_sub(self.bytes);
         let copied = io::copy(&mut io::repeat(0).take(rest), &mut self.inner).map_err(stream)?;
@@ -165,7 +166,7 @@ impl<W: Write> Counted<W> {
         Ok(())
     }
 
-    /// Zeros up to the next sector; its number.
+    /// Writes zeros up to the next sector and returns its number.
     pub(super) fn align(&mut self) -> Result<u64, Error> {
         let sector = self.bytes.div_ceil(SECTOR);
         self.pad_to(sector)?;

@@ -1,4 +1,4 @@
-//! Reading sparse images. Nothing is believed that the file's length or the header does not bear out.
+//! Reading sparse images. Every address is checked against the file's length and the header.
 
 use std::io;
 use std::sync::Mutex;
@@ -52,7 +52,7 @@ pub(crate) struct SparseExtent {
     cache: Mutex<Cache>,
 }
 
-/// What was used last.
+/// The grain table and the grain that were used last.
 #[derive(Debug)]
 struct Cache {
     /// The number of the grain table in `table`.
@@ -188,7 +188,7 @@ impl SparseExtent {
         }
         self.file.read(marker.as_mut_bytes(), at)?;
         let size = marker.size.get();
-        // What does not compress grows by far less than to twice its size.
+        // Incompressible data grows to far less than twice its size.
         if marker.lba.get() != number * self.grain_sectors
             || size == 0
             || size as usize > grain.len() * 2

@@ -15,8 +15,8 @@ use crate::{Error, create_type};
 /// Sectors before the first grain, as VMware has it.
 const OVER_HEAD: u64 = 128;
 
-/// Writes a streamOptimized image of the `bytes` bytes of `input`: compressed, from front to back, to be read or sent but
-/// not written to.
+/// Writes a streamOptimized image of the `bytes` bytes of `input`: compressed, from front to back,
+/// to be read or sent but not written to.
 ///
 /// ```text
 /// header │ descriptor │ grains … table │ grains … table │ … │ directory │ footer │ end
@@ -24,8 +24,9 @@ const OVER_HEAD: u64 = 128;
 ///
 /// # Errors
 ///
-/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
-/// before anything is written; [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
+/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and
+/// [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize) before anything is written;
+/// [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
 pub fn write_stream_optimized(
     mut input: impl Read,
     bytes: u64,

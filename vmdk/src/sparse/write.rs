@@ -8,9 +8,11 @@ use super::plan::{DESCRIPTOR_SECTORS, Plan, address, empty_table, stream};
 use super::{SparseOptions, SparseSummary};
 use crate::{ContentId, Error, SECTOR, create_type};
 
-/// Writes a monolithicSparse image of the `bytes` bytes of `input`: one file, writable, with room for every grain.
+/// Writes a monolithicSparse image of the `bytes` bytes of `input`: one file, writable, with room
+/// for every grain.
 ///
-/// `output` must be empty: what is not written (grains of zeros, and their tables) is left to be holes.
+/// `output` must be empty: what is not written (grains of zeros, and their tables) is left to be
+/// holes.
 ///
 /// ```text
 /// header │ descriptor │ redundant directory, tables │ directory, tables │ grains …
@@ -18,8 +20,9 @@ use crate::{ContentId, Error, SECTOR, create_type};
 ///
 /// # Errors
 ///
-/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize)
-/// before anything is written; [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
+/// [`Error::DiskSize`], [`Error::Name`], [`Error::Overflow`] and
+/// [`SparseProblem::GrainSize`](crate::SparseProblem::GrainSize) before anything is written;
+/// [`Error::GrainAddress`]; [`Error::Stream`], also where `input` ends early.
 pub fn write_monolithic_sparse(
     mut input: impl Read,
     bytes: u64,

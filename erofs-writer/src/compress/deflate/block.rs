@@ -1,4 +1,4 @@
-//! Blocks: what they take under which codes, and their bits.
+//! Blocks: their sizes under different codes, and their encoding.
 
 use super::huffman;
 
@@ -8,13 +8,14 @@ const LITERALS: usize = 286;
 const DISTANCES: usize = 30;
 /// The longest code of a code length.
 const LENGTH_LONGEST: usize = 7;
-/// In which order their lengths stand.
+/// The order of their lengths.
 const ORDER: [usize; 19] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
-/// Bytes of a stored block at most.
+/// The most bytes of a stored block.
 const STORED_MAX: usize = 65_535;
-/// Bits of a stored block but for its bytes: a header, what is left of a byte, and its length twice.
+/// Bits of a stored block without its bytes: a header, padding to a whole byte, and its length
+/// twice.
 const STORED_BITS: usize = 3 + 7 + 32;
 
 /// A literal, or a match of 3 to 258 bytes up to 32,768 bytes before.
@@ -30,7 +31,7 @@ impl Sequence {
         Self((length as u32) << 16 | (distance as u32 - 1))
     }
 
-    /// Bytes that it stands for.
+    /// The number of bytes that it encodes.
     pub(super) fn bytes(self) -> usize {
         ((self.0 >> 16) as usize).max(1)
     }
@@ -122,7 +123,7 @@ impl Counts {
         }
     }
 
-    /// What was added since they were `before`.
+    /// Returns the difference from `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut since = Self::default();
         for (count, (now, before)) in since
@@ -152,7 +153,7 @@ struct Lengths {
 }
 
 impl Lengths {
-    /// Those that need not be told.
+    /// Lengths at the end that need not be written.
     fn fixed() -> Self {
         let mut literals = [8; LITERALS];
         literals[144..256].fill(9);
@@ -163,7 +164,7 @@ impl Lengths {
         }
     }
 
-    /// Bits of all that occurs.
+    /// Bits of all symbols.
     fn bits(&self, counts: &Counts) -> usize {
         let mut bits = 0;
         for (symbol, (&count, &length)) in counts.literals.iter().zip(&self.literals).enumerate() {
@@ -177,7 +178,7 @@ impl Lengths {
     }
 }
 
-/// How code lengths are told.
+/// The encoding of code lengths.
 #[derive(Clone, Debug)]
 struct Header {
     literals: usize,
@@ -185,7 +186,7 @@ struct Header {
     /// Code lengths, or one that stands for a number of them, with the bits that follow.
     symbols: Vec<(u8, u8)>,
     lengths: [u8; 19],
-    /// How many of `lengths` are told.
+    /// The number of `lengths` that are written.
     told: usize,
     bits: usize,
 }
@@ -215,7 +216,7 @@ impl Header {
                     (_, 1..3) => (length, 1),
                     (0, 3..11) => (17, left),
                     (0, _) => (18, left.min(138)),
-                    // Two of them are shorter than one and what it leaves.
+                    // Two of them are shorter than one and the rest.
                     (_, 7..9) => (16, left - 3),
                     (_, _) => (16, left.min(6)),
                 };
@@ -257,7 +258,7 @@ fn repeat_bits(symbol: usize) -> u8 {
     }
 }
 
-/// How a block is written.
+/// The form of a block.
 #[derive(Clone, Debug)]
 enum Kind {
     Stored,
@@ -265,17 +266,17 @@ enum Kind {
     Dynamic(Header),
 }
 
-/// What a block takes.
+/// The size of a block.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     kind: Kind,
     code: Lengths,
-    /// Where it is stored, at most.
+    /// The size in bits; for a stored block, its maximum.
     pub(super) bits: usize,
 }
 
 impl Plan {
-    /// That of a block of nothing.
+    /// The form of an empty block.
     pub(super) fn empty() -> Self {
         Self {
             kind: Kind::Fixed,
@@ -284,7 +285,7 @@ impl Plan {
         }
     }
 
-    /// That of bytes as they are.
+    /// The form of a stored block.
     pub(super) fn stored() -> Self {
         Self {
             kind: Kind::Stored,
@@ -292,7 +293,8 @@ impl Plan {
         }
     }
 
-    /// The shortest way for sequences with these counts, and for as many bytes where they may be `stored`.
+    /// The shortest form for sequences with these counts, or for their bytes if they may be
+    /// `stored`.
     pub(super) fn new(counts: &Counts, stored: Option<usize>) -> Self {
         let fixed = Lengths::fixed();
         let mut bits = 3 + fixed.bits(counts);
@@ -315,10 +317,10 @@ impl Plan {
         Self { kind, code, bits }
     }
 
-    /// What a sequence takes more; of one that has no code, about that.
+    /// The additional bits of a sequence; an estimate for symbols without a code.
     #[inline]
     pub(super) fn cost(&self, sequence: Sequence) -> usize {
-        /// Bits of a rare symbol's code, and for telling its length.
+        /// Bits of a rare symbol's code and of its code length.
         const RARE: u8 = 16;
         let of = |length: u8| if length > 0 { length } else { RARE };
         let symbol = sequence.symbol();
@@ -329,7 +331,7 @@ impl Plan {
         bits.into()
     }
 
-    /// Writes a block of sequences, which have these counts and stand for these bytes.
+    /// Writes a block of sequences, which have these counts and encode these bytes.
     pub(super) fn write(&self, sequences: &[Sequence], bytes: &[u8], last: bool, bits: &mut Bits) {
         match &self.kind {
             Kind::Stored => {
@@ -395,7 +397,7 @@ fn stored_bits(bytes: usize) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Bits {
     bytes: Vec<u8>,
-    /// Less than a byte's, between calls.
+    /// Fewer than 8 bits between calls.
     buffer: u64,
     filled: u8,
 }
@@ -412,7 +414,7 @@ impl Bits {
 
     /// How many bytes can be stored in so many bits.
     pub(super) fn storable(&self, room: usize) -> usize {
-        // A header ends a byte, and a length stands in four.
+        // A header is padded to a byte, and the length takes four bytes.
         let header = 3 + (8 - (self.len() + 3) % 8) % 8;
         let Some(room) = room.checked_sub(header) else {
             return 0;

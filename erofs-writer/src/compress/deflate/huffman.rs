@@ -5,8 +5,8 @@ pub(super) const LONGEST: usize = 15;
 /// Symbols of the largest alphabet.
 const SYMBOLS: usize = 288;
 
-/// Finds code lengths of at most `limit` bits for symbols that occur so often: 0 where they do not. Some decoders take only
-/// complete codes, so at least two symbols have one.
+/// Finds code lengths of at most `limit` bits for symbols with these counts: 0 for symbols that do
+/// not occur. Some decoders accept only complete codes, so at least two symbols get a code.
 pub(super) fn lengths(counts: &[u32], limit: usize, lengths: &mut [u8]) {
     lengths.fill(0);
     // By count; the symbol makes them distinct.
@@ -43,8 +43,9 @@ pub(super) fn lengths(counts: &[u32], limit: usize, lengths: &mut [u8]) {
     }
 }
 
-/// How many leaves are how deep in the Huffman tree of at least two weights in ascending order, of `limit` levels at most. Works in
-/// place, as Moffat and Katajainen found.
+/// Returns the number of leaves at each depth of the Huffman tree of at least two weights in
+/// ascending order, with at most `limit` levels. Works in place, by the algorithm of Moffat and
+/// Katajainen.
 fn depths(tree: &mut [u32], limit: usize) -> [u32; LONGEST + 1] {
     let nodes = tree.len() - 1;
     // Weights become those of inner nodes, then the numbers of their parents.
@@ -62,7 +63,7 @@ fn depths(tree: &mut [u32], limit: usize) -> [u32; LONGEST + 1] {
         }
         tree[next] = weight;
     }
-    // From the root on, the depths of inner nodes; what is free on a level is a leaf.
+    // From the root on, the depths of inner nodes; the other nodes of a level are leaves.
     let mut of_length = [0; LONGEST + 1];
     tree[nodes - 1] = 0;
     for node in (0..nodes - 1).rev() {
@@ -79,7 +80,7 @@ fn depths(tree: &mut [u32], limit: usize) -> [u32; LONGEST + 1] {
         free = 2 * here;
         depth += 1;
     }
-    // Leaves that were too deep take more than their share of codes: others move down until all have one.
+    // Leaves that were moved up take too many codes, so others move down until all have one.
     let codes = 1_u32 << limit;
     let taken = |of_length: &[u32; LONGEST + 1]| -> u32 {
         (1..=limit)
@@ -91,7 +92,7 @@ fn depths(tree: &mut [u32], limit: usize) -> [u32; LONGEST + 1] {
         let Some(length) = (1..limit).rev().find(|&length| of_length[length] > 0) else {
             break;
         };
-        // It becomes a node above itself and one of the deepest.
+        // The leaf becomes the parent of itself and of one of the deepest leaves.
         of_length[length] -= 1;
         of_length[length + 1] += 2;
         of_length[limit] -= 1;

@@ -1,4 +1,4 @@
-//! What of an input was there before: matches found through chains of positions with equal hashes.
+//! Finding matches through chains of positions with equal hashes.
 
 use super::block::Sequence;
 
@@ -14,14 +14,14 @@ const NEAR: u32 = 4096;
 const HASH_BITS: u32 = 14;
 const SHORT_HASH_BITS: u32 = 12;
 
-/// How much is done to find long matches.
+/// The effort of the search for matches.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
-    /// Positions looked at.
+    /// The most positions examined.
     depth: u32,
-    /// A match of so many bytes is long enough.
+    /// A match of this length ends the search.
     enough: usize,
-    /// After a shorter match, one is looked for that begins a byte later.
+    /// After a match shorter than this, a longer one is searched for at the next byte.
     lazy: usize,
 }
 
@@ -46,18 +46,18 @@ impl Effort {
     }
 }
 
-/// Positions are counted on from input to input: those of inputs before are below all of this one's, so that nothing need be
-/// cleared away.
+/// Positions continue from input to input. Those of earlier inputs are lower than all of this
+/// one's, so tables need not be cleared.
 #[derive(Debug)]
 pub(super) struct Finder {
     effort: Effort,
-    /// That of the input's first byte.
+    /// The position of the input's first byte.
     pub(super) base: u32,
     /// The last position by the hash of three bytes.
     short: Box<[u32; 1 << SHORT_HASH_BITS]>,
     /// The last position by the hash of four bytes.
     heads: Box<[u32; 1 << HASH_BITS]>,
-    /// The position before with the same hash, of the last positions.
+    /// For the latest positions, the previous position with the same hash.
     before: Box<[u32; FARTHEST]>,
 }
 
@@ -108,7 +108,7 @@ impl Match {
     }
 }
 
-/// Sequences that stand for an input.
+/// The sequences that encode an input.
 #[derive(Debug)]
 pub(super) struct Parse<'a> {
     finder: &'a mut Finder,
@@ -116,9 +116,9 @@ pub(super) struct Parse<'a> {
     at: usize,
     /// Matches are longer than this.
     least: usize,
-    /// Positions before it can be found.
+    /// Positions up to here are in the tables.
     noted: usize,
-    /// The match at `at`, where it was looked for.
+    /// The match at `at`, if it was searched for.
     pending: Option<Match>,
 }
 
@@ -161,7 +161,7 @@ impl Parse<'_> {
         let near = std::mem::replace(&mut finder.short[short_hash(word)], here);
         let head = std::mem::replace(&mut finder.heads[hash(word)], here);
         self.noted = at + 1;
-        // Below are positions of inputs before, or none.
+        // Lower positions belong to earlier inputs, or are unset.
         let first = finder.base.max(here.saturating_sub(FARTHEST as u32));
         let most = LONGEST.min(input.len() - at);
         let enough = finder.effort.enough.min(most);
@@ -180,7 +180,7 @@ impl Parse<'_> {
         }
         let mut candidate = head;
         if longest < enough {
-            // What is longer is equal there, too.
+            // A longer match must be equal at this byte too.
             let mut skipped = longest.saturating_sub(3);
             let mut tail = half_at(input, at + skipped);
             for _ in 0..depth {
@@ -212,7 +212,7 @@ impl Parse<'_> {
         best
     }
 
-    /// Notes positions.
+    /// Enters positions into the tables.
     fn note_up_to(&mut self, end: usize) {
         let finder = &mut *self.finder;
         for at in self.noted..end {
@@ -233,9 +233,11 @@ impl Parse<'_> {
     }
 }
 
-/// What matches must be longer than to be shorter than as many literals, of which few different ones have short codes.
+/// The length that matches must exceed to be cheaper than literals. Literals are cheap if few
+/// different ones occur.
 fn least(input: &[u8]) -> usize {
-    // As far as a small cluster goes, if its contents shrink well: a run of one value at the beginning says nothing of what follows.
+    // Examines as much as a small cluster holds if it shrinks well, since a run of one value at the
+    // beginning does not represent the rest.
     let all = &input[..input.len().min(FARTHEST)];
     let mut seen = [false; 256];
     for &byte in all.iter().step_by((all.len() / 4096).max(1)) {

@@ -1,37 +1,38 @@
-//! Streams of a given length, of blocks where the statistics change.
+//! Streams of limited length, with a new block where the statistics change.
 
 use super::block::{Bits, Counts, Plan, Sequence};
 use crate::compress::encode::Packed;
 
-/// Sequences after which it is decided whether a block ends.
+/// The number of sequences between decisions on ending the block.
 const STEP: usize = 4096;
-/// Sequences of a block at most, to bound what is kept.
+/// The most sequences of a block, which bounds the memory.
 const LONGEST: usize = 1 << 16;
 
-/// What was written, and the block that is being filled.
+/// A stream: the written blocks, and the block that is being filled.
 ///
-/// What the block takes is known where its code was made, and from there on as what follows takes in that code, which is more than
-/// in one of its own. So a code is made anew only when the stream seems to be full, and then mostly all of it fits.
+/// The size of the block is exact when its code is made. From then on it is estimated with that
+/// code, which gives too large a size. So a new code is made only when the stream seems to be full,
+/// and then usually everything fits.
 #[derive(Debug)]
 pub(super) struct Stream {
     bits: Bits,
-    /// What the block may take.
+    /// The bits that are left for the block.
     room: usize,
     sequences: Vec<Sequence>,
     counts: Counts,
-    /// Where the block begins, and bytes in it.
+    /// The start of the block, and the number of its bytes.
     start: usize,
     bytes: usize,
-    /// Of the block, or of its beginning.
+    /// The code of the block or of its first part.
     plan: Plan,
-    /// How many sequences there were when it was made.
+    /// The number of sequences when the code was made.
     planned: usize,
-    /// About what the block takes.
+    /// The estimated size of the block.
     cost: usize,
     step: Step,
 }
 
-/// The block up to where it was last decided whether it ends.
+/// The state of the block at the last decision on ending it.
 #[derive(Debug)]
 struct Step {
     sequences: usize,
@@ -82,7 +83,7 @@ impl Stream {
         self.step = Step::none();
     }
 
-    /// Takes what comes next in `input`; false where nothing more should come.
+    /// Adds the next sequences of `input`. Returns false if the stream is full.
     #[inline]
     pub(super) fn push(&mut self, input: &[u8], sequence: Sequence) -> bool {
         self.sequences.push(sequence);
@@ -95,13 +96,13 @@ impl Stream {
         self.sequences.len() - self.step.sequences < STEP || self.split(input)
     }
 
-    /// Makes a code of all there is in the block; tells whether that makes room for more.
+    /// Makes a code for the whole block, and returns whether there is room for more.
     fn replan(&mut self) -> bool {
         let before = self.planned;
         self.plan = self.planned_for(&self.counts, self.bytes);
         self.planned = self.sequences.len();
         self.cost = self.plan.bits;
-        // The fewer came since, the less is won.
+        // The fewer sequences were added since, the smaller the gain.
         self.cost <= self.room && self.planned - before > 2 + self.planned / 1024
     }
 
@@ -111,7 +112,8 @@ impl Stream {
         Plan::new(counts, (!first).then_some(bytes))
     }
 
-    /// Ends the block where the last step began if what came since is shorter in one of its own.
+    /// Ends the block at the last decision if the sequences since then are shorter in a block of
+    /// their own.
     fn split(&mut self, input: &[u8]) -> bool {
         let together = self.planned_for(&self.counts, self.bytes);
         if self.step.sequences > 0 {
@@ -119,7 +121,7 @@ impl Stream {
             let bytes = self.bytes - self.step.bytes;
             let apart = Plan::new(&since, Some(bytes));
             let both = self.step.plan.bits + apart.bits;
-            // Then what is last fits, too, whatever of what follows does.
+            // Then the last part fits too, however much of the rest does.
             if both <= self.room && (both < together.bits || self.sequences.len() > LONGEST) {
                 let before = self.bits.len();
                 let all = &input[self.start..][..self.step.bytes];
