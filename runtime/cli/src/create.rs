@@ -319,6 +319,25 @@ impl NewSandbox {
         Ok(builder)
     }
 
+    /// Refuses what is for the sandboxes that begin as a machine in the pool, and not for that.
+    pub(super) fn check_for_pool(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--name", self.name.is_some()),
+            ("--rm", self.rm),
+            ("--restart", self.restart != RestartPolicy::default()),
+            ("--timeout", self.timeout.is_some()),
+            ("--cidfile", self.cidfile.is_some()),
+            ("--label", !self.label.is_empty()),
+            ("--snapshot", self.snapshot.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) => {
+                bail!("{option} is for the sandboxes that `run --from-pool` makes")
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Makes the file for the sandbox's id, before anything else is made.
     pub(super) fn id_file(&self) -> anyhow::Result<IdFile> {
         IdFile::new(self.cidfile.as_deref())

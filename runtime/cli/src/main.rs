@@ -67,6 +67,7 @@ mod uuid;
 mod verify;
 mod vmdk;
 mod volume;
+mod warm;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -175,6 +176,8 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Make sandboxes that begin as another one is now
     Fork(fork::Fork),
+    /// Keep a machine of an image that has warmed up, for `run --from-pool`
+    Warm(warm::Warm),
     /// Show what happens to sandboxes
     Events(events::Events),
     /// Named volumes: disks that outlive sandboxes
@@ -303,6 +306,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rename(command) => command.execute(&store()?),
         Command::Snapshot(command) => return command.execute(&store()?),
         Command::Fork(command) => command.execute(&store()?),
+        Command::Warm(command) => return command.execute(&store()?),
         Command::Events(command) => command.execute(&store()?),
         Command::Cp(command) => command.execute(&store()?),
         Command::Diff(command) => command.execute(&store()?),

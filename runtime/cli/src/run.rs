@@ -19,6 +19,10 @@ pub(super) struct Run {
     /// Leave the sandbox running, and print its id
     #[arg(short, long)]
     detach: bool,
+    /// Go on as a copy of a machine of the image that `warm` made, in place of a boot. Where there is none of this CPU, memory
+    /// and the like, it boots, and says why
+    #[arg(long, conflicts_with = "snapshot")]
+    from_pool: bool,
     #[command(flatten)]
     options: NewSandbox,
 }
@@ -37,7 +41,8 @@ impl Run {
             }
             None => {
                 let root = options.root(store)?;
-                options.builder(store, &root, self.detach)?.launch()?
+                let builder = options.builder(store, &root, self.detach)?;
+                builder.from_pool(self.from_pool).launch()?
             }
         };
         let spec = sandbox.info()?.spec;

@@ -209,9 +209,11 @@ impl Ls {
                         record.spec.name.clone(),
                         time::ago(record.created_ns),
                         match record.memory {
-                            Some(_) => "disk, memory".to_owned(),
-                            None => "disk".to_owned(),
-                        },
+                            Some(_) if record.warm => "disk, memory, for the pool",
+                            Some(_) => "disk, memory",
+                            None => "disk",
+                        }
+                        .to_owned(),
                         bytes(snapshot.allocated_bytes()?),
                     ]);
                 }

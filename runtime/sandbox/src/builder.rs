@@ -19,6 +19,7 @@ use crate::process::{self, Overrides};
 use crate::root::{Root, SHELL};
 use crate::sandbox::Sandbox;
 use crate::secrets::{self, Value};
+use crate::snapshot::pool;
 
 /// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and 1 GiB.
 ///
@@ -43,6 +44,7 @@ pub struct Builder<'a> {
     overrides: Overrides,
     patches: Vec<Patch>,
     secrets: Vec<Value>,
+    from_pool: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -54,6 +56,7 @@ impl<'a> Builder<'a> {
             overrides: Overrides::default(),
             patches: Vec::new(),
             secrets: Vec::new(),
+            from_pool: false,
         }
     }
 
@@ -219,6 +222,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Whether [`launch`](Self::launch) has the sandbox go on as a copy of a machine in the [pool](Self::launch_to_warm), in place of
+    /// a boot. Where there is none that it can be, it boots, and [`Booted::warning`](crate::Booted::warning) is the reason.
+    pub fn from_pool(mut self, from_pool: bool) -> Self {
+        self.from_pool = from_pool;
+        self
+    }
+
     /// Makes the sandbox; nothing runs yet.
     ///
     /// # Errors
@@ -240,15 +250,53 @@ impl<'a> Builder<'a> {
     pub fn launch(self) -> Result<(Sandbox, Boot)> {
         let store = self.store;
         boot::check(store, &self.spec.machine)?;
+        let cold = match self.from_pool {
+            true => match self.clone().launch_warm()? {
+                Ok(launched) => return Ok(launched),
+                Err(reason) => Some(format!("{reason}; it boots")),
+            },
+            false => None,
+        };
         let secrets = secrets::read(&self.spec.secrets, &self.secrets)?;
         let (spec, lock) = self.make(true)?;
         let sandbox = Sandbox::new(store.clone(), spec.name);
         let boot = Boot::launch(&sandbox, lock, None, secrets, None)?;
-        Ok((sandbox, boot))
+        Ok((sandbox, boot.warn(cold)))
+    }
+
+    /// Starts to boot a machine for the pool, in a sandbox that is not kept. When it is up,
+    /// [`Booted::warm_up`](crate::Booted::warm_up) runs its command there, and
+    /// [`Booted::into_pool`](crate::Booted::into_pool) keeps the machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](Self::launch); [`Error::NotPooled`](crate::Error::NotPooled).
+    pub fn launch_to_warm(mut self) -> Result<(Sandbox, Boot)> {
+        pool::check(&self.root, &self.spec, !self.patches.is_empty())?;
+        self.spec.machine.forkable = true;
+        self.from_pool = false;
+        self.launch()
+    }
+
+    /// Launches the sandbox as a copy of a machine in the pool, or returns why it has to boot.
+    fn launch_warm(mut self) -> Result<std::result::Result<(Sandbox, Boot), String>> {
+        if !self.patches.is_empty() {
+            return Ok(Err("a machine in the pool has no patches".to_owned()));
+        }
+        // As the machine in the pool.
+        self.spec.machine.forkable = true;
+        self.settle()?;
+        pool::launch(self.store, &self.root, self.spec)
     }
 
     fn make(mut self, discard: bool) -> Result<(Spec, Lock)> {
-        let mut overrides = self.overrides;
+        self.settle()?;
+        create::create(self.store, &self.root, self.spec, &self.patches, discard)
+    }
+
+    /// Settles what follows from the rest.
+    fn settle(&mut self) -> Result<()> {
+        let mut overrides = std::mem::take(&mut self.overrides);
         if let (Root::Disk(_), None, []) =
             (&self.root, &overrides.entrypoint, &overrides.arguments[..])
         {
@@ -261,6 +309,6 @@ impl<'a> Builder<'a> {
             || !self.spec.disk_dirs.is_empty()
             || self.spec.machine.forkable;
         self.spec.diskless = self.spec.read_only && !needs_disk;
-        create::create(self.store, &self.root, self.spec, &self.patches, discard)
+        Ok(())
     }
 }

@@ -85,7 +85,9 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
         store
             .references()
             .update(|table| table.retain(|name, _| !of_image.contains(name)))?;
-        unnamed(store, access, &digest)?;
+        let warm = unnamed(store, access, &digest)?;
+        let folders = warm.iter().map(|name| store.snapshot(name));
+        collected.files.extend(folders);
         collected.names.extend(of_image);
         collected.images.push(text);
     }

@@ -42,6 +42,14 @@ pub enum Error {
         /// Why.
         reason: NoMemory,
     },
+    /// A machine cannot wait in the pool.
+    #[error("a machine of {image} cannot wait in the pool: {reason}")]
+    NotPooled {
+        /// The image.
+        image: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// The memory of a snapshot cannot be gone on with.
     #[error("the snapshot's memory cannot be used: {0}")]
     SnapshotMemory(String),

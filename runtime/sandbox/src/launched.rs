@@ -19,6 +19,8 @@ use crate::secrets::Value;
 pub struct Boot {
     connection: Arc<Connection>,
     booted: u32,
+    sandbox: Sandbox,
+    warning: Option<String>,
 }
 
 /// Cancels a [`Boot`] from another thread.
@@ -48,7 +50,18 @@ impl Boot {
             resume,
         };
         let booted = connection.ask(encode(&ask))?;
-        Ok(Self { connection, booted })
+        Ok(Self {
+            connection,
+            booted,
+            sandbox: sandbox.clone(),
+            warning: None,
+        })
+    }
+
+    /// Notes what is not as it was asked for.
+    pub(crate) fn warn(mut self, warning: Option<String>) -> Self {
+        self.warning = warning;
+        self
     }
 
     /// A handle to give up with.
@@ -62,24 +75,24 @@ impl Boot {
     ///
     /// What kept the machine from booting; [`Error::Interrupted`](crate::Error::Interrupted) where somebody stopped the sandbox.
     pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
-        match answer(&self.connection, self.booted, FOR_EVER, notice)? {
-            Answer::Done => Ok(Booted {
-                connection: self.connection,
-                warning: None,
-            }),
-            Answer::Booted { warning } => Ok(Booted {
-                connection: self.connection,
-                warning: Some(warning),
-            }),
-            other => Err(unexpected(&other)),
-        }
+        let warning = match answer(&self.connection, self.booted, FOR_EVER, notice)? {
+            Answer::Done => self.warning,
+            Answer::Booted { warning } => Some(warning),
+            other => return Err(unexpected(&other)),
+        };
+        Ok(Booted {
+            connection: self.connection,
+            sandbox: self.sandbox,
+            warning,
+        })
     }
 }
 
 /// A sandbox whose guest takes commands and whose main command has not started. Dropping it switches the machine off.
 #[derive(Debug)]
 pub struct Booted {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) sandbox: Sandbox,
     warning: Option<String>,
 }
 

@@ -9,9 +9,10 @@ use blockbox_store::{Exclusive, Spec, Store, remove};
 use ocipull::Digest;
 
 use crate::error::{Error, ImageUser, Result};
+use crate::snapshot::pool;
 
 /// Removes an image's name or, where `name` is a digest, all its names; without a name left, the image itself and the
-/// layers that no other image has. Returns what was removed: names, then the digest.
+/// layers that no other image has, and its machines in the pool. Returns what was removed: names, then the digest.
 ///
 /// # Errors
 ///
@@ -47,26 +48,31 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
         }
     })?;
     if last {
-        unnamed(store, &access, &image)?;
+        removed.extend(unnamed(store, &access, &image)?);
         removed.push(digest);
     }
     Ok(removed)
 }
 
-/// Removes an image that has no name and that no sandbox uses, and the layers that no other image has.
-pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Result<()> {
+/// Removes an image that has no name and that no sandbox uses, its machines in the pool, and the layers that no other image has.
+/// Returns the names of these machines.
+pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Result<Vec<String>> {
+    let warm = pool::forget(store, image.as_str())?;
     remove(&store.image(image))?;
-    Ok(access.remove_unused_layers(store, |_| true)?)
+    access.remove_unused_layers(store, |_| true)?;
+    Ok(warm)
 }
 
-/// The manifest digests of the images that sandboxes and snapshots use, each with one of these.
+/// The manifest digests of the images that sandboxes and snapshots use, each with one of these. Machines in the pool go with their
+/// image.
 ///
 /// # Errors
 ///
 /// Where a record cannot be read: what it needs is then unknown.
 pub(crate) fn users(store: &Store) -> Result<HashMap<String, ImageUser>> {
     let mut users = HashMap::new();
-    for snapshot in Snapshot::list(store)? {
+    let snapshots = Snapshot::list(store)?;
+    for snapshot in snapshots.into_iter().filter(|snapshot| !snapshot.warm) {
         let user = ImageUser::Snapshot(snapshot.name);
         add(&mut users, &snapshot.spec, &user);
     }

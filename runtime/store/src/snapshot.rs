@@ -49,6 +49,9 @@ pub struct Snapshot {
     /// The memory that is beside the disk, of a machine that was running.
     #[serde(default)]
     pub memory: Option<Memory>,
+    /// Whether it is one of the pool: a machine of an image that waits for new sandboxes. It goes when the image does.
+    #[serde(default)]
+    pub warm: bool,
 }
 
 /// The files of a snapshot that hold a running machine.
@@ -79,6 +82,7 @@ impl Snapshot {
             upper_digest: String::new(),
             crash: false,
             memory: None,
+            warm: false,
         }
     }
 

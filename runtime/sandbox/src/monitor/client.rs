@@ -230,7 +230,7 @@ impl Client {
                 code: 126,
                 message: refusal.to_owned(),
             }),
-            None => monitor.exec(hub, feed, work),
+            None => monitor.exec(hub, feed, work, self.launcher),
         }
     }
 

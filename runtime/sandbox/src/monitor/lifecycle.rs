@@ -15,10 +15,11 @@ use blockbox_store::spec::Spec;
 use blockbox_store::state::{Info, State, Status, now_ns};
 use blockbox_store::{Lock, Store, remove as remove_tree};
 use blockbox_vmm::guest::{Adoption, Exec, GuestError, Session};
-use blockbox_vmm::{SharedMemory, Vm, with_causes};
+use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
 use super::message::{Answer, Ended, Failure, FailureKind, Resume};
+use super::save::Savable;
 use super::shared::{Monitor, Stop};
 use super::socket;
 use crate::boot::Plan;
@@ -80,7 +81,6 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
         resume: None,
         warning: None,
         adopted: None,
-        memory: None,
         held: Vec::new(),
     };
     life.state.status = Status::Starting;
@@ -152,8 +152,6 @@ pub(super) struct Life {
     warning: Option<String>,
     /// The main command of a machine that went on.
     pub(super) adopted: Option<Exec>,
-    /// The memory of the machine, where it can be copied.
-    pub(super) memory: Option<SharedMemory>,
     /// What nobody else may have while the machine runs.
     held: Vec<Held>,
 }
@@ -277,7 +275,6 @@ impl Life {
         }
         let off = switch_off(&session, &vm);
         self.monitor.lock().vm = None;
-        self.memory = None;
         self.let_go();
         match (end, off) {
             (Ok(end), Ok(())) => end,
@@ -363,7 +360,10 @@ impl Life {
                 notice(&format!("booting the guest with {}", plan.vmm()));
                 let vm = self.started(plan.start()?);
                 let session = plan.connect(&vm)?;
-                self.memory = plan.memory().cloned();
+                self.monitor.lock().savable = plan.memory().cloned().map(|memory| {
+                    let spec = self.spec.clone();
+                    Arc::new(Savable { memory, spec })
+                });
                 (vm, session)
             }
         };
@@ -379,7 +379,7 @@ impl Life {
         let vm = self.started(plan.start_copy(resume.folder.join(MEMORY))?);
         let mut adoption = Adoption::default();
         adoption.last_id = saved.last_id;
-        adoption.command = resume.go_on.then_some(saved.command);
+        adoption.command = saved.command.filter(|_| resume.go_on);
         adoption.kernel = saved.kernel;
         let gone_on = plan.go_on(&vm, &resume.folder.join(MACHINE), adoption, &self.spec);
         let (session, command) = gone_on.inspect_err(|_| vm.kill())?;
@@ -387,7 +387,6 @@ impl Life {
             self.spec.process = saved.spec.process;
         }
         self.adopted = command;
-        self.memory = None;
         Ok((vm, session))
     }
 

@@ -14,7 +14,6 @@ use super::hub::{Hub, Log, Options};
 use super::lifecycle::{Life, RunEnd};
 use super::message::{Answer, Failure, FailureKind};
 use super::on_fork;
-use super::save::Savable;
 use super::shared::{Start, Stop, send};
 use crate::error::{Error, Result};
 use crate::{events, log, process, sandbox};
@@ -110,10 +109,6 @@ impl Life {
             wishes.main = Some(Arc::clone(&hub));
             wishes.main_input = input;
             wishes.main_over = None;
-            wishes.savable = self.memory.clone().map(|memory| {
-                let spec = self.spec.clone();
-                Arc::new(Savable { memory, spec })
-            });
             wishes.launched = true;
             wishes.copying += 1;
         }

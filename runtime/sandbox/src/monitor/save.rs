@@ -34,7 +34,7 @@ impl Savable {
         &self,
         session: &Session,
         vm: &Vm,
-        command: RunningCommand,
+        command: Option<RunningCommand>,
         from: &Path,
         to: &Path,
     ) -> Result<Duration> {

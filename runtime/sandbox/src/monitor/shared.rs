@@ -319,9 +319,9 @@ impl Monitor {
                 wishes.main.clone(),
             );
             match parts {
-                (Some(vm), Some(savable), Some(main)) => {
-                    Some((vm, savable, main, wishes.main_input))
-                }
+                // One whose main command has ended, and that goes down, has none to copy.
+                (_, _, None) if wishes.launched => None,
+                (Some(vm), Some(savable), main) => Some((vm, savable, main, wishes.main_input)),
                 _ => None,
             }
         };
@@ -333,8 +333,13 @@ impl Monitor {
         let (monitor, saver) = (Arc::clone(self), Arc::clone(client));
         self.look(client, id, move |session| {
             let _alone = monitor.holds.take(&saver)?;
-            let command = main.command().ok_or(Error::Interrupted)?;
-            let command = RunningCommand { stdin, ..command };
+            let command = match main {
+                Some(main) => {
+                    let command = main.command().ok_or(Error::Interrupted)?;
+                    Some(RunningCommand { stdin, ..command })
+                }
+                None => None,
+            };
             let held = savable.save(session, &vm, command, &from, &to)?;
             let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
             Ok(Answer::Held { held_us })
@@ -374,10 +379,11 @@ impl Monitor {
     }
 
     /// Has the guest do something for a client.
-    pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, work: Work) {
+    pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, work: Work, launcher: bool) {
         let session = {
             let mut wishes = self.lock();
-            let running = wishes.main.is_some();
+            // The process that starts the sandbox may prepare the main command's start.
+            let running = wishes.main.is_some() || launcher && !wishes.launched;
             match wishes.session.clone().filter(|_| running) {
                 None => {
                     drop(wishes);

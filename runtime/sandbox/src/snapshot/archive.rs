@@ -45,6 +45,7 @@ impl Snapshot {
         let upper = File::open(&path).map_err(failed())?;
         let mut record = self.record.clone();
         record.memory = None;
+        record.warm = false;
         let mut record = serde_json::to_vec_pretty(&record).map_err(|e| failed()(e.into()))?;
         record.push(b'\n');
         let write = || {

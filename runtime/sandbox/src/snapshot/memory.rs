@@ -27,8 +27,9 @@ pub(crate) struct Saved {
     pub(crate) kernel: String,
     /// The last id that the guest saw on its control channel.
     pub(crate) last_id: u32,
-    /// The main command.
-    pub(crate) command: RunningCommand,
+    /// The main command, where one ran.
+    #[serde(default)]
+    pub(crate) command: Option<RunningCommand>,
     /// What the sandbox was.
     pub(crate) spec: Spec,
 }
@@ -38,7 +39,7 @@ impl Saved {
         machine: MachineIdentity,
         kernel: String,
         last_id: u32,
-        command: RunningCommand,
+        command: Option<RunningCommand>,
         spec: Spec,
     ) -> Self {
         Self {
@@ -86,25 +87,38 @@ impl Saved {
         if let Some(difference) = self.machine.difference(machine) {
             return Err(Error::SnapshotMemory(difference.to_string()));
         }
-        let saved = &self.spec;
-        let differs = [
-            ("CPUs", saved.machine.cpus != spec.machine.cpus),
-            ("memory", saved.machine.memory != spec.machine.memory),
-            ("kernel", saved.machine.kernel != spec.machine.kernel),
-            ("mounts", saved.mounts != spec.mounts),
-            ("folders on disk", saved.on_disk != spec.on_disk),
-            (
-                "network",
-                saved.network.is_connected() != spec.network.is_connected(),
-            ),
-        ];
-        match differs.into_iter().find(|(_, differs)| *differs) {
-            Some((what, _)) => Err(Error::SnapshotMemory(format!(
+        match difference(&self.spec, spec) {
+            Some(what) => Err(Error::SnapshotMemory(format!(
                 "it was made with other {what}"
             ))),
             None => Ok(()),
         }
     }
+}
+
+/// What a running machine has from its boot on, where that of another sandbox is not the same.
+pub(super) fn difference(saved: &Spec, spec: &Spec) -> Option<&'static str> {
+    let differs = [
+        ("CPUs", saved.machine.cpus != spec.machine.cpus),
+        ("memory", saved.machine.memory != spec.machine.memory),
+        ("kernel", saved.machine.kernel != spec.machine.kernel),
+        ("mounts", saved.mounts != spec.mounts),
+        ("folders on disk", saved.on_disk != spec.on_disk),
+        ("disk folders", saved.disk_dirs != spec.disk_dirs),
+        (
+            "write access to its root",
+            saved.read_only != spec.read_only,
+        ),
+        ("limits", saved.ulimits != spec.ulimits),
+        ("secrets", saved.secrets != spec.secrets),
+        ("size of its disk", saved.upper_size != spec.upper_size),
+        (
+            "network",
+            saved.network.is_connected() != spec.network.is_connected(),
+        ),
+    ];
+    let found = differs.into_iter().find(|(_, differs)| *differs);
+    found.map(|(what, _)| what)
 }
 
 #[cfg(test)]
@@ -117,12 +131,12 @@ mod tests {
         let machine =
             r#"{"qemu": "QEMU 7", "machine": "microvm", "cpu": "tcg max", "protocol": 2}"#;
         let machine = serde_json::from_str(machine).expect("valid");
-        let command = RunningCommand {
+        let command = Some(RunningCommand {
             id: 1,
             pid: 2,
             tty: false,
             stdin: false,
-        };
+        });
         let spec = Spec::new("box".to_owned(), ImageSource::new("image", String::new()));
         Saved::new(machine, "6.12".to_owned(), 3, command, spec)
     }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod memory;
+pub(crate) mod pool;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -61,6 +62,8 @@ pub struct ForkOptions {
     pub remove_on_exit: bool,
     /// What the new sandbox is, where it differs from what the other one was: another command, another machine.
     pub spec: Option<Spec>,
+    /// Whether ports are published where the specification says, and not at free ports of the host.
+    pub keep_ports: bool,
     /// What learns of the bytes that are copied.
     pub meter: Meter,
 }
@@ -449,8 +452,10 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
     spec.snapshot = snapshot;
     spec.remove_on_exit = options.remove_on_exit;
     // Those of the other sandbox may be taken.
-    let publish = std::mem::take(&mut spec.network.publish);
-    spec.network.publish = publish.into_iter().map(Publish::at_free_ports).collect();
+    if !options.keep_ports {
+        let publish = std::mem::take(&mut spec.network.publish);
+        spec.network.publish = publish.into_iter().map(Publish::at_free_ports).collect();
+    }
     spec.forked = true;
     spec
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod pool;
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
