@@ -1,7 +1,10 @@
 //! `cargo xtask stress`: kills at random moments, and many processes at once, for as long as they take.
 
+mod mount;
+
 use anyhow::Result;
 
+use self::mount::{FileSystem, Mount};
 use crate::{setup, shell};
 
 /// How much of it.
@@ -16,11 +19,27 @@ pub(crate) struct Stress {
     /// One in so many of these is booted
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     boots: u64,
+    /// How many copies are made of a sandbox that writes and syncs
+    #[arg(long, default_value = "100")]
+    forks: u64,
+    /// How many clones go on from one memory
+    #[arg(long, default_value = "20")]
+    clones: u64,
+    /// How many sources, clones and copying programs are killed
+    #[arg(long, default_value = "40")]
+    clone_kills: u64,
+    /// Only the tests whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// A file system of the host to have the stores on: a mount of its own (as root) in place of the temporary folder
+    #[arg(long, value_enum)]
+    host: Option<FileSystem>,
 }
 
 /// Runs the tests that `cargo xtask test` leaves out because they take minutes.
 pub(crate) fn run(options: &Stress) -> Result<()> {
     setup::run()?;
+    let host = options.host.map(Mount::new).transpose()?;
     let mut cargo = shell::cargo();
     cargo
         .args([
@@ -32,8 +51,15 @@ pub(crate) fn run(options: &Stress) -> Result<()> {
             "--",
         ])
         .args(["--ignored", "--nocapture", "--test-threads", "1"])
+        .arg(&options.only)
         .env("BLOCKBOX_KILLS", options.kills.to_string())
         .env("BLOCKBOX_ROUNDS", options.rounds.to_string())
-        .env("BLOCKBOX_BOOTS", options.boots.to_string());
+        .env("BLOCKBOX_BOOTS", options.boots.to_string())
+        .env("BLOCKBOX_FORKS", options.forks.to_string())
+        .env("BLOCKBOX_CLONES", options.clones.to_string())
+        .env("BLOCKBOX_CLONE_KILLS", options.clone_kills.to_string());
+    if let Some(host) = &host {
+        cargo.env("TMPDIR", host.path());
+    }
     shell::run(&mut cargo)
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod clones;
+#[path = "../common/mod.rs"]
 mod common;
+mod forks;
 
 use std::process::Command;
 use std::time::Duration;
