@@ -86,8 +86,28 @@ pub(crate) struct Watched {
     pub(crate) status: Option<ExitStatus>,
 }
 
-/// Runs a program that may hang, and ends it when it has written no line for as long as `limit`.
-pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched> {
+/// How long a program may do nothing before it is ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// Without a line on stdout.
+    pub(crate) silent: Duration,
+    /// Without using the processor, where this is a limit. A program that computes gets some of it on a busy host too. Linux only.
+    pub(crate) idle: Option<Duration>,
+}
+
+impl From<Duration> for Patience {
+    fn from(silent: Duration) -> Self {
+        let idle = None;
+        Self { silent, idle }
+    }
+}
+
+/// The processor time that a program which waits for good may use each time: it wakes up now and then.
+const WAKING: Duration = Duration::from_millis(50);
+
+/// Runs a program that may hang, and ends it when it has done nothing for as long as `patience` is.
+pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> Result<Watched> {
+    let patience = patience.into();
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -117,8 +137,14 @@ pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched>
             .saturating_sub(Duration::from_millis(heard.load(Ordering::Relaxed)))
     };
     let mut status = child.try_wait()?;
-    while status.is_none() && silent() < limit {
+    let mut worked = (processor_time(child.id()), Instant::now());
+    let idle = |since: Instant| patience.idle.is_some_and(|limit| since.elapsed() >= limit);
+    while status.is_none() && silent() < patience.silent && !idle(worked.1) {
         thread::sleep(Duration::from_millis(20));
+        let (now, before) = (processor_time(child.id()), worked.0);
+        if now.is_none_or(|now| before.is_none_or(|before| now > before + WAKING)) {
+            worked = (now, Instant::now());
+        }
         status = child.try_wait()?;
     }
     if status.is_none() {
@@ -132,6 +158,21 @@ pub(crate) fn watched(command: &mut Command, limit: Duration) -> Result<Watched>
         lines: lines?,
         status,
     })
+}
+
+/// The processor time that all threads of a process have used so far, where the system says.
+pub(crate) fn processor_time(process: u32) -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        let process = nix::unistd::Pid::from_raw(i32::try_from(process).ok()?);
+        let clock = nix::time::clock_getcpuclockid(process).ok()?;
+        Some(clock.now().ok()?.into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = process;
+        None
+    }
 }
 
 /// The command as one would type it.
@@ -178,6 +219,28 @@ mod tests {
         let watched = watched(&mut slow, Duration::from_secs(2)).expect("a shell");
         assert!(watched.status.is_some_and(|status| status.success()));
         assert_eq!(watched.lines.len(), 6);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_program_that_only_waits_is_ended_sooner_than_one_that_works() {
+        let patience = Patience {
+            silent: Duration::from_secs(600),
+            idle: Some(Duration::from_secs(1)),
+        };
+        let mut waits = Command::new("sleep");
+        let watched = watched(waits.arg("600"), patience).expect("sleep");
+        assert_eq!(watched.status, None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn processor_time_goes_up_while_a_program_works() {
+        let own = || processor_time(std::process::id()).expect("our own processor time");
+        let (before, start) = (own(), Instant::now());
+        while own() < before + WAKING {
+            assert!(start.elapsed() < Duration::from_secs(60));
+        }
     }
 
     #[test]

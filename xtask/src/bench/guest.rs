@@ -70,7 +70,7 @@ fn one(setting: &Setting, root: &Root, machine: &Machine, image: &Image) -> Resu
             name: stack.name,
             ours: stack.ours,
             root: stack::TREE.into(),
-            run: Box::new(|| measure(setting, &folder, root, machine, stack)),
+            run: Box::new(|| measure(setting, root, machine, stack)),
         })
         .collect();
     let outcome = hold(
@@ -87,7 +87,6 @@ fn one(setting: &Setting, root: &Root, machine: &Machine, image: &Image) -> Resu
 /// Boots a machine with a new writable disk, in which every workload runs once, cold and warm.
 fn measure(
     setting: &Setting,
-    folder: &Path,
     root: &Root,
     machine: &Machine,
     stack: &Stack,
@@ -98,9 +97,8 @@ fn measure(
         stack.options,
         stack::TREE
     );
-    let disk = folder.join("writable");
-    root.disk(setting, &disk, &script)?;
-    let lines = machine.run(&disk, &stack.disks, stack.share.as_deref())?;
+    eprintln!("bench: a machine with {}", stack.name);
+    let lines = machine.run(setting, root, &script, &stack.disks, stack.share.as_deref())?;
     let report = lines.iter().find(|line| line.starts_with('{'));
     let report = report.with_context(|| machine.last_words())?;
     let report: serde_json::Value = serde_json::from_str(report)?;

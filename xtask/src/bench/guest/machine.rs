@@ -5,16 +5,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::root::Root;
 use super::share::Share;
 use crate::bench::Setting;
+use crate::shell::Patience;
 use crate::{setup, shell};
 
-/// How long a machine may run: what it says, it says at its end.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// How long a machine may run: what it says, it says at its end. QEMU 7.2 stops for good now and then where it counts instructions,
+/// and all its threads wait then.
+const PATIENCE: Patience = Patience {
+    silent: Duration::from_secs(30 * 60),
+    idle: Some(Duration::from_secs(60)),
+};
+
+/// How often a machine that does not end is started again.
+const TRIES: u32 = 3;
 
 /// Of a machine, in MiB: `blockbox run`'s default.
 const MEMORY: u32 = 1024;
@@ -80,13 +88,8 @@ impl Machine {
             kvm: doctor["hypervisor"] == "works",
             folder: folder.to_owned(),
         };
-        let disk = folder.join("first");
-        root.disk(setting, &disk, "uname -r\n")?;
-        let lines = machine.run(&disk, &[], None)?;
-        let release = lines.into_iter().next();
-        machine.release = release.with_context(|| {
-            format!("the first machine wrote nothing: {}", machine.last_words())
-        })?;
+        let lines = machine.boot(setting, root, "uname -r\n", &[], None, false)?;
+        machine.release = lines.into_iter().next().context("no release")?;
         Ok(machine)
     }
 
@@ -116,28 +119,57 @@ impl Machine {
         ]
     }
 
-    /// Boots from `root`, with `disks` after it. Returns what its script wrote.
+    /// Boots from a new disk with the system `root`, with `disks` after it, and counts instructions where QEMU translates. Returns
+    /// what `script` wrote there.
     pub(super) fn run(
         &self,
-        root: &Path,
+        setting: &Setting,
+        root: &Root,
+        script: &str,
         disks: &[Disk],
         share: Option<&Path>,
     ) -> Result<Vec<String>> {
-        let mut qemu = self.command(!self.kvm);
-        disk(&mut qemu, 0, &Disk::raw(root), false)?;
-        for (number, image) in disks.iter().enumerate() {
-            disk(&mut qemu, number + 1, image, true)?;
+        self.boot(setting, root, script, disks, share, !self.kvm)
+    }
+
+    fn boot(
+        &self,
+        setting: &Setting,
+        root: &Root,
+        script: &str,
+        disks: &[Disk],
+        share: Option<&Path>,
+        counted: bool,
+    ) -> Result<Vec<String>> {
+        for _ in 0..TRIES {
+            let writable = self.folder.join("writable");
+            root.disk(setting, &writable, script)?;
+            let mut qemu = self.command(counted);
+            disk(&mut qemu, 0, &Disk::raw(&writable), false)?;
+            for (number, image) in disks.iter().enumerate() {
+                disk(&mut qemu, number + 1, image, true)?;
+            }
+            let server = share.map(|share| Share::start(share, &self.folder.join("virtiofsd")));
+            let server = server.transpose()?;
+            if let Some(server) = &server {
+                server.attach(&mut qemu, MEMORY);
+            }
+            let watched = shell::watched(&mut qemu, PATIENCE)?;
+            if let Some(status) = watched.status {
+                ensure!(status.success(), "{}: {status}", shell::line(&qemu));
+                ensure!(
+                    !watched.lines.is_empty(),
+                    "the machine ended and wrote nothing; its console ends in:\n{}",
+                    self.last_words()
+                );
+                return Ok(watched.lines);
+            }
+            eprintln!("bench: the machine stands still, and is started again");
         }
-        let server = share.map(|share| Share::start(share, &self.folder.join("virtiofsd")));
-        let server = server.transpose()?;
-        if let Some(server) = &server {
-            server.attach(&mut qemu, MEMORY);
-        }
-        let watched = shell::watched(&mut qemu, LIMIT)?;
-        drop(server);
-        let status = watched.status.context("the machine does not end")?;
-        ensure!(status.success(), "{}: {status}", shell::line(&qemu));
-        Ok(watched.lines)
+        bail!(
+            "the machine stands still each time; its console ends in:\n{}",
+            self.last_words()
+        )
     }
 
     /// QEMU with a network card and with the host's clock, booting from `root`.
@@ -188,7 +220,8 @@ impl Machine {
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-chardev"])
             .arg(format!("file,id=console,path={}", self.console().display()))
-            .args(["-chardev", "file,id=report,path=/dev/stdout"])
+            // Not /dev/stdout, which may be a file on a host where a program has replaced it.
+            .args(["-chardev", "file,id=report,path=/proc/self/fd/1"])
             .args(["-device", "virtio-serial-device,max_ports=2"])
             .args(["-device", "virtconsole,chardev=console"])
             .args(["-device", "virtserialport,chardev=report"])

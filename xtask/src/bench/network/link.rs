@@ -5,11 +5,12 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{ECHO, WEB};
+use super::{ECHO, LIMIT, WEB};
 use crate::bench::Setting;
 
 /// The guest's address.
@@ -69,6 +70,11 @@ impl Link {
         }
     }
 
+    /// The process between QEMU and the host's network, where that is not QEMU itself.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     fn stream(machine: UnixStream, ports: [u16; 2], child: Child) -> Self {
         Self {
             netdev: "stream,id=net0,server=off,addr.type=fd,addr.str=0".to_owned(),
@@ -87,10 +93,12 @@ impl Link {
             .stdin(OwnedFd::from(theirs))
             .stdout(OwnedFd::from(frames))
             .spawn()?;
+        let mut link = Self::stream(machine, [0, 0], child);
         let publish = [WEB, ECHO].map(|port| format!("0:{port}"));
         let config = json!({ "host_ports": [port], "publish": publish });
         writeln!(control, "{config}")?;
         let mut line = String::new();
+        control.set_read_timeout(Some(LIMIT))?;
         BufReader::new(&control).read_line(&mut line)?;
         let started: Value = serde_json::from_str(&line)?;
         let bound = started["bound"]["ports"].as_array().context(line)?;
@@ -98,8 +106,7 @@ impl Link {
             .iter()
             .filter_map(|port| port["host"].as_str()?.rsplit(':').next()?.parse().ok())
             .collect();
-        let ports = ports.try_into().ok().context("not two ports")?;
-        let mut link = Self::stream(machine, ports, child);
+        link.ports = ports.try_into().ok().context("not two ports")?;
         link._control = Some(control);
         Ok(link)
     }
@@ -110,7 +117,7 @@ impl Link {
         let (frames, machine) = UnixStream::pair()?;
         let ports = [free_port()?, free_port()?];
         let forward = |at: usize, to: u16| format!("127.0.0.1/{}:{to}", ports[at]);
-        let mut child = command
+        let child = command
             .args(["--foreground", "--quiet", "--ipv4-only", "--fd", "0"])
             .args(["--address", GUEST, "--netmask", "24", "--gateway", HOST])
             .args(["--tcp-ports", &forward(0, WEB)])
@@ -118,9 +125,15 @@ impl Link {
             .stdin(OwnedFd::from(frames))
             .stdout(Stdio::null())
             .spawn()?;
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        ensure!(child.try_wait()?.is_none(), "passt does not start");
-        Ok(Self::stream(machine, ports, child))
+        let mut link = Self::stream(machine, ports, child);
+        let start = Instant::now();
+        while !listens(ports[1])? {
+            let ended = link.child.as_mut().map(Child::try_wait).transpose()?;
+            ensure!(ended.flatten().is_none(), "passt does not start");
+            ensure!(start.elapsed() < LIMIT, "passt does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(link)
     }
 
     fn slirp() -> Result<Self> {
@@ -144,4 +157,16 @@ impl Link {
 /// A port of the loopback that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Whether a program listens on a port of the loopback, without a connection that it would have to serve.
+fn listens(port: u16) -> Result<bool> {
+    /// The kernel's TCP_LISTEN.
+    const LISTEN: &str = "0A";
+    let address = format!("0100007F:{port:04X}");
+    let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+    Ok(sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&address) && fields.nth(1) == Some(LISTEN)
+    }))
 }
