@@ -177,7 +177,7 @@ enum Command {
     /// Make sandboxes that begin as another one is now
     Fork(fork::Fork),
     /// Keep a machine of an image that has warmed up, for `run --from-pool`
-    Warm(warm::Warm),
+    Warm(Box<warm::Warm>),
     /// Show what happens to sandboxes
     Events(events::Events),
     /// Named volumes: disks that outlive sandboxes
