@@ -412,7 +412,7 @@ impl Sandbox {
     }
 
     /// Connects to the sandbox's monitor; `None` where the sandbox is not up.
-    fn connect(&self) -> Result<Option<Connection>> {
+    pub(crate) fn connect(&self) -> Result<Option<Connection>> {
         let started = Instant::now();
         loop {
             let state = self.info()?.state;

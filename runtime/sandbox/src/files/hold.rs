@@ -35,6 +35,10 @@ impl Hold {
     ///
     /// Where the sandbox is starting or ending, or its guest cannot freeze the disk.
     pub(crate) fn of(sandbox: &Sandbox, consistency: Consistency) -> Result<Self> {
+        // Waiting for the lock of one that runs takes longer than a copy of its disk.
+        if let Some(connection) = sandbox.connect()? {
+            return Self::running(sandbox, connection, consistency);
+        }
         match sandbox.take() {
             Ok((lock, info)) => {
                 if !info.spec.diskless {
@@ -48,20 +52,29 @@ impl Hold {
                 let kind = Kind::Stopped(lock);
                 Ok(Self { info, kind })
             }
+            // Somebody has started it meanwhile.
             Err(Error::SandboxRunning(_)) => {
-                let info = sandbox.info()?;
-                let connection = sandbox.running()?;
-                if info.spec.diskless {
-                    let kind = Kind::Diskless;
-                    return Ok(Self { info, kind });
-                }
-                let crash = consistency == Consistency::Crash;
-                done(&connection, &Ask::Hold { crash })?;
-                let kind = Kind::Held(connection);
-                Ok(Self { info, kind })
+                Self::running(sandbox, sandbox.running()?, consistency)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Has the monitor hold the disk.
+    fn running(
+        sandbox: &Sandbox,
+        connection: Connection,
+        consistency: Consistency,
+    ) -> Result<Self> {
+        let info = sandbox.info()?;
+        if info.spec.diskless {
+            let kind = Kind::Diskless;
+            return Ok(Self { info, kind });
+        }
+        let crash = consistency == Consistency::Crash;
+        done(&connection, &Ask::Hold { crash })?;
+        let kind = Kind::Held(connection);
+        Ok(Self { info, kind })
     }
 
     /// What the sandbox is.
