@@ -77,9 +77,13 @@ impl Plan {
         };
         // A port that is taken is found before anything that takes long.
         let connected = spec.network.is_connected();
+        let publishes = !spec.network.publish.is_empty();
         let gateway = connected
             .then(|| Gateway::start(&spec.network))
             .transpose()?;
+        if let Some((gateway, _)) = gateway.as_ref().filter(|_| publishes) {
+            gateway.bound()?;
+        }
         let choice = match choice(spec.machine.vmm) {
             // The only monitor that keeps memory.
             Choice::Auto if spec.machine.forkable => Choice::Qemu,

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::Serialize;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
@@ -35,6 +36,11 @@ pub fn write_read_only<T, E: From<Error>>(
     write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
     write_with_mode(path, READ_ONLY, write)
+}
+
+/// Writes a record in one piece.
+pub fn json(file: &mut NamedTempFile, value: &impl Serialize) -> io::Result<()> {
+    file.write_all(&serde_json::to_vec_pretty(value)?)
 }
 
 fn write_with_mode<T, E: From<Error>>(

@@ -65,7 +65,7 @@ impl<'s> References<'s> {
         let mut table = self.read()?;
         change(&mut table);
         atomic::write_file(&self.path, |file| {
-            serde_json::to_writer_pretty(file, &table).map_err(|e| Error::io(&self.path)(e.into()))
+            atomic::json(file, &table).map_err(Error::io(&self.path))
         })
     }
 }

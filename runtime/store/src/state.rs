@@ -133,7 +133,7 @@ impl State {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         atomic::write_file(&path, |file| {
-            serde_json::to_writer_pretty(file, self).map_err(|e| Error::io(&path)(e.into()))
+            atomic::json(file, self).map_err(Error::io(&path))
         })
     }
 

@@ -20,7 +20,7 @@ use super::{VmmError, handoff};
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// How often the progress of something long is asked for.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The longest line that is read. Answers to the commands used here are far shorter.
 const LONGEST_LINE: u64 = 1 << 20;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use blockbox_protocol::PROTOCOL_VERSION;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::device::Disk;
-use super::qemu::{self, args};
+use super::qemu::args;
 use super::qmp::{Qmp, text};
 use super::{Vm, Vmm, VmmError};
 
@@ -98,7 +98,7 @@ fn delete(qmp: &Qmp, name: &str) -> Result<(), VmmError> {
     change(qmp, "blockdev-del", json!({"node-name": name}))
 }
 
-fn change(qmp: &Qmp, command: &'static str, what: serde_json::Value) -> Result<(), VmmError> {
+fn change(qmp: &Qmp, command: &'static str, what: Value) -> Result<(), VmmError> {
     qmp.execute(command, what, CHANGE_TIME).map(drop)
 }
 
@@ -168,22 +168,21 @@ impl MachineIdentity {
     }
 }
 
-impl Vmm {
-    /// What has to be the same for a saved machine to go on.
+impl Vm {
+    /// What has to be the same for a saved machine to go on as this one.
     ///
     /// # Errors
     ///
     /// [`VmmError::Unsupported`] where the monitor saves no machines; when QEMU cannot be asked for its version.
-    pub fn machine_identity(self) -> Result<MachineIdentity, VmmError> {
-        let Vmm::Qemu { accel } = self else {
+    pub fn machine_identity(&self) -> Result<MachineIdentity, VmmError> {
+        let (Vmm::Qemu { accel }, Some(qmp)) = (self.vmm(), self.qmp()) else {
             return Err(VmmError::Unsupported {
-                vmm: self,
+                vmm: self.vmm(),
                 what: "snapshots of memory",
             });
         };
-        let program = qemu::find()?;
-        let version = qemu::version(&program)
-            .map_err(VmmError::io(format!("cannot run {}", program.display())))?;
+        // Not by `--version`, which takes as long as all else that QEMU does before the machine runs.
+        let version = version(&qmp.execute("query-version", json!({}), CHANGE_TIME)?);
         let cpu = match args::cpu(accel) {
             "host" => format!("{} {}", accel.name(), host_cpu()),
             model => format!("{} {model}", accel.name()),
@@ -194,6 +193,17 @@ impl Vmm {
             cpu,
             protocol: PROTOCOL_VERSION,
         })
+    }
+}
+
+/// What QEMU answers of its version, in the words of `--version`.
+fn version(answer: &Value) -> String {
+    let number = |part: &str| answer["qemu"][part].as_u64().unwrap_or_default();
+    let numbers = ["major", "minor", "micro"].map(|part| number(part).to_string());
+    let version = format!("QEMU emulator version {}", numbers.join("."));
+    match text(answer, "package") {
+        "" => version,
+        package => format!("{version} ({package})"),
     }
 }
 
@@ -233,6 +243,16 @@ fn host_cpu() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_running_qemu_has_the_version_that_its_program_prints() {
+        let numbers = json!({"major": 7, "minor": 2, "micro": 22});
+        let answer = json!({"qemu": numbers, "package": "Debian 1:7.2+dfsg-7"});
+        let expected = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)";
+        assert_eq!(version(&answer), expected);
+        let answer = json!({"qemu": numbers, "package": ""});
+        assert_eq!(version(&answer), "QEMU emulator version 7.2.22");
+    }
 
     #[test]
     fn a_machine_that_differs_is_told_by_what_differs() {

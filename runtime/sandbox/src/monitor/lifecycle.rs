@@ -241,6 +241,10 @@ impl Life {
         let (vm, session) = match booted {
             Ok(booted) => booted,
             Err(error) => {
+                let vm = self.monitor.lock().vm.take();
+                if let Some(vm) = vm {
+                    vm.kill();
+                }
                 self.let_go();
                 let failure = if self.monitor.is_stopped() {
                     Failure::new(
@@ -343,13 +347,16 @@ impl Life {
                 })
             }
         })?;
-        if let Some(gateway) = plan.gateway() {
-            self.connect(gateway)?;
-        }
         self.held = plan.take_held();
         self.state.vmm = Some(plan.vmm().to_string());
         self.state.confinement = Some(plan.confinement());
-        let resumed = self.resume.take().map(|resume| self.go_on(&plan, &resume));
+        let resume = self.resume.take();
+        // A copy waits until it is told to go on: both processes start at a time.
+        let copy = resume.map(|resume| (self.start_copy(&plan, &resume), resume));
+        if let Some(gateway) = plan.gateway() {
+            self.connect(gateway)?;
+        }
+        let resumed = copy.map(|(copy, resume)| self.go_on(&plan, copy?, &resume));
         let (vm, session) = match resumed {
             Some(Ok(resumed)) => resumed,
             Some(Err(error)) if self.monitor.is_stopped() => return Err(error),
@@ -372,16 +379,30 @@ impl Life {
         Ok((vm, session))
     }
 
-    /// Goes on as a machine that was copied, in place of a boot.
-    fn go_on(&mut self, plan: &Plan, resume: &Resume) -> Result<(Arc<Vm>, Session)> {
+    /// Starts a machine that was copied.
+    fn start_copy(&self, plan: &Plan, resume: &Resume) -> Result<(Saved, Arc<Vm>)> {
         let saved = Saved::read(&resume.folder)?;
-        saved.check(&self.spec, &plan.vmm().machine_identity()?)?;
+        saved.check(&self.spec)?;
         let vm = self.started(plan.start_copy(resume.folder.join(MEMORY))?);
+        Ok((saved, vm))
+    }
+
+    /// Goes on as a machine that was copied, in place of a boot.
+    fn go_on(
+        &mut self,
+        plan: &Plan,
+        (saved, vm): (Saved, Arc<Vm>),
+        resume: &Resume,
+    ) -> Result<(Arc<Vm>, Session)> {
         let mut adoption = Adoption::default();
         adoption.last_id = saved.last_id;
         adoption.command = saved.command.filter(|_| resume.go_on);
-        adoption.kernel = saved.kernel;
-        let gone_on = plan.go_on(&vm, &resume.folder.join(MACHINE), adoption, &self.spec);
+        adoption.kernel.clone_from(&saved.kernel);
+        let gone_on = vm
+            .machine_identity()
+            .map_err(Error::from)
+            .and_then(|machine| saved.check_machine(&machine))
+            .and_then(|()| plan.go_on(&vm, &resume.folder.join(MACHINE), adoption, &self.spec));
         let (session, command) = gone_on.inspect_err(|_| vm.kill())?;
         if resume.go_on {
             self.spec.process = saved.spec.process;
@@ -409,7 +430,7 @@ impl Life {
             wishes.gateway_lost = false;
         }
         let (monitor, gateway) = (Arc::clone(&self.monitor), Arc::clone(gateway));
-        self.state.ports = gateway.ports().to_vec();
+        self.state.ports = gateway.bound()?.to_vec();
         super::thread("gateway", move || {
             gateway.follow();
             monitor.gateway_ended(&gateway);

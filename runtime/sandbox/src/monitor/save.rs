@@ -38,7 +38,7 @@ impl Savable {
         from: &Path,
         to: &Path,
     ) -> Result<Duration> {
-        let identity = vm.vmm().machine_identity()?;
+        let identity = vm.machine_identity()?;
         let disk = File::open(from).map_err(Error::io(from))?;
         let upper = create_copy(&to.join(UPPER))?;
         let memory = create_copy(&to.join(MEMORY))?;

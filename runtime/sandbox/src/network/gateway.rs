@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use blockbox_net::helper::Started;
@@ -44,7 +44,8 @@ pub(crate) struct Gateway {
     control: Mutex<BufReader<UnixStream>>,
     network: Network,
     host: Mutex<Host>,
-    ports: Vec<BoundPort>,
+    /// Known once the gateway has answered.
+    ports: OnceLock<Vec<BoundPort>>,
     search: Vec<String>,
 }
 
@@ -56,11 +57,12 @@ struct Host {
 }
 
 impl Gateway {
-    /// Starts the gateway of a sandbox, which binds the published ports. Returns the machine's card as well.
+    /// Starts the gateway of a sandbox, which binds the published ports: [`bound`](Self::bound) waits for that. Returns the machine's
+    /// card as well.
     ///
     /// # Errors
     ///
-    /// [`Error::Gateway`] names the port that cannot be published.
+    /// [`Error::Io`] where the process cannot be started.
     pub(crate) fn start(network: &Network) -> Result<(Self, NetworkCard)> {
         let helper = blockbox_vmm::helper::locate(None)?;
         let failed = || Error::io(&helper);
@@ -82,32 +84,35 @@ impl Gateway {
         let search = resolver.search.clone();
         let config = settings::config(network, resolver, host.addresses.clone());
         let mut control = BufReader::new(control);
-        let ports = match exchange(&mut control, &config, START) {
-            Ok(Started::Bound(bound)) => bound.ports,
-            Ok(Started::Failed { message }) => return Err(Error::Gateway(message)),
-            Ok(_) => return Err(Error::Gateway("an unknown answer".to_owned())),
-            Err(error) => {
-                process.kill();
-                return Err(Error::Gateway(format!(
-                    "the process does not start: {error}"
-                )));
-            }
-        };
+        send(&mut control, &config, START).map_err(|error| not_started(&process, &error))?;
         let card = NetworkCard::new(machine, Addresses::default().guest_mac);
         let gateway = Self {
             process,
             control: Mutex::new(control),
             network: network.clone(),
             host: Mutex::new(host),
-            ports,
+            ports: OnceLock::new(),
             search,
         };
         Ok((gateway, card))
     }
 
-    /// The published ports.
-    pub(crate) fn ports(&self) -> &[BoundPort] {
-        &self.ports
+    /// Waits until the gateway has bound the published ports, and returns them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gateway`] names the port that cannot be published.
+    pub(crate) fn bound(&self) -> Result<&[BoundPort]> {
+        let mut control = lock(&self.control);
+        if let Some(ports) = self.ports.get() {
+            return Ok(ports);
+        }
+        match receive(&mut control, START) {
+            Ok(Started::Bound(bound)) => Ok(self.ports.get_or_init(|| bound.ports)),
+            Ok(Started::Failed { message }) => Err(Error::Gateway(message)),
+            Ok(_) => Err(Error::Gateway("an unknown answer".to_owned())),
+            Err(error) => Err(not_started(&self.process, &error)),
+        }
     }
 
     /// The search domains for the guest's `/etc/resolv.conf`.
@@ -176,13 +181,27 @@ fn exchange<T: DeserializeOwned>(
     message: &impl Serialize,
     limit: Duration,
 ) -> io::Result<T> {
+    send(control, message, limit)?;
+    receive(control, limit)
+}
+
+fn send(
+    control: &mut BufReader<UnixStream>,
+    message: &impl Serialize,
+    limit: Duration,
+) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     let socket = control.get_mut();
-    socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
-    socket.write_all(&line)?;
-    line.clear();
+    socket.write_all(&line)
+}
+
+fn receive<T: DeserializeOwned>(
+    control: &mut BufReader<UnixStream>,
+    limit: Duration,
+) -> io::Result<T> {
+    let mut line = Vec::new();
     let end = Instant::now() + limit;
     while !line.ends_with(b"\n") {
         let left = end.saturating_duration_since(Instant::now());
@@ -200,6 +219,12 @@ fn exchange<T: DeserializeOwned>(
         control.consume(count);
     }
     Ok(serde_json::from_slice(&line)?)
+}
+
+/// A gateway that does not come up is of no use to anybody.
+fn not_started(process: &Process, error: &io::Error) -> Error {
+    process.kill();
+    Error::Gateway(format!("the process does not start: {error}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
