@@ -1,12 +1,12 @@
 //! Many copies of one machine with its memory, and kills of everything that takes part.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use testkit::oracle;
 
-use crate::common::guest::{Guest, start, text, until};
+use crate::common::guest::{Guest, LONG, start, text, until};
 use crate::{Random, number};
 
 /// Counts in memory.
@@ -24,12 +24,21 @@ impl Guest {
     }
 
     fn counts(&self, name: &str) {
-        let count = || {
-            let output = self.exec(&[name, "cat", "/run/count"]);
-            text(&output.stdout).trim().parse::<u64>().ok()
-        };
-        let first = count();
-        until("counting", || count().filter(|now| Some(*now) != first));
+        let count = || self.exec(&[name, "cat", "/run/count"]);
+        let first = count().stdout;
+        let started = Instant::now();
+        loop {
+            let now = count();
+            if !now.stdout.is_empty() && now.stdout != first {
+                return;
+            }
+            assert!(
+                started.elapsed() < LONG,
+                "{name} does not count: {now:?}, {:?}",
+                self.state(name)
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn kill_monitor_of(&self, name: &str) {
@@ -40,6 +49,12 @@ impl Guest {
                 .args(["-9", &pid.to_string()])
                 .output();
             kill.unwrap();
+            // Until then it is a sandbox that runs.
+            until("the end of a monitor", || {
+                let state = self.state(name);
+                let running = state.is_some_and(|state| state["status"] == "running");
+                (!running).then_some(())
+            });
         }
     }
 

@@ -104,6 +104,9 @@ pub(crate) fn spawn(
     let environment = environment(spec, &identity);
     let cwd = working_directory(&spec.cwd, surroundings.frozen)?;
     let program = look_up(name, &environment, &cwd)?;
+    if surroundings.namespaces.is_none() {
+        is_there(name, &cwd.join(&program))?;
+    }
     let mut ends = Ends::open(spec)?;
     ends.give_to(identity.uid)?;
 
@@ -149,6 +152,17 @@ pub(crate) fn spawn(
         stderr: ends.stderr,
         terminal: ends.terminal,
     })
+}
+
+/// Reports a program that is missing without a process to find that out: each host asks for a hook that most images do not have.
+fn is_there(name: &OsStr, program: &Path) -> Result<(), SpawnFailure> {
+    match fs::metadata(program) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnFailure::new(
+            NOT_FOUND,
+            format!("exec {}: {error}", name.display()),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn start(command: &mut Command, child: Child) -> io::Result<process::Child> {
