@@ -51,6 +51,14 @@ impl<R: ReadAt> Buffered<R> {
     /// whole pages of 64 KiB and at least one.
     ///
     /// Memory is used as pages are read.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let source = Buffered::with_capacity(64 << 20, std::fs::File::open("layer.erofs")?);
+    /// let image = Image::open(source)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_capacity(bytes: usize, inner: R) -> Self {
         let pages = bytes.div_euclid(PAGE).max(1);
         Self {

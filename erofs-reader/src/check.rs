@@ -168,6 +168,18 @@ pub struct Report {
 
 impl Report {
     /// Returns whether no problem was found.
+    ///
+    /// ```no_run
+    /// use erofs_reader::Image;
+    ///
+    /// let report = Image::open(std::fs::File::open("layer.erofs")?)?.check();
+    /// for finding in report.errors() {
+    ///     eprintln!("{finding}");
+    /// }
+    /// std::process::exit(if report.is_clean() { 0 } else { 1 });
+    /// # #[allow(unreachable_code)]
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }

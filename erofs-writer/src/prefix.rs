@@ -25,6 +25,14 @@ struct Prefix {
 impl XattrPrefixes {
     /// Takes beginnings of names, each a namespace and at least one byte more.
     ///
+    /// ```
+    /// use erofs_writer::{Options, XattrPrefixes};
+    ///
+    /// let prefixes = XattrPrefixes::new(["trusted.overlay.", "user.mime_"])?;
+    /// let options = Options::default().xattr_prefixes(prefixes);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::XattrPrefix`] for one that has no namespace, nothing more than one, or more than

@@ -329,6 +329,20 @@ impl<W: Write + Seek> Builder<W> {
     /// returns the bytes of all ranges, one after the other. Holes take no blocks, as far as they
     /// cover whole ones.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let root = image.root();
+    /// // 1 GiB, of which only the first and the last block have data.
+    /// let (size, block) = (1 << 30, 4096);
+    /// let ranges = [0..block, size - block..size];
+    /// let data = [7; 2 * 4096];
+    /// image.add_sparse_file(root, b"disk.img", Metadata::new(0o644), size, &ranges, &data[..])?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`add_file`](Self::add_file). [`Error::FileSize`] also where ranges overlap, are not in

@@ -198,6 +198,17 @@ impl<W: Write + Seek> Builder<W> {
     /// Symbolic links are followed as in [`add_path`](Self::add_path); missing directories are
     /// added with `implied` as their attributes.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let (parent, name) = image.make_parents(b"etc/app/config", &Metadata::new(0o700))?;
+    /// assert_eq!((image.lookup(b"etc/app"), name), (Some(parent), &b"config"[..]));
+    /// image.add_file(parent, name, Metadata::new(0o600), &b"debug = true"[..], None)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidName`] also for a path without components or with `..` in it;

@@ -14,6 +14,17 @@ pub struct Ranges<R> {
 
 impl<R: Read + Seek> Ranges<R> {
     /// Returns the bytes in `ranges` of `file`.
+    ///
+    /// ```
+    /// use std::io::{Cursor, Read};
+    ///
+    /// use ext4_writer::Ranges;
+    ///
+    /// let mut data = String::new();
+    /// Ranges::new(Cursor::new("one two three"), [0..3, 8..13]).read_to_string(&mut data)?;
+    /// assert_eq!(data, "onethree");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new(file: R, ranges: impl Into<Vec<Range<u64>>>) -> Self {
         Self {
             file,

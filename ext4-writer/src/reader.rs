@@ -228,6 +228,16 @@ impl<R: Read + Seek> Reader<R> {
     /// The parts of a regular file that have data, as byte ranges in ascending order; the rest are
     /// holes.
     ///
+    /// ```no_run
+    /// use ext4_writer::Reader;
+    ///
+    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// let inode = reader.inode(12)?;
+    /// let data: u64 = reader.ranges(&inode)?.iter().map(|range| range.end - range.start).sum();
+    /// println!("{} of {} bytes have data", data, inode.size());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Output`].

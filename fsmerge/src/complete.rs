@@ -26,6 +26,18 @@ impl Merge {
     /// Merging it gives what merging `layer` gives, but for the link counts of files that were
     /// linked across layers.
     ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Merge, Metadata};
+    ///
+    /// let limits = Limits::default();
+    /// let mut upper = LayerBuilder::new(&limits);
+    /// upper.add_path(b"never/was", Metadata::new(0), Kind::Whiteout)?;
+    ///
+    /// let complete = Merge::new(&limits).complete(&upper.finish())?;
+    /// assert!(complete.lookup(b"never/was").is_none());
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`push`](Self::push).

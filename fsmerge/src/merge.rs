@@ -129,6 +129,13 @@ impl Merge {
     }
 
     /// Returns the merged tree.
+    ///
+    /// ```
+    /// use fsmerge::{Limits, Merge};
+    ///
+    /// // Without layers there is an implied root alone.
+    /// assert!(Merge::new(&Limits::default()).finish().is_empty());
+    /// ```
     pub fn finish(self) -> Merged {
         let (tree, old_ids) = self.arena.freeze();
         let origins = old_ids

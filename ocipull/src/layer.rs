@@ -78,6 +78,19 @@ impl LayerReader {
 
     /// Reads the rest of the layer and verifies the whole.
     ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// # fn size_of_first_entry(image: &ocipull::Image) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut layer = image.layer(0)?;
+    /// let mut header = [0; 512];
+    /// layer.read_exact(&mut header)?;
+    /// // Only now the header is known to belong to the layer.
+    /// layer.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of reading; [`Error::Failed`] if a read failed before.
@@ -92,6 +105,16 @@ impl LayerReader {
 
     /// Returns a counter of the bytes fetched, which other threads can watch while the layer is
     /// read.
+    ///
+    /// ```
+    /// # fn show(image: &ocipull::Image) -> Result<(), ocipull::Error> {
+    /// let layer = image.layer(0)?;
+    /// let fetched = layer.fetched();
+    /// let total = image.layers()[0].size;
+    /// std::thread::spawn(move || println!("{} of {total} bytes", fetched.bytes()));
+    /// layer.finish()
+    /// # }
+    /// ```
     pub fn fetched(&self) -> Fetched {
         Fetched {
             bytes: self.pipeline.fetched(),

@@ -137,6 +137,15 @@ impl Extent {
 
     /// Returns an extent of `sectors` 512-byte sectors in the grains of the sparse image `file`.
     ///
+    /// ```
+    /// use vmdk::{Descriptor, Extent, create_type};
+    ///
+    /// let extents = vec![Extent::sparse("disk-s001.vmdk", 8192)?];
+    /// let descriptor = Descriptor::new("custom", extents)?;
+    /// assert_eq!(descriptor.size(), 4 << 20);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`flat`](Self::flat).

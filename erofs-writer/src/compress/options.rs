@@ -142,6 +142,15 @@ impl PerFile {
     /// Takes the choice of `choose`: `None` stores the file as it is.
     ///
     /// The image depends on its results, so it should return the same for the same file.
+    ///
+    /// ```
+    /// use erofs_writer::{Algorithm, Compression, Options, PerFile};
+    ///
+    /// let zstd = Compression::new(Algorithm::Zstd);
+    /// let options = Options::default().per_file(PerFile::new(move |file| {
+    ///     (!file.path.ends_with(b".jpg")).then_some(zstd)
+    /// }));
+    /// ```
     pub fn new(
         choose: impl Fn(&Candidate<'_>) -> Option<Compression> + Send + Sync + 'static,
     ) -> Self {

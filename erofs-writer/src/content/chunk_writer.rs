@@ -83,6 +83,22 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
 
     /// Appends `length` zeros. Those that fill a chunk take no space.
     ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    ///
+    /// use erofs_writer::{Builder, ChunkSize, Metadata, Node, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
+    /// let mut contents = image.data_in_chunks(ChunkSize::for_length(1 << 30, image.options().block_size));
+    /// contents.write_all(b"first")?;
+    /// contents.hole((1 << 30) - 5)?;
+    /// let contents = contents.finish()?;
+    /// assert_eq!(contents.size(), 1 << 30);
+    /// image.add_path(b"disk.img", Metadata::new(0o644), Node::File(contents))?;
+    /// assert!(image.finish()?.1.bytes < 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TooManyChunks`] where the file has too many of them; otherwise as for

@@ -14,6 +14,24 @@ impl<W: Write + Seek> Builder<W> {
     /// Adds everything that another filesystem has, and gives the root its attributes. What lies at
     /// the paths `without`, names between slashes, is left out.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::Cursor;
+    ///
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
+    ///
+    /// let mut small = Builder::new(Cursor::new(Vec::new()), Options::new(8 << 20))?;
+    /// small.add_path(b"etc/motd", Metadata::new(0o644), Node::file(&b"hello"[..]))?;
+    /// small.add_path(b"tmp/x", Metadata::new(0o644), Node::file(&b"x"[..]))?;
+    /// let small = Reader::open(small.finish()?.0)?;
+    ///
+    /// let mut large = Builder::new(Cursor::new(Vec::new()), Options::new(64 << 20))?;
+    /// large.add_filesystem(&small, &[b"tmp"])?;
+    /// assert!(large.lookup(b"etc/motd").is_some() && large.lookup(b"tmp").is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of reading the other filesystem; [`Error::Contents`] where a file cannot be read;

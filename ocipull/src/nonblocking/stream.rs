@@ -39,6 +39,19 @@ impl LayerStream {
 
     /// Returns the next piece, of any length; `None` when the layer is complete and verified.
     ///
+    /// ```
+    /// use ocipull::{Error, Image};
+    ///
+    /// async fn size(image: &Image, index: usize) -> Result<usize, Error> {
+    ///     let mut layer = image.stream_layer(index)?;
+    ///     let mut size = 0;
+    ///     while let Some(piece) = layer.next().await? {
+    ///         size += piece.len();
+    ///     }
+    ///     Ok(size)
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As reading a [`LayerReader`](crate::LayerReader) does. After an error, [`Error::Failed`].

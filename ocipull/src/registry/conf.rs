@@ -223,6 +223,14 @@ impl Reference {
     /// host, where `registries` has a list of registries to search
     /// (`unqualified-search-registries`) and no alias for the name.
     ///
+    /// ```
+    /// use ocipull::{Reference, Registries};
+    ///
+    /// let candidates = Reference::candidates("debian", &Registries::None)?;
+    /// assert_eq!(candidates, ["docker.io/library/debian".parse()?]);
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of parsing `text`, and of the files that `registries` names.

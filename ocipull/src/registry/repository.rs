@@ -135,6 +135,15 @@ impl Repository {
 
     /// Returns a client for the repository of a [`Reference::Registry`].
     ///
+    /// ```no_run
+    /// use ocipull::{Options, Reference, Repository};
+    ///
+    /// let reference: Reference = "ghcr.io/team/app:1".parse()?;
+    /// let repository = Repository::of(&reference, &Options::default())?;
+    /// assert!(repository.is_authentic());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`Repository::new`]; [`Error::InvalidReference`] for a reference to something else.
@@ -152,12 +161,31 @@ impl Repository {
 
     /// Returns whether all responses are protected by TLS with verified certificates, those of
     /// mirrors too.
+    ///
+    /// ```
+    /// use ocipull::{Options, Registries, Repository};
+    ///
+    /// let mut options = Options::default();
+    /// options.registries = Registries::None;
+    /// assert!(Repository::new("ghcr.io", "team/app", &options)?.is_authentic());
+    /// options.plain_http = true;
+    /// assert!(!Repository::new("localhost:5000", "app", &options)?.is_authentic());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     pub fn is_authentic(&self) -> bool {
         self.mirrors.are_authentic()
     }
 
     /// Returns the digest of the manifest or index that `name`, a tag or a digest, currently refers
     /// to.
+    ///
+    /// ```no_run
+    /// use ocipull::{Options, Repository};
+    ///
+    /// let repository = Repository::new("docker.io", "library/debian", &Options::default())?;
+    /// println!("debian:12 is {}", repository.resolve("12")?);
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -272,6 +300,16 @@ impl Repository {
     /// Where the registry has no such list of its own, it is the index under the tag that the
     /// specification sets for it.
     ///
+    /// ```no_run
+    /// use ocipull::{Options, Repository};
+    ///
+    /// let repository = Repository::new("registry.example", "team/app", &Options::default())?;
+    /// for referrer in repository.referrers(&repository.resolve("v1")?, None)? {
+    ///     println!("{} of {:?}", referrer.digest(), referrer.artifact_type());
+    /// }
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Unauthorized`], and those of the network.
@@ -323,6 +361,17 @@ impl Repository {
 
     /// The size of the blob `digest` in bytes, or `None` if the repository does not have it.
     ///
+    /// ```no_run
+    /// use ocipull::{Digest, Options, Repository};
+    ///
+    /// let repository = Repository::new("registry.example", "team/app", &Options::default())?;
+    /// match repository.blob_size(&Digest::sha256(b"{}"))? {
+    ///     Some(size) => println!("the blob has {size} bytes"),
+    ///     None => println!("there is no such blob"),
+    /// }
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Unauthorized`], and those of the network.
@@ -339,11 +388,35 @@ impl Repository {
     /// The blob `digest`, which has `size` bytes. If the bytes do not match the digest, the reader
     /// returns an error at the end; earlier bytes must not be relied on until then. Nothing is sent
     /// before the first read.
+    ///
+    /// ```no_run
+    /// use ocipull::{Digest, Options, Repository};
+    ///
+    /// let repository = Repository::new("registry.example", "team/app", &Options::default())?;
+    /// let digest: Digest = std::env::args().nth(1).unwrap_or_default().parse()?;
+    /// if let Some(size) = repository.blob_size(&digest)? {
+    ///     // Fails at the end if the bytes do not match the digest.
+    ///     std::io::copy(&mut repository.blob(&digest, size), &mut std::io::stdout())?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blob(&self, digest: &Digest, size: u64) -> impl Read + Send + use<> {
         VerifiedReader::new(self.mirrors.clone(), digest, size, self.plan)
     }
 
     /// Reads some of the bytes of the blob `digest`. They cannot be verified.
+    ///
+    /// ```no_run
+    /// use std::io::Read;
+    ///
+    /// use ocipull::{Digest, Options, Repository};
+    ///
+    /// let repository = Repository::new("registry.example", "team/app", &Options::default())?;
+    /// let digest: Digest = std::env::args().nth(1).unwrap_or_default().parse()?;
+    /// let mut magic = [0; 4];
+    /// repository.blob_range(&digest, 0..4).read_exact(&mut magic)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blob_range(&self, digest: &Digest, range: Range<u64>) -> impl Read + Send + use<> {
         BlobReader::new(self.mirrors.clone(), digest, range, Extent::Range)
     }
@@ -383,6 +456,17 @@ impl Repository {
     /// bytes from an offset on, and is called again after an interruption. With `from`, another
     /// repository of the registry, the blob is mounted from there if possible.
     ///
+    /// ```no_run
+    /// use ocipull::{Digest, Options, Pushed, Repository};
+    ///
+    /// let repository = Repository::new("localhost:5000", "app", &Options::default())?;
+    /// let config = b"{}";
+    /// let digest = Digest::sha256(config);
+    /// let pushed = repository.push_blob(&digest, 2, None, |offset| Ok(&config[offset as usize..]))?;
+    /// println!("{}", if pushed == Pushed::Existed { "existed" } else { "uploaded" });
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Unauthorized`], [`Error::Read`] for the blob's own reader, [`Error::Http`] where
@@ -416,6 +500,17 @@ impl Repository {
 
     /// Pushes a manifest or an index under `name`, a tag or its digest, and returns its digest. The
     /// blobs and manifests that it lists must be in the repository.
+    ///
+    /// ```no_run
+    /// use ocipull::{Options, Repository};
+    ///
+    /// let repository = Repository::new("localhost:5000", "app", &Options::default())?;
+    /// // Gives the image `v1` another tag.
+    /// let manifest = repository.manifest("v1")?;
+    /// let media_type = manifest.media_type().unwrap_or("application/vnd.oci.image.manifest.v1+json");
+    /// repository.push_manifest("stable", media_type, manifest.bytes())?;
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

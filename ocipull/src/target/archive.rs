@@ -51,6 +51,15 @@ pub struct ArchiveWriter<W> {
 impl<W: Write> ArchiveWriter<W> {
     /// Begins an archive.
     ///
+    /// ```
+    /// use ocipull::ArchiveWriter;
+    ///
+    /// // An archive without images.
+    /// let tar: Vec<u8> = ArchiveWriter::new(Vec::new())?.finish()?;
+    /// assert!(tar.starts_with(b"oci-layout"));
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Write`].
@@ -68,6 +77,17 @@ impl<W: Write> ArchiveWriter<W> {
     /// Writes the blob `digest`, which has `size` bytes, unless the archive has it. `open` gives
     /// its bytes from an offset on. After an error, the archive may end with a partial blob and is
     /// unusable.
+    ///
+    /// ```
+    /// use ocipull::{ArchiveWriter, Digest, Pushed};
+    ///
+    /// let mut archive = ArchiveWriter::new(Vec::new())?;
+    /// let digest = Digest::sha256(b"{}");
+    /// let mut push = || archive.push_blob(&digest, 2, |_| Ok(Box::new(&b"{}"[..])));
+    /// assert_eq!(push()?, Pushed::Uploaded);
+    /// assert_eq!(push()?, Pushed::Existed);
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

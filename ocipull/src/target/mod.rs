@@ -46,6 +46,18 @@ impl Target {
     /// Opens the registry, layout or archive that `reference` names for writing. A missing layout
     /// is created.
     ///
+    /// ```
+    /// use ocipull::{Options, Target};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let layout = dir.path().join("layout");
+    /// let target = Target::open(&format!("oci:{}:v1", layout.display()).parse()?, &Options::default())?;
+    /// assert!(layout.join("oci-layout").exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidReference`] for places that images are not written to; those of the files
@@ -94,6 +106,17 @@ impl Target {
     }
 
     /// Returns the place that is written to.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let layout = dir.path().join("layout");
+    /// # let name = format!("oci:{}:v1", layout.display());
+    /// # let target = ocipull::Target::open(&name.parse()?, &ocipull::Options::default())?;
+    /// assert_eq!(target.reference().to_string(), name);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reference(&self) -> &Reference {
         &self.place
     }
@@ -102,6 +125,23 @@ impl Target {
     /// bytes from an offset on, and is called again after an interruption. With `from`, another
     /// repository of the same registry, the blob is mounted from there if possible. Several threads
     /// may push blobs at once.
+    ///
+    /// ```
+    /// use ocipull::{Digest, Pushed};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let layout = dir.path().join("layout");
+    /// # let name = format!("oci:{}:v1", layout.display());
+    /// # let target = ocipull::Target::open(&name.parse()?, &ocipull::Options::default())?;
+    /// let config = b"{}";
+    /// let digest = Digest::sha256(config);
+    /// let mut push = || target.push_blob(&digest, 2, None, |_| Ok(Box::new(&config[..])));
+    /// assert_eq!(push()?, Pushed::Uploaded);
+    /// assert_eq!(push()?, Pushed::Existed);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -120,6 +160,20 @@ impl Target {
     /// Writes a manifest or an index under its digest, which it returns. The blobs and manifests
     /// that it lists must be in the target.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let layout = dir.path().join("layout");
+    /// # let name = format!("oci:{}:v1", layout.display());
+    /// # let target = ocipull::Target::open(&name.parse()?, &ocipull::Options::default())?;
+    /// let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    /// let digest = target.push_manifest("application/vnd.oci.image.index.v1+json", index.as_bytes())?;
+    /// assert!(digest.is_of(index.as_bytes()));
+    /// assert!(layout.join("blobs/sha256").join(digest.hex()).exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`Repository::push_manifest`](crate::Repository::push_manifest); [`Error::Io`].
@@ -131,6 +185,20 @@ impl Target {
 
     /// Writes the manifest or index that the target's name leads to from now on, and returns its
     /// digest.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let layout = dir.path().join("layout");
+    /// # let name = format!("oci:{}:v1", layout.display());
+    /// # let target = ocipull::Target::open(&name.parse()?, &ocipull::Options::default())?;
+    /// let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    /// let digest = target.finish("application/vnd.oci.image.index.v1+json", index.as_bytes())?;
+    /// let names = std::fs::read_to_string(layout.join("index.json"))?;
+    /// assert!(names.contains(digest.as_str()) && names.contains("v1"));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
