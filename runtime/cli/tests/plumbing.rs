@@ -363,6 +363,27 @@ fn an_output_takes_the_place_of_no_device_or_pipe() {
 }
 
 #[test]
+fn an_output_that_is_a_link_is_the_file_it_leads_to() {
+    use std::os::unix::fs::symlink;
+
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.tar"), lower()).unwrap();
+    fs::write(dir.path().join("image"), "before").unwrap();
+    symlink("image", dir.path().join("link")).unwrap();
+    symlink("nothing", dir.path().join("dangling")).unwrap();
+    let tar = text(dir.path(), "a.tar");
+    let build = |output: &str| ["erofs", "build", "--tar", &tar, "-o", output].map(str::to_owned);
+    blockbox.ok(build(&text(dir.path(), "link")));
+    assert!(dir.path().join("link").is_symlink());
+    assert!(fs::metadata(dir.path().join("image")).unwrap().len() > 4096);
+
+    let error = blockbox.fails(build(&text(dir.path(), "dangling")));
+    assert!(error.contains("dangling: No such file"), "{error}");
+    assert!(dir.path().join("dangling").is_symlink());
+}
+
+#[test]
 fn history_and_provenance_say_which_layer_a_path_is_from() {
     let blockbox = Blockbox::new();
     let layout = Layout::new()

@@ -14,7 +14,7 @@ use crate::permissions::READ_ONLY;
 pub(super) const PREFIX: &str = ".tmp-";
 
 /// Writes a file under a temporary name in the folder of `path`; it takes its own name when `write` has succeeded and
-/// everything is on stable storage.
+/// everything is on stable storage. Where `path` is a symbolic link, the file that it leads to is written, and the link stays.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
@@ -48,7 +48,15 @@ fn write_with_mode<T, E: From<Error>>(
     mode: u32,
     write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    // A rename would put a file in the place of a device or a pipe.
+    // A rename would put a file in the place of a link, a device or a pipe: /dev/stdout is a link to one of the latter two, or to
+    // the file that standard output is.
+    let target;
+    let path = if path.is_symlink() {
+        target = fs::canonicalize(path).map_err(Error::io(path))?;
+        &target
+    } else {
+        path
+    };
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
         return Err(Error::io(path)(error).into());
