@@ -4,6 +4,7 @@
 //! once, alone and in a changing order, so whatever slows the machine down for a while slows all of them. What the
 //! commands need is prepared before and not measured.
 
+mod boot;
 mod compress;
 mod contest;
 mod convert;
@@ -54,6 +55,9 @@ pub(crate) struct Bench {
     /// The folder to put into an ext4 or EROFS image, instead of the demo image's lowest layer
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
+    /// In the groups fs, guest and network, measure only what has this in its name; ratios need blockbox
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
     /// Where the outputs go: in memory, say, to leave the disk out [default: target/bench]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -91,6 +95,8 @@ enum Group {
     Sandbox,
     /// Copies of a running sandbox beside new ones
     Fork,
+    /// The parts of a sandbox's start, beside the kernel and QEMU bare
+    Boot,
 }
 
 impl Group {
@@ -109,6 +115,7 @@ impl Group {
             Self::Network => "network",
             Self::Sandbox => "sandbox",
             Self::Fork => "fork",
+            Self::Boot => "boot",
         }
     }
 }
@@ -118,6 +125,8 @@ struct Setting {
     blockbox: PathBuf,
     peers: Peers,
     rounds: u32,
+    /// Parts of names, where not everything is measured.
+    only: Vec<String>,
     /// Where outputs and prepared inputs go; removed at the end.
     scratch: PathBuf,
 }
@@ -127,6 +136,11 @@ impl Setting {
     fn hold(&self, contest: Contest) -> Result<Outcome> {
         eprintln!("bench: {}", contest.title);
         contest.hold(self.rounds)
+    }
+
+    /// Whether a contender of this name is measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -174,6 +188,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         blockbox,
         peers: Peers::find(),
         rounds: bench.rounds,
+        only: bench.only.clone(),
         scratch,
     };
     let measured = groups
@@ -197,6 +212,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
         || groups.contains(&Group::Network)
         || groups.contains(&Group::Sandbox)
         || groups.contains(&Group::Fork)
+        || groups.contains(&Group::Boot)
     {
         setup::run()?;
     }
@@ -268,6 +284,10 @@ fn measure(
         }
         Group::Fork => {
             let rows = fork::run(setting, images)?;
+            (sandbox::markdown(&rows), sandbox::json(&rows))
+        }
+        Group::Boot => {
+            let rows = boot::run(setting, images)?;
             (sandbox::markdown(&rows), sandbox::json(&rows))
         }
     };

@@ -107,6 +107,15 @@ const WAKING: Duration = Duration::from_millis(50);
 
 /// Runs a program that may hang, and ends it when it has done nothing for as long as `patience` is.
 pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> Result<Watched> {
+    watched_from_first(command, patience, || ()).map(|(watched, _)| watched)
+}
+
+/// As [`watched`], and calls `at_first` once the program has written its first line. Returns what that returned.
+pub(crate) fn watched_from_first<T: Send + 'static>(
+    command: &mut Command,
+    patience: impl Into<Patience>,
+    at_first: impl FnOnce() -> T + Send + 'static,
+) -> Result<(Watched, Option<T>)> {
     let patience = patience.into();
     let mut child = command
         .stdin(Stdio::null())
@@ -120,15 +129,17 @@ pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> R
     let reader = thread::spawn({
         let heard = Arc::clone(&heard);
         move || {
-            let mut lines = Vec::new();
+            let (mut lines, mut first) = (Vec::new(), None);
+            let mut at_first = Some(at_first);
             let mut line = Vec::new();
             while out.read_until(b'\n', &mut line)? > 0 {
+                first = at_first.take().map(|at_first| at_first()).or(first);
                 let text = String::from_utf8_lossy(&line);
                 lines.push(text.trim_end().to_owned());
                 line.clear();
                 heard.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
             }
-            Ok::<_, std::io::Error>(lines)
+            Ok::<_, std::io::Error>((lines, first))
         }
     });
     let silent = || {
@@ -154,10 +165,8 @@ pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> R
     let Ok(lines) = reader.join() else {
         bail!("the reader of {} panicked", line(command));
     };
-    Ok(Watched {
-        lines: lines?,
-        status,
-    })
+    let (lines, first) = lines?;
+    Ok((Watched { lines, status }, first))
 }
 
 /// The processor time that all threads of a process have used so far, where the system says.

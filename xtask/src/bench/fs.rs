@@ -58,6 +58,7 @@ fn one(setting: &Setting, image: &Image) -> Result<Outcome> {
     let (stacks, skipped) = stack::mount(&build, &mut mounts)?;
     let contenders: Vec<_> = stacks
         .iter()
+        .filter(|stack| setting.wants(stack.name))
         .map(|stack| Contender {
             name: stack.name,
             ours: stack.ours,

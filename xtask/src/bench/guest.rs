@@ -66,6 +66,7 @@ fn one(setting: &Setting, root: &Root, machine: &Machine, image: &Image) -> Resu
     let (stacks, skipped) = stack::make(&build)?;
     let contenders: Vec<_> = stacks
         .iter()
+        .filter(|stack| setting.wants(stack.name))
         .map(|stack| Contender {
             name: stack.name,
             ours: stack.ours,

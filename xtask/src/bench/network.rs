@@ -66,21 +66,29 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Standing>> {
     std::fs::create_dir(&folder)?;
     let root = Root::prepare(setting, &folder.join("root"))?;
     let machine = Machine::prepare(setting, &root, &folder)?;
-    let mut standings = Kind::ALL.map(|kind| Standing {
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| setting.wants(kind.name()));
+    let kinds: Vec<_> = kinds.collect();
+    let standings = kinds.iter().map(|kind| Standing {
         name: kind.name(),
         figures: Ok(Vec::new()),
     });
+    let mut standings: Vec<_> = standings.collect();
     for round in 0..setting.rounds as usize {
-        for turn in 0..Kind::ALL.len() {
-            let index = (round + turn) % Kind::ALL.len();
-            let (kind, standing) = (Kind::ALL[index], &mut standings[index]);
+        for turn in 0..kinds.len() {
+            let index = (round + turn) % kinds.len();
+            let (kind, standing) = (kinds[index], &mut standings[index]);
             if let Ok(figures) = &mut standing.figures {
                 let mut measured = Err(anyhow::anyhow!("not tried"));
                 for _ in 0..TRIES {
                     eprintln!("bench: network: {} in round {}", kind.name(), round + 1);
                     measured = one(setting, &root, &machine, kind, &folder.join("disk"));
                     match &measured {
-                        Ok(_) => break,
+                        Ok(figures) => {
+                            eprintln!("bench: network: {}: {}", kind.name(), shown(figures));
+                            break;
+                        }
                         Err(error) => eprintln!("bench: network: {}: {error:#}", kind.name()),
                     }
                 }
@@ -92,7 +100,14 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Standing>> {
         }
     }
     std::fs::remove_dir_all(&folder)?;
-    Ok(standings.into())
+    Ok(standings)
+}
+
+/// The figures of one machine, in a line.
+fn shown(figures: &Figures) -> String {
+    let rows = ROWS.iter().zip(figures);
+    let rows = rows.map(|((what, unit, _), value)| format!("{what} {value:.1} {unit}"));
+    rows.collect::<Vec<_>>().join(", ")
 }
 
 /// QEMU, ended when this is dropped.
@@ -115,8 +130,8 @@ fn one(
 ) -> Result<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    // The last connection holds the guest up until the host has done its part. Standard input is a pipe that does not end: nc would
-    // pass its end on at once, and passt (2023) never finishes what is sent to a peer that has ended its own side.
+    // The last connection holds the guest up until the host has done its part. Standard input never ends: nc would pass its end on at
+    // once, and passt (2023) never finishes what is sent to a peer that has ended its own side, or what that peer sent before.
     let script = format!(
         "ip link set lo up; ip link set eth0 up; ip addr add {GUEST}/24 dev eth0\n\
          ip route add default via 10.187.1.1 || true\n\
@@ -124,7 +139,7 @@ fn one(
          nc -ll -p {ECHO} -e cat >/dev/null 2>&1 &\n\
          mkfifo /open; exec 3<>/open\n\
          nc {HOST} {port} <&3 >/dev/null\n\
-         dd if=/dev/zero bs=64k count={} 2>/dev/null | nc {HOST} {port}\n\
+         {{ dd if=/dev/zero bs=64k count={} 2>/dev/null; cat /open; }} | nc {HOST} {port} & wait $! || true\n\
          nc {HOST} {port} <&3\n",
         MEBIBYTES * 16
     );
@@ -150,17 +165,10 @@ fn one(
     let (download, download_work) = start.elapsed();
 
     let mut up = accept(&listener, &mut running, machine)?;
+    let mut arrived = vec![0; MEBIBYTES << 20];
     let start = Start::now(&programs);
-    let mut count = 0;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match up.read(&mut buffer)? {
-            0 => break,
-            read => count += read,
-        }
-    }
+    up.read_exact(&mut arrived)?;
     let (upload, upload_work) = start.elapsed();
-    ensure!(count == MEBIBYTES << 20, "{count} bytes arrived");
     drop(up);
 
     let hold = accept(&listener, &mut running, machine)?;
@@ -294,7 +302,9 @@ pub(super) fn markdown(standings: &[Standing]) -> String {
     for standing in standings {
         text += &format!(" {} |", standing.name);
     }
-    text += " ours against the better one |\n|---|--:|--:|--:|--:|\n";
+    text += " ours against the better one |\n|---|--:|";
+    text += &"--:|".repeat(standings.len());
+    text.push('\n');
     for (row, (what, unit, more)) in ROWS.iter().enumerate() {
         let medians: Vec<_> = standings
             .iter()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::root::Root;
+use super::root::{BARE_INIT, INIT, Root};
 use super::share::Share;
 use crate::bench::Setting;
 use crate::shell::Patience;
@@ -144,7 +144,7 @@ impl Machine {
         for _ in 0..TRIES {
             let writable = self.folder.join("writable");
             root.disk(setting, &writable, script)?;
-            let mut qemu = self.command(counted);
+            let mut qemu = self.command(counted, INIT);
             disk(&mut qemu, 0, &Disk::raw(&writable), false)?;
             for (number, image) in disks.iter().enumerate() {
                 disk(&mut qemu, number + 1, image, true)?;
@@ -172,9 +172,23 @@ impl Machine {
         )
     }
 
+    /// QEMU with the host's clock, which boots from the new disk `writable` into a program that writes a line, with nothing else in the
+    /// way.
+    pub(in crate::bench) fn bare(
+        &self,
+        setting: &Setting,
+        root: &Root,
+        writable: &Path,
+    ) -> Result<Command> {
+        root.disk(setting, writable, "")?;
+        let mut qemu = self.command(false, BARE_INIT);
+        disk(&mut qemu, 0, &Disk::raw(writable), false)?;
+        Ok(qemu)
+    }
+
     /// QEMU with a network card and with the host's clock, booting from `root`.
     pub(in crate::bench) fn networked(&self, root: &Path, netdev: &str) -> Result<Command> {
-        let mut qemu = self.command(false);
+        let mut qemu = self.command(false, INIT);
         disk(&mut qemu, 0, &Disk::raw(root), false)?;
         qemu.args(["-netdev", netdev]).args([
             "-device",
@@ -195,16 +209,16 @@ impl Machine {
         self.folder.join("console")
     }
 
-    fn command(&self, counted: bool) -> Command {
+    fn command(&self, counted: bool, init: &str) -> Command {
         // As many processors as `blockbox run` gives; those of a translated guest take turns, so there it is one.
         let (accelerator, cpu, processors) = if self.kvm {
             ("kvm", "host", "2")
         } else {
             ("tcg,thread=single", "max", "1")
         };
-        let mut parameters =
-            "console=hvc0 quiet panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw init=/init"
-                .to_owned();
+        let mut parameters = format!(
+            "console=hvc0 quiet panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw init={init}"
+        );
         if counted {
             parameters += &format!(" tsc=reliable tsc_early_khz={COUNTED_KHZ}");
         }

@@ -9,8 +9,12 @@ use crate::bench::Setting;
 use crate::bench::fs::writable;
 use crate::{shell, system};
 
-/// The first process. Standard output is the host's, all else the console's.
-const INIT: &str = "\
+/// The path of the first process, and that of one that says nothing but that it runs.
+pub(super) const INIT: &str = "/init";
+pub(super) const BARE_INIT: &str = "/bare";
+
+/// Standard output is the host's, all else the console's.
+const INIT_SCRIPT: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -19,6 +23,12 @@ mkdir /dev/shm
 mount -t tmpfs shm /dev/shm
 sh -e /script > /dev/vport0p1 || echo \"the script ended with status $?\"
 reboot -f
+";
+
+/// When it ends, the kernel panics and with it the machine.
+const BARE_SCRIPT: &str = "\
+#!/bin/busybox sh
+echo runs > /dev/vport0p1
 ";
 
 /// A folder with the system, for a disk.
@@ -43,7 +53,9 @@ impl Root {
                 system::install(&library, &system::inside(folder, &library))?;
             }
         }
-        system::write_program(&folder.join("init"), INIT)?;
+        for (path, script) in [(INIT, INIT_SCRIPT), (BARE_INIT, BARE_SCRIPT)] {
+            system::write_program(&system::inside(folder, Path::new(path)), script)?;
+        }
         Ok(Self {
             folder: folder.to_owned(),
         })
