@@ -11,6 +11,7 @@ mod dir;
 #[cfg(feature = "erofs")]
 mod erofs;
 mod error;
+mod fold;
 mod follow;
 mod intake;
 mod layer;
