@@ -76,7 +76,8 @@ impl LayerType {
             _ => (media_type, Compression::None),
         };
         match base {
-            crate::EROFS_LAYER => match compression {
+            // The second is of later drafts.
+            crate::EROFS_LAYER | "application/vnd.erofs" => match compression {
                 Compression::None | Compression::Zstd => Self::Erofs(compression),
                 _ => Self::Unknown,
             },
@@ -203,6 +204,9 @@ mod tests {
                 Erofs(Compression::Zstd),
             ),
             ("application/vnd.erofs.layer.v1+gzip", Unknown),
+            ("application/vnd.erofs", Erofs(Compression::None)),
+            ("application/vnd.erofs+zstd", Erofs(Compression::Zstd)),
+            ("application/vnd.erofs+gzip", Unknown),
             (
                 "application/vnd.oci.image.layer.v1.erofs",
                 Erofs(Compression::None),

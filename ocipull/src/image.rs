@@ -19,6 +19,10 @@ use crate::tree::Archive;
 use crate::tree::Folder;
 use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, select};
 
+/// Which image an entry of an index is about, and in which way, as BuildKit says it.
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
 /// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
 pub(crate) const MAX_INDEX_DEPTH: usize = 4;
 
@@ -56,6 +60,8 @@ pub struct Image {
     manifest: Verified<ImageManifest>,
     config: Verified<ImageConfiguration>,
     layers: Vec<Layer>,
+    /// What an index says is about the image.
+    about: Vec<Descriptor>,
 }
 
 #[derive(Debug)]
@@ -88,9 +94,12 @@ impl Image {
             wanted: &options.platform,
             erofs: options.erofs,
             left: MAX_DOCUMENTS,
+            about: Vec::new(),
         };
         let manifest = search.resolve(source.root()?, 0)?;
-        let image = Self::of(source.clone(), manifest, options)?;
+        let about = search.about;
+        let mut image = Self::of(source.clone(), manifest, options)?;
+        image.about = about;
         let config = &image.config;
         if let Some(is_for) = Platform::of_config(&config.parsed)
             && !is_for.runs_on(&options.platform)
@@ -125,6 +134,7 @@ impl Image {
             wanted: &options.platform,
             erofs: options.erofs,
             left: MAX_DOCUMENTS,
+            about: Vec::new(),
         };
         search.all(source.root()?, 0, &mut found)?;
         found
@@ -147,6 +157,7 @@ impl Image {
             manifest,
             config,
             layers,
+            about: Vec::new(),
         })
     }
 
@@ -219,6 +230,43 @@ impl Image {
     /// ```
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// Fetches what the index that the image was found in has about it of this kind: its manifest, verified by its digest. `None`
+    /// where it has nothing, or the reference leads to no index.
+    ///
+    /// As BuildKit has it of attestations, such an entry has the image's digest in the annotation `vnd.docker.reference.digest` and
+    /// the kind in `vnd.docker.reference.type`. Where there are several, the first counts.
+    ///
+    /// ```no_run
+    /// # let image = ocipull::Image::open(&"debian:12".parse()?, &ocipull::Options::default())?;
+    /// if let Some(attestations) = image.artifact("attestation-manifest")? {
+    ///     println!("{} attestations", attestations.layers().len());
+    /// }
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of fetching a manifest; [`Error::DigestMismatch`] where its subject is another image.
+    pub fn artifact(&self, kind: &str) -> Result<Option<ImageManifest>, Error> {
+        let of_kind = |entry: &&Descriptor| annotation(entry, REFERENCE_TYPE) == Some(kind);
+        let Some(entry) = self.about.iter().find(of_kind) else {
+            return Ok(None);
+        };
+        let digest = digest_of(entry)?;
+        let bytes = self.source.manifest(entry, &digest)?;
+        let manifest: ImageManifest = parse(Document::Manifest, &digest, &bytes)?;
+        if let Some(subject) = manifest.subject()
+            && subject.digest() != self.manifest_digest().as_str()
+        {
+            return Err(Error::DigestMismatch {
+                document: Document::Manifest,
+                expected: self.manifest_digest().clone(),
+                actual: digest_of(subject)?,
+            });
+        }
+        Ok(Some(manifest))
     }
 
     /// Has `read` read the layer `index`, counted from the lowest, and then verifies all of it,
@@ -387,6 +435,7 @@ pub(crate) fn find_manifest(
         wanted,
         erofs,
         left: MAX_DOCUMENTS,
+        about: Vec::new(),
     };
     let found = search.resolve(source.root()?, 0)?;
     Ok((found.bytes, found.digest))
@@ -415,6 +464,8 @@ struct Search<'a> {
     erofs: bool,
     /// The number of manifests and indexes that may still be fetched.
     left: usize,
+    /// What the index that names the image has about it.
+    about: Vec<Descriptor>,
 }
 
 impl Search<'_> {
@@ -451,7 +502,15 @@ impl Search<'_> {
         depth: usize,
     ) -> Result<Verified<ImageManifest>, Error> {
         let mut available = match select::for_platform(entries, self.wanted, self.erofs) {
-            Ok(chosen) => return self.follow(chosen, depth),
+            Ok(chosen) => {
+                let found = self.follow(chosen, depth)?;
+                let of_image = Some(found.digest.as_str());
+                let about = entries
+                    .iter()
+                    .filter(|entry| annotation(entry, REFERENCE_DIGEST) == of_image);
+                self.about.extend(about.cloned());
+                return Ok(found);
+            }
             Err(Error::NoPlatform { available, .. }) => available,
             Err(other) => return Err(other),
         };
@@ -539,6 +598,10 @@ impl Search<'_> {
             digest,
         })
     }
+}
+
+fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+    descriptor.annotations().get(key).map(String::as_str)
 }
 
 /// Whether a document is an index. A document that is neither an index nor a manifest is an error.
