@@ -223,7 +223,7 @@ fn convert_layer(
                 progress.layer_read(index, now - told);
                 told = now;
             });
-            let converted = convert_stream(stream, layer.is_erofs(), &name, (file, &path));
+            let converted = convert_stream(stream, layer, (file, &path));
             if converted.is_err() && stop.is_resumable() {
                 fetched.keep();
             }
@@ -251,11 +251,12 @@ fn convert_layer(
 /// Writes the layer in `stream` to `file`, which will be `path`. Returns warnings, and the file's checksum.
 fn convert_stream(
     stream: impl BufRead,
-    is_erofs: bool,
-    name: &str,
+    layer: &ocipull::Layer,
     (file, path): (&NamedTempFile, &Path),
 ) -> Result<(Vec<String>, Checksum)> {
-    if is_erofs {
+    let name = layer.digest.as_str();
+    if layer.is_erofs() {
+        let name = (name, &layer.diff_id);
         let checksum = take::take(stream, name, file.as_file(), file.path())?;
         return Ok((Vec::new(), checksum));
     }

@@ -237,10 +237,13 @@ fn check(
     if depth == Depth::Lengths {
         return Ok((None, None));
     }
-    let checksum = Checksum::of(file).map_err(Error::io(path))?;
+    let failed = Error::io(path);
     Ok(match known {
-        Some(known) => ((*known != checksum).then_some(Damage::Contents), None),
-        None => (None, Some(checksum)),
+        Some(known) => {
+            let same = known.is_of(file).map_err(failed)?;
+            ((!same).then_some(Damage::Contents), None)
+        }
+        None => (None, Some(Checksum::of(file).map_err(failed)?)),
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ocipull::Digest;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::{Checksum, Store, atomic};
 use crate::error::{Error, Result};
@@ -38,7 +39,8 @@ impl Artefacts {
     ///
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        write(&folder.join(Self::FILE), self)
+        let path = folder.join(Self::FILE);
+        atomic::write_read_only(&path, |file| write(file, &path, self))
     }
 }
 
@@ -52,13 +54,15 @@ impl Store {
         read(&self.layer_checksum(diff_id))
     }
 
-    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a crash leaves no layer without.
+    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a crash leaves no layer without; but a
+    /// power cut might, and then it is recorded again as that of a store of an earlier version.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub fn record_checksum(&self, diff_id: &Digest, checksum: &Checksum) -> Result<()> {
-        write(&self.layer_checksum(diff_id), checksum)
+        let path = self.layer_checksum(diff_id);
+        atomic::write_expendable(&path, |file| write(file, &path, checksum))
     }
 }
 
@@ -71,11 +75,9 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    atomic::write_read_only(path, |file| {
-        serde_json::to_writer_pretty(&mut *file, value)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(file))
-            .map_err(Error::io(path))
-    })
+fn write(file: &mut NamedTempFile, path: &Path, value: &impl Serialize) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *file, value)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(file))
+        .map_err(Error::io(path))
 }

@@ -17,25 +17,41 @@ pub(super) const PREFIX: &str = ".tmp-";
 /// everything is on stable storage. Where `path` is a symbolic link, the file that it leads to is written, and the link stays.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
-    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    write_with_mode(path, 0o644, write)
+    write(path, (0o644, Loss::Prevented), fill)
 }
 
 /// As [`write_file`], a file that only its owner can read.
 pub fn write_private<T, E: From<Error>>(
     path: &Path,
-    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    write_with_mode(path, 0o600, write)
+    write(path, (0o600, Loss::Prevented), fill)
 }
 
 /// As [`write_file`], a file that nobody can write to afterwards.
 pub fn write_read_only<T, E: From<Error>>(
     path: &Path,
-    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    write_with_mode(path, READ_ONLY, write)
+    write(path, (READ_ONLY, Loss::Prevented), fill)
+}
+
+/// As [`write_read_only`], a small file whose loss is no harm: nothing waits for stable storage, and after a power cut it may be
+/// missing, or empty.
+pub(crate) fn write_expendable<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut NamedTempFile) -> Result<(), E>,
+) -> Result<(), E> {
+    write(path, (READ_ONLY, Loss::Harmless), fill)
+}
+
+/// Whether a power cut may take a file back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Harmless,
+    Prevented,
 }
 
 /// Writes a record in one piece.
@@ -43,10 +59,10 @@ pub fn json(file: &mut NamedTempFile, value: &impl Serialize) -> io::Result<()> 
     file.write_all(&serde_json::to_vec_pretty(value)?)
 }
 
-fn write_with_mode<T, E: From<Error>>(
+fn write<T, E: From<Error>>(
     path: &Path,
-    mode: u32,
-    write: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    (mode, loss): (u32, Loss),
+    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
 ) -> Result<T, E> {
     // A rename would put a file in the place of a link, a device or a pipe: /dev/stdout is a link to one of the latter two, or to
     // the file that standard output is.
@@ -67,12 +83,15 @@ fn write_with_mode<T, E: From<Error>>(
         .permissions(permissions(mode))
         .tempfile_in(folder)
         .map_err(Error::io(folder))?;
-    let value = write(&mut file)?;
-    file.flush()
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(Error::io(path))?;
+    let value = fill(&mut file)?;
+    file.flush().map_err(Error::io(path))?;
+    if loss == Loss::Prevented {
+        file.as_file().sync_all().map_err(Error::io(path))?;
+    }
     file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    sync_folder(folder)?;
+    if loss == Loss::Prevented {
+        sync_folder(folder)?;
+    }
     Ok(value)
 }
 
@@ -111,7 +130,8 @@ fn rename(folder: TempDir, path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the file at `from` the second name `to`, in place of what has that name now.
+/// Gives the file at `from` the second name `to`, in place of what has that name now. It survives a power cut once the folder is
+/// [synced](sync_folder).
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     let folder = parent(to);
     let aside = tempfile::Builder::new()
@@ -119,11 +139,11 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
         .make_in(folder, |name| fs::hard_link(from, name))
         .map_err(Error::io(from))?;
     aside.persist(to).map_err(|e| Error::io(to)(e.error))?;
-    sync_folder(folder)
+    Ok(())
 }
 
-/// Makes a rename in `folder` survive a power cut.
-fn sync_folder(folder: &Path) -> Result<()> {
+/// Makes the names in `folder` survive a power cut.
+pub fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io(folder))

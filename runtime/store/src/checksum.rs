@@ -3,6 +3,9 @@
 //! A file is hashed in chunks of 1 MiB, and its checksum is the SHA-256 of the chunks' SHA-256 digests one after the other.
 //! Writers of images go back to earlier parts of a file, such as the superblock: with chunks only those that were not written
 //! from their beginning to their end are read again, and a digest of the whole file would need all of it.
+//!
+//! Of a file that is stored as it came, the digest of the whole is known already: then that is its checksum, and nothing is hashed
+//! twice.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,9 +22,19 @@ const CHUNK: u64 = 1 << 20;
 pub struct Checksum {
     /// The file's length in bytes.
     pub bytes: u64,
-    /// The SHA-256 of the SHA-256 digests of the file's chunks of 1 MiB, in hexadecimal digits.
+    #[serde(flatten)]
+    digest: FileDigest,
+}
+
+/// The digest of a file, in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum FileDigest {
+    /// The SHA-256 of the SHA-256 digests of the file's chunks of 1 MiB.
     #[serde(rename = "sha256_of_mebibytes")]
-    pub digest: String,
+    Chunks(String),
+    /// The SHA-256 of the file.
+    #[serde(rename = "sha256")]
+    Whole(String),
 }
 
 impl Checksum {
@@ -30,23 +43,50 @@ impl Checksum {
     /// # Errors
     ///
     /// Those of the reader.
-    pub fn of(mut input: impl Read) -> io::Result<Self> {
-        let mut bytes = 0;
-        let mut chunk = Vec::new();
+    pub fn of(input: impl Read) -> io::Result<Self> {
         let mut whole = Sha256::new();
-        loop {
-            chunk.clear();
-            let read = (&mut input).take(CHUNK).read_to_end(&mut chunk)?;
-            if read == 0 {
-                break;
-            }
-            bytes += read as u64;
-            whole.update(Sha256::digest(&chunk));
+        let bytes = each_chunk(input, |chunk| whole.update(Sha256::digest(chunk)))?;
+        Ok(Self::of_chunks(bytes, whole))
+    }
+
+    /// The checksum of a file of `bytes` bytes whose SHA-256 is known, in hexadecimal digits.
+    pub fn of_whole(bytes: u64, sha256: &str) -> Self {
+        let digest = FileDigest::Whole(sha256.to_owned());
+        Self { bytes, digest }
+    }
+
+    fn of_chunks(bytes: u64, digests: Sha256) -> Self {
+        let digest = FileDigest::Chunks(hex(&digests.finalize()));
+        Self { bytes, digest }
+    }
+
+    /// Whether it is the checksum of all bytes of a reader.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reader.
+    pub fn is_of(&self, input: impl Read) -> io::Result<bool> {
+        let FileDigest::Whole(sha256) = &self.digest else {
+            return Ok(Self::of(input)? == *self);
+        };
+        let mut whole = Sha256::new();
+        let bytes = each_chunk(input, |chunk| whole.update(chunk))?;
+        Ok(bytes == self.bytes && hex(&whole.finalize()) == *sha256)
+    }
+}
+
+/// Hands the chunks of `input` to `hash`, and returns the number of bytes.
+fn each_chunk(mut input: impl Read, mut hash: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut bytes = 0;
+    let mut chunk = Vec::new();
+    loop {
+        chunk.clear();
+        let read = (&mut input).take(CHUNK).read_to_end(&mut chunk)?;
+        if read == 0 {
+            return Ok(bytes);
         }
-        Ok(Self {
-            bytes,
-            digest: hex(&whole.finalize()),
-        })
+        bytes += read as u64;
+        hash(&chunk);
     }
 }
 
@@ -131,10 +171,7 @@ impl Hasher {
             };
             whole.update(digest);
         }
-        Ok(Checksum {
-            bytes,
-            digest: hex(&whole.finalize()),
-        })
+        Ok(Checksum::of_chunks(bytes, whole))
     }
 }
 
@@ -186,6 +223,22 @@ mod tests {
         agrees(&[(0, 100)], Some(50));
         agrees(&[(0, 100)], Some(3 * M));
         agrees(&[(5 * M, 100)], None);
+    }
+
+    #[test]
+    fn the_digest_of_a_whole_file_is_a_checksum_as_well() {
+        let mut bytes = vec![7; (3 << 20) + 5];
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let whole = Checksum::of_whole(bytes.len() as u64, &sha256);
+        for known in [whole, Checksum::of(&bytes[..]).unwrap()] {
+            let record = serde_json::to_string(&known).unwrap();
+            let known: Checksum = serde_json::from_str(&record).unwrap();
+            assert!(known.is_of(&bytes[..]).unwrap(), "{record}");
+            assert!(!known.is_of(&bytes[1..]).unwrap(), "{record}");
+            bytes[2 << 20] ^= 1;
+            assert!(!known.is_of(&bytes[..]).unwrap(), "{record}");
+            bytes[2 << 20] ^= 1;
+        }
     }
 
     #[test]

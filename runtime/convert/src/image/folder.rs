@@ -74,10 +74,11 @@ fn fill(
             .map_err(Error::io(&disk))?;
         artefacts.files.insert(DISK.to_owned(), checksum);
     }
+    // It syncs the folder, with the links in it.
     Ok(artefacts.write(folder)?)
 }
 
-/// Makes `link` a link to `layer`, where it is not yet.
+/// Makes `link` a link to `layer`, where it is not yet. Whoever calls it syncs the folder.
 fn link(layer: &Path, link: &Path) -> Result<()> {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     let to = inode(layer).map_err(Error::io(layer))?;
@@ -102,6 +103,7 @@ pub(crate) fn link_again(store: &Store, diff_id: &Digest) -> Result<()> {
         for (index, other) in layers_of(&folder).iter().enumerate() {
             if other == diff_id.as_str() {
                 link(&store.layer(diff_id), &folder.join(layer_link(index)))?;
+                atomic::sync_folder(&folder)?;
             }
         }
     }

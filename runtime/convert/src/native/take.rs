@@ -10,6 +10,7 @@ use std::path::Path;
 
 use blockbox_store::Checksum;
 use erofs_reader::{FileType, Severity, Source};
+use ocipull::Digest;
 
 use crate::error::{Error, Result};
 use crate::layer::{self, BuildOptions, Output};
@@ -25,20 +26,16 @@ const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
 /// Writes the layer image that `stream` gives to `out`, which is at `staged` for now, in a form that merged metadata can point
-/// into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right image is the
-/// stream's to say, at its end.
+/// into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right image, with the
+/// digest `diff_id`, is the stream's to say, at its end: until then the checksum that this returns counts for nothing.
 pub(crate) fn take(
-    mut stream: impl BufRead,
-    name: &str,
+    stream: impl BufRead,
+    (name, diff_id): (&str, &Digest),
     out: &File,
     staged: &Path,
 ) -> Result<Checksum> {
-    let mut output = Output::hashed(out);
-    io::copy(&mut stream, &mut output).map_err(|source| Error::LayerStream {
-        layer: name.to_owned(),
-        source,
-    })?;
-    let written = io(staged, output.seek(SeekFrom::End(0)))?;
+    let mut output = Output::new(out);
+    let written = drain(stream, &mut output, (staged, name))?;
     let padding = written.next_multiple_of(SECTOR) - written;
     io(
         staged,
@@ -50,7 +47,11 @@ pub(crate) fn take(
         path: staged.to_owned(),
         tag: name.to_owned(),
     }) {
-        Ok(_) => io(staged, output.checksum()),
+        // The stream hashes the same bytes.
+        Ok(_) if padding == 0 && diff_id.algorithm() == "sha256" => {
+            Ok(Checksum::of_whole(written, diff_id.hex()))
+        }
+        Ok(_) => io(staged, File::open(staged).and_then(Checksum::of)),
         Err(Error::NotAddressable { .. }) => rebuilt(name, out, staged),
         Err(error) => Err(refused(name, error)),
     }
@@ -112,13 +113,34 @@ fn rebuilt(name: &str, out: &File, staged: &Path) -> Result<Checksum> {
 }
 
 /// Writes a layer image to `path`.
-pub(super) fn copy(mut stream: impl BufRead, path: &Path, name: &str) -> Result<()> {
+pub(super) fn copy(stream: impl BufRead, path: &Path, name: &str) -> Result<()> {
     let mut file = io(path, File::create(path))?;
-    io::copy(&mut stream, &mut file).map_err(|source| Error::LayerStream {
-        layer: name.to_owned(),
-        source,
-    })?;
-    Ok(())
+    drain(stream, &mut file, (path, name)).map(drop)
+}
+
+/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would cut the stream's buffers into small
+/// pieces.
+fn drain(
+    mut stream: impl BufRead,
+    out: &mut impl Write,
+    (path, name): (&Path, &str),
+) -> Result<u64> {
+    let mut bytes = 0;
+    loop {
+        let piece = match stream.fill_buf() {
+            Ok([]) => return Ok(bytes),
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => {
+                let layer = name.to_owned();
+                return Err(Error::LayerStream { layer, source });
+            }
+        };
+        io(path, out.write_all(piece))?;
+        let len = piece.len();
+        bytes += len as u64;
+        stream.consume(len);
+    }
 }
 
 /// Refuses the layer image at `path`, called `name`, where something in it is wrong or its contents are elsewhere.
@@ -194,8 +216,9 @@ mod tests {
             .truncate(true)
             .open(&path);
         let out = out.unwrap();
-        let checksum = take(bytes, "sha256:x", &out, &path)?;
-        assert_eq!(checksum, Checksum::of(File::open(&path).unwrap()).unwrap());
+        let name = ("sha256:x", &Digest::sha256(bytes));
+        let checksum = take(bytes, name, &out, &path)?;
+        assert!(checksum.is_of(File::open(&path).unwrap()).unwrap());
         Ok(fs::read(&path).unwrap())
     }
 
