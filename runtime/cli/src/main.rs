@@ -41,6 +41,7 @@ mod manual;
 mod mask;
 mod net;
 mod network;
+mod open_files;
 mod output;
 mod patches;
 mod port;
@@ -214,6 +215,7 @@ fn main() -> ExitCode {
     if let Some(status) = blockbox::helper::run_if_asked() {
         return status;
     }
+    open_files::allow_as_many_as_possible();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(error),
