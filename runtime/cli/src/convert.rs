@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use blockbox::convert::native::{self, NativeOptions, Source, Wrap};
+use blockbox::convert::native::{self, Grouping, NativeOptions, Source, Wrap};
 use blockbox::image::Image;
 use blockbox::store::Store;
 use clap::{ArgAction, Args};
@@ -71,6 +71,10 @@ struct Native {
     /// Make one layer of all
     #[arg(long)]
     squash: bool,
+    /// Put small layers together, from the lowest on, until they have at least SIZE; larger ones stay as they are
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "32M", value_name = "SIZE",
+        value_parser = super::size::size, conflicts_with = "squash")]
+    regroup: Option<u64>,
     /// Put each layer into frames of zstd, of this level (1 to 22)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "3", value_name = "LEVEL",
         value_parser = clap::value_parser!(i32).range(1..=22))]
@@ -78,6 +82,9 @@ struct Native {
     /// Put an index of the frames behind them, by which a part of a layer can be read alone
     #[arg(long, requires = "zstd")]
     index: bool,
+    /// Put the merged metadata of all layers beside the image, in an index: others need not merge
+    #[arg(long, conflicts_with = "compress")]
+    merged: bool,
     /// An annotation of the manifests; may be given several times
     #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append, value_parser = annotation)]
     annotation: Vec<(String, String)>,
@@ -107,11 +114,16 @@ impl Native {
         (options.source, options.target) = self.transfer.options(bars);
         options.block_size = self.block_size;
         options.compression = self.compress;
-        options.squash = self.squash;
+        options.grouping = match self.regroup {
+            Some(bytes) => Grouping::Least(bytes),
+            None if self.squash => Grouping::One,
+            None => Grouping::Source,
+        };
         if let Some(level) = self.zstd {
             let index = self.index;
             options.wrap = Wrap::Zstd { level, index };
         }
+        options.merged = self.merged;
         options.annotations = BTreeMap::from_iter(self.annotation.iter().cloned());
         options.media_type.clone_from(&self.media_type);
         if let Some(jobs) = self.transfer.jobs {

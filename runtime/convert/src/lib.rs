@@ -21,6 +21,7 @@ pub mod image;
 pub mod layer;
 pub mod load;
 pub mod native;
+mod parallel;
 pub mod patch;
 pub mod populate;
 pub mod progress;

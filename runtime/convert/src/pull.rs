@@ -12,9 +12,9 @@ use ocipull::Digest;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
-use crate::image::{Image, folder};
+use crate::image::{FSMETA, Image, folder};
 use crate::layer;
-use crate::native::take;
+use crate::native::{merged, take};
 use crate::progress::Progress;
 use crate::verify::{self, Damage, Depth, Verifier};
 
@@ -124,6 +124,7 @@ pub(crate) fn make(
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     let documents = (source.manifest_bytes(), source.config_bytes());
     folder::assemble(store, digest, documents, &diff_ids, &damage)?;
+    merged::compare(source, &store.image(digest).join(FSMETA), progress)?;
     Image::open(store, digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
 }
 

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod grouped;
 mod native;
 mod views;
 mod whole;

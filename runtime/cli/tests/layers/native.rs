@@ -70,21 +70,21 @@ fn merged(blockbox: &Blockbox, reference: &str) -> Walk {
 }
 
 /// The manifest that a layout's `index.json` leads to.
-fn manifest(dir: &Path) -> Value {
+pub(crate) fn manifest(dir: &Path) -> Value {
     let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     blob(dir, &index["manifests"][0])
 }
 
-fn blob(dir: &Path, descriptor: &Value) -> Value {
+pub(crate) fn blob(dir: &Path, descriptor: &Value) -> Value {
     serde_json::from_slice(&fs::read(path(dir, descriptor)).unwrap()).unwrap()
 }
 
-fn path(dir: &Path, descriptor: &Value) -> std::path::PathBuf {
+pub(crate) fn path(dir: &Path, descriptor: &Value) -> std::path::PathBuf {
     let digest = descriptor["digest"].as_str().unwrap();
     dir.join("blobs").join(digest.replace(':', "/"))
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");

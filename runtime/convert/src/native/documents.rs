@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ocipull::{Copied, Digest, EROFS_FEATURE};
 use serde_json::{Map, Value, json};
 
+use super::merged::MERGED;
 use super::wrap::Blob;
 use crate::error::{Error, Result};
 
@@ -12,14 +13,49 @@ pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
+/// What an entry of an index is to the image that it is about, as BuildKit says it.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+/// The configuration of an artifact that needs none, as the specification has it.
+pub(super) const EMPTY: &[u8] = b"{}";
+
 /// A manifest, and what an index says of it.
 pub(super) struct Manifest {
     pub(super) bytes: Vec<u8>,
     platform: Value,
+    /// The manifest of the artifact with the merged metadata.
+    pub(super) merged: Option<Vec<u8>>,
 }
 
-/// The source's configuration with other layers, and the platform it is for.
-pub(super) fn config(bytes: &[u8], layers: &[Blob], squashed: bool) -> Result<(Vec<u8>, Value)> {
+impl Manifest {
+    /// Puts an artifact with the merged metadata beside it.
+    pub(super) fn beside(mut self, merged: &Blob) -> Self {
+        let artifact = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": MERGED,
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": Digest::sha256(EMPTY).as_str(),
+                "size": EMPTY.len(),
+            },
+            "layers": [merged.descriptor()],
+            "subject": entry(&self.bytes),
+        });
+        self.merged = Some(artifact.to_string().into_bytes());
+        self
+    }
+}
+
+/// The descriptor of a manifest.
+fn entry(manifest: &[u8]) -> Value {
+    json!({
+        "mediaType": MANIFEST, "digest": Digest::sha256(manifest).as_str(), "size": manifest.len(),
+    })
+}
+
+/// The source's configuration with other layers, each of as many of its own as `groups` says, and the platform it is for.
+pub(super) fn config(bytes: &[u8], layers: &[Blob], groups: &[usize]) -> Result<(Vec<u8>, Value)> {
     let parsed: serde_json::Result<Map<String, Value>> = serde_json::from_slice(bytes);
     let mut config = parsed.map_err(|source| {
         Error::Pull(ocipull::Error::Json {
@@ -39,12 +75,10 @@ pub(super) fn config(bytes: &[u8], layers: &[Blob], squashed: bool) -> Result<(V
         Value::Array(features) => features.push(json!(EROFS_FEATURE)),
         other => *other = json!([EROFS_FEATURE]),
     }
-    if squashed && let Some(Value::Array(history)) = config.get_mut("history") {
-        // One entry for each layer, by the specification.
-        for entry in history.iter_mut().filter_map(Value::as_object_mut) {
-            entry.insert("empty_layer".to_owned(), json!(true));
-        }
-        history.push(json!({"comment": "all layers as one"}));
+    if groups.iter().any(|&layers| layers != 1)
+        && let Some(Value::Array(history)) = config.get_mut("history")
+    {
+        regroup(history, groups);
     }
     let mut platform = Map::new();
     for member in ["architecture", "os", "os.version", "os.features", "variant"] {
@@ -56,6 +90,26 @@ pub(super) fn config(bytes: &[u8], layers: &[Blob], squashed: bool) -> Result<(V
         }
     }
     Ok((json!(config).to_string().into_bytes(), json!(platform)))
+}
+
+/// Leaves one entry of the history for each layer, as the specification wants it: of a group, the last. A history that does not
+/// fit the source's layers stays as it is.
+fn regroup(history: &mut [Value], groups: &[usize]) {
+    let mut made: Vec<_> = history
+        .iter_mut()
+        .filter(|entry| entry["empty_layer"] != json!(true))
+        .filter_map(Value::as_object_mut)
+        .collect();
+    if made.len() != groups.iter().sum::<usize>() {
+        return;
+    }
+    let mut made = made.iter_mut();
+    for &layers in groups {
+        for entry in made.by_ref().take(layers.saturating_sub(1)) {
+            entry.insert("empty_layer".to_owned(), json!(true));
+        }
+        made.next();
+    }
 }
 
 /// The manifest of an image whose configuration is `config`.
@@ -89,10 +143,11 @@ pub(super) fn manifest(
     Manifest {
         bytes: manifest.to_string().into_bytes(),
         platform,
+        merged: None,
     }
 }
 
-/// An index of the source's own manifests and, behind them, the native ones.
+/// An index of the source's own manifests and, behind them, the native ones with what is about them.
 pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
     let parsed: Option<Map<String, Value>> =
         kept.and_then(|kept| serde_json::from_slice(&kept.bytes).ok());
@@ -102,7 +157,8 @@ pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
         (Some(_), Some(mut own)) if own.contains_key("manifests") => {
             if let Some(Value::Array(own)) = own.remove("manifests") {
                 // Native images that were there before are replaced.
-                entries.extend(own.into_iter().filter(|entry| !is_native(entry)));
+                let replaced = |entry: &Value| is_native(entry) || is_merged(entry);
+                entries.extend(own.into_iter().filter(|entry| !replaced(entry)));
             }
             index = own;
         }
@@ -119,17 +175,30 @@ pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
         (None, _) => {}
     }
     for manifest in native {
-        entries.push(json!({
-            "mediaType": MANIFEST,
-            "digest": Digest::sha256(&manifest.bytes).as_str(),
-            "size": manifest.bytes.len(),
-            "platform": manifest.platform,
-        }));
+        let mut native = entry(&manifest.bytes);
+        let digest = native["digest"].clone();
+        native["platform"] = manifest.platform.clone();
+        entries.push(native);
+        if let Some(merged) = &manifest.merged {
+            let mut merged = entry(merged);
+            // As BuildKit does it with attestations: clients pass over platforms that they do not know. With its
+            // `artifactType` here, old versions of skopeo (1.9) do not copy the index.
+            merged["platform"] = json!({"architecture": "unknown", "os": "unknown"});
+            merged["annotations"] = json!({
+                "vnd.docker.reference.digest": digest,
+                (REFERENCE_TYPE): MERGED,
+            });
+            entries.push(merged);
+        }
     }
     index.insert("schemaVersion".to_owned(), json!(2));
     index.insert("mediaType".to_owned(), json!(INDEX));
     index.insert("manifests".to_owned(), json!(entries));
     json!(index).to_string().into_bytes()
+}
+
+fn is_merged(entry: &Value) -> bool {
+    entry["annotations"][REFERENCE_TYPE] == MERGED
 }
 
 fn is_native(entry: &Value) -> bool {

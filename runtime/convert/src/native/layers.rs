@@ -1,25 +1,22 @@
 //! The layers of an image as EROFS images that overlayfs shows rightly, one on top of the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blockbox_store::atomic;
-use erofs_writer::FileData;
-use fsmerge::{Content, DataId, Kind, LayerTree, Limits, Merge, ReadError, Sink};
+use fsmerge::{Content, DataId, LayerTree, Limits, Merge, ReadError, Sink};
 use ocipull::Digest;
 
+use super::names::{self, Made, numbered};
 use super::wrap::{self, Blob};
-use super::{NativeOptions, Wrap, take};
+use super::{Grouping, NativeOptions, Wrap, regroup, take};
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::layer::{self, BuildOptions, Contents, Form, Output};
+use crate::layer::{self, BuildOptions, Contents, Output};
 use crate::progress::Progress;
 use crate::pull::Watched;
-use crate::{rebuild, squash};
+use crate::{parallel, rebuild, squash};
 
 /// A layer to convert.
 #[derive(Clone, Debug)]
@@ -30,19 +27,17 @@ pub(super) enum Input<'a> {
     File(PathBuf),
 }
 
-/// The number of the layer stands in the upper bits of a [`DataId`], so that layers can be merged.
-const LAYER_SHIFT: u32 = 40;
-
 /// A layer whose contents are in an image that has no names yet.
 struct Read<'a> {
     tree: LayerTree,
     contents: Contents<Output<'a>>,
 }
 
-/// A layer image that is finished.
-struct Made {
-    tree: LayerTree,
-    path: PathBuf,
+/// The layers of a native image.
+pub(super) struct Layers {
+    pub(super) blobs: Vec<Blob>,
+    /// How many of the source's each is made of.
+    pub(super) groups: Vec<usize>,
 }
 
 /// Makes the layers in the folder `staging`, and wraps them.
@@ -51,17 +46,27 @@ pub(super) fn make(
     staging: &Path,
     options: &NativeOptions,
     progress: &dyn Progress,
-) -> Result<Vec<Blob>> {
+) -> Result<Layers> {
     let mut build = build_options(options);
-    if options.squash {
+    if options.grouping == Grouping::One {
         // A squashed image is made of these, so nothing is to be gained by compressing them.
         build = BuildOptions::default();
     }
-    let mut paths = images(inputs, staging, &build, options, progress)?;
-    if options.squash {
-        paths = vec![squashed(&paths, staging, &build_options(options))?];
-    }
-    paths.iter().map(|path| Blob::of(path, options)).collect()
+    let made = images(inputs, staging, &build, options, progress)?;
+    let (paths, groups) = match options.grouping {
+        Grouping::Source => {
+            let groups = vec![1; made.len()];
+            (made.into_iter().map(|layer| layer.path).collect(), groups)
+        }
+        Grouping::Least(bytes) => regroup::regroup(made, bytes, staging, &build)?,
+        Grouping::One => {
+            let groups = vec![made.len()];
+            let path = squashed(&made, staging, &build_options(options))?;
+            (vec![path], groups)
+        }
+    };
+    let blobs = wrap::blobs(&paths, options)?;
+    Ok(Layers { blobs, groups })
 }
 
 fn build_options(options: &NativeOptions) -> BuildOptions {
@@ -71,21 +76,22 @@ fn build_options(options: &NativeOptions) -> BuildOptions {
         .into()
 }
 
-fn squashed(paths: &[PathBuf], staging: &Path, build: &BuildOptions) -> Result<PathBuf> {
-    let layers: Vec<_> = paths
+fn squashed(made: &[Made], staging: &Path, build: &BuildOptions) -> Result<PathBuf> {
+    let layers: Vec<_> = made
         .iter()
-        .map(|path| squash::Layer::image(path, &[]))
+        .map(|layer| squash::Layer::image(&layer.path, &[]))
         .collect::<Result<_>>()?;
     let path = staging.join("squashed.erofs");
     let out = create(&path)?;
     squash::write(&layers, &out, build.clone(), &path)?;
-    for path in paths {
+    for Made { path, .. } in made {
         fs::remove_file(path).map_err(Error::io(path))?;
     }
     Ok(path)
 }
 
-fn create(path: &Path) -> Result<File> {
+/// Creates the file of an image.
+pub(super) fn create(path: &Path) -> Result<File> {
     File::options()
         .read(true)
         .write(true)
@@ -101,7 +107,7 @@ fn images(
     build: &BuildOptions,
     options: &NativeOptions,
     progress: &dyn Progress,
-) -> Result<Vec<PathBuf>> {
+) -> Result<Vec<Made>> {
     let paths: Vec<_> = (0..inputs.len())
         .map(|number| staging.join(format!("{number:03}.erofs")))
         .collect();
@@ -109,53 +115,23 @@ fn images(
         .iter()
         .map(|path| create(path))
         .collect::<Result<_>>()?;
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let results = Mutex::new(BTreeMap::new());
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(input), Some(out)) = (inputs.get(number), files.get(number)) else {
-                break;
-            };
-            let path = &paths[number];
-            let read = read(input, number, out, (path, build), &stop, progress);
-            if read.is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            let mut results = results.lock().unwrap_or_else(|e| e.into_inner());
-            results.insert(number, read);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..options.jobs.get().min(inputs.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
-    let failed = results
-        .iter()
-        .find(|(_, read)| matches!(read, Err(error) if !matches!(error, Error::Stopped)))
-        .map(|(number, _)| *number);
-    if let Some(Err(error)) = failed.and_then(|number| results.remove(&number)) {
-        return Err(error);
-    }
+    let results = parallel::each(inputs.len(), options.jobs, |number, stop| {
+        let to = (paths[number].as_path(), build);
+        read(&inputs[number], number, &files[number], to, stop, progress)
+    })?;
     let mut merge = Merge::new(&Limits::default());
     let mut made: Vec<Made> = Vec::new();
-    for (number, read) in results {
-        let path = &paths[number];
-        let Read { tree, contents } = read?;
+    for (Read { tree, contents }, path) in results.into_iter().zip(&paths) {
         let bad = |source| Error::Merge(Box::new(source));
         let complete = merge.complete(&tree).map_err(bad)?;
         merge.push(&tree).map_err(bad)?;
-        finish(contents, &complete, &made, path, build)?;
+        names::write(contents, &complete, &made, path, build)?;
         made.push(Made {
             tree: complete,
             path: path.clone(),
         });
     }
-    Ok(paths)
+    Ok(made)
 }
 
 /// Puts the contents of a layer into an image.
@@ -247,10 +223,6 @@ fn of_image<'a>(
     Ok(Read { tree, contents })
 }
 
-fn numbered(number: usize, file: usize) -> DataId {
-    DataId((number as u64) << LAYER_SHIFT | file as u64)
-}
-
 /// Takes contents of one layer of several.
 struct Numbered<'a> {
     contents: Contents<Output<'a>>,
@@ -264,84 +236,6 @@ impl Sink for Numbered<'_> {
         let DataId(file) = self.contents.file(path, content)?;
         Ok(numbered(self.number, file as usize))
     }
-}
-
-/// Writes the names of a layer on top of `lower`, whose contents it may have links to.
-fn finish(
-    mut contents: Contents<Output<'_>>,
-    tree: &LayerTree,
-    lower: &[Made],
-    path: &Path,
-    build: &BuildOptions,
-) -> Result<()> {
-    let number = lower.len();
-    // What is to be copied, by the layer that has it.
-    let mut wanted: BTreeMap<usize, HashSet<DataId>> = BTreeMap::new();
-    for node in tree.nodes() {
-        if let Kind::File {
-            data: Some(data), ..
-        } = tree.kind(node)
-        {
-            let from = usize::try_from(data.0 >> LAYER_SHIFT).unwrap_or(usize::MAX);
-            if from < lower.len() {
-                wanted.entry(from).or_default().insert(data);
-            }
-        }
-    }
-    let mut copies: HashMap<DataId, FileData> = HashMap::new();
-    for (from, wanted) in wanted {
-        if let Some(from) = lower.get(from) {
-            copy(from, &wanted, &mut copies, &mut contents, path)?;
-        }
-    }
-    let Contents {
-        mut image, files, ..
-    } = contents;
-    let own = |data: DataId| data.0 >> LAYER_SHIFT == number as u64;
-    let find = |data: DataId| match copies.get(&data) {
-        Some(copy) => *copy,
-        // The layer that has it has no name for it.
-        None if !own(data) => FileData::EMPTY,
-        None => files[(data.0 ^ (number as u64) << LAYER_SHIFT) as usize],
-    };
-    let failed = |source| Error::Write {
-        path: path.to_owned(),
-        source,
-    };
-    layer::emit(tree, find, &mut image, Form::Layer, build.times).map_err(failed)?;
-    let (mut out, _) = image.finish().map_err(failed)?;
-    out.flush().map_err(Error::io(path))
-}
-
-/// Copies the contents `wanted` of a lower layer.
-fn copy(
-    from: &Made,
-    wanted: &HashSet<DataId>,
-    copies: &mut HashMap<DataId, FileData>,
-    contents: &mut Contents<Output<'_>>,
-    path: &Path,
-) -> Result<()> {
-    let damaged = |source| Error::Read {
-        path: from.path.clone(),
-        source,
-    };
-    let image = layer::open(&from.path)?;
-    for (name, node) in from.tree.walk() {
-        let Kind::File {
-            data: Some(data), ..
-        } = from.tree.kind(node)
-        else {
-            continue;
-        };
-        if wanted.contains(&data)
-            && !copies.contains_key(&data)
-            && let Some(inode) = image.lookup(&name).map_err(damaged)?
-        {
-            let copied = rebuild::copy_file(&image, &inode, contents, &from.path, path)?;
-            copies.insert(data, copied);
-        }
-    }
-    Ok(())
 }
 
 /// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache has them: `sha256/XX/HEX.erofs`
@@ -369,7 +263,7 @@ pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Res
         .map(|layer| Input::File(layer.path.clone()))
         .collect();
     let mut options = options.clone();
-    (options.wrap, options.squash) = (Wrap::None, false);
+    (options.wrap, options.grouping) = (Wrap::None, Grouping::Source);
     let build = build_options(&options);
     let made = images(&inputs, staging.path(), &build, &options, &())?;
     let mut added = 0;
@@ -383,7 +277,7 @@ pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Res
         }
         // A layer that came as an EROFS image is known by its own digest, so it must be that very image.
         let own = wrap::digest_of(&layer.path)? == layer.diff_id;
-        let from = if own { &layer.path } else { &made };
+        let from = if own { &layer.path } else { &made.path };
         let mut source = File::open(from).map_err(Error::io(from))?;
         atomic::write_file(&path, |file| {
             std::io::copy(&mut source, file).map_err(Error::io(&path))

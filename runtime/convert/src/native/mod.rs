@@ -11,6 +11,9 @@
 pub mod chunks;
 mod documents;
 mod layers;
+pub(crate) mod merged;
+mod names;
+mod regroup;
 pub(crate) mod take;
 mod wrap;
 
@@ -25,6 +28,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::parallel;
 use crate::progress::Progress;
 use documents::Manifest;
 pub use layers::cache_layers;
@@ -41,10 +45,12 @@ pub struct NativeOptions {
     pub block_size: BlockSize,
     /// How files are compressed inside the images. Default: not at all.
     pub compression: Option<Compression>,
-    /// Whether all layers become one.
-    pub squash: bool,
+    /// Which layers become one. Default: each stays as it is.
+    pub grouping: Grouping,
     /// What is around each image.
     pub wrap: Wrap,
+    /// Whether the merged metadata stands beside the image, in an index. Compressed images have none.
+    pub merged: bool,
     /// Whether the source's own manifests stay, in one index with the native ones, which come behind them.
     pub keep_tar: bool,
     /// The platforms whose images are converted. Default: all that the source has.
@@ -66,8 +72,9 @@ impl Default for NativeOptions {
             target: ocipull::Options::default(),
             block_size: BlockSize::B4096,
             compression: None,
-            squash: false,
+            grouping: Grouping::Source,
             wrap: Wrap::None,
+            merged: false,
             keep_tar: false,
             platforms: Vec::new(),
             annotations: BTreeMap::new(),
@@ -76,6 +83,19 @@ impl Default for NativeOptions {
             staging: std::env::temp_dir(),
         }
     }
+}
+
+/// Which layers of the source become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grouping {
+    /// None.
+    #[default]
+    Source,
+    /// Small ones that lie on each other, from the lowest on, until their images have at least this many bytes together. Larger
+    /// layers stay as they are, so that images share them.
+    Least(u64),
+    /// All.
+    One,
 }
 
 /// What is around a layer's EROFS image.
@@ -177,25 +197,37 @@ fn one(
         .prefix(".tmp-")
         .tempdir_in(&options.staging)
         .map_err(Error::io(&options.staging))?;
-    let blobs = layers::make(inputs, staging.path(), options, progress)?;
-    for blob in &blobs {
-        place.push_blob(&blob.digest, blob.size, None, |offset| blob.open(offset))?;
-    }
-    let (config, descriptor) = documents::config(config, &blobs, options.squash)?;
-    place.push_blob(&Digest::sha256(&config), config.len() as u64, None, {
-        let config = config.clone();
-        move |offset| {
-            let rest = config.get(offset as usize..).unwrap_or_default().to_vec();
-            Ok(Box::new(std::io::Cursor::new(rest)))
-        }
+    let layers = layers::make(inputs, staging.path(), options, progress)?;
+    let blobs = &layers.blobs;
+    let jobs = match place.is_ordered() {
+        true => NonZeroUsize::MIN,
+        false => options.jobs,
+    };
+    parallel::each(blobs.len(), jobs, |number, _| {
+        let blob = &blobs[number];
+        let pushed = place.push_blob(&blob.digest, blob.size, None, |offset| blob.open(offset));
+        Ok(pushed.map(drop)?)
     })?;
-    Ok(documents::manifest(
-        &config,
-        descriptor,
-        &blobs,
-        notes,
-        &options.annotations,
-    ))
+    let (config, descriptor) = documents::config(config, blobs, &layers.groups)?;
+    push_bytes(place, &config)?;
+    let manifest = documents::manifest(&config, descriptor, blobs, notes, &options.annotations);
+    if !options.merged {
+        return Ok(manifest);
+    }
+    let merged = merged::make(blobs, staging.path(), options)?;
+    place.push_blob(&merged.digest, merged.size, None, |offset| {
+        merged.open(offset)
+    })?;
+    push_bytes(place, documents::EMPTY)?;
+    Ok(manifest.beside(&merged))
+}
+
+fn push_bytes(place: &Target, bytes: &[u8]) -> Result<()> {
+    place.push_blob(&Digest::sha256(bytes), bytes.len() as u64, None, |offset| {
+        let rest = bytes.get(offset as usize..).unwrap_or_default().to_vec();
+        Ok(Box::new(std::io::Cursor::new(rest)))
+    })?;
+    Ok(())
 }
 
 /// The images for `platforms`; all without any.
@@ -223,14 +255,15 @@ fn chosen<'a>(
 
 /// Pushes the manifests, and what the name leads to.
 fn finish(place: Target, kept: Option<ocipull::Copied>, mut made: Vec<Manifest>) -> Result<Digest> {
-    if kept.is_none()
-        && made.len() == 1
-        && let Some(only) = made.pop()
-    {
+    let alone = kept.is_none() && made.len() == 1;
+    if let Some(only) = made.pop_if(|manifest| alone && manifest.merged.is_none()) {
         return Ok(place.finish(documents::MANIFEST, &only.bytes)?);
     }
     for manifest in &made {
         place.push_manifest(documents::MANIFEST, &manifest.bytes)?;
+        if let Some(merged) = &manifest.merged {
+            place.push_manifest(documents::MANIFEST, merged)?;
+        }
     }
     let index = documents::index(kept.as_ref(), &made);
     Ok(place.finish(documents::INDEX, &index)?)

@@ -1,7 +1,8 @@
 //! An EROFS image to the blob that is pushed: as it is, or in zstd frames.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ocipull::Digest;
@@ -11,11 +12,18 @@ use sha2::{Digest as _, Sha256};
 use super::chunks::{self, CHUNK, ChunkIndex};
 use super::{NativeOptions, Wrap};
 use crate::error::{Error, Result};
+use crate::parallel;
+
+/// The annotation with the digest of what is in zstd frames.
+pub(super) const UNCOMPRESSED: &str = "org.erofs.uncompressed-digest";
 
 /// A layer as it is pushed.
 #[derive(Debug)]
 pub(super) struct Blob {
-    pub(super) path: PathBuf,
+    /// The EROFS image.
+    pub(super) image: PathBuf,
+    /// What is pushed: the same, or the image in its frames.
+    path: PathBuf,
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) diff_id: Digest,
@@ -24,24 +32,25 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    /// Wraps the image at `image`.
-    pub(super) fn of(image: &Path, options: &NativeOptions) -> Result<Self> {
+    /// Wraps the image at `image`, which has this media type.
+    pub(super) fn of(image: &Path, media_type: &str, options: &NativeOptions) -> Result<Self> {
         match options.wrap {
             Wrap::None => {
                 let file = File::open(image).map_err(Error::io(image))?;
                 let (digest, size) = hash(file).map_err(Error::io(image))?;
                 Ok(Self {
+                    image: image.to_owned(),
                     path: image.to_owned(),
                     diff_id: digest.clone(),
                     digest,
                     size,
-                    media_type: options.media_type.clone(),
+                    media_type: media_type.to_owned(),
                     annotations: Vec::new(),
                 })
             }
             Wrap::Zstd { level, index } => {
                 let path = image.with_extension("zst");
-                let framed = frames(image, &path, level, index);
+                let framed = frames((image, media_type), &path, level, index);
                 framed.map_err(Error::io(&path))
             }
         }
@@ -64,6 +73,22 @@ impl Blob {
     }
 }
 
+/// Wraps the images at `images`.
+pub(super) fn blobs(images: &[PathBuf], options: &NativeOptions) -> Result<Vec<Blob>> {
+    let jobs = match options.wrap {
+        Wrap::None => options.jobs,
+        // It has threads of its own.
+        Wrap::Zstd { .. } => NonZeroUsize::MIN,
+    };
+    let media_type = match options.wrap {
+        Wrap::None => options.media_type.as_str(),
+        Wrap::Zstd { .. } => ocipull::EROFS_LAYER,
+    };
+    parallel::each(images.len(), jobs, |number, _| {
+        Blob::of(&images[number], media_type, options)
+    })
+}
+
 /// Digests bytes as they pass by.
 struct Hashed<W> {
     inner: W,
@@ -84,9 +109,10 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-fn hash(mut from: impl Read) -> io::Result<(Digest, u64)> {
+fn hash(from: impl Read) -> io::Result<(Digest, u64)> {
     let mut out = hashed(io::sink());
-    io::copy(&mut from, &mut out)?;
+    // Without it, the copy would be in small pieces.
+    io::copy(&mut BufReader::with_capacity(256 << 10, from), &mut out)?;
     Ok((digest(out.sha256)?, out.bytes))
 }
 
@@ -108,8 +134,13 @@ fn digest(sha256: Sha256) -> io::Result<Digest> {
 }
 
 /// Writes the image to `path`, each chunk as a frame. Frames are compressed several at a time.
-fn frames(image: &Path, path: &Path, level: i32, index: bool) -> io::Result<Blob> {
-    let mut image = File::open(image)?;
+fn frames(
+    (from, media_type): (&Path, &str),
+    path: &Path,
+    level: i32,
+    index: bool,
+) -> io::Result<Blob> {
+    let mut image = File::open(from)?;
     let size = image.metadata()?.len();
     let mut whole = Sha256::new();
     let mut chunk_index = ChunkIndex::new(size);
@@ -145,24 +176,26 @@ fn frames(image: &Path, path: &Path, level: i32, index: bool) -> io::Result<Blob
             out.write_all(&frame)?;
         }
     }
-    let mut annotations = Vec::new();
+    let diff_id = digest(whole)?;
+    let mut annotations = vec![(UNCOMPRESSED, diff_id.to_string())];
     if index {
         let payload = chunk_index.to_bytes();
         let begin = out.bytes;
         out.write_all(&chunks::skippable(&payload))?;
-        annotations = vec![
+        annotations.extend([
             (chunks::RANGE, format!("{begin}:{}", out.bytes)),
             (chunks::DIGEST, Digest::sha256(&payload).to_string()),
             (chunks::MEDIA_TYPE, chunks::INDEX_TYPE.to_owned()),
-        ];
+        ]);
     }
     out.flush()?;
     Ok(Blob {
+        image: from.to_owned(),
         path: path.to_owned(),
         digest: digest(out.sha256)?,
         size: out.bytes,
-        diff_id: digest(whole)?,
-        media_type: format!("{}+zstd", ocipull::EROFS_LAYER),
+        diff_id,
+        media_type: format!("{media_type}+zstd"),
         annotations,
     })
 }
