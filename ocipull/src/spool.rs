@@ -6,8 +6,9 @@ use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::compression::Compression;
-use crate::tree::{Archive, open_regular};
+use crate::tree::Archive;
 use crate::{Error, Options, SourceProblem, decompress_bounded};
+use blockbox_files::open_regular;
 
 /// The name of standard input in a reference.
 pub(crate) const STDIN: &str = "-";
@@ -21,11 +22,14 @@ pub(crate) fn open_archive(path: &Path, options: &Options) -> Result<Archive, Er
         path: path.to_owned(),
         source,
     };
-    let Some(mut file) = open_regular(path).map_err(failed)? else {
-        return Err(Error::InvalidSource {
-            path: path.to_owned(),
-            problem: SourceProblem::NotAFile(path.display().to_string()),
-        });
+    let mut file = match open_regular(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Error::InvalidSource {
+                path: path.to_owned(),
+                problem: SourceProblem::NotAFile(path.display().to_string()),
+            });
+        }
+        file => file.map_err(failed)?,
     };
     let mut start = Vec::new();
     (&file).take(16).read_to_end(&mut start).map_err(failed)?;

@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blockbox_files::open_regular;
+
 use crate::members::{self, Body, Member, normal};
 use crate::{Document, Error, SourceProblem, json};
 
@@ -34,11 +36,14 @@ impl Tree for Folder {
             path: path.clone(),
             source,
         };
-        let Some(file) = open_regular(&path).map_err(failed)? else {
-            return Err(Error::InvalidSource {
-                path: self.0.clone(),
-                problem: SourceProblem::NotAFile(name.to_owned()),
-            });
+        let file = match open_regular(&path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Error::InvalidSource {
+                    path: self.0.clone(),
+                    problem: SourceProblem::NotAFile(name.to_owned()),
+                });
+            }
+            file => file.map_err(failed)?,
         };
         let size = file.metadata().map_err(failed)?.len();
         Ok((Box::new(Named { file, path }), size))
@@ -47,28 +52,6 @@ impl Tree for Folder {
     fn path(&self) -> &Path {
         &self.0
     }
-}
-
-/// Opens `path`; `None` if it is not a regular file. Never waits: a plain open of a fifo waits for
-/// a writer.
-pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    }
-    let file = match options.open(path) {
-        Ok(file) => file,
-        // A socket, or a device without a driver, cannot be opened at all.
-        Err(error) => match path.metadata() {
-            Ok(meta) if !meta.is_file() => return Ok(None),
-            _ => return Err(error),
-        },
-    };
-    // Checked on the open file, which cannot be replaced any more.
-    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 /// A file whose errors name it.

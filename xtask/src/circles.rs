@@ -10,12 +10,13 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 7] = [
+const LAYERED: [&str; 8] = [
     "erofs-reader/src",
     "erofs-writer/src",
     "ext4-writer/src",
     "fsmerge/src",
     "fsmerge/tar/src",
+    "ocipull/files/src",
     "ocipull/src",
     "vmdk/src",
 ];

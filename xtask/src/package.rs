@@ -13,8 +13,9 @@ use serde_json::Value;
 use crate::shell;
 use crate::stages::Stages;
 
-/// The libraries that stand on their own, and what two of them share.
-pub(crate) const LIBRARIES: [&str; 7] = [
+/// The libraries that stand on their own, and what some of them share.
+pub(crate) const LIBRARIES: [&str; 8] = [
+    "blockbox-files",
     "blockbox-tar",
     "erofs-reader",
     "erofs-writer",
@@ -200,6 +201,7 @@ mod tests {
         assert!(manifest("Cargo.toml").contains(&promise(workspace)));
         for library in LIBRARIES {
             let folder = match library {
+                "blockbox-files" => "ocipull/files",
                 "blockbox-tar" => "fsmerge/tar",
                 "vmdk-image" => "vmdk",
                 other => other,

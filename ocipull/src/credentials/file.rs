@@ -35,12 +35,8 @@ impl AuthFile {
             path: path.to_owned(),
             source,
         };
-        match path.metadata() {
-            // Opening a pipe would wait for its other end.
-            Ok(meta) if !meta.is_file() => {
-                return Err(io(std::io::Error::other("not a regular file")));
-            }
-            Ok(_) => {}
+        let file = match blockbox_files::open_regular(path) {
+            Ok(file) => file,
             Err(error)
                 if matches!(
                     error.kind(),
@@ -50,9 +46,8 @@ impl AuthFile {
                 return Ok(None);
             }
             Err(error) => return Err(io(error)),
-        }
+        };
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(io)?;
         file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
         Self::parse(&bytes)
             .map(Some)

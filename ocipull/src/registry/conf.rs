@@ -267,7 +267,7 @@ fn read_text(path: &Path) -> Result<String, Error> {
         return Err(io(std::io::Error::other("not a regular file")));
     }
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(io)?;
+    let file = blockbox_files::open_regular(path).map_err(io)?;
     file.take(MAX_FILE).read_to_string(&mut text).map_err(io)?;
     Ok(text)
 }

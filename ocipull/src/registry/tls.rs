@@ -136,11 +136,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         path: path.to_owned(),
         source,
     };
-    if !path.metadata().map_err(io)?.is_file() {
-        return Err(io(std::io::Error::other("not a regular file")));
-    }
     let mut data = Vec::new();
-    let file = std::fs::File::open(path).map_err(io)?;
+    let file = blockbox_files::open_regular(path).map_err(io)?;
     file.take(MAX_CERTIFICATES)
         .read_to_end(&mut data)
         .map_err(io)?;

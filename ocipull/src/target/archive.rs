@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use blockbox_files::NewFile;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
 use super::sink::{LAYOUT, Open, Sink, copy_verified, entry};
 use crate::{Digest, Error, Pushed};
@@ -180,7 +180,7 @@ fn failed(source: io::Error) -> Error {
     Error::Write { source }
 }
 
-type FileWriter = ArchiveWriter<BufWriter<NamedTempFile>>;
+type FileWriter = ArchiveWriter<BufWriter<NewFile>>;
 
 /// An archive in a file.
 #[derive(Debug)]
@@ -194,13 +194,10 @@ pub(super) struct ArchiveSink {
 impl ArchiveSink {
     /// Begins an archive that takes its name when it is complete.
     pub(super) fn create(path: PathBuf, tag: Option<String>) -> Result<Self, Error> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = with_mode(tempfile::Builder::new().prefix(".tmp-"))
-            .tempfile_in(folder)
-            .map_err(io(folder))?;
+        // A symbolic link stands for what it leads to.
+        let path = blockbox_files::target(&path).map_err(io(&path))?;
+        let folder = blockbox_files::parent(&path);
+        let file = NewFile::create_in(folder, 0o666).map_err(io(folder))?;
         let archive = ArchiveWriter::new(BufWriter::new(file)).map_err(named(&path))?;
         Ok(Self {
             path,
@@ -244,9 +241,9 @@ impl Sink for ArchiveSink {
         let finished = out.into_inner().map_err(|e| e.into_error());
         let finished = finished.and_then(|file| {
             file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|error| error.error)
+            file.persist(&self.path)
         });
-        finished.map(drop).map_err(io(&self.path))
+        finished.map_err(io(&self.path))
     }
 
     fn is_ordered(&self) -> bool {
@@ -260,22 +257,6 @@ fn named(path: &Path) -> impl Fn(Error) -> Error {
         Error::Write { source } => io(path)(source),
         error => error,
     }
-}
-
-/// The mode of a new file, restricted by the process's umask.
-#[cfg(unix)]
-fn with_mode<'a, 'b>(
-    builder: &'a mut tempfile::Builder<'b, 'b>,
-) -> &'a mut tempfile::Builder<'b, 'b> {
-    use std::os::unix::fs::PermissionsExt;
-    builder.permissions(std::fs::Permissions::from_mode(0o666))
-}
-
-#[cfg(not(unix))]
-fn with_mode<'a, 'b>(
-    builder: &'a mut tempfile::Builder<'b, 'b>,
-) -> &'a mut tempfile::Builder<'b, 'b> {
-    builder
 }
 
 fn name(digest: &Digest) -> String {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use blockbox_files::NewFile;
 use serde_json::{Value, json};
 
 use super::sink::{LAYOUT, Open, Sink, copy_verified, entry};
@@ -141,25 +142,11 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Writes a file that gets its name when it is complete and on stable storage.
-fn write(
-    path: &Path,
-    fill: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The usual mode of files, restricted by the umask.
-        builder.permissions(fs::Permissions::from_mode(0o644));
-    }
-    let mut file = builder.tempfile_in(folder).map_err(io(folder))?;
+fn write(path: &Path, fill: impl FnOnce(&mut NewFile) -> Result<(), Error>) -> Result<(), Error> {
+    let folder = blockbox_files::parent(path);
+    // The usual mode of files, restricted by the umask.
+    let mut file = NewFile::create_in(folder, 0o644).map_err(io(folder))?;
     fill(&mut file)?;
     file.as_file().sync_all().map_err(io(path))?;
-    file.persist(path).map_err(|error| io(path)(error.error))?;
-    Ok(())
+    file.persist(path).map_err(io(path))
 }

@@ -6,7 +6,7 @@ use blockbox::store::{Reference, Store};
 use blockbox::{Sandbox, remove};
 use clap::Args;
 
-use super::export::to_file;
+use super::outfile::to_file;
 use super::progress::Shown;
 
 /// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs is frozen meanwhile.

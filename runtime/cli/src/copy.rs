@@ -6,7 +6,7 @@ use clap::Args;
 use ocipull::{CopyOptions, Reference, copy};
 
 use super::progress::{Bars, Shown};
-use super::size;
+use super::{signals, size};
 
 /// Copy an image between registries, layouts and archives as it is: every digest stays.
 #[derive(Debug, Args)]
@@ -47,8 +47,10 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// How to reach the source, and the target. `bars` tell of the transfer.
+    /// How to reach the source, and the target. `bars` tell of the transfer. From here on, a signal leaves nothing half
+    /// written in the target.
     pub(super) fn options(&self, bars: &Bars) -> (ocipull::Options, ocipull::Options) {
+        signals::clean_up();
         let mut source = ocipull::Options::default();
         source.plain_http = self.plain_http || self.source_plain_http;
         let mut target = ocipull::Options::default();

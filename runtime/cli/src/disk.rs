@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::bail;
 use blockbox::convert::disk::{self, FileSystem, Options, Summary};
 use blockbox::image::Image;
-use blockbox::store::{Store, atomic};
+use blockbox::store::Store;
 use clap::{Args, Subcommand, ValueEnum};
 use erofs_writer::Compression;
 use serde::Serialize;
 
 use super::erofs::compression;
+use super::outfile;
 use super::output::{Format, bytes, print_json};
 use super::size::size;
 use super::uuid::{shown, uuid};
@@ -101,7 +102,7 @@ impl Create {
         // Nobody removes the image meanwhile.
         let _access = store.share()?;
         let image = Image::find(store, &self.image)?;
-        let made = atomic::write_file(&file, |out| {
+        let made = outfile::write(&file, |out| {
             disk::write(&image, out.as_file(), &options, &file)
         })?;
         let report = Report::of(&made);

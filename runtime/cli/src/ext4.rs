@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use blockbox::convert::Error;
 use blockbox::populate;
 use blockbox::squash::Layer;
-use blockbox::store::atomic;
+use blockbox_files::open_disk;
 use clap::{Args, Subcommand};
 
 use ext4_writer::{BlockSize, Builder, Journal, Options};
 use serde::Serialize;
 
 use super::input::input;
+use super::outfile;
 use super::output::{Format, print_json, printable};
 use super::size::size;
 use super::uuid::{shown, uuid};
@@ -159,7 +160,7 @@ impl Ext4 {
 impl Create {
     fn execute(self) -> anyhow::Result<()> {
         let output = &self.output;
-        atomic::write_file(output, |file| -> anyhow::Result<()> {
+        outfile::write(output, |file| -> anyhow::Result<()> {
             let failed = |source| Error::Ext4 {
                 path: output.clone(),
                 source,
@@ -263,7 +264,7 @@ struct Report {
 impl Info {
     fn execute(self) -> anyhow::Result<()> {
         let path = &self.file;
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_disk(path).map_err(Error::io(path))?;
         let info = ext4_writer::Info::read(file).map_err(|source| Error::Ext4 {
             path: path.clone(),
             source,

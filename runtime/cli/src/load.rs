@@ -7,9 +7,11 @@ use anyhow::Context;
 use blockbox::load;
 use blockbox::pull::PullOptions;
 use blockbox::store::Store;
+use blockbox::store::atomic::NewFile;
 use clap::Args;
 
 use super::progress::Shown;
+use super::signals;
 
 /// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI layout in a tar, compressed or not.
 #[derive(Debug, Args)]
@@ -30,9 +32,12 @@ impl Load {
                 !io::stdin().is_terminal(),
                 "standard input is a terminal: use -i FILE, or a pipe"
             );
-            let mut file = tempfile::NamedTempFile::new().context("a temporary file")?;
+            signals::clean_up();
+            let folder = std::env::temp_dir();
+            let mut file = NewFile::create_in(&folder, 0o600)
+                .with_context(|| format!("a temporary file in {}", folder.display()))?;
             io::copy(&mut io::stdin().lock(), &mut file).context("standard input")?;
-            spool.insert(file).path().to_owned()
+            spool.insert(file).path()
         } else {
             self.input.clone()
         };

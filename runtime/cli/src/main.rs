@@ -42,6 +42,7 @@ mod mask;
 mod net;
 mod network;
 mod open_files;
+mod outfile;
 mod output;
 mod patches;
 mod port;

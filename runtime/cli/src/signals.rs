@@ -4,12 +4,13 @@
 //! command runs, signals are the command's, as docker passes them on. A command that does not end for two SIGINT or SIGTERM
 //! is killed by the third.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 
 use anyhow::Context;
 use blockbox::Canceller;
 use blockbox::guest::ExecControl;
+use blockbox::store::atomic;
 use signal_hook::consts::signal::{
     SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
 };
@@ -70,7 +71,7 @@ impl Watcher {
         let watched = FORWARDED
             .map(|(ours, _)| ours)
             .into_iter()
-            .filter(|signal| *signal != SIGHUP || !hangup_is_ignored())
+            .filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP))
             .chain([SIGWINCH, SIGCONT]);
         let mut signals = Signals::new(watched).context("cannot watch for signals")?;
         let shared = Arc::<Mutex<State>>::default();
@@ -171,14 +172,34 @@ fn received(shared: &Mutex<State>, signal: i32) {
     }
 }
 
-/// Whether `nohup` started this process.
-fn hangup_is_ignored() -> bool {
+/// From now on, a signal that ends this process takes the files with it that are not yet whole. For commands that write
+/// files and have no [`Watcher`].
+pub(super) fn clean_up() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let ending = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+        let watched = ending.into_iter().filter(|signal| !is_ignored(*signal));
+        // Where signals cannot be watched, they still do what they always do.
+        let Ok(mut signals) = Signals::new(watched) else {
+            return;
+        };
+        thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                atomic::remove_unfinished();
+                let _ = emulate_default_handler(signal);
+            }
+        });
+    });
+}
+
+/// Whether this process was started with a signal ignored, as `nohup` does, and shells where a command is in the background.
+fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

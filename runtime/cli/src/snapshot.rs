@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::each::each;
-use super::export::to_file;
 use super::fork::consistency;
+use super::outfile::to_file;
 use super::output::{Table, bytes, print_json};
 use super::progress::Shown;
 use super::template::{Output, print_each};

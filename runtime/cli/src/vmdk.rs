@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use blockbox::convert::Error;
 use blockbox::stack;
-use blockbox::store::atomic;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use vmdk::{ContentId, Disk, SparseOptions};
 
+use super::outfile;
 use super::output::{Format, print_json};
 use super::size::size;
 
@@ -115,7 +115,7 @@ impl Create {
         // A stream is written from front to back, with the descriptor in front.
         let cid = (self.kind == Kind::Stream).then(|| content_id(&self.files));
         let options = SparseOptions::default().cid(cid.transpose()?);
-        atomic::write_file(output, |file| {
+        outfile::write(output, |file| {
             match self.kind {
                 Kind::Stream => vmdk::write_stream_optimized(contents, bytes, file, &options),
                 _ => vmdk::write_monolithic_sparse(contents, bytes, file, &options),
@@ -171,7 +171,7 @@ impl ReadBytes {
             io::copy(&mut bytes, &mut out).with_context(context)?;
             return Ok(out.flush()?);
         }
-        atomic::write_file(&self.output, |file| -> anyhow::Result<()> {
+        outfile::write(&self.output, |file| -> anyhow::Result<()> {
             copy_sparse(&mut bytes, file.as_file()).with_context(context)
         })
     }

@@ -7,13 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use blockbox::store::Store;
-use blockbox::store::atomic;
 use blockbox::volume::{self, Info, SIZE, Volume};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::each::each;
-use super::export::to_file;
 use super::input::input;
+use super::outfile::{self, to_file};
 use super::output::{Table, bytes, print_json};
 use super::progress::Shown;
 use super::size::size;
@@ -192,7 +191,7 @@ impl Export {
                 if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
                     bail!("{} is not a regular file: a disk has holes", path.display());
                 }
-                atomic::write_file(&path, |file| -> anyhow::Result<()> {
+                outfile::write(&path, |file| -> anyhow::Result<()> {
                     Ok(volume.export_disk(file.as_file(), &meter)?)
                 })?;
             }

@@ -1,13 +1,20 @@
-//! A crash at any instant leaves a store that works, and processes that want the same image converge.
+//! A crash at any instant leaves a store that works, and nothing of a file that was not whole; processes that want the same
+//! image converge.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
+use rustix::process::{Pid, Signal};
 use testkit::TarBuilder;
 
 /// An image of a few layers that take a moment to convert.
@@ -47,7 +54,7 @@ fn a_pull_that_is_killed_at_any_instant_leaves_a_store_that_works() {
         let mut child = blockbox
             .command()
             .args(["pull", "-q", &layout.reference()])
-            .stdout(std::process::Stdio::null())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         std::thread::sleep(delay);
@@ -71,11 +78,11 @@ fn whoever_comes_after_a_crash_sweeps_up_everywhere() {
     blockbox.ok(["pull", "-q", &layout.reference()]);
     let home = blockbox.home();
     for folder in ["", "layers", "images", "sandboxes"] {
-        std::fs::write(home.join(folder).join(".tmp-file"), "half").unwrap();
-        std::fs::create_dir(home.join(folder).join(".tmp-folder")).unwrap();
-        std::fs::write(home.join(folder).join(".tmp-folder/file"), "half").unwrap();
+        fs::write(home.join(folder).join(".tmp-file"), "half").unwrap();
+        fs::create_dir(home.join(folder).join(".tmp-folder")).unwrap();
+        fs::write(home.join(folder).join(".tmp-folder/file"), "half").unwrap();
     }
-    std::fs::write(home.join("locks/references"), "").unwrap();
+    fs::write(home.join("locks/references"), "").unwrap();
     assert_ne!(leftovers(&blockbox), [""; 0]);
     blockbox.ok(["pull", "-q", &layout.reference()]);
     assert_eq!(leftovers(&blockbox), [""; 0]);
@@ -90,7 +97,7 @@ fn pulls_of_one_image_at_a_time_convert_each_layer_once_and_agree() {
             let mut command = blockbox.command();
             command
                 .args(["pull", "-q", &layout.reference()])
-                .stdout(std::process::Stdio::null())
+                .stdout(Stdio::null())
                 .spawn()
                 .unwrap()
         })
@@ -135,4 +142,64 @@ fn removing_an_image_takes_its_layers_but_not_those_that_others_share() {
             .fails(["rmi", &small.reference()])
             .contains("no image")
     );
+}
+
+#[test]
+fn a_signal_leaves_nothing_of_a_file_that_was_not_yet_whole() {
+    let blockbox = Blockbox::new();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image.erofs");
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        if signal == Signal::KILL && !cfg!(target_os = "linux") {
+            continue;
+        }
+        let mut child = blockbox
+            .command()
+            .args(["erofs", "build", "--tar", "-", "-o"])
+            .arg(&image)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // More than a pipe holds: when it is written, most of it was read, so the image was begun.
+        let tar = TarBuilder::new().file("file", vec![1; 4 << 20]).finish();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&tar[..3 << 20]).unwrap();
+        let pid = Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().collect();
+        assert!(left.is_empty(), "{signal:?}: {left:?}");
+    }
+}
+
+#[test]
+fn an_output_that_is_a_link_is_written_to_where_it_leads() {
+    let tar = TarBuilder::new().file("file", "contents").finish();
+    let layout = Layout::new().layer(&tar, Compression::None).finish();
+    let blockbox = Blockbox::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::create_dir(path("dir")).unwrap();
+    fs::write(path("file"), "before").unwrap();
+    symlink("file", path("link")).unwrap();
+    let archive = format!("oci-archive:{}", path("link"));
+    for args in [
+        vec!["erofs", "build", "--dir", &path("dir"), "-o", &path("link")],
+        vec!["copy", "-q", &layout.reference(), &archive],
+    ] {
+        blockbox.ok(args);
+        assert_eq!(fs::read_link(path("link")).unwrap().to_str(), Some("file"));
+        let written = fs::read(path("file")).unwrap();
+        assert!(written.len() > 1000 && fs::symlink_metadata(path("file")).unwrap().is_file());
+        fs::write(path("file"), "before").unwrap();
+    }
+    symlink("/dev/null", path("device")).unwrap();
+    let refused = [format!("oci-archive:{}", path("device")), path("device")];
+    for args in [
+        ["copy", "-q", &layout.reference(), &refused[0]],
+        ["ext4", "create", "--size=1M", &format!("-o{}", refused[1])],
+    ] {
+        assert!(blockbox.fails(args).ends_with("not a regular file"));
+    }
 }

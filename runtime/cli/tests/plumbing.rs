@@ -8,7 +8,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout, digest};
@@ -347,7 +348,7 @@ fn an_output_takes_the_place_of_no_device_or_pipe() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.tar"), lower()).unwrap();
     let pipe = dir.path().join("pipe");
-    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     let tar = text(dir.path(), "a.tar");
     let output = text(dir.path(), "pipe");
@@ -587,4 +588,51 @@ fn a_compressed_image_holds_the_same_tree() {
         &output,
     ]);
     assert!(error.contains("no other image can address"), "{error}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let blockbox = Blockbox::new();
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::new().layer(&lower(), Compression::None).finish();
+    let image = layout.reference();
+    let fifo = folder.path().join("fifo").display().to_string();
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    for args in [
+        &["run", "--env-file", &fifo, &image][..],
+        &["run", "--patch-file", &fifo, &image],
+        &["run", "--kernel", &fifo, &image],
+        &["erofs", "ls", &fifo],
+        &["erofs", "extract", &fifo, "/nonexistent/target"],
+        &["erofs", "stat", &fifo],
+        &["ext4", "info", &fifo],
+        &["vmdk", "info", &fifo],
+    ] {
+        let refused = args.join(" ");
+        let mut command = blockbox.command();
+        let child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let error = ended(child, &refused);
+        assert!(error.contains("file"), "{refused}: {error}");
+    }
+}
+
+/// What a command wrote to standard error, which must end by itself and fail.
+fn ended(mut child: Child, name: &str) -> String {
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{name} waits");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(!status.success(), "{name}");
+    let mut error = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    stderr.read_to_string(&mut error).unwrap();
+    error
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use blockbox_store::atomic::NewFile;
 use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
 use ocipull::Digest;
-use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::image::{FSMETA, Image, folder};
@@ -253,12 +253,13 @@ fn convert_layer(
 fn convert_stream(
     stream: impl BufRead,
     layer: &ocipull::Layer,
-    (file, path): (&NamedTempFile, &Path),
+    (file, path): (&NewFile, &Path),
 ) -> Result<(Vec<String>, Checksum)> {
     let name = layer.digest.as_str();
     if layer.is_erofs() {
         let name = (name, &layer.diff_id);
-        let checksum = take::take(stream, name, file.as_file(), file.path())?;
+        let folder = path.parent().unwrap_or(path);
+        let checksum = take::take(stream, name, (file.as_file(), &file.path()), folder)?;
         return Ok((Vec::new(), checksum));
     }
     let (summary, checksum) = layer::write_hashed(stream, name, file.as_file(), path)?;

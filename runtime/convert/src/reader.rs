@@ -1,8 +1,8 @@
 //! EROFS images as files of this host: on their own, with devices, or on a stitched disk.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use blockbox_files::open_disk;
 use erofs_reader::{Buffered, Image, ReadAt, SourceError};
 
 use crate::error::{Error, Result};
@@ -56,7 +56,7 @@ fn source(path: &Path) -> Result<Bytes> {
         })?;
         Box::new(Disk(disk))
     } else {
-        Box::new(File::open(path).map_err(Error::io(path))?)
+        Box::new(open_disk(path).map_err(Error::io(path))?)
     };
     Ok(Buffered::new(source))
 }

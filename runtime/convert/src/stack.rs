@@ -34,7 +34,7 @@ pub fn write_with(
     path: &Path,
     addresses: Addresses,
 ) -> Result<(Merged, erofs_writer::Summary)> {
-    atomic::write_file(path, |file| {
+    atomic::write_output(path, |file| {
         let (_, merged, summary) = write_to(layers, file, path, addresses)?;
         Ok((merged, summary))
     })

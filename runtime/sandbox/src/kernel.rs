@@ -7,10 +7,11 @@ mod archive;
 mod package;
 mod zip;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
+use blockbox_files::open_regular;
 use blockbox_store::{Store, atomic};
 use blockbox_vmm::VmmError;
 use blockbox_vmm::kernel::{self, LIBRARY};
@@ -276,7 +277,7 @@ fn put(store: &Store, copy: impl FnOnce(&mut File) -> Result<()>) -> Result<()> 
     let path = installed(store);
     atomic::write_file(&path, |file| {
         copy(file.as_file_mut())?;
-        kernel::release(file.path()).map_err(|error| match error {
+        kernel::release(&file.path()).map_err(|error| match error {
             // The name is a temporary one.
             VmmError::BadKernel { reason, .. } => VmmError::BadKernel {
                 path: path.clone(),
@@ -319,17 +320,6 @@ fn verify(expected: &Digest, actual: Digest, place: &str) -> Result<()> {
             expected: expected.clone(),
             actual,
         }),
-    }
-}
-
-/// Opens a file that is one: a pipe would be waited for.
-fn open_regular(path: &Path) -> io::Result<File> {
-    match fs::metadata(path)?.is_file() {
-        true => File::open(path),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        )),
     }
 }
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::atomic::NewFile;
 use ocipull::Digest;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::{Checksum, Store, atomic};
 use crate::error::{Error, Result};
@@ -75,7 +75,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-fn write(file: &mut NamedTempFile, path: &Path, value: &impl Serialize) -> Result<()> {
+fn write(file: &mut NewFile, path: &Path, value: &impl Serialize) -> Result<()> {
     serde_json::to_writer_pretty(&mut *file, value)
         .map_err(io::Error::from)
         .and_then(|()| writeln!(file))

@@ -1,23 +1,23 @@
 //! Files and folders that appear whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
+use blockbox_files::parent;
+pub use blockbox_files::{NewFile, PREFIX, remove_unfinished};
 use serde::Serialize;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
 
-/// How the name of what is not yet whole begins.
-pub(super) const PREFIX: &str = ".tmp-";
-
-/// Writes a file under a temporary name in the folder of `path`; it takes its own name when `write` has succeeded and
-/// everything is on stable storage. Where `path` is a symbolic link, the file that it leads to is written, and the link stays.
+/// Writes a file without a name beside `path`; it takes its own when `write` has succeeded and everything is on stable
+/// storage. Where `path` is a symbolic link, the file that it leads to is written, and the link stays.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
 ) -> Result<T, E> {
     write(path, (0o644, Loss::Prevented), fill)
 }
@@ -25,7 +25,7 @@ pub fn write_file<T, E: From<Error>>(
 /// As [`write_file`], a file that only its owner can read.
 pub fn write_private<T, E: From<Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
 ) -> Result<T, E> {
     write(path, (0o600, Loss::Prevented), fill)
 }
@@ -33,7 +33,7 @@ pub fn write_private<T, E: From<Error>>(
 /// As [`write_file`], a file that nobody can write to afterwards.
 pub fn write_read_only<T, E: From<Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
 ) -> Result<T, E> {
     write(path, (READ_ONLY, Loss::Prevented), fill)
 }
@@ -42,7 +42,7 @@ pub fn write_read_only<T, E: From<Error>>(
 /// missing, or empty.
 pub(crate) fn write_expendable<E: From<Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut NamedTempFile) -> Result<(), E>,
+    fill: impl FnOnce(&mut NewFile) -> Result<(), E>,
 ) -> Result<(), E> {
     write(path, (READ_ONLY, Loss::Harmless), fill)
 }
@@ -55,40 +55,47 @@ enum Loss {
 }
 
 /// Writes a record in one piece.
-pub fn json(file: &mut NamedTempFile, value: &impl Serialize) -> io::Result<()> {
+pub fn json(file: &mut NewFile, value: &impl Serialize) -> io::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(value)?)
+}
+
+/// As [`write_file`], what a user names: a file that is there keeps its permissions and its owner, as where a program
+/// overwrites it.
+pub fn write_output<T, E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
+) -> Result<T, E> {
+    let before = fs::metadata(path).ok();
+    write(path, (0o644, Loss::Prevented), |file| {
+        let value = fill(file)?;
+        if let Some(before) = before {
+            keep_attributes(file, &before).map_err(Error::io(path))?;
+        }
+        Ok(value)
+    })
+}
+
+fn keep_attributes(file: &NewFile, before: &Metadata) -> io::Result<()> {
+    // Only root may give files away: an owner that cannot stay is the writer, as of a new file.
+    let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+    file.set_permissions(before.permissions())
 }
 
 fn write<T, E: From<Error>>(
     path: &Path,
     (mode, loss): (u32, Loss),
-    fill: impl FnOnce(&mut NamedTempFile) -> Result<T, E>,
+    fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
 ) -> Result<T, E> {
-    // A rename would put a file in the place of a link, a device or a pipe: /dev/stdout is a link to one of the latter two, or to
-    // the file that standard output is.
-    let target;
-    let path = if path.is_symlink() {
-        target = fs::canonicalize(path).map_err(Error::io(path))?;
-        &target
-    } else {
-        path
-    };
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(Error::io(path)(error).into());
-    }
+    let target = blockbox_files::target(path).map_err(Error::io(path))?;
+    let path = &target;
     let folder = parent(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .permissions(permissions(mode))
-        .tempfile_in(folder)
-        .map_err(Error::io(folder))?;
+    let mut file = NewFile::create_in(folder, mode).map_err(Error::io(folder))?;
     let value = fill(&mut file)?;
     file.flush().map_err(Error::io(path))?;
     if loss == Loss::Prevented {
         file.as_file().sync_all().map_err(Error::io(path))?;
     }
-    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
+    file.persist(path).map_err(Error::io(path))?;
     if loss == Loss::Prevented {
         sync_folder(folder)?;
     }
@@ -149,13 +156,43 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(Error::io(folder))
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 fn permissions(mode: u32) -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn an_output_that_is_a_link_is_written_to_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "before").unwrap();
+        symlink("file", &link).unwrap();
+        for contents in ["one", "two"] {
+            write_output(&link, |out| {
+                out.write_all(contents.as_bytes())
+                    .map_err(Error::io("output"))
+            })
+            .unwrap();
+            assert!(link.is_symlink());
+            assert_eq!(fs::read_to_string(&file).unwrap(), contents);
+            assert!(!file.is_symlink());
+        }
+    }
+
+    #[test]
+    fn an_output_that_replaces_a_file_keeps_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, permissions(0o600)).unwrap();
+        write_output::<_, Error>(&path, |_| Ok(())).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
 }

@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use blockbox_files::NewFile;
 use blockbox_protocol::{Boot, Decoder, INIT_PATH, PROTOCOL_VERSION, Reply, Request, UPPER_SERIAL};
 use serde::{Deserialize, Serialize};
 
@@ -280,10 +281,9 @@ fn recall(kernel: &Path, cache: &Path) -> Option<Verdict> {
 fn remember(file: &Path, kept: &Kept) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    let mut temporary = NewFile::create_in(folder, 0o600)?;
     temporary.write_all(&serde_json::to_vec(kept)?)?;
-    temporary.persist(file)?;
-    Ok(())
+    temporary.persist(file)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use blockbox_files::{NewFile, open_regular};
 use sha2::{Digest, Sha256};
 
 use super::VmmError;
@@ -98,7 +99,7 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     // hold for another change within the same tick of the file system's clock.
     let note = || {
         if identity.is_settled() && Identity::of(library).is_ok_and(|now| now == identity) {
-            let _ = write_beside(name.as_bytes(), cache).and_then(|note| Ok(note.persist(&seen)?));
+            let _ = write_beside(name.as_bytes(), cache).and_then(|note| note.persist(&seen));
         }
     };
     if kernel.is_file() {
@@ -222,7 +223,7 @@ impl fmt::Display for Identity {
 }
 
 fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
-    File::open(&path).map_err(|error| VmmError::BadKernel {
+    open_regular(&path).map_err(|error| VmmError::BadKernel {
         path: path.clone(),
         reason: error.to_string(),
     })?;
@@ -279,9 +280,9 @@ fn digest_of(path: &Path) -> io::Result<String> {
 }
 
 /// Writes `bytes` to a new temporary file in `folder`, which is created if it is missing.
-fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<NewFile> {
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = NewFile::create_in(folder, 0o600)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -290,8 +291,8 @@ fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<tempfile::NamedTempFi
 /// Stores a kernel under a name made from its contents. A kernel that another process has just stored there stays: the rules
 /// that confine a virtual machine name its file, and would not hold for one that replaced it.
 fn store_once(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
-    match write_beside(bytes, folder)?.persist_noclobber(kernel) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+    match write_beside(bytes, folder)?.persist_new(kernel) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }

@@ -37,13 +37,12 @@ fn check_whole(path: &Path) -> Result<(), VmmError> {
         reason: reason.to_owned(),
     };
     let failed = VmmError::io(format!("cannot read {}", path.display()));
-    let whole = File::open(path).and_then(|file| {
+    let whole = blockbox_files::open_regular(path).and_then(|file| {
         let metadata = file.metadata()?;
-        Ok((metadata.is_file(), segments_end(&file)?, metadata.len()))
+        Ok((segments_end(&file)?, metadata.len()))
     });
     match whole.map_err(failed)? {
-        (false, ..) => Err(bad("it is not a regular file")),
-        (true, Some(end), length) if end > length => Err(bad("the file is cut off")),
+        (Some(end), length) if end > length => Err(bad("the file is cut off")),
         _ => Ok(()),
     }
 }

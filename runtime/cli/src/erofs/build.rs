@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use blockbox::store::atomic;
 use blockbox::{layer, reader, rebuild};
 use clap::Args;
 use ocipull::Digest;
 use serde::Serialize;
 
 use super::super::input::input;
+use super::super::outfile;
 use super::super::output::{Format, bytes, print_json};
 use super::options::ImageOptions;
 
@@ -71,7 +71,7 @@ impl Build {
                     tar.as_os_str() != "-",
                     "an index points into its tar, so that must be a file, not standard input"
                 );
-                let (diff_id, summary) = atomic::write_file(output, |file| {
+                let (diff_id, summary) = outfile::write(output, |file| {
                     layer::write_index(tar, self.diff_id, file.as_file(), options, output)
                 })?;
                 (Some(diff_id), summary)
@@ -79,14 +79,14 @@ impl Build {
             (Some(tar), ..) => {
                 let (name, input) = input(tar)?;
                 let mut tar = ocipull::decompress(input)?;
-                let summary = atomic::write_file(output, |file| {
+                let summary = outfile::write(output, |file| {
                     layer::write(&mut tar, &name, file.as_file(), options, output)
                 })?;
                 (Some(tar.finish()?.to_string()), summary)
             }
             (None, _, Some(image)) => {
                 let from = reader::open(image, &self.devices)?;
-                let summary = atomic::write_file(output, |file| {
+                let summary = outfile::write(output, |file| {
                     rebuild::write(&from, image, file.as_file(), options, output)
                 })?;
                 let summary = layer::Summary {
@@ -97,7 +97,7 @@ impl Build {
             }
             (None, dir, None) => {
                 let dir = dir.as_deref().unwrap_or(Path::new("."));
-                let summary = atomic::write_file(output, |file| {
+                let summary = outfile::write(output, |file| {
                     layer::write_folder(dir, file.as_file(), options, output)
                 })?;
                 (None, summary)

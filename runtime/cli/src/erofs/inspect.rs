@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use blockbox::convert::Error;
-use blockbox::store::atomic;
 use clap::Args;
 use erofs_reader::extract::{DirOptions, TarOptions, extract_to_dir, extract_to_tar};
 use erofs_reader::{FileType, Inode};
 use serde::Serialize;
 
+use super::super::outfile;
 use super::super::output::{Format, print_json, printable};
 use super::super::size::size;
 use super::source::{Reader, Source};
@@ -332,7 +332,7 @@ impl Extract {
             );
             extract_to_tar(&image, out.lock(), &options).with_context(context)?
         } else if to.extension().is_some_and(|e| e == "tar") {
-            atomic::write_file(to, |file| {
+            outfile::write(to, |file| {
                 extract_to_tar(
                     &image,
                     io::BufWriter::with_capacity(1 << 20, file),

@@ -7,12 +7,12 @@ use anyhow::Context;
 use blockbox::convert::Error;
 use blockbox::squash::{self, Layer};
 use blockbox::stack::{self, Input};
-use blockbox::store::atomic;
 use clap::Args;
 use erofs_writer::Addresses;
 use fsmerge::Merged;
 use serde::Serialize;
 
+use super::super::outfile;
 use super::super::output::{Format, Table, bytes, print_json, printable};
 use super::options::ImageOptions;
 
@@ -72,7 +72,7 @@ impl Merge {
             self.merge(addresses)?
         };
         if let Some(path) = &self.provenance {
-            atomic::write_file(path, |file| {
+            outfile::write(path, |file| {
                 write_provenance(&merged, file).map_err(Error::io(path))
             })?;
         }
@@ -139,7 +139,7 @@ impl Merge {
             .map(open)
             .collect::<Result<Vec<_>, _>>()?;
         let output = &self.output;
-        let (merged, summary) = atomic::write_file(output, |file| {
+        let (merged, summary) = outfile::write(output, |file| {
             squash::write(&layers, file.as_file(), options, output)
         })?;
         Ok((merged, summary.image, summary.warnings))

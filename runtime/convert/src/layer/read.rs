@@ -16,7 +16,7 @@ pub(crate) type Image = erofs_reader::Image<Buffered<File>>;
 
 /// Opens the layer image at `path`.
 pub(crate) fn open(path: &Path) -> Result<Image> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = blockbox_files::open_disk(path).map_err(Error::io(path))?;
     Image::open(Buffered::new(file)).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,

@@ -25,14 +25,15 @@ const ALWAYS: u64 = 1 << 30;
 const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
-/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now, in a form that merged metadata can point
-/// into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right image, with the
-/// digest `diff_id`, is the stream's to say, at its end: until then the checksum that this returns counts for nothing.
+/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now and will be in `folder`, in a form that
+/// merged metadata can point into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right
+/// image, with the digest `diff_id`, is the stream's to say, at its end: until then the checksum that this returns counts for
+/// nothing.
 pub(crate) fn take(
     stream: impl BufRead,
     (name, diff_id): (&str, &Digest),
-    out: &File,
-    staged: &Path,
+    (out, staged): (&File, &Path),
+    folder: &Path,
 ) -> Result<Checksum> {
     let mut output = Output::new(out);
     let written = drain(stream, &mut output, (staged, name))?;
@@ -52,7 +53,7 @@ pub(crate) fn take(
             Ok(Checksum::of_whole(written, diff_id.hex()))
         }
         Ok(_) => io(staged, File::open(staged).and_then(Checksum::of)),
-        Err(Error::NotAddressable { .. }) => rebuilt(name, out, staged),
+        Err(Error::NotAddressable { .. }) => rebuilt(name, (out, staged), folder),
         Err(error) => Err(refused(name, error)),
     }
 }
@@ -93,21 +94,19 @@ fn bounded_by(path: &Path, name: &str, limit: u64) -> Result<()> {
 }
 
 /// Makes the image again, uncompressed and with nothing inline, in its own place.
-fn rebuilt(name: &str, out: &File, staged: &Path) -> Result<Checksum> {
+fn rebuilt(name: &str, (out, staged): (&File, &Path), folder: &Path) -> Result<Checksum> {
     bounded(staged, name)?;
-    let folder = staged.parent().unwrap_or(Path::new("."));
-    let aside = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
-    let aside = io(folder, aside)?;
+    let mut aside = io(folder, tempfile::tempfile_in(folder))?;
     let image = layer::open(staged)?;
     let options = BuildOptions::default();
-    crate::rebuild::write(&image, staged, aside.as_file(), options, staged)
+    crate::rebuild::write(&image, staged, &aside, options, staged)
         .map_err(|error| refused(name, error))?;
     drop(image);
     io(staged, out.set_len(0))?;
     let mut output = Output::hashed(out);
     io(staged, output.seek(SeekFrom::Start(0)))?;
-    let mut from = io(aside.path(), aside.reopen())?;
-    io(staged, io::copy(&mut from, &mut output))?;
+    io(folder, aside.rewind())?;
+    io(staged, io::copy(&mut aside, &mut output))?;
     io(staged, output.flush())?;
     io(staged, output.checksum())
 }
@@ -217,7 +216,7 @@ mod tests {
             .open(&path);
         let out = out.unwrap();
         let name = ("sha256:x", &Digest::sha256(bytes));
-        let checksum = take(bytes, name, &out, &path)?;
+        let checksum = take(bytes, name, (&out, &path), dir.path())?;
         assert!(checksum.is_of(File::open(&path).unwrap()).unwrap());
         Ok(fs::read(&path).unwrap())
     }

@@ -248,7 +248,7 @@ impl Tree<'_> {
 
     fn read_archive(&mut self, from: &Path) -> Outcome<Merged> {
         let name = from.display().to_string();
-        let file = fs::File::open(from).map_err(Error::io(from))?;
+        let file = blockbox_files::open_input(from).map_err(Error::io(from))?;
         let mut tar = ocipull::decompress(file).map_err(Error::from)?;
         let layer = read_tar(&mut self.contents, &mut tar, &name)?;
         tar.finish().map_err(Error::from)?;

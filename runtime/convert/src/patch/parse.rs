@@ -1,6 +1,6 @@
 //! Patches as text: `VERB:PATH[=VALUE]`, and tables of a TOML file.
 
-use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -129,7 +129,9 @@ struct Table {
 ///
 /// [`Error::PatchFile`] with the number of the table, counted from 1; [`Error::Io`].
 pub fn read_file(path: &Path) -> Result<Vec<Patch>> {
-    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut text = String::new();
+    let mut file = blockbox_files::open_input(path).map_err(Error::io(path))?;
+    file.read_to_string(&mut text).map_err(Error::io(path))?;
     let failed = |reason: String| Error::PatchFile {
         path: path.to_owned(),
         reason,
@@ -261,7 +263,7 @@ mod tests {
     fn a_file_of_patches_is_read_in_order_and_relative_to_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.toml");
-        fs::write(
+        std::fs::write(
             &path,
             "[[patch]]\nwrite = '/a'\ntext = 'x'\nmode = '600'\nowner = 'app'\n\
              [[patch]]\ncopy = '/b'\nfrom = 'sub/b'\n[[patch]]\nrm = '/c'\n",
@@ -285,7 +287,7 @@ mod tests {
             ("[[patch]]\nremove = '/a'\n", "remove"),
             ("patch = 1", "p.toml"),
         ] {
-            fs::write(&path, text).unwrap();
+            std::fs::write(&path, text).unwrap();
             let error = read_file(&path).unwrap_err().to_string();
             assert!(
                 error.contains(wanted) && error.contains("p.toml"),
