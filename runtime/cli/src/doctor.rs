@@ -44,7 +44,10 @@ impl Doctor {
             kernel::install(store, &Source::Package, &InstallOptions::default())?;
             report = probe();
         }
-        let advice = hint::advice(&report);
+        let mut advice = hint::advice(&report);
+        if let Err(error) = store.references().read() {
+            advice.push(format!("{}.", hint::text(&error.into())));
+        }
         let status = if report.chosen.is_some() {
             ExitCode::SUCCESS
         } else {

@@ -2,15 +2,19 @@
 
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{HostReport, VmmError};
-use blockbox::{Error, ImageUser, NoMemory, convert, kernel};
+use blockbox::{Error, ImageUser, NoMemory, convert, kernel, store};
 
 use super::mask;
 
 /// Prints an error, and what solves the problem.
 pub(super) fn print(error: &anyhow::Error) {
+    eprintln!("blockbox: {}", text(error));
+}
+
+/// Returns an error with its causes, and what solves the problem.
+pub(super) fn text(error: &anyhow::Error) -> String {
     let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
-    let text = mask::masked(format!("{error:#}{hint}"));
-    eprintln!("blockbox: {text}");
+    mask::masked(format!("{error:#}{hint}"))
 }
 
 /// Returns what solves the problem that an error reports, if a command does.
@@ -20,6 +24,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         // What a layer's reader reports is inside of an I/O error.
         let read = || cause.downcast_ref().and_then(ocipull::Error::of);
         converted
+            .or_else(|| cause.downcast_ref().and_then(of_store))
             .or_else(|| cause.downcast_ref().and_then(of_sandbox))
             .or_else(|| cause.downcast_ref().and_then(of_vmm))
             .or_else(|| cause.downcast_ref().and_then(of_kernel))
@@ -67,12 +72,26 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
     })
 }
 
+fn of_store(error: &store::Error) -> Option<String> {
+    Some(match error {
+        store::Error::NoVersion { path, current, .. } => format!(
+            "unless a later blockbox has used this store, `echo {current} > {}` puts it back",
+            path.display()
+        ),
+        store::Error::References { .. } => {
+            "`blockbox image verify --repair` writes it again of what can be read of it; the images are there".into()
+        }
+        _ => return None,
+    })
+}
+
 fn of_conversion(error: &convert::Error) -> Option<String> {
     Some(match error {
         convert::Error::Pull(error) => return of_pull(error),
-        convert::Error::Store(blockbox::store::Error::Record { .. }) => {
+        convert::Error::Store(store::Error::Record { .. }) => {
             "remove it, and pull the image again".into()
         }
+        convert::Error::Store(error) => return of_store(error),
         convert::Error::NoImage(name) => format!("`blockbox pull {name}` gets it"),
         convert::Error::Damaged { .. } => {
             "`blockbox pull` of a name that leads to this image puts it back".into()

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blockbox::image::{self, Image};
+use blockbox::names;
 use blockbox::repair;
-use blockbox::store::Store;
+use blockbox::store::{Error, Store};
 use blockbox::verify::{Depth, Verifier};
 use clap::Args;
 use serde::Serialize;
@@ -35,13 +36,17 @@ pub(super) struct Verify {
 
 #[derive(Serialize)]
 struct Row {
-    manifest_digest: String,
+    /// The image; nothing where the file is not of one.
+    manifest_digest: Option<String>,
     path: PathBuf,
     damage: String,
 }
 
 impl Verify {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        if self.repair {
+            repair_names(store)?;
+        }
         let digests = match self.references.is_empty() {
             true => image::list(store)?,
             false => {
@@ -55,13 +60,22 @@ impl Verify {
         if self.repair {
             return self.repair(store, &digests);
         }
+        // Of what every command reads.
+        let table = match store.references().read() {
+            Err(Error::References { path, source }) => Some(Row {
+                manifest_digest: None,
+                path,
+                damage: format!("not a valid table of names: {source}"),
+            }),
+            other => other.map(|_| None)?,
+        };
         // Nobody removes what is being read.
         let _access = store.share()?;
         let mut verifier = Verifier::new(store, Depth::Contents);
-        let mut rows = Vec::new();
+        let mut rows = Vec::from_iter(table);
         for digest in &digests {
             rows.extend(verifier.image(digest)?.into_iter().map(|finding| Row {
-                manifest_digest: digest.to_string(),
+                manifest_digest: Some(digest.to_string()),
                 damage: finding.damage.to_string(),
                 path: finding.path,
             }));
@@ -74,7 +88,8 @@ impl Verify {
             Output::Table => {
                 let mut table = Table::new(["IMAGE", "FILE", "DAMAGE"]);
                 for row in rows {
-                    let (_, digits) = row.manifest_digest.split_once(':').unwrap_or_default();
+                    let digest = row.manifest_digest.as_deref().unwrap_or("sha256:-");
+                    let (_, digits) = digest.split_once(':').unwrap_or_default();
                     let short = digits.chars().take(12).collect();
                     table.row([short, row.path.display().to_string(), row.damage]);
                 }
@@ -95,4 +110,27 @@ impl Verify {
             Ok(())
         })
     }
+}
+
+fn repair_names(store: &Store) -> anyhow::Result<()> {
+    let Some(repaired) = names::repair(store)? else {
+        return Ok(());
+    };
+    println!(
+        "{}: {} names, {} of them known by sandboxes alone; the damaged file is {}",
+        store.references().path().display(),
+        repaired.names,
+        repaired.names - repaired.read,
+        repaired.aside.display()
+    );
+    let table = store.references().read()?;
+    for digest in image::list(store)? {
+        let digest = digest.to_string();
+        if !table.values().any(|named| named.manifest_digest == digest) {
+            eprintln!(
+                "warning: {digest} has no name: `blockbox tag {digest} NAME` before `gc` removes it"
+            );
+        }
+    }
+    Ok(())
 }

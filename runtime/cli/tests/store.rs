@@ -7,7 +7,7 @@ mod common;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::Blockbox;
@@ -205,7 +205,7 @@ fn an_image_whose_name_leads_elsewhere_is_listed_and_can_be_removed_by_its_diges
         let layout = layout(seed);
         let link = place.path().join("image");
         let _ = fs::remove_dir_all(&link);
-        let mut copy = std::process::Command::new("cp");
+        let mut copy = Command::new("cp");
         copy.arg("-r").arg(layout.path()).arg(&link);
         assert!(copy.status().unwrap().success());
         digests.push(blockbox.ok(["pull", "-q", &name]).trim().to_owned());

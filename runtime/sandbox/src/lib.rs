@@ -55,6 +55,7 @@ mod launched;
 pub mod log;
 mod monitor;
 mod mounts;
+pub mod names;
 mod network;
 pub mod process;
 mod question;

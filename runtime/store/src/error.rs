@@ -28,6 +28,25 @@ pub enum Error {
         /// The latest version that this program knows.
         known: u32,
     },
+    /// The file that holds the store's version holds something else.
+    #[error("{}: {found:?} is not the version of a store", path.display())]
+    NoVersion {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What this program would write there.
+        current: u32,
+    },
+    /// The table of names is damaged. The images are not, and [`References::repair`](crate::References::repair) keeps what can
+    /// be read of it.
+    #[error("{}: not a valid table of the names of images", path.display())]
+    References {
+        /// The table.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// A record in the store is not what this version writes.
     #[error("{}: not a valid record", path.display())]
     Record {

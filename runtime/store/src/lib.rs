@@ -34,6 +34,7 @@ mod lock;
 mod meter;
 mod permissions;
 mod references;
+mod salvage;
 pub mod snapshot;
 pub mod sparse;
 pub mod spec;
@@ -50,7 +51,7 @@ pub use checksum::{Checksum, Hasher};
 pub use error::{Error, Result};
 pub use lock::Lock;
 pub use meter::{Meter, Metered};
-pub use references::{Reference, References};
+pub use references::{Reference, References, Repaired};
 pub use spec::Spec;
 pub use state::{Info, State, Status};
 

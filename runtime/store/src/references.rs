@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ocipull::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{Lock, Store, atomic};
+use super::{Lock, Store, atomic, salvage};
 use crate::error::{Error, Result};
 
 /// What a name points at.
@@ -32,6 +32,17 @@ impl Reference {
     }
 }
 
+/// What was done about a damaged table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// The damaged table.
+    pub aside: PathBuf,
+    /// How many names were read of it.
+    pub read: usize,
+    /// How many names there are now.
+    pub names: usize,
+}
+
 /// The table of names, `references.json`.
 #[derive(Debug)]
 pub struct References<'s> {
@@ -47,10 +58,15 @@ impl<'s> References<'s> {
         }
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// All names.
     pub fn read(&self) -> Result<BTreeMap<String, Reference>> {
         match fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Record {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::References {
                 path: self.path.clone(),
                 source,
             }),
@@ -64,8 +80,119 @@ impl<'s> References<'s> {
         let _lock = Lock::acquire(self.store.lock_path("references"))?;
         let mut table = self.read()?;
         change(&mut table);
+        self.write(&table)
+    }
+
+    /// Writes the table again where it is damaged: of what can be read of it, and of `known` names. The damaged file stays
+    /// beside it. Returns where, and `None` where nothing was damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn repair(
+        &self,
+        known: impl IntoIterator<Item = (String, Reference)>,
+    ) -> Result<Option<Repaired>> {
+        let _lock = Lock::acquire(self.store.lock_path("references"))?;
+        match self.read() {
+            Err(Error::References { .. }) => {}
+            other => return other.map(|_| None),
+        }
+        let bytes = fs::read(&self.path).map_err(Error::io(&self.path))?;
+        let mut names = salvage::entries(&bytes);
+        let read = names.len();
+        for (name, reference) in known {
+            names.entry(name).or_insert(reference);
+        }
+        let aside = self.set_aside()?;
+        self.write(&names)?;
+        Ok(Some(Repaired {
+            aside,
+            read,
+            names: names.len(),
+        }))
+    }
+
+    /// Gives the table a second name, which no file had.
+    fn set_aside(&self) -> Result<PathBuf> {
+        let mut aside = self.path.with_extension("json.damaged");
+        for number in 1_u32.. {
+            match fs::hard_link(&self.path, &aside) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    aside = self.path.with_extension(format!("json.damaged-{number}"));
+                }
+                Err(e) => return Err(Error::io(&aside)(e)),
+                Ok(()) => break,
+            }
+        }
+        Ok(aside)
+    }
+
+    fn write(&self, table: &BTreeMap<String, Reference>) -> Result<()> {
         atomic::write_file(&self.path, |file| {
-            atomic::json(file, &table).map_err(Error::io(&self.path))
+            atomic::json(file, table).map_err(Error::io(&self.path))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn reference(digit: char) -> Reference {
+        Reference {
+            manifest_digest: format!("sha256:{}", digit.to_string().repeat(64)),
+            pulled: 7,
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_cut_keeps_the_names_before_the_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let names = ["a", "b", "c"].map(|name| (name.to_owned(), reference('1')));
+        store
+            .references()
+            .update(|table| table.extend(names))
+            .unwrap();
+        let path = dir.path().join("references.json");
+        let whole = fs::read(&path).unwrap();
+        let mut most = 0;
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = store.references().read().unwrap_err();
+            assert!(matches!(error, Error::References { .. }), "{error}");
+            let known = [("known".to_owned(), reference('2'))];
+            let repaired = store.references().repair(known).unwrap().unwrap();
+            assert_eq!(fs::read(&repaired.aside).unwrap(), &whole[..length]);
+            let table = store.references().read().unwrap();
+            assert_eq!(table.len(), repaired.names);
+            assert_eq!(
+                (repaired.names, &table["known"]),
+                (repaired.read + 1, &reference('2'))
+            );
+            assert!(repaired.read >= most);
+            most = repaired.read;
+            fs::remove_file(repaired.aside).unwrap();
+        }
+        assert_eq!(most, 3);
+        assert_eq!(store.references().repair([]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_table_takes_the_place_of_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("references.json");
+        let aside = ["first", "second"].map(|contents| {
+            fs::write(&path, contents).unwrap();
+            let repaired = store.references().repair([]).unwrap().unwrap();
+            (repaired.aside, contents)
+        });
+        for (path, contents) in aside {
+            assert_eq!(fs::read_to_string(path).unwrap(), contents);
+        }
     }
 }

@@ -21,12 +21,24 @@ pub(super) fn read(root: &Path) -> Result<Option<u32>> {
         Err(e) => return Err(Error::io(&path)(e)),
     };
     match text.parse() {
-        Ok(version) if version <= CURRENT => Ok(Some(version)),
-        _ => Err(Error::Version {
+        Ok(version @ 1..=CURRENT) => Ok(Some(version)),
+        _ => Err(unknown(root, &path, text.chars().take(20).collect())),
+    }
+}
+
+/// What later programs write begins with a number; anything else is damage, as by a crash of the host.
+fn unknown(root: &Path, path: &Path, found: String) -> Error {
+    match found.starts_with(|first: char| matches!(first, '1'..='9')) {
+        true => Error::Version {
             root: root.to_owned(),
-            found: text.chars().take(20).collect(),
+            found,
             known: CURRENT,
-        }),
+        },
+        false => Error::NoVersion {
+            path: path.to_owned(),
+            found,
+            current: CURRENT,
+        },
     }
 }
 
@@ -46,12 +58,25 @@ mod tests {
     #[test]
     fn a_store_of_a_later_version_is_refused_and_stays_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        for later in ["3\n", "2.1", "soon"] {
+        for later in ["3\n", "2.1"] {
             fs::write(dir.path().join(FILE), later).unwrap();
             let error = Store::open(dir.path()).unwrap_err();
             let named = later.trim();
             assert!(matches!(&error, Error::Version { found, .. } if found == named));
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_damaged_version_is_reported_as_such_and_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for damaged in ["", "\0\0", "0", "soon"] {
+            fs::write(dir.path().join(FILE), damaged).unwrap();
+            let error = Store::open(dir.path()).unwrap_err();
+            let path = dir.path().join(FILE);
+            assert!(error.to_string().starts_with(&path.display().to_string()));
+            assert!(matches!(&error, Error::NoVersion { current: 2, .. }));
+            assert_eq!(fs::read_to_string(path).unwrap(), damaged);
         }
     }
 

@@ -1,0 +1,35 @@
+//! What can be read of a table of names that was cut off.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
+
+use crate::Reference;
+
+/// The entries before the first that makes no sense.
+pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Reference> {
+    let mut found = BTreeMap::new();
+    let collect = Collect(&mut found);
+    // What it fails at is what is damaged.
+    let _ = serde_json::Deserializer::from_slice(bytes).deserialize_map(collect);
+    found
+}
+
+struct Collect<'f>(&'f mut BTreeMap<String, Reference>);
+
+impl<'de> Visitor<'de> for Collect<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table of names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, reference)) = map.next_entry()? {
+            self.0.insert(name, reference);
+        }
+        Ok(())
+    }
+}
