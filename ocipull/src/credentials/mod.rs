@@ -18,14 +18,23 @@ pub use write::{erase, store};
 /// The name of Docker Hub in Docker's file and for helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
+/// The name of the files of credentials among the helpers of `registries.conf`.
+const AUTH_FILES: &str = "containers-auth.json";
+
 impl Credentials {
-    /// The credentials for `repository` of the registry `host`.
+    /// The credentials for `repository` of the registry `host`. `helpers` are what `registries.conf` wants to be asked, in that
+    /// order, in place of the usual files alone.
     ///
     /// # Errors
     ///
     /// An explicitly named file that cannot be read. Problems of other files are logged and the
     /// files skipped, since images that need no credentials must stay accessible.
-    pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Found, Error> {
+    pub(crate) fn find(
+        &self,
+        host: &str,
+        repository: &str,
+        helpers: Option<&[String]>,
+    ) -> Result<Found, Error> {
         match self {
             Self::Anonymous => Ok(Found::anonymous()),
             Self::Basic { username, password } => Ok(Found {
@@ -39,16 +48,24 @@ impl Credentials {
                 let files = [Candidate::required(path.clone())];
                 look_up(&files, host, repository)
             }
-            Self::Default => look_up(&default_files(), host, repository),
+            Self::Default => match helpers {
+                Some(helpers) => from_helpers(helpers, &default_files(), host, repository),
+                None => look_up(&default_files(), host, repository),
+            },
         }
     }
 
     /// As [`find`](Self::find), for a host that the caller did not name. [`Credentials::Basic`]
     /// does not apply to such a host.
-    pub(crate) fn find_for_mirror(&self, host: &str, repository: &str) -> Result<Found, Error> {
+    pub(crate) fn find_for_mirror(
+        &self,
+        host: &str,
+        repository: &str,
+        helpers: Option<&[String]>,
+    ) -> Result<Found, Error> {
         match self {
             Self::Basic { .. } => Ok(Found::anonymous()),
-            other => other.find(host, repository),
+            other => other.find(host, repository, helpers),
         }
     }
 }
@@ -100,6 +117,56 @@ fn candidates(env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
     named.into_iter().chain(usual).collect()
 }
 
+/// The credentials of the first of `helpers` that has any; one of them stands for `files`.
+fn from_helpers(
+    helpers: &[String],
+    files: &[Candidate],
+    host: &str,
+    repository: &str,
+) -> Result<Found, Error> {
+    let mut problem = None;
+    for name in helpers {
+        let found = match name.as_str() {
+            AUTH_FILES => look_up(files, host, repository)?,
+            name => match ask(name, host, &mut problem) {
+                Some(found) => return Ok(found),
+                None => continue,
+            },
+        };
+        if found.login != Login::Anonymous {
+            return Ok(found);
+        }
+        if found.source != CredentialSource::None {
+            problem.get_or_insert(found.source);
+        }
+    }
+    Ok(Found {
+        login: Login::Anonymous,
+        source: problem.unwrap_or(CredentialSource::None),
+    })
+}
+
+/// What the helper `name` has for `server`.
+fn ask(name: &str, server: &str, problem: &mut Option<CredentialSource>) -> Option<Found> {
+    match helper::get(name, server) {
+        Ok(login) => login.map(|login| Found {
+            login,
+            source: CredentialSource::Helper(helper::program(name)),
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a credential helper is passed over");
+            problem.get_or_insert(CredentialSource::FailedHelper {
+                program: helper::program(name),
+                problem: match std::error::Error::source(&error) {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                },
+            });
+            None
+        }
+    }
+}
+
 fn look_up(files: &[Candidate], host: &str, repository: &str) -> Result<Found, Error> {
     let mut problem = None;
     for Candidate { path, required } in files {
@@ -133,23 +200,7 @@ fn from_file(
     repository: &str,
     problem: &mut Option<CredentialSource>,
 ) -> Option<Found> {
-    let mut ask = |name: &str| match helper::get(name, server_of(host)) {
-        Ok(login) => login.map(|login| Found {
-            login,
-            source: CredentialSource::Helper(helper::program(name)),
-        }),
-        Err(error) => {
-            tracing::warn!(%error, "a credential helper is passed over");
-            problem.get_or_insert(CredentialSource::FailedHelper {
-                program: helper::program(name),
-                problem: match std::error::Error::source(&error) {
-                    Some(source) => format!("{error}: {source}"),
-                    None => error.to_string(),
-                },
-            });
-            None
-        }
-    };
+    let mut ask = |name: &str| ask(name, server_of(host), problem);
     if let Some(found) = file.helper_of(host).and_then(&mut ask) {
         return Some(found);
     }
@@ -219,5 +270,28 @@ mod tests {
             look_up(&[candidate(&broken, true)], "h", "a"),
             Err(Error::Credentials { .. })
         ));
+    }
+
+    #[test]
+    fn helpers_that_registries_conf_names_are_asked_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("auth.json");
+        std::fs::write(&path, r#"{"auths":{"h":{"auth":"YTpi"}}}"#).unwrap();
+        let files = [Candidate {
+            path: path.clone(),
+            required: false,
+        }];
+        let found = |helpers: &[&str], host| {
+            let helpers: Vec<_> = helpers.iter().map(|&name| name.to_owned()).collect();
+            from_helpers(&helpers, &files, host, "a").unwrap().source
+        };
+        let failed = |source| matches!(source, CredentialSource::FailedHelper { .. });
+        assert_eq!(
+            found(&["missing-here", AUTH_FILES], "h"),
+            CredentialSource::File(path.clone())
+        );
+        assert!(failed(found(&["missing-here", AUTH_FILES], "other")));
+        assert!(failed(found(&["missing-here"], "h")));
+        assert_eq!(found(&[], "h"), CredentialSource::None);
     }
 }

@@ -145,7 +145,7 @@ mod tests {
 
     fn login(path: &Path, host: &str) -> Login {
         let credentials = Credentials::File(path.to_owned());
-        credentials.find(host, "app").unwrap().login
+        credentials.find(host, "app", None).unwrap().login
     }
 
     #[test]

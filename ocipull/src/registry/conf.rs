@@ -30,12 +30,15 @@ pub(super) struct Conf {
     registries: Vec<(PathBuf, Registry)>,
     search: Vec<String>,
     aliases: Vec<(String, String)>,
+    /// What knows credentials, where a file says so.
+    pub(super) helpers: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct File {
     unqualified_search_registries: Option<Vec<String>>,
+    credential_helpers: Option<Vec<String>>,
     registry: Vec<Registry>,
     aliases: std::collections::BTreeMap<String, String>,
     /// Version 1.
@@ -94,7 +97,7 @@ impl Conf {
             path: path.to_owned(),
             problem,
         };
-        let file: File = toml::from_str(text).map_err(|error| {
+        let file = parse(text).map_err(|error| {
             let line = error.span().map(|span| {
                 let before = text.get(..span.start).unwrap_or_default();
                 format!("line {}: ", before.matches('\n').count() + 1)
@@ -109,6 +112,9 @@ impl Conf {
         if let Some(search) = file.unqualified_search_registries {
             self.search = search;
         }
+        if let Some(helpers) = file.credential_helpers {
+            self.helpers = Some(helpers);
+        }
         for (name, alias) in file.aliases {
             self.aliases.retain(|(known, _)| *known != name);
             if !alias.is_empty() {
@@ -119,6 +125,8 @@ impl Conf {
             if registry.prefix.is_empty() {
                 registry.prefix = registry.location.clone();
             }
+            // As in references.
+            registry.prefix = with_lower_host(&registry.prefix);
             if registry.prefix.is_empty() {
                 return Err(invalid(
                     "a registry has neither a prefix nor a location".to_owned(),
@@ -246,6 +254,41 @@ impl Reference {
     }
 }
 
+/// Parses a file. Podman takes keys in any case, and what is blocked there must be so here.
+fn parse(text: &str) -> Result<File, toml::de::Error> {
+    let mut table: toml::Table = toml::from_str(text)?;
+    match lower_keys(&mut table) {
+        true => File::deserialize(table),
+        // Errors of this have their line.
+        false => toml::from_str(text),
+    }
+}
+
+/// Puts the keys of a table, and of the tables of registries and mirrors in it, in lower case. Returns whether any was not.
+fn lower_keys(table: &mut toml::Table) -> bool {
+    let mut changed = false;
+    for (key, mut value) in std::mem::take(table) {
+        let lower = key.to_ascii_lowercase();
+        if matches!(lower.as_str(), "registry" | "mirror") {
+            let entries = value.as_array_mut().into_iter().flatten();
+            for entry in entries.filter_map(toml::Value::as_table_mut) {
+                changed |= lower_keys(entry);
+            }
+        }
+        changed |= lower != key;
+        table.insert(lower, value);
+    }
+    changed
+}
+
+/// `name` with its host in lower case.
+fn with_lower_host(name: &str) -> String {
+    match name.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
+        None => name.to_ascii_lowercase(),
+    }
+}
+
 /// The rest of `name` after `prefix`; `None` if it does not begin with it. `*.example.com` is a
 /// prefix of all hosts below.
 fn rest_after<'a>(prefix: &str, host: &str, name: &'a str) -> Option<&'a str> {
@@ -263,9 +306,6 @@ fn read_text(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         source,
     };
-    if !path.metadata().map_err(io)?.is_file() {
-        return Err(io(std::io::Error::other("not a regular file")));
-    }
     let mut text = String::new();
     let file = blockbox_files::open_regular(path).map_err(io)?;
     file.take(MAX_FILE).read_to_string(&mut text).map_err(io)?;
@@ -280,6 +320,9 @@ fn default_files() -> Vec<PathBuf> {
         .or_else(|| folder("HOME").map(|home| PathBuf::from(home).join(".config")));
     let user = user.map(|dir| dir.join("containers"));
     let system = PathBuf::from("/etc/containers");
+    let cache = folder("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| folder("HOME").map(|home| PathBuf::from(home).join(".cache")));
     let mut files = Vec::new();
     if let Some(named) = folder("CONTAINERS_REGISTRIES_CONF") {
         return vec![PathBuf::from(named)];
@@ -297,6 +340,9 @@ fn default_files() -> Vec<PathBuf> {
         parts.sort();
         files.extend(parts);
     }
+    // What podman has asked its user.
+    let chosen = cache.map(|dir| dir.join("containers/short-name-aliases.conf"));
+    files.extend(chosen.filter(|path| path.is_file()));
     files
 }
 
@@ -356,6 +402,20 @@ mod tests {
         let error = conf.sites("x.y", "secret/a").unwrap_err();
         assert_eq!(error.to_string(), "x.y/secret/a is blocked by test.conf");
         assert!(conf.sites("x.y", "secrets").is_ok());
+    }
+
+    #[test]
+    fn what_is_blocked_is_blocked_however_keys_and_hosts_are_written() {
+        for text in [
+            "[[registry]]\nLocation = 'x.y'\nBlocked = true\n",
+            "[[Registry]]\nprefix = 'X.Y'\nblocked = true\n",
+            "[[registry]]\nPREFIX = '*.Y'\nlocation = 'z'\nBLOCKED = true\n",
+        ] {
+            let error = conf(text).sites("x.y", "a").unwrap_err();
+            assert!(matches!(error, Error::Blocked { .. }), "{text}");
+        }
+        let conf = conf("[[registry]]\nlocation='x.y'\n[[Registry.Mirror]]\nLocation='m/A'\n");
+        assert_eq!(conf.sites("x.y", "a").unwrap().len(), 1);
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Mirrors {
     pub(super) fn new(host: &str, repository: &str, options: &Options) -> Result<Self, Error> {
         let conf = Conf::read(&options.registries)?;
         let transport = Arc::new(Transport::new(options));
+        let helpers = conf.helpers.as_deref();
         let mut mirrors = Vec::new();
         for site in conf.sites(host, repository)? {
             let Site {
@@ -68,10 +69,13 @@ impl Mirrors {
             // A mirror on the registry's own host counts as the registry that the user named.
             let own = site_host == host;
             let found = match own {
-                true => options.credentials.find(&site_host, &site_repository)?,
-                false => options
+                true => options
                     .credentials
-                    .find_for_mirror(&site_host, &site_repository)?,
+                    .find(&site_host, &site_repository, helpers)?,
+                false => {
+                    let credentials = &options.credentials;
+                    credentials.find_for_mirror(&site_host, &site_repository, helpers)?
+                }
             };
             let schemes: &[_] = match (own && options.plain_http, insecure) {
                 (true, _) => &[Scheme::Http],

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use blockbox::convert::native::{self, Grouping, NativeOptions, Source, Wrap};
+use blockbox::convert::short_name;
 use blockbox::image::Image;
 use blockbox::store::Store;
 use clap::{ArgAction, Args};
@@ -165,9 +166,12 @@ impl Convert {
                 .native
                 .run(Source::Stored(store, &image), &self.target, &options, &bars);
         }
-        let reference: Reference = self.source.parse()?;
-        self.native
-            .run(Source::Reference(&reference), &self.target, &options, &bars)
+        let registries = &options.source.registries;
+        let digest = short_name::first(&self.source, registries, &bars, |reference| {
+            native::convert(Source::Reference(reference), &self.target, &options, &bars)
+        })?;
+        println!("{digest}");
+        Ok(())
     }
 }
 

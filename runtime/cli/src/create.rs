@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use blockbox::convert::Error;
 use blockbox::image::Image;
-use blockbox::pull::pull;
+use blockbox::pull::pull_name;
 use blockbox::repair;
 use blockbox::root;
 use blockbox::spec::{Machine, RestartPolicy, RootDisk, Ulimit};
@@ -400,8 +400,7 @@ pub(super) fn image(
         Err(Error::NoImage(_)) => return fetch(store, reference, source, shown),
         found => found?,
     };
-    let names = store.references().read()?;
-    let by_name = name.is_some_and(|name| names.contains_key(&name.to_string()));
+    let by_name = Image::entry(store, reference)?.is_some();
     if by_name && !image.runs_on(&source.options().source.platform) {
         return fetch(store, reference, source, shown);
     }
@@ -417,9 +416,8 @@ fn stored(store: &Store, reference: &str, source: &Source, shown: Shown) -> Resu
 }
 
 fn fetch(store: &Store, reference: &str, source: &Source, shown: Shown) -> anyhow::Result<Image> {
-    let parsed: ocipull::Reference = reference.parse()?;
     let (bars, mut options) = (shown.bars_unless_complete(), source.options());
     options.source.events = Some(bars.events());
-    let image = pull(store, &parsed, &options, &bars)?;
+    let image = pull_name(store, reference, &options, &bars)?;
     Ok(source.checked(reference, image)?)
 }

@@ -1,8 +1,8 @@
 //! `blockbox pull`
 
-use blockbox::convert::{Error, Result};
+use blockbox::convert::Error;
 use blockbox::image::Image;
-use blockbox::pull::{PullOptions, pull};
+use blockbox::pull::{PullOptions, pull_name};
 use blockbox::store::Store;
 use blockbox::verify::Depth;
 use clap::Args;
@@ -14,8 +14,8 @@ use super::progress::Shown;
 pub(super) struct Pull {
     /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or
     /// `docker-daemon:NAME[:TAG]`; FILE may be compressed, and `-` is standard input
-    #[arg(value_name = "REFERENCE")]
-    reference: ocipull::Reference,
+    #[arg(value_name = "REFERENCE", value_parser = name)]
+    reference: String,
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
@@ -39,6 +39,12 @@ pub(super) struct Source {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
+/// The name of an image, as it is written: `registries.conf` may give one without a host another meaning than docker does.
+fn name(text: &str) -> Result<String, ocipull::Error> {
+    text.parse::<ocipull::Reference>()?;
+    Ok(text.to_owned())
+}
+
 impl Source {
     pub(super) fn options(&self) -> PullOptions {
         let mut options = PullOptions::default();
@@ -56,7 +62,7 @@ impl Source {
     }
 
     /// `image`, which is called `name`, unless `--platform` asks for another platform than it is for.
-    pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image> {
+    pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image, Error> {
         if let Some(wanted) = &self.platform
             && let Some(found) = ocipull::Platform::of_config(image.config())
             && !found.runs_on(wanted)
@@ -77,7 +83,7 @@ impl Pull {
         options.check = Depth::Contents;
         let bars = self.shown.bars();
         options.source.events = Some(bars.events());
-        let image = pull(store, &self.reference, &options, &bars)?;
+        let image = pull_name(store, &self.reference, &options, &bars)?;
         println!("{}", image.digest());
         Ok(())
     }

@@ -7,7 +7,7 @@ use blockbox::save::{self, Named};
 use blockbox::store::Store;
 use clap::Args;
 
-use super::export::to_file;
+use super::outfile::to_file;
 use super::progress::Shown;
 
 /// Write images to an archive that docker, podman and skopeo load: an OCI layout in a tar.
@@ -34,11 +34,8 @@ impl Save {
         for name in &self.images {
             let image = Image::find(store, name)?;
             // What is not a name is the beginning of a digest.
-            let reference = name.parse::<ocipull::Reference>().ok();
-            let table = store.references().read()?;
-            let canonical = reference.map(|reference| reference.canonical().to_string());
-            let known = canonical.filter(|name| table.contains_key(name));
-            images.push((image, known));
+            let known = Image::entry(store, name)?;
+            images.push((image, known.map(|(name, _)| name)));
         }
         let named: Vec<_> = images
             .iter()

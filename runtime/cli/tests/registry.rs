@@ -81,6 +81,46 @@ impl Drop for Registry {
     }
 }
 
+#[test]
+fn a_name_without_a_host_is_looked_for_where_registries_conf_says() {
+    let (Some(empty), Some(registry)) = (Registry::start_open(), Registry::start_open()) else {
+        return;
+    };
+    let blockbox = Blockbox::new();
+    let tar = TarBuilder::new().file("file", "contents").finish();
+    let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
+    let full = format!("{}/team/app:1", registry.host);
+    blockbox.ok(["copy", "-q", "--plain-http", &layout.reference(), &full]);
+    let conf = registry.dir.path().join("registries.conf");
+    let run = |text: String, args: &[&str]| {
+        fs::write(&conf, text).unwrap();
+        let mut command = blockbox.command();
+        command.env("CONTAINERS_REGISTRIES_CONF", &conf).args(args);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let search = |hosts: &[&str]| format!("unqualified-search-registries = {hosts:?}\n");
+    let pull = ["pull", "--plain-http", "team/app:1"];
+    let (done, said) = run(search(&[&empty.host]), &pull);
+    assert!(!done && said.contains(&empty.host), "{said}");
+    let both = search(&[&empty.host, &registry.host]);
+    let (done, said) = run(both.clone(), &pull);
+    assert!(done && said.contains(&empty.host), "{said}");
+    // It has the full name in the store, and answers to the short one.
+    let images = blockbox.ok(["images", "--format", "json"]);
+    assert!(images.contains(&full), "{images}");
+    assert!(run(both, &["image", "inspect", "team/app:1"]).0);
+    let (done, said) = run(String::new(), &["image", "inspect", "team/app:1"]);
+    assert!(!done && said.contains("no image"), "{said}");
+    let alias = format!("[aliases]\n\"short\" = \"{}/team/app\"\n", registry.host);
+    let (done, said) = run(alias.clone(), &["pull", "-q", "--plain-http", "short:1"]);
+    assert!(done, "{said}");
+    let (done, said) = run(alias, &["rmi", "short:1"]);
+    assert!(done, "{said}");
+    assert_eq!(blockbox.ok(["images", "--format", "json"]).trim(), "[]");
+}
+
 fn login(command: &mut Command, auth: &Path, password: &str) -> Output {
     let mut child = command
         .env("REGISTRY_AUTH_FILE", auth)

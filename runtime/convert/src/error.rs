@@ -27,6 +27,16 @@ pub enum Error {
     /// An image could not be got from where its reference points.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
+    /// A name without a host is in none of the registries that `registries.conf` wants to be searched.
+    #[error("{name:?} could be pulled as none of {}", tried.join(", "))]
+    NoneOf {
+        /// The name.
+        name: String,
+        /// What it may mean.
+        tried: Vec<String>,
+        /// What the last registry said.
+        source: Box<ocipull::Error>,
+    },
     /// An image is for another platform than the one asked for.
     #[error("{image} is for {found}, not for {wanted}")]
     OtherPlatform {

@@ -10,6 +10,7 @@ use ocipull::Digest;
 use ocipull::spec::{ImageConfiguration, ImageManifest};
 
 use crate::error::{Error, Result};
+use crate::short_name;
 use crate::stack::Input;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -110,12 +111,7 @@ impl Image {
     /// [`Error::NoImage`], [`Error::Ambiguous`].
     pub fn resolve(store: &Store, name: &str) -> Result<Digest> {
         let images = list(store)?;
-        if let Ok(reference) = name.parse::<ocipull::Reference>()
-            && let Some(target) = store
-                .references()
-                .read()?
-                .get(&reference.canonical().to_string())
-        {
+        if let Some((_, target)) = Self::entry(store, name)? {
             let digest = target.manifest_digest.parse()?;
             if images.contains(&digest) {
                 return Ok(digest);
@@ -137,6 +133,17 @@ impl Image {
             Some(_) => Err(Error::Ambiguous(name.to_owned())),
             None => Ok(digest),
         }
+    }
+
+    /// Returns the name in the store that `name` stands for, and what it points at; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the names.
+    pub fn entry(store: &Store, name: &str) -> Result<Option<(String, store::Reference)>> {
+        let mut table = store.references().read()?;
+        let mut names = short_name::stored(name).into_iter();
+        Ok(names.find_map(|name| table.remove_entry(&name)))
     }
 
     /// Opens the image that was last pulled as `reference`; `None` where the store has none of this name. What a local reference

@@ -30,6 +30,7 @@ pub mod reader;
 pub mod rebuild;
 pub mod repair;
 pub mod save;
+pub mod short_name;
 pub mod squash;
 pub mod stack;
 pub mod verify;

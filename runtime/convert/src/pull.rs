@@ -16,6 +16,7 @@ use crate::image::{FSMETA, Image, folder};
 use crate::layer;
 use crate::native::{merged, take};
 use crate::progress::Progress;
+use crate::short_name;
 use crate::verify::{self, Damage, Depth, Verifier};
 
 /// How to pull.
@@ -42,6 +43,22 @@ impl Default for PullOptions {
             check: Depth::Contents,
         }
     }
+}
+
+/// [`pull`] of a name that may have no host: the first of the images that it means by `registries.conf` which can be pulled.
+///
+/// # Errors
+///
+/// As those of [`pull`], and [`Error::NoneOf`].
+pub fn pull_name(
+    store: &Store,
+    name: &str,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<Image> {
+    short_name::first(name, &options.source.registries, progress, |reference| {
+        pull(store, reference, options, progress)
+    })
 }
 
 /// Gets the image that `reference` names now, whatever the store has under that name. What the store has already is

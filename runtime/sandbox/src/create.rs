@@ -71,6 +71,9 @@ pub(crate) fn create_with(
     match root {
         Root::Image(image) => {
             spec.image = ImageSource::new(&spec.image.asked, image.digest().to_string());
+            if let Some((name, _)) = Image::entry(store, &spec.image.asked)? {
+                spec.image.reference = Some(name);
+            }
             spec.image.platform = Some(platform(image));
         }
         Root::Disk(disk) => {

@@ -21,11 +21,7 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     let access = store.exclusive()?;
     let image = Image::resolve(store, name)?;
     let digest = image.to_string();
-    let canonical = name
-        .parse::<ocipull::Reference>()
-        .map(|reference| reference.canonical().to_string())
-        .ok();
-
+    let canonical = Image::entry(store, name)?.map(|(name, _)| name);
     let all: Vec<String> = store
         .references()
         .read()?
