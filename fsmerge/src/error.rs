@@ -15,6 +15,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The input is not an archive.
+    #[error("not a tar archive")]
+    NotTar,
     /// The archive ends in the middle of a header, of a file's contents, or of the padding after
     /// them.
     #[error("the archive is cut off at byte {offset}")]
@@ -227,7 +230,8 @@ mod tests {
             Error::Io { .. } | Error::Read { .. } => true,
             #[cfg(feature = "erofs")]
             Error::Image { .. } => true,
-            Error::Truncated { .. }
+            Error::NotTar
+            | Error::Truncated { .. }
             | Error::Entry { .. }
             | Error::Node { .. }
             | Error::Changed { .. }

@@ -85,7 +85,9 @@ impl LayerType {
             other if other.ends_with(".erofs") && compression == Compression::None => {
                 Self::Erofs(compression)
             }
-            "application/vnd.oci.image.layer.v1.tar"
+            // Go knows no difference between an empty one and none.
+            ""
+            | "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar" => Self::Tar(compression),
             "application/vnd.oci.image.layer.nondistributable.v1.tar"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Self::Foreign,
@@ -212,7 +214,8 @@ mod tests {
                 Erofs(Compression::None),
             ),
             ("application/vnd.oci.empty.v1+json", Unknown),
-            ("", Unknown),
+            ("", Tar(Compression::None)),
+            ("+gzip", Unknown),
         ] {
             assert_eq!(LayerType::of(media_type), expected, "{media_type}");
         }

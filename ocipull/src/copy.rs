@@ -6,7 +6,6 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::spec::Descriptor;
 use serde::Deserialize;
 
 use crate::compression::LayerType;
@@ -15,7 +14,9 @@ use crate::image::{
     INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, find_manifest, is_index, open_source, parse,
 };
 use crate::json::Tolerant;
+use crate::shape::{self, Shape};
 use crate::source::{Root, Source, digest_of};
+use crate::spec::{Descriptor, ImageIndex, ImageManifest};
 use crate::target::Target;
 use crate::{Digest, Document, Error, Event, Options, Platform, Progress, Reference};
 
@@ -215,7 +216,11 @@ struct Blobs {
 }
 
 impl Tolerant for Blobs {
-    fn complete(_: &mut serde_json::Value) {}
+    const SHAPE: Shape = shape::BLOBS;
+
+    fn complete(document: &mut serde_json::Value) {
+        ImageManifest::complete(document);
+    }
 }
 
 #[derive(Deserialize)]
@@ -225,7 +230,11 @@ struct Entries {
 }
 
 impl Tolerant for Entries {
-    fn complete(_: &mut serde_json::Value) {}
+    const SHAPE: Shape = shape::INDEX;
+
+    fn complete(document: &mut serde_json::Value) {
+        ImageIndex::complete(document);
+    }
 }
 
 impl Plan<'_> {

@@ -11,6 +11,7 @@ use crate::compression::Compression;
 use crate::digest::Hasher;
 use crate::json::{self, Tolerant};
 use crate::names::{self, Name};
+use crate::shape::Shape;
 use crate::source::{MAX_CONFIG, MAX_MANIFEST, Root, Source};
 use crate::spec::{Descriptor, ImageConfiguration};
 use crate::tree::{SharedTree, read_json, read_needed};
@@ -30,6 +31,12 @@ struct Saved {
 }
 
 impl Tolerant for Option<Vec<Saved>> {
+    const SHAPE: Shape = Shape::List(&Shape::Object(&[
+        ("Config", Shape::Any),
+        ("RepoTags", Shape::Any),
+        ("Layers", Shape::Any),
+    ]));
+
     fn complete(_: &mut serde_json::Value) {}
 }
 

@@ -541,8 +541,11 @@ pub enum SourceProblem {
     /// A layout or an archive without images.
     #[error("it has no images")]
     NoImages,
-    /// The archive is not a tar file.
-    #[error("not a tar archive: {0}")]
+    /// The first bytes of the file are not those of an archive.
+    #[error("not a tar archive")]
+    NoArchive,
+    /// The archive is damaged.
+    #[error("not a valid tar archive: {0}")]
     NotTar(String),
     /// A JSON file in it does not parse.
     #[error("{file:?}: {problem}")]

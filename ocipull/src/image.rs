@@ -11,6 +11,7 @@ use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline, Useless};
 #[cfg(feature = "registry")]
 use crate::registry::{ForeignReader, Registry};
+use crate::shape::{self, Shape};
 use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
 use crate::spec::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use crate::spool::open_archive;
@@ -453,6 +454,8 @@ struct Kind {
 }
 
 impl Tolerant for Kind {
+    const SHAPE: Shape = shape::KIND;
+
     fn complete(_: &mut serde_json::Value) {}
 }
 

@@ -1,9 +1,11 @@
 //! Manifests, indexes and configurations as other tools write them: with `null` for empty values
-//! (Go's nil slices and maps), with missing members, and with a string instead of a list of one.
+//! (Go's nil slices and maps), with missing members, with names of members in another case (which
+//! Go does not distinguish), and with a string instead of a list of one.
 //!
 //! Docker, containerd and the containers tools read these, so this crate does too. A document that
 //! follows the specification is parsed unchanged. Others are completed first.
 
+use crate::shape::{self, Shape};
 use crate::spec::{ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -11,28 +13,32 @@ use serde_json::{Map, Value, json};
 /// The largest document that is completed. Its tree in memory is some 20 times as large.
 const MAX_COMPLETED: usize = 4 << 20;
 
-/// A document whose members may be missing.
+/// A document whose members may be missing, or have their names in another case.
 pub(crate) trait Tolerant: DeserializeOwned {
+    /// The members of such documents.
+    const SHAPE: Shape;
+
     /// Adds missing members that have an obvious value.
     fn complete(document: &mut Value);
 }
 
 /// Parses `bytes`.
 pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
-    let strict = match serde_json::from_slice(bytes) {
-        Ok(document) => return Ok(document),
-        Err(error) => error,
-    };
+    let strict = serde_json::from_slice(bytes);
     if bytes.len() > MAX_COMPLETED {
-        return Err(strict);
+        return strict;
     }
     let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else {
-        return Err(strict);
+        return strict;
     };
+    let renamed = T::SHAPE.fold_names(&mut document);
+    if strict.is_ok() && !renamed {
+        return strict;
+    }
     drop_nulls(&mut document);
     T::complete(&mut document);
     // Only the first error has a line and a column.
-    serde_json::from_value(document).map_err(|_| strict)
+    serde_json::from_value(document).map_err(|error| strict.err().unwrap_or(error))
 }
 
 /// Removes members that are `null`. In maps of the user's own keys, `null` stands for the empty
@@ -75,6 +81,8 @@ fn default_type(descriptor: &mut Value) {
 }
 
 impl Tolerant for ImageIndex {
+    const SHAPE: Shape = shape::INDEX;
+
     fn complete(document: &mut Value) {
         default(document, "schemaVersion", json!(2));
         default(document, "manifests", json!([]));
@@ -94,16 +102,25 @@ impl Tolerant for ImageIndex {
 }
 
 impl Tolerant for ImageManifest {
+    const SHAPE: Shape = shape::MANIFEST;
+
     fn complete(document: &mut Value) {
         default(document, "schemaVersion", json!(2));
         default(document, "layers", json!([]));
         if let Some(config) = document.get_mut("config") {
             default_type(config);
         }
+        let layers = document.get_mut("layers").and_then(Value::as_array_mut);
+        for layer in layers.into_iter().flatten() {
+            // Its bytes show how it is compressed.
+            default(layer, "mediaType", json!(shape::TAR_LAYER));
+        }
     }
 }
 
 impl Tolerant for ImageConfiguration {
+    const SHAPE: Shape = shape::CONFIGURATION;
+
     fn complete(document: &mut Value) {
         default(document, "os", json!("linux"));
         default(document, "architecture", json!(""));
@@ -125,6 +142,8 @@ impl Tolerant for ImageConfiguration {
 }
 
 impl Tolerant for OciLayout {
+    const SHAPE: Shape = Shape::Object(&[("imageLayoutVersion", Shape::Any)]);
+
     fn complete(_: &mut Value) {}
 }
 
@@ -177,6 +196,39 @@ mod tests {
         assert_eq!(index.manifests.len(), 1);
         let index: ImageIndex = parse(br#"{"schemaVersion":2,"manifests":null}"#).unwrap();
         assert!(index.manifests.is_empty());
+    }
+
+    #[test]
+    fn names_of_members_are_read_in_any_case_and_names_of_users_stay() {
+        let config = br#"{"OS":"linux","Architecture":"arm64","Config":{"cmd":["a"],"env":["X=y"],
+            "labels":{"Key":"1","key":"2"},"EXPOSEDPORTS":{"80/tcp":{}}},
+            "RootFS":{"Type":"layers","Diff_IDs":["sha256:x"]},"History":[{"Created_By":"me"}]}"#;
+        let config = parse_config(config).unwrap();
+        assert_eq!((config.os(), config.architecture()), ("linux", "arm64"));
+        assert_eq!(config.diff_ids(), ["sha256:x"]);
+        assert_eq!(config.history()[0].created_by(), Some("me"));
+        let process = config.config().unwrap();
+        assert_eq!(
+            (process.cmd(), process.env()),
+            (&["a".into()][..], &["X=y".into()][..])
+        );
+        assert_eq!(process.exposed_ports(), ["80/tcp"]);
+        assert_eq!(
+            (process.label("Key"), process.label("key")),
+            (Some("1"), Some("2"))
+        );
+        // One that is written rightly counts.
+        let both = br#"{"os":"linux","OS":"plan9","architecture":"a","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        assert_eq!(parse_config(both).unwrap().os(), "linux");
+
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let manifest = format!(
+            r#"{{"Config":{{"Digest":"{digest}","Size":2}},"LAYERS":[{{"digest":"{digest}","Size":3}}]}}"#
+        );
+        let manifest = parse_manifest(manifest.as_bytes()).unwrap();
+        assert_eq!(manifest.config().digest(), digest);
+        let layer = &manifest.layers()[0];
+        assert_eq!((layer.size(), layer.media_type()), (3, shape::TAR_LAYER));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::names::{self, Name};
 use crate::select::is_attestation;
 use crate::source::{MAX_MANIFEST, Root, Source, read_verified};
 use crate::spec::{Descriptor, ImageIndex, OciLayout};
-use crate::tree::{SharedTree, read_json};
+use crate::tree::{SharedTree, read_json, read_needed};
 use crate::{Digest, Document, Error, SourceProblem};
 
 /// The annotation that names an image in a layout.
@@ -17,6 +17,9 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 const KIND: &str = "an OCI image layout";
 
+/// The file that marks a layout.
+const FILE: &str = "oci-layout";
+
 #[derive(Debug)]
 pub(crate) struct Layout {
     tree: SharedTree,
@@ -25,7 +28,12 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn open(tree: SharedTree, tag: Option<String>) -> Result<Self, Error> {
-        let version: OciLayout = read_json(&*tree, KIND, "oci-layout", MAX_MANIFEST)?;
+        let marker = read_needed(&*tree, KIND, FILE, Document::Index, MAX_MANIFEST)?;
+        // Some tools only touch it, and others do not look at it.
+        if marker.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self { tree, tag });
+        }
+        let version: OciLayout = read_json(&*tree, KIND, FILE, MAX_MANIFEST)?;
         let version = version.image_layout_version;
         if !version.starts_with("1.") {
             let problem = SourceProblem::LayoutVersion(version);

@@ -31,6 +31,7 @@ mod reference;
 #[cfg(feature = "registry")]
 mod registry;
 mod select;
+mod shape;
 mod source;
 pub mod spec;
 mod spool;

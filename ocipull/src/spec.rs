@@ -108,7 +108,11 @@ impl Descriptor {
     }
 
     pub(crate) fn platform(&self) -> Option<&DescriptorPlatform> {
-        self.platform.as_ref()
+        // One without any member says as much as none.
+        let says = |platform: &&DescriptorPlatform| {
+            !platform.os.is_empty() || !platform.architecture.is_empty()
+        };
+        self.platform.as_ref().filter(says)
     }
 }
 

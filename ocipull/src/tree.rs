@@ -94,6 +94,7 @@ impl Archive {
                 path: path.clone(),
                 problem: match other {
                     blockbox_tar::Error::Truncated { offset } => SourceProblem::CutOff(offset),
+                    blockbox_tar::Error::NotTar => SourceProblem::NoArchive,
                     other => SourceProblem::NotTar(other.to_string()),
                 },
             },

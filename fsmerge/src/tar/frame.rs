@@ -28,6 +28,7 @@ impl From<blockbox_tar::Error> for Error {
         use blockbox_tar::Error as E;
         match error {
             E::Io { offset, source } => Self::Io { offset, source },
+            E::NotTar => Self::NotTar,
             E::Truncated { offset } => Self::Truncated { offset },
             E::Entry {
                 path,

@@ -14,6 +14,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The first bytes are not those of any archive.
+    #[error("not a tar archive")]
+    NotTar,
     /// The archive ends in the middle of a header, of a body, or of the padding after one.
     #[error("the archive is cut off at byte {offset}")]
     Truncated {

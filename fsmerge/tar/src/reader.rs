@@ -140,7 +140,12 @@ impl<R: BufRead> Reader<R> {
         let mut extended = Extended::default();
         loop {
             let here = self.source.offset();
-            let Some(block) = self.source.block()? else {
+            let first = here == 0;
+            let block = match self.source.block() {
+                Err(Error::Truncated { .. }) if first => return Err(Error::NotTar),
+                block => block?,
+            };
+            let Some(block) = block else {
                 return Ok(None);
             };
             if header::is_zero(&block) {
@@ -155,6 +160,10 @@ impl<R: BufRead> Reader<R> {
                 problem,
             };
             if !header::checksum_holds(header) {
+                // The magic of POSIX and of GNU begins alike; archives before them have none.
+                if first && !block[257..].starts_with(b"ustar") {
+                    return Err(Error::NotTar);
+                }
                 return Err(at(Problem::Checksum));
             }
             self.headers += 1;

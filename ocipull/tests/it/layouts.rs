@@ -385,3 +385,37 @@ fn the_configuration_may_not_be_a_layer() {
         "{error:?}"
     );
 }
+
+#[test]
+fn documents_as_gos_reader_takes_them_are_read_and_copied() {
+    let stored = Layer::new(&tar("file", 1000), GZIP);
+    let mut layout = Layout::new();
+    let image = layout.image(&[stored, Layer::new(&tar("file", 1000), GZIP)]);
+    let path = layout.blob_path(image["digest"].as_str().unwrap());
+    let mut manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut layer = manifest["layers"][0].take();
+    // Layers without a media type, under a name in another case.
+    let mut empty = layer.clone();
+    empty["mediaType"] = json!("");
+    layer.as_object_mut().unwrap().remove("mediaType");
+    let members = manifest.as_object_mut().unwrap();
+    members.remove("layers");
+    members.insert("Layers".to_owned(), json!([layer, empty]));
+    let mut image = layout.document(&manifest);
+    image["platform"] = json!({"os": null, "architecture": ""});
+    layout.list(image.clone(), None);
+    // Some writers only touch the marker.
+    fs::write(layout.path().join("oci-layout"), "\n").unwrap();
+    let source = format!("oci:{}", layout.path().display());
+    let copy_of = tempfile::tempdir().unwrap();
+    let target = format!("oci:{}", copy_of.path().join("copy").display());
+    let [from, to] = [&source, &target].map(|name| name.parse().unwrap());
+    let copied = ocipull::copy(&from, &to, &ocipull::CopyOptions::default()).unwrap();
+    assert_eq!(copied.as_str(), image["digest"].as_str().unwrap());
+    for name in [source, target] {
+        let image = open(&name).unwrap();
+        for layer in [0, 1] {
+            assert_eq!(read(&image, layer).unwrap(), tar("file", 1000));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The names of the members of documents, which Go's reader takes in any case.
+
+use serde_json::{Map, Value};
+
+/// The media type of a layer that has none.
+pub(crate) const TAR_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// What a document's value may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// A value, or an object whose keys are the user's.
+    Any,
+    /// An object with these members.
+    Object(&'static [(&'static str, Shape)]),
+    /// A list of such values.
+    List(&'static Shape),
+}
+
+use Shape::{Any, List, Object};
+
+const PLATFORM: Shape = Object(&[
+    ("architecture", Any),
+    ("os", Any),
+    ("os.version", Any),
+    ("os.features", Any),
+    ("variant", Any),
+]);
+
+const DESCRIPTOR: Shape = Object(&[
+    ("mediaType", Any),
+    ("digest", Any),
+    ("size", Any),
+    ("urls", Any),
+    ("annotations", Any),
+    ("platform", PLATFORM),
+    ("artifactType", Any),
+]);
+
+/// An index of images.
+pub(crate) const INDEX: Shape = Object(&[
+    ("schemaVersion", Any),
+    ("mediaType", Any),
+    ("manifests", List(&DESCRIPTOR)),
+    ("annotations", Any),
+]);
+
+/// The manifest of an image.
+pub(crate) const MANIFEST: Shape = Object(&[
+    ("schemaVersion", Any),
+    ("mediaType", Any),
+    ("artifactType", Any),
+    ("config", DESCRIPTOR),
+    ("layers", List(&DESCRIPTOR)),
+    ("subject", DESCRIPTOR),
+    ("annotations", Any),
+]);
+
+/// What manifests, of images and of other artifacts, have of blobs.
+pub(crate) const BLOBS: Shape = Object(&[
+    ("config", DESCRIPTOR),
+    ("layers", List(&DESCRIPTOR)),
+    ("blobs", List(&DESCRIPTOR)),
+]);
+
+/// What manifests and indexes are told apart by.
+pub(crate) const KIND: Shape = Object(&[
+    ("schemaVersion", Any),
+    ("mediaType", Any),
+    ("manifests", Any),
+    ("config", Any),
+    ("layers", Any),
+]);
+
+/// The configuration of an image.
+pub(crate) const CONFIGURATION: Shape = Object(&[
+    ("created", Any),
+    ("author", Any),
+    ("architecture", Any),
+    ("os", Any),
+    ("os.version", Any),
+    ("os.features", Any),
+    ("variant", Any),
+    (
+        "config",
+        Object(&[
+            ("User", Any),
+            ("ExposedPorts", Any),
+            ("Env", Any),
+            ("Entrypoint", Any),
+            ("Cmd", Any),
+            ("Volumes", Any),
+            ("WorkingDir", Any),
+            ("Labels", Any),
+            ("StopSignal", Any),
+        ]),
+    ),
+    ("rootfs", Object(&[("type", Any), ("diff_ids", Any)])),
+    (
+        "history",
+        List(&Object(&[
+            ("created", Any),
+            ("author", Any),
+            ("created_by", Any),
+            ("comment", Any),
+            ("empty_layer", Any),
+        ])),
+    ),
+]);
+
+impl Shape {
+    /// Gives members the names that they have here. One that is there under its own name stays. Returns whether any had another.
+    pub(crate) fn fold_names(self, value: &mut Value) -> bool {
+        match (self, value) {
+            (Object(members), Value::Object(object)) => fold_object(members, object),
+            (List(item), Value::Array(items)) => items
+                .iter_mut()
+                .fold(false, |any, value| item.fold_names(value) | any),
+            _ => false,
+        }
+    }
+}
+
+fn fold_object(members: &[(&str, Shape)], object: &mut Map<String, Value>) -> bool {
+    let mut renamed = false;
+    let others: Vec<String> = object
+        .keys()
+        .filter(|key| members.iter().all(|(name, _)| name != key))
+        .cloned()
+        .collect();
+    for key in others {
+        let known = members
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(&key));
+        if let Some((name, _)) = known
+            && !object.contains_key(*name)
+            && let Some(value) = object.remove(&key)
+        {
+            object.insert((*name).to_owned(), value);
+            renamed = true;
+        }
+    }
+    for (name, shape) in members {
+        if let Some(value) = object.get_mut(*name) {
+            renamed |= shape.fold_names(value);
+        }
+    }
+    renamed
+}
