@@ -44,6 +44,7 @@ pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
     // The socket decides the destination. This address only makes the request valid.
     let url = format!("http://127.0.0.1/images/{name}/get");
     let mut response = agent.get(&url).call().map_err(|error| Error::Connect {
+        proxy: None,
         host: host.clone(),
         hint: ConnectHint::None,
         certificate_folder: None,

@@ -294,10 +294,12 @@ pub enum Error {
         problem: &'static str,
     },
     /// The connection to the registry failed.
-    #[error("cannot connect to {host}")]
+    #[error("cannot connect to {host}{}", proxy.as_ref().map(ToString::to_string).unwrap_or_default())]
     Connect {
         /// Its name and port.
         host: String,
+        /// The proxy for it, if there is one.
+        proxy: Option<UsedProxy>,
         /// The kind of failure, if known.
         hint: ConnectHint,
         /// For [`ConnectHint::Certificate`]: the folder in which the certificate of a private
@@ -428,6 +430,22 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)
+    }
+}
+
+/// A proxy, and who names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedProxy {
+    /// Its host and port.
+    pub address: String,
+    /// The environment variable that names it.
+    pub variable: &'static str,
+}
+
+impl fmt::Display for UsedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, variable } = self;
+        write!(f, " through the proxy {address}, which {variable} names")
     }
 }
 

@@ -5,15 +5,27 @@ use std::net::IpAddr;
 use ureq::Proxy;
 
 use super::url::{Origin, Scheme};
-use crate::Error;
+use crate::{Error, UsedProxy};
 
-/// The proxy on the way to `origin`, if there is one.
-pub(super) fn for_origin(origin: &Origin) -> Result<Option<Proxy>, Error> {
+/// The proxy on the way to `origin`, if there is one, and the variable that names it.
+pub(super) fn for_origin(origin: &Origin) -> Result<Option<(Proxy, &'static str)>, Error> {
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     select(origin, env)
 }
 
-fn select(origin: &Origin, env: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, Error> {
+/// The proxy on the way to `origin`, without its password.
+pub(super) fn named(origin: &Origin) -> Option<UsedProxy> {
+    let (proxy, variable) = for_origin(origin).ok()??;
+    Some(UsedProxy {
+        address: format!("{}:{}", proxy.host(), proxy.port()),
+        variable,
+    })
+}
+
+fn select(
+    origin: &Origin,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Option<(Proxy, &'static str)>, Error> {
     let variables: [&'static str; 4] = match origin.scheme {
         Scheme::Https => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
         Scheme::Http => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
@@ -33,7 +45,7 @@ fn select(origin: &Origin, env: impl Fn(&str) -> Option<String>) -> Result<Optio
         return Err(invalid("names a SOCKS proxy, which is not supported"));
     }
     match Proxy::new(&address) {
-        Ok(proxy) => Ok(Some(proxy)),
+        Ok(proxy) => Ok(Some((proxy, variable))),
         Err(_) => Err(invalid("is not the address of a proxy")),
     }
 }
@@ -118,7 +130,7 @@ mod tests {
             found.map(|(_, value)| (*value).to_owned())
         };
         let proxy = select(&Url::parse(url).unwrap().origin, env).unwrap();
-        proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()))
+        proxy.map(|(proxy, _)| format!("{}:{}", proxy.host(), proxy.port()))
     }
 
     #[test]

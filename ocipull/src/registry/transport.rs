@@ -242,6 +242,7 @@ impl Transport {
                 };
                 let error = Error::Connect {
                     host,
+                    proxy: proxy::named(&url.origin),
                     hint,
                     certificate_folder,
                     source,
@@ -276,7 +277,7 @@ impl Transport {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .https_only(kind.origin.scheme == Scheme::Https)
-            .proxy(proxy::for_origin(&kind.origin)?)
+            .proxy(proxy::for_origin(&kind.origin)?.map(|(proxy, _)| proxy))
             .user_agent(concat!("ocipull/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
             .timeout_resolve(Some(CONNECT_TIMEOUT))

@@ -367,6 +367,29 @@ fn a_proxy_is_used_and_its_password_not_shown() {
     );
 }
 
+#[test]
+fn a_proxy_that_refuses_is_named_with_its_variable() {
+    const NAME: &str = "policy::a_proxy_that_refuses_is_named_with_its_variable";
+    if is_child() {
+        let error = open_with("registry.invalid:5000/app", &options()).unwrap_err();
+        let Error::Connect { proxy, .. } = &error else {
+            panic!("{error:?}");
+        };
+        let proxy = proxy.as_ref().unwrap();
+        assert_eq!(proxy.variable, "all_proxy");
+        let text = error.to_string();
+        assert!(text.contains(&proxy.address) && text.contains("all_proxy"));
+        assert!(!text.contains("hunter2"), "{text}");
+        return;
+    }
+    // Nobody listens there any more.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let address = format!("http://user:hunter2@{address}");
+    in_child(NAME, &[("all_proxy", &address)]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_credential_helper_is_asked_and_one_that_fails_is_named() {

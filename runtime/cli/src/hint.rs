@@ -36,6 +36,14 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
     use ocipull::{ConnectHint, CredentialSource};
     Some(match error {
         ocipull::Error::Connect {
+            proxy: Some(proxy),
+            hint: ConnectHint::Refused | ConnectHint::HostName | ConnectHint::None,
+            ..
+        } => format!(
+            "check the proxy's address in ${}, or name hosts to reach without it in $NO_PROXY",
+            proxy.variable
+        ),
+        ocipull::Error::Connect {
             hint,
             certificate_folder,
             ..
