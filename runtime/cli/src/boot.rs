@@ -230,7 +230,7 @@ impl Options {
     }
 }
 
-fn hostname(text: &str) -> blockbox::Result<String> {
+pub(super) fn hostname(text: &str) -> blockbox::Result<String> {
     check_hostname(text)?;
     Ok(text.to_owned())
 }

@@ -4,6 +4,7 @@ use blockbox::store::Store;
 use blockbox::{Consistency, ForkOptions, Sandbox};
 use clap::Args;
 
+use super::boot;
 use super::foreground;
 use super::progress::Shown;
 
@@ -18,6 +19,9 @@ pub(super) struct Fork {
     /// The new sandbox's name [default: the beginning of its id]
     #[arg(short, long, conflicts_with = "count")]
     name: Option<String>,
+    /// The new sandboxes' host name [default: the name of each]
+    #[arg(long, value_parser = boot::hostname)]
+    hostname: Option<String>,
     /// How many sandboxes to make
     #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
@@ -46,6 +50,9 @@ impl Fork {
             .remove_on_exit(self.rm);
         if let Some(name) = &self.name {
             options = options.name(name);
+        }
+        if let Some(hostname) = &self.hostname {
+            options = options.hostname(hostname);
         }
         if self.memory {
             let (snapshot, _) = source.capture()?;

@@ -16,6 +16,12 @@ use super::template::{Output, print_each};
 /// Show one image.
 #[derive(Debug, Subcommand)]
 pub(super) enum Image {
+    /// List the images, as `images` does
+    #[command(visible_alias = "list")]
+    Ls(super::images::Images),
+    /// Remove images, as `rmi` does
+    #[command(visible_alias = "remove")]
+    Rm(super::rmi::Rmi),
     /// Show an image's digests, configuration and disks
     Inspect(Inspect),
     /// Show which layers make an image, or which of them a path comes from
@@ -76,6 +82,8 @@ impl ImageFile {
 impl Image {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Ls(images) => images.execute(store)?,
+            Self::Rm(rmi) => return rmi.execute(store),
             Self::Inspect(inspect) => inspect.execute(store)?,
             Self::History(history) => history.execute(store)?,
             Self::Verify(verify) => return verify.execute(store),
@@ -89,13 +97,30 @@ impl Image {
 impl Inspect {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
         let image = blockbox::image::Image::find(store, &self.reference)?;
+        let report = Report::of(&image)?;
+        match &self.format {
+            Output::Json => print_json(&report),
+            Output::Template(template) => print_each(template, &[report]),
+            Output::Table => report.print(),
+        }
+    }
+}
+
+/// What `image inspect` shows of the image called `name`.
+pub(super) fn inspected(store: &Store, name: &str) -> anyhow::Result<serde_json::Value> {
+    let image = blockbox::image::Image::find(store, name)?;
+    Ok(serde_json::to_value(Report::of(&image)?)?)
+}
+
+impl<'a> Report<'a> {
+    fn of(image: &'a blockbox::image::Image) -> anyhow::Result<Self> {
         let layer = |layer: &blockbox::image::Layer| -> anyhow::Result<_> {
             Ok(LayerFile {
                 diff_id: layer.diff_id.to_string(),
                 file: ImageFile::at(&layer.path)?,
             })
         };
-        let report = Report {
+        Ok(Self {
             manifest_digest: image.digest().to_string(),
             config: image.config(),
             layers: image
@@ -105,24 +130,21 @@ impl Inspect {
                 .collect::<anyhow::Result<_>>()?,
             fsmeta: ImageFile::at(&image.fsmeta())?,
             disk: image.disk(),
-        };
-        match &self.format {
-            Output::Json => print_json(&report),
-            Output::Template(template) => print_each(template, &[report]),
-            Output::Table => {
-                let mut table = Table::new(["PART", "DIGEST", "SIZE", "PATH"]);
-                let path = |file: &ImageFile| file.path.display().to_string();
-                for (index, layer) in report.layers.iter().enumerate() {
-                    let size = bytes(layer.file.bytes);
-                    let part = format!("layer {index}");
-                    table.row([part, layer.diff_id.clone(), size, path(&layer.file)]);
-                }
-                let size = bytes(report.fsmeta.bytes);
-                table.row(["fsmeta".into(), String::new(), size, path(&report.fsmeta)]);
-                let disk = report.disk.display().to_string();
-                table.row(["disk".into(), report.manifest_digest, String::new(), disk]);
-                table.print()
-            }
+        })
+    }
+
+    fn print(self) -> anyhow::Result<()> {
+        let mut table = Table::new(["PART", "DIGEST", "SIZE", "PATH"]);
+        let path = |file: &ImageFile| file.path.display().to_string();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let size = bytes(layer.file.bytes);
+            let part = format!("layer {index}");
+            table.row([part, layer.diff_id.clone(), size, path(&layer.file)]);
         }
+        let size = bytes(self.fsmeta.bytes);
+        table.row(["fsmeta".into(), String::new(), size, path(&self.fsmeta)]);
+        let disk = self.disk.display().to_string();
+        table.row(["disk".into(), self.manifest_digest, String::new(), disk]);
+        table.print()
     }
 }

@@ -5,15 +5,17 @@ use std::process::ExitCode;
 
 use blockbox::Sandbox;
 use blockbox::store::Store;
-use clap::Args;
+use blockbox::volume::Volume;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::each::each;
+use super::image;
 use super::output::print_json;
 use super::template::Output;
 use super::time;
 
-/// Show what sandboxes are, and what they do.
+/// Show what sandboxes are, and what they do; or images and volumes.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// The sandboxes, by name or id
@@ -22,28 +24,24 @@ pub(super) struct Inspect {
     /// How to print them: json, or a template such as `{{.State.Status}}`
     #[arg(short, long, default_value = "json", value_name = "FORMAT")]
     format: Output,
+    /// What the names are of [default: the first of these that has such a name]
+    #[arg(long = "type", value_enum)]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    #[value(alias = "container")]
+    Sandbox,
+    Image,
+    Volume,
 }
 
 impl Inspect {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         let mut found = Vec::new();
         let status = each(&self.names, |name| {
-            let sandbox = Sandbox::open(store, name)?;
-            let info = sandbox.info()?;
-            let mut value = serde_json::to_value(&info.spec)?;
-            let mut state = serde_json::to_value(&info.state)?;
-            readable(&mut value, "created_ns", "created");
-            readable(&mut state, "started_ns", "started");
-            readable(&mut state, "finished_ns", "finished");
-            if let Value::Object(fields) = &mut value {
-                let folder = store.sandbox(sandbox.name());
-                fields.insert("state".to_owned(), state);
-                fields.insert("folder".to_owned(), json!(folder));
-                fields.insert(
-                    "written_bytes".to_owned(),
-                    json!(sandbox.allocated_bytes()?),
-                );
-            }
+            let value = inspected(store, self.kind, name)?;
             if let Output::Template(template) = &self.format {
                 writeln!(std::io::stdout(), "{}", template.render(&value)?)?;
             } else {
@@ -56,6 +54,46 @@ impl Inspect {
         }
         Ok(status)
     }
+}
+
+fn inspected(store: &Store, kind: Option<Kind>, name: &str) -> anyhow::Result<Value> {
+    match kind {
+        Some(Kind::Sandbox) => sandbox(store, name),
+        Some(Kind::Image) => image::inspected(store, name),
+        Some(Kind::Volume) => Ok(serde_json::to_value(Volume::open(store, name)?.info()?)?),
+        None => {
+            let found = sandbox(store, name);
+            let none = |error: &anyhow::Error| {
+                matches!(error.downcast_ref(), Some(blockbox::Error::NoSandbox(_)))
+            };
+            if !found.as_ref().is_err_and(none) {
+                return found;
+            }
+            let others = [Kind::Image, Kind::Volume].into_iter();
+            let mut others = others.filter_map(|kind| inspected(store, Some(kind), name).ok());
+            others.next().map_or(found, Ok)
+        }
+    }
+}
+
+fn sandbox(store: &Store, name: &str) -> anyhow::Result<Value> {
+    let sandbox = Sandbox::open(store, name)?;
+    let info = sandbox.info()?;
+    let mut value = serde_json::to_value(&info.spec)?;
+    let mut state = serde_json::to_value(&info.state)?;
+    readable(&mut value, "created_ns", "created");
+    readable(&mut state, "started_ns", "started");
+    readable(&mut state, "finished_ns", "finished");
+    if let Value::Object(fields) = &mut value {
+        let folder = store.sandbox(sandbox.name());
+        fields.insert("state".to_owned(), state);
+        fields.insert("folder".to_owned(), json!(folder));
+        fields.insert(
+            "written_bytes".to_owned(),
+            json!(sandbox.allocated_bytes()?),
+        );
+    }
+    Ok(value)
 }
 
 /// Puts a time that people can read in the place of nanoseconds.

@@ -85,14 +85,8 @@ const EXIT_RUN_FAILED: u8 = 125;
 #[derive(Debug, Parser)]
 #[command(name = "blockbox", version, max_term_width = 100)]
 struct Arguments {
-    /// The folder of images and sandboxes [default: blockbox in the XDG data folder]
-    #[arg(
-        long,
-        global = true,
-        env = "BLOCKBOX_HOME",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
+    /// The folder of images and sandboxes [default: $BLOCKBOX_HOME, else blockbox in the XDG data folder]
+    #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -233,6 +227,7 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_target(false)
         .init();
+    let by_name = matches!(arguments.command, Command::Start(_) | Command::Attach(_));
     let failed = match arguments.command {
         Command::Run(_)
         | Command::Create(_)
@@ -246,7 +241,13 @@ fn main() -> ExitCode {
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             hint::print(&error);
-            ExitCode::from(failed)
+            let none = |cause: &blockbox::Error| matches!(cause, blockbox::Error::NoSandbox(_));
+            let mut causes = error.chain();
+            match causes.any(|cause| cause.downcast_ref().is_some_and(none)) {
+                // As docker's for a name that is none, where no command of the sandbox was named.
+                true if by_name => ExitCode::FAILURE,
+                _ => ExitCode::from(failed),
+            }
         }
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Ps {
     /// Print only the ids
     #[arg(short, long)]
     quiet: bool,
+    /// Do not shorten ids and commands
+    #[arg(long)]
+    no_trunc: bool,
     /// Only those with a name that contains this (name=…), a label (label=NAME[=VALUE]) or a state (status=…)
     #[arg(short, long, value_parser = filter, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
@@ -141,6 +144,13 @@ fn status(info: &Info) -> String {
 }
 
 impl Ps {
+    fn id<'a>(&self, info: &'a Info) -> &'a str {
+        match self.no_trunc {
+            true => &info.spec.id,
+            false => info.spec.short_id(),
+        }
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         // Whoever asks for a state means those that do not run, too.
         let by_status = |filter: &Filter| matches!(filter, Filter::Status(_));
@@ -158,7 +168,7 @@ impl Ps {
         if self.quiet {
             let mut out = std::io::stdout().lock();
             for info in &sandboxes {
-                writeln!(out, "{}", info.spec.short_id())?;
+                writeln!(out, "{}", self.id(info))?;
             }
             return Ok(());
         }
@@ -177,9 +187,12 @@ impl Ps {
                         .and_then(|sandbox| sandbox.allocated_bytes())
                         .map_or_else(|_| "-".to_owned(), bytes);
                     table.row([
-                        info.spec.short_id().to_owned(),
+                        self.id(info).to_owned(),
                         row.image,
-                        shortened(&row.command),
+                        match self.no_trunc {
+                            true => clean(&row.command),
+                            false => shortened(&row.command),
+                        },
                         format!("{} ago", time::ago(info.spec.created_ns)),
                         status(info),
                         row.ports.join(", "),
@@ -193,13 +206,18 @@ impl Ps {
     }
 }
 
-/// The beginning of a command, in one line and without what would upset a terminal.
+/// A command in one line and without what would upset a terminal.
+fn clean(command: &str) -> String {
+    let shown = command.chars();
+    shown
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// The beginning of a command, as [`clean`].
 fn shortened(command: &str) -> String {
     const MOST: usize = 24;
-    let clean: String = command
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let clean = clean(command);
     if clean.chars().count() <= MOST {
         return clean;
     }

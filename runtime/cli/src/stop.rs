@@ -29,13 +29,14 @@ struct How {
     time: Option<u32>,
     /// The signal that asks the command to end [default: the sandbox's, else SIGTERM]
     #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<Signal>,
+    signal: Option<String>,
 }
 
 impl How {
     fn stop(&self, sandbox: &Sandbox) -> anyhow::Result<()> {
         let time = self.time.map(|time| Duration::from_secs(time.into()));
-        sandbox.stop(self.signal, time)?;
+        let signal = self.signal.as_deref().map(str::parse).transpose()?;
+        sandbox.stop(signal, time)?;
         Ok(())
     }
 }
@@ -78,13 +79,15 @@ pub(super) struct Kill {
     names: Vec<String>,
     /// The signal
     #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
-    signal: Signal,
+    signal: String,
 }
 
 impl Kill {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
+        // Not an error of usage: docker's exit status for it is 1.
+        let signal: Signal = self.signal.parse()?;
         each(&self.names, |name| {
-            Sandbox::open(store, name)?.kill(self.signal)?;
+            Sandbox::open(store, name)?.kill(signal)?;
             said(name)
         })
     }
@@ -121,6 +124,9 @@ pub(super) struct Rm {
     /// Kill those that run; a name that is none is no failure
     #[arg(short, long)]
     force: bool,
+    /// Accepted for docker's sake: what an image's volumes hold is on the sandbox's own disk, and goes with it
+    #[arg(short, long)]
+    volumes: bool,
 }
 
 impl Rm {

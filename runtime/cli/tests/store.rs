@@ -363,3 +363,122 @@ fn df_counts_a_layer_once_and_what_nothing_uses_as_reclaimable() {
     let template = blockbox.ok(["df", "--format", "{{.Layers.Count}}"]);
     assert_eq!(template.trim(), "3");
 }
+
+#[test]
+fn a_damaged_table_of_names_is_reported_and_written_again_of_what_is_known() {
+    let [of_sandbox, lost] = ["one", "two"].map(|contents| {
+        let tar = TarBuilder::new().file("file", contents).finish();
+        Layout::new().layer(&tar, Compression::None).finish()
+    });
+    let blockbox = Blockbox::new();
+    for image in [&of_sandbox, &lost] {
+        blockbox.ok(["pull", "-q", &image.reference()]);
+    }
+    blockbox.ok(["create", "--name", "box", &of_sandbox.reference(), "sh"]);
+    let table = blockbox.home().join("references.json");
+    fs::write(&table, "").unwrap();
+    for args in [&["images"][..], &["run", "box", "sh"]] {
+        let error = blockbox.fails(args);
+        let named = error.contains(&table.display().to_string());
+        assert!(named && error.contains("image verify --repair"), "{error}");
+    }
+    let damaged = verify(&blockbox);
+    assert_eq!(damaged.len(), 1);
+    assert_eq!(damaged[0].0, table);
+    let output = blockbox.output(["image", "verify", "--repair"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("blockbox tag sha256:"), "{said}");
+    assert_eq!(verify(&blockbox), []);
+    let images = blockbox.ok(["images", "--format", "json"]);
+    let images: Vec<Value> = serde_json::from_str(&images).unwrap();
+    let names: Vec<_> = images.iter().map(|row| row["reference"].as_str()).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names[0].unwrap().contains(&of_sandbox.reference()));
+    assert_eq!(names[1], None);
+    let digest = images[1]["manifest_digest"].as_str().unwrap();
+    blockbox.ok(["tag", digest, "again"]);
+    assert!(table.with_extension("json.damaged").exists());
+}
+
+#[test]
+fn a_damaged_version_of_the_store_is_reported_with_what_puts_it_back() {
+    let blockbox = Blockbox::new();
+    blockbox.ok(["images"]);
+    let version = blockbox.home().join("version");
+    fs::write(&version, "").unwrap();
+    let error = blockbox.fails(["images"]);
+    let (_, command) = error.split_once('`').unwrap();
+    let (command, _) = command.split_once('`').unwrap();
+    assert!(!error.contains("newer"), "{error}");
+    let status = Command::new("sh").args(["-c", command]).status().unwrap();
+    assert!(status.success());
+    blockbox.ok(["images"]);
+}
+
+#[test]
+fn dockers_spellings_and_exit_statuses_are_taken() {
+    let tar = TarBuilder::new().file("file", "contents").finish();
+    let image = Layout::new().layer(&tar, Compression::None).finish();
+    let image = image.reference();
+    let blockbox = Blockbox::new();
+    let script = "echo a long command that no table shows as a whole";
+    blockbox.ok(["create", "--name", "box", &image, "sh", "-c", script]);
+    let value = |args: &[&str]| -> Value { serde_json::from_str(&blockbox.ok(args)).unwrap() };
+    let id = &value(&["inspect", "box"])[0]["id"];
+    let id = id.as_str().unwrap();
+    let whole = blockbox.ok(["ps", "-a", "--no-trunc"]);
+    assert!(whole.contains(id) && whole.contains(script), "{whole}");
+    assert_eq!(blockbox.ok(["ps", "-aq", "--no-trunc"]).trim(), id);
+    let shown = value(&["image", "inspect", &image, "--format", "json"]);
+    for args in [
+        &["inspect", &image][..],
+        &["inspect", "--type", "image", &image],
+    ] {
+        assert_eq!(value(args)[0]["manifest_digest"], shown["manifest_digest"]);
+    }
+    blockbox.fails(["inspect", "--type", "image", "box"]);
+    assert_eq!(value(&["inspect", "--type=container", "box"])[0]["id"], id);
+    for (args, code) in [
+        (&["kill", "-s", "FOO", "box"][..], 1),
+        (&["stop", "-s", "FOO", "box"], 1),
+        (&["start", "none"], 1),
+        (&["attach", "none"], 1),
+        (&["exec", "none", "true"], 125),
+    ] {
+        let output = blockbox.output(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+    }
+    for (option, limit) in [
+        ("--memory=100T", "1024 GiB at most"),
+        ("--cpus=200", "at most"),
+    ] {
+        let error = blockbox.fails(["create", option, &image, "sh"]);
+        assert!(error.contains(limit), "{error}");
+    }
+    let fork = blockbox.ok(["fork", "--hostname", "db.example", "box"]);
+    assert_eq!(
+        value(&["inspect", fork.trim()])[0]["hostname"],
+        "db.example"
+    );
+    blockbox.ok(["rm", "-v", "box", fork.trim()]);
+    assert!(blockbox.ok(["image", "ls"]).contains(&image));
+    blockbox.ok(["image", "rm", &image]);
+    assert!(!blockbox.ok(["image", "list"]).contains(&image));
+}
+
+#[test]
+fn an_empty_variable_names_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Blockbox::new().command();
+    let output = command
+        .args(["doctor", "--format", "json"])
+        .env("BLOCKBOX_HOME", "")
+        .env("XDG_DATA_HOME", folder.path())
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "");
+    assert!(folder.path().join("blockbox/version").exists());
+}

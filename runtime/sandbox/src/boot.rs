@@ -28,14 +28,28 @@ const RESTORE_TIME: Duration = Duration::from_secs(30);
 /// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
 pub const LEAST_MEMORY: u64 = 64 << 20;
 
+/// The most memory a guest can have, in bytes: what the 40 bits of an address of QEMU's own CPU reach.
+pub const MOST_MEMORY: u64 = 1 << 40;
+
+/// The most CPUs a guest can have, where the host has fewer.
+const CPUS: usize = 16;
+
 /// Checks what can be known of a machine before it boots, and finds its kernel.
 ///
 /// # Errors
 ///
-/// [`Error::Memory`]; [`Error::Vmm`] where there is no kernel, or nothing to boot it with.
+/// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] where there is no kernel, or nothing to boot it with.
 pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
     if machine.memory < LEAST_MEMORY {
         return Err(Error::Memory(machine.memory));
+    }
+    if machine.memory > MOST_MEMORY {
+        return Err(Error::TooMuchMemory(machine.memory));
+    }
+    let most = std::thread::available_parallelism().map_or(CPUS, |cpus| CPUS.max(cpus.get()));
+    if usize::from(machine.cpus) > most {
+        let asked = machine.cpus;
+        return Err(Error::Cpus { asked, most });
     }
     Vmm::check(choice(machine.vmm))?;
     let kernel = machine.kernel.as_deref();

@@ -209,6 +209,17 @@ pub enum Error {
     /// No guest kernel boots with so little memory.
     #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::boot::LEAST_MEMORY >> 20)]
     Memory(u64),
+    /// No machine has so much memory.
+    #[error("{0} bytes of memory are too many for a guest: give it {most} GiB at most", most = crate::boot::MOST_MEMORY >> 30)]
+    TooMuchMemory(u64),
+    /// No machine of this host has so many CPUs.
+    #[error("a guest has at most {most} CPUs on this host, not {asked}")]
+    Cpus {
+        /// How many were asked for.
+        asked: u8,
+        /// How many there can be.
+        most: usize,
+    },
     /// There is no virtual machine to be had.
     #[error(transparent)]
     Vmm(#[from] blockbox_vmm::VmmError),

@@ -80,7 +80,7 @@ pub use blockbox_store as store;
 pub use blockbox_store::{spec, state};
 pub use blockbox_vmm as vmm;
 pub use blockbox_vmm::guest;
-pub use boot::{LEAST_MEMORY, check as check_machine, check_hostname};
+pub use boot::{LEAST_MEMORY, MOST_MEMORY, check as check_machine, check_hostname};
 pub use builder::Builder;
 pub use child::{Child, Detacher};
 pub use copy::CopyOptions;

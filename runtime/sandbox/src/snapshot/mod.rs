@@ -56,6 +56,8 @@ struct Passing {
 pub struct ForkOptions {
     /// The new sandbox's name; `None` is the beginning of its id.
     pub name: Option<String>,
+    /// The new sandbox's host name; `None` is its name.
+    pub hostname: Option<String>,
     /// What the copy of a running sandbox's disk holds.
     pub consistency: Consistency,
     /// Whether the new sandbox is removed when its main command has ended.
@@ -72,6 +74,12 @@ impl ForkOptions {
     /// Gives the new sandbox a name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Gives the new sandbox a host name.
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.hostname = Some(hostname.into());
         self
     }
 
@@ -449,6 +457,9 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
         spec
     });
     spec.name = options.name.clone().unwrap_or_default();
+    if let Some(hostname) = &options.hostname {
+        spec.hostname = Some(hostname.clone());
+    }
     spec.snapshot = snapshot;
     spec.remove_on_exit = options.remove_on_exit;
     // Those of the other sandbox may be taken.
