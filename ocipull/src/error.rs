@@ -435,6 +435,7 @@ impl From<Error> for io::Error {
 
 /// A proxy, and who names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UsedProxy {
     /// Its host and port.
     pub address: String,
@@ -726,6 +727,7 @@ mod tests {
                 source: cause(),
             },
             Error::Connect {
+                proxy: None,
                 host: "a".into(),
                 hint: ConnectHint::None,
                 certificate_folder: None,
