@@ -139,7 +139,8 @@ fn one(
          nc -ll -p {ECHO} -e cat >/dev/null 2>&1 &\n\
          mkfifo /open; exec 3<>/open\n\
          nc {HOST} {port} <&3 >/dev/null\n\
-         {{ dd if=/dev/zero bs=64k count={} 2>/dev/null; cat /open; }} | nc {HOST} {port} & wait $! || true\n\
+         mkfifo /up; {{ dd if=/dev/zero bs=64k count={} 2>/dev/null; cat /open; }} >/up &\n\
+         nc {HOST} {port} </up\n\
          nc {HOST} {port} <&3\n",
         MEBIBYTES * 16
     );
