@@ -42,6 +42,8 @@ pub struct Gateway {
     poll: Poll,
     events: Events,
     frames: UnixStream,
+    /// Whether the poll reports that the link takes frames again.
+    awaits_room: bool,
     input: Input,
     control: Control,
     shared: Shared,
@@ -87,7 +89,11 @@ impl Gateway {
             .map_err(setup("cannot use the link to the guest"))?;
         let mut frames = UnixStream::from_std(frames);
         registry
-            .register(&mut frames, token::pack(Kind::Frames, 0), both)
+            .register(
+                &mut frames,
+                token::pack(Kind::Frames, 0),
+                Interest::READABLE,
+            )
             .map_err(setup("cannot use the link to the guest"))?;
         control
             .set_nonblocking(true)
@@ -102,6 +108,7 @@ impl Gateway {
             poll,
             events: Events::with_capacity(256),
             frames,
+            awaits_room: false,
             input: Input::new(),
             control,
             reassembly: Reassembly::default(),
@@ -134,6 +141,7 @@ impl Gateway {
     /// As [`Gateway::run`].
     #[doc(hidden)]
     pub fn turn(&mut self, limit: Duration) -> Result<bool, Error> {
+        self.await_room()?;
         self.shared.now = Instant::now();
         let sleep = self.sleep().min(limit);
         if let Err(error) = self.poll.poll(&mut self.events, Some(sleep))
@@ -176,6 +184,25 @@ impl Gateway {
         going &= self.flush()?;
         going &= self.requests()?;
         Ok(going)
+    }
+
+    /// Has the poll report that the link takes frames again, but only while it takes none: otherwise each frame that the guest's
+    /// machine reads would wake the gateway up for nothing.
+    fn await_room(&mut self) -> Result<(), Error> {
+        let blocked = !self.shared.out.writable;
+        if blocked != self.awaits_room {
+            let interest = match blocked {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            let token = token::pack(Kind::Frames, 0);
+            self.poll
+                .registry()
+                .reregister(&mut self.frames, token, interest)
+                .map_err(Error::io("cannot wait for the link to the guest"))?;
+            self.awaits_room = blocked;
+        }
+        Ok(())
     }
 
     /// How long nothing has to be done.
@@ -367,5 +394,44 @@ impl Gateway {
             denials: self.shared.denials.list(),
             flows,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_the_machine_reads_does_not_wake_the_gateway() {
+        let (frames, mut machine) = StdUnixStream::pair().unwrap();
+        let (control, _client) = StdUnixStream::pair().unwrap();
+        let config = Config::new();
+        let addresses = config.addresses;
+        let (mut gateway, _) = Gateway::new(config, frames, control).unwrap();
+        let arp = [
+            &[0xff; 6][..],
+            &addresses.guest_mac,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+            &addresses.guest_mac,
+            &addresses.guest_v4.octets(),
+            &[0; 6],
+            &addresses.gateway_v4.octets(),
+        ]
+        .concat();
+        let length = u32::try_from(arp.len()).unwrap().to_be_bytes();
+        machine.write_all(&[&length[..], &arp].concat()).unwrap();
+        while gateway.shared.out.frames == 0 {
+            assert!(gateway.turn(Duration::from_secs(60)).unwrap());
+        }
+        // What the poll reports of sockets that were registered.
+        assert!(gateway.turn(Duration::ZERO).unwrap());
+
+        assert!(machine.read(&mut [0; 2048]).unwrap() > 0);
+        let limit = Duration::from_millis(200);
+        let start = Instant::now();
+        assert!(gateway.turn(limit).unwrap());
+        assert!(start.elapsed() >= limit);
     }
 }
