@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_what_libfuzzer_counts_is_taken() {
+    fn last_line_of_libfuzzers_counts_is_used() {
         let mut count = Count::default();
         for line in [
             "#2\tINITED cov: 12 ft: 13 corp: 1/1b exec/s: 0 rss: 31Mb",

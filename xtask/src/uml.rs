@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_in_user_mode_linux_returns_what_it_returns() {
+    fn exit_status_of_a_program_in_user_mode_linux_is_returned() {
         if !is_possible() {
             println!("SKIPPED: no {KERNEL}, without which `cargo xtask test` fails on x86-64");
             return;

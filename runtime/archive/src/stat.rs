@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn encoded_attributes_decode_to_the_same_values() {
         for kind in [FileKind::Directory, FileKind::Symlink, FileKind::Other] {
             let stat = FileStat::new(kind, u64::MAX);
             assert_eq!(FileStat::decode(stat.encode().as_bytes()), Some(stat));

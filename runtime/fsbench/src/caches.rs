@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_to_read_ahead_is_a_file_and_a_number() {
+    fn read_ahead_setting_is_a_file_and_a_number() {
         let loop_device = "/dev/disk:0:4096".parse();
         let expected = ReadAhead {
             path: "/dev/disk:0".into(),

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_no_link_has_are_found() {
+    fn addresses_invalid_for_a_link_are_reported() {
         assert_eq!(Addresses::default().check(), Ok(()));
         for (text, bad) in [
             ("{\"guest_v4\": \"224.0.0.1\"}", "224.0.0.1"),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn times_without_end_do_not_overflow() {
+    fn endless_timeouts_do_not_overflow() {
         let limits: Limits =
             serde_json::from_str("{\"idle_seconds\": 18446744073709551615}").unwrap();
         assert!(

@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_never_sent_about_later_fragments_or_to_nobody() {
+    fn no_error_answers_a_later_fragment_or_an_unspecified_sender() {
         let packets = datagram(guest(false), far(false), &[0; 4000], 1);
         let gateway = "10.0.0.1".parse().unwrap();
         assert!(
@@ -446,7 +446,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_packet_within_them_or_none(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
+        fn no_bytes_parse_as_a_packet_larger_than_they_are(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
             if let Some(first) = bytes.first_mut() {
                 *first = if v6 { 0x60 } else { 0x45 };
             }

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_gives_the_rule_that_would_allow_it() {
+    fn denial_suggests_the_rule_that_would_allow_it() {
         for (mode, to) in [
             (Mode::None, "1.1.1.1:443"),
             (Mode::Public, "10.0.0.1:443"),
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_opens_the_addresses_given_out_for_it_until_their_time_is_over() {
+    fn allowed_name_opens_its_resolved_addresses_until_they_expire() {
         let mut policy = policy(Mode::None, &["example.org:443"], &[]);
         let now = Instant::now();
         let to = "1.2.3.4:443".parse().unwrap();

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_published_port_is_rejected_with_the_reason() {
+    fn invalid_published_ports_are_rejected_with_the_reason() {
         let kind = |text: &str| text.parse::<Publish>().unwrap_err();
         for text in [
             "",

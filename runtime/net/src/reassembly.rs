@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_without_end_stay_within_bounds() {
+    fn endless_fragments_use_bounded_memory() {
         let mut reassembly = Reassembly::default();
         let now = Instant::now();
         for id in 0..1000 {

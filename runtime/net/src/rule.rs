@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_rule_is_rejected_with_the_reason() {
+    fn invalid_rules_are_rejected_with_the_reason() {
         let kind = |text: &str| text.parse::<Rule>().unwrap_err();
         for text in [
             "example.org:0",

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_carries_another_is_judged_by_what_it_carries() {
+    fn address_that_embeds_another_is_judged_by_the_embedded_one() {
         for (text, expected) in [
             ("::ffff:127.0.0.1", Scope::Mapped),
             ("::ffff:1.1.1.1", Scope::Mapped),

@@ -205,7 +205,7 @@ fn the_next_name_server_answers_in_seconds_where_one_does_not() {
 }
 
 #[test]
-fn a_question_that_nobody_answers_fails_in_time() {
+fn unanswered_query_fails_in_bounded_time() {
     let silent = serve(|_| Answer::Silence);
     let (running, mut guest) = setup(Config::new().resolver(resolver(&[silent])));
     let start = Instant::now();
@@ -327,7 +327,7 @@ fn without_a_network_only_allowed_names_are_asked_outside() {
 }
 
 #[test]
-fn what_is_no_question_gets_an_error_or_nothing() {
+fn malformed_query_gets_an_error_or_no_answer() {
     let (running, mut guest) = setup(Config::new());
     let mut two = Message::new(4711, MessageType::Query, OpCode::Query);
     for _ in 0..2 {

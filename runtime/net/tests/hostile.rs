@@ -259,7 +259,7 @@ fn a_flood_of_connections_stays_within_the_limits() {
 }
 
 #[test]
-fn a_scan_of_what_is_denied_is_counted_in_bounded_memory() {
+fn scan_of_denied_addresses_is_counted_in_bounded_memory() {
     let (port, mut running, mut guest) = setup(Limits::default());
     let guests = Addresses::default().guest_v4.into();
     for n in 0..10_000u32 {
@@ -322,7 +322,7 @@ fn changed_frames_of_live_connections_break_nothing_but_those() {
 }
 
 #[test]
-fn a_guest_that_asks_and_never_reads_loses_answers_and_nothing_else() {
+fn guest_that_never_reads_loses_only_its_answers() {
     let (port, running, mut guest) = setup(Limits::default());
     let addresses = Addresses::default();
     let mut body = vec![8, 0, 0, 0, 0, 1, 0, 1];

@@ -232,7 +232,7 @@ fn datagrams_of_every_size_come_back_in_fragments_where_need_be() {
 }
 
 #[test]
-fn a_datagram_to_nobody_is_reported_to_its_sender() {
+fn undeliverable_datagram_is_reported_to_its_sender() {
     let Some(lab) = Lab::with(&[PUBLIC, PUBLIC_V6, PRIVATE], Config::new()) else {
         return;
     };
@@ -249,7 +249,7 @@ fn a_datagram_to_nobody_is_reported_to_its_sender() {
 }
 
 #[test]
-fn ping_answers_for_the_gateway_and_for_who_is_there() {
+fn ping_is_answered_for_the_gateway_and_for_reachable_hosts() {
     let Some(lab) = Lab::with(&[PUBLIC, PRIVATE, PUBLIC_V6], Config::new()) else {
         return;
     };
@@ -447,7 +447,7 @@ fn a_name_opens_its_address_and_a_connection_that_asks_for_another_is_reset() {
 }
 
 #[test]
-fn a_denied_name_is_refused_by_whatever_address() {
+fn denied_name_is_refused_at_every_address() {
     let Some(mut lab) = Lab::new(&[PUBLIC]) else {
         return;
     };
@@ -477,7 +477,7 @@ fn a_denied_name_is_refused_by_whatever_address() {
 }
 
 #[test]
-fn a_name_that_does_not_come_ends_the_connection_in_time() {
+fn connection_without_a_server_name_is_closed_in_bounded_time() {
     let Some(mut lab) = Lab::new(&[PUBLIC]) else {
         return;
     };

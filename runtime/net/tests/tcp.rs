@@ -34,7 +34,7 @@ fn state(guest: &mut Guest, handle: SocketHandle) -> State {
 }
 
 #[test]
-fn what_is_refused_outside_is_refused_inside() {
+fn connection_refused_outside_is_refused_inside() {
     let (listener, port, running, mut guest) = setup();
     drop(listener);
     let start = Instant::now();

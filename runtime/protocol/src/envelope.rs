@@ -63,7 +63,7 @@ mod tests {
     use crate::{Decoder, Reply, Request};
 
     #[test]
-    fn envelopes_are_told_from_requests_and_replies() {
+    fn envelopes_are_distinguished_from_requests_and_replies() {
         let payload = b"{}".to_vec();
         for envelope in [
             Envelope::Ask {

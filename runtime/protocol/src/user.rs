@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_named_is_root() {
+    fn missing_user_means_root() {
         assert_eq!(resolved(""), (0, 0, vec![], "/root".into()));
     }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_empty_is_as_if_it_were_not_there() {
+    fn empty_user_or_group_counts_as_missing() {
         assert_eq!(resolved("1000:"), resolved("1000"));
         assert_eq!(resolved("app:"), resolved("app"));
         assert_eq!(resolved(":"), resolved(""));

@@ -291,7 +291,7 @@ fn reply() -> impl Strategy<Value = Reply> {
 
 proptest! {
     #[test]
-    fn requests_survive_any_cutting(requests in vec(request(), 1..6), cut in 1_usize..40) {
+    fn requests_are_decoded_however_their_bytes_are_split(requests in vec(request(), 1..6), cut in 1_usize..40) {
         let mut stream = Vec::new();
         for request in &requests {
             request.encode(&mut stream);
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_survive_any_cutting(replies in vec(reply(), 1..6), cut in 1_usize..40) {
+    fn replies_are_decoded_however_their_bytes_are_split(replies in vec(reply(), 1..6), cut in 1_usize..40) {
         let mut stream = Vec::new();
         for reply in &replies {
             reply.encode(&mut stream);
@@ -326,7 +326,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(kind in prop_oneof![0_u32..0x20, 0x100_u32..0x120], payload in vec(any::<u8>(), 0..64), garbage in bytes()) {
+    fn no_bytes_make_the_decoder_panic(kind in prop_oneof![0_u32..0x20, 0x100_u32..0x120], payload in vec(any::<u8>(), 0..64), garbage in bytes()) {
         let mut frame = (payload.len() as u32).to_le_bytes().to_vec();
         frame.extend(kind.to_le_bytes());
         frame.extend([7, 0, 0, 0]);
@@ -405,7 +405,7 @@ fn secrets_are_not_in_debug_output() {
 }
 
 #[test]
-fn an_exit_status_is_what_a_shell_makes_of_it() {
+fn exit_status_of_a_signal_is_128_plus_its_number() {
     assert_eq!(ExitStatus::Code(3).code(), 3);
     assert_eq!(ExitStatus::Signal(15).code(), 143);
     assert!(ExitStatus::Code(0).success() && !ExitStatus::Signal(0).success());

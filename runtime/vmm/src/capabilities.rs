@@ -131,7 +131,7 @@ mod tests {
     const QEMU: Vmm = Vmm::Qemu { accel: Accel::Tcg };
 
     #[test]
-    fn a_device_too_many_is_refused_with_the_cap() {
+    fn device_beyond_the_limit_is_refused_with_the_limit() {
         for vmm in [QEMU, Vmm::Libkrun] {
             let most = vmm.capabilities().devices;
             let mut config = VmConfig::new("/kernel", "/disk", "/upper");

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_does_not_receive_holds_nothing_up() {
+    fn receiver_that_does_not_read_blocks_nothing() {
         let events = Events::default();
         let receiver = events.subscribe();
         for _ in 0..10 * WAITING {

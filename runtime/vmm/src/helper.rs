@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_never_offered_itself_is_not_run_as_a_helper() {
+    fn program_without_helper_support_is_not_run_as_a_helper() {
         // Tests run in a program whose main knows nothing of helpers.
         if env::var_os(HELPER_VARIABLE).is_none() {
             assert!(matches!(locate(None), Err(VmmError::NoHelper)));

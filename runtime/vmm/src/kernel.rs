@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_changed_is_not_noted() {
+    fn identity_of_a_just_changed_library_is_not_settled() {
         let folder = tempfile::tempdir().unwrap();
         let library = library(folder.path(), b"x");
         let mut identity = Identity::of(&library).unwrap();

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_a_file_and_data_elsewhere_are_refused() {
+    fn backing_names_that_are_not_files_and_external_data_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["nbd://host/x", "json:{}", "file:/etc/passwd", "a\0b"] {
             let refused = backing_files(&image(folder.path(), "image", name.as_bytes()));

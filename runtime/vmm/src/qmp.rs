@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_qemu_that_does_not_answer_is_not_waited_for_for_ever() {
+    fn wait_for_a_silent_qemu_is_bounded() {
         let (qmp, _events) = qemu(|_| String::new());
         let silent = qmp.execute("stop", json!({}), Duration::from_millis(50));
         assert!(matches!(silent, Err(VmmError::MonitorSilent { .. })));

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_differs_is_told_by_what_differs() {
+    fn saved_machine_that_differs_is_refused_by_the_difference() {
         let saved = MachineIdentity {
             qemu: "QEMU 7".to_owned(),
             machine: "microvm".to_owned(),

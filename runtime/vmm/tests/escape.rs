@@ -34,7 +34,7 @@ fn config(folder: &Path) -> VmConfig {
 }
 
 #[test]
-fn a_program_in_the_place_of_the_vm_gets_nowhere() {
+fn program_confined_like_the_vm_reaches_nothing_outside() {
     if Confinement::of_host().landlock != Landlock::Full {
         testkit::skip("this kernel has no Landlock, or an old one");
         return;

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_has_our_part_of_what_mkfs_takes() {
+    fn summary_has_the_ratio_of_our_time_to_that_of_mkfs() {
         let standing = |name: &str, wall, size| Standing {
             name: name.to_owned(),
             line: name.to_owned(),

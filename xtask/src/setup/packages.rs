@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_test_asks_for_is_installed() {
+    fn every_program_that_a_test_needs_is_installed() {
         let mut asked = BTreeSet::new();
         oracles(shell::repository(), &mut asked);
         assert!(asked.contains("busybox"));

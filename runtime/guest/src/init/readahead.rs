@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_front_of_other_devices_is_metadata() {
+    fn metadata_length_is_the_size_of_the_first_device() {
         assert_eq!(metadata_length(&superblock(1497, 8)), Some(766_464));
     }
 

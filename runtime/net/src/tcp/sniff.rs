@@ -279,7 +279,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), tls: bool) {
+        fn any_bytes_of_a_connection_are_examined_without_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), tls: bool) {
             if tls {
                 let mut record = vec![22, 3, 1];
                 record.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
@@ -290,7 +290,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_changed_hello_is_read(place in 0usize..100, value: u8) {
+        fn damaged_client_hellos_are_examined_without_panic(place in 0usize..100, value: u8) {
             let mut bytes = hello(Some("example.org"), 64);
             let place = place % bytes.len();
             bytes[place] = value;

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stale_is_not_the_kernel_in_use_nor_what_is_not_ours() {
+    fn stale_kernels_exclude_the_one_in_use_and_foreign_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for (name, contents) in [

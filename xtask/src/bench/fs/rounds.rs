@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shows_another_tree_has_failed() {
+    fn contender_with_another_tree_has_failed() {
         let contenders = [
             contender("ours", 10),
             contender("same", 10),

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_to_ours_and_whoever_has_no_times_has_a_dash() {
+    fn ratios_are_to_blockbox_and_missing_times_are_dashes() {
         let outcome = Outcome {
             image: "demo".to_owned(),
             tree: Tree {
