@@ -1,7 +1,8 @@
 //! Builds the guest's programs, static ones for Linux, and tells the library where they are.
 //!
-//! The guest is another target than the host, so it cannot be an ordinary dependency: this runs cargo once more, with
-//! its own target folder and none of the outer build's flags (clippy's wrapper, coverage, a `--target`).
+//! The guest is another target than the host, so it cannot be an ordinary dependency: this runs
+//! cargo once more, with its own target folder and none of the outer build's flags (clippy's
+//! wrapper, coverage, a `--target`).
 
 use std::env;
 use std::fs;
@@ -57,7 +58,8 @@ fn main() {
         println!("cargo::rerun-if-env-changed={}", program.prebuilt);
         let path = match env::var_os(program.prebuilt) {
             Some(path) => PathBuf::from(path),
-            // Documentation needs no programs, and the machines that build it have no toolchain for the guest.
+            // Documentation needs no programs, and the machines that build it have no toolchain for
+            // the guest.
             None if env::var_os("DOCS_RS").is_some() => empty(program),
             None => build(program),
         };
@@ -119,8 +121,8 @@ fn build(program: &Program) -> PathBuf {
     built
 }
 
-/// Has this script run again when a file that the program was made of changes: cargo lists them beside the program, as
-/// a rule of make.
+/// Has this script run again when a file that the program was made of changes: cargo lists them
+/// beside the program, as a rule of make.
 fn watch(manifest_dir: &Path, built: &Path) {
     let rule = fs::read_to_string(built.with_extension("d")).expect("cargo writes a .d file");
     // Spaces in names are escaped.

@@ -1,7 +1,7 @@
 //! Modules of the libraries import each other in one direction.
 //!
-//! A rough reading of the sources is enough: `use` statements and paths that begin with `crate`, `self` or `super`. What a
-//! module re-exports counts as imported from where it is defined.
+//! A rough reading of the sources is enough: `use` statements and paths that begin with `crate`,
+//! `self` or `super`. What a module re-exports counts as imported from where it is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -70,7 +70,8 @@ impl Sources {
             .collect()
     }
 
-    /// The module that defines what `path` names, as seen from `module`, if it is one of the crate's, and not its root.
+    /// The module that defines what `path` names, as seen from `module`, if it is one of the
+    /// crate's, and not its root.
     fn resolve(&self, module: &Module, path: &str) -> Option<Module> {
         let mut names = path
             .split("::")
@@ -194,8 +195,8 @@ fn paths_in(code: &str) -> Vec<String> {
         .collect()
 }
 
-/// Removes modules that need none of the others, and those that none needs, until there are no more. The rest is circles
-/// and what lies between them.
+/// Removes modules that need none of the others, and those that none needs, until there are no
+/// more. The rest is circles and what lies between them.
 fn circles(mut graph: BTreeMap<&Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let needed_by_any: BTreeSet<Module> = graph.values().flatten().cloned().collect();

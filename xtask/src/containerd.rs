@@ -1,8 +1,9 @@
 //! `cargo xtask containerd`: containerd runs what we push.
 //!
-//! A registry on loopback gets the demo image in native form, with the media type that this containerd takes, and as tars.
-//! containerd pulls both, of which it makes the second with its own mkfs.erofs, mounts and runs them, and what it shows is
-//! compared with what the kernel shows of our own merged image. All mounts are in a namespace that ends with the command.
+//! A registry on loopback gets the demo image in native form, with the media type that this
+//! containerd takes, and as tars. containerd pulls both, of which it makes the second with its own
+//! mkfs.erofs, mounts and runs them, and what it shows is compared with what the kernel shows of
+//! our own merged image. All mounts are in a namespace that ends with the command.
 
 mod daemon;
 
@@ -91,7 +92,8 @@ fn inside(program: &Path) -> Result<()> {
     for (name, reference) in [("native", &native), ("tars", &tars)] {
         let mut ours = ours.clone();
         if name == "tars" {
-            // No layer says what the root is, and containerd makes one with the mode and time of the moment.
+            // No layer says what the root is, and containerd makes one with the mode and time of
+            // the moment.
             ours.remove(&b""[..]);
         }
         stages.run(&format!("containerd: {name}"), || {
@@ -165,7 +167,8 @@ fn merged(blockbox: &Blockbox, reference: &str) -> Result<Walk> {
     Ok(comparable(walk(mount.path())?))
 }
 
-/// What both forms of an image keep: not that files of several layers are one, and not overlayfs's own escapes.
+/// What both forms of an image keep: not that files of several layers are one, and not overlayfs's
+/// own escapes.
 fn comparable(mut walk: Walk) -> Walk {
     testkit::unescape_xattrs(&mut walk);
     for entry in walk.values_mut() {

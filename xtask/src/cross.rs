@@ -1,7 +1,8 @@
 //! `cargo xtask cross`: the libraries on machines that this one is not.
 //!
-//! Their tests run under QEMU's user-mode emulation: of arm64, of a big-endian and of a 32-bit machine. For systems
-//! without which nothing can run here, the libraries are type-checked, without the features that need a C compiler.
+//! Their tests run under QEMU's user-mode emulation: of arm64, of a big-endian and of a 32-bit
+//! machine. For systems without which nothing can run here, the libraries are type-checked, without
+//! the features that need a C compiler.
 
 use std::process::Command;
 
@@ -59,7 +60,8 @@ const PORTABLE: [(&str, &str); 6] = [
     ("vmdk-image", "serde"),
 ];
 
-/// Tests that take long under emulation, or need the host's kernel, and show nothing there that they do not show on the host.
+/// Tests that take long under emulation, or need the host's kernel, and show nothing there that
+/// they do not show on the host.
 const SKIPPED: [&str; 3] = ["kernel", "matrix", "stress"];
 
 /// `cargo xtask cross`

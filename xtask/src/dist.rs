@@ -1,4 +1,5 @@
-//! `cargo xtask dist`: an archive of the command, its completions and man pages, for this machine's target.
+//! `cargo xtask dist`: an archive of the command, its completions and man pages, for this machine's
+//! target.
 
 use std::fs;
 use std::path::Path;

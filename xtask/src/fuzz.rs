@@ -1,8 +1,9 @@
 //! `cargo xtask fuzz`: every fuzz target for a while.
 //!
-//! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the flags it would pass, so it need not be
-//! installed. What a target learns stays in `target/fuzz/corpus`, the least of it that takes all paths is kept in `fuzz/seeds`
-//! (`--keep`), and what breaks it goes to `target/fuzz/artifacts`.
+//! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the flags it would pass, so
+//! it need not be installed. What a target learns stays in `target/fuzz/corpus`, the least of it
+//! that takes all paths is kept in `fuzz/seeds` (`--keep`), and what breaks it goes to
+//! `target/fuzz/artifacts`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,7 +26,8 @@ const SHOWN: usize = 64 << 10;
 /// How often each target runs in `cargo xtask test`: a minute at most for all of them together.
 const SMOKE_RUNS: u64 = 2000;
 
-/// What `--keep` adds to the repository: inputs of so many bytes at most, and of one target so many, and so many bytes.
+/// What `--keep` adds to the repository: inputs of so many bytes at most, and of one target so
+/// many, and so many bytes.
 const KEPT_INPUT: u64 = 4 << 10;
 const KEPT_INPUTS: usize = 50;
 const KEPT_BYTES: u64 = 64 << 10;
@@ -36,10 +38,12 @@ pub(crate) struct Fuzz {
     /// How long altogether
     #[arg(long, default_value = "10", conflicts_with = "runs")]
     minutes: u32,
-    /// How often each target runs, instead: always on the same inputs, which begin with those in fuzz/seeds
+    /// How often each target runs, instead: always on the same inputs, which begin with those in
+    /// fuzz/seeds
     #[arg(long)]
     runs: Option<u64>,
-    /// What watches memory: without it the targets, which have no unsafe code of ours, run many times faster
+    /// What watches memory: without it the targets, which have no unsafe code of ours, run many
+    /// times faster
     #[arg(long, value_enum, default_value = "address")]
     sanitizer: Sanitizer,
     /// Then add to fuzz/seeds the small inputs that take paths which no other one there does
@@ -148,7 +152,8 @@ struct Count {
 }
 
 impl Count {
-    /// Takes in a line such as `#524288 pulse  cov: 812 ft: 3006 corp: …` or `stat::number_of_executed_units: 600000`.
+    /// Takes in a line such as `#524288 pulse  cov: 812 ft: 3006 corp: …` or
+    /// `stat::number_of_executed_units: 600000`.
     fn read(&mut self, line: &str) {
         let mut words = line.split_ascii_whitespace();
         while let Some(word) = words.next() {
@@ -266,7 +271,8 @@ fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Re
     };
     command
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        // An input that takes ten seconds, or asks for half a gigabyte at once, is as bad as one that panics.
+        // An input that takes ten seconds, or asks for half a gigabyte at once, is as bad as one
+        // that panics.
         .args([
             "-timeout=10",
             "-malloc_limit_mb=512",
@@ -357,8 +363,8 @@ fn empty(target: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folders of a target's first inputs: its own, and its crate's (`seeds/erofs`). What is there of its crate may be of
-/// another kind, which does no harm.
+/// The folders of a target's first inputs: its own, and its crate's (`seeds/erofs`). What is there
+/// of its crate may be of another kind, which does no harm.
 fn seeds(target: &str) -> impl Iterator<Item = PathBuf> {
     let crate_name = target.split('_').next().unwrap_or(target);
     [target, crate_name]

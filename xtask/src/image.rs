@@ -1,8 +1,9 @@
 //! Images made from recipes, layer by layer.
 //!
-//! Every layer is the upper directory of an overlay over the layers below it, as in docker's overlay2 driver, and every
-//! command runs in a mount namespace of its own, so nothing stays mounted whatever happens. A layer is built again only
-//! when its recipe, or that of a layer below it, has changed.
+//! Every layer is the upper directory of an overlay over the layers below it, as in docker's
+//! overlay2 driver, and every command runs in a mount namespace of its own, so nothing stays
+//! mounted whatever happens. A layer is built again only when its recipe, or that of a layer below
+//! it, has changed.
 
 mod layer;
 mod layout;
@@ -33,7 +34,8 @@ pub(crate) struct Image {
     pub(crate) recipes: Vec<Recipe>,
 }
 
-/// The demo image: a real Debian, a real Python, and small layers that do to lower ones what layers can do.
+/// The demo image: a real Debian, a real Python, and small layers that do to lower ones what layers
+/// can do.
 pub(crate) fn demo() -> Image {
     Image {
         folder: "demo",

@@ -1,7 +1,8 @@
 //! `cargo xtask package`: what users of the published crates get.
 //!
-//! Each library is built and tested from its own archive, out of reach of the repository's files; every crate is built from
-//! its archive, as publishing would; and the oldest compilers that the manifests promise build them.
+//! Each library is built and tested from its own archive, out of reach of the repository's files;
+//! every crate is built from its archive, as publishing would; and the oldest compilers that the
+//! manifests promise build them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,8 @@ pub(crate) const LIBRARIES: [&str; 8] = [
 pub(crate) const OLDEST: [(&str, &[&str]); 2] =
     [("1.88.0", &LIBRARIES), ("1.89.0", &["blockbox-cli"])];
 
-/// Libraries whose unit tests use each other, or `testkit`: publishing leaves such dev-dependencies out. Their examples in
-/// the documentation and in `examples/` need neither.
+/// Libraries whose unit tests use each other, or `testkit`: publishing leaves such dev-dependencies
+/// out. Their examples in the documentation and in `examples/` need neither.
 const ENTANGLED: [&str; 2] = ["erofs-reader", "erofs-writer"];
 
 /// Crates of the repository that are not published.
@@ -67,9 +68,11 @@ pub(crate) fn archives() -> Result<()> {
     shell::output(&mut cargo).map(drop)
 }
 
-/// Builds the guest's programs, and returns the variables that name them to the build script of `blockbox-vmm`.
+/// Builds the guest's programs, and returns the variables that name them to the build script of
+/// `blockbox-vmm`.
 ///
-/// That script runs a cargo of its own, which looks for the crates of those programs in the registry: where they are not yet.
+/// That script runs a cargo of its own, which looks for the crates of those programs in the
+/// registry: where they are not yet.
 fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
     let mut cargo = shell::cargo();
     cargo.args([

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// The port it listens on where that is free: the same one every time makes the same image reference.
+/// The port it listens on where that is free: the same one every time makes the same image
+/// reference.
 const USUAL_PORT: u16 = 5055;
 
 /// Debian's docker-registry, ended when dropped.

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: what the other commands need and this machine lacks.
 //!
-//! Installs with apt-get where there is one and the user is root; elsewhere says what to install. What no distribution
-//! carries in the version we need is unpacked under `target/`, never installed.
+//! Installs with apt-get where there is one and the user is root; elsewhere says what to install.
+//! What no distribution carries in the version we need is unpacked under `target/`, never
+//! installed.
 
 mod archive;
 mod containerd;
@@ -17,7 +18,8 @@ pub(crate) use toolchains::{BARE_METAL, compiler, compilers, has_bare_metal};
 
 use anyhow::{Result, ensure};
 
-/// Installs what `cargo xtask cross` needs beside what the tests do: emulators, cross compilers and targets.
+/// Installs what `cargo xtask cross` needs beside what the tests do: emulators, cross compilers and
+/// targets.
 ///
 /// # Errors
 ///
@@ -31,8 +33,8 @@ pub(crate) fn cross() -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that everything is there, and prints versions. False where something that tests or demo use is missing
-/// still; what and why has been said then.
+/// Makes sure that everything is there, and prints versions. False where something that tests or
+/// demo use is missing still; what and why has been said then.
 pub(crate) fn run() -> Result<bool> {
     let mut complete = packages::install()?;
     for step in [oracles::install, kernel::install, toolchains::install] {

@@ -1,8 +1,9 @@
 //! `cargo xtask uml PROGRAM …`: a program under User Mode Linux, a kernel that runs as a process.
 //!
-//! Debian's has quotas, which the host's kernel may lack, and is a second kernel to decide what an image is. Programs see the
-//! host's files through hostfs; `$TMPDIR` is an ext4 with extended attributes. No mount hides a folder of the host in which the
-//! repository may lie. Cargo can run tests in it, as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
+//! Debian's has quotas, which the host's kernel may lack, and is a second kernel to decide what an
+//! image is. Programs see the host's files through hostfs; `$TMPDIR` is an ext4 with extended
+//! attributes. No mount hides a folder of the host in which the repository may lie. Cargo can run
+//! tests in it, as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -35,8 +36,8 @@ pub(crate) fn is_possible() -> bool {
     shell::program(KERNEL).is_some() && modules().is_ok()
 }
 
-/// The argument that has cargo run tests in it. By the program that cargo built with the tests: in the place of this one there may be
-/// another by now.
+/// The argument that has cargo run tests in it. By the program that cargo built with the tests: in
+/// the place of this one there may be another by now.
 pub(crate) fn runner() -> String {
     let xtask = shell::built("debug").with_file_name("xtask");
     // A string of JSON is one of TOML.
@@ -44,8 +45,8 @@ pub(crate) fn runner() -> String {
     format!("--config=target.'cfg(unix)'.runner=[{xtask},'uml']")
 }
 
-/// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns what the program returns, once
-/// what it wrote is written to stdout.
+/// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns
+/// what the program returns, once what it wrote is written to stdout.
 pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
     let is_plain = |folder: &PathBuf| shell::is_plain(folder.as_os_str());
@@ -92,8 +93,8 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
     Ok(ExitCode::from(status.trim().parse::<u8>()?))
 }
 
-/// Has this thread, and what it starts, run on one processor: the kernel and its programs take turns at every system call, and waking
-/// the other's processor up takes longer than all else.
+/// Has this thread, and what it starts, run on one processor: the kernel and its programs take
+/// turns at every system call, and waking the other's processor up takes longer than all else.
 #[cfg(target_os = "linux")]
 fn stay_on_one_processor() -> Result<()> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -117,8 +118,8 @@ fn stay_on_one_processor() -> Result<()> {
     Ok(())
 }
 
-/// What it runs as process 1. Not by busybox's shell: that runs `/proc/self/exe` where it means itself, and this is the kernel
-/// while `/proc` is still the host's.
+/// What it runs as process 1. Not by busybox's shell: that runs `/proc/self/exe` where it means
+/// itself, and this is the kernel while `/proc` is still the host's.
 fn script(folder: &Path, command: &[OsString]) -> Result<String> {
     let quoted = |path: &Path| shell::quoted(path.as_os_str());
     let modules = modules()?;

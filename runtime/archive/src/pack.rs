@@ -48,9 +48,9 @@ impl PackOptions {
     }
 }
 
-/// Writes the file or the tree at `path` to `out` as a tar archive: modes, owners, times, holes, hard links, and the extended
-/// attributes of files and directories. Sockets are left out, and so is what kernel filesystems (`/proc`, `/sys`, `/dev`) show
-/// in a directory of the tree.
+/// Writes the file or the tree at `path` to `out` as a tar archive: modes, owners, times, holes,
+/// hard links, and the extended attributes of files and directories. Sockets are left out, and so
+/// is what kernel filesystems (`/proc`, `/sys`, `/dev`) show in a directory of the tree.
 ///
 /// # Errors
 ///
@@ -268,8 +268,8 @@ fn head<'a>(node: &'a Node<'_>, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Head<'a> {
 /// Whether a directory is of a filesystem that shows the kernel's state and holds nobody's files.
 #[cfg(target_os = "linux")]
 fn is_kernels(directory: &OwnedFd) -> rustix::io::Result<bool> {
-    /// `PROC_SUPER_MAGIC`, `SYSFS_MAGIC`, `DEVPTS_SUPER_MAGIC`, `CGROUP2_SUPER_MAGIC`, `CGROUP_SUPER_MAGIC`,
-    /// `BPF_FS_MAGIC`, `DEBUGFS_MAGIC`, `TRACEFS_MAGIC`, `SECURITYFS_MAGIC`.
+    /// `PROC_SUPER_MAGIC`, `SYSFS_MAGIC`, `DEVPTS_SUPER_MAGIC`, `CGROUP2_SUPER_MAGIC`,
+    /// `CGROUP_SUPER_MAGIC`, `BPF_FS_MAGIC`, `DEBUGFS_MAGIC`, `TRACEFS_MAGIC`, `SECURITYFS_MAGIC`.
     const MAGICS: [u64; 9] = [
         0x9fa0,
         0x6265_6572,

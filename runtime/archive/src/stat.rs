@@ -66,8 +66,8 @@ impl FileStat {
     }
 }
 
-/// Looks at what is at `path`; with `follow` at what a symbolic link there leads to. A path that ends in a slash must lead to a
-/// directory, and does through a symbolic link.
+/// Looks at what is at `path`; with `follow` at what a symbolic link there leads to. A path that
+/// ends in a slash must lead to a directory, and does through a symbolic link.
 ///
 /// # Errors
 ///

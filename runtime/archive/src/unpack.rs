@@ -25,7 +25,8 @@ const LIMITS: Limits = Limits {
 /// The deepest nesting that is unpacked.
 const MAX_DEPTH: usize = 4096;
 
-/// The most memory for the names and attributes of directories, which they get when everything is in them, in bytes.
+/// The most memory for the names and attributes of directories, which they get when everything is
+/// in them, in bytes.
 const MAX_HELD: usize = 256 << 20;
 
 /// How to unpack an archive.
@@ -34,9 +35,9 @@ const MAX_HELD: usize = 256 << 20;
 pub struct UnpackOptions {
     /// Whether files belong to whom the archive says; otherwise to this process's user.
     pub owners: bool,
-    /// Whether the archive is trusted: device nodes are made, set-id bits and all extended attributes set, and the target
-    /// directory itself gets the attributes of `./`. Otherwise device nodes are left out, and privileges are kept with
-    /// [`owners`](Self::owners) alone.
+    /// Whether the archive is trusted: device nodes are made, set-id bits and all extended
+    /// attributes set, and the target directory itself gets the attributes of `./`. Otherwise
+    /// device nodes are left out, and privileges are kept with [`owners`](Self::owners) alone.
     pub trusted: bool,
 }
 
@@ -82,8 +83,8 @@ pub struct Unpacked {
     pub skipped: Vec<Vec<u8>>,
 }
 
-/// Unpacks the archive `input` into the directory `target`. A file takes the place of what is there under its name; a directory
-/// keeps what it has. Nothing outside of `target` is made or changed.
+/// Unpacks the archive `input` into the directory `target`. A file takes the place of what is there
+/// under its name; a directory keeps what it has. Nothing outside of `target` is made or changed.
 ///
 /// # Errors
 ///
@@ -326,8 +327,8 @@ impl Unpacker<'_> {
         Ok(self.describe_node(name, attributes, true)?)
     }
 
-    /// Gives an open file or directory its attributes. The owner comes first, because changing it drops set-id bits and
-    /// capabilities.
+    /// Gives an open file or directory its attributes. The owner comes first, because changing it
+    /// drops set-id bits and capabilities.
     fn describe(&self, file: impl AsFd, attributes: &Attributes) -> rustix::io::Result<()> {
         let file = file.as_fd();
         if self.options.owners {

@@ -38,7 +38,8 @@ pub(crate) fn read(file: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)
     Ok(found)
 }
 
-/// Sets an extended attribute. False where the filesystem cannot hold it, or it is not this user's to set.
+/// Sets an extended attribute. False where the filesystem cannot hold it, or it is not this user's
+/// to set.
 pub(crate) fn set(file: impl AsFd, name: &[u8], value: &[u8]) -> rustix::io::Result<bool> {
     match rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()) {
         Ok(()) => Ok(true),

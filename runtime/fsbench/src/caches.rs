@@ -20,7 +20,8 @@ pub(crate) fn may_drop() -> bool {
     File::options().write(true).open(DROP_CACHES).is_ok()
 }
 
-/// Empties them of everything that is not in use. What is dirty is written first, since it cannot be dropped.
+/// Empties them of everything that is not in use. What is dirty is written first, since it cannot
+/// be dropped.
 pub(crate) fn drop_all() -> Result<()> {
     rustix::fs::sync();
     fs::write(DROP_CACHES, "3").map_err(Error::io(DROP_CACHES))
@@ -36,7 +37,8 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Has the kernel hold it, and nothing behind it: what is under way still would slow down what is measured.
+    /// Has the kernel hold it, and nothing behind it: what is under way still would slow down what
+    /// is measured.
     pub(crate) fn fetch(&self) -> Result<()> {
         let open = File::open(&self.path).map_err(Error::io(&self.path))?;
         fadvise(&open, 0, None, Advice::Random).map_err(|e| Error::io(&self.path)(e.into()))?;

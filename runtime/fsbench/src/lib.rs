@@ -1,8 +1,9 @@
-//! What programs feel of a file system: how long the things take that they do all the time, with nothing in the kernel's
-//! caches and with everything there.
+//! What programs feel of a file system: how long the things take that they do all the time, with
+//! nothing in the kernel's caches and with everything there.
 //!
-//! Nineteen workloads in two suites ([`workloads`]) run on a folder that has the shape of a system: reading ones on its
-//! Python standard library (or the largest folder of libraries there is), writing ones in its `/tmp` and `/dev/shm`.
+//! Nineteen workloads in two suites ([`workloads`]) run on a folder that has the shape of a system:
+//! reading ones on its Python standard library (or the largest folder of libraries there is),
+//! writing ones in its `/tmp` and `/dev/shm`.
 //!
 //! ```no_run
 //! let options = blockbox_fsbench::Options::new("/");
@@ -11,7 +12,8 @@
 //! # Ok::<(), blockbox_fsbench::Error>(())
 //! ```
 //!
-//! The program `blockbox-fsbench` is the same for the command line. Built static, it runs in any image.
+//! The program `blockbox-fsbench` is the same for the command line. Built static, it runs in any
+//! image.
 
 #![forbid(unsafe_code)]
 
@@ -48,10 +50,11 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// How often each workload runs, cold and warm each.
     pub rounds: u32,
-    /// Whether to measure with empty caches too, where that is possible. Emptying them slows down whatever else runs on the
-    /// machine.
+    /// Whether to measure with empty caches too, where that is possible. Emptying them slows down
+    /// whatever else runs on the machine.
     pub cold: bool,
-    /// What to fetch after the caches were emptied and before the clock starts, as something that mounts the system may do.
+    /// What to fetch after the caches were emptied and before the clock starts, as something that
+    /// mounts the system may do.
     pub read_ahead: Option<ReadAhead>,
     /// The names of the workloads to run; all of them where it is empty.
     pub only: Vec<String>,
@@ -74,12 +77,13 @@ impl Options {
 
 /// Runs the workloads one after the other.
 ///
-/// Cold times are only there where this process may drop the kernel's caches (as root of a machine, not of a container).
+/// Cold times are only there where this process may drop the kernel's caches (as root of a machine,
+/// not of a container).
 ///
 /// # Errors
 ///
-/// [`Error::NoTree`], [`Error::UnknownWorkload`], and [`Error::Io`] when a file of the tree cannot be read or nothing can be
-/// written in the scratch folder.
+/// [`Error::NoTree`], [`Error::UnknownWorkload`], and [`Error::Io`] when a file of the tree cannot
+/// be read or nothing can be written in the scratch folder.
 pub fn run(options: &Options) -> Result<Report> {
     let chosen = workload::chosen(&options.only)?;
     let scene = Scene::new(options)?;

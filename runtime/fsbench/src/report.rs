@@ -26,12 +26,13 @@ pub struct Report {
     pub scratch: String,
     /// The kernel's release.
     pub kernel: String,
-    /// The least time that the clock can tell, in nanoseconds: some guests' clocks tick every few milliseconds.
+    /// The least time that the clock can tell, in nanoseconds: some guests' clocks tick every few
+    /// milliseconds.
     pub clock_ns: u64,
     /// How often each workload ran.
     pub rounds: u32,
-    /// Nanoseconds that reading ahead took after the caches were emptied, one per cold run; none where there was nothing to
-    /// read. They are not in the rows.
+    /// Nanoseconds that reading ahead took after the caches were emptied, one per cold run; none
+    /// where there was nothing to read. They are not in the rows.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub read_ahead_ns: Vec<u64>,
     /// One per workload.

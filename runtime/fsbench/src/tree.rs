@@ -13,7 +13,8 @@ pub(crate) struct File {
     pub(crate) size: u64,
 }
 
-/// A folder's directories (itself among them) and files, in the order in which directories list them.
+/// A folder's directories (itself among them) and files, in the order in which directories list
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     pub(crate) directories: Vec<PathBuf>,
@@ -47,8 +48,8 @@ impl Inventory {
     }
 }
 
-/// Calls `see` for everything below `root`, a directory before what it holds. What is mounted there is passed over, as
-/// `find -xdev` does.
+/// Calls `see` for everything below `root`, a directory before what it holds. What is mounted there
+/// is passed over, as `find -xdev` does.
 pub(crate) fn walk(
     root: &Path,
     see: &mut impl FnMut(PathBuf, &DirEntry, FileType) -> Result<()>,

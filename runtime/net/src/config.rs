@@ -10,8 +10,8 @@ use crate::rule::Rule;
 
 /// The addresses on the link between the gateway and its guest.
 ///
-/// The defaults are constants of blockbox: 10.187.1.0/24 and fd62:6c6f:636b:6278::/64 ("blockbx" in ASCII). Each
-/// sandbox has a link of its own, so that every guest may have the same ones.
+/// The defaults are constants of blockbox: 10.187.1.0/24 and fd62:6c6f:636b:6278::/64 ("blockbx" in
+/// ASCII). Each sandbox has a link of its own, so that every guest may have the same ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -101,7 +101,8 @@ impl Addresses {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)
     }
 
-    /// Whether the address is on the link, so that nothing outside can have it as seen by the guest.
+    /// Whether the address is on the link, so that nothing outside can have it as seen by the
+    /// guest.
     pub(crate) fn on_link(&self, address: IpAddr) -> bool {
         let network: [(IpAddr, u8); 2] = [
             (self.gateway_v4.into(), self.prefix_v4),
@@ -135,7 +136,8 @@ pub enum Mode {
     /// The internet: public addresses that are not the host's own.
     #[default]
     Public,
-    /// What the host reaches, its private networks, link-local and metadata addresses among it, but not its loopback.
+    /// What the host reaches, its private networks, link-local and metadata addresses among it, but
+    /// not its loopback.
     All,
 }
 

@@ -1,13 +1,14 @@
 //! What a gateway may do on the host once it runs: use sockets of IP, and nothing else.
 //!
-//! A guest that takes over its gateway opens no file and no folder, executes nothing, listens on no port, and signals and traces
-//! no other process. It can still connect to what the host reaches: that is the gateway's work, so that the policy is
-//! what the gateway itself enforces.
+//! A guest that takes over its gateway opens no file and no folder, executes nothing, listens on no
+//! port, and signals and traces no other process. It can still connect to what the host reaches:
+//! that is the gateway's work, so that the policy is what the gateway itself enforces.
 
 use std::io;
 
-/// Lays the rules on this thread, and those it starts, for good. A kernel without Landlock enforces the rules on system
-/// calls alone, which keep files closed as well. Elsewhere than on Linux nothing happens.
+/// Lays the rules on this thread, and those it starts, for good. A kernel without Landlock enforces
+/// the rules on system calls alone, which keep files closed as well. Elsewhere than on Linux
+/// nothing happens.
 ///
 /// # Errors
 ///

@@ -139,7 +139,8 @@ impl Control {
             return Ok(None);
         }
         loop {
-            // A host's resolver has megabytes where its table of hosts is a list of blocked names: each byte is looked at once.
+            // A host's resolver has megabytes where its table of hosts is a list of blocked names:
+            // each byte is looked at once.
             let rest = self.input.get(self.searched..).unwrap_or_default();
             if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=self.searched + end).collect();

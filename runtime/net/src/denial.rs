@@ -43,7 +43,8 @@ pub enum Reason {
         /// The name that it gives.
         name: String,
     },
-    /// The connection begins like TLS or HTTP, but its name is not there within 16 KiB and five seconds.
+    /// The connection begins like TLS or HTTP, but its name is not there within 16 KiB and five
+    /// seconds.
     NameNotFound,
     /// A limit is reached.
     Limit {

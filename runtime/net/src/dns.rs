@@ -1,7 +1,8 @@
 //! The guest's name server, at the gateway's address, over datagrams and connections.
 //!
-//! It answers what the host itself would: extra hosts, the host's `/etc/hosts`, then the host's name servers, as
-//! [`crate::ResolverData`] gives them. The addresses it gives out are what rules on names open.
+//! It answers what the host itself would: extra hosts, the host's `/etc/hosts`, then the host's
+//! name servers, as [`crate::ResolverData`] gives them. The addresses it gives out are what rules
+//! on names open.
 
 mod message;
 mod upstream;

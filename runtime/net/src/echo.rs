@@ -1,7 +1,8 @@
-//! ICMP echo: the gateway answers for itself, and asks others through a socket that needs no privilege.
+//! ICMP echo: the gateway answers for itself, and asks others through a socket that needs no
+//! privilege.
 //!
-//! Linux gives ping sockets to the groups in `net.ipv4.ping_group_range`, macOS to everybody. Where there are none,
-//! requests to others are dropped.
+//! Linux gives ping sockets to the groups in `net.ipv4.ping_group_range`, macOS to everybody. Where
+//! there are none, requests to others are dropped.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
@@ -185,7 +186,8 @@ impl Echo {
     }
 }
 
-/// A ping socket that takes replies of one host. `None` where the host gives none, or has no way there.
+/// A ping socket that takes replies of one host. `None` where the host gives none, or has no way
+/// there.
 fn socket(to: IpAddr) -> Option<UdpSocket> {
     let (domain, protocol) = match to {
         IpAddr::V4(_) => (Domain::IPV4, SocketProtocol::ICMPV4),

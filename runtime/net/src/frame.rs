@@ -1,14 +1,15 @@
 //! The link to the guest: Ethernet frames with a length before each, on a Unix stream socket.
 //!
-//! QEMU's `-netdev stream` and libkrun's `krun_add_net_unixstream` frame alike: four bytes, big-endian, then as
-//! many bytes of a frame.
+//! QEMU's `-netdev stream` and libkrun's `krun_add_net_unixstream` frame alike: four bytes,
+//! big-endian, then as many bytes of a frame.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 
 use mio::net::UnixStream;
 
-/// The longest frame read: an IP packet of the greatest length. What comes longer is not from a virtio-net device.
+/// The longest frame read: an IP packet of the greatest length. What comes longer is not from a
+/// virtio-net device.
 const MAX_FRAME: usize = 65_535 + ETHERNET;
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;
@@ -103,9 +104,9 @@ impl Input {
 
 /// The sending side: frames wait here until the socket takes them.
 ///
-/// Whoever produces frames asks [`Output::has_room`] first, so that a guest that does not read stops what is
-/// sent to it at its source. Answers to what the guest itself sent are queued without asking, and dropped beyond a
-/// hard limit: memory stays bounded.
+/// Whoever produces frames asks [`Output::has_room`] first, so that a guest that does not read
+/// stops what is sent to it at its source. Answers to what the guest itself sent are queued without
+/// asking, and dropped beyond a hard limit: memory stays bounded.
 pub(crate) struct Output {
     buffer: Vec<u8>,
     sent: usize,
@@ -170,7 +171,8 @@ impl Output {
         emit(&mut self.buffer[payload..])
     }
 
-    /// Queues an IP packet that `emit` writes into `length` zeroed bytes; its version decides the frame's type.
+    /// Queues an IP packet that `emit` writes into `length` zeroed bytes; its version decides the
+    /// frame's type.
     pub(crate) fn packet<R>(&mut self, length: usize, emit: impl FnOnce(&mut [u8]) -> R) -> R {
         let start = self.buffer.len();
         let result = self.frame(ETHERTYPE_IPV4, length, emit);

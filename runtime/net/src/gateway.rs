@@ -37,7 +37,8 @@ pub struct Bound {
 
 /// The network gateway of one sandbox.
 ///
-/// It answers as the guest's router and name server, and makes the guest's connections with sockets of the host.
+/// It answers as the guest's router and name server, and makes the guest's connections with sockets
+/// of the host.
 pub struct Gateway {
     poll: Poll,
     events: Events,
@@ -60,8 +61,8 @@ pub struct Gateway {
 impl Gateway {
     /// Makes a gateway and binds its published ports; nothing moves before [`Gateway::run`].
     ///
-    /// `frames` is the other end of what the machine monitor has: four bytes of length, big-endian, before each
-    /// Ethernet frame. `control` carries [`Request`]s and [`Response`]s.
+    /// `frames` is the other end of what the machine monitor has: four bytes of length, big-endian,
+    /// before each Ethernet frame. `control` carries [`Request`]s and [`Response`]s.
     ///
     /// # Errors
     ///
@@ -124,17 +125,20 @@ impl Gateway {
         Ok((gateway, bound))
     }
 
-    /// Works until the guest's machine closes the link, the control socket ends, or [`Request::Shutdown`].
+    /// Works until the guest's machine closes the link, the control socket ends, or
+    /// [`Request::Shutdown`].
     ///
     /// # Errors
     ///
-    /// Where the link carries no frames, or the system fails in a way that concerns more than one connection.
+    /// Where the link carries no frames, or the system fails in a way that concerns more than one
+    /// connection.
     pub fn run(mut self) -> Result<(), Error> {
         while self.turn(SLEEP)? {}
         Ok(())
     }
 
-    /// Works once on what there is to do, after waiting at most as long as `limit` says. Returns whether to go on.
+    /// Works once on what there is to do, after waiting at most as long as `limit` says. Returns
+    /// whether to go on.
     ///
     /// # Errors
     ///

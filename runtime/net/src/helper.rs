@@ -1,8 +1,9 @@
 //! A gateway as a process of its own.
 //!
-//! Its standard input is the control socket, its standard output the link to the guest: both are sockets that the
-//! parent made, so that the process needs no name in any folder. The first line of the control socket is the
-//! [`Config`], as JSON; the gateway answers with a [`Started`], and from then on with [`crate::Response`]s.
+//! Its standard input is the control socket, its standard output the link to the guest: both are
+//! sockets that the parent made, so that the process needs no name in any folder. The first line of
+//! the control socket is the [`Config`], as JSON; the gateway answers with a [`Started`], and from
+//! then on with [`crate::Response`]s.
 
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,10 +36,11 @@ pub enum Started {
     },
 }
 
-/// Reads the configuration from standard input, and works until the guest's machine or the parent is gone.
+/// Reads the configuration from standard input, and works until the guest's machine or the parent
+/// is gone.
 ///
-/// `confine` is called once everything is open, before the first byte of the guest: from then on the gateway needs
-/// sockets and nothing else. The README lists the system calls.
+/// `confine` is called once everything is open, before the first byte of the guest: from then on
+/// the gateway needs sockets and nothing else. The README lists the system calls.
 ///
 /// # Errors
 ///
@@ -51,8 +53,8 @@ pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Er
     run(control, frames, confine)
 }
 
-/// Leaves signals that service managers send to whole groups to the parent, which ends the gateway after its guest. SIGKILL
-/// ends it.
+/// Leaves signals that service managers send to whole groups to the parent, which ends the gateway
+/// after its guest. SIGKILL ends it.
 fn ignore_signals() {
     let signals: SigSet = [
         Signal::SIGHUP,
@@ -66,8 +68,8 @@ fn ignore_signals() {
     let _ = signals.thread_block();
 }
 
-/// Lets the process have as many descriptors as the limits on flows need, where the system's limit allows it. With
-/// fewer, connections beyond them are reported as unreachable.
+/// Lets the process have as many descriptors as the limits on flows need, where the system's limit
+/// allows it. With fewer, connections beyond them are reported as unreachable.
 fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < DESCRIPTORS

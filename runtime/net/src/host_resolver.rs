@@ -1,8 +1,8 @@
 //! How this host resolves names, and which addresses it has: read by whoever starts a gateway.
 //!
-//! The gateway itself opens no file. Its caller reads the host's configuration here, gives it to the gateway in
-//! [`crate::Config`], and sends it again ([`crate::Request::Resolver`]) when [`HostResolver::changed`] sees a change:
-//! somebody connected to a VPN, or to another network.
+//! The gateway itself opens no file. Its caller reads the host's configuration here, gives it to
+//! the gateway in [`crate::Config`], and sends it again ([`crate::Request::Resolver`]) when
+//! [`HostResolver::changed`] sees a change: somebody connected to a VPN, or to another network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,11 +49,13 @@ impl HostResolver {
         }
     }
 
-    /// Reads the host's resolver: `/etc/resolv.conf`, or where that has no server, what systemd-resolved knows of the
-    /// network's; `/etc/hosts`; and `/etc/resolver/DOMAIN`, which macOS has for domains with servers of their own.
+    /// Reads the host's resolver: `/etc/resolv.conf`, or where that has no server, what
+    /// systemd-resolved knows of the network's; `/etc/hosts`; and `/etc/resolver/DOMAIN`, which
+    /// macOS has for domains with servers of their own.
     ///
-    /// A file that is not there, or cannot be read, gives nothing. systemd-resolved's own server (127.0.0.53) is as
-    /// good as any: the gateway asks from the host, and the server knows which domains go where.
+    /// A file that is not there, or cannot be read, gives nothing. systemd-resolved's own server
+    /// (127.0.0.53) is as good as any: the gateway asks from the host, and the server knows which
+    /// domains go where.
     pub fn read(&mut self) -> ResolverData {
         self.seen.clear();
         let mut data = ResolverData::default();
@@ -109,8 +111,8 @@ impl HostResolver {
     }
 }
 
-/// What shows that a file is another one: its time, its length and its inode. A link may lead to another file of the same
-/// time and length.
+/// What shows that a file is another one: its time, its length and its inode. A link may lead to
+/// another file of the same time and length.
 type Stamp = (SystemTime, u64, u64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -183,7 +185,8 @@ fn interface(name: &str) -> Option<u32> {
         .ok()
 }
 
-/// The names of hosts(5). Addresses of this host's loopback mean the host, which is not the guest's: they are left out.
+/// The names of hosts(5). Addresses of this host's loopback mean the host, which is not the
+/// guest's: they are left out.
 fn hosts(text: &str) -> Vec<HostEntry> {
     let mut entries = Vec::new();
     let mut bytes = 0;

@@ -1,8 +1,9 @@
 //! The user-mode network gateway of a sandbox.
 //!
-//! One gateway serves one guest: it reads Ethernet frames from the machine monitor's socket, plays the guest's router
-//! and name server, and makes the guest's connections with plain sockets of the host, as a [`Config`] allows. It
-//! needs no root, no tap device and no helper program, and runs on one thread.
+//! One gateway serves one guest: it reads Ethernet frames from the machine monitor's socket, plays
+//! the guest's router and name server, and makes the guest's connections with plain sockets of the
+//! host, as a [`Config`] allows. It needs no root, no tap device and no helper program, and runs on
+//! one thread.
 //!
 //! ```no_run
 //! use std::os::unix::net::UnixStream;

@@ -12,8 +12,8 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Whether the gateway answers for the address. Never for the guest's own, so that its duplicate address
-/// detection finds none.
+/// Whether the gateway answers for the address. Never for the guest's own, so that its duplicate
+/// address detection finds none.
 fn is_ours(addresses: &Addresses, address: IpAddr) -> bool {
     addresses.is_gateway(address) || addresses.is_host(address)
 }
@@ -48,7 +48,8 @@ pub(crate) fn arp(addresses: &Addresses, bytes: &[u8], out: &mut Output) {
     });
 }
 
-/// Answers a neighbour solicitation for the gateway's addresses. Returns whether the packet was one.
+/// Answers a neighbour solicitation for the gateway's addresses. Returns whether the packet was
+/// one.
 pub(crate) fn neighbour(addresses: &Addresses, packet: &Packet<'_>, out: &mut Output) -> bool {
     if packet.protocol != ICMPV6 || packet.payload.first() != Some(&NEIGHBOUR_SOLICITATION) {
         return false;
@@ -106,8 +107,8 @@ pub(crate) fn reporter(addresses: &Addresses, destination: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether the guest may send from the address. From the loopback only replies come, to connections that
-/// the gateway opened to it.
+/// Whether the guest may send from the address. From the loopback only replies come, to connections
+/// that the gateway opened to it.
 pub(crate) fn is_guests(addresses: &Addresses, source: IpAddr) -> bool {
     addresses.is_guest(source) || source == IpAddr::V4(Ipv4Addr::LOCALHOST)
 }

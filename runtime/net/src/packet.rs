@@ -1,4 +1,5 @@
-//! IP packets: reading them whatever their bytes, and writing the few kinds the gateway itself sends.
+//! IP packets: reading them whatever their bytes, and writing the few kinds the gateway itself
+//! sends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -256,7 +257,8 @@ pub(crate) enum Unreachable {
     Prohibited,
 }
 
-/// The ICMP message which says that a packet does not arrive. `None` where RFC 1122 and RFC 4443 forbid one.
+/// The ICMP message which says that a packet does not arrive. `None` where RFC 1122 and RFC 4443
+/// forbid one.
 pub(crate) fn unreachable(packet: &Packet<'_>, from: IpAddr, why: Unreachable) -> Option<Vec<u8>> {
     let later_fragment = packet.fragment.is_some_and(|piece| piece.offset != 0);
     if later_fragment || packet.source.is_unspecified() || packet.source.is_multicast() {
@@ -326,7 +328,8 @@ pub(crate) fn echo_reply(source: IpAddr, destination: IpAddr, request: &[u8]) ->
     }
 }
 
-/// The reset that answers a segment of no connection. `None` for a reset and for what is not a segment.
+/// The reset that answers a segment of no connection. `None` for a reset and for what is not a
+/// segment.
 pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let (source, destination) = (address(packet.source), address(packet.destination));
     let checks = ChecksumCapabilities::ignored();

@@ -1,7 +1,8 @@
 //! What the guest may reach.
 //!
-//! In this order: what no rule opens (the host's loopback, multicast, addresses in disguise); the deny list; the
-//! allow list's addresses; its names, by the addresses that the gateway's resolver gave out for them; the mode.
+//! In this order: what no rule opens (the host's loopback, multicast, addresses in disguise); the
+//! deny list; the allow list's addresses; its names, by the addresses that the gateway's resolver
+//! gave out for them; the mode.
 
 mod names;
 
@@ -83,7 +84,8 @@ impl Policy {
         if scope.is_closed() || self.addresses.on_link(address) {
             return deny(scope.into(), None);
         }
-        // A translator or a tunnel leads to the address within, which is denied by each of its forms.
+        // A translator or a tunnel leads to the address within, which is denied by each of its
+        // forms.
         let forms = [Some(address), carried(address).map(IpAddr::V4)];
         let denies = |rule: &&Rule| {
             let mut forms = forms.into_iter().flatten();
@@ -210,7 +212,8 @@ impl Policy {
             .remedy(Rule::name(name, None).map(Remedy::Allow)))
     }
 
-    /// Whether a name may have an address: outside [`Mode::All`], a name that no rule allows has public ones only.
+    /// Whether a name may have an address: outside [`Mode::All`], a name that no rule allows has
+    /// public ones only.
     pub(crate) fn may_answer(&self, name: &str, address: IpAddr) -> Result<(), Box<Denial>> {
         let scope = Scope::of(address);
         let hosts = self.is_hosts(address);

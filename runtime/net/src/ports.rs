@@ -165,7 +165,8 @@ impl Ports {
             ..
         }) = self.listeners.get(index)
         {
-            // A full queue drops datagrams, as any router's; a peer that is gone reports that to nobody.
+            // A full queue drops datagrams, as any router's; a peer that is gone reports that to
+            // nobody.
             let _ = socket.send_to(data, peer);
         }
     }

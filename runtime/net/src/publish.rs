@@ -30,8 +30,9 @@ impl fmt::Display for Protocol {
 
 /// One port, or a range of them, of the guest that is reachable at the host.
 ///
-/// `HOST:GUEST` binds 127.0.0.1; `IP:HOST:GUEST` binds what is named. `GUEST` alone, or 0 as HOST, binds a free port.
-/// IPv6 addresses stand in brackets. Ranges (`8000-8009:80-89`) have the same length on both sides.
+/// `HOST:GUEST` binds 127.0.0.1; `IP:HOST:GUEST` binds what is named. `GUEST` alone, or 0 as HOST,
+/// binds a free port. IPv6 addresses stand in brackets. Ranges (`8000-8009:80-89`) have the same
+/// length on both sides.
 ///
 /// ```
 /// use blockbox_net::Publish;

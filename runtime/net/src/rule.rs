@@ -19,8 +19,8 @@ enum Target {
 
 /// One rule of an allow or a deny list.
 ///
-/// A name is exact (`example.org`), or `*.example.org` for every name below it. IPv6 addresses stand in
-/// brackets where a port follows. Without a port the rule is about every port.
+/// A name is exact (`example.org`), or `*.example.org` for every name below it. IPv6 addresses
+/// stand in brackets where a port follows. Without a port the rule is about every port.
 ///
 /// ```
 /// use blockbox_net::Rule;
@@ -135,7 +135,8 @@ impl Rule {
     }
 }
 
-/// The address with every bit behind the prefix cleared; `None` for a prefix longer than the address.
+/// The address with every bit behind the prefix cleared; `None` for a prefix longer than the
+/// address.
 fn masked(address: IpAddr, prefix: u8) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => {
@@ -235,7 +236,8 @@ impl FromStr for Rule {
     }
 }
 
-/// Splits `HOST:PORT`, `[V6]:PORT`, `[V6/64]:PORT`, and an address of IPv6 without brackets or port.
+/// Splits `HOST:PORT`, `[V6]:PORT`, `[V6/64]:PORT`, and an address of IPv6 without brackets or
+/// port.
 fn split_port(text: &str) -> (&str, Option<&str>) {
     if let Some(rest) = text.strip_prefix('[') {
         return match rest.split_once(']') {

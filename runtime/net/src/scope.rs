@@ -1,8 +1,8 @@
 //! What an address belongs to: the internet, a private network, this host, nothing.
 //!
-//! The tables follow the IANA special-purpose registries (RFC 6890 and its updates). An IPv6 address that
-//! carries an IPv4 one (6to4, NAT64, ISATAP) is judged by the address it carries, so that no translation
-//! on the way opens what the plain address would not.
+//! The tables follow the IANA special-purpose registries (RFC 6890 and its updates). An IPv6
+//! address that carries an IPv4 one (6to4, NAT64, ISATAP) is judged by the address it carries, so
+//! that no translation on the way opens what the plain address would not.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,8 +44,8 @@ impl Scope {
         )
     }
 
-    /// Whether a rule on a name opens it. A name's owner chooses its addresses, so a name reaches the
-    /// host's neighbourhood only where a rule gives the address itself.
+    /// Whether a rule on a name opens it. A name's owner chooses its addresses, so a name reaches
+    /// the host's neighbourhood only where a rule gives the address itself.
     pub fn opens_by_name(self) -> bool {
         matches!(self, Self::Public | Self::Private | Self::CarrierGradeNat)
     }
@@ -114,8 +114,8 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
         return None;
     };
     match address.segments() {
-        // NAT64 (RFC 6052): the translator connects to the IPv4 address. 6to4 (RFC 3056). ISATAP (RFC 5214): the interface
-        // identifier carries it.
+        // NAT64 (RFC 6052): the translator connects to the IPv4 address. 6to4 (RFC 3056). ISATAP
+        // (RFC 5214): the interface identifier carries it.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..]
         | [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => {
@@ -125,7 +125,8 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The metadata services of AWS and Google in unique local space, and of others that chose the same.
+/// The metadata services of AWS and Google in unique local space, and of others that chose the
+/// same.
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),

@@ -1,7 +1,7 @@
 //! TCP: every connection of the guest, and every connection to it.
 //!
-//! The guest's SYN is answered only after the host has connected: what is refused outside is refused inside, and
-//! what is unreachable is unreachable.
+//! The guest's SYN is answered only after the host has connected: what is refused outside is
+//! refused inside, and what is unreachable is unreachable.
 
 mod call;
 mod device;
@@ -202,7 +202,8 @@ impl Tcp {
         index
     }
 
-    /// Accounts for a flow's two buffers, of the same size again where it had some. `None`: too many already.
+    /// Accounts for a flow's two buffers, of the same size again where it had some. `None`: too
+    /// many already.
     fn grow(&mut self, index: usize, shared: &Shared) -> Option<usize> {
         let own = self.flows.get(index)?.buffer;
         let left = shared

@@ -20,7 +20,8 @@ use crate::publish::Protocol;
 use crate::shared::Shared;
 use crate::token::{self, Kind};
 
-/// How long an exchange is remembered that nobody has answered, and one that somebody has (RFC 4787: two minutes).
+/// How long an exchange is remembered that nobody has answered, and one that somebody has (RFC
+/// 4787: two minutes).
 const UNANSWERED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(180);
 /// How often exchanges are looked at.

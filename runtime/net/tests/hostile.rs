@@ -139,7 +139,8 @@ fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
     running.end();
 }
 
-/// Destinations that lead to the host's loopback, or nowhere, in every notation: no mode and no rule opens them.
+/// Destinations that lead to the host's loopback, or nowhere, in every notation: no mode and no
+/// rule opens them.
 const CLOSED: [&str; 24] = [
     "127.0.0.1",
     "127.1.2.3",

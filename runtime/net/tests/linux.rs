@@ -12,7 +12,8 @@ use blockbox_net::{Config, Mode, Reason, Remedy};
 use common::PATIENCE;
 use common::lab::{AT_ONCE, Lab};
 
-/// A public address, one of the host itself, a private one, a cloud's metadata service, and public IPv6.
+/// A public address, one of the host itself, a private one, a cloud's metadata service, and public
+/// IPv6.
 const PUBLIC: &str = "93.184.1.1";
 const HOSTS: &str = "93.184.1.9";
 const PRIVATE: &str = "10.9.8.7";

@@ -1,4 +1,5 @@
-//! The gateway and programs that people use, in network namespaces: HTTP/2, TLS, WebSockets, the C library's resolver.
+//! The gateway and programs that people use, in network namespaces: HTTP/2, TLS, WebSockets, the C
+//! library's resolver.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 

@@ -64,7 +64,8 @@ fn a_published_port_reaches_a_server_on_any_address_of_the_guest() {
     }
 }
 
-/// Linux drops connections that do not fit a server's queue; each attempt after it waits twice as long.
+/// Linux drops connections that do not fit a server's queue; each attempt after it waits twice as
+/// long.
 #[test]
 fn a_busy_server_on_the_guests_loopback_gets_every_connection() {
     const CLIENTS: usize = 6;

@@ -1,4 +1,5 @@
-//! TCP between two stacks of Linux, with the gateway in the middle: much, many at once, and peers that behave badly.
+//! TCP between two stacks of Linux, with the gateway in the middle: much, many at once, and peers
+//! that behave badly.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 

@@ -120,7 +120,8 @@ fn a_reset_inside_is_a_reset_outside() {
 #[test]
 fn a_connection_given_up_before_it_is_answered_leaves_nothing() {
     let (listener, port, mut running, mut guest) = setup();
-    // The first one finds the gateway's Ethernet address, so that the second one's SYN leaves at once.
+    // The first one finds the gateway's Ethernet address, so that the second one's SYN leaves at
+    // once.
     for _ in 0..2 {
         let handle = guest.connect(host(port));
         guest.poll();

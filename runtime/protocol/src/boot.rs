@@ -9,7 +9,8 @@ use crate::wire::{Element, Wire, wire};
 /// The longest hostname in bytes (`__NEW_UTS_LEN`).
 pub const MAX_HOSTNAME: usize = 64;
 
-/// How init sets the guest up. The first message on the channel, as [`Request::Boot`](crate::Request::Boot).
+/// How init sets the guest up. The first message on the channel, as
+/// [`Request::Boot`](crate::Request::Boot).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Boot {
@@ -17,7 +18,8 @@ pub struct Boot {
     pub hostname: String,
     /// What is mounted in the container, in this order.
     pub mounts: Vec<Mount>,
-    /// Folders that are made where the image lacks them, for instance an image configuration's `Volumes`.
+    /// Folders that are made where the image lacks them, for instance an image configuration's
+    /// `Volumes`.
     pub folders: Vec<Folder>,
     /// Files in the tmpfs `/run/secrets`.
     pub secrets: Vec<Secret>,
@@ -35,8 +37,9 @@ pub struct Boot {
     pub machine_id: Vec<u8>,
     /// Random bytes for the kernel's generator, credited as entropy.
     pub entropy: Vec<u8>,
-    /// The host's time when it sent this, in nanoseconds since 1970: the guest's clock is not left behind it. The right time
-    /// comes once the guest is up ([`Request::SetClock`](crate::Request::SetClock)).
+    /// The host's time when it sent this, in nanoseconds since 1970: the guest's clock is not left
+    /// behind it. The right time comes once the guest is up
+    /// ([`Request::SetClock`](crate::Request::SetClock)).
     pub realtime_ns: u64,
 }
 
@@ -56,7 +59,8 @@ wire!(Boot {
 });
 
 impl Boot {
-    /// A guest with this hostname, whose `/tmp` and `/run` are in memory, with what the image has there.
+    /// A guest with this hostname, whose `/tmp` and `/run` are in memory, with what the image has
+    /// there.
     pub fn new(hostname: impl Into<String>) -> Self {
         let memory = |(folder, mode): (&str, u32)| {
             let source = MountSource::Memory { size: 0, mode };
@@ -188,10 +192,12 @@ pub enum MountSource {
         /// A folder of the file system, relative to its root; empty is the root.
         path: Vec<u8>,
     },
-    /// A folder of the sandbox's own ext4 disk: for programs that work neither on an overlay nor on a tmpfs.
+    /// A folder of the sandbox's own ext4 disk: for programs that work neither on an overlay nor on
+    /// a tmpfs.
     SandboxDisk,
-    /// The first disk, which is not an image's: a file system, or partitions with one. It is the container's root, so the target
-    /// is `/`: below the writable disk where the mount is read-only, else in its place.
+    /// The first disk, which is not an image's: a file system, or partitions with one. It is the
+    /// container's root, so the target is `/`: below the writable disk where the mount is
+    /// read-only, else in its place.
     Root {
         /// The number of the partition; 0 is the root of this platform, or the only one.
         partition: u32,
@@ -334,8 +340,8 @@ pub struct Network {
     pub search: Vec<String>,
     /// Its options.
     pub resolver_options: Vec<String>,
-    /// A TCP port of the interface where init passes connections on to servers that listen on the loopback interface
-    /// only (see [`relay`](crate::relay)); 0 is none.
+    /// A TCP port of the interface where init passes connections on to servers that listen on the
+    /// loopback interface only (see [`relay`](crate::relay)); 0 is none.
     pub relay_port: u16,
 }
 
@@ -380,7 +386,8 @@ pub struct Identity {
     pub realtime_ns: u64,
     /// Whether open TCP connections end, except those within the guest.
     pub close_connections: bool,
-    /// How long the image's `/etc/blockbox/on-fork`, if there is one, may take, in milliseconds; 0 does not start it.
+    /// How long the image's `/etc/blockbox/on-fork`, if there is one, may take, in milliseconds; 0
+    /// does not start it.
     pub hook_timeout_ms: u32,
 }
 

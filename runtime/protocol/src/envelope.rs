@@ -1,8 +1,9 @@
 //! What only a sandbox's monitor and its clients say to each other.
 //!
-//! A client of a monitor uses the same frames as a monitor of a guest: [`Request::Exec`](crate::Request::Exec) and what
-//! belongs to a command's streams. Everything else is a question and its answer, whose payload this crate does not look
-//! into: init has no use for it.
+//! A client of a monitor uses the same frames as a monitor of a guest:
+//! [`Request::Exec`](crate::Request::Exec) and what belongs to a command's streams. Everything else
+//! is a question and its answer, whose payload this crate does not look into: init has no use for
+//! it.
 
 use crate::frame::{Frame, put_frame};
 

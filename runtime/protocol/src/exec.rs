@@ -51,7 +51,8 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// The status as a shell and docker report it: the code itself, or 128 plus the signal's number.
+    /// The status as a shell and docker report it: the code itself, or 128 plus the signal's
+    /// number.
     pub fn code(self) -> u8 {
         match self {
             ExitStatus::Code(code) => code,
@@ -87,14 +88,16 @@ impl Element for Ulimit {}
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ExecSpec {
-    /// The command and its arguments, at least one. A command without a slash is looked up in the `PATH` of `env`.
+    /// The command and its arguments, at least one. A command without a slash is looked up in the
+    /// `PATH` of `env`.
     pub args: Vec<Vec<u8>>,
-    /// The whole environment, `NAME=value` each. Init adds `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM` where
-    /// they are missing, as docker does.
+    /// The whole environment, `NAME=value` each. Init adds `PATH`, `HOME`, `HOSTNAME` and, with a
+    /// terminal, `TERM` where they are missing, as docker does.
     pub env: Vec<Vec<u8>>,
     /// The working directory; created when missing, as docker does for WORKDIR. Empty is `/`.
     pub cwd: Vec<u8>,
-    /// An OCI image configuration's `User`: `name|uid[:group|gid]`, resolved in the guest. Empty is root.
+    /// An OCI image configuration's `User`: `name|uid[:group|gid]`, resolved in the guest. Empty is
+    /// root.
     pub user: Vec<u8>,
     /// Groups the user has besides its own, names or numbers.
     pub groups: Vec<Vec<u8>>,
@@ -102,12 +105,15 @@ pub struct ExecSpec {
     pub tty: Option<WindowSize>,
     /// Whether the host will send input. Without it (and without a terminal) stdin is `/dev/null`.
     pub stdin: bool,
-    /// Whether the command goes on, its output thrown away, when the host closes an output; otherwise it gets `SIGPIPE`.
+    /// Whether the command goes on, its output thrown away, when the host closes an output;
+    /// otherwise it gets `SIGPIPE`.
     pub detach: bool,
-    /// Whether the command is process 1 of a PID namespace of its own, with its own cgroup namespace and `/proc`, as an init
-    /// wants to be. Commands that start while it runs join its namespaces. At most one such command runs at a time.
+    /// Whether the command is process 1 of a PID namespace of its own, with its own cgroup
+    /// namespace and `/proc`, as an init wants to be. Commands that start while it runs join its
+    /// namespaces. At most one such command runs at a time.
     pub init: bool,
-    /// Whether the command can gain no privileges from set-id bits and file capabilities (`PR_SET_NO_NEW_PRIVS`).
+    /// Whether the command can gain no privileges from set-id bits and file capabilities
+    /// (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
     /// The signal that asks the command to end when the guest powers off; 0 is `SIGTERM`.
     pub stop_signal: u32,

@@ -3,8 +3,9 @@
 use crate::frame::{Payload, ProtocolError};
 use crate::wire::Wire;
 
-/// A task with files of the container. Paths are resolved as the container's processes do. Streams are tar archives; what is
-/// wrong goes to standard error, and the exit code says what to make of it: see [`FileTask::NOT_FOUND`] and the others.
+/// A task with files of the container. Paths are resolved as the container's processes do. Streams
+/// are tar archives; what is wrong goes to standard error, and the exit code says what to make of
+/// it: see [`FileTask::NOT_FOUND`] and the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileTask {

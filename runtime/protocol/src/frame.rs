@@ -5,8 +5,8 @@ use thiserror::Error;
 /// Bytes of a frame before its payload: payload length, kind, id, each a little-endian `u32`.
 pub const HEADER: usize = 12;
 
-/// The longest payload. Linux allows 2 MiB of arguments and environment with the usual stack limit, which is by far
-/// the largest thing a frame carries.
+/// The longest payload. Linux allows 2 MiB of arguments and environment with the usual stack limit,
+/// which is by far the largest thing a frame carries.
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
 /// The stream does not hold what the protocol says.

@@ -1,14 +1,16 @@
-//! The protocol between blockbox on the host and its init in the guest, and what both need to know of each other.
+//! The protocol between blockbox on the host and its init in the guest, and what both need to know
+//! of each other.
 //!
-//! The two talk over one virtio-console port named [`CONTROL_PORT`], a reliable byte stream. Both directions carry
-//! [frames](frame): a fixed header and a bounded payload. The host sends [`Request`]s, the guest answers with [`Reply`]s;
-//! commands run concurrently, told apart by an id the host chooses. The first request is [`Request::Boot`], which says how
-//! the guest is set up; [`Reply::Hello`] answers it.
+//! The two talk over one virtio-console port named [`CONTROL_PORT`], a reliable byte stream. Both
+//! directions carry [frames](frame): a fixed header and a bounded payload. The host sends
+//! [`Request`]s, the guest answers with [`Reply`]s; commands run concurrently, told apart by an id
+//! the host chooses. The first request is [`Request::Boot`], which says how the guest is set up;
+//! [`Reply::Hello`] answers it.
 //!
-//! Data streams are flow-controlled one by one. A sender may have at most [`WINDOW`] bytes of a stream on their way;
-//! the receiver returns credit as its reader takes bytes. Hence either side can always take what arrives without
-//! blocking and without unbounded memory, so a command that nobody reads from cannot stall its neighbours, and the two
-//! sides cannot deadlock.
+//! Data streams are flow-controlled one by one. A sender may have at most [`WINDOW`] bytes of a
+//! stream on their way; the receiver returns credit as its reader takes bytes. Hence either side
+//! can always take what arrives without blocking and without unbounded memory, so a command that
+//! nobody reads from cannot stall its neighbours, and the two sides cannot deadlock.
 
 #![forbid(unsafe_code)]
 
@@ -37,14 +39,16 @@ pub use reply::{Reply, encode_output};
 pub use request::Request;
 pub use stats::{CommandStats, Process, Stats};
 
-/// The version of the protocol, sent in [`Request::Boot`] and [`Reply::Hello`]. Host and init are built together; a difference means that a
-/// disk was made by another blockbox.
+/// The version of the protocol, sent in [`Request::Boot`] and [`Reply::Hello`]. Host and init are
+/// built together; a difference means that a disk was made by another blockbox.
 pub const PROTOCOL_VERSION: u32 = 2;
 
-/// The name of the virtio-console port that carries the protocol (`/sys/class/virtio-ports/*/name` in the guest).
+/// The name of the virtio-console port that carries the protocol (`/sys/class/virtio-ports/*/name`
+/// in the guest).
 pub const CONTROL_PORT: &str = "blockbox.control";
 
-/// The virtio serial of the read-only disk (`/sys/block/*/serial` in the guest): at most 20 bytes, virtio's limit.
+/// The virtio serial of the read-only disk (`/sys/block/*/serial` in the guest): at most 20 bytes,
+/// virtio's limit.
 pub const IMAGE_SERIAL: &str = "blockbox-image";
 
 /// The virtio serial of the writable disk.
@@ -65,10 +69,12 @@ pub const UPPER_DIR: &str = "/upper";
 /// The overlay's workdir on the writable disk.
 pub const WORK_DIR: &str = "/work";
 
-/// The folder of the writable disk whose folders are mounted in the container as [`MountSource::SandboxDisk`].
+/// The folder of the writable disk whose folders are mounted in the container as
+/// [`MountSource::SandboxDisk`].
 pub const DISK_DIR: &str = "/blockbox/disk";
 
-/// The folders that are in memory unless the host says otherwise ([`Boot::new`]), and their modes where the image has none.
+/// The folders that are in memory unless the host says otherwise ([`Boot::new`]), and their modes
+/// where the image has none.
 pub const TMPFS_DIRS: [(&str, u32); 2] = [("/tmp", 0o1777), ("/run", 0o755)];
 
 /// Bytes of one stream that may be on their way before the receiver has returned credit.

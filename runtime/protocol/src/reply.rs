@@ -35,7 +35,8 @@ pub enum Reply {
     SpawnFailed {
         /// The command.
         id: u32,
-        /// The exit code docker gives this failure: 127 not found, 126 found but not executable or another failure.
+        /// The exit code docker gives this failure: 127 not found, 126 found but not executable or
+        /// another failure.
         code: u8,
         /// What failed, for a person.
         message: String,
@@ -95,7 +96,8 @@ pub enum Reply {
     },
     /// The guest powers off right after this.
     Bye {
-        /// 0 when the writable disk is unmounted cleanly, otherwise the `errno` that stood in the way.
+        /// 0 when the writable disk is unmounted cleanly, otherwise the `errno` that stood in the
+        /// way.
         errno: u32,
     },
 }
@@ -248,7 +250,8 @@ impl Reply {
     }
 }
 
-/// Appends stream data read into a buffer of its own as one [`Reply::Output`], without an owned copy in between.
+/// Appends stream data read into a buffer of its own as one [`Reply::Output`], without an owned
+/// copy in between.
 pub fn encode_output(out: &mut Vec<u8>, id: u32, stream: Stream, data: &[u8]) {
     let kind = match stream {
         Stream::Stdout => STDOUT,

@@ -6,17 +6,17 @@ use crate::files::FileTask;
 use crate::frame::{Frame, Payload, ProtocolError, put_frame};
 use crate::wire::Wire;
 
-/// What the host asks. Ids are the host's choice; a command's id is free again after [`Reply::Exited`] or
-/// [`Reply::SpawnFailed`], another request's after its answer. A request that init does not know, or cannot read, is
-/// answered by [`Reply::Rejected`].
+/// What the host asks. Ids are the host's choice; a command's id is free again after
+/// [`Reply::Exited`] or [`Reply::SpawnFailed`], another request's after its answer. A request that
+/// init does not know, or cannot read, is answered by [`Reply::Rejected`].
 ///
 /// [`Reply::Exited`]: crate::Reply::Exited
 /// [`Reply::SpawnFailed`]: crate::Reply::SpawnFailed
 /// [`Reply::Rejected`]: crate::Reply::Rejected
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Set the guest up. The first message, once; answered by [`Reply::Hello`](crate::Reply::Hello) or
-    /// [`Reply::Fatal`](crate::Reply::Fatal).
+    /// Set the guest up. The first message, once; answered by [`Reply::Hello`](crate::Reply::Hello)
+    /// or [`Reply::Fatal`](crate::Reply::Fatal).
     Boot {
         /// The host's [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION).
         version: u32,
@@ -58,7 +58,8 @@ pub enum Request {
         /// How many bytes.
         bytes: u32,
     },
-    /// Nobody reads an output any more: the command gets `SIGPIPE` when it writes, unless it is detached.
+    /// Nobody reads an output any more: the command gets `SIGPIPE` when it writes, unless it is
+    /// detached.
     CloseOutput {
         /// The command.
         id: u32,
@@ -89,27 +90,31 @@ pub enum Request {
         /// Returned in the answer.
         id: u32,
     },
-    /// Freeze the writable disk (`FIFREEZE`): until [`Request::Thaw`] its image on the host is consistent. Answered by
-    /// [`Reply::Done`](crate::Reply::Done).
+    /// Freeze the writable disk (`FIFREEZE`): until [`Request::Thaw`] its image on the host is
+    /// consistent. Answered by [`Reply::Done`](crate::Reply::Done).
     Freeze {
         /// Returned in the answer.
         id: u32,
-        /// The disk thaws by itself after this many milliseconds, unless [`Request::KeepFrozen`] comes before; 0 is never.
+        /// The disk thaws by itself after this many milliseconds, unless [`Request::KeepFrozen`]
+        /// comes before; 0 is never.
         thaw_after_ms: u32,
     },
-    /// Start the time of a freeze anew. Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when nothing is frozen (any more).
+    /// Start the time of a freeze anew. Answered by [`Reply::Done`](crate::Reply::Done), with
+    /// `EINVAL` when nothing is frozen (any more).
     KeepFrozen {
         /// Returned in the answer.
         id: u32,
         /// As in [`Request::Freeze`].
         thaw_after_ms: u32,
     },
-    /// End a freeze (`FITHAW`). Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when nothing is frozen (any more).
+    /// End a freeze (`FITHAW`). Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when
+    /// nothing is frozen (any more).
     Thaw {
         /// Returned in the answer.
         id: u32,
     },
-    /// Give the writable disk's free blocks back to the host (`FITRIM`). Answered by [`Reply::Done`](crate::Reply::Done).
+    /// Give the writable disk's free blocks back to the host (`FITRIM`). Answered by
+    /// [`Reply::Done`](crate::Reply::Done).
     Trim {
         /// Returned in the answer.
         id: u32,
@@ -133,33 +138,37 @@ pub enum Request {
         /// Returned in the answer.
         id: u32,
     },
-    /// Become another guest: a clone has this before its first command. Answered by [`Reply::Done`](crate::Reply::Done) once the hook of the
-    /// image has ended: with `ETIMEDOUT` when it took too long, `ECANCELED` when it failed.
+    /// Become another guest: a clone has this before its first command. Answered by
+    /// [`Reply::Done`](crate::Reply::Done) once the hook of the image has ended: with `ETIMEDOUT`
+    /// when it took too long, `ECANCELED` when it failed.
     Identity {
         /// Returned in the answer.
         id: u32,
         /// What changes.
         identity: Identity,
     },
-    /// Stand still for a copy of the machine: commands are frozen, and init sends nothing after the answer,
-    /// [`Reply::Done`](crate::Reply::Done), until the next request. The host sends none before the copy is made, so a copy finds
-    /// nothing on its way in either direction.
+    /// Stand still for a copy of the machine: commands are frozen, and init sends nothing after the
+    /// answer, [`Reply::Done`](crate::Reply::Done), until the next request. The host sends none
+    /// before the copy is made, so a copy finds nothing on its way in either direction.
     Suspend {
         /// Returned in the answer.
         id: u32,
     },
-    /// The guest is a copy that was made after [`Request::Suspend`], and this is another host. The disk thaws, commands other than
-    /// `command` lose their streams, the guest becomes another one as with [`Request::Identity`], and then commands go on.
-    /// Answered as that, with `EINVAL` when nothing is suspended.
+    /// The guest is a copy that was made after [`Request::Suspend`], and this is another host. The
+    /// disk thaws, commands other than `command` lose their streams, the guest becomes another one
+    /// as with [`Request::Identity`], and then commands go on. Answered as that, with `EINVAL` when
+    /// nothing is suspended.
     Adopt {
         /// Returned in the answer.
         id: u32,
-        /// The command whose streams the host has from now on, each with its full window; 0 is none.
+        /// The command whose streams the host has from now on, each with its full window; 0 is
+        /// none.
         command: u32,
         /// What changes.
         identity: Identity,
     },
-    /// End every process, unmount, power off. [`Reply::Bye`](crate::Reply::Bye) is the last the host hears.
+    /// End every process, unmount, power off. [`Reply::Bye`](crate::Reply::Bye) is the last the
+    /// host hears.
     Shutdown {
         /// How long processes have between being asked to end and `SIGKILL`, in milliseconds.
         grace_ms: u32,

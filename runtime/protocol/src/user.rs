@@ -1,7 +1,9 @@
-//! Docker's `USER`: `name|uid[:group|gid]`, resolved against the `passwd` and `group` files of the image.
+//! Docker's `USER`: `name|uid[:group|gid]`, resolved against the `passwd` and `group` files of the
+//! image.
 //!
-//! The rules are those of `github.com/moby/sys/user`'s `GetExecUser`, which docker, containerd and runc share: a name
-//! must exist; a number need not; a user given without a group gets the groups that list its name.
+//! The rules are those of `github.com/moby/sys/user`'s `GetExecUser`, which docker, containerd and
+//! runc share: a name must exist; a number need not; a user given without a group gets the groups
+//! that list its name.
 
 use thiserror::Error;
 
@@ -36,7 +38,8 @@ pub enum UserError {
     OutOfRange(String),
 }
 
-/// Resolves `spec` against the bytes of `/etc/passwd` and `/etc/group` (empty where the image has none).
+/// Resolves `spec` against the bytes of `/etc/passwd` and `/etc/group` (empty where the image has
+/// none).
 ///
 /// # Errors
 ///

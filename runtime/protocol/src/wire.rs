@@ -1,4 +1,5 @@
-//! How values stand in a payload: fields one after the other, numbers little-endian, whatever has a length after its length.
+//! How values stand in a payload: fields one after the other, numbers little-endian, whatever has a
+//! length after its length.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

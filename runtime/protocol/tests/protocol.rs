@@ -1,4 +1,5 @@
-//! Whatever is said arrives as it was said, however the bytes are cut; whatever arrives, nothing panics.
+//! Whatever is said arrives as it was said, however the bytes are cut; whatever arrives, nothing
+//! panics.
 
 use std::net::IpAddr;
 

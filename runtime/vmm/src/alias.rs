@@ -1,4 +1,5 @@
-//! Names for files whose paths are not UTF-8, which no monitor takes: symbolic links in a temporary folder.
+//! Names for files whose paths are not UTF-8, which no monitor takes: symbolic links in a temporary
+//! folder.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -8,7 +9,8 @@ use tempfile::TempDir;
 
 use super::{MemoryBacking, VmConfig, VmmError};
 
-/// The links of one machine. They go when it is dropped, so its owner keeps it for as long as the VM may open files.
+/// The links of one machine. They go when it is dropped, so its owner keeps it for as long as the
+/// VM may open files.
 #[derive(Debug, Default)]
 pub(super) struct Aliases {
     folder: Option<TempDir>,

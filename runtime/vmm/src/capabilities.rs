@@ -14,8 +14,8 @@ use super::{VmConfig, Vmm, VmmError, qcow2};
 pub struct Capabilities {
     /// Disks, network cards and shares that a machine can have in all.
     pub devices: usize,
-    /// The program that serves shares, `None` where the monitor serves them itself or where [`Capabilities::shares`] is
-    /// false.
+    /// The program that serves shares, `None` where the monitor serves them itself or where
+    /// [`Capabilities::shares`] is false.
     pub share_server: Option<PathBuf>,
     /// Whether machines can have shares.
     pub shares: bool,
@@ -25,11 +25,13 @@ pub struct Capabilities {
     pub free_page_reporting: bool,
     /// Whether blocks that the guest discards go back to the host.
     pub discard: bool,
-    /// Whether the machine pauses when the host's disk is full. Otherwise the guest gets an I/O error.
+    /// Whether the machine pauses when the host's disk is full. Otherwise the guest gets an I/O
+    /// error.
     pub pauses_when_full: bool,
 }
 
-/// Lines of interrupts, one a device, that libkrun has for virtio (`IRQ_BASE` to `IRQ_MAX` of krun-arch).
+/// Lines of interrupts, one a device, that libkrun has for virtio (`IRQ_BASE` to `IRQ_MAX` of
+/// krun-arch).
 const KRUN_LINES: usize = if cfg!(target_arch = "x86_64") {
     11
 } else {

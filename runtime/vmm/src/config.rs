@@ -25,23 +25,27 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// Where the guest's memory is kept.
     pub memory: MemoryBacking,
-    /// Whether the machine waits for [`Qmp::restore`](crate::Qmp::restore) instead of booting the kernel.
+    /// Whether the machine waits for [`Qmp::restore`](crate::Qmp::restore) instead of booting the
+    /// kernel.
     pub incoming: bool,
     /// Kernel parameters added after blockbox's own, so that they win.
     pub kernel_args: Vec<String>,
-    /// Whether the VM's process is [confined](crate::confine), which it is by default where the operating system can.
+    /// Whether the VM's process is [confined](crate::confine), which it is by default where the
+    /// operating system can.
     pub confine: bool,
     /// The executable to start the VM through: one whose `main` begins with
     /// [`helper::run_if_asked`](crate::helper::run_if_asked). The default is what
     /// [`helper::locate`](crate::helper::locate) finds.
     pub helper: Option<PathBuf>,
-    /// A file that gets everything the guest's console prints; its end is kept in memory in any case.
+    /// A file that gets everything the guest's console prints; its end is kept in memory in any
+    /// case.
     pub console_log: Option<PathBuf>,
 }
 
 impl VmConfig {
-    /// A sandbox's machine with one CPU and 512 MiB of memory. `disk`, a flat VMDK descriptor, is the read-only `/dev/vda`;
-    /// `upper`, a raw ext4 image, is the writable `/dev/vdb`, which the kernel boots from.
+    /// A sandbox's machine with one CPU and 512 MiB of memory. `disk`, a flat VMDK descriptor, is
+    /// the read-only `/dev/vda`; `upper`, a raw ext4 image, is the writable `/dev/vdb`, which the
+    /// kernel boots from.
     pub fn new(
         kernel: impl Into<PathBuf>,
         disk: impl Into<PathBuf>,
@@ -50,8 +54,9 @@ impl VmConfig {
         Self::with_root(kernel, disk, Disk::raw(UPPER_SERIAL, upper))
     }
 
-    /// As [`new`](Self::new), a machine that writes to no disk: the kernel boots from the read-only `init_disk`, as
-    /// [`write_init_disk`](crate::write_init_disk) makes it, and what the guest changes of the image is in its memory.
+    /// As [`new`](Self::new), a machine that writes to no disk: the kernel boots from the read-only
+    /// `init_disk`, as [`write_init_disk`](crate::write_init_disk) makes it, and what the guest
+    /// changes of the image is in its memory.
     pub fn without_upper(
         kernel: impl Into<PathBuf>,
         disk: impl Into<PathBuf>,
@@ -99,7 +104,8 @@ impl VmConfig {
         self
     }
 
-    /// Whether a disk is taken out for [`Vm::save`](crate::Vm::save): QEMU saves no machine with a VMDK.
+    /// Whether a disk is taken out for [`Vm::save`](crate::Vm::save): QEMU saves no machine with a
+    /// VMDK.
     pub(super) fn is_removable(&self, disk: &Disk) -> bool {
         disk.format == DiskFormat::Vmdk && self.memory != MemoryBacking::Private
     }
@@ -108,8 +114,9 @@ impl VmConfig {
     ///
     /// # Errors
     ///
-    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] when it asks for more than the
-    /// monitor has; [`VmmError::NotADirectory`] when a share is not a folder.
+    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] when it
+    /// asks for more than the monitor has; [`VmmError::NotADirectory`] when a share is not a
+    /// folder.
     pub fn check(&self, vmm: Vmm) -> Result<(), VmmError> {
         device::check_names(&self.disks, &self.shares)?;
         for share in &self.shares {
@@ -126,8 +133,8 @@ impl VmConfig {
             "console=hvc0".to_owned(),
             "quiet".to_owned(),
             "panic=-1".to_owned(),
-            // libkrun's x86 machine ends on the keyboard controller's reset line. QEMU's microvm has no such
-            // controller, and ends on a triple fault.
+            // libkrun's x86 machine ends on the keyboard controller's reset line. QEMU's microvm
+            // has no such controller, and ends on a triple fault.
             match vmm {
                 Vmm::Libkrun => "reboot=k",
                 Vmm::Qemu { .. } => "reboot=t",

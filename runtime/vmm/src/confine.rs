@@ -1,11 +1,12 @@
 //! What a VM's process may do on the host: Landlock and seccomp.
 //!
-//! A guest that breaks out of its monitor finds a process that reads its kernel, its disks and the libraries it runs on, writes to
-//! its writable disks and shares, opens no socket, executes nothing, and signals and traces no other process. The rules are laid
-//! by the helper on itself before the VM begins, and cannot be lifted.
+//! A guest that breaks out of its monitor finds a process that reads its kernel, its disks and the
+//! libraries it runs on, writes to its writable disks and shares, opens no socket, executes
+//! nothing, and signals and traces no other process. The rules are laid by the helper on itself
+//! before the VM begins, and cannot be lifted.
 //!
-//! QEMU's own filter (`-sandbox on`) adds what a program that was just executed cannot be denied: executing. The servers of
-//! shares under QEMU confine themselves.
+//! QEMU's own filter (`-sandbox on`) adds what a program that was just executed cannot be denied:
+//! executing. The servers of shares under QEMU confine themselves.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -149,7 +150,8 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Lays the rules on this thread and those it starts, for good. A kernel that knows only some of them enforces those.
+    /// Lays the rules on this thread and those it starts, for good. A kernel that knows only some
+    /// of them enforces those.
     ///
     /// # Errors
     ///

@@ -41,11 +41,13 @@ impl DiskFormat {
     }
 }
 
-/// A virtio-blk device. Disks appear in the guest as `/dev/vda`, `/dev/vdb` …, in the order of the machine's list.
+/// A virtio-blk device. Disks appear in the guest as `/dev/vda`, `/dev/vdb` …, in the order of the
+/// machine's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disk {
-    /// What the guest finds it by (`/sys/block/*/serial`): 1 to 20 letters, digits, `-`, `_` and `.`.
+    /// What the guest finds it by (`/sys/block/*/serial`): 1 to 20 letters, digits, `-`, `_` and
+    /// `.`.
     pub serial: String,
     /// The file.
     pub path: PathBuf,
@@ -103,8 +105,8 @@ impl fmt::Debug for MacAddress {
     }
 }
 
-/// A virtio-net device whose Ethernet segment is a Unix stream socket: each frame follows its length in bytes, 4 bytes
-/// big-endian. There is no virtio-net header, so there are no offloads.
+/// A virtio-net device whose Ethernet segment is a Unix stream socket: each frame follows its
+/// length in bytes, 4 bytes big-endian. There is no virtio-net header, so there are no offloads.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NetworkCard {
@@ -161,15 +163,18 @@ pub enum MemoryBacking {
     /// In memory of the VM's process.
     #[default]
     Private,
-    /// In this file, which is made as large as the memory: what [`Vm::save`](crate::Vm::save) leaves out.
+    /// In this file, which is made as large as the memory: what [`Vm::save`](crate::Vm::save)
+    /// leaves out.
     File(PathBuf),
     /// In memory that this process has, too, and [`Vm::save`](crate::Vm::save) leaves out.
     Shared(SharedMemory),
-    /// In memory of the VM's process that begins as this file's contents and never changes the file.
+    /// In memory of the VM's process that begins as this file's contents and never changes the
+    /// file.
     CopyOf(PathBuf),
 }
 
-/// A guest's memory that is a file without a name. Pages that the guest never touched are holes in it.
+/// A guest's memory that is a file without a name. Pages that the guest never touched are holes in
+/// it.
 #[derive(Debug, Clone)]
 pub struct SharedMemory(Arc<File>);
 

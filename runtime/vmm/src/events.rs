@@ -1,7 +1,8 @@
 //! What happens to a running VM by itself, and the pause of a VM whose disk on the host is full.
 //!
-//! QEMU pauses a machine that it cannot write for (`werror=enospc`) and leaves it so. Here a thread looks every second whether there
-//! is room again, and lets the machine go on; QEMU then repeats the write, so the guest never learns of it.
+//! QEMU pauses a machine that it cannot write for (`werror=enospc`) and leaves it so. Here a thread
+//! looks every second whether there is room again, and lets the machine go on; QEMU then repeats
+//! the write, so the guest never learns of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

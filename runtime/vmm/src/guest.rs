@@ -1,8 +1,10 @@
-//! The host's side of the conversation with the guest's init: commands, their streams, and a clean end.
+//! The host's side of the conversation with the guest's init: commands, their streams, and a clean
+//! end.
 //!
-//! A thread per session reads what the guest says and hands it to whom it concerns. It never writes and never waits for a
-//! consumer: each stream is bounded by its credit window ([`blockbox_protocol::WINDOW`]), and consumers return credit
-//! themselves. So no order of reading and writing on the host's side can deadlock.
+//! A thread per session reads what the guest says and hands it to whom it concerns. It never writes
+//! and never waits for a consumer: each stream is bounded by its credit window
+//! ([`blockbox_protocol::WINDOW`]), and consumers return credit themselves. So no order of reading
+//! and writing on the host's side can deadlock.
 
 mod error;
 mod exec;
@@ -30,16 +32,18 @@ use blockbox_protocol::{PROTOCOL_VERSION, Request};
 use crate::Vm;
 use link::{Answer, Link, Peer};
 
-/// The guest's init, a static Linux executable of the host's architecture. It belongs at [`INIT_PATH`] on the writable
-/// disk, with mode 0755.
+/// The guest's init, a static Linux executable of the host's architecture. It belongs at
+/// [`INIT_PATH`] on the writable disk, with mode 0755.
 pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
 
-/// [`blockbox_fsbench`] as a static Linux executable of the host's architecture: it runs in any image.
+/// [`blockbox_fsbench`] as a static Linux executable of the host's architecture: it runs in any
+/// image.
 pub static FSBENCH: &[u8] = include_bytes!(env!("BLOCKBOX_FSBENCH"));
 
 pub use blockbox_protocol::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 
-/// How long init needs, beyond the grace given to processes, to unmount and power off; slow under emulation.
+/// How long init needs, beyond the grace given to processes, to unmount and power off; slow under
+/// emulation.
 const POWER_OFF_TIME: Duration = Duration::from_secs(20);
 
 /// How long a VM may take to end whose guest did not answer.
@@ -64,16 +68,16 @@ pub struct BootTimes {
 }
 
 impl Session {
-    /// Tells the guest's init how to set the guest up, and waits until it reports. What `boot` leaves out of the time and of
-    /// entropy is the host's.
+    /// Tells the guest's init how to set the guest up, and waits until it reports. What `boot`
+    /// leaves out of the time and of entropy is the host's.
     ///
     /// # Errors
     ///
     /// [`GuestError::BootTooLarge`] when `boot` does not fit in a message.
     ///
-    /// [`GuestError::NeverReported`] when it has not after `timeout`, or the VM ended before; a VM that ends with a
-    /// success status without init having reported has failed all the same. [`GuestError::SetupFailed`] when init says
-    /// that it could not set the guest up.
+    /// [`GuestError::NeverReported`] when it has not after `timeout`, or the VM ended before; a VM
+    /// that ends with a success status without init having reported has failed all the same.
+    /// [`GuestError::SetupFailed`] when init says that it could not set the guest up.
     pub fn connect(vm: &Vm, boot: &Boot, timeout: Duration) -> Result<Self, GuestError> {
         let started = Instant::now();
         let link = open(vm)?;
@@ -85,7 +89,8 @@ impl Session {
                 guest: hello.version,
             });
         }
-        // The boot message waited for the guest to boot. Commands come after this one, so nobody waits for the answer.
+        // The boot message waited for the guest to boot. Commands come after this one, so nobody
+        // waits for the answer.
         link.send(&Request::SetClock {
             id: 0,
             realtime_ns: link::realtime_ns(),
@@ -121,12 +126,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker would give.
+    /// [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker
+    /// would give.
     pub fn exec(&self, spec: &ExecSpec) -> Result<Exec, GuestError> {
         Exec::start(&self.link, spec)
     }
 
-    /// Has init do something with the container's files, and returns once it does. Its streams and its end are a command's.
+    /// Has init do something with the container's files, and returns once it does. Its streams and
+    /// its end are a command's.
     ///
     /// # Errors
     ///
@@ -144,12 +151,14 @@ impl Session {
         self.link.request("sync", |id| Request::Sync { id })
     }
 
-    /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and does not change. The guest
-    /// ends the freeze itself after `thaw_after` (in whole milliseconds), for a host that does not come back; zero is never.
+    /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and
+    /// does not change. The guest ends the freeze itself after `thaw_after` (in whole
+    /// milliseconds), for a host that does not come back; zero is never.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when the guest's kernel refuses, for example because it is frozen already.
+    /// [`GuestError::Refused`] when the guest's kernel refuses, for example because it is frozen
+    /// already.
     pub fn freeze(&self, thaw_after: Duration) -> Result<(), GuestError> {
         let thaw_after_ms = milliseconds(thaw_after);
         self.link
@@ -178,7 +187,8 @@ impl Session {
         self.link.request("thaw", |id| Request::Thaw { id })
     }
 
-    /// Gives the free blocks of the writable disk back to the host. The guest does so by itself now and then, and at its end.
+    /// Gives the free blocks of the writable disk back to the host. The guest does so by itself now
+    /// and then, and at its end.
     ///
     /// # Errors
     ///
@@ -187,7 +197,8 @@ impl Session {
         self.link.request("trim", |id| Request::Trim { id })
     }
 
-    /// Sets the guest's clock to the host's: at once after a sleep of the host, else little by little.
+    /// Sets the guest's clock to the host's: at once after a sleep of the host, else little by
+    /// little.
     ///
     /// # Errors
     ///
@@ -229,20 +240,21 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or took too long.
+    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or
+    /// took too long.
     pub fn identity(&self, identity: &Identity) -> Result<(), GuestError> {
         let identity = identity.clone();
         self.link
             .request("take its identity", |id| Request::Identity { id, identity })
     }
 
-    /// Ends every process of the guest (`SIGTERM`, then `SIGKILL` after `grace`), unmounts its disk and waits until
-    /// `vm` has ended. A VM that does not end is killed.
+    /// Ends every process of the guest (`SIGTERM`, then `SIGKILL` after `grace`), unmounts its disk
+    /// and waits until `vm` has ended. A VM that does not end is killed.
     ///
     /// # Errors
     ///
-    /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its journal holds what the next
-    /// boot replays.
+    /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its
+    /// journal holds what the next boot replays.
     pub fn shutdown(&self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
         let grace_ms = milliseconds(grace);
         let sent = self.link.send(&Request::Shutdown { grace_ms });

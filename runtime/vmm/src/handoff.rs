@@ -1,7 +1,7 @@
 //! Open files for the helper, sent over the control channel before the VM uses it.
 //!
-//! A file that a child inherits by number must be inheritable in the parent too, so that any other child started at that
-//! moment gets it as well. A file in a message reaches the helper alone.
+//! A file that a child inherits by number must be inheritable in the parent too, so that any other
+//! child started at that moment gets it as well. A file in a message reaches the helper alone.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -1,9 +1,10 @@
-//! The process a VM runs in: `HELPER __vm JSON [DISK…]`, where the helper is any program whose `main` begins with
-//! [`run_if_asked`].
+//! The process a VM runs in: `HELPER __vm JSON [DISK…]`, where the helper is any program whose
+//! `main` begins with [`run_if_asked`].
 //!
-//! Its standard input is the guest's end of the control channel, its standard output and error are the console's pipe.
-//! When the host's end of the channel closes, because blockbox ended or was killed, the guest's init shuts the guest
-//! down cleanly; whatever has not ended ten seconds later is ended here.
+//! Its standard input is the guest's end of the control channel, its standard output and error are
+//! the console's pipe. When the host's end of the channel closes, because blockbox ended or was
+//! killed, the guest's init shuts the guest down cleanly; whatever has not ended ten seconds later
+//! is ended here.
 
 use std::env;
 use std::ffi::OsString;
@@ -57,8 +58,9 @@ pub(super) enum Launch {
     Share(qemu::share::Server),
 }
 
-/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once, and VMs may be started
-/// through this program from then on. Call it first thing in `main`: the process must have a single thread.
+/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once,
+/// and VMs may be started through this program from then on. Call it first thing in `main`: the
+/// process must have a single thread.
 pub fn run_if_asked() -> Option<ExitCode> {
     CAPABLE.store(true, Ordering::Relaxed);
     let mut args = env::args_os().skip(1);
@@ -75,8 +77,8 @@ pub fn run_if_asked() -> Option<ExitCode> {
     })
 }
 
-/// Returns the program to start VMs through: `configured`, else what [`HELPER_VARIABLE`] names, else the running program
-/// if it has called [`run_if_asked`].
+/// Returns the program to start VMs through: `configured`, else what [`HELPER_VARIABLE`] names,
+/// else the running program if it has called [`run_if_asked`].
 ///
 /// # Errors
 ///
@@ -128,8 +130,9 @@ fn run(
     }
 }
 
-/// Locks a disk until this process ends, whatever program it becomes. The VM of a monitor that was killed may still be
-/// ending when the next starts: two kernels on one file system would destroy it.
+/// Locks a disk until this process ends, whatever program it becomes. The VM of a monitor that was
+/// killed may still be ending when the next starts: two kernels on one file system would destroy
+/// it.
 fn hold(disk: &Path) -> Result<(), VmmError> {
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 

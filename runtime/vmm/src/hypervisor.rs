@@ -1,9 +1,10 @@
 //! Whether hardware virtualisation works here: found out by trying.
 //!
-//! `/dev/kvm` is no proof. There are hosts whose KVM starts a VM and interprets real-mode instructions in software, but
-//! cannot run an ordinary kernel. So a trial VM boots the guest kernel and blockbox's init from a disk that holds nothing
-//! else: once init speaks, if only to say what it misses, the hypervisor can do what a sandbox needs. The verdict is kept until
-//! the next boot of the host.
+//! `/dev/kvm` is no proof. There are hosts whose KVM starts a VM and interprets real-mode
+//! instructions in software, but cannot run an ordinary kernel. So a trial VM boots the guest
+//! kernel and blockbox's init from a disk that holds nothing else: once init speaks, if only to say
+//! what it misses, the hypervisor can do what a sandbox needs. The verdict is kept until the next
+//! boot of the host.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -22,10 +23,12 @@ use super::kernel::Identity;
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun, with_causes};
 
-/// How long the trial's init has to say its first word. On hardware it needs a fraction of a second.
+/// How long the trial's init has to say its first word. On hardware it needs a fraction of a
+/// second.
 const TRIAL_TIME: Duration = Duration::from_secs(3);
 
-/// The same where libkrun is asked for by name: an emulated hypervisor on a busy machine needs ten seconds.
+/// The same where libkrun is asked for by name: an emulated hypervisor on a busy machine needs ten
+/// seconds.
 const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(30);
 
 /// Something that takes seconds and is about to begin.
@@ -65,7 +68,8 @@ struct Kept {
     verdict: Verdict,
 }
 
-/// The verdict on this host, from the folder `cache` or by a trial of at most 3 seconds, which `on_wait` is told of.
+/// The verdict on this host, from the folder `cache` or by a trial of at most 3 seconds, which
+/// `on_wait` is told of.
 pub fn verdict(
     kernel: &Path,
     cache: &Path,
@@ -87,8 +91,8 @@ pub fn verdict(
     }
 }
 
-/// As [`verdict`], for who asks for libkrun by name, which is not to be held to an old failure: that it works is recalled, that
-/// it fails is tried again, for at most 30 seconds.
+/// As [`verdict`], for who asks for libkrun by name, which is not to be held to an old failure:
+/// that it works is recalled, that it fails is tried again, for at most 30 seconds.
 pub fn verdict_anew(
     kernel: &Path,
     cache: &Path,
@@ -154,8 +158,8 @@ pub(super) fn device() -> Result<(), String> {
     }
 }
 
-/// Whether KVM is the module kvm-pvm: it starts any VM and interprets its first instructions, but never boots a kernel
-/// that is not made for it. `modules` is `/sys/module`.
+/// Whether KVM is the module kvm-pvm: it starts any VM and interprets its first instructions, but
+/// never boots a kernel that is not made for it. `modules` is `/sys/module`.
 fn runs_pvm_guests_only(modules: &Path) -> bool {
     let loaded = |name| modules.join(name).exists();
     loaded("kvm_pvm") && !loaded("kvm_intel") && !loaded("kvm_amd")
@@ -253,7 +257,8 @@ fn unstamped(line: &str) -> &str {
     }
 }
 
-/// What a verdict holds for: this boot of the host, this kernel file by whatever path, this blockbox.
+/// What a verdict holds for: this boot of the host, this kernel file by whatever path, this
+/// blockbox.
 fn key(kernel: &Path) -> Option<String> {
     let kernel = Identity::of(kernel).ok()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| {

@@ -10,8 +10,8 @@ use crate::guest::INIT;
 /// Bytes of the disk, nearly all of them holes.
 const SIZE: u64 = 16 << 20;
 
-/// Writes to `file`, which is empty, an ext4 image with init where the kernel looks for it: the root of a machine that has no
-/// writable disk.
+/// Writes to `file`, which is empty, an ext4 image with init where the kernel looks for it: the
+/// root of a machine that has no writable disk.
 ///
 /// # Errors
 ///

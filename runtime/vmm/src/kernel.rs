@@ -1,8 +1,8 @@
 //! The guest kernel: where it is found, and in which form both monitors boot it.
 //!
-//! A kernel from libkrunfw is a bare memory image. On x86-64 it is wrapped in an ELF file that carries both entry points: the
-//! 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one in a Xen note, which QEMU wants. On other
-//! architectures the image itself is what both take.
+//! A kernel from libkrunfw is a bare memory image. On x86-64 it is wrapped in an ELF file that
+//! carries both entry points: the 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one
+//! in a Xen note, which QEMU wants. On other architectures the image itself is what both take.
 
 mod stale;
 
@@ -44,13 +44,14 @@ impl KernelSource {
     }
 }
 
-/// Finds a guest kernel: `explicit`, else `$BLOCKBOX_KERNEL`, else libkrunfw in `home/kernel`, next to the executable, or in the
-/// system's library folders. A file named explicitly may be a kernel or a libkrunfw.
+/// Finds a guest kernel: `explicit`, else `$BLOCKBOX_KERNEL`, else libkrunfw in `home/kernel`, next
+/// to the executable, or in the system's library folders. A file named explicitly may be a kernel
+/// or a libkrunfw.
 ///
 /// # Errors
 ///
-/// [`VmmError::KernelNotFound`] with everything that was searched; [`VmmError::BadKernel`] when an explicit file is
-/// unreadable.
+/// [`VmmError::KernelNotFound`] with everything that was searched; [`VmmError::BadKernel`] when an
+/// explicit file is unreadable.
 pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmError> {
     let variable = std::env::var_os(KERNEL_VARIABLE)
         .filter(|value| !value.is_empty())
@@ -75,8 +76,9 @@ pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
         .filter(|path| path.is_file())
 }
 
-/// Makes `source` a file that [`VmConfig::kernel`](super::VmConfig::kernel) takes, keeping it in the folder `cache`
-/// under a name made from its contents. A library that was seen before and has not changed since is not read again.
+/// Makes `source` a file that [`VmConfig::kernel`](super::VmConfig::kernel) takes, keeping it in
+/// the folder `cache` under a name made from its contents. A library that was seen before and has
+/// not changed since is not read again.
 ///
 /// # Errors
 ///
@@ -95,8 +97,9 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     let digest = digest_of(library).map_err(unreadable())?;
     let name = format!("{KERNEL_PREFIX}{FORM}-{}", &digest[..32]);
     let kernel = cache.join(&name);
-    // Without the note the next start reads the library again: slower, and right. One of a file that has just changed would
-    // hold for another change within the same tick of the file system's clock.
+    // Without the note the next start reads the library again: slower, and right. One of a file
+    // that has just changed would hold for another change within the same tick of the file system's
+    // clock.
     let note = || {
         if identity.is_settled() && Identity::of(library).is_ok_and(|now| now == identity) {
             let _ = write_beside(name.as_bytes(), cache).and_then(|note| note.persist(&seen));
@@ -121,7 +124,8 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
 ///
 /// # Errors
 ///
-/// [`VmmError::BadKernel`] where the library cannot be loaded here, or holds no kernel that can be booted.
+/// [`VmmError::BadKernel`] where the library cannot be loaded here, or holds no kernel that can be
+/// booted.
 pub fn release(library: &Path) -> Result<String, VmmError> {
     let image = krunfw::kernel_of(library)?;
     let bad = |reason: &str| VmmError::BadKernel {
@@ -161,7 +165,8 @@ pub fn locate(explicit: Option<&Path>, home: &Path, cache: &Path) -> Result<Path
     prepare(&find(explicit, home)?, cache)
 }
 
-/// The form kernels are kept in, part of their cached name: a new form must not find an old one's files.
+/// The form kernels are kept in, part of their cached name: a new form must not find an old one's
+/// files.
 const FORM: &str = if cfg!(target_arch = "x86_64") {
     "elf1"
 } else {
@@ -288,8 +293,9 @@ fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<NewFile> {
     Ok(file)
 }
 
-/// Stores a kernel under a name made from its contents. A kernel that another process has just stored there stays: the rules
-/// that confine a virtual machine name its file, and would not hold for one that replaced it.
+/// Stores a kernel under a name made from its contents. A kernel that another process has just
+/// stored there stays: the rules that confine a virtual machine name its file, and would not hold
+/// for one that replaced it.
 fn store_once(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
     match write_beside(bytes, folder)?.persist_new(kernel) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -64,12 +64,12 @@ fn disk_format(format: DiskFormat) -> u32 {
     }
 }
 
-/// `LinuxSimplified` of krun-devices: files belong to whoever in the guest looks at them, so that a folder of the host's user
-/// is of use to any user of the guest.
+/// `LinuxSimplified` of krun-devices: files belong to whoever in the guest looks at them, so that a
+/// folder of the host's user is of use to any user of the guest.
 const SIMPLIFIED_OWNERS: u32 = 1;
 
-/// The kernel format [`kernel::prepare`](super::kernel::prepare) makes: `KRUN_KERNEL_FORMAT_ELF` on x86-64, elsewhere
-/// `KRUN_KERNEL_FORMAT_RAW`.
+/// The kernel format [`kernel::prepare`](super::kernel::prepare) makes: `KRUN_KERNEL_FORMAT_ELF` on
+/// x86-64, elsewhere `KRUN_KERNEL_FORMAT_RAW`.
 const KERNEL_FORMAT: u32 = if cfg!(target_arch = "x86_64") { 1 } else { 0 };
 
 /// `KRUN_LOG_LEVEL_WARN`, `KRUN_LOG_STYLE_NEVER` and `KRUN_LOG_OPTION_NO_ENV` of `libkrun.h`.
@@ -127,7 +127,8 @@ enum Never {}
 
 #[allow(unsafe_code)]
 fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
-    // SAFETY: called once, before anything logs; the target is the standard error stream, which stays open.
+    // SAFETY: called once, before anything logs; the target is the standard error stream, which
+    // stays open.
     check("krun_init_log", unsafe {
         krun::krun_init_log(2, LOG_WARN, LOG_STYLE_NEVER, LOG_NO_ENV)
     })?;
@@ -152,7 +153,8 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
 
     let kernel = c_string(&machine.kernel)?;
     let cmdline = c_string(&machine.cmdline)?;
-    // SAFETY: both strings are NUL-terminated and outlive the call, which copies them; a null initramfs means none.
+    // SAFETY: both strings are NUL-terminated and outlive the call, which copies them; a null
+    // initramfs means none.
     check("krun_set_kernel", unsafe {
         krun::krun_set_kernel(
             context,
@@ -174,7 +176,8 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
     }
 
     for (mac, socket) in machine.networks.iter().zip(sockets) {
-        // SAFETY: a null path means the descriptor, which is libkrun's from here on; the address is 6 bytes and is copied.
+        // SAFETY: a null path means the descriptor, which is libkrun's from here on; the address is
+        // 6 bytes and is copied.
         check("krun_add_net_unixstream", unsafe {
             let socket = socket.into_raw_fd();
             krun::krun_add_net_unixstream(context, ptr::null(), socket, mac.0.as_ptr(), 0, 0)
@@ -184,15 +187,16 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
     for share in &machine.shares {
         let tag = c_string(&share.tag)?;
         let path = c_string(&share.path)?;
-        // SAFETY: both strings are NUL-terminated and outlive the call, which copies them; 0 is no window of shared memory.
+        // SAFETY: both strings are NUL-terminated and outlive the call, which copies them; 0 is no
+        // window of shared memory.
         check("krun_add_virtiofs4", unsafe {
             let (tag, path) = (tag.as_ptr(), path.as_ptr());
             krun::krun_add_virtiofs4(context, tag, path, 0, share.read_only, SIMPLIFIED_OWNERS)
         })?;
     }
 
-    // hvc0 is the implicit console, pointed at our standard output: of libkrun's consoles only one with a terminal or
-    // this one is announced to the guest as a console at all.
+    // hvc0 is the implicit console, pointed at our standard output: of libkrun's consoles only one
+    // with a terminal or this one is announced to the guest as a console at all.
     let console = c_string(helper::STDOUT_PATH)?;
     // SAFETY: the string is NUL-terminated and outlives the call, which copies it.
     check("krun_set_console_output", unsafe {
@@ -203,7 +207,8 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
     let ports = unsafe { krun::krun_add_virtio_console_multiport(context) };
     check("krun_add_virtio_console_multiport", ports)?;
     let name = c_string(CONTROL_PORT)?;
-    // SAFETY: the name is NUL-terminated and outlives the call, which copies it; the descriptor stays open.
+    // SAFETY: the name is NUL-terminated and outlives the call, which copies it; the descriptor
+    // stays open.
     check("krun_add_console_port_inout", unsafe {
         krun::krun_add_console_port_inout(
             context,

@@ -15,7 +15,8 @@ pub const LIBRARY: &str = if cfg!(target_os = "macos") {
     "libkrunfw.so.5"
 };
 
-/// `char *krunfw_get_kernel(size_t *guest_addr, size_t *entry_addr, size_t *size)`, from libkrunfw's `libkrunfw.h`.
+/// `char *krunfw_get_kernel(size_t *guest_addr, size_t *entry_addr, size_t *size)`, from
+/// libkrunfw's `libkrunfw.h`.
 type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *const c_char;
 
 /// The kernel inside a libkrunfw.
@@ -29,8 +30,8 @@ pub(super) struct KernelImage {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Checks that the file has all bytes that an ELF library's segments name: the dynamic linker maps them, and whoever reads beyond
-/// the end of a file that way is killed.
+/// Checks that the file has all bytes that an ELF library's segments name: the dynamic linker maps
+/// them, and whoever reads beyond the end of a file that way is killed.
 fn check_whole(path: &Path) -> Result<(), VmmError> {
     let bad = |reason: &str| VmmError::BadKernel {
         path: path.to_owned(),
@@ -47,7 +48,8 @@ fn check_whole(path: &Path) -> Result<(), VmmError> {
     }
 }
 
-/// Where the last segment of a little-endian 64-bit ELF file ends; `None` for any other file, which the dynamic linker refuses.
+/// Where the last segment of a little-endian 64-bit ELF file ends; `None` for any other file, which
+/// the dynamic linker refuses.
 fn segments_end(file: &File) -> io::Result<Option<u64>> {
     /// Of `Elf64_Ehdr`: `e_phoff`, `e_phentsize` and `e_phnum`.
     const HEADER: usize = 64;
@@ -100,8 +102,9 @@ pub(super) fn kernel_of(path: &Path) -> Result<KernelImage, VmmError> {
         reason: std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string),
     };
     check_whole(path)?;
-    // SAFETY: loading a library runs its initialisers. libkrunfw is plain data with three accessor functions and has
-    // none; the path comes from the user or a folder only the administrator writes to, as for any shared library.
+    // SAFETY: loading a library runs its initialisers. libkrunfw is plain data with three accessor
+    // functions and has none; the path comes from the user or a folder only the administrator
+    // writes to, as for any shared library.
     let library = unsafe { libloading::Library::new(path) }.map_err(bad)?;
     // SAFETY: this is the signature of libkrunfw's header, unchanged since its ABI version 1.
     let get_kernel = unsafe { library.get::<GetKernel>(b"krunfw_get_kernel\0") }.map_err(bad)?;
@@ -114,8 +117,8 @@ pub(super) fn kernel_of(path: &Path) -> Result<KernelImage, VmmError> {
             reason: "the library holds no kernel".to_owned(),
         });
     }
-    // SAFETY: the library owns `size` readable bytes at `start` for as long as it is loaded, which `library` ensures
-    // until the copy is made.
+    // SAFETY: the library owns `size` readable bytes at `start` for as long as it is loaded, which
+    // `library` ensures until the copy is made.
     let bytes = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size) }.to_vec();
     Ok(KernelImage {
         load_address,

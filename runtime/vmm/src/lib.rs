@@ -1,9 +1,11 @@
-//! Virtual machine monitors: what boots a machine that is described as data ([`VmConfig`]: a kernel, memory, a list of
-//! devices) and gives it a control channel.
+//! Virtual machine monitors: what boots a machine that is described as data ([`VmConfig`]: a
+//! kernel, memory, a list of devices) and gives it a control channel.
 //!
-//! Two of them, behind one [`Vm`] handle, each of which states what it can do ([`Capabilities`]): libkrun, linked in, where the machine has hardware virtualisation that works
-//! ([`hypervisor`]), and QEMU everywhere else. Either way the VM is a child process, started through a program that can
-//! become one ([`helper`]): libkrun takes over the process it runs in, and QEMU needs preparations between fork and exec.
+//! Two of them, behind one [`Vm`] handle, each of which states what it can do ([`Capabilities`]):
+//! libkrun, linked in, where the machine has hardware virtualisation that works ([`hypervisor`]),
+//! and QEMU everywhere else. Either way the VM is a child process, started through a program that
+//! can become one ([`helper`]): libkrun takes over the process it runs in, and QEMU needs
+//! preparations between fork and exec.
 //!
 //! Once it runs, [`guest::Session`] talks to the guest's init.
 
@@ -118,13 +120,14 @@ pub enum Choice {
 }
 
 impl Vmm {
-    /// Settles a choice on this host. Whether hardware virtualisation works is found out by a trial boot of `kernel`
-    /// through `helper` (see [`VmConfig::helper`]), whose verdict is kept in the folder `cache`.
+    /// Settles a choice on this host. Whether hardware virtualisation works is found out by a trial
+    /// boot of `kernel` through `helper` (see [`VmConfig::helper`]), whose verdict is kept in the
+    /// folder `cache`.
     ///
     /// # Errors
     ///
-    /// [`VmmError::NoHypervisor`] when libkrun is asked for and cannot work here; [`VmmError::QemuNotFound`] when QEMU
-    /// would be used and is not installed.
+    /// [`VmmError::NoHypervisor`] when libkrun is asked for and cannot work here;
+    /// [`VmmError::QemuNotFound`] when QEMU would be used and is not installed.
     pub fn choose(
         choice: Choice,
         kernel: &Path,
@@ -180,8 +183,8 @@ impl Vmm {
     ///
     /// # Errors
     ///
-    /// What [`VmConfig::check`] finds; when the helper process cannot be started. A VM that starts and then fails is noticed by
-    /// [`Session::connect`](crate::guest::Session::connect).
+    /// What [`VmConfig::check`] finds; when the helper process cannot be started. A VM that starts
+    /// and then fails is noticed by [`Session::connect`](crate::guest::Session::connect).
     pub fn start(self, config: &VmConfig) -> Result<Vm, VmmError> {
         Vm::start(self, config)
     }

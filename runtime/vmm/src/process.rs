@@ -1,9 +1,10 @@
 //! A child process with a thread and a process group of its own.
 //!
-//! A signal to the group of the program that starts it, such as a terminal's interrupt, does not reach it.
+//! A signal to the group of the program that starts it, such as a terminal's interrupt, does not
+//! reach it.
 //!
-//! The thread starts the child and lives until the child has ended, because Linux delivers a parent-death signal when
-//! the *thread* that started a child ends.
+//! The thread starts the child and lives until the child has ended, because Linux delivers a
+//! parent-death signal when the *thread* that started a child ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -48,7 +49,8 @@ impl Process {
                         return;
                     }
                 };
-                // The command still holds the child's ends of its pipes: without them a reader sees the end.
+                // The command still holds the child's ends of its pipes: without them a reader sees
+                // the end.
                 drop(command);
                 let process = Arc::new(Process {
                     state: Mutex::new(State::Running(Pid::from_child(&child))),
@@ -63,7 +65,8 @@ impl Process {
     }
 
     fn reap(&self, child: &mut std::process::Child) {
-        // Waiting without reaping first: a pid must not be free for reuse while `kill` may still use it.
+        // Waiting without reaping first: a pid must not be free for reuse while `kill` may still
+        // use it.
         let options =
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         let id = rustix::process::WaitId::Pid(Pid::from_child(child));

@@ -1,4 +1,5 @@
-//! An ELF file around a bare x86-64 kernel image (`man 5 elf`; the note: Linux's `include/xen/interface/elfnote.h`).
+//! An ELF file around a bare x86-64 kernel image (`man 5 elf`; the note: Linux's
+//! `include/xen/interface/elfnote.h`).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -146,7 +147,8 @@ fn find_entry(image: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// An image with the note Linux's `head_64.S` makes: `ELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY, .quad ...)`.
+    /// An image with the note Linux's `head_64.S` makes:
+    /// `ELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY, .quad ...)`.
     fn image() -> Vec<u8> {
         let mut image = vec![0x90; 512];
         let mut note = [4_u32, 8, 18].map(u32::to_le_bytes).concat();

@@ -34,8 +34,8 @@ pub fn is_qcow2(path: &Path) -> Result<bool, VmmError> {
 ///
 /// # Errors
 ///
-/// [`VmmError::BackingFile`] of an image that names something other than a file, or whose chain has no end; when one cannot be
-/// read.
+/// [`VmmError::BackingFile`] of an image that names something other than a file, or whose chain has
+/// no end; when one cannot be read.
 pub fn backing_files(path: &Path) -> Result<Vec<PathBuf>, VmmError> {
     let mut found: Vec<PathBuf> = Vec::new();
     loop {

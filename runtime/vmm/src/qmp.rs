@@ -1,7 +1,7 @@
 //! QEMU's machine protocol (QMP) over a socket pair: commands with time limits, and events.
 //!
-//! A thread reads what QEMU sends, one JSON object a line, and hands each answer to whom it is for. Commands may be given from
-//! any thread.
+//! A thread reads what QEMU sends, one JSON object a line, and hands each answer to whom it is for.
+//! Commands may be given from any thread.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,7 +55,8 @@ type Answer = Result<Value, String>;
 type OnEvent = Box<dyn FnMut(&Qmp, &str, &Value) + Send>;
 
 impl Qmp {
-    /// Speaks to QEMU on `socket`, which may not run yet; `on_event` is called in a thread that nothing else waits for.
+    /// Speaks to QEMU on `socket`, which may not run yet; `on_event` is called in a thread that
+    /// nothing else waits for.
     pub(super) fn connect(socket: UnixStream, on_event: OnEvent) -> Result<Self, VmmError> {
         let what = "cannot set up QEMU's control socket";
         let reader = socket.try_clone().map_err(VmmError::io(what))?;
@@ -84,7 +85,8 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// [`VmmError::MonitorRefused`], [`VmmError::MonitorSilent`], [`VmmError::MonitorGone`], as those of every command.
+    /// [`VmmError::MonitorRefused`], [`VmmError::MonitorSilent`], [`VmmError::MonitorGone`], as
+    /// those of every command.
     pub fn stop(&self) -> Result<(), VmmError> {
         self.command("stop", json!({})).map(drop)
     }
@@ -98,7 +100,8 @@ impl Qmp {
         self.command("cont", json!({})).map(drop)
     }
 
-    /// QEMU's name for the machine's state (`RunState` of its documentation): `running`, `paused`, `io-error` …
+    /// QEMU's name for the machine's state (`RunState` of its documentation): `running`, `paused`,
+    /// `io-error` …
     ///
     /// # Errors
     ///
@@ -108,7 +111,8 @@ impl Qmp {
         Ok(text(&answer, "status").to_owned())
     }
 
-    /// Writes the state of the machine's CPUs and devices, which is stopped, to `file`. Shared memory is left out.
+    /// Writes the state of the machine's CPUs and devices, which is stopped, to `file`. Shared
+    /// memory is left out.
     pub(super) fn save(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
         self.pass(file)?;
@@ -117,8 +121,9 @@ impl Qmp {
         self.await_migration("migrate", timeout)
     }
 
-    /// Gives a machine that was started with [`VmConfig::incoming`](crate::VmConfig::incoming) the state in `file`, and lets
-    /// it run. The machine must be configured as the saved one, with the same version of QEMU.
+    /// Gives a machine that was started with [`VmConfig::incoming`](crate::VmConfig::incoming) the
+    /// state in `file`, and lets it run. The machine must be configured as the saved one, with the
+    /// same version of QEMU.
     ///
     /// # Errors
     ///
@@ -138,8 +143,8 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// [`VmmError::MonitorRefused`] with QEMU's reason, [`VmmError::MonitorSilent`] after `timeout`,
-    /// [`VmmError::MonitorGone`] when QEMU has ended.
+    /// [`VmmError::MonitorRefused`] with QEMU's reason, [`VmmError::MonitorSilent`] after
+    /// `timeout`, [`VmmError::MonitorGone`] when QEMU has ended.
     pub fn execute(
         &self,
         command: &'static str,
@@ -276,7 +281,8 @@ impl Link {
         }
     }
 
-    /// Takes an answer in. The greeting and answers that nobody waits for any more have no place to go.
+    /// Takes an answer in. The greeting and answers that nobody waits for any more have no place to
+    /// go.
     fn answered(&self, mut message: Map<String, Value>) {
         let Some(id) = message.get("id").and_then(Value::as_u64) else {
             return;

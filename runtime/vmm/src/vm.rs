@@ -23,8 +23,8 @@ use super::qemu::share;
 use super::qmp::Qmp;
 use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff};
 
-/// How a VM's process ended. It says nothing of the command in the guest, nor even whether the guest ever came up:
-/// libkrun exits with 0 on an early reset.
+/// How a VM's process ended. It says nothing of the command in the guest, nor even whether the
+/// guest ever came up: libkrun exits with 0 on an early reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmExit {
     /// The process's own status.
@@ -58,7 +58,8 @@ impl Drop for Server {
     }
 }
 
-/// Makes the file of a machine's memory, which only its owner may read. The confined process could not make it itself.
+/// Makes the file of a machine's memory, which only its owner may read. The confined process could
+/// not make it itself.
 fn make_memory(path: &Path, mebibytes: u32) -> Result<(), VmmError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
@@ -234,8 +235,8 @@ impl Vm {
         self.events.subscribe()
     }
 
-    /// The VM's process, `None` once it has ended. It is a process group of its own, and of the signals that programs send to
-    /// groups it takes `SIGKILL` only.
+    /// The VM's process, `None` once it has ended. It is a process group of its own, and of the
+    /// signals that programs send to groups it takes `SIGKILL` only.
     pub fn process_id(&self) -> Option<u32> {
         let pid = self.process.pid()?;
         u32::try_from(pid.as_raw_nonzero().get()).ok()
@@ -292,8 +293,8 @@ impl Vm {
             .map_err(|errno| failed()(errno.into()))
     }
 
-    /// Ends the VM at once, as pulling the plug would. [`Session::shutdown`](crate::guest::Session::shutdown) is the
-    /// clean way.
+    /// Ends the VM at once, as pulling the plug would.
+    /// [`Session::shutdown`](crate::guest::Session::shutdown) is the clean way.
     pub fn kill(&self) {
         self.process.kill();
     }

@@ -21,8 +21,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts containerd with everything that it keeps in `folder`, which is emptied. Its programs, and mkfs.erofs, are in the
-    /// folders `programs`.
+    /// Starts containerd with everything that it keeps in `folder`, which is emptied. Its programs,
+    /// and mkfs.erofs, are in the folders `programs`.
     pub(crate) fn start(folder: &Path, programs: &[PathBuf]) -> Result<Self> {
         Self::start_with(&[], folder, programs)
     }

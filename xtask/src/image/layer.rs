@@ -142,7 +142,8 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
         .env("SCRIPT", script)
         .env("TARGET", shell::target(""))
         .env("LC_ALL", "C.UTF-8")
-        // Mount options name paths relative to here, which keeps them short whatever the number of layers.
+        // Mount options name paths relative to here, which keeps them short whatever the number of
+        // layers.
         .current_dir(layers);
     if below.is_empty() {
         shell::output(unshare.arg(OUTSIDE).env("ROOT", folder.join("upper")))?;
@@ -174,7 +175,8 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
 const OVERLAY: &str = r#"
 mount -t overlay overlay -o "$OVERLAY" "$ROOT""#;
 
-/// Runs the script in the image. What is mounted over /run, /tmp, /proc and /dev keeps them out of the layer.
+/// Runs the script in the image. What is mounted over /run, /tmp, /proc and /dev keeps them out of
+/// the layer.
 const INSIDE: &str = r#"
 mount -t tmpfs tmpfs "$ROOT/run"
 mount -t tmpfs tmpfs "$ROOT/tmp"
@@ -217,7 +219,8 @@ rm -f etc/resolv.conf etc/hostname
     Ok(())
 }
 
-/// Writes the tar of `upper` through the compressor. Returns its diff ID and the number of its entries.
+/// Writes the tar of `upper` through the compressor. Returns its diff ID and the number of its
+/// entries.
 fn compress(upper: &Path, compression: Compression, folder: &Path) -> Result<(String, u64)> {
     let mut command = Command::new(compression.name());
     match compression {

@@ -12,7 +12,8 @@ use super::recipe::Compression;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// Writes the layout `image`, and beside it one whose layers are all gzip (`image-gzip`): umoci knows no zstd.
+/// Writes the layout `image`, and beside it one whose layers are all gzip (`image-gzip`): umoci
+/// knows no zstd.
 pub(super) fn write(image: &Path, config: &Value, layers: &[Layer]) -> Result<()> {
     write_one(image, config, layers, |layer| {
         (layer.compression, &layer.blob)

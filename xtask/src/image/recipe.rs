@@ -36,8 +36,8 @@ pub(crate) enum Action {
     Bootstrap,
     /// A shell in the image, with the network.
     Inside(&'static str),
-    /// A shell of the host whose working directory is the image's root, and whose `$TARGET` is cargo's target folder:
-    /// for programs that the image lacks.
+    /// A shell of the host whose working directory is the image's root, and whose `$TARGET` is
+    /// cargo's target folder: for programs that the image lacks.
     Outside(&'static str),
 }
 

@@ -1,5 +1,5 @@
-//! Writes an overlay's upper directory as a layer tar, the way container engines do: ustar headers, PAX records for what
-//! those cannot hold, AUFS whiteouts for what the layer removes.
+//! Writes an overlay's upper directory as a layer tar, the way container engines do: ustar headers,
+//! PAX records for what those cannot hold, AUFS whiteouts for what the layer removes.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -35,7 +35,8 @@ struct Tarball<W: Write> {
 }
 
 impl<W: Write> Tarball<W> {
-    /// Writes what is in the directory `dir`, whose name in the tar is `name` (empty, or with a slash at its end).
+    /// Writes what is in the directory `dir`, whose name in the tar is `name` (empty, or with a
+    /// slash at its end).
     fn directory(&mut self, dir: &Path, name: &[u8]) -> Result<()> {
         let mut entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -205,7 +206,8 @@ fn attributes(meta: &Metadata, xattrs: &[(String, Vec<u8>)]) -> (Header, Vec<(St
     (header, records)
 }
 
-/// A time as PAX writes it: a decimal number, so a negative time with a fraction counts away from zero.
+/// A time as PAX writes it: a decimal number, so a negative time with a fraction counts away from
+/// zero.
 fn pax_time(seconds: i64, nanoseconds: i64) -> String {
     let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
         (false, _) => ("", seconds, nanoseconds),

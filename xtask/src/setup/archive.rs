@@ -1,4 +1,5 @@
-//! Debian packages unpacked without being installed, from any suite and on any distribution that has apt.
+//! Debian packages unpacked without being installed, from any suite and on any distribution that
+//! has apt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,8 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The first package that the package `name` depends on: what a name such as `linux-image-amd64` stands for.
+    /// The first package that the package `name` depends on: what a name such as
+    /// `linux-image-amd64` stands for.
     pub(crate) fn first_dependency(&self, name: &str) -> Result<String> {
         let depends = shell::output(self.apt("apt-cache").args(["depends", name]))?;
         depends

@@ -21,8 +21,8 @@ const SYSTEM_FOLDERS: [&str; 6] = [
     "/usr/lib/aarch64-linux-gnu",
 ];
 
-/// A package of PyPI that carries libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux arm64): pip takes no
-/// other file. It is what `blockbox kernel install` takes.
+/// A package of PyPI that carries libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux
+/// arm64): pip takes no other file. It is what `blockbox kernel install` takes.
 const WHEEL: &str = include_str!("../../../runtime/sandbox/src/kernel/requirements.txt");
 
 /// Where [`install`] leaves the library.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use super::archive::Archive;
 use crate::shell;
 
-/// What `erofs-utils` and `erofsfuse` hold. Debian 12's 1.5 knows neither 512-byte blocks nor a device table that
-/// is used for addresses alone; its erofsfuse neither.
+/// What `erofs-utils` and `erofsfuse` hold. Debian 12's 1.5 knows neither 512-byte blocks nor a
+/// device table that is used for addresses alone; its erofsfuse neither.
 pub(super) const PROGRAMS: [&str; 4] = ["mkfs.erofs", "fsck.erofs", "dump.erofs", "erofsfuse"];
 
 /// Unpacks erofs-utils into `target/oracles/erofs-utils`, with wrappers in `target/oracles/bin`.

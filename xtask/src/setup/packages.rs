@@ -226,7 +226,8 @@ pub(super) fn install_for_cross() -> Result<bool> {
 pub(super) fn install() -> Result<bool> {
     let mut missing = missing();
     let mut asked = BTreeMap::new();
-    // A second time for what goes when the first packages come: those of one source that are newer than the others.
+    // A second time for what goes when the first packages come: those of one source that are newer
+    // than the others.
     while !missing.is_empty() && missing != asked {
         if !install_packages(&missing)? {
             return Ok(false);

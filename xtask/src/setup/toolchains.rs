@@ -9,8 +9,8 @@ use crate::{api, fuzz, package, shell};
 /// A target that has no `std`.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
 
-/// Adds a nightly compiler and a target without `std`, where rustup is there to do so. Without them some checks are
-/// skipped; that it does not work is said, and no error.
+/// Adds a nightly compiler and a target without `std`, where rustup is there to do so. Without them
+/// some checks are skipped; that it does not work is said, and no error.
 pub(super) fn install() -> Result<bool> {
     let mut complete = true;
     if !fuzz::is_possible() {

@@ -1,7 +1,9 @@
-//! What the tests of several crates share: oracles, kernel mounts, tree walks, hand-made tars and contents.
+//! What the tests of several crates share: oracles, kernel mounts, tree walks, hand-made tars and
+//! contents.
 //!
-//! An *oracle* is a program or a kernel feature that we did not write and that decides whether an image is right. Where
-//! `CI=true` a missing oracle fails the test; elsewhere the test says what it skips and returns.
+//! An *oracle* is a program or a kernel feature that we did not write and that decides whether an
+//! image is right. Where `CI=true` a missing oracle fails the test; elsewhere the test says what it
+//! skips and returns.
 
 mod contents;
 mod mount;

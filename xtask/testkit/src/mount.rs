@@ -37,8 +37,8 @@ impl Drop for Loop {
     }
 }
 
-/// A kernel mount on a temporary directory. It is there for as long as this is, and not longer: what is on the disk afterwards
-/// may be looked at.
+/// A kernel mount on a temporary directory. It is there for as long as this is, and not longer:
+/// what is on the disk afterwards may be looked at.
 #[derive(Debug)]
 pub struct Mount {
     // Dropped in this order, after `drop` has unmounted.
@@ -131,8 +131,8 @@ impl Drop for Mount {
                 .output()
                 .is_ok_and(|output| output.status.success())
         };
-        // A process that another test started may hold what it inherited for a moment. Unmounted lazily, an image would not be
-        // whole yet for whoever looks at it next.
+        // A process that another test started may hold what it inherited for a moment. Unmounted
+        // lazily, an image would not be whole yet for whoever looks at it next.
         let unmounted = (0..1000).any(|tries| {
             if tries > 0 {
                 sleep(Duration::from_millis(20));

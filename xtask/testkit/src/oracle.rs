@@ -10,8 +10,8 @@ pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// What `cargo xtask` has made, under cargo's target folder: that of `$CARGO_TARGET_DIR`, or the repository's, where it is too when
-/// only the tests have a folder of their own.
+/// What `cargo xtask` has made, under cargo's target folder: that of `$CARGO_TARGET_DIR`, or the
+/// repository's, where it is too when only the tests have a folder of their own.
 pub fn made(path: &str) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map(|folder| repository().join(folder).join(path))
@@ -19,9 +19,11 @@ pub fn made(path: &str) -> PathBuf {
         .unwrap_or_else(|| repository().join("target").join(path))
 }
 
-/// A command running the oracle `name`, or `None` where it is not installed and the caller must return.
+/// A command running the oracle `name`, or `None` where it is not installed and the caller must
+/// return.
 ///
-/// Programs that `cargo xtask setup` unpacked (they are newer than the distribution's) come before those on `PATH`.
+/// Programs that `cargo xtask setup` unpacked (they are newer than the distribution's) come before
+/// those on `PATH`.
 ///
 /// # Panics
 ///
@@ -45,7 +47,8 @@ pub fn oracle(name: &str) -> Option<Command> {
     }
 }
 
-/// Whether the kernel can mount images here: root, on Linux, with loop devices. Says what is skipped where it cannot.
+/// Whether the kernel can mount images here: root, on Linux, with loop devices. Says what is
+/// skipped where it cannot.
 ///
 /// # Panics
 ///
@@ -69,8 +72,8 @@ pub fn kernel_version() -> (u32, u32) {
     (next(), next())
 }
 
-/// Reports that the running test is skipped, and why: on the process's own standard error, which libtest does not capture,
-/// and in the file that `cargo xtask test` counts (`BLOCKBOX_SKIPPED`).
+/// Reports that the running test is skipped, and why: on the process's own standard error, which
+/// libtest does not capture, and in the file that `cargo xtask test` counts (`BLOCKBOX_SKIPPED`).
 ///
 /// # Panics
 ///

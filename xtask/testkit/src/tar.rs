@@ -1,6 +1,7 @@
 //! Hand-made tar archives: every byte of a header can be set, valid or not.
 
-/// Builds a tar archive header by header. Where `tar::Builder` refuses or normalises, this writes what it is told.
+/// Builds a tar archive header by header. Where `tar::Builder` refuses or normalises, this writes
+/// what it is told.
 #[derive(Clone, Debug, Default)]
 pub struct TarBuilder {
     bytes: Vec<u8>,
@@ -99,7 +100,8 @@ impl TarBuilder {
         self
     }
 
-    /// An entry of any type; names too long for the header are cut, unless a PAX record overrides them.
+    /// An entry of any type; names too long for the header are cut, unless a PAX record overrides
+    /// them.
     pub fn entry(
         mut self,
         path: impl AsRef<[u8]>,

@@ -51,11 +51,12 @@ pub struct Entry {
     pub first_name: Option<Vec<u8>>,
 }
 
-/// A tree: its entries by path relative to the root, which itself is the empty path. No path begins with `/`.
+/// A tree: its entries by path relative to the root, which itself is the empty path. No path begins
+/// with `/`.
 pub type Walk = BTreeMap<Vec<u8>, Entry>;
 
-/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the sandbox's overlay, which
-/// shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
+/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the
+/// sandbox's overlay, which shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
 pub fn unescape_xattrs(walk: &mut Walk) {
     for entry in walk.values_mut() {
         entry.xattrs = std::mem::take(&mut entry.xattrs)
@@ -146,7 +147,8 @@ fn kind(path: &Path, meta: &fs::Metadata) -> io::Result<Kind> {
     })
 }
 
-/// The length of `data` and a digest of it (SipHash with fixed keys: equal contents give equal digests).
+/// The length of `data` and a digest of it (SipHash with fixed keys: equal contents give equal
+/// digests).
 pub fn digest(data: &mut impl Read) -> io::Result<(u64, u64)> {
     use std::hash::Hasher;
     #[expect(deprecated, reason = "the one hasher of std whose keys are fixed")]

@@ -1,5 +1,5 @@
-//! From the kernel's root, the writable disk, to the container's. In a machine without a writable disk, whose kernel boots from
-//! a read-only one, a tmpfs takes its place.
+//! From the kernel's root, the writable disk, to the container's. In a machine without a writable
+//! disk, whose kernel boots from a read-only one, a tmpfs takes its place.
 
 use std::fs;
 use std::io;
@@ -15,19 +15,22 @@ use super::failure::{Failure, Step, Warnings};
 use super::root::{self, Access};
 use super::{clock, copy, devices, etc, kernel, mounts, network, readahead, secrets, sys};
 
-/// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives containers.
+/// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives
+/// containers.
 const OPEN_FILES: u64 = 1_048_576;
 
 /// What outlives the change of root.
 #[derive(Debug)]
 pub(crate) struct Roots {
-    /// The root directory of the writable disk, or of what takes its place, hidden below the container's.
+    /// The root directory of the writable disk, or of what takes its place, hidden below the
+    /// container's.
     pub(crate) upper: OwnedFd,
     /// The container's root directory.
     pub(crate) merged: OwnedFd,
     /// A procfs that the container cannot unmount.
     pub(crate) proc: OwnedFd,
-    /// A tmpfs of init's own, hidden below the container's root: what it holds can be mounted in the container.
+    /// A tmpfs of init's own, hidden below the container's root: what it holds can be mounted in
+    /// the container.
     pub(crate) memory: OwnedFd,
 }
 
@@ -158,7 +161,8 @@ impl Early {
             copy::attributes(&lower, Path::new(UPPER_DIR), &root).step(step())?;
         }
         make_dir(Path::new(WORK_DIR), 0o755)?;
-        // As docker mounts overlays: without features whose traces in the upperdir another kernel may not follow.
+        // As docker mounts overlays: without features whose traces in the upperdir another kernel
+        // may not follow.
         let options = format!(
             "lowerdir={},upperdir={UPPER_DIR},workdir={WORK_DIR},redirect_dir=off,index=off,metacopy=off\0",
             lower.display()
@@ -182,8 +186,9 @@ impl Early {
     }
 }
 
-/// Moves the mount at `root` on top of everything, as `switch_root(8)` does: unlike after `pivot_root`, the writable disk
-/// stays mounted below, where it can be remounted read-only in the end.
+/// Moves the mount at `root` on top of everything, as `switch_root(8)` does: unlike after
+/// `pivot_root`, the writable disk stays mounted below, where it can be remounted read-only in the
+/// end.
 fn switch_root(root: &Path) -> Result<OwnedFd, Failure> {
     let step = "changing to the container's root";
     rustix::process::chdir(root).step(step)?;
@@ -200,7 +205,8 @@ fn is_read_only(path: &str) -> Result<bool, Failure> {
 
 /// Moves to a tmpfs, which then is in the place of the writable disk.
 fn root_in_memory() -> Result<(), Failure> {
-    // The one folder that the read-only disk has for certain. The running init stays open below the mount.
+    // The one folder that the read-only disk has for certain. The running init stays open below the
+    // mount.
     let target = Path::new(PRIVATE_DIR);
     rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::empty(), c"mode=0755")
         .step("mounting a tmpfs in the place of the writable disk")?;
@@ -219,7 +225,8 @@ fn set_limits(warnings: &mut Warnings) {
 /// The most symbolic links that are followed on the way to a directory, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Makes a directory (and its parents) unless there is one, possibly behind symlinks, which may lead to what is not there yet.
+/// Makes a directory (and its parents) unless there is one, possibly behind symlinks, which may
+/// lead to what is not there yet.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
     make_dir_behind(path, mode, MAX_LINKS).step(format!("making the directory {}", path.display()))
 }

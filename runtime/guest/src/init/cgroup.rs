@@ -1,5 +1,5 @@
-//! A cgroup for each command: it tells what the command and all its descendants use, gives each command its share of the
-//! CPUs, and kills them together.
+//! A cgroup for each command: it tells what the command and all its descendants use, gives each
+//! command its share of the CPUs, and kills them together.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -77,7 +77,8 @@ impl Cgroups {
         self.sweep();
     }
 
-    /// Freezes the processes of ended commands' cgroups and of `others`, and waits a little for them to stand still, or thaws them.
+    /// Freezes the processes of ended commands' cgroups and of `others`, and waits a little for
+    /// them to stand still, or thaws them.
     pub(crate) fn freeze<'a>(&'a self, others: impl Iterator<Item = &'a Cgroup>, frozen: bool) {
         let all: Vec<_> = self.left.iter().chain(others).collect();
         for cgroup in &all {

@@ -30,8 +30,8 @@ pub(crate) fn set_at_least(realtime_ns: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Has the clock follow to `realtime_ns`: by a step when it is far off, as after a sleep of the host, else gradually, so that
-/// time never runs backwards for programs.
+/// Has the clock follow to `realtime_ns`: by a step when it is far off, as after a sleep of the
+/// host, else gradually, so that time never runs backwards for programs.
 pub(crate) fn follow(realtime_ns: u64) -> std::io::Result<()> {
     match correction(now_ns(), realtime_ns) {
         Correction::None => Ok(()),

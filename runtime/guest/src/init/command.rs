@@ -14,8 +14,9 @@ use super::control::Control;
 use super::spawn::Spawned;
 use super::{streams, sys};
 
-/// How long a terminal must be silent, after its command ended, to count as drained while other processes still hold it:
-/// what a process writes to a terminal reaches the other side through a kernel worker.
+/// How long a terminal must be silent, after its command ended, to count as drained while other
+/// processes still hold it: what a process writes to a terminal reaches the other side through a
+/// kernel worker.
 const TERMINAL_SILENCE: Duration = Duration::from_millis(50);
 
 /// How many chunks of an output are sent before others have their turn.
@@ -76,8 +77,8 @@ impl Command {
         self.exit.is_none()
     }
 
-    /// The process has ended. What it has written so far is still to be sent; what other processes write from now on
-    /// with its streams is not.
+    /// The process has ended. What it has written so far is still to be sent; what other processes
+    /// write from now on with its streams is not.
     pub(crate) fn exited(&mut self, status: ExitStatus) {
         self.exit = Some(status);
         self.stdin.close();
@@ -138,7 +139,8 @@ impl Command {
         credit(self.id, taken, control);
     }
 
-    /// Kills the command and its descendants, those of the same cgroup or else of the same process group.
+    /// Kills the command and its descendants, those of the same cgroup or else of the same process
+    /// group.
     pub(crate) fn kill_all(&self) {
         let killed = self
             .cgroup
@@ -182,7 +184,8 @@ impl Command {
         }
     }
 
-    /// Another host has its streams from now on. What was on its way to and from the one before is gone.
+    /// Another host has its streams from now on. What was on its way to and from the one before is
+    /// gone.
     pub(crate) fn adopted(&mut self) {
         self.stdin.pending.clear();
         for output in &mut self.outputs {
@@ -310,8 +313,8 @@ impl Output {
         }
     }
 
-    /// Sends what the command wrote, as far as the host's credit and the outgoing queue allow, and not more than is fair to
-    /// others at a time.
+    /// Sends what the command wrote, as far as the host's credit and the outgoing queue allow, and
+    /// not more than is fair to others at a time.
     pub(crate) fn forward(&mut self, id: u32, control: &mut Control) {
         let mut chunk = [0; CHUNK];
         for _ in 0..CHUNKS_A_TURN {

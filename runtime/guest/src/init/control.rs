@@ -12,11 +12,12 @@ use rustix::io::Errno;
 
 use super::failure::{Failure, Step};
 
-/// Above this many bytes waiting to be sent nothing more is read, neither from the host nor from commands.
+/// Above this many bytes waiting to be sent nothing more is read, neither from the host nor from
+/// commands.
 const OUTGOING_LIMIT: usize = 512 * 1024;
 
-/// How long the host may take to connect to the port. It is connected before the guest starts; the news of it comes in a
-/// message of its own.
+/// How long the host may take to connect to the port. It is connected before the guest starts; the
+/// news of it comes in a message of its own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the boot message may take; the host sends it before the guest starts.
@@ -37,7 +38,8 @@ impl Control {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let port = rustix::fs::openat(CWD, node, flags, Mode::empty()).step(step())?;
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        // Until the host is connected the port reports a hangup, which no poll waits for the end of.
+        // Until the host is connected the port reports a hangup, which no poll waits for the end
+        // of.
         while ready(port.as_fd(), PollFlags::OUT, Duration::ZERO).contains(PollFlags::HUP) {
             if Instant::now() >= deadline {
                 return Err(Failure::new(step(), "the host is not connected"));
@@ -68,7 +70,8 @@ impl Control {
         interest
     }
 
-    /// Whether more may be queued. Answers to requests are queued regardless: they are few and small.
+    /// Whether more may be queued. Answers to requests are queued regardless: they are few and
+    /// small.
     pub(crate) fn has_room(&self) -> bool {
         self.outgoing.len() - self.sent < OUTGOING_LIMIT
     }

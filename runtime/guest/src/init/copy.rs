@@ -1,5 +1,5 @@
-//! Copies a directory tree, with owners, modes, times, extended attributes and hard links, as `cp -a` does: what a file system
-//! mounted on the directory would hide.
+//! Copies a directory tree, with owners, modes, times, extended attributes and hard links, as
+//! `cp -a` does: what a file system mounted on the directory would hide.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,8 @@ use rustix::process::{Gid, Uid};
 /// The deepest nesting that is copied.
 const MAX_DEPTH: usize = 128;
 
-/// The longest value of an extended attribute (`XATTR_SIZE_MAX`) and of a list of names (`XATTR_LIST_MAX`).
+/// The longest value of an extended attribute (`XATTR_SIZE_MAX`) and of a list of names
+/// (`XATTR_LIST_MAX`).
 const XATTR_MAX: usize = 64 * 1024;
 
 /// What a copy may take.
@@ -127,8 +128,8 @@ fn contents(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut source, &mut copy).map(drop)
 }
 
-/// Gives `to` what `from` has besides contents. The owner comes first, because changing it drops set-id bits and
-/// capabilities.
+/// Gives `to` what `from` has besides contents. The owner comes first, because changing it drops
+/// set-id bits and capabilities.
 pub(super) fn attributes(from: &Path, to: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));

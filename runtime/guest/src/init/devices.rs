@@ -12,7 +12,8 @@ use super::failure::Failure;
 /// Where the kernel puts the read-only disk, unless a serial says otherwise.
 const IMAGE_DEVICE: &str = "vda";
 
-/// How long the control port may take to appear: its name comes in a message of its own after the device.
+/// How long the control port may take to appear: its name comes in a message of its own after the
+/// device.
 const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The device node of the read-only disk, below `dev`.

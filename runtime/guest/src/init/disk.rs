@@ -1,4 +1,5 @@
-//! What is asked of the writable disk: writing out, freezing, trimming. It happens in a worker, in the order asked for.
+//! What is asked of the writable disk: writing out, freezing, trimming. It happens in a worker, in
+//! the order asked for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
 //! `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` and `/etc/machine-id`.
 //!
-//! As with docker they are mounts over what the image has, so that they are right for this sandbox and its disk never holds
-//! their contents; what a mount needs to lie on, an empty file, is made where it is missing.
+//! As with docker they are mounts over what the image has, so that they are right for this sandbox
+//! and its disk never holds their contents; what a mount needs to lie on, an empty file, is made
+//! where it is missing.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -113,8 +114,8 @@ impl Names {
     }
 }
 
-/// Writes the files into `folder` and mounts them below this process's root. A guest can do without one that cannot be
-/// mounted.
+/// Writes the files into `folder` and mounts them below this process's root. A guest can do without
+/// one that cannot be mounted.
 pub(crate) fn provide(
     names: &Names,
     folder: &OwnedFd,

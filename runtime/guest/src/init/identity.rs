@@ -20,7 +20,8 @@ const HOOK: &str = "/etc/blockbox/on-fork";
 /// How often the hook is looked after.
 const HOOK_POLL: Duration = Duration::from_millis(5);
 
-/// Changes everything but what the image's hook does. Random numbers come first: whatever follows may use some.
+/// Changes everything but what the image's hook does. Random numbers come first: whatever follows
+/// may use some.
 pub(crate) fn change(
     identity: &Identity,
     names: &mut Names,

@@ -10,8 +10,9 @@ use rustix::mount::MountFlags;
 use super::boot::make_dir;
 use super::failure::{Failure, Step, Warnings};
 
-/// What every guest gets, as docker sets it: any user may bind low ports and send ICMP echo requests; the number of open
-/// files is limited for each process (`RLIMIT_NOFILE`) and not for all.
+/// What every guest gets, as docker sets it: any user may bind low ports and send ICMP echo
+/// requests; the number of open files is limited for each process (`RLIMIT_NOFILE`) and not for
+/// all.
 const DEFAULTS: [(&str, &str); 3] = [
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -68,11 +69,12 @@ pub(crate) fn set_defaults(warnings: &mut Warnings) {
     }
 }
 
-/// The file with which systemd asks for as many process ids as a 64-bit kernel can have. Built small, a kernel has fewer and
-/// refuses, and the system would come up "degraded".
+/// The file with which systemd asks for as many process ids as a 64-bit kernel can have. Built
+/// small, a kernel has fewer and refuses, and the system would come up "degraded".
 const PROCESS_IDS: &str = "sysctl.d/50-pid-max.conf";
 
-/// Gives an init as many process ids as it is going to ask for, or has it not ask: a file in `/run` replaces that in `/usr/lib`.
+/// Gives an init as many process ids as it is going to ask for, or has it not ask: a file in `/run`
+/// replaces that in `/usr/lib`.
 pub(crate) fn suit_init() -> std::io::Result<()> {
     let shipped = Path::new("/usr/lib").join(PROCESS_IDS);
     if !shipped.exists() || write("kernel/pid_max", "4194304").is_ok() {
@@ -102,8 +104,8 @@ fn write(path: &str, value: &str) -> std::io::Result<()> {
     file.write_all(value.as_bytes())
 }
 
-/// The path below `/proc/sys` of a name as `sysctl(8)` takes it: the first separator decides which of `.` and `/` is one,
-/// and the other stands for the one that is.
+/// The path below `/proc/sys` of a name as `sysctl(8)` takes it: the first separator decides which
+/// of `.` and `/` is one, and the other stands for the one that is.
 fn path(name: &str) -> Option<String> {
     let first = name.find(['.', '/'])?;
     let dots = name[first..].starts_with('.');

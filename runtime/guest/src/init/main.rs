@@ -1,9 +1,10 @@
 //! `blockbox-init`: the first process of a blockbox guest.
 //!
-//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two disks as the host's boot
-//! message says ([`boot`]), and then runs commands for the host over a virtio-console port ([`server`]) until the host wants, or has gone ([`power`]).
-//! It is a static program of one thread: everything waits in one `poll`, and what may take long is done by children
-//! ([`worker`]).
+//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two
+//! disks as the host's boot message says ([`boot`]), and then runs commands for the host over a
+//! virtio-console port ([`server`]) until the host wants, or has gone ([`power`]). It is a static
+//! program of one thread: everything waits in one `poll`, and what may take long is done by
+//! children ([`worker`]).
 
 #[cfg(target_os = "linux")]
 mod boot;

@@ -1,4 +1,5 @@
-//! What the host mounts in the container: memory, shares, other disks, folders of the sandbox's own disk.
+//! What the host mounts in the container: memory, shares, other disks, folders of the sandbox's own
+//! disk.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -71,12 +72,14 @@ pub(crate) fn read_only(target: &Path) -> Result<(), Failure> {
         .step(format!("making {} read-only", target.display()))
 }
 
-/// Mounts a tmpfs on `target`, which is made where it is missing, and copies into it what the image has there. A folder that
-/// takes more than an eighth of the guest's memory stays on the disk, and the failure says so.
+/// Mounts a tmpfs on `target`, which is made where it is missing, and copies into it what the image
+/// has there. A folder that takes more than an eighth of the guest's memory stays on the disk, and
+/// the failure says so.
 fn memory_over_image(target: &Path, mount: &Mount, size: u64, mode: u32) -> Result<(), Failure> {
     let step = || format!("putting {} into memory", target.display());
     make_dir(target, mode)?;
-    // An image may have a link for a folder: to another folder, or to something that is not to be hidden.
+    // An image may have a link for a folder: to another folder, or to something that is not to be
+    // hidden.
     let resolved = target.canonicalize().step(step())?;
     let (root, found) = (
         rustix::fs::stat("/").step(step())?,

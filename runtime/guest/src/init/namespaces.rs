@@ -1,5 +1,6 @@
-//! A command as an init wants to be: process 1 of a PID namespace, with a `/proc` and a cgroup tree that show no more than it
-//! and its descendants. Later commands join it there, as `docker exec` does.
+//! A command as an init wants to be: process 1 of a PID namespace, with a `/proc` and a cgroup tree
+//! that show no more than it and its descendants. Later commands join it there, as `docker exec`
+//! does.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,8 +49,8 @@ impl Namespaces {
     }
 }
 
-/// Runs `spawn`, whose children are in `namespaces`, or in new ones where there are none. Afterwards children are again where
-/// this process is.
+/// Runs `spawn`, whose children are in `namespaces`, or in new ones where there are none.
+/// Afterwards children are again where this process is.
 pub(crate) fn within<T>(
     proc: &OwnedFd,
     namespaces: Option<&Namespaces>,

@@ -28,10 +28,12 @@ const TRIM_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the last words may take to reach the host.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a remount is tried again: the kernel drops a closed file's hold on its filesystem a moment later.
+/// How often a remount is tried again: the kernel drops a closed file's hold on its filesystem a
+/// moment later.
 const REMOUNT_TRIES: u32 = 50;
 
-/// Ends everything and powers off. Each command is asked to end by its own signal, given by process id.
+/// Ends everything and powers off. Each command is asked to end by its own signal, given by process
+/// id.
 pub(crate) fn off(
     mut control: Control,
     roots: Roots,
@@ -39,7 +41,8 @@ pub(crate) fn off(
     commands: &[(u32, u32)],
     trim: bool,
 ) {
-    // A frozen disk holds up whoever writes to it, killed or not. It is rarely frozen, and then this fails.
+    // A frozen disk holds up whoever writes to it, killed or not. It is rarely frozen, and then
+    // this fails.
     let _ = sys::thaw(roots.upper.as_fd());
     end_processes(end.grace, commands);
     if trim {
@@ -62,7 +65,8 @@ pub(crate) fn off(
     reset();
 }
 
-/// Ends the VM. Both monitors take a reset for the end; without ACPI a power-off would only halt the CPU.
+/// Ends the VM. Both monitors take a reset for the end; without ACPI a power-off would only halt
+/// the CPU.
 pub(crate) fn reset() {
     rustix::fs::sync();
     let _ = rustix::system::reboot(RebootCommand::Restart);
@@ -74,7 +78,8 @@ fn end_processes(grace: Duration, commands: &[(u32, u32)]) {
     }
     if !grace.is_zero() {
         let deadline = Instant::now() + grace;
-        // A command that wants another signal than most ends its own processes, and gets the time for it.
+        // A command that wants another signal than most ends its own processes, and gets the time
+        // for it.
         let own: Vec<_> = commands
             .iter()
             .filter(|(_, signal)| *signal != libc::SIGTERM as u32)
@@ -135,7 +140,8 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
     } = roots;
     rustix::process::fchdir(&upper)?;
     rustix::process::chroot(".")?;
-    // "." names the directory itself, not what is mounted on it: this is the overlay, and below the disk.
+    // "." names the directory itself, not what is mounted on it: this is the overlay, and below the
+    // disk.
     rustix::process::fchdir(&merged)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::fchdir(&upper)?;
@@ -162,7 +168,8 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
 fn unmount_all(roots: &Roots) {
     for flags in [UnmountFlags::empty(), UnmountFlags::DETACH] {
         for target in mount_points(roots).into_iter().rev() {
-            // What is busy now is not once what lies on it is gone, or goes with the container's root.
+            // What is busy now is not once what lies on it is gone, or goes with the container's
+            // root.
             let _ = rustix::mount::unmount(&target, flags | UnmountFlags::NOFOLLOW);
         }
     }

@@ -1,8 +1,9 @@
 //! The merged metadata, fetched before anybody asks for it.
 //!
-//! The kernel reads metadata by the page, and each page of an image of 512-byte blocks as eight requests to the disk: it
-//! goes through buffers of the file system's block size. Read ahead, they are as large as the disk takes them, and all of an
-//! image's names and inodes are there before the first program looks for its libraries.
+//! The kernel reads metadata by the page, and each page of an image of 512-byte blocks as eight
+//! requests to the disk: it goes through buffers of the file system's block size. Read ahead, they
+//! are as large as the disk takes them, and all of an image's names and inodes are there before the
+//! first program looks for its libraries.
 
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -25,7 +26,8 @@ const MOST: u64 = 16 << 20;
 /// The kernel takes no more at a time from a disk with the usual readahead of 128 KiB.
 const STEP: u64 = 128 << 10;
 
-/// Has the kernel read the metadata of the mounted image on the disk at `image`, and waits for nothing.
+/// Has the kernel read the metadata of the mounted image on the disk at `image`, and waits for
+/// nothing.
 pub(crate) fn metadata(image: &Path) -> Result<(), Failure> {
     let step = format!("reading ahead on {}", image.display());
     let disk = File::open(image).step(step.clone())?;
@@ -40,8 +42,8 @@ pub(crate) fn metadata(image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many bytes in front of the disk are metadata: all of the primary device (`struct erofs_super_block`'s `blocks`) where
-/// contents are on others (`extra_devices`).
+/// How many bytes in front of the disk are metadata: all of the primary device
+/// (`struct erofs_super_block`'s `blocks`) where contents are on others (`extra_devices`).
 fn metadata_length(superblock: &[u8; 128]) -> Option<u64> {
     let field = |at: usize, len: usize| superblock.get(at..at + len);
     let block_bits = *field(12, 1)?.first()?;

@@ -1,4 +1,5 @@
-//! A root from a disk that is no image's: the file system is found by its magic number, in a partition or not.
+//! A root from a disk that is no image's: the file system is found by its magic number, in a
+//! partition or not.
 
 mod table;
 
@@ -74,8 +75,8 @@ const FILE_SYSTEMS: [FileSystem; 5] = [
     },
 ];
 
-/// Mounts the root of the disk with the device node `disk` at `target`: that of its partition with this number, or where that is 0
-/// the one that is the root. `proc` is where procfs is.
+/// Mounts the root of the disk with the device node `disk` at `target`: that of its partition with
+/// this number, or where that is 0 the one that is the root. `proc` is where procfs is.
 pub(crate) fn mount(
     disk: &Path,
     partition: u32,

@@ -28,7 +28,8 @@ use super::{clock, files, identity, power, stats, sys};
 /// How long processes have to end when the host has gone without a word.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
-/// How many ended children are collected before others have their turn: a command can make them as fast as init collects.
+/// How many ended children are collected before others have their turn: a command can make them as
+/// fast as init collects.
 pub(crate) const REAPED_AT_A_TIME: usize = 256;
 
 /// Runs the guest. Returns only when powering off fails.

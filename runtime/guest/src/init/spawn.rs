@@ -43,8 +43,8 @@ pub(crate) struct Spawned {
     pub(crate) stdout: OwnedFd,
     /// None with a terminal.
     pub(crate) stderr: Option<OwnedFd>,
-    /// The command's end of its terminal. Held open so that the terminal does not hang up while the command is between
-    /// two of its own descriptors.
+    /// The command's end of its terminal. Held open so that the terminal does not hang up while the
+    /// command is between two of its own descriptors.
     pub(crate) terminal: Option<OwnedFd>,
 }
 
@@ -184,7 +184,8 @@ struct Child {
 }
 
 impl Child {
-    /// A cgroup, namespaces, a session with its terminal, limits, and last the user, who could do none of it.
+    /// A cgroup, namespaces, a session with its terminal, limits, and last the user, who could do
+    /// none of it.
     fn prepare(&self) -> io::Result<()> {
         sys::unblock_signals()?;
         if let Some(cgroup) = &self.cgroup {
@@ -217,9 +218,9 @@ impl Child {
     }
 }
 
-/// Leaves a user who is not root the capability to open raw sockets, and no other. Programs that send ICMP echo requests
-/// only through raw sockets, as Debian's busybox does, are then of use to any user. The network that it opens is the
-/// sandbox's own.
+/// Leaves a user who is not root the capability to open raw sockets, and no other. Programs that
+/// send ICMP echo requests only through raw sockets, as Debian's busybox does, are then of use to
+/// any user. The network that it opens is the sandbox's own.
 fn keep_raw_sockets() -> io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -279,7 +280,8 @@ fn accounts(path: &str) -> Accounts {
     }
 }
 
-/// The bytes of a regular file of the image. What else a name can stand for, a fifo for instance, may never end.
+/// The bytes of a regular file of the image. What else a name can stand for, a fifo for instance,
+/// may never end.
 fn read_bounded(path: &str, limit: u64) -> io::Result<Vec<u8>> {
     let file = fs::OpenOptions::new()
         .read(true)
@@ -360,7 +362,8 @@ fn look_up(
         let candidate = folder.join(name);
         match fs::metadata(cwd.join(&candidate)) {
             Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
-                // `exec` must not search again: a name found through an empty entry still has no slash.
+                // `exec` must not search again: a name found through an empty entry still has no
+                // slash.
                 return Ok(Path::new(".").join(candidate));
             }
             Ok(metadata) if metadata.is_file() => found_unexecutable = true,

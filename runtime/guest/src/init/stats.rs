@@ -19,7 +19,8 @@ const LONGEST_COMMAND: u64 = 4096;
 /// The largest other file that is read, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// Nanoseconds of a tick, `USER_HZ` of them a second, which is 100 on every architecture that matters.
+/// Nanoseconds of a tick, `USER_HZ` of them a second, which is 100 on every architecture that
+/// matters.
 const TICK_NS: u64 = 10_000_000;
 
 const SECTOR: u64 = 512;

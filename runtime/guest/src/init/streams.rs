@@ -27,7 +27,8 @@ pub(crate) struct ChildEnds {
     pub(crate) stdin: Stdio,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    /// What the user must be able to open again through `/dev/stdin`, `/dev/stdout` and `/dev/stderr`.
+    /// What the user must be able to open again through `/dev/stdin`, `/dev/stdout` and
+    /// `/dev/stderr`.
     owned: Vec<OwnedFd>,
 }
 

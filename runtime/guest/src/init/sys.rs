@@ -33,7 +33,8 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// A descriptor that is readable while a child waits to be reaped. From here on `SIGCHLD` is delivered nowhere else.
+/// A descriptor that is readable while a child waits to be reaped. From here on `SIGCHLD` is
+/// delivered nowhere else.
 pub(crate) fn child_signals() -> io::Result<File> {
     // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset initialises it in any case.
     let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -74,7 +75,8 @@ pub(crate) const SIGNAL_RECORD: usize = size_of::<libc::signalfd_siginfo>();
 
 /// Sends `signal` to every process but this one.
 pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
-    // SAFETY: kill reads no memory. -1 addresses every process except the caller, which is process 1.
+    // SAFETY: kill reads no memory. -1 addresses every process except the caller, which is
+    // process 1.
     checked(unsafe { libc::kill(-1, signal) }).map(drop)
 }
 
@@ -93,7 +95,8 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
 }
 
-/// Stops all writes to the filesystem `root` belongs to, leaving a consistent image without a journal to replay.
+/// Stops all writes to the filesystem `root` belongs to, leaving a consistent image without a
+/// journal to replay.
 pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: FIFREEZE ignores its argument.
     checked(unsafe { libc::ioctl(root.as_raw_fd(), FIFREEZE as _, 0) }).map(drop)
@@ -113,8 +116,8 @@ struct TrimRange {
     least: u64,
 }
 
-/// Has the filesystem `root` belongs to discard its free blocks between `start` and `start + length`, in bytes. Returns how
-/// many bytes it discarded.
+/// Has the filesystem `root` belongs to discard its free blocks between `start` and
+/// `start + length`, in bytes. Returns how many bytes it discarded.
 pub(crate) fn trim(root: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<u64> {
     let mut range = TrimRange {
         start,
@@ -126,7 +129,8 @@ pub(crate) fn trim(root: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<
     Ok(range.length)
 }
 
-/// `struct rand_pool_info` of `include/uapi/linux/random.h`, with as many bytes as are added at a time.
+/// `struct rand_pool_info` of `include/uapi/linux/random.h`, with as many bytes as are added at a
+/// time.
 #[repr(C)]
 struct RandomPool {
     entropy_bits: libc::c_int,
@@ -136,7 +140,8 @@ struct RandomPool {
 
 const ENTROPY_CHUNK: usize = 64;
 
-/// Mixes `bytes` into the kernel's random numbers, credits them as entropy, and has the generator start anew from them.
+/// Mixes `bytes` into the kernel's random numbers, credits them as entropy, and has the generator
+/// start anew from them.
 pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     let device = File::options().write(true).open("/dev/urandom")?;
     for chunk in bytes.chunks(ENTROPY_CHUNK) {
@@ -148,14 +153,16 @@ pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
         for (to, from) in pool.bytes.iter_mut().zip(chunk) {
             *to = *from;
         }
-        // SAFETY: RNDADDENTROPY reads a struct rand_pool_info and `size` bytes behind it, which `pool` has.
+        // SAFETY: RNDADDENTROPY reads a struct rand_pool_info and `size` bytes behind it, which
+        // `pool` has.
         checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as _, &pool) })?;
     }
     // SAFETY: RNDRESEEDCRNG ignores its argument.
     checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as _, 0) }).map(drop)
 }
 
-/// Has the clock gain `microseconds` (lose, where negative) little by little, in place of what was left of the last time.
+/// Has the clock gain `microseconds` (lose, where negative) little by little, in place of what was
+/// left of the last time.
 pub(crate) fn slew_clock(microseconds: i64) -> io::Result<()> {
     // SAFETY: an all-zero timex is a valid value.
     let mut change: libc::timex = unsafe { zeroed() };
@@ -171,7 +178,8 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
         rlim_cur: soft,
         rlim_max: hard,
     };
-    // SAFETY: prlimit64 reads an rlimit64, which `limit` is, and writes nothing where the old limit is not asked for.
+    // SAFETY: prlimit64 reads an rlimit64, which `limit` is, and writes nothing where the old limit
+    // is not asked for.
     checked(unsafe { libc::prlimit64(0, resource as _, &limit, std::ptr::null_mut()) }).map(drop)
 }
 
@@ -189,11 +197,13 @@ pub(crate) fn unshare_mounts_and_cgroups() -> io::Result<()> {
 
 /// Runs `work` in a child process, which ends with it. Returns the child's process id.
 pub(crate) fn fork(work: impl FnOnce()) -> io::Result<u32> {
-    // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may run in it.
+    // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may
+    // run in it.
     let pid = checked(unsafe { libc::fork() })?;
     if pid == 0 {
         work();
-        // SAFETY: _exit ends the process and touches no memory; what init would do at its end is not the child's to do.
+        // SAFETY: _exit ends the process and touches no memory; what init would do at its end is
+        // not the child's to do.
         unsafe { libc::_exit(0) };
     }
     u32::try_from(pid).map_err(|_| Errno::SRCH.into())
@@ -201,13 +211,15 @@ pub(crate) fn fork(work: impl FnOnce()) -> io::Result<u32> {
 
 /// Ends this process, a child that was forked, at once.
 pub(crate) fn exit(code: u8) -> ! {
-    // SAFETY: _exit ends the process and touches no memory; what init would do at its end is not the child's to do.
+    // SAFETY: _exit ends the process and touches no memory; what init would do at its end is not
+    // the child's to do.
     unsafe { libc::_exit(code.into()) }
 }
 
 /// Closes every descriptor from `first` on, in a child that was forked.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range reads no memory; nothing in the child uses these descriptors from here on.
+    // SAFETY: close_range reads no memory; nothing in the child uses these descriptors from here
+    // on.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
     checked(closed as libc::c_int).map(drop)
 }
@@ -217,6 +229,7 @@ pub(crate) fn before_exec(
     command: &mut Command,
     prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
-    // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may run in it.
+    // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may
+    // run in it.
     unsafe { command.pre_exec(prepare) };
 }

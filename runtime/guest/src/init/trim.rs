@@ -1,4 +1,5 @@
-//! Free blocks of the writable disk, given back to the host: a file removed in the container takes room there until then.
+//! Free blocks of the writable disk, given back to the host: a file removed in the container takes
+//! room there until then.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,5 @@
-//! Work that may take long, for example writing out a disk: each piece in a process forked from init, one at a time in the
-//! order asked for, while init goes on serving commands.
+//! Work that may take long, for example writing out a disk: each piece in a process forked from
+//! init, one at a time in the order asked for, while init goes on serving commands.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -29,8 +29,8 @@ pub(super) struct Attempt {
 
 /// The tries for a name, in their order: each server, then each again.
 ///
-/// The servers are those with the longest domain that contains the name; where there is none, those without domains.
-/// Servers that did not answer lately come last.
+/// The servers are those with the longest domain that contains the name; where there is none, those
+/// without domains. Servers that did not answer lately come last.
 pub(super) fn attempts(
     servers: &[Nameserver],
     name: &str,

@@ -32,8 +32,8 @@ impl Tcp {
             return;
         }
         prepare(&stream);
-        // A server may listen on one family, or on the guest's loopback only: the guest's kernel lets the
-        // gateway reach that where `route_localnet` is set for its interface.
+        // A server may listen on one family, or on the guest's loopback only: the guest's kernel
+        // lets the gateway reach that where `route_localnet` is set for its interface.
         let addresses = &shared.addresses;
         let mut others: VecDeque<SocketAddr> = [
             IpAddr::V4(addresses.guest_v4),
@@ -102,7 +102,8 @@ impl Tcp {
         called
     }
 
-    /// Sees whether the guest has taken a call, and calls elsewhere where it refused. Returns whether the turn is over.
+    /// Sees whether the guest has taken a call, and calls elsewhere where it refused. Returns
+    /// whether the turn is over.
     pub(super) fn answered(&mut self, index: usize, shared: &mut Shared) -> bool {
         let Some(flow) = self.flows.get_mut(index) else {
             return true;
@@ -148,7 +149,8 @@ impl Tcp {
         }
     }
 
-    /// Connects to the next address where a guest's server may listen, or resets the client where none is left.
+    /// Connects to the next address where a guest's server may listen, or resets the client where
+    /// none is left.
     fn call_next(&mut self, index: usize, shared: &mut Shared) {
         let Some(Flow {
             stage: Stage::Calling { others, until },

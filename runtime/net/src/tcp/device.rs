@@ -62,8 +62,8 @@ impl Device for Link<'_> {
     }
 }
 
-/// The TCP stack. Each connection has a set of sockets of its own, so that a segment costs the same however
-/// many there are.
+/// The TCP stack. Each connection has a set of sockets of its own, so that a segment costs the same
+/// however many there are.
 pub(super) struct Stack(Interface);
 
 impl Stack {

@@ -1,4 +1,5 @@
-//! One TCP connection: a socket of the stack inside, a socket of the host outside, bytes between them.
+//! One TCP connection: a socket of the stack inside, a socket of the host outside, bytes between
+//! them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -144,7 +145,8 @@ impl Flow {
         }
     }
 
-    /// Makes the stack's socket, with two buffers of this many bytes. They take memory as they fill.
+    /// Makes the stack's socket, with two buffers of this many bytes. They take memory as they
+    /// fill.
     pub(super) fn socket(&mut self, buffer: usize) -> &mut Socket<'static> {
         if let Some(old) = self.handle.take() {
             self.sockets.remove(old);
@@ -172,8 +174,9 @@ impl Flow {
 
     /// Whether the stack may see a segment: one that fits what is free of its buffer.
     ///
-    /// smoltcp 0.14 scales the window of a SYN that is never scaled, takes segments far beyond its buffer for ones
-    /// within its window until its next segment, and panics when it puts their bytes together.
+    /// smoltcp 0.14 scales the window of a SYN that is never scaled, takes segments far beyond its
+    /// buffer for ones within its window until its next segment, and panics when it puts their
+    /// bytes together.
     pub(super) fn fits(&self, segment: &[u8]) -> bool {
         let Some((sequence, length)) = sequence(segment) else {
             return false;
@@ -408,7 +411,8 @@ impl Flow {
         Ok(readable && !finished && moved >= TURN)
     }
 
-    /// Passes questions to the resolver and its answers to the guest. Returns false for what is not DNS.
+    /// Passes questions to the resolver and its answers to the guest. Returns false for what is not
+    /// DNS.
     fn resolve(&mut self, questions: &mut Vec<Question>) -> bool {
         let (serial, guest_ended) = (self.serial, self.guest_ended);
         let (mut sent, mut received) = (0, 0);

@@ -51,7 +51,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The server name of a ClientHello (RFC 8446, 4.1.2; RFC 6066, 3), which may be in several records.
+/// The server name of a ClientHello (RFC 8446, 4.1.2; RFC 6066, 3), which may be in several
+/// records.
 fn tls(bytes: &[u8]) -> Sniff {
     let mut records = Reader(bytes);
     let mut hello = Vec::new();

@@ -65,7 +65,8 @@ impl Udp {
         None
     }
 
-    /// Takes the guest's report that nobody listens where a published port leads; tries the next address.
+    /// Takes the guest's report that nobody listens where a published port leads; tries the next
+    /// address.
     pub(crate) fn refused(&mut self, quoted: &[u8], shared: &mut Shared) {
         let Some(quoted) = quote(quoted) else { return };
         let Some(&index) = self.by_key.get(&quoted) else {

@@ -1,5 +1,6 @@
-//! A guest with Linux's own TCP/IP: a network namespace whose only way out is a tap device that leads to the gateway.
-//! The gateway and the servers are in another namespace, which has the addresses that a test wants.
+//! A guest with Linux's own TCP/IP: a network namespace whose only way out is a tap device that
+//! leads to the gateway. The gateway and the servers are in another namespace, which has the
+//! addresses that a test wants.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -175,7 +176,8 @@ impl Lab {
         ip(&format!("-n {} link set eth0 down", self.guest));
     }
 
-    /// Starts a server where the gateway is, in a folder, and waits until it listens at this address.
+    /// Starts a server where the gateway is, in a folder, and waits until it listens at this
+    /// address.
     pub(crate) fn program(&self, address: SocketAddr, folder: &Path, command: &[&str]) -> Server {
         let child = Command::new("ip")
             .args(["netns", "exec", &self.outside])
@@ -207,8 +209,8 @@ impl Lab {
 
     /// A connection of the guest.
     ///
-    /// The call blocks in the kernel: `TcpStream::connect_timeout` polls, and now and then it finds a socket that has
-    /// failed without an error to say why.
+    /// The call blocks in the kernel: `TcpStream::connect_timeout` polls, and now and then it finds
+    /// a socket that has failed without an error to say why.
     pub(crate) fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
         self.guest(|| {
@@ -231,7 +233,8 @@ impl Lab {
 }
 
 impl Lab {
-    /// A network of the outside whose hosts never answer: its router is a link-layer address that nobody has.
+    /// A network of the outside whose hosts never answer: its router is a link-layer address that
+    /// nobody has.
     pub(crate) fn silent(&self, network: &str) {
         let namespace = &self.outside;
         ip(&format!(

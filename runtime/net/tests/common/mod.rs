@@ -37,7 +37,8 @@ impl Running {
         let (control, ours) = UnixStream::pair().unwrap();
         let (gateway, bound) = Gateway::new(config, frames, control).unwrap();
         let thread = Some(std::thread::spawn(move || {
-            // Confined as in a process of its own: what a test asks for is what a confined gateway can do.
+            // Confined as in a process of its own: what a test asks for is what a confined gateway
+            // can do.
             blockbox_net::confine::enforce().unwrap();
             gateway.run()
         }));

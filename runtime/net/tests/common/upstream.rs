@@ -32,7 +32,8 @@ fn reply(bytes: &[u8], stream: bool, answer: &impl Fn(&str) -> Answer) -> Option
     let query = question.queries[0].clone();
     let name = query.name().to_ascii().to_ascii_lowercase();
     let mut message = Message::response(question.metadata.id, OpCode::Query);
-    // Without it, the C library takes a reply without answers for one of a server that knows no others.
+    // Without it, the C library takes a reply without answers for one of a server that knows no
+    // others.
     message.metadata.recursion_available = true;
     message.add_query(query.clone());
     let mut add = |address: IpAddr| {

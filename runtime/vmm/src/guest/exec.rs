@@ -12,8 +12,8 @@ use blockbox_protocol::{
 use super::error::GuestError;
 use super::link::{End, Link};
 
-/// Credit is returned once this much has been read: often enough that the sender never waits for it, seldom enough to
-/// cost nothing.
+/// Credit is returned once this much has been read: often enough that the sender never waits for
+/// it, seldom enough to cost nothing.
 const CREDIT_STEP: usize = WINDOW / 4;
 
 /// What happened to a command.
@@ -31,8 +31,8 @@ pub enum Event {
     Exited(ExitStatus),
 }
 
-/// A running command. Dropping it closes its streams, as closing a terminal window would; the command itself goes on
-/// until it notices.
+/// A running command. Dropping it closes its streams, as closing a terminal window would; the
+/// command itself goes on until it notices.
 #[derive(Debug)]
 pub struct Exec {
     control: ExecControl,
@@ -181,12 +181,14 @@ impl Exec {
         Ok(event)
     }
 
-    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be written any more is
-    /// closed in the guest as well, and its error returned when the command has ended.
+    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be
+    /// written any more is closed in the guest as well, and its error returned when the command has
+    /// ended.
     ///
     /// # Errors
     ///
-    /// When the guest is gone, or an output cannot be written; a closed pipe is no error, as in a shell.
+    /// When the guest is gone, or an output cannot be written; a closed pipe is no error, as in a
+    /// shell.
     pub fn stream(
         mut self,
         stdout: &mut dyn Write,
@@ -323,7 +325,8 @@ impl ExecControl {
 }
 
 impl Write for Stdin {
-    /// Waits until the command has room for input; fails with [`io::ErrorKind::BrokenPipe`] once it has ended.
+    /// Waits until the command has room for input; fails with [`io::ErrorKind::BrokenPipe`] once it
+    /// has ended.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -425,7 +428,8 @@ impl Inbox {
     }
 
     pub(super) fn credit(&self, bytes: u32) {
-        // A guest that returns credit it never got gains nothing: the window is a limit on what it buffers.
+        // A guest that returns credit it never got gains nothing: the window is a limit on what it
+        // buffers.
         self.change(|state| state.credit = state.credit.saturating_add(bytes as usize).min(WINDOW));
     }
 

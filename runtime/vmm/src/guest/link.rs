@@ -348,8 +348,8 @@ impl Link {
         done(name, &self.answer_to(id, name, sent, SOON)?)
     }
 
-    /// As [`request_soon`](Self::request_soon), and lets nobody send anything until the guard is dropped. Returns with it the last id that was
-    /// given to anything.
+    /// As [`request_soon`](Self::request_soon), and lets nobody send anything until the guard is
+    /// dropped. Returns with it the last id that was given to anything.
     pub(super) fn request_last(
         &self,
         name: &'static str,

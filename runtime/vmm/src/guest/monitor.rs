@@ -38,7 +38,8 @@ impl Connection {
         self.link.question(question)
     }
 
-    /// Waits for the answer to a question, and passes on what the monitor says meanwhile. `None` when time is up.
+    /// Waits for the answer to a question, and passes on what the monitor says meanwhile. `None`
+    /// when time is up.
     pub fn answer(
         &self,
         id: u32,

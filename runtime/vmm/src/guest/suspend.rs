@@ -12,8 +12,8 @@ use super::exec::Exec;
 use super::{BootTimes, Session, link, open};
 use crate::Vm;
 
-/// A guest whose commands are frozen and whose control channel is silent in both directions. It goes on with the first message after
-/// this is dropped.
+/// A guest whose commands are frozen and whose control channel is silent in both directions. It
+/// goes on with the first message after this is dropped.
 #[derive(Debug)]
 pub struct Suspended<'a> {
     /// Whoever else wants to send something waits.
@@ -71,12 +71,13 @@ impl Session {
         })
     }
 
-    /// Takes over the guest of a copy of a suspended machine. Returns with it the command that goes on.
+    /// Takes over the guest of a copy of a suspended machine. Returns with it the command that goes
+    /// on.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or took too long; when the guest is
-    /// gone.
+    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or
+    /// took too long; when the guest is gone.
     pub fn adopt(vm: &Vm, adoption: &Adoption) -> Result<(Self, Option<Exec>), GuestError> {
         let started = Instant::now();
         let link = open(vm)?;

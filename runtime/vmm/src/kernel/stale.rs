@@ -14,9 +14,10 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 /// How the names of temporary files begin.
 const TEMPORARY_PREFIX: &str = ".tmp";
 
-/// Returns the files in the folder `cache` that nothing needs any more: kernels other than `current`, as
-/// [`locate`](super::locate) returns it, and what was noted about their libraries; a verdict on the hypervisor of another boot
-/// or kernel; temporary files of processes that were killed. Where `current` is not known, no kernel is one of them.
+/// Returns the files in the folder `cache` that nothing needs any more: kernels other than
+/// `current`, as [`locate`](super::locate) returns it, and what was noted about their libraries; a
+/// verdict on the hypervisor of another boot or kernel; temporary files of processes that were
+/// killed. Where `current` is not known, no kernel is one of them.
 ///
 /// # Errors
 ///

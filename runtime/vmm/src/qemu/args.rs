@@ -22,8 +22,9 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// The memory's object.
 const MEMORY: &str = "memory";
 
-/// The arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket, then come those of the network cards and
-/// those of the shares' servers, and the memory where it is shared. `balloon` adds the device that gives freed memory back.
+/// The arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket, then
+/// come those of the network cards and those of the shares' servers, and the memory where it is
+/// shared. `balloon` adds the device that gives freed memory back.
 pub(super) fn args(
     config: &VmConfig,
     accel: Accel,
@@ -146,7 +147,8 @@ impl Args {
         } else {
             self.option("-blockdev", node(&name, disk)?.to_string());
         }
-        // A guest that cannot be written for because the host's disk is full pauses; other errors are the guest's to see.
+        // A guest that cannot be written for because the host's disk is full pauses; other errors
+        // are the guest's to see.
         let errors = "werror=enospc,rerror=report";
         let serial = &disk.serial;
         self.option(
@@ -207,9 +209,10 @@ fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmErro
 /// What runs the guest's instructions.
 fn accelerator(accel: Accel) -> &'static str {
     match accel {
-        // The CPUs of a translated guest take turns in one thread. With a thread each, one may go on running what it
-        // translated before another patched it, and Linux, which patches its own text whenever a static key flips, dies of
-        // a stale breakpoint (within seconds where a socket option flips a key that traffic on the other CPU looks at).
+        // The CPUs of a translated guest take turns in one thread. With a thread each, one may go
+        // on running what it translated before another patched it, and Linux, which patches its own
+        // text whenever a static key flips, dies of a stale breakpoint (within seconds where a
+        // socket option flips a key that traffic on the other CPU looks at).
         Accel::Tcg => "tcg,thread=single",
         other => other.name(),
     }
@@ -222,7 +225,8 @@ pub(crate) fn cpu(accel: Accel) -> &'static str {
 
 pub(crate) fn machine_type() -> &'static str {
     if cfg!(target_arch = "x86_64") {
-        // No ACPI: the devices are named on the kernel command line, and the kernel needs no ACPI interpreter.
+        // No ACPI: the devices are named on the kernel command line, and the kernel needs no ACPI
+        // interpreter.
         "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on"
     } else {
         // The newest interrupt controller there is: a hypervisor offers the host's, and no other.

@@ -57,7 +57,8 @@ pub(super) fn version(program: &Path) -> io::Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Plans the command line that boots `config`. The helper gets `files` open files, in the order of [`args::args`].
+/// Plans the command line that boots `config`. The helper gets `files` open files, in the order of
+/// [`args::args`].
 pub(super) fn machine(
     config: &VmConfig,
     accel: Accel,

@@ -1,7 +1,7 @@
 //! The server of a share: virtiofsd, one process for each.
 //!
-//! It gets a listening socket, which its only client, QEMU, is connected to already, so it ends when QEMU does, whether QEMU
-//! ever ran or not, and no socket is left in any folder.
+//! It gets a listening socket, which its only client, QEMU, is connected to already, so it ends
+//! when QEMU does, whether QEMU ever ran or not, and no socket is left in any folder.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -113,8 +113,8 @@ fn plan(share: &Share, program: PathBuf) -> Result<Server, VmmError> {
     })
 }
 
-/// Whether this is the C program that QEMU had until version 8, by the first line of `--version`. It counts as QEMU does, the
-/// one in Rust from 1 on.
+/// Whether this is the C program that QEMU had until version 8, by the first line of `--version`.
+/// It counts as QEMU does, the one in Rust from 1 on.
 fn is_part_of_qemu(version: &str) -> bool {
     let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
     let major = digits.split('.').next().unwrap_or_default();

@@ -11,7 +11,8 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
-/// Every state of a connection (`TCP_ESTABLISHED` and so on) but listening and waiting for late packets.
+/// Every state of a connection (`TCP_ESTABLISHED` and so on) but listening and waiting for late
+/// packets.
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
 /// Bytes of a `struct inet_diag_sockid`, and where it is in a `struct inet_diag_msg`.
@@ -20,8 +21,8 @@ const ID_AT: usize = 4;
 /// Where the peer's address is in it.
 const PEER_AT: usize = 20;
 
-/// Ends all TCP connections whose peer is not this guest itself; returns how many. A kernel without `INET_DIAG_DESTROY`
-/// reports that it does not know the request.
+/// Ends all TCP connections whose peer is not this guest itself; returns how many. A kernel without
+/// `INET_DIAG_DESTROY` reports that it does not know the request.
 pub(crate) fn close_outgoing() -> Result<usize, Errno> {
     let mut closed = 0;
     for family in [AF_INET, AF_INET6] {

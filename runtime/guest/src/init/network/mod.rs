@@ -63,8 +63,9 @@ pub(crate) fn bring_up(network: Option<&Network>, warnings: &mut Warnings) -> Re
     }
 }
 
-/// Replaces the network before, if there was one, by another. An interface that stays as it is is not touched: taking one down can
-/// take long, and the clones of a sandbox are on links of their own, with the same addresses.
+/// Replaces the network before, if there was one, by another. An interface that stays as it is is
+/// not touched: taking one down can take long, and the clones of a sandbox are on links of their
+/// own, with the same addresses.
 pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Failure> {
     if before.is_some_and(|before| same_link(before, after)) {
         return Ok(());
@@ -182,7 +183,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs the test `name`, which is ignored otherwise, in a network namespace of its own with an interface `eth0`.
+    /// Runs the test `name`, which is ignored otherwise, in a network namespace of its own with an
+    /// interface `eth0`.
     fn in_namespace(name: &str) {
         let Some(mut unshare) = testkit::oracle("unshare") else {
             return;

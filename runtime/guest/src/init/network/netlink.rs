@@ -1,4 +1,5 @@
-//! Netlink messages to the kernel, as `linux/netlink.h` and `linux/rtnetlink.h` lay them out, in the machine's byte order.
+//! Netlink messages to the kernel, as `linux/netlink.h` and `linux/rtnetlink.h` lay them out, in
+//! the machine's byte order.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,5 +1,6 @@
 //! Passes connections from the host on to servers that listen on the loopback interface only (see
-//! [`blockbox_protocol::relay`]): a process of its own, forked from init, so that no amount of traffic delays init.
+//! [`blockbox_protocol::relay`]): a process of its own, forked from init, so that no amount of
+//! traffic delays init.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Partition tables, as far as they tell which partition is the root. That the tables are whole is the kernel's to check, which makes
-//! the device nodes.
+//! Partition tables, as far as they tell which partition is the root. That the tables are whole is
+//! the kernel's to check, which makes the device nodes.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,8 @@ use super::read;
 
 const SECTOR: u64 = 512;
 
-/// The entries of a GPT that are looked at: as many as the kernel does (`MAX_PARTS` of most disks), and more than any disk has.
+/// The entries of a GPT that are looked at: as many as the kernel does (`MAX_PARTS` of most disks),
+/// and more than any disk has.
 const MOST_ENTRIES: u32 = 256;
 
 /// The longest entry of a GPT, in bytes: what the specification has since its first version is 128.
@@ -52,8 +53,8 @@ impl Table {
             .filter(|table| !table.0.is_empty()))
     }
 
-    /// The number of the partition that is the root of a machine with this architecture, or else the only one with a file system
-    /// of Linux.
+    /// The number of the partition that is the root of a machine with this architecture, or else
+    /// the only one with a file system of Linux.
     pub(super) fn root(&self, architecture: &str) -> Result<u32, String> {
         let of = |purposes: &[Purpose]| -> Vec<u32> {
             let found = self.0.iter().filter(|(_, kind)| purposes.contains(kind));
