@@ -89,7 +89,8 @@ impl<'a, W: Write + Seek> ChunkWriter<'a, W> {
     /// use erofs_writer::{Builder, ChunkSize, Metadata, Node, Options};
     ///
     /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::default())?;
-    /// let mut contents = image.data_in_chunks(ChunkSize::for_length(1 << 30, image.options().block_size));
+    /// let chunks = ChunkSize::for_length(1 << 30, image.options().block_size);
+    /// let mut contents = image.data_in_chunks(chunks);
     /// contents.write_all(b"first")?;
     /// contents.hole((1 << 30) - 5)?;
     /// let contents = contents.finish()?;

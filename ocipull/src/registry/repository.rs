@@ -462,7 +462,8 @@ impl Repository {
     /// let repository = Repository::new("localhost:5000", "app", &Options::default())?;
     /// let config = b"{}";
     /// let digest = Digest::sha256(config);
-    /// let pushed = repository.push_blob(&digest, 2, None, |offset| Ok(&config[offset as usize..]))?;
+    /// let open = |offset: u64| Ok(&config[offset as usize..]);
+    /// let pushed = repository.push_blob(&digest, 2, None, open)?;
     /// println!("{}", if pushed == Pushed::Existed { "existed" } else { "uploaded" });
     /// # Ok::<(), ocipull::Error>(())
     /// ```
@@ -507,7 +508,8 @@ impl Repository {
     /// let repository = Repository::new("localhost:5000", "app", &Options::default())?;
     /// // Gives the image `v1` another tag.
     /// let manifest = repository.manifest("v1")?;
-    /// let media_type = manifest.media_type().unwrap_or("application/vnd.oci.image.manifest.v1+json");
+    /// let media_type = manifest.media_type();
+    /// let media_type = media_type.unwrap_or("application/vnd.oci.image.manifest.v1+json");
     /// repository.push_manifest("stable", media_type, manifest.bytes())?;
     /// # Ok::<(), ocipull::Error>(())
     /// ```

@@ -52,7 +52,8 @@ impl Target {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let dir = tempfile::tempdir()?;
     /// # let layout = dir.path().join("layout");
-    /// let target = Target::open(&format!("oci:{}:v1", layout.display()).parse()?, &Options::default())?;
+    /// let reference = format!("oci:{}:v1", layout.display()).parse()?;
+    /// let target = Target::open(&reference, &Options::default())?;
     /// assert!(layout.join("oci-layout").exists());
     /// # Ok(())
     /// # }
@@ -167,7 +168,8 @@ impl Target {
     /// # let name = format!("oci:{}:v1", layout.display());
     /// # let target = ocipull::Target::open(&name.parse()?, &ocipull::Options::default())?;
     /// let index = r#"{"schemaVersion":2,"manifests":[]}"#;
-    /// let digest = target.push_manifest("application/vnd.oci.image.index.v1+json", index.as_bytes())?;
+    /// let media_type = "application/vnd.oci.image.index.v1+json";
+    /// let digest = target.push_manifest(media_type, index.as_bytes())?;
     /// assert!(digest.is_of(index.as_bytes()));
     /// assert!(layout.join("blobs/sha256").join(digest.hex()).exists());
     /// # Ok(())
