@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use blockbox::convert::Error;
 use blockbox::stack;
+use blockbox_files::open_disk;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use vmdk::{ContentId, Disk, SparseOptions};
@@ -103,7 +104,7 @@ impl Create {
         let mut bytes = 0;
         let mut contents: Box<dyn Read> = Box::new(io::empty());
         for path in &self.files {
-            let file = File::open(path).map_err(Error::io(path))?;
+            let file = open_disk(path).map_err(Error::io(path))?;
             bytes += file.metadata().map_err(Error::io(path))?.len();
             contents = Box::new(contents.chain(BufReader::with_capacity(1 << 20, file)));
         }
@@ -188,7 +189,7 @@ fn content_id(files: &[PathBuf]) -> Result<u32, Error> {
 }
 
 fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
-    let mut file = File::open(path)?;
+    let mut file = open_disk(path)?;
     let size = file.metadata()?.len();
     let mut at = 0;
     while at < size {

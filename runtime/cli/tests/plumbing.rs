@@ -608,6 +608,7 @@ fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
         &["erofs", "stat", &fifo],
         &["ext4", "info", &fifo],
         &["vmdk", "info", &fifo],
+        &["vmdk", "create", "--output=/nonexistent/disk.vmdk", &fifo],
     ] {
         let refused = args.join(" ");
         let mut command = blockbox.command();
