@@ -86,8 +86,8 @@ impl LayerType {
                 Self::Erofs(compression)
             }
             // Go knows no difference between an empty one and none.
-            ""
-            | "application/vnd.oci.image.layer.v1.tar"
+            "" if media_type.is_empty() => Self::Tar(Compression::None),
+            "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar" => Self::Tar(compression),
             "application/vnd.oci.image.layer.nondistributable.v1.tar"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Self::Foreign,
