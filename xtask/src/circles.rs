@@ -219,14 +219,16 @@ fn circles(mut graph: BTreeMap<&Module, BTreeSet<Module>>) -> Vec<String> {
 
 #[test]
 fn modules_of_the_libraries_do_not_import_each_other_in_circles() {
+    let (mut modules, mut imports) = (0, 0);
     for root in LAYERED {
         let sources = Sources::read(&shell::repository().join(root));
         let graph = sources.graph();
-        let imports: usize = graph.values().map(BTreeSet::len).sum();
-        assert!(imports > graph.len(), "{root}: imports were not understood");
+        modules += graph.len();
+        imports += graph.values().map(BTreeSet::len).sum::<usize>();
         let circles = circles(graph);
         assert!(circles.is_empty(), "{root}:\n{}", circles.join("\n"));
     }
+    assert!(imports > modules, "imports were not understood");
 }
 
 #[test]
