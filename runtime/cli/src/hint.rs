@@ -158,8 +158,8 @@ fn of_kernel(error: &kernel::Error) -> Option<String> {
         kernel::Error::NotConfirmed { digest, .. } => {
             format!("if that is the right one, give `--digest {digest}`")
         }
-        kernel::Error::NoPip => {
-            "install pip (the package python3-pip), or give the file of a libkrunfw from elsewhere"
+        kernel::Error::NotListed { .. } => {
+            "give the file of a libkrunfw from elsewhere, or another index in $PIP_INDEX_URL"
                 .to_owned()
         }
         kernel::Error::NoPackage if cfg!(target_os = "macos") => GET_KERNEL.to_owned(),

@@ -24,7 +24,7 @@ pub(super) enum Kernel {
 #[derive(Debug, Args)]
 pub(super) struct Install {
     /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`) with a libkrunfw in it
-    /// [default: a package of PyPI whose digest is known, fetched by pip]
+    /// [default: a package of PyPI whose digest is known, fetched by pip if there is one]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
     /// Refuse a file or a download that has not this digest, or an image whose manifest has not; without it, the digest of a

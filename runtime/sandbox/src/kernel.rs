@@ -4,6 +4,7 @@
 //! confirm, unless it is a file of this host or part of an image that came over TLS.
 
 mod archive;
+mod index;
 mod package;
 mod zip;
 
@@ -82,9 +83,12 @@ pub enum Error {
     /// No packaged kernel can be had on this kind of host.
     #[error("no package with a guest kernel is known for {os} {arch}", os = std::env::consts::OS, arch = std::env::consts::ARCH)]
     NoPackage,
-    /// There is no pip to fetch the package with.
-    #[error("no pip to fetch {package} with", package = PACKAGE.name)]
-    NoPip,
+    /// The Python index has no file of the package with one of the known digests for this kind of host.
+    #[error("{address}: no file of {package} for this host with the digest that is known", package = PACKAGE.name)]
+    NotListed {
+        /// The page of the index.
+        address: String,
+    },
     /// pip did not fetch the package.
     #[error("pip cannot fetch {package}: {message}", package = PACKAGE.name)]
     Pip {
@@ -99,7 +103,8 @@ type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// The Python package [`PACKAGE`], whose digests are known, fetched by pip with its own configuration.
+    /// The Python package [`PACKAGE`], whose digests are known, fetched by pip with its own configuration, or where there is no pip
+    /// from `$PIP_INDEX_URL`, else PyPI.
     Package,
     /// A file of this host: the library, or an archive (tar, zip, wheel) with it.
     File(PathBuf),
@@ -188,7 +193,7 @@ pub fn install(
     };
     match source {
         Source::Package => {
-            let fetched = package::fetch(&folder)?;
+            let fetched = package::fetch(&folder, &options.pull)?;
             let mut file = File::open(fetched.path()).map_err(io_error(fetched.path()))?;
             from_file(&mut file, PACKAGE.name.to_owned())?;
         }

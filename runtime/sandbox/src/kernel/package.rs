@@ -1,13 +1,14 @@
-//! The Python package that carries libkrunfw, fetched by pip: with its proxies, mirrors and certificates.
+//! The Python package that carries libkrunfw, fetched by pip, with its proxies, mirrors and certificates, or where there is no pip
+//! from the index itself.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Error, Result, io_error};
+use super::{Error, Result, index, io_error};
 
 /// A package that carries libkrunfw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub const PACKAGE: Package = Package {
     bytes: 48 << 20,
 };
 
-/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: pip takes no other file.
+/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: no other file is taken.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
 /// A wheel in a folder that goes with it.
@@ -41,17 +42,38 @@ impl Fetched {
 }
 
 /// Fetches the package into a temporary folder in `folder`.
-pub(super) fn fetch(folder: &Path) -> Result<Fetched> {
+pub(super) fn fetch(folder: &Path, options: &ocipull::Options) -> Result<Fetched> {
     if !cfg!(all(
         target_os = "linux",
         any(target_arch = "x86_64", target_arch = "aarch64")
     )) {
         return Err(Error::NoPackage);
     }
-    let python = python_with_pip().ok_or(Error::NoPip)?;
     let folder = blockbox_store::atomic::temporary_folder(folder)?;
+    let wheel = match python_with_pip() {
+        Some(python) => by_pip(python, &folder)?,
+        None => {
+            let path = folder.path().join("wheel");
+            let mut wheel = File::create(&path).map_err(io_error(&path))?;
+            index::download(
+                &index::address(),
+                &index::known(REQUIREMENTS),
+                &mut wheel,
+                options,
+            )?;
+            path
+        }
+    };
+    Ok(Fetched {
+        wheel,
+        _folder: folder,
+    })
+}
+
+/// Has pip download the package to a folder in `folder`, and returns the file.
+fn by_pip(python: &str, folder: &TempDir) -> Result<PathBuf> {
     let mut requirements =
-        tempfile::NamedTempFile::new_in(&folder).map_err(io_error(folder.path()))?;
+        tempfile::NamedTempFile::new_in(folder).map_err(io_error(folder.path()))?;
     requirements
         .write_all(REQUIREMENTS.as_bytes())
         .map_err(io_error(requirements.path()))?;
@@ -81,17 +103,13 @@ pub(super) fn fetch(folder: &Path) -> Result<Fetched> {
         return Err(Error::Pip { message });
     }
     let mut files = fs::read_dir(&download).map_err(io_error(&download))?;
-    let wheel = match files.next() {
-        Some(entry) => entry.map_err(io_error(&download))?.path(),
+    match files.next() {
+        Some(entry) => Ok(entry.map_err(io_error(&download))?.path()),
         None => {
             let message = "it left no file".to_owned();
-            return Err(Error::Pip { message });
+            Err(Error::Pip { message })
         }
-    };
-    Ok(Fetched {
-        wheel,
-        _folder: folder,
-    })
+    }
 }
 
 /// The first Python that has pip: the one on `PATH` may be another than the distribution's.
