@@ -67,6 +67,7 @@ const NEEDS: &[Need] = &[
         "tests compare grown images with its",
     ),
     need("fio", "fio", "tests write to ext4 images with it"),
+    need("cc", "gcc", "tests run a program of theirs in a guest"),
     need(
         "stress-ng",
         "stress-ng",
