@@ -70,7 +70,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         rule: "a read-only root refuses writes, and there is no disk to write to",
         script: "sandbox --name fixed --read-only \"$IMAGE\" -- sh -c 'cat file; echo x 2>/dev/null >file || echo denied; echo x >/tmp/x && cat /tmp/x'\n\
-                 ls \"$BLOCKBOX_HOME/sandboxes/fixed\" | grep -c ext4; blockbox rm fixed >&2",
+                 ls \"$BLOCKBOX_HOME/sandboxes/fixed\" | grep -c upper; blockbox rm fixed >&2",
         status: 0,
         stdout: "upper\ndenied\nx\n0\n",
     },
