@@ -4,7 +4,6 @@
 //! trusted: a file counts whose digest is one that was known before, and then its bytes must have it.
 
 use std::fs::File;
-use std::io::Read;
 
 use ocipull::Digest;
 
@@ -99,7 +98,7 @@ fn resolve(base: &str, link: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::io::{Seek, Write};
+    use std::io::{Read, Seek, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -157,7 +156,7 @@ mod tests {
             let known = [other.clone(), wheel.clone()];
             assert_eq!(fetched(&index, &known).unwrap(), b"wheel");
             // What the index has of others is nothing.
-            let error = fetched(&index, &[other.clone()]).unwrap_err();
+            let error = fetched(&index, std::slice::from_ref(&other)).unwrap_err();
             assert!(matches!(error, Error::NotListed { .. }), "{error}");
         }
     }
