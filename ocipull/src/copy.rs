@@ -10,10 +10,9 @@ use serde::Deserialize;
 
 use crate::compression::LayerType;
 use crate::digest::Hasher;
-use crate::image::{
-    INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, find_manifest, is_index, open_source, parse,
-};
+use crate::image::open_source;
 use crate::json::Tolerant;
+use crate::search::{INDEX_TYPES, MANIFEST_TYPES, MAX_INDEX_DEPTH, find_manifest, is_index, parse};
 use crate::shape::{self, Shape};
 use crate::source::{Root, Source, digest_of};
 use crate::spec::{Descriptor, ImageIndex, ImageManifest};

@@ -1,44 +1,23 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::compression::LayerType;
 use crate::directory::Directory;
 use crate::docker_archive::DockerArchive;
-use crate::json::{self, Tolerant};
+#[cfg(fuzzing)]
+use crate::json;
 use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline, Useless};
 #[cfg(feature = "registry")]
 use crate::registry::{ForeignReader, Registry};
-use crate::shape::{self, Shape};
-use crate::source::{MAX_CONFIG, Root, Source, digest_of, read_verified};
-use crate::spec::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use crate::search::{REFERENCE_TYPE, Search, Verified, annotation, parse, without_parameters};
+use crate::source::{MAX_CONFIG, Source, digest_of, read_verified};
+use crate::spec::{Descriptor, ImageConfiguration, ImageManifest};
 use crate::spool::open_archive;
 #[cfg(all(unix, feature = "registry"))]
 use crate::tree::Archive;
 use crate::tree::Folder;
-use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference, select};
-
-/// Which image an entry of an index is about, and in which way, as BuildKit says it.
-const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-
-/// Levels of indexes inside indexes: buildx uses one, and no known tool more than two.
-pub(crate) const MAX_INDEX_DEPTH: usize = 4;
-
-/// Manifests and indexes that are fetched for one image.
-const MAX_DOCUMENTS: usize = 64;
-
-pub(crate) const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-
-pub(crate) const MANIFEST_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
+use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference};
 
 /// The types of configurations. The last ones are of old registries and of Docker before 1.10, and
 /// Docker reads them, too (`distribution/pull_v2.go`, `ImageTypes`).
@@ -65,13 +44,6 @@ pub struct Image {
     about: Vec<Descriptor>,
 }
 
-#[derive(Debug)]
-struct Verified<T> {
-    digest: Digest,
-    bytes: Vec<u8>,
-    parsed: T,
-}
-
 impl Image {
     /// Finds the image that `reference` names, for the platform in `options`, and reads its
     /// manifest and its configuration. Blocks; in asynchronous code, call it where blocking is
@@ -90,14 +62,8 @@ impl Image {
     /// Every [`Error`] except those about the contents of layers.
     pub fn open(reference: &Reference, options: &Options) -> Result<Self, Error> {
         let source = open_source(reference, options)?;
-        let mut search = Search {
-            source: &*source,
-            wanted: &options.platform,
-            erofs: options.erofs,
-            left: MAX_DOCUMENTS,
-            about: Vec::new(),
-        };
-        let manifest = search.resolve(source.root()?, 0)?;
+        let mut search = Search::new(&*source, &options.platform, options.erofs);
+        let manifest = search.one()?;
         let about = search.about;
         let mut image = Self::of(source.clone(), manifest, options)?;
         image.about = about;
@@ -129,16 +95,9 @@ impl Image {
     /// As for [`open`](Self::open).
     pub fn open_all(reference: &Reference, options: &Options) -> Result<Vec<Self>, Error> {
         let source = open_source(reference, options)?;
-        let mut found = Vec::new();
-        let mut search = Search {
-            source: &*source,
-            wanted: &options.platform,
-            erofs: options.erofs,
-            left: MAX_DOCUMENTS,
-            about: Vec::new(),
-        };
-        search.all(source.root()?, 0, &mut found)?;
-        found
+        let mut search = Search::new(&*source, &options.platform, options.erofs);
+        search
+            .all()?
             .into_iter()
             .map(|manifest| Self::of(source.clone(), manifest, options))
             .collect()
@@ -425,247 +384,6 @@ pub(crate) fn open_source(
     Ok(source)
 }
 
-/// The manifest of the image for one platform.
-pub(crate) fn find_manifest(
-    source: &dyn Source,
-    wanted: &Platform,
-    erofs: bool,
-) -> Result<(Vec<u8>, Digest), Error> {
-    let mut search = Search {
-        source,
-        wanted,
-        erofs,
-        left: MAX_DOCUMENTS,
-        about: Vec::new(),
-    };
-    let found = search.resolve(source.root()?, 0)?;
-    Ok((found.bytes, found.digest))
-}
-
-/// The members that distinguish manifests and indexes.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kind {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
-    manifests: Option<serde::de::IgnoredAny>,
-    config: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
-}
-
-impl Tolerant for Kind {
-    const SHAPE: Shape = shape::KIND;
-
-    fn complete(_: &mut serde_json::Value) {}
-}
-
-/// Looks for the manifest of the image for one platform.
-struct Search<'a> {
-    source: &'a dyn Source,
-    wanted: &'a Platform,
-    /// Whether EROFS-native images are wanted.
-    erofs: bool,
-    /// The number of manifests and indexes that may still be fetched.
-    left: usize,
-    /// What the index that names the image has about it.
-    about: Vec<Descriptor>,
-}
-
-impl Search<'_> {
-    /// The manifest that `root` is or leads to, `depth` indexes down.
-    fn resolve(&mut self, root: Root, depth: usize) -> Result<Verified<ImageManifest>, Error> {
-        let (bytes, media_type, digest) = match root {
-            Root::Choice(entries) => return self.choose(&entries, depth),
-            Root::Document {
-                bytes,
-                media_type,
-                digest,
-            } => (bytes, media_type, digest),
-        };
-        if !is_index(&bytes, media_type, &digest)? {
-            let parsed = parse(Document::Manifest, &digest, &bytes)?;
-            return Ok(Verified {
-                digest,
-                bytes,
-                parsed,
-            });
-        }
-        if depth >= MAX_INDEX_DEPTH {
-            return Err(Error::IndexDepth { digest });
-        }
-        let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
-        self.choose(&index.manifests, depth)
-    }
-
-    /// Follows the entry for the wanted platform, or else the indexes that do not say what they are
-    /// for.
-    fn choose(
-        &mut self,
-        entries: &[Descriptor],
-        depth: usize,
-    ) -> Result<Verified<ImageManifest>, Error> {
-        let mut available = match select::for_platform(entries, self.wanted, self.erofs) {
-            Ok(chosen) => {
-                let found = self.follow(chosen, depth)?;
-                let of_image = Some(found.digest.as_str());
-                let about = entries
-                    .iter()
-                    .filter(|entry| annotation(entry, REFERENCE_DIGEST) == of_image);
-                self.about.extend(about.cloned());
-                return Ok(found);
-            }
-            Err(Error::NoPlatform { available, .. }) => available,
-            Err(other) => return Err(other),
-        };
-        let nested = entries.iter().filter(|entry| {
-            entry.platform().is_none() && INDEX_TYPES.contains(&entry.media_type())
-        });
-        for index in nested {
-            match self.follow(index, depth) {
-                Err(Error::NoPlatform {
-                    available: more, ..
-                }) => available.extend(more),
-                found => return found,
-            }
-        }
-        Err(Error::NoPlatform {
-            wanted: self.wanted.clone(),
-            available,
-        })
-    }
-
-    /// The manifests of all images that `root` is or leads to, `depth` indexes down.
-    fn all(
-        &mut self,
-        root: Root,
-        depth: usize,
-        found: &mut Vec<Verified<ImageManifest>>,
-    ) -> Result<(), Error> {
-        let entries = match root {
-            Root::Choice(entries) => entries,
-            Root::Document {
-                bytes,
-                media_type,
-                digest,
-            } => {
-                if !is_index(&bytes, media_type, &digest)? {
-                    if found.iter().all(|known| known.digest != digest) {
-                        let parsed = parse(Document::Manifest, &digest, &bytes)?;
-                        found.push(Verified {
-                            digest,
-                            bytes,
-                            parsed,
-                        });
-                    }
-                    return Ok(());
-                }
-                if depth >= MAX_INDEX_DEPTH {
-                    return Err(Error::IndexDepth { digest });
-                }
-                let index: ImageIndex = parse(Document::Index, &digest, &bytes)?;
-                index.manifests
-            }
-        };
-        let images: Vec<_> = entries
-            .iter()
-            .filter(|entry| !select::is_attestation(entry))
-            .collect();
-        let tars_only = images.iter().any(|entry| !select::is_erofs(entry));
-        for entry in images {
-            if tars_only && select::is_erofs(entry) {
-                continue;
-            }
-            let document = self.fetch(entry)?;
-            self.all(document, depth + 1, found)?;
-        }
-        Ok(())
-    }
-
-    fn follow(
-        &mut self,
-        entry: &Descriptor,
-        depth: usize,
-    ) -> Result<Verified<ImageManifest>, Error> {
-        let document = self.fetch(entry)?;
-        self.resolve(document, depth + 1)
-    }
-
-    fn fetch(&mut self, entry: &Descriptor) -> Result<Root, Error> {
-        self.left = self.left.checked_sub(1).ok_or(Error::TooManyIndexes {
-            limit: MAX_DOCUMENTS,
-        })?;
-        let digest = digest_of(entry)?;
-        Ok(Root::Document {
-            bytes: self.source.manifest(entry, &digest)?,
-            media_type: Some(entry.media_type().to_owned()),
-            digest,
-        })
-    }
-}
-
-fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().get(key).map(String::as_str)
-}
-
-/// Whether a document is an index. A document that is neither an index nor a manifest is an error.
-pub(crate) fn is_index(
-    bytes: &[u8],
-    media_type: Option<String>,
-    digest: &Digest,
-) -> Result<bool, Error> {
-    let kind: Kind = parse(Document::Manifest, digest, bytes)?;
-    let unsupported = |media_type| {
-        let (document, digest) = (Document::Manifest, digest.clone());
-        Err(Error::MediaType {
-            document,
-            digest,
-            media_type,
-        })
-    };
-    // The document's own type decides, because the digest covers it.
-    let says = |wanted: &str| kind.media_type.as_deref() == Some(wanted);
-    match kind.schema_version {
-        // Docker's first format has a version 1; a document that says its type may leave the
-        // version out.
-        Some(2) => {}
-        None if INDEX_TYPES.iter().chain(&MANIFEST_TYPES).any(|of| says(of)) => {}
-        version => return unsupported(format!("schema version {}", version.unwrap_or_default())),
-    }
-    // Readers would disagree on what it is (CVE-2021-41190).
-    if kind.manifests.is_some() && (kind.config.is_some() || kind.layers.is_some()) {
-        return unsupported("of an index and of a manifest at once".to_owned());
-    }
-    match kind.media_type.filter(|of| !of.is_empty()).or(media_type) {
-        Some(media_type) if INDEX_TYPES.contains(&media_type.as_str()) => Ok(true),
-        Some(media_type) if MANIFEST_TYPES.contains(&media_type.as_str()) => Ok(false),
-        // Registries that do not know the type send one of these.
-        Some(media_type)
-            if !["application/json", "application/octet-stream", "text/plain"]
-                .contains(&without_parameters(&media_type)) =>
-        {
-            unsupported(media_type)
-        }
-        _ => Ok(kind.manifests.is_some()),
-    }
-}
-
-/// `text/plain` of `text/plain; charset=utf-8`.
-fn without_parameters(media_type: &str) -> &str {
-    media_type.split(';').next().unwrap_or_default().trim()
-}
-
-pub(crate) fn parse<T: Tolerant>(
-    document: Document,
-    digest: &Digest,
-    bytes: &[u8],
-) -> Result<T, Error> {
-    json::parse(bytes).map_err(|source| Error::Json {
-        document,
-        digest: digest.clone(),
-        source,
-    })
-}
-
 fn read_config(
     source: &dyn Source,
     descriptor: &Descriptor,
@@ -744,14 +462,14 @@ fn layers(
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let digest = Digest::sha256(bytes);
-    let _ = is_index(bytes, None, &digest);
+    let _ = crate::search::is_index(bytes, None, &digest);
     let manifest = json::parse_manifest(bytes);
     if let (Ok(manifest), Ok(config)) = (&manifest, json::parse_config(bytes)) {
         let _ = layers(manifest, &config, (true, true));
     }
-    if let Ok(index) = json::parse::<ImageIndex>(bytes) {
+    if let Ok(index) = json::parse::<crate::spec::ImageIndex>(bytes) {
         for erofs in [false, true] {
-            let _ = select::for_platform(&index.manifests, &Platform::host(), erofs);
+            let _ = crate::select::for_platform(&index.manifests, &Platform::host(), erofs);
         }
     }
 }

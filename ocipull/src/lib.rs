@@ -30,6 +30,7 @@ mod platform;
 mod reference;
 #[cfg(feature = "registry")]
 mod registry;
+mod search;
 mod select;
 mod shape;
 mod source;

@@ -92,17 +92,28 @@ pub(crate) fn verify(
     digest: &Digest,
     size: u64,
 ) -> Result<(), Error> {
-    let actual = bytes.len() as u64;
+    check(document, (digest, size), bytes.len() as u64, || {
+        digest.same_of(bytes)
+    })
+}
+
+/// Checks that a document of `actual` bytes has the digest and the size that are `expected`. Its own digest is not asked for where
+/// the sizes differ.
+pub(crate) fn check(
+    document: Document,
+    (digest, size): (&Digest, u64),
+    actual: u64,
+    actual_digest: impl FnOnce() -> Digest,
+) -> Result<(), Error> {
     if actual != size {
-        let digest = digest.clone();
         return Err(Error::SizeMismatch {
             document,
-            digest,
+            digest: digest.clone(),
             expected: size,
             actual,
         });
     }
-    let actual = digest.same_of(bytes);
+    let actual = actual_digest();
     if actual != *digest {
         return Err(Error::DigestMismatch {
             document,

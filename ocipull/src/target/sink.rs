@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use crate::layout::REF_NAME;
+use crate::source::check;
 use crate::{Digest, Document, Error, Pushed};
 
 /// The file that marks a layout.
@@ -67,24 +68,7 @@ pub(crate) fn copy_verified(
         hasher.update(&buffer[..bytes]);
         write(&buffer[..bytes])?;
     }
-    let document = Document::Blob;
-    if total != size {
-        return Err(Error::SizeMismatch {
-            document,
-            digest: digest.clone(),
-            expected: size,
-            actual: total,
-        });
-    }
-    let actual = hasher.finish();
-    if actual != *digest {
-        return Err(Error::DigestMismatch {
-            document,
-            expected: digest.clone(),
-            actual,
-        });
-    }
-    Ok(())
+    check(Document::Blob, (digest, size), total, || hasher.finish())
 }
 
 /// An entry of `index.json` for the document that a name leads to.

@@ -1,11 +1,11 @@
 //! Getting an image into the store: fetch, convert and merge, each layer once and several at a time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blockbox_store::atomic::NewFile;
 use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::image::{FSMETA, Image, folder};
 use crate::layer;
 use crate::native::{merged, take};
+use crate::parallel;
 use crate::progress::Progress;
 use crate::short_name;
 use crate::verify::{self, Damage, Depth, Verifier};
@@ -154,39 +155,19 @@ fn convert_layers(
     progress: &dyn Progress,
     made: &Mutex<Vec<Digest>>,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
     let stop = Stop::default();
-    let failures = Mutex::new(BTreeMap::new());
-    let work = || {
-        while !stop.is_set() {
-            let Some(&index) = indexes.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
-            };
-            if let Err(error) =
-                convert_layer(store, source, index, options.check, &stop, (progress, made))
-            {
-                stop.set(is_transient(&error));
-                failures
-                    .lock()
-                    .unwrap_or_else(|e| e.into_inner())
-                    .insert(index, error);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..options.jobs.get().min(indexes.len()) {
-            scope.spawn(work);
-        }
-    });
-    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
-    // What stopped the others, not that they were stopped.
-    match failures
-        .into_values()
-        .find(|error| !matches!(error, Error::Stopped))
-    {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    parallel::each(indexes.len(), options.jobs, |number, _| {
+        convert_layer(
+            store,
+            source,
+            indexes[number],
+            options.check,
+            &stop,
+            (progress, made),
+        )
+        .inspect_err(|error| stop.set(is_transient(error)))
+    })
+    .map(drop)
 }
 
 /// Why layers that could be finished are not.
