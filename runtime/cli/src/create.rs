@@ -329,6 +329,7 @@ impl NewSandbox {
             ("--cidfile", self.cidfile.is_some()),
             ("--label", !self.label.is_empty()),
             ("--snapshot", self.snapshot.is_some()),
+            ("--publish", self.network.publishes()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((option, _)) => {

@@ -52,6 +52,11 @@ enum Reach {
 }
 
 impl NetworkOptions {
+    /// Whether any port is to be published.
+    pub(super) fn publishes(&self) -> bool {
+        self.publish_all || !self.publish.is_empty()
+    }
+
     /// The network that the command line describes, for a sandbox over `image`.
     pub(super) fn network(&self, image: Option<&Image>) -> anyhow::Result<Network> {
         let mode = match self.network {

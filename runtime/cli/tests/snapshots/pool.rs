@@ -115,6 +115,7 @@ fn a_machine_in_the_pool_that_does_not_fit_is_not_used_and_goes_with_its_image()
     for (option, value, reason) in [
         ("--volume", "data:/data", "cannot share"),
         ("--name", "mine", "--name is for the sandboxes"),
+        ("--publish", "8080:80", "--publish is for the sandboxes"),
     ] {
         let stderr = blockbox.fails(["warm", option, value, &guest.image, "--", "true"]);
         assert!(stderr.contains(reason), "{stderr}");
