@@ -9,9 +9,10 @@ use crate::limits::Limits;
 use crate::tree::{Body, Kind, NodeId};
 
 impl LayerTree {
-    /// Returns the layer that shows on top of others what this one shows with `upper` on top of it. Whiteouts and opaque marks
-    /// stay, because they may hide what other layers have; [`Merge::complete`](crate::Merge::complete) takes away those which
-    /// hide nothing. `upper` is complete: what it needs of lower layers is in it.
+    /// Returns the layer that shows on top of others what this one shows with `upper` on top of it.
+    /// Whiteouts and opaque marks stay, because they may hide what other layers have;
+    /// [`Merge::complete`](crate::Merge::complete) takes away those which hide nothing. `upper` is
+    /// complete: what it needs of lower layers is in it.
     ///
     /// ```
     /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
@@ -30,7 +31,8 @@ impl LayerTree {
     ///
     /// # Errors
     ///
-    /// [`Error::Merge`], of the upper layer, where it has a link to a lower layer's file, or a limit is passed.
+    /// [`Error::Merge`], of the upper layer, where it has a link to a lower layer's file, or a
+    /// limit is passed.
     pub fn fold(&self, upper: &LayerTree, limits: &Limits) -> Result<LayerTree, Error> {
         let wrap = |(node, problem)| Error::Merge {
             layer: 1,

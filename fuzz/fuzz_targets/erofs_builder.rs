@@ -1,4 +1,5 @@
-//! Any bytes as options and entries of an image: what the builder takes must be what the reader finds, without a fault.
+//! Any bytes as options and entries of an image: what the builder takes must be what the reader
+//! finds, without a fault.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Any bytes as what maps a file's data: chunk tables, compression headers, indexes and encoded extents.
+//! Any bytes as what maps a file's data: chunk tables, compression headers, indexes and encoded
+//! extents.
 #![no_main]
 
 use blockbox_fuzz::{Fields, NID, crafted};
@@ -10,7 +11,8 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let fields = Fields {
-        // Always chunks, big clusters, inline tails; fragments, zeros before data and 48-bit addresses are the input's.
+        // Always chunks, big clusters, inline tails; fragments, zeros before data and 48-bit
+        // addresses are the input's.
         feature_incompat: 0x16 | u32::from(features & 0xa1),
         mode: 0o100_644,
         format: u16::from(format % 5) << 1,

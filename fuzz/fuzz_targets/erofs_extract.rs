@@ -1,4 +1,5 @@
-//! Extracts any bytes, as an EROFS image: into a directory, outside of which nothing may change, and twice as a tar.
+//! Extracts any bytes, as an EROFS image: into a directory, outside of which nothing may change,
+//! and twice as a tar.
 #![no_main]
 
 use erofs_reader::Image;

@@ -1,4 +1,5 @@
-//! Opens any bytes as an EROFS image and reads everything in it: names, attributes, xattrs, contents.
+//! Opens any bytes as an EROFS image and reads everything in it: names, attributes, xattrs,
+//! contents.
 #![no_main]
 
 use erofs_reader::Image;
@@ -12,7 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let mut names = 0_usize;
     for step in image.walk() {
-        // Each entry takes 13 bytes at least, and directories of together the image's size are walked.
+        // Each entry takes 13 bytes at least, and directories of together the image's size are
+        // walked.
         names += 1;
         assert!(names <= bytes.len().max(16));
         let Ok((path, inode)) = step else {

@@ -1,4 +1,5 @@
-//! Builds filesystems of any entries: every record is a node or a name to add, with names and contents from its bytes.
+//! Builds filesystems of any entries: every record is a node or a name to add, with names and
+//! contents from its bytes.
 #![no_main]
 
 use std::io::Cursor;

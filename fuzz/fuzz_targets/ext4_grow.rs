@@ -1,4 +1,5 @@
-//! Recovers and grows an image of a small filesystem into which any bytes were put: every record says where and how many.
+//! Recovers and grows an image of a small filesystem into which any bytes were put: every record
+//! says where and how many.
 #![no_main]
 
 use std::io::{Cursor, Read, Result, Seek, SeekFrom, Write};
@@ -68,7 +69,8 @@ fn inode(image: &[u8]) -> usize {
     u32::from_le_bytes(*table) as usize * 1024 + (ORPHAN as usize - 1) * 256
 }
 
-/// Makes the file one that was deleted while open, if it has no names, or was being truncated, with its checksum right.
+/// Makes the file one that was deleted while open, if it has no names, or was being truncated, with
+/// its checksum right.
 fn make_orphan(image: &mut [u8], at: usize) {
     image[SUPER + 232..SUPER + 236].copy_from_slice(&ORPHAN.to_le_bytes());
     let seed = image[SUPER + 0x270..].first_chunk().expect("a superblock");

@@ -1,5 +1,5 @@
-//! The channel between host and guest: whatever arrives, in whatever pieces, either side reads or refuses it, and what it
-//! reads is what it would send.
+//! The channel between host and guest: whatever arrives, in whatever pieces, either side reads or
+//! refuses it, and what it reads is what it would send.
 
 #![no_main]
 

@@ -1,5 +1,6 @@
-//! Frames of a hostile guest into the network gateway: raw ones, and segments that fit a connection well enough to get
-//! far into it. Nothing leaves the process: the policy opens one port of the loopback, and nothing else.
+//! Frames of a hostile guest into the network gateway: raw ones, and segments that fit a connection
+//! well enough to get far into it. Nothing leaves the process: the policy opens one port of the
+//! loopback, and nothing else.
 #![no_main]
 
 use std::io::{Read, Write};
@@ -67,7 +68,8 @@ impl Guest {
         self.frame(0x0800, &packet);
     }
 
-    /// A segment near where the connection is: its flags, how far off its numbers are, its window, its contents.
+    /// A segment near where the connection is: its flags, how far off its numbers are, its window,
+    /// its contents.
     fn segment(&mut self, record: &[u8]) {
         let &[flags, off, ack_off, window, options, ref data @ ..] = record else {
             return;

@@ -46,8 +46,8 @@ pub struct Fields {
     pub u: u32,
 }
 
-/// An image with blocks of 512 bytes, an empty root directory and an extended inode, [`NID`], that `body` follows. So
-/// mutations meet what reads the body, instead of all that is before it.
+/// An image with blocks of 512 bytes, an empty root directory and an extended inode, [`NID`], that
+/// `body` follows. So mutations meet what reads the body, instead of all that is before it.
 pub fn crafted(fields: &Fields, body: &[u8]) -> Vec<u8> {
     let mut image = vec![0; BODY];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -77,7 +77,8 @@ pub fn crafted(fields: &Fields, body: &[u8]) -> Vec<u8> {
     image
 }
 
-/// Decodes bytes that begin with the length to decode to, of 16 bits, and checks that a shorter length gives a part of it.
+/// Decodes bytes that begin with the length to decode to, of 16 bits, and checks that a shorter
+/// length gives a part of it.
 pub fn decode(algorithm: erofs_reader::Algorithm, bytes: &[u8]) {
     let Some((length, input)) = bytes.split_first_chunk() else {
         return;

@@ -192,11 +192,12 @@ impl Image {
         &self.layers
     }
 
-    /// Fetches what the index that the image was found in has about it of this kind: its manifest, verified by its digest. `None`
-    /// where it has nothing, or the reference leads to no index.
+    /// Fetches what the index that the image was found in has about it of this kind: its manifest,
+    /// verified by its digest. `None` where it has nothing, or the reference leads to no index.
     ///
-    /// As BuildKit has it of attestations, such an entry has the image's digest in the annotation `vnd.docker.reference.digest` and
-    /// the kind in `vnd.docker.reference.type`. Where there are several, the first counts.
+    /// As BuildKit has it of attestations, such an entry has the image's digest in the annotation
+    /// `vnd.docker.reference.digest` and the kind in `vnd.docker.reference.type`. Where there are
+    /// several, the first counts.
     ///
     /// ```no_run
     /// # let image = ocipull::Image::open(&"debian:12".parse()?, &ocipull::Options::default())?;

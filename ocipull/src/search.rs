@@ -1,4 +1,5 @@
-//! The search of a source for an image's manifest: through its indexes, to the entry for one platform.
+//! The search of a source for an image's manifest: through its indexes, to the entry for one
+//! platform.
 
 use serde::Deserialize;
 

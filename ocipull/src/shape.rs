@@ -108,7 +108,8 @@ pub(crate) const CONFIGURATION: Shape = Object(&[
 ]);
 
 impl Shape {
-    /// Gives members the names that they have here. One that is there under its own name stays. Returns whether any had another.
+    /// Gives members the names that they have here. One that is there under its own name stays.
+    /// Returns whether any had another.
     pub(crate) fn fold_names(self, value: &mut Value) -> bool {
         match (self, value) {
             (Object(members), Value::Object(object)) => fold_object(members, object),

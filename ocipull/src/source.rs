@@ -97,8 +97,8 @@ pub(crate) fn verify(
     })
 }
 
-/// Checks that a document of `actual` bytes has the digest and the size that are `expected`. Its own digest is not asked for where
-/// the sizes differ.
+/// Checks that a document of `actual` bytes has the digest and the size that are `expected`. Its
+/// own digest is not asked for where the sizes differ.
 pub(crate) fn check(
     document: Document,
     (digest, size): (&Digest, u64),

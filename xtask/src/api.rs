@@ -1,7 +1,9 @@
-//! `cargo xtask api`: the public interfaces of the published libraries, one file each in `docs/api`.
+//! `cargo xtask api`: the public interfaces of the published libraries, one file each in
+//! `docs/api`.
 //!
-//! A change of an interface is a change of its file, so that review and the history show it. The lists are made from
-//! rustdoc's JSON, whose format and wording change with the compiler: one version decides, for all features, on Linux.
+//! A change of an interface is a change of its file, so that review and the history show it. The
+//! lists are made from rustdoc's JSON, whose format and wording change with the compiler: one
+//! version decides, for all features, on Linux.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +18,8 @@ use crate::shell;
 /// The compiler that the lists are made with.
 pub(crate) const COMPILER: &str = "1.95.0";
 
-/// Runs rustdoc with the options of nightly compilers. Cargo does not see the variable, so that what it has built before
-/// is of use.
+/// Runs rustdoc with the options of nightly compilers. Cargo does not see the variable, so that
+/// what it has built before is of use.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
 /// `cargo xtask api`
@@ -116,8 +118,8 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The public interface of a library, one item a line, by the JSON that rustdoc wrote. What the compiler implements by
-/// itself, and derived implementations, would only be noise.
+/// The public interface of a library, one item a line, by the JSON that rustdoc wrote. What the
+/// compiler implements by itself, and derived implementations, would only be noise.
 fn list(library: &str) -> Result<String> {
     let target = match library {
         "vmdk-image" => "vmdk".to_owned(),

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: us and the peers side by side.
 //!
-//! Whoever does the same work on the same input is a contender of one [`Contest`]. In every round each contender runs
-//! once, alone and in a changing order, so whatever slows the machine down for a while slows all of them. What the
-//! commands need is prepared before and not measured.
+//! Whoever does the same work on the same input is a contender of one [`Contest`]. In every round
+//! each contender runs once, alone and in a changing order, so whatever slows the machine down for
+//! a while slows all of them. What the commands need is prepared before and not measured.
 
 mod boot;
 mod compress;
@@ -55,7 +55,8 @@ pub(crate) struct Bench {
     /// The folder to put into an ext4 or EROFS image, instead of the demo image's lowest layer
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
-    /// In the groups fs, guest and network, measure only what has this in its name; ratios need blockbox
+    /// In the groups fs, guest and network, measure only what has this in its name; ratios need
+    /// blockbox
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
     /// Where the outputs go: in memory, say, to leave the disk out [default: target/bench]
@@ -83,7 +84,8 @@ enum Group {
     Extract,
     /// A whole image becomes disks, or folders
     Image,
-    /// A cold pull from a registry on loopback, of tars and in native forms, and the making of those
+    /// A cold pull from a registry on loopback, of tars and in native forms, and the making of
+    /// those
     Pull,
     /// What programs feel of an image's files, mounted in every way
     Fs,

@@ -1,7 +1,7 @@
 //! Developer commands: `cargo xtask demo`, `cargo xtask test`, …
 //!
-//! Each command is one module. Commands that need programs from the system call [`setup`] first, which does nothing
-//! where everything is there.
+//! Each command is one module. Commands that need programs from the system call [`setup`] first,
+//! which does nothing where everything is there.
 
 mod api;
 mod bench;
@@ -64,11 +64,13 @@ enum Xtask {
     Api(api::Api),
     /// Test the libraries for other processors under emulation, and check them for other systems
     Cross(cross::Cross),
-    /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our own view
+    /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our
+    /// own view
     Containerd(containerd::Containerd),
     /// Fuzz what reads untrusted bytes
     Fuzz(fuzz::Fuzz),
-    /// Kill clients and monitors at random moments, and use many sandboxes at once, for some minutes
+    /// Kill clients and monitors at random moments, and use many sandboxes at once, for some
+    /// minutes
     Stress(stress::Stress),
     /// Run a program under User Mode Linux, a second kernel
     Uml {

@@ -19,7 +19,8 @@ pub(crate) fn repository() -> &'static Path {
         .expect("xtask is a folder of the repository")
 }
 
-/// A path under cargo's target folder, where everything made here goes: the repository may be read-only.
+/// A path under cargo's target folder, where everything made here goes: the repository may be
+/// read-only.
 pub(crate) fn target(path: &str) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     repository().join(folder).join(path)
@@ -43,7 +44,8 @@ pub(crate) fn built(profile: &str) -> PathBuf {
     target(profile).join("blockbox")
 }
 
-/// Where `name` is installed, if it is. Looks beyond `PATH` into the folders where programs for root live.
+/// Where `name` is installed, if it is. Looks beyond `PATH` into the folders where programs for
+/// root live.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -91,7 +93,8 @@ pub(crate) struct Watched {
 pub(crate) struct Patience {
     /// Without a line on stdout.
     pub(crate) silent: Duration,
-    /// Without using the processor, where this is a limit. A program that computes gets some of it on a busy host too. Linux only.
+    /// Without using the processor, where this is a limit. A program that computes gets some of it
+    /// on a busy host too. Linux only.
     pub(crate) idle: Option<Duration>,
 }
 
@@ -102,7 +105,8 @@ impl From<Duration> for Patience {
     }
 }
 
-/// The processor time that a program which waits for good may use each time: it wakes up now and then.
+/// The processor time that a program which waits for good may use each time: it wakes up now and
+/// then.
 const WAKING: Duration = Duration::from_millis(50);
 
 /// Runs a program that may hang, and ends it when it has done nothing for as long as `patience` is.
@@ -110,7 +114,8 @@ pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> R
     watched_from_first(command, patience, || ()).map(|(watched, _)| watched)
 }
 
-/// As [`watched`], and calls `at_first` once the program has written its first line. Returns what that returned.
+/// As [`watched`], and calls `at_first` once the program has written its first line. Returns what
+/// that returned.
 pub(crate) fn watched_from_first<T: Send + 'static>(
     command: &mut Command,
     patience: impl Into<Patience>,

@@ -1,4 +1,5 @@
-//! `cargo xtask stress`: kills at random moments, and many processes at once, for as long as they take.
+//! `cargo xtask stress`: kills at random moments, and many processes at once, for as long as they
+//! take.
 
 mod mount;
 
@@ -31,7 +32,8 @@ pub(crate) struct Stress {
     /// Only the tests whose names contain this
     #[arg(long, default_value = "")]
     only: String,
-    /// A file system of the host to have the stores on: a mount of its own (as root) in place of the temporary folder
+    /// A file system of the host to have the stores on: a mount of its own (as root) in place of
+    /// the temporary folder
     #[arg(long, value_enum)]
     host: Option<FileSystem>,
 }

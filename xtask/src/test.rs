@@ -32,8 +32,8 @@ impl Tally {
 }
 
 impl Tally {
-    /// Counts as skipped the tests that passed because they skipped themselves: those in `report`, a line for each reason,
-    /// which testkit writes.
+    /// Counts as skipped the tests that passed because they skipped themselves: those in `report`,
+    /// a line for each reason, which testkit writes.
     fn set_apart(&mut self, report: &str) {
         let name = |line: &'_ str| line.split_once(": ").map(|(test, _)| test.to_owned());
         let tests: BTreeSet<_> = report.lines().filter_map(name).collect();
@@ -135,7 +135,8 @@ impl Checks {
         self.cargo_test("cargo test", &mut cargo);
     }
 
-    /// What the host's kernel may not do: write to ext4 with quotas, and refuse what is for later kernels.
+    /// What the host's kernel may not do: write to ext4 with quotas, and refuse what is for later
+    /// kernels.
     fn uml(&mut self) {
         const TESTS: [(&str, &[&str], &[&str]); 2] = [
             (
@@ -293,7 +294,8 @@ impl Checks {
     }
 }
 
-/// Runs `cargo test`, showing its output as it comes. Returns the sum of its results, and whether it succeeded.
+/// Runs `cargo test`, showing its output as it comes. Returns the sum of its results, and whether
+/// it succeeded.
 fn streamed(cargo: &mut Command) -> Result<(Tally, bool)> {
     let mut child = cargo
         .stdin(Stdio::null())

@@ -1,8 +1,9 @@
 //! `cargo xtask vm-test`: the same two disks under the real libkrun.
 //!
-//! Where this host's own virtualisation works, sandboxes run right here. Elsewhere they run inside an outer machine: QEMU
-//! emulates a processor with AMD's virtualisation, a stock Debian kernel in it offers /dev/kvm, and libkrun boots the
-//! guest on that. One shell script checks in both places and writes a report, which is judged here.
+//! Where this host's own virtualisation works, sandboxes run right here. Elsewhere they run inside
+//! an outer machine: QEMU emulates a processor with AMD's virtualisation, a stock Debian kernel in
+//! it offers /dev/kvm, and libkrun boots the guest on that. One shell script checks in both places
+//! and writes a report, which is judged here.
 
 mod checks;
 mod machine;
@@ -33,8 +34,8 @@ pub(crate) fn run(blockbox: Option<PathBuf>, only: &str) -> Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only if `long`, and
-/// only those whose rule contains `only`.
+/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only
+/// if `long`, and only those whose rule contains `only`.
 pub(crate) fn check(blockbox: &Path, long: bool, only: &str) -> Result<Tally> {
     let matches = |check: &&Check| check.rule.contains(only);
     let checks = || {

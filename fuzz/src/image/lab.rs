@@ -385,8 +385,9 @@ impl Lab {
         });
     }
 
-    /// Takes in the directories that were made on the way to `path`. Returns the path without symbolic links where the
-    /// last component lies, unless a component before it is missing or not a directory.
+    /// Takes in the directories that were made on the way to `path`. Returns the path without
+    /// symbolic links where the last component lies, unless a component before it is missing or not
+    /// a directory.
     fn implied(&mut self, path: &[u8]) -> Option<Vec<u8>> {
         let mut left = components(path);
         let last = left.pop().unwrap_or_default();

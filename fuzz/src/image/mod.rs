@@ -21,7 +21,8 @@ const ENTRIES: usize = 512;
 ///
 /// # Panics
 ///
-/// When the reader does not find what the builder took, and when the number of threads changes the image.
+/// When the reader does not find what the builder took, and when the number of threads changes the
+/// image.
 pub fn build_and_compare(bytes: &[u8]) {
     let Some((lab, options, image)) = build(bytes, 1) else {
         return;

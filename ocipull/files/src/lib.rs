@@ -29,7 +29,8 @@ enum Inner {
 }
 
 impl NewFile {
-    /// Makes a file on the file system of `folder`. `mode` are its permissions, less what the process's umask takes.
+    /// Makes a file on the file system of `folder`. `mode` are its permissions, less what the
+    /// process's umask takes.
     ///
     /// # Errors
     ///

@@ -25,8 +25,8 @@ pub fn open_disk(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Opens the regular file `path`, or what a shell has opened for this process (`/dev/stdin`, and `/dev/fd/N` of a process
-/// substitution).
+/// Opens the regular file `path`, or what a shell has opened for this process (`/dev/stdin`, and
+/// `/dev/fd/N` of a process substitution).
 ///
 /// # Errors
 ///

@@ -12,12 +12,13 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The file that `path` names, be it there or not; where it is a symbolic link, the file that this leads to.
+/// The file that `path` names, be it there or not; where it is a symbolic link, the file that this
+/// leads to.
 ///
 /// # Errors
 ///
-/// Those of the system, also where a link leads nowhere; and where there is something else than a regular file: no file may take
-/// the place of a device or a pipe.
+/// Those of the system, also where a link leads nowhere; and where there is something else than a
+/// regular file: no file may take the place of a device or a pipe.
 pub fn target(path: &Path) -> io::Result<PathBuf> {
     let target = match path.is_symlink() {
         true => fs::canonicalize(path)?,

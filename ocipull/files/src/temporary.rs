@@ -37,8 +37,8 @@ impl Drop for Registered {
     }
 }
 
-/// Removes the files of this process that are not yet whole and have a temporary name. For a process that ends now: whatever
-/// begins another such file waits for ever.
+/// Removes the files of this process that are not yet whole and have a temporary name. For a
+/// process that ends now: whatever begins another such file waits for ever.
 pub fn remove_unfinished() {
     let names = names();
     remove(&names);

@@ -22,8 +22,8 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 const AUTH_FILES: &str = "containers-auth.json";
 
 impl Credentials {
-    /// The credentials for `repository` of the registry `host`. `helpers` are what `registries.conf` wants to be asked, in that
-    /// order, in place of the usual files alone.
+    /// The credentials for `repository` of the registry `host`. `helpers` are what
+    /// `registries.conf` wants to be asked, in that order, in place of the usual files alone.
     ///
     /// # Errors
     ///

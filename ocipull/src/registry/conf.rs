@@ -264,7 +264,8 @@ fn parse(text: &str) -> Result<File, toml::de::Error> {
     }
 }
 
-/// Puts the keys of a table, and of the tables of registries and mirrors in it, in lower case. Returns whether any was not.
+/// Puts the keys of a table, and of the tables of registries and mirrors in it, in lower case.
+/// Returns whether any was not.
 fn lower_keys(table: &mut toml::Table) -> bool {
     let mut changed = false;
     for (key, mut value) in std::mem::take(table) {

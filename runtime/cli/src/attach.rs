@@ -10,7 +10,8 @@ use super::signals::Watcher;
 use super::streams::{Connected, Left, connect};
 use super::terminal::{DetachKeys, window_size};
 
-/// Connect this terminal, or these streams, to the command of a running sandbox. Its exit status is the command's.
+/// Connect this terminal, or these streams, to the command of a running sandbox. Its exit status is
+/// the command's.
 #[derive(Debug, Args)]
 pub(super) struct Attach {
     /// The sandbox's name or id

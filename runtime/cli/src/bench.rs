@@ -38,10 +38,12 @@ pub(super) struct Fs {
     /// The image: its name, as for `pull`
     #[arg(value_name = "REFERENCE", required_unless_present_any = ["here", "program"])]
     reference: Option<String>,
-    /// Measure the system below this folder instead, on this machine's kernel; as root, this empties its caches
+    /// Measure the system below this folder instead, on this machine's kernel; as root, this
+    /// empties its caches
     #[arg(long, value_name = "DIR", conflicts_with_all = ["reference", "program"])]
     here: Option<PathBuf>,
-    /// Write the static program that measures, for use in a container or another machine: see its --help
+    /// Write the static program that measures, for use in a container or another machine: see its
+    /// --help
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     program: Option<PathBuf>,
     #[command(flatten)]
@@ -66,7 +68,8 @@ struct Workloads {
     /// Leave the kernel's caches alone: warm times only
     #[arg(long)]
     warm: bool,
-    /// When the caches were emptied, fetch the beginning of this file or disk before the clock starts
+    /// When the caches were emptied, fetch the beginning of this file or disk before the clock
+    /// starts
     #[arg(long, value_name = "FILE:BYTES", requires = "here")]
     read_ahead: Option<ReadAhead>,
     /// Only these workloads

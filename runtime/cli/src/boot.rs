@@ -47,8 +47,8 @@ pub(super) struct Process {
     /// How many seconds the command then has before it is killed [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// Whether the command is process 1, as systemd wants it: where it is called init or systemd, by itself or behind an entrypoint
-    /// (true); never (false); always
+    /// Whether the command is process 1, as systemd wants it: where it is called init or systemd,
+    /// by itself or behind an entrypoint (true); never (false); always
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     systemd: Systemd,
 }
@@ -80,7 +80,8 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Whether the command has a terminal; a command in the background has one only where asked for.
+    /// Whether the command has a terminal; a command in the background has one only where asked
+    /// for.
     pub(super) fn tty(&self, background: bool) -> bool {
         !self.no_tty && (self.tty || !background && is_interactive())
     }
@@ -106,11 +107,12 @@ pub(super) struct Options {
     /// The guest's memory [default: 1G]
     #[arg(short, long, value_parser = size, value_name = "SIZE")]
     memory: Option<u64>,
-    /// Put an empty folder into the guest's memory, with size= and mode= after a colon if wanted; `/tmp` and `/run`, which are
-    /// in memory, can be off, on the writable disk
+    /// Put an empty folder into the guest's memory, with size= and mode= after a colon if wanted;
+    /// `/tmp` and `/run`, which are in memory, can be off, on the writable disk
     #[arg(long, value_parser = tmpfs, value_name = "DIR[:OPTIONS]|DIR=on|off")]
     tmpfs: Vec<Tmpfs>,
-    /// Keep the guest's memory where `snapshot create --memory` and `fork --memory` can copy it; takes QEMU
+    /// Keep the guest's memory where `snapshot create --memory` and `fork --memory` can copy it;
+    /// takes QEMU
     #[arg(long)]
     forkable: bool,
     /// Do not confine the virtual machine's process: for those who debug it
@@ -151,7 +153,8 @@ impl From<Monitor> for VmmChoice {
 }
 
 impl Process {
-    /// What the command line says of the command. In the background its input is open only where asked for.
+    /// What the command line says of the command. In the background its input is open only where
+    /// asked for.
     pub(super) fn overrides(&self, background: bool) -> anyhow::Result<Overrides> {
         let mut env = env_file::read(&self.env_file)?;
         env.extend(self.env.iter().cloned());

@@ -9,7 +9,8 @@ use clap::Args;
 use super::outfile::to_file;
 use super::progress::Shown;
 
-/// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs is frozen meanwhile.
+/// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs
+/// is frozen meanwhile.
 #[derive(Debug, Args)]
 pub(super) struct Commit {
     /// The sandbox's name, or the beginning of its id
@@ -24,7 +25,8 @@ pub(super) struct Commit {
     /// Who made the image
     #[arg(short, long, value_name = "NAME")]
     author: Option<String>,
-    /// Change the configuration, as in a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    /// Change the configuration, as in a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
+    /// STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
     #[command(flatten)]

@@ -40,7 +40,8 @@ pub(super) struct Push {
     /// The image's name, or the beginning of its manifest digest
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]` [default: its name]
+    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]` [default: its
+    /// name]
     #[arg(value_name = "TARGET")]
     target: Option<Reference>,
     #[command(flatten)]
@@ -66,13 +67,15 @@ struct Native {
     /// The size of an EROFS block: 4096, or 512, which takes less room and needs Linux 6.4
     #[arg(long, default_value = "4096", value_parser = block_size, value_name = "BYTES")]
     block_size: BlockSize,
-    /// Compress files inside the images: `lz4`, `zstd`, `deflate` or `lzma`, with a level after a comma
+    /// Compress files inside the images: `lz4`, `zstd`, `deflate` or `lzma`, with a level after a
+    /// comma
     #[arg(long, value_parser = super::erofs::compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// Make one layer of all
     #[arg(long)]
     squash: bool,
-    /// Put small layers together, from the lowest on, until they have at least SIZE; larger ones stay as they are
+    /// Put small layers together, from the lowest on, until they have at least SIZE; larger ones
+    /// stay as they are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "32M", value_name = "SIZE",
         value_parser = super::size::size, conflicts_with = "squash")]
     regroup: Option<u64>,
@@ -89,7 +92,8 @@ struct Native {
     /// An annotation of the manifests; may be given several times
     #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append, value_parser = annotation)]
     annotation: Vec<(String, String)>,
-    /// The media type of layers without --zstd: containerd before 2.3 takes types that end in `.erofs` only
+    /// The media type of layers without --zstd: containerd before 2.3 takes types that end in
+    /// `.erofs` only
     #[arg(long, value_name = "TYPE", conflicts_with = "zstd", default_value = ocipull::EROFS_LAYER)]
     media_type: String,
 }

@@ -36,7 +36,8 @@ pub(super) struct Transfer {
     /// Speak HTTP to the target's registry
     #[arg(long)]
     target_plain_http: bool,
-    /// The most bytes that one request uploads, for registries behind proxies with a limit [default: no limit]
+    /// The most bytes that one request uploads, for registries behind proxies with a limit
+    /// [default: no limit]
     #[arg(long, value_parser = size::size, value_name = "SIZE")]
     upload_chunk: Option<u64>,
     /// How many blobs to move at once [default: 4]
@@ -47,8 +48,8 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// How to reach the source, and the target. `bars` tell of the transfer. From here on, a signal leaves nothing half
-    /// written in the target.
+    /// How to reach the source, and the target. `bars` tell of the transfer. From here on, a signal
+    /// leaves nothing half written in the target.
     pub(super) fn options(&self, bars: &Bars) -> (ocipull::Options, ocipull::Options) {
         signals::clean_up();
         let mut source = ocipull::Options::default();

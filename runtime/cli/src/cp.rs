@@ -14,9 +14,9 @@ use super::progress::Shown;
 
 /// Copy files between this host and a sandbox, running or not.
 ///
-/// Where the target is a directory, the copy is put in it; otherwise the copy is called as the target. `DIR/.` is what is in
-/// a directory. `-` is a tar archive: on standard input to a directory of the sandbox, or on standard output. Paths in a sandbox
-/// begin at its root.
+/// Where the target is a directory, the copy is put in it; otherwise the copy is called as the
+/// target. `DIR/.` is what is in a directory. `-` is a tar archive: on standard input to a
+/// directory of the sandbox, or on standard output. Paths in a sandbox begin at its root.
 #[derive(Debug, Args)]
 pub(super) struct Cp {
     /// `NAME:PATH`, a path of this host, or `-`
@@ -25,8 +25,8 @@ pub(super) struct Cp {
     /// `NAME:PATH`, a path of this host, or `-`
     #[arg(value_name = "TARGET")]
     target: OsString,
-    /// Keep owners, and on the host also set-id bits and file capabilities; otherwise copies are root's in a sandbox, and yours
-    /// here
+    /// Keep owners, and on the host also set-id bits and file capabilities; otherwise copies are
+    /// root's in a sandbox, and yours here
     #[arg(short, long)]
     archive: bool,
     /// Copy what a symbolic link given as SOURCE leads to
@@ -88,7 +88,8 @@ impl Cp {
     }
 }
 
-/// The sandbox and the path of `NAME:PATH`. As docker reads it: what begins with a slash or a dot is of this host.
+/// The sandbox and the path of `NAME:PATH`. As docker reads it: what begins with a slash or a dot
+/// is of this host.
 fn inside(argument: &OsStr) -> Option<(&str, &[u8])> {
     let bytes = argument.as_bytes();
     if matches!(bytes.first(), Some(b'/' | b'.')) {

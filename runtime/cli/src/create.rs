@@ -85,11 +85,12 @@ const OF_IMAGES: [&str; 23] = [
 /// A sandbox to make.
 #[derive(Debug, Args)]
 pub(super) struct NewSandbox {
-    /// The image: its name, as for `pull`; or `disk:FILE`, a raw, qcow2 or VMDK disk with the root's file system, whose command is
-    /// `/bin/sh` unless another is named
+    /// The image: its name, as for `pull`; or `disk:FILE`, a raw, qcow2 or VMDK disk with the
+    /// root's file system, whose command is `/bin/sh` unless another is named
     #[arg(value_name = "REFERENCE", required_unless_present = "snapshot")]
     reference: Option<OsString>,
-    /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's then
+    /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's
+    /// then
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = OF_IMAGES)]
     pub(super) snapshot: Option<String>,
     #[command(flatten)]
@@ -107,12 +108,12 @@ pub(super) struct NewSandbox {
     /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// Let nothing write to the root; `/tmp` and `/run` stay writable. There is no writable disk, unless --patch,
-    /// --disk-dir or --forkable need one
+    /// Let nothing write to the root; `/tmp` and `/run` stay writable. There is no writable disk,
+    /// unless --patch, --disk-dir or --forkable need one
     #[arg(long)]
     read_only: bool,
-    /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with what the image has: for docker in a sandbox,
-    /// `--disk-dir /var/lib/docker`
+    /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with what the image
+    /// has: for docker in a sandbox, `--disk-dir /var/lib/docker`
     #[arg(long, value_parser = guest_folder, value_name = "PATH")]
     disk_dir: Vec<String>,
     /// Limit what commands may use, as `nofile=1024:4096`
@@ -141,7 +142,8 @@ pub(super) struct NewSandbox {
     #[command(flatten)]
     secrets: Secrets,
 
-    /// The number of the partition of `disk:FILE` that is the root [default: found by the partitions' types]
+    /// The number of the partition of `disk:FILE` that is the root [default: found by the
+    /// partitions' types]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     partition: Option<u32>,
     /// Write to `disk:FILE` itself, not to a disk of the sandbox
@@ -201,7 +203,8 @@ impl Root {
 }
 
 impl NewSandbox {
-    /// The image or the disk, after a look at what can be known to fail without it: a pull may take minutes.
+    /// The image or the disk, after a look at what can be known to fail without it: a pull may take
+    /// minutes.
     pub(super) fn root(&self, store: &Store) -> anyhow::Result<Root> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
@@ -237,8 +240,8 @@ impl NewSandbox {
             .with_context(|| format!("{} is not the name of an image", reference.display()))
     }
 
-    /// The snapshot that the sandbox begins as, what the command line changes of it, and the copying of its disk; `None` for an
-    /// image.
+    /// The snapshot that the sandbox begins as, what the command line changes of it, and the
+    /// copying of its disk; `None` for an image.
     pub(super) fn of_snapshot(
         &self,
         store: &Store,
@@ -385,8 +388,8 @@ impl Drop for IdFile {
     }
 }
 
-/// The image called `reference`, pulled where the store has none of this name for the platform. What local references name may
-/// have changed, so it is looked at each time.
+/// The image called `reference`, pulled where the store has none of this name for the platform.
+/// What local references name may have changed, so it is looked at each time.
 pub(super) fn image(
     store: &Store,
     reference: &str,
@@ -408,7 +411,8 @@ pub(super) fn image(
     Ok(source.checked(reference, image)?)
 }
 
-/// The image that the store has under this name, whole: what is missing or too short of it is put back.
+/// The image that the store has under this name, whole: what is missing or too short of it is put
+/// back.
 fn stored(store: &Store, reference: &str, source: &Source, shown: Shown) -> Result<Image, Error> {
     let digest = Image::resolve(store, reference)?;
     let (bars, mut options) = (shown.bars_unless_complete(), source.options());

@@ -21,8 +21,8 @@ use super::uuid::{shown, uuid};
 pub(super) enum Disk {
     /// Make a raw disk with everything that is in an image
     ///
-    /// A kernel that is given the parameters which are printed has the image's files as its root. What it starts is for `init=`
-    /// to say: the image's own command is not on the disk.
+    /// A kernel that is given the parameters which are printed has the image's files as its root.
+    /// What it starts is for `init=` to say: the image's own command is not on the disk.
     Create(Create),
 }
 
@@ -35,7 +35,8 @@ pub(super) struct Create {
     /// The file system: one to write to, or a read-only one without unused space
     #[arg(long = "type", value_enum, default_value_t)]
     kind: Kind,
-    /// The size of a disk with ext4; the file takes room only where something was written [default: twice the image's and 256M]
+    /// The size of a disk with ext4; the file takes room only where something was written [default:
+    /// twice the image's and 256M]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
     /// Compress the files of EROFS: `lz4`, `zstd`, `deflate` or `lzma`
@@ -44,7 +45,8 @@ pub(super) struct Create {
     /// Put the file system into a partition, which has the type of its platform's root
     #[arg(long, value_enum, value_name = "KIND")]
     partition_table: Option<Table>,
-    /// The file system's UUID, from which the partition's follows [default: derived from the contents]
+    /// The file system's UUID, from which the partition's follows [default: derived from the
+    /// contents]
     #[arg(long, value_parser = uuid, value_name = "UUID")]
     uuid: Option<[u8; 16]>,
     /// How to print what was made

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Parses a number of seconds, or a number with a unit: `ms`, `s`, `m`, `h`, `d`; several of them add up (`1h30m`).
+/// Parses a number of seconds, or a number with a unit: `ms`, `s`, `m`, `h`, `d`; several of them
+/// add up (`1h30m`).
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: use seconds, or a number with s, m or h");
     let mut rest = text;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use super::{hint, output};
 
-/// Does something to each of the names: goes on after a failure, and fails in the end if any failed.
+/// Does something to each of the names: goes on after a failure, and fails in the end if any
+/// failed.
 pub(super) fn each(
     names: &[String],
     mut act: impl FnMut(&str) -> anyhow::Result<()>,

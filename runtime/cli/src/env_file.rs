@@ -46,8 +46,8 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<OsString>> {
     Ok(variables)
 }
 
-/// A line is a variable; an empty one, or one that begins with `#`, is none. Quotes and blanks after the `=` are part of
-/// the value.
+/// A line is a variable; an empty one, or one that begins with `#`, is none. Quotes and blanks
+/// after the `=` are part of the value.
 fn parse(path: &Path, text: &[u8]) -> anyhow::Result<Vec<OsString>> {
     let mut variables = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {

@@ -20,7 +20,8 @@ pub(super) use options::compression;
 pub(super) enum Erofs {
     /// Make an image of a layer's tar, of a folder or of another image
     Build(build::Build),
-    /// Merge the metadata of layer images, or with `--full` layers of any kind to one self-contained image
+    /// Merge the metadata of layer images, or with `--full` layers of any kind to one
+    /// self-contained image
     Merge(merge::Merge),
     /// List a directory
     Ls(inspect::Ls),

@@ -9,7 +9,8 @@ use clap::Args;
 use super::outfile::to_file;
 use super::progress::Shown;
 
-/// Write all files of a sandbox, running or not, as a tar archive. The disk of one that runs is frozen meanwhile.
+/// Write all files of a sandbox, running or not, as a tar archive. The disk of one that runs is
+/// frozen meanwhile.
 #[derive(Debug, Args)]
 pub(super) struct Export {
     /// The sandbox's name, or the beginning of its id

@@ -137,7 +137,8 @@ pub(super) struct Create {
     /// A folder to put into it
     #[arg(long, value_name = "DIR", conflicts_with = "layer")]
     dir: Option<PathBuf>,
-    /// A layer to put into it, on those given before: an OCI layer's tar, an EROFS image, a folder, or an image's disk.vmdk
+    /// A layer to put into it, on those given before: an OCI layer's tar, an EROFS image, a folder,
+    /// or an image's disk.vmdk
     #[arg(long, value_name = "LAYER")]
     layer: Vec<PathBuf>,
     #[command(flatten)]
@@ -222,8 +223,8 @@ impl Grow {
     }
 }
 
-/// The loop device that `path` is attached to. A file system that is mounted must not be written to by anybody else, and
-/// looks like one that was not unmounted in order.
+/// The loop device that `path` is attached to. A file system that is mounted must not be written to
+/// by anybody else, and looks like one that was not unmounted in order.
 fn attached(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     fs::read_dir("/sys/block")

@@ -8,9 +8,9 @@ use super::boot;
 use super::foreground;
 use super::progress::Shown;
 
-/// Make sandboxes that begin with what another one has on its disk now, and start them where that one is running. Prints their
-/// names. Each has a name, a host name, an id and a machine id of its own; an executable `/etc/blockbox/on-fork` in the image runs
-/// before its command.
+/// Make sandboxes that begin with what another one has on its disk now, and start them where that
+/// one is running. Prints their names. Each has a name, a host name, an id and a machine id of its
+/// own; an executable `/etc/blockbox/on-fork` in the image runs before its command.
 #[derive(Debug, Args)]
 pub(super) struct Fork {
     /// The sandbox, by name or id
@@ -28,7 +28,8 @@ pub(super) struct Fork {
     /// Copy the disk as a power cut would leave it, without waiting for the guest
     #[arg(long)]
     crash: bool,
-    /// Copy the memory too, of a running sandbox that was made with `--forkable`: the new ones go on as it runs, without a boot
+    /// Copy the memory too, of a running sandbox that was made with `--forkable`: the new ones go
+    /// on as it runs, without a boot
     #[arg(long, conflicts_with_all = ["crash", "no_start"])]
     memory: bool,
     /// Start none of them

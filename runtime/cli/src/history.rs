@@ -40,7 +40,8 @@ struct Path {
     path: String,
     /// What each layer that knows the path says of it, lowest first.
     layers: Vec<Mention>,
-    /// The layer that its inode is from; none where the merged tree has no such path, or no layer describes it.
+    /// The layer that its inode is from; none where the merged tree has no such path, or no layer
+    /// describes it.
     inode: Option<usize>,
     /// The layer that its contents are in.
     data: Option<usize>,

@@ -13,7 +13,8 @@ use super::template::{Output, print_each};
 /// What stands for the name of an image that has none.
 const UNNAMED: &str = "<none>";
 
-/// List the images. One that was pulled again under its name, and is another image now, is listed as `<none>`.
+/// List the images. One that was pulled again under its name, and is another image now, is listed
+/// as `<none>`.
 #[derive(Debug, Args)]
 pub(super) struct Images {
     /// As docker's: images without a name are listed in any case

@@ -20,15 +20,18 @@ pub(super) enum Kernel {
     Ls(Ls),
 }
 
-/// Put a guest kernel into the store, in place of one that is there: a libkrunfw, alone or in a tar, a zip or a wheel.
+/// Put a guest kernel into the store, in place of one that is there: a libkrunfw, alone or in a
+/// tar, a zip or a wheel.
 #[derive(Debug, Args)]
 pub(super) struct Install {
-    /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`) with a libkrunfw in it
-    /// [default: a package of PyPI whose digest is known, fetched by pip if there is one]
+    /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`)
+    /// with a libkrunfw in it [default: a package of PyPI whose digest is known, fetched by pip if
+    /// there is one]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
-    /// Refuse a file or a download that has not this digest, or an image whose manifest has not; without it, the digest of a
-    /// download, or of an image that came without TLS, is to be confirmed
+    /// Refuse a file or a download that has not this digest, or an image whose manifest has not;
+    /// without it, the digest of a download, or of an image that came without TLS, is to be
+    /// confirmed
     #[arg(long, value_name = "sha256:DIGITS", value_parser = sha256)]
     digest: Option<Digest>,
     /// Speak HTTP to a registry, not HTTPS

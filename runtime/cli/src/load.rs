@@ -13,7 +13,8 @@ use clap::Args;
 use super::progress::Shown;
 use super::signals;
 
-/// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI layout in a tar, compressed or not.
+/// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI
+/// layout in a tar, compressed or not.
 #[derive(Debug, Args)]
 pub(super) struct Load {
     /// The archive; `-` is standard input

@@ -103,7 +103,8 @@ impl Logs {
         self.flush(&mut lines)?;
         if self.follow {
             loop {
-                // Looked at before the log: what is written before the end is there when the end is seen.
+                // Looked at before the log: what is written before the end is there when the end is
+                // seen.
                 let over = match sandbox.info() {
                     Ok(info) => !info.state.status.is_active(),
                     Err(blockbox::Error::NoSandbox(_)) => true,

@@ -85,7 +85,8 @@ const EXIT_RUN_FAILED: u8 = 125;
 #[derive(Debug, Parser)]
 #[command(name = "blockbox", version, max_term_width = 100)]
 struct Arguments {
-    /// The folder of images and sandboxes [default: $BLOCKBOX_HOME, else blockbox in the XDG data folder]
+    /// The folder of images and sandboxes [default: $BLOCKBOX_HOME, else blockbox in the XDG data
+    /// folder]
     #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     #[command(subcommand)]
@@ -147,7 +148,8 @@ enum Command {
     Rmi(rmi::Rmi),
     /// Give an image another name
     Tag(tag::Tag),
-    /// Remove what nothing needs any more: images without a name, layers of interrupted pulls, temporary files
+    /// Remove what nothing needs any more: images without a name, layers of interrupted pulls,
+    /// temporary files
     Gc(gc::Gc),
     /// Show how much room images, layers and sandboxes take
     Df(df::Df),
@@ -252,8 +254,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints help, or what is wrong with the command line. Where an exit status may be a command's in a sandbox, it is
-/// docker's for an error of one's own.
+/// Prints help, or what is wrong with the command line. Where an exit status may be a command's in
+/// a sandbox, it is docker's for an error of one's own.
 fn usage(mut error: clap::Error) -> ExitCode {
     use clap::error::{ContextKind, ErrorKind};
 

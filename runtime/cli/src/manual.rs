@@ -1,4 +1,5 @@
-//! `blockbox completion` and `blockbox man`: what shells and `man` know of the command, generated from its arguments.
+//! `blockbox completion` and `blockbox man`: what shells and `man` know of the command, generated
+//! from its arguments.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Print the completions of a shell, for instance: `blockbox completion bash > /etc/bash_completion.d/blockbox`
+/// Print the completions of a shell, for instance: `blockbox completion bash >
+/// /etc/bash_completion.d/blockbox`
 #[derive(Debug, Args)]
 pub(super) struct Completion {
     /// The shell

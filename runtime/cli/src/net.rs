@@ -13,8 +13,8 @@ use super::output::{Table, bytes, print_json, printable};
 use super::template::Output;
 use super::{network, time};
 
-/// Show what goes on in the network of a running sandbox: its connections, and what was denied to it, why, and what would
-/// allow it.
+/// Show what goes on in the network of a running sandbox: its connections, and what was denied to
+/// it, why, and what would allow it.
 #[derive(Debug, Args)]
 pub(super) struct Net {
     /// The sandbox's name or id

@@ -14,7 +14,8 @@ pub(super) struct NetworkOptions {
     /// What the sandbox reaches
     #[arg(long, visible_alias = "net", value_enum, default_value_t)]
     network: Reach,
-    /// Let it reach a host, an address or a network, whatever `--network` says: `example.org:443`, `*.example.org`, `10.0.0.0/8`
+    /// Let it reach a host, an address or a network, whatever `--network` says: `example.org:443`,
+    /// `*.example.org`, `10.0.0.0/8`
     #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
     allow: Vec<Rule>,
     /// Keep it from reaching a host, an address or a network
@@ -23,7 +24,8 @@ pub(super) struct NetworkOptions {
     /// Let it reach a port of this host's loopback, at host.blockbox.internal
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     host_port: Vec<u16>,
-    /// Publish a port of the sandbox at this host; 127.0.0.1 is bound unless an address is named, 0 is a free port
+    /// Publish a port of the sandbox at this host; 127.0.0.1 is bound unless an address is named, 0
+    /// is a free port
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
     publish: Vec<Publish>,
     /// Publish each port that the image exposes at a free port of this host

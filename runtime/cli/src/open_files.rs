@@ -9,8 +9,8 @@ const MOST: Option<u64> = if cfg!(target_os = "macos") {
     None
 };
 
-/// Raises the soft limit to the hard one. Whoever makes or boots an image of a thousand layers has as many files open, and the
-/// soft limit is that low for the sake of programs which call `select`.
+/// Raises the soft limit to the hard one. Whoever makes or boots an image of a thousand layers has
+/// as many files open, and the soft limit is that low for the sake of programs which call `select`.
 pub(super) fn allow_as_many_as_possible() {
     let mut limit = getrlimit(Resource::Nofile);
     let most = match (limit.maximum, MOST) {

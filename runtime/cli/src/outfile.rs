@@ -12,7 +12,8 @@ use super::signals;
 /// Bytes that are written at a time.
 const BUFFER: usize = 256 << 10;
 
-/// Writes the file that a user named; it appears when it is whole, and a signal leaves nothing of it.
+/// Writes the file that a user named; it appears when it is whole, and a signal leaves nothing of
+/// it.
 pub(super) fn write<T, E: From<blockbox::store::Error>>(
     path: &Path,
     write: impl FnOnce(&mut NewFile) -> Result<T, E>,

@@ -8,8 +8,9 @@ use clap::Args;
 /// What changes in the image.
 #[derive(Debug, Args)]
 pub(super) struct Patches {
-    /// Change the image before the boot: write:PATH=TEXT, append:PATH=TEXT, copy:PATH=HOST, extract:PATH=TAR,
-    /// mkdir:PATH[=MODE], symlink:PATH=TARGET, rm:PATH, chmod:PATH=MODE or chown:PATH=USER[:GROUP]
+    /// Change the image before the boot: write:PATH=TEXT, append:PATH=TEXT, copy:PATH=HOST,
+    /// extract:PATH=TAR, mkdir:PATH[=MODE], symlink:PATH=TARGET, rm:PATH, chmod:PATH=MODE or
+    /// chown:PATH=USER[:GROUP]
     #[arg(long, value_name = "VERB:PATH[=VALUE]")]
     patch: Vec<Patch>,
     /// Change the image as a TOML file says; these changes come first

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 /// The first error of standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
-/// As the standard library's, but a command goes on where nothing can be written and fails at its end.
+/// As the standard library's, but a command goes on where nothing can be written and fails at its
+/// end.
 macro_rules! println {
     () => { $crate::print::out(format_args!("\n")) };
     ($($argument:tt)*) => {

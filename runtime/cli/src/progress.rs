@@ -1,5 +1,5 @@
-//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs. [`Bars`] has one for each layer of an image;
-//! [`Work`] is one piece of work.
+//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs. [`Bars`] has one for
+//! each layer of an image; [`Work`] is one piece of work.
 
 mod work;
 
@@ -50,7 +50,8 @@ impl Shown {
         Bars::with(self.mode())
     }
 
-    /// For a command whose output is another program's: it says nothing where there is nothing to do.
+    /// For a command whose output is another program's: it says nothing where there is nothing to
+    /// do.
     pub(super) fn bars_unless_complete(self) -> Bars {
         Bars {
             complete: false,

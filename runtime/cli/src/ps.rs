@@ -26,7 +26,8 @@ pub(super) struct Ps {
     /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Only those with a name that contains this (name=…), a label (label=NAME[=VALUE]) or a state (status=…)
+    /// Only those with a name that contains this (name=…), a label (label=NAME[=VALUE]) or a state
+    /// (status=…)
     #[arg(short, long, value_parser = filter, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
     /// How to print them: table, json, or a template such as `{{.Name}}`

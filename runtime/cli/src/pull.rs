@@ -12,8 +12,9 @@ use super::progress::Shown;
 /// Get an image and make its disks.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
-    /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:DIR` or
-    /// `docker-daemon:NAME[:TAG]`; FILE may be compressed, and `-` is standard input
+    /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// `docker-archive:FILE[:TAG]`, `dir:DIR` or `docker-daemon:NAME[:TAG]`; FILE may be
+    /// compressed, and `-` is standard input
     #[arg(value_name = "REFERENCE", value_parser = name)]
     reference: String,
     #[command(flatten)]
@@ -39,7 +40,8 @@ pub(super) struct Source {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
-/// The name of an image, as it is written: `registries.conf` may give one without a host another meaning than docker does.
+/// The name of an image, as it is written: `registries.conf` may give one without a host another
+/// meaning than docker does.
 fn name(text: &str) -> Result<String, ocipull::Error> {
     text.parse::<ocipull::Reference>()?;
     Ok(text.to_owned())
@@ -61,7 +63,8 @@ impl Source {
         options
     }
 
-    /// `image`, which is called `name`, unless `--platform` asks for another platform than it is for.
+    /// `image`, which is called `name`, unless `--platform` asks for another platform than it is
+    /// for.
     pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image, Error> {
         if let Some(wanted) = &self.platform
             && let Some(found) = ocipull::Platform::of_config(image.config())

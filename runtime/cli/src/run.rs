@@ -12,15 +12,16 @@ use super::network;
 use super::signals::Watcher;
 use super::streams::Connected;
 
-/// Run a command in a new sandbox. Its exit status is the command's: 127 where there is no such command, 126 where it
-/// cannot be executed, 128 and the signal's number where a signal ended it, 125 where blockbox failed.
+/// Run a command in a new sandbox. Its exit status is the command's: 127 where there is no such
+/// command, 126 where it cannot be executed, 128 and the signal's number where a signal ended it,
+/// 125 where blockbox failed.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Leave the sandbox running, and print its id
     #[arg(short, long)]
     detach: bool,
-    /// Go on as a copy of a machine of the image that `warm` made, in place of a boot. Where there is none of this CPU, memory
-    /// and the like, it boots, and says why
+    /// Go on as a copy of a machine of the image that `warm` made, in place of a boot. Where there
+    /// is none of this CPU, memory and the like, it boots, and says why
     #[arg(long, conflicts_with = "snapshot")]
     from_pool: bool,
     #[command(flatten)]

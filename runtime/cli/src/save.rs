@@ -12,8 +12,8 @@ use super::progress::Shown;
 
 /// Write images to an archive that docker, podman and skopeo load: an OCI layout in a tar.
 ///
-/// Layers are made again of what the store has, so the saved image holds the same files, but has other digests than the one that
-/// was pulled.
+/// Layers are made again of what the store has, so the saved image holds the same files, but has
+/// other digests than the one that was pulled.
 #[derive(Debug, Args)]
 pub(super) struct Save {
     /// The images' names, or the beginnings of their manifest digests

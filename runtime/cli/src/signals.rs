@@ -1,8 +1,8 @@
 //! What this process does with signals while a sandbox is its business.
 //!
-//! While the guest boots, a signal that would end this process gives up: the machine is switched off again. While the
-//! command runs, signals are the command's, as docker passes them on. A command that does not end for two SIGINT or SIGTERM
-//! is killed by the third.
+//! While the guest boots, a signal that would end this process gives up: the machine is switched
+//! off again. While the command runs, signals are the command's, as docker passes them on. A
+//! command that does not end for two SIGINT or SIGTERM is killed by the third.
 
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -66,7 +66,8 @@ enum Target {
 }
 
 impl Watcher {
-    /// Watches from now on; until there is somebody to pass them to, signals do what they always do.
+    /// Watches from now on; until there is somebody to pass them to, signals do what they always
+    /// do.
     pub(super) fn new() -> anyhow::Result<Self> {
         let watched = FORWARDED
             .map(|(ours, _)| ours)
@@ -94,8 +95,8 @@ impl Watcher {
         lock(&self.shared).interrupted
     }
 
-    /// From now on signals are a command's; `terminal` follows this process's. Without `forward` they stay this
-    /// process's own.
+    /// From now on signals are a command's; `terminal` follows this process's. Without `forward`
+    /// they stay this process's own.
     pub(super) fn command(
         &self,
         control: ExecControl,
@@ -172,8 +173,8 @@ fn received(shared: &Mutex<State>, signal: i32) {
     }
 }
 
-/// From now on, a signal that ends this process takes the files with it that are not yet whole. For commands that write
-/// files and have no [`Watcher`].
+/// From now on, a signal that ends this process takes the files with it that are not yet whole. For
+/// commands that write files and have no [`Watcher`].
 pub(super) fn clean_up() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
@@ -192,7 +193,8 @@ pub(super) fn clean_up() {
     });
 }
 
-/// Whether this process was started with a signal ignored, as `nohup` does, and shells where a command is in the background.
+/// Whether this process was started with a signal ignored, as `nohup` does, and shells where a
+/// command is in the background.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

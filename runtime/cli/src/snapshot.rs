@@ -53,8 +53,8 @@ pub(super) struct Create {
     /// Copy the disk as a power cut would leave it, without waiting for the guest
     #[arg(long)]
     crash: bool,
-    /// Keep the memory too, of a running sandbox that was made with `--forkable`: what begins as the snapshot goes on as the sandbox
-    /// runs now, without a boot
+    /// Keep the memory too, of a running sandbox that was made with `--forkable`: what begins as
+    /// the snapshot goes on as the sandbox runs now, without a boot
     #[arg(long, conflicts_with = "crash")]
     memory: bool,
     #[command(flatten)]

@@ -16,8 +16,9 @@ use super::signals::Watcher;
 use super::storage::Secrets;
 use super::streams::Connected;
 
-/// Start a sandbox that is not running, as it was made and with everything that was written in it. With a command after
-/// `--` it runs that in place of its own, in the foreground; the exit status then is as for `run`.
+/// Start a sandbox that is not running, as it was made and with everything that was written in it.
+/// With a command after `--` it runs that in place of its own, in the foreground; the exit status
+/// then is as for `run`.
 #[derive(Debug, Args)]
 pub(super) struct Start {
     /// The sandbox's name or id

@@ -124,7 +124,8 @@ pub(super) struct Rm {
     /// Kill those that run; a name that is none is no failure
     #[arg(short, long)]
     force: bool,
-    /// Accepted for docker's sake: what an image's volumes hold is on the sandbox's own disk, and goes with it
+    /// Accepted for docker's sake: what an image's volumes hold is on the sandbox's own disk, and
+    /// goes with it
     #[arg(short, long)]
     volumes: bool,
 }

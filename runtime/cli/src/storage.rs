@@ -11,7 +11,8 @@ use clap::Args;
 /// What is mounted besides the image.
 #[derive(Debug, Args)]
 pub(super) struct Mounts {
-    /// Share a folder or file of the host, or mount a named volume, which is made where there is none: HOST:GUEST[:ro]
+    /// Share a folder or file of the host, or mount a named volume, which is made where there is
+    /// none: HOST:GUEST[:ro]
     #[arg(short, long, value_parser = Mount::from_volume_option, value_name = "HOST|VOLUME:GUEST[:ro]")]
     volume: Vec<Mount>,
     /// The same as docker's --mount: type=bind|volume|image|tmpfs,src=...,dst=...[,ro]
@@ -33,8 +34,8 @@ impl Mounts {
 /// Files in `/run/secrets`.
 #[derive(Debug, Args)]
 pub(super) struct Secrets {
-    /// Put a value into /run/secrets/NAME, which is in the guest's memory only: a file's, with `-` standard input's, without a
-    /// file that of the variable NAME. It is read again at every start
+    /// Put a value into /run/secrets/NAME, which is in the guest's memory only: a file's, with `-`
+    /// standard input's, without a file that of the variable NAME. It is read again at every start
     #[arg(long, value_name = "NAME[=FILE]")]
     secret: Vec<String>,
 }

@@ -30,7 +30,8 @@ impl FromStr for Output {
     }
 }
 
-/// Text with fields of a JSON document in it: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`, `{{json .}}`.
+/// Text with fields of a JSON document in it: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`,
+/// `{{json .}}`.
 #[derive(Clone, Debug)]
 pub(super) struct Template(Vec<Part>);
 
@@ -78,7 +79,8 @@ impl FromStr for Template {
 }
 
 impl Template {
-    /// The template's text with the fields of `value`. Fields are named as in JSON, whatever their case and underscores.
+    /// The template's text with the fields of `value`. Fields are named as in JSON, whatever their
+    /// case and underscores.
     pub(super) fn render(&self, value: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
         for part in &self.0 {

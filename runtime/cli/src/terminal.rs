@@ -21,7 +21,8 @@ pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// The terminal on standard input in raw mode, until dropped: every key reaches the guest, whose own terminal acts on it.
+/// The terminal on standard input in raw mode, until dropped: every key reaches the guest, whose
+/// own terminal acts on it.
 #[derive(Clone, Debug)]
 pub(super) struct RawTerminal(Arc<Mutex<Option<Termios>>>);
 
@@ -39,7 +40,8 @@ impl RawTerminal {
         Ok(raw)
     }
 
-    /// Puts the terminal into raw mode again: a shell that this process was suspended under has changed it.
+    /// Puts the terminal into raw mode again: a shell that this process was suspended under has
+    /// changed it.
     pub(super) fn apply(&self) -> io::Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = &*state {
@@ -74,8 +76,8 @@ impl Default for DetachKeys {
 impl std::str::FromStr for DetachKeys {
     type Err = String;
 
-    /// Reads keys separated by commas: a character, or `ctrl-` and one of `a` to `z`, `@`, `[`, `\`, `]`, `^`, `_`. Without
-    /// keys nothing detaches.
+    /// Reads keys separated by commas: a character, or `ctrl-` and one of `a` to `z`, `@`, `[`,
+    /// `\`, `]`, `^`, `_`. Without keys nothing detaches.
     fn from_str(text: &str) -> Result<Self, String> {
         let key = |name: &str| -> Option<u8> {
             let one = |text: &str| match text.as_bytes() {
@@ -119,8 +121,8 @@ pub(super) struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Returns what of `input` is for the command, and whether the keys were typed. The beginning of the keys is held back
-    /// until it is clear that they do not go on.
+    /// Returns what of `input` is for the command, and whether the keys were typed. The beginning
+    /// of the keys is held back until it is clear that they do not go on.
     pub(super) fn pass(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
         let mut out = Vec::with_capacity(input.len());
         for &byte in input {

@@ -10,7 +10,8 @@ pub(super) fn rfc3339(ns: u64) -> String {
         .map_or_else(|_| ns.to_string(), |time| format!("{time:.9}"))
 }
 
-/// Parses a time in RFC 3339 or in seconds since the epoch, or how long ago it was, into nanoseconds since the epoch.
+/// Parses a time in RFC 3339 or in seconds since the epoch, or how long ago it was, into
+/// nanoseconds since the epoch.
 pub(super) fn since(text: &str) -> Result<u64, String> {
     let seconds = text.parse::<i64>().ok();
     let time = if let Some(time) = seconds.and_then(|s| Timestamp::from_second(s).ok()) {

@@ -17,8 +17,8 @@ use super::progress::Bars;
 use super::pull::Source;
 use super::template::{Output, print_each};
 
-/// Check every file of images against the checksums that were recorded when they were made. The exit status is 1 where one is
-/// damaged.
+/// Check every file of images against the checksums that were recorded when they were made. The
+/// exit status is 1 where one is damaged.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// The images: names, or the beginnings of manifest digests [default: all]

@@ -1,4 +1,5 @@
-//! `commit`, `save` and `load`: what a new image shows is what its sandbox showed, to us and to programs that we did not write.
+//! `commit`, `save` and `load`: what a new image shows is what its sandbox showed, to us and to
+//! programs that we did not write.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -267,7 +267,8 @@ fn a_hostile_sandbox_writes_nothing_outside_of_the_target() {
     assert_eq!(fs::read(out.path().join("victim")).unwrap(), b"untouched");
 }
 
-/// What reads the disk has the monitor hold it, which lets go with the reader: the guest's writes wait no longer than that.
+/// What reads the disk has the monitor hold it, which lets go with the reader: the guest's writes
+/// wait no longer than that.
 #[test]
 fn a_reader_that_is_killed_leaves_no_frozen_disk() {
     let Some(guest) = guest() else {

@@ -1,5 +1,5 @@
-//! A crash at any instant leaves a store that works, and nothing of a file that was not whole; processes that want the same
-//! image converge.
+//! A crash at any instant leaves a store that works, and nothing of a file that was not whole;
+//! processes that want the same image converge.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -45,7 +45,8 @@ fn create(blockbox: &Blockbox, image: &str, disk: &Path, options: &[&str]) -> Va
     serde_json::from_str(&said).unwrap()
 }
 
-/// Copies the one partition of `disk` to a file of its own, after other programs have found no fault with the table.
+/// Copies the one partition of `disk` to a file of its own, after other programs have found no
+/// fault with the table.
 fn partition(disk: &Path, uuid: &str) -> Option<PathBuf> {
     let said = |command: &mut Command| {
         let output = command.output().unwrap();

@@ -1,7 +1,7 @@
 //! docs/guide.md does what it says: its commands run, in order, in a store of the test's own.
 //!
-//! A block of commands that this cannot run (they need a registry, a terminal, root, the internet or minutes) is marked `no-run`
-//! after the block's language, and counted.
+//! A block of commands that this cannot run (they need a registry, a terminal, root, the internet
+//! or minutes) is marked `no-run` after the block's language, and counted.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

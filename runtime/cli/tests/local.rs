@@ -1,4 +1,5 @@
-//! Images in files of this host, and images for other platforms: the image that was asked for, or an error.
+//! Images in files of this host, and images for other platforms: the image that was asked for, or
+//! an error.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -117,7 +118,8 @@ fn an_archive_from_standard_input_is_the_image_it_holds() {
     assert!(error.contains("standard input"), "{error}");
 }
 
-/// A registry on the loopback interface that has the image of `layout` as `app:latest`. Returns its address.
+/// A registry on the loopback interface that has the image of `layout` as `app:latest`. Returns its
+/// address.
 fn registry(layout: &Layout) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

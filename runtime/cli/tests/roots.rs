@@ -53,7 +53,8 @@ fn ext4(guest: &Guest, folder: &TempDir, name: &str) -> String {
     disk
 }
 
-/// A disk whose partitions begin at each whole MiB but the first, as `script` tells sfdisk; the numbered one is `contents`.
+/// A disk whose partitions begin at each whole MiB but the first, as `script` tells sfdisk; the
+/// numbered one is `contents`.
 fn partitioned(
     folder: &TempDir,
     name: &str,

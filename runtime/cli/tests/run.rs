@@ -1,4 +1,5 @@
-//! `blockbox run` as a user knows it from docker: what the command sees, and what is left afterwards.
+//! `blockbox run` as a user knows it from docker: what the command sees, and what is left
+//! afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -53,7 +54,8 @@ fn streams_are_separate_and_the_exit_status_is_the_commands() {
     assert_eq!(guest.sandboxes(), 0);
 }
 
-/// QEMU, the kernel, VMDK and socket addresses each have characters or lengths of their own that they do not take.
+/// QEMU, the kernel, VMDK and socket addresses each have characters or lengths of their own that
+/// they do not take.
 #[test]
 fn a_store_may_lie_in_any_folder() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -202,8 +204,8 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
     guest.blockbox.ok(["rmi", &guest.image]);
 }
 
-/// The kernel would read it in requests of 512 bytes: hundreds of them for these files. (The first field of a disk's
-/// statistics counts requests.)
+/// The kernel would read it in requests of 512 bytes: hundreds of them for these files. (The first
+/// field of a disk's statistics counts requests.)
 #[test]
 fn metadata_is_read_ahead_when_the_guest_starts() {
     let many = (0..3000).fold(TarBuilder::new(), |tar, number| {

@@ -453,7 +453,8 @@ fn policies_start_a_command_again_and_limits_end_it() {
     assert!(blockbox.fails(words).contains("id"));
 }
 
-/// Clients that do not read hold up their own command: the monitor's memory is bounded, and everybody else is served.
+/// Clients that do not read hold up their own command: the monitor's memory is bounded, and
+/// everybody else is served.
 #[test]
 fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
     let Some(guest) = Guest::new(json!({})) else {

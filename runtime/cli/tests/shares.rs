@@ -28,7 +28,8 @@ fn shares() -> bool {
     found && root
 }
 
-/// File operations whose outcome a shell sees. `$b` is busybox, and the working directory the folder.
+/// File operations whose outcome a shell sees. `$b` is busybox, and the working directory the
+/// folder.
 const OPERATIONS: &str = r#"
 say() { echo "$1: $?"; }
 echo one > a; say write; echo two >> a; cat a
@@ -95,7 +96,8 @@ fn operations_on_a_share_end_as_they_do_on_the_host() {
     assert!(diff.status.success(), "{}", text(&diff.stdout));
 }
 
-/// What a shell does not see: extended attributes, mappings, locks of processes, many files and names of any bytes.
+/// What a shell does not see: extended attributes, mappings, locks of processes, many files and
+/// names of any bytes.
 const CALLS: &str = r#"
 import errno, fcntl, mmap, os, sys
 os.chdir(sys.argv[1])
@@ -187,7 +189,8 @@ fn calls_on_a_share_end_as_they_do_on_the_host() {
     assert!(expected.status.success(), "{expected:?}");
     assert_eq!(output, text(&expected.stdout));
 
-    // A file that is replaced on the host stays what it was where it is open, and is another by its name.
+    // A file that is replaced on the host stays what it was where it is open, and is another by its
+    // name.
     let script = "cd /work; exec 5< config; cat config; echo > ready
         while [ ! -e go ]; do sleep 0.1; done; cat <&5
         while ! /bin/busybox grep -q new config; do sleep 0.1; done; cat config";

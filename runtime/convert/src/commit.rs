@@ -25,8 +25,8 @@ pub struct CommitOptions {
     pub author: Option<String>,
     /// What the layer is.
     pub message: Option<String>,
-    /// Changes of the configuration, as instructions of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`, `STOPSIGNAL`,
-    /// `USER`, `VOLUME` and `WORKDIR`.
+    /// Changes of the configuration, as instructions of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`,
+    /// `EXPOSE`, `LABEL`, `STOPSIGNAL`, `USER`, `VOLUME` and `WORKDIR`.
     pub changes: Vec<String>,
     /// When the image was made. Default: now.
     pub created: SystemTime,
@@ -94,8 +94,8 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Reads what the sandbox of `spec` and `view`, whose image is `image`, changed. The new image runs as the sandbox does, but for
-    /// the options' changes.
+    /// Reads what the sandbox of `spec` and `view`, whose image is `image`, changed. The new image
+    /// runs as the sandbox does, but for the options' changes.
     ///
     /// # Errors
     ///
@@ -248,7 +248,8 @@ fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or(Duration::ZERO);
     let (days, secs) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Howard Hinnant's "chrono-compatible low-level date algorithms", `civil_from_days`, from 1970 on.
+    // Howard Hinnant's "chrono-compatible low-level date algorithms", `civil_from_days`, from 1970
+    // on.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =

@@ -27,7 +27,8 @@ pub enum Error {
     /// An image could not be got from where its reference points.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
-    /// A name without a host is in none of the registries that `registries.conf` wants to be searched.
+    /// A name without a host is in none of the registries that `registries.conf` wants to be
+    /// searched.
     #[error("{name:?} could be pulled as none of {}", tried.join(", "))]
     NoneOf {
         /// The name.
@@ -87,7 +88,8 @@ pub enum Error {
         /// What it has.
         problem: fsmerge::Problem,
     },
-    /// A file's contents lie where another image cannot point: inline, compressed, in pieces or on another device.
+    /// A file's contents lie where another image cannot point: inline, compressed, in pieces or on
+    /// another device.
     #[error("{} is no layer image: no other image can address the contents of {name}", path.display())]
     NotAddressable {
         /// The image.

@@ -10,8 +10,9 @@ use ext4_writer::{Inode, Kind, Ranges, Reader};
 
 use crate::error::{Error, Result};
 
-/// Writes what is in the top folder `folder` of the ext4 image `image`, which is at `path`, to `out`: with owners, modes, times,
-/// extended attributes, hard links and holes, in the order of the names' bytes. The journal must have been replayed.
+/// Writes what is in the top folder `folder` of the ext4 image `image`, which is at `path`, to
+/// `out`: with owners, modes, times, extended attributes, hard links and holes, in the order of the
+/// names' bytes. The journal must have been replayed.
 ///
 /// # Errors
 ///

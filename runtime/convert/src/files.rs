@@ -1,7 +1,8 @@
 //! The files of a sandbox without its machine: what its writable disk changes of its image.
 //!
-//! The guest mounts the disk's `/upper` over the image with overlayfs, without `redirect_dir`, `index` and `metacopy`. So the
-//! only marks in it are whiteouts and opaque directories, and those that nothing a program sees depends on.
+//! The guest mounts the disk's `/upper` over the image with overlayfs, without `redirect_dir`,
+//! `index` and `metacopy`. So the only marks in it are whiteouts and opaque directories, and those
+//! that nothing a program sees depends on.
 
 mod archive;
 mod changes;
@@ -63,7 +64,8 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Opens an image's disk and, in `upper`, a sandbox's, where it has one. Nobody may change that meanwhile.
+    /// Opens an image's disk and, in `upper`, a sandbox's, where it has one. Nobody may change that
+    /// meanwhile.
     ///
     /// # Errors
     ///

@@ -8,13 +8,13 @@ use fsmerge::{LayerTree, Limits, ReadError, Sink, Stats};
 
 use crate::error::{Error, Result};
 
-/// Reads the tree under `root`, mount points and all. `sink` takes each regular file's contents that is not empty; `failed`
-/// says what its error means for the file at a path of this host.
+/// Reads the tree under `root`, mount points and all. `sink` takes each regular file's contents
+/// that is not empty; `failed` says what its error means for the file at a path of this host.
 ///
 /// # Errors
 ///
-/// What the system refuses to show, a file that becomes shorter while it is read, what no image can hold, and what `failed`
-/// makes of the sink's.
+/// What the system refuses to show, a file that becomes shorter while it is read, what no image can
+/// hold, and what `failed` makes of the sink's.
 pub(crate) fn read<S: Sink>(
     root: &Path,
     sink: &mut S,

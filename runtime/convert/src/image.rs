@@ -93,7 +93,8 @@ impl Image {
         }))
     }
 
-    /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it) `name` is.
+    /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it)
+    /// `name` is.
     ///
     /// # Errors
     ///
@@ -103,8 +104,9 @@ impl Image {
         Self::open(store, &digest)?.ok_or_else(|| Error::NoImage(name.to_owned()))
     }
 
-    /// Returns the manifest digest of the image that `name` points at, or whose manifest digest, or at least six digits of its
-    /// beginning, `name` is. Whether the image has another name does not matter, nor whether its files can be read.
+    /// Returns the manifest digest of the image that `name` points at, or whose manifest digest, or
+    /// at least six digits of its beginning, `name` is. Whether the image has another name does not
+    /// matter, nor whether its files can be read.
     ///
     /// # Errors
     ///
@@ -135,7 +137,8 @@ impl Image {
         }
     }
 
-    /// Returns the name in the store that `name` stands for, and what it points at; `None` where there is none.
+    /// Returns the name in the store that `name` stands for, and what it points at; `None` where
+    /// there is none.
     ///
     /// # Errors
     ///
@@ -146,8 +149,8 @@ impl Image {
         Ok(names.find_map(|name| table.remove_entry(&name)))
     }
 
-    /// Opens the image that was last pulled as `reference`; `None` where the store has none of this name. What a local reference
-    /// names may have changed since.
+    /// Opens the image that was last pulled as `reference`; `None` where the store has none of this
+    /// name. What a local reference names may have changed since.
     pub fn named(store: &Store, reference: &ocipull::Reference) -> Result<Option<Self>> {
         let references = store.references().read()?;
         match references.get(&reference.canonical().to_string()) {
@@ -156,7 +159,8 @@ impl Image {
         }
     }
 
-    /// Whether the image runs on a machine that is `machine`; one that does not say what it is for does.
+    /// Whether the image runs on a machine that is `machine`; one that does not say what it is for
+    /// does.
     pub fn runs_on(&self, machine: &ocipull::Platform) -> bool {
         ocipull::Platform::of_config(&self.config).is_none_or(|is_for| is_for.runs_on(machine))
     }

@@ -19,7 +19,8 @@ pub struct Loaded {
     pub name: Option<String>,
 }
 
-/// Gets all images of the archive `file` into the store, under the names that it has for them. It may be compressed as a whole.
+/// Gets all images of the archive `file` into the store, under the names that it has for them. It
+/// may be compressed as a whole.
 ///
 /// # Errors
 ///
@@ -74,7 +75,8 @@ pub fn load(
     Ok(loaded)
 }
 
-/// What the images of an archive are called: asked for one that no image is, ocipull lists them all.
+/// What the images of an archive are called: asked for one that no image is, ocipull lists them
+/// all.
 fn names(nobody: &Place, options: &PullOptions) -> Result<Vec<String>> {
     match ocipull::Image::open(nobody, &options.source) {
         Err(ocipull::Error::NoSuchImage { available, .. }) => Ok(available),

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Does `work` for the numbers below `count`, up to `jobs` at a time, and returns the results in their order. After a failure
-/// nothing more is begun, and what runs learns of it by the flag: [`Error::Stopped`] is then no reason of its own.
+/// Does `work` for the numbers below `count`, up to `jobs` at a time, and returns the results in
+/// their order. After a failure nothing more is begun, and what runs learns of it by the flag:
+/// [`Error::Stopped`] is then no reason of its own.
 pub(crate) fn each<T: Send>(
     count: usize,
     jobs: NonZeroUsize,

@@ -14,8 +14,9 @@ use crate::reader::Reader;
 use crate::squash::Layer;
 use crate::{folder, layer};
 
-/// Puts the tar archive `tar`, which is called `name`, into the image that will be at `path`. Contents wait in a temporary
-/// file until the names are known, since the last entry of a name is the one that counts.
+/// Puts the tar archive `tar`, which is called `name`, into the image that will be at `path`.
+/// Contents wait in a temporary file until the names are known, since the last entry of a name is
+/// the one that counts.
 ///
 /// # Errors
 ///
@@ -59,12 +60,14 @@ pub fn tar_into<W: Read + Write + Seek>(
     fill(&merge.finish(), &mut contents, image, target, path)
 }
 
-/// Puts what a container would see of a stack of layers, lowest first, into the image that will be at `path`: a whole image on
-/// one disk. A merged image, as the VMDK of its disk for instance, is a layer too.
+/// Puts what a container would see of a stack of layers, lowest first, into the image that will be
+/// at `path`: a whole image on one disk. A merged image, as the VMDK of its disk for instance, is a
+/// layer too.
 ///
 /// # Errors
 ///
-/// Where a layer cannot be read or does not fit on those below it, or the tree does not fit in the image.
+/// Where a layer cannot be read or does not fit on those below it, or the tree does not fit in the
+/// image.
 pub fn from_layers<W: Read + Write + Seek>(
     layers: &[Layer],
     image: &mut Builder<W>,
@@ -113,7 +116,8 @@ pub(crate) fn read_image<'a>(
     })
 }
 
-/// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's marks are no marks here.
+/// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's
+/// marks are no marks here.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Getting an image into the store: fetch, convert and merge, each layer once and several at a time.
+//! Getting an image into the store: fetch, convert and merge, each layer once and several at a
+//! time.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
@@ -28,7 +29,8 @@ pub struct PullOptions {
     pub source: ocipull::Options,
     /// How many layers are fetched and converted at once.
     pub jobs: NonZeroUsize,
-    /// How closely what the store has already is looked at. What is damaged is fetched again. Default: every byte.
+    /// How closely what the store has already is looked at. What is damaged is fetched again.
+    /// Default: every byte.
     pub check: Depth,
 }
 
@@ -46,7 +48,8 @@ impl Default for PullOptions {
     }
 }
 
-/// [`pull`] of a name that may have no host: the first of the images that it means by `registries.conf` which can be pulled.
+/// [`pull`] of a name that may have no host: the first of the images that it means by
+/// `registries.conf` which can be pulled.
 ///
 /// # Errors
 ///
@@ -62,13 +65,14 @@ pub fn pull_name(
     })
 }
 
-/// Gets the image that `reference` names now, whatever the store has under that name. What the store has already is
-/// checked and, where it is whole, not fetched again.
+/// Gets the image that `reference` names now, whatever the store has under that name. What the
+/// store has already is checked and, where it is whole, not fetched again.
 ///
 /// # Errors
 ///
-/// Any error leaves the store as it was, but for the finished layers of a pull whose connection broke, and what came of large ones:
-/// the next one takes them up, as it does after a pull that was killed.
+/// Any error leaves the store as it was, but for the finished layers of a pull whose connection
+/// broke, and what came of large ones: the next one takes them up, as it does after a pull that was
+/// killed.
 pub fn pull(
     store: &Store,
     reference: &ocipull::Reference,
@@ -247,7 +251,8 @@ fn convert_layer(
     Ok(())
 }
 
-/// Writes the layer in `stream` to `file`, which will be `path`. Returns warnings, and the file's checksum.
+/// Writes the layer in `stream` to `file`, which will be `path`. Returns warnings, and the file's
+/// checksum.
 fn convert_stream(
     stream: impl BufRead,
     layer: &ocipull::Layer,
@@ -279,8 +284,8 @@ pub(crate) fn is_transient(error: &Error) -> bool {
     false
 }
 
-/// Takes back the layers that a failed pull made, unless other processes use the store and might want them: then the
-/// next removal of an image takes them.
+/// Takes back the layers that a failed pull made, unless other processes use the store and might
+/// want them: then the next removal of an image takes them.
 pub(crate) fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<()> {
     match access.try_exclusive() {
         Some(access) => Ok(access.remove_unused_layers(store, |layer| {

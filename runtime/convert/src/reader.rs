@@ -10,12 +10,14 @@ use crate::error::{Error, Result};
 /// An image of any source.
 pub type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
 
-/// Opens the image at `path`, which may be a file, a block device, or the VMDK of a disk that begins with the image. Where
-/// `devices` are given, they are those of its device table, in order; else what the table lists follows the image itself.
+/// Opens the image at `path`, which may be a file, a block device, or the VMDK of a disk that
+/// begins with the image. Where `devices` are given, they are those of its device table, in order;
+/// else what the table lists follows the image itself.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, or there is no image, or the device table has another number of devices.
+/// Where a file cannot be read, or there is no image, or the device table has another number of
+/// devices.
 pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     let (primary, devices) = sources(path, devices)?;
     if devices.is_empty() {
@@ -24,11 +26,13 @@ pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     Image::open_with_devices(primary, devices).map_err(failed(path))
 }
 
-/// As [`open`], and to [check](Image::check): what is wrong with the superblock is found by that, where the rest can be read.
+/// As [`open`], and to [check](Image::check): what is wrong with the superblock is found by that,
+/// where the rest can be read.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, or there is no image, or the device table has another number of devices.
+/// Where a file cannot be read, or there is no image, or the device table has another number of
+/// devices.
 pub fn open_damaged(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     let (primary, devices) = sources(path, devices)?;
     Image::open_damaged(primary, devices).map_err(failed(path))

@@ -10,12 +10,13 @@ use erofs_writer::{DeviceNumber, FileData, Label, Metadata, Node, Summary, Times
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, InPieces, Output, of_file};
 
-/// Copies everything that the image `from`, which is at `source`, has to an image in `out`, which will be at `path`. All
-/// contents are copied, wherever they lie and however they are compressed, equal ones once; so the new image needs no
-/// devices.
+/// Copies everything that the image `from`, which is at `source`, has to an image in `out`, which
+/// will be at `path`. All contents are copied, wherever they lie and however they are compressed,
+/// equal ones once; so the new image needs no devices.
 ///
-/// Names and attributes stay as they are, overlayfs's whiteouts and marks too: a layer image stays one, if `options` do not
-/// take from it what layer images need. So does the volume's name, where `options` give none.
+/// Names and attributes stay as they are, overlayfs's whiteouts and marks too: a layer image stays
+/// one, if `options` do not take from it what layer images need. So does the volume's name, where
+/// `options` give none.
 ///
 /// # Errors
 ///
@@ -103,7 +104,8 @@ impl<R: ReadAt> Copy<'_, R> {
     }
 }
 
-/// Copies the contents of a file of `from`, which is at `source`, into the image that will be at `path`. Holes stay holes.
+/// Copies the contents of a file of `from`, which is at `source`, into the image that will be at
+/// `path`. Holes stay holes.
 pub(crate) fn copy_file<R: ReadAt>(
     from: &Image<R>,
     inode: &Inode,

@@ -12,14 +12,16 @@ use crate::progress::Progress;
 use crate::pull::{self, PullOptions};
 use crate::verify::{Depth, Finding, Part, Verifier};
 
-/// Opens the image with this manifest digest, after putting back what `options.check` finds missing or damaged: a layer is
-/// fetched again from where one of the image's names says that it is, and the rest is made of the layers.
+/// Opens the image with this manifest digest, after putting back what `options.check` finds missing
+/// or damaged: a layer is fetched again from where one of the image's names says that it is, and
+/// the rest is made of the layers.
 ///
 /// With [`Depth::Lengths`] this is quick enough for every start of a sandbox.
 ///
 /// # Errors
 ///
-/// [`Error::NoImage`]; [`Error::Damaged`] where no name leads to this image any more; those of fetching it.
+/// [`Error::NoImage`]; [`Error::Damaged`] where no name leads to this image any more; those of
+/// fetching it.
 pub fn open(
     store: &Store,
     digest: &Digest,

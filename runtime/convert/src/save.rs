@@ -1,8 +1,9 @@
-//! Images of the store as an OCI layout: in a folder, or in a tar that docker, podman and skopeo load.
+//! Images of the store as an OCI layout: in a folder, or in a tar that docker, podman and skopeo
+//! load.
 //!
-//! The store keeps no tars of layers, so they are made again of the layers' images. They hold the same files, and not the same
-//! bytes: a saved image has other diff IDs, and so another digest, than the one that was pulled. The same image always gives
-//! the same bytes.
+//! The store keeps no tars of layers, so they are made again of the layers' images. They hold the
+//! same files, and not the same bytes: a saved image has other diff IDs, and so another digest,
+//! than the one that was pulled. The same image always gives the same bytes.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -57,8 +58,8 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
     archive.finish().map(drop).map_err(output)
 }
 
-/// Puts an image into the OCI layout in `folder`, which is made where it is missing, under `tag`. An image of the same name there
-/// loses it.
+/// Puts an image into the OCI layout in `folder`, which is made where it is missing, under `tag`.
+/// An image of the same name there loses it.
 ///
 /// # Errors
 ///

@@ -5,7 +5,8 @@ use ocipull::{Reference, Registries};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// The names in the store that `name` may mean, in the order to try: those of the registries to search, and then docker's.
+/// The names in the store that `name` may mean, in the order to try: those of the registries to
+/// search, and then docker's.
 pub(crate) fn stored(name: &str) -> Vec<String> {
     // What is wrong with the files is for those to say who ask a registry.
     let mut meant = Reference::candidates(name, &Registries::Default).unwrap_or_default();
@@ -23,8 +24,8 @@ pub(crate) fn stored(name: &str) -> Vec<String> {
 ///
 /// # Errors
 ///
-/// Its error where there is one image, [`Error::NoneOf`] where it failed for each, and the first that has nothing to do with
-/// where images come from.
+/// Its error where there is one image, [`Error::NoneOf`] where it failed for each, and the first
+/// that has nothing to do with where images come from.
 pub fn first<T>(
     name: &str,
     registries: &Registries,

@@ -52,7 +52,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// The layer at `path`: a folder, an EROFS image or a disk's VMDK, and what is none of these is a tar.
+    /// The layer at `path`: a folder, an EROFS image or a disk's VMDK, and what is none of these is
+    /// a tar.
     ///
     /// # Errors
     ///
@@ -109,16 +110,18 @@ fn has_magic(path: &Path) -> std::io::Result<bool> {
     Ok(found == MAGIC)
 }
 
-/// Merges `layers`, lowest first, to an image in `out`, which will be at `path`, that has all contents and no devices: what a
-/// container sees of them. Only contents that are seen are copied, and equal ones are stored once.
+/// Merges `layers`, lowest first, to an image in `out`, which will be at `path`, that has all
+/// contents and no devices: what a container sees of them. Only contents that are seen are copied,
+/// and equal ones are stored once.
 ///
-/// Escaped extended attributes (`trusted.overlay.overlay.X`) stay as they are, so that the image can be the lower layer of an
-/// overlay, as the merged metadata that [`stack::write`](crate::stack::write) makes.
+/// Escaped extended attributes (`trusted.overlay.overlay.X`) stay as they are, so that the image
+/// can be the lower layer of an overlay, as the merged metadata that
+/// [`stack::write`](crate::stack::write) makes.
 ///
 /// # Errors
 ///
-/// What is wrong with a layer, or between layers; [`Error::Changed`] where a layer was another one when its contents were
-/// read; [`Error::Write`].
+/// What is wrong with a layer, or between layers; [`Error::Changed`] where a layer was another one
+/// when its contents were read; [`Error::Write`].
 pub fn write(
     layers: &[Layer],
     out: &File,

@@ -14,21 +14,23 @@ use crate::layer::{self, Form, Output, Part, Times};
 /// A layer image of a stack.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The image. That of an index may be followed by the tar in the same file; where it is not, the tar is a device of its own,
-    /// behind the index.
+    /// The image. That of an index may be followed by the tar in the same file; where it is not,
+    /// the tar is a device of its own, behind the index.
     pub path: PathBuf,
-    /// What names it in the device table: its diff ID in hex, or its file name. Up to 64 bytes count.
+    /// What names it in the device table: its diff ID in hex, or its file name. Up to 64 bytes
+    /// count.
     pub tag: String,
 }
 
-/// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree says which layer everything in it
-/// comes from.
+/// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree says which
+/// layer everything in it comes from.
 pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Summary)> {
     write_with(layers, path, Addresses::default())
 }
 
-/// As [`write`](write()), with block addresses of 48 bits where `addresses` says so: that image is smaller, as most inodes are
-/// then compact, and the stack may have more than 2 TiB, but it needs Linux 6.15.
+/// As [`write`](write()), with block addresses of 48 bits where `addresses` says so: that image is
+/// smaller, as most inodes are then compact, and the stack may have more than 2 TiB, but it needs
+/// Linux 6.15.
 pub fn write_with(
     layers: &[Input],
     path: &Path,
@@ -93,8 +95,8 @@ pub fn layer(input: &Input) -> Result<LayerTree> {
     add_layer(input, &mut image, nowhere, &mut Vec::new())
 }
 
-/// Merges `layers`, and makes them devices of `image`, which will be at `path`. A file's [`DataId`](fsmerge::DataId) is
-/// an index into the list of what its contents are in `image`.
+/// Merges `layers`, and makes them devices of `image`, which will be at `path`. A file's
+/// [`DataId`](fsmerge::DataId) is an index into the list of what its contents are in `image`.
 fn merge_into<W: Write + Seek>(
     layers: &[Input],
     image: &mut Builder<W>,
@@ -165,12 +167,14 @@ fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::DeviceSlot] {
     }
 }
 
-/// Writes the disk that is `fsmeta` and, behind it, `layers`. Its content ID changes whenever a byte of it does: it is
-/// taken from the UUID of `fsmeta`, which is derived from all metadata and the layers' tags.
+/// Writes the disk that is `fsmeta` and, behind it, `layers`. Its content ID changes whenever a
+/// byte of it does: it is taken from the UUID of `fsmeta`, which is derived from all metadata and
+/// the layers' tags.
 ///
 /// # Errors
 ///
-/// [`Error::Detached`] of an index whose tar does not follow it; where a file cannot be read or written.
+/// [`Error::Detached`] of an index whose tar does not follow it; where a file cannot be read or
+/// written.
 pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
     for Input { path, .. } in layers {
         let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
@@ -187,8 +191,8 @@ pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
     write_descriptor(path, &files, cid)
 }
 
-/// Writes the descriptor of the disk that is `files`, one after the other. They are named relative to the descriptor's
-/// folder. `cid` is to change with their contents.
+/// Writes the descriptor of the disk that is `files`, one after the other. They are named relative
+/// to the descriptor's folder. `cid` is to change with their contents.
 pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

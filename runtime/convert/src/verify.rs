@@ -109,8 +109,8 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Checks the image with this manifest digest. Of files of which no checksum is recorded yet, as in a store of an earlier
-    /// version, [`Depth::Contents`] records it.
+    /// Checks the image with this manifest digest. Of files of which no checksum is recorded yet,
+    /// as in a store of an earlier version, [`Depth::Contents`] records it.
     ///
     /// # Errors
     ///
@@ -159,7 +159,8 @@ impl<'a> Verifier<'a> {
         Ok(found)
     }
 
-    /// Checks a file whose digest is the name that others know it by, and returns it where it is right.
+    /// Checks a file whose digest is the name that others know it by, and returns it where it is
+    /// right.
     fn document(
         &self,
         folder: &Path,
@@ -192,8 +193,9 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Checks the layer with this diff ID, whatever image has it. Where no checksum is recorded of it, its length is compared with
-/// what the disks say that have it, and [`Depth::Contents`] records its checksum.
+/// Checks the layer with this diff ID, whatever image has it. Where no checksum is recorded of it,
+/// its length is compared with what the disks say that have it, and [`Depth::Contents`] records its
+/// checksum.
 ///
 /// # Errors
 ///
@@ -216,7 +218,8 @@ pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Dam
     Ok(damage)
 }
 
-/// Compares a file with its checksum. Returns the checksum of a file of which none is known, where its contents are read.
+/// Compares a file with its checksum. Returns the checksum of a file of which none is known, where
+/// its contents are read.
 fn check(
     path: &Path,
     known: Option<&Checksum>,

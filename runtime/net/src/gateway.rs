@@ -190,8 +190,8 @@ impl Gateway {
         Ok(going)
     }
 
-    /// Has the poll report that the link takes frames again, but only while it takes none: otherwise each frame that the guest's
-    /// machine reads would wake the gateway up for nothing.
+    /// Has the poll report that the link takes frames again, but only while it takes none:
+    /// otherwise each frame that the guest's machine reads would wake the gateway up for nothing.
     fn await_room(&mut self) -> Result<(), Error> {
         let blocked = !self.shared.out.writable;
         if blocked != self.awaits_room {

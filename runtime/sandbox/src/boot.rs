@@ -19,7 +19,8 @@ use blockbox_vmm::guest::{
 use blockbox_vmm::hypervisor::Wait;
 use blockbox_vmm::{Choice, MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
 
-/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a minute.
+/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a
+/// minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
 
 /// How long QEMU may take to read the state of a machine.
@@ -28,7 +29,8 @@ const RESTORE_TIME: Duration = Duration::from_secs(30);
 /// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
 pub const LEAST_MEMORY: u64 = 64 << 20;
 
-/// The most memory a guest can have, in bytes: what the 40 bits of an address of QEMU's own CPU reach.
+/// The most memory a guest can have, in bytes: what the 40 bits of an address of QEMU's own CPU
+/// reach.
 pub const MOST_MEMORY: u64 = 1 << 40;
 
 /// The most CPUs a guest can have, where the host has fewer.
@@ -38,7 +40,8 @@ const CPUS: usize = 16;
 ///
 /// # Errors
 ///
-/// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] where there is no kernel, or nothing to boot it with.
+/// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] where there is no
+/// kernel, or nothing to boot it with.
 pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
     if machine.memory < LEAST_MEMORY {
         return Err(Error::Memory(machine.memory));
@@ -68,8 +71,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Settles how the sandbox whose disks are in `folder` boots. May try whether hardware virtualisation works, which
-    /// takes half a minute where it does not.
+    /// Settles how the sandbox whose disks are in `folder` boots. May try whether hardware
+    /// virtualisation works, which takes half a minute where it does not.
     pub(crate) fn new(
         store: &Store,
         folder: &Path,
@@ -222,7 +225,8 @@ impl Plan {
     }
 }
 
-/// Makes the disk that the guest of a sandbox without a writable disk boots from, with the init of this program.
+/// Makes the disk that the guest of a sandbox without a writable disk boots from, with the init of
+/// this program.
 fn init_disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(INIT_DISK);
     atomic::write_read_only(&path, |file| {

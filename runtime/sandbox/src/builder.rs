@@ -21,7 +21,8 @@ use crate::sandbox::Sandbox;
 use crate::secrets::{self, Value};
 use crate::snapshot::pool;
 
-/// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and 1 GiB.
+/// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and
+/// 1 GiB.
 ///
 /// ```no_run
 /// use blockbox::{Sandbox, image::Image, store::Store};
@@ -60,8 +61,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The sandbox's name, unique in its store: letters, digits, `_`, `.` and `-`. The default is the beginning of its
-    /// id.
+    /// The sandbox's name, unique in its store: letters, digits, `_`, `.` and `-`. The default is
+    /// the beginning of its id.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.spec.name = name.into();
         self
@@ -160,15 +161,16 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Whether the root is read-only but for what is mounted there. Such a sandbox has no writable disk, unless
-    /// [`patches`](Self::patches), [`disk_dirs`](Self::disk_dirs) or a machine that can be forked need one.
+    /// Whether the root is read-only but for what is mounted there. Such a sandbox has no writable
+    /// disk, unless [`patches`](Self::patches), [`disk_dirs`](Self::disk_dirs) or a machine that
+    /// can be forked need one.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.spec.read_only = read_only;
         self
     }
 
-    /// Mounts a folder of the writable disk itself at each of these absolute paths, with what the image has there: on ext4,
-    /// where the root is an overlay.
+    /// Mounts a folder of the writable disk itself at each of these absolute paths, with what the
+    /// image has there: on ext4, where the root is an overlay.
     pub fn disk_dirs(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.spec.disk_dirs = paths.into_iter().map(Into::into).collect();
         self
@@ -186,7 +188,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// What the sandbox reaches, and what reaches it. The default is the internet, and no published port.
+    /// What the sandbox reaches, and what reaches it. The default is the internet, and no published
+    /// port.
     pub fn network(mut self, network: Network) -> Self {
         self.spec.network = network;
         self
@@ -222,8 +225,9 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Whether [`launch`](Self::launch) has the sandbox go on as a copy of a machine in the [pool](Self::launch_to_warm), in place of
-    /// a boot. Where there is none that it can be, it boots, and [`Booted::warning`](crate::Booted::warning) is the reason.
+    /// Whether [`launch`](Self::launch) has the sandbox go on as a copy of a machine in the
+    /// [pool](Self::launch_to_warm), in place of a boot. Where there is none that it can be, it
+    /// boots, and [`Booted::warning`](crate::Booted::warning) is the reason.
     pub fn from_pool(mut self, from_pool: bool) -> Self {
         self.from_pool = from_pool;
         self
@@ -233,7 +237,8 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxName`](crate::Error::SandboxName), [`Error::SandboxExists`](crate::Error::SandboxExists),
+    /// [`Error::SandboxName`](crate::Error::SandboxName),
+    /// [`Error::SandboxExists`](crate::Error::SandboxExists),
     /// [`Error::NoCommand`](crate::Error::NoCommand); nothing is left behind.
     pub fn create(self) -> Result<Sandbox> {
         let store = self.store;
@@ -241,8 +246,8 @@ impl<'a> Builder<'a> {
         Ok(Sandbox::new(store.clone(), spec.name))
     }
 
-    /// Makes the sandbox and starts to boot it, without a moment in between at which it is nobody's. It is removed again
-    /// where its main command never runs.
+    /// Makes the sandbox and starts to boot it, without a moment in between at which it is
+    /// nobody's. It is removed again where its main command never runs.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@ use blockbox_vmm::guest::{Connection, Event, Exec, ExecControl, ExitStatus, Gues
 
 use crate::error::Result;
 
-/// A command that runs in a sandbox: its streams, its signals, its end. Dropping it closes its streams, as closing a
-/// terminal window would.
+/// A command that runs in a sandbox: its streams, its signals, its end. Dropping it closes its
+/// streams, as closing a terminal window would.
 #[derive(Debug)]
 pub struct Child {
     // Closed before the connection is.
@@ -50,12 +50,14 @@ impl Child {
         self.exec.next_event()
     }
 
-    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be written any more is
-    /// closed for the command as well, and its error returned when the command has ended.
+    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be
+    /// written any more is closed for the command as well, and its error returned when the command
+    /// has ended.
     ///
     /// # Errors
     ///
-    /// When the sandbox is gone, or an output cannot be written; a closed pipe is no error, as in a shell.
+    /// When the sandbox is gone, or an output cannot be written; a closed pipe is no error, as in a
+    /// shell.
     pub fn stream(
         self,
         stdout: &mut dyn Write,
@@ -73,7 +75,8 @@ impl Child {
         self.exec.wait()
     }
 
-    /// Leaves the command to itself: it goes on, and what it writes is read and dropped (or, for a main command, logged).
+    /// Leaves the command to itself: it goes on, and what it writes is read and dropped (or, for a
+    /// main command, logged).
     pub fn detach(self) {
         self.connection.close();
     }

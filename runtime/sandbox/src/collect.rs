@@ -27,8 +27,8 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-/// Removes the images that have no name and that no sandbox uses, or, if `named`, all that no sandbox uses; and the layers
-/// that no image has.
+/// Removes the images that have no name and that no sandbox uses, or, if `named`, all that no
+/// sandbox uses; and the layers that no image has.
 ///
 /// # Errors
 ///
@@ -37,8 +37,9 @@ pub fn prune(store: &Store, named: bool) -> Result<Collected> {
     measured(store, |access| prune_images(store, access, named))
 }
 
-/// Removes everything that nothing names: what [`prune`] removes, layers and blobs of interrupted pulls, temporary files, what is
-/// left of the making of sandboxes and stale locks. Named images and sandboxes stay.
+/// Removes everything that nothing names: what [`prune`] removes, layers and blobs of interrupted
+/// pulls, temporary files, what is left of the making of sandboxes and stale locks. Named images
+/// and sandboxes stay.
 ///
 /// # Errors
 ///
@@ -94,8 +95,8 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Records of layers that are not there, folders of sandboxes without a record, parts of downloads, and what is stale in the
-/// folder of kernels.
+/// Records of layers that are not there, folders of sandboxes without a record, parts of downloads,
+/// and what is stale in the folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(&store.layers())? {
@@ -128,8 +129,8 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.collect()
 }
 
-/// The bytes that everything under `path` takes on the host, hard links to one file counted once. What goes away meanwhile, or
-/// cannot be read, counts nothing.
+/// The bytes that everything under `path` takes on the host, hard links to one file counted once.
+/// What goes away meanwhile, or cannot be read, counts nothing.
 pub(crate) fn allocated(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else {
         return 0;

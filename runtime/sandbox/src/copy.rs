@@ -1,4 +1,5 @@
-//! Copying between this host and a sandbox, by docker's rules for what a copy is called and where it goes.
+//! Copying between this host and a sandbox, by docker's rules for what a copy is called and where
+//! it goes.
 
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -19,7 +20,8 @@ const BUFFER: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// Whether copies belong to whom the originals do; otherwise to root in a sandbox, and to this process's user on the host.
+    /// Whether copies belong to whom the originals do; otherwise to root in a sandbox, and to this
+    /// process's user on the host.
     pub owners: bool,
     /// Whether the source, where it is a symbolic link, is what it leads to.
     pub follow: bool,
@@ -51,13 +53,15 @@ impl CopyOptions {
 }
 
 impl Sandbox {
-    /// Copies the file or the tree at `source` in the sandbox to `target` on this host, running or not. Where `target` is a
-    /// directory the copy is put in it under its own name, or, where `source` ends in `/.`, all that is in the source; else the
-    /// copy is called `target`. Nothing outside of `target` is made or changed, whatever the sandbox has.
+    /// Copies the file or the tree at `source` in the sandbox to `target` on this host, running or
+    /// not. Where `target` is a directory the copy is put in it under its own name, or, where
+    /// `source` ends in `/.`, all that is in the source; else the copy is called `target`. Nothing
+    /// outside of `target` is made or changed, whatever the sandbox has.
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`], [`Error::NotADirectory`], [`Error::OverFile`]; [`Error::Archive`] where files cannot be made.
+    /// [`Error::NoFile`], [`Error::NotADirectory`], [`Error::OverFile`]; [`Error::Archive`] where
+    /// files cannot be made.
     pub fn copy_out(
         &self,
         source: &[u8],
@@ -99,8 +103,8 @@ impl Sandbox {
         })
     }
 
-    /// Copies the file or the tree at `source` on this host to `target` in the sandbox, running or not, by the rules of
-    /// [`copy_out`](Self::copy_out).
+    /// Copies the file or the tree at `source` on this host to `target` in the sandbox, running or
+    /// not, by the rules of [`copy_out`](Self::copy_out).
     ///
     /// # Errors
     ///
@@ -217,7 +221,8 @@ fn trimmed(path: &[u8]) -> &[u8] {
     path
 }
 
-/// The name of what a path leads to; empty where it is all that is in a directory (`DIR/.`) or the root.
+/// The name of what a path leads to; empty where it is all that is in a directory (`DIR/.`) or the
+/// root.
 fn base(path: &[u8]) -> &[u8] {
     if path.ends_with(b"/.") || matches!(path, b"." | b"..") || path.ends_with(b"/..") {
         return b"";

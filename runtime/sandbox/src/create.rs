@@ -21,8 +21,9 @@ use crate::{events, mounts, secrets};
 /// How long somebody else may have a name before it counts as taken.
 const CLAIM: Duration = Duration::from_secs(2);
 
-/// Makes the sandbox that `spec` describes, with its image changed by `patches`; without a name and an id in it, it gets
-/// random ones. The lock is the caller's to hold on to. With `discard`, the sandbox goes when nobody holds the lock.
+/// Makes the sandbox that `spec` describes, with its image changed by `patches`; without a name and
+/// an id in it, it gets random ones. The lock is the caller's to hold on to. With `discard`, the
+/// sandbox goes when nobody holds the lock.
 ///
 /// # Errors
 ///
@@ -137,7 +138,8 @@ fn platform(image: &Image) -> String {
     platform
 }
 
-/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders, with what `patches` change.
+/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders, with what
+/// `patches` change.
 fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
     let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
@@ -165,7 +167,8 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
     let size = Some(INIT.len() as u64);
     disk.add_file(private, init, ours.clone(), INIT, size)
         .map_err(failed)?;
-    // The root of an overlay has the attributes of its upperdir. Init makes that of a disk, which it sees first.
+    // The root of an overlay has the attributes of its upperdir. Init makes that of a disk, which
+    // it sees first.
     if let Root::Image(image) = root {
         let upper = disk
             .add_dir(top, name(UPPER_DIR), root_metadata(image)?)

@@ -1,8 +1,8 @@
 //! What happened to the sandboxes of a store.
 //!
-//! `events.jsonl` in the store's folder has a line of JSON for each event, written by whoever caused it; at 4 MiB it
-//! becomes `events.jsonl.1`. Events are for people and programs that watch; nothing is decided by them, so a line that
-//! cannot be written is only missing.
+//! `events.jsonl` in the store's folder has a line of JSON for each event, written by whoever
+//! caused it; at 4 MiB it becomes `events.jsonl.1`. Events are for people and programs that watch;
+//! nothing is decided by them, so a line that cannot be written is only missing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -62,7 +62,8 @@ fn append(store: &Store, event: &Event) -> io::Result<()> {
     line.push(b'\n');
     let mut file = File::options().create(true).append(true).open(&path)?;
     if file.metadata()?.len() >= LIMIT {
-        // Of two that do this at once, the second sets a nearly empty list aside: events are lost, nothing else.
+        // Of two that do this at once, the second sets a nearly empty list aside: events are lost,
+        // nothing else.
         fs::rename(&path, store.root().join(format!("{NAME}.1")))?;
         file = File::options().create(true).append(true).open(&path)?;
     }

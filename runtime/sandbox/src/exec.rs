@@ -8,8 +8,8 @@ use blockbox_vmm::guest::{ExecSpec, WindowSize};
 
 use crate::process::environment;
 
-/// A command to run in a running sandbox. What nobody sets is as for the sandbox's main command: its environment, its
-/// working directory, its user.
+/// A command to run in a running sandbox. What nobody sets is as for the sandbox's main command:
+/// its environment, its working directory, its user.
 #[derive(Clone, Debug)]
 #[must_use = "a command runs when it is given to `Sandbox::exec`"]
 pub struct ExecOptions {
@@ -34,8 +34,8 @@ impl ExecOptions {
         }
     }
 
-    /// Changes to the environment: `KEY=VALUE` sets a variable; a `KEY` alone takes over this process's value, or removes
-    /// the variable where it has none.
+    /// Changes to the environment: `KEY=VALUE` sets a variable; a `KEY` alone takes over this
+    /// process's value, or removes the variable where it has none.
     pub fn env(mut self, env: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.env.extend(env.into_iter().map(Into::into));
         self
@@ -59,7 +59,8 @@ impl ExecOptions {
         self
     }
 
-    /// Whether the command reads what is written to [`Child::take_stdin`](crate::Child::take_stdin).
+    /// Whether the command reads what is written to
+    /// [`Child::take_stdin`](crate::Child::take_stdin).
     pub fn stdin(mut self, stdin: bool) -> Self {
         self.stdin = stdin;
         self

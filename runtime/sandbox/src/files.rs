@@ -1,7 +1,8 @@
 //! A sandbox's files: listing what changed, exporting, and streams of archives into and out of it.
 //!
-//! Of a sandbox that does not run, the disks are read on the host. Of one that runs, what is read as a whole is read on the host
-//! too, while the guest's disk is frozen; single files are read and written by the guest's init, which sees what is mounted.
+//! Of a sandbox that does not run, the disks are read on the host. Of one that runs, what is read
+//! as a whole is read on the host too, while the guest's disk is frozen; single files are read and
+//! written by the guest's init, which sees what is mounted.
 
 pub(crate) mod hold;
 
@@ -31,8 +32,8 @@ impl Sandbox {
         self.with_view(|view, _| Ok(files::changes(view)))
     }
 
-    /// Writes all files to `out` as a tar archive: the image's and what the sandbox changed of them, not what is mounted. The
-    /// disk of a sandbox that runs is frozen meanwhile.
+    /// Writes all files to `out` as a tar archive: the image's and what the sandbox changed of
+    /// them, not what is mounted. The disk of a sandbox that runs is frozen meanwhile.
     ///
     /// # Errors
     ///
@@ -45,8 +46,8 @@ impl Sandbox {
         })
     }
 
-    /// Makes an image of the sandbox's image and one layer more, which holds what the sandbox changed. It has no name yet. The
-    /// disk of a sandbox that runs is frozen meanwhile.
+    /// Makes an image of the sandbox's image and one layer more, which holds what the sandbox
+    /// changed. It has no name yet. The disk of a sandbox that runs is frozen meanwhile.
     ///
     /// # Errors
     ///
@@ -62,7 +63,8 @@ impl Sandbox {
         Ok(committed.store(self.store())?)
     }
 
-    /// Does something with the sandbox's files as they are on its disks, which do not change meanwhile.
+    /// Does something with the sandbox's files as they are on its disks, which do not change
+    /// meanwhile.
     pub(crate) fn with_view<T>(
         &self,
         act: impl FnOnce(&mut View<'_>, &Info) -> Result<T>,
@@ -81,8 +83,9 @@ impl Sandbox {
         Ok(Sources::open(&image, upper.as_deref())?)
     }
 
-    /// Looks at what is at `path` in the sandbox; `None` where nothing is. Relative paths begin at the root. A symbolic link at
-    /// the end is followed with `follow`, and where the path ends in a slash.
+    /// Looks at what is at `path` in the sandbox; `None` where nothing is. Relative paths begin at
+    /// the root. A symbolic link at the end is followed with `follow`, and where the path ends in a
+    /// slash.
     ///
     /// # Errors
     ///
@@ -112,8 +115,8 @@ impl Sandbox {
         })
     }
 
-    /// Writes the file or the tree at `path` in the sandbox to `out` as a tar archive, in which it is called `name`; empty: what
-    /// is in the directory. `follow` is as for [`stat`](Self::stat).
+    /// Writes the file or the tree at `path` in the sandbox to `out` as a tar archive, in which it
+    /// is called `name`; empty: what is in the directory. `follow` is as for [`stat`](Self::stat).
     ///
     /// # Errors
     ///
@@ -132,14 +135,15 @@ impl Sandbox {
         })
     }
 
-    /// Unpacks the tar archive `input` in the directory at `path` in the sandbox: a file takes the place of what is there under
-    /// its name, a directory keeps what it has. Files belong to root or, with `owners`, to whom the archive says. The disk of a
-    /// sandbox that does not run is written anew, and takes the place of the old one when it is whole.
+    /// Unpacks the tar archive `input` in the directory at `path` in the sandbox: a file takes the
+    /// place of what is there under its name, a directory keeps what it has. Files belong to root
+    /// or, with `owners`, to whom the archive says. The disk of a sandbox that does not run is
+    /// written anew, and takes the place of the old one when it is whole.
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`], [`Error::NotADirectory`]; [`Error::Diskless`] where it does not run and has no disk; where the archive
-    /// cannot be unpacked. In a sandbox that runs, what came before
+    /// [`Error::NoFile`], [`Error::NotADirectory`]; [`Error::Diskless`] where it does not run and
+    /// has no disk; where the archive cannot be unpacked. In a sandbox that runs, what came before
     /// stays.
     pub fn unpack(&self, path: &[u8], owners: bool, input: impl Read + Send) -> Result<()> {
         let path = absolute(path);

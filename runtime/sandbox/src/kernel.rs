@@ -1,7 +1,8 @@
 //! Installing guest kernels: libkrunfw, from where there is one, into the store.
 //!
-//! A library that is loaded is code that runs here, so nothing becomes the store's kernel that the user did not name by a digest or
-//! confirm, unless it is a file of this host or part of an image that came over TLS.
+//! A library that is loaded is code that runs here, so nothing becomes the store's kernel that the
+//! user did not name by a digest or confirm, unless it is a file of this host or part of an image
+//! that came over TLS.
 
 mod archive;
 mod index;
@@ -58,7 +59,8 @@ pub enum Error {
         /// The file's.
         actual: Digest,
     },
-    /// Nobody said that what came from an address, or of an image without TLS, is what it should be.
+    /// Nobody said that what came from an address, or of an image without TLS, is what it should
+    /// be.
     #[error("{place}: nothing vouches for what is there, whose digest is {digest}")]
     NotConfirmed {
         /// The address, or the image.
@@ -83,7 +85,8 @@ pub enum Error {
     /// No packaged kernel can be had on this kind of host.
     #[error("no package with a guest kernel is known for {os} {arch}", os = std::env::consts::OS, arch = std::env::consts::ARCH)]
     NoPackage,
-    /// The Python index has no file of the package with one of the known digests for this kind of host.
+    /// The Python index has no file of the package with one of the known digests for this kind of
+    /// host.
     #[error("{address}: no file of {package} for this host with the digest that is known", package = PACKAGE.name)]
     NotListed {
         /// The page of the index.
@@ -103,8 +106,8 @@ type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// The Python package [`PACKAGE`], whose digests are known, fetched by pip with its own configuration, or where there is no pip
-    /// from `$PIP_INDEX_URL`, else PyPI.
+    /// The Python package [`PACKAGE`], whose digests are known, fetched by pip with its own
+    /// configuration, or where there is no pip from `$PIP_INDEX_URL`, else PyPI.
     Package,
     /// A file of this host: the library, or an archive (tar, zip, wheel) with it.
     File(PathBuf),
@@ -117,8 +120,8 @@ pub enum Source {
 impl std::str::FromStr for Source {
     type Err = ocipull::Error;
 
-    /// Addresses begin with `https://` or `http://`, images with `oci:` or another word of [`Reference`] before a colon, or
-    /// with `docker://`; anything else is a file.
+    /// Addresses begin with `https://` or `http://`, images with `oci:` or another word of
+    /// [`Reference`] before a colon, or with `docker://`; anything else is a file.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::Url(text.to_owned()));
@@ -172,9 +175,10 @@ pub struct Installed {
     pub problem: Option<String>,
 }
 
-/// Takes the libkrunfw that `source` has, and makes it the store's, in place of one that the store has. `confirm` is asked about the
-/// digest of what comes from an address, and of the manifest of an image that anyone on the way could have changed, where neither the
-/// options nor the reference name one.
+/// Takes the libkrunfw that `source` has, and makes it the store's, in place of one that the store
+/// has. `confirm` is asked about the digest of what comes from an address, and of the manifest of
+/// an image that anyone on the way could have changed, where neither the options nor the reference
+/// name one.
 ///
 /// # Errors
 ///
@@ -262,7 +266,8 @@ pub fn list(store: &Store) -> Result<Vec<Installed>> {
     Ok(found)
 }
 
-/// Whether an image is what its place has: one of this host, one that its digest names, or one that comes over TLS.
+/// Whether an image is what its place has: one of this host, one that its digest names, or one that
+/// comes over TLS.
 fn is_authentic(reference: &Reference, options: &ocipull::Options) -> Result<bool> {
     Ok(match reference {
         Reference::Registry { digest: None, .. } => {

@@ -28,7 +28,8 @@ pub struct Boot {
 pub struct Canceller(Arc<Connection>);
 
 impl Canceller {
-    /// Switches the machine off again. [`Boot::wait`] then returns [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost).
+    /// Switches the machine off again. [`Boot::wait`] then returns
+    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost).
     pub fn cancel(&self) {
         self.0.close();
     }
@@ -69,11 +70,13 @@ impl Boot {
         Canceller(Arc::clone(&self.connection))
     }
 
-    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for a person.
+    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for
+    /// a person.
     ///
     /// # Errors
     ///
-    /// What kept the machine from booting; [`Error::Interrupted`](crate::Error::Interrupted) where somebody stopped the sandbox.
+    /// What kept the machine from booting; [`Error::Interrupted`](crate::Error::Interrupted) where
+    /// somebody stopped the sandbox.
     pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
         let warning = match answer(&self.connection, self.booted, FOR_EVER, notice)? {
             Answer::Done => self.warning,
@@ -88,7 +91,8 @@ impl Boot {
     }
 }
 
-/// A sandbox whose guest takes commands and whose main command has not started. Dropping it switches the machine off.
+/// A sandbox whose guest takes commands and whose main command has not started. Dropping it
+/// switches the machine off.
 #[derive(Debug)]
 pub struct Booted {
     pub(crate) connection: Arc<Connection>,
@@ -97,7 +101,8 @@ pub struct Booted {
 }
 
 impl Booted {
-    /// What is not as it was asked for: that the guest booted, where it should have gone on as a copy of another one.
+    /// What is not as it was asked for: that the guest booted, where it should have gone on as a
+    /// copy of another one.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
@@ -106,7 +111,8 @@ impl Booted {
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command cannot be started.
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// cannot be started.
     pub fn start(self) -> Result<Completion> {
         let ended = self.connection.ask(encode(&Ask::Wait))?;
         let started = ask(&self.connection, &Ask::Start { attach: None }, FOR_EVER);
@@ -125,11 +131,13 @@ impl Booted {
         }
     }
 
-    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the size given.
+    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the
+    /// size given.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command cannot be started.
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// cannot be started.
     pub fn attach(self, stdin: bool, size: Option<WindowSize>) -> Result<(Child, Completion)> {
         let ended = self.connection.ask(encode(&Ask::Wait))?;
         let attach = Attach {
@@ -155,7 +163,8 @@ impl Booted {
     }
 }
 
-/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to itself.
+/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to
+/// itself.
 #[derive(Debug)]
 pub struct Completion {
     connection: Arc<Connection>,
@@ -163,12 +172,13 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest, removed, or about to
-    /// be restarted.
+    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest,
+    /// removed, or about to be restarted.
     ///
     /// # Errors
     ///
-    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) where the monitor was killed.
+    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) where the monitor
+    /// was killed.
     pub fn wait(self) -> Result<Ended> {
         match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
             Answer::Ended(ended) => Ok(ended),

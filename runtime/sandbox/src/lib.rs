@@ -1,11 +1,12 @@
 //! Turns container images into disks and boots them in microVMs.
 //!
-//! This is the library behind the `blockbox` command, which does nothing that a program could not do with it. Follow an
-//! image in one direction: [`convert`] gets it and makes its disks ([`pull`], [`layer`], [`stack`]), [`store`] keeps them, and a
-//! [`Sandbox`] is a writable disk over it that [`vmm`] boots.
+//! This is the library behind the `blockbox` command, which does nothing that a program could not
+//! do with it. Follow an image in one direction: [`convert`] gets it and makes its disks ([`pull`],
+//! [`layer`], [`stack`]), [`store`] keeps them, and a [`Sandbox`] is a writable disk over it that
+//! [`vmm`] boots.
 //!
-//! A running sandbox lives in a process of its own, its monitor, which outlives the program that started it; any number of
-//! programs use the sandbox through the monitor at a time.
+//! A running sandbox lives in a process of its own, its monitor, which outlives the program that
+//! started it; any number of programs use the sandbox through the monitor at a time.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -34,8 +35,9 @@
 //! }
 //! ```
 //!
-//! Calls block. From asynchronous code, make them where blocking is allowed, such as `tokio::task::spawn_blocking`, and end
-//! them from another thread: [`Canceller`] gives up a boot, [`Detacher`] leaves a command, [`Sandbox::kill`] ends one.
+//! Calls block. From asynchronous code, make them where blocking is allowed, such as
+//! `tokio::task::spawn_blocking`, and end them from another thread: [`Canceller`] gives up a boot,
+//! [`Detacher`] leaves a command, [`Sandbox::kill`] ends one.
 
 #![forbid(unsafe_code)]
 

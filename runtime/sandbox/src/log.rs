@@ -1,6 +1,7 @@
 //! A sandbox's log: what its main command wrote, with times.
 //!
-//! Two files, `log` and the older `log.1`, of at most [`LIMIT`] bytes each. Each is a list of entries:
+//! Two files, `log` and the older `log.1`, of at most [`LIMIT`] bytes each. Each is a list of
+//! entries:
 //!
 //! | bytes | |
 //! |---|---|
@@ -9,8 +10,8 @@
 //! | 8 | time in nanoseconds since the epoch (little-endian) |
 //! | … | data |
 //!
-//! Data is whatever bytes the command wrote: an entry may end within a line. A last entry that is not whole, after a crash
-//! or while it is written, is not read, and the next writer cuts it off.
+//! Data is whatever bytes the command wrote: an entry may end within a line. A last entry that is
+//! not whole, after a crash or while it is written, is not read, and the next writer cuts it off.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -207,7 +208,8 @@ impl Reader {
     ///
     /// When a file cannot be opened.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        // The current one first: where it is moved in between, it is found as the older one too, and not missed.
+        // The current one first: where it is moved in between, it is found as the older one too,
+        // and not missed.
         let current = open(&folder.join(NAME))?;
         let mut older = open(&folder.join(OLDER))?;
         if let (Some(one), Some(other)) = (&current, &older)
@@ -222,7 +224,8 @@ impl Reader {
         })
     }
 
-    /// The next entry; `None` at the end of what there is now. Later calls return what was written since.
+    /// The next entry; `None` at the end of what there is now. Later calls return what was written
+    /// since.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! What a sandbox mounts: checked when it is made, and lowered to devices and messages when it boots.
+//! What a sandbox mounts: checked when it is made, and lowered to devices and messages when it
+//! boots.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -133,7 +134,8 @@ impl Lowered {
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeBusy`], [`Error::NoVolume`], [`Error::MountSource`]; where an image is missing.
+    /// [`Error::VolumeBusy`], [`Error::NoVolume`], [`Error::MountSource`]; where an image is
+    /// missing.
     pub(crate) fn new(store: &Store, folder: &Path, spec: &Spec) -> Result<Self> {
         let files = folder.join(FILES);
         remove_tree(&files)?;
@@ -200,7 +202,8 @@ impl Lowered {
     fn bind(&mut self, files: &Path, path: &Path, read_only: bool) -> Result<GuestSource> {
         let found = host_path(path)?;
         if found != path {
-            // It led nowhere else when the sandbox was made: a guest that shares a folder above may have put a link there.
+            // It led nowhere else when the sandbox was made: a guest that shares a folder above may
+            // have put a link there.
             return Err(Error::MountSource {
                 path: path.to_owned(),
                 reason: format!("it leads to {} now", found.display()),
@@ -295,8 +298,9 @@ impl Lowered {
 /// What a file that is shared by itself is called in its folder.
 const FILE: &str = "file";
 
-/// Makes `folder`, in which `path` is the only file: by a hard link, so that both are one file and the guest sees nothing beside
-/// it. Where there can be no link, on another file system or to somebody else's file, a file to be read is copied.
+/// Makes `folder`, in which `path` is the only file: by a hard link, so that both are one file and
+/// the guest sees nothing beside it. Where there can be no link, on another file system or to
+/// somebody else's file, a file to be read is copied.
 fn share_file(path: &Path, folder: &Path, read_only: bool) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     // The guest's users, whose numbers mean nothing here, look into it.

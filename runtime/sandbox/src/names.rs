@@ -6,8 +6,8 @@ use ocipull::Digest;
 use crate::collect::entries;
 use crate::error::Result;
 
-/// Writes a damaged table of names again, of what can be read of it and of the names that sandboxes were made with. The damaged
-/// one stays beside it. `None` where nothing was damaged.
+/// Writes a damaged table of names again, of what can be read of it and of the names that sandboxes
+/// were made with. The damaged one stays beside it. `None` where nothing was damaged.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! What a sandbox executes: the image's configuration and the command line, combined as docker combines them.
+//! What a sandbox executes: the image's configuration and the command line, combined as docker
+//! combines them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,10 +15,11 @@ use crate::error::{Error, Result};
 pub struct Overrides {
     /// Replaces the image's `Cmd` where not empty.
     pub arguments: Vec<OsString>,
-    /// Replaces the image's `Entrypoint`, and clears its `Cmd`. An empty string clears the `Entrypoint`.
+    /// Replaces the image's `Entrypoint`, and clears its `Cmd`. An empty string clears the
+    /// `Entrypoint`.
     pub entrypoint: Option<OsString>,
-    /// `KEY=VALUE` sets a variable; a `KEY` alone takes over this process's value, or removes the variable where it has
-    /// none.
+    /// `KEY=VALUE` sets a variable; a `KEY` alone takes over this process's value, or removes the
+    /// variable where it has none.
     pub env: Vec<OsString>,
     /// Replaces the image's `WorkingDir`.
     pub workdir: Option<OsString>,
@@ -31,8 +33,8 @@ pub struct Overrides {
     pub stop_signal: Option<Signal>,
     /// How long the program has after the stop signal, in milliseconds.
     pub stop_timeout_ms: Option<u64>,
-    /// Whether the program is process 1 of a PID namespace. Default: where the program is called `init` or `systemd`, or the
-    /// entrypoint is given such a one to execute.
+    /// Whether the program is process 1 of a PID namespace. Default: where the program is called
+    /// `init` or `systemd`, or the entrypoint is given such a one to execute.
     pub init: Option<bool>,
 }
 
@@ -40,7 +42,8 @@ pub struct Overrides {
 ///
 /// # Errors
 ///
-/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image's is none.
+/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image's is
+/// none.
 pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process> {
     let list = |list: fn(&Config) -> &[String]| -> Vec<Vec<u8>> {
         let list = config.map_or(&[][..], list);

@@ -11,8 +11,9 @@ use ocipull::Digest;
 use crate::error::{Error, ImageUser, Result};
 use crate::snapshot::pool;
 
-/// Removes an image's name or, where `name` is a digest, all its names; without a name left, the image itself and the
-/// layers that no other image has, and its machines in the pool. Returns what was removed: names, then the digest.
+/// Removes an image's name or, where `name` is a digest, all its names; without a name left, the
+/// image itself and the layers that no other image has, and its machines in the pool. Returns what
+/// was removed: names, then the digest.
 ///
 /// # Errors
 ///
@@ -50,8 +51,8 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// Removes an image that has no name and that no sandbox uses, its machines in the pool, and the layers that no other image has.
-/// Returns the names of these machines.
+/// Removes an image that has no name and that no sandbox uses, its machines in the pool, and the
+/// layers that no other image has. Returns the names of these machines.
 pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Result<Vec<String>> {
     let warm = pool::forget(store, image.as_str())?;
     remove(&store.image(image))?;
@@ -59,8 +60,8 @@ pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Resu
     Ok(warm)
 }
 
-/// The manifest digests of the images that sandboxes and snapshots use, each with one of these. Machines in the pool go with their
-/// image.
+/// The manifest digests of the images that sandboxes and snapshots use, each with one of these.
+/// Machines in the pool go with their image.
 ///
 /// # Errors
 ///

@@ -66,8 +66,8 @@ impl Root {
         }
     }
 
-    /// Checks that an image's disk is as long as it should be: a layer that lost bytes would give the guest zeros, because monitors
-    /// do not look at the length of files.
+    /// Checks that an image's disk is as long as it should be: a layer that lost bytes would give
+    /// the guest zeros, because monitors do not look at the length of files.
     ///
     /// # Errors
     ///
@@ -164,11 +164,13 @@ pub(crate) enum Held {
     Disk(File),
 }
 
-/// Finds the disk that is called `name` where an image's name could stand: `disk:FILE`. `None` where it is no disk's name.
+/// Finds the disk that is called `name` where an image's name could stand: `disk:FILE`. `None`
+/// where it is no disk's name.
 ///
 /// # Errors
 ///
-/// [`Error::RootDisk`] where there is no disk, or none that can be trusted to be what it looks like.
+/// [`Error::RootDisk`] where there is no disk, or none that can be trusted to be what it looks
+/// like.
 pub fn find(name: &str) -> Option<Result<RootDisk>> {
     name.strip_prefix(PREFIX).map(|path| open(Path::new(path)))
 }
@@ -192,8 +194,8 @@ fn open(path: &Path) -> Result<RootDisk> {
     let file = File::open(&found).map_err(io)?;
     file.take(SECTOR).read_to_end(&mut begin).map_err(io)?;
     let extension = found.extension().unwrap_or_default();
-    // A guest that writes to a raw disk can make it look like one that is based on other files of the host: what names files is taken
-    // for that only where its own name says so.
+    // A guest that writes to a raw disk can make it look like one that is based on other files of
+    // the host: what names files is taken for that only where its own name says so.
     if VMDK.iter().any(|magic| begin.starts_with(magic)) {
         if extension != "vmdk" {
             return Err(failed(

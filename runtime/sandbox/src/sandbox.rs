@@ -36,11 +36,12 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The longest wait for an answer that comes at once from a monitor that is well.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in any number of
-/// processes.
+/// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in
+/// any number of processes.
 ///
-/// Every method blocks. From asynchronous code, call them where blocking is allowed (`tokio::task::spawn_blocking`), and
-/// cancel from another thread: [`Canceller`](crate::Canceller), [`Detacher`](crate::Detacher), [`Sandbox::kill`].
+/// Every method blocks. From asynchronous code, call them where blocking is allowed
+/// (`tokio::task::spawn_blocking`), and cancel from another thread:
+/// [`Canceller`](crate::Canceller), [`Detacher`](crate::Detacher), [`Sandbox::kill`].
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     store: Store,
@@ -80,8 +81,8 @@ impl Sandbox {
         Builder::new(store, name, Root::Image(Box::new(image.clone())))
     }
 
-    /// Begins to describe a sandbox whose root is a disk of the host. It has no configuration: its command is a shell, unless
-    /// another is set.
+    /// Begins to describe a sandbox whose root is a disk of the host. It has no configuration: its
+    /// command is a shell, unless another is set.
     pub fn on_disk(store: &Store, disk: RootDisk) -> Builder<'_> {
         Builder::new(store, "", Root::Disk(disk))
     }
@@ -111,7 +112,8 @@ impl Sandbox {
         }
     }
 
-    /// All sandboxes by name, with their state now. What killed processes left is repaired, or removed, first.
+    /// All sandboxes by name, with their state now. What killed processes left is repaired, or
+    /// removed, first.
     ///
     /// # Errors
     ///
@@ -144,7 +146,8 @@ impl Sandbox {
         state::reconcile(&self.store, &self.name)?.ok_or_else(missing)
     }
 
-    /// The bytes that the sandbox's writable disk takes on the host: none where it has no such disk.
+    /// The bytes that the sandbox's writable disk takes on the host: none where it has no such
+    /// disk.
     ///
     /// # Errors
     ///
@@ -221,8 +224,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker
-    /// would give.
+    /// [`Error::NotRunning`]; [`GuestError::SpawnFailed`] when the command cannot be started, with
+    /// the exit code docker would give.
     pub fn exec(&self, options: &ExecOptions) -> Result<Child> {
         let main = self.info()?.spec.process.unwrap_or_default();
         let connection = Arc::new(self.running()?);
@@ -252,7 +255,8 @@ impl Sandbox {
         log::Reader::open(&folder).map_err(Error::io(&folder))
     }
 
-    /// Sends a signal to the main command of the running sandbox. After SIGKILL no restart policy starts it again.
+    /// Sends a signal to the main command of the running sandbox. After SIGKILL no restart policy
+    /// starts it again.
     ///
     /// # Errors
     ///
@@ -265,8 +269,9 @@ impl Sandbox {
         }
     }
 
-    /// Stops the sandbox: its main command gets its stop signal (or `signal`), and after its stop timeout (or `timeout`)
-    /// SIGKILL; then the machine shuts down. Returns when the sandbox is down, at once where it was not up.
+    /// Stops the sandbox: its main command gets its stop signal (or `signal`), and after its stop
+    /// timeout (or `timeout`) SIGKILL; then the machine shuts down. Returns when the sandbox is
+    /// down, at once where it was not up.
     ///
     /// # Errors
     ///
@@ -276,7 +281,8 @@ impl Sandbox {
         self.until_ended(&Ask::Stop { signal, timeout_ms })
     }
 
-    /// Waits until the main command has ended and its machine is off; returns at once where the sandbox is not up.
+    /// Waits until the main command has ended and its machine is off; returns at once where the
+    /// sandbox is not up.
     ///
     /// # Errors
     ///
@@ -312,7 +318,8 @@ impl Sandbox {
         }
     }
 
-    /// Removes the sandbox and what was written in it. With `force`, one that is up is killed first.
+    /// Removes the sandbox and what was written in it. With `force`, one that is up is killed
+    /// first.
     ///
     /// # Errors
     ///

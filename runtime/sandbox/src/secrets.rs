@@ -1,4 +1,5 @@
-//! The values of secrets, which are in memory only: from the program that starts a sandbox to its monitor, and into the guest.
+//! The values of secrets, which are in memory only: from the program that starts a sandbox to its
+//! monitor, and into the guest.
 
 use std::fmt;
 use std::fs::File;

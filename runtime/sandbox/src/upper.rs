@@ -15,22 +15,24 @@ use crate::sandbox::Sandbox;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Everything that was written: the guest's file system is frozen for the copy, which is then a clean file system.
+    /// Everything that was written: the guest's file system is frozen for the copy, which is then a
+    /// clean file system.
     #[default]
     Frozen,
-    /// What the disk holds after a power cut: what was not synced may be missing, and the file system's journal is replayed at the
-    /// next mount.
+    /// What the disk holds after a power cut: what was not synced may be missing, and the file
+    /// system's journal is replayed at the next mount.
     Crash,
 }
 
 impl Sandbox {
-    /// Copies the writable disk to the new file `to`, which is an ext4 file system. Where the host's file system can, the copy shares
-    /// its blocks with the disk. Returns how long the guest of a running sandbox had to wait with its writes.
+    /// Copies the writable disk to the new file `to`, which is an ext4 file system. Where the
+    /// host's file system can, the copy shares its blocks with the disk. Returns how long the guest
+    /// of a running sandbox had to wait with its writes.
     ///
     /// # Errors
     ///
-    /// [`Error::Diskless`]; [`Error::SandboxRunning`] where the sandbox is starting or stopping; when the disk cannot be read or the
-    /// copy written, or changed meanwhile.
+    /// [`Error::Diskless`]; [`Error::SandboxRunning`] where the sandbox is starting or stopping;
+    /// when the disk cannot be read or the copy written, or changed meanwhile.
     pub fn copy_upper(
         &self,
         to: &Path,

@@ -17,7 +17,8 @@ use crate::volume::Volume;
 pub struct Usage {
     /// How many there are.
     pub count: u64,
-    /// How many of them something uses: images and layers that a sandbox has, sandboxes that run, kernels to boot.
+    /// How many of them something uses: images and layers that a sandbox has, sandboxes that run,
+    /// kernels to boot.
     pub active: u64,
     /// What they take.
     pub bytes: u64,

@@ -1,7 +1,7 @@
 //! Named volumes: ext4 disks that outlive the sandboxes that mount them.
 //!
-//! What a sandbox sees is the folder `data` of the disk, so that no `lost+found` is in its way. One sandbox at a time has a
-//! volume: it holds the volume's lock while it runs.
+//! What a sandbox sees is the folder `data` of the disk, so that no `lost+found` is in its way. One
+//! sandbox at a time has a volume: it holds the volume's lock while it runs.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::create::check_volume_name;
 use crate::error::{Error, Result};
 
-/// The size of a volume that nobody chose, in bytes. It takes room on the host only as it is written.
+/// The size of a volume that nobody chose, in bytes. It takes room on the host only as it is
+/// written.
 pub const SIZE: u64 = 16 << 30;
 
 /// The volume's folder of the disk that sandboxes see.
@@ -76,11 +77,13 @@ impl Volume {
         Self::make(store, name, |path| write_disk(path, size, |_, _| Ok(())))
     }
 
-    /// Makes a volume of what is in a tar archive, which may be gzip or zstd. `source` is its name, for messages.
+    /// Makes a volume of what is in a tar archive, which may be gzip or zstd. `source` is its name,
+    /// for messages.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where the archive is damaged, or larger than `size`.
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where the archive is damaged, or larger than
+    /// `size`.
     pub fn import(
         store: &Store,
         name: &str,
@@ -95,12 +98,13 @@ impl Volume {
         })
     }
 
-    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it, and of this `size` where one is given.
-    /// `meter` learns of the bytes copied.
+    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it, and
+    /// of this `size` where one is given. `meter` learns of the bytes copied.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk, or is larger.
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk, or is
+    /// larger.
     pub fn import_disk(
         store: &Store,
         name: &str,
@@ -269,7 +273,8 @@ impl Volume {
         Ok(users)
     }
 
-    /// Takes the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names who has it.
+    /// Takes the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names who
+    /// has it.
     pub(crate) fn take(&self, asking: Option<&str>) -> Result<Lock> {
         let started = Instant::now();
         loop {
@@ -344,8 +349,8 @@ impl Volume {
         Ok(export::folder(&file, &path, DATA.as_bytes(), out)?)
     }
 
-    /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes. `meter` learns of the
-    /// bytes copied.
+    /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes. `meter`
+    /// learns of the bytes copied.
     ///
     /// # Errors
     ///

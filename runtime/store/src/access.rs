@@ -21,7 +21,8 @@ pub struct Exclusive {
 impl Shared {
     /// Turns into the right to remove, where nobody else uses the store now.
     pub fn try_exclusive(self) -> Option<Exclusive> {
-        // flock(2) converts by releasing first: harmless, since nothing is concluded from the shared lock afterwards.
+        // flock(2) converts by releasing first: harmless, since nothing is concluded from the
+        // shared lock afterwards.
         self.0
             .try_lock()
             .ok()
@@ -30,7 +31,8 @@ impl Shared {
 }
 
 impl Store {
-    /// Waits until nobody removes objects, and keeps it so. Whoever comes first after a crash sweeps up behind it.
+    /// Waits until nobody removes objects, and keeps it so. Whoever comes first after a crash
+    /// sweeps up behind it.
     pub fn share(&self) -> Result<Shared> {
         let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
         match folder.try_lock() {
@@ -116,8 +118,8 @@ impl Store {
     }
 }
 
-/// Removes a file or a folder; one that is gone already is no error. A folder goes at once: a crash in between leaves
-/// something to sweep up, never half an object.
+/// Removes a file or a folder; one that is gone already is no error. A folder goes at once: a crash
+/// in between leaves something to sweep up, never half an object.
 pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => remove_folder(path),

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Checksum, Store, atomic};
 use crate::error::{Error, Result};
 
-/// The checksums of the files in an image's folder, by name, but for the layers, which have theirs beside them: the file
-/// `artefacts.json` in that folder.
+/// The checksums of the files in an image's folder, by name, but for the layers, which have theirs
+/// beside them: the file `artefacts.json` in that folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artefacts {
     /// The files' checksums by name.
@@ -45,7 +45,8 @@ impl Artefacts {
 }
 
 impl Store {
-    /// Reads the checksum that was recorded of the layer with this diff ID; `None` where there is none, or it is damaged.
+    /// Reads the checksum that was recorded of the layer with this diff ID; `None` where there is
+    /// none, or it is damaged.
     ///
     /// # Errors
     ///
@@ -54,8 +55,9 @@ impl Store {
         read(&self.layer_checksum(diff_id))
     }
 
-    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a crash leaves no layer without; but a
-    /// power cut might, and then it is recorded again as that of a store of an earlier version.
+    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a
+    /// crash leaves no layer without; but a power cut might, and then it is recorded again as that
+    /// of a store of an earlier version.
     ///
     /// # Errors
     ///

@@ -13,8 +13,9 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
 
-/// Writes a file without a name beside `path`; it takes its own when `write` has succeeded and everything is on stable
-/// storage. Where `path` is a symbolic link, the file that it leads to is written, and the link stays.
+/// Writes a file without a name beside `path`; it takes its own when `write` has succeeded and
+/// everything is on stable storage. Where `path` is a symbolic link, the file that it leads to is
+/// written, and the link stays.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -38,8 +39,8 @@ pub fn write_read_only<T, E: From<Error>>(
     write(path, (READ_ONLY, Loss::Prevented), fill)
 }
 
-/// As [`write_read_only`], a small file whose loss is no harm: nothing waits for stable storage, and after a power cut it may be
-/// missing, or empty.
+/// As [`write_read_only`], a small file whose loss is no harm: nothing waits for stable storage,
+/// and after a power cut it may be missing, or empty.
 pub(crate) fn write_expendable<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<(), E>,
@@ -59,8 +60,8 @@ pub fn json(file: &mut NewFile, value: &impl Serialize) -> io::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(value)?)
 }
 
-/// As [`write_file`], what a user names: a file that is there keeps its permissions and its owner, as where a program
-/// overwrites it.
+/// As [`write_file`], what a user names: a file that is there keeps its permissions and its owner,
+/// as where a program overwrites it.
 pub fn write_output<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -102,8 +103,8 @@ fn write<T, E: From<Error>>(
     Ok(value)
 }
 
-/// Fills a folder under a temporary name beside `path` and then renames it. Where `path` exists by then, somebody else
-/// made the same folder first, and theirs stays.
+/// Fills a folder under a temporary name beside `path` and then renames it. Where `path` exists by
+/// then, somebody else made the same folder first, and theirs stays.
 pub fn write_folder<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
@@ -116,7 +117,8 @@ pub fn write_folder<E: From<Error>>(
     Ok(sync_folder(outer)?)
 }
 
-/// Makes a folder under a temporary name in `outer`, which goes when it is dropped, or is swept up after a crash.
+/// Makes a folder under a temporary name in `outer`, which goes when it is dropped, or is swept up
+/// after a crash.
 pub fn temporary_folder(outer: &Path) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(PREFIX)
@@ -137,8 +139,8 @@ fn rename(folder: TempDir, path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the file at `from` the second name `to`, in place of what has that name now. It survives a power cut once the folder is
-/// [synced](sync_folder).
+/// Gives the file at `from` the second name `to`, in place of what has that name now. It survives a
+/// power cut once the folder is [synced](sync_folder).
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     let folder = parent(to);
     let aside = tempfile::Builder::new()

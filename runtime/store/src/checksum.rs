@@ -1,11 +1,12 @@
 //! Checksums by which the store notices damaged files.
 //!
-//! A file is hashed in chunks of 1 MiB, and its checksum is the SHA-256 of the chunks' SHA-256 digests one after the other.
-//! Writers of images go back to earlier parts of a file, such as the superblock: with chunks only those that were not written
-//! from their beginning to their end are read again, and a digest of the whole file would need all of it.
+//! A file is hashed in chunks of 1 MiB, and its checksum is the SHA-256 of the chunks' SHA-256
+//! digests one after the other. Writers of images go back to earlier parts of a file, such as the
+//! superblock: with chunks only those that were not written from their beginning to their end are
+//! read again, and a digest of the whole file would need all of it.
 //!
-//! Of a file that is stored as it came, the digest of the whole is known already: then that is its checksum, and nothing is hashed
-//! twice.
+//! Of a file that is stored as it came, the digest of the whole is known already: then that is its
+//! checksum, and nothing is hashed twice.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -38,8 +38,8 @@ pub enum Error {
         /// What this program would write there.
         current: u32,
     },
-    /// The table of names is damaged. The images are not, and [`References::repair`](crate::References::repair) keeps what can
-    /// be read of it.
+    /// The table of names is damaged. The images are not, and
+    /// [`References::repair`](crate::References::repair) keeps what can be read of it.
     #[error("{}: not a valid table of the names of images", path.display())]
     References {
         /// The table.

@@ -1,4 +1,5 @@
-//! The content-addressed store: layers by diff ID, images by manifest digest, names that point at images.
+//! The content-addressed store: layers by diff ID, images by manifest digest, names that point at
+//! images.
 //!
 //! ```text
 //! $BLOCKBOX_HOME/
@@ -16,12 +17,14 @@
 //!   locks/                       held while an object is being made; empty at rest
 //! ```
 //!
-//! Objects are made under a temporary name, synced and renamed, so a crash at any instant leaves a store that works, and
-//! processes that want the same object wait for each other instead of making it twice. Only the store's owner can enter its
-//! folders; layers and what belongs to an image are read-only files.
+//! Objects are made under a temporary name, synced and renamed, so a crash at any instant leaves a
+//! store that works, and processes that want the same object wait for each other instead of making
+//! it twice. Only the store's owner can enter its folders; layers and what belongs to an image are
+//! read-only files.
 //!
-//! An image's layers are hard links, not links by name or paths out of the folder: the disk then names plain files beside
-//! it, which every monitor reads. A layer that is put back is linked again wherever an image has it.
+//! An image's layers are hard links, not links by name or paths out of the folder: the disk then
+//! names plain files beside it, which every monitor reads. A layer that is put back is linked again
+//! wherever an image has it.
 
 #![forbid(unsafe_code)]
 
@@ -58,7 +61,8 @@ pub use state::{Info, State, Status};
 /// The name of a sandbox's writable disk in the sandbox's folder.
 pub const UPPER: &str = "upper.ext4";
 
-/// The disk that the guest of a sandbox without a writable disk boots from, in the sandbox's folder: made at each boot.
+/// The disk that the guest of a sandbox without a writable disk boots from, in the sandbox's
+/// folder: made at each boot.
 pub const INIT_DISK: &str = "init.ext4";
 
 /// The name of the log of a sandbox's console in the sandbox's folder.
@@ -83,7 +87,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `root`, making its folders where they are missing. A store of an earlier version is upgraded.
+    /// Opens the store in `root`, making its folders where they are missing. A store of an earlier
+    /// version is upgraded.
     ///
     /// # Errors
     ///
@@ -105,7 +110,8 @@ impl Store {
         Ok(store)
     }
 
-    /// `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else `~/.local/share`).
+    /// `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else
+    /// `~/.local/share`).
     pub fn default_root() -> Option<PathBuf> {
         let var = |name| {
             std::env::var_os(name)
@@ -187,7 +193,8 @@ impl Store {
         self.root.join("kernel")
     }
 
-    /// Where what came of blobs is kept until they are complete. Whoever holds [`Exclusive`] may remove it.
+    /// Where what came of blobs is kept until they are complete. Whoever holds [`Exclusive`] may
+    /// remove it.
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }

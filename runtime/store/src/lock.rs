@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// An exclusive lock on a name, held until dropped. The file behind it goes away with the last holder, so that a store
-/// holds no trace of what was only tried.
+/// An exclusive lock on a name, held until dropped. The file behind it goes away with the last
+/// holder, so that a store holds no trace of what was only tried.
 #[derive(Debug)]
 pub struct Lock {
     /// `None` once the lock was handed to another process.
@@ -43,8 +43,8 @@ impl Lock {
         }
     }
 
-    /// The previous holder may have removed the file between our opening and our locking it: a lock on a file that is no
-    /// longer at `path` excludes nobody.
+    /// The previous holder may have removed the file between our opening and our locking it: a lock
+    /// on a file that is no longer at `path` excludes nobody.
     fn if_current(file: File, path: &Path) -> Option<Self> {
         let (ours, theirs) = (file.metadata().ok()?, fs::metadata(path).ok()?);
         (ours.ino() == theirs.ino()).then(|| Self {
@@ -53,7 +53,8 @@ impl Lock {
         })
     }
 
-    /// Gives the lock away: whoever inherits the file, and no other, holds it until the last copy of it is closed.
+    /// Gives the lock away: whoever inherits the file, and no other, holds it until the last copy
+    /// of it is closed.
     ///
     /// # Errors
     ///
@@ -64,7 +65,8 @@ impl Lock {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Takes over the lock at `path` from the process that [gave it away](Self::into_file); `None` where `file` is not it.
+    /// Takes over the lock at `path` from the process that [gave it away](Self::into_file); `None`
+    /// where `file` is not it.
     pub fn from_file(file: File, path: PathBuf) -> Result<Option<Self>> {
         // Locking what is locked through the same file changes nothing.
         match file.try_lock() {
@@ -78,7 +80,8 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
-            // Removed while still locked, so that nobody can lock the removed file and take it for the current one.
+            // Removed while still locked, so that nobody can lock the removed file and take it for
+            // the current one.
             let _ = fs::remove_file(&self.path);
             let _ = file.unlock();
         }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-/// A function that receives how many more bytes were moved. The default has nobody listen. It is called from any thread.
+/// A function that receives how many more bytes were moved. The default has nobody listen. It is
+/// called from any thread.
 #[derive(Clone, Default)]
 pub struct Meter(Option<Arc<dyn Fn(u64) + Send + Sync>>);
 

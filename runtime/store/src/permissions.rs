@@ -32,7 +32,8 @@ pub(super) fn own(root: &Path) -> Result<()> {
         .try_for_each(|folder| set(&root.join(folder), FOLDER))
 }
 
-/// Gives the files of a store that everyone could read, and write by mistake, the permissions of new ones.
+/// Gives the files of a store that everyone could read, and write by mistake, the permissions of
+/// new ones.
 pub(super) fn upgrade(store: &Store) -> Result<()> {
     for layer in entries(&store.layers())? {
         set(&layer, READ_ONLY)?;
@@ -70,14 +71,16 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Sets the permissions of a file or, as 0700, of a folder, where they are others. Another process may remove it meanwhile.
+/// Sets the permissions of a file or, as 0700, of a folder, where they are others. Another process
+/// may remove it meanwhile.
 fn set(path: &Path, mode: u32) -> Result<()> {
     let changed = fs::symlink_metadata(path).and_then(|meta| {
         let wanted = match meta.is_dir() {
             true => FOLDER,
             false => mode,
         };
-        // A store that others own, or a read-only one, may have been opened up on purpose by its owner.
+        // A store that others own, or a read-only one, may have been opened up on purpose by its
+        // owner.
         match meta.permissions().mode() & 0o7777 == wanted || meta.is_symlink() {
             true => Ok(()),
             false => fs::set_permissions(path, Permissions::from_mode(wanted)),

@@ -83,8 +83,8 @@ impl<'s> References<'s> {
         self.write(&table)
     }
 
-    /// Writes the table again where it is damaged: of what can be read of it, and of `known` names. The damaged file stays
-    /// beside it. Returns where, and `None` where nothing was damaged.
+    /// Writes the table again where it is damaged: of what can be read of it, and of `known` names.
+    /// The damaged file stays beside it. Returns where, and `None` where nothing was damaged.
     ///
     /// # Errors
     ///

@@ -49,7 +49,8 @@ pub struct Snapshot {
     /// The memory that is beside the disk, of a machine that was running.
     #[serde(default)]
     pub memory: Option<Memory>,
-    /// Whether it is one of the pool: a machine of an image that waits for new sandboxes. It goes when the image does.
+    /// Whether it is one of the pool: a machine of an image that waits for new sandboxes. It goes
+    /// when the image does.
     #[serde(default)]
     pub warm: bool,
 }

@@ -1,4 +1,5 @@
-//! Sparse files: copies that take no more room than their data, and digests that do not depend on where the holes are.
+//! Sparse files: copies that take no more room than their data, and digests that do not depend on
+//! where the holes are.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -26,8 +27,8 @@ pub enum Copied {
     Bytes(u64),
 }
 
-/// Makes the empty file `to` equal to `from`. Where the file system can, the two share their blocks; else the data is copied and
-/// holes stay holes. `meter` learns of the data that is copied.
+/// Makes the empty file `to` equal to `from`. Where the file system can, the two share their
+/// blocks; else the data is copied and holes stay holes. `meter` learns of the data that is copied.
 ///
 /// # Errors
 ///
@@ -59,8 +60,8 @@ pub fn copy(from: &File, to: &File, meter: &Meter) -> io::Result<Copied> {
     Ok(Copied::Bytes(copied))
 }
 
-/// Returns the SHA-256, in hexadecimal digits, of each aligned piece of 64 KiB that is not all zeros, after its offset (64 bits,
-/// little endian).
+/// Returns the SHA-256, in hexadecimal digits, of each aligned piece of 64 KiB that is not all
+/// zeros, after its offset (64 bits, little endian).
 ///
 /// # Errors
 ///
@@ -91,7 +92,8 @@ pub fn digest(file: &File) -> io::Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The ranges of a file of `size` bytes that may hold something else than zeros, in ascending order.
+/// The ranges of a file of `size` bytes that may hold something else than zeros, in ascending
+/// order.
 pub fn data(file: &File, size: u64) -> impl Iterator<Item = io::Result<Range<u64>>> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -10,9 +10,10 @@
 //!                        └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! One process owns the state: whoever holds the sandbox's lock, which is the monitor from `starting` to the end. So the
-//! state on disk is the truth as long as the lock is held. Where it says that the sandbox is up and nobody holds the lock,
-//! the monitor was killed (or the host went down): whoever finds that repairs the record ([`reconcile`]).
+//! One process owns the state: whoever holds the sandbox's lock, which is the monitor from
+//! `starting` to the end. So the state on disk is the truth as long as the lock is held. Where it
+//! says that the sandbox is up and nobody holds the lock, the monitor was killed (or the host went
+//! down): whoever finds that repairs the record ([`reconcile`]).
 
 use std::fs;
 use std::io;
@@ -89,7 +90,8 @@ pub struct State {
     pub error: Option<String>,
     /// How often the restart policy started the sandbox since the user did.
     pub restarts: u32,
-    /// The monitor's process, while there is one. Only for people: a number says nothing about liveness.
+    /// The monitor's process, while there is one. Only for people: a number says nothing about
+    /// liveness.
     pub monitor_pid: Option<u32>,
     /// The monitor's socket, while there is one.
     pub socket: Option<PathBuf>,
@@ -99,8 +101,8 @@ pub struct State {
     pub ports: Vec<BoundPort>,
     /// What confines the process of the virtual machine since the last boot.
     pub confinement: Option<String>,
-    /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed at its end, or for one
-    /// command that has not started yet.
+    /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed
+    /// at its end, or for one command that has not started yet.
     pub discard: bool,
 }
 
@@ -114,7 +116,8 @@ impl State {
         }
     }
 
-    /// Reads the state in the folder of a sandbox. One without (a version before this wrote none) was made, or has ended.
+    /// Reads the state in the folder of a sandbox. One without (a version before this wrote none)
+    /// was made, or has ended.
     ///
     /// # Errors
     ///
@@ -157,14 +160,15 @@ pub struct Info {
     pub state: State,
 }
 
-/// Reads the records of the sandbox `name`, and repairs what a killed monitor left; `None` where there is no such
-/// sandbox.
+/// Reads the records of the sandbox `name`, and repairs what a killed monitor left; `None` where
+/// there is no such sandbox.
 pub fn reconcile(store: &Store, name: &str) -> Result<Option<Info>> {
     let folder = store.sandbox(name);
     let Some(info) = read(&folder)? else {
         return Ok(None);
     };
-    // A lock is asked for only where it should be held: a sandbox at rest must not look busy to others meanwhile.
+    // A lock is asked for only where it should be held: a sandbox at rest must not look busy to
+    // others meanwhile.
     if !info.state.status.is_active() && !info.state.discard {
         return Ok(Some(info));
     }

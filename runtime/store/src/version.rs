@@ -7,7 +7,8 @@ use std::path::Path;
 use super::{Lock, Store, atomic};
 use crate::error::{Error, Result};
 
-/// The version that this program writes. Version 1 had no version file, no checksums, and files that everyone could read.
+/// The version that this program writes. Version 1 had no version file, no checksums, and files
+/// that everyone could read.
 pub(super) const CURRENT: u32 = 2;
 
 const FILE: &str = "version";
@@ -26,7 +27,8 @@ pub(super) fn read(root: &Path) -> Result<Option<u32>> {
     }
 }
 
-/// What later programs write begins with a number; anything else is damage, as by a crash of the host.
+/// What later programs write begins with a number; anything else is damage, as by a crash of the
+/// host.
 fn unknown(root: &Path, path: &Path, found: String) -> Error {
     match found.starts_with(|first: char| matches!(first, '1'..='9')) {
         true => Error::Version {

@@ -130,7 +130,8 @@ impl Qmp {
     /// As for [`Vm::save`](crate::Vm::save); a machine that refuses a state ends.
     pub fn restore(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
-        // There is no switch that has to learn where the guest is now. It would have to send these as the first it does.
+        // There is no switch that has to learn where the guest is now. It would have to send these
+        // as the first it does.
         self.command("migrate-set-parameters", json!({"announce-rounds": 0}))?;
         self.pass(file)?;
         let uri = format!("fd:{STATE_FILE}");

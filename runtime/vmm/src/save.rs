@@ -1,8 +1,10 @@
-//! Saving a machine with its memory, and what another one must have in common with it to go on from there.
+//! Saving a machine with its memory, and what another one must have in common with it to go on from
+//! there.
 //!
-//! QEMU saves no machine that has a VMDK open. The image's disk is read-only and the same for every clone, so nothing of it is
-//! to be saved: while the machine stands still, an empty disk of the same size takes the place of the VMDK's node below the
-//! guest's device. That needs no server between the guest and the disk, and costs a machine that is never saved nothing.
+//! QEMU saves no machine that has a VMDK open. The image's disk is read-only and the same for every
+//! clone, so nothing of it is to be saved: while the machine stands still, an empty disk of the
+//! same size takes the place of the VMDK's node below the guest's device. That needs no server
+//! between the guest and the disk, and costs a machine that is never saved nothing.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -22,13 +24,15 @@ use super::{Vm, Vmm, VmmError};
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 
 impl Vm {
-    /// Stops the machine, writes the state of its CPUs and devices to `state`, which takes some hundred KiB, calls `meanwhile`, and
-    /// lets the machine go on. Its memory, which has to be [shared](crate::MemoryBacking::Shared) or in a file, and its writable
-    /// disks are for `meanwhile` to copy.
+    /// Stops the machine, writes the state of its CPUs and devices to `state`, which takes some
+    /// hundred KiB, calls `meanwhile`, and lets the machine go on. Its memory, which has to be
+    /// [shared](crate::MemoryBacking::Shared) or in a file, and its writable disks are for
+    /// `meanwhile` to copy.
     ///
     /// # Errors
     ///
-    /// [`VmmError::Unsupported`] where the monitor cannot; those of [`Qmp`]. A machine whose disk cannot be given back is killed.
+    /// [`VmmError::Unsupported`] where the monitor cannot; those of [`Qmp`]. A machine whose disk
+    /// cannot be given back is killed.
     pub fn save<T>(
         &self,
         state: &File,
@@ -173,7 +177,8 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// [`VmmError::Unsupported`] where the monitor saves no machines; when QEMU cannot be asked for its version.
+    /// [`VmmError::Unsupported`] where the monitor saves no machines; when QEMU cannot be asked for
+    /// its version.
     pub fn machine_identity(&self) -> Result<MachineIdentity, VmmError> {
         let (Vmm::Qemu { accel }, Some(qmp)) = (self.vmm(), self.qmp()) else {
             return Err(VmmError::Unsupported {
@@ -181,7 +186,8 @@ impl Vm {
                 what: "snapshots of memory",
             });
         };
-        // Not by `--version`, which takes as long as all else that QEMU does before the machine runs.
+        // Not by `--version`, which takes as long as all else that QEMU does before the machine
+        // runs.
         let version = version(&qmp.execute("query-version", json!({}), CHANGE_TIME)?);
         let cpu = match args::cpu(accel) {
             "host" => format!("{} {}", accel.name(), host_cpu()),

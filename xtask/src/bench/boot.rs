@@ -1,7 +1,8 @@
 //! What comes before the first output of a sandbox's command, and how long each part of it takes.
 //!
-//! The kernel's trace of executed programs says when each process of a sandbox began, and the guest when its init and the command
-//! did. Beside it, the same kernel and monitor start bare, with a shell as init that writes at once.
+//! The kernel's trace of executed programs says when each process of a sandbox began, and the guest
+//! when its init and the command did. Beside it, the same kernel and monitor start bare, with a
+//! shell as init that writes at once.
 
 mod trace;
 
@@ -47,7 +48,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// What is in none of the others: QEMU, until its guest's kernel keeps the time, and the way of the output.
+    /// What is in none of the others: QEMU, until its guest's kernel keeps the time, and the way of
+    /// the output.
     fn machine(&self) -> Duration {
         let known = [
             self.prepare,

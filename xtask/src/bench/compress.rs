@@ -19,7 +19,8 @@ const CHOICES: [&str; 5] = [
     "-zzstd,level=3",
 ];
 
-/// Every image with every choice, with ends of files in blocks of their own and packed. An outcome is of all layers together.
+/// Every image with every choice, with ends of files in blocks of their own and packed. An outcome
+/// is of all layers together.
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {
     let choices = CHOICES
         .into_iter()

@@ -73,8 +73,8 @@ pub(super) struct Contest {
     /// The work and the input.
     pub(super) title: String,
     pub(super) contenders: Vec<Contender>,
-    /// Files and folders, read once before the first round, so that no contender has to fetch them from the disk for
-    /// the others.
+    /// Files and folders, read once before the first round, so that no contender has to fetch them
+    /// from the disk for the others.
     pub(super) inputs: Vec<PathBuf>,
     /// Who is not there, and why.
     pub(super) skipped: Vec<String>,

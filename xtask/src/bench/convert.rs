@@ -17,7 +17,8 @@ const INFLATE: &[&str] = &["libdeflate-gunzip", "-c"];
 /// Faster still, in assembly.
 const INFLATE_ISAL: &[&str] = &["igzip", "-d", "-c"];
 
-/// What one core takes to hash with the processor's own instructions: the unit of everything that starts with a tar.
+/// What one core takes to hash with the processor's own instructions: the unit of everything that
+/// starts with a tar.
 const HASH: &[&str] = &["openssl", "dgst", "-sha256"];
 
 /// In some distributions without those instructions.

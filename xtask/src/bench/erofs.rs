@@ -20,10 +20,11 @@ pub(super) struct Choice {
     pub(super) mkfs: &'static [&'static str],
 }
 
-/// What images of a folder are made with. All have blocks of 4096 bytes, as mkfs.erofs has where pages do.
+/// What images of a folder are made with. All have blocks of 4096 bytes, as mkfs.erofs has where
+/// pages do.
 ///
-/// Levels are given where the programs' own differ. mkfs.erofs puts short files behind their inodes unless it is told not to, with
-/// compression too.
+/// Levels are given where the programs' own differ. mkfs.erofs puts short files behind their inodes
+/// unless it is told not to, with compression too.
 pub(super) const OF_FOLDERS: [Choice; 13] = [
     Choice {
         name: "plain",
@@ -148,7 +149,8 @@ const OF_TARS: [Choice; 4] = [
         ],
         mkfs: &["--tar=f", "-b4096", "-zzstd,level=3", "-C65536"],
     },
-    // mkfs.erofs reads headers alone, as we do where the digest is known; it need not be this one to take as long.
+    // mkfs.erofs reads headers alone, as we do where the digest is known; it need not be this one
+    // to take as long.
     Choice {
         name: "--tar=i, digest known",
         ours: &[

@@ -45,7 +45,8 @@ pub(super) fn run(setting: &Setting, tree: Option<&Path>) -> Result<Vec<Outcome>
     Ok(outcomes)
 }
 
-/// An empty image, made by a call of the library in this process, beside mke2fs; both until the image is on stable storage.
+/// An empty image, made by a call of the library in this process, beside mke2fs; both until the
+/// image is on stable storage.
 fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
     let title = format!("ext4 of {name}, empty, as a library call");
     eprintln!("bench: {title}");
@@ -63,7 +64,8 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
     let mut peers_size = None;
     let contenders = if peer.is_some() { 3 } else { 2 };
     for round in 0..setting.rounds {
-        // Whoever comes after another gets the memory that it gave back, which is in the caches still.
+        // Whoever comes after another gets the memory that it gave back, which is in the caches
+        // still.
         for place in 0..contenders {
             rustix::fs::sync();
             match (round + place) % contenders {

@@ -70,7 +70,8 @@ fn to_files(setting: &Setting, name: &str, image: &Path) -> Contest {
     contest
 }
 
-/// Mounts, reads every file and unmounts: a mount that stays would be read from the kernel's memory the second time.
+/// Mounts, reads every file and unmounts: a mount that stays would be read from the kernel's memory
+/// the second time.
 fn through_a_mount(setting: &Setting, name: &str, image: &Path) -> Result<Contest> {
     let mountpoint = setting.path("mountpoint");
     fs::create_dir_all(&mountpoint).with_context(|| mountpoint.display().to_string())?;

@@ -1,8 +1,9 @@
-//! What programs feel of a file system: the merged image under the kernel's overlayfs, as the guest has it, against other
-//! ways to show the same layers.
+//! What programs feel of a file system: the merged image under the kernel's overlayfs, as the guest
+//! has it, against other ways to show the same layers.
 //!
-//! Every stack is mounted on this machine's kernel, from files in one folder, with a writable layer of the same kind. In
-//! every round the workloads of `blockbox bench fs` run on each of them, and every round begins with another one.
+//! Every stack is mounted on this machine's kernel, from files in one folder, with a writable layer
+//! of the same kind. In every round the workloads of `blockbox bench fs` run on each of them, and
+//! every round begins with another one.
 
 mod build;
 mod mounts;

@@ -1,7 +1,9 @@
-//! What programs feel in a guest: the stacks of `fs`, each as the disks that a virtual machine would have of it.
+//! What programs feel in a guest: the stacks of `fs`, each as the disks that a virtual machine
+//! would have of it.
 //!
-//! Every run is a machine of its own, with the guest's kernel and the VMM's settings of `blockbox run` and as much memory as
-//! the others, that mounts one stack and runs the workloads of `blockbox bench fs` on it.
+//! Every run is a machine of its own, with the guest's kernel and the VMM's settings of `blockbox
+//! run` and as much memory as the others, that mounts one stack and runs the workloads of `blockbox
+//! bench fs` on it.
 
 mod machine;
 mod partitions;

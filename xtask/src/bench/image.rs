@@ -1,4 +1,5 @@
-//! A whole image becomes what one runs it from: disks for blockbox and its like, folders for container engines.
+//! A whole image becomes what one runs it from: disks for blockbox and its like, folders for
+//! container engines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,13 @@ use super::input::Image;
 use super::{Setting, microsandbox};
 use crate::shell;
 
-/// What nobody can do without: every layer is inflated and hashed, one after the other, and nothing is written.
+/// What nobody can do without: every layer is inflated and hashed, one after the other, and nothing
+/// is written.
 const FLOOR: &str =
     r#"for layer; do libdeflate-gunzip -c "$layer" | openssl dgst -sha256 || exit; done"#;
 
-/// One image per layer, and nothing that puts them together: the first argument is the folder, then come the words that
-/// start mkfs.erofs up to `--`, and the layers.
+/// One image per layer, and nothing that puts them together: the first argument is the folder, then
+/// come the words that start mkfs.erofs up to `--`, and the layers.
 pub(super) const MKFS_EROFS: &str = r#"out=$1; shift; mkfs=
     while [ "$1" != -- ]; do mkfs="$mkfs $1"; shift; done; shift
     mkdir "$out" && for layer; do

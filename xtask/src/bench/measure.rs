@@ -1,7 +1,7 @@
 //! One run of one command, and what it took.
 //!
-//! The kernel tells a process the peak memory of its largest child so far, not of the latest. So a process of its own,
-//! `xtask measure`, runs each command and reports on it.
+//! The kernel tells a process the peak memory of its largest child so far, not of the latest. So a
+//! process of its own, `xtask measure`, runs each command and reports on it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -41,7 +41,8 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Runs `command`, whose output may be the file `output`, with nothing left to be written to disks before it starts.
+/// Runs `command`, whose output may be the file `output`, with nothing left to be written to disks
+/// before it starts.
 pub(super) fn sample(command: &Command, output: Option<&Path>) -> Result<Sample> {
     rustix::fs::sync();
     let mut helper = Command::new(std::env::current_exe()?);

@@ -1,4 +1,5 @@
-//! The peer that makes the same kind of disks: the library `microsandbox-image`, in a program of our own.
+//! The peer that makes the same kind of disks: the library `microsandbox-image`, in a program of
+//! our own.
 //!
 //! The program is a project under `target/bench`, outside of the workspace and its lock file.
 

@@ -1,8 +1,9 @@
-//! What programs in a guest feel of the network: our gateway, `passt --fd` and QEMU's slirp between the same guest and the same host.
+//! What programs in a guest feel of the network: our gateway, `passt --fd` and QEMU's slirp between
+//! the same guest and the same host.
 //!
-//! Every run is a machine of its own. The guest downloads from a port of the host's loopback and uploads to it; then the host
-//! goes to and fro with an echo in the guest, and fetches a page from its web server again and again, each over a new
-//! connection. All times are the host's.
+//! Every run is a machine of its own. The guest downloads from a port of the host's loopback and
+//! uploads to it; then the host goes to and fro with an echo in the guest, and fetches a page from
+//! its web server again and again, each over a new connection. All times are the host's.
 
 mod link;
 
@@ -35,14 +36,16 @@ const PAGES: u32 = 100;
 /// How long a machine may say nothing.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How often a run that fails is tried again: the machine may stop, or a port be taken by another program.
+/// How often a run that fails is tried again: the machine may stop, or a port be taken by another
+/// program.
 const TRIES: u32 = 2;
 
 /// What one machine felt, each higher or lower as [`ROWS`] says.
 type Figures = [f64; 8];
 
-/// The rows: what, in which unit, and whether more is better. Processor time is that of QEMU, which translates the guest, and of
-/// what is between it and the host: it depends less on what else the host does.
+/// The rows: what, in which unit, and whether more is better. Processor time is that of QEMU, which
+/// translates the guest, and of what is between it and the host: it depends less on what else the
+/// host does.
 const ROWS: [(&str, &str, bool); 8] = [
     ("download over one connection", "MB/s", true),
     ("upload over one connection", "MB/s", true),
@@ -130,8 +133,9 @@ fn one(
 ) -> Result<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    // The last connection holds the guest up until the host has done its part. Standard input never ends: nc would pass its end on at
-    // once, and passt (2023) never finishes what is sent to a peer that has ended its own side, or what that peer sent before.
+    // The last connection holds the guest up until the host has done its part. Standard input never
+    // ends: nc would pass its end on at once, and passt (2023) never finishes what is sent to a
+    // peer that has ended its own side, or what that peer sent before.
     let script = format!(
         "ip link set lo up; ip link set eth0 up; ip addr add {GUEST}/24 dev eth0\n\
          ip route add default via 10.187.1.1 || true\n\

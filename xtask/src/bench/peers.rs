@@ -74,8 +74,8 @@ impl Peers {
     }
 }
 
-/// The words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts which start several processes, and that
-/// would be measured with it; so what such a script ends in.
+/// The words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts which
+/// start several processes, and that would be measured with it; so what such a script ends in.
 fn erofs_utils(name: &str) -> Option<Vec<PathBuf>> {
     let root = shell::target("oracles/erofs-utils");
     let program = root.join("usr/bin").join(name);

@@ -1,5 +1,5 @@
-//! An image comes from a registry on loopback to where nothing of it is: as tars, and in the forms that need no conversion. And what
-//! it costs to make those.
+//! An image comes from a registry on loopback to where nothing of it is: as tars, and in the forms
+//! that need no conversion. And what it costs to make those.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::containerd::{Daemon, MEDIA_TYPE};
 use crate::registry::Registry;
 use crate::{setup, shell};
 
-/// What nobody can do without who keeps layers as they come: each is hashed and written. The first argument is the folder.
+/// What nobody can do without who keeps layers as they come: each is hashed and written. The first
+/// argument is the folder.
 const FLOOR: &str = r#"out=$1; shift; mkdir "$out" && for layer; do
     tee "$out/${layer##*/}" < "$layer" | openssl dgst -sha256 || exit; done"#;
 

@@ -1,7 +1,8 @@
 //! What a sandbox's commands take: making 50 of them, listing them, and executing in one that runs.
 //!
-//! The image is stored before and its disks are made. How long a command in the guest takes by itself is measured with a shell
-//! in the guest that is told, over the channel of one `exec`, to run it: what `blockbox exec` takes more is its own.
+//! The image is stored before and its disks are made. How long a command in the guest takes by
+//! itself is measured with a shell in the guest that is told, over the channel of one `exec`, to
+//! run it: what `blockbox exec` takes more is its own.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

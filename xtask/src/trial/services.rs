@@ -1,4 +1,5 @@
-//! What is tried: services as their official images configure and start them, made of Debian's packages.
+//! What is tried: services as their official images configure and start them, made of Debian's
+//! packages.
 
 use std::time::Duration;
 
@@ -353,7 +354,8 @@ printf 'log.console = true\\nloopback_users.guest = false\\n' > etc/rabbitmq/rab
             })
         },
         options: &["--hostname", "broker"],
-        // The last thing that it opens; its own programs take half a minute to start where instructions are translated.
+        // The last thing that it opens; its own programs take half a minute to start where
+        // instructions are translated.
         ready: "bash -c 'exec 3<> /dev/tcp/127.0.0.1/5672'",
         used: (
             "rabbitmqctl add_vhost kept && rabbitmqctl status",

@@ -6,7 +6,8 @@ use crate::shell;
 pub(super) struct Check {
     /// The rule it protects.
     pub(super) rule: &'static str,
-    /// Runs with `sandbox` for `blockbox run`, `$IMAGE` for the image and `$BLOCKBOX_HOME` for the store.
+    /// Runs with `sandbox` for `blockbox run`, `$IMAGE` for the image and `$BLOCKBOX_HOME` for the
+    /// store.
     script: &'static str,
     /// Its exit status.
     pub(super) status: i32,
@@ -134,8 +135,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// Checks that boot several machines each, for `cargo xtask vm-test` alone: the emulated machine that they may run in stops for good
-/// now and then, the more often the longer it runs.
+/// Checks that boot several machines each, for `cargo xtask vm-test` alone: the emulated machine
+/// that they may run in stops for good now and then, the more often the longer it runs.
 pub(super) const LONG_CHECKS: &[Check] = &[
     Check {
         rule: "a sandbox outlives its client: exec, logs, a killed monitor, start, restart and stop",
@@ -186,7 +187,8 @@ pub(super) const LONG_CHECKS: &[Check] = &[
     },
 ];
 
-/// Checks that mount, or need a kernel with quotas, as the outer machine's is and this host's may not be.
+/// Checks that mount, or need a kernel with quotas, as the outer machine's is and this host's may
+/// not be.
 pub(super) const OUTER_CHECKS: &[Check] = &[
     Check {
         rule: "a full disk of the host is an error in the guest, which goes on",

@@ -14,7 +14,8 @@ use crate::system::{inside, install, libraries, write_program};
 /// How long the outer machine may say nothing: it says when a check is done.
 const LIMIT: Duration = Duration::from_secs(4 * 60);
 
-/// How often the outer machine is started until it stays up: its emulation, not what is tested in it, may fail.
+/// How often the outer machine is started until it stays up: its emulation, not what is tested in
+/// it, may fail.
 const TRIES: u32 = 3;
 
 /// What the checks use besides blockbox and busybox.
@@ -80,7 +81,8 @@ impl Machine {
         Ok(Self { kernel, system })
     }
 
-    /// Boots the machine with blockbox, the store `home` at the path it has here, and the script. Returns its report.
+    /// Boots the machine with blockbox, the store `home` at the path it has here, and the script.
+    /// Returns its report.
     pub(super) fn run(&self, blockbox: &Path, home: &Path, script: &str) -> Result<String> {
         let folder = shell::target("vm-test");
         let initramfs = folder.join("initramfs");
@@ -95,7 +97,8 @@ impl Machine {
             "-no-user-config",
         ])
         .args(["-display", "none", "-no-reboot", "-M", "q35"])
-        // One processor: with two, the emulated kernel oopses now and then where it patches its own text.
+        // One processor: with two, the emulated kernel oopses now and then where it patches its own
+        // text.
         .args([
             "-accel",
             "tcg,thread=multi",
@@ -106,7 +109,8 @@ impl Machine {
             "-m",
             "3000",
         ])
-        // An emulated timer may be late on a busy host, which the kernel would take for a broken one.
+        // An emulated timer may be late on a busy host, which the kernel would take for a broken
+        // one.
         .args([
             "-append",
             "console=ttyS0 quiet panic=-1 oops=panic no_timer_check",

@@ -16,27 +16,30 @@ use super::options::ImageOptions;
 #[derive(Debug, Args)]
 #[group(id = "source", required = true, multiple = false, args = ["tar", "dir", "image"])]
 pub(crate) struct Build {
-    /// A tar archive, which may be gzip or zstd; `-` is standard input. OCI whiteouts become overlayfs ones
+    /// A tar archive, which may be gzip or zstd; `-` is standard input. OCI whiteouts become
+    /// overlayfs ones
     #[arg(long, value_name = "FILE")]
     tar: Option<PathBuf>,
     /// A folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// An EROFS image, or a disk's VMDK: with all its contents again, whiteouts and marks as they are
+    /// An EROFS image, or a disk's VMDK: with all its contents again, whiteouts and marks as they
+    /// are
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// A device of that image's device table; give each, in order
     #[arg(long = "device", requires = "image", value_name = "FILE")]
     devices: Vec<PathBuf>,
-    /// Write names and attributes alone, and leave files' contents in the tar, which stays as it is and is the image's
-    /// device, as `mkfs.erofs --tar=i`
+    /// Write names and attributes alone, and leave files' contents in the tar, which stays as it is
+    /// and is the image's device, as `mkfs.erofs --tar=i`
     #[arg(
         long,
         requires = "tar",
         conflicts_with_all = ["dir", "image", "block_size", "compress", "chunk_size"]
     )]
     tar_index: bool,
-    /// The digest of the uncompressed tar, where it is known: of the tar, only headers are read then, so nothing verifies it
+    /// The digest of the uncompressed tar, where it is known: of the tar, only headers are read
+    /// then, so nothing verifies it
     #[arg(long, requires = "tar_index", value_name = "DIGEST")]
     diff_id: Option<Digest>,
     /// The image to write

@@ -12,7 +12,8 @@ use super::super::output::{Format, print_json, printable};
 use super::inspect::Below;
 use super::source::Source;
 
-/// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there is no image.
+/// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there
+/// is no image.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -20,7 +21,8 @@ pub(crate) struct Check {
     /// Print only what was found at this path and below it; all of the image is checked
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
-    /// Read all contents too, which takes as long as extracting them: what does not decompress is found
+    /// Read all contents too, which takes as long as extracting them: what does not decompress is
+    /// found
     #[arg(long)]
     contents: bool,
     /// How to print what was found

@@ -304,11 +304,12 @@ fn time(inode: &Inode) -> String {
 pub(crate) struct Extract {
     #[command(flatten)]
     source: Source,
-    /// The folder to make, which must not exist or be empty; a tar archive to write, where it ends in `.tar`; or `-`, a tar
-    /// on standard output
+    /// The folder to make, which must not exist or be empty; a tar archive to write, where it ends
+    /// in `.tar`; or `-`, a tar on standard output
     #[arg(default_value = "-", value_name = "PATH")]
     to: PathBuf,
-    /// Fail before more than so many bytes are written, holes included: a small image can describe files of any size
+    /// Fail before more than so many bytes are written, holes included: a small image can describe
+    /// files of any size
     #[arg(long, value_parser = size, value_name = "SIZE")]
     max_bytes: Option<u64>,
     /// Write holes as zeros into a tar, for programs that cannot read GNU tar's sparse entries
@@ -418,7 +419,8 @@ impl Below {
     }
 }
 
-/// Passes on those parts of a dump that are about some paths: a line that begins with one, and the indented ones after it.
+/// Passes on those parts of a dump that are about some paths: a line that begins with one, and the
+/// indented ones after it.
 struct Selected<W> {
     below: Below,
     out: W,
@@ -434,7 +436,8 @@ impl<W: Write> Write for Selected<W> {
                 continue;
             }
             if let Some(entry) = self.line.strip_prefix(b"/") {
-                // Blanks in names are not escaped, so the path ends at the last place where ` nid ` follows it.
+                // Blanks in names are not escaped, so the path ends at the last place where ` nid `
+                // follows it.
                 let end = entry
                     .windows(5)
                     .rposition(|w| w == b" nid ")

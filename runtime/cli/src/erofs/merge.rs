@@ -19,20 +19,22 @@ use super::options::ImageOptions;
 /// Merge layers.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
-    /// The layer images, lowest first, or indexes over tars, which are then the next device each; with `--full` also other EROFS images, disks' VMDKs, tars and folders
+    /// The layer images, lowest first, or indexes over tars, which are then the next device each;
+    /// with `--full` also other EROFS images, disks' VMDKs, tars and folders
     #[arg(required = true, value_name = "LAYER")]
     layers: Vec<PathBuf>,
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Copy files' contents too: the image needs no layers, and can have any of the options below, of which all but `--features
-    /// 48bit` are for this alone
+    /// Copy files' contents too: the image needs no layers, and can have any of the options below,
+    /// of which all but `--features 48bit` are for this alone
     #[arg(long, conflicts_with = "vmdk")]
     full: bool,
     /// Also write a disk of the merged image and the layers
     #[arg(long, value_name = "FILE")]
     vmdk: Option<PathBuf>,
-    /// Also write a line for every name: the layers that its inode and its contents are from, and its path
+    /// Also write a line for every name: the layers that its inode and its contents are from, and
+    /// its path
     #[arg(long, value_name = "FILE")]
     provenance: Option<PathBuf>,
     #[command(flatten)]
@@ -149,7 +151,8 @@ impl Merge {
 /// The merged tree, what was written of it, and what is to be said of it.
 type Made = (Merged, erofs_writer::Summary, Vec<String>);
 
-/// A line for every name: the layer its inode is from, the layer its contents are in, its path; `-` for none.
+/// A line for every name: the layer its inode is from, the layer its contents are in, its path; `-`
+/// for none.
 fn write_provenance(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     let mut out = io::BufWriter::new(out);
     let shown = |layer: Option<u16>| layer.map_or("-".to_owned(), |layer| layer.to_string());

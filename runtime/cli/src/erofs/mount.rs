@@ -1,4 +1,5 @@
-//! An image as a directory, through FUSE: what the kernel's own mount shows, without its privileges.
+//! An image as a directory, through FUSE: what the kernel's own mount shows, without its
+//! privileges.
 
 #[cfg(test)]
 mod tests;

@@ -14,28 +14,31 @@ use erofs_writer::{
 
 use super::super::size::size;
 
-/// What can be chosen about an image. Only images of 512-byte blocks without compression and inline tails can be merged.
+/// What can be chosen about an image. Only images of 512-byte blocks without compression and inline
+/// tails can be merged.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct ImageOptions {
     /// The size of a block: a power of two from 512 to 65536 [default: 512]
     #[arg(long, value_parser = block_size, value_name = "BYTES")]
     block_size: Option<BlockSize>,
-    /// Every file in chunks of this size, equal chunks stored once: a power of two, from one block on. A file whose chunks
-    /// follow each other stays in one piece [default: only files with holes are in chunks]
+    /// Every file in chunks of this size, equal chunks stored once: a power of two, from one block
+    /// on. A file whose chunks follow each other stays in one piece [default: only files with holes
+    /// are in chunks]
     #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "compress")]
     chunk_size: Option<u64>,
-    /// Compress files: `lz4` (levels 0 to 12), `zstd` (1 to 22), `deflate` or `lzma` (0 to 9), from fast to small. Blocks of
-    /// 4096 bytes suit it best
+    /// Compress files: `lz4` (levels 0 to 12), `zstd` (1 to 22), `deflate` or `lzma` (0 to 9), from
+    /// fast to small. Blocks of 4096 bytes suit it best
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// How much is compressed into one cluster at most [default: one block]
     #[arg(long, requires = "compress", value_parser = size, value_name = "SIZE")]
     cluster_size: Option<u64>,
-    /// How many threads compress; the image does not depend on it [default: as many as the machine runs at once]
+    /// How many threads compress; the image does not depend on it [default: as many as the machine
+    /// runs at once]
     #[arg(long, requires = "compress", value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// The modification time of everything, in seconds since 1970 with at most nine decimals, and the time the image was
-    /// made, as `mkfs.erofs -T`
+    /// The modification time of everything, in seconds since 1970 with at most nine decimals, and
+    /// the time the image was made, as `mkfs.erofs -T`
     #[arg(long, value_parser = time, value_name = "SECONDS", allow_negative_numbers = true)]
     mtime: Option<Timestamp>,
     /// Set only times later than `--mtime` to it
@@ -47,8 +50,9 @@ pub(super) struct ImageOptions {
     /// The volume's name, at most 15 bytes
     #[arg(long, value_parser = label, value_name = "NAME")]
     label: Option<Label>,
-    /// `inline-tails`, `48bit`, `chunk-indexes`, `extended-inodes`; of compressed files `full-indexes`, and as mkfs.erofs calls
-    /// them `ztailpacking`, `fragments`, `all-fragments`, `dedupe`
+    /// `inline-tails`, `48bit`, `chunk-indexes`, `extended-inodes`; of compressed files
+    /// `full-indexes`, and as mkfs.erofs calls them `ztailpacking`, `fragments`, `all-fragments`,
+    /// `dedupe`
     #[arg(long, value_delimiter = ',', value_enum, value_name = "a,b,…")]
     features: Vec<Feature>,
 }
@@ -220,7 +224,8 @@ impl ImageOptions {
         (rest == Self::default()).then(|| self.addresses())
     }
 
-    /// The environment's, as <https://reproducible-builds.org/specs/source-date-epoch/> says, before that of `--mtime`.
+    /// The environment's, as <https://reproducible-builds.org/specs/source-date-epoch/> says,
+    /// before that of `--mtime`.
     fn build_time(&self) -> anyhow::Result<Option<i64>> {
         match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(text) => text

@@ -14,7 +14,8 @@ pub(super) struct Source {
     /// The image: a file, a block device, or a disk's VMDK
     #[arg(value_name = "IMAGE")]
     pub(super) image: PathBuf,
-    /// A device of the image's device table; give each, in order. Without any, they follow the image in its file
+    /// A device of the image's device table; give each, in order. Without any, they follow the
+    /// image in its file
     #[arg(long = "device", value_name = "FILE")]
     devices: Vec<PathBuf>,
 }

@@ -39,7 +39,8 @@ impl Guest {
         Self::boot_machine(prepare, boot, |config, _| config)
     }
 
-    /// As [`boot_as`](Self::boot_as), in a machine that `machine` makes of the usual one; it may use the folder.
+    /// As [`boot_as`](Self::boot_as), in a machine that `machine` makes of the usual one; it may
+    /// use the folder.
     pub(crate) fn boot_machine(
         prepare: impl FnOnce(&Path),
         boot: &Boot,

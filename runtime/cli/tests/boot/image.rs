@@ -13,7 +13,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// An image as daemons that are not root need it: folders in `/run`, files in `/tmp`, `/etc` with files of its own.
+/// An image as daemons that are not root need it: folders in `/run`, files in `/tmp`, `/etc` with
+/// files of its own.
 fn image_with_runtime_folders(root: &Path) {
     let daemon = root.join("run/daemon");
     fs::create_dir_all(&daemon).unwrap();

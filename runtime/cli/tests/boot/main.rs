@@ -1,5 +1,5 @@
-//! Boots a small image and runs commands in it. The image and its disks are made here from busybox, by programs that are
-//! not ours where it matters to have a second opinion.
+//! Boots a small image and runs commands in it. The image and its disks are made here from busybox,
+//! by programs that are not ours where it matters to have a second opinion.
 //!
 //! `BLOCKBOX_TEST_VMM` chooses the monitor, `qemu` (the default) or `libkrun`.
 
@@ -241,7 +241,8 @@ fn a_terminal_is_one() {
         "hello\r\ngot hello\r\nerr\r\n"
     );
 
-    // Everything a command writes just before its end arrives, also while a child keeps the terminal open.
+    // Everything a command writes just before its end arrives, also while a child keeps the
+    // terminal open.
     let mut spec = shell("sleep 1000 & head -c 100000 /dev/zero | tr '\\0' t");
     spec.tty = Some(WindowSize { rows: 24, cols: 80 });
     let outcome = guest.run(&spec);

@@ -95,7 +95,8 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     let (Some(guest), Some(source)) = (guest, source) else {
         return;
     };
-    // A command that goes on in both, one that is at its end in the clone, and a terminal that nobody has there.
+    // A command that goes on in both, one that is at its end in the clone, and a terminal that
+    // nobody has there.
     let mut count = shell("i=0; while read line; do i=$((i+1)); echo $line $i; done");
     count.stdin = true;
     let mut counter = guest.exec(&count);

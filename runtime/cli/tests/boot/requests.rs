@@ -18,7 +18,8 @@ fn a_freeze_ends_by_itself_unless_it_is_kept() {
     assert!(!journal_needs_recovery(&guest.upper()));
     let again = guest.session.freeze(second);
     assert!(matches!(again, Err(GuestError::Refused { .. })));
-    // Nothing that waits for the thaw holds init up: not a writer, not a trim, not a missing working directory.
+    // Nothing that waits for the thaw holds init up: not a writer, not a trim, not a missing
+    // working directory.
     let writer = guest.exec(&shell("echo x > /file; echo written"));
     assert!(matches!(
         guest.session.trim(),

@@ -61,7 +61,8 @@ impl Guest {
         Self::with_layers(config, 1)
     }
 
-    /// As [`new`](Self::new), of `count` layers; layer `i` but the first has a file `layers/i` that holds its number.
+    /// As [`new`](Self::new), of `count` layers; layer `i` but the first has a file `layers/i` that
+    /// holds its number.
     pub(crate) fn with_layers(config: Value, count: usize) -> Option<Self> {
         let tar = |i| TarBuilder::new().file(format!("layers/{i}"), format!("{i}\n"));
         Self::with_tars(config, (1..count).map(|i| tar(i).finish()).collect())

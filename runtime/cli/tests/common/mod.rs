@@ -91,7 +91,8 @@ impl Blockbox {
         }
     }
 
-    /// Every file of the store but the kernels, with its size and modification time: what must not change when a pull fails.
+    /// Every file of the store but the kernels, with its size and modification time: what must not
+    /// change when a pull fails.
     pub(crate) fn listing(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut pending = vec![self.home.path().to_owned()];

@@ -9,7 +9,8 @@ use testkit::{Difference, Mount, TarBuilder, Walk, kernel_mounts, walk};
 
 use crate::{Lab, noise};
 
-/// Each name in three layers that replace, remove and link. None has implied directories, which overlayfs does not know.
+/// Each name in three layers that replace, remove and link. None has implied directories, which
+/// overlayfs does not know.
 fn layers() -> [Vec<u8>; 3] {
     let base = TarBuilder::new()
         .dir("./")
@@ -121,8 +122,8 @@ fn links_to_lower_layers_and_implied_directories_are_as_in_merged_metadata() {
         .file("etc/hosts", "127.0.0.1 localhost\n")
         .mode(0o777)
         .symlink("lib", "usr/lib");
-    // No entry for `etc`, which stays as it is; a name below a lower symbolic link; a link to a file that only the base has,
-    // whose first name goes.
+    // No entry for `etc`, which stays as it is; a name below a lower symbolic link; a link to a
+    // file that only the base has, whose first name goes.
     let top = TarBuilder::new()
         .file("etc/new", noise(5000))
         .file("lib/library", noise(6000))

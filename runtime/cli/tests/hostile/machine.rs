@@ -1,4 +1,5 @@
-//! A program in place of QEMU whose guest is hostile. Its own name says in which way; the test compiles and copies it.
+//! A program in place of QEMU whose guest is hostile. Its own name says in which way; the test
+//! compiles and copies it.
 
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;

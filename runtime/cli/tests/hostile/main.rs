@@ -1,4 +1,5 @@
-//! A guest whose kernel and init are hostile: what they send costs the host neither memory nor its commands.
+//! A guest whose kernel and init are hostile: what they send costs the host neither memory nor its
+//! commands.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -122,7 +122,8 @@ fn regrouped_layers_show_what_the_sources_layers_show() {
     }
 }
 
-/// The index that a layout's `index.json` leads to, and in it the manifest of the image and the artifact about it.
+/// The index that a layout's `index.json` leads to, and in it the manifest of the image and the
+/// artifact about it.
 fn merged_beside(out: &Path) -> (Value, Value) {
     let index = manifest(out);
     let entries = index["manifests"].as_array().unwrap();
@@ -233,7 +234,8 @@ fn merged_metadata_that_is_not_of_the_images_layers_is_not_used() {
         (place["digest"], place["size"]) = (now["digest"].clone(), now["size"].clone());
         fs::write(out.join("index.json"), root.to_string()).unwrap();
     };
-    // A blob that shows another tree of the same layers' contents: its digest is right, and its structure.
+    // A blob that shows another tree of the same layers' contents: its digest is right, and its
+    // structure.
     let mut other = right.clone();
     let name = b"stays";
     let at = other.windows(5).position(|bytes| bytes == name).unwrap();

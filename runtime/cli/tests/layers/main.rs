@@ -1,5 +1,5 @@
-//! What the kernel shows of our disks is what umoci unpacks of the same image, and what the kernel's own overlayfs shows
-//! of the layers.
+//! What the kernel shows of our disks is what umoci unpacks of the same image, and what the
+//! kernel's own overlayfs shows of the layers.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -349,7 +349,8 @@ fn hard_links_share_inodes_of_every_type() {
     );
 }
 
-/// Overlayfs gives files of different layers one number where their layers do, on different devices.
+/// Overlayfs gives files of different layers one number where their layers do, on different
+/// devices.
 #[test]
 fn hard_links_of_two_layers_alike_are_two_files() {
     if !kernel_mounts() {

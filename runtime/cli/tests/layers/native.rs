@@ -1,4 +1,5 @@
-//! EROFS-native images: made of tars, pulled without a conversion, and shown by the kernel's overlayfs as they are.
+//! EROFS-native images: made of tars, pulled without a conversion, and shown by the kernel's
+//! overlayfs as they are.
 
 use std::fs;
 use std::path::Path;
@@ -57,7 +58,8 @@ fn stack() -> Layout {
         .finish()
 }
 
-/// What the kernel shows of the merged image, but for link counts across layers, which native layers do not keep.
+/// What the kernel shows of the merged image, but for link counts across layers, which native
+/// layers do not keep.
 fn merged(blockbox: &Blockbox, reference: &str) -> Walk {
     let mut walk = kernel_walk(blockbox, reference);
     testkit::unescape_xattrs(&mut walk);

@@ -8,7 +8,8 @@ use testkit::{Difference, Entry, Kind, Mount, Walk, oracle, walk};
 
 use crate::common::Blockbox;
 use crate::common::layout::{Compression, Layout};
-/// What the kernel shows of an image's disk: stitched, and as a stack of devices. Our own reader must see the same.
+/// What the kernel shows of an image's disk: stitched, and as a stack of devices. Our own reader
+/// must see the same.
 pub(crate) fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let disks = blockbox.inspect(reference);
     let stitched = disks.stitched();
@@ -128,8 +129,8 @@ pub(crate) fn umoci_walk(layout: &Path) -> Option<Walk> {
     Some(walk(&bundle.path().join("b/rootfs")).unwrap())
 }
 
-/// What skopeo unpacks of the image `latest` of a layout into a containers-storage without a driver of the kernel's. None
-/// where there is no skopeo.
+/// What skopeo unpacks of the image `latest` of a layout into a containers-storage without a driver
+/// of the kernel's. None where there is no skopeo.
 pub(crate) fn skopeo_walk(layout: &Path) -> Option<Walk> {
     let mut skopeo = oracle("skopeo")?;
     let storage = tempfile::tempdir().unwrap();
@@ -155,7 +156,8 @@ pub(crate) fn skopeo_walk(layout: &Path) -> Option<Walk> {
     Some(walk)
 }
 
-/// Forgets the modification times of `paths`: those that no layer's entry says, so that each tool has its own.
+/// Forgets the modification times of `paths`: those that no layer's entry says, so that each tool
+/// has its own.
 pub(crate) fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
     for path in paths {
         walk.get_mut(path.as_bytes())
@@ -164,13 +166,14 @@ pub(crate) fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
     }
 }
 
-/// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with overlayfs's.
+/// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with
+/// overlayfs's.
 pub(crate) fn compare(tars: &[Vec<u8>], unspecified: &[&str], overlay: bool) -> Walk {
     compare_but(tars, unspecified, overlay, Some(&[]))
 }
 
-/// As [`compare`], where containers-storage sees the paths `skopeo` in another way, or refuses the image where that is None.
-/// `docs/edge-cases.md` says why.
+/// As [`compare`], where containers-storage sees the paths `skopeo` in another way, or refuses the
+/// image where that is None. `docs/edge-cases.md` says why.
 pub(crate) fn compare_but(
     tars: &[Vec<u8>],
     unspecified: &[&str],
@@ -222,7 +225,8 @@ pub(crate) fn text(walk: &Walk, path: &str) -> Option<Kind> {
     walk.get(path.as_bytes()).map(|entry| entry.kind.clone())
 }
 
-/// What containers-storage makes of the attributes it cannot keep, as `docs/edge-cases.md` lists them.
+/// What containers-storage makes of the attributes it cannot keep, as `docs/edge-cases.md` lists
+/// them.
 pub(crate) fn as_containers_storage(walk: &mut Walk) {
     for entry in walk.values_mut() {
         if entry.mtime.0 < 0 {

@@ -37,7 +37,8 @@ fn ip(arguments: &str) {
 }
 
 impl Lab {
-    /// A host with an address of its own besides those of its link, and a world with these addresses.
+    /// A host with an address of its own besides those of its link, and a world with these
+    /// addresses.
     pub(crate) fn new(own: &str, world: &[&str]) -> Option<Self> {
         testkit::oracle("ip")?;
         if !Path::new("/proc/self/ns/net").exists() || !rustix::process::geteuid().is_root() {
@@ -181,7 +182,8 @@ impl Drop for Lab {
 /// Names and what they stand for.
 type Names = &'static [(&'static str, &'static str)];
 
-/// Answers questions, over datagrams and streams, on threads of their own, unless it is to be silent.
+/// Answers questions, over datagrams and streams, on threads of their own, unless it is to be
+/// silent.
 fn serve_names(address: SocketAddr, names: Names, silent: Arc<AtomicBool>) {
     let socket = UdpSocket::bind(address).unwrap();
     let listener = TcpListener::bind(address).unwrap();

@@ -1,5 +1,5 @@
-//! Sandboxes with a network, under QEMU: real programs in a guest against servers on the loopback and in network
-//! namespaces of the tests' own making.
+//! Sandboxes with a network, under QEMU: real programs in a guest against servers on the loopback
+//! and in network namespaces of the tests' own making.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

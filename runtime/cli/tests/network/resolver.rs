@@ -1,4 +1,5 @@
-//! How a guest resolves names while its host's resolver changes, and the ports that an image exposes.
+//! How a guest resolves names while its host's resolver changes, and the ports that an image
+//! exposes.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -13,10 +14,11 @@ use crate::{LONG, inspect, sh, start_by, text, until};
 const SITE: &str = "93.184.216.34";
 const MOVED: &str = "93.184.216.35";
 
-/// The addresses that a name has in a sandbox, as `nslookup` prints them. It waits for five seconds.
+/// The addresses that a name has in a sandbox, as `nslookup` prints them. It waits for five
+/// seconds.
 ///
-/// Busybox asks for both families with identifiers from a clock that may stand still in between, and then drops an answer:
-/// so it asks for one.
+/// Busybox asks for both families with identifiers from a clock that may stand still in between,
+/// and then drops an answer: so it asks for one.
 fn look_up(guest: &Guest, sandbox: &str, name: &str) -> String {
     let script = format!("busybox nslookup -type=a {name} 2>&1 || true");
     sh(guest, sandbox, &script)

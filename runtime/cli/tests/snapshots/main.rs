@@ -324,7 +324,8 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
         "{stdout}"
     );
 
-    // Sandboxes need their snapshot no longer than until they go on, and boot when they are started again.
+    // Sandboxes need their snapshot no longer than until they go on, and boot when they are started
+    // again.
     blockbox.ok(["snapshot", "rm", "warm"]);
     blockbox.ok(["stop", "-t", "1", "third"]);
     is_clean(&blockbox.home().join("sandboxes/third/upper.ext4"));

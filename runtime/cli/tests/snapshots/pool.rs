@@ -3,7 +3,8 @@
 use crate::common::guest::{Guest, text};
 use crate::guest;
 
-/// Prints what is the same for as long as a machine is not booted again, and what the machine has of its own.
+/// Prints what is the same for as long as a machine is not booted again, and what the machine has
+/// of its own.
 const SHOWN: &str =
     "cat /proc/sys/kernel/random/boot_id /run/warm /file /forks 2>/dev/null; hostname";
 
@@ -62,7 +63,8 @@ fn a_run_from_the_pool_starts_its_command_in_a_copy_of_the_warm_machine() {
     assert_eq!(guest.state("seven").unwrap()["exit_code"], 7);
     blockbox.ok(["rm", "seven"]);
 
-    // A command that fails keeps nothing, and one that does not takes the place of the machine before.
+    // A command that fails keeps nothing, and one that does not takes the place of the machine
+    // before.
     let words = [
         "warm",
         "--memory",

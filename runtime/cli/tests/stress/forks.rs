@@ -1,4 +1,5 @@
-//! A sandbox that writes all the time and is copied again and again. `TMPDIR` chooses the host's file system.
+//! A sandbox that writes all the time and is copied again and again. `TMPDIR` chooses the host's
+//! file system.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -21,7 +22,8 @@ const SLOT: usize = 4096;
 struct Report {
     /// The last record that is synced.
     last: u64,
-    /// The longest time between two records, by the guest's clock, which stands still while the machine does.
+    /// The longest time between two records, by the guest's clock, which stands still while the
+    /// machine does.
     guest: Duration,
     /// The same by the host's clock.
     host: Duration,
@@ -63,7 +65,8 @@ fn follow(source: &mut Child) -> Arc<Mutex<Report>> {
     report
 }
 
-/// Checks that a copied disk is a clean file system that has every record up to `synced`, and none in part.
+/// Checks that a copied disk is a clean file system that has every record up to `synced`, and none
+/// in part.
 fn check(disk: &Path, synced: u64) {
     let e2fsck = oracle("e2fsck").map(|mut e2fsck| e2fsck.arg("-fn").arg(disk).output().unwrap());
     assert!(e2fsck.is_none_or(|output| output.status.success()));
@@ -102,8 +105,9 @@ fn check(disk: &Path, synced: u64) {
     }
 }
 
-/// `BLOCKBOX_FORKS` copies of the disk of a sandbox that writes and syncs all the time; every tenth is one of the machine with its
-/// memory. All hold what was synced before, and the source goes on. Prints how long it had to wait.
+/// `BLOCKBOX_FORKS` copies of the disk of a sandbox that writes and syncs all the time; every tenth
+/// is one of the machine with its memory. All hold what was synced before, and the source goes on.
+/// Prints how long it had to wait.
 #[test]
 #[ignore = "takes minutes"]
 fn copies_of_a_sandbox_that_writes_have_what_was_synced_and_hold_it_up_for_a_moment() {

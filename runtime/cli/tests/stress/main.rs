@@ -1,4 +1,5 @@
-//! What takes minutes: kills at any moment, and many processes at once. `cargo xtask stress` runs these tests.
+//! What takes minutes: kills at any moment, and many processes at once. `cargo xtask stress` runs
+//! these tests.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -106,8 +107,9 @@ impl Victim<'_> {
     }
 }
 
-/// Clients and monitors killed at random moments of everything that starts, uses and ends a sandbox: what is listed is what
-/// there is, what was synced stays, the disk is clean after the next start, and nothing is left in the end.
+/// Clients and monitors killed at random moments of everything that starts, uses and ends a
+/// sandbox: what is listed is what there is, what was synced stays, the disk is clean after the
+/// next start, and nothing is left in the end.
 #[test]
 #[ignore = "takes minutes"]
 fn kills_at_any_moment_leave_a_store_that_works() {
@@ -194,7 +196,8 @@ fn many_processes_create_execute_and_remove_at_once() {
         return;
     };
     let rounds = number("BLOCKBOX_ROUNDS", 100);
-    // Every tenth round boots: a processor that is emulated for eight guests at once runs none of them well.
+    // Every tenth round boots: a processor that is emulated for eight guests at once runs none of
+    // them well.
     let boots = number("BLOCKBOX_BOOTS", 10).max(1);
     std::thread::scope(|scope| {
         for worker in 0..8 {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// Carries out instructions, one after the other. Returns the first that is none of those known, or makes no sense.
+/// Carries out instructions, one after the other. Returns the first that is none of those known, or
+/// makes no sense.
 pub(super) fn all<'a>(config: &mut Value, instructions: &'a [String]) -> Result<(), &'a str> {
     let mut command_given = false;
     for text in instructions {
@@ -149,8 +150,8 @@ fn words(text: &str, environment: &HashMap<String, String>) -> Option<Vec<String
     unquoted(text, environment, true).filter(|words| !words.is_empty())
 }
 
-/// Takes quotation marks and backslashes off, as a shell does, and puts variables in; `None` where a mark is not closed. With
-/// `split`, white space ends a word.
+/// Takes quotation marks and backslashes off, as a shell does, and puts variables in; `None` where
+/// a mark is not closed. With `split`, white space ends a word.
 fn unquoted(text: &str, environment: &HashMap<String, String>, split: bool) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -186,7 +187,8 @@ fn unquoted(text: &str, environment: &HashMap<String, String>, split: bool) -> O
     quote.is_none().then_some(words)
 }
 
-/// The name at the beginning of what follows a dollar sign, with braces or without, and what comes after it.
+/// The name at the beginning of what follows a dollar sign, with braces or without, and what comes
+/// after it.
 fn variable(text: &str) -> Option<(&str, &str)> {
     let is_part = |c: char| c == '_' || c.is_ascii_alphanumeric();
     if let Some(text) = text.strip_prefix('{') {

@@ -1,5 +1,5 @@
-//! The configuration of a committed image: the command, environment, user, working directory, stop signal and labels that the
-//! sandbox was made with replace those of its image, as with docker.
+//! The configuration of a committed image: the command, environment, user, working directory, stop
+//! signal and labels that the sandbox was made with replace those of its image, as with docker.
 
 use blockbox_store::Spec;
 use blockbox_store::spec::Bytes;

@@ -95,8 +95,8 @@ pub(super) struct Partition {
     pub(super) read_only: bool,
 }
 
-/// Writes the table of a disk of `size` bytes, whole sectors, and its backup at the end. Between the partition and the end are
-/// at least [`END`] bytes.
+/// Writes the table of a disk of `size` bytes, whole sectors, and its backup at the end. Between
+/// the partition and the end are at least [`END`] bytes.
 pub(super) fn write(
     disk: &File,
     size: u64,

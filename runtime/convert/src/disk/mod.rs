@@ -1,7 +1,8 @@
-//! A flat disk of an image, for machines that are not ours: one file system with everything in it, in a partition or not.
+//! A flat disk of an image, for machines that are not ours: one file system with everything in it,
+//! in a partition or not.
 //!
-//! The same image and options give the same bytes: the UUIDs of the disk and its partition follow from the file system's, which
-//! follows from its contents.
+//! The same image and options give the same bytes: the UUIDs of the disk and its partition follow
+//! from the file system's, which follows from its contents.
 
 mod gpt;
 
@@ -56,7 +57,8 @@ pub struct Options {
     pub file_system: FileSystem,
     /// Whether the file system is in a partition of a GPT. Default: it is the whole disk.
     pub partitioned: bool,
-    /// The file system's UUID, from which those of the disk and its partition follow. Default: derived from the contents.
+    /// The file system's UUID, from which those of the disk and its partition follow. Default:
+    /// derived from the contents.
     pub uuid: Option<[u8; 16]>,
 }
 
@@ -99,11 +101,13 @@ pub struct Summary {
     pub partition: Option<[u8; 16]>,
 }
 
-/// Writes a disk with everything that a container of `image` sees to the empty file `out`, which will be at `path`.
+/// Writes a disk with everything that a container of `image` sees to the empty file `out`, which
+/// will be at `path`.
 ///
 /// # Errors
 ///
-/// Where the image cannot be read; where its tree does not fit in the size; [`Error::DiskSize`] where no disk has that size.
+/// Where the image cannot be read; where its tree does not fit in the size; [`Error::DiskSize`]
+/// where no disk has that size.
 pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Result<Summary> {
     let (start, end) = match options.partitioned {
         true => (gpt::START, gpt::END),
@@ -215,7 +219,8 @@ fn derived(from: &[u8; 16], part: &str) -> [u8; 16] {
 }
 
 /// The type of the partition with the root of a machine of this architecture, by Go's name
-/// ([Discoverable Partitions Specification](https://uapi-group.org/specifications/specs/discoverable_partitions_specification/));
+/// ([Discoverable Partitions
+/// Specification](https://uapi-group.org/specifications/specs/discoverable_partitions_specification/));
 /// of one that it does not know, that of any Linux file system.
 fn root_type(architecture: &str) -> [u8; 16] {
     let uuid: u128 = match architecture {

@@ -10,8 +10,9 @@ use super::View;
 use super::changes::is_mount_point;
 use crate::error::{Error, Result};
 
-/// Writes what a program sees at `node` and below to `out`, as an archive in which it is called `name`; empty: what is in the
-/// directory, under `./`. Sockets, which no archive holds, are left out.
+/// Writes what a program sees at `node` and below to `out`, as an archive in which it is called
+/// `name`; empty: what is in the directory, under `./`. Sockets, which no archive holds, are left
+/// out.
 ///
 /// # Errors
 ///
@@ -23,7 +24,8 @@ pub fn write_tree(view: &mut View<'_>, node: NodeId, name: &[u8], out: impl Writ
     archive.finish()
 }
 
-/// Writes what a sandbox changed of its image to `out`, as the tar of an OCI layer. The same changes give the same bytes.
+/// Writes what a sandbox changed of its image to `out`, as the tar of an OCI layer. The same
+/// changes give the same bytes.
 ///
 /// # Errors
 ///
@@ -32,7 +34,8 @@ pub fn write_layer(view: &mut View<'_>, out: impl Write) -> Result<()> {
     write_oci(&view.upper, &view.lower, &mut view.contents, out)
 }
 
-/// Writes a layer's tree to `out` as the tar of an OCI layer. What `lower` lacks, and what is only there for mounts, is left out.
+/// Writes a layer's tree to `out` as the tar of an OCI layer. What `lower` lacks, and what is only
+/// there for mounts, is left out.
 fn write_oci(
     layer: &Tree,
     lower: &Tree,
@@ -229,7 +232,8 @@ fn unreadable(error: io::Error) -> Error {
     }
 }
 
-/// Contents that remember why reading them failed: what writes the archive cannot tell it from its own failure.
+/// Contents that remember why reading them failed: what writes the archive cannot tell it from its
+/// own failure.
 struct Source<'a> {
     data: Box<dyn io::Read + 'a>,
     failure: Option<io::Error>,

@@ -4,7 +4,8 @@ use fsmerge::{Kind, Metadata, NodeId, Tree};
 
 use super::View;
 
-/// What init makes in a container's root for mounts to lie on, where the image lacks it. Nothing is written there.
+/// What init makes in a container's root for mounts to lie on, where the image lacks it. Nothing is
+/// written there.
 const MOUNT_POINTS: [&[u8]; 9] = [
     b"dev",
     b"proc",
@@ -48,8 +49,8 @@ impl ChangeKind {
     }
 }
 
-/// Lists what a sandbox changed of its image, in the order of the paths. As with docker, a file that was opened for writing
-/// counts as changed, and so do the directories above every change.
+/// Lists what a sandbox changed of its image, in the order of the paths. As with docker, a file
+/// that was opened for writing counts as changed, and so do the directories above every change.
 pub fn changes(view: &View<'_>) -> Vec<Change> {
     let mut found = Vec::new();
     let walk = Walk {
@@ -134,7 +135,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a directory that was copied up has the attributes that it had. Its time changes with what is in it.
+/// Whether a directory that was copied up has the attributes that it had. Its time changes with
+/// what is in it.
 fn same(upper: &Metadata, lower: &Metadata) -> bool {
     (upper.mode, upper.uid, upper.gid) == (lower.mode, lower.uid, lower.gid)
         && upper.xattrs == lower.xattrs

@@ -39,12 +39,14 @@ impl CopyOptions {
     }
 }
 
-/// Writes to `out` the sandbox's disk with the files of the archive `tar` in the directory `target`, a path as
-/// [`find`](super::find) returns it. A file takes the place of what is there under its name; a directory keeps what it has.
+/// Writes to `out` the sandbox's disk with the files of the archive `tar` in the directory
+/// `target`, a path as [`find`](super::find) returns it. A file takes the place of what is there
+/// under its name; a directory keeps what it has.
 ///
 /// # Errors
 ///
-/// [`Error::Diskless`], [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] where the files do not fit.
+/// [`Error::Diskless`], [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] where the files do
+/// not fit.
 pub fn copy_in(
     sources: &Sources,
     target: &[u8],
@@ -257,7 +259,8 @@ impl Changed<'_, '_> {
         }
     }
 
-    /// Sees to it that the directories above `path` are on the disk, with the attributes that a program saw.
+    /// Sees to it that the directories above `path` are on the disk, with the attributes that a
+    /// program saw.
     fn parents(&mut self, path: &[u8], fail: impl Fn(Problem) -> Error + Copy) -> Result<()> {
         let refused = |source| Error::layer("upper", source);
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');

@@ -20,8 +20,9 @@ pub struct Found {
     pub is_symlink: bool,
 }
 
-/// Looks a path up as a program of the sandbox would, from its root. A symbolic link at the end is followed with `follow`, and
-/// where the path ends in a slash. `None` where there is nothing, too many links, or a parent that is no directory.
+/// Looks a path up as a program of the sandbox would, from its root. A symbolic link at the end is
+/// followed with `follow`, and where the path ends in a slash. `None` where there is nothing, too
+/// many links, or a parent that is no directory.
 pub fn find(view: &View<'_>, path: &[u8], follow: bool) -> Option<Found> {
     find_in(&view.merged, path, follow)
 }

@@ -10,7 +10,8 @@ use super::Upper;
 use super::upper::UPPER;
 use crate::error::{Error, Result};
 
-/// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir: of the same size, name and UUID.
+/// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir: of the same
+/// size, name and UUID.
 pub(super) fn write(
     old: &Upper,
     upper: &LayerTree,

@@ -122,9 +122,11 @@ fn device(inode: &Inode) -> DeviceNumber {
     DeviceNumber { major, minor }
 }
 
-/// The attributes of an inode, without those marks of overlayfs's that nothing a program sees depends on.
+/// The attributes of an inode, without those marks of overlayfs's that nothing a program sees
+/// depends on.
 fn metadata(disk: &Reader<File>, inode: &Inode) -> Result<Metadata, ext4_writer::Error> {
-    /// What may stay: a mark that hides something, those that this view cannot follow, and attributes of a program's.
+    /// What may stay: a mark that hides something, those that this view cannot follow, and
+    /// attributes of a program's.
     const MEANT: [&[u8]; 3] = [overlay::OPAQUE, overlay::METACOPY, overlay::REDIRECT];
     let found = disk.metadata(inode)?;
     let xattrs = found.xattrs.into_iter().filter(|(name, _)| {

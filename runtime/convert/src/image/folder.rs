@@ -1,4 +1,5 @@
-//! The folder of an image in the store: its documents, the links to its layers, the merged metadata and the disk.
+//! The folder of an image in the store: its documents, the links to its layers, the merged metadata
+//! and the disk.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -13,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::stack;
 use crate::verify::{Finding, Part};
 
-/// Makes the folder of the image `digest`, whose layers are in the store. Where the folder exists, makes again what `damage`
-/// names.
+/// Makes the folder of the image `digest`, whose layers are in the store. Where the folder exists,
+/// makes again what `damage` names.
 pub(crate) fn assemble(
     store: &Store,
     digest: &Digest,
@@ -95,8 +96,8 @@ pub(crate) fn layers_of(folder: &Path) -> Vec<String> {
     config.map_or_else(Vec::new, |config| config.diff_ids().to_vec())
 }
 
-/// Gives every image that has the layer with this diff ID the file that has the layer now. Images that cannot be read are linked
-/// when they are repaired.
+/// Gives every image that has the layer with this diff ID the file that has the layer now. Images
+/// that cannot be read are linked when they are repaired.
 pub(crate) fn link_again(store: &Store, diff_id: &Digest) -> Result<()> {
     for image in list(store)? {
         let folder = store.image(&image);

@@ -24,13 +24,15 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
 ];
 
-/// Makes an image of the names and attributes of the layer whose tar is `tar`, to `out`, which will be at `path`. Files'
-/// contents stay in the archive, whose members lie in blocks of 512 bytes as those of an image do; what does not (sparse files
-/// of some writers) is copied. So the image needs `tar` beside it: as the one device of its device table, whose tag is the
-/// diff ID, or appended to it. This is `mkfs.erofs --tar=i`.
+/// Makes an image of the names and attributes of the layer whose tar is `tar`, to `out`, which will
+/// be at `path`. Files' contents stay in the archive, whose members lie in blocks of 512 bytes as
+/// those of an image do; what does not (sparse files of some writers) is copied. So the image needs
+/// `tar` beside it: as the one device of its device table, whose tag is the diff ID, or appended to
+/// it. This is `mkfs.erofs --tar=i`.
 ///
-/// Who knows the diff ID gives it: then what is in files is not read, and nobody finds out if it is another's.
-/// `options` cannot change that blocks have 512 bytes and that nothing is compressed. Returns the diff ID too.
+/// Who knows the diff ID gives it: then what is in files is not read, and nobody finds out if it is
+/// another's. `options` cannot change that blocks have 512 bytes and that nothing is compressed.
+/// Returns the diff ID too.
 ///
 /// # Errors
 ///

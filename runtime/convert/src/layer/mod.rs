@@ -35,8 +35,9 @@ pub struct Summary {
     pub warnings: Vec<String>,
 }
 
-/// Converts the tar stream of the layer called `name` to an EROFS image in `out`, which will be at `path`: one pass, in
-/// memory that grows with the number of entries only. `tar` is read to its end, so that its digests are verified.
+/// Converts the tar stream of the layer called `name` to an EROFS image in `out`, which will be at
+/// `path`: one pass, in memory that grows with the number of entries only. `tar` is read to its
+/// end, so that its digests are verified.
 ///
 /// Only an image with default `options` can be merged with others.
 pub fn write(

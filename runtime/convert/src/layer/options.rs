@@ -4,13 +4,15 @@ use erofs_writer::{ChunkSize, Timestamp};
 
 /// How an image is made.
 ///
-/// What is said of the image itself is erofs-writer's; what only matters while it is filled stands beside it.
+/// What is said of the image itself is erofs-writer's; what only matters while it is filled stands
+/// beside it.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// The image's own options.
     pub image: erofs_writer::Options,
-    /// Every file in chunks of this size, equal ones of which are stored once (as `mkfs.erofs --chunksize`). A file whose
-    /// chunks all follow each other stays in one piece. Default: only files with holes are in chunks.
+    /// Every file in chunks of this size, equal ones of which are stored once (as `mkfs.erofs
+    /// --chunksize`). A file whose chunks all follow each other stays in one piece. Default: only
+    /// files with holes are in chunks.
     pub chunk_size: Option<ChunkSize>,
     /// The modification times. Default: the source's.
     pub times: Times,

@@ -9,7 +9,8 @@ use erofs_writer::SetLen;
 /// How much is left to the kernel's own pace before its way to the disk begins, in bytes.
 const WINDOW: u64 = 8 << 20;
 
-/// A file whose bytes go to the disk while later ones are being made, so that the `fsync` in the end finds little to do.
+/// A file whose bytes go to the disk while later ones are being made, so that the `fsync` in the
+/// end finds little to do.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     file: &'a File,
@@ -106,8 +107,9 @@ impl Read for Output<'_> {
 
 /// Has the kernel begin to write a part of `file` to its disk, and waits for nothing.
 ///
-/// `POSIX_FADV_DONTNEED` starts that for what is dirty, and then drops what is clean (`mm/fadvise.c`): of what was just
-/// written, nothing is, so it stays in memory for whoever reads it next.
+/// `POSIX_FADV_DONTNEED` starts that for what is dirty, and then drops what is clean
+/// (`mm/fadvise.c`): of what was just written, nothing is, so it stays in memory for whoever reads
+/// it next.
 fn start_writeback(file: &File, from: u64, length: u64) {
     #[cfg(target_os = "linux")]
     if let Some(length) = std::num::NonZeroU64::new(length) {

@@ -1,4 +1,5 @@
-//! Contents that lie in pieces somewhere else: how another image points at them, and how they are read.
+//! Contents that lie in pieces somewhere else: how another image points at them, and how they are
+//! read.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -36,8 +37,8 @@ pub(crate) fn of_file(extents: &[Extent]) -> Vec<Piece> {
     pieces
 }
 
-/// How `image` points at the contents of `size` bytes that lie in `pieces` of `device`; `None` where it cannot, since a piece
-/// does not begin with a block.
+/// How `image` points at the contents of `size` bytes that lie in `pieces` of `device`; `None`
+/// where it cannot, since a piece does not begin with a block.
 pub(crate) fn address<W: Write + Seek>(
     image: &mut Builder<W>,
     device: DeviceId,

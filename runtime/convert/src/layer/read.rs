@@ -23,7 +23,8 @@ pub(crate) fn open(path: &Path) -> Result<Image> {
     })
 }
 
-/// Reads back the tree of the layer image at `path`. `file` is asked what the contents of each file are that is not empty.
+/// Reads back the tree of the layer image at `path`. `file` is asked what the contents of each file
+/// are that is not empty.
 pub(crate) fn tree<R: ReadAt>(
     image: &erofs_reader::Image<R>,
     path: &Path,
@@ -54,8 +55,9 @@ pub(crate) struct Part {
     pub(crate) device: DeviceId,
 }
 
-/// Reads back the tree of a layer image whose bytes, and those of its devices behind them, are `parts` of the image to make. Where
-/// a file's contents lie is added to `files`, of which each file's [`DataId`] is an index.
+/// Reads back the tree of a layer image whose bytes, and those of its devices behind them, are
+/// `parts` of the image to make. Where a file's contents lie is added to `files`, of which each
+/// file's [`DataId`] is an index.
 pub(crate) fn read<W: Write + Seek>(
     image: &Image,
     path: &Path,
@@ -93,8 +95,9 @@ impl<W: Write + Seek> Reading<'_, W> {
         Ok(Some(DataId(self.files.len() as u64 - 1)))
     }
 
-    /// How the merged image points at contents that lie in these extents of this layer: `None` where it cannot, because one is
-    /// inline, compressed, on another device than the others, or begins inside a block.
+    /// How the merged image points at contents that lie in these extents of this layer: `None`
+    /// where it cannot, because one is inline, compressed, on another device than the others, or
+    /// begins inside a block.
     fn address(&mut self, size: u64, extents: &[Extent]) -> Result<Option<FileData>> {
         let failed = |source| Error::Write {
             path: self.path.to_owned(),

@@ -1,8 +1,9 @@
 //! The index of the zstd frames of a layer, by which a part of it can be read without the rest.
 //!
-//! Version 1 of the draft specification of EROFS images (containerd pull requests 12703 and 12764). The uncompressed image is cut
-//! into chunks of one size, each of which is one zstd frame. Behind the frames stands a skippable frame that holds the index, so
-//! that any zstd decoder reads the blob as it is:
+//! Version 1 of the draft specification of EROFS images (containerd pull requests 12703 and 12764).
+//! The uncompressed image is cut into chunks of one size, each of which is one zstd frame. Behind
+//! the frames stands a skippable frame that holds the index, so that any zstd decoder reads the
+//! blob as it is:
 //!
 //! ```text
 //! frame 0 | frame 1 | … | 0x184D2A50, length | header | offset, hash of frame 0 | offset, hash of frame 1 | …

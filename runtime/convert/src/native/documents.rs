@@ -54,7 +54,8 @@ fn entry(manifest: &[u8]) -> Value {
     })
 }
 
-/// The source's configuration with other layers, each of as many of its own as `groups` says, and the platform it is for.
+/// The source's configuration with other layers, each of as many of its own as `groups` says, and
+/// the platform it is for.
 pub(super) fn config(bytes: &[u8], layers: &[Blob], groups: &[usize]) -> Result<(Vec<u8>, Value)> {
     let parsed: serde_json::Result<Map<String, Value>> = serde_json::from_slice(bytes);
     let mut config = parsed.map_err(|source| {
@@ -92,8 +93,8 @@ pub(super) fn config(bytes: &[u8], layers: &[Blob], groups: &[usize]) -> Result<
     Ok((json!(config).to_string().into_bytes(), json!(platform)))
 }
 
-/// Leaves one entry of the history for each layer, as the specification wants it: of a group, the last. A history that does not
-/// fit the source's layers stays as it is.
+/// Leaves one entry of the history for each layer, as the specification wants it: of a group, the
+/// last. A history that does not fit the source's layers stays as it is.
 fn regroup(history: &mut [Value], groups: &[usize]) {
     let mut made: Vec<_> = history
         .iter_mut()
@@ -147,7 +148,8 @@ pub(super) fn manifest(
     }
 }
 
-/// An index of the source's own manifests and, behind them, the native ones with what is about them.
+/// An index of the source's own manifests and, behind them, the native ones with what is about
+/// them.
 pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
     let parsed: Option<Map<String, Value>> =
         kept.and_then(|kept| serde_json::from_slice(&kept.bytes).ok());
@@ -181,8 +183,9 @@ pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
         entries.push(native);
         if let Some(merged) = &manifest.merged {
             let mut merged = entry(merged);
-            // As BuildKit does it with attestations: clients pass over platforms that they do not know. With its
-            // `artifactType` here, old versions of skopeo (1.9) do not copy the index.
+            // As BuildKit does it with attestations: clients pass over platforms that they do not
+            // know. With its `artifactType` here, old versions of skopeo (1.9) do not copy the
+            // index.
             merged["platform"] = json!({"architecture": "unknown", "os": "unknown"});
             merged["annotations"] = json!({
                 "vnd.docker.reference.digest": digest,

@@ -100,7 +100,8 @@ pub(super) fn create(path: &Path) -> Result<File> {
         .map_err(Error::io(path))
 }
 
-/// Makes the layer images. Contents are read several layers at a time; names are completed from the lowest layer on.
+/// Makes the layer images. Contents are read several layers at a time; names are completed from the
+/// lowest layer on.
 fn images(
     inputs: &[Input<'_>],
     staging: &Path,
@@ -238,8 +239,9 @@ impl Sink for Numbered<'_> {
     }
 }
 
-/// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache has them: `sha256/XX/HEX.erofs`
-/// by diff ID, XX being the first two digits. Returns how many were added. A layer that is there stays.
+/// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache
+/// has them: `sha256/XX/HEX.erofs` by diff ID, XX being the first two digits. Returns how many were
+/// added. A layer that is there stays.
 ///
 /// # Errors
 ///
@@ -275,7 +277,8 @@ pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Res
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        // A layer that came as an EROFS image is known by its own digest, so it must be that very image.
+        // A layer that came as an EROFS image is known by its own digest, so it must be that very
+        // image.
         let own = wrap::digest_of(&layer.path)? == layer.diff_id;
         let from = if own { &layer.path } else { &made.path };
         let mut source = File::open(from).map_err(Error::io(from))?;

@@ -1,11 +1,12 @@
 //! The merged metadata of an image as a blob of its own, so that others need not merge.
 //!
-//! The image itself stays one that every client understands: the blob is in an artifact, which is about the image and stands beside
-//! it in the index.
+//! The image itself stays one that every client understands: the blob is in an artifact, which is
+//! about the image and stands beside it in the index.
 //!
-//! Whether the blob shows what the layers show, nothing proves but making it again, which takes a tenth of a second for ten layers.
-//! So a pull makes it in any case, from layers that are verified, and the blob, which must then be the same byte for byte, is not
-//! even fetched: its digest is compared. An image of the store shows its layers, whatever else came with it.
+//! Whether the blob shows what the layers show, nothing proves but making it again, which takes a
+//! tenth of a second for ten layers. So a pull makes it in any case, from layers that are verified,
+//! and the blob, which must then be the same byte for byte, is not even fetched: its digest is
+//! compared. An image of the store shows its layers, whatever else came with it.
 
 use std::path::Path;
 
@@ -34,8 +35,8 @@ pub(super) fn make(layers: &[Blob], staging: &Path, options: &NativeOptions) -> 
     Blob::of(&path, MERGED, options)
 }
 
-/// Warns where `source` came with merged metadata that is not `fsmeta`, which was made of its layers. That the former cannot be had
-/// is no error: it is not needed.
+/// Warns where `source` came with merged metadata that is not `fsmeta`, which was made of its
+/// layers. That the former cannot be had is no error: it is not needed.
 pub(crate) fn compare(
     source: &ocipull::Image,
     fsmeta: &Path,

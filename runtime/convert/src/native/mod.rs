@@ -1,12 +1,14 @@
-//! EROFS-native images: their layers are EROFS images already, so that who pulls them converts nothing.
+//! EROFS-native images: their layers are EROFS images already, so that who pulls them converts
+//! nothing.
 //!
 //! ```text
 //! tar, or a layer of the store ──layers──▶ EROFS image ──wrap──▶ blob ──▶ registry, layout, archive
 //!                                               └── documents ──▶ configuration, manifest, index
 //! ```
 //!
-//! What an image says beyond overlayfs's own marks, other readers would not know. So a layer is completed with what the layers
-//! below say (`fsmerge::Merge::complete`): overlayfs shows the layers of a native image as they are.
+//! What an image says beyond overlayfs's own marks, other readers would not know. So a layer is
+//! completed with what the layers below say (`fsmerge::Merge::complete`): overlayfs shows the
+//! layers of a native image as they are.
 
 pub mod chunks;
 mod documents;
@@ -49,9 +51,11 @@ pub struct NativeOptions {
     pub grouping: Grouping,
     /// What is around each image.
     pub wrap: Wrap,
-    /// Whether the merged metadata stands beside the image, in an index. Compressed images have none.
+    /// Whether the merged metadata stands beside the image, in an index. Compressed images have
+    /// none.
     pub merged: bool,
-    /// Whether the source's own manifests stay, in one index with the native ones, which come behind them.
+    /// Whether the source's own manifests stay, in one index with the native ones, which come
+    /// behind them.
     pub keep_tar: bool,
     /// The platforms whose images are converted. Default: all that the source has.
     pub platforms: Vec<Platform>,
@@ -61,7 +65,8 @@ pub struct NativeOptions {
     pub media_type: String,
     /// How many layers are worked on at once.
     pub jobs: NonZeroUsize,
-    /// The folder in which layers are made before they are pushed. Default: the system's for temporary files.
+    /// The folder in which layers are made before they are pushed. Default: the system's for
+    /// temporary files.
     pub staging: PathBuf,
 }
 
@@ -91,8 +96,8 @@ pub enum Grouping {
     /// None.
     #[default]
     Source,
-    /// Small ones that lie on each other, from the lowest on, until their images have at least this many bytes together. Larger
-    /// layers stay as they are, so that images share them.
+    /// Small ones that lie on each other, from the lowest on, until their images have at least this
+    /// many bytes together. Larger layers stay as they are, so that images share them.
     Least(u64),
     /// All.
     One,
@@ -123,13 +128,13 @@ pub enum Source<'a> {
     Stored(&'a Store, &'a Image),
 }
 
-/// Makes the EROFS-native form of `source` at `target`, and returns the digest of the manifest or index that the target leads
-/// to. The same source and options give the same digests.
+/// Makes the EROFS-native form of `source` at `target`, and returns the digest of the manifest or
+/// index that the target leads to. The same source and options give the same digests.
 ///
 /// # Errors
 ///
-/// Those of getting the source, of converting its layers, and of writing to the target, whose name then leads to what it led to
-/// before.
+/// Those of getting the source, of converting its layers, and of writing to the target, whose name
+/// then leads to what it led to before.
 pub fn convert(
     source: Source<'_>,
     target: &Reference,

@@ -1,4 +1,5 @@
-//! The names of a layer, whose contents are in its own image or are copied from those of other layers.
+//! The names of a layer, whose contents are in its own image or are copied from those of other
+//! layers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;

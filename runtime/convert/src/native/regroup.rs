@@ -11,9 +11,9 @@ use super::names::{self, Made};
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, Output};
 
-/// Which layers of `sizes` bytes become one: from the lowest on, smaller ones than `least` that lie on each other, until they
-/// have as much together. Which ones depends on nothing above them, so images with the same lower layers have the same groups of
-/// them, but for the last.
+/// Which layers of `sizes` bytes become one: from the lowest on, smaller ones than `least` that lie
+/// on each other, until they have as much together. Which ones depends on nothing above them, so
+/// images with the same lower layers have the same groups of them, but for the last.
 fn groups(sizes: &[u64], least: u64) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0_u64;
@@ -32,8 +32,8 @@ fn groups(sizes: &[u64], least: u64) -> Vec<Range<usize>> {
     groups
 }
 
-/// Puts small layers together until they have at least `least` bytes. Returns the images of all layers, lowest first, and how many
-/// of `made` each is made of.
+/// Puts small layers together until they have at least `least` bytes. Returns the images of all
+/// layers, lowest first, and how many of `made` each is made of.
 pub(super) fn regroup(
     made: Vec<Made>,
     least: u64,

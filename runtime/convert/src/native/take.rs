@@ -1,7 +1,8 @@
 //! Layers that come as EROFS images.
 //!
-//! Whoever made them may have made them badly or with a purpose. Of such a file system the guest's kernel sees the contents of
-//! files alone, because the merged metadata is ours; but we read it, so it is checked as a whole first.
+//! Whoever made them may have made them badly or with a purpose. Of such a file system the guest's
+//! kernel sees the contents of files alone, because the merged metadata is ours; but we read it, so
+//! it is checked as a whole first.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,16 +20,16 @@ use crate::stack;
 /// The unit of a stitched disk.
 const SECTOR: u64 = 512;
 
-/// The contents of all files together that an image may have, however small it is; how many times its size they may have; and
-/// the most: as ocipull bounds what a layer inflates to.
+/// The contents of all files together that an image may have, however small it is; how many times
+/// its size they may have; and the most: as ocipull bounds what a layer inflates to.
 const ALWAYS: u64 = 1 << 30;
 const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
-/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now and will be in `folder`, in a form that
-/// merged metadata can point into: as it is, or where its contents are inline or compressed, uncompressed. Whether it is the right
-/// image, with the digest `diff_id`, is the stream's to say, at its end: until then the checksum that this returns counts for
-/// nothing.
+/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now and will be in
+/// `folder`, in a form that merged metadata can point into: as it is, or where its contents are
+/// inline or compressed, uncompressed. Whether it is the right image, with the digest `diff_id`, is
+/// the stream's to say, at its end: until then the checksum that this returns counts for nothing.
 pub(crate) fn take(
     stream: impl BufRead,
     (name, diff_id): (&str, &Digest),
@@ -58,7 +59,8 @@ pub(crate) fn take(
     }
 }
 
-/// Refuses an image whose files would be copied from small extents without an end: compressed ones, or such as many files share.
+/// Refuses an image whose files would be copied from small extents without an end: compressed ones,
+/// or such as many files share.
 pub(super) fn bounded(path: &Path, name: &str) -> Result<()> {
     let stored = io(path, std::fs::metadata(path))?.len();
     bounded_by(path, name, stored.saturating_mul(RATIO).clamp(ALWAYS, MOST))
@@ -117,8 +119,8 @@ pub(super) fn copy(stream: impl BufRead, path: &Path, name: &str) -> Result<()> 
     drain(stream, &mut file, (path, name)).map(drop)
 }
 
-/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would cut the stream's buffers into small
-/// pieces.
+/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would cut
+/// the stream's buffers into small pieces.
 fn drain(
     mut stream: impl BufRead,
     out: &mut impl Write,
@@ -142,7 +144,8 @@ fn drain(
     }
 }
 
-/// Refuses the layer image at `path`, called `name`, where something in it is wrong or its contents are elsewhere.
+/// Refuses the layer image at `path`, called `name`, where something in it is wrong or its contents
+/// are elsewhere.
 pub(super) fn checked(path: &Path, name: &str) -> Result<()> {
     let image = layer::open(path).map_err(|error| refused(name, error))?;
     if !image.superblock().devices.is_empty() {

@@ -24,12 +24,13 @@ const COVERED_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// Files that the guest makes at each start.
 const COVERED_FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
-/// Puts what `patches` make of `image` into the directory `upper` of the disk that is or will be at `disk_path`, which so
-/// becomes overlayfs's upperdir.
+/// Puts what `patches` make of `image` into the directory `upper` of the disk that is or will be at
+/// `disk_path`, which so becomes overlayfs's upperdir.
 ///
 /// # Errors
 ///
-/// [`Error::Patch`] with the first patch that does not apply; [`Error::Ext4`] where it does not fit.
+/// [`Error::Patch`] with the first patch that does not apply; [`Error::Ext4`] where it does not
+/// fit.
 pub fn apply<W: Write + Seek>(
     patches: &[Patch],
     image: &Image,

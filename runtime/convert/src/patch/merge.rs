@@ -42,8 +42,9 @@ impl Copied {
     }
 }
 
-/// Puts what the root of `source` holds into the last of `target`, a chain of directories that begins with the root. Directories that are there keep their attributes, and
-/// links to directories stay; everything else is replaced.
+/// Puts what the root of `source` holds into the last of `target`, a chain of directories that
+/// begins with the root. Directories that are there keep their attributes, and links to directories
+/// stay; everything else is replaced.
 pub(super) fn merge(
     tree: &mut Tree<'_>,
     target: Vec<Id>,

@@ -1,4 +1,5 @@
-//! Changes to an image's tree that a sandbox is made with: what overlayfs's upperdir holds before the first boot.
+//! Changes to an image's tree that a sandbox is made with: what overlayfs's upperdir holds before
+//! the first boot.
 //!
 //! ```
 //! use blockbox_convert::patch::Patch;
@@ -12,8 +13,8 @@
 //! # Ok::<(), blockbox_convert::patch::ParseError>(())
 //! ```
 //!
-//! Patches apply in order, each to what those before it left. Symbolic links of the image are followed inside of it, so that
-//! `/lib/x` is `/usr/lib/x` where `/lib` is a link to `usr/lib`.
+//! Patches apply in order, each to what those before it left. Symbolic links of the image are
+//! followed inside of it, so that `/lib/x` is `/usr/lib/x` where `/lib` is a link to `usr/lib`.
 
 mod apply;
 mod merge;
@@ -36,11 +37,11 @@ pub struct Patch {
     pub path: Vec<u8>,
     /// What happens there.
     pub action: Action,
-    /// The permission bits of what is written, copied or made; the default is the source's, else what is there, else 0644
-    /// and 0755.
+    /// The permission bits of what is written, copied or made; the default is the source's, else
+    /// what is there, else 0644 and 0755.
     pub mode: Option<u16>,
-    /// The owner of what is written, copied or made, `USER[:GROUP]` by name or number; the default is what is there, the
-    /// archive's, else root.
+    /// The owner of what is written, copied or made, `USER[:GROUP]` by name or number; the default
+    /// is what is there, the archive's, else root.
     pub owner: Option<String>,
 }
 
@@ -52,10 +53,11 @@ pub enum Action {
     Write(Vec<u8>),
     /// A regular file gets these contents after its own. It is made where there is none.
     Append(Vec<u8>),
-    /// A file or folder of the host is copied: a file to the path, or into the folder that is there; what a folder holds into
-    /// the folder at the path, which is made where there is none.
+    /// A file or folder of the host is copied: a file to the path, or into the folder that is
+    /// there; what a folder holds into the folder at the path, which is made where there is none.
     Copy(PathBuf),
-    /// A tar archive of the host, which may be gzip or zstd, is extracted into the folder at the path.
+    /// A tar archive of the host, which may be gzip or zstd, is extracted into the folder at the
+    /// path.
     Extract(PathBuf),
     /// A folder is made, with its parents, where there is none.
     MakeDir,
@@ -139,7 +141,8 @@ impl Patch {
         self
     }
 
-    /// Sets the owner of what is written, copied or made: `USER[:GROUP]` by name or number, looked up in the image.
+    /// Sets the owner of what is written, copied or made: `USER[:GROUP]` by name or number, looked
+    /// up in the image.
     #[must_use]
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());

@@ -45,7 +45,8 @@ pub enum ParseError {
 impl FromStr for Patch {
     type Err = ParseError;
 
-    /// Reads `VERB:PATH[=VALUE]`. Relative paths of the host begin at this process's working directory.
+    /// Reads `VERB:PATH[=VALUE]`. Relative paths of the host begin at this process's working
+    /// directory.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let (verb, rest) = text.split_once(':').unwrap_or((text, ""));
         let (path, value) = match rest.split_once('=') {
@@ -123,7 +124,8 @@ struct Table {
     owner: Option<String>,
 }
 
-/// Reads the patches of a TOML file, an array of tables called `patch`. Relative paths of the host begin at the file's folder.
+/// Reads the patches of a TOML file, an array of tables called `patch`. Relative paths of the host
+/// begin at the file's folder.
 ///
 /// # Errors
 ///

@@ -22,7 +22,8 @@ pub(super) type Id = usize;
 /// The root directory, which is there from the start.
 pub(super) const ROOT: Id = 0;
 
-/// What the upperdir holds. Directories on the way to a change are in it with the attributes they have in the image.
+/// What the upperdir holds. Directories on the way to a change are in it with the attributes they
+/// have in the image.
 pub(super) struct Tree<'i> {
     image: &'i Reader,
     path: &'i Path,
@@ -69,8 +70,8 @@ pub(super) enum Entry {
 
 /// Where a path leads.
 pub(super) struct Place {
-    /// The directories on the way, the root first and that of the name last; where there is no name, the last is what the path leads
-    /// to.
+    /// The directories on the way, the root first and that of the name last; where there is no
+    /// name, the last is what the path leads to.
     pub(super) above: Vec<Id>,
     /// The directory and the name in it; `None` for the root, and for a path that ends in `..`.
     pub(super) slot: Option<(Id, Vec<u8>)>,
@@ -133,13 +134,14 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// Where `path` leads; a symbolic link at its end is followed where asked for. The directories on the way are in the
-    /// tree from then on.
+    /// Where `path` leads; a symbolic link at its end is followed where asked for. The directories
+    /// on the way are in the tree from then on.
     pub(super) fn place(&mut self, path: &[u8], follow: bool) -> Outcome<Place> {
         self.place_from(&[ROOT], path, follow)
     }
 
-    /// As [`place`](Self::place), from the last of `above`, a chain of directories that begins with the root.
+    /// As [`place`](Self::place), from the last of `above`, a chain of directories that begins with
+    /// the root.
     fn place_from(&mut self, above: &[Id], path: &[u8], follow: bool) -> Outcome<Place> {
         let mut stack = above.to_vec();
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -217,8 +219,8 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// The directory that `entry`, which `name` leads to in the last of `above`, is or leads to by symbolic links, after the
-    /// directories above it.
+    /// The directory that `entry`, which `name` leads to in the last of `above`, is or leads to by
+    /// symbolic links, after the directories above it.
     pub(super) fn as_directory(
         &mut self,
         above: &[Id],
@@ -325,7 +327,8 @@ impl<'i> Tree<'i> {
         }))
     }
 
-    /// Puts a node under this name, in place of what is there. A directory hides what the image has.
+    /// Puts a node under this name, in place of what is there. A directory hides what the image
+    /// has.
     pub(super) fn insert(&mut self, parent: Id, name: &[u8], mut node: Node) -> Outcome<Id> {
         let hides = self.has_lower(parent, name)?;
         if let Body::Directory(directory) = &mut node.body {

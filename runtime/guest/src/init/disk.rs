@@ -78,7 +78,8 @@ impl Disk {
                     until: until(thaw_after_ms),
                 });
                 self.on_upper(Some(id), Kind::Freeze, roots, |upper| {
-                    // What is written before the freeze need not be written during it, when every writer waits.
+                    // What is written before the freeze need not be written during it, when every
+                    // writer waits.
                     rustix::fs::syncfs(upper)?;
                     sys::freeze(upper.as_fd())
                 })

@@ -154,7 +154,8 @@ pub(crate) fn spawn(
     })
 }
 
-/// Reports a program that is missing without a process to find that out: each host asks for a hook that most images do not have.
+/// Reports a program that is missing without a process to find that out: each host asks for a hook
+/// that most images do not have.
 fn is_there(name: &OsStr, program: &Path) -> Result<(), SpawnFailure> {
     match fs::metadata(program) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnFailure::new(

@@ -82,7 +82,8 @@ impl Hold {
         &self.info
     }
 
-    /// Lets the disk change again. Returns how long the guest of a running sandbox had to wait with its writes.
+    /// Lets the disk change again. Returns how long the guest of a running sandbox had to wait with
+    /// its writes.
     ///
     /// # Errors
     ///

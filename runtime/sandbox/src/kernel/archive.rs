@@ -1,4 +1,5 @@
-//! A libkrunfw in what people get it in: itself, a zip (such as a Python wheel), a tar, the layers of an image.
+//! A libkrunfw in what people get it in: itself, a zip (such as a Python wheel), a tar, the layers
+//! of an image.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -16,7 +17,8 @@ const LIMITS: Limits = Limits {
     sparse_ranges: 1 << 16,
 };
 
-/// Whether a file of this name is the library: its name may go on with a version, `libkrunfw.so.5.6.1`.
+/// Whether a file of this name is the library: its name may go on with a version,
+/// `libkrunfw.so.5.6.1`.
 pub(super) fn is_library(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     match name.strip_prefix(LIBRARY.as_bytes()) {

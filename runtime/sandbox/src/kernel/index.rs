@@ -1,7 +1,8 @@
 //! The package from a Python index without pip: for hosts that have none.
 //!
-//! An index lists a package's files in a page of HTML, each with its digest (the "simple repository API"). Nothing in the page is
-//! trusted: a file counts whose digest is one that was known before, and then its bytes must have it.
+//! An index lists a package's files in a page of HTML, each with its digest (the "simple repository
+//! API"). Nothing in the page is trusted: a file counts whose digest is one that was known before,
+//! and then its bytes must have it.
 
 use std::fs::File;
 
@@ -26,7 +27,8 @@ pub(super) fn address() -> String {
     }
 }
 
-/// Downloads to `wheel` the file of the package for this kind of host, one with one of the digests `known`.
+/// Downloads to `wheel` the file of the package for this kind of host, one with one of the digests
+/// `known`.
 pub(super) fn download(
     index: &str,
     known: &[Digest],

@@ -1,5 +1,5 @@
-//! The Python package that carries libkrunfw, fetched by pip, with its proxies, mirrors and certificates, or where there is no pip
-//! from the index itself.
+//! The Python package that carries libkrunfw, fetched by pip, with its proxies, mirrors and
+//! certificates, or where there is no pip from the index itself.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,13 +20,15 @@ pub struct Package {
     pub bytes: u64,
 }
 
-/// The package of PyPI that is used: the packaged kernel of a project that, as this one, boots containers with libkrunfw.
+/// The package of PyPI that is used: the packaged kernel of a project that, as this one, boots
+/// containers with libkrunfw.
 pub const PACKAGE: Package = Package {
     name: "microsandbox 0.7.11",
     bytes: 48 << 20,
 };
 
-/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: no other file is taken.
+/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: no other file is
+/// taken.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
 /// A wheel in a folder that goes with it.

@@ -1,4 +1,5 @@
-//! One member of a zip archive, by PKWARE's APPNOTE.TXT: stored or deflated, without encryption, and of less than 4 GiB.
+//! One member of a zip archive, by PKWARE's APPNOTE.TXT: stored or deflated, without encryption,
+//! and of less than 4 GiB.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 

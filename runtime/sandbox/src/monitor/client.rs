@@ -106,7 +106,8 @@ impl Client {
         self.changed.notify_all();
     }
 
-    /// Waits until everything that was queued before [`close`](Self::close) is sent, or the client has gone.
+    /// Waits until everything that was queued before [`close`](Self::close) is sent, or the client
+    /// has gone.
     pub(super) fn wait_closed(&self) {
         let mut out = self.out();
         while !out.ended {

@@ -1,8 +1,8 @@
 //! Keeping the writable disk of a running sandbox from changing while a client reads it.
 //!
-//! The guest's file system is frozen, or the whole machine stands still. One client at a time holds the disk; the others wait. The
-//! monitor prolongs the hold, not the client, and ends it when the client releases the disk or its connection ends: a client that
-//! is killed keeps nothing frozen.
+//! The guest's file system is frozen, or the whole machine stands still. One client at a time holds
+//! the disk; the others wait. The monitor prolongs the hold, not the client, and ends it when the
+//! client releases the disk or its connection ends: a client that is killed keeps nothing frozen.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,7 +78,8 @@ enum Phase {
 }
 
 impl Holds {
-    /// Holds the disk for `client`, whose connection `is_connected` looks at, until it releases the disk or leaves.
+    /// Holds the disk for `client`, whose connection `is_connected` looks at, until it releases the
+    /// disk or leaves.
     pub(super) fn hold(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -99,7 +100,8 @@ impl Holds {
         Ok(())
     }
 
-    /// Waits until no other client holds the disk. `client` has it alone until what is returned is dropped.
+    /// Waits until no other client holds the disk. `client` has it alone until what is returned is
+    /// dropped.
     pub(super) fn take(&self, client: &Arc<Client>) -> Result<Slot<'_>> {
         let started = Instant::now();
         let mut holder = self.lock();

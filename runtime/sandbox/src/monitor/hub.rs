@@ -1,8 +1,9 @@
 //! A command in the guest and the clients that share its streams.
 //!
-//! Output goes to the log first, then to every client that is attached. A client that is slow to read holds the command up
-//! once its window is full; one that left is forgotten, and a command that nobody is attached to goes on, its output read
-//! and dropped. So a hub never holds more than a window of output for itself and one for each client.
+//! Output goes to the log first, then to every client that is attached. A client that is slow to
+//! read holds the command up once its window is full; one that left is forgotten, and a command
+//! that nobody is attached to goes on, its output read and dropped. So a hub never holds more than
+//! a window of output for itself and one for each client.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,8 @@ pub(super) struct Hub {
 pub(super) struct Options {
     /// Whether it has a terminal.
     pub(super) tty: bool,
-    /// Whether its input ends, and its outputs close, with those of the client that it was started for.
+    /// Whether its input ends, and its outputs close, with those of the client that it was started
+    /// for.
     pub(super) owned: bool,
     /// Whether it is of no use to anybody when that client has gone.
     pub(super) transient: bool,
@@ -63,7 +65,8 @@ impl Hub {
         (Arc::new(hub), Feed(feed))
     }
 
-    /// Gives a client the streams under the id it asked with; `None` where the command has ended, which it is told.
+    /// Gives a client the streams under the id it asked with; `None` where the command has ended,
+    /// which it is told.
     pub(super) fn attach(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -102,7 +105,8 @@ impl Hub {
         }
     }
 
-    /// The command runs: tells every client, copies its output until its end, and returns how it ended.
+    /// The command runs: tells every client, copies its output until its end, and returns how it
+    /// ended.
     pub(super) fn run(
         self: &Arc<Self>,
         mut exec: Exec,
@@ -315,7 +319,8 @@ impl Attachment {
             Request::CloseOutput { stream, .. } => {
                 self.lock().open[index(stream)] = false;
                 self.changed.notify_all();
-                // As in a pipeline of the client's shell: with its only reader gone, the command gets SIGPIPE.
+                // As in a pipeline of the client's shell: with its only reader gone, the command
+                // gets SIGPIPE.
                 let alone = self.hub.lock().attached.len() <= 1;
                 if self.hub.options.owned
                     && alone
@@ -383,7 +388,8 @@ impl Log {
         }
     }
 
-    /// Appends output. A log that cannot be written must not hold the command up: what there is no room for is missing.
+    /// Appends output. A log that cannot be written must not hold the command up: what there is no
+    /// room for is missing.
     fn append(&mut self, stream: Stream, data: &[u8]) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let result = writer.append(stream, data);

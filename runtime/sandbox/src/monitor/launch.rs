@@ -12,11 +12,12 @@ use crate::error::{Error, Result};
 use blockbox_store::{Lock, Store};
 use blockbox_vmm::guest::Connection;
 
-/// What the monitor itself has to say, in the folder of its sandbox: nothing, unless something is badly wrong.
+/// What the monitor itself has to say, in the folder of its sandbox: nothing, unless something is
+/// badly wrong.
 const LOG: &str = "monitor.log";
 
-/// Starts the monitor of a sandbox, and hands it the sandbox's lock. The sandbox is switched off where the connection
-/// closes before the main command runs.
+/// Starts the monitor of a sandbox, and hands it the sandbox's lock. The sandbox is switched off
+/// where the connection closes before the main command runs.
 pub(crate) fn launch(store: &Store, name: &str, lock: Lock) -> Result<Connection> {
     let helper = blockbox_vmm::helper::locate(None)?;
     let failed = || Error::io(&helper);

@@ -1,7 +1,8 @@
-//! A sandbox's life, from the first boot to the last: the state machine of [`state`](blockbox_store::state).
+//! A sandbox's life, from the first boot to the last: the state machine of
+//! [`state`](blockbox_store::state).
 //!
-//! One thread, the process's first, boots, waits and switches off; it alone changes the state on disk. Clients' threads
-//! leave what they want in [`shared`](super::shared) and wake it up.
+//! One thread, the process's first, boots, waits and switches off; it alone changes the state on
+//! disk. Clients' threads leave what they want in [`shared`](super::shared) and wake it up.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -115,7 +116,8 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
     saved
 }
 
-/// A signal to the monitor itself, at the end of a user's session or of the host's day, stops the sandbox.
+/// A signal to the monitor itself, at the end of a user's session or of the host's day, stops the
+/// sandbox.
 fn watch_signals(monitor: &Arc<Monitor>) {
     use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
@@ -438,7 +440,8 @@ impl Life {
         self.save()
     }
 
-    /// Notes that the gateway ended by itself. The sandbox goes on without a network, as a machine does whose cable is pulled.
+    /// Notes that the gateway ended by itself. The sandbox goes on without a network, as a machine
+    /// does whose cable is pulled.
     pub(super) fn note_lost_gateway(&mut self) {
         self.state.ports.clear();
         self.state.error = Some("the gateway of the sandbox's network ended".to_owned());
@@ -449,8 +452,8 @@ impl Life {
         events::note(&self.store, &self.spec, "network-lost", &[]);
     }
 
-    /// Runs what may take long in another thread, and gives up on it when a client stops the sandbox. What the thread has
-    /// started then ends with this process.
+    /// Runs what may take long in another thread, and gives up on it when a client stops the
+    /// sandbox. What the thread has started then ends with this process.
     fn interruptibly<T: Send + 'static>(
         &self,
         run: impl FnOnce() -> Result<T> + Send + 'static,
@@ -484,7 +487,8 @@ impl Life {
     }
 }
 
-/// Ends every process in the guest, unmounts its disk and waits for the machine's end, which comes in any case.
+/// Ends every process in the guest, unmounts its disk and waits for the machine's end, which comes
+/// in any case.
 fn switch_off(session: &Arc<Session>, vm: &Arc<Vm>) -> Result<()> {
     let (done, result) = mpsc::channel();
     let (session, running) = (Arc::clone(session), Arc::clone(vm));

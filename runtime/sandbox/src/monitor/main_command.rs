@@ -150,7 +150,8 @@ impl Life {
         })
     }
 
-    /// Waits for the end of the main command, and helps it along when a client stops the sandbox or time is up.
+    /// Waits for the end of the main command, and helps it along when a client stops the sandbox or
+    /// time is up.
     fn wait_main(
         &mut self,
         hub: &Arc<Hub>,

@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 
-/// The version of the conversation. A monitor outlives the program that started it, so clients of other versions come.
+/// The version of the conversation. A monitor outlives the program that started it, so clients of
+/// other versions come.
 pub(crate) const VERSION: u32 = 1;
 
 /// A question to a monitor.
@@ -27,7 +28,8 @@ pub(crate) enum Ask {
         /// The client's [`VERSION`].
         version: u32,
     },
-    /// Boot the machine; answered when the guest takes commands. Only the process that started the monitor asks this.
+    /// Boot the machine; answered when the guest takes commands. Only the process that started the
+    /// monitor asks this.
     Boot {
         /// The specification of this run, where it differs from the sandbox's own.
         spec: Option<Box<Spec>>,
@@ -65,7 +67,8 @@ pub(crate) enum Ask {
     Stats,
     /// Which processes are there?
     Processes,
-    /// Keep the writable disk from changing until `Release`, or the end of the connection; answered when it does not change.
+    /// Keep the writable disk from changing until `Release`, or the end of the connection; answered
+    /// when it does not change.
     Hold {
         /// Stop the machine where it is, instead of having the guest write everything first.
         crash: bool,
@@ -93,7 +96,8 @@ pub(crate) enum Ask {
 pub(crate) struct Resume {
     /// The folder that [`Ask::Save`] filled.
     pub(crate) folder: PathBuf,
-    /// Whether the main command of the copied machine is that of the sandbox, which otherwise starts its own beside it.
+    /// Whether the main command of the copied machine is that of the sandbox, which otherwise
+    /// starts its own beside it.
     pub(crate) go_on: bool,
 }
 

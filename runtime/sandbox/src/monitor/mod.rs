@@ -1,17 +1,19 @@
 //! The process that a running sandbox lives in.
 //!
-//! A monitor is started by the process that starts the sandbox, through the [helper](blockbox_vmm::helper) executable, and
-//! outlives it: in a session of its own, without a terminal, in no folder that anybody might want to unmount. It holds the
-//! sandbox's lock, which it inherits, so there is no moment at which the sandbox is nobody's. It owns
+//! A monitor is started by the process that starts the sandbox, through the
+//! [helper](blockbox_vmm::helper) executable, and outlives it: in a session of its own, without a
+//! terminal, in no folder that anybody might want to unmount. It holds the sandbox's lock, which it
+//! inherits, so there is no moment at which the sandbox is nobody's. It owns
 //!
-//! - the virtual machine, and the [gateway](crate::network) of its network: children that end when the monitor does, however
-//!   it ends;
+//! - the virtual machine, and the [gateway](crate::network) of its network: children that end when
+//!   the monitor does, however it ends;
 //! - the [state](blockbox_store::state) on disk, and the [log](crate::log) of the main command;
-//! - a socket, over which any number of clients run commands, attach, wait and stop. Frames are those of the guest's
-//!   protocol ([`blockbox_protocol`]); whatever init does not know is a [question](message).
+//! - a socket, over which any number of clients run commands, attach, wait and stop. Frames are
+//!   those of the guest's protocol ([`blockbox_protocol`]); whatever init does not know is a
+//!   [question](message).
 //!
-//! The first client is the process that started it, on a socket that it inherits. Where that client leaves before the main
-//! command runs, the monitor switches the machine off again and ends.
+//! The first client is the process that started it, on a socket that it inherits. Where that client
+//! leaves before the main command runs, the monitor switches the machine off again and ends.
 
 mod client;
 mod clock;
@@ -50,8 +52,9 @@ const SUBCOMMAND: &str = "__monitor";
 /// Bytes of a thread's stack: a monitor has many, and none goes deep.
 const STACK: usize = 256 << 10;
 
-/// Runs this process as a sandbox's monitor when it was started as one; otherwise returns `None` at once. Call it first
-/// thing in `main`, as [`vmm::helper::run_if_asked`](blockbox_vmm::helper::run_if_asked).
+/// Runs this process as a sandbox's monitor when it was started as one; otherwise returns `None` at
+/// once. Call it first thing in `main`, as
+/// [`vmm::helper::run_if_asked`](blockbox_vmm::helper::run_if_asked).
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     if args.next()? != SUBCOMMAND {
@@ -69,7 +72,8 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
 fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
     let root = PathBuf::from(root.unwrap_or_default());
     let name = name.unwrap_or_default().to_string_lossy().into_owned();
-    // No signal that is meant for the process that started this one, or for its terminal, comes here from now on.
+    // No signal that is meant for the process that started this one, or for its terminal, comes
+    // here from now on.
     let _ = rustix::process::setsid();
     let (lock, launcher) = inherited().map_err(Error::io(&root))?;
     let store = Store::open(root)?;
@@ -80,8 +84,8 @@ fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
     lifecycle::run(store, lock, info, launcher)
 }
 
-/// Takes the sandbox's lock from standard input and the first client from standard output, and puts nothing in their
-/// place.
+/// Takes the sandbox's lock from standard input and the first client from standard output, and puts
+/// nothing in their place.
 fn inherited() -> std::io::Result<(File, UnixStream)> {
     let lock = std::io::stdin().as_fd().try_clone_to_owned()?;
     let launcher = std::io::stdout().as_fd().try_clone_to_owned()?;
@@ -91,13 +95,14 @@ fn inherited() -> std::io::Result<(File, UnixStream)> {
     Ok((File::from(lock), UnixStream::from(launcher)))
 }
 
-/// Adds a line to the monitor's own log. Where the disk is full there is no line; the monitor goes on.
+/// Adds a line to the monitor's own log. Where the disk is full there is no line; the monitor goes
+/// on.
 pub(crate) fn complain(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "blockbox: {text}");
 }
 
-/// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor, and so the sandbox,
-/// would not get far.
+/// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor,
+/// and so the sandbox, would not get far.
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new()
         .name(name.to_owned())

@@ -14,7 +14,8 @@ const HOOK: &str = "/etc/blockbox/on-fork";
 /// How long the main command waits for the hook.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs the hook to its end, as root, with the environment of the main command. What it wrote is not kept.
+/// Runs the hook to its end, as root, with the environment of the main command. What it wrote is
+/// not kept.
 pub(super) fn run(session: &Arc<Session>, main: &Process) {
     let mut spec = ExecSpec::new([HOOK.as_bytes().to_vec()]);
     spec.env = main.env.iter().map(|one| one.0.clone()).collect();

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::snapshot::Saved;
 use crate::upper::create_copy;
 
-/// How long the guest's disk stays frozen by itself. The guest's clock stands still while the machine does.
+/// How long the guest's disk stays frozen by itself. The guest's clock stands still while the
+/// machine does.
 const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How long QEMU may take to write the state of the machine's devices.
@@ -29,7 +30,8 @@ pub(super) struct Savable {
 }
 
 impl Savable {
-    /// Copies the machine, and its writable disk `from`, to new files in the folder `to`. Returns how long the guest stood still.
+    /// Copies the machine, and its writable disk `from`, to new files in the folder `to`. Returns
+    /// how long the guest stood still.
     pub(super) fn save(
         &self,
         session: &Session,

@@ -456,7 +456,8 @@ impl Monitor {
         }
     }
 
-    /// Waits until the launcher starts the main command; `None` when it left or the sandbox was stopped.
+    /// Waits until the launcher starts the main command; `None` when it left or the sandbox was
+    /// stopped.
     pub(super) fn wait_start(&self) -> Result<Option<Start>> {
         let mut wishes = self.lock();
         loop {

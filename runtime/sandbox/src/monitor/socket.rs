@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use blockbox_store::Store;
 
-/// Where the socket of the sandbox with this id is. The name is short whatever the store's path: a socket's path has at
-/// most 108 bytes on Linux, 104 on macOS.
+/// Where the socket of the sandbox with this id is. The name is short whatever the store's path: a
+/// socket's path has at most 108 bytes on Linux, 104 on macOS.
 fn path(store: &Store, id: &str) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(store.root().as_os_str().as_encoded_bytes());
@@ -25,7 +25,8 @@ fn path(store: &Store, id: &str) -> Result<PathBuf> {
     Ok(folder()?.join(name))
 }
 
-/// `$XDG_RUNTIME_DIR/blockbox`, else `blockbox-UID` in `/tmp`: a folder that only this user can enter.
+/// `$XDG_RUNTIME_DIR/blockbox`, else `blockbox-UID` in `/tmp`: a folder that only this user can
+/// enter.
 fn folder() -> Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR")

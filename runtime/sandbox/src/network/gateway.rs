@@ -1,8 +1,8 @@
 //! The gateway's process, as the monitor sees it.
 //!
-//! The monitor makes two socket pairs. Of one, the machine gets an end for its frames; the other carries the configuration
-//! to the gateway, its ports back, and from then on requests and answers. The gateway ends when either of them does, so it
-//! outlives neither its machine nor its monitor.
+//! The monitor makes two socket pairs. Of one, the machine gets an end for its frames; the other
+//! carries the configuration to the gateway, its ports back, and from then on requests and answers.
+//! The gateway ends when either of them does, so it outlives neither its machine nor its monitor.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -57,8 +57,8 @@ struct Host {
 }
 
 impl Gateway {
-    /// Starts the gateway of a sandbox, which binds the published ports: [`bound`](Self::bound) waits for that. Returns the machine's
-    /// card as well.
+    /// Starts the gateway of a sandbox, which binds the published ports: [`bound`](Self::bound)
+    /// waits for that. Returns the machine's card as well.
     ///
     /// # Errors
     ///

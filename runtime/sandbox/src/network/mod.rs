@@ -1,4 +1,5 @@
-//! A sandbox's network: the gateway, a process beside the machine, and what the guest is told of it.
+//! A sandbox's network: the gateway, a process beside the machine, and what the guest is told of
+//! it.
 
 mod gateway;
 pub(crate) mod helper;

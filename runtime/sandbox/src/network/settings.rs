@@ -47,7 +47,8 @@ pub(crate) fn describe(network: &Network, search: Option<Vec<String>>, boot: &mu
             name: HOST_NAME.to_owned(),
         }),
     );
-    // A published port reaches servers on the guest's 127.0.0.1 too. Nobody but the gateway is on the link.
+    // A published port reaches servers on the guest's 127.0.0.1 too. Nobody but the gateway is on
+    // the link.
     boot.sysctls.push(Sysctl {
         name: "net.ipv4.conf.eth0.route_localnet".to_owned(),
         value: "1".to_owned(),

@@ -1,5 +1,5 @@
-//! A snapshot as one file: a PAX archive of its record and its disk, whose holes are left out, compressed with zstd. GNU tar and
-//! zstd read it, too.
+//! A snapshot as one file: a PAX archive of its record and its disk, whose holes are left out,
+//! compressed with zstd. GNU tar and zstd read it, too.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -33,8 +33,9 @@ const LIMITS: Limits = Limits {
 const LEVEL: i32 = 3;
 
 impl Snapshot {
-    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are not in it, and no memory: it fits few
-    /// hosts, holds whatever secrets programs had, and QEMU trusts the state of a machine that it loads.
+    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are
+    /// not in it, and no memory: it fits few hosts, holds whatever secrets programs had, and QEMU
+    /// trusts the state of a machine that it loads.
     ///
     /// # Errors
     ///
@@ -61,13 +62,14 @@ impl Snapshot {
         write().map_err(failed())
     }
 
-    /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or another one, and checks it. Its image has to be in the
-    /// store.
+    /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or another one, and
+    /// checks it. Its image has to be in the store.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotExists`]; [`Error::SnapshotArchive`] for other bytes; [`Error::SnapshotDamaged`] where the disk is not what
-    /// the record says; where the store does not have the image. Nothing is left behind.
+    /// [`Error::SnapshotExists`]; [`Error::SnapshotArchive`] for other bytes;
+    /// [`Error::SnapshotDamaged`] where the disk is not what the record says; where the store does
+    /// not have the image. Nothing is left behind.
     pub fn import(store: &Store, name: Option<&str>, input: impl Read) -> Result<Self> {
         let _access = store.share()?;
         let decoder = zstd::Decoder::new(input).map_err(|error| not_one(&error))?;
@@ -96,8 +98,8 @@ impl Snapshot {
     }
 }
 
-/// Takes out of a specification what names something of the host that it came from: here it would be something of this host, and
-/// the archive may be anybody's.
+/// Takes out of a specification what names something of the host that it came from: here it would
+/// be something of this host, and the archive may be anybody's.
 fn harmless(spec: &mut Spec) {
     spec.mounts.retain(|mount| {
         !matches!(

@@ -1,7 +1,8 @@
 //! Snapshots: the writable disk of a sandbox at one moment, and new sandboxes that begin there.
 //!
-//! A snapshot is a folder in the store with a record and a copy of the disk. The image's layers stay shared: an image that a
-//! snapshot needs cannot be removed. A fork is the same without the folder in between.
+//! A snapshot is a folder in the store with a record and a copy of the disk. The image's layers
+//! stay shared: an image that a snapshot needs cannot be removed. A fork is the same without the
+//! folder in between.
 
 mod archive;
 mod memory;
@@ -62,7 +63,8 @@ pub struct ForkOptions {
     pub consistency: Consistency,
     /// Whether the new sandbox is removed when its main command has ended.
     pub remove_on_exit: bool,
-    /// What the new sandbox is, where it differs from what the other one was: another command, another machine.
+    /// What the new sandbox is, where it differs from what the other one was: another command,
+    /// another machine.
     pub spec: Option<Spec>,
     /// Whether ports are published where the specification says, and not at free ports of the host.
     pub keep_ports: bool,
@@ -109,12 +111,13 @@ impl ForkOptions {
 }
 
 impl Sandbox {
-    /// Makes a snapshot of the sandbox called `name`; `meter` learns of the bytes that are copied. Returns with it how long the guest of a running sandbox had to wait with its
-    /// writes.
+    /// Makes a snapshot of the sandbox called `name`; `meter` learns of the bytes that are copied.
+    /// Returns with it how long the guest of a running sandbox had to wait with its writes.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotExists`], [`Error::SandboxName`]; those of [`copy_upper`](Self::copy_upper). Nothing is left behind.
+    /// [`Error::SnapshotExists`], [`Error::SandboxName`]; those of
+    /// [`copy_upper`](Self::copy_upper). Nothing is left behind.
     pub fn snapshot(
         &self,
         name: &str,
@@ -128,18 +131,20 @@ impl Sandbox {
         })
     }
 
-    /// Makes a snapshot of the running sandbox called `name` with its memory: new sandboxes go on as it runs, without a boot.
-    /// Returns with it how long the guest stood still.
+    /// Makes a snapshot of the running sandbox called `name` with its memory: new sandboxes go on
+    /// as it runs, without a boot. Returns with it how long the guest stood still.
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; [`Error::NoMemory`]; [`Error::SnapshotExists`], [`Error::SandboxName`]. Nothing is left behind.
+    /// [`Error::NotRunning`]; [`Error::NoMemory`]; [`Error::SnapshotExists`],
+    /// [`Error::SandboxName`]. Nothing is left behind.
     pub fn snapshot_with_memory(&self, name: &str) -> Result<(Snapshot, Duration)> {
         self.keep(name, |folder, record| self.copy_machine(folder, record))
     }
 
-    /// As [`snapshot_with_memory`](Self::snapshot_with_memory), a snapshot without a name for sandboxes that begin now. It goes when
-    /// it is dropped; sandboxes that run by then stay as they are.
+    /// As [`snapshot_with_memory`](Self::snapshot_with_memory), a snapshot without a name for
+    /// sandboxes that begin now. It goes when it is dropped; sandboxes that run by then stay as
+    /// they are.
     ///
     /// # Errors
     ///
@@ -238,7 +243,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxName`], [`Error::SandboxExists`]; those of [`copy_upper`](Self::copy_upper). Nothing is left behind.
+    /// [`Error::SandboxName`], [`Error::SandboxExists`]; those of [`copy_upper`](Self::copy_upper).
+    /// Nothing is left behind.
     pub fn fork(&self, options: &ForkOptions) -> Result<Self> {
         let spec = self.info()?.spec;
         let parent = spec.snapshot.clone();
@@ -255,8 +261,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] where the snapshot is over another image;
-    /// [`Error::SnapshotDamaged`].
+    /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] where the snapshot
+    /// is over another image; [`Error::SnapshotDamaged`].
     pub fn restore(&self, snapshot: &Snapshot) -> Result<()> {
         let (_lock, info) = self.take()?;
         let mut spec = info.spec;
@@ -332,7 +338,8 @@ impl Snapshot {
         &self.record
     }
 
-    /// The bytes that the snapshot's disk and memory take on the host. Blocks that they share with others count.
+    /// The bytes that the snapshot's disk and memory take on the host. Blocks that they share with
+    /// others count.
     ///
     /// # Errors
     ///
@@ -356,18 +363,21 @@ impl Snapshot {
         files
     }
 
-    /// Makes a sandbox that begins as this snapshot. It does not run yet; when it is started, it boots.
+    /// Makes a sandbox that begins as this snapshot. It does not run yet; when it is started, it
+    /// boots.
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxName`], [`Error::SandboxExists`], [`Error::SnapshotDamaged`]; nothing is left behind.
+    /// [`Error::SandboxName`], [`Error::SandboxExists`], [`Error::SnapshotDamaged`]; nothing is
+    /// left behind.
     pub fn create(&self, options: &ForkOptions) -> Result<Sandbox> {
         self.make(options, false).map(|(sandbox, _lock)| sandbox)
     }
 
-    /// Makes a sandbox that begins as this snapshot and starts to boot it, as [`Builder::launch`](crate::Builder::launch) does. With
-    /// the memory of a machine that could be one on this host, the sandbox goes on as that, in place of a boot: as its main command, where it
-    /// has no other, else with its own beside that.
+    /// Makes a sandbox that begins as this snapshot and starts to boot it, as
+    /// [`Builder::launch`](crate::Builder::launch) does. With the memory of a machine that could be
+    /// one on this host, the sandbox goes on as that, in place of a boot: as its main command,
+    /// where it has no other, else with its own beside that.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
-//! The pool: snapshots of machines that booted and warmed up, and whose main command has not started. A new sandbox of the same image
-//! goes on as a copy of one and starts its own command there.
+//! The pool: snapshots of machines that booted and warmed up, and whose main command has not
+//! started. A new sandbox of the same image goes on as a copy of one and starts its own command
+//! there.
 
 use std::path::PathBuf;
 
@@ -39,7 +40,8 @@ pub(crate) fn check(root: &Root, spec: &Spec, patched: bool) -> Result<()> {
     })
 }
 
-/// Starts a sandbox of this specification as a copy of a machine in the pool, or returns why it has to boot.
+/// Starts a sandbox of this specification as a copy of a machine in the pool, or returns why it has
+/// to boot.
 pub(crate) fn launch(
     store: &Store,
     root: &Root,
@@ -65,7 +67,8 @@ pub(crate) fn launch(
     }
 }
 
-/// The newest machine in the pool that a sandbox of this specification can go on as, or why there is none.
+/// The newest machine in the pool that a sandbox of this specification can go on as, or why there
+/// is none.
 fn find(store: &Store, root: &Root, spec: &Spec) -> Result<std::result::Result<Snapshot, String>> {
     let asked = &spec.image.asked;
     let Root::Image(image) = root else {
@@ -106,11 +109,13 @@ pub(crate) fn forget(store: &Store, manifest_digest: &str) -> Result<Vec<String>
 }
 
 impl Booted {
-    /// Runs the main command, before its start, to warm the machine up. Its terminal, if it has one, gets the size given.
+    /// Runs the main command, before its start, to warm the machine up. Its terminal, if it has
+    /// one, gets the size given.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command cannot be started.
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// cannot be started.
     pub fn warm_up(&self, stdin: bool, size: Option<WindowSize>) -> Result<Child> {
         let process = self.sandbox.info()?.spec.process.unwrap_or_default();
         let tty = process.tty.then(|| size.unwrap_or(WINDOW_SIZE));
@@ -119,8 +124,8 @@ impl Booted {
         Ok(Child::new(exec, self.connection.clone()))
     }
 
-    /// Keeps the machine as it runs now in the pool, in place of those there that new sandboxes could use as well. This sandbox
-    /// ends.
+    /// Keeps the machine as it runs now in the pool, in place of those there that new sandboxes
+    /// could use as well. This sandbox ends.
     ///
     /// # Errors
     ///

@@ -7,7 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A byte string. JSON holds it as a string where it is UTF-8, and as a list of numbers where it is not.
+/// A byte string. JSON holds it as a string where it is UTF-8, and as a list of numbers where it is
+/// not.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 

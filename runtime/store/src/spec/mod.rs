@@ -1,8 +1,10 @@
-//! The specification of a sandbox: everything that its creation decided, as `sandbox.json` holds it.
+//! The specification of a sandbox: everything that its creation decided, as `sandbox.json` holds
+//! it.
 //!
-//! A specification is written once, when the sandbox is made, and again only when the sandbox is renamed. What changes
-//! while the sandbox lives is its [`State`](crate::State). Version 1 (a record without a `version`) held the name, the
-//! image and the time only; it is read as a sandbox that runs its image's own command.
+//! A specification is written once, when the sandbox is made, and again only when the sandbox is
+//! renamed. What changes while the sandbox lives is its [`State`](crate::State). Version 1 (a
+//! record without a `version`) held the name, the image and the time only; it is read as a sandbox
+//! that runs its image's own command.
 
 mod bytes;
 mod mount;
@@ -48,7 +50,8 @@ pub struct Spec {
     pub id: String,
     /// The sandbox's name: unique in its store.
     pub name: String,
-    /// The image below the writable disk; where there is a [`root_disk`](Self::root_disk), its name alone counts.
+    /// The image below the writable disk; where there is a [`root_disk`](Self::root_disk), its name
+    /// alone counts.
     pub image: ImageSource,
     /// The disk that is the root in place of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,7 +91,8 @@ pub struct Spec {
     /// Whether the root is read-only but for what is mounted there.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether there is no writable disk: what the guest changes is in its memory, and goes with it.
+    /// Whether there is no writable disk: what the guest changes is in its memory, and goes with
+    /// it.
     #[serde(default)]
     pub diskless: bool,
     /// Limits of every command.
@@ -170,7 +174,8 @@ pub struct Machine {
     pub kernel: Option<PathBuf>,
     /// Whether the virtual machine's process is confined, where the host can.
     pub confine: bool,
-    /// Whether the guest's memory is kept where it can be copied, for snapshots with memory; that takes QEMU.
+    /// Whether the guest's memory is kept where it can be copied, for snapshots with memory; that
+    /// takes QEMU.
     pub forkable: bool,
 }
 
@@ -203,13 +208,15 @@ pub struct Process {
     pub user: String,
     /// Whether the command has a terminal.
     pub tty: bool,
-    /// Whether the command's input stays open for clients that attach. Without it the input is `/dev/null`.
+    /// Whether the command's input stays open for clients that attach. Without it the input is
+    /// `/dev/null`.
     pub stdin: bool,
     /// The signal that asks the command to end; `None` is SIGTERM.
     pub stop_signal: Option<Signal>,
     /// How long the command then has, in milliseconds; `None` is [`STOP_TIMEOUT`].
     pub stop_timeout_ms: Option<u64>,
-    /// Whether the command is process 1 of a PID namespace of its own. `None`: where it is called `init` or `systemd`.
+    /// Whether the command is process 1 of a PID namespace of its own. `None`: where it is called
+    /// `init` or `systemd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
 }

@@ -113,8 +113,8 @@ impl Mount {
         self
     }
 
-    /// Reads what docker's `-v` takes: `HOST:GUEST[:OPTIONS]`, where `HOST` is a path if it has a slash or is `.` or `..`,
-    /// and the name of a volume otherwise.
+    /// Reads what docker's `-v` takes: `HOST:GUEST[:OPTIONS]`, where `HOST` is a path if it has a
+    /// slash or is `.` or `..`, and the name of a volume otherwise.
     ///
     /// # Errors
     ///

@@ -48,7 +48,8 @@ impl Spec {
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] where it is not a record; [`Error::RecordVersion`] where a later version wrote it.
+    /// [`Error::Record`] where it is not a record; [`Error::RecordVersion`] where a later version
+    /// wrote it.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
         let bytes = match fs::read(&path) {

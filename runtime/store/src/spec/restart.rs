@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// When the main command is started again after its end. A sandbox that was stopped or killed by the user stays down.
+/// When the main command is started again after its end. A sandbox that was stopped or killed by
+/// the user stays down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
@@ -13,7 +14,8 @@ pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// After a failure: an exit code other than 0, a signal, or a machine that could not be kept up.
+    /// After a failure: an exit code other than 0, a signal, or a machine that could not be kept
+    /// up.
     OnFailure {
         /// How often at most.
         limit: Option<u32>,
@@ -23,7 +25,8 @@ pub enum RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// Whether a sandbox that was restarted `restarts` times already starts again after an end that was a `success`.
+    /// Whether a sandbox that was restarted `restarts` times already starts again after an end that
+    /// was a `success`.
     pub fn applies(self, success: bool, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -61,8 +64,8 @@ impl TryFrom<String> for RestartPolicy {
 impl FromStr for RestartPolicy {
     type Err = String;
 
-    /// Reads `no`, `on-failure`, `on-failure:N`, `always`, or `unless-stopped`: without a daemon that restarts sandboxes
-    /// when the host boots, the last two are one.
+    /// Reads `no`, `on-failure`, `on-failure:N`, `always`, or `unless-stopped`: without a daemon
+    /// that restarts sandboxes when the host boots, the last two are one.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None => match text {

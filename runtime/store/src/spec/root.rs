@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct RootDisk {
     /// The file, or block device, without links.
     pub path: PathBuf,
-    /// The format that it had when the sandbox was made. What a guest writes to a raw disk may look like another one.
+    /// The format that it had when the sandbox was made. What a guest writes to a raw disk may look
+    /// like another one.
     pub format: RootFormat,
     /// The number of the partition with the root; `None` is found by the partitions' types.
     #[serde(default)]

@@ -23,8 +23,9 @@ pub struct Secret {
 pub enum SecretSource {
     /// A file of the host.
     File {
-        /// Its absolute path, which leads through no symbolic links to a regular file: a guest that shares a folder of it could put
-        /// one there. [`SecretSource::file`] resolves those that there are.
+        /// Its absolute path, which leads through no symbolic links to a regular file: a guest that
+        /// shares a folder of it could put one there. [`SecretSource::file`] resolves those that
+        /// there are.
         path: PathBuf,
     },
     /// The environment of the program that starts the sandbox.

@@ -18,7 +18,8 @@ pub(super) struct Exec {
     /// By the monotonic clock.
     pub(super) at: Duration,
     pub(super) process: u32,
-    /// What all threads of the process have used of the processor until now, where it is still there.
+    /// What all threads of the process have used of the processor until now, where it is still
+    /// there.
     pub(super) used: Duration,
     pub(super) path: PathBuf,
 }
@@ -52,7 +53,8 @@ impl Trace {
         self.set("trace", "")
     }
 
-    /// Returns what reads the programs that have begun, in their order, and the processor time that the processes have used.
+    /// Returns what reads the programs that have begun, in their order, and the processor time that
+    /// the processes have used.
     pub(super) fn reader(&self) -> impl FnOnce() -> Result<Vec<Exec>> + Send + use<> {
         let path = self.0.join("trace");
         move || {

@@ -74,8 +74,8 @@ impl Build<'_> {
             .collect()
     }
 
-    /// Copies the mounted layers to folders `0` and so on of one ext4. Returns its disk and the folders, where they are
-    /// mounted now.
+    /// Copies the mounted layers to folders `0` and so on of one ext4. Returns its disk and the
+    /// folders, where they are mounted now.
     pub(in crate::bench) fn unpack(
         &self,
         mounts: &mut Mounts,

@@ -13,7 +13,8 @@ use super::mounts::Mounts;
 pub(super) struct Stack {
     pub(super) name: &'static str,
     pub(super) root: PathBuf,
-    /// What the guest's init has the kernel read when it has mounted it: so many bytes in front of a disk.
+    /// What the guest's init has the kernel read when it has mounted it: so many bytes in front of
+    /// a disk.
     pub(super) read_ahead: Option<(PathBuf, u64)>,
     /// Its failure is an error, and not a remark.
     pub(super) ours: bool,

@@ -14,8 +14,8 @@ use crate::bench::Setting;
 use crate::shell::Patience;
 use crate::{setup, shell};
 
-/// How long a machine may run: what it says, it says at its end. QEMU 7.2 stops for good now and then where it counts instructions,
-/// and all its threads wait then.
+/// How long a machine may run: what it says, it says at its end. QEMU 7.2 stops for good now and
+/// then where it counts instructions, and all its threads wait then.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(30 * 60),
     idle: Some(Duration::from_secs(60)),
@@ -30,11 +30,13 @@ const MEMORY: u32 = 1024;
 /// As `blockbox run` has it.
 const MACHINE: &str = "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on";
 
-/// How a guest without a hypervisor runs: its clock counts instructions, each of which takes a nanosecond, and follows the host's
-/// only while the guest waits. Times of translated code would tell more about how QEMU translates than about the file system.
+/// How a guest without a hypervisor runs: its clock counts instructions, each of which takes a
+/// nanosecond, and follows the host's only while the guest waits. Times of translated code would
+/// tell more about how QEMU translates than about the file system.
 const COUNTED: [&str; 2] = ["-icount", "shift=0,align=off,sleep=on"];
 
-/// The rate of the processor's time stamp counter then, which the kernel cannot measure on a machine of this type.
+/// The rate of the processor's time stamp counter then, which the kernel cannot measure on a
+/// machine of this type.
 const COUNTED_KHZ: u32 = 1_000_000;
 
 /// A disk of the machine.
@@ -119,8 +121,8 @@ impl Machine {
         ]
     }
 
-    /// Boots from a new disk with the system `root`, with `disks` after it, and counts instructions where QEMU translates. Returns
-    /// what `script` wrote there.
+    /// Boots from a new disk with the system `root`, with `disks` after it, and counts instructions
+    /// where QEMU translates. Returns what `script` wrote there.
     pub(super) fn run(
         &self,
         setting: &Setting,
@@ -172,8 +174,8 @@ impl Machine {
         )
     }
 
-    /// QEMU with the host's clock, which boots from the new disk `writable` into a program that writes a line, with nothing else in the
-    /// way.
+    /// QEMU with the host's clock, which boots from the new disk `writable` into a program that
+    /// writes a line, with nothing else in the way.
     pub(in crate::bench) fn bare(
         &self,
         setting: &Setting,
@@ -210,7 +212,8 @@ impl Machine {
     }
 
     fn command(&self, counted: bool, init: &str) -> Command {
-        // As many processors as `blockbox run` gives; those of a translated guest take turns, so there it is one.
+        // As many processors as `blockbox run` gives; those of a translated guest take turns, so
+        // there it is one.
         let (accelerator, cpu, processors) = if self.kvm {
             ("kvm", "host", "2")
         } else {

@@ -1,7 +1,8 @@
 //! Many files as one disk, each a partition.
 //!
-//! A machine of QEMU's type `microvm` has eight virtio devices and no PCI, which is too few for a disk per layer. The layers
-//! are logical partitions instead, numbered from 5 on: a request for one is the same request with another offset.
+//! A machine of QEMU's type `microvm` has eight virtio devices and no PCI, which is too few for a
+//! disk per layer. The layers are logical partitions instead, numbered from 5 on: a request for one
+//! is the same request with another offset.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ fn sectors(file: &Path) -> Result<u32> {
     Ok(u32::try_from(bytes / SECTOR)?)
 }
 
-/// The table in front of everything, and the one in front of each partition, which points to the next (the "extended boot
-/// records" of DOS).
+/// The table in front of everything, and the one in front of each partition, which points to the
+/// next (the "extended boot records" of DOS).
 fn tables(sizes: &[u32]) -> Vec<Vec<u8>> {
     let whole = sizes.iter().map(|size| TABLE + size).sum();
     let mut tables = vec![table(&[(EXTENDED, TABLE, whole)])];

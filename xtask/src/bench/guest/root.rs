@@ -1,4 +1,5 @@
-//! The system that a machine of the bench boots: busybox, the program that measures, and what mounts stacks.
+//! The system that a machine of the bench boots: busybox, the program that measures, and what
+//! mounts stacks.
 
 use std::fs;
 use std::path::{Path, PathBuf};

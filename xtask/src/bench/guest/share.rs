@@ -49,8 +49,8 @@ impl Share {
         bail!("virtiofsd does not start")
     }
 
-    /// Adds it to a machine with so many MiB of memory. The server works in that, and speaks with devices of the current kind
-    /// only.
+    /// Adds it to a machine with so many MiB of memory. The server works in that, and speaks with
+    /// devices of the current kind only.
     pub(super) fn attach(&self, qemu: &mut Command, memory: u32) {
         qemu.args(["-object"])
             .arg(format!(

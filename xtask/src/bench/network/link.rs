@@ -159,7 +159,8 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Whether a program listens on a port of the loopback, without a connection that it would have to serve.
+/// Whether a program listens on a port of the loopback, without a connection that it would have to
+/// serve.
 fn listens(port: u16) -> Result<bool> {
     /// The kernel's TCP_LISTEN.
     const LISTEN: &str = "0A";

@@ -110,7 +110,8 @@ fn a_damaged_inode_is_listed_and_an_error_for_who_looks_at_it() {
     let mut bytes = std::fs::read(&image).unwrap();
     // Bits of `i_format` that no kernel knows.
     bytes[usize::try_from(inode.position()).unwrap() + 1] = 0xff;
-    // `EROFS_FEATURE_COMPAT_SB_CHKSUM`: the first block, which the inode is in, needs no checksum then.
+    // `EROFS_FEATURE_COMPAT_SB_CHKSUM`: the first block, which the inode is in, needs no checksum
+    // then.
     bytes[1024 + 8] &= !1;
     std::fs::write(&image, bytes).unwrap();
     let point = tempfile::tempdir().unwrap();

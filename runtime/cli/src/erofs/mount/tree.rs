@@ -61,8 +61,9 @@ impl<R: ReadAt> Tree<R> {
         })
     }
 
-    /// The number that FUSE knows an inode by: its nid. But there 1 is the root and 0 is nothing: so the nid 1 gets the
-    /// root's number, and 0 (or 1, where 0 is the root's) the last one, at which no inode can be.
+    /// The number that FUSE knows an inode by: its nid. But there 1 is the root and 0 is nothing:
+    /// so the nid 1 gets the root's number, and 0 (or 1, where 0 is the root's) the last one, at
+    /// which no inode can be.
     pub(super) fn node(&self, nid: Nid) -> INodeNo {
         let root = self.root.get();
         INodeNo(match nid.get() {
@@ -182,8 +183,9 @@ impl<R: ReadAt> Tree<R> {
         Ok(&buffer[..done])
     }
 
-    /// What the kernel is told of an entry with its name, and for how long that holds. Of an inode that is damaged it learns
-    /// only that there is one, so that it asks again when somebody wants to know.
+    /// What the kernel is told of an entry with its name, and for how long that holds. Of an inode
+    /// that is damaged it learns only that there is one, so that it asks again when somebody wants
+    /// to know.
     fn entry(&self, entry: &DirEntryOf) -> (FileAttr, Duration) {
         match self.inode(entry.node) {
             Ok(inode) => (self.attributes(&inode), FOREVER),
@@ -248,7 +250,8 @@ impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.without_open {
-            // From now on the kernel opens and closes files by itself, and keeps what it has read of them.
+            // From now on the kernel opens and closes files by itself, and keeps what it has read
+            // of them.
             return reply.error(Errno::ENOSYS);
         }
         reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
