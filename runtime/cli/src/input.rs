@@ -1,6 +1,5 @@
 //! Where a command reads an archive from.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -11,6 +10,6 @@ pub(super) fn input(path: &Path) -> Result<(String, Box<dyn Read + Send>)> {
     if path.as_os_str() == "-" {
         return Ok(("standard input".to_owned(), Box::new(io::stdin())));
     }
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = blockbox_files::open_input(path).map_err(Error::io(path))?;
     Ok((path.display().to_string(), Box::new(file)))
 }

@@ -5,7 +5,7 @@ pub(crate) mod folder;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use blockbox_store::{self as store, Store};
+use blockbox_store::{self as store, Store, atomic};
 use ocipull::Digest;
 use ocipull::spec::{ImageConfiguration, ImageManifest};
 
@@ -190,7 +190,7 @@ impl Image {
     /// The image's configuration as it is stored in `store`.
     pub(crate) fn config_bytes(&self, store: &Store) -> Result<Vec<u8>> {
         let path = store.image(&self.digest).join(CONFIG);
-        fs::read(&path).map_err(Error::io(&path))
+        atomic::read(&path).map_err(Error::io(&path))
     }
 
     /// The layers, lowest first.
@@ -229,7 +229,7 @@ impl Image {
 }
 
 fn read_json<T>(path: &Path, parse: fn(&[u8]) -> serde_json::Result<T>) -> Result<T> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let bytes = atomic::read(path).map_err(Error::io(path))?;
     let record = parse(&bytes).map_err(|source| store::Error::Record {
         path: path.to_owned(),
         source,

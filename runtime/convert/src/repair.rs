@@ -1,9 +1,8 @@
 //! Putting back what is missing or damaged of an image in the store.
 
-use std::fs;
 use std::sync::Mutex;
 
-use blockbox_store::Store;
+use blockbox_store::{Store, atomic};
 use ocipull::{Digest, Reference};
 
 use crate::error::{Error, Result};
@@ -119,7 +118,7 @@ fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
     let path = store.image(digest);
     let read = |name| {
         let path = path.join(name);
-        fs::read(&path).map_err(Error::io(path))
+        atomic::read(&path).map_err(Error::io(path))
     };
     let (manifest, config) = (read(image::MANIFEST)?, read(image::CONFIG)?);
     let parsed = ocipull::parse_config(&config).map_err(|source| {

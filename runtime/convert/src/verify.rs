@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use blockbox_store::{Artefacts, Checksum, Store};
+use blockbox_store::{Artefacts, Checksum, Store, atomic};
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
@@ -170,7 +170,7 @@ impl<'a> Verifier<'a> {
         found: &mut Vec<Finding>,
     ) -> Result<Option<Vec<u8>>> {
         let path = folder.join(name);
-        let damage = match fs::read(&path) {
+        let damage = match atomic::read(&path) {
             Ok(bytes) if digest.is_some_and(|digest| digest.is_of(&bytes)) => {
                 return Ok(Some(bytes));
             }
@@ -225,7 +225,7 @@ fn check(
     known: Option<&Checksum>,
     depth: Depth,
 ) -> Result<(Option<Damage>, Option<Checksum>)> {
-    let file = match File::open(path) {
+    let file = match blockbox_files::open_regular(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Some(Damage::Missing), None)),
         Err(e) => return Err(Error::io(path)(e)),
@@ -272,7 +272,7 @@ fn length_in_disks(store: &Store, diff_id: &Digest) -> Result<Option<u64>> {
             .iter()
             .position(|layer| layer == diff_id.as_str());
         let bytes = index.and_then(|index| {
-            let descriptor = fs::read(folder.join(DISK)).ok()?;
+            let descriptor = atomic::read(&folder.join(DISK)).ok()?;
             let descriptor = vmdk::Descriptor::parse(&descriptor).ok()?;
             let name = image::layer_link(index);
             let mut extents = descriptor.extents().iter();

@@ -154,7 +154,7 @@ impl Events {
 }
 
 fn open(path: &std::path::Path) -> io::Result<Option<BufReader<File>>> {
-    match File::open(path) {
+    match blockbox_files::open_regular(path) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

@@ -108,7 +108,7 @@ pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
 
 /// Opens the file of a secret: a regular one only where no symbolic link leads to it.
 fn open(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
+    let file = blockbox_files::open_input(path)?;
     if !file.metadata()?.is_file() {
         return Ok(file);
     }

@@ -231,7 +231,7 @@ impl Volume {
         use std::os::unix::fs::MetadataExt;
 
         let path = self.store.volume(&self.name).join(RECORD);
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        let bytes = atomic::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::NoVolume(self.name.clone()),
             _ => Error::io(&path)(error),
         })?;

@@ -1,7 +1,7 @@
-//! Files and folders that appear whole or not at all.
+//! Files and folders that appear whole or not at all, and are read so.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
@@ -53,6 +53,26 @@ pub(crate) fn write_expendable<E: From<Error>>(
 enum Loss {
     Harmless,
     Prevented,
+}
+
+/// Reads a record of the store in one piece. Never waits.
+///
+/// # Errors
+///
+/// Those of the system; [`io::ErrorKind::InvalidInput`] where it is not a regular file, and
+/// [`io::ErrorKind::FileTooLarge`] where it has more than 64 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 64 << 20;
+
+    let mut bytes = Vec::new();
+    let file = blockbox_files::open_regular(path)?;
+    match file.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
+        0..=MOST => Ok(bytes),
+        _ => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "longer than any record",
+        )),
+    }
 }
 
 /// Writes a record in one piece.
@@ -168,6 +188,26 @@ mod tests {
 
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_record_is_read_only_from_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, fifo) = (dir.path().join("file"), dir.path().join("fifo"));
+        fs::write(&file, "record").unwrap();
+        assert_eq!(read(&file).unwrap(), b"record");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        for other in [&fifo, dir.path()] {
+            let error = read(other).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{other:?}");
+        }
+        File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_len((64 << 20) + 1)
+            .unwrap();
+        assert_eq!(read(&file).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
 
     #[test]
     fn an_output_that_is_a_link_is_written_to_where_it_leads() {

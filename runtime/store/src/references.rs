@@ -65,7 +65,7 @@ impl<'s> References<'s> {
 
     /// All names.
     pub fn read(&self) -> Result<BTreeMap<String, Reference>> {
-        match fs::read(&self.path) {
+        match atomic::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::References {
                 path: self.path.clone(),
                 source,
@@ -98,7 +98,7 @@ impl<'s> References<'s> {
             Err(Error::References { .. }) => {}
             other => return other.map(|_| None),
         }
-        let bytes = fs::read(&self.path).map_err(Error::io(&self.path))?;
+        let bytes = atomic::read(&self.path).map_err(Error::io(&self.path))?;
         let mut names = salvage::entries(&bytes);
         let read = names.len();
         for (name, reference) in known {

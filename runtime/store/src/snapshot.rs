@@ -113,7 +113,7 @@ impl Snapshot {
     /// As [`parse`](Self::parse).
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
-        match fs::read(&path) {
+        match atomic::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             bytes => Self::parse(&bytes.map_err(Error::io(&path))?, &path).map(Some),
         }

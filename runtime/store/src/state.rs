@@ -124,7 +124,7 @@ impl State {
     /// [`Error::SandboxRecord`] where it is not a state.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        match fs::read(&path) {
+        match atomic::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|source| Error::SandboxRecord { path, source }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::created(false)),

@@ -1,6 +1,5 @@
 //! The version of the arrangement of files in a store.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -16,7 +15,7 @@ const FILE: &str = "version";
 /// Reads the version of the store in `root`; `None` of a new store and of version 1.
 pub(super) fn read(root: &Path) -> Result<Option<u32>> {
     let path = root.join(FILE);
-    let text = match fs::read(&path) {
+    let text = match atomic::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(&path)(e)),
@@ -56,6 +55,7 @@ pub(super) fn write(store: &Store) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_store_of_a_later_version_is_refused_and_stays_as_it_was() {

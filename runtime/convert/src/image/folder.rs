@@ -91,7 +91,7 @@ fn link(layer: &Path, link: &Path) -> Result<()> {
 
 /// The diff IDs of an image's layers, lowest first; none where its configuration cannot be read.
 pub(crate) fn layers_of(folder: &Path) -> Vec<String> {
-    let config = fs::read(folder.join(CONFIG)).ok();
+    let config = atomic::read(&folder.join(CONFIG)).ok();
     let config = config.and_then(|bytes| ocipull::parse_config(&bytes).ok());
     config.map_or_else(Vec::new, |config| config.diff_ids().to_vec())
 }

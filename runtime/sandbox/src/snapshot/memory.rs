@@ -1,6 +1,5 @@
 //! What a snapshot knows of the running machine in it: `memory.json` in its folder.
 
-use std::fs;
 use std::path::Path;
 
 use blockbox_store::atomic;
@@ -55,7 +54,7 @@ impl Saved {
     /// Reads the record in the folder of a snapshot.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = atomic::read(&path).map_err(Error::io(&path))?;
         Self::parse(&bytes).map_err(|error| Error::SnapshotMemory(error.to_string()))
     }
 

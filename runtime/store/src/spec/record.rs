@@ -52,7 +52,7 @@ impl Spec {
     /// wrote it.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
-        let bytes = match fs::read(&path) {
+        let bytes = match atomic::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(Error::io(&path))?,
         };
