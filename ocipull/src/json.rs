@@ -138,6 +138,13 @@ impl Tolerant for ImageConfiguration {
                 *text = json!([text.take()]);
             }
         }
+        // Go reads a `null` among strings as the empty string.
+        for key in ["Cmd", "Entrypoint", "Env"] {
+            let strings = config.get_mut(key).and_then(Value::as_array_mut);
+            for string in strings.into_iter().flatten().filter(|item| item.is_null()) {
+                *string = json!("");
+            }
+        }
     }
 }
 
@@ -170,6 +177,19 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_null_among_strings_is_the_empty_string() {
+        let config = parse_config(
+            br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
+                "config":{"Env":["A=1",null],"Cmd":[null],"Entrypoint":["sh",null]}}"#,
+        );
+        let config = config.unwrap();
+        let config = config.config().unwrap();
+        assert_eq!(config.env(), ["A=1", ""]);
+        assert_eq!(config.cmd(), [""]);
+        assert_eq!(config.entrypoint(), ["sh", ""]);
+    }
 
     #[test]
     fn null_and_missing_members_are_empty() {
