@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mac::MacAddress;
 use crate::publish::Publish;
 use crate::rule::Rule;
 
@@ -33,9 +34,9 @@ pub struct Addresses {
     /// The length of the link's IPv6 prefix, in bits.
     pub prefix_v6: u8,
     /// The guest's Ethernet address.
-    pub guest_mac: [u8; 6],
+    pub guest_mac: MacAddress,
     /// The gateway's Ethernet address.
-    pub gateway_mac: [u8; 6],
+    pub gateway_mac: MacAddress,
 }
 
 impl Default for Addresses {
@@ -51,8 +52,8 @@ impl Default for Addresses {
             host_v6: v6(0xfe),
             prefix_v6: 64,
             // Locally administered.
-            guest_mac: [0x02, 0x62, 0x6c, 0x6b, 0x00, 0x02],
-            gateway_mac: [0x02, 0x62, 0x6c, 0x6b, 0x00, 0x01],
+            guest_mac: MacAddress([0x02, 0x62, 0x6c, 0x6b, 0x00, 0x02]),
+            gateway_mac: MacAddress([0x02, 0x62, 0x6c, 0x6b, 0x00, 0x01]),
         }
     }
 }
@@ -69,11 +70,11 @@ impl Addresses {
         let bad_v6 = v6
             .iter()
             .find(|address| address.is_multicast() || address.is_unspecified());
-        let bad_mac = mac.iter().find(|address| address[0] & 1 != 0);
+        let bad_mac = mac.iter().find(|address| address.is_group());
         let bad = bad_v4
             .map(Ipv4Addr::to_string)
             .or(bad_v6.map(Ipv6Addr::to_string))
-            .or(bad_mac.map(|address| format!("{address:02x?}")))
+            .or(bad_mac.map(MacAddress::to_string))
             .or((self.prefix_v4 > 32).then(|| format!("/{}", self.prefix_v4)))
             .or((self.prefix_v6 > 128).then(|| format!("/{}", self.prefix_v6)));
         bad.map_or(Ok(()), Err)
@@ -341,6 +342,10 @@ mod tests {
             ("{\"guest_v4\": \"224.0.0.1\"}", "224.0.0.1"),
             ("{\"gateway_v4\": \"0.0.0.0\"}", "0.0.0.0"),
             ("{\"host_v6\": \"ff02::1\"}", "ff02::1"),
+            (
+                "{\"guest_mac\": \"01:00:5e:00:00:01\"}",
+                "01:00:5e:00:00:01",
+            ),
             ("{\"prefix_v4\": 33}", "/33"),
             ("{\"prefix_v6\": 129}", "/129"),
         ] {

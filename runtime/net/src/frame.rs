@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use mio::net::UnixStream;
 
+use crate::mac::MacAddress;
+
 /// The longest frame read: an IP packet of the greatest length. What comes longer is not from a
 /// virtio-net device.
 const MAX_FRAME: usize = 65_535 + ETHERNET;
@@ -112,8 +114,8 @@ pub(crate) struct Output {
     sent: usize,
     /// The socket may take more.
     pub(crate) writable: bool,
-    guest_mac: [u8; 6],
-    gateway_mac: [u8; 6],
+    guest_mac: MacAddress,
+    gateway_mac: MacAddress,
     /// Bytes of frames queued since the start.
     pub(crate) bytes: u64,
     /// Frames queued since the start.
@@ -123,7 +125,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(guest_mac: [u8; 6], gateway_mac: [u8; 6]) -> Self {
+    pub(crate) fn new(guest_mac: MacAddress, gateway_mac: MacAddress) -> Self {
         Self {
             buffer: Vec::with_capacity(OUTPUT),
             sent: 0,
@@ -161,8 +163,8 @@ impl Output {
         let start = self.buffer.len();
         self.buffer
             .extend_from_slice(&u32::try_from(whole).unwrap_or(0).to_be_bytes());
-        self.buffer.extend_from_slice(&self.guest_mac);
-        self.buffer.extend_from_slice(&self.gateway_mac);
+        self.buffer.extend_from_slice(&self.guest_mac.0);
+        self.buffer.extend_from_slice(&self.gateway_mac.0);
         self.buffer.extend_from_slice(&ethertype.to_be_bytes());
         let payload = start + LENGTH + ETHERNET;
         self.buffer.resize(payload + length, 0);
@@ -261,7 +263,7 @@ mod tests {
         let (_there, here) = std::os::unix::net::UnixStream::pair().unwrap();
         here.set_nonblocking(true).unwrap();
         let mut here = UnixStream::from_std(here);
-        let mut output = Output::new([0; 6], [0; 6]);
+        let mut output = Output::new(MacAddress([0; 6]), MacAddress([0; 6]));
         let mut queued = 0;
         while output.has_room() {
             output.frame(ETHERTYPE_IPV4, MTU, |_| ());

@@ -265,7 +265,7 @@ impl Gateway {
             return;
         };
         let to_group = header[0] & 1 != 0;
-        if !to_group && header[..6] != self.shared.addresses.gateway_mac {
+        if !to_group && header[..6] != self.shared.addresses.gateway_mac.0 {
             self.dropped += 1;
             return;
         }
@@ -416,9 +416,9 @@ mod tests {
         let (mut gateway, _) = Gateway::new(config, frames, control).unwrap();
         let arp = [
             &[0xff; 6][..],
-            &addresses.guest_mac,
+            &addresses.guest_mac.0,
             &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
-            &addresses.guest_mac,
+            &addresses.guest_mac.0,
             &addresses.guest_v4.octets(),
             &[0; 6],
             &addresses.gateway_v4.octets(),

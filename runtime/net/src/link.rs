@@ -38,7 +38,7 @@ pub(crate) fn arp(addresses: &Addresses, bytes: &[u8], out: &mut Output) {
     }
     let reply = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Reply,
-        source_hardware_addr: EthernetAddress(addresses.gateway_mac),
+        source_hardware_addr: EthernetAddress(addresses.gateway_mac.0),
         source_protocol_addr: target_protocol_addr,
         target_hardware_addr: source_hardware_addr,
         target_protocol_addr: source_protocol_addr,
@@ -85,7 +85,7 @@ pub(crate) fn neighbour(addresses: &Addresses, packet: &Packet<'_>, out: &mut Ou
     body.extend_from_slice(&target.octets());
     // Target link-layer address, in units of eight bytes.
     body.extend_from_slice(&[2, 1]);
-    body.extend_from_slice(&addresses.gateway_mac);
+    body.extend_from_slice(&addresses.gateway_mac.0);
     packet::icmpv6_checksum(&mut body, target, destination);
     if let Some(mut bytes) = packet::ip(target.into(), destination.into(), ICMPV6, &body) {
         if let Some(hop_limit) = bytes

@@ -18,7 +18,7 @@ use smoltcp::wire::{
 
 fn frame(to: [u8; 6], ethertype: u16, body: &[u8]) -> Vec<u8> {
     let mut frame = to.to_vec();
-    frame.extend(Addresses::default().guest_mac);
+    frame.extend(Addresses::default().guest_mac.0);
     frame.extend(ethertype.to_be_bytes());
     frame.extend(body);
     frame
@@ -80,7 +80,7 @@ fn packet(
     ip.emit(&mut body[..], &ChecksumCapabilities::default());
     emit(&mut body[ip.header_len()..]);
     let ethertype = if to.is_ipv4() { 0x0800 } else { 0x86dd };
-    frame(Addresses::default().gateway_mac, ethertype, &body)
+    frame(Addresses::default().gateway_mac.0, ethertype, &body)
 }
 
 /// A gateway that opens one port of the loopback, where a server keeps whoever connects.
@@ -107,7 +107,7 @@ fn works(guest: &mut Guest, port: u16) {
 #[test]
 fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
     let (port, mut running, mut guest) = setup(Limits::default());
-    let gateway = Addresses::default().gateway_mac;
+    let gateway = Addresses::default().gateway_mac.0;
     let to = host(port).ip();
     let mut short = syn(Addresses::default().guest_v4.into(), 1, to, port);
     short.truncate(30);
@@ -341,7 +341,7 @@ fn guest_that_never_reads_loses_only_its_answers() {
         &ChecksumCapabilities::default(),
     );
     packet.extend(body);
-    let request = frame(addresses.gateway_mac, 0x0800, &packet);
+    let request = frame(addresses.gateway_mac.0, 0x0800, &packet);
     guest.card.paused = true;
     for _ in 0..5000 {
         guest.card.send(&request);

@@ -201,6 +201,10 @@ impl Plan {
         identity.machine_id = machine_id(&spec.id);
         identity.hosts.clone_from(&self.boot.hosts);
         identity.network.clone_from(&self.boot.network);
+        if let (Some(network), [card]) = (&mut identity.network, &*self.config.networks) {
+            // The restored card has that of the other machine.
+            network.hardware_address = card.mac.0.to_vec();
+        }
         identity.close_connections = true;
         let (session, command) = Session::adopt(vm, &adoption)?;
         let took = session.boot_times().connect;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use blockbox_convert::patch::{self, Patch};
 use blockbox_convert::{self as convert, image::Image};
+use blockbox_net::MacAddress;
 use blockbox_store::spec::{ImageSource, Spec};
 use blockbox_store::{Lock, State, Store, UPPER, atomic, state};
 use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
@@ -58,6 +59,8 @@ pub(crate) fn create_with(
     // Until the record says that the image is used, nobody may remove it.
     let _access = store.share()?;
     spec.id = random_id()?;
+    let card = spec.network.is_connected().then(random).transpose()?;
+    spec.network.mac_address = card.map(MacAddress::local);
     if spec.name.is_empty() {
         spec.name = spec.short_id().to_owned();
     }
@@ -214,12 +217,17 @@ pub(crate) fn check_volume_name(name: &str) -> Result<()> {
 
 /// 64 hexadecimal digits, as docker identifies containers by.
 pub(crate) fn random_id() -> Result<String> {
+    let bytes: [u8; 32] = random()?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
     let path = "/dev/urandom";
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     File::open(path)
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(Error::io(path))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -214,6 +214,11 @@ fn an_exported_snapshot_is_the_same_in_another_store() {
     assert_eq!(other.ok(["ps", "-aq"]), "");
 }
 
+/// A script that succeeds when the gateway answers over IPv4 and IPv6, from what it knows of the
+/// guest.
+const PING: &str = "/bin/busybox ping -c 1 -W 60 10.187.1.1 >/dev/null && \
+                    /bin/busybox ping -6 -c 1 -W 60 fd62:6c6f:636b:6278::1 >/dev/null";
+
 /// A script that is the same for as long as a machine is not booted again.
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
@@ -238,11 +243,23 @@ impl Guest {
         common::guest::until("counting", || Some(count()).filter(|now| *now > first))
     }
 
+    /// What the machine has of its own, a line each.
     fn identity(&self, name: &str) -> Vec<String> {
-        let script =
-            "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid /forks";
+        let script = "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid \
+                      /sys/class/net/eth0/address; /bin/busybox ip addr | /bin/busybox grep -o 'fe80[^ ]*'; \
+                      cat /forks 2> /dev/null || echo never forked";
         let lines = self.sh(name, script);
         lines.lines().map(str::to_owned).collect()
+    }
+
+    /// Checks that the card's address is the one that the host knows, and that the gateway knows
+    /// it too.
+    fn has_its_own_link(&self, name: &str) {
+        let address = self.sh(name, "cat /sys/class/net/eth0/address");
+        let format = "{{.network.mac_address}}";
+        let recorded = self.blockbox.ok(["inspect", "--format", format, name]);
+        assert_eq!(address, recorded);
+        self.sh(name, PING);
     }
 }
 
@@ -268,7 +285,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
     // Without a command of its own, a sandbox goes on as the source was.
     blockbox.ok(["run", "-d", "--snapshot", "warm", "--name", "third"]);
     names.push("third".to_owned());
-    let mut identities = Vec::new();
+    let mut identities = vec![guest.identity("source")];
     for name in &names {
         // The same boot, memory and command.
         assert_eq!(guest.sh(name, BOOT_ID), boot, "{name}");
@@ -276,15 +293,16 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
         guest.counts(name);
         let identity = guest.identity(name);
         assert_eq!(identity[0], *name);
-        assert_eq!(identity.last().unwrap(), "forked");
+        assert_eq!(identity[6..], ["forked"], "{identity:?}");
         identities.push(identity);
+        guest.has_its_own_link(name);
         guest.sh(name, "hostname > /file; hostname > /run/file");
     }
     for item in 0..identities[0].len() - 1 {
         let mut values: Vec<_> = identities.iter().map(|one| &one[item]).collect();
         values.sort();
         values.dedup();
-        assert_eq!(values.len(), 3, "{identities:?}");
+        assert_eq!(values.len(), 4, "{identities:?}");
     }
     for name in &names {
         let own = format!("{name}\n{name}\n");
@@ -332,6 +350,14 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
     blockbox.ok(["start", "third"]);
     assert_ne!(guest.sh("third", BOOT_ID), boot);
     assert_eq!(guest.sh("third", "cat /file"), "third\n");
+    // The card has kept its address.
+    let address = &identities[3][4];
+    assert_eq!(
+        guest
+            .sh("third", "cat /sys/class/net/eth0/address")
+            .trim_end(),
+        address
+    );
     for name in [&names[..], &["source".to_owned()]].concat() {
         blockbox.ok(["rm", "-f", &name]);
     }

@@ -1,12 +1,12 @@
 //! Machines that wait in the pool.
 
 use crate::common::guest::{Guest, text};
-use crate::guest;
+use crate::{PING, guest};
 
 /// Prints what is the same for as long as a machine is not booted again, and what the machine has
 /// of its own.
-const SHOWN: &str =
-    "cat /proc/sys/kernel/random/boot_id /run/warm /file /forks 2>/dev/null; hostname";
+const SHOWN: &str = "cat /proc/sys/kernel/random/boot_id /run/warm /file /forks 2>/dev/null; hostname; \
+     cat /sys/class/net/eth0/address";
 
 impl Guest {
     /// Warms the image of this name up. Returns the name of the snapshot.
@@ -44,18 +44,21 @@ fn a_run_from_the_pool_starts_its_command_in_a_copy_of_the_warm_machine() {
     assert!(blockbox.ok(["snapshot", "ls"]).contains("for the pool"));
 
     let mut names = Vec::new();
+    let mut cards = Vec::new();
     for _ in 0..2 {
         // Memory and disk are there, what was left running runs, and no machine booted.
         let script = format!(
-            "{SHOWN}; /bin/busybox rm /run/alive; until [ -e /run/alive ]; do sleep 0.1; done"
+            "{SHOWN}; {PING} || exit; /bin/busybox rm /run/alive; until [ -e /run/alive ]; do sleep 0.1; done"
         );
         let (lines, stderr) = guest.run_pooled("192M", &guest.image, &script);
         assert_eq!(stderr, "");
         assert_eq!(lines[0], lines[1], "booted");
         assert_eq!(lines[2..4], ["disk", "forked"]);
         names.push(lines[4].clone());
+        cards.push(lines[5].clone());
     }
     assert_ne!(names[0], names[1]);
+    assert_ne!(cards[0], cards[1]);
     // Its command is the main one.
     let words = ["run", "--name", "seven", "--from-pool", "--memory", "192M"];
     let run = [&words[..], &[&guest.image, "--", "sh", "-c", "exit 7"]].concat();

@@ -13,7 +13,8 @@ use crate::{Random, number};
 const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 1; done";
 
 /// What each machine has of its own, a line each.
-const IDENTITY: &str = "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid; \
+const IDENTITY: &str = "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid \
+                        /sys/class/net/eth0/address; \
                         grep -c $(hostname) /etc/hosts; grep -c source /etc/hosts; /bin/busybox date +%s";
 
 impl Guest {
@@ -102,7 +103,7 @@ fn clones_of_one_memory_all_run_differ_and_diverge() {
     let forks = blockbox.ok(["fork", "--memory", "source", "--count", &clones]);
     let names: Vec<_> = forks.lines().collect();
     assert_eq!(names.len().to_string(), clones);
-    let mut seen = vec![BTreeSet::new(); 4];
+    let mut seen = vec![BTreeSet::new(); 5];
     for name in &names {
         guest.counts(name);
         let identity = guest.shell(name, IDENTITY);
@@ -111,10 +112,16 @@ fn clones_of_one_memory_all_run_differ_and_diverge() {
         for (seen, value) in seen.iter_mut().zip(&lines) {
             assert!(seen.insert(value.clone()), "{identity}");
         }
-        assert_ne!(lines[4], "0", "{name} is not in its /etc/hosts");
-        assert_eq!(lines[5], "0", "the source is in /etc/hosts of {name}");
+        assert_ne!(lines[5], "0", "{name} is not in its /etc/hosts");
+        assert_eq!(lines[6], "0", "the source is in /etc/hosts of {name}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        assert!(now.as_secs().abs_diff(lines[6].parse().unwrap()) <= 5);
+        assert!(now.as_secs().abs_diff(lines[7].parse().unwrap()) <= 5);
+        let format = "{{.network.mac_address}}";
+        let recorded = blockbox.ok(["inspect", "--format", format, name]);
+        assert_eq!(recorded.trim_end(), lines[4]);
+        let gateway = ["ping", "-c", "1", "-W", "60", "10.187.1.1"];
+        let ping = guest.exec(&[&[name, "/bin/busybox"], &gateway[..]].concat());
+        assert!(ping.status.success(), "{name}: {ping:?}");
         let write = "cat /file /run/file; hostname > /file; hostname > /run/file";
         assert_eq!(guest.shell(name, write), "source\nsource\n");
     }

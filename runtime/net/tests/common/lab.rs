@@ -119,13 +119,9 @@ impl Lab {
         self.running = Some(running);
         let tap = self.guest(|| tap("eth0"));
         let addresses = Addresses::default();
-        let mac = addresses
-            .guest_mac
-            .map(|byte| format!("{byte:02x}"))
-            .join(":");
         let namespace = &self.guest;
         for command in [
-            format!("link set eth0 address {mac} up"),
+            format!("link set eth0 address {} up", addresses.guest_mac),
             format!("addr add {}/24 dev eth0", addresses.guest_v4),
             format!("addr add {}/64 dev eth0 nodad", addresses.guest_v6),
             format!("route add default via {}", addresses.gateway_v4),

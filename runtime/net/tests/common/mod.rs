@@ -247,7 +247,7 @@ impl Guest {
             paused: false,
             noise: 0,
         };
-        let mac = EthernetAddress(addresses.guest_mac);
+        let mac = EthernetAddress(addresses.guest_mac.0);
         let mut interface =
             Interface::new(StackConfig::new(mac.into()), &mut card, StackInstant::ZERO);
         interface.update_ip_addrs(|own| {

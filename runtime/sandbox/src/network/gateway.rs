@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use blockbox_net::helper::Started;
 use blockbox_net::host_resolver::{HostResolver, host_addresses};
-use blockbox_net::{Addresses, BoundPort, Request, Response, Status};
+use blockbox_net::{BoundPort, Request, Response, Status};
 use blockbox_store::spec::Network;
 use blockbox_vmm::NetworkCard;
 use blockbox_vmm::process::Process;
@@ -85,7 +85,7 @@ impl Gateway {
         let config = settings::config(network, resolver, host.addresses.clone());
         let mut control = BufReader::new(control);
         send(&mut control, &config, START).map_err(|error| not_started(&process, &error))?;
-        let card = NetworkCard::new(machine, Addresses::default().guest_mac);
+        let card = NetworkCard::new(machine, settings::addresses(network).guest_mac.0);
         let gateway = Self {
             process,
             control: Mutex::new(control),

@@ -20,9 +20,17 @@ pub(super) fn resolver(network: &Network, mut host: ResolverData) -> ResolverDat
     host
 }
 
+/// The addresses on the sandbox's link.
+pub(super) fn addresses(network: &Network) -> Addresses {
+    let mut addresses = Addresses::default();
+    addresses.guest_mac = network.mac_address.unwrap_or(addresses.guest_mac);
+    addresses
+}
+
 /// What the gateway is told.
 pub(super) fn config(network: &Network, resolver: ResolverData, host: Vec<IpAddr>) -> Config {
     Config::new()
+        .addresses(addresses(network))
         .mode(network.mode)
         .allow(network.allow.iter().cloned())
         .deny(network.deny.iter().cloned())
@@ -40,7 +48,7 @@ pub(crate) fn describe(network: &Network, search: Option<Vec<String>>, boot: &mu
         name: entry.name.clone(),
     }));
     let Some(search) = search else { return };
-    let own = Addresses::default();
+    let own = addresses(network);
     boot.hosts.extend(
         [IpAddr::V4(own.host_v4), IpAddr::V6(own.host_v6)].map(|address| Host {
             address,
@@ -86,6 +94,15 @@ mod tests {
         assert_eq!(resolver.nameservers[0].address.port(), 5353);
         assert_eq!(resolver.nameservers.len(), 1);
         assert_eq!(resolver.search, ["lab.example"]);
+    }
+
+    #[test]
+    fn a_sandbox_without_a_recorded_mac_address_keeps_the_common_one() {
+        let mut network: Network = serde_json::from_str("{}").unwrap();
+        assert_eq!(addresses(&network), Addresses::default());
+        let own = blockbox_net::MacAddress::local([1, 2, 3, 4, 5]);
+        network.mac_address = Some(own);
+        assert_eq!(addresses(&network).guest_mac, own);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use blockbox_net::{HostEntry, Mode, Publish, Rule};
+use blockbox_net::{HostEntry, MacAddress, Mode, Publish, Rule};
 use serde::{Deserialize, Serialize};
 
 /// The network of a sandbox. The default reaches the internet and publishes no port.
@@ -26,6 +26,10 @@ pub struct Network {
     pub host_ports: Vec<u16>,
     /// Ports of the guest that are reached at the host.
     pub publish: Vec<Publish>,
+    /// The Ethernet address of the guest's card, which every new sandbox has of its own. `None` is
+    /// the one that all had before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac_address: Option<MacAddress>,
 }
 
 impl Network {

@@ -1,6 +1,7 @@
 //! The network: the loopback interface, and `eth0` with addresses and routes that the host gives.
 
 mod connections;
+mod hardware;
 mod netlink;
 pub(crate) mod relay;
 
@@ -21,6 +22,8 @@ const INTERFACE: &str = "eth0";
 
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK: u32 = 1;
+
+const SET_HARDWARE: &str = "setting the hardware address of eth0";
 
 /// How long the interface may take to appear.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,15 +66,23 @@ pub(crate) fn bring_up(network: Option<&Network>, warnings: &mut Warnings) -> Re
     }
 }
 
-/// Replaces the network before, if there was one, by another. An interface that stays as it is is
-/// not touched: taking one down can take long, and the clones of a sandbox are on links of their
-/// own, with the same addresses.
+/// Replaces the network before, if there was one, by another. An interface whose addresses and
+/// routes stay as they are is not taken down, which can take long: the clones of a sandbox are on
+/// links of their own, and differ in the hardware address alone.
 pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Failure> {
-    if before.is_some_and(|before| same_link(before, after)) {
+    let same_link = before.is_some_and(|before| same_link(before, after));
+    if same_link && before.is_some_and(|before| same_hardware(before, after)) {
         return Ok(());
     }
     let socket = Socket::route().step("opening a netlink socket")?;
     let index = wait_for_interface(&socket)?;
+    if same_link {
+        match hardware::change(&socket, index, &after.hardware_address) {
+            // A driver may not change it while the interface is up.
+            Err(Errno::BUSY) => {}
+            changed => return changed.step(SET_HARDWARE),
+        }
+    }
     // Routes go with the interface, and its hardware address cannot change while it is up.
     let step = "taking eth0 down";
     socket.request(&link(index, false)).step(step)?;
@@ -85,12 +96,14 @@ pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Fa
     configure(&socket, index, after)
 }
 
-/// Whether two networks differ in names only.
+/// Whether two networks differ in names and in the hardware address only.
 fn same_link(one: &Network, other: &Network) -> bool {
-    one.addresses == other.addresses
-        && one.gateways == other.gateways
-        && one.mtu == other.mtu
-        && one.hardware_address == other.hardware_address
+    one.addresses == other.addresses && one.gateways == other.gateways && one.mtu == other.mtu
+}
+
+/// Whether an interface of `one` has the hardware address of `other`, as far as is known.
+fn same_hardware(one: &Network, other: &Network) -> bool {
+    other.hardware_address.is_empty() || one.hardware_address == other.hardware_address
 }
 
 fn wait_for_interface(socket: &Socket) -> Result<u32, Failure> {
@@ -107,8 +120,7 @@ fn wait_for_interface(socket: &Socket) -> Result<u32, Failure> {
 fn configure(socket: &Socket, index: u32, network: &Network) -> Result<(), Failure> {
     if !network.hardware_address.is_empty() {
         let address = link_message(index, 0, 0).attribute(IFLA_ADDRESS, &network.hardware_address);
-        let step = "setting the hardware address of eth0";
-        socket.request(&address).step(step)?;
+        socket.request(&address).step(SET_HARDWARE)?;
     }
     let mut up = link(index, true);
     if network.mtu > 0 {
@@ -268,11 +280,24 @@ mod tests {
             assert!(ip(&["-6", "route"]).contains("default via fd00::1 dev eth0"));
         }
         assert!(ip(&["-o", "link", "show", "dev", "lo"]).contains("UP"));
-        // Other names are no reason to touch the interface, whose routes go when it is taken down.
+        // A hardware address of its own takes no route away, and is not told by another address.
         ip(&["route", "add", "198.51.100.0/24", "dev", "eth0"]);
-        let mut renamed = second.clone();
+        let mut clone = second.clone();
+        clone.hardware_address = vec![2, 0, 0, 0, 1, 9];
+        change(Some(&second), &clone).unwrap_or_else(|failure| panic!("{failure}"));
+        let shown = ip(&["addr", "show", "dev", "eth0"]);
+        assert!(shown.contains("02:00:00:00:01:09"), "{shown}");
+        assert!(shown.contains("fe80::ff:fe00:109/64"), "{shown}");
+        assert_eq!(shown.matches("fe80::").count(), 1, "{shown}");
+        assert!(shown.contains("192.0.2.3/24") && shown.contains("fd00::3/64"));
+        for family in ["-4", "-6"] {
+            assert!(ip(&[family, "route"]).contains("default via"), "{family}");
+        }
+        assert!(ip(&["route"]).contains("198.51.100.0/24"));
+        // Other names are no reason to touch the interface, whose routes go when it is taken down.
+        let mut renamed = clone.clone();
         renamed.search = vec!["example.org".to_owned()];
-        change(Some(&second), &renamed).unwrap_or_else(|failure| panic!("{failure}"));
+        change(Some(&clone), &renamed).unwrap_or_else(|failure| panic!("{failure}"));
         assert!(ip(&["route"]).contains("198.51.100.0/24"));
     }
 
