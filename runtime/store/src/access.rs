@@ -1,4 +1,4 @@
-//! Who may add to the store and who may take from it.
+//! The store's lock: shared for those who add objects, exclusive for those who remove them.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 use super::{Lock, Store};
 use crate::error::{Error, Result};
 
-/// The right to use objects of the store; while it is held, nobody removes any.
+/// The right to use objects of the store; while it is held, no process removes any.
 #[derive(Debug)]
 pub struct Shared(File);
 
-/// The right to remove objects of the store; nobody else uses or makes any.
+/// The right to remove objects of the store; while it is held, no process uses or makes any.
 #[derive(Debug)]
 pub struct Exclusive {
     _folder: File,
 }
 
 impl Shared {
-    /// Turns into the right to remove, where nobody else uses the store now.
+    /// Turns this into the right to remove objects, if no other process uses the store now.
     pub fn try_exclusive(self) -> Option<Exclusive> {
-        // flock(2) converts by releasing first: harmless, since nothing is concluded from the
-        // shared lock afterwards.
+        // flock(2) releases the shared lock before it takes the exclusive one. This is harmless,
+        // because the caller concludes nothing from the shared lock afterwards.
         self.0
             .try_lock()
             .ok()
@@ -31,14 +31,14 @@ impl Shared {
 }
 
 impl Store {
-    /// Waits until nobody removes objects, and keeps it so. Whoever comes first after a crash
-    /// sweeps up behind it.
+    /// Waits until no process removes objects, and keeps others from removing them. The first
+    /// caller after a crash sweeps up what the crash left.
     pub fn share(&self) -> Result<Shared> {
         let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
         match folder.try_lock() {
             Ok(()) => {
                 self.sweep()?;
-                // A lock on this descriptor exists, so this converts it.
+                // This descriptor already has a lock, so this call converts it.
             }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(Error::io(self.root())(e)),
@@ -47,7 +47,7 @@ impl Store {
         Ok(Shared(folder))
     }
 
-    /// The right to remove, where nobody uses the store now.
+    /// Returns the right to remove objects, if no process uses the store now.
     pub fn try_exclusive(&self) -> Result<Option<Exclusive>> {
         let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
         match folder.try_lock() {
@@ -59,7 +59,7 @@ impl Store {
         Ok(Some(Exclusive { _folder: folder }))
     }
 
-    /// The files of layers that no image holds.
+    /// Returns the files of layers that belong to no image.
     pub fn unused_layers(&self) -> Result<Vec<PathBuf>> {
         let folder = self.layers();
         let mut unused = Vec::new();
@@ -75,7 +75,7 @@ impl Store {
         Ok(unused)
     }
 
-    /// Waits until nobody uses the store.
+    /// Waits until no process uses the store.
     pub fn exclusive(&self) -> Result<Exclusive> {
         let folder = File::open(self.root()).map_err(Error::io(self.root()))?;
         folder.lock().map_err(Error::io(self.root()))?;
@@ -83,14 +83,14 @@ impl Store {
         Ok(Exclusive { _folder: folder })
     }
 
-    /// Removes what processes that were killed left half made. Nobody may be making anything.
+    /// Removes the partial objects of killed processes. No process may be making objects.
     fn sweep(&self) -> Result<()> {
         let locks = self.root().join("locks");
         for entry in fs::read_dir(&locks).map_err(Error::io(&locks))? {
-            // Letting go of a lock removes its file; those of running sandboxes are held.
+            // Releasing a lock removes its file; the locks of running sandboxes are held.
             drop(Lock::try_acquire(entry.map_err(Error::io(&locks))?.path())?);
         }
-        // What is in the root itself may be written by whoever holds this lock alone.
+        // Holders of only this lock may write files in the root itself.
         let references = Lock::try_acquire(self.lock_path("references"))?;
         let root = references.is_some().then(|| self.root().to_owned());
         let folders = [
@@ -118,8 +118,8 @@ impl Store {
     }
 }
 
-/// Removes a file or a folder; one that is gone already is no error. A folder goes at once: a crash
-/// in between leaves something to sweep up, never half an object.
+/// Removes a file or a folder; one that does not exist is not an error. A folder is renamed first,
+/// so that a crash leaves a temporary folder, and never a partial object.
 pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => remove_folder(path),
@@ -136,13 +136,13 @@ fn remove_folder(path: &Path) -> io::Result<()> {
     let aside = tempfile::Builder::new()
         .prefix(super::atomic::PREFIX)
         .tempdir_in(path.parent().unwrap_or(path))?;
-    // A folder may take the place of an empty one.
+    // A rename may replace an empty folder.
     fs::rename(path, aside.path())?;
     aside.close()
 }
 
 impl Exclusive {
-    /// Removes those of the layers that `candidate` names which no image holds.
+    /// Removes the layers that `candidate` accepts and that belong to no image.
     pub fn remove_unused_layers(
         &self,
         store: &Store,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Checksum, Store, atomic};
 use crate::error::{Error, Result};
 
-/// The checksums of the files in an image's folder, by name, but for the layers, which have theirs
-/// beside them: the file `artefacts.json` in that folder.
+/// The checksums of the files in an image's folder: the file `artefacts.json` in that folder. The
+/// layers are not in it; each has a record of its own in the folder of layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artefacts {
     /// The files' checksums by name.
@@ -23,7 +23,7 @@ impl Artefacts {
     /// The record's name in an image's folder.
     pub const FILE: &str = "artefacts.json";
 
-    /// Reads the record in the folder of an image; `None` where there is none, or it is damaged.
+    /// Reads the record in the folder of an image; `None` if it is missing or damaged.
     ///
     /// # Errors
     ///
@@ -44,8 +44,8 @@ impl Artefacts {
 }
 
 impl Store {
-    /// Reads the checksum that was recorded of the layer with this diff ID; `None` where there is
-    /// none, or it is damaged.
+    /// Reads the recorded checksum of the layer with this diff ID; `None` if it is missing or
+    /// damaged.
     ///
     /// # Errors
     ///
@@ -54,9 +54,9 @@ impl Store {
         read(&self.layer_checksum(diff_id))
     }
 
-    /// Records the checksum of the layer with this diff ID. Written before the layer appears, a
-    /// crash leaves no layer without; but a power cut might, and then it is recorded again as that
-    /// of a store of an earlier version.
+    /// Records the checksum of the layer with this diff ID. It is written before the layer appears,
+    /// so a crash leaves no layer without a checksum. A power cut may; the checksum is then
+    /// recorded again, as for a store of an earlier version.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Store {
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match atomic::read(path) {
-        // What cannot be read is of no use, and is recorded again.
+        // A damaged record is of no use, and the checksum is recorded again.
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(path)(e)),

@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all, and are read so.
+//! Files and folders that appear complete or not at all, and reading records.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -13,9 +13,8 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
 
-/// Writes a file without a name beside `path`; it takes its own when `write` has succeeded and
-/// everything is on stable storage. Where `path` is a symbolic link, the file that it leads to is
-/// written, and the link stays.
+/// Writes an unnamed file beside `path`, and links it there once `write` has succeeded and all data
+/// is on stable storage. If `path` is a symbolic link, its target is written, and the link stays.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -23,7 +22,7 @@ pub fn write_file<T, E: From<Error>>(
     write(path, (0o644, Loss::Prevented), fill)
 }
 
-/// As [`write_file`], a file that only its owner can read.
+/// As [`write_file`], for a file that only its owner can read.
 pub fn write_private<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -31,7 +30,7 @@ pub fn write_private<T, E: From<Error>>(
     write(path, (0o600, Loss::Prevented), fill)
 }
 
-/// As [`write_file`], a file that nobody can write to afterwards.
+/// As [`write_file`], for a file that is read-only afterwards.
 pub fn write_read_only<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -39,8 +38,8 @@ pub fn write_read_only<T, E: From<Error>>(
     write(path, (READ_ONLY, Loss::Prevented), fill)
 }
 
-/// As [`write_read_only`], a small file whose loss is no harm: nothing waits for stable storage,
-/// and after a power cut it may be missing, or empty.
+/// As [`write_read_only`], for a small file whose loss does no harm: it is not synced, and after a
+/// power cut it may be missing, or empty.
 pub(crate) fn write_expendable<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<(), E>,
@@ -48,19 +47,19 @@ pub(crate) fn write_expendable<E: From<Error>>(
     write(path, (READ_ONLY, Loss::Harmless), fill)
 }
 
-/// Whether a power cut may take a file back.
+/// Whether a power cut may lose a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loss {
     Harmless,
     Prevented,
 }
 
-/// Reads a record of the store in one piece. Never waits.
+/// Reads a record of the store. It never blocks, as on a named pipe.
 ///
 /// # Errors
 ///
-/// Those of the system; [`io::ErrorKind::InvalidInput`] where it is not a regular file, and
-/// [`io::ErrorKind::FileTooLarge`] where it has more than 64 MiB.
+/// Those of the system; [`io::ErrorKind::InvalidInput`] if it is not a regular file, and
+/// [`io::ErrorKind::FileTooLarge`] if it has more than 64 MiB.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MOST: u64 = 64 << 20;
 
@@ -75,13 +74,13 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes a record in one piece.
+/// Writes a record as JSON in one write.
 pub fn json(file: &mut NewFile, value: &impl Serialize) -> io::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(value)?)
 }
 
-/// As [`write_file`], what a user names: a file that is there keeps its permissions and its owner,
-/// as where a program overwrites it.
+/// As [`write_file`], for a file that a user named: an existing file keeps its permissions and its
+/// owner, as if it were overwritten.
 pub fn write_output<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -97,7 +96,8 @@ pub fn write_output<T, E: From<Error>>(
 }
 
 fn keep_attributes(file: &NewFile, before: &Metadata) -> io::Result<()> {
-    // Only root may give files away: an owner that cannot stay is the writer, as of a new file.
+    // Only root may change owners. If the owner cannot be kept, the writer owns the file, as it
+    // owns a new one.
     let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
     file.set_permissions(before.permissions())
 }
@@ -123,8 +123,8 @@ fn write<T, E: From<Error>>(
     Ok(value)
 }
 
-/// Fills a folder under a temporary name beside `path` and then renames it. Where `path` exists by
-/// then, somebody else made the same folder first, and theirs stays.
+/// Fills a folder under a temporary name beside `path` and then renames it. If `path` exists by
+/// then, another process made the same folder first, and that one stays.
 pub fn write_folder<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
@@ -137,8 +137,8 @@ pub fn write_folder<E: From<Error>>(
     Ok(sync_folder(outer)?)
 }
 
-/// Makes a folder under a temporary name in `outer`, which goes when it is dropped, or is swept up
-/// after a crash.
+/// Makes a folder under a temporary name in `outer`. It is removed when dropped, or swept up after
+/// a crash.
 pub fn temporary_folder(outer: &Path) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(PREFIX)
@@ -150,7 +150,7 @@ pub fn temporary_folder(outer: &Path) -> Result<TempDir> {
 fn rename(folder: TempDir, path: &Path) -> Result<()> {
     match fs::rename(folder.path(), path) {
         Ok(()) => {
-            // Renamed: there is nothing left to remove under the temporary name.
+            // The folder was renamed, so there is nothing to remove under its temporary name.
             let _ = folder.keep();
             Ok(())
         }
@@ -159,8 +159,8 @@ fn rename(folder: TempDir, path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the file at `from` the second name `to`, in place of what has that name now. It survives a
-/// power cut once the folder is [synced](sync_folder).
+/// Links the file at `from` to `to`, replacing a file there. The link survives a power cut once the
+/// folder is [synced](sync_folder).
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     let folder = parent(to);
     let aside = tempfile::Builder::new()
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_is_a_link_is_written_to_where_it_leads() {
+    fn an_output_that_is_a_symbolic_link_is_written_to_its_target() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         fs::write(&file, "before").unwrap();

@@ -1,12 +1,12 @@
-//! Checksums by which the store notices damaged files.
+//! Checksums by which the store detects damaged files.
 //!
 //! A file is hashed in chunks of 1 MiB, and its checksum is the SHA-256 of the chunks' SHA-256
-//! digests one after the other. Writers of images go back to earlier parts of a file, such as the
-//! superblock: with chunks only those that were not written from their beginning to their end are
-//! read again, and a digest of the whole file would need all of it.
+//! digests in order. Writers of images go back to earlier parts of a file, such as the superblock:
+//! with chunks, only those that were not written sequentially are read again, while a digest of the
+//! whole file would need to read all of it.
 //!
-//! Of a file that is stored as it came, the digest of the whole is known already: then that is its
-//! checksum, and nothing is hashed twice.
+//! If a file is stored as it was received, the digest of the whole file is known already: that
+//! digest is then its checksum, and nothing is hashed twice.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -50,7 +50,7 @@ impl Checksum {
         Ok(Self::of_chunks(bytes, whole))
     }
 
-    /// The checksum of a file of `bytes` bytes whose SHA-256 is known, in hexadecimal digits.
+    /// Returns the checksum of a file of `bytes` bytes with a known SHA-256, in hexadecimal digits.
     pub fn of_whole(bytes: u64, sha256: &str) -> Self {
         let digest = FileDigest::Whole(sha256.to_owned());
         Self { bytes, digest }
@@ -61,7 +61,7 @@ impl Checksum {
         Self { bytes, digest }
     }
 
-    /// Whether it is the checksum of all bytes of a reader.
+    /// Returns whether this is the checksum of all bytes of a reader.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Checksum {
     }
 }
 
-/// Hands the chunks of `input` to `hash`, and returns the number of bytes.
+/// Passes the chunks of `input` to `hash`, and returns the number of bytes.
 fn each_chunk(mut input: impl Read, mut hash: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut bytes = 0;
     let mut chunk = Vec::new();
@@ -98,14 +98,15 @@ fn hex(bytes: &[u8]) -> String {
 /// Computes the checksum of a file while it is written.
 #[derive(Clone, Debug, Default)]
 pub struct Hasher {
-    /// The digests of chunks that were written from their beginning to their end.
+    /// The digests of chunks that were written from beginning to end.
     settled: Vec<Option<[u8; 32]>>,
-    /// The chunk that is being written in order, and where its next byte goes.
+    /// The chunk that is being written sequentially: the offset of its next byte, and its running
+    /// hash.
     open: Option<(u64, Sha256)>,
 }
 
 impl Hasher {
-    /// Takes note of `bytes` being written at the position `at` of the file.
+    /// Records that `bytes` are written at offset `at` of the file.
     pub fn wrote(&mut self, mut at: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let left = CHUNK - at % CHUNK;
@@ -117,7 +118,7 @@ impl Hasher {
         }
     }
 
-    /// Takes note of `bytes`, which do not cross the end of a chunk, being written at `at`.
+    /// Records that `bytes`, which do not cross the end of a chunk, are written at `at`.
     fn piece(&mut self, at: u64, bytes: &[u8]) {
         let index = (at / CHUNK) as usize;
         let end = at + bytes.len() as u64;
@@ -130,7 +131,7 @@ impl Hasher {
             if at.is_multiple_of(CHUNK) {
                 self.open = Some((at, Sha256::new()));
             } else if matches!(&self.open, Some((next, _)) if next / CHUNK == at / CHUNK) {
-                // Something was left out, or is written again.
+                // A gap was left, or earlier bytes are written again.
                 self.open = None;
             }
         }
@@ -146,7 +147,7 @@ impl Hasher {
         }
     }
 
-    /// Completes the checksum of `file`, reading what was not written in order.
+    /// Completes the checksum of `file`, reading chunks that were not written sequentially.
     ///
     /// # Errors
     ///
@@ -181,7 +182,8 @@ mod tests {
     use super::*;
     use std::io::{Seek, SeekFrom, Write};
 
-    /// Writes pieces to a file, through a hasher, and compares with what reading the file gives.
+    /// Writes pieces to a file through a hasher, and compares the result with the checksum of the
+    /// file.
     fn agrees(pieces: &[(u64, usize)], length: Option<u64>) {
         let mut file = tempfile::tempfile().unwrap();
         let mut hasher = Hasher::default();
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn checksum_while_writing_is_that_of_the_file_whatever_the_order() {
+    fn checksum_while_writing_equals_that_of_the_file_for_any_order_of_writes() {
         const M: u64 = CHUNK;
         let m = CHUNK as usize;
         agrees(&[], None);
@@ -213,13 +215,13 @@ mod tests {
         agrees(&[(0, 3 * m + 5)], None);
         // A hole, then the superblock.
         agrees(&[(8192, 2 * m), (8192 + 2 * M, 100), (1024, 128)], None);
-        // Written again, in the middle of a chunk that is whole and in one that is open.
+        // Overwrites parts of a completed chunk and of an open one.
         agrees(&[(0, 2 * m + 10), (M + 5, 5)], None);
         agrees(&[(0, 2 * m + 10), (2 * M + 5, 2), (2 * M + 10, 4)], None);
-        // From the beginning again, but not to the end.
+        // Writes the beginning of a chunk again, but not its end.
         agrees(&[(0, m), (0, 10), (M, 10)], None);
         agrees(&[(0, 100), (50, 50), (100, 10)], None);
-        // Cut and made longer, within a chunk and beyond.
+        // Truncates and extends the file, within a chunk and beyond.
         agrees(&[(0, 2 * m)], Some(M + 100));
         agrees(&[(0, 100)], Some(50));
         agrees(&[(0, 100)], Some(3 * M));

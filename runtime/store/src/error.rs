@@ -1,9 +1,9 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the store.
@@ -15,7 +15,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A later version of this program wrote the store.
@@ -28,47 +28,47 @@ pub enum Error {
         /// The latest version that this program knows.
         known: u32,
     },
-    /// The file that holds the store's version holds something else.
+    /// The file with the store's version holds something else.
     #[error("{}: {found:?} is not the version of a store", path.display())]
     NoVersion {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// Its contents.
         found: String,
-        /// What this program would write there.
+        /// The version that this program would write.
         current: u32,
     },
-    /// The table of names is damaged. The images are not, and
-    /// [`References::repair`](crate::References::repair) keeps what can be read of it.
+    /// The table of names is damaged. The images are intact, and
+    /// [`References::repair`](crate::References::repair) keeps the names that can still be read.
     #[error("{}: not a valid table of the names of images", path.display())]
     References {
         /// The table.
         path: PathBuf,
-        /// Where it stops making sense.
+        /// The error of parsing it.
         source: serde_json::Error,
     },
-    /// A record in the store is not what this version writes.
+    /// A record in the store cannot be parsed.
     #[error("{}: not a valid record", path.display())]
     Record {
         /// The record.
         path: PathBuf,
-        /// Where it stops making sense.
+        /// The error of parsing it.
         source: serde_json::Error,
     },
-    /// A record of a sandbox is not what this version writes.
+    /// A record of a sandbox cannot be parsed.
     #[error("{}: not a valid record of a sandbox", path.display())]
     SandboxRecord {
         /// The record.
         path: PathBuf,
-        /// Where it stops making sense.
+        /// The error of parsing it.
         source: serde_json::Error,
     },
-    /// A record of a snapshot is not what this version writes.
+    /// A record of a snapshot cannot be parsed.
     #[error("{}: not a valid record of a snapshot", path.display())]
     SnapshotRecord {
         /// The record.
         path: PathBuf,
-        /// Where it stops making sense.
+        /// The error of parsing it.
         source: serde_json::Error,
     },
     /// A later version wrote a record.
@@ -82,7 +82,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
+    /// Adds the path that an I/O error is about: `.map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.as_ref().to_owned(),

@@ -58,14 +58,14 @@ pub use references::{Reference, References, Repaired};
 pub use spec::Spec;
 pub use state::{Info, State, Status};
 
-/// The name of a sandbox's writable disk in the sandbox's folder.
+/// The name of a sandbox's writable disk, in the sandbox's folder.
 pub const UPPER: &str = "upper.ext4";
 
-/// The disk that the guest of a sandbox without a writable disk boots from, in the sandbox's
-/// folder: made at each boot.
+/// The name of the boot disk of a sandbox without a writable disk, in the sandbox's folder. It is
+/// made at each boot.
 pub const INIT_DISK: &str = "init.ext4";
 
-/// The name of the log of a sandbox's console in the sandbox's folder.
+/// The name of a sandbox's console log, in the sandbox's folder.
 pub const CONSOLE: &str = "console.log";
 
 /// The folders of a store.
@@ -80,26 +80,26 @@ const FOLDERS: [&str; 8] = [
     "locks",
 ];
 
-/// The store's folder.
+/// A store in a folder.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
 }
 
 impl Store {
-    /// Opens the store in `root`, making its folders where they are missing. A store of an earlier
-    /// version is upgraded.
+    /// Opens the store in `root`, and creates missing folders. A store of an earlier version is
+    /// upgraded.
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] where a later version of this program wrote the store; [`Error::Io`].
+    /// [`Error::Version`] if a later version of this program wrote the store; [`Error::Io`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         let found = version::read(&root)?;
         for folder in FOLDERS {
             permissions::make_folder(&root.join(folder))?;
         }
-        // Disks are opened by other processes, whose working directory may be another.
+        // Other processes, whose working directory may differ, open the disks by these paths.
         let root = root.canonicalize().map_err(Error::io(&root))?;
         permissions::own(&root)?;
         let store = Self { root };
@@ -110,7 +110,7 @@ impl Store {
         Ok(store)
     }
 
-    /// `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else
+    /// Returns `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else
     /// `~/.local/share`).
     pub fn default_root() -> Option<PathBuf> {
         let var = |name| {
@@ -126,115 +126,114 @@ impl Store {
         })
     }
 
-    /// The store's folder.
+    /// Returns the store's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where the layer with this diff ID is or will be.
+    /// Returns the path of the layer with this diff ID, whether it exists or not.
     pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.root
             .join("layers")
             .join(format!("{}.erofs", diff_id.hex()))
     }
 
-    /// Where the checksum of the layer with this diff ID is or will be.
+    /// Returns the path of the checksum of the layer with this diff ID, whether it exists or not.
     pub fn layer_checksum(&self, diff_id: &Digest) -> PathBuf {
         self.layer(diff_id).with_extension("json")
     }
 
-    /// The folder of all layers.
+    /// Returns the folder of all layers.
     pub fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }
 
-    /// The folder of all images.
+    /// Returns the folder of all images.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
     }
 
-    /// The folder of the image with this manifest digest.
+    /// Returns the folder of the image with this manifest digest.
     pub fn image(&self, manifest: &Digest) -> PathBuf {
         self.root.join("images").join(manifest.hex())
     }
 
-    /// The folder of the sandbox called `name`.
+    /// Returns the folder of the sandbox called `name`.
     pub fn sandbox(&self, name: &str) -> PathBuf {
         self.root.join("sandboxes").join(name)
     }
 
-    /// The folder of all sandboxes.
+    /// Returns the folder of all sandboxes.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
     }
 
-    /// The folder of the snapshot called `name`.
+    /// Returns the folder of the snapshot called `name`.
     pub fn snapshot(&self, name: &str) -> PathBuf {
         self.root.join("snapshots").join(name)
     }
 
-    /// The folder of all snapshots.
+    /// Returns the folder of all snapshots.
     pub fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
     }
 
-    /// The folder of the volume called `name`.
+    /// Returns the folder of the volume called `name`.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
     }
 
-    /// The folder of all volumes.
+    /// Returns the folder of all volumes.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }
 
-    /// Where guest kernels are.
+    /// Returns the folder of guest kernels.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernel")
     }
 
-    /// Where what came of blobs is kept until they are complete. Whoever holds [`Exclusive`] may
-    /// remove it.
+    /// Returns the folder of partially downloaded blobs. The holder of [`Exclusive`] may remove it.
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }
 
-    /// The names of images.
+    /// Returns the table of the names of images.
     pub fn references(&self) -> References<'_> {
         References::new(self)
     }
 
-    /// The lock of the sandbox `name`.
+    /// Returns the path of the lock of the sandbox `name`.
     pub fn sandbox_lock(&self, name: &str) -> PathBuf {
         self.lock_path(&format!("sandbox-{name}"))
     }
 
-    /// The lock called `name`.
+    /// Returns the path of the lock called `name`.
     fn lock_path(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)
     }
 
-    /// Waits until nobody else makes the layer with this diff ID.
+    /// Waits until no other process makes the layer with this diff ID, and locks it.
     pub fn lock_layer(&self, diff_id: &Digest) -> Result<Lock> {
         Lock::acquire(self.lock_path(&format!("layer-{}", diff_id.hex())))
     }
 
-    /// Waits until nobody else makes the image with this manifest digest.
+    /// Waits until no other process makes the image with this manifest digest, and locks it.
     pub fn lock_image(&self, manifest: &Digest) -> Result<Lock> {
         Lock::acquire(self.lock_path(&format!("image-{}", manifest.hex())))
     }
 
-    /// Takes the name of a snapshot, or returns `None` where somebody makes one of this name.
+    /// Locks the name of a snapshot; `None` if a snapshot of this name is being made.
     pub fn lock_snapshot(&self, name: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(self.lock_path(&format!("snapshot-{name}")))
     }
 
-    /// Takes the volume `name`, or `None` where a sandbox has it.
+    /// Locks the volume `name`; `None` if a sandbox uses it.
     pub fn lock_volume(&self, name: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(self.lock_path(&format!("volume-{name}")))
     }
 
-    /// Takes the sandbox `name`, or `None` where it is running.
+    /// Locks the sandbox `name`; `None` if it is running.
     pub fn lock_sandbox(&self, name: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(self.sandbox_lock(name))
     }

@@ -1,4 +1,4 @@
-//! Locks by which concurrent processes converge on one object.
+//! Locks for processes that make or use the same object.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// An exclusive lock on a name, held until dropped. The file behind it goes away with the last
-/// holder, so that a store holds no trace of what was only tried.
+/// An exclusive lock on a name, held until dropped. Its last holder removes the lock's file, so
+/// that the store keeps no files of unused locks.
 #[derive(Debug)]
 pub struct Lock {
-    /// `None` once the lock was handed to another process.
+    /// `None` after the lock was passed to another process.
     file: Option<File>,
     path: PathBuf,
 }
@@ -28,7 +28,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock at `path` where nobody holds it.
+    /// Takes the lock at `path` if no process holds it.
     pub fn try_acquire(path: PathBuf) -> Result<Option<Self>> {
         loop {
             let file = open(&path)?;
@@ -43,8 +43,9 @@ impl Lock {
         }
     }
 
-    /// The previous holder may have removed the file between our opening and our locking it: a lock
-    /// on a file that is no longer at `path` excludes nobody.
+    /// Returns the lock if `file` is still at `path`. The previous holder may have removed the file
+    /// after we opened it and before we locked it: a lock on a removed file excludes no other
+    /// process.
     fn if_current(file: File, path: &Path) -> Option<Self> {
         let (ours, theirs) = (file.metadata().ok()?, fs::metadata(path).ok()?);
         (ours.ino() == theirs.ino()).then(|| Self {
@@ -53,8 +54,8 @@ impl Lock {
         })
     }
 
-    /// Gives the lock away: whoever inherits the file, and no other, holds it until the last copy
-    /// of it is closed.
+    /// Passes the lock on: the process that inherits the file holds it until the last copy of the
+    /// file is closed.
     ///
     /// # Errors
     ///
@@ -65,10 +66,10 @@ impl Lock {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Takes over the lock at `path` from the process that [gave it away](Self::into_file); `None`
-    /// where `file` is not it.
+    /// Takes over the lock at `path` from the process that [passed it on](Self::into_file); `None`
+    /// if `file` is not that lock.
     pub fn from_file(file: File, path: PathBuf) -> Result<Option<Self>> {
-        // Locking what is locked through the same file changes nothing.
+        // Locking an open file that has the lock already has no effect.
         match file.try_lock() {
             Ok(()) => Ok(Self::if_current(file, &path)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -80,8 +81,8 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
-            // Removed while still locked, so that nobody can lock the removed file and take it for
-            // the current one.
+            // Removed while still locked, so that no other process can lock the removed file and
+            // mistake it for the current one.
             let _ = fs::remove_file(&self.path);
             let _ = file.unlock();
         }
@@ -103,7 +104,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
-    fn one_holder_at_a_time_and_no_file_left() {
+    fn a_lock_has_one_holder_at_a_time_and_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let inside = AtomicU32::new(0);
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_given_away_is_held_until_its_file_is_closed() {
+    fn a_lock_that_is_passed_on_is_held_until_its_file_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = Lock::acquire(path.clone()).unwrap();

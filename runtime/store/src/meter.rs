@@ -1,28 +1,28 @@
-//! How far long work has come.
+//! Progress of long work.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-/// A function that receives how many more bytes were moved. The default has nobody listen. It is
-/// called from any thread.
+/// A function that receives the number of bytes moved since its last call. The default ignores
+/// them. It may be called from any thread.
 #[derive(Clone, Default)]
 pub struct Meter(Option<Arc<dyn Fn(u64) + Send + Sync>>);
 
 impl Meter {
-    /// Calls `report` with the bytes that were moved since the call before.
+    /// Calls `report` with the number of bytes moved since the previous call.
     pub fn new(report: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(report)))
     }
 
-    /// Reports that `bytes` more were moved.
+    /// Reports that `bytes` more bytes were moved.
     pub fn add(&self, bytes: u64) {
         if let Some(report) = &self.0 {
             report(bytes);
         }
     }
 
-    /// Reports what is read from, or written to, `stream`.
+    /// Reports all bytes read from, or written to, `stream`.
     pub fn measure<S>(&self, stream: S) -> Metered<S> {
         Metered {
             stream,

@@ -1,4 +1,4 @@
-//! Who can read what is in a store: its owner.
+//! Permissions of the store: only its owner can read it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 
 const FOLDER: u32 = 0o700;
 
-/// Of what never changes once it is made. Monitors open it for reading only.
+/// The mode of files that never change once made. Monitors open them for reading only.
 pub(super) const READ_ONLY: u32 = 0o444;
 
 const WRITABLE: u32 = 0o600;
 
-/// Makes a folder, and those above it, where they are missing.
+/// Creates a folder and its parents, if they are missing.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -24,7 +24,7 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
         .map_err(Error::io(path))
 }
 
-/// Keeps everyone but the owner out of the store's folders.
+/// Lets only the owner enter the store's folders.
 pub(super) fn own(root: &Path) -> Result<()> {
     set(root, FOLDER)?;
     FOLDERS
@@ -32,8 +32,8 @@ pub(super) fn own(root: &Path) -> Result<()> {
         .try_for_each(|folder| set(&root.join(folder), FOLDER))
 }
 
-/// Gives the files of a store that everyone could read, and write by mistake, the permissions of
-/// new ones.
+/// Gives the files of a store of an earlier version, which all users could read, the permissions of
+/// new files.
 pub(super) fn upgrade(store: &Store) -> Result<()> {
     for layer in entries(&store.layers())? {
         set(&layer, READ_ONLY)?;
@@ -53,7 +53,7 @@ pub(super) fn upgrade(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// What is in a folder; nothing of what is not a folder.
+/// Returns the paths in a folder; none if `folder` is not a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries
@@ -71,16 +71,16 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Sets the permissions of a file or, as 0700, of a folder, where they are others. Another process
-/// may remove it meanwhile.
+/// Sets the permissions of a file, or 0700 of a folder, if they differ. Another process may remove
+/// it meanwhile.
 fn set(path: &Path, mode: u32) -> Result<()> {
     let changed = fs::symlink_metadata(path).and_then(|meta| {
         let wanted = match meta.is_dir() {
             true => FOLDER,
             false => mode,
         };
-        // A store that others own, or a read-only one, may have been opened up on purpose by its
-        // owner.
+        // Correct permissions are not set again: that would fail in the store of another user, or
+        // in a read-only one.
         match meta.permissions().mode() & 0o7777 == wanted || meta.is_symlink() {
             true => Ok(()),
             false => fs::set_permissions(path, Permissions::from_mode(wanted)),

@@ -1,4 +1,4 @@
-//! Names that point at images.
+//! Names of images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Lock, Store, atomic, salvage};
 use crate::error::{Error, Result};
 
-/// What a name points at.
+/// The image that a name refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     /// The digest of the image's manifest for one platform.
@@ -22,7 +22,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// What a name points at that is pulled now.
+    /// Returns an entry for a name that is pulled now.
     pub fn now(manifest: &Digest) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
@@ -32,14 +32,14 @@ impl Reference {
     }
 }
 
-/// What was done about a damaged table.
+/// The result of repairing a damaged table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// The damaged table.
+    /// The path of the damaged table.
     pub aside: PathBuf,
-    /// How many names were read of it.
+    /// How many names could be read from it.
     pub read: usize,
-    /// How many names there are now.
+    /// How many names the table has now.
     pub names: usize,
 }
 
@@ -58,12 +58,12 @@ impl<'s> References<'s> {
         }
     }
 
-    /// The file.
+    /// Returns the path of the table.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All names.
+    /// Reads all names.
     pub fn read(&self) -> Result<BTreeMap<String, Reference>> {
         match atomic::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::References {
@@ -75,7 +75,7 @@ impl<'s> References<'s> {
         }
     }
 
-    /// Changes the table; nobody else can change it meanwhile.
+    /// Changes the table; no other process can change it meanwhile.
     pub fn update(&self, change: impl FnOnce(&mut BTreeMap<String, Reference>)) -> Result<()> {
         let _lock = Lock::acquire(self.store.lock_path("references"))?;
         let mut table = self.read()?;
@@ -83,8 +83,8 @@ impl<'s> References<'s> {
         self.write(&table)
     }
 
-    /// Writes the table again where it is damaged: of what can be read of it, and of `known` names.
-    /// The damaged file stays beside it. Returns where, and `None` where nothing was damaged.
+    /// Replaces a damaged table with one of the names that can be read from it, and of the `known`
+    /// names. The damaged file is kept beside it. Returns `None` if the table is not damaged.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl<'s> References<'s> {
         }))
     }
 
-    /// Gives the table a second name, which no file had.
+    /// Links the table to a new name, and returns that name.
     fn set_aside(&self) -> Result<PathBuf> {
         let mut aside = self.path.with_extension("json.damaged");
         for number in 1_u32.. {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_was_cut_keeps_the_names_before_the_cut() {
+    fn a_truncated_table_keeps_the_names_before_the_cut() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let names = ["a", "b", "c"].map(|name| (name.to_owned(), reference('1')));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_table_takes_the_place_of_no_other_file() {
+    fn a_damaged_table_that_is_set_aside_replaces_no_other_file() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let path = dir.path().join("references.json");

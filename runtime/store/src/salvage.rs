@@ -1,4 +1,4 @@
-//! What can be read of a table of names that was cut off.
+//! Recovers names from a truncated table.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use serde::de::{MapAccess, Visitor};
 
 use crate::Reference;
 
-/// The entries before the first that makes no sense.
+/// Returns the entries before the first one that cannot be parsed.
 pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Reference> {
     let mut found = BTreeMap::new();
     let collect = Collect(&mut found);
-    // What it fails at is what is damaged.
+    // Parsing fails at the damaged part; the entries before it are collected by then.
     let _ = serde_json::Deserializer::from_slice(bytes).deserialize_map(collect);
     found
 }

@@ -16,13 +16,13 @@ pub const VERSION: u32 = 1;
 /// The record's name in the folder of a snapshot.
 pub const FILE: &str = "snapshot.json";
 
-/// The guest's memory, in the folder of a snapshot that has it.
+/// The name of the file with the guest's memory, in the folder of a snapshot that has it.
 pub const MEMORY: &str = "memory";
 
-/// The state of the machine's CPUs and devices, likewise.
+/// The name of the file with the state of the machine's CPUs and devices, in the same folder.
 pub const MACHINE: &str = "machine";
 
-/// The state of a sandbox at one moment: the writable disk is beside this record.
+/// A snapshot of a sandbox; the copy of its writable disk is beside this record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -34,10 +34,10 @@ pub struct Snapshot {
     pub name: String,
     /// When it was made, in nanoseconds since the epoch.
     pub created_ns: u64,
-    /// The id of the snapshot that the sandbox began as, if any.
+    /// The id of the snapshot that the sandbox was made from, if any.
     #[serde(default)]
     pub parent: Option<String>,
-    /// What the sandbox was.
+    /// The sandbox's specification.
     pub spec: Spec,
     /// The diff IDs of the image's layers, lowest first.
     pub layers: Vec<String>,
@@ -46,21 +46,21 @@ pub struct Snapshot {
     /// Whether the disk is as after a power cut, rather than a clean file system.
     #[serde(default)]
     pub crash: bool,
-    /// The memory that is beside the disk, of a machine that was running.
+    /// The memory of a running machine, if the snapshot has it.
     #[serde(default)]
     pub memory: Option<Memory>,
-    /// Whether it is one of the pool: a machine of an image that waits for new sandboxes. It goes
-    /// when the image does.
+    /// Whether the snapshot is in the pool: a machine of an image, kept for new sandboxes. It is
+    /// removed with the image.
     #[serde(default)]
     pub warm: bool,
 }
 
-/// The files of a snapshot that hold a running machine.
+/// The digests of the files that hold a running machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// The [digest](crate::sparse::digest) of [`MEMORY`].
     pub digest: String,
-    /// The same of [`MACHINE`].
+    /// The [digest](crate::sparse::digest) of [`MACHINE`].
     pub machine_digest: String,
 }
 
@@ -70,7 +70,7 @@ struct Version {
 }
 
 impl Snapshot {
-    /// A snapshot of a sandbox with this specification.
+    /// Returns a snapshot of a sandbox with this specification, without digests.
     pub fn new(id: String, name: String, created_ns: u64, spec: Spec) -> Self {
         Self {
             version: VERSION,
@@ -87,11 +87,11 @@ impl Snapshot {
         }
     }
 
-    /// Parses a record, which `path` holds.
+    /// Parses a record that was read from `path`.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotRecord`]; [`Error::RecordVersion`] where a later version wrote it.
+    /// [`Error::SnapshotRecord`]; [`Error::RecordVersion`] if a later version wrote it.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let bad = |source| Error::SnapshotRecord {
             path: path.to_owned(),
@@ -106,7 +106,7 @@ impl Snapshot {
         }
     }
 
-    /// Reads the record in the folder of a snapshot; `None` where there is none.
+    /// Reads the record in the folder of a snapshot; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Snapshot {
         })
     }
 
-    /// All snapshots, by name.
+    /// Reads all snapshots, by name.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Snapshot {
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let entry = entry.map_err(Error::io(&folder))?;
-            // What begins with a dot is being made or removed.
+            // Folders whose name begins with a dot are being made or removed.
             if !entry.file_name().as_encoded_bytes().starts_with(b".") {
                 found.extend(Self::read(&entry.path())?);
             }

@@ -1,5 +1,4 @@
-//! Sparse files: copies that take no more room than their data, and digests that do not depend on
-//! where the holes are.
+//! Sparse files: copies that keep holes, and digests that do not depend on holes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::Meter;
 
-/// The bytes that a digest looks at together.
+/// The number of bytes that a digest hashes together.
 const PIECE: usize = 64 << 10;
 
-/// The bytes that are copied at a time.
+/// The number of bytes copied at a time.
 const STEP: u64 = 8 << 20;
 
 /// How a file was copied.
@@ -27,8 +26,9 @@ pub enum Copied {
     Bytes(u64),
 }
 
-/// Makes the empty file `to` equal to `from`. Where the file system can, the two share their
-/// blocks; else the data is copied and holes stay holes. `meter` learns of the data that is copied.
+/// Makes the empty file `to` equal to `from`. The files share their blocks if the file system
+/// supports it; else the data is copied and holes stay holes. `meter` counts the data that is
+/// copied.
 ///
 /// # Errors
 ///
@@ -60,8 +60,8 @@ pub fn copy(from: &File, to: &File, meter: &Meter) -> io::Result<Copied> {
     Ok(Copied::Bytes(copied))
 }
 
-/// Returns the SHA-256, in hexadecimal digits, of each aligned piece of 64 KiB that is not all
-/// zeros, after its offset (64 bits, little endian).
+/// Returns the digest of a sparse file, in hexadecimal digits: the SHA-256 over each aligned piece
+/// of 64 KiB that is not all zeros, preceded by its offset (64 bits, little endian).
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub fn digest(file: &File) -> io::Result<String> {
     let size = file.metadata()?.len();
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
-    // Of two runs of data the first may end, and the second begin, in one piece.
+    // One range of data may end, and the next begin, in the same piece.
     let mut next = 0;
     for data in data(file, size) {
         let data = data?;
@@ -92,7 +92,7 @@ pub fn digest(file: &File) -> io::Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The ranges of a file of `size` bytes that may hold something else than zeros, in ascending
+/// Returns the ranges of a file of `size` bytes that may hold data other than zeros, in ascending
 /// order.
 pub fn data(file: &File, size: u64) -> impl Iterator<Item = io::Result<Range<u64>>> {
     let mut at = 0;
@@ -102,9 +102,9 @@ pub fn data(file: &File, size: u64) -> impl Iterator<Item = io::Result<Range<u64
         }
         let found = match seek(file, SparseSeek::Data(at)) {
             Ok(start) => seek(file, SparseSeek::Hole(start)).map(|end| start..end),
-            // Nothing but a hole from here on.
+            // There is no data after this offset.
             Err(Errno::NXIO) => Ok(size..size),
-            // The file system does not know holes.
+            // The file system does not report holes.
             Err(Errno::INVAL | Errno::NOTSUP) => Ok(at..size),
             Err(error) => Err(error),
         };
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_equal_and_takes_no_more_room() {
+    fn a_copy_is_equal_and_takes_no_more_space() {
         let (from, to) = (sparse(), tempfile::tempfile().unwrap());
         let copied = copy(&from, &to, &Meter::default()).unwrap();
         assert_eq!(bytes(&from), bytes(&to));
@@ -166,7 +166,7 @@ mod tests {
         let whole = tempfile::tempfile().unwrap();
         whole.write_all_at(&bytes(&file), 0).unwrap();
         assert_eq!(digest(&file).unwrap(), digest(&whole).unwrap());
-        // It does on each byte, and on where it is.
+        // The digest depends on each byte, and on its offset.
         file.write_all_at(b"x", (8 << 20) - 1).unwrap();
         let changed = digest(&file).unwrap();
         assert_ne!(changed, digest(&whole).unwrap());

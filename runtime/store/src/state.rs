@@ -32,33 +32,33 @@ const FILE: &str = "state.json";
 /// The version of the records that this version writes.
 const VERSION: u32 = 1;
 
-/// What a sandbox does.
+/// The status of a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Status {
-    /// It was made and never started.
+    /// It was made, and never started.
     #[default]
     Created,
-    /// Its machine boots, or waits to be restarted.
+    /// Its machine is booting, or waits to be restarted.
     Starting,
-    /// Its main command runs.
+    /// Its main command is running.
     Running,
-    /// Its machine shuts down.
+    /// Its machine is shutting down.
     Stopping,
-    /// Its main command ended.
+    /// Its main command has ended.
     Exited,
     /// Its machine did not boot, or was lost.
     Failed,
 }
 
 impl Status {
-    /// Whether a monitor holds a sandbox in this state.
+    /// Returns whether a monitor holds a sandbox in this state.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Starting | Self::Running | Self::Stopping)
     }
 
-    /// The state's name, as `ps --filter status=` takes it.
+    /// Returns the state's name, as `ps --filter status=` expects it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -78,7 +78,7 @@ impl Status {
 pub struct State {
     /// The version of this record.
     pub version: u32,
-    /// What the sandbox does.
+    /// The status of the sandbox.
     pub status: Status,
     /// When the main command was last started, in nanoseconds since the epoch.
     pub started_ns: Option<u64>,
@@ -86,28 +86,28 @@ pub struct State {
     pub finished_ns: Option<u64>,
     /// The main command's last exit code: its own, or 128 plus a signal's number.
     pub exit_code: Option<u8>,
-    /// What went wrong, for a person.
+    /// The last error, as a message for users.
     pub error: Option<String>,
-    /// How often the restart policy started the sandbox since the user did.
+    /// How often the restart policy has restarted the sandbox since the user started it.
     pub restarts: u32,
-    /// The monitor's process, while there is one. Only for people: a number says nothing about
-    /// liveness.
+    /// The monitor's process, while there is one. It is only shown: a process id does not prove
+    /// that the monitor is alive.
     pub monitor_pid: Option<u32>,
-    /// The monitor's socket, while there is one.
+    /// The path of the monitor's socket, while there is one.
     pub socket: Option<PathBuf>,
     /// The virtual machine monitor of the last boot.
     pub vmm: Option<String>,
     /// The published ports, while they are bound.
     pub ports: Vec<BoundPort>,
-    /// What confines the process of the virtual machine since the last boot.
+    /// How the process of the virtual machine was confined at the last boot.
     pub confinement: Option<String>,
-    /// Whether the sandbox is to be removed as soon as nobody holds it: it was made to be removed
-    /// at its end, or for one command that has not started yet.
+    /// Whether to remove the sandbox as soon as no process holds it: it was made with that option,
+    /// or for one command that has not started yet.
     pub discard: bool,
 }
 
 impl State {
-    /// The state of a sandbox that was just made.
+    /// Returns the state of a new sandbox.
     pub fn created(discard: bool) -> Self {
         Self {
             version: VERSION,
@@ -116,12 +116,12 @@ impl State {
         }
     }
 
-    /// Reads the state in the folder of a sandbox. One without (a version before this wrote none)
-    /// was made, or has ended.
+    /// Reads the state in the folder of a sandbox. Without a record, which earlier versions did not
+    /// write, the sandbox was never started or has ended.
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRecord`] where it is not a state.
+    /// [`Error::SandboxRecord`] if it is not a valid state.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         match atomic::read(&path) {
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// Writes the state into the folder of a sandbox, whose lock the caller holds.
+    /// Writes the state into the folder of a sandbox; the caller holds the sandbox's lock.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         atomic::write_file(&path, |file| {
@@ -140,7 +140,7 @@ impl State {
         })
     }
 
-    /// No monitor holds the sandbox any more.
+    /// Sets the final status, once no monitor holds the sandbox.
     pub fn leave(&mut self, status: Status) {
         self.status = status;
         self.finished_ns = Some(now_ns());
@@ -150,25 +150,25 @@ impl State {
     }
 }
 
-/// The records of one sandbox as they are now.
+/// The records of one sandbox.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Info {
-    /// What the sandbox is.
+    /// The sandbox's specification.
     pub spec: Spec,
-    /// What it does.
+    /// The sandbox's state.
     pub state: State,
 }
 
-/// Reads the records of the sandbox `name`, and repairs what a killed monitor left; `None` where
+/// Reads the records of the sandbox `name`, and repairs them if its monitor was killed; `None` if
 /// there is no such sandbox.
 pub fn reconcile(store: &Store, name: &str) -> Result<Option<Info>> {
     let folder = store.sandbox(name);
     let Some(info) = read(&folder)? else {
         return Ok(None);
     };
-    // A lock is asked for only where it should be held: a sandbox at rest must not look busy to
-    // others meanwhile.
+    // The lock is tried only if a monitor should hold it: a sandbox that is down must not look busy
+    // to other processes meanwhile.
     if !info.state.status.is_active() && !info.state.discard {
         return Ok(Some(info));
     }
@@ -180,7 +180,7 @@ pub fn reconcile(store: &Store, name: &str) -> Result<Option<Info>> {
 
 /// Repairs the records in the folder of a sandbox; the caller holds its lock.
 pub fn repair(folder: &Path, _lock: &Lock) -> Result<Option<Info>> {
-    // Read under the lock: a monitor may have ended in good order just before.
+    // Read again under the lock: a monitor may have ended normally just before.
     let Some(mut info) = read(folder)? else {
         return Ok(None);
     };
@@ -192,17 +192,18 @@ pub fn repair(folder: &Path, _lock: &Lock) -> Result<Option<Info>> {
         info.state.error = Some("the sandbox's monitor was killed".to_owned());
         info.state.exit_code = Some(128 + 9);
         if let Some(socket) = info.state.socket.take() {
-            // Nobody listens there any more.
+            // No process listens on the socket.
             let _ = fs::remove_file(socket);
         }
         info.state.leave(Status::Exited);
-        // Whoever comes next sees the same, and tries again: a full disk hides no sandbox.
+        // If this fails, the next reader repairs the state again: a full disk does not hide a
+        // sandbox.
         let _ = info.state.write(folder);
     }
     Ok(Some(info))
 }
 
-/// Reads the records in the folder of a sandbox as they are; `None` where there are none.
+/// Reads the records in the folder of a sandbox as they are; `None` if there are none.
 ///
 /// # Errors
 ///
@@ -215,7 +216,7 @@ pub fn read(folder: &Path) -> Result<Option<Info>> {
     Ok(Some(Info { spec, state }))
 }
 
-/// Nanoseconds since the epoch.
+/// Returns the current time in nanoseconds since the epoch.
 pub fn now_ns() -> u64 {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! The version of the arrangement of files in a store.
+//! The version of the layout of a store.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use super::{Lock, Store, atomic};
 use crate::error::{Error, Result};
 
-/// The version that this program writes. Version 1 had no version file, no checksums, and files
-/// that everyone could read.
+/// The version that this program writes. Version 1 had no version file and no checksums, and all
+/// users could read its files.
 pub(super) const CURRENT: u32 = 2;
 
 const FILE: &str = "version";
 
-/// Reads the version of the store in `root`; `None` of a new store and of version 1.
+/// Reads the version of the store in `root`; `None` for a new store and for version 1.
 pub(super) fn read(root: &Path) -> Result<Option<u32>> {
     let path = root.join(FILE);
     let text = match atomic::read(&path) {
@@ -26,8 +26,8 @@ pub(super) fn read(root: &Path) -> Result<Option<u32>> {
     }
 }
 
-/// What later programs write begins with a number; anything else is damage, as by a crash of the
-/// host.
+/// Returns the error for an unknown version. Later programs write a version that begins with a
+/// number; anything else is damage, as from a crash of the host.
 fn unknown(root: &Path, path: &Path, found: String) -> Error {
     match found.starts_with(|first: char| matches!(first, '1'..='9')) {
         true => Error::Version {

@@ -7,18 +7,17 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A byte string. JSON holds it as a string where it is UTF-8, and as a list of numbers where it is
-/// not.
+/// A byte string. In JSON it is a string if it is UTF-8, and a list of numbers if it is not.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes as the operating system's string.
+    /// Returns the bytes as a string of the operating system.
     pub fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_not_text_survive_json() {
+    fn bytes_that_are_not_utf_8_survive_json() {
         for bytes in [&b"plain"[..], b"", b"A=\xff\x00\n", "ä".as_bytes()] {
             let bytes = Bytes(bytes.to_vec());
             let json = serde_json::to_string(&bytes).unwrap();

@@ -1,10 +1,9 @@
-//! The specification of a sandbox: everything that its creation decided, as `sandbox.json` holds
-//! it.
+//! The specification of a sandbox, as `sandbox.json` holds it: everything that was decided when the
+//! sandbox was made.
 //!
-//! A specification is written once, when the sandbox is made, and again only when the sandbox is
-//! renamed. What changes while the sandbox lives is its [`State`](crate::State). Version 1 (a
-//! record without a `version`) held the name, the image and the time only; it is read as a sandbox
-//! that runs its image's own command.
+//! A specification is written when the sandbox is made, and again only when the sandbox is renamed.
+//! What changes later is its [`State`](crate::State). Version 1 (a record without a `version`) held
+//! only the name, the image and the time; it is read as a sandbox that runs its image's command.
 
 mod bytes;
 mod mount;
@@ -34,13 +33,13 @@ pub use ulimit::Ulimit;
 /// The version of the records that this version writes.
 pub const VERSION: u32 = 2;
 
-/// The size of a writable disk that nobody chose, in bytes.
+/// The default size of a writable disk, in bytes.
 pub const UPPER_SIZE: u64 = 4 << 30;
 
-/// How long a command has to end after its stop signal, as docker's.
+/// The default time that a command has to end after its stop signal, as docker's.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a sandbox is.
+/// The specification of a sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Spec {
@@ -50,10 +49,10 @@ pub struct Spec {
     pub id: String,
     /// The sandbox's name: unique in its store.
     pub name: String,
-    /// The image below the writable disk; where there is a [`root_disk`](Self::root_disk), its name
-    /// alone counts.
+    /// The image below the writable disk. If there is a [`root_disk`](Self::root_disk), only the
+    /// name counts.
     pub image: ImageSource,
-    /// The disk that is the root in place of an image.
+    /// The disk that is the root instead of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_disk: Option<RootDisk>,
     /// The size of the writable disk in bytes.
@@ -61,66 +60,66 @@ pub struct Spec {
     /// The virtual machine.
     #[serde(default)]
     pub machine: Machine,
-    /// The main command; `None` is the image's own.
+    /// The main command; `None` is the image's.
     #[serde(default)]
     pub process: Option<Process>,
     /// The guest's host name; `None` is the sandbox's name.
     #[serde(default)]
     pub hostname: Option<String>,
-    /// Folders that would be a tmpfs (`/tmp`, `/run`) and are on the writable disk.
+    /// Folders that are a tmpfs by default (`/tmp`, `/run`) and are on the writable disk instead.
     #[serde(default)]
     pub on_disk: Vec<String>,
     /// Absolute paths at which folders of the writable disk itself are mounted.
     #[serde(default)]
     pub disk_dirs: Vec<String>,
-    /// What is mounted besides the sandbox's own disks.
+    /// Mounts besides the sandbox's own disks.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// Files in `/run/secrets`.
+    /// Secrets, as files in `/run/secrets`.
     #[serde(default)]
     pub secrets: Vec<Secret>,
-    /// Names and values that the user attached.
+    /// Labels, by name.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Whether the main command runs again after its end.
+    /// Whether the main command is restarted after it ends.
     #[serde(default)]
     pub restart: RestartPolicy,
     /// Whether the sandbox is removed when its main command has ended.
     #[serde(default)]
     pub remove_on_exit: bool,
-    /// Whether the root is read-only but for what is mounted there.
+    /// Whether the root is read-only, except for what is mounted there.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether there is no writable disk: what the guest changes is in its memory, and goes with
-    /// it.
+    /// Whether there is no writable disk: the guest's changes are in its memory, and lost when it
+    /// stops.
     #[serde(default)]
     pub diskless: bool,
-    /// Limits of every command.
+    /// Resource limits of every command.
     #[serde(default)]
     pub ulimits: Vec<Ulimit>,
     /// How long the sandbox may run, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// The id of the snapshot that the writable disk began as.
+    /// The id of the snapshot that the sandbox was made from.
     #[serde(default)]
     pub snapshot: Option<String>,
-    /// Whether the writable disk began as a copy of another sandbox's.
+    /// Whether the writable disk was made as a copy of another sandbox's.
     #[serde(default)]
     pub forked: bool,
-    /// The network. A record without one is of a sandbox that has none.
+    /// The network. A record without a network is of a sandbox that has none.
     #[serde(default = "Network::none")]
     pub network: Network,
     /// When the sandbox was made, in nanoseconds since the epoch.
     pub created_ns: u64,
 }
 
-/// Where a sandbox's image comes from.
+/// The image of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ImageSource {
     /// The image's name as the user gave it.
     pub asked: String,
-    /// The name in full, where it is a reference.
+    /// The full name, if `asked` is a reference.
     #[serde(default)]
     pub reference: Option<String>,
     /// The digest of the image's manifest.
@@ -131,7 +130,7 @@ pub struct ImageSource {
 }
 
 impl ImageSource {
-    /// An image called `asked` by the user.
+    /// Returns an image that the user called `asked`.
     pub fn new(asked: &str, manifest_digest: String) -> Self {
         let reference = asked.parse::<ocipull::Reference>();
         Self {
@@ -145,17 +144,17 @@ impl ImageSource {
     }
 }
 
-/// Which virtual machine monitor boots a sandbox.
+/// The virtual machine monitor that boots a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum VmmChoice {
-    /// libkrun where hardware virtualisation works, else QEMU.
+    /// libkrun if hardware virtualisation works, else QEMU.
     #[default]
     Auto,
     /// libkrun.
     Libkrun,
-    /// QEMU, without hardware virtualisation where there is none.
+    /// QEMU, with software emulation if there is no hardware virtualisation.
     Qemu,
 }
 
@@ -164,23 +163,23 @@ pub enum VmmChoice {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Machine {
-    /// Which virtual machine monitor.
+    /// The virtual machine monitor.
     pub vmm: VmmChoice,
-    /// Virtual CPUs.
+    /// The number of virtual CPUs.
     pub cpus: u8,
-    /// Memory in bytes; whole MiB count.
+    /// The memory in bytes, rounded down to whole MiB.
     pub memory: u64,
-    /// The guest kernel, if not the one that is found.
+    /// The guest kernel; `None` is the one that is found.
     pub kernel: Option<PathBuf>,
-    /// Whether the virtual machine's process is confined, where the host can.
+    /// Whether to confine the virtual machine's process, if the host can.
     pub confine: bool,
-    /// Whether the guest's memory is kept where it can be copied, for snapshots with memory; that
-    /// takes QEMU.
+    /// Whether the guest's memory is kept in a file that snapshots with memory can copy; this needs
+    /// QEMU.
     pub forkable: bool,
 }
 
 impl Default for Machine {
-    /// Two CPUs and 1 GiB.
+    /// Returns a machine with two CPUs and 1 GiB of memory.
     fn default() -> Self {
         Self {
             vmm: VmmChoice::Auto,
@@ -208,26 +207,26 @@ pub struct Process {
     pub user: String,
     /// Whether the command has a terminal.
     pub tty: bool,
-    /// Whether the command's input stays open for clients that attach. Without it the input is
+    /// Whether the command's input stays open for clients that attach. Otherwise the input is
     /// `/dev/null`.
     pub stdin: bool,
-    /// The signal that asks the command to end; `None` is SIGTERM.
+    /// The signal that asks the command to stop; `None` is SIGTERM.
     pub stop_signal: Option<Signal>,
-    /// How long the command then has, in milliseconds; `None` is [`STOP_TIMEOUT`].
+    /// How long the command has to stop, in milliseconds; `None` is [`STOP_TIMEOUT`].
     pub stop_timeout_ms: Option<u64>,
-    /// Whether the command is process 1 of a PID namespace of its own. `None`: where it is called
+    /// Whether the command is process 1 of a PID namespace of its own. `None`: if its name is
     /// `init` or `systemd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
 }
 
 impl Process {
-    /// The signal that asks the command to end.
+    /// Returns the signal that asks the command to stop.
     pub fn stop_signal(&self) -> Signal {
         self.stop_signal.unwrap_or(Signal::TERM)
     }
 
-    /// How long the command then has.
+    /// Returns how long the command has to stop.
     pub fn stop_timeout(&self) -> Duration {
         self.stop_timeout_ms
             .map_or(STOP_TIMEOUT, Duration::from_millis)
@@ -235,7 +234,7 @@ impl Process {
 }
 
 impl Spec {
-    /// A sandbox with what nobody chose: everything that callers set afterwards.
+    /// Returns a specification with default values, without an id.
     pub fn new(name: String, image: ImageSource) -> Self {
         Self {
             version: VERSION,
@@ -265,12 +264,12 @@ impl Spec {
         }
     }
 
-    /// The guest's host name.
+    /// Returns the guest's host name.
     pub fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or(&self.name)
     }
 
-    /// The first twelve digits of the id, as docker shows it.
+    /// Returns the first twelve digits of the id, as docker shows it.
     pub fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
     }

@@ -1,24 +1,24 @@
-//! What a sandbox mounts besides its own disks, and the two ways in which docker's users write it.
+//! Mounts of a sandbox besides its own disks, and the options of docker that describe them.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Something mounted in a sandbox.
+/// A mount in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Where: an absolute path in the guest.
+    /// The mount point: an absolute path in the guest.
     pub target: String,
-    /// What.
+    /// The mounted file system.
     #[serde(flatten)]
     pub source: MountSource,
-    /// Whether the guest cannot write there.
+    /// Whether the mount is read-only.
     #[serde(default)]
     pub read_only: bool,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -32,10 +32,10 @@ pub enum MountSource {
     Volume {
         /// Its name.
         name: String,
-        /// A folder of it; empty is all of it.
+        /// A folder in the volume; an empty string is the whole volume.
         #[serde(default)]
         subpath: String,
-        /// Whether an empty volume first gets what the image has at the target.
+        /// Whether to fill an empty volume with the image's files at the target.
         #[serde(default)]
         copy: bool,
     },
@@ -46,33 +46,33 @@ pub enum MountSource {
         /// The digest of its manifest, once the sandbox is made.
         #[serde(default)]
         manifest_digest: String,
-        /// A folder of it; empty is all of it.
+        /// A folder in the image; an empty string is the whole image.
         #[serde(default)]
         subpath: String,
     },
     /// Memory of the guest.
     Tmpfs {
-        /// The most bytes it holds; `None` is half of the guest's memory.
+        /// The most bytes that it holds; `None` is half of the guest's memory.
         #[serde(default)]
         size: Option<u64>,
-        /// The mode of its root.
+        /// The mode of its root directory; `None` is the kernel's default.
         #[serde(default)]
         mode: Option<u32>,
     },
 }
 
-/// Why a text is not a mount.
+/// An error in the text of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a mount: {reason}")]
 pub struct MountError {
     /// The text.
     text: String,
-    /// What is wrong with it.
+    /// The reason.
     reason: String,
 }
 
 impl Mount {
-    /// `source` at `target`, writable.
+    /// Mounts `source` at `target`, writable.
     pub fn new(target: impl Into<String>, source: MountSource) -> Self {
         Self {
             target: target.into(),
@@ -81,12 +81,13 @@ impl Mount {
         }
     }
 
-    /// A folder or a file of the host.
+    /// Mounts a folder or a file of the host.
     pub fn bind(path: impl Into<PathBuf>, target: impl Into<String>) -> Self {
         Self::new(target, MountSource::Bind { path: path.into() })
     }
 
-    /// A named volume, which is made where there is none, and gets what the image has at `target`.
+    /// Mounts a named volume. It is created if it does not exist, and filled with the image's files
+    /// at `target`.
     pub fn volume(name: impl Into<String>, target: impl Into<String>) -> Self {
         let source = MountSource::Volume {
             name: name.into(),
@@ -96,7 +97,7 @@ impl Mount {
         Self::new(target, source)
     }
 
-    /// Another image of the store.
+    /// Mounts another image of the store.
     pub fn image(name: impl Into<String>, target: impl Into<String>) -> Self {
         let source = MountSource::Image {
             asked: name.into(),
@@ -106,19 +107,19 @@ impl Mount {
         Self::new(target, source).read_only()
     }
 
-    /// Denies the guest to write there.
+    /// Makes the mount read-only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// Reads what docker's `-v` takes: `HOST:GUEST[:OPTIONS]`, where `HOST` is a path if it has a
+    /// Parses a value of docker's `-v`: `HOST:GUEST[:OPTIONS]`, where `HOST` is a path if it has a
     /// slash or is `.` or `..`, and the name of a volume otherwise.
     ///
     /// # Errors
     ///
-    /// [`MountError`] with what is wrong.
+    /// [`MountError`] with the reason.
     pub fn from_volume_option(text: &str) -> Result<Self, MountError> {
         let error = |reason: &str| failed(text, reason);
         let mut parts = text.split(':');
@@ -144,7 +145,7 @@ impl Mount {
                 ("ro", _) => mount.read_only = true,
                 ("rw", _) => mount.read_only = false,
                 ("nocopy", MountSource::Volume { copy, .. }) => *copy = false,
-                // Labels for SELinux, and hints for Docker Desktop.
+                // SELinux labels, and hints for Docker Desktop, have no effect here.
                 ("z" | "Z" | "consistent" | "cached" | "delegated", _) => {}
                 _ => return Err(error(&format!("unknown option {option:?}"))),
             }
@@ -152,11 +153,11 @@ impl Mount {
         Ok(mount)
     }
 
-    /// Reads what docker's `--mount` takes: `type=bind|volume|image|tmpfs,src=…,dst=…[,ro]`.
+    /// Parses a value of docker's `--mount`: `type=bind|volume|image|tmpfs,src=…,dst=…[,ro]`.
     ///
     /// # Errors
     ///
-    /// [`MountError`] with what is wrong.
+    /// [`MountError`] with the reason.
     pub fn from_mount_option(text: &str) -> Result<Self, MountError> {
         let error = |reason: &str| failed(text, reason);
         let mut fields = Fields::default();
@@ -217,11 +218,11 @@ impl Mount {
         Ok(mount)
     }
 
-    /// Reads what docker's `--tmpfs` takes: `GUEST[:OPTIONS]`.
+    /// Parses a value of docker's `--tmpfs`: `GUEST[:OPTIONS]`.
     ///
     /// # Errors
     ///
-    /// [`MountError`] with what is wrong.
+    /// [`MountError`] with the reason.
     pub fn from_tmpfs_option(text: &str) -> Result<Self, MountError> {
         let (target, options) = text.split_once(':').unwrap_or((text, ""));
         let (mut size, mut mode, mut read_only) = (None, None, false);
@@ -234,7 +235,7 @@ impl Mount {
                     mode = Some(octal(text_of).map_err(|reason| failed(text, &reason))?);
                 }
                 None if option == "ro" => read_only = true,
-                // What a tmpfs of a guest is in any case, or what is harmless inside of one.
+                // Options that a guest's tmpfs has anyway, or that are harmless in a guest.
                 None if matches!(option, "rw" | "nosuid" | "nodev" | "exec" | "noexec") => {}
                 _ => return Err(failed(text, &format!("unknown option {option:?}"))),
             }

@@ -1,4 +1,4 @@
-//! What a sandbox reaches, and what reaches it.
+//! What a sandbox can reach, and what can reach it.
 
 use std::net::SocketAddr;
 
@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[non_exhaustive]
 pub struct Network {
-    /// What is reached where no rule says otherwise.
+    /// What the guest can reach if no rule matches.
     pub mode: Mode,
-    /// What is reached whatever the mode.
+    /// What the guest can reach in any mode.
     pub allow: Vec<Rule>,
-    /// What is not reached, whatever the mode and the other rules.
+    /// What the guest cannot reach, whatever the mode and the other rules.
     pub deny: Vec<Rule>,
-    /// Name servers in place of the host's.
+    /// Name servers to use instead of the host's.
     pub dns: Vec<SocketAddr>,
-    /// Search domains in place of the host's.
+    /// Search domains to use instead of the host's.
     pub dns_search: Vec<String>,
-    /// Names with addresses of their own.
+    /// Names with fixed addresses.
     pub hosts: Vec<HostEntry>,
     /// Ports of the host's loopback that the guest reaches at `host.blockbox.internal`.
     pub host_ports: Vec<u16>,
-    /// Ports of the guest that are reached at the host.
+    /// Ports of the guest that are published on the host.
     pub publish: Vec<Publish>,
     /// The Ethernet address of the guest's card, which every new sandbox has of its own. `None` is
     /// the one that all had before.
@@ -33,7 +33,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// No network: a loopback interface only.
+    /// Returns no network: only a loopback interface.
     pub fn none() -> Self {
         Self {
             mode: Mode::None,
@@ -41,27 +41,27 @@ impl Network {
         }
     }
 
-    /// Whether the guest has an interface besides the loopback.
+    /// Returns whether the guest has an interface besides the loopback.
     pub fn is_connected(&self) -> bool {
         self.mode != Mode::None
             || !(self.allow.is_empty() && self.host_ports.is_empty() && self.publish.is_empty())
     }
 
-    /// Sets what is reached where no rule says otherwise.
+    /// Sets what the guest can reach if no rule matches.
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Adds rules for what is reached whatever the mode.
+    /// Adds rules for what the guest can reach in any mode.
     #[must_use]
     pub fn allow(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.allow.extend(rules);
         self
     }
 
-    /// Adds rules for what is not reached.
+    /// Adds rules for what the guest cannot reach.
     #[must_use]
     pub fn deny(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.deny.extend(rules);
@@ -82,7 +82,7 @@ impl Network {
         self
     }
 
-    /// Adds names with addresses of their own.
+    /// Adds names with fixed addresses.
     #[must_use]
     pub fn hosts(mut self, entries: impl IntoIterator<Item = HostEntry>) -> Self {
         self.hosts.extend(entries);
@@ -109,10 +109,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_that_nothing_passes_is_no_interface() {
+    fn a_network_that_nothing_can_pass_has_no_interface() {
         assert!(Network::default().is_connected());
         assert!(!Network::none().is_connected());
-        // What is denied, or named, opens nothing.
+        // Denials and host names allow nothing.
         let entry = HostEntry::new("db", [192, 0, 2, 1].into());
         let closed = Network::none().hosts([entry]);
         let closed = closed.deny(["192.0.2.1".parse().unwrap()]);

@@ -1,4 +1,4 @@
-//! Reading and writing `sandbox.json`, in every version that there was.
+//! Reading and writing `sandbox.json`, in all versions.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::{Store, atomic};
 /// The record's name in the folder of a sandbox.
 const FILE: &str = "sandbox.json";
 
-/// The record before there were versions.
+/// The record of version 1, which had no version number.
 #[derive(Deserialize)]
 struct Version1 {
     name: String,
@@ -26,7 +26,7 @@ struct Version1 {
 
 impl From<Version1> for Spec {
     fn from(old: Version1) -> Self {
-        // Two sandboxes of one store never had a name and a time in common.
+        // No two sandboxes of one store have had the same name and time.
         let id = Sha256::digest(format!("{}\0{}", old.name, old.created));
         let image = ImageSource::new(&old.image, old.manifest_digest);
         Spec {
@@ -44,11 +44,11 @@ struct Version {
 }
 
 impl Spec {
-    /// Reads the record in the folder of a sandbox; `None` where there is none.
+    /// Reads the record in the folder of a sandbox; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] where it is not a record; [`Error::RecordVersion`] where a later version
+    /// [`Error::Record`] if it is not a valid record; [`Error::RecordVersion`] if a later version
     /// wrote it.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
@@ -68,7 +68,7 @@ impl Spec {
             Some(VERSION) => serde_json::from_slice(&bytes).map_err(bad)?,
             Some(version) => return Err(Error::RecordVersion { path, version }),
         };
-        // A sandbox is renamed by its folder.
+        // A rename of a sandbox renames its folder.
         if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
             name.clone_into(&mut spec.name);
         }
@@ -89,7 +89,7 @@ impl Spec {
 }
 
 impl Spec {
-    /// The records of all sandboxes, by name, as they are: nothing is repaired.
+    /// Reads the records of all sandboxes, by name, without repairing them.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl Spec {
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let entry = entry.map_err(Error::io(&folder))?;
-            // What begins with a dot is being made or removed.
+            // Folders whose name begins with a dot are being made or removed.
             if !entry.file_name().as_encoded_bytes().starts_with(b".") {
                 found.extend(Self::read(&entry.path())?);
             }
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(spec.process, None);
         assert_eq!(spec.network, Network::none());
 
-        // And it is written as version 2, with nothing lost.
+        // It is written as version 2, and nothing is lost.
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("old");
         fs::create_dir(&folder).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_from_before_there_were_networks_has_none() {
+    fn a_record_without_a_network_is_of_a_sandbox_without_one() {
         let spec = Spec::new("old".to_owned(), ImageSource::new("debian", String::new()));
         let mut json = serde_json::to_value(&spec).unwrap();
         json.as_object_mut().unwrap().remove("network").unwrap();

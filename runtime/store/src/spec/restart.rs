@@ -1,12 +1,12 @@
-//! Whether a sandbox starts again when its main command has ended.
+//! Restart policies.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// When the main command is started again after its end. A sandbox that was stopped or killed by
-/// the user stays down.
+/// When the main command is restarted after it ends. A sandbox that the user stopped or killed
+/// stays down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
@@ -14,10 +14,9 @@ pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// After a failure: an exit code other than 0, a signal, or a machine that could not be kept
-    /// up.
+    /// After a failure: an exit code other than 0, a signal, or a lost machine.
     OnFailure {
-        /// How often at most.
+        /// The most restarts; `None` is no limit.
         limit: Option<u32>,
     },
     /// Whatever the exit code.
@@ -25,8 +24,8 @@ pub enum RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// Whether a sandbox that was restarted `restarts` times already starts again after an end that
-    /// was a `success`.
+    /// Returns whether a sandbox that was already restarted `restarts` times is restarted again;
+    /// `success` says how its command ended.
     pub fn applies(self, success: bool, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -64,8 +63,8 @@ impl TryFrom<String> for RestartPolicy {
 impl FromStr for RestartPolicy {
     type Err = String;
 
-    /// Reads `no`, `on-failure`, `on-failure:N`, `always`, or `unless-stopped`: without a daemon
-    /// that restarts sandboxes when the host boots, the last two are one.
+    /// Parses `no`, `on-failure`, `on-failure:N`, `always`, or `unless-stopped`. The last two mean
+    /// the same, because no daemon restarts sandboxes when the host boots.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None => match text {
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_read_back_as_they_are_shown() {
+    fn displayed_policies_parse_back() {
         for text in ["no", "on-failure", "on-failure:3", "always"] {
             assert_eq!(text.parse::<RestartPolicy>().unwrap().to_string(), text);
         }

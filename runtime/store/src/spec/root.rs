@@ -1,27 +1,28 @@
-//! A root that is no image's.
+//! Roots that are disks instead of images.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// A disk of the host that is the root of a sandbox, in place of an image.
+/// A disk of the host that is the root of a sandbox instead of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RootDisk {
-    /// The file, or block device, without links.
+    /// The path of the file or block device, without symbolic links.
     pub path: PathBuf,
-    /// The format that it had when the sandbox was made. What a guest writes to a raw disk may look
-    /// like another one.
+    /// The format when the sandbox was made. It is not detected again, because a guest can write
+    /// bytes to a raw disk that look like another format.
     pub format: RootFormat,
-    /// The number of the partition with the root; `None` is found by the partitions' types.
+    /// The number of the root's partition; `None` finds it by the partitions' types.
     #[serde(default)]
     pub partition: Option<u32>,
-    /// Whether the disk itself is written to. Otherwise changes are on the sandbox's own disk.
+    /// Whether the disk itself is written to. Otherwise changes are written to the sandbox's own
+    /// disk.
     #[serde(default)]
     pub writable: bool,
 }
 
-/// What the bytes of a disk's file mean.
+/// The format of a disk's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -35,7 +36,7 @@ pub enum RootFormat {
 }
 
 impl RootDisk {
-    /// A disk that is only read, whose root is found.
+    /// Returns a read-only disk whose root partition is found by type.
     pub fn new(path: impl Into<PathBuf>, format: RootFormat) -> Self {
         Self {
             path: path.into(),

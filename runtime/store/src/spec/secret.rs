@@ -1,4 +1,4 @@
-//! Where the values of secrets come from. The values themselves are on no disk.
+//! The sources of secrets. The values themselves are on no disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,41 +11,40 @@ use serde::{Deserialize, Serialize};
 pub struct Secret {
     /// Its name.
     pub name: String,
-    /// Where its value comes from, at every start.
+    /// The source of its value, which is read at every start.
     #[serde(flatten)]
     pub source: SecretSource,
 }
 
-/// Where the value of a secret comes from.
+/// The source of a secret's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SecretSource {
     /// A file of the host.
     File {
-        /// Its absolute path, which leads through no symbolic links to a regular file: a guest that
-        /// shares a folder of it could put one there. [`SecretSource::file`] resolves those that
-        /// there are.
+        /// Its absolute path, without symbolic links: a guest that shares one of its folders could
+        /// add such links. [`SecretSource::file`] resolves the existing ones.
         path: PathBuf,
     },
-    /// The environment of the program that starts the sandbox.
+    /// A variable of the program that starts the sandbox.
     Environment {
         /// The variable.
         variable: String,
     },
-    /// The program that starts the sandbox itself.
+    /// The program that starts the sandbox passes the value.
     Given,
 }
 
 impl SecretSource {
-    /// The file of the host that is at `path` now.
+    /// Returns the source for the file of the host that is at `path` now.
     ///
     /// # Errors
     ///
-    /// When the working directory is unknown.
+    /// If the working directory is unknown.
     pub fn file(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        // A pipe has no other name, and what is missing is found out when it is read.
+        // A pipe has no other name, and a missing file is reported when it is read.
         let resolved = path.canonicalize().ok().filter(|path| path.is_file());
         Ok(Self::File {
             path: resolved.unwrap_or(path),
@@ -54,7 +53,7 @@ impl SecretSource {
 }
 
 impl Secret {
-    /// A secret of this name.
+    /// Returns a secret with this name.
     pub fn new(name: impl Into<String>, source: SecretSource) -> Self {
         Self {
             name: name.into(),

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use blockbox_protocol::signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A signal of Linux, whatever the host's system: 1 to 64.
+/// A signal of Linux, 1 to 64, on hosts of any system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signal(u8);
 
-/// Neither the name nor the number of a signal.
+/// The error for text that is neither the name nor the number of a signal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a signal")]
 pub struct SignalError(String);
@@ -20,12 +20,12 @@ impl Signal {
     pub const HUP: Self = Self(1);
     /// Interrupt from the keyboard.
     pub const INT: Self = Self(2);
-    /// The end that no process can refuse.
+    /// Kills a process; it cannot be caught.
     pub const KILL: Self = Self(9);
-    /// The request to end.
+    /// Asks a process to end.
     pub const TERM: Self = Self(15);
 
-    /// The signal with this number, 1 to 64.
+    /// Returns the signal with this number, if it is 1 to 64.
     pub fn from_number(number: u32) -> Option<Self> {
         u8::try_from(number)
             .ok()
@@ -33,7 +33,7 @@ impl Signal {
             .map(Self)
     }
 
-    /// The signal's number.
+    /// Returns the signal's number.
     pub fn number(self) -> u32 {
         self.0.into()
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Signal {
 impl FromStr for Signal {
     type Err = SignalError;
 
-    /// Reads a number, or a name in any case with or without `SIG`; `RTMIN+N` and `RTMAX-N` too.
+    /// Parses a number, or a name in any case with or without `SIG`; also `RTMIN+N` and `RTMAX-N`.
     fn from_str(text: &str) -> Result<Self, SignalError> {
         signal::number(text)
             .and_then(Self::from_number)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_signal_reads_back_as_it_is_shown() {
+    fn displayed_signals_parse_back() {
         for number in 1..=64 {
             let signal = Signal::from_number(number).unwrap();
             assert_eq!(signal.to_string().parse::<Signal>().unwrap(), signal);

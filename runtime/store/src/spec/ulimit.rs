@@ -1,4 +1,4 @@
-//! Limits of what a process may use.
+//! Resource limits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Ulimit {
-    /// The resource's number on Linux.
+    /// The resource's number on Linux (`RLIMIT_*`).
     pub resource: u32,
-    /// The soft limit; `None` is none.
+    /// The soft limit; `None` is unlimited.
     pub soft: Option<u64>,
-    /// The hard limit; `None` is none.
+    /// The hard limit; `None` is unlimited.
     pub hard: Option<u64>,
 }
 
-/// `include/uapi/asm-generic/resource.h`, from 0 on. x86 and ARM agree.
+/// The names of the resources in the order of their numbers, from
+/// `include/uapi/asm-generic/resource.h`. x86 and ARM agree.
 const NAMES: [&str; 16] = [
     "cpu",
     "fsize",
@@ -40,7 +41,7 @@ const NAMES: [&str; 16] = [
 impl FromStr for Ulimit {
     type Err = String;
 
-    /// Reads `NAME=SOFT[:HARD]` as docker does; -1 is no limit.
+    /// Parses `NAME=SOFT[:HARD]` as docker does; -1 is unlimited.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a limit: use NAME=SOFT[:HARD]");
         let (name, values) = text.split_once('=').ok_or_else(wrong)?;
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_read_back_as_they_are_shown() {
+    fn displayed_limits_parse_back() {
         for (text, shown) in [
             ("nofile=1024", "nofile=1024:1024"),
             ("nofile=1024:4096", "nofile=1024:4096"),
