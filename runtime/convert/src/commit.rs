@@ -1,4 +1,4 @@
-//! What a sandbox changed, as a layer of a new image.
+//! Writes the changes of a sandbox as a layer of a new image.
 
 mod change;
 mod sandbox_config;
@@ -17,20 +17,20 @@ use crate::files::{View, write_layer};
 use crate::image::{Image, folder};
 use crate::layer;
 
-/// What the new image's history says, and what changes in its configuration.
+/// Options of a commit: the new image's history and configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CommitOptions {
     /// Who made the image.
     pub author: Option<String>,
-    /// What the layer is.
+    /// The message of the layer's history entry.
     pub message: Option<String>,
     /// Changes of the configuration, as instructions of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`,
     /// `EXPOSE`, `LABEL`, `STOPSIGNAL`, `USER`, `VOLUME` and `WORKDIR`.
     pub changes: Vec<String>,
     /// When the image was made. Default: now.
     pub created: SystemTime,
-    /// What learns of the bytes of the layer.
+    /// Counts the bytes of the layer.
     pub meter: Meter,
 }
 
@@ -83,7 +83,7 @@ impl CommitOptions {
     }
 }
 
-/// An image and one layer more, not yet in a store.
+/// A new image with one more layer, not yet in a store.
 #[derive(Debug)]
 pub struct Committed {
     config: Value,
@@ -94,12 +94,12 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Reads what the sandbox of `spec` and `view`, whose image is `image`, changed. The new image
-    /// runs as the sandbox does, but for the options' changes.
+    /// Reads the changes of the sandbox of `spec` and `view` since its image, `image`. The new
+    /// image runs as the sandbox does, apart from the changes in `options`.
     ///
     /// # Errors
     ///
-    /// [`Error::Change`] before anything is read; where a disk is damaged.
+    /// [`Error::Change`] before anything is read; errors of reading a damaged disk.
     pub fn read(
         image: &Image,
         spec: &Spec,
@@ -109,7 +109,7 @@ impl Committed {
         let mut config = image.document(crate::image::CONFIG)?;
         sandbox_config::apply(&mut config["config"], spec);
         let manifest = image.document(crate::image::MANIFEST)?;
-        // A mistake shows before the long part.
+        // Reports a bad instruction before the long part.
         configure(config.clone(), options, None)?;
         let spool_failed = |source| Error::io(std::env::temp_dir())(source);
         let mut spool = tempfile::tempfile().map_err(spool_failed)?;
@@ -129,11 +129,11 @@ impl Committed {
         })
     }
 
-    /// Puts the image into the store. It has no name yet.
+    /// Adds the image to the store, without a name.
     ///
     /// # Errors
     ///
-    /// Where the store cannot be written.
+    /// If the store cannot be written.
     pub fn store(self, store: &Store) -> Result<Image> {
         let _access = store.share()?;
         let (diff_id, size, tar) = &self.layer;
@@ -147,7 +147,7 @@ impl Committed {
     }
 }
 
-/// Puts the layer of a tar into the store.
+/// Converts the tar of a layer and adds the layer to the store.
 fn add_layer(store: &Store, diff_id: &Digest, tar: &File) -> Result<()> {
     let _lock = store.lock_layer(diff_id)?;
     let path = store.layer(diff_id);
@@ -157,13 +157,13 @@ fn add_layer(store: &Store, diff_id: &Digest, tar: &File) -> Result<()> {
     atomic::write_read_only(&path, |file| {
         let name = diff_id.to_string();
         let (_, checksum) = layer::write_hashed(BufReader::new(tar), &name, file.as_file(), &path)?;
-        // Before the layer appears.
+        // Recorded before the layer appears.
         store.record_checksum(diff_id, &checksum)?;
         Ok::<_, Error>(())
     })
 }
 
-/// The configuration with one layer more and its changes.
+/// Returns the configuration with one more layer and the changes of the options.
 fn configure(mut config: Value, options: &CommitOptions, layer: Option<&Digest>) -> Result<Value> {
     let created = rfc3339(options.created);
     if let Some(layer) = layer {
@@ -192,7 +192,7 @@ fn push(list: &mut Value, value: Value) {
     }
 }
 
-/// The manifest with another configuration and one layer more.
+/// Returns the manifest with another configuration and one more layer.
 fn describe(mut manifest: Value, config: &[u8], layer: &Digest, size: u64) -> Value {
     let is_dockers = |kind: &Value| kind.as_str().is_some_and(|k| k.contains("docker"));
     let media_type = match is_dockers(&manifest["mediaType"]) {
@@ -206,7 +206,7 @@ fn describe(mut manifest: Value, config: &[u8], layer: &Digest, size: u64) -> Va
     manifest
 }
 
-/// An output that knows the digest of what was written.
+/// A writer that computes the digest of what is written.
 pub(crate) struct Hashed<W> {
     pub(crate) out: W,
     digest: Sha256,
@@ -222,7 +222,7 @@ impl<W> Hashed<W> {
         }
     }
 
-    /// The digest and the number of bytes.
+    /// Returns the digest and the number of bytes.
     pub(crate) fn finish(self) -> Result<(Digest, u64)> {
         let bytes = self.digest.finalize();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -243,7 +243,7 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// A time as RFC 3339 writes it, in UTC.
+/// Formats a time as RFC 3339 in UTC.
 fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or(Duration::ZERO);

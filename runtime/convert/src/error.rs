@@ -1,12 +1,12 @@
-//! What can go wrong, in terms a caller can act on.
+//! Errors of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of the conversion or the merge.
+/// An error of a conversion or a merge.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The store could not be read or written.
@@ -24,44 +24,43 @@ pub enum Error {
     /// A sandbox has no writable disk to copy to.
     #[error("the sandbox has no writable disk")]
     Diskless,
-    /// An image could not be got from where its reference points.
+    /// An image could not be fetched from the place that its reference names.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
-    /// A name without a host is in none of the registries that `registries.conf` wants to be
-    /// searched.
+    /// None of the registries that `registries.conf` lists for a name without a host has the image.
     #[error("{name:?} could be pulled as none of {}", tried.join(", "))]
     NoneOf {
         /// The name.
         name: String,
-        /// What it may mean.
+        /// The references that were tried.
         tried: Vec<String>,
-        /// What the last registry said.
+        /// The error of the last registry.
         source: Box<ocipull::Error>,
     },
-    /// An image is for another platform than the one asked for.
+    /// An image is for another platform than the requested one.
     #[error("{image} is for {found}, not for {wanted}")]
     OtherPlatform {
         /// The image's name.
         image: String,
         /// The platform in its configuration.
         found: Box<ocipull::Platform>,
-        /// The platform asked for.
+        /// The requested platform.
         wanted: Box<ocipull::Platform>,
     },
-    /// A layer's tar could not be read, or its file data not be written.
+    /// A layer's tar could not be read, or the data of its files could not be written.
     #[error("layer {layer}")]
     Layer {
         /// The layer's digest or file name.
         layer: String,
-        /// What is wrong with it.
+        /// The cause.
         source: Box<fsmerge::Error>,
     },
-    /// A folder holds something that no image can.
+    /// A folder holds something that an image cannot hold.
     #[error("{}", path.display())]
     Folder {
-        /// Where.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: Box<fsmerge::Error>,
     },
     /// A file's length changed while it was read.
@@ -70,40 +69,41 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A layer's bytes stopped coming, or are not those that its digests name.
+    /// The stream of a layer failed, or its bytes do not match its digests.
     #[error("layer {layer}")]
     LayerStream {
         /// The layer's digest or file name.
         layer: String,
-        /// What the stream said.
+        /// The error of the stream.
         source: io::Error,
     },
-    /// An EROFS image holds something that no layer image does.
-    #[error("{} is no layer image: {name}: {problem}", path.display())]
+    /// An EROFS image holds something that a layer image cannot hold.
+    #[error("{} is not a layer image: {name}: {problem}", path.display())]
     NotALayer {
         /// The image.
         path: PathBuf,
         /// The name of the inode.
         name: String,
-        /// What it has.
+        /// What is wrong with the inode.
         problem: fsmerge::Problem,
     },
-    /// A file's contents lie where another image cannot point: inline, compressed, in pieces or on
-    /// another device.
-    #[error("{} is no layer image: no other image can address the contents of {name}", path.display())]
+    /// Another image cannot address the contents of a file: they are inline, compressed, in several
+    /// extents or on another device.
+    #[error("{} is not a layer image: no other image can address the contents of {name}", path.display())]
     NotAddressable {
         /// The image.
         path: PathBuf,
         /// The name of the file.
         name: String,
     },
-    /// A disk would lack an index's archive.
+    /// A disk would lack the tar of an index.
     #[error("{} is an index whose tar is elsewhere", path.display())]
     Detached {
         /// The index.
         path: PathBuf,
     },
-    /// An index points into its archive, and nothing can point into compressed bytes.
+    /// The tar of an index is compressed. An index points into its tar, and cannot point into
+    /// compressed bytes.
     #[error(
         "{} is compressed with {compression}: an index points into the plain tar, so decompress it first",
         path.display()
@@ -111,34 +111,34 @@ pub enum Error {
     CompressedTar {
         /// The archive.
         path: PathBuf,
-        /// What undoes it.
+        /// The name of the compression.
         compression: &'static str,
     },
-    /// A layer that came as an EROFS image is damaged, or not what a layer may be.
+    /// A layer that was pulled as an EROFS image is damaged, or holds what a layer must not hold.
     #[error("layer {layer} is refused: {problem}")]
     HostileLayer {
         /// The layer's digest.
         layer: String,
-        /// What is wrong with it.
+        /// What is wrong with the layer.
         problem: String,
     },
-    /// A file that is to be a part of a disk is no whole number of units.
-    #[error("{} is no multiple of {unit} bytes long", path.display())]
+    /// The length of a file that becomes a part of a disk is not a multiple of the unit.
+    #[error("{} has a length that is not a multiple of {unit} bytes", path.display())]
     Unaligned {
         /// The file.
         path: PathBuf,
         /// The unit in bytes.
         unit: u64,
     },
-    /// No disk of a file system with a partition table, if it is to have one, has this size.
-    #[error("a disk of {size} bytes is too small or no multiple of {unit} bytes long")]
+    /// A disk cannot have this size, with its file system and its partition table, if it has one.
+    #[error("the disk size of {size} bytes is too small or not a multiple of {unit}")]
     DiskSize {
         /// The size in bytes.
         size: u64,
         /// The unit in bytes.
         unit: u64,
     },
-    /// The layers do not merge.
+    /// The layers cannot be merged.
     #[error("cannot merge the layers")]
     Merge(#[source] Box<fsmerge::Error>),
     /// An EROFS image could not be written.
@@ -146,7 +146,7 @@ pub enum Error {
     Write {
         /// The image.
         path: PathBuf,
-        /// What the writer said.
+        /// The error of the writer.
         source: erofs_writer::Error,
     },
     /// An EROFS image could not be read.
@@ -154,7 +154,7 @@ pub enum Error {
     Read {
         /// The image.
         path: PathBuf,
-        /// What the reader said.
+        /// The error of the reader.
         source: erofs_reader::Error,
     },
     /// An ext4 image could not be made or read.
@@ -162,7 +162,7 @@ pub enum Error {
     Ext4 {
         /// The disk.
         path: PathBuf,
-        /// What the writer said.
+        /// The error of the writer or reader.
         source: ext4_writer::Error,
     },
     /// A disk descriptor could not be made or read.
@@ -170,59 +170,59 @@ pub enum Error {
     Vmdk {
         /// The descriptor.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: vmdk::Error,
     },
     /// A patch does not apply to the image.
     #[error("patch {patch}: {problem}")]
     Patch {
-        /// Its verb and path.
+        /// The patch's verb and path.
         patch: String,
-        /// Why.
+        /// The reason.
         #[source]
         problem: crate::patch::Problem,
     },
-    /// A file is not one of patches.
+    /// A file does not hold valid patches.
     #[error("{}: {reason}", path.display())]
     PatchFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The reason and the place.
         reason: String,
     },
-    /// A change of an image's configuration is no instruction that is known.
-    #[error("{0:?} is no instruction for an image's configuration")]
+    /// A change of an image's configuration is not a known instruction.
+    #[error("{0:?} is not an instruction for an image's configuration")]
     Change(String),
-    /// An archive could not be written to where it goes.
+    /// An archive could not be written to its output.
     #[error("cannot write the archive")]
     Output(#[source] io::Error),
-    /// Contents that were put aside could not be read again.
+    /// Contents that were stored temporarily could not be read back.
     #[error("cannot read a file's contents")]
     Contents(#[source] io::Error),
     /// The archive to copy from could not be read.
     #[error("cannot read the archive")]
     Archive(#[source] blockbox_tar::Error),
-    /// An entry of an archive cannot be copied to where it belongs.
+    /// An entry of an archive cannot be copied.
     #[error("{}: {problem}", name.escape_ascii())]
     Entry {
         /// The entry's name.
         name: Vec<u8>,
-        /// Why not.
+        /// The reason.
         problem: CopyProblem,
     },
     /// Another layer of the same pull failed.
     #[error("stopped because another layer failed")]
     Stopped,
-    /// A file of an image is damaged, and what would put it back cannot be had.
-    #[error("{finding}, and the image has no name to get it again by")]
+    /// A file of an image is damaged, and cannot be restored because no name of the image is known.
+    #[error("{finding}, and the image has no name to fetch it by")]
     Damaged {
         /// The first such file.
         finding: Box<crate::verify::Finding>,
     },
-    /// The digest that an image goes by fits several.
+    /// A short digest matches several images.
     #[error("{0:?} is the beginning of several digests")]
     Ambiguous(String),
-    /// No image goes by this name.
+    /// The store has no image with this name or digest.
     #[error("no image {0:?} in the store")]
     NoImage(String),
 }
@@ -234,19 +234,19 @@ pub enum CopyProblem {
     /// The name, or a hard link's target, has a `..` or a NUL in it.
     #[error("the name leads out of the archive")]
     Escape,
-    /// A parent is a symbolic link or no directory.
+    /// A parent is a symbolic link, or not a directory.
     #[error("a parent is not a directory")]
     Parent,
-    /// A directory is in the place of something else.
-    #[error("cannot replace a directory by something else")]
+    /// A directory would be replaced by something else.
+    #[error("cannot replace a directory with something else")]
     OverDirectory,
-    /// A directory is to be where something else is.
-    #[error("cannot replace what is not a directory by a directory")]
+    /// Something else would be replaced by a directory.
+    #[error("cannot replace something else with a directory")]
     OverFile,
     /// A hard link's target is not in the archive.
     #[error("the target of the hard link is not in the archive")]
     LinkTarget,
-    /// The type is unknown, or a device is one that overlayfs uses itself.
+    /// The type is unknown, or the entry is a device that overlayfs uses as a mark.
     #[error("cannot copy an entry of this type")]
     Type,
     /// An attribute is malformed.
@@ -255,7 +255,7 @@ pub enum CopyProblem {
 }
 
 impl Error {
-    /// Names the layer that an error is about.
+    /// Adds the layer that an error is about.
     pub(crate) fn layer(layer: &str, source: fsmerge::Error) -> Self {
         Self::Layer {
             layer: layer.to_owned(),
@@ -263,7 +263,7 @@ impl Error {
         }
     }
 
-    /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
+    /// Adds the path that an I/O error is about: `.map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.as_ref().to_owned(),

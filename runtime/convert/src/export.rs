@@ -1,4 +1,4 @@
-//! A folder of an ext4 image as a tar archive.
+//! Writes a folder of an ext4 image as a tar archive.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,13 +10,13 @@ use ext4_writer::{Inode, Kind, Ranges, Reader};
 
 use crate::error::{Error, Result};
 
-/// Writes what is in the top folder `folder` of the ext4 image `image`, which is at `path`, to
-/// `out`: with owners, modes, times, extended attributes, hard links and holes, in the order of the
-/// names' bytes. The journal must have been replayed.
+/// Writes the contents of the top-level folder `folder` of the ext4 image `image`, which is at
+/// `path`, to `out` as a tar archive: with owners, modes, times, extended attributes, hard links
+/// and holes, in the order of the names' bytes. The journal must have been replayed.
 ///
 /// # Errors
 ///
-/// Where the image has no such folder or is damaged; what writing fails with.
+/// If the image has no such folder or is damaged; errors of writing.
 pub fn folder(image: &File, path: &Path, folder: &[u8], out: impl Write) -> Result<()> {
     let reader = Reader::open(BufReader::new(image)).map_err(failed(path))?;
     let root = reader.root().map_err(failed(path))?;
@@ -68,7 +68,7 @@ struct Export<'a, W: Write> {
     reader: &'a Reader<BufReader<&'a File>>,
     path: &'a Path,
     tar: Writer<W>,
-    /// The first names of files that have several, by inode.
+    /// The first name of each file with several names, by inode number.
     linked: HashMap<u32, Vec<u8>>,
 }
 
@@ -91,7 +91,7 @@ impl<W: Write> Export<'_, W> {
             mtime,
             xattrs: of.xattrs,
         };
-        // Sockets are left out, all their names.
+        // Sockets are left out under all their names.
         let linked = !matches!(inode.kind(), Kind::Directory | Kind::Socket);
         if linked && inode.nlink() > 1 {
             if let Some(first) = self.linked.get(&number) {
@@ -120,7 +120,7 @@ impl<W: Write> Export<'_, W> {
             Kind::CharDevice => Body::CharDevice(device.major, device.minor),
             Kind::BlockDevice => Body::BlockDevice(device.major, device.minor),
             Kind::Fifo => Body::Fifo,
-            // No archive holds a socket: its server makes it again.
+            // A tar archive cannot hold a socket; its server creates it again.
             Kind::Socket => return Ok(false),
         };
         self.tar.entry(&head, body).map_err(written)?;

@@ -26,11 +26,11 @@ pub use changes::{Change, ChangeKind, changes};
 pub use copy_in::{CopyOptions, copy_in};
 pub use path::{Found, find};
 
-/// What a sandbox's files come from.
+/// The disks that a sandbox's files are read from.
 pub struct Sources {
     lower: reader::Reader,
     lower_path: PathBuf,
-    /// `None` where the sandbox has no writable disk.
+    /// `None` if the sandbox has no writable disk.
     upper: Option<Upper>,
 }
 
@@ -64,12 +64,12 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Opens an image's disk and, in `upper`, a sandbox's, where it has one. Nobody may change that
-    /// meanwhile.
+    /// Opens an image's disk, and the sandbox's disk `upper` if there is one. The latter must not
+    /// change meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Error::Ext4`] where it was not unmounted, or is damaged; [`Error::Read`].
+    /// [`Error::Ext4`] if it was not unmounted, or is damaged; [`Error::Read`].
     pub fn open(image: &Image, upper: Option<&Path>) -> Result<Self> {
         let lower_path = image.disk();
         Ok(Self {
@@ -83,7 +83,7 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// Where one is damaged, or passes a limit.
+    /// If one is damaged, or exceeds a limit.
     pub fn view(&self) -> Result<View<'_>> {
         let mut contents = populate::new_store()?;
         let lower = populate::read_image(&mut contents, &self.lower, &self.lower_path)?;
@@ -106,14 +106,15 @@ impl Sources {
     }
 }
 
-/// The layer that changes nothing of `lower`.
+/// Returns a layer without changes over `lower`.
 fn unchanged(lower: &LayerTree) -> LayerTree {
     let mut layer = LayerBuilder::new(&Limits::default());
     layer.set_root(lower.metadata(lower.root()).clone(), false, false);
     layer.finish()
 }
 
-/// A sandbox's files: the image's, what its disk changes of them, and what a program sees.
+/// A sandbox's files: the image's tree, the changes on its disk, and the merged tree that programs
+/// see.
 #[derive(Debug)]
 pub struct View<'a> {
     lower: LayerTree,

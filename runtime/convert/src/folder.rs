@@ -1,4 +1,4 @@
-//! A layer tree from a folder of this host.
+//! Reads a layer tree from a folder of this host.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,13 +8,13 @@ use fsmerge::{LayerTree, Limits, ReadError, Sink, Stats};
 
 use crate::error::{Error, Result};
 
-/// Reads the tree under `root`, mount points and all. `sink` takes each regular file's contents
-/// that is not empty; `failed` says what its error means for the file at a path of this host.
+/// Reads the tree under `root`, including mount points. `sink` receives the contents of each
+/// regular file that is not empty; `failed` converts its error for the file at a path of this host.
 ///
 /// # Errors
 ///
-/// What the system refuses to show, a file that becomes shorter while it is read, what no image can
-/// hold, and what `failed` makes of the sink's.
+/// If a file cannot be read or is truncated meanwhile, if an image cannot hold an entry, or the
+/// sink's error, as `failed` returns it.
 pub(crate) fn read<S: Sink>(
     root: &Path,
     sink: &mut S,
@@ -36,7 +36,7 @@ pub(crate) fn read<S: Sink>(
     })
 }
 
-/// Where the path `path` of the tree of `root` is on this host.
+/// Returns the path on this host of `path` in the tree of `root`.
 pub(crate) fn host(root: &Path, path: &[u8]) -> PathBuf {
     match path {
         b"" => root.to_owned(),

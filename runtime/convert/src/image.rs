@@ -1,4 +1,4 @@
-//! An image in the store.
+//! Images in the store.
 
 pub(crate) mod folder;
 
@@ -18,16 +18,16 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const FSMETA: &str = "fsmeta.erofs";
 pub(crate) const DISK: &str = "disk.vmdk";
 
-/// The name of the link to the layer `index`, counted from the lowest, in an image's folder.
+/// Returns the name of the link to layer `index`, counted from the lowest, in an image's folder.
 pub(crate) fn layer_link(index: usize) -> String {
     format!("{index:03}.erofs")
 }
 
-/// The manifest digests of all images of a store, with a name or without.
+/// Returns the manifest digests of all images in a store, with a name or without.
 ///
 /// # Errors
 ///
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn list(store: &Store) -> Result<Vec<Digest>> {
     let folder = store.images();
     let mut found = Vec::new();
@@ -38,7 +38,7 @@ pub fn list(store: &Store) -> Result<Vec<Digest>> {
             128 => "sha512",
             _ => "sha256",
         };
-        // What is being made or removed has another name.
+        // Folders that are being made or removed have names that are not digests.
         found.extend(format!("{algorithm}:{name}").parse::<Digest>().ok());
     }
     found.sort();
@@ -65,7 +65,7 @@ pub struct Layer {
 }
 
 impl Image {
-    /// Opens the image with this manifest digest; `None` where the store has none.
+    /// Opens the image with this manifest digest; `None` if the store does not have it.
     pub fn open(store: &Store, digest: &Digest) -> Result<Option<Self>> {
         let folder = store.image(digest);
         if !folder.is_dir() {
@@ -93,20 +93,18 @@ impl Image {
         }))
     }
 
-    /// Opens the image that `name` points at, or whose manifest digest (or the beginning of it)
-    /// `name` is.
+    /// Opens an image by its name, its manifest digest, or the beginning of that digest.
     ///
     /// # Errors
     ///
-    /// As [`resolve`](Self::resolve), and where the image cannot be read.
+    /// As [`resolve`](Self::resolve), and if the image cannot be read.
     pub fn find(store: &Store, name: &str) -> Result<Self> {
         let digest = Self::resolve(store, name)?;
         Self::open(store, &digest)?.ok_or_else(|| Error::NoImage(name.to_owned()))
     }
 
-    /// Returns the manifest digest of the image that `name` points at, or whose manifest digest, or
-    /// at least six digits of its beginning, `name` is. Whether the image has another name does not
-    /// matter, nor whether its files can be read.
+    /// Returns the manifest digest of an image, by its name, its manifest digest, or at least six
+    /// digits of the beginning of that digest. The image may be damaged, and may have other names.
     ///
     /// # Errors
     ///
@@ -137,8 +135,8 @@ impl Image {
         }
     }
 
-    /// Returns the name in the store that `name` stands for, and what it points at; `None` where
-    /// there is none.
+    /// Returns the full name in the store that `name` stands for, and its entry; `None` if there is
+    /// none.
     ///
     /// # Errors
     ///
@@ -149,8 +147,8 @@ impl Image {
         Ok(names.find_map(|name| table.remove_entry(&name)))
     }
 
-    /// Opens the image that was last pulled as `reference`; `None` where the store has none of this
-    /// name. What a local reference names may have changed since.
+    /// Opens the image that was last pulled as `reference`; `None` if the store has no such name.
+    /// The source of a local reference may have changed since.
     pub fn named(store: &Store, reference: &ocipull::Reference) -> Result<Option<Self>> {
         let references = store.references().read()?;
         match references.get(&reference.canonical().to_string()) {
@@ -159,46 +157,45 @@ impl Image {
         }
     }
 
-    /// Whether the image runs on a machine that is `machine`; one that does not say what it is for
-    /// does.
+    /// Returns whether the image runs on the platform `machine`. An image without a platform does.
     pub fn runs_on(&self, machine: &ocipull::Platform) -> bool {
         ocipull::Platform::of_config(&self.config).is_none_or(|is_for| is_for.runs_on(machine))
     }
 
-    /// One of the image's documents, with fields that this crate does not know.
+    /// Returns one of the image's JSON documents, including unknown fields.
     pub(crate) fn document(&self, name: &str) -> Result<serde_json::Value> {
         read_json(&self.folder.join(name), |bytes| {
             serde_json::from_slice(bytes)
         })
     }
 
-    /// The digest of the image's manifest.
+    /// Returns the digest of the image's manifest.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// The image's manifest.
+    /// Returns the image's manifest.
     pub fn manifest(&self) -> &ImageManifest {
         &self.manifest
     }
 
-    /// The image's configuration.
+    /// Returns the image's configuration.
     pub fn config(&self) -> &ImageConfiguration {
         &self.config
     }
 
-    /// The image's configuration as it is stored in `store`.
+    /// Returns the bytes of the image's configuration in `store`.
     pub(crate) fn config_bytes(&self, store: &Store) -> Result<Vec<u8>> {
         let path = store.image(&self.digest).join(CONFIG);
         atomic::read(&path).map_err(Error::io(&path))
     }
 
-    /// The layers, lowest first.
+    /// Returns the layers, lowest first.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
-    /// The layers as inputs of [`stack`](crate::stack).
+    /// Returns the layers as inputs of [`stack`](crate::stack).
     pub fn stack(&self) -> Vec<Input> {
         let input = |layer: &Layer| Input {
             path: layer.path.clone(),
@@ -207,12 +204,13 @@ impl Image {
         self.layers.iter().map(input).collect()
     }
 
-    /// The merged metadata image.
+    /// Returns the path of the merged metadata image.
     pub fn fsmeta(&self) -> PathBuf {
         self.folder.join(FSMETA)
     }
 
-    /// The bytes of the merged metadata and of every layer, shared with other images or not.
+    /// Returns the total size in bytes of the merged metadata and all layers, including shared
+    /// layers.
     pub fn bytes(&self) -> Result<u64> {
         let len = |path: &Path| Ok(fs::metadata(path).map_err(Error::io(path))?.len());
         self.layers
@@ -222,7 +220,7 @@ impl Image {
             .and_then(|layers| Ok(layers + len(&self.fsmeta())?))
     }
 
-    /// The disk that stitches the merged metadata and the layers.
+    /// Returns the path of the disk that combines the merged metadata and the layers.
     pub fn disk(&self) -> PathBuf {
         self.folder.join(DISK)
     }

@@ -1,14 +1,14 @@
-//! Turns container images into disks: the one place where the format libraries meet.
+//! Converts container images to disks, with the format libraries.
 //!
-//! Follow an image in one direction: [`pull`] gets it ([`ocipull`]), [`layer`] converts each
-//! layer's tar ([`fsmerge`]) to an EROFS image ([`erofs_writer`]), and [`stack`] merges the layers'
-//! metadata and describes the disk ([`vmdk`]). What comes of it is an [`image`] in the store.
+//! The main path: [`pull`] fetches an image ([`ocipull`]), [`layer`] converts each layer's tar
+//! ([`fsmerge`]) to an EROFS image ([`erofs_writer`]), and [`stack`] merges the layers' metadata
+//! and describes the disk ([`vmdk`]). The result is an [`image`] in the store.
 //!
-//! Beside this way, [`squash`] makes one self-contained image of layers of any kind, [`rebuild`]
+//! Other modules: [`squash`] makes one self-contained image from layers of any kind, [`rebuild`]
 //! makes an image again with other options, [`populate`] puts a tree into an ext4 image, [`disk`]
 //! makes a flat disk of an image for other machines, [`export`] makes an archive of one, [`patch`]
 //! changes an image's tree for one sandbox, and [`layer::write_index`] makes an image over a tar
-//! that stays as it is.
+//! that stays unchanged.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,7 @@ pub mod verify;
 
 pub use error::{CopyProblem, Error, Result};
 
-/// Keeps the examples of the page about all libraries compiling.
+/// Compiles the examples of the page about all libraries.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/libraries.md")]
 struct Libraries;

@@ -1,4 +1,4 @@
-//! All images of an archive, as `docker save` writes it, or of an OCI layout in a tar.
+//! Loads all images of an archive that `docker save` wrote, or of an OCI layout in a tar.
 
 use std::path::Path;
 
@@ -10,21 +10,22 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::pull::{PullOptions, pull};
 
-/// An image that was loaded.
+/// A loaded image.
 #[derive(Debug)]
 pub struct Loaded {
     /// The image.
     pub image: Image,
-    /// Its name in the store, where the archive has one for it.
+    /// Its name in the store, if the archive has one.
     pub name: Option<String>,
 }
 
-/// Gets all images of the archive `file` into the store, under the names that it has for them. It
-/// may be compressed as a whole.
+/// Loads all images of the archive `file` into the store, under the names in the archive. The
+/// archive may be compressed as a whole.
 ///
 /// # Errors
 ///
-/// Where it is no archive of images; what is wrong with an image. Those before it are loaded then.
+/// If it is not an archive of images, or an image is invalid. The images before that one are
+/// loaded.
 pub fn load(
     store: &Store,
     file: &Path,
@@ -44,7 +45,7 @@ pub fn load(
         }
         names => (true, names?),
     };
-    // Names of one image before its tags alone, and those before its position.
+    // Full names come before tags alone, and tags before positions.
     names.sort_by_key(|name| (!name.contains(['/', ':']), name.starts_with('@')));
     let mut loaded: Vec<Loaded> = Vec::new();
     for tag in names {
@@ -59,7 +60,7 @@ pub fn load(
         };
         let target = Reference::now(image.digest());
         store.references().update(|table| {
-            // The archive is not where the image is kept.
+            // The archive's reference is not a name of the image.
             if !before {
                 table.remove(&canonical);
             }
@@ -75,8 +76,8 @@ pub fn load(
     Ok(loaded)
 }
 
-/// What the images of an archive are called: asked for one that no image is, ocipull lists them
-/// all.
+/// Returns the names of the images of an archive. Opening a name that does not exist makes ocipull
+/// list them all.
 fn names(nobody: &Place, options: &PullOptions) -> Result<Vec<String>> {
     match ocipull::Image::open(nobody, &options.source) {
         Err(ocipull::Error::NoSuchImage { available, .. }) => Ok(available),

@@ -1,4 +1,4 @@
-//! The same work for each of several things, some at a time.
+//! Runs the same work for several items, some at a time.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Does `work` for the numbers below `count`, up to `jobs` at a time, and returns the results in
-/// their order. After a failure nothing more is begun, and what runs learns of it by the flag:
-/// [`Error::Stopped`] is then no reason of its own.
+/// Calls `work` for the numbers below `count`, up to `jobs` at a time, and returns the results in
+/// order. After a failure no more work is started, and running work is stopped by the flag. The
+/// error returned is the cause, not an [`Error::Stopped`] that it led to.
 pub(crate) fn each<T: Send>(
     count: usize,
     jobs: NonZeroUsize,
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_in_order_and_what_failed_is_the_reason_not_what_was_stopped() {
+    fn results_are_in_order_and_the_error_is_the_cause_not_the_stop() {
         let jobs = NonZeroUsize::new(3).unwrap();
         let doubled = each(100, jobs, |number, _| Ok(number * 2)).unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! An ext4 image that holds a tree.
+//! Puts a tree into an ext4 image.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
@@ -14,13 +14,12 @@ use crate::reader::Reader;
 use crate::squash::Layer;
 use crate::{folder, layer};
 
-/// Puts the tar archive `tar`, which is called `name`, into the image that will be at `path`.
-/// Contents wait in a temporary file until the names are known, since the last entry of a name is
-/// the one that counts.
+/// Puts the tar archive `tar`, called `name`, into the image that will be at `path`. Contents are
+/// first copied to a temporary file, because the last entry of a name wins.
 ///
 /// # Errors
 ///
-/// Where the archive is damaged or hostile, or its tree does not fit in the image.
+/// If the archive is damaged or hostile, or its tree does not fit in the image.
 pub fn from_tar<W: Read + Write + Seek>(
     tar: impl BufRead,
     name: &str,
@@ -37,7 +36,8 @@ pub fn from_tar<W: Read + Write + Seek>(
     fill(&merge.finish(), &mut contents, image, root, path)
 }
 
-/// As [`from_tar`], into the directory `target` of the image; the archive may be gzip or zstd.
+/// As [`from_tar`], into the directory `target` of the image; the archive may be compressed with
+/// gzip or zstd.
 ///
 /// # Errors
 ///
@@ -60,14 +60,12 @@ pub fn tar_into<W: Read + Write + Seek>(
     fill(&merge.finish(), &mut contents, image, target, path)
 }
 
-/// Puts what a container would see of a stack of layers, lowest first, into the image that will be
-/// at `path`: a whole image on one disk. A merged image, as the VMDK of its disk for instance, is a
-/// layer too.
+/// Puts the tree that a container sees of a stack of layers, lowest first, into the image that will
+/// be at `path`. A layer may also be a merged image, for instance through the VMDK of its disk.
 ///
 /// # Errors
 ///
-/// Where a layer cannot be read or does not fit on those below it, or the tree does not fit in the
-/// image.
+/// If a layer cannot be read or merged with those below it, or the tree does not fit in the image.
 pub fn from_layers<W: Read + Write + Seek>(
     layers: &[Layer],
     image: &mut Builder<W>,
@@ -95,7 +93,7 @@ pub fn from_layers<W: Read + Write + Seek>(
     fill(&merge.finish(), &mut contents, image, root, path)
 }
 
-/// Reads the tree of the image at `path`. The contents of its files are added to `contents`.
+/// Reads the tree of the image at `path`, and adds its files' contents to `contents`.
 pub(crate) fn read_image<'a>(
     contents: &mut ContentStore<'a>,
     image: &'a Reader,
@@ -116,12 +114,12 @@ pub(crate) fn read_image<'a>(
     })
 }
 
-/// Puts what is in the folder `root` into the image that will be at `path`, as it is: overlayfs's
-/// marks are no marks here.
+/// Puts the contents of the folder `root` into the image that will be at `path`, unchanged:
+/// overlayfs's marks have no meaning here.
 ///
 /// # Errors
 ///
-/// Where something in the folder cannot be read, or its tree does not fit in the image.
+/// If a file in the folder cannot be read, or its tree does not fit in the image.
 pub fn from_folder<W: Read + Write + Seek>(
     root: &Path,
     image: &mut Builder<W>,
@@ -144,7 +142,7 @@ fn spool_failed(source: io::Error) -> Error {
     Error::io(std::env::temp_dir())(source)
 }
 
-/// Returns a store that copies contents which come only once to a temporary file.
+/// Returns a store that copies contents to a temporary file, if they can be read only once.
 pub(crate) fn new_store<'a>() -> Result<ContentStore<'a>> {
     tempfile::tempfile()
         .and_then(ContentStore::in_file)
@@ -182,7 +180,7 @@ fn fill<W: Read + Write + Seek>(
     })
 }
 
-/// The parts of a file of `image` that have data.
+/// Returns the ranges of a file of `image` that hold data.
 pub(crate) fn ranges(
     image: &Reader,
     inode: &Inode,

@@ -1,5 +1,5 @@
-//! Getting an image into the store: fetch, convert and merge, each layer once and several at a
-//! time.
+//! Pulls an image into the store: fetches and converts its layers, each once and several at a time,
+//! and merges them.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
@@ -25,11 +25,11 @@ use crate::verify::{self, Damage, Depth, Verifier};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// How to reach the image.
+    /// How to access the image.
     pub source: ocipull::Options,
     /// How many layers are fetched and converted at once.
     pub jobs: NonZeroUsize,
-    /// How closely what the store has already is looked at. What is damaged is fetched again.
+    /// How thoroughly existing files of the store are checked. Damaged files are fetched again.
     /// Default: every byte.
     pub check: Depth,
 }
@@ -38,7 +38,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut source = ocipull::Options::default();
-        // Nothing has to be converted then.
+        // Such layers need no conversion.
         source.erofs = true;
         Self {
             source,
@@ -48,8 +48,8 @@ impl Default for PullOptions {
     }
 }
 
-/// [`pull`] of a name that may have no host: the first of the images that it means by
-/// `registries.conf` which can be pulled.
+/// As [`pull`], for a name that may have no host. Tries the references that `registries.conf` gives
+/// for it, in order, and returns the first image that can be pulled.
 ///
 /// # Errors
 ///
@@ -65,14 +65,13 @@ pub fn pull_name(
     })
 }
 
-/// Gets the image that `reference` names now, whatever the store has under that name. What the
-/// store has already is checked and, where it is whole, not fetched again.
+/// Pulls the image that `reference` names now, even if the store has an image of that name.
+/// Existing files of the store are checked, and fetched again only if damaged.
 ///
 /// # Errors
 ///
-/// Any error leaves the store as it was, but for the finished layers of a pull whose connection
-/// broke, and what came of large ones: the next one takes them up, as it does after a pull that was
-/// killed.
+/// An error leaves the store as it was. If a connection broke, finished layers and the parts of
+/// large ones are kept, as after a pull that was killed, and the next pull continues from them.
 pub fn pull(
     store: &Store,
     reference: &ocipull::Reference,
@@ -94,7 +93,7 @@ pub fn pull(
         )?;
     }
     let image = pulled?;
-    // One name for one place, whatever folder the caller is in.
+    // A canonical name does not depend on the working directory.
     let name = reference.canonical().to_string();
     let target = Reference::now(image.digest());
     store.references().update(|table| {
@@ -103,7 +102,7 @@ pub fn pull(
     Ok(image)
 }
 
-/// Makes the image of `source`, or puts back what is missing or damaged of it.
+/// Makes the image of `source`, or restores its missing or damaged files.
 pub(crate) fn make(
     store: &Store,
     source: &ocipull::Image,
@@ -174,16 +173,16 @@ fn convert_layers(
     .map(drop)
 }
 
-/// Why layers that could be finished are not.
+/// Why unfinished layers are stopped.
 #[derive(Debug, Default)]
 struct Stop {
     set: AtomicBool,
-    /// Whether the pull may succeed later, and what came of these layers be of use.
+    /// Whether a later pull may succeed and use the partial layers.
     resumable: AtomicBool,
 }
 
 impl Stop {
-    /// The first reason counts.
+    /// Stops the layers. The first call decides whether they are kept.
     fn set(&self, resumable: bool) {
         if !self.is_set() {
             self.resumable.store(resumable, Ordering::Relaxed);
@@ -211,7 +210,7 @@ fn convert_layer(
     let layer = &source.layers()[index];
     let _lock = store.lock_layer(&layer.diff_id)?;
     let path = store.layer(&layer.diff_id);
-    // Another process may have made it meanwhile.
+    // Another process may have made the layer meanwhile.
     if verify::layer(store, &layer.diff_id, check)?.is_none() {
         return Ok(());
     }
@@ -232,7 +231,7 @@ fn convert_layer(
             }
             converted
         })?;
-        // Before the layer appears, and after its digests were verified.
+        // Recorded before the layer appears, and after its digests were verified.
         store.record_checksum(&layer.diff_id, &checksum)?;
         Ok(warnings)
     });
@@ -251,8 +250,8 @@ fn convert_layer(
     Ok(())
 }
 
-/// Writes the layer in `stream` to `file`, which will be `path`. Returns warnings, and the file's
-/// checksum.
+/// Writes the layer in `stream` to `file`, which will be at `path`. Returns warnings, and the
+/// file's checksum.
 fn convert_stream(
     stream: impl BufRead,
     layer: &ocipull::Layer,
@@ -269,7 +268,7 @@ fn convert_stream(
     Ok((summary.warnings, checksum))
 }
 
-/// Whether trying again may help.
+/// Returns whether a retry may succeed.
 pub(crate) fn is_transient(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -284,8 +283,8 @@ pub(crate) fn is_transient(error: &Error) -> bool {
     false
 }
 
-/// Takes back the layers that a failed pull made, unless other processes use the store and might
-/// want them: then the next removal of an image takes them.
+/// Removes the layers that a failed pull made, unless other processes use the store and may need
+/// them: the next removal of an image removes them then.
 pub(crate) fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<()> {
     match access.try_exclusive() {
         Some(access) => Ok(access.remove_unused_layers(store, |layer| {
@@ -295,7 +294,7 @@ pub(crate) fn discard(store: &Store, access: Shared, made: &[Digest]) -> Result<
     }
 }
 
-/// A reader that tells how far it is and can be stopped.
+/// A reader that reports its progress and can be stopped.
 pub(crate) struct Watched<'a, R, F> {
     inner: R,
     stop: &'a AtomicBool,
@@ -303,7 +302,7 @@ pub(crate) struct Watched<'a, R, F> {
 }
 
 impl<'a, R: BufRead, F: FnMut()> Watched<'a, R, F> {
-    /// Stops when `stop` is set.
+    /// Returns a reader that stops when `stop` is set.
     pub(crate) fn new(inner: R, stop: &'a AtomicBool, tell: F) -> Self {
         Self { inner, stop, tell }
     }

@@ -1,4 +1,4 @@
-//! EROFS images as files of this host: on their own, with devices, or on a stitched disk.
+//! EROFS images as files of this host: self-contained, with devices, or on a disk of several files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,16 @@ use erofs_reader::{Buffered, Image, ReadAt, SourceError};
 
 use crate::error::{Error, Result};
 
-/// An image of any source.
+/// An image with any source.
 pub type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
 
-/// Opens the image at `path`, which may be a file, a block device, or the VMDK of a disk that
-/// begins with the image. Where `devices` are given, they are those of its device table, in order;
-/// else what the table lists follows the image itself.
+/// Opens the image at `path`: a file, a block device, or the VMDK of a disk that begins with the
+/// image. `devices` are the devices of its device table, in order; without any, the listed devices
+/// follow the image in its file.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, or there is no image, or the device table has another number of
-/// devices.
+/// If a file cannot be read or is not an image, or the device table has another number of devices.
 pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     let (primary, devices) = sources(path, devices)?;
     if devices.is_empty() {
@@ -26,13 +25,12 @@ pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     Image::open_with_devices(primary, devices).map_err(failed(path))
 }
 
-/// As [`open`], and to [check](Image::check): what is wrong with the superblock is found by that,
-/// where the rest can be read.
+/// As [`open`], to [check](Image::check) the image. The check reports a damaged superblock, if the
+/// rest can be read.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read, or there is no image, or the device table has another number of
-/// devices.
+/// If a file cannot be read or is not an image, or the device table has another number of devices.
 pub fn open_damaged(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
     let (primary, devices) = sources(path, devices)?;
     Image::open_damaged(primary, devices).map_err(failed(path))
@@ -65,12 +63,12 @@ fn source(path: &Path) -> Result<Bytes> {
     Ok(Buffered::new(source))
 }
 
-/// Whether a file is taken for a disk's descriptor, by its name.
+/// Returns whether a file is a disk's descriptor, by its name.
 pub(crate) fn is_vmdk(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "vmdk")
 }
 
-/// A stitched disk as an image's source.
+/// A VMDK disk as an image's source.
 struct Disk(vmdk::Disk);
 
 impl ReadAt for Disk {

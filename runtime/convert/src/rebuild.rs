@@ -1,4 +1,4 @@
-//! An image again, with other options: other blocks, another compression, other times.
+//! Makes an image again with other options, such as block size, compression and times.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,17 +10,17 @@ use erofs_writer::{DeviceNumber, FileData, Label, Metadata, Node, Summary, Times
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, InPieces, Output, of_file};
 
-/// Copies everything that the image `from`, which is at `source`, has to an image in `out`, which
-/// will be at `path`. All contents are copied, wherever they lie and however they are compressed,
-/// equal ones once; so the new image needs no devices.
+/// Copies the image `from`, which is at `source`, to an image in `out`, which will be at `path`.
+/// All contents are copied, wherever they are stored and however they are compressed, equal ones
+/// once; so the new image needs no devices.
 ///
-/// Names and attributes stay as they are, overlayfs's whiteouts and marks too: a layer image stays
-/// one, if `options` do not take from it what layer images need. So does the volume's name, where
-/// `options` give none.
+/// Names and attributes are copied unchanged, including overlayfs's whiteouts and marks: the copy
+/// of a layer image is a layer image, if `options` allow it. The volume's name is copied, unless
+/// `options` set one.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] where `from` is damaged; [`Error::Write`].
+/// [`Error::Read`] if `from` is damaged; [`Error::Write`].
 pub fn write<R: ReadAt>(
     from: &Image<R>,
     source: &Path,
@@ -46,7 +46,7 @@ pub fn write<R: ReadAt>(
         source,
         path,
     };
-    // What may come again under another name.
+    // Inodes that may have further names.
     let mut links = HashMap::<Nid, erofs_writer::NodeId>::new();
     for found in from.walk() {
         let (name, inode) = found.map_err(damaged)?;

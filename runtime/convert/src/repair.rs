@@ -1,4 +1,4 @@
-//! Putting back what is missing or damaged of an image in the store.
+//! Restores missing or damaged files of an image in the store.
 
 use std::sync::Mutex;
 
@@ -11,15 +11,15 @@ use crate::progress::Progress;
 use crate::pull::{self, PullOptions};
 use crate::verify::{Depth, Finding, Part, Verifier};
 
-/// Opens the image with this manifest digest, after putting back what `options.check` finds missing
-/// or damaged: a layer is fetched again from where one of the image's names says that it is, and
-/// the rest is made of the layers.
+/// Opens the image with this manifest digest, after restoring the files that are missing or damaged
+/// according to `options.check`: layers are fetched again by one of the image's names, and the
+/// other files are made from the layers.
 ///
-/// With [`Depth::Lengths`] this is quick enough for every start of a sandbox.
+/// With [`Depth::Lengths`] this is fast enough for every start of a sandbox.
 ///
 /// # Errors
 ///
-/// [`Error::NoImage`]; [`Error::Damaged`] where no name leads to this image any more; those of
+/// [`Error::NoImage`]; [`Error::Damaged`] if no name leads to this image any more; errors of
 /// fetching it.
 pub fn open(
     store: &Store,
@@ -49,7 +49,7 @@ fn repair(
     let local =
         |finding: &Finding| matches!(finding.part, Part::Link(_) | Part::Fsmeta | Part::Disk);
     if found.iter().all(local) {
-        // Nothing is made of a layer that is damaged itself.
+        // Files are only made from layers that are intact.
         if options.check == Depth::Lengths {
             found = Verifier::new(store, Depth::Contents).image(digest)?;
         }
@@ -66,7 +66,7 @@ fn repair(
             names.push(name.parse()?);
         }
     }
-    // What is on this host is there sooner, and no server has to be asked.
+    // Local sources are faster, and need no server.
     names.sort_by_key(|name| !name.is_local());
     let mut failure = None;
     for name in names {
@@ -88,7 +88,7 @@ fn repair(
     }
 }
 
-/// Fetches what is damaged from where `reference` leads; `false` where that is another image.
+/// Fetches the damaged files by `reference`; returns `false` if it leads to another image.
 fn fetch(
     store: &Store,
     mut reference: Reference,
@@ -113,7 +113,7 @@ fn fetch(
     Ok(true)
 }
 
-/// Makes again what only depends on the layers, which are whole, as are the documents.
+/// Makes the files again that depend only on the layers, which are intact, as are the documents.
 fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
     let path = store.image(digest);
     let read = |name| {

@@ -1,9 +1,9 @@
-//! Images of the store as an OCI layout: in a folder, or in a tar that docker, podman and skopeo
-//! load.
+//! Writes images of the store as an OCI layout: in a folder, or in a tar that docker, podman and
+//! skopeo load.
 //!
-//! The store keeps no tars of layers, so they are made again of the layers' images. They hold the
-//! same files, and not the same bytes: a saved image has other diff IDs, and so another digest,
-//! than the one that was pulled. The same image always gives the same bytes.
+//! The store does not keep layers' tars, so they are generated from the layers' images. They hold
+//! the same files, but not the same bytes: a saved image has other diff IDs, and so another digest,
+//! than the pulled one. The same image always gives the same bytes.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -21,7 +21,7 @@ use crate::{populate, reader};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// An image to save, and its name, if it is to have one.
+/// An image to save, and its name, if any.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// The image.
@@ -30,11 +30,11 @@ pub struct Named<'a> {
     pub name: Option<&'a str>,
 }
 
-/// Writes images to `out` as a tar of an OCI layout, which is what `docker save` writes, too.
+/// Writes images to `out` as a tar of an OCI layout, which `docker save` writes, too.
 ///
 /// # Errors
 ///
-/// Where a layer is damaged; [`Error::Output`].
+/// If a layer is damaged; [`Error::Output`].
 pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress) -> Result<()> {
     let mut archive = ArchiveWriter::new(out).map_err(output)?;
     for named in images {
@@ -47,7 +47,7 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
         let tag = named
             .name
             .map(|name| name.rsplit_once(':').map_or(name, |(_, tag)| tag));
-        // Docker knows whole names alone.
+        // Docker only accepts full names.
         let whole = named.name.filter(|name| name.contains([':', '/']));
         let manifest = (MANIFEST_TYPE, &parts.manifest[..]);
         let blobs = (&parts.config, &parts.layers[..]);
@@ -58,12 +58,12 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
     archive.finish().map(drop).map_err(output)
 }
 
-/// Puts an image into the OCI layout in `folder`, which is made where it is missing, under `tag`.
-/// An image of the same name there loses it.
+/// Writes an image to the OCI layout in `folder`, which is created if needed, under `tag`. An image
+/// with the same tag loses it.
 ///
 /// # Errors
 ///
-/// Where a layer is damaged, the folder cannot be written or holds something else.
+/// If a layer is damaged, or the folder cannot be written or holds something else.
 pub fn to_folder(
     image: &Image,
     folder: &Path,
@@ -82,7 +82,7 @@ pub fn to_folder(
     Ok(())
 }
 
-/// An error of an archive; that of the output as any other of an output.
+/// Converts an error of an archive; an error of its output becomes [`Error::Output`].
 fn output(error: ocipull::Error) -> Error {
     match error {
         ocipull::Error::Write { source } => Error::Output(source),
@@ -90,13 +90,13 @@ fn output(error: ocipull::Error) -> Error {
     }
 }
 
-/// Gives the bytes of a blob from an offset on.
+/// Opens the bytes of a blob from an offset on.
 type Open<'a> = &'a mut dyn FnMut(u64) -> io::Result<Box<dyn Read>>;
 
-/// Takes a blob of a size.
+/// Receives a blob and its size.
 type Push<'a> = &'a mut dyn FnMut(&Digest, u64, Open<'_>) -> Result<()>;
 
-/// What an image consists of, once its blobs are written.
+/// The parts of an image, once its blobs are written.
 struct Parts {
     manifest: Vec<u8>,
     config: Digest,
@@ -158,7 +158,7 @@ impl Parts {
     }
 }
 
-/// Makes the tar of a layer again, in a temporary file.
+/// Writes the tar of a layer to a temporary file.
 fn layer_tar(path: &Path) -> Result<(File, Digest, u64)> {
     let failed = |source| Error::io(std::env::temp_dir())(source);
     let image = reader::open(path, &[])?;

@@ -1,31 +1,31 @@
-//! Names without a host, which `registries.conf` may give another meaning than Docker Hub's.
+//! Names without a host, which `registries.conf` may resolve otherwise than to Docker Hub.
 
 use ocipull::{Reference, Registries};
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// The names in the store that `name` may mean, in the order to try: those of the registries to
-/// search, and then docker's.
+/// Returns the names in the store that `name` may stand for, in the order to try: those of the
+/// registries to search, and then docker's.
 pub(crate) fn stored(name: &str) -> Vec<String> {
-    // What is wrong with the files is for those to say who ask a registry.
+    // Errors of the configuration files are reported by the functions that access a registry.
     let mut meant = Reference::candidates(name, &Registries::Default).unwrap_or_default();
     meant.extend(name.parse::<Reference>());
     let mut names: Vec<_> = meant
         .iter()
         .map(|reference| reference.canonical().to_string())
         .collect();
-    // Neighbours are all that can be equal.
+    // Equal names are adjacent.
     names.dedup();
     names
 }
 
-/// Has `work` try the images that `name` may mean until it succeeds with one.
+/// Calls `work` for each reference that `name` may stand for, until it succeeds.
 ///
 /// # Errors
 ///
-/// Its error where there is one image, [`Error::NoneOf`] where it failed for each, and the first
-/// that has nothing to do with where images come from.
+/// The error of `work` if there is one reference, [`Error::NoneOf`] if it failed for each, and any
+/// error that does not concern the image's source.
 pub fn first<T>(
     name: &str,
     registries: &Registries,

@@ -35,29 +35,28 @@ use crate::layer::{self, BuildOptions, Contents, Form, Output, Summary};
 use crate::reader::{self, Reader};
 use crate::{folder, rebuild};
 
-/// Where a layer comes from.
+/// The source of a layer.
 #[non_exhaustive]
 pub enum Layer {
-    /// An OCI layer's tar, which may be gzip or zstd. It is read twice.
+    /// An OCI layer's tar, which may be compressed with gzip or zstd. It is read twice.
     Tar(PathBuf),
     /// A folder of this host.
     Folder(PathBuf),
-    /// An EROFS image, ours or another's, in which whiteouts and marks are overlayfs's.
+    /// An EROFS image of any writer, with overlayfs's whiteouts and marks.
     Image {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// What reads it.
+        /// Its reader.
         image: Box<Reader>,
     },
 }
 
 impl Layer {
-    /// The layer at `path`: a folder, an EROFS image or a disk's VMDK, and what is none of these is
-    /// a tar.
+    /// Opens the layer at `path`: a folder, an EROFS image, a disk's VMDK, or else a tar.
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, or what has an image's magic number is none.
+    /// If it cannot be read, or has an image's magic number and is not a valid image.
     pub fn open(path: &Path) -> Result<Self> {
         if fs::metadata(path).map_err(Error::io(path))?.is_dir() {
             return Ok(Self::Folder(path.to_owned()));
@@ -68,7 +67,7 @@ impl Layer {
         Ok(Self::Tar(path.to_owned()))
     }
 
-    /// The image at `path`, which may have devices: see [`reader::open`].
+    /// Opens the image at `path`, which may have devices: see [`reader::open`].
     ///
     /// # Errors
     ///
@@ -80,7 +79,7 @@ impl Layer {
         })
     }
 
-    /// Where it is.
+    /// Returns the layer's path.
     pub fn path(&self) -> &Path {
         match self {
             Self::Tar(path) | Self::Folder(path) | Self::Image { path, .. } => path,
@@ -99,7 +98,7 @@ impl fmt::Debug for Layer {
     }
 }
 
-/// Whether a superblock begins with `EROFS_SUPER_MAGIC_V1` where one would.
+/// Returns whether a file has `EROFS_SUPER_MAGIC_V1` at the offset of a superblock.
 fn has_magic(path: &Path) -> std::io::Result<bool> {
     const OFFSET: u64 = 1024;
     const MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
@@ -110,18 +109,17 @@ fn has_magic(path: &Path) -> std::io::Result<bool> {
     Ok(found == MAGIC)
 }
 
-/// Merges `layers`, lowest first, to an image in `out`, which will be at `path`, that has all
-/// contents and no devices: what a container sees of them. Only contents that are seen are copied,
-/// and equal ones are stored once.
+/// Merges `layers`, lowest first, to a self-contained image in `out`, which will be at `path`: the
+/// tree that a container sees. Only visible contents are copied, equal ones once.
 ///
-/// Escaped extended attributes (`trusted.overlay.overlay.X`) stay as they are, so that the image
-/// can be the lower layer of an overlay, as the merged metadata that
-/// [`stack::write`](crate::stack::write) makes.
+/// Escaped extended attributes (`trusted.overlay.overlay.X`) are copied unchanged, so that the
+/// image can be the lower layer of an overlay, like the merged metadata of
+/// [`stack::write`](crate::stack::write).
 ///
 /// # Errors
 ///
-/// What is wrong with a layer, or between layers; [`Error::Changed`] where a layer was another one
-/// when its contents were read; [`Error::Write`].
+/// If a layer is invalid, or does not fit those below it; [`Error::Changed`] if a layer changed
+/// before its contents were copied; [`Error::Write`].
 pub fn write(
     layers: &[Layer],
     out: &File,
@@ -187,7 +185,7 @@ pub(crate) fn write_to(
     Ok((merged, summary))
 }
 
-/// A layer that is read from its beginning to its end.
+/// A layer that is read sequentially.
 #[derive(Clone, Copy)]
 enum Stream<'a> {
     Tar(&'a Path),
@@ -201,7 +199,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Gives the contents of every file to `sink`, in an order that is always the same.
+    /// Passes the contents of each file to `sink`, always in the same order.
     fn read<S: Sink>(
         &self,
         sink: &mut S,
@@ -222,22 +220,22 @@ impl Stream<'_> {
     }
 }
 
-/// What contents a layer has.
+/// The contents of a layer.
 struct Survey<'a> {
-    /// Their ids, in the order in which they come.
+    /// Their ids, in the order in which they are read.
     ids: Range<usize>,
     files: Files<'a>,
 }
 
-/// How contents are found again.
+/// How to read the contents in the second pass.
 enum Files<'a> {
-    /// By their inodes.
+    /// By inode.
     OfImage {
         path: &'a Path,
         image: &'a Reader,
         nids: Vec<Nid>,
     },
-    /// They come again: a hash of each one's path and length.
+    /// By reading the layer again; each file is identified by a hash of its path and length.
     Streamed {
         stream: Stream<'a>,
         hashes: Vec<u64>,
@@ -267,15 +265,15 @@ impl<'a> Survey<'a> {
                 return Ok((survey, tree));
             }
         };
-        let mut notes = Notes {
+        let mut first_pass = FirstPass {
             first,
             hashes: Vec::new(),
         };
-        let (tree, stats) = stream.read(&mut notes, |never| match never {})?;
+        let (tree, stats) = stream.read(&mut first_pass, |never| match never {})?;
         let said = layer::warnings(&stats).into_iter();
         let name = stream.path().display();
         warnings.extend(said.map(|warning| format!("{name}: {warning}")));
-        let hashes = notes.hashes;
+        let hashes = first_pass.hashes;
         let survey = Self {
             ids: first..first + hashes.len(),
             files: Files::Streamed { stream, hashes },
@@ -284,20 +282,20 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// What a file that comes again is known by.
+/// Returns the hash that identifies a file in the second pass.
 fn hash(path: &[u8], size: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     (path, size).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Passes over all contents, but notes which there are.
-struct Notes {
+/// Skips all contents, and records their hashes.
+struct FirstPass {
     first: usize,
     hashes: Vec<u64>,
 }
 
-impl Sink for Notes {
+impl Sink for FirstPass {
     type Error = Infallible;
 
     fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Infallible> {
@@ -306,12 +304,12 @@ impl Sink for Notes {
     }
 }
 
-/// Copies the contents that are seen.
+/// Copies the visible contents.
 struct Copy<'a> {
     contents: Contents<Output<'a>>,
-    /// By id.
+    /// Whether the contents with an id are visible.
     wanted: Vec<bool>,
-    /// Where the image will be.
+    /// The path of the image.
     path: &'a Path,
 }
 
@@ -337,13 +335,13 @@ impl Copy<'_> {
                 }
             }
             Files::Streamed { stream, hashes } => {
-                let mut again = Again {
+                let mut second_pass = SecondPass {
                     copy: self,
                     source: stream.path(),
                     expected: ids.zip(hashes),
                 };
-                stream.read(&mut again, |error| error)?;
-                if again.expected.next().is_some() {
+                stream.read(&mut second_pass, |error| error)?;
+                if second_pass.expected.next().is_some() {
                     return Err(Error::Changed {
                         path: stream.path().to_owned(),
                     });
@@ -354,15 +352,15 @@ impl Copy<'_> {
     }
 }
 
-/// Takes of contents that come again those that are wanted.
-struct Again<'a, 'c, I> {
+/// Copies the visible contents of a layer that is read for the second time.
+struct SecondPass<'a, 'c, I> {
     copy: &'a mut Copy<'c>,
     source: &'a Path,
-    /// The ids and hashes of those to come.
+    /// The ids and hashes of the contents that follow.
     expected: I,
 }
 
-impl<'a, I: Iterator<Item = (usize, &'a u64)>> Sink for Again<'_, '_, I> {
+impl<'a, I: Iterator<Item = (usize, &'a u64)>> Sink for SecondPass<'_, '_, I> {
     type Error = Error;
 
     fn file(&mut self, path: &[u8], mut content: Content<'_>) -> Result<DataId> {
@@ -390,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layer_is_told_by_what_it_is_not_by_its_name() {
+    fn the_kind_of_a_layer_is_detected_by_its_contents_not_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);

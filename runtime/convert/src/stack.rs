@@ -1,4 +1,4 @@
-//! A stack of layer images: their merged metadata, and the disk that stitches both.
+//! Stacks of layer images: their merged metadata, and the disk that combines both.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -14,22 +14,22 @@ use crate::layer::{self, Form, Output, Part, Times};
 /// A layer image of a stack.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The image. That of an index may be followed by the tar in the same file; where it is not,
-    /// the tar is a device of its own, behind the index.
+    /// The path of the image. If the image is an index, its tar may follow it in the same file;
+    /// otherwise the tar is a device of its own, after the index.
     pub path: PathBuf,
-    /// What names it in the device table: its diff ID in hex, or its file name. Up to 64 bytes
-    /// count.
+    /// The layer's tag in the device table: its diff ID in hex, or its file name. It is truncated
+    /// to 64 bytes.
     pub tag: String,
 }
 
-/// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree says which
-/// layer everything in it comes from.
+/// Writes the merged metadata of `layers`, lowest first, to `path`. The merged tree records the
+/// layer of each node.
 pub fn write(layers: &[Input], path: &Path) -> Result<(Merged, erofs_writer::Summary)> {
     write_with(layers, path, Addresses::default())
 }
 
-/// As [`write`](write()), with block addresses of 48 bits where `addresses` says so: that image is
-/// smaller, as most inodes are then compact, and the stack may have more than 2 TiB, but it needs
+/// As [`write`](write()), with 48-bit block addresses if `addresses` says so. That image is
+/// smaller, because most inodes are compact, and the stack may have more than 2 TiB, but it needs
 /// Linux 6.15.
 pub fn write_with(
     layers: &[Input],
@@ -42,7 +42,7 @@ pub fn write_with(
     })
 }
 
-/// As [`write`](write()), for the store: a file that is read-only. Returns its checksum.
+/// As [`write`](write()), to a read-only file of the store. Returns its checksum.
 pub(crate) fn write_hashed(layers: &[Input], path: &Path) -> Result<Checksum> {
     atomic::write_read_only(path, |file| {
         let out = Output::hashed(file.as_file());
@@ -70,7 +70,7 @@ fn write_to<W: Write + Seek>(
     Ok((out, merged, summary))
 }
 
-/// Merges `layers`, lowest first, and writes nothing.
+/// Merges `layers`, lowest first, without writing an image.
 pub fn merge(layers: &[Input]) -> Result<Merged> {
     let nowhere = Path::new("the merged image");
     let mut image =
@@ -96,7 +96,7 @@ pub fn layer(input: &Input) -> Result<LayerTree> {
 }
 
 /// Merges `layers`, and makes them devices of `image`, which will be at `path`. A file's
-/// [`DataId`](fsmerge::DataId) is an index into the list of what its contents are in `image`.
+/// [`DataId`](fsmerge::DataId) is an index into the returned list of contents.
 fn merge_into<W: Write + Seek>(
     layers: &[Input],
     image: &mut Builder<W>,
@@ -122,7 +122,8 @@ fn add_layer<W: Write + Seek>(
 ) -> Result<LayerTree> {
     let block = u64::from(Options::default().block_size.bytes());
     let reader = layer::open(&layer.path)?;
-    // Larger blocks are whole numbers of ours, so what begins with one of them can be addressed.
+    // The layer's blocks are a multiple of ours, so data that begins at one of them can be
+    // addressed.
     let bytes = fs::metadata(&layer.path)
         .map_err(Error::io(&layer.path))?
         .len();
@@ -141,7 +142,7 @@ fn add_layer<W: Write + Seek>(
             DeviceSlot::new(tag, blocks),
         )
     });
-    // Others have no addresses of their own.
+    // Other devices have no addresses of their own.
     let slots = slots.filter(|(start, _)| *start >= bytes);
     let mut parts = Vec::new();
     for (start, device) in std::iter::once((0, own)).chain(slots) {
@@ -154,7 +155,7 @@ fn add_layer<W: Write + Seek>(
     layer::read(&reader, &layer.path, &parts, image, files)
 }
 
-/// The devices of a layer image of `bytes` bytes that do not follow it in its file.
+/// Returns the devices of a layer image of `bytes` bytes that do not follow it in its file.
 fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::DeviceSlot] {
     let superblock = reader.superblock();
     let stitched = superblock.devices.last().is_some_and(|last| {
@@ -167,14 +168,14 @@ fn elsewhere(reader: &layer::Image, bytes: u64) -> &[erofs_reader::DeviceSlot] {
     }
 }
 
-/// Writes the disk that is `fsmeta` and, behind it, `layers`. Its content ID changes whenever a
-/// byte of it does: it is taken from the UUID of `fsmeta`, which is derived from all metadata and
-/// the layers' tags.
+/// Writes the descriptor of a disk of `fsmeta` followed by `layers`. Its content ID is taken from
+/// the UUID of `fsmeta`, which is derived from all metadata and the layers' tags, so it changes
+/// with every byte of the disk.
 ///
 /// # Errors
 ///
-/// [`Error::Detached`] of an index whose tar does not follow it; where a file cannot be read or
-/// written.
+/// [`Error::Detached`] for an index whose tar does not follow it; errors of reading or writing a
+/// file.
 pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
     for Input { path, .. } in layers {
         let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
@@ -186,13 +187,13 @@ pub fn write_disk(path: &Path, fsmeta: &Path, layers: &[Input]) -> Result<()> {
         .chain(layers.iter().map(|layer| layer.path.as_path()))
         .collect();
     let [a, b, c, d, ..] = layer::open(fsmeta)?.superblock().uuid;
-    // The largest number stands for "no parent".
+    // The largest number means "no parent".
     let cid = u32::from_be_bytes([a, b, c, d]).min(vmdk::NO_PARENT - 1);
     write_descriptor(path, &files, cid)
 }
 
-/// Writes the descriptor of the disk that is `files`, one after the other. They are named relative
-/// to the descriptor's folder. `cid` is to change with their contents.
+/// Writes the descriptor of a disk of `files` in order. They are named relative to the descriptor's
+/// folder. `cid` must change with their contents.
 pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -217,7 +218,7 @@ pub fn write_descriptor(path: &Path, files: &[impl AsRef<Path>], cid: u32) -> Re
     })
 }
 
-/// A device's tag: the first 64 bytes of `name`.
+/// Returns a device's tag: the first 64 bytes of `name`.
 pub(crate) fn tag(name: impl AsRef<[u8]>) -> [u8; 64] {
     let mut tag = [0; 64];
     for (to, from) in tag.iter_mut().zip(name.as_ref()) {

@@ -1,4 +1,4 @@
-//! Checking the files of images against what was recorded when they were made.
+//! Checks the files of images against the checksums recorded when they were made.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,17 +13,17 @@ use ocipull::Digest;
 use crate::error::{Error, Result};
 use crate::image::{self, CONFIG, DISK, FSMETA, MANIFEST};
 
-/// How closely files are looked at.
+/// How thoroughly files are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// That they are there and as long as they were: a few system calls for each.
+    /// Checks that they exist and have the recorded length: a few system calls for each.
     #[default]
     Lengths,
-    /// Every byte.
+    /// Reads every byte.
     Contents,
 }
 
-/// Which part of an image a file is.
+/// The part of an image that a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
@@ -33,7 +33,7 @@ pub enum Part {
     Config,
     /// The layer with this index, counted from the lowest.
     Layer(usize),
-    /// The link by which the image's disk has the layer with this index.
+    /// The link to the layer with this index, through which the image's disk reads it.
     Link(usize),
     /// The merged metadata.
     Fsmeta,
@@ -41,20 +41,20 @@ pub enum Part {
     Disk,
 }
 
-/// What is wrong with a file.
+/// The damage of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It has another length, in bytes, than when it was made.
+    /// Its length differs from the recorded one.
     Length {
-        /// When it was made.
+        /// The recorded length in bytes.
         expected: u64,
-        /// Now.
+        /// The current length in bytes.
         found: u64,
     },
-    /// Its contents changed.
+    /// Its contents have changed.
     Contents,
     /// The link leads to another file than the layer.
     OtherFile,
@@ -77,11 +77,11 @@ impl fmt::Display for Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Which part of the image it is.
+    /// The part of the image.
     pub part: Part,
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The damage.
     pub damage: Damage,
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks images. A layer that several of them have is read once.
+/// Checks images. A layer that several images share is read once.
 #[derive(Debug)]
 pub struct Verifier<'a> {
     store: &'a Store,
@@ -100,7 +100,7 @@ pub struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// Checks images of `store`.
+    /// Returns a verifier for the images of `store`.
     pub fn new(store: &'a Store, depth: Depth) -> Self {
         Self {
             store,
@@ -109,12 +109,12 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Checks the image with this manifest digest. Of files of which no checksum is recorded yet,
-    /// as in a store of an earlier version, [`Depth::Contents`] records it.
+    /// Checks the image with this manifest digest. If a file has no recorded checksum, as in a
+    /// store of an earlier version, [`Depth::Contents`] records it.
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read. Damage is no error.
+    /// If a file cannot be read. Damage is not an error.
     pub fn image(&mut self, digest: &Digest) -> Result<Vec<Finding>> {
         let folder = self.store.image(digest);
         let recorded = Artefacts::read(&folder)?;
@@ -159,8 +159,7 @@ impl<'a> Verifier<'a> {
         Ok(found)
     }
 
-    /// Checks a file whose digest is the name that others know it by, and returns it where it is
-    /// right.
+    /// Checks a file that is named by its digest, and returns its bytes if they are correct.
     fn document(
         &self,
         folder: &Path,
@@ -193,13 +192,12 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Checks the layer with this diff ID, whatever image has it. Where no checksum is recorded of it,
-/// its length is compared with what the disks say that have it, and [`Depth::Contents`] records its
-/// checksum.
+/// Checks the layer with this diff ID, whichever image has it. If it has no recorded checksum, its
+/// length is compared with the disks that contain it, and [`Depth::Contents`] records its checksum.
 ///
 /// # Errors
 ///
-/// Where it cannot be read. Damage is no error.
+/// If the layer cannot be read. Damage is not an error.
 pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Damage>> {
     let known = store.recorded_checksum(diff_id)?;
     let path = store.layer(diff_id);
@@ -218,8 +216,8 @@ pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Dam
     Ok(damage)
 }
 
-/// Compares a file with its checksum. Returns the checksum of a file of which none is known, where
-/// its contents are read.
+/// Compares a file with its checksum. If no checksum is recorded and the contents are read, it is
+/// returned.
 fn check(
     path: &Path,
     known: Option<&Checksum>,
@@ -250,7 +248,7 @@ fn check(
     })
 }
 
-/// Whether the link of an image leads to the layer.
+/// Checks that an image's link leads to the layer.
 fn link_damage(layer: &Path, link: &Path) -> Result<Option<Damage>> {
     let inode = |path: &Path| match fs::metadata(path) {
         Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
@@ -264,7 +262,7 @@ fn link_damage(layer: &Path, link: &Path) -> Result<Option<Damage>> {
     })
 }
 
-/// How long the disks that have a layer say that it is, in bytes.
+/// Returns the length of a layer, in bytes, according to the disks that contain it.
 fn length_in_disks(store: &Store, diff_id: &Digest) -> Result<Option<u64>> {
     for image in image::list(store)? {
         let folder = store.image(&image);

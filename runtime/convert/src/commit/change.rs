@@ -1,11 +1,10 @@
-//! Instructions of a Dockerfile that change an image's configuration.
+//! Dockerfile instructions that change an image's configuration.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// Carries out instructions, one after the other. Returns the first that is none of those known, or
-/// makes no sense.
+/// Applies instructions in order. Returns the first one that is unknown or malformed.
 pub(super) fn all<'a>(config: &mut Value, instructions: &'a [String]) -> Result<(), &'a str> {
     let mut command_given = false;
     for text in instructions {
@@ -15,7 +14,7 @@ pub(super) fn all<'a>(config: &mut Value, instructions: &'a [String]) -> Result<
     Ok(())
 }
 
-/// Carries out an instruction and returns its name. `command_given` says whether a CMD came before.
+/// Applies an instruction and returns its name. `command_given` says whether a CMD came before.
 fn change(config: &mut Value, text: &str, command_given: bool) -> Option<String> {
     let (name, rest) = text.trim().split_once(char::is_whitespace)?;
     let (name, rest) = (name.to_ascii_uppercase(), rest.trim());
@@ -28,7 +27,7 @@ fn change(config: &mut Value, text: &str, command_given: bool) -> Option<String>
         "CMD" => config["Cmd"] = command(config, rest),
         "ENTRYPOINT" => {
             config["Entrypoint"] = command(config, rest);
-            // That of the image was made for its entry point.
+            // The image's CMD was made for its own entry point.
             if !command_given {
                 config["Cmd"] = Value::Null;
             }
@@ -72,7 +71,7 @@ fn change(config: &mut Value, text: &str, command_given: bool) -> Option<String>
     Some(name)
 }
 
-/// The words of a JSON list, or a command line for the image's shell.
+/// Returns the words of a JSON list, or a command line for the image's shell.
 fn command(config: &Value, text: &str) -> Value {
     if let Ok(words) = serde_json::from_str::<Vec<String>>(text) {
         return json!(words);
@@ -83,7 +82,7 @@ fn command(config: &Value, text: &str) -> Value {
     json!(words)
 }
 
-/// The member `name`, made where it is missing; `None` where it is something else than an object.
+/// Returns the object `name`, created if missing; `None` if it is not an object.
 fn object<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Map<String, Value>> {
     let member = &mut config[name];
     if member.is_null() {
@@ -92,7 +91,7 @@ fn object<'a>(config: &'a mut Value, name: &str) -> Option<&'a mut Map<String, V
     member.as_object_mut()
 }
 
-/// The configuration's variables.
+/// Returns the configuration's variables.
 fn environment(config: &Value) -> HashMap<String, String> {
     let all = config["Env"].as_array().into_iter().flatten();
     let pairs = all.filter_map(|one| one.as_str()?.split_once('='));
@@ -116,7 +115,7 @@ fn set_variable(config: &mut Value, key: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-/// A path from the folder that was the working directory before.
+/// Joins a path to the previous working directory.
 fn joined(folder: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let before = if path.starts_with('/') { "" } else { folder };
@@ -130,7 +129,7 @@ fn joined(folder: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// `KEY=VALUE KEY=VALUE…`, or the old form `KEY VALUE`, whose value is the rest of the line.
+/// Parses `KEY=VALUE KEY=VALUE…`, or the old form `KEY VALUE`, whose value is the rest of the line.
 fn pairs(text: &str, environment: &HashMap<String, String>) -> Option<Vec<(String, String)>> {
     let first = text.split(char::is_whitespace).next()?;
     if !first.contains('=') {
@@ -145,13 +144,13 @@ fn pairs(text: &str, environment: &HashMap<String, String>) -> Option<Vec<(Strin
     pairs.collect()
 }
 
-/// The words of a line, at least one.
+/// Returns the words of a line, at least one.
 fn words(text: &str, environment: &HashMap<String, String>) -> Option<Vec<String>> {
     unquoted(text, environment, true).filter(|words| !words.is_empty())
 }
 
-/// Takes quotation marks and backslashes off, as a shell does, and puts variables in; `None` where
-/// a mark is not closed. With `split`, white space ends a word.
+/// Removes quotation marks and backslashes as a shell does, and expands variables; `None` if a
+/// quotation mark is not closed. With `split`, white space ends a word.
 fn unquoted(text: &str, environment: &HashMap<String, String>, split: bool) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -187,8 +186,8 @@ fn unquoted(text: &str, environment: &HashMap<String, String>, split: bool) -> O
     quote.is_none().then_some(words)
 }
 
-/// The name at the beginning of what follows a dollar sign, with braces or without, and what comes
-/// after it.
+/// Splits the text after a dollar sign into the variable's name, with braces or without, and the
+/// rest.
 fn variable(text: &str) -> Option<(&str, &str)> {
     let is_part = |c: char| c == '_' || c.is_ascii_alphanumeric();
     if let Some(text) = text.strip_prefix('{') {
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_working_directory_begins_at_the_one_before() {
+    fn a_relative_working_directory_is_relative_to_the_previous_one() {
         let of =
             |texts: &[&str]| changed(json!({ "WorkingDir": "/srv" }), texts)["WorkingDir"].clone();
         assert_eq!(of(&["WORKDIR app"]), "/srv/app");
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn malformed_instructions_are_rejected() {
         for wrong in [
             "RUN true",
             "CMD",
@@ -309,7 +308,7 @@ mod tests {
             let texts = [wrong.to_owned()];
             assert_eq!(all(&mut json!({}), &texts), Err(wrong), "{wrong}");
         }
-        // A configuration that is no such thing is no panic.
+        // Configurations of the wrong types cause no panic.
         let labels = ["LABEL a=b".to_owned()];
         assert!(all(&mut json!({ "Labels": "x" }), &labels).is_err());
         assert!(all(&mut json!("x"), &labels).is_ok());

@@ -5,7 +5,7 @@ use blockbox_store::Spec;
 use blockbox_store::spec::Bytes;
 use serde_json::{Value, json};
 
-/// Changes the image configuration `config` to what the sandbox of `spec` runs.
+/// Applies the options of the sandbox of `spec` to the image configuration `config`.
 pub(super) fn apply(config: &mut Value, spec: &Spec) {
     if !config.is_object() {
         *config = json!({});
@@ -16,7 +16,7 @@ pub(super) fn apply(config: &mut Value, spec: &Spec) {
         }
         config["Labels"][key] = json!(value);
     }
-    // Without one, it has not been started, and nothing was asked for.
+    // The sandbox was never started, and no command was requested.
     let Some(process) = &spec.process else {
         return;
     };
@@ -41,16 +41,16 @@ pub(super) fn apply(config: &mut Value, spec: &Spec) {
     }
 }
 
-/// The number of a signal by its name.
+/// Returns the number of a signal by its name.
 fn number(text: Option<&str>) -> Option<u32> {
     let signal: blockbox_store::spec::Signal = text?.parse().ok()?;
     Some(signal.number())
 }
 
-/// The image's own entry point stays where the command begins with it.
+/// Keeps the image's entry point if the command begins with it.
 fn apply_command(config: &mut Value, args: &[String]) {
     let mut entrypoint = strings(&config["Entrypoint"]);
-    // Builders write an empty text for none.
+    // Builders write an empty string instead of an empty list.
     if entrypoint == [""] {
         entrypoint.clear();
     }
@@ -72,7 +72,7 @@ fn apply_command(config: &mut Value, args: &[String]) {
     config["Cmd"] = json!(command);
 }
 
-/// The texts of a list of a configuration.
+/// Returns the strings of a list in a configuration.
 fn strings(list: &Value) -> Vec<String> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     let texts = list.iter().filter_map(Value::as_str);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_that_runs_as_its_image_says_changes_nothing() {
+    fn a_sandbox_without_options_changes_nothing() {
         let image = json!({"Entrypoint": ["/e"], "Cmd": ["a"], "Env": ["A=1"], "User": "bob"});
         let mut spec = spec(&["/e", "a"]);
         let process = spec.process.as_mut().unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sandbox_was_made_with_is_its_images() {
+    fn the_options_of_a_sandbox_become_its_images_configuration() {
         let mut config = json!({"Entrypoint": ["/e"], "Cmd": ["a"], "Labels": {"x": "1"}});
         let mut spec = spec(&["/e", "b", "c"]);
         spec.labels.insert("y".to_owned(), "2".to_owned());

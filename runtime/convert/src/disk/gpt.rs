@@ -8,13 +8,13 @@ use flate2::Crc;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, KnownLayout};
 
-/// A logical block, in bytes.
+/// The size of a logical block, in bytes.
 const SECTOR: u64 = 512;
 
-/// Where the partition begins: what every tool aligns to, in bytes.
+/// The partition's offset in bytes: the alignment that all tools use.
 pub(super) const START: u64 = 1 << 20;
 
-/// What the backup of the table takes at the end of the disk, alignment included, in bytes.
+/// The bytes at the end of the disk for the backup of the table, alignment included.
 pub(super) const END: u64 = 1 << 20;
 
 /// "EFI PART"
@@ -24,13 +24,13 @@ const REVISION: u32 = 0x0001_0000;
 
 const ENTRIES: usize = 128;
 
-/// How many sectors the array of entries takes.
+/// The number of sectors of the partition entries.
 const ENTRY_SECTORS: u64 = 32;
 
 /// The attribute of a partition that is mounted read-only (Discoverable Partitions Specification).
 const READ_ONLY: u64 = 1 << 60;
 
-/// The type of the partition that covers a disk with a GPT, for programs that know MBRs alone.
+/// The type of the MBR partition that covers a disk with a GPT, for programs that only know MBRs.
 const PROTECTIVE: u8 = 0xee;
 
 /// `EFI_PARTITION_TABLE_HEADER`
@@ -83,20 +83,20 @@ struct MbrRecord {
 
 const _: () = assert!(size_of::<MbrRecord>() == 16);
 
-/// The one partition of a disk.
+/// The only partition of a disk.
 #[derive(Clone, Debug)]
 pub(super) struct Partition {
-    /// What it is for, in the order in which a UUID is printed.
+    /// Its type, in the byte order in which a UUID is printed.
     pub(super) kind: [u8; 16],
-    /// Which one it is.
+    /// Its UUID.
     pub(super) uuid: [u8; 16],
-    /// Its length in bytes, whole sectors. It begins at [`START`].
+    /// Its length in bytes, a multiple of the sector size. It begins at [`START`].
     pub(super) length: u64,
     pub(super) read_only: bool,
 }
 
-/// Writes the table of a disk of `size` bytes, whole sectors, and its backup at the end. Between
-/// the partition and the end are at least [`END`] bytes.
+/// Writes the table of a disk of `size` bytes, a multiple of the sector size, and its backup at the
+/// end. At least [`END`] bytes follow the partition.
 pub(super) fn write(
     disk: &File,
     size: u64,
@@ -148,7 +148,7 @@ pub(super) fn write(
     at(last, header(last, 1, last - ENTRY_SECTORS).as_bytes())
 }
 
-/// The sector that shows a disk whose last sector is `last` as one partition.
+/// Returns the protective MBR of a disk whose last sector is `last`.
 fn protective_mbr(last: u64) -> [u8; 512] {
     let record = MbrRecord {
         boot_indicator: 0,
@@ -170,7 +170,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// A UUID as GPT stores it: its first three fields are little-endian.
+/// Returns a UUID as GPT stores it: its first three fields are little-endian.
 fn mixed_endian(uuid: [u8; 16]) -> [u8; 16] {
     let [a, b, c, d, e, f, g, h, rest @ ..] = uuid;
     let mut stored = [d, c, b, a, f, e, h, g, 0, 0, 0, 0, 0, 0, 0, 0];

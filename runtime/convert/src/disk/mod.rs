@@ -1,8 +1,8 @@
-//! A flat disk of an image, for machines that are not ours: one file system with everything in it,
-//! in a partition or not.
+//! Flat disks of images, for other virtual machine monitors: one file system with all files, in a
+//! partition or not.
 //!
-//! The same image and options give the same bytes: the UUIDs of the disk and its partition follow
-//! from the file system's, which follows from its contents.
+//! The same image and options give the same bytes: the UUIDs of the disk and its partition are
+//! derived from the file system's UUID, which is derived from its contents.
 
 mod gpt;
 
@@ -20,36 +20,37 @@ use crate::layer::{BuildOptions, Output};
 use crate::populate;
 use crate::squash::{self, Layer};
 
-/// What disks are aligned to, in bytes.
+/// The alignment of disks, in bytes.
 const ALIGNMENT: u64 = 1 << 20;
 
 /// The unit of an ext4 disk's size: a block of its file system, in bytes.
 const BLOCK: u64 = 4096;
 
-/// Where a superblock has the UUID, in bytes: `s_uuid` of ext4, and `uuid` of EROFS.
+/// The offset of the UUID in an image, in bytes: `s_uuid` of ext4, and `uuid` of EROFS.
 const EXT4_UUID: u64 = 1024 + 0x68;
 const EROFS_UUID: u64 = 1024 + 0x30;
 
-/// What an ext4 file system of a chosen size has besides twice its contents, in bytes.
+/// The free space of an ext4 file system of the default size, in bytes, besides twice its contents.
 const ROOM: u64 = 256 << 20;
 
 /// The file system of a disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum FileSystem {
-    /// One that can be written to.
+    /// A writable file system.
     Ext4 {
-        /// The disk's size in bytes; `None` leaves as much free as the image takes, and 256 MiB.
+        /// The disk's size in bytes; `None` leaves as much space free as the image takes, and 256
+        /// MiB.
         size: Option<u64>,
     },
-    /// A read-only one, no larger than its contents.
+    /// A read-only file system, no larger than its contents.
     Erofs {
         /// How files are compressed.
         compression: Option<Compression>,
     },
 }
 
-/// What can be chosen about a disk.
+/// Options of a disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -57,13 +58,13 @@ pub struct Options {
     pub file_system: FileSystem,
     /// Whether the file system is in a partition of a GPT. Default: it is the whole disk.
     pub partitioned: bool,
-    /// The file system's UUID, from which those of the disk and its partition follow. Default:
+    /// The file system's UUID, from which those of the disk and its partition are derived. Default:
     /// derived from the contents.
     pub uuid: Option<[u8; 16]>,
 }
 
 impl Options {
-    /// Those of a disk with this file system.
+    /// Returns the options of a disk with this file system.
     pub fn new(file_system: FileSystem) -> Self {
         Self {
             file_system,
@@ -87,27 +88,27 @@ impl Options {
     }
 }
 
-/// What was made.
+/// A summary of a new disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Summary {
     /// The disk's length in bytes.
     pub bytes: u64,
-    /// The file system's name, as the kernel calls it.
+    /// The file system's name in the kernel.
     pub file_system: &'static str,
     /// The file system's UUID.
     pub uuid: [u8; 16],
-    /// The UUID of the partition, where there is one.
+    /// The UUID of the partition, if there is one.
     pub partition: Option<[u8; 16]>,
 }
 
-/// Writes a disk with everything that a container of `image` sees to the empty file `out`, which
-/// will be at `path`.
+/// Writes a disk with the tree that a container of `image` sees to the empty file `out`, which will
+/// be at `path`.
 ///
 /// # Errors
 ///
-/// Where the image cannot be read; where its tree does not fit in the size; [`Error::DiskSize`]
-/// where no disk has that size.
+/// If the image cannot be read; if its tree does not fit in the size; [`Error::DiskSize`] if a disk
+/// cannot have the size.
 pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Result<Summary> {
     let (start, end) = match options.partitioned {
         true => (gpt::START, gpt::END),
@@ -128,13 +129,13 @@ pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Resul
             ("ext4", size)
         }
         FileSystem::Erofs { compression } => {
-            // Blocks of 512 bytes need Linux 6.4, and compression suits larger ones.
+            // Blocks of 512 bytes need Linux 6.4, and larger blocks compress better.
             let uuid = options.uuid.map_or(Uuid::default(), Uuid::Given);
             let image = erofs_writer::Options::default()
                 .block_size(BlockSize::B4096)
                 .compression(*compression)
                 .uuid(uuid);
-            // The writer begins at what is the file's end.
+            // The writer begins at the file's end.
             out.set_len(start).map_err(Error::io(path))?;
             let output = Output::starting_at(out, start).map_err(Error::io(path))?;
             squash::write_to(&layers, output, &BuildOptions::from(image), path)?;
@@ -171,13 +172,13 @@ pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Resul
     })
 }
 
-/// A size with room for as much again as an image of `bytes` bytes has.
+/// Returns the size of a disk for an image of `bytes` bytes with as much space free.
 fn chosen_size(bytes: u64, table: u64) -> u64 {
     let size = bytes.saturating_mul(2).saturating_add(ROOM + table);
     size.checked_next_multiple_of(ALIGNMENT).unwrap_or(size)
 }
 
-/// Writes an ext4 file system of `length` bytes from `start` on.
+/// Writes an ext4 file system of `length` bytes at offset `start`.
 fn write_ext4(
     layers: &[Layer],
     out: &File,
@@ -203,7 +204,7 @@ fn uuid_at(disk: &File, offset: u64) -> io::Result<[u8; 16]> {
     Ok(uuid)
 }
 
-/// The UUID of a part of a disk whose file system has the UUID `from`: one of version 8 (RFC 9562).
+/// Derives the UUID of a part of a disk from the file system's UUID `from`: version 8 (RFC 9562).
 fn derived(from: &[u8; 16], part: &str) -> [u8; 16] {
     let hash = Sha256::new()
         .chain_update(from)
@@ -218,10 +219,10 @@ fn derived(from: &[u8; 16], part: &str) -> [u8; 16] {
     uuid
 }
 
-/// The type of the partition with the root of a machine of this architecture, by Go's name
+/// Returns the type of the root partition of a machine with this architecture, in Go's naming
 /// ([Discoverable Partitions
 /// Specification](https://uapi-group.org/specifications/specs/discoverable_partitions_specification/));
-/// of one that it does not know, that of any Linux file system.
+/// for unknown architectures, that of any Linux file system.
 fn root_type(architecture: &str) -> [u8; 16] {
     let uuid: u128 = match architecture {
         "amd64" => 0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709,

@@ -10,13 +10,13 @@ use super::View;
 use super::changes::is_mount_point;
 use crate::error::{Error, Result};
 
-/// Writes what a program sees at `node` and below to `out`, as an archive in which it is called
-/// `name`; empty: what is in the directory, under `./`. Sockets, which no archive holds, are left
-/// out.
+/// Writes the tree that programs see at `node` to `out`, as an archive whose root entry is `name`;
+/// if that is empty, the directory's contents are under `./`. Sockets are left out, because an
+/// archive cannot hold them.
 ///
 /// # Errors
 ///
-/// Where a disk is damaged; [`Error::Output`].
+/// If a disk is damaged; [`Error::Output`].
 pub fn write_tree(view: &mut View<'_>, node: NodeId, name: &[u8], out: impl Write) -> Result<()> {
     let mut archive = Archive::new(&view.merged, &mut view.contents, out);
     let name = if name.is_empty() { b"." } else { name };
@@ -24,7 +24,7 @@ pub fn write_tree(view: &mut View<'_>, node: NodeId, name: &[u8], out: impl Writ
     archive.finish()
 }
 
-/// Writes what a sandbox changed of its image to `out`, as the tar of an OCI layer. The same
+/// Writes the changes of a sandbox since its image to `out`, as the tar of an OCI layer. The same
 /// changes give the same bytes.
 ///
 /// # Errors
@@ -34,8 +34,8 @@ pub fn write_layer(view: &mut View<'_>, out: impl Write) -> Result<()> {
     write_oci(&view.upper, &view.lower, &mut view.contents, out)
 }
 
-/// Writes a layer's tree to `out` as the tar of an OCI layer. What `lower` lacks, and what is only
-/// there for mounts, is left out.
+/// Writes a layer's tree to `out` as the tar of an OCI layer. Nodes that `lower` lacks and that
+/// exist only as mount points are left out.
 fn write_oci(
     layer: &Tree,
     lower: &Tree,
@@ -63,9 +63,9 @@ struct Archive<'t, 'c, 's, W> {
     tree: &'t Tree,
     contents: &'c mut ContentStore<'s>,
     out: Writer<W>,
-    /// The first name of each node that has several.
+    /// The first name of each node with several names.
     written: HashMap<NodeId, Vec<u8>>,
-    /// Whose nodes this layer changes, where mount points are to be told from them.
+    /// The tree that this layer changes, to recognise mount points.
     lower: Option<&'t Tree>,
 }
 
@@ -88,7 +88,7 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
         let mut pending = vec![(name.to_vec(), top)];
         while let Some((path, node)) = pending.pop() {
             self.node(&path, node)?;
-            // The last is the next.
+            // The children are pushed in reverse, so that the first is popped next.
             for (name, child) in self.tree.children(node).rev() {
                 pending.push(([&path[..], b"/", name].concat(), child));
             }
@@ -148,7 +148,7 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
         self.mark(&[path, separator, b".wh..wh..opq"].concat())
     }
 
-    /// Writes an empty file that hides something.
+    /// Writes an empty file as a whiteout or an opaque marker.
     fn mark(&mut self, path: &[u8]) -> Result<()> {
         let head = Head {
             path,
@@ -180,7 +180,7 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
         };
         let kind = self.tree.kind(node);
         if matches!(kind, Kind::Socket) {
-            // No archive has sockets, and no name of one is the first of a link.
+            // An archive cannot hold sockets, so no hard link refers to one.
             return Ok(());
         }
         let is_shared = !kind.is_directory() && self.tree.nlink(node) > 1;
@@ -224,7 +224,7 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
     }
 }
 
-/// What a store's error about contents was, where it came from this crate.
+/// Unwraps this crate's error from an I/O error of a content store.
 fn unreadable(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
@@ -232,8 +232,8 @@ fn unreadable(error: io::Error) -> Error {
     }
 }
 
-/// Contents that remember why reading them failed: what writes the archive cannot tell it from its
-/// own failure.
+/// Contents that keep the error of reading them, because the archive's writer cannot distinguish it
+/// from an error of its output.
 struct Source<'a> {
     data: Box<dyn io::Read + 'a>,
     failure: Option<io::Error>,

@@ -1,11 +1,11 @@
-//! What a sandbox changed of its image.
+//! Changes of a sandbox since its image.
 
 use fsmerge::{Kind, Metadata, NodeId, Tree};
 
 use super::View;
 
-/// What init makes in a container's root for mounts to lie on, where the image lacks it. Nothing is
-/// written there.
+/// Mount points that init creates in a container's root if the image lacks them. Nothing is written
+/// there.
 const MOUNT_POINTS: [&[u8]; 9] = [
     b"dev",
     b"proc",
@@ -18,28 +18,28 @@ const MOUNT_POINTS: [&[u8]; 9] = [
     b"etc/resolv.conf",
 ];
 
-/// A path that is not as in the image.
+/// A path that differs from the image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
     /// The path from the root, without a leading slash.
     pub path: Vec<u8>,
-    /// What happened to it.
+    /// The kind of change.
     pub kind: ChangeKind,
 }
 
-/// What happened to a path.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChangeKind {
-    /// The image does not have it.
+    /// The path is not in the image.
     Added,
-    /// It, its attributes, or something in it is not as in the image.
+    /// The file, its attributes or its contents differ from the image.
     Changed,
-    /// Only the image has it.
+    /// The path is only in the image.
     Deleted,
 }
 
 impl ChangeKind {
-    /// The letter that docker gives it.
+    /// Returns the letter that docker uses.
     pub fn letter(self) -> char {
         match self {
             Self::Added => 'A',
@@ -49,8 +49,9 @@ impl ChangeKind {
     }
 }
 
-/// Lists what a sandbox changed of its image, in the order of the paths. As with docker, a file
-/// that was opened for writing counts as changed, and so do the directories above every change.
+/// Lists the changes of a sandbox since its image, in the order of the paths. As with docker, a
+/// file that was opened for writing counts as changed, and so do the directories above every
+/// change.
 pub fn changes(view: &View<'_>) -> Vec<Change> {
     let mut found = Vec::new();
     let walk = Walk {
@@ -67,7 +68,7 @@ pub fn changes(view: &View<'_>) -> Vec<Change> {
     found
 }
 
-/// Whether a new node is only there for something to be mounted on it.
+/// Returns whether a new node exists only as a mount point.
 pub(super) fn is_mount_point(tree: &Tree, path: &[u8], node: NodeId) -> bool {
     let empty = match tree.kind(node) {
         Kind::Directory { .. } => tree.children(node).len() == 0,
@@ -83,7 +84,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Adds what changed in the directory `upper`, over `lower`. Returns whether anything did.
+    /// Adds the changes of the directory `upper` over `lower`. Returns whether there are any.
     fn directory(
         &self,
         upper: NodeId,
@@ -135,8 +136,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a directory that was copied up has the attributes that it had. Its time changes with
-/// what is in it.
+/// Returns whether a copied-up directory has its original attributes. Its time changes with its
+/// contents.
 fn same(upper: &Metadata, lower: &Metadata) -> bool {
     (upper.mode, upper.uid, upper.gid) == (lower.mode, lower.uid, lower.gid)
         && upper.xattrs == lower.xattrs

@@ -1,4 +1,4 @@
-//! Copying into a sandbox that does not run: its writable disk is made anew.
+//! Copies files into a stopped sandbox, by writing a new writable disk.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
@@ -14,7 +14,7 @@ use fsmerge::{
 use super::{Sources, View, rebuild, upper};
 use crate::error::{CopyProblem as Problem, Error, Result};
 
-/// What an archive may ask for.
+/// Limits for the archive.
 const LIMITS: TarLimits = TarLimits {
     entries: 16 << 20,
     extended_header_bytes: 8 << 20,
@@ -22,11 +22,11 @@ const LIMITS: TarLimits = TarLimits {
     sparse_ranges: 1 << 20,
 };
 
-/// How to copy into a sandbox.
+/// Options of copying into a sandbox.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// Whether files belong to whom the archive says, and not to root.
+    /// Whether files keep the owners of the archive, instead of belonging to root.
     pub owners: bool,
 }
 
@@ -40,13 +40,13 @@ impl CopyOptions {
 }
 
 /// Writes to `out` the sandbox's disk with the files of the archive `tar` in the directory
-/// `target`, a path as [`find`](super::find) returns it. A file takes the place of what is there
-/// under its name; a directory keeps what it has.
+/// `target`, a path as [`find`](super::find) returns it. A file replaces an existing one of its
+/// name; an existing directory keeps its contents.
 ///
 /// # Errors
 ///
-/// [`Error::Diskless`], [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] where the files do
-/// not fit.
+/// [`Error::Diskless`], [`Error::Archive`], [`Error::Entry`]; [`Error::Ext4`] if the files do not
+/// fit.
 pub fn copy_in(
     sources: &Sources,
     target: &[u8],
@@ -99,7 +99,7 @@ pub fn copy_in(
     rebuild::write(disk, &layer, &mut both, out)
 }
 
-/// Where the ids of contents that come from the archive begin.
+/// The first id of contents that come from the archive.
 const FROM_ARCHIVE: u64 = 1 << 48;
 
 /// The contents of the disk and of the archive.
@@ -122,7 +122,7 @@ struct Changed<'a, 's> {
     view: &'a View<'s>,
     target: &'a [u8],
     options: CopyOptions,
-    /// What the archive has added, by its name there.
+    /// Nodes that the archive added, by their name in it.
     added: std::collections::HashMap<Vec<u8>, BuilderNodeId>,
 }
 
@@ -205,7 +205,7 @@ impl Changed<'_, '_> {
             .xattrs(xattrs.filter(|(name, _)| known(name)))
     }
 
-    /// Whether a program sees a directory at `path` now.
+    /// Returns whether programs see a directory at `path` now.
     fn is_directory(&self, path: &[u8]) -> bool {
         match self
             .layer
@@ -219,7 +219,7 @@ impl Changed<'_, '_> {
         }
     }
 
-    /// What a program saw at `path` before.
+    /// Returns the node that programs saw at `path` before.
     fn seen(&self, path: &[u8]) -> Option<NodeId> {
         self.view.merged.lookup(path)
     }
@@ -242,7 +242,7 @@ impl Changed<'_, '_> {
                 self.layer.set_metadata(node, metadata).map_err(refused)
             }
             Some((_, Kind::Whiteout)) => {
-                // What the image has there stays hidden.
+                // The image's entry of that name stays hidden.
                 let (opaque, implied) = (true, false);
                 let kind = Kind::Directory { opaque, implied };
                 let replaced = self.layer.replace(path, metadata, kind);
@@ -259,8 +259,7 @@ impl Changed<'_, '_> {
         }
     }
 
-    /// Sees to it that the directories above `path` are on the disk, with the attributes that a
-    /// program saw.
+    /// Adds the directories above `path` to the disk, with the attributes that programs saw.
     fn parents(&mut self, path: &[u8], fail: impl Fn(Problem) -> Error + Copy) -> Result<()> {
         let refused = |source| Error::layer("upper", source);
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -297,7 +296,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// An entry's name, without `.` and double slashes.
+/// Returns an entry's name without `.` and double slashes.
 fn normalised(path: &[u8]) -> Result<Vec<u8>, Problem> {
     let names = path.split(|&byte| byte == b'/');
     let names: Vec<_> = names.filter(|name| !matches!(*name, b"" | b".")).collect();
@@ -314,7 +313,7 @@ fn ranges(map: &Map) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Contents of an archive's files, put aside until the names are known.
+/// Contents of an archive's files, in a temporary file until the names are known.
 struct Spool {
     file: File,
     end: u64,
@@ -326,7 +325,7 @@ impl Spool {
         Ok(Self { file, end: 0 })
     }
 
-    /// Takes the body of a file, and returns where it begins.
+    /// Reads the body of a file, and returns its offset in the temporary file.
     fn take<R: BufRead>(&mut self, map: &Map, source: &mut Source<R>) -> Result<u64> {
         let start = self.end;
         let failed = |source| Error::io(std::env::temp_dir())(source);
@@ -351,7 +350,7 @@ impl Spool {
     }
 }
 
-/// A file's part of the spool.
+/// A file's part of the temporary file.
 struct Spooled {
     file: Arc<File>,
     at: u64,

@@ -1,18 +1,18 @@
-//! Paths in what a program sees.
+//! Resolves paths in the tree that programs see.
 
 use fsmerge::{Kind, NodeId, Tree};
 
 use super::View;
 
-/// As many links as the kernel follows (`MAXSYMLINKS`).
+/// The most symbolic links that are followed, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// What a path leads to.
+/// The result of resolving a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The node.
     pub node: NodeId,
-    /// Its path, in which nothing is a symbolic link but, where it was not followed, the last name.
+    /// Its path without symbolic links, except for the last name if it was not followed.
     pub path: Vec<u8>,
     /// Whether it is a directory.
     pub is_directory: bool,
@@ -20,9 +20,9 @@ pub struct Found {
     pub is_symlink: bool,
 }
 
-/// Looks a path up as a program of the sandbox would, from its root. A symbolic link at the end is
-/// followed with `follow`, and where the path ends in a slash. `None` where there is nothing, too
-/// many links, or a parent that is no directory.
+/// Resolves a path as a program of the sandbox would, from its root. A symbolic link at the end is
+/// followed with `follow`, or if the path ends in a slash. `None` if there is no such file, if
+/// there are too many links, or if a parent is not a directory.
 pub fn find(view: &View<'_>, path: &[u8], follow: bool) -> Option<Found> {
     find_in(&view.merged, path, follow)
 }
@@ -85,7 +85,7 @@ mod tests {
     use fsmerge::{LayerBuilder, Limits, Metadata};
 
     #[test]
-    fn paths_lead_where_a_program_would_get() {
+    fn paths_resolve_as_for_a_program_in_the_sandbox() {
         let mut layer = LayerBuilder::new(&Limits::default());
         let mut add = |path: &str, kind: Kind<'_>| {
             let metadata = Metadata::new(0o755);

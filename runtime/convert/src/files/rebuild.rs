@@ -1,4 +1,4 @@
-//! A sandbox's disk again, with another upperdir.
+//! Writes a sandbox's disk again with another upperdir.
 
 use std::fs::File;
 use std::io;
@@ -10,8 +10,8 @@ use super::Upper;
 use super::upper::UPPER;
 use crate::error::{Error, Result};
 
-/// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir: of the same
-/// size, name and UUID.
+/// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir, and with the
+/// same size, name and UUID.
 pub(super) fn write(
     old: &Upper,
     upper: &LayerTree,
@@ -46,7 +46,7 @@ pub(super) fn write(
         .inode_count(info.inodes)
         .created(info.created);
     let mut disk = Builder::new(out, options).map_err(failed)?;
-    // The work directory holds nothing of a disk that is not mounted.
+    // The work directory of an unmounted disk holds nothing of value.
     let without = [UPPER, b"work/work"];
     disk.add_filesystem(&old.disk, &without).map_err(failed)?;
     let root = disk.root();
@@ -56,7 +56,7 @@ pub(super) fn write(
         .add_dir(root, UPPER, metadata(&attributes))
         .map_err(failed)?;
     added[upper.root().index()] = Some(top);
-    // A directory comes before what it holds.
+    // Directories come before their contents.
     for directory in upper.nodes() {
         let Some(parent) = added[directory.index()] else {
             continue;
@@ -95,7 +95,7 @@ pub(super) fn write(
                 }
                 Kind::Fifo => disk.add_fifo(parent, name, metadata),
                 Kind::Socket => disk.add_socket(parent, name, metadata),
-                // What `encode` returns is neither.
+                // `encode` returns neither kind.
                 Kind::Whiteout | Kind::LowerLink(_) => continue,
             };
             added[id.index()] = Some(node.map_err(failed)?);

@@ -1,4 +1,4 @@
-//! The upperdir on a writable disk, as a layer.
+//! Reads the upperdir on a writable disk, as a layer.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// The upperdir's name in the root of the disk.
 pub(super) const UPPER: &[u8] = b"upper";
 
-/// Reads the upperdir of a disk. Its files' contents are added to `contents`.
+/// Reads the upperdir of a disk, and adds its files' contents to `contents`.
 pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Result<LayerBuilder> {
     let Upper { disk, path } = upper;
     let failed = |source| Error::Ext4 {
@@ -81,7 +81,7 @@ pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Res
                 }
                 pending.push((inode, full, added));
             } else if inode.nlink() > 1 && !is_whiteout {
-                // Overlayfs gives all whiteouts one inode.
+                // Overlayfs uses one inode for all whiteouts.
                 links.insert(number, added);
             }
         }
@@ -122,11 +122,10 @@ fn device(inode: &Inode) -> DeviceNumber {
     DeviceNumber { major, minor }
 }
 
-/// The attributes of an inode, without those marks of overlayfs's that nothing a program sees
-/// depends on.
+/// Returns the attributes of an inode, without marks of overlayfs that do not affect what programs
+/// see.
 fn metadata(disk: &Reader<File>, inode: &Inode) -> Result<Metadata, ext4_writer::Error> {
-    /// What may stay: a mark that hides something, those that this view cannot follow, and
-    /// attributes of a program's.
+    /// Marks that are kept: one that hides something, and two that this view cannot follow.
     const MEANT: [&[u8]; 3] = [overlay::OPAQUE, overlay::METACOPY, overlay::REDIRECT];
     let found = disk.metadata(inode)?;
     let xattrs = found.xattrs.into_iter().filter(|(name, _)| {

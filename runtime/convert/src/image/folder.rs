@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::stack;
 use crate::verify::{Finding, Part};
 
-/// Makes the folder of the image `digest`, whose layers are in the store. Where the folder exists,
-/// makes again what `damage` names.
+/// Makes the folder of the image `digest`, whose layers are in the store. If the folder exists,
+/// makes the parts again that `damage` names.
 pub(crate) fn assemble(
     store: &Store,
     digest: &Digest,
@@ -61,7 +61,7 @@ fn fill(
     }
     let mut artefacts = Artefacts::read(folder)?.unwrap_or_default();
     let (fsmeta, disk) = (folder.join(FSMETA), folder.join(DISK));
-    // The disk knows fsmeta's length and UUID.
+    // The disk holds fsmeta's length and UUID.
     let merge = wanted(Part::Fsmeta);
     if merge {
         let checksum = stack::write_hashed(&inputs, &fsmeta)?;
@@ -75,11 +75,11 @@ fn fill(
             .map_err(Error::io(&disk))?;
         artefacts.files.insert(DISK.to_owned(), checksum);
     }
-    // It syncs the folder, with the links in it.
+    // This also syncs the folder and its links.
     Ok(artefacts.write(folder)?)
 }
 
-/// Makes `link` a link to `layer`, where it is not yet. Whoever calls it syncs the folder.
+/// Links `layer` at `link`, unless it is linked there already. The caller syncs the folder.
 fn link(layer: &Path, link: &Path) -> Result<()> {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     let to = inode(layer).map_err(Error::io(layer))?;
@@ -89,15 +89,16 @@ fn link(layer: &Path, link: &Path) -> Result<()> {
     }
 }
 
-/// The diff IDs of an image's layers, lowest first; none where its configuration cannot be read.
+/// Returns the diff IDs of an image's layers, lowest first; none if its configuration cannot be
+/// read.
 pub(crate) fn layers_of(folder: &Path) -> Vec<String> {
     let config = atomic::read(&folder.join(CONFIG)).ok();
     let config = config.and_then(|bytes| ocipull::parse_config(&bytes).ok());
     config.map_or_else(Vec::new, |config| config.diff_ids().to_vec())
 }
 
-/// Gives every image that has the layer with this diff ID the file that has the layer now. Images
-/// that cannot be read are linked when they are repaired.
+/// Links the current file of the layer with this diff ID into every image that has the layer.
+/// Images that cannot be read are linked when they are repaired.
 pub(crate) fn link_again(store: &Store, diff_id: &Digest) -> Result<()> {
     for image in list(store)? {
         let folder = store.image(&image);

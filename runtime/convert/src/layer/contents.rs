@@ -1,4 +1,4 @@
-//! Files' contents on their way into an image.
+//! Copies files' contents into an image.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
@@ -8,13 +8,13 @@ use fsmerge::{Content, DataId, Segment, Sink};
 
 use super::{BuildOptions, Output};
 
-/// How much of a file is in memory at a time, in bytes.
+/// How many bytes of a file are in memory at a time.
 const PIECE: usize = 256 << 10;
 
-/// Takes files' contents as they arrive.
+/// Adds files' contents to an image as they arrive.
 pub(crate) struct Contents<W: Write + Seek> {
     pub(crate) image: Builder<W>,
-    /// What each [`DataId`] stands for.
+    /// The contents of each [`DataId`].
     pub(crate) files: Vec<FileData>,
     block_size: BlockSize,
     chunk_size: Option<ChunkSize>,
@@ -22,12 +22,12 @@ pub(crate) struct Contents<W: Write + Seek> {
 }
 
 impl<'a> Contents<Output<'a>> {
-    /// Of an image to be made in `out`.
+    /// Returns the contents of a new image in `out`.
     pub(crate) fn new(out: &'a File, options: &BuildOptions) -> Result<Self, Error> {
         Self::of(Output::new(out), options)
     }
 
-    /// As [`new`](Self::new), of any output.
+    /// As [`new`](Self::new), for any output.
     pub(crate) fn of(out: Output<'a>, options: &BuildOptions) -> Result<Self, Error> {
         let image = Builder::with_dedupe(out, options.image.clone())?;
         Ok(Self {
@@ -41,7 +41,7 @@ impl<'a> Contents<Output<'a>> {
 }
 
 impl<W: Write + Seek> Contents<W> {
-    /// Puts one file's contents into the image.
+    /// Copies the contents of one file into the image.
     pub(crate) fn store(&mut self, contents: &mut impl Segments) -> Result<FileData, Error> {
         let size = contents.size();
         let chunk_size = match self.chunk_size {
@@ -74,18 +74,18 @@ impl<W: Write + Seek> Sink for Contents<W> {
     }
 }
 
-/// A file's contents that tell where they have holes. Reading gives the bytes of data segments.
+/// A file's contents with holes. Reading returns the bytes of data segments.
 pub(crate) trait Segments: Read {
     /// The file's length in bytes, holes included.
     fn size(&self) -> u64;
 
-    /// Whether there is no hole.
+    /// Returns whether there are no holes.
     fn is_dense(&self) -> bool;
 
-    /// What comes next, a hole being passed over; none at the end.
+    /// Returns the next segment, and skips it if it is a hole; `None` at the end.
     fn next_segment(&mut self) -> Option<Segment>;
 
-    /// Copies the next `len` bytes in large pieces, for which `buffer` has room.
+    /// Copies the next `len` bytes in pieces as large as `buffer`.
     fn copy(&mut self, mut len: u64, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<()> {
         while len > 0 {
             let piece = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
@@ -113,7 +113,7 @@ impl Segments for Content<'_> {
         Content::next_segment(self)
     }
 
-    /// From where they are in memory.
+    /// Copies directly from memory.
     fn copy(&mut self, mut len: u64, to: &mut impl Write, _: &mut [u8]) -> io::Result<()> {
         while len > 0 {
             let bytes = self.fill_buf()?;

@@ -1,4 +1,4 @@
-//! A tree to the names and attributes of an image.
+//! Writes the names and attributes of a tree to an image.
 
 use std::io::{Seek, Write};
 
@@ -7,16 +7,16 @@ use fsmerge::{DataId, Kind, Metadata, Tree, overlay};
 
 use super::Times;
 
-/// What an image is for.
+/// The purpose of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A layer's: whiteouts and marks are in overlayfs's language.
+    /// A layer, with overlayfs's whiteouts and marks.
     Layer,
-    /// The view of a whole stack, which has neither.
+    /// The merged tree of a stack, without whiteouts and marks.
     Merged,
 }
 
-/// Adds every node of `tree` to `image`; `files` says what each file's contents are.
+/// Adds every node of `tree` to `image`; `files` returns the contents of a file.
 pub(crate) fn emit<W: Write + Seek>(
     tree: &Tree,
     files: impl Fn(DataId) -> FileData,
@@ -34,7 +34,7 @@ pub(crate) fn emit<W: Write + Seek>(
     let mut added: Vec<Option<erofs_writer::NodeId>> = vec![None; tree.len()];
     added[tree.root().index()] = Some(image.root());
     image.set_metadata(image.root(), metadata(&encode(tree.root()).0, times))?;
-    // A directory comes before what it holds.
+    // Directories come before their contents.
     for directory in tree.nodes() {
         let Some(parent) = added[directory.index()] else {
             continue;

@@ -1,4 +1,4 @@
-//! An index: a metadata image over a tar that stays as it is.
+//! Indexes: metadata images over a tar that stays unchanged.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::{BuildOptions, Output, Summary, finish};
 use crate::error::{Error, Result};
 use crate::stack;
 
-/// The first bytes of compressed streams, and what made them.
+/// The first bytes of compressed streams, and the compression's name.
 const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -24,15 +24,15 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
 ];
 
-/// Makes an image of the names and attributes of the layer whose tar is `tar`, to `out`, which will
-/// be at `path`. Files' contents stay in the archive, whose members lie in blocks of 512 bytes as
-/// those of an image do; what does not (sparse files of some writers) is copied. So the image needs
-/// `tar` beside it: as the one device of its device table, whose tag is the diff ID, or appended to
-/// it. This is `mkfs.erofs --tar=i`.
+/// Writes an image of the names and attributes of the layer whose tar is `tar` to `out`, which will
+/// be at `path`. Files' contents stay in the archive, whose members are aligned to 512 bytes, as an
+/// image's blocks are. Contents that cannot be addressed there (sparse files of some writers) are
+/// copied. The image needs `tar`: as the only device of its device table, whose tag is the diff ID,
+/// or appended to it. This is `mkfs.erofs --tar=i`.
 ///
-/// Who knows the diff ID gives it: then what is in files is not read, and nobody finds out if it is
-/// another's. `options` cannot change that blocks have 512 bytes and that nothing is compressed.
-/// Returns the diff ID too.
+/// If the diff ID is given, files' contents are not read, and a wrong diff ID is not detected.
+/// Whatever the `options` are, blocks have 512 bytes and nothing is compressed. Returns the diff
+/// ID, too.
 ///
 /// # Errors
 ///
@@ -119,7 +119,7 @@ fn refuse_compressed(archive: &mut File, tar: &Path) -> Result<()> {
     }
 }
 
-/// Contents to which no image can point, in the image itself.
+/// Copies contents that an image cannot address into the image itself.
 fn copied(
     contents: &mut Contents<Output<'_>>,
     archive: &mut File,
@@ -139,10 +139,10 @@ fn copied(
     }
 }
 
-/// Notes where in the archive contents are.
+/// Records where contents are in the archive.
 #[derive(Default)]
 struct Found {
-    /// Each file's length, and which pieces are its.
+    /// Each file's length, and the range of its pieces.
     files: Vec<(u64, Range<usize>)>,
     pieces: Vec<Piece>,
 }

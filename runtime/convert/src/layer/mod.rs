@@ -1,4 +1,4 @@
-//! A layer: from a tar stream to an EROFS image, and from that image back to a tree.
+//! Layers: converts a tar stream to an EROFS image, and reads an image back to a tree.
 
 mod contents;
 mod emit;
@@ -26,18 +26,18 @@ pub(crate) use output::Output;
 pub(crate) use pieces::{InPieces, of_file};
 pub(crate) use read::{Image, Part, open, read, tree};
 
-/// What came of converting a layer.
+/// A summary of the conversion of a layer.
 #[derive(Debug)]
 pub struct Summary {
-    /// What the image holds.
+    /// The summary of the image.
     pub image: erofs_writer::Summary,
-    /// What the layer has that was not taken over.
+    /// What was left out of the layer.
     pub warnings: Vec<String>,
 }
 
 /// Converts the tar stream of the layer called `name` to an EROFS image in `out`, which will be at
-/// `path`: one pass, in memory that grows with the number of entries only. `tar` is read to its
-/// end, so that its digests are verified.
+/// `path`, in one pass. Memory grows with the number of entries only. `tar` is read to its end, so
+/// that its digests are verified.
 ///
 /// Only an image with default `options` can be merged with others.
 pub fn write(
@@ -51,7 +51,7 @@ pub fn write(
     Ok(summary)
 }
 
-/// As [`write`], a layer for the store. Returns its checksum, too.
+/// As [`write`], for the store. Returns the checksum, too.
 pub(crate) fn write_hashed(
     tar: impl BufRead,
     name: &str,
@@ -105,7 +105,7 @@ pub fn write_folder(
     finish(contents, &tree, &options, &stats).map_err(failed)
 }
 
-/// Writes a layer's names behind its contents.
+/// Writes a layer's names after its contents.
 fn finish(
     contents: Contents<Output<'_>>,
     tree: &Tree,
@@ -116,7 +116,7 @@ fn finish(
     Ok(summary)
 }
 
-/// As [`finish`], and gives the output back.
+/// As [`finish`], and returns the output.
 fn finish_output<'a>(
     contents: Contents<Output<'a>>,
     tree: &Tree,
@@ -136,7 +136,7 @@ fn finish_output<'a>(
     Ok((out, summary))
 }
 
-/// What is to be said of a layer.
+/// Returns the warnings for a layer.
 pub(crate) fn warnings(stats: &fsmerge::Stats) -> Vec<String> {
     let mut warnings: Vec<_> = stats.warnings.iter().map(ToString::to_string).collect();
     let untold = stats.warning_count.saturating_sub(warnings.len() as u64);

@@ -1,18 +1,17 @@
-//! What can be chosen about an image that is made of a tar, a folder or other images.
+//! Options of an image made from a tar, a folder or other images.
 
 use erofs_writer::{ChunkSize, Timestamp};
 
-/// How an image is made.
+/// Options of an image.
 ///
-/// What is said of the image itself is erofs-writer's; what only matters while it is filled stands
-/// beside it.
+/// The image's own options are erofs-writer's; the other fields affect how it is filled.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// The image's own options.
     pub image: erofs_writer::Options,
-    /// Every file in chunks of this size, equal ones of which are stored once (as `mkfs.erofs
-    /// --chunksize`). A file whose chunks all follow each other stays in one piece. Default: only
-    /// files with holes are in chunks.
+    /// Store every file in chunks of this size, equal chunks once (as `mkfs.erofs --chunksize`). A
+    /// file whose chunks are contiguous is stored as one extent. Default: only files with holes
+    /// have chunks.
     pub chunk_size: Option<ChunkSize>,
     /// The modification times. Default: the source's.
     pub times: Times,
@@ -27,20 +26,20 @@ impl From<erofs_writer::Options> for BuildOptions {
     }
 }
 
-/// Which modification times the inodes of an image have.
+/// The modification times of an image's inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Times {
-    /// Those of the source.
+    /// The source's.
     #[default]
     Kept,
-    /// All this one, as with `mkfs.erofs -T`.
+    /// This time for all, as with `mkfs.erofs -T`.
     Fixed(Timestamp),
-    /// This one where the source's is later, as with `tar --clamp-mtime`.
+    /// This time if the source's is later, as with `tar --clamp-mtime`.
     Clamped(Timestamp),
 }
 
 impl Times {
-    /// What becomes of a source's modification time.
+    /// Applies this option to a source's modification time.
     pub(crate) fn apply(self, mtime: Timestamp) -> Timestamp {
         match self {
             Self::Kept => mtime,
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clamping_leaves_earlier_times_and_fixing_none() {
+    fn clamping_keeps_earlier_times_and_fixing_replaces_all() {
         let at = |secs, nanos| Timestamp { secs, nanos };
         let (early, late) = (at(-5, 1), at(100, 2));
         assert_eq!(Times::Kept.apply(late), late);

@@ -1,4 +1,4 @@
-//! The file that becomes an image.
+//! The output file of an image.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -6,19 +6,19 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use blockbox_store::{Checksum, Hasher};
 use erofs_writer::SetLen;
 
-/// How much is left to the kernel's own pace before its way to the disk begins, in bytes.
+/// How many bytes are written before their writeback to the disk is started.
 const WINDOW: u64 = 8 << 20;
 
-/// A file whose bytes go to the disk while later ones are being made, so that the `fsync` in the
-/// end finds little to do.
+/// A file whose bytes are written back to the disk while later ones are being produced, so that the
+/// final `fsync` has little to do.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     file: &'a File,
-    /// Where the image begins in the file.
+    /// The image's offset in the file.
     start: u64,
-    /// Where the next byte goes in the file.
+    /// The file's offset of the next byte.
     at: u64,
-    /// What lies before is on its way.
+    /// The offset up to which writeback has been started.
     sent: u64,
     hasher: Option<Hasher>,
 }
@@ -34,7 +34,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// An output whose image begins at byte `start` of `file`.
+    /// Returns an output whose image begins at offset `start` of `file`.
     pub(crate) fn starting_at(file: &'a File, start: u64) -> io::Result<Self> {
         let mut output = Self {
             start,
@@ -45,7 +45,7 @@ impl<'a> Output<'a> {
         Ok(output)
     }
 
-    /// An output that computes the checksum of what is written.
+    /// Returns an output that computes the checksum of what is written.
     pub(crate) fn hashed(file: &'a File) -> Self {
         Self {
             hasher: Some(Hasher::default()),
@@ -53,7 +53,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Returns the checksum of the file, which is complete.
+    /// Returns the checksum of the complete file.
     pub(crate) fn checksum(self) -> io::Result<Checksum> {
         self.hasher.unwrap_or_default().finish(self.file)
     }
@@ -105,15 +105,15 @@ impl Read for Output<'_> {
     }
 }
 
-/// Has the kernel begin to write a part of `file` to its disk, and waits for nothing.
+/// Starts the writeback of a range of `file`, without waiting for it.
 ///
-/// `POSIX_FADV_DONTNEED` starts that for what is dirty, and then drops what is clean
-/// (`mm/fadvise.c`): of what was just written, nothing is, so it stays in memory for whoever reads
-/// it next.
+/// `POSIX_FADV_DONTNEED` starts the writeback of dirty pages, and then drops clean ones
+/// (`mm/fadvise.c`). Pages that were just written are not clean yet, so they stay in the page cache
+/// for the next reader.
 fn start_writeback(file: &File, from: u64, length: u64) {
     #[cfg(target_os = "linux")]
     if let Some(length) = std::num::NonZeroU64::new(length) {
-        // It is advice: what the kernel does not take now, `fsync` will find.
+        // This is advice: `fsync` writes what the kernel does not write now.
         let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::DontNeed);
     }
     #[cfg(not(target_os = "linux"))]
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_can_begin_inside_of_a_file() {
+    fn an_image_can_begin_inside_a_file() {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(b"before").expect("written");
         let mut output = Output::starting_at(&file, 4).expect("an output");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_there_and_can_be_read_back_in_between() {
+    fn written_bytes_can_be_read_back_before_the_end() {
         let file = tempfile::tempfile().expect("a file");
         let mut output = Output::new(&file);
         let piece: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();

@@ -1,4 +1,4 @@
-//! Contents that lie in pieces somewhere else: how another image points at them, and how they are
+//! Contents that are stored in pieces elsewhere: how another image addresses them, and how they are
 //! read.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,18 +9,18 @@ use fsmerge::Segment;
 
 use super::contents::Segments;
 
-/// A run of a file. The pieces of a file follow each other, from its first byte to its last.
+/// A range of a file. The pieces of a file are contiguous, from its first byte to its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Where in the file it begins, in bytes.
+    /// The offset in the file, in bytes.
     pub(crate) logical: u64,
-    /// In bytes.
+    /// The length in bytes.
     pub(crate) length: u64,
-    /// Where its bytes are, in bytes of whatever they lie on; nowhere, where they are a hole.
+    /// The offset of its bytes in the underlying storage, in bytes; `None` for a hole.
     pub(crate) start: Option<u64>,
 }
 
-/// Where a file of an image has data, as pieces of its own contents.
+/// Returns the data and holes of a file in an image, as pieces of the file's own contents.
 pub(crate) fn of_file(extents: &[Extent]) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     for extent in extents.iter().filter(|extent| extent.length > 0) {
@@ -37,8 +37,8 @@ pub(crate) fn of_file(extents: &[Extent]) -> Vec<Piece> {
     pieces
 }
 
-/// How `image` points at the contents of `size` bytes that lie in `pieces` of `device`; `None`
-/// where it cannot, since a piece does not begin with a block.
+/// Returns how `image` addresses contents of `size` bytes in `pieces` of `device`; `None` if it
+/// cannot, because a piece does not begin at a block.
 pub(crate) fn address<W: Write + Seek>(
     image: &mut Builder<W>,
     device: DeviceId,
@@ -62,7 +62,7 @@ pub(crate) fn address<W: Write + Seek>(
     {
         return Ok(Some(FileData::on_device(device, start / block, size)));
     }
-    // The largest chunks at whose borders all pieces begin.
+    // The largest chunks such that all pieces begin at a chunk.
     let Some(chunk_size) = chunk_size(size, pieces, block_size) else {
         return Ok(None);
     };
@@ -93,20 +93,20 @@ fn chunk_size(size: u64, pieces: &[Piece], block_size: BlockSize) -> Option<Chun
     ChunkSize::from_block_bits(bits as u8).ok()
 }
 
-/// Contents that are read piece by piece from what they lie on.
+/// Contents that are read piece by piece from their storage.
 pub(crate) struct InPieces<'a, R> {
     from: R,
     size: u64,
     pieces: &'a [Piece],
-    /// Bytes of the current piece that were not read, and where they are while nothing of them was.
+    /// Unread bytes of the current piece, and its offset while none of them has been read.
     left: u64,
     seek: Option<u64>,
-    /// Why reading failed: who asked for the bytes cannot tell this from a failure of their own.
+    /// The error of a read, kept because the caller cannot distinguish it from its own errors.
     pub(crate) failure: Option<io::Error>,
 }
 
 impl<'a, R: Read + Seek> InPieces<'a, R> {
-    /// Contents of `size` bytes that lie in `pieces` of `from`.
+    /// Returns contents of `size` bytes in `pieces` of `from`.
     pub(crate) fn new(from: R, size: u64, pieces: &'a [Piece]) -> Self {
         Self {
             from,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_read_where_they_lie_and_holes_are_told() {
+    fn pieces_are_read_at_their_offsets_and_holes_are_reported() {
         let pieces = [
             piece(0, 2, Some(3)),
             piece(2, 10, None),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pieces_that_begin_with_blocks_can_be_pointed_at() {
+    fn only_pieces_that_begin_at_a_block_can_be_addressed() {
         let mut image = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
         let device = DeviceSlot::new([0; 64], 1000);
         let device = image.add_device(device).unwrap();

@@ -1,4 +1,4 @@
-//! Reading back the tree of a layer image.
+//! Reads the tree of a layer image.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -23,8 +23,8 @@ pub(crate) fn open(path: &Path) -> Result<Image> {
     })
 }
 
-/// Reads back the tree of the layer image at `path`. `file` is asked what the contents of each file
-/// are that is not empty.
+/// Reads the tree of the layer image at `path`. `file` returns the contents of each file that is
+/// not empty.
 pub(crate) fn tree<R: ReadAt>(
     image: &erofs_reader::Image<R>,
     path: &Path,
@@ -48,16 +48,16 @@ pub(crate) fn tree<R: ReadAt>(
     })
 }
 
-/// What of a layer's addresses, from byte `start` on, is a device of the image to make.
+/// The part of a layer's addresses from offset `start` on, as a device of the new image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Part {
     pub(crate) start: u64,
     pub(crate) device: DeviceId,
 }
 
-/// Reads back the tree of a layer image whose bytes, and those of its devices behind them, are
-/// `parts` of the image to make. Where a file's contents lie is added to `files`, of which each
-/// file's [`DataId`] is an index.
+/// Reads the tree of a layer image. Its bytes, followed by those of its devices, are `parts` of the
+/// new image. The address of each file's contents is added to `files`, of which the file's
+/// [`DataId`] is an index.
 pub(crate) fn read<W: Write + Seek>(
     image: &Image,
     path: &Path,
@@ -95,15 +95,15 @@ impl<W: Write + Seek> Reading<'_, W> {
         Ok(Some(DataId(self.files.len() as u64 - 1)))
     }
 
-    /// How the merged image points at contents that lie in these extents of this layer: `None`
-    /// where it cannot, because one is inline, compressed, on another device than the others, or
-    /// begins inside a block.
+    /// Returns how the merged image addresses contents in these extents of this layer; `None` if it
+    /// cannot, because an extent is inline, compressed, on another device than the others, or not
+    /// aligned to a block.
     fn address(&mut self, size: u64, extents: &[Extent]) -> Result<Option<FileData>> {
         let failed = |source| Error::Write {
             path: self.path.to_owned(),
             source,
         };
-        // Addresses are counted in the merged image's blocks, not in the layer's.
+        // Addresses are in blocks of the merged image, not of the layer.
         let block_size = self.merged.options().block_size;
         let mut all = Vec::with_capacity(extents.len());
         let mut found: Option<Part> = None;
@@ -131,7 +131,7 @@ impl<W: Write + Seek> Reading<'_, W> {
         pieces::address(self.merged, device, size, &all, block_size).map_err(failed)
     }
 
-    /// What is at `offset`, where the parts' beginnings ascend.
+    /// Returns the part that contains `offset`; the parts are sorted by their start.
     fn part(&self, offset: u64) -> Part {
         let behind = self.parts.partition_point(|part| part.start <= offset);
         self.parts[behind.saturating_sub(1)]

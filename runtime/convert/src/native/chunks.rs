@@ -25,41 +25,41 @@ const HEADER: usize = 24;
 const HASH: usize = 32;
 /// The length of an entry with a hash in bytes.
 const ENTRY: usize = 8 + HASH;
-/// SHA-2 of the length that the header says; 0 for none.
+/// The number of SHA-2 with the length in the header; 0 means no hash.
 const SHA2: u8 = 1;
 
-/// The size of chunks, in bytes.
+/// The size of a chunk, in bytes.
 pub const CHUNK: usize = 4 << 20;
 
-/// The annotation that says where in the blob the index is: `START:END` in bytes.
+/// The annotation with the index's range in the blob: `START:END` in bytes.
 pub const RANGE: &str = "org.erofs.index.range";
-/// The annotation that has the digest of the index without its frame.
+/// The annotation with the digest of the index without its frame.
 pub const DIGEST: &str = "org.erofs.index.digest";
-/// The annotation that says what the index is.
+/// The annotation with the media type of the index.
 pub const MEDIA_TYPE: &str = "org.erofs.index.mediaType";
-/// What it is.
+/// The media type of the index.
 pub const INDEX_TYPE: &str = "application/vnd.erofs.index.v1";
 
-/// What is wrong with an index.
+/// Why an index is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkError {
-    /// It ends too early, or goes on behind its end.
+    /// It is truncated, or bytes follow its end.
     #[error("its length is wrong")]
     Length,
     /// It is not an index.
     #[error("its magic number is wrong")]
     Magic,
-    /// It is of another version.
+    /// Its version is not supported.
     #[error("version {0} is not supported")]
     Version(u32),
-    /// It is hashed in a way that is not supported.
+    /// Its hash algorithm is not supported.
     #[error("hash algorithm {0} is not supported")]
     Hash(u8),
-    /// Chunks have no size.
+    /// The size of chunks is zero.
     #[error("its chunks have no size")]
     ChunkSize,
-    /// The frames do not follow each other.
+    /// The frames are not contiguous.
     #[error("its frames are not in order")]
     Order,
 }
@@ -76,14 +76,14 @@ pub struct ChunkIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Where it begins in the blob, in bytes.
+    /// Its offset in the blob, in bytes.
     pub offset: u64,
-    /// The SHA-256 of its bytes; none where the index has no hashes.
+    /// The SHA-256 of its bytes; `None` if the index has no hashes.
     pub hash: Option<[u8; HASH]>,
 }
 
 impl ChunkIndex {
-    /// An index of no frames yet, of an image of `size` bytes in chunks of [`CHUNK`] bytes.
+    /// Returns an index without frames, for an image of `size` bytes in chunks of [`CHUNK`] bytes.
     pub(super) fn new(size: u64) -> Self {
         Self {
             size,
@@ -100,22 +100,22 @@ impl ChunkIndex {
         });
     }
 
-    /// The uncompressed size in bytes.
+    /// Returns the uncompressed size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The size of a chunk in bytes. The last one may be shorter.
+    /// Returns the size of a chunk in bytes. The last chunk may be shorter.
     pub fn chunk_size(&self) -> u32 {
         self.chunk_size
     }
 
-    /// The frames, one for each chunk.
+    /// Returns the frames, one for each chunk.
     pub fn frames(&self) -> &[Frame] {
         &self.frames
     }
 
-    /// The index as it is stored, without the frame around it.
+    /// Returns the index as it is stored, without the frame around it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let hashed = self.frames.iter().all(|frame| frame.hash.is_some());
         let mut bytes = Vec::with_capacity(HEADER + self.frames.len() * ENTRY);
@@ -134,7 +134,7 @@ impl ChunkIndex {
         bytes
     }
 
-    /// Reads an index without the frame around it, of a blob whose frames end at `end` bytes.
+    /// Parses an index without the frame around it, of a blob whose frames end at offset `end`.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl ChunkIndex {
         }
         let count = size.div_ceil(u64::from(chunk_size));
         let entry = 8 + hash;
-        // What is allocated is bounded by what there is.
+        // The number of entries is checked against the length before anything is allocated.
         if count != (entries.len() / entry) as u64 || !entries.len().is_multiple_of(entry) {
             return Err(ChunkError::Length);
         }
@@ -189,7 +189,7 @@ impl ChunkIndex {
     }
 }
 
-/// The skippable zstd frame around `payload`.
+/// Returns a skippable zstd frame around `payload`.
 pub(super) fn skippable(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let mut frame = Vec::with_capacity(payload.len() + 8);
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_has_the_bytes_of_the_draft_and_is_read_back() {
+    fn an_index_has_the_bytes_of_the_draft_and_parses_back() {
         let mut index = ChunkIndex::new(CHUNK as u64 + 1);
         index.push(0, b"first");
         index.push(5, b"second");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_index_of_the_blob_is_refused() {
+    fn bytes_that_are_not_an_index_of_the_blob_are_rejected() {
         let mut index = ChunkIndex::new(CHUNK as u64 + 1);
         index.push(0, b"first");
         index.push(5, b"second");

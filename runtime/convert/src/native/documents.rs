@@ -1,4 +1,4 @@
-//! The configuration, manifest and index of native images.
+//! Writes the configuration, manifest and index of native images.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,14 @@ pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// What an entry of an index is to the image that it is about, as BuildKit says it.
+/// The annotation with an index entry's relation to the image that it refers to, as BuildKit writes
+/// it.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
-/// The configuration of an artifact that needs none, as the specification has it.
+/// The configuration of an artifact without one, as the specification requires.
 pub(super) const EMPTY: &[u8] = b"{}";
 
-/// A manifest, and what an index says of it.
+/// A manifest, and its descriptor for an index.
 pub(super) struct Manifest {
     pub(super) bytes: Vec<u8>,
     platform: Value,
@@ -28,7 +29,7 @@ pub(super) struct Manifest {
 }
 
 impl Manifest {
-    /// Puts an artifact with the merged metadata beside it.
+    /// Adds an artifact with the merged metadata.
     pub(super) fn beside(mut self, merged: &Blob) -> Self {
         let artifact = json!({
             "schemaVersion": 2,
@@ -47,15 +48,15 @@ impl Manifest {
     }
 }
 
-/// The descriptor of a manifest.
+/// Returns the descriptor of a manifest.
 fn entry(manifest: &[u8]) -> Value {
     json!({
         "mediaType": MANIFEST, "digest": Digest::sha256(manifest).as_str(), "size": manifest.len(),
     })
 }
 
-/// The source's configuration with other layers, each of as many of its own as `groups` says, and
-/// the platform it is for.
+/// Returns the source's configuration with other layers, and its platform. `groups` says how many
+/// of the source's layers each new layer replaces.
 pub(super) fn config(bytes: &[u8], layers: &[Blob], groups: &[usize]) -> Result<(Vec<u8>, Value)> {
     let parsed: serde_json::Result<Map<String, Value>> = serde_json::from_slice(bytes);
     let mut config = parsed.map_err(|source| {
@@ -93,8 +94,8 @@ pub(super) fn config(bytes: &[u8], layers: &[Blob], groups: &[usize]) -> Result<
     Ok((json!(config).to_string().into_bytes(), json!(platform)))
 }
 
-/// Leaves one entry of the history for each layer, as the specification wants it: of a group, the
-/// last. A history that does not fit the source's layers stays as it is.
+/// Keeps one history entry for each layer, as the specification requires: for a group, the last. A
+/// history that does not match the source's layers is left unchanged.
 fn regroup(history: &mut [Value], groups: &[usize]) {
     let mut made: Vec<_> = history
         .iter_mut()
@@ -113,7 +114,7 @@ fn regroup(history: &mut [Value], groups: &[usize]) {
     }
 }
 
-/// The manifest of an image whose configuration is `config`.
+/// Returns the manifest of an image whose configuration is `config`.
 pub(super) fn manifest(
     config: &[u8],
     platform: Value,
@@ -131,7 +132,7 @@ pub(super) fn manifest(
         "layers": layers,
     });
     let mut annotations = notes.as_object().cloned().unwrap_or_default();
-    // Sources say `null` where there is none; the specification has texts alone.
+    // Some sources write `null` for a missing annotation; the specification allows only strings.
     annotations.retain(|_, note| note.is_string());
     annotations.extend(
         more_notes
@@ -148,8 +149,7 @@ pub(super) fn manifest(
     }
 }
 
-/// An index of the source's own manifests and, behind them, the native ones with what is about
-/// them.
+/// Returns an index of the source's own manifests followed by the native ones and their artifacts.
 pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
     let parsed: Option<Map<String, Value>> =
         kept.and_then(|kept| serde_json::from_slice(&kept.bytes).ok());
@@ -158,7 +158,7 @@ pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
     match (kept, parsed) {
         (Some(_), Some(mut own)) if own.contains_key("manifests") => {
             if let Some(Value::Array(own)) = own.remove("manifests") {
-                // Native images that were there before are replaced.
+                // Native images of an earlier conversion are replaced.
                 let replaced = |entry: &Value| is_native(entry) || is_merged(entry);
                 entries.extend(own.into_iter().filter(|entry| !replaced(entry)));
             }
@@ -183,9 +183,8 @@ pub(super) fn index(kept: Option<&Copied>, native: &[Manifest]) -> Vec<u8> {
         entries.push(native);
         if let Some(merged) = &manifest.merged {
             let mut merged = entry(merged);
-            // As BuildKit does it with attestations: clients pass over platforms that they do not
-            // know. With its `artifactType` here, old versions of skopeo (1.9) do not copy the
-            // index.
+            // As BuildKit does for attestations: clients skip platforms that they do not know. With
+            // its `artifactType` here, old versions of skopeo (1.9) do not copy the index.
             merged["platform"] = json!({"architecture": "unknown", "os": "unknown"});
             merged["annotations"] = json!({
                 "vnd.docker.reference.digest": digest,

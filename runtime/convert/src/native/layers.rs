@@ -1,4 +1,4 @@
-//! The layers of an image as EROFS images that overlayfs shows rightly, one on top of the other.
+//! Converts the layers of an image to EROFS images that overlayfs shows correctly when stacked.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(super) enum Input<'a> {
     File(PathBuf),
 }
 
-/// A layer whose contents are in an image that has no names yet.
+/// A layer whose contents are in its image, and whose names are not yet.
 struct Read<'a> {
     tree: LayerTree,
     contents: Contents<Output<'a>>,
@@ -36,7 +36,7 @@ struct Read<'a> {
 /// The layers of a native image.
 pub(super) struct Layers {
     pub(super) blobs: Vec<Blob>,
-    /// How many of the source's each is made of.
+    /// How many layers of the source each layer is made from.
     pub(super) groups: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn make(
 ) -> Result<Layers> {
     let mut build = build_options(options);
     if options.grouping == Grouping::One {
-        // A squashed image is made of these, so nothing is to be gained by compressing them.
+        // These layers are only the input of the squashed image, so compressing them gains nothing.
         build = BuildOptions::default();
     }
     let made = images(inputs, staging, &build, options, progress)?;
@@ -100,8 +100,8 @@ pub(super) fn create(path: &Path) -> Result<File> {
         .map_err(Error::io(path))
 }
 
-/// Makes the layer images. Contents are read several layers at a time; names are completed from the
-/// lowest layer on.
+/// Makes the layer images. The contents of several layers are read in parallel; the names are then
+/// completed from the lowest layer up.
 fn images(
     inputs: &[Input<'_>],
     staging: &Path,
@@ -135,7 +135,7 @@ fn images(
     Ok(made)
 }
 
-/// Puts the contents of a layer into an image.
+/// Copies the contents of a layer into an image.
 fn read<'a>(
     input: &Input<'_>,
     number: usize,
@@ -224,7 +224,7 @@ fn of_image<'a>(
     Ok(Read { tree, contents })
 }
 
-/// Takes contents of one layer of several.
+/// Numbers the contents of one of several layers.
 struct Numbered<'a> {
     contents: Contents<Output<'a>>,
     number: usize,
@@ -239,13 +239,13 @@ impl Sink for Numbered<'_> {
     }
 }
 
-/// Fills the folder `cache` with the layers of an image of the store as containerd's layer cache
-/// has them: `sha256/XX/HEX.erofs` by diff ID, XX being the first two digits. Returns how many were
-/// added. A layer that is there stays.
+/// Adds the layers of an image in the store to `cache`, in the form of containerd's layer cache:
+/// `sha256/XX/HEX.erofs` by diff ID, where XX is its first two digits. Returns how many were added.
+/// Existing layers are left unchanged.
 ///
 /// # Errors
 ///
-/// Where a layer cannot be read or written.
+/// If a layer cannot be read or written.
 pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Result<usize> {
     let place = |diff_id: &Digest| {
         let hex = diff_id.hex();
@@ -277,8 +277,8 @@ pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Res
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        // A layer that came as an EROFS image is known by its own digest, so it must be that very
-        // image.
+        // A layer that was pulled as an EROFS image is named by its own digest, so the image must
+        // be exactly that.
         let own = wrap::digest_of(&layer.path)? == layer.diff_id;
         let from = if own { &layer.path } else { &made.path };
         let mut source = File::open(from).map_err(Error::io(from))?;

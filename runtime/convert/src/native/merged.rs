@@ -1,12 +1,12 @@
-//! The merged metadata of an image as a blob of its own, so that others need not merge.
+//! The merged metadata of an image as a separate blob, so that other clients need not merge.
 //!
-//! The image itself stays one that every client understands: the blob is in an artifact, which is
-//! about the image and stands beside it in the index.
+//! The image itself can be used by every client: the blob is in an artifact that refers to the
+//! image and is next to it in the index.
 //!
-//! Whether the blob shows what the layers show, nothing proves but making it again, which takes a
-//! tenth of a second for ten layers. So a pull makes it in any case, from layers that are verified,
-//! and the blob, which must then be the same byte for byte, is not even fetched: its digest is
-//! compared. An image of the store shows its layers, whatever else came with it.
+//! Only merging the layers again proves that the blob matches them, and that takes a tenth of a
+//! second for ten layers. So a pull always merges the verified layers. The blob must then be
+//! identical byte for byte, so it is not even fetched: its digest is compared. Images in the store
+//! always match their layers, whatever else was pulled with them.
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::stack;
 
-/// The type of the blob, and of the artifact that it is in.
+/// The media type of the blob, and of its artifact.
 pub(super) const MERGED: &str = "application/vnd.erofs.layer.merged.v1";
 
-/// Makes the merged metadata of `layers`, as a store makes it that pulls them.
+/// Makes the merged metadata of `layers`, in the same way as a store that pulls them.
 pub(super) fn make(layers: &[Blob], staging: &Path, options: &NativeOptions) -> Result<Blob> {
     let inputs: Vec<_> = layers
         .iter()
@@ -35,8 +35,8 @@ pub(super) fn make(layers: &[Blob], staging: &Path, options: &NativeOptions) -> 
     Blob::of(&path, MERGED, options)
 }
 
-/// Warns where `source` came with merged metadata that is not `fsmeta`, which was made of its
-/// layers. That the former cannot be had is no error: it is not needed.
+/// Warns if `source` has merged metadata that differs from `fsmeta`, which was made from its
+/// layers. If the metadata cannot be fetched, that is not an error, because it is not needed.
 pub(crate) fn compare(
     source: &ocipull::Image,
     fsmeta: &Path,
@@ -61,7 +61,7 @@ pub(crate) fn compare(
     Ok(())
 }
 
-/// The digest of the blob without its zstd frames.
+/// Returns the digest of the blob without its zstd frames.
 fn uncompressed(blob: &Descriptor) -> Option<&str> {
     match blob.media_type().strip_prefix(MERGED)? {
         "" => Some(blob.digest()),

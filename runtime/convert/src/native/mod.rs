@@ -35,37 +35,39 @@ use crate::progress::Progress;
 use documents::Manifest;
 pub use layers::cache_layers;
 
-/// How native images are made.
+/// Options of native images.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NativeOptions {
-    /// How to reach the source.
+    /// How to access the source.
     pub source: ocipull::Options,
-    /// How to reach the target.
+    /// How to access the target.
     pub target: ocipull::Options,
-    /// The blocks of the EROFS images. Default: 4096 bytes, which every kernel and containerd read.
+    /// The block size of the EROFS images. Default: 4096 bytes, which every kernel and containerd
+    /// support.
     pub block_size: BlockSize,
     /// How files are compressed inside the images. Default: not at all.
     pub compression: Option<Compression>,
-    /// Which layers become one. Default: each stays as it is.
+    /// Which layers are merged. Default: none.
     pub grouping: Grouping,
-    /// What is around each image.
+    /// How each image is wrapped.
     pub wrap: Wrap,
-    /// Whether the merged metadata stands beside the image, in an index. Compressed images have
+    /// Whether the merged metadata is added next to the image, in an index. Compressed images have
     /// none.
     pub merged: bool,
-    /// Whether the source's own manifests stay, in one index with the native ones, which come
-    /// behind them.
+    /// Whether to keep the source's own manifests, in one index with the native ones, which follow
+    /// them.
     pub keep_tar: bool,
-    /// The platforms whose images are converted. Default: all that the source has.
+    /// The platforms whose images are converted. Default: all of the source.
     pub platforms: Vec<Platform>,
     /// Annotations of the manifests.
     pub annotations: BTreeMap<String, String>,
-    /// The media type of plain layers. containerd before 2.3 takes only types that end in `.erofs`.
+    /// The media type of plain layers. containerd before 2.3 accepts only types that end in
+    /// `.erofs`.
     pub media_type: String,
-    /// How many layers are worked on at once.
+    /// How many layers are processed at once.
     pub jobs: NonZeroUsize,
-    /// The folder in which layers are made before they are pushed. Default: the system's for
+    /// The folder in which layers are made before they are pushed. Default: the system's folder for
     /// temporary files.
     pub staging: PathBuf,
 }
@@ -90,26 +92,26 @@ impl Default for NativeOptions {
     }
 }
 
-/// Which layers of the source become one.
+/// Which layers of the source are merged into one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Grouping {
     /// None.
     #[default]
     Source,
-    /// Small ones that lie on each other, from the lowest on, until their images have at least this
-    /// many bytes together. Larger layers stay as they are, so that images share them.
+    /// Small adjacent layers, from the lowest on, until their images have at least this many bytes
+    /// together. Larger layers stay as they are, so that images share them.
     Least(u64),
     /// All.
     One,
 }
 
-/// What is around a layer's EROFS image.
+/// The wrapping of a layer's EROFS image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wrap {
     /// Nothing.
     #[default]
     None,
-    /// Frames of zstd, of 4 MiB of the image each.
+    /// zstd frames, one for each 4 MiB of the image.
     Zstd {
         /// The level, 1 to 22.
         level: i32,
@@ -118,23 +120,23 @@ pub enum Wrap {
     },
 }
 
-/// What is converted.
+/// The source of a conversion.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Source<'a> {
-    /// An image somewhere else.
+    /// An image outside the store.
     Reference(&'a Reference),
     /// An image of the store.
     Stored(&'a Store, &'a Image),
 }
 
 /// Makes the EROFS-native form of `source` at `target`, and returns the digest of the manifest or
-/// index that the target leads to. The same source and options give the same digests.
+/// index that the target's name refers to. The same source and options give the same digests.
 ///
 /// # Errors
 ///
-/// Those of getting the source, of converting its layers, and of writing to the target, whose name
-/// then leads to what it led to before.
+/// Errors of reading the source, of converting its layers, and of writing to the target, whose name
+/// then refers to the same image as before.
 pub fn convert(
     source: Source<'_>,
     target: &Reference,
@@ -189,7 +191,7 @@ pub fn convert(
     finish(place, kept, made)
 }
 
-/// Converts one image, and pushes all but its manifest.
+/// Converts one image, and pushes everything except its manifest.
 fn one(
     inputs: &[layers::Input<'_>],
     config: &[u8],
@@ -235,7 +237,7 @@ fn push_bytes(place: &Target, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The images for `platforms`; all without any.
+/// Returns the images for `platforms`; all if it is empty.
 fn chosen<'a>(
     images: &'a [ocipull::Image],
     platforms: &[Platform],
@@ -258,7 +260,7 @@ fn chosen<'a>(
     Ok(images.iter().filter(wanted).collect())
 }
 
-/// Pushes the manifests, and what the name leads to.
+/// Pushes the manifests, and sets the target's name.
 fn finish(place: Target, kept: Option<ocipull::Copied>, mut made: Vec<Manifest>) -> Result<Digest> {
     let alone = kept.is_none() && made.len() == 1;
     if let Some(only) = made.pop_if(|manifest| alone && manifest.merged.is_none()) {

@@ -1,5 +1,5 @@
-//! The names of a layer, whose contents are in its own image or are copied from those of other
-//! layers.
+//! Writes the names of a layer, whose contents are in its own image or are copied from those of
+//! other layers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
@@ -12,21 +12,21 @@ use crate::error::{Error, Result};
 use crate::layer::{self, BuildOptions, Contents, Form, Output};
 use crate::rebuild;
 
-/// The number of the layer stands in the upper bits of a [`DataId`], so that layers can be merged.
+/// The upper bits of a [`DataId`] hold the layer's number, so that layers can be merged.
 const LAYER_SHIFT: u32 = 40;
 
-/// A layer image that is finished.
+/// A finished layer image.
 pub(super) struct Made {
     pub(super) tree: LayerTree,
     pub(super) path: PathBuf,
 }
 
-/// The contents with the number `file` of the layer `number`.
+/// Returns the id of the contents `file` of the layer `number`.
 pub(super) fn numbered(number: usize, file: usize) -> DataId {
     DataId((number as u64) << LAYER_SHIFT | file as u64)
 }
 
-/// Writes the names of a layer on top of `lower`, whose contents it may have links to.
+/// Writes the names of a layer on top of `lower`, to whose contents it may have hard links.
 pub(super) fn write(
     mut contents: Contents<Output<'_>>,
     tree: &LayerTree,
@@ -35,7 +35,7 @@ pub(super) fn write(
     build: &BuildOptions,
 ) -> Result<()> {
     let number = lower.len();
-    // What is to be copied, by the layer that has it.
+    // The contents to copy, by the layer that holds them.
     let mut wanted: BTreeMap<usize, HashSet<DataId>> = BTreeMap::new();
     for node in tree.nodes() {
         if let Kind::File {
@@ -60,7 +60,7 @@ pub(super) fn write(
     let own = |data: DataId| data.0 >> LAYER_SHIFT == number as u64;
     let find = |data: DataId| match copies.get(&data) {
         Some(copy) => *copy,
-        // The layer that has it has no name for it.
+        // The layer that holds the contents has no name for them.
         None if !own(data) => FileData::EMPTY,
         None => files[(data.0 ^ (number as u64) << LAYER_SHIFT) as usize],
     };

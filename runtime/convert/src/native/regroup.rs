@@ -1,4 +1,4 @@
-//! Small layers put together.
+//! Merges small layers.
 
 use std::fs;
 use std::ops::Range;
@@ -11,9 +11,9 @@ use super::names::{self, Made};
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, Output};
 
-/// Which layers of `sizes` bytes become one: from the lowest on, smaller ones than `least` that lie
-/// on each other, until they have as much together. Which ones depends on nothing above them, so
-/// images with the same lower layers have the same groups of them, but for the last.
+/// Groups layers of `sizes` bytes that become one: from the lowest on, adjacent ones smaller than
+/// `least`, until they have as many bytes together. A group does not depend on the layers above it,
+/// so images with the same lower layers have the same groups of them, except for the last.
 fn groups(sizes: &[u64], least: u64) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0_u64;
@@ -32,8 +32,8 @@ fn groups(sizes: &[u64], least: u64) -> Vec<Range<usize>> {
     groups
 }
 
-/// Puts small layers together until they have at least `least` bytes. Returns the images of all
-/// layers, lowest first, and how many of `made` each is made of.
+/// Merges small layers until they have at least `least` bytes. Returns the images of all layers,
+/// lowest first, and how many of `made` each consists of.
 pub(super) fn regroup(
     made: Vec<Made>,
     least: u64,
@@ -64,7 +64,7 @@ pub(super) fn regroup(
         for layer in layers {
             tree = tree.fold(&layer.tree, &limits).map_err(bad)?;
         }
-        // What hid something of a layer that is now the same is needed no longer.
+        // Marks that hid entries of a layer in the same group are not needed any more.
         let tree = merge.complete(&tree).map_err(bad)?;
         merge.push(&tree).map_err(bad)?;
         let path = staging.join(format!("group-{:03}.erofs", group.start));
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_layers_become_one_until_it_is_large_and_large_ones_stay() {
+    fn small_layers_are_merged_until_large_and_large_ones_stay() {
         let lengths =
             |sizes: &[u64]| -> Vec<_> { groups(sizes, 10).iter().map(Range::len).collect() };
         assert!(lengths(&[]).is_empty());
         assert_eq!(lengths(&[50, 1, 2, 3]), [1, 3]);
         assert_eq!(lengths(&[1, 50, 1, 10, 1]), [1, 1, 1, 1, 1]);
         assert_eq!(lengths(&[4, 4, 4, 4, 4]), [3, 2]);
-        // What is added on top changes the last group alone.
+        // Layers on top change only the last group.
         assert_eq!(lengths(&[4, 4, 4, 4, 4, 9, 30]), [3, 3, 1]);
     }
 }

@@ -1,8 +1,8 @@
-//! Layers that come as EROFS images.
+//! Layers that are pulled as EROFS images.
 //!
-//! Whoever made them may have made them badly or with a purpose. Of such a file system the guest's
-//! kernel sees the contents of files alone, because the merged metadata is ours; but we read it, so
-//! it is checked as a whole first.
+//! Such an image may be malformed, by accident or on purpose. The guest's kernel reads only the
+//! contents of files from it, because the merged metadata is ours; but we read its metadata, so the
+//! whole image is checked first.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -17,19 +17,19 @@ use crate::error::{Error, Result};
 use crate::layer::{self, BuildOptions, Output};
 use crate::stack;
 
-/// The unit of a stitched disk.
+/// The sector size of a VMDK disk, in bytes.
 const SECTOR: u64 = 512;
 
-/// The contents of all files together that an image may have, however small it is; how many times
-/// its size they may have; and the most: as ocipull bounds what a layer inflates to.
+/// Limits for the contents of all files of an image, in bytes: what any image may have, the most
+/// times its size, and the most. They equal ocipull's limits for what a layer decompresses to.
 const ALWAYS: u64 = 1 << 30;
 const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
-/// Writes the layer image that `stream` gives to `out`, which is at `staged` for now and will be in
-/// `folder`, in a form that merged metadata can point into: as it is, or where its contents are
-/// inline or compressed, uncompressed. Whether it is the right image, with the digest `diff_id`, is
-/// the stream's to say, at its end: until then the checksum that this returns counts for nothing.
+/// Writes the layer image in `stream` to `out`, which is at `staged` for now and will be in
+/// `folder`, in a form that merged metadata can address: unchanged, or uncompressed if its contents
+/// are inline or compressed. The stream verifies the digest `diff_id` at its end: until then the
+/// returned checksum must not be used.
 pub(crate) fn take(
     stream: impl BufRead,
     (name, diff_id): (&str, &Digest),
@@ -49,7 +49,7 @@ pub(crate) fn take(
         path: staged.to_owned(),
         tag: name.to_owned(),
     }) {
-        // The stream hashes the same bytes.
+        // The stream verifies the digest of the same bytes.
         Ok(_) if padding == 0 && diff_id.algorithm() == "sha256" => {
             Ok(Checksum::of_whole(written, diff_id.hex()))
         }
@@ -59,8 +59,8 @@ pub(crate) fn take(
     }
 }
 
-/// Refuses an image whose files would be copied from small extents without an end: compressed ones,
-/// or such as many files share.
+/// Rejects an image whose files would be copied from small extents without bound: compressed ones,
+/// or extents that many files share.
 pub(super) fn bounded(path: &Path, name: &str) -> Result<()> {
     let stored = io(path, std::fs::metadata(path))?.len();
     bounded_by(path, name, stored.saturating_mul(RATIO).clamp(ALWAYS, MOST))
@@ -95,7 +95,7 @@ fn bounded_by(path: &Path, name: &str, limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes the image again, uncompressed and with nothing inline, in its own place.
+/// Writes the image again in its place, uncompressed and without inline contents.
 fn rebuilt(name: &str, (out, staged): (&File, &Path), folder: &Path) -> Result<Checksum> {
     bounded(staged, name)?;
     let mut aside = io(folder, tempfile::tempfile_in(folder))?;
@@ -119,7 +119,7 @@ pub(super) fn copy(stream: impl BufRead, path: &Path, name: &str) -> Result<()> 
     drain(stream, &mut file, (path, name)).map(drop)
 }
 
-/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would cut
+/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would split
 /// the stream's buffers into small pieces.
 fn drain(
     mut stream: impl BufRead,
@@ -144,8 +144,8 @@ fn drain(
     }
 }
 
-/// Refuses the layer image at `path`, called `name`, where something in it is wrong or its contents
-/// are elsewhere.
+/// Rejects the layer image at `path`, called `name`, if it is damaged or its contents are
+/// elsewhere.
 pub(super) fn checked(path: &Path, name: &str) -> Result<()> {
     let image = layer::open(path).map_err(|error| refused(name, error))?;
     if !image.superblock().devices.is_empty() {
@@ -170,7 +170,7 @@ pub(super) fn checked(path: &Path, name: &str) -> Result<()> {
     }
 }
 
-/// The layer's name instead of that of the file in which it is for the moment.
+/// Replaces the name of the temporary file with the layer's name.
 fn refused(name: &str, error: Error) -> Error {
     let problem = match error {
         Error::Read { source, .. } => source.to_string(),
@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_metadata_can_point_into_stays_as_it_is() {
+    fn an_image_with_addressable_contents_is_kept_unchanged() {
         let plain = Options::default().block_size(BlockSize::B4096);
         let bytes = image(plain);
         assert!(taken(&bytes).unwrap() == bytes);
     }
 
     #[test]
-    fn an_image_with_compressed_or_inline_contents_is_made_again() {
+    fn an_image_with_compressed_or_inline_contents_is_rebuilt() {
         let lz4 = Compression::new("lz4".parse().unwrap());
         let plain = Options::default().block_size(BlockSize::B4096);
         for options in [plain.clone().compression(lz4), plain.inline_tails(true)] {
@@ -250,7 +250,7 @@ mod tests {
             .block_size(BlockSize::B4096)
             .compression(lz4);
         let mut builder = Builder::new(&mut bytes, options).unwrap();
-        // The contents of one file, which three share, each under two names.
+        // The contents of one file, shared by three inodes, each with two names.
         let data = builder.store(&testkit::text(1, 20_000)[..]).unwrap();
         for name in ["a", "b", "c"] {
             let metadata = Metadata::new(0o644);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_image_is_refused_by_the_name_of_its_layer() {
+    fn the_error_for_a_damaged_image_names_its_layer() {
         let good = image(Options::default());
         for at in (1024..good.len()).step_by(97) {
             let mut bytes = good.clone();

@@ -1,4 +1,4 @@
-//! An EROFS image to the blob that is pushed: as it is, or in zstd frames.
+//! Wraps an EROFS image in the blob that is pushed: unchanged, or in zstd frames.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -14,15 +14,15 @@ use super::{NativeOptions, Wrap};
 use crate::error::{Error, Result};
 use crate::parallel;
 
-/// The annotation with the digest of what is in zstd frames.
+/// The annotation with the digest of the contents of the zstd frames.
 pub(super) const UNCOMPRESSED: &str = "org.erofs.uncompressed-digest";
 
-/// A layer as it is pushed.
+/// A layer's blob.
 #[derive(Debug)]
 pub(super) struct Blob {
     /// The EROFS image.
     pub(super) image: PathBuf,
-    /// What is pushed: the same, or the image in its frames.
+    /// The file to push: the image itself, or the image in zstd frames.
     path: PathBuf,
     pub(super) digest: Digest,
     pub(super) size: u64,
@@ -77,7 +77,7 @@ impl Blob {
 pub(super) fn blobs(images: &[PathBuf], options: &NativeOptions) -> Result<Vec<Blob>> {
     let jobs = match options.wrap {
         Wrap::None => options.jobs,
-        // It has threads of its own.
+        // zstd compression has threads of its own.
         Wrap::Zstd { .. } => NonZeroUsize::MIN,
     };
     let media_type = match options.wrap {
@@ -89,7 +89,7 @@ pub(super) fn blobs(images: &[PathBuf], options: &NativeOptions) -> Result<Vec<B
     })
 }
 
-/// Digests bytes as they pass by.
+/// Computes the digest of bytes as they are written.
 struct Hashed<W> {
     inner: W,
     sha256: Sha256,
@@ -111,7 +111,7 @@ impl<W: Write> Write for Hashed<W> {
 
 fn hash(from: impl Read) -> io::Result<(Digest, u64)> {
     let mut out = hashed(io::sink());
-    // Without it, the copy would be in small pieces.
+    // Without this buffer, the copy would be in small pieces.
     io::copy(&mut BufReader::with_capacity(256 << 10, from), &mut out)?;
     Ok((digest(out.sha256)?, out.bytes))
 }
@@ -133,7 +133,7 @@ fn digest(sha256: Sha256) -> io::Result<Digest> {
     format!("sha256:{hex}").parse().map_err(io::Error::other)
 }
 
-/// Writes the image to `path`, each chunk as a frame. Frames are compressed several at a time.
+/// Writes the image to `path`, each chunk as a frame. Several frames are compressed in parallel.
 fn frames(
     (from, media_type): (&Path, &str),
     path: &Path,

@@ -1,4 +1,4 @@
-//! Applying patches to the tree of an upperdir.
+//! Applies patches to the tree of an upperdir.
 
 use std::fs;
 use std::io::{Seek, Write};
@@ -18,19 +18,19 @@ use crate::image::Image;
 use crate::populate::read_tar;
 use crate::{folder, reader};
 
-/// Folders that the guest mounts, whatever its disk has there.
+/// Folders that the guest mounts over those of its disk.
 const COVERED_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Files that the guest makes at each start.
+/// Files that the guest writes at each start.
 const COVERED_FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
-/// Puts what `patches` make of `image` into the directory `upper` of the disk that is or will be at
-/// `disk_path`, which so becomes overlayfs's upperdir.
+/// Writes the result of applying `patches` to `image` into the directory `upper` of the disk that
+/// is or will be at `disk_path`, as overlayfs's upperdir.
 ///
 /// # Errors
 ///
-/// [`Error::Patch`] with the first patch that does not apply; [`Error::Ext4`] where it does not
-/// fit.
+/// [`Error::Patch`] with the first patch that does not apply; [`Error::Ext4`] if the result does
+/// not fit.
 pub fn apply<W: Write + Seek>(
     patches: &[Patch],
     image: &Image,
@@ -121,7 +121,7 @@ impl Tree<'_> {
         }
     }
 
-    /// The node at a path, in the tree.
+    /// Returns the tree's node at a path.
     fn existing(&mut self, path: &[u8]) -> Outcome<Id> {
         match self.place(path, true)? {
             Place {
@@ -137,7 +137,8 @@ impl Tree<'_> {
         }
     }
 
-    /// A file with these contents at the patch's path. `like` are the attributes of what is copied.
+    /// Puts a file with these contents at the patch's path. `like` are the attributes of the source
+    /// of a copy.
     fn put_file(&mut self, patch: &Patch, file: File, like: Option<Metadata>) -> Outcome<()> {
         let owner = self.owner(patch)?;
         let place = self.place(&patch.path, true)?;
@@ -204,7 +205,7 @@ impl Tree<'_> {
         if !metadata.is_file() {
             return Err(Problem::NotCopied(from.to_owned()).into());
         }
-        // Now rather than when all patches have been checked.
+        // Report a missing file now, rather than after all patches have been checked.
         fs::File::open(from).map_err(Error::io(from))?;
         let stored = (metadata.len() > 0).then(|| {
             let (path, size) = (from.to_owned(), metadata.len());
@@ -225,7 +226,7 @@ impl Tree<'_> {
         let mut mtime = Timestamp::default();
         mtime.secs = metadata.mtime();
         mtime.nanos = u32::try_from(metadata.mtime_nsec()).unwrap_or_default();
-        // Bits above the permissions are those of the type.
+        // The bits above the permissions are the file's type.
         let mode = (metadata.mode() & 0o7777) as u16;
         let like = Metadata::new(mode).mtime(mtime);
         let mut patch = patch.clone();
@@ -256,7 +257,7 @@ impl Tree<'_> {
         Ok(merged(from, |merge| merge.push(&layer))?)
     }
 
-    /// Puts what the root of `tree` holds into the directory at the patch's path.
+    /// Puts the contents of the root of `tree` into the directory at the patch's path.
     fn put_tree(
         &mut self,
         patch: &Patch,
@@ -266,7 +267,7 @@ impl Tree<'_> {
     ) -> Outcome<()> {
         let place = self.place(&patch.path, true)?;
         let mut chain = place.above;
-        // Otherwise it is the last of them.
+        // Otherwise `place` is the last of those directories.
         let is_below = place.slot.is_some();
         let id = match (place.slot, place.entry) {
             (_, Entry::Upper(id)) => id,
@@ -299,7 +300,7 @@ impl Tree<'_> {
             let place = self.place(&path, true)?;
             match (place.slot, place.entry) {
                 (Some((parent, name)), Entry::Nothing) => {
-                    // A link that leads nowhere is in the way.
+                    // A dangling link counts as an existing file.
                     if !matches!(self.place(&path, false)?.entry, Entry::Nothing) {
                         return Err(Problem::Exists.into());
                     }
@@ -320,7 +321,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The owner that a patch names.
+    /// Looks up the owner that a patch names.
     fn owner(&mut self, patch: &Patch) -> Outcome<Option<(u32, u32)>> {
         let owner = patch.owner.as_ref();
         owner.map(|owner| self.look_up(owner)).transpose()
@@ -333,7 +334,7 @@ impl Tree<'_> {
     }
 }
 
-/// Checks what a path says without the image.
+/// Checks a path without the image.
 fn check(path: &[u8]) -> Result<(), Problem> {
     let mut parts = path.split(|&byte| byte == b'/');
     if !path.starts_with(b"/") || path.contains(&0) || parts.any(|part| part == b"..") {
@@ -371,7 +372,7 @@ fn bytes(tail: Vec<u8>) -> File {
     File { stored: None, tail }
 }
 
-/// Attributes of something new.
+/// Returns the attributes of a new node.
 fn new(mode: u16) -> Metadata {
     Metadata::new(mode).mtime(SystemTime::now())
 }
@@ -391,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_absolute_inside_and_not_hidden() {
+    fn relative_escaping_and_hidden_paths_are_rejected() {
         for path in ["/a", "/etc/hosts.d", "/development", "/", "//a/./b/"] {
             assert!(check(path.as_bytes()).is_ok(), "{path}");
         }

@@ -1,21 +1,21 @@
-//! Copying a tree of the host or of an archive into a directory.
+//! Copies a tree of the host or of an archive into a directory.
 
 use ext4_writer::{DeviceNumber, Kind as Ext4Kind, Metadata, Timestamp};
 use fsmerge::{Kind, Merged, NodeId};
 
 use super::tree::{Body, Directory, File, Id, Node, Outcome, ROOT, Tree};
 
-/// Where a tree comes from.
+/// The source of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copied {
-    /// A folder of the host, whose owners mean nothing in an image: root owns the copy.
+    /// A folder of the host, whose owners have no meaning in an image: root owns the copy.
     Host,
-    /// An archive, which has owners of its own.
+    /// An archive, whose owners are kept.
     Archive,
 }
 
 impl Copied {
-    /// The attributes of the tree's root.
+    /// Returns the attributes of the tree's root.
     pub(super) fn root(self, tree: &Merged) -> Metadata {
         match tree.kind(tree.root()) {
             Kind::Directory { implied: true, .. } => Metadata::new(0o755),
@@ -32,7 +32,7 @@ impl Copied {
         match self {
             Copied::Archive => metadata.owner(of.uid, of.gid).xattrs(xattrs),
             Copied::Host => {
-                // The labels of the host's security modules are not the guest's.
+                // The labels of the host's security modules do not apply in the guest.
                 xattrs.retain(|(name, _)| {
                     name.starts_with(b"user.") || name == b"security.capability"
                 });
@@ -42,9 +42,9 @@ impl Copied {
     }
 }
 
-/// Puts what the root of `source` holds into the last of `target`, a chain of directories that
-/// begins with the root. Directories that are there keep their attributes, and links to directories
-/// stay; everything else is replaced.
+/// Copies the contents of the root of `source` into the last of `target`, a chain of directories
+/// from the root. Existing directories keep their attributes, and links to directories stay; other
+/// entries are replaced.
 pub(super) fn merge(
     tree: &mut Tree<'_>,
     target: Vec<Id>,
@@ -53,7 +53,7 @@ pub(super) fn merge(
     owner: Option<(u32, u32)>,
 ) -> Outcome<()> {
     let mut added: Vec<Option<Id>> = vec![None; source.len()];
-    // A directory with where it goes, and those above that.
+    // Pairs of a source directory and its target, with the target's parents.
     let mut pending = vec![(source.root(), target)];
     while let Some((directory, above)) = pending.pop() {
         let parent = above.last().copied().unwrap_or(ROOT);
@@ -95,7 +95,7 @@ pub(super) fn merge(
     Ok(())
 }
 
-/// What a node that is not a directory becomes; a merged tree has no marks.
+/// Returns the body of a node that is not a directory; a merged tree has no marks.
 fn body(kind: Kind<'_>) -> Option<Body> {
     let special = |kind, number: Option<fsmerge::DeviceNumber>| {
         let number = number.unwrap_or(fsmerge::DeviceNumber { major: 0, minor: 0 });

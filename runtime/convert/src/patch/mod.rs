@@ -33,46 +33,46 @@ pub use parse::{ParseError, read_file};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Patch {
-    /// Where, an absolute path in the image.
+    /// The absolute path in the image.
     pub path: Vec<u8>,
-    /// What happens there.
+    /// The change at the path.
     pub action: Action,
-    /// The permission bits of what is written, copied or made; the default is the source's, else
-    /// what is there, else 0644 and 0755.
+    /// The permission bits of a file or folder that is written, copied or created. Default: the
+    /// source's, else those of the existing file, else 0644 for files and 0755 for folders.
     pub mode: Option<u16>,
-    /// The owner of what is written, copied or made, `USER[:GROUP]` by name or number; the default
-    /// is what is there, the archive's, else root.
+    /// The owner of a file or folder that is written, copied or created, `USER[:GROUP]` by name or
+    /// number. Default: that of the existing file, else the archive's, else root.
     pub owner: Option<String>,
 }
 
-/// What a patch does.
+/// The action of a patch.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// A regular file gets these contents. It is made where there is none.
+    /// Writes these contents to a regular file, which is created if needed.
     Write(Vec<u8>),
-    /// A regular file gets these contents after its own. It is made where there is none.
+    /// Appends these contents to a regular file, which is created if needed.
     Append(Vec<u8>),
-    /// A file or folder of the host is copied: a file to the path, or into the folder that is
-    /// there; what a folder holds into the folder at the path, which is made where there is none.
+    /// Copies a file or folder of the host: a file to the path, or into the folder at the path; a
+    /// folder's contents into the folder at the path, which is created if needed.
     Copy(PathBuf),
-    /// A tar archive of the host, which may be gzip or zstd, is extracted into the folder at the
-    /// path.
+    /// Extracts a tar archive of the host, which may be compressed with gzip or zstd, into the
+    /// folder at the path.
     Extract(PathBuf),
-    /// A folder is made, with its parents, where there is none.
+    /// Creates a folder and its parents, if they do not exist.
     MakeDir,
-    /// A symbolic link to this target is made.
+    /// Creates a symbolic link to this target.
     Symlink(Vec<u8>),
-    /// A file or a folder with all that it holds goes.
+    /// Removes a file, or a folder with its contents.
     Remove,
-    /// The permission bits change.
+    /// Sets the permission bits.
     ChangeMode(u16),
-    /// The owner changes: `USER[:GROUP]` by name or number.
+    /// Sets the owner: `USER[:GROUP]` by name or number.
     ChangeOwner(String),
 }
 
 impl Action {
-    /// The verb of the action, as it is written in text.
+    /// Returns the verb of the action, as in a patch's text.
     pub fn verb(&self) -> &'static str {
         match self {
             Action::Write(_) => "write",
@@ -89,7 +89,7 @@ impl Action {
 }
 
 impl Patch {
-    /// `action` at `path`.
+    /// Returns a patch with `action` at `path`.
     pub fn new(path: impl Into<Vec<u8>>, action: Action) -> Self {
         Self {
             path: path.into(),
@@ -99,50 +99,50 @@ impl Patch {
         }
     }
 
-    /// A file with these contents.
+    /// Writes a file with these contents.
     pub fn write(path: impl Into<Vec<u8>>, contents: impl Into<Vec<u8>>) -> Self {
         Self::new(path, Action::Write(contents.into()))
     }
 
-    /// These contents at the end of a file.
+    /// Appends these contents to a file.
     pub fn append(path: impl Into<Vec<u8>>, contents: impl Into<Vec<u8>>) -> Self {
         Self::new(path, Action::Append(contents.into()))
     }
 
-    /// A copy of a file or folder of the host.
+    /// Copies a file or folder of the host.
     pub fn copy(path: impl Into<Vec<u8>>, from: impl Into<PathBuf>) -> Self {
         Self::new(path, Action::Copy(from.into()))
     }
 
-    /// What a tar archive of the host holds.
+    /// Extracts a tar archive of the host.
     pub fn extract(path: impl Into<Vec<u8>>, archive: impl Into<PathBuf>) -> Self {
         Self::new(path, Action::Extract(archive.into()))
     }
 
-    /// A folder, with its parents.
+    /// Creates a folder and its parents.
     pub fn make_dir(path: impl Into<Vec<u8>>) -> Self {
         Self::new(path, Action::MakeDir)
     }
 
-    /// A symbolic link.
+    /// Creates a symbolic link.
     pub fn symlink(path: impl Into<Vec<u8>>, target: impl Into<Vec<u8>>) -> Self {
         Self::new(path, Action::Symlink(target.into()))
     }
 
-    /// Nothing where the image has something.
+    /// Removes a file or folder.
     pub fn remove(path: impl Into<Vec<u8>>) -> Self {
         Self::new(path, Action::Remove)
     }
 
-    /// Sets the permission bits of what is written, copied or made.
+    /// Sets the permission bits of a file or folder that is written, copied or created.
     #[must_use]
     pub fn mode(mut self, mode: u16) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// Sets the owner of what is written, copied or made: `USER[:GROUP]` by name or number, looked
-    /// up in the image.
+    /// Sets the owner of a file or folder that is written, copied or created: `USER[:GROUP]` by
+    /// name or number, looked up in the image.
     #[must_use]
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
@@ -150,7 +150,7 @@ impl Patch {
     }
 }
 
-/// The verb and the path. Contents belong in no message.
+/// The verb and the path. Contents are not shown in messages.
 impl fmt::Display for Patch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = String::from_utf8_lossy(&self.path);
@@ -168,37 +168,37 @@ impl fmt::Debug for Patch {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The path leads nowhere in an image.
+    /// The path is not valid in an image.
     #[error("not an absolute path without `..`")]
     Path,
-    /// The guest mounts something of its own there.
+    /// The guest mounts something else over the path.
     #[error("the guest has its own {0}, which hides what the disk has there")]
     Covered(&'static str),
-    /// The path is the root, which cannot be made, replaced or removed.
-    #[error("the root directory cannot be changed so")]
+    /// The path is the root, which cannot be created, replaced or removed.
+    #[error("the root directory cannot be replaced or removed")]
     Root,
-    /// There is nothing at the path.
+    /// The path does not exist.
     #[error("there is no such file in the image")]
     NotFound,
-    /// A folder above the path is missing.
+    /// A folder above the path does not exist.
     #[error("there is no directory {0}")]
     NoParent(String),
-    /// What is above the path is not a folder.
+    /// A parent of the path is not a folder.
     #[error("{0} is not a directory")]
     NotADirectory(String),
-    /// A folder is where a file should be.
+    /// The path is a folder, where a file is needed.
     #[error("it is a directory")]
     IsADirectory,
-    /// Something else than a regular file is where one should be.
+    /// The path is not a regular file.
     #[error("it is not a regular file")]
     NotAFile,
-    /// There is something already.
+    /// The path exists already.
     #[error("there is something of this name already")]
     Exists,
-    /// Symbolic links lead to each other.
+    /// There are too many symbolic links, or a loop of them.
     #[error("too many symbolic links")]
     SymlinkLoop,
-    /// What is copied is neither a file nor a folder.
+    /// The source of a copy is neither a file nor a folder.
     #[error("{} is neither a file nor a folder", .0.display())]
     NotCopied(PathBuf),
     /// The image has no such user or group.

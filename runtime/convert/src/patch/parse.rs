@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::{Action, Patch};
 use crate::error::{Error, Result};
 
-/// Why a text is not a patch.
+/// Why a text is not a valid patch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// The verb is none.
+    /// The verb is unknown.
     #[error(
         "{0:?} is not a verb: use write, append, copy, extract, mkdir, symlink, rm, chmod or chown, as in write:PATH=TEXT"
     )]
@@ -26,26 +26,26 @@ pub enum ParseError {
         /// What it needs.
         needs: &'static str,
     },
-    /// The verb has something that it takes nowhere.
+    /// The verb has an argument that it does not support.
     #[error("{verb} does not take {extra}")]
     Extra {
         /// The verb.
         verb: &'static str,
-        /// What it does not take.
+        /// The argument.
         extra: &'static str,
     },
     /// The permission bits are not octal digits.
     #[error("{0:?} is not a mode: use octal digits, as 0644")]
     Mode(String),
     /// A table has no verb, or several.
-    #[error("it has {0} verbs: give each patch one")]
+    #[error("it has {0} verbs instead of one")]
     Verbs(usize),
 }
 
 impl FromStr for Patch {
     type Err = ParseError;
 
-    /// Reads `VERB:PATH[=VALUE]`. Relative paths of the host begin at this process's working
+    /// Parses `VERB:PATH[=VALUE]`. Relative paths of the host are relative to the working
     /// directory.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let (verb, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -104,7 +104,7 @@ struct Patches {
     patch: Vec<Table>,
 }
 
-/// One patch: a verb with the path, and what the verb needs.
+/// One patch: a verb with the path, and the arguments of the verb.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Table {
@@ -125,7 +125,7 @@ struct Table {
 }
 
 /// Reads the patches of a TOML file, an array of tables called `patch`. Relative paths of the host
-/// begin at the file's folder.
+/// are relative to the file's folder.
 ///
 /// # Errors
 ///
@@ -181,7 +181,7 @@ impl Table {
         };
         let mode = self.mode.as_deref().map(mode).transpose()?;
         let action = match verb {
-            // Contents may be in a file beside this one.
+            // The contents may be in a file.
             "write" if self.from.is_some() => Action::Copy(from()?),
             "write" => Action::Write(text()?),
             "append" => Action::Append(text()?),

@@ -1,4 +1,4 @@
-//! The tree of an upperdir, over the tree of an image.
+//! The tree of an upperdir over the tree of an image.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, Write};
@@ -13,17 +13,17 @@ use crate::error::{Error, Result};
 use crate::populate::ranges;
 use crate::reader::Reader;
 
-/// As many links as the kernel follows (`MAXSYMLINKS`).
+/// The most symbolic links that are followed, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
 /// A node of the tree.
 pub(super) type Id = usize;
 
-/// The root directory, which is there from the start.
+/// The root directory, which always exists.
 pub(super) const ROOT: Id = 0;
 
-/// What the upperdir holds. Directories on the way to a change are in it with the attributes they
-/// have in the image.
+/// The contents of the upperdir. Directories above a change are in it with their attributes in the
+/// image.
 pub(super) struct Tree<'i> {
     image: &'i Reader,
     path: &'i Path,
@@ -45,22 +45,22 @@ pub(super) enum Body {
 
 #[derive(Default)]
 pub(super) struct Directory {
-    /// The image's directory that shows through.
+    /// The image's directory that is merged with this one.
     lower: Option<Inode>,
-    /// Whether the image has something else under this name, which is hidden.
+    /// Whether the image has another entry of this name, which is hidden.
     opaque: bool,
-    /// By name; `None` hides what the image has.
+    /// By name; `None` hides the image's entry.
     children: BTreeMap<Vec<u8>, Option<Id>>,
 }
 
-/// A regular file: stored contents, and bytes after them.
+/// A regular file: stored contents, followed by appended bytes.
 #[derive(Clone, Default)]
 pub(super) struct File {
     pub(super) stored: Option<(DataId, u64)>,
     pub(super) tail: Vec<u8>,
 }
 
-/// What a name leads to.
+/// The entry of a name.
 #[derive(Clone)]
 pub(super) enum Entry {
     Nothing,
@@ -68,17 +68,17 @@ pub(super) enum Entry {
     Lower(Inode),
 }
 
-/// Where a path leads.
+/// The result of resolving a path.
 pub(super) struct Place {
-    /// The directories on the way, the root first and that of the name last; where there is no
-    /// name, the last is what the path leads to.
+    /// The directories on the way, from the root to that of the name; without a name, the last is
+    /// the result itself.
     pub(super) above: Vec<Id>,
     /// The directory and the name in it; `None` for the root, and for a path that ends in `..`.
     pub(super) slot: Option<(Id, Vec<u8>)>,
     pub(super) entry: Entry,
 }
 
-/// A path that leads nowhere, or an image that cannot be read.
+/// A path that cannot be resolved, or an image that cannot be read.
 pub(super) enum Failure {
     Problem(Problem),
     Error(Error),
@@ -99,7 +99,7 @@ impl From<Error> for Failure {
 pub(super) type Outcome<T> = std::result::Result<T, Failure>;
 
 impl<'i> Tree<'i> {
-    /// A tree without changes over `image`, which is at `path`.
+    /// Returns a tree without changes over `image`, which is at `path`.
     pub(super) fn new(
         image: &'i Reader,
         path: &'i Path,
@@ -134,14 +134,14 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// Where `path` leads; a symbolic link at its end is followed where asked for. The directories
-    /// on the way are in the tree from then on.
+    /// Resolves `path`; a symbolic link at its end is followed if `follow` is set. The directories
+    /// on the way are added to the tree.
     pub(super) fn place(&mut self, path: &[u8], follow: bool) -> Outcome<Place> {
         self.place_from(&[ROOT], path, follow)
     }
 
-    /// As [`place`](Self::place), from the last of `above`, a chain of directories that begins with
-    /// the root.
+    /// As [`place`](Self::place), relative to the last of `above`, a chain of directories from the
+    /// root.
     fn place_from(&mut self, above: &[Id], path: &[u8], follow: bool) -> Outcome<Place> {
         let mut stack = above.to_vec();
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -200,7 +200,7 @@ impl<'i> Tree<'i> {
         })
     }
 
-    /// What the directory has under this name.
+    /// Returns the directory's entry of this name.
     pub(super) fn entry(&mut self, directory: Id, name: &[u8]) -> Outcome<Entry> {
         let image = self.image;
         let Some(found) = self.directory(directory) else {
@@ -219,8 +219,9 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// The directory that `entry`, which `name` leads to in the last of `above`, is or leads to by
-    /// symbolic links, after the directories above it.
+    /// Returns the directories from the root to the one that `entry` is, or leads to by symbolic
+    /// links; `None` if it is not a directory. `name` is the name of `entry` in the last of
+    /// `above`.
     pub(super) fn as_directory(
         &mut self,
         above: &[Id],
@@ -232,7 +233,7 @@ impl<'i> Tree<'i> {
         let place = if is_link {
             match self.place_from(above, name, true) {
                 Ok(place) => place,
-                // A link that leads nowhere is replaced.
+                // A dangling link is replaced.
                 Err(Failure::Problem(_)) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -245,7 +246,7 @@ impl<'i> Tree<'i> {
         };
         let mut chain = place.above;
         match (place.slot, place.entry) {
-            // It is the last of them already.
+            // The last of the directories is the result already.
             (None, Entry::Upper(_)) => {}
             (Some(_), Entry::Upper(id)) => chain.push(id),
             (Some((parent, name)), Entry::Lower(inode)) if inode.is_dir() => {
@@ -270,7 +271,7 @@ impl<'i> Tree<'i> {
         })
     }
 
-    /// Puts what the image has under this name into the tree.
+    /// Copies the image's entry of this name into the tree.
     pub(super) fn copy_up(&mut self, parent: Id, name: &[u8], inode: &Inode) -> Outcome<Id> {
         let metadata = self.metadata(inode)?;
         let kind = match inode.file_type() {
@@ -327,8 +328,8 @@ impl<'i> Tree<'i> {
         }))
     }
 
-    /// Puts a node under this name, in place of what is there. A directory hides what the image
-    /// has.
+    /// Inserts a node under this name, replacing an existing entry. A directory hides that of the
+    /// image.
     pub(super) fn insert(&mut self, parent: Id, name: &[u8], mut node: Node) -> Outcome<Id> {
         let hides = self.has_lower(parent, name)?;
         if let Body::Directory(directory) = &mut node.body {
@@ -344,7 +345,7 @@ impl<'i> Tree<'i> {
         id
     }
 
-    /// Gives a node a name, or a further one.
+    /// Adds a name for a node.
     pub(super) fn link(&mut self, parent: Id, name: &[u8], id: Id) {
         if let Some(directory) = self.directory(parent) {
             directory.children.insert(name.to_vec(), Some(id));
@@ -375,9 +376,9 @@ impl<'i> Tree<'i> {
         })
     }
 
-    /// The contents of a small file, empty where there is none.
+    /// Returns the contents of a small file; empty if it does not exist.
     pub(super) fn read(&mut self, path: &[u8]) -> Outcome<Vec<u8>> {
-        /// More than any file of users has.
+        /// More bytes than any file of users has.
         const MOST: u64 = 16 << 20;
         let place = match self.place(path, true) {
             Err(Failure::Problem(_)) => return Ok(Vec::new()),
@@ -422,7 +423,7 @@ impl<'i> Tree<'i> {
         }
     }
 
-    /// Puts the tree into the directory `upper` of a disk.
+    /// Writes the tree into the directory `upper` of a disk.
     pub(super) fn write<W: Write + Seek>(
         mut self,
         disk: &mut Builder<W>,
@@ -437,7 +438,7 @@ impl<'i> Tree<'i> {
             };
             for (name, child) in std::mem::take(&mut directory.children) {
                 let Some(child) = child else {
-                    // overlayfs's whiteout.
+                    // A whiteout of overlayfs.
                     let number = DeviceNumber { major: 0, minor: 0 };
                     disk.add_char_device(parent, &name, Metadata::new(0), number)?;
                     continue;
@@ -498,7 +499,7 @@ impl<'i> Tree<'i> {
     }
 }
 
-/// Puts the names of a path on a stack, the first on top.
+/// Pushes the names of a path on a stack, so that the first is on top.
 fn push(names: &mut Vec<Vec<u8>>, path: &[u8]) {
     let parts = path.split(|&byte| byte == b'/');
     let parts = parts.filter(|part| !matches!(*part, b"" | b"."));
