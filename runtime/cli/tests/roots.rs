@@ -335,7 +335,7 @@ fn what_is_no_root_is_refused_by_name_and_makes_nothing() {
         ),
         (
             vec!["--patch".to_owned(), "mkdir:/x".to_owned(), disk],
-            "patches are for images",
+            "patches need an image",
         ),
     ] {
         let words = ["run".to_owned(), "--rm".to_owned()];

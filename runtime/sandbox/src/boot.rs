@@ -1,4 +1,4 @@
-//! From a sandbox's specification to a guest that takes commands.
+//! Boots a sandbox: from its specification to a guest that accepts commands.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,29 +19,27 @@ use blockbox_vmm::guest::{
 use blockbox_vmm::hypervisor::Wait;
 use blockbox_vmm::{Choice, MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
 
-/// How long a guest may take to come up. Emulated inside an emulated machine it takes half a
-/// minute.
+/// How long a guest may take to boot. Under nested emulation it takes half a minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
 
 /// How long QEMU may take to read the state of a machine.
 const RESTORE_TIME: Duration = Duration::from_secs(30);
 
-/// The least memory a guest can have, in bytes: what the kernel needs for itself, and a little.
+/// The least memory of a guest, in bytes: what the kernel itself needs, and some spare.
 pub const LEAST_MEMORY: u64 = 64 << 20;
 
-/// The most memory a guest can have, in bytes: what the 40 bits of an address of QEMU's own CPU
-/// reach.
+/// The most memory of a guest, in bytes: QEMU's own CPU model has addresses of 40 bits.
 pub const MOST_MEMORY: u64 = 1 << 40;
 
-/// The most CPUs a guest can have, where the host has fewer.
+/// The most CPUs of a guest on hosts that have fewer.
 const CPUS: usize = 16;
 
-/// Checks what can be known of a machine before it boots, and finds its kernel.
+/// Checks a machine before it boots, and finds its kernel.
 ///
 /// # Errors
 ///
-/// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] where there is no
-/// kernel, or nothing to boot it with.
+/// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] if there is no
+/// kernel, or no monitor to boot it.
 pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
     if machine.memory < LEAST_MEMORY {
         return Err(Error::Memory(machine.memory));
@@ -66,13 +64,13 @@ pub(crate) struct Plan {
     config: VmConfig,
     boot: Boot,
     gateway: Option<Arc<Gateway>>,
-    /// What nobody else may have while the machine runs.
+    /// Locks that are held while the machine runs.
     held: Vec<Held>,
 }
 
 impl Plan {
-    /// Settles how the sandbox whose disks are in `folder` boots. May try whether hardware
-    /// virtualisation works, which takes half a minute where it does not.
+    /// Plans how the sandbox whose disks are in `folder` boots. This may test whether hardware
+    /// virtualisation works, which takes half a minute if it does not.
     pub(crate) fn new(
         store: &Store,
         folder: &Path,
@@ -92,7 +90,7 @@ impl Plan {
                 ));
             }
         };
-        // A port that is taken is found before anything that takes long.
+        // Reports a port that is in use before anything that takes long.
         let connected = spec.network.is_connected();
         let publishes = !spec.network.publish.is_empty();
         let gateway = connected
@@ -102,7 +100,7 @@ impl Plan {
             gateway.bound()?;
         }
         let choice = match choice(spec.machine.vmm) {
-            // The only monitor that keeps memory.
+            // Only QEMU can keep memory in a file.
             Choice::Auto if spec.machine.forkable => Choice::Qemu,
             choice => choice,
         };
@@ -141,17 +139,17 @@ impl Plan {
         })
     }
 
-    /// The monitor that will run the machine.
+    /// Returns the monitor that will run the machine.
     pub(crate) fn vmm(&self) -> Vmm {
         self.vmm
     }
 
-    /// The gateway of the machine's network.
+    /// Returns the gateway of the machine's network.
     pub(crate) fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.gateway.as_ref()
     }
 
-    /// What confines the machine's process.
+    /// Describes how the machine's process is confined.
     pub(crate) fn confinement(&self) -> String {
         match self.config.confine {
             true => Confinement::of_host().to_string(),
@@ -159,7 +157,7 @@ impl Plan {
         }
     }
 
-    /// Takes what is to be held while the machine runs.
+    /// Takes the locks to hold while the machine runs.
     pub(crate) fn take_held(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.held)
     }
@@ -169,7 +167,7 @@ impl Plan {
         Ok(self.vmm.start(&self.config)?)
     }
 
-    /// The memory that the machine shares with this process.
+    /// Returns the memory that the machine shares with this process.
     pub(crate) fn memory(&self) -> Option<&SharedMemory> {
         match &self.config.memory {
             MemoryBacking::Shared(memory) => Some(memory),
@@ -185,7 +183,7 @@ impl Plan {
         Ok(self.vmm.start(&config)?)
     }
 
-    /// Lets a copy go on, as the sandbox of this specification.
+    /// Resumes a copy as the sandbox of this specification.
     pub(crate) fn go_on(
         &self,
         vm: &Vm,
@@ -212,7 +210,7 @@ impl Plan {
         Ok((session, command))
     }
 
-    /// Waits until the guest takes commands.
+    /// Waits until the guest accepts commands.
     pub(crate) fn connect(&self, vm: &Vm) -> Result<Session> {
         let session = Session::connect(vm, &self.boot, BOOT_TIME)?;
         for warning in session.warnings() {
@@ -229,8 +227,7 @@ impl Plan {
     }
 }
 
-/// Makes the disk that the guest of a sandbox without a writable disk boots from, with the init of
-/// this program.
+/// Makes the boot disk for a sandbox without a writable disk, with this program's init.
 fn init_disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(INIT_DISK);
     atomic::write_read_only(&path, |file| {
@@ -248,7 +245,7 @@ fn choice(choice: VmmChoice) -> Choice {
     }
 }
 
-/// Checks that a guest can have this host name as it is.
+/// Checks that a guest can use this host name unchanged.
 ///
 /// # Errors
 ///
@@ -261,14 +258,14 @@ pub fn check_hostname(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the guest is told at its start.
+/// Returns the boot message for the guest.
 fn boot_message(root: &Root, spec: &Spec) -> Boot {
     let mut boot = Boot::new(spec.hostname());
     boot.mounts.extend(root.mount());
     for folder in &spec.on_disk {
         boot.leave_on_disk(folder);
     }
-    // Those above first: a folder below another is mounted in that one.
+    // Parents first: a nested folder is mounted in its parent.
     let mut folders: Vec<_> = spec.disk_dirs.iter().collect();
     folders.sort();
     folders.dedup();
@@ -278,7 +275,7 @@ fn boot_message(root: &Root, spec: &Spec) -> Boot {
     boot.mounts.extend(mounts);
     boot.read_only_root = spec.read_only;
     if spec.forked {
-        // The image's own, or that of the other sandbox, is not this one's.
+        // The machine ID of the image, or of the original sandbox, must not be shared.
         boot.machine_id = machine_id(&spec.id);
     }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();
@@ -290,7 +287,7 @@ fn boot_message(root: &Root, spec: &Spec) -> Boot {
     boot
 }
 
-/// The first 16 bytes of a sandbox's id.
+/// Returns the first 16 bytes of a sandbox's id.
 fn machine_id(id: &str) -> Vec<u8> {
     let digits = id.as_bytes().chunks(2).take(16);
     let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -310,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_name_is_exact_or_refused() {
+    fn a_host_name_that_cannot_be_used_unchanged_is_rejected() {
         for name in ["web-1.example.org", "My_Host", &"h".repeat(64)] {
             assert!(check_hostname(name).is_ok(), "{name}");
         }

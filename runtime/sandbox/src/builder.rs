@@ -1,4 +1,4 @@
-//! Describing a sandbox.
+//! The builder of sandboxes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,14 +61,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The sandbox's name, unique in its store: letters, digits, `_`, `.` and `-`. The default is
-    /// the beginning of its id.
+    /// Sets the sandbox's name, unique in its store: letters, digits, `_`, `.` and `-`. The default
+    /// is the beginning of its id.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.spec.name = name.into();
         self
     }
 
-    /// The arguments of the main command, in place of the image's `Cmd`.
+    /// Sets the arguments of the main command, instead of the image's `Cmd`.
     pub fn command(
         mut self,
         args: impl IntoIterator<Item = impl Into<std::ffi::OsString>>,
@@ -77,163 +77,165 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Everything about the main command, in place of what the image says.
+    /// Sets all overrides of the image's command.
     pub fn process(mut self, overrides: Overrides) -> Self {
         self.overrides = overrides;
         self
     }
 
-    /// A variable of the main command's environment.
+    /// Sets a variable of the main command's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.overrides.env.push(format!("{name}={value}").into());
         self
     }
 
-    /// The size of the writable disk in bytes.
+    /// Sets the size of the writable disk in bytes.
     pub fn upper_size(mut self, bytes: u64) -> Self {
         self.spec.upper_size = bytes;
         self
     }
 
-    /// Virtual CPUs.
+    /// Sets the number of virtual CPUs.
     pub fn cpus(mut self, cpus: u8) -> Self {
         self.spec.machine.cpus = cpus;
         self
     }
 
-    /// The guest's memory in bytes; whole MiB count.
+    /// Sets the guest's memory in bytes, which is rounded down to whole MiB.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.spec.machine.memory = bytes;
         self
     }
 
-    /// The virtual machine monitor.
+    /// Sets the virtual machine monitor.
     pub fn vmm(mut self, vmm: VmmChoice) -> Self {
         self.spec.machine.vmm = vmm;
         self
     }
 
-    /// The guest kernel: an ELF vmlinux or a libkrunfw.
+    /// Sets the guest kernel: an ELF vmlinux or a libkrunfw.
     pub fn kernel(mut self, path: impl Into<PathBuf>) -> Self {
         self.spec.machine.kernel = Some(path.into());
         self
     }
 
-    /// The machine as a whole.
+    /// Sets all options of the machine.
     pub fn machine(mut self, machine: Machine) -> Self {
         self.spec.machine = machine;
         self
     }
 
-    /// The guest's host name; the default is the sandbox's name.
+    /// Sets the guest's host name; the default is the sandbox's name.
     pub fn hostname(mut self, name: impl Into<String>) -> Self {
         self.spec.hostname = Some(name.into());
         self
     }
 
-    /// Folders that would be a tmpfs (`/tmp`, `/run`) and are to be on the writable disk.
+    /// Keeps folders that are a tmpfs by default (`/tmp`, `/run`) on the writable disk.
     pub fn on_disk(mut self, folders: Vec<String>) -> Self {
         self.spec.on_disk = folders;
         self
     }
 
-    /// A name and a value for the user's own purposes.
+    /// Adds a label: a name and a value for the user's own purposes.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.spec.labels.insert(name.into(), value.into());
         self
     }
 
-    /// All such names and values.
+    /// Sets all labels.
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
         self.spec.labels = labels;
         self
     }
 
-    /// Whether the main command runs again after its end.
+    /// Sets whether the main command is restarted after it ends.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.spec.restart = policy;
         self
     }
 
-    /// Whether the sandbox is removed when its main command has ended.
+    /// Sets whether the sandbox is removed when its main command has ended.
     pub fn remove_on_exit(mut self, remove: bool) -> Self {
         self.spec.remove_on_exit = remove;
         self
     }
 
-    /// Whether the root is read-only but for what is mounted there. Such a sandbox has no writable
-    /// disk, unless [`patches`](Self::patches), [`disk_dirs`](Self::disk_dirs) or a machine that
-    /// can be forked need one.
+    /// Sets whether the root is read-only, except for what is mounted there. Such a sandbox has no
+    /// writable disk, unless [`patches`](Self::patches), [`disk_dirs`](Self::disk_dirs) or a
+    /// machine that can be forked need one.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.spec.read_only = read_only;
         self
     }
 
-    /// Mounts a folder of the writable disk itself at each of these absolute paths, with what the
-    /// image has there: on ext4, where the root is an overlay.
+    /// Mounts a folder of the writable disk itself at each of these absolute paths, with the
+    /// image's files: ext4, not an overlay as the root is.
     pub fn disk_dirs(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.spec.disk_dirs = paths.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Limits of every command.
+    /// Sets the resource limits of every command.
     pub fn ulimits(mut self, limits: Vec<Ulimit>) -> Self {
         self.spec.ulimits = limits;
         self
     }
 
-    /// How long the sandbox may run; then it is stopped.
+    /// Sets how long the sandbox may run before it is stopped.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.spec.timeout_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
-    /// What the sandbox reaches, and what reaches it. The default is the internet, and no published
-    /// port.
+    /// Sets what the sandbox can reach, and what can reach it. The default is the internet, and no
+    /// published port.
     pub fn network(mut self, network: Network) -> Self {
         self.spec.network = network;
         self
     }
 
-    /// Publishes ports of the guest at the host.
+    /// Publishes ports of the guest on the host.
     pub fn publish(mut self, ports: Publish) -> Self {
         self.spec.network.publish.push(ports);
         self
     }
 
-    /// Something to mount: a folder or file of the host, a volume, another image, memory.
+    /// Adds a mount: a folder or file of the host, a volume, another image, or a tmpfs.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.spec.mounts.push(mount);
         self
     }
 
-    /// A file in `/run/secrets`, whose value is read at every start and is on no disk.
+    /// Adds a secret, a file in `/run/secrets` whose value is read at every start and is on no
+    /// disk.
     pub fn secret(mut self, secret: Secret) -> Self {
         self.spec.secrets.push(secret);
         self
     }
 
-    /// The value of a secret for [`launch`](Self::launch), in place of where it comes from.
+    /// Sets the value of a secret for [`launch`](Self::launch), instead of reading its source.
     pub fn secret_value(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.secrets.push(Value::new(name, value.into()));
         self
     }
 
-    /// Changes to the image's tree, which the sandbox's disk has from the start.
+    /// Adds changes to the image's tree, which are made on the sandbox's disk before the first
+    /// boot.
     pub fn patches(mut self, patches: impl IntoIterator<Item = Patch>) -> Self {
         self.patches.extend(patches);
         self
     }
 
-    /// Whether [`launch`](Self::launch) has the sandbox go on as a copy of a machine in the
-    /// [pool](Self::launch_to_warm), in place of a boot. Where there is none that it can be, it
-    /// boots, and [`Booted::warning`](crate::Booted::warning) is the reason.
+    /// Sets whether [`launch`](Self::launch) starts the sandbox as a copy of a machine in the
+    /// [pool](Self::launch_to_warm), instead of booting. If the pool has no suitable machine, the
+    /// sandbox boots, and [`Booted::warning`](crate::Booted::warning) is the reason.
     pub fn from_pool(mut self, from_pool: bool) -> Self {
         self.from_pool = from_pool;
         self
     }
 
-    /// Makes the sandbox; nothing runs yet.
+    /// Makes the sandbox without starting it.
     ///
     /// # Errors
     ///
@@ -246,12 +248,12 @@ impl<'a> Builder<'a> {
         Ok(Sandbox::new(store.clone(), spec.name))
     }
 
-    /// Makes the sandbox and starts to boot it, without a moment in between at which it is
-    /// nobody's. It is removed again where its main command never runs.
+    /// Makes the sandbox and starts to boot it, holding its lock all the time. It is removed if its
+    /// main command never runs.
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create); what is known not to boot is not made.
+    /// As [`create`](Self::create); a sandbox that is known not to boot is not made.
     pub fn launch(self) -> Result<(Sandbox, Boot)> {
         let store = self.store;
         boot::check(store, &self.spec.machine)?;
@@ -269,9 +271,9 @@ impl<'a> Builder<'a> {
         Ok((sandbox, boot.warn(cold)))
     }
 
-    /// Starts to boot a machine for the pool, in a sandbox that is not kept. When it is up,
+    /// Starts to boot a machine for the pool, in a sandbox that is not kept. Once it is up,
     /// [`Booted::warm_up`](crate::Booted::warm_up) runs its command there, and
-    /// [`Booted::into_pool`](crate::Booted::into_pool) keeps the machine.
+    /// [`Booted::into_pool`](crate::Booted::into_pool) adds the machine to the pool.
     ///
     /// # Errors
     ///
@@ -283,12 +285,12 @@ impl<'a> Builder<'a> {
         self.launch()
     }
 
-    /// Launches the sandbox as a copy of a machine in the pool, or returns why it has to boot.
+    /// Launches the sandbox as a copy of a machine in the pool, or returns why it must boot.
     fn launch_warm(mut self) -> Result<std::result::Result<(Sandbox, Boot), String>> {
         if !self.patches.is_empty() {
             return Ok(Err("a machine in the pool has no patches".to_owned()));
         }
-        // As the machine in the pool.
+        // The machine in the pool is forkable, too.
         self.spec.machine.forkable = true;
         self.settle()?;
         pool::launch(self.store, &self.root, self.spec)
@@ -299,7 +301,7 @@ impl<'a> Builder<'a> {
         create::create(self.store, &self.root, self.spec, &self.patches, discard)
     }
 
-    /// Settles what follows from the rest.
+    /// Sets the fields that depend on others.
     fn settle(&mut self) -> Result<()> {
         let mut overrides = std::mem::take(&mut self.overrides);
         if let (Root::Disk(_), None, []) =
@@ -309,7 +311,7 @@ impl<'a> Builder<'a> {
         }
         let config = self.root.config();
         self.spec.process = Some(process::resolve(config, overrides)?);
-        // What holds patches and folders; and a copy of the machine is one of its disk, too.
+        // Patches and folders need a disk; and copying the machine includes copying its disk.
         let needs_disk = !self.patches.is_empty()
             || !self.spec.disk_dirs.is_empty()
             || self.spec.machine.forkable;

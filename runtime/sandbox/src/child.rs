@@ -1,4 +1,4 @@
-//! A command in a sandbox, as its client sees it.
+//! A client's connection to a command in a sandbox.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use blockbox_vmm::guest::{Connection, Event, Exec, ExecControl, ExitStatus, Gues
 
 use crate::error::Result;
 
-/// A command that runs in a sandbox: its streams, its signals, its end. Dropping it closes its
-/// streams, as closing a terminal window would.
+/// A command that runs in a sandbox, with its streams and signals. Dropping it closes its streams,
+/// as closing a terminal window would.
 #[derive(Debug)]
 pub struct Child {
-    // Closed before the connection is.
+    // Dropped before the connection.
     exec: Exec,
     connection: Arc<Connection>,
 }
@@ -21,43 +21,43 @@ impl Child {
         Self { exec, connection }
     }
 
-    /// The command's process id in the guest.
+    /// Returns the command's process id in the guest.
     pub fn pid(&self) -> u32 {
         self.exec.pid()
     }
 
-    /// The command's standard input, once, if it has one. Dropping it is the end of the input.
+    /// Takes the command's standard input, if it has one. Dropping that ends the input.
     pub fn take_stdin(&mut self) -> Option<Stdin> {
         self.exec.take_stdin()
     }
 
-    /// A handle to signal and resize the command with while another thread reads its output.
+    /// Returns a handle to signal and resize the command while another thread reads its output.
     pub fn control(&self) -> ExecControl {
         self.exec.control()
     }
 
-    /// A handle that ends the conversation from another thread and leaves the command running.
+    /// Returns a handle to close the connection from another thread, leaving the command running.
     pub fn detacher(&self) -> Detacher {
         Detacher(Arc::clone(&self.connection))
     }
 
-    /// Waits for the next thing that happens. After [`Event::Exited`] it repeats that.
+    /// Waits for the next event. After [`Event::Exited`] it returns the same event again.
     ///
     /// # Errors
     ///
-    /// When the sandbox is gone.
+    /// If the sandbox is gone.
     pub fn next_event(&mut self) -> Result<Event, GuestError> {
         self.exec.next_event()
     }
 
-    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be
-    /// written any more is closed for the command as well, and its error returned when the command
+    /// Copies the outputs to `stdout` and `stderr` until the command ends. If one cannot be
+    /// written, it is closed for the command as well, and its error is returned after the command
     /// has ended.
     ///
     /// # Errors
     ///
-    /// When the sandbox is gone, or an output cannot be written; a closed pipe is no error, as in a
-    /// shell.
+    /// If the sandbox is gone, or an output cannot be written; a closed pipe is not an error, as in
+    /// a shell.
     pub fn stream(
         self,
         stdout: &mut dyn Write,
@@ -66,28 +66,28 @@ impl Child {
         self.exec.stream(stdout, stderr)
     }
 
-    /// Waits for the command's end, throwing its output away.
+    /// Waits for the command's end, discarding its output.
     ///
     /// # Errors
     ///
-    /// When the sandbox is gone.
+    /// If the sandbox is gone.
     pub fn wait(self) -> Result<ExitStatus, GuestError> {
         self.exec.wait()
     }
 
-    /// Leaves the command to itself: it goes on, and what it writes is read and dropped (or, for a
-    /// main command, logged).
+    /// Disconnects from the command, which continues: its output is read and discarded (or logged,
+    /// for a main command).
     pub fn detach(self) {
         self.connection.close();
     }
 }
 
-/// Ends the conversation with a command and leaves it running.
+/// Closes the connection to a command and leaves the command running.
 #[derive(Clone, Debug)]
 pub struct Detacher(Arc<Connection>);
 
 impl Detacher {
-    /// Detaches: whoever reads the command's output gets [`GuestError::MonitorLost`].
+    /// Detaches: a thread that reads the command's output gets [`GuestError::MonitorLost`].
     pub fn detach(&self) {
         self.0.close();
     }

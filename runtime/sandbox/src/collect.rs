@@ -1,4 +1,4 @@
-//! Removing what nothing needs any more.
+//! Removes what is no longer needed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::remove::{unnamed, users};
 
-/// What was removed, and what that freed.
+/// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Collected {
@@ -23,27 +23,27 @@ pub struct Collected {
     pub images: Vec<String>,
     /// Other files and folders.
     pub files: Vec<PathBuf>,
-    /// The bytes that the store takes less.
+    /// The number of bytes freed in the store.
     pub bytes: u64,
 }
 
-/// Removes the images that have no name and that no sandbox uses, or, if `named`, all that no
-/// sandbox uses; and the layers that no image has.
+/// Removes images that have no name and that no sandbox uses, or, if `named`, all images that no
+/// sandbox uses; and layers that belong to no image.
 ///
 /// # Errors
 ///
-/// Where the store cannot be read or changed.
+/// If the store cannot be read or changed.
 pub fn prune(store: &Store, named: bool) -> Result<Collected> {
     measured(store, |access| prune_images(store, access, named))
 }
 
-/// Removes everything that nothing names: what [`prune`] removes, layers and blobs of interrupted
-/// pulls, temporary files, what is left of the making of sandboxes and stale locks. Named images
-/// and sandboxes stay.
+/// Removes everything that is no longer referenced: images and layers as [`prune`] does, layers and
+/// blobs of interrupted pulls, temporary files, remains of sandboxes that were being made, and
+/// stale locks. Named images and sandboxes are kept.
 ///
 /// # Errors
 ///
-/// Where the store cannot be read or changed.
+/// If the store cannot be read or changed.
 pub fn collect(store: &Store) -> Result<Collected> {
     measured(store, |access| {
         let mut collected = prune_images(store, access, false)?;
@@ -60,7 +60,7 @@ pub fn collect(store: &Store) -> Result<Collected> {
 }
 
 fn measured(store: &Store, act: impl FnOnce(&Exclusive) -> Result<Collected>) -> Result<Collected> {
-    // Getting the right to remove removes temporary files and stale locks.
+    // Getting the exclusive lock sweeps up temporary files and stale locks.
     let before = allocated(store.root(), &mut HashSet::new());
     let access = store.exclusive()?;
     let mut collected = act(&access)?;
@@ -95,8 +95,8 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Records of layers that are not there, folders of sandboxes without a record, parts of downloads,
-/// and what is stale in the folder of kernels.
+/// Returns records of missing layers, folders of sandboxes without a record, partial downloads, and
+/// stale files in the folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(&store.layers())? {
@@ -104,7 +104,8 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    // A sandbox gets its folder with its record in it, so nothing can use one that has none.
+    // A sandbox's folder is renamed into place with its record, so no process uses one without a
+    // record.
     for path in entries(&store.sandboxes())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if Spec::read(&path)?.is_none() && store.lock_sandbox(&name)?.is_some() {
@@ -116,7 +117,7 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What is stale in the folder of kernels: where there is no kernel to use, none of them is.
+/// Returns stale files in the folder of kernels; none if there is no kernel to use.
 pub(crate) fn stale_kernels(store: &Store) -> Result<Vec<PathBuf>> {
     let folder = store.kernels();
     let current = kernel::locate(None, store.root(), &folder).ok();
@@ -129,8 +130,8 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.collect()
 }
 
-/// The bytes that everything under `path` takes on the host, hard links to one file counted once.
-/// What goes away meanwhile, or cannot be read, counts nothing.
+/// Returns the bytes that all files under `path` take on the host; hard links to one file are
+/// counted once. Files that are removed meanwhile, or cannot be read, are not counted.
 pub(crate) fn allocated(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else {
         return 0;

@@ -1,5 +1,5 @@
-//! Copying between this host and a sandbox, by docker's rules for what a copy is called and where
-//! it goes.
+//! Copies files between this host and a sandbox, with docker's rules for the name and place of a
+//! copy.
 
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -13,19 +13,19 @@ use blockbox_store::Meter;
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
 
-/// Bytes that are read and written at a time.
+/// The size of the copy buffer, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// How to copy.
+/// Options of a copy.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// Whether copies belong to whom the originals do; otherwise to root in a sandbox, and to this
-    /// process's user on the host.
+    /// Whether copies keep the owners of the originals; otherwise they belong to root in a sandbox,
+    /// and to this process's user on the host.
     pub owners: bool,
-    /// Whether the source, where it is a symbolic link, is what it leads to.
+    /// Whether a source that is a symbolic link is followed.
     pub follow: bool,
-    /// What learns of the bytes that are copied.
+    /// Counts the bytes that are copied.
     pub meter: Meter,
 }
 
@@ -53,15 +53,16 @@ impl CopyOptions {
 }
 
 impl Sandbox {
-    /// Copies the file or the tree at `source` in the sandbox to `target` on this host, running or
-    /// not. Where `target` is a directory the copy is put in it under its own name, or, where
-    /// `source` ends in `/.`, all that is in the source; else the copy is called `target`. Nothing
-    /// outside of `target` is made or changed, whatever the sandbox has.
+    /// Copies the file or the tree at `source` in the sandbox to `target` on this host, whether the
+    /// sandbox is running or not. If `target` is a directory, the copy goes into it under its own
+    /// name or, if `source` ends in `/.`, the contents of the source go into it; otherwise the copy
+    /// is called `target`. Nothing outside `target` is created or changed, whatever the sandbox
+    /// contains.
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`], [`Error::NotADirectory`], [`Error::OverFile`]; [`Error::Archive`] where
-    /// files cannot be made.
+    /// [`Error::NoFile`], [`Error::NotADirectory`], [`Error::OverFile`]; [`Error::Archive`] if
+    /// files cannot be created.
     pub fn copy_out(
         &self,
         source: &[u8],
@@ -71,7 +72,7 @@ impl Sandbox {
         let stat = self.stat(source, options.follow)?;
         let stat = stat.ok_or_else(|| Error::no_file(source))?;
         let exists = blockbox_archive::stat(target, true).ok();
-        // A link to a file is what it leads to.
+        // A link to a file is followed.
         let resolved = match exists {
             Some(found) if !found.is_directory() => fs::canonicalize(target).ok(),
             _ => None,
@@ -96,15 +97,15 @@ impl Sandbox {
             let unpacked = blockbox_archive::unpack(&folder, input, unpack);
             let packed = packing.join().unwrap_or(Ok(()));
             match (packed, unpacked) {
-                // Why the archive ended, before that it did.
+                // The cause of the archive's end is reported before the end itself.
                 (Err(error), Err(blockbox_archive::Error::Archive(_)) | Ok(_)) => Err(error),
                 (_, unpacked) => Ok(unpacked?),
             }
         })
     }
 
-    /// Copies the file or the tree at `source` on this host to `target` in the sandbox, running or
-    /// not, by the rules of [`copy_out`](Self::copy_out).
+    /// Copies the file or the tree at `source` on this host to `target` in the sandbox, whether it
+    /// is running or not, with the rules of [`copy_out`](Self::copy_out).
     ///
     /// # Errors
     ///
@@ -130,7 +131,7 @@ impl Sandbox {
             });
             let mut joined = None;
             let mut packing = Some(packing);
-            // The end of the archive must not be seen before it is known to be whole.
+            // The reader must not see the archive's end before the archive is known to be complete.
             let input = Whole {
                 reader,
                 finish: || {
@@ -154,7 +155,7 @@ impl Sandbox {
     }
 }
 
-/// A stream whose end is only reported where what wrote it succeeded.
+/// A stream whose end is reported only if its writer succeeded.
 struct Whole<R, F> {
     reader: R,
     finish: F,
@@ -173,17 +174,17 @@ fn pipe() -> Result<(io::PipeReader, io::PipeWriter)> {
     io::pipe().map_err(Error::Input)
 }
 
-/// Where a copy goes.
+/// The destination of a copy.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
-    /// The directory that it is made in; empty where the target names none.
+    /// The directory that the copy is created in; empty if the target names none.
     folder: Vec<u8>,
-    /// What it is called there; empty where what is in the source goes to the directory itself.
+    /// The copy's name there; empty if the source's contents go into the directory itself.
     name: Vec<u8>,
 }
 
 impl Place {
-    /// Decides where a copy of `source` goes. `exists` is what is at `target`.
+    /// Returns the destination of a copy of `source`. `exists` is the file at `target`.
     fn of(source: &[u8], stat: FileStat, target: &[u8], exists: Option<FileStat>) -> Result<Self> {
         let wants_directory = target.ends_with(b"/") || target.ends_with(b"/.");
         let own = base(source);
@@ -221,7 +222,7 @@ fn trimmed(path: &[u8]) -> &[u8] {
     path
 }
 
-/// The name of what a path leads to; empty where it is all that is in a directory (`DIR/.`) or the
+/// Returns the last name of a path; empty for the contents of a directory (`DIR/.`) and for the
 /// root.
 fn base(path: &[u8]) -> &[u8] {
     if path.ends_with(b"/.") || matches!(path, b"." | b"..") || path.ends_with(b"/..") {
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_go_where_docker_puts_them() {
+    fn copies_have_the_name_and_place_that_docker_gives_them() {
         let (yes, no) = (Some(true), Some(false));
         for (source, directory, target, exists, expected) in [
             ("/a/file", false, "/dst", yes, "/dst : file"),

@@ -1,4 +1,4 @@
-//! Making a sandbox: its records and its writable disk.
+//! Makes sandboxes: their records and their writable disks.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,12 +19,12 @@ use crate::error::{Error, Result};
 use crate::root::{self, Root};
 use crate::{events, mounts, secrets};
 
-/// How long somebody else may have a name before it counts as taken.
+/// How long another process may hold a name before it counts as taken.
 const CLAIM: Duration = Duration::from_secs(2);
 
-/// Makes the sandbox that `spec` describes, with its image changed by `patches`; without a name and
-/// an id in it, it gets random ones. The lock is the caller's to hold on to. With `discard`, the
-/// sandbox goes when nobody holds the lock.
+/// Makes the sandbox that `spec` describes, with its image changed by `patches`; a missing name or
+/// id is chosen at random. The caller holds the returned lock. With `discard`, the sandbox is
+/// removed when no process holds the lock.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub(crate) fn create(
     if let (Root::Disk(disk), false) = (root, patches.is_empty()) {
         return Err(Error::RootDisk {
             path: disk.path.clone(),
-            reason: "patches are for images".to_owned(),
+            reason: "patches need an image".to_owned(),
         });
     }
     create_with(store, root, spec, discard, |path| {
@@ -48,7 +48,7 @@ pub(crate) fn create(
     })
 }
 
-/// As [`create`], with a writable disk that `upper` makes, where the sandbox has one.
+/// As [`create`], with a writable disk that `upper` makes, if the sandbox has one.
 pub(crate) fn create_with(
     store: &Store,
     root: &Root,
@@ -56,7 +56,7 @@ pub(crate) fn create_with(
     discard: bool,
     upper: impl FnOnce(PathBuf) -> Result<()>,
 ) -> Result<(Spec, Lock)> {
-    // Until the record says that the image is used, nobody may remove it.
+    // Until the record says that the image is used, no other process may remove it.
     let _access = store.share()?;
     spec.id = random_id()?;
     let card = spec.network.is_connected().then(random).transpose()?;
@@ -66,7 +66,7 @@ pub(crate) fn create_with(
     }
     check_name(&spec.name)?;
     let exists = || Error::SandboxExists(spec.name.clone());
-    // One that should have gone already is not in the way.
+    // A sandbox that was to be removed already does not keep the name.
     if state::reconcile(store, &spec.name)?.is_some() {
         return Err(exists());
     }
@@ -100,7 +100,7 @@ pub(crate) fn create_with(
     Ok((spec, lock))
 }
 
-/// Checks that a sandbox can be called `name`: that it is a name, and nobody has it now.
+/// Checks that a new sandbox can be called `name`: the name is valid and free.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub fn check_new_name(store: &Store, name: &str) -> Result<()> {
     }
 }
 
-/// Takes the lock of a name that no sandbox has.
+/// Locks a name that no sandbox has.
 pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
     check_name(name)?;
     let folder = store.sandbox(name);
@@ -125,7 +125,7 @@ pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
         }
         match lock {
             Some(lock) => return Ok(lock),
-            // Somebody makes a sandbox of this name, or only looks whether a crash left something.
+            // Another process makes a sandbox of this name, or only looks for remains of a crash.
             None if started.elapsed() < CLAIM => sleep(Duration::from_millis(5)),
             None => return Err(Error::SandboxExists(name.to_owned())),
         }
@@ -141,8 +141,8 @@ fn platform(image: &Image) -> String {
     platform
 }
 
-/// Makes the disk that the guest's kernel starts from: init, and overlayfs's two folders, with what
-/// `patches` change.
+/// Makes the disk that the guest's kernel boots from: init, and overlayfs's two folders, with the
+/// changes of `patches`.
 fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
     let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
@@ -155,7 +155,7 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
         .mode(0o600)
         .open(&path)
         .map_err(convert::Error::io(&path))?;
-    // Made longer by a byte written at its end, it would take a block more.
+    // If a byte were written at its end instead, the file would take one more block.
     file.set_len(size).map_err(convert::Error::io(&path))?;
     let mut disk =
         ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
@@ -170,8 +170,8 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
     let size = Some(INIT.len() as u64);
     disk.add_file(private, init, ours.clone(), INIT, size)
         .map_err(failed)?;
-    // The root of an overlay has the attributes of its upperdir. Init makes that of a disk, which
-    // it sees first.
+    // The root of an overlay has the attributes of its upperdir. For a disk, init sets them,
+    // because only init reads the disk.
     if let Root::Image(image) = root {
         let upper = disk
             .add_dir(top, name(UPPER_DIR), root_metadata(image)?)
@@ -185,7 +185,7 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
     Ok(())
 }
 
-/// The attributes of an image's root directory.
+/// Returns the attributes of an image's root directory.
 fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
     let path = image.fsmeta();
     let failed = |source| convert::Error::Read {
@@ -204,7 +204,7 @@ fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
 
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    // A leading dot is the store's own; a name is also the guest's host name.
+    // Names with a leading dot are reserved for the store; a name is also the guest's host name.
     if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
         return Err(Error::SandboxName(name.to_owned()));
     }
@@ -215,7 +215,7 @@ pub(crate) fn check_volume_name(name: &str) -> Result<()> {
     check_name(name).map_err(|_| Error::VolumeName(name.to_owned()))
 }
 
-/// 64 hexadecimal digits, as docker identifies containers by.
+/// Returns 64 random hexadecimal digits, like the ids of docker's containers.
 pub(crate) fn random_id() -> Result<String> {
     let bytes: [u8; 32] = random()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_plain_folder_name() {
+    fn a_name_is_a_single_path_component() {
         for name in ["a", "web-1", "a.b_c", &random_id().unwrap()[..12]] {
             assert!(check_name(name).is_ok(), "{name}");
         }

@@ -1,20 +1,20 @@
-//! What can go wrong, in terms a caller can act on.
+//! Errors of this crate.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of a sandbox, or of what it is made with.
+/// An error of a sandbox, or of one of its parts.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The store could not be read or written.
     #[error(transparent)]
     Store(#[from] blockbox_store::Error),
-    /// An image is not there, or its disks could not be made or read.
+    /// An image does not exist, or its disks could not be made or read.
     #[error(transparent)]
     Convert(#[from] blockbox_convert::Error),
     /// A sandbox or a snapshot needs the image's disks.
@@ -22,35 +22,35 @@ pub enum Error {
     ImageInUse {
         /// The image.
         image: String,
-        /// One of those that use it.
+        /// One of its users.
         user: ImageUser,
     },
-    /// No snapshot goes by this name.
+    /// There is no snapshot with this name.
     #[error("no snapshot {0:?}")]
     NoSnapshot(String),
     /// A snapshot of this name exists.
     #[error("there is a snapshot {0:?} already")]
     SnapshotExists(String),
-    /// The disk of a snapshot is not what was copied when it was made.
+    /// The disk of a snapshot differs from the copy that was made.
     #[error("snapshot {0:?} is damaged: its disk does not have the digest of its record")]
     SnapshotDamaged(String),
     /// The memory of a sandbox cannot be copied.
-    #[error("the memory of sandbox {sandbox:?} cannot be kept: {reason}")]
+    #[error("the memory of sandbox {sandbox:?} cannot be saved: {reason}")]
     NoMemory {
         /// The sandbox.
         sandbox: String,
-        /// Why.
+        /// The reason.
         reason: NoMemory,
     },
-    /// A machine cannot wait in the pool.
-    #[error("a machine of {image} cannot wait in the pool: {reason}")]
+    /// A machine cannot be kept in the pool.
+    #[error("a machine of {image} cannot be kept in the pool: {reason}")]
     NotPooled {
         /// The image.
         image: String,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
-    /// The memory of a snapshot cannot be gone on with.
+    /// A snapshot's memory cannot be resumed.
     #[error("the snapshot's memory cannot be used: {0}")]
     SnapshotMemory(String),
     /// A snapshot does not fit a sandbox.
@@ -61,13 +61,13 @@ pub enum Error {
         /// The sandbox.
         sandbox: String,
     },
-    /// What was to be read as an exported snapshot is not one.
+    /// An archive is not an exported snapshot.
     #[error("not an exported snapshot: {reason}")]
     SnapshotArchive {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// No sandbox goes by this name.
+    /// There is no sandbox with this name.
     #[error("no sandbox {0:?}")]
     NoSandbox(String),
     /// A sandbox of this name exists.
@@ -79,16 +79,16 @@ pub enum Error {
     /// The sandbox is running.
     #[error("sandbox {0:?} is running")]
     SandboxRunning(String),
-    /// A sandbox's name cannot be a folder's.
+    /// A sandbox's name is invalid.
     #[error("{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`")]
     SandboxName(String),
     /// The sandbox is not running.
     #[error("sandbox {0:?} is not running")]
     NotRunning(String),
-    /// Other users could reach the folder of sockets, or it is theirs.
+    /// The folder of sockets belongs to another user, or other users can access it.
     #[error("{}: not a folder of this user alone (mode 0700)", .0.display())]
     RuntimeFolder(PathBuf),
-    /// The sandbox was stopped before it was up.
+    /// The sandbox was stopped before it had booted.
     #[error("the sandbox was stopped while it started")]
     Interrupted,
     /// The monitor of a sandbox reports a failure.
@@ -97,7 +97,8 @@ pub enum Error {
     /// The gateway of a sandbox's network did not start, or is gone.
     #[error("the sandbox's network: {0}")]
     Gateway(String),
-    /// A monitor speaks another version of the protocol: another blockbox started its sandbox.
+    /// A monitor uses another version of the protocol: another version of blockbox started its
+    /// sandbox.
     #[error(
         "sandbox {name:?} was started by another version of blockbox (monitor protocol {theirs}, this is {ours})"
     )]
@@ -112,17 +113,17 @@ pub enum Error {
     /// There is no such file in the sandbox.
     #[error("{}: no such file or directory in the sandbox", .0.display())]
     NoFile(PathBuf),
-    /// Something in a path is no directory and would have to be one.
+    /// A component of a path is not a directory.
     #[error("{}: not a directory", .0.display())]
     NotADirectory(PathBuf),
-    /// A directory cannot be copied to where a file is.
+    /// A directory cannot be copied over a file.
     #[error("{}: cannot copy a directory over a file", .0.display())]
     OverFile(PathBuf),
     /// The guest could not copy files.
     #[error("copying in the guest: {0}")]
     Copy(String),
-    /// What is to be copied could not be read.
-    #[error("cannot read what is to be copied")]
+    /// The input of a copy could not be read.
+    #[error("cannot read the files to copy")]
     Input(#[source] io::Error),
     /// Files of this host could not be packed or unpacked.
     #[error(transparent)]
@@ -132,20 +133,20 @@ pub enum Error {
     RootDisk {
         /// The disk.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Something takes an image, and the root of this sandbox is a disk.
+    /// An operation needs an image, and the root of this sandbox is a disk.
     #[error(
         "the root of sandbox {0:?} is a disk and not an image: its files are not read from outside"
     )]
     NotOfImage(String),
-    /// Something cannot be mounted where it should.
+    /// A mount point is not valid.
     #[error("cannot mount on {target:?}: {reason}")]
     MountTarget {
         /// The path in the guest.
         target: String,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
     /// A path of the host cannot be shared.
@@ -153,19 +154,19 @@ pub enum Error {
     MountSource {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A volume's name cannot be a folder's.
+    /// A volume's name is invalid.
     #[error("{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`")]
     VolumeName(String),
-    /// No volume goes by this name.
+    /// There is no volume with this name.
     #[error("no volume {0:?}")]
     NoVolume(String),
     /// A volume of this name exists.
     #[error("there is a volume {0:?} already")]
     VolumeExists(String),
-    /// Sandboxes mount a volume, running or not.
+    /// A volume is mounted by sandboxes, running or not.
     #[error("volume {volume:?} is used by sandbox {sandbox:?}")]
     VolumeInUse {
         /// The volume.
@@ -173,18 +174,18 @@ pub enum Error {
         /// One of the sandboxes.
         sandbox: String,
     },
-    /// Another sandbox runs with a volume, or something changes it.
+    /// A running sandbox uses a volume, or an operation changes it.
     #[error("volume {volume:?} is in use{}", by(.sandbox.as_deref()))]
     VolumeBusy {
         /// The volume.
         volume: String,
-        /// The sandbox that runs with it.
+        /// The running sandbox that uses it.
         sandbox: Option<String>,
     },
-    /// A file system is not that of a volume.
+    /// A file system does not belong to a volume.
     #[error("{}: not the disk of a volume", .0.display())]
     NotAVolume(PathBuf),
-    /// A secret's name is not that of a file, or there are two of it.
+    /// A secret's name is not a file name, or occurs twice.
     #[error(
         "{0:?} cannot name a secret: it is the name of a file in /run/secrets, and there is one of each"
     )]
@@ -194,7 +195,7 @@ pub enum Error {
     SecretValue {
         /// The secret's name.
         secret: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Neither the image nor the command line names a program.
@@ -203,27 +204,27 @@ pub enum Error {
     /// The image's `StopSignal` is not a signal of Linux.
     #[error("the image's StopSignal {0:?} is not a signal")]
     StopSignal(String),
-    /// The kernel, or a file that names are looked up in, cannot hold this host name.
+    /// A host name is invalid, for the kernel or for `/etc/hosts`.
     #[error("{0:?} cannot be a host name: use 1 to {max} letters, digits, `-`, `.` and `_`", max = blockbox_vmm::guest::MAX_HOSTNAME)]
     Hostname(String),
-    /// No guest kernel boots with so little memory.
+    /// The memory is too small for any guest kernel.
     #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::boot::LEAST_MEMORY >> 20)]
     Memory(u64),
-    /// No machine has so much memory.
+    /// The memory is larger than a machine can have.
     #[error("{0} bytes of memory are too many for a guest: give it {most} GiB at most", most = crate::boot::MOST_MEMORY >> 30)]
     TooMuchMemory(u64),
-    /// No machine of this host has so many CPUs.
+    /// The CPUs are more than a machine on this host can have.
     #[error("a guest has at most {most} CPUs on this host, not {asked}")]
     Cpus {
-        /// How many were asked for.
+        /// The requested number.
         asked: u8,
-        /// How many there can be.
+        /// The largest number.
         most: usize,
     },
-    /// There is no virtual machine to be had.
+    /// A virtual machine could not be started.
     #[error(transparent)]
     Vmm(#[from] blockbox_vmm::VmmError),
-    /// The guest did not do its part.
+    /// The guest failed.
     #[error(transparent)]
     Guest(#[from] blockbox_vmm::guest::GuestError),
 }
@@ -232,9 +233,9 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoMemory {
-    /// The sandbox was not made for it.
+    /// The sandbox was not made with that option.
     NotForkable,
-    /// What is mounted there would be two machines' at a time.
+    /// A mount would be shared by two machines.
     Mount(String),
 }
 
@@ -249,7 +250,7 @@ impl fmt::Display for NoMemory {
     }
 }
 
-/// What needs an image.
+/// A user of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageUser {
@@ -273,7 +274,7 @@ fn by(sandbox: Option<&str>) -> String {
 }
 
 impl Error {
-    /// A path in a sandbox, for a person.
+    /// Converts a path in a sandbox for messages.
     pub(crate) fn path(path: &[u8]) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
 
@@ -284,7 +285,7 @@ impl Error {
         Self::NoFile(Self::path(path))
     }
 
-    /// Names the file an I/O error is about: `.map_err(Error::io(path))`.
+    /// Adds the path that an I/O error is about: `.map_err(Error::io(path))`.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| blockbox_store::Error::io(path)(source).into()
     }

@@ -1,8 +1,8 @@
-//! What happened to the sandboxes of a store.
+//! Events of the sandboxes in a store.
 //!
-//! `events.jsonl` in the store's folder has a line of JSON for each event, written by whoever
-//! caused it; at 4 MiB it becomes `events.jsonl.1`. Events are for people and programs that watch;
-//! nothing is decided by them, so a line that cannot be written is only missing.
+//! `events.jsonl` in the store's folder has a line of JSON for each event, written by the process
+//! that caused it; at 4 MiB it is renamed to `events.jsonl.1`. Events are only reported, and no
+//! decision depends on them, so a line that cannot be written is lost without an error.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,16 +14,16 @@ use blockbox_store::{Spec, Store, state};
 use blockbox_vmm::with_causes;
 use serde::{Deserialize, Serialize};
 
-/// The most that the list of events takes before it is set aside, in bytes.
+/// The largest size of the event file before it is rotated, in bytes.
 const LIMIT: u64 = 4 << 20;
 
 const NAME: &str = "events.jsonl";
 
-/// What happened to a sandbox.
+/// An event of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, in nanoseconds since the epoch.
+    /// Its time, in nanoseconds since the epoch.
     pub time_ns: u64,
     /// `create`, `start`, `exec`, `kill`, `die`, `network-lost`, `rename` or `remove`.
     pub action: String,
@@ -31,14 +31,14 @@ pub struct Event {
     pub id: String,
     /// The sandbox's name.
     pub name: String,
-    /// Its image, as the user called it.
+    /// Its image's name, as the user gave it.
     pub image: String,
-    /// More about it, such as `exit_code`, `signal` or `old_name`.
+    /// More fields, such as `exit_code`, `signal` or `old_name`.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
 }
 
-/// Notes that something happened to a sandbox.
+/// Records an event of a sandbox.
 pub(crate) fn note(store: &Store, spec: &Spec, action: &str, attributes: &[(&str, String)]) {
     let event = Event {
         time_ns: state::now_ns(),
@@ -62,12 +62,12 @@ fn append(store: &Store, event: &Event) -> io::Result<()> {
     line.push(b'\n');
     let mut file = File::options().create(true).append(true).open(&path)?;
     if file.metadata()?.len() >= LIMIT {
-        // Of two that do this at once, the second sets a nearly empty list aside: events are lost,
-        // nothing else.
+        // If two processes do this at once, the second one rotates a nearly empty file: only events
+        // are lost.
         fs::rename(&path, store.root().join(format!("{NAME}.1")))?;
         file = File::options().create(true).append(true).open(&path)?;
     }
-    // One write: lines of several processes do not mix.
+    // A single write, so that lines of several processes do not mix.
     file.write_all(&line)
 }
 
@@ -80,11 +80,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// All that are kept, from the oldest on.
+    /// Returns a reader of all recorded events, beginning with the oldest.
     ///
     /// # Errors
     ///
-    /// When the list cannot be read.
+    /// If the file cannot be read.
     pub fn all(store: &Store) -> io::Result<Self> {
         let path = store.root().join(NAME);
         let older = open(&path.with_extension("jsonl.1"))?;
@@ -99,11 +99,11 @@ impl Events {
         })
     }
 
-    /// Only those that happen from now on.
+    /// Returns a reader of events that happen from now on.
     ///
     /// # Errors
     ///
-    /// When the list cannot be read.
+    /// If the file cannot be read.
     pub fn new(store: &Store) -> io::Result<Self> {
         let path = store.root().join(NAME);
         let mut file = open(&path)?;
@@ -117,22 +117,22 @@ impl Events {
         })
     }
 
-    /// The next event; `None` where nothing more has happened yet.
+    /// Returns the next event; `None` if there is none yet.
     ///
     /// # Errors
     ///
-    /// When the list cannot be read.
+    /// If the file cannot be read.
     pub fn next_event(&mut self) -> io::Result<Option<Event>> {
         loop {
             if let Some(file) = &mut self.file {
-                // The beginning of a line that is being written stays in `line`.
+                // The beginning of an unfinished line stays in `line`.
                 while file.read_until(b'\n', &mut self.line)? > 0 {
                     if self.line.last() != Some(&b'\n') {
                         break;
                     }
                     let event = serde_json::from_slice(&self.line);
                     self.line.clear();
-                    // A line that a crash cut short, or that a later version wrote, is no event.
+                    // A line that a crash truncated, or that a later version wrote, is skipped.
                     if let Ok(event) = event {
                         return Ok(Some(event));
                     }
@@ -186,7 +186,7 @@ mod tests {
         let mut later = Events::new(&store).unwrap();
         assert_eq!(actions(&mut from_the_start), ["create", "die"]);
         assert_eq!(actions(&mut later), [""; 0]);
-        // A line that is not whole yet, and one that is none.
+        // An unfinished line, and one that is not an event.
         let path = dir.path().join(NAME);
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b"garbage\n{\"time_ns\": 1, \"action\": \"start\",")
@@ -195,7 +195,7 @@ mod tests {
         file.write_all(b" \"id\": \"a\", \"name\": \"b\", \"image\": \"c\"}\n")
             .unwrap();
         assert_eq!(actions(&mut later), ["start"]);
-        // And after the list was set aside.
+        // The same after the file was rotated.
         fs::rename(&path, dir.path().join(format!("{NAME}.1"))).unwrap();
         note(&store, &spec(), "remove", &[]);
         assert_eq!(actions(&mut later), ["remove"]);

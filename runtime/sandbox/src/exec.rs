@@ -1,4 +1,4 @@
-//! Describing a command for a running sandbox.
+//! Options of a command in a running sandbox.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,8 +8,8 @@ use blockbox_vmm::guest::{ExecSpec, WindowSize};
 
 use crate::process::environment;
 
-/// A command to run in a running sandbox. What nobody sets is as for the sandbox's main command:
-/// its environment, its working directory, its user.
+/// A command to run in a running sandbox. By default, its environment, working directory and user
+/// are those of the main command.
 #[derive(Clone, Debug)]
 #[must_use = "a command runs when it is given to `Sandbox::exec`"]
 pub struct ExecOptions {
@@ -22,7 +22,7 @@ pub struct ExecOptions {
 }
 
 impl ExecOptions {
-    /// A program and its arguments. It has no terminal, and its input is `/dev/null`.
+    /// Returns a program with arguments. It has no terminal, and its input is `/dev/null`.
     pub fn new(args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             args: args.into_iter().map(Into::into).collect(),
@@ -34,39 +34,40 @@ impl ExecOptions {
         }
     }
 
-    /// Changes to the environment: `KEY=VALUE` sets a variable; a `KEY` alone takes over this
-    /// process's value, or removes the variable where it has none.
+    /// Changes the environment: `KEY=VALUE` sets a variable; a `KEY` alone copies this process's
+    /// value, or removes the variable if there is none.
     pub fn env(mut self, env: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.env.extend(env.into_iter().map(Into::into));
         self
     }
 
-    /// The working directory.
+    /// Sets the working directory.
     pub fn workdir(mut self, path: impl Into<OsString>) -> Self {
         self.workdir = Some(path.into());
         self
     }
 
-    /// The user: `NAME|UID[:GROUP|GID]`.
+    /// Sets the user: `NAME|UID[:GROUP|GID]`.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Gives the command a terminal, of 24 lines and 80 columns where no size is known.
+    /// Gives the command a terminal, of 24 lines and 80 columns if the size is not known.
     pub fn tty(mut self, size: Option<WindowSize>) -> Self {
         self.tty = Some(size.unwrap_or(WindowSize { rows: 24, cols: 80 }));
         self
     }
 
-    /// Whether the command reads what is written to
+    /// Sets whether the command reads what is written to
     /// [`Child::take_stdin`](crate::Child::take_stdin).
     pub fn stdin(mut self, stdin: bool) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// The command as the guest's init takes it, beside the sandbox's main command.
+    /// Returns the command in the form of the guest's protocol, with defaults from the main
+    /// command.
     pub(crate) fn spec(&self, main: &Process) -> ExecSpec {
         let base = main.env.iter().map(|one| one.0.clone()).collect();
         let cwd = self

@@ -1,8 +1,8 @@
-//! A sandbox's files: listing what changed, exporting, and streams of archives into and out of it.
+//! The files of a sandbox: its changes, exports, and archives copied into and out of it.
 //!
-//! Of a sandbox that does not run, the disks are read on the host. Of one that runs, what is read
-//! as a whole is read on the host too, while the guest's disk is frozen; single files are read and
-//! written by the guest's init, which sees what is mounted.
+//! The disks of a stopped sandbox are read on the host. For a running sandbox, operations on all
+//! files also read the disk on the host, while the guest's file system is frozen; single files are
+//! read and written by the guest's init, which also sees mounts.
 
 pub(crate) mod hold;
 
@@ -23,21 +23,22 @@ use crate::upper::Consistency;
 use hold::Hold;
 
 impl Sandbox {
-    /// Lists what the sandbox changed of its image. The disk of one that runs is frozen meanwhile.
+    /// Lists what changed in the sandbox since its image. The disk of a running sandbox is frozen
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// Where a disk cannot be read.
+    /// If a disk cannot be read.
     pub fn changes(&self) -> Result<Vec<Change>> {
         self.with_view(|view, _| Ok(files::changes(view)))
     }
 
-    /// Writes all files to `out` as a tar archive: the image's and what the sandbox changed of
-    /// them, not what is mounted. The disk of a sandbox that runs is frozen meanwhile.
+    /// Writes all files to `out` as a tar archive: the image's with the sandbox's changes, without
+    /// mounts. The disk of a running sandbox is frozen meanwhile.
     ///
     /// # Errors
     ///
-    /// Where a disk cannot be read; where `out` fails.
+    /// If a disk cannot be read, or `out` fails.
     pub fn export(&self, out: impl Write) -> Result<()> {
         self.with_view(|view, _| {
             let root = files::find(view, b"/", true);
@@ -46,24 +47,24 @@ impl Sandbox {
         })
     }
 
-    /// Makes an image of the sandbox's image and one layer more, which holds what the sandbox
-    /// changed. It has no name yet. The disk of a sandbox that runs is frozen meanwhile.
+    /// Makes an image from the sandbox's image and one more layer with the sandbox's changes. It
+    /// has no name yet. The disk of a running sandbox is frozen meanwhile.
     ///
     /// # Errors
     ///
-    /// Where a disk cannot be read, or a change of the configuration is unknown.
+    /// If a disk cannot be read, or a change of the configuration is unknown.
     pub fn commit(&self, options: &CommitOptions) -> Result<Image> {
-        // Nobody removes the image between its layer and its folder.
+        // No other process removes the image before its folder holds its layers.
         let _access = self.store().share()?;
         let committed = self.with_view(|view, info| {
             let image = image(self.store(), &info.spec)?;
             Ok(Committed::read(&image, &info.spec, view, options)?)
         })?;
-        // Nothing is in the store before it is known that the disk was held to the end.
+        // The image is stored only after the disk is known to have been held to the end.
         Ok(committed.store(self.store())?)
     }
 
-    /// Does something with the sandbox's files as they are on its disks, which do not change
+    /// Calls `work` with the sandbox's files as they are on its disks, which do not change
     /// meanwhile.
     pub(crate) fn with_view<T>(
         &self,
@@ -83,13 +84,13 @@ impl Sandbox {
         Ok(Sources::open(&image, upper.as_deref())?)
     }
 
-    /// Looks at what is at `path` in the sandbox; `None` where nothing is. Relative paths begin at
-    /// the root. A symbolic link at the end is followed with `follow`, and where the path ends in a
-    /// slash.
+    /// Returns the status of the file at `path` in the sandbox; `None` if it does not exist.
+    /// Relative paths begin at the root. A symbolic link at the end is followed with `follow`, or
+    /// if the path ends in a slash.
     ///
     /// # Errors
     ///
-    /// Where it cannot be found out.
+    /// If the status cannot be read.
     pub fn stat(&self, path: &[u8], follow: bool) -> Result<Option<FileStat>> {
         let path = absolute(path);
         if self.is_up()? {
@@ -98,7 +99,7 @@ impl Sandbox {
             return match self.task(&task, io::empty(), &mut line) {
                 Ok(()) => FileStat::decode(&line)
                     .map(Some)
-                    .ok_or_else(|| Error::Copy("the guest's answer makes no sense".to_owned())),
+                    .ok_or_else(|| Error::Copy("the guest's answer is malformed".to_owned())),
                 Err(Error::NoFile(_) | Error::NotADirectory(_)) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -115,12 +116,13 @@ impl Sandbox {
         })
     }
 
-    /// Writes the file or the tree at `path` in the sandbox to `out` as a tar archive, in which it
-    /// is called `name`; empty: what is in the directory. `follow` is as for [`stat`](Self::stat).
+    /// Writes the file or the tree at `path` in the sandbox to `out` as a tar archive, whose root
+    /// entry is `name`; if that is empty, the directory's contents. `follow` is as for
+    /// [`stat`](Self::stat).
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`]; where `out` fails.
+    /// [`Error::NoFile`]; if `out` fails.
     pub fn pack(&self, path: &[u8], name: &[u8], follow: bool, mut out: impl Write) -> Result<()> {
         let path = absolute(path);
         if self.is_up()? {
@@ -135,16 +137,16 @@ impl Sandbox {
         })
     }
 
-    /// Unpacks the tar archive `input` in the directory at `path` in the sandbox: a file takes the
-    /// place of what is there under its name, a directory keeps what it has. Files belong to root
-    /// or, with `owners`, to whom the archive says. The disk of a sandbox that does not run is
-    /// written anew, and takes the place of the old one when it is whole.
+    /// Unpacks the tar archive `input` in the directory at `path` in the sandbox: a file replaces
+    /// an existing one of its name, an existing directory keeps its contents. Files belong to root
+    /// or, with `owners`, to the owners in the archive. The disk of a stopped sandbox is written
+    /// anew, and replaces the old one when it is complete.
     ///
     /// # Errors
     ///
-    /// [`Error::NoFile`], [`Error::NotADirectory`]; [`Error::Diskless`] where it does not run and
-    /// has no disk; where the archive cannot be unpacked. In a sandbox that runs, what came before
-    /// stays.
+    /// [`Error::NoFile`], [`Error::NotADirectory`]; [`Error::Diskless`] if the sandbox is stopped
+    /// and has no disk; if the archive cannot be unpacked. In a running sandbox, files that were
+    /// unpacked before the error stay.
     pub fn unpack(&self, path: &[u8], owners: bool, input: impl Read + Send) -> Result<()> {
         let path = absolute(path);
         if self.is_up()? {
@@ -175,7 +177,7 @@ impl Sandbox {
         hold.release().map(drop)
     }
 
-    /// Has the guest's init carry out a task.
+    /// Runs a file task in the guest's init.
     fn task(&self, task: &FileTask, input: impl Read + Send, out: &mut dyn Write) -> Result<()> {
         let connection = self.running()?;
         let mut exec = connection.files(task)?;
@@ -218,7 +220,8 @@ impl Sandbox {
     }
 }
 
-/// Copies all of `input`; the end of what takes it is no error here, for it says why itself.
+/// Copies all of `input`. An error of `out` is ignored, because its reader reports the cause
+/// itself.
 fn feed(input: &mut impl BufRead, out: &mut impl Write) -> io::Result<()> {
     loop {
         let bytes = match input.fill_buf() {
@@ -235,7 +238,7 @@ fn feed(input: &mut impl BufRead, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Paths in a sandbox begin at its root.
+/// Returns a path from the sandbox's root.
 fn absolute(path: &[u8]) -> Vec<u8> {
     match path.first() {
         Some(b'/') => path.to_vec(),

@@ -1,8 +1,8 @@
-//! Installing guest kernels: libkrunfw, from where there is one, into the store.
+//! Installs guest kernels, in the form of libkrunfw, into the store.
 //!
-//! A library that is loaded is code that runs here, so nothing becomes the store's kernel that the
-//! user did not name by a digest or confirm, unless it is a file of this host or part of an image
-//! that came over TLS.
+//! A library that is loaded runs code on this host. So a library is installed only if the user
+//! named its digest or confirmed it, or if it is a file of this host or part of an image that came
+//! over TLS.
 
 mod archive;
 mod index;
@@ -22,13 +22,13 @@ use serde::Serialize;
 
 pub use package::PACKAGE;
 
-/// The most bytes of a file that a library is taken from.
+/// The largest file that a library is extracted from, in bytes.
 const MAX_FILE: u64 = 1 << 30;
 
-/// The most bytes of a library.
+/// The largest library, in bytes.
 const MAX_LIBRARY: u64 = 256 << 20;
 
-/// Why there is no kernel to install.
+/// Why no kernel was installed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -38,7 +38,7 @@ pub enum Error {
     /// A download or an image failed.
     #[error(transparent)]
     Pull(#[from] ocipull::Error),
-    /// What was installed holds no kernel that boots here.
+    /// The file holds no kernel that boots on this host.
     #[error(transparent)]
     Vmm(#[from] VmmError),
     /// The file cannot be read.
@@ -46,22 +46,22 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// The refusal.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is not the one that the digest names.
+    /// The file does not have the given digest.
     #[error("{place}: its digest is {actual}, not {expected}")]
     Digest {
         /// The file or address.
         place: String,
-        /// The digest asked for.
+        /// The given digest.
         expected: Digest,
-        /// The file's.
+        /// The digest of the file.
         actual: Digest,
     },
-    /// Nobody said that what came from an address, or of an image without TLS, is what it should
-    /// be.
-    #[error("{place}: nothing vouches for what is there, whose digest is {digest}")]
+    /// The digest of a download, or of an image that came without TLS, was neither given nor
+    /// confirmed.
+    #[error("{place}: the digest {digest} was not confirmed")]
     NotConfirmed {
         /// The address, or the image.
         place: String,
@@ -74,19 +74,19 @@ pub enum Error {
         /// The file, address or image.
         place: String,
     },
-    /// The file is none that a library is taken from.
+    /// The file is not of a supported format.
     #[error("{place}: not a {LIBRARY}, nor a tar, zip or wheel with one: {reason}")]
     Format {
         /// The file, address or image.
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// No packaged kernel can be had on this kind of host.
+    /// There is no known package with a kernel for this kind of host.
     #[error("no package with a guest kernel is known for {os} {arch}", os = std::env::consts::OS, arch = std::env::consts::ARCH)]
     NoPackage,
-    /// The Python index has no file of the package with one of the known digests for this kind of
-    /// host.
+    /// The Python index lists no file of the package for this kind of host with one of the known
+    /// digests.
     #[error("{address}: no file of {package} for this host with the digest that is known", package = PACKAGE.name)]
     NotListed {
         /// The page of the index.
@@ -95,23 +95,23 @@ pub enum Error {
     /// pip did not fetch the package.
     #[error("pip cannot fetch {package}: {message}", package = PACKAGE.name)]
     Pip {
-        /// What it said.
+        /// The message of pip.
         message: String,
     },
 }
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Where a libkrunfw is taken from.
+/// The source of a libkrunfw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// The Python package [`PACKAGE`], whose digests are known, fetched by pip with its own
-    /// configuration, or where there is no pip from `$PIP_INDEX_URL`, else PyPI.
+    /// The Python package [`PACKAGE`], whose digests are known. It is fetched by pip with pip's
+    /// configuration or, if there is no pip, from `$PIP_INDEX_URL`, else PyPI.
     Package,
     /// A file of this host: the library, or an archive (tar, zip, wheel) with it.
     File(PathBuf),
-    /// The same at an address.
+    /// The same at a URL.
     Url(String),
     /// A file in an image.
     Image(Reference),
@@ -120,8 +120,8 @@ pub enum Source {
 impl std::str::FromStr for Source {
     type Err = ocipull::Error;
 
-    /// Addresses begin with `https://` or `http://`, images with `oci:` or another word of
-    /// [`Reference`] before a colon, or with `docker://`; anything else is a file.
+    /// Parses a source: addresses begin with `https://` or `http://`, images with `oci:` or another
+    /// prefix of [`Reference`], or with `docker://`; anything else is a file.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::Url(text.to_owned()));
@@ -135,7 +135,7 @@ impl std::str::FromStr for Source {
     }
 }
 
-/// How to install a kernel.
+/// Options of an installation.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct InstallOptions {
@@ -144,13 +144,14 @@ pub struct InstallOptions {
 }
 
 impl InstallOptions {
-    /// Refuses a file or address whose bytes have another digest, and an image whose manifest has.
+    /// Refuses a file or download with another digest, or an image whose manifest has another
+    /// digest.
     pub fn digest(mut self, digest: Digest) -> Self {
         self.digest = Some(digest);
         self
     }
 
-    /// How to download, and how to get an image.
+    /// Sets how to download files and images.
     pub fn pull(mut self, options: ocipull::Options) -> Self {
         self.pull = options;
         self
@@ -163,33 +164,32 @@ impl InstallOptions {
 pub struct Installed {
     /// The library, or the kernel itself.
     pub path: PathBuf,
-    /// What the kernel calls itself, such as `6.12.68`; `None` for a file that is no library.
+    /// The kernel's release, such as `6.12.68`; `None` for a file that is not a library.
     pub release: Option<String>,
     /// The file's digest.
     pub digest: String,
     /// The file's size in bytes.
     pub bytes: u64,
-    /// Whether it is the one that sandboxes boot with, unless they name another.
+    /// Whether sandboxes boot with it by default.
     pub used: bool,
     /// Why it cannot be used, if so.
     pub problem: Option<String>,
 }
 
-/// Takes the libkrunfw that `source` has, and makes it the store's, in place of one that the store
-/// has. `confirm` is asked about the digest of what comes from an address, and of the manifest of
-/// an image that anyone on the way could have changed, where neither the options nor the reference
-/// name one.
+/// Installs the libkrunfw of `source` in the store, replacing an installed one. `confirm` is called
+/// with the digest of a download, and with the manifest's digest of an image that was not
+/// authenticated, unless the options or the reference name a digest.
 ///
 /// # Errors
 ///
-/// Where there is none, or it is not what it should be. The store is then as it was.
+/// If there is no valid library. The store is then unchanged.
 pub fn install(
     store: &Store,
     source: &Source,
     options: &InstallOptions,
     confirm: &mut dyn FnMut(&Digest) -> bool,
 ) -> Result<Installed> {
-    // What is half made is swept up while nobody makes anything.
+    // Temporary files are not swept up meanwhile.
     let _access = store.share()?;
     let folder = store.kernels();
     let from_file = |file: &mut File, place: String| {
@@ -216,7 +216,7 @@ pub fn install(
         Source::Url(url) => {
             let mut file = tempfile::tempfile_in(&folder).map_err(io_error(&folder))?;
             let digest = ocipull::download(url, &mut file, MAX_FILE, &options.pull)?;
-            // An address may have a signature in its query.
+            // The query of an address may contain a signature.
             let place = url.split(['?', '#']).next().unwrap_or_default().to_owned();
             match &options.digest {
                 Some(expected) => verify(expected, digest, &place)?,
@@ -247,11 +247,11 @@ pub fn install(
     describe(&installed(store), true)
 }
 
-/// Returns the kernels that [`kernel::find`] looks at, in its order: the first that can be used is.
+/// Returns the kernels that [`kernel::find`] checks, in its order: it uses the first valid one.
 ///
 /// # Errors
 ///
-/// Where a file cannot be read.
+/// If a file cannot be read.
 pub fn list(store: &Store) -> Result<Vec<Installed>> {
     let used = kernel::find(None, store.root()).ok();
     let used = used.as_ref().map(|source| source.path());
@@ -266,8 +266,8 @@ pub fn list(store: &Store) -> Result<Vec<Installed>> {
     Ok(found)
 }
 
-/// Whether an image is what its place has: one of this host, one that its digest names, or one that
-/// comes over TLS.
+/// Returns whether an image is authenticated: one of this host, one named by its digest, or one
+/// that comes over TLS.
 fn is_authentic(reference: &Reference, options: &ocipull::Options) -> Result<bool> {
     Ok(match reference {
         Reference::Registry { digest: None, .. } => {
@@ -277,18 +277,18 @@ fn is_authentic(reference: &Reference, options: &ocipull::Options) -> Result<boo
     })
 }
 
-/// Where the store's own library is.
+/// Returns the path of the store's library.
 fn installed(store: &Store) -> PathBuf {
     store.kernels().join(LIBRARY)
 }
 
-/// Writes the store's library by `copy`; it becomes that once it turned out to hold a kernel.
+/// Writes the store's library with `copy`. It is put in place only if it holds a kernel.
 fn put(store: &Store, copy: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let path = installed(store);
     atomic::write_file(&path, |file| {
         copy(file.as_file_mut())?;
         kernel::release(&file.path()).map_err(|error| match error {
-            // The name is a temporary one.
+            // Replaces the temporary name in the error.
             VmmError::BadKernel { reason, .. } => VmmError::BadKernel {
                 path: path.clone(),
                 reason: reason.replace(&*file.path().to_string_lossy(), LIBRARY),
@@ -333,7 +333,7 @@ fn verify(expected: &Digest, actual: Digest, place: &str) -> Result<()> {
     }
 }
 
-/// The SHA-256 digest of a file, which then stands at its beginning.
+/// Returns the SHA-256 digest of a file, and seeks to its beginning.
 fn digest_of(file: &mut File) -> io::Result<Digest> {
     let digest = Digest::sha256_of(file)?;
     file.rewind()?;

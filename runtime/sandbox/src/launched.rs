@@ -14,7 +14,7 @@ use crate::question::{FOR_EVER, answer, ask, encode, unexpected};
 use crate::sandbox::Sandbox;
 use crate::secrets::Value;
 
-/// A sandbox that boots. Dropping it, or the end of this process, switches the machine off again.
+/// A sandbox that is booting. Dropping it, or the end of this process, switches the machine off.
 #[derive(Debug)]
 pub struct Boot {
     connection: Arc<Connection>,
@@ -28,7 +28,7 @@ pub struct Boot {
 pub struct Canceller(Arc<Connection>);
 
 impl Canceller {
-    /// Switches the machine off again. [`Boot::wait`] then returns
+    /// Switches the machine off. [`Boot::wait`] then returns
     /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost).
     pub fn cancel(&self) {
         self.0.close();
@@ -59,24 +59,24 @@ impl Boot {
         })
     }
 
-    /// Notes what is not as it was asked for.
+    /// Adds a warning about an option that could not be met.
     pub(crate) fn warn(mut self, warning: Option<String>) -> Self {
         self.warning = warning;
         self
     }
 
-    /// A handle to give up with.
+    /// Returns a handle to cancel the boot.
     pub fn canceller(&self) -> Canceller {
         Canceller(Arc::clone(&self.connection))
     }
 
-    /// Waits until the guest takes commands. `notice` is called with what is being waited for, for
-    /// a person.
+    /// Waits until the guest accepts commands. `notice` is called with a message about what is
+    /// being waited for.
     ///
     /// # Errors
     ///
-    /// What kept the machine from booting; [`Error::Interrupted`](crate::Error::Interrupted) where
-    /// somebody stopped the sandbox.
+    /// The error that kept the machine from booting;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if another process stopped the sandbox.
     pub fn wait(self, notice: &mut dyn FnMut(&str)) -> Result<Booted> {
         let warning = match answer(&self.connection, self.booted, FOR_EVER, notice)? {
             Answer::Done => self.warning,
@@ -91,7 +91,7 @@ impl Boot {
     }
 }
 
-/// A sandbox whose guest takes commands and whose main command has not started. Dropping it
+/// A sandbox whose guest accepts commands and whose main command has not started. Dropping it
 /// switches the machine off.
 #[derive(Debug)]
 pub struct Booted {
@@ -101,17 +101,17 @@ pub struct Booted {
 }
 
 impl Booted {
-    /// What is not as it was asked for: that the guest booted, where it should have gone on as a
-    /// copy of another one.
+    /// Returns a warning if the guest booted although it should have resumed from a copy of another
+    /// one.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// Starts the main command, which goes on by itself.
+    /// Starts the main command, which runs independently of this process.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) if the command
     /// cannot be started.
     pub fn start(self) -> Result<Completion> {
         let ended = self.connection.ask(encode(&Ask::Wait))?;
@@ -124,19 +124,19 @@ impl Booted {
             Ok(Answer::Done) => Ok(completion),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => {
-                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                // The sandbox is down for the next caller. The wait fails if the monitor is lost.
                 let _ = completion.wait();
                 Err(error)
             }
         }
     }
 
-    /// Starts the main command with this client's streams. Its terminal, if it has one, gets the
-    /// size given.
+    /// Starts the main command with this client's streams. If it has a terminal, `size` is its
+    /// size.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) if the command
     /// cannot be started.
     pub fn attach(self, stdin: bool, size: Option<WindowSize>) -> Result<(Child, Completion)> {
         let ended = self.connection.ask(encode(&Ask::Wait))?;
@@ -155,7 +155,7 @@ impl Booted {
         match exec {
             Ok(exec) => Ok((Child::new(exec, self.connection), completion)),
             Err(error) => {
-                // Whoever comes next finds the sandbox at rest. It may be the monitor that is lost.
+                // The sandbox is down for the next caller. The wait fails if the monitor is lost.
                 let _ = completion.wait();
                 Err(error.into())
             }
@@ -163,8 +163,8 @@ impl Booted {
     }
 }
 
-/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox to
-/// itself.
+/// Waits for the end of the sandbox that this process started. Dropping it leaves the sandbox
+/// running.
 #[derive(Debug)]
 pub struct Completion {
     connection: Arc<Connection>,
@@ -172,13 +172,13 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Waits until the main command has ended, its machine is off, and the sandbox is at rest,
+    /// Waits until the main command has ended, its machine is off, and the sandbox is down,
     /// removed, or about to be restarted.
     ///
     /// # Errors
     ///
-    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) where the monitor
-    /// was killed.
+    /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) if the monitor was
+    /// killed.
     pub fn wait(self) -> Result<Ended> {
         match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
             Answer::Ended(ended) => Ok(ended),

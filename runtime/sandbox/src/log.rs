@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use blockbox_store::state::now_ns;
 use blockbox_vmm::guest::Stream;
 
-/// The most one file of a log takes, in bytes.
+/// The largest size of one log file, in bytes.
 pub const LIMIT: u64 = 16 << 20;
 
 /// The most bytes of data in one entry.
@@ -31,15 +31,15 @@ const HEADER: usize = 16;
 const NAME: &str = "log";
 const OLDER: &str = "log.1";
 
-/// Something that the main command wrote.
+/// A piece of the main command's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// When it arrived, in nanoseconds since the epoch.
+    /// The time at which it arrived, in nanoseconds since the epoch.
     pub time_ns: u64,
-    /// To which output it was written; with a terminal always standard output.
+    /// The output stream; with a terminal always standard output.
     pub stream: Stream,
-    /// What was written.
+    /// The bytes.
     pub data: Vec<u8>,
 }
 
@@ -77,12 +77,12 @@ impl Writer {
         })
     }
 
-    /// Follows the sandbox's folder to a new name.
+    /// Sets the sandbox's folder after a rename.
     pub(crate) fn moved(&mut self, folder: &Path) {
         self.folder = folder.to_owned();
     }
 
-    /// Appends what arrived now.
+    /// Appends output with the current time.
     pub(crate) fn append(&mut self, stream: Stream, data: &[u8]) -> io::Result<()> {
         let time_ns = now_ns();
         for data in data.chunks(MAX_ENTRY) {
@@ -97,7 +97,7 @@ impl Writer {
             entry.extend(time_ns.to_le_bytes());
             entry.extend(data);
             if let Err(error) = self.file.write_all(&entry) {
-                // A full disk: what is there of the entry must not hide the next.
+                // On a full disk, a partial entry must not hide the next one.
                 self.file.set_len(self.len)?;
                 self.file.seek(SeekFrom::Start(self.len))?;
                 return Err(error);
@@ -116,7 +116,7 @@ impl Writer {
     }
 }
 
-/// The length of the whole entries in a file.
+/// Returns the length of the complete entries in a file.
 fn whole(file: &File) -> io::Result<u64> {
     let mut reader = Part::new(file.try_clone()?);
     while reader.next_entry()?.is_some() {}
@@ -134,7 +134,7 @@ fn number(stream: Stream) -> u32 {
 #[derive(Debug)]
 struct Part {
     reader: BufReader<File>,
-    /// Where the next entry begins.
+    /// The offset of the next entry.
     at: u64,
 }
 
@@ -146,7 +146,7 @@ impl Part {
         }
     }
 
-    /// The next whole entry; `None` where the file ends, for now.
+    /// Returns the next complete entry; `None` at the current end of the file.
     fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let entry = self.read_entry()?;
         if entry.is_none() {
@@ -166,7 +166,7 @@ impl Part {
         let stream = match u32::from_le_bytes([s0, s1, s2, s3]) {
             1 => Stream::Stdout,
             2 => Stream::Stderr,
-            // Not an entry: nothing after it can be told apart any more.
+            // Not an entry: later entries cannot be found any more.
             _ => return Ok(None),
         };
         if length > MAX_ENTRY {
@@ -185,7 +185,7 @@ impl Part {
     }
 }
 
-/// Fills `buffer`; `false` where the file ends before.
+/// Fills `buffer`; returns `false` if the file ends before that.
 fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match reader.read_exact(buffer) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -193,7 +193,7 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Reads a log from its oldest entry on, while it may still be written.
+/// Reads a log from its oldest entry, even while it is written.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
@@ -202,13 +202,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the log in the folder of a sandbox; one that was never started has an empty log.
+    /// Opens the log in the folder of a sandbox; it is empty if the sandbox was never started.
     ///
     /// # Errors
     ///
-    /// When a file cannot be opened.
+    /// If a file cannot be opened.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        // The current one first: where it is moved in between, it is found as the older one too,
+        // The current file first: if it is rotated in between, it is then found as the older one,
         // and not missed.
         let current = open(&folder.join(NAME))?;
         let mut older = open(&folder.join(OLDER))?;
@@ -224,12 +224,11 @@ impl Reader {
         })
     }
 
-    /// The next entry; `None` at the end of what there is now. Later calls return what was written
-    /// since.
+    /// Returns the next entry; `None` at the current end. Later calls return entries written since.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         loop {
             if let Some(part) = &mut self.older {
@@ -248,7 +247,7 @@ impl Reader {
             };
             match &mut self.current {
                 Some(part) if same(part.reader.get_ref(), &latest)? => return Ok(None),
-                // Moved aside meanwhile: what was written to it before the move comes first.
+                // The file was rotated: entries written to it before that come first.
                 Some(part) => {
                     if let Some(entry) = part.next_entry()? {
                         return Ok(Some(entry));
@@ -337,14 +336,14 @@ mod tests {
             .map(|name| fs::metadata(folder.path().join(name)).unwrap().len())
             .sum();
         assert!(bytes <= 400, "{bytes}");
-        // A new reader starts with the oldest that is left.
+        // A new reader starts with the oldest remaining entry.
         let kept = all(&mut Reader::open(folder.path()).unwrap());
         assert!((4..=8).contains(&kept.len()), "{}", kept.len());
         assert_eq!(kept.last().unwrap().1, [99; 30]);
     }
 
     #[test]
-    fn garbage_in_a_log_ends_it() {
+    fn a_log_ends_at_the_first_malformed_entry() {
         let folder = tempfile::tempdir().unwrap();
         for garbage in [[0xff; 64], [0; 64]] {
             fs::write(folder.path().join(NAME), garbage).unwrap();

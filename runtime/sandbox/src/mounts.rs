@@ -1,5 +1,5 @@
-//! What a sandbox mounts: checked when it is made, and lowered to devices and messages when it
-//! boots.
+//! Mounts of a sandbox: checked when it is made, and converted to devices and guest messages when
+//! it boots.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -14,14 +14,14 @@ use blockbox_vmm::{Disk, Share, VmConfig};
 use crate::error::{Error, Result};
 use crate::volume::{DATA, Volume};
 
-/// The folder in a sandbox's own where files of the host that are shared by themselves are linked.
+/// The folder in a sandbox's folder that holds links to shared files of the host.
 const FILES: &str = "shared";
 
-/// Checks what a new sandbox mounts, finds what it names, and makes volumes that are missing.
+/// Checks the mounts of a new sandbox, resolves the names in them, and makes missing volumes.
 ///
 /// # Errors
 ///
-/// [`Error::MountTarget`], [`Error::MountSource`]; where an image is missing.
+/// [`Error::MountTarget`], [`Error::MountSource`]; if an image is missing.
 pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
     check_targets(&spec.mounts)?;
     for mount in &mut spec.mounts {
@@ -44,7 +44,7 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
             check_subpath(&mount.target, subpath)?;
         }
     }
-    // Last, so that a mistake elsewhere leaves no volume behind.
+    // Done last, so that an error elsewhere leaves no new volume.
     for mount in &spec.mounts {
         if let MountSource::Volume { name, .. } = &mount.source {
             Volume::open_or_create(store, name)?;
@@ -94,7 +94,7 @@ fn check_subpath(target: &str, subpath: &str) -> Result<()> {
     }
 }
 
-/// A path of the host, without links, that leads to a folder or a regular file.
+/// Resolves a path of the host that leads to a folder or a regular file.
 fn host_path(path: &Path) -> Result<PathBuf> {
     let found = path.canonicalize();
     let found = found.and_then(|path| Ok((fs::metadata(&path)?, path)));
@@ -111,37 +111,36 @@ fn host_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Removes what mounts left in the sandbox's folder for the machine that has ended.
+/// Removes what mounts left in the sandbox's folder after the machine has ended.
 pub(crate) fn clean(folder: &Path) {
-    // The next boot does so at the latest.
+    // If this fails, the next boot removes it.
     if let Err(error) = remove_tree(&folder.join(FILES)) {
         tracing::debug!("{error}");
     }
 }
 
-/// What mounts become when the sandbox boots.
+/// Mounts as devices and guest messages.
 #[derive(Debug, Default)]
 pub(crate) struct Lowered {
     disks: Vec<Disk>,
     shares: Vec<Share>,
     mounts: Vec<GuestMount>,
-    /// Held while the machine runs.
+    /// Locks that are held while the machine runs.
     pub(crate) locks: Vec<Lock>,
 }
 
 impl Lowered {
-    /// Lowers the mounts of the sandbox in `folder`, and takes its volumes.
+    /// Converts the mounts of the sandbox in `folder`, and locks its volumes.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeBusy`], [`Error::NoVolume`], [`Error::MountSource`]; where an image is
-    /// missing.
+    /// [`Error::VolumeBusy`], [`Error::NoVolume`], [`Error::MountSource`]; if an image is missing.
     pub(crate) fn new(store: &Store, folder: &Path, spec: &Spec) -> Result<Self> {
         let files = folder.join(FILES);
         remove_tree(&files)?;
         let mut lowered = Self::default();
         let mut sorted: Vec<_> = spec.mounts.iter().collect();
-        // What lies below another comes after it.
+        // Parents come before nested mounts.
         sorted.sort_by_key(|mount| Path::new(&mount.target).components().count());
         for mount in sorted {
             let (source, copy) = match &mount.source {
@@ -180,7 +179,7 @@ impl Lowered {
                 .read_only(mount.read_only || matches!(mount.source, MountSource::Image { .. }))
                 .copy_up(copy);
             if matches!(mount.source, MountSource::Volume { .. }) && !mount.read_only {
-                // What is removed goes back to the host.
+                // Freed blocks are returned to the host.
                 guest = guest.options("discard");
             }
             lowered.mounts.push(guest);
@@ -188,12 +187,12 @@ impl Lowered {
         Ok(lowered)
     }
 
-    /// Adds the devices to a machine, and the mounts to what its guest is told.
+    /// Adds the devices to a machine, and the mounts to the guest's boot message.
     pub(crate) fn apply(&mut self, config: &mut VmConfig, boot: &mut blockbox_vmm::guest::Boot) {
         config.disks.append(&mut self.disks);
         config.shares.append(&mut self.shares);
         for mount in &self.mounts {
-            // In place of the tmpfs that would be there.
+            // Replaces the default tmpfs.
             boot.mounts.retain(|other| other.target != mount.target);
         }
         boot.mounts.append(&mut self.mounts);
@@ -202,8 +201,8 @@ impl Lowered {
     fn bind(&mut self, files: &Path, path: &Path, read_only: bool) -> Result<GuestSource> {
         let found = host_path(path)?;
         if found != path {
-            // It led nowhere else when the sandbox was made: a guest that shares a folder above may
-            // have put a link there.
+            // The path had no links when the sandbox was made: a guest that shares a folder above
+            // it may have added one.
             return Err(Error::MountSource {
                 path: path.to_owned(),
                 reason: format!("it leads to {} now", found.display()),
@@ -253,7 +252,7 @@ impl Lowered {
                 let disk = if spec.mounts.iter().any(written) {
                     disk
                 } else {
-                    // Its journal cannot be replayed in the guest.
+                    // The guest cannot replay its journal.
                     volume.settled()?;
                     disk.read_only()
                 };
@@ -295,15 +294,15 @@ impl Lowered {
     }
 }
 
-/// What a file that is shared by itself is called in its folder.
+/// The name of a shared file in its folder.
 const FILE: &str = "file";
 
-/// Makes `folder`, in which `path` is the only file: by a hard link, so that both are one file and
-/// the guest sees nothing beside it. Where there can be no link, on another file system or to
-/// somebody else's file, a file to be read is copied.
+/// Makes `folder` with the file `path` only: as a hard link, so that both are the same file and the
+/// guest sees no other files. If a link is not possible, across file systems or for another user's
+/// file, a read-only file is copied.
 fn share_file(path: &Path, folder: &Path, read_only: bool) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    // The guest's users, whose numbers mean nothing here, look into it.
+    // The guest's users need access, and their ids mean nothing on this host.
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(folder, open).map_err(Error::io(folder))?;
     let to = folder.join(FILE);

@@ -1,4 +1,4 @@
-//! The names of images, where their table is damaged.
+//! Repairs the table of the names of images.
 
 use blockbox_store::{Reference, Repaired, Spec, Store};
 use ocipull::Digest;
@@ -6,16 +6,17 @@ use ocipull::Digest;
 use crate::collect::entries;
 use crate::error::Result;
 
-/// Writes a damaged table of names again, of what can be read of it and of the names that sandboxes
-/// were made with. The damaged one stays beside it. `None` where nothing was damaged.
+/// Replaces a damaged table of names with one of the names that can be read from it and of those in
+/// the records of sandboxes. The damaged table is kept beside it. `None` if the table is not
+/// damaged.
 ///
 /// # Errors
 ///
-/// [`Error::Convert`](crate::Error::Convert) where the store cannot be read or written.
+/// [`Error::Convert`](crate::Error::Convert) if the store cannot be read or written.
 pub fn repair(store: &Store) -> Result<Option<Repaired>> {
     let _access = store.share()?;
     let sandboxes = entries(&store.sandboxes())?;
-    // A sandbox whose record is damaged too knows no name.
+    // The record of a sandbox may be damaged, too.
     let specs = sandboxes
         .iter()
         .filter_map(|path| Spec::read(path).ok().flatten());

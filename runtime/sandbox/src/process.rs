@@ -1,5 +1,5 @@
-//! What a sandbox executes: the image's configuration and the command line, combined as docker
-//! combines them.
+//! The command of a sandbox: the image's configuration combined with the command line, as docker
+//! does.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,16 +10,16 @@ use ocipull::spec::Config;
 
 use crate::error::{Error, Result};
 
-/// What the command line says of the program; whatever it leaves out, the image says.
+/// The command line's settings of the command; the image's configuration decides the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Replaces the image's `Cmd` where not empty.
+    /// Replaces the image's `Cmd` if not empty.
     pub arguments: Vec<OsString>,
     /// Replaces the image's `Entrypoint`, and clears its `Cmd`. An empty string clears the
     /// `Entrypoint`.
     pub entrypoint: Option<OsString>,
-    /// `KEY=VALUE` sets a variable; a `KEY` alone takes over this process's value, or removes the
-    /// variable where it has none.
+    /// `KEY=VALUE` sets a variable; a `KEY` alone copies this process's value, or removes the
+    /// variable if there is none.
     pub env: Vec<OsString>,
     /// Replaces the image's `WorkingDir`.
     pub workdir: Option<OsString>,
@@ -31,10 +31,10 @@ pub struct Overrides {
     pub stdin: bool,
     /// Replaces the image's `StopSignal`.
     pub stop_signal: Option<Signal>,
-    /// How long the program has after the stop signal, in milliseconds.
+    /// How long the program has to end after the stop signal, in milliseconds.
     pub stop_timeout_ms: Option<u64>,
-    /// Whether the program is process 1 of a PID namespace. Default: where the program is called
-    /// `init` or `systemd`, or the entrypoint is given such a one to execute.
+    /// Whether the program is process 1 of a PID namespace. Default: if its name is `init` or
+    /// `systemd`, or the entrypoint's arguments name such a program.
     pub init: Option<bool>,
 }
 
@@ -42,15 +42,15 @@ pub struct Overrides {
 ///
 /// # Errors
 ///
-/// [`Error::NoCommand`] where neither names a program; [`Error::StopSignal`] where the image's is
-/// none.
+/// [`Error::NoCommand`] if neither names a program; [`Error::StopSignal`] if the image's is not
+/// valid.
 pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process> {
     let list = |list: fn(&Config) -> &[String]| -> Vec<Vec<u8>> {
         let list = config.map_or(&[][..], list);
         list.iter().map(|text| text.clone().into_bytes()).collect()
     };
     let mut entrypoint = list(Config::entrypoint);
-    // As docker takes it: builders write an empty string to clear a base image's.
+    // As docker does: builders write an empty string to clear a base image's entrypoint.
     if entrypoint == [b""] {
         entrypoint.clear();
     }
@@ -72,7 +72,7 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
     let init = overrides.init.unwrap_or_else(|| {
         let mut programs = entrypoint.iter().chain(arguments.first());
         let first = programs.next().is_some_and(|program| is_init(program));
-        // The word alone is a subcommand of many programs: `terraform init`.
+        // Without a path, the word is a subcommand of many programs: `terraform init`.
         first || programs.any(|program| program.starts_with(b"/") && is_init(program))
     });
     let args = [entrypoint, arguments].concat();
@@ -99,7 +99,7 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
             text.parse()
                 .map_err(|_| Error::StopSignal(text.to_owned()))?,
         ),
-        // What systemd takes for a request to halt, as podman sends it.
+        // The signal that halts systemd, which podman also sends.
         (None, _) if init => Signal::from_number(SIGRTMIN_3),
         (None, _) => None,
     };
@@ -116,7 +116,8 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
     Ok(process)
 }
 
-/// The main command as the guest's init takes it, with a terminal of this size, or none.
+/// Returns the main command in the form of the guest's protocol, with a terminal of this size, or
+/// none.
 pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool) -> ExecSpec {
     let bytes = |list: &[Bytes]| -> Vec<Vec<u8>> { list.iter().map(|one| one.0.clone()).collect() };
     let mut spec = ExecSpec::new(bytes(&process.args));
@@ -125,7 +126,7 @@ pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool)
     spec.user = process.user.clone().into_bytes();
     spec.tty = tty;
     spec.stdin = stdin;
-    // Sandboxes of before say nothing.
+    // Records of earlier versions do not say.
     let first_is_init = || spec.args.first().is_some_and(|program| is_init(program));
     spec.init = process.init.unwrap_or_else(first_is_init);
     spec.stop_signal = process.stop_signal().number();
@@ -135,20 +136,20 @@ pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool)
 /// `SIGRTMIN+3`.
 const SIGRTMIN_3: u32 = 37;
 
-/// Whether a program insists on being process 1: systemd, and whatever is called `init`.
+/// Returns whether a program must be process 1: systemd, and any `init`.
 fn is_init(program: &[u8]) -> bool {
     let name = program.rsplit(|&byte| byte == b'/').next();
     matches!(name, Some(b"init" | b"systemd"))
 }
 
-/// Changes the environment of a command as [`Overrides::env`] says.
+/// Changes the environment of a command as [`Overrides::env`] describes.
 pub fn change_env(process: &mut Process, changes: Vec<OsString>) {
     let base = std::mem::take(&mut process.env);
     let env = environment(base.into_iter().map(|one| one.0).collect(), changes);
     process.env = env.into_iter().map(Into::into).collect();
 }
 
-/// The variables of `base`, changed as [`Overrides::env`] says.
+/// Returns the variables of `base`, changed as [`Overrides::env`] describes.
 pub(crate) fn environment(base: Vec<Vec<u8>>, changes: Vec<OsString>) -> Vec<Vec<u8>> {
     let mut env = Environment::default();
     for variable in base {
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_decides_what_the_command_line_leaves_out() {
+    fn the_image_decides_what_the_command_line_does_not_set() {
         let spec = overridden(Overrides::default());
         assert_eq!(shown(&spec.args), ["/entry", "-x", "serve"]);
         assert_eq!(shown(&spec.env), ["PATH=/opt/bin", "MODE=image"]);
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_execute_is_an_error() {
+    fn a_missing_command_is_an_error() {
         let spec = resolve(None, Overrides::default());
         assert!(matches!(spec, Err(Error::NoCommand)));
     }

@@ -1,4 +1,4 @@
-//! Questions to the monitor of a sandbox, and its answers.
+//! Questions to a sandbox's monitor, and their answers.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use blockbox_vmm::guest::{Connection, GuestError};
 use crate::error::{Error, Result};
 use crate::monitor::message::{Answer, Ask, FailureKind, Outcome};
 
-/// An answer that comes when it comes.
+/// The timeout of questions whose answer may take any time.
 pub(crate) const FOR_EVER: Duration = Duration::MAX;
 
 pub(crate) fn encode(ask: &Ask) -> Vec<u8> {
-    // Maps and lists of text and numbers: nothing in them cannot be written.
+    // Maps and lists of text and numbers can always be serialised.
     serde_json::to_vec(ask).unwrap_or_default()
 }
 
-/// Asks a monitor, and waits for its answer.
+/// Sends a question to a monitor, and waits for its answer.
 pub(crate) fn ask(connection: &Connection, ask: &Ask, timeout: Duration) -> Result<Answer> {
     let id = connection.ask(encode(ask))?;
     answer(connection, id, timeout, &mut |_| ())
 }
 
-/// Asks a monitor for something that it answers when it is done.
+/// Sends a request to a monitor that answers when it is done.
 pub(crate) fn done(connection: &Connection, question: &Ask) -> Result<()> {
     match ask(connection, question, FOR_EVER)? {
         Answer::Done => Ok(()),
@@ -43,7 +43,7 @@ pub(crate) fn answer(
             waited: timeout,
         })?;
     let outcome: Outcome = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Monitor(format!("the monitor's answer makes no sense: {error}")))?;
+        .map_err(|error| Error::Monitor(format!("the monitor's answer is malformed: {error}")))?;
     outcome.map_err(|failure| match failure.kind {
         FailureKind::Spawn(code) => GuestError::SpawnFailed {
             code,
@@ -59,5 +59,5 @@ pub(crate) fn answer(
 }
 
 pub(crate) fn unexpected(answer: &Answer) -> Error {
-    Error::Monitor(format!("the monitor answers something else: {answer:?}"))
+    Error::Monitor(format!("unexpected answer of the monitor: {answer:?}"))
 }

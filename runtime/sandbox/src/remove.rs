@@ -1,4 +1,4 @@
-//! Removing images.
+//! Removes images.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,13 @@ use ocipull::Digest;
 use crate::error::{Error, ImageUser, Result};
 use crate::snapshot::pool;
 
-/// Removes an image's name or, where `name` is a digest, all its names; without a name left, the
-/// image itself and the layers that no other image has, and its machines in the pool. Returns what
-/// was removed: names, then the digest.
+/// Removes an image's name or, if `name` is a digest, all its names. If no name is left, the image
+/// itself is removed, with its machines in the pool and the layers that belong to no other image.
+/// Returns what was removed: names, then the digest.
 ///
 /// # Errors
 ///
-/// [`Error::ImageInUse`] where this would remove the disks of a sandbox; nothing is removed then.
+/// [`Error::ImageInUse`] if this would remove the disks of a sandbox; nothing is removed then.
 pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
     let access = store.exclusive()?;
     let image = Image::resolve(store, name)?;
@@ -52,7 +52,7 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
 }
 
 /// Removes an image that has no name and that no sandbox uses, its machines in the pool, and the
-/// layers that no other image has. Returns the names of these machines.
+/// layers that belong to no other image. Returns the names of these machines.
 pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Result<Vec<String>> {
     let warm = pool::forget(store, image.as_str())?;
     remove(&store.image(image))?;
@@ -60,12 +60,12 @@ pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Resu
     Ok(warm)
 }
 
-/// The manifest digests of the images that sandboxes and snapshots use, each with one of these.
-/// Machines in the pool go with their image.
+/// Returns the manifest digests of the images that sandboxes and snapshots use, with one user of
+/// each. Machines in the pool are not counted, because they are removed with their image.
 ///
 /// # Errors
 ///
-/// Where a record cannot be read: what it needs is then unknown.
+/// If a record cannot be read, because its images are then unknown.
 pub(crate) fn users(store: &Store) -> Result<HashMap<String, ImageUser>> {
     let mut users = HashMap::new();
     let snapshots = Snapshot::list(store)?;

@@ -1,4 +1,4 @@
-//! What a sandbox's root is made of: an image of the store, or a disk of the host.
+//! The root of a sandbox: an image in the store, or a disk of the host.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -14,19 +14,19 @@ use ocipull::spec::Config;
 
 use crate::error::{Error, Result};
 
-/// How the names of disks begin where an image's name could stand.
+/// The prefix of a disk in place of an image's name.
 const PREFIX: &str = "disk:";
 
-/// The shell of a disk that has no configuration to name another program.
+/// The command of a disk, which has no configuration.
 pub(crate) const SHELL: &str = "/bin/sh";
 
-/// How a VMDK begins: a sparse extent, or a descriptor.
+/// The first bytes of a VMDK: a sparse extent, or a descriptor.
 const VMDK: [&[u8]; 2] = [b"KDMV", b"# Disk DescriptorFile"];
 
-/// A sector, in bytes.
+/// The size of a sector, in bytes.
 const SECTOR: u64 = 512;
 
-/// What is below a sandbox's writable disk.
+/// The disk below a sandbox's writable disk.
 #[derive(Clone, Debug)]
 pub(crate) enum Root {
     Image(Box<Image>),
@@ -34,11 +34,11 @@ pub(crate) enum Root {
 }
 
 impl Root {
-    /// The root that a specification names.
+    /// Returns the root that a specification names.
     ///
     /// # Errors
     ///
-    /// Where the store does not have the image.
+    /// If the store does not have the image.
     pub(crate) fn of(store: &Store, spec: &Spec) -> Result<Self> {
         if let Some(disk) = &spec.root_disk {
             return Ok(Self::Disk(disk.clone()));
@@ -50,7 +50,7 @@ impl Root {
         Ok(Self::Image(Box::new(image)))
     }
 
-    /// What the image says of its commands.
+    /// Returns the image's configuration of its command.
     pub(crate) fn config(&self) -> Option<&Config> {
         match self {
             Self::Image(image) => image.config().config(),
@@ -58,7 +58,7 @@ impl Root {
         }
     }
 
-    /// The disk, `/dev/vda`.
+    /// Returns the path of the disk that becomes `/dev/vda`.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Image(image) => image.disk(),
@@ -66,8 +66,8 @@ impl Root {
         }
     }
 
-    /// Checks that an image's disk is as long as it should be: a layer that lost bytes would give
-    /// the guest zeros, because monitors do not look at the length of files.
+    /// Checks the length of an image's disk: if a layer is truncated, the guest would read zeros,
+    /// because monitors do not check the length of files.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Root {
         Ok(())
     }
 
-    /// Says of the first disk of a machine what it is, where it is not an image's.
+    /// Sets the format of a machine's first disk, if it is not an image's.
     pub(crate) fn describe(&self, config: &mut VmConfig) {
         let (Self::Disk(root), Some(first)) = (self, config.disks.first_mut()) else {
             return;
@@ -99,18 +99,18 @@ impl Root {
         };
     }
 
-    /// What the guest is told of it.
+    /// Returns the guest's mount of the root.
     pub(crate) fn mount(&self) -> Option<Mount> {
         let Self::Disk(disk) = self else { return None };
         let partition = disk.partition.unwrap_or(0);
         Some(Mount::new("/", MountSource::Root { partition }).read_only(!disk.writable))
     }
 
-    /// Takes the disk for as long as what is returned is held: whoever writes to it has it alone.
+    /// Locks the disk until the returned lock is dropped: a writer needs exclusive access.
     ///
     /// # Errors
     ///
-    /// [`Error::RootDisk`] where another sandbox has it.
+    /// [`Error::RootDisk`] if another sandbox has locked it.
     pub(crate) fn hold(&self) -> Result<Option<Held>> {
         let Self::Disk(disk) = self else {
             return Ok(None);
@@ -120,7 +120,7 @@ impl Root {
             reason,
         };
         if disk.path.canonicalize().ok().as_ref() != Some(&disk.path) {
-            // A guest that shares the folder above may have put a link there.
+            // A guest that shares the folder above may have added a link.
             return Err(failed("it is missing, or a link now".to_owned()));
         }
         let file = File::options()
@@ -133,22 +133,22 @@ impl Root {
             false => file.try_lock_shared(),
         };
         match taken {
-            // The machine's process takes it by itself.
+            // The machine's process locks it itself.
             Ok(()) if disk.writable => Ok(None),
             Ok(()) => Ok(Some(Held::Disk(file))),
             Err(TryLockError::WouldBlock) => Err(failed(
-                "another sandbox runs with it, and one of both writes to it".to_owned(),
+                "another sandbox runs with it, and one of the two writes to it".to_owned(),
             )),
             Err(TryLockError::Error(error)) => Err(failed(error.to_string())),
         }
     }
 }
 
-/// The image that a specification names.
+/// Returns the image that a specification names.
 ///
 /// # Errors
 ///
-/// [`Error::NotOfImage`] where its root is a disk; where the store does not have the image.
+/// [`Error::NotOfImage`] if its root is a disk; if the store does not have the image.
 pub(crate) fn image(store: &Store, spec: &Spec) -> Result<Image> {
     match Root::of(store, spec)? {
         Root::Image(image) => Ok(*image),
@@ -156,7 +156,7 @@ pub(crate) fn image(store: &Store, spec: &Spec) -> Result<Image> {
     }
 }
 
-/// What nobody else may have while the machine runs.
+/// A lock that is held while a machine runs.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not used")]
 pub(crate) enum Held {
@@ -164,13 +164,12 @@ pub(crate) enum Held {
     Disk(File),
 }
 
-/// Finds the disk that is called `name` where an image's name could stand: `disk:FILE`. `None`
-/// where it is no disk's name.
+/// Opens the disk that is named in place of an image: `disk:FILE`. `None` if the name is not a
+/// disk's.
 ///
 /// # Errors
 ///
-/// [`Error::RootDisk`] where there is no disk, or none that can be trusted to be what it looks
-/// like.
+/// [`Error::RootDisk`] if there is no such disk, or its format cannot be trusted.
 pub fn find(name: &str) -> Option<Result<RootDisk>> {
     name.strip_prefix(PREFIX).map(|path| open(Path::new(path)))
 }
@@ -194,8 +193,9 @@ fn open(path: &Path) -> Result<RootDisk> {
     let file = File::open(&found).map_err(io)?;
     file.take(SECTOR).read_to_end(&mut begin).map_err(io)?;
     let extension = found.extension().unwrap_or_default();
-    // A guest that writes to a raw disk can make it look like one that is based on other files of
-    // the host: what names files is taken for that only where its own name says so.
+    // A guest that writes to a raw disk can make it look like an image that refers to other files
+    // of the host. So a format that can refer to files is only accepted if the file's name has that
+    // format's extension.
     if VMDK.iter().any(|magic| begin.starts_with(magic)) {
         if extension != "vmdk" {
             return Err(failed(
@@ -220,7 +220,7 @@ fn open(path: &Path) -> Result<RootDisk> {
     Ok(RootDisk::new(found, RootFormat::Raw))
 }
 
-/// What a sandbox of this disk says of its image.
+/// Returns the image source in the specification of a sandbox with this disk.
 pub(crate) fn source(disk: &RootDisk) -> ImageSource {
     let mut source = ImageSource::new(&format!("{PREFIX}{}", disk.path.display()), String::new());
     source.reference = None;
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_what_it_begins_as_where_that_can_be_trusted() {
+    fn a_disks_format_is_detected_only_if_it_can_be_trusted() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(format(put("any.img", &qcow2)), Some(RootFormat::Qcow2));
         assert_eq!(format(put("a.raw", &[0; 1024])), Some(RootFormat::Raw));
         assert_eq!(format(put("a.vmdk", b"KDMV")), Some(RootFormat::Vmdk));
-        // These lead to other files.
+        // These refer to other files.
         qcow2[15] = 104;
         qcow2[19] = 5;
         qcow2.extend(b"a.raw");

@@ -1,4 +1,4 @@
-//! Sandboxes: making, starting, using and ending them.
+//! Sandboxes: making, starting, using and stopping them.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -24,20 +24,20 @@ use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 use crate::{events, log, secrets};
 
-/// How long a monitor that is starting or ending may be in the way.
+/// How long to wait for a monitor that is starting or ending.
 const TRANSITION: Duration = Duration::from_secs(10);
 
-/// How long another process may hold a sandbox that is not running, to look at it or to repair it.
+/// How long another process may hold a stopped sandbox, to read or repair it.
 const GLANCE: Duration = Duration::from_secs(2);
 
-/// How long a pause between two looks at a sandbox in transition is.
+/// The pause between two checks of a sandbox in transition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The longest wait for an answer that comes at once from a monitor that is well.
+/// The longest wait for an answer that a working monitor gives at once.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A sandbox in a store. It is a name, not a hold: any number of them may stand for one sandbox, in
-/// any number of processes.
+/// A sandbox in a store. This is a name, not a lock: any number of values, in any number of
+/// processes, may refer to the same sandbox.
 ///
 /// Every method blocks. From asynchronous code, call them where blocking is allowed
 /// (`tokio::task::spawn_blocking`), and cancel from another thread:
@@ -48,23 +48,23 @@ pub struct Sandbox {
     name: String,
 }
 
-/// How to start a sandbox that was made before.
+/// Options of starting an existing sandbox.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StartOptions {
-    /// What the sandbox is for this run, where it differs from what it was made as.
+    /// The specification for this run, if it differs from the sandbox's own.
     pub spec: Option<Spec>,
     secrets: Vec<Value>,
 }
 
 impl StartOptions {
-    /// Gives the value of a secret, in place of where the specification has it from.
+    /// Sets the value of a secret, instead of reading the source in the specification.
     pub fn secret(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.secrets.push(Value::new(name, value.into()));
         self
     }
 
-    /// Uses another specification for this run: another command, another machine.
+    /// Sets another specification for this run: another command, another machine.
     pub fn spec(mut self, spec: Spec) -> Self {
         self.spec = Some(spec);
         self
@@ -76,18 +76,19 @@ impl Sandbox {
         Self { store, name }
     }
 
-    /// Begins to describe a sandbox over `image`, which the user calls `name`.
+    /// Returns a builder of a sandbox over `image`, which the user calls `name`.
     pub fn builder<'a>(store: &'a Store, name: &str, image: &Image) -> Builder<'a> {
         Builder::new(store, name, Root::Image(Box::new(image.clone())))
     }
 
-    /// Begins to describe a sandbox whose root is a disk of the host. It has no configuration: its
-    /// command is a shell, unless another is set.
+    /// Returns a builder of a sandbox whose root is a disk of the host. A disk has no
+    /// configuration: the command is a shell, unless another is set.
     pub fn on_disk(store: &Store, disk: RootDisk) -> Builder<'_> {
         Builder::new(store, "", Root::Disk(disk))
     }
 
-    /// Finds the sandbox whose name, or the unique beginning of whose id, is `name`.
+    /// Opens the sandbox with this name, or with an id that begins with `name` and is the only such
+    /// id.
     ///
     /// # Errors
     ///
@@ -112,12 +113,12 @@ impl Sandbox {
         }
     }
 
-    /// All sandboxes by name, with their state now. What killed processes left is repaired, or
-    /// removed, first.
+    /// Returns all sandboxes by name, with their current state. Remains of killed processes are
+    /// repaired or removed first.
     ///
     /// # Errors
     ///
-    /// When a record cannot be read.
+    /// If a record cannot be read.
     pub fn list(store: &Store) -> Result<Vec<Info>> {
         let mut found = Vec::new();
         for spec in Spec::list(store)? {
@@ -126,32 +127,32 @@ impl Sandbox {
         Ok(found)
     }
 
-    /// The store that the sandbox is in.
+    /// Returns the store that the sandbox is in.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The sandbox's name.
+    /// Returns the sandbox's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the sandbox is, and what it does now.
+    /// Returns the sandbox's specification and its current state.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSandbox`] where it was removed.
+    /// [`Error::NoSandbox`] if it was removed.
     pub fn info(&self) -> Result<Info> {
         let missing = || Error::NoSandbox(self.name.clone());
         state::reconcile(&self.store, &self.name)?.ok_or_else(missing)
     }
 
-    /// The bytes that the sandbox's writable disk takes on the host: none where it has no such
+    /// Returns the bytes that the sandbox's writable disk takes on the host; 0 if it has no such
     /// disk.
     ///
     /// # Errors
     ///
-    /// When the disk is gone.
+    /// If the disk is gone.
     pub fn allocated_bytes(&self) -> Result<u64> {
         use std::os::unix::fs::MetadataExt;
 
@@ -169,11 +170,13 @@ impl Sandbox {
         Ok(meta.blocks() * 512)
     }
 
-    /// Starts the sandbox and returns when its main command runs, which then goes on by itself.
+    /// Starts the sandbox and returns when its main command runs, which then runs independently of
+    /// this process.
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`]; what keeps the machine from booting or the command from starting.
+    /// [`Error::SandboxRunning`]; the error that keeps the machine from booting or the command from
+    /// starting.
     pub fn start(&self) -> Result<()> {
         let booted = self.boot(StartOptions::default())?.wait(&mut |_| ())?;
         booted.start().map(drop)
@@ -183,10 +186,10 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`]; what is known to keep the machine from booting.
+    /// [`Error::SandboxRunning`]; an error that is known to keep the machine from booting.
     pub fn boot(&self, options: StartOptions) -> Result<Boot> {
         if self.info()?.state.status == Status::Stopping {
-            // One that is about to be at rest is not in the way of its next start.
+            // If the sandbox is about to be down, wait for that instead of failing.
             self.wait()?;
         }
         let (lock, info) = self.take()?;
@@ -196,12 +199,12 @@ impl Sandbox {
         Boot::launch(self, lock, options.spec, secrets, None)
     }
 
-    /// Whether the guest can be asked something.
+    /// Returns whether the guest accepts requests.
     pub(crate) fn is_up(&self) -> Result<bool> {
         Ok(self.connect()?.is_some())
     }
 
-    /// Takes the sandbox's lock.
+    /// Locks the sandbox.
     pub(crate) fn take(&self) -> Result<(Lock, Info)> {
         let folder = self.store.sandbox(&self.name);
         let missing = || Error::NoSandbox(self.name.clone());
@@ -220,12 +223,12 @@ impl Sandbox {
         }
     }
 
-    /// Runs a command in the running sandbox. Any number may run at a time.
+    /// Runs a command in the running sandbox. Any number of commands may run at a time.
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; [`GuestError::SpawnFailed`] when the command cannot be started, with
-    /// the exit code docker would give.
+    /// [`Error::NotRunning`]; [`GuestError::SpawnFailed`], with docker's exit code, if the command
+    /// cannot be started.
     pub fn exec(&self, options: &ExecOptions) -> Result<Child> {
         let main = self.info()?.spec.process.unwrap_or_default();
         let connection = Arc::new(self.running()?);
@@ -233,7 +236,7 @@ impl Sandbox {
         Ok(Child::new(exec, connection))
     }
 
-    /// Shares the streams of the main command of the running sandbox.
+    /// Attaches to the streams of the running sandbox's main command.
     ///
     /// # Errors
     ///
@@ -245,18 +248,18 @@ impl Sandbox {
         Ok(Child::new(exec, connection))
     }
 
-    /// Reads what the main command wrote, from the oldest that is kept on.
+    /// Returns a reader of the main command's output, beginning with the oldest that is kept.
     ///
     /// # Errors
     ///
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub fn logs(&self) -> Result<log::Reader> {
         let folder = self.store.sandbox(&self.name);
         log::Reader::open(&folder).map_err(Error::io(&folder))
     }
 
     /// Sends a signal to the main command of the running sandbox. After SIGKILL no restart policy
-    /// starts it again.
+    /// restarts it.
     ///
     /// # Errors
     ///
@@ -271,7 +274,7 @@ impl Sandbox {
 
     /// Stops the sandbox: its main command gets its stop signal (or `signal`), and after its stop
     /// timeout (or `timeout`) SIGKILL; then the machine shuts down. Returns when the sandbox is
-    /// down, at once where it was not up.
+    /// down, or at once if it is not up.
     ///
     /// # Errors
     ///
@@ -281,7 +284,7 @@ impl Sandbox {
         self.until_ended(&Ask::Stop { signal, timeout_ms })
     }
 
-    /// Waits until the main command has ended and its machine is off; returns at once where the
+    /// Waits until the main command has ended and its machine is off; returns at once if the
     /// sandbox is not up.
     ///
     /// # Errors
@@ -311,15 +314,14 @@ impl Sandbox {
             match ask(&connection, question, FOR_EVER) {
                 Ok(Answer::Ended(ended)) => return Ok(ended),
                 Ok(other) => return Err(unexpected(&other)),
-                // Killed, or just gone: the records say what became of the sandbox.
+                // The monitor was killed, or has just ended: the records hold the sandbox's state.
                 Err(Error::Guest(GuestError::MonitorLost)) => sleep(PAUSE),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Removes the sandbox and what was written in it. With `force`, one that is up is killed
-    /// first.
+    /// Removes the sandbox and its files. With `force`, a running sandbox is killed first.
     ///
     /// # Errors
     ///
@@ -337,7 +339,7 @@ impl Sandbox {
                 Err(Error::SandboxRunning(_)) if force && started.elapsed() < TRANSITION * 6 => {
                     let ended = self.stop(Some(Signal::KILL), Some(Duration::ZERO));
                     match ended {
-                        // Gone by itself: it was made to be.
+                        // It was made to be removed at its end.
                         Ok(Ended { removed: true, .. }) => return Ok(()),
                         Err(Error::NoSandbox(_)) => return Err(missing()),
                         ended => ended?,
@@ -348,7 +350,7 @@ impl Sandbox {
         }
     }
 
-    /// What the running sandbox uses.
+    /// Returns the resources that the running sandbox uses.
     ///
     /// # Errors
     ///
@@ -360,7 +362,7 @@ impl Sandbox {
         }
     }
 
-    /// The processes of the running sandbox, without the kernel's and init.
+    /// Returns the processes of the running sandbox, without the kernel's and init.
     ///
     /// # Errors
     ///
@@ -372,11 +374,11 @@ impl Sandbox {
         }
     }
 
-    /// What goes on in the network of the running sandbox.
+    /// Returns the network activity of the running sandbox.
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; where it has no network.
+    /// [`Error::NotRunning`]; if it has no network.
     pub fn network(&self) -> Result<blockbox_net::Status> {
         match ask(&self.running()?, &Ask::Network, ANSWER)? {
             Answer::Network(status) => Ok(*status),
@@ -384,7 +386,7 @@ impl Sandbox {
         }
     }
 
-    /// Gives the sandbox another name, running or not. This value stands for it still.
+    /// Renames the sandbox, running or not. This value then has the new name.
     ///
     /// # Errors
     ///
@@ -418,7 +420,7 @@ impl Sandbox {
         self.connect()?.ok_or_else(not_running)
     }
 
-    /// Connects to the sandbox's monitor; `None` where the sandbox is not up.
+    /// Connects to the sandbox's monitor; `None` if the sandbox is not up.
     pub(crate) fn connect(&self) -> Result<Option<Connection>> {
         let started = Instant::now();
         loop {
@@ -435,7 +437,7 @@ impl Sandbox {
                     greeted => return greeted.map(|()| Some(connection)),
                 }
             }
-            // Between the end of its socket and the end of its lock, a monitor has little to do.
+            // A monitor releases its lock shortly after it removes its socket.
             if started.elapsed() >= TRANSITION {
                 return Err(Error::SandboxRunning(self.name.clone()));
             }
@@ -457,14 +459,14 @@ impl Sandbox {
     }
 }
 
-/// Moves a sandbox, whose lock the caller holds, to another name, and returns the lock of that.
+/// Renames a sandbox, whose lock the caller holds, and returns the lock of the new name.
 pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
     check_name(name)?;
-    // One that should have gone already is not in the way.
+    // A sandbox that was to be removed already does not keep the name.
     state::reconcile(store, name)?;
     let lock = claim(store, name)?;
     let folder = store.sandbox(name);
-    // The folder's name is the sandbox's: this is all at once.
+    // The folder's name is the sandbox's name, so this rename is atomic.
     let old = store.sandbox(&spec.name);
     std::fs::rename(&old, &folder).map_err(Error::io(&old))?;
     let mut spec = spec.clone();

@@ -1,5 +1,5 @@
-//! The values of secrets, which are in memory only: from the program that starts a sandbox to its
-//! monitor, and into the guest.
+//! The values of secrets, which are only in memory: they are passed from the program that starts a
+//! sandbox to its monitor, and into the guest.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The most bytes of all secrets, which go to the guest in one message.
+/// The most bytes of all secrets together, which are sent to the guest in one message.
 const MOST: u64 = 512 << 10;
 
 /// The mode of a secret's file, as docker's and podman's.
@@ -25,7 +25,7 @@ pub(crate) struct Value {
     data: Bytes,
 }
 
-/// Without the value, which belongs in no log.
+/// Omits the value, which must not be logged.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Value").field(&self.name).finish()
@@ -40,7 +40,7 @@ impl Value {
         }
     }
 
-    /// The secret as the guest's init takes it.
+    /// Returns the secret in the form of the guest's protocol.
     pub(crate) fn into_file(self) -> blockbox_protocol::Secret {
         blockbox_protocol::Secret {
             name: self.name.into_bytes(),
@@ -52,7 +52,7 @@ impl Value {
     }
 }
 
-/// Checks that all can be files in one folder.
+/// Checks that all names are distinct file names.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ pub(crate) fn check(secrets: &[Secret]) -> Result<()> {
     Ok(())
 }
 
-/// Gets the values: those in `given`, else from where each comes.
+/// Returns the values: those in `given`, and for the others those read from their sources.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
             (_, Some(value)) => value.data.0.clone(),
             (SecretSource::File { path }, None) => {
                 let mut data = Vec::new();
-                // One byte more shows that there is more.
+                // One more byte shows that the file is too long.
                 let file = open(path).map(|file| file.take(MOST + 1));
                 file.and_then(|mut file| file.read_to_end(&mut data))
                     .map_err(|e| failed(format!("{}: {e}", path.display())))?;
@@ -106,7 +106,7 @@ pub(crate) fn read(secrets: &[Secret], given: &[Value]) -> Result<Vec<Value>> {
     Ok(values)
 }
 
-/// Opens the file of a secret: a regular one only where no symbolic link leads to it.
+/// Opens a secret's file: a regular file only if no symbolic link leads to it.
 fn open(path: &Path) -> io::Result<File> {
     let file = blockbox_files::open_input(path)?;
     if !file.metadata()?.is_file() {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secrets_name_is_that_of_one_file() {
+    fn a_secrets_name_is_a_file_name_and_unique() {
         assert!(check(&[file("a", "/x"), file("b.c-d", "/x")]).is_ok());
         for wrong in ["", ".", "..", "a/b"] {
             assert!(check(&[file(wrong, "/x")]).is_err(), "{wrong}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_a_file_is_not_followed() {
+    fn a_symbolic_link_in_place_of_a_secrets_file_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().canonicalize().unwrap();
         let at = |name: &str| folder.join(name).display().to_string();
@@ -161,7 +161,7 @@ mod tests {
         for link in ["folder/token", "link"] {
             let refused = value(&at(link)).unwrap_err().to_string();
             assert!(refused.contains("symbolic link"), "{refused}");
-            // Unless it was there when the secret was named.
+            // A link that existed when the secret was made is resolved.
             let named = SecretSource::file(Path::new(&at(link))).unwrap();
             let path = at("real/token").into();
             assert_eq!(named, SecretSource::File { path });
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_missing_or_endless_is_named() {
+    fn a_missing_or_endless_value_is_an_error_with_the_secrets_name() {
         let failed = |secret| read(&[secret], &[]).unwrap_err().to_string();
         assert!(failed(file("a", "/no/such/file")).contains("\"a\": /no/such/file"));
         assert!(failed(file("a", "/dev/zero")).contains("at most"));

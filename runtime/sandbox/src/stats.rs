@@ -1,36 +1,36 @@
-//! What a running sandbox uses, and its processes.
+//! Resources that a running sandbox uses, and its processes.
 
 use blockbox_vmm::guest;
 use serde::{Deserialize, Serialize};
 
-/// What a running sandbox uses of what it has. Times are in nanoseconds, sizes in bytes.
+/// Resources that a running sandbox uses. Times are in nanoseconds, sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Since the guest's kernel started.
+    /// The time since the guest's kernel started.
     pub uptime_ns: u64,
-    /// The time that all CPUs together were not idle.
+    /// The time that all CPUs together were busy.
     pub cpu_busy_ns: u64,
-    /// CPUs.
+    /// The number of CPUs.
     pub cpus: u32,
-    /// The guest's memory.
+    /// The size of the guest's memory.
     pub memory_total: u64,
-    /// What of it programs can still have.
+    /// The memory that programs can still allocate.
     pub memory_available: u64,
-    /// Processes, without the kernel's and init.
+    /// The number of processes, without the kernel's and init.
     pub processes: u32,
-    /// The writable disk.
+    /// The size of the writable disk.
     pub disk_total: u64,
-    /// What of it is free.
+    /// The free space of the writable disk.
     pub disk_free: u64,
-    /// Read from all disks.
+    /// The bytes read from all disks.
     pub disk_read: u64,
-    /// Written to all disks.
+    /// The bytes written to all disks.
     pub disk_written: u64,
-    /// Received by the guest's network interface.
+    /// The bytes received by the guest's network interface.
     pub network_received: u64,
-    /// Sent by the guest's network interface.
+    /// The bytes sent by the guest's network interface.
     pub network_sent: u64,
 }
 
@@ -58,17 +58,17 @@ impl From<guest::Stats> for Stats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct ProcessInfo {
-    /// Its id in the guest.
+    /// Its process id in the guest.
     pub pid: u32,
-    /// Its parent's id.
+    /// Its parent's process id.
     pub parent: u32,
-    /// The user it runs as.
+    /// The id of its user.
     pub uid: u32,
-    /// `R`, `S`, `D`, `Z` and so on, as `ps` shows it.
+    /// Its state, `R`, `S`, `D`, `Z` and so on, as `ps` shows it.
     pub state: String,
-    /// Resident memory in bytes.
+    /// Its resident memory in bytes.
     pub memory: u64,
-    /// CPU time in nanoseconds.
+    /// Its CPU time in nanoseconds.
     pub cpu_ns: u64,
     /// Its arguments, separated by blanks.
     pub command: String,

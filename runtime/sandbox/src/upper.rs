@@ -1,4 +1,4 @@
-//! Copies of a sandbox's writable disk, whether the sandbox runs or not.
+//! Copies of a sandbox's writable disk, whether the sandbox is running or not.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,28 +11,28 @@ use crate::error::{Error, Result};
 use crate::files::hold::Hold;
 use crate::sandbox::Sandbox;
 
-/// What a copy of the writable disk of a running sandbox holds.
+/// The consistency of a copy of a running sandbox's writable disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Everything that was written: the guest's file system is frozen for the copy, which is then a
-    /// clean file system.
+    /// Everything that was written: the guest's file system is frozen for the copy, which is
+    /// therefore clean.
     #[default]
     Frozen,
-    /// What the disk holds after a power cut: what was not synced may be missing, and the file
-    /// system's journal is replayed at the next mount.
+    /// As after a power cut: unsynced data may be missing, and the file system's journal is
+    /// replayed at the next mount.
     Crash,
 }
 
 impl Sandbox {
-    /// Copies the writable disk to the new file `to`, which is an ext4 file system. Where the
-    /// host's file system can, the copy shares its blocks with the disk. Returns how long the guest
-    /// of a running sandbox had to wait with its writes.
+    /// Copies the writable disk to the new file `to`, which is then an ext4 file system. If the
+    /// host's file system supports it, the copy shares its blocks with the disk. Returns how long
+    /// the guest of a running sandbox could not write.
     ///
     /// # Errors
     ///
-    /// [`Error::Diskless`]; [`Error::SandboxRunning`] where the sandbox is starting or stopping;
-    /// when the disk cannot be read or the copy written, or changed meanwhile.
+    /// [`Error::Diskless`]; [`Error::SandboxRunning`] if the sandbox is starting or stopping; if
+    /// the disk cannot be read or the copy written, or the disk changed meanwhile.
     pub fn copy_upper(
         &self,
         to: &Path,
@@ -52,13 +52,13 @@ impl Sandbox {
         Ok(held)
     }
 
-    /// Where the writable disk is.
+    /// Returns the path of the writable disk.
     pub(crate) fn upper(&self) -> PathBuf {
         self.store().sandbox(self.name()).join(UPPER)
     }
 }
 
-/// Makes the file of a copy, which nobody else reads.
+/// Creates the file of a copy, which other users cannot read.
 pub(crate) fn create_copy(path: &Path) -> Result<File> {
     File::options()
         .read(true)

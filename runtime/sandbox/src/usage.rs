@@ -1,4 +1,4 @@
-//! What takes how much room in the store.
+//! Disk usage of the store.
 
 use std::collections::HashSet;
 
@@ -11,18 +11,18 @@ use crate::error::Result;
 use crate::remove::users;
 use crate::volume::Volume;
 
-/// How much of one kind the store has. All sizes are what the files take on the host, in bytes.
+/// Usage by one kind of object. All sizes are what the files take on the host, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// How many there are.
+    /// The number of objects.
     pub count: u64,
-    /// How many of them something uses: images and layers that a sandbox has, sandboxes that run,
-    /// kernels to boot.
+    /// The number of objects in use: images and layers of sandboxes, running sandboxes, kernels
+    /// that can boot.
     pub active: u64,
-    /// What they take.
+    /// The bytes that they take.
     pub bytes: u64,
-    /// What removing those that nothing uses gives back.
+    /// The bytes that removing unused objects would free.
     pub reclaimable: u64,
 }
 
@@ -37,19 +37,19 @@ impl Usage {
     }
 }
 
-/// What takes how much room.
+/// Disk usage by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// Images without their layers.
     pub images: Usage,
-    /// Layers. Those that only images without a sandbox have count as reclaimable.
+    /// Layers. Those of images without a sandbox count as reclaimable.
     pub layers: Usage,
     /// Sandboxes.
     pub sandboxes: Usage,
     /// Named volumes. Those that no sandbox mounts count as reclaimable.
     pub volumes: Usage,
-    /// Guest kernels, and what was found out of this host's hypervisor.
+    /// Guest kernels, and recorded facts about this host's hypervisor.
     pub kernels: Usage,
 }
 
@@ -57,12 +57,12 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn report(store: &Store) -> Result<Report> {
     let mut report = Report::default();
     let used = users(store)?;
     let mut active_layers = HashSet::new();
-    // Layers have links in images: they are counted as layers.
+    // Images hold hard links to layers: these are counted as layers.
     let mut seen = HashSet::new();
     let layers: Vec<_> = entries(&store.layers())?
         .into_iter()
@@ -72,7 +72,7 @@ pub fn report(store: &Store) -> Result<Report> {
         let active = used.contains_key(digest.as_str());
         let bytes = allocated(&store.image(&digest), &mut seen);
         report.images.add(bytes, active);
-        // An image that cannot be read keeps its layers.
+        // If an image cannot be read, its layers are not counted as used.
         if active && let Ok(Some(image)) = image::Image::open(store, &digest) {
             active_layers.extend(image.layers().iter().map(|layer| layer.path.clone()));
         }

@@ -1,7 +1,7 @@
 //! Named volumes: ext4 disks that outlive the sandboxes that mount them.
 //!
-//! What a sandbox sees is the folder `data` of the disk, so that no `lost+found` is in its way. One
-//! sandbox at a time has a volume: it holds the volume's lock while it runs.
+//! A sandbox sees the folder `data` of the disk, so that it does not see `lost+found`. Only one
+//! sandbox at a time can use a volume: it holds the volume's lock while it runs.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -19,11 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::create::check_volume_name;
 use crate::error::{Error, Result};
 
-/// The size of a volume that nobody chose, in bytes. It takes room on the host only as it is
-/// written.
+/// The default size of a volume, in bytes. It takes space on the host only as it is written.
 pub const SIZE: u64 = 16 << 30;
 
-/// The volume's folder of the disk that sandboxes see.
+/// The folder of a volume's disk that sandboxes see.
 pub(crate) const DATA: &str = "data";
 
 /// The version of the records that this version writes.
@@ -32,17 +31,17 @@ const VERSION: u32 = 1;
 const RECORD: &str = "volume.json";
 const DISK: &str = "data.ext4";
 
-/// How long somebody may hold a volume to look at it.
+/// How long another process may hold a volume to read it.
 const GLANCE: Duration = Duration::from_secs(2);
 
-/// A volume in a store. It is a name, not a hold.
+/// A volume in a store. This is a name, not a lock.
 #[derive(Clone, Debug)]
 pub struct Volume {
     store: Store,
     name: String,
 }
 
-/// What a volume is.
+/// The state of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Info {
@@ -54,7 +53,7 @@ pub struct Info {
     pub allocated: u64,
     /// When it was made, in nanoseconds since the epoch.
     pub created_ns: u64,
-    /// Its ext4 image.
+    /// The path of its ext4 image.
     pub path: PathBuf,
     /// The sandboxes that mount it, running or not.
     pub sandboxes: Vec<String>,
@@ -77,12 +76,12 @@ impl Volume {
         Self::make(store, name, |path| write_disk(path, size, |_, _| Ok(())))
     }
 
-    /// Makes a volume of what is in a tar archive, which may be gzip or zstd. `source` is its name,
-    /// for messages.
+    /// Makes a volume with the contents of a tar archive, which may be compressed with gzip or
+    /// zstd. `source` is the archive's name in messages.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where the archive is damaged, or larger than
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; if the archive is damaged, or larger than
     /// `size`.
     pub fn import(
         store: &Store,
@@ -98,13 +97,12 @@ impl Volume {
         })
     }
 
-    /// Makes a volume of the disk of another, as [`export_disk`](Self::export_disk) writes it, and
-    /// of this `size` where one is given. `meter` learns of the bytes copied.
+    /// Makes a volume from the disk of another, as [`export_disk`](Self::export_disk) writes it,
+    /// enlarged to `size` if one is given. `meter` counts the bytes copied.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeName`], [`Error::VolumeExists`]; where `image` is not such a disk, or is
-    /// larger.
+    /// [`Error::VolumeName`], [`Error::VolumeExists`]; if `image` is not such a disk, or is larger.
     pub fn import_disk(
         store: &Store,
         name: &str,
@@ -167,7 +165,7 @@ impl Volume {
         })
     }
 
-    /// Finds the volume called `name`.
+    /// Opens the volume called `name`.
     ///
     /// # Errors
     ///
@@ -183,11 +181,11 @@ impl Volume {
         }
     }
 
-    /// Finds the volume called `name`, or makes it.
+    /// Opens the volume called `name`, or makes it.
     pub(crate) fn open_or_create(store: &Store, name: &str) -> Result<Self> {
         match Self::open(store, name) {
             Err(Error::NoVolume(_)) => match Self::create(store, name, SIZE) {
-                // Somebody else was faster.
+                // Another process made it meanwhile.
                 Err(Error::VolumeExists(_)) => Self::open(store, name),
                 made => made,
             },
@@ -195,11 +193,11 @@ impl Volume {
         }
     }
 
-    /// All volumes, by name.
+    /// Returns all volumes, by name.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub fn list(store: &Store) -> Result<Vec<Self>> {
         let folder = store.volumes();
         let mut names = Vec::new();
@@ -212,21 +210,21 @@ impl Volume {
         Ok(found.collect())
     }
 
-    /// The volume's name.
+    /// Returns the volume's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The volume's ext4 image.
+    /// Returns the path of the volume's ext4 image.
     pub fn path(&self) -> PathBuf {
         self.store.volume(&self.name).join(DISK)
     }
 
-    /// What the volume is, and who uses it.
+    /// Returns the volume's state, and the sandboxes that use it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoVolume`] where it was removed; where a record cannot be read.
+    /// [`Error::NoVolume`] if it was removed; if a record cannot be read.
     pub fn info(&self) -> Result<Info> {
         use std::os::unix::fs::MetadataExt;
 
@@ -247,7 +245,7 @@ impl Volume {
         let disk = self.path();
         let metadata = fs::metadata(&disk).map_err(|error| match path.exists() {
             true => Error::io(&disk)(error),
-            // It is being removed.
+            // The volume is being removed.
             false => Error::NoVolume(self.name.clone()),
         })?;
         let path = disk;
@@ -261,7 +259,7 @@ impl Volume {
         })
     }
 
-    /// The names of the sandboxes that mount the volume.
+    /// Returns the names of the sandboxes that mount the volume.
     pub(crate) fn users(&self) -> Result<Vec<String>> {
         let mut users = Vec::new();
         for spec in Spec::list(&self.store)? {
@@ -273,8 +271,8 @@ impl Volume {
         Ok(users)
     }
 
-    /// Takes the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names who
-    /// has it.
+    /// Locks the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names the
+    /// sandbox that uses it.
     pub(crate) fn take(&self, asking: Option<&str>) -> Result<Lock> {
         let started = Instant::now();
         loop {
@@ -295,7 +293,7 @@ impl Volume {
         }
     }
 
-    /// The running sandbox that has the volume.
+    /// Returns the running sandbox that uses the volume.
     fn holder(&self, asking: Option<&str>) -> Result<Option<String>> {
         let running = |name: &String| {
             if asking == Some(name) {
@@ -307,11 +305,11 @@ impl Volume {
         Ok(self.users()?.into_iter().find(running))
     }
 
-    /// Removes the volume and all in it.
+    /// Removes the volume and its contents.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeInUse`] where a sandbox mounts it, running or not.
+    /// [`Error::VolumeInUse`] if a sandbox mounts it, running or not.
     pub fn remove(self) -> Result<()> {
         let _access = self.store.share()?;
         let _lock = self.take(None)?;
@@ -322,11 +320,11 @@ impl Volume {
         Ok(remove_tree(&self.store.volume(&self.name))?)
     }
 
-    /// Makes the volume's file system larger, to `size` bytes.
+    /// Enlarges the volume's file system to `size` bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeBusy`] while a sandbox runs with it; where the new size is not larger.
+    /// [`Error::VolumeBusy`] while a sandbox runs with it; if the new size is not larger.
     pub fn grow(&self, size: u64) -> Result<()> {
         let _lock = self.take(None)?;
         let (file, path) = self.settled()?;
@@ -338,7 +336,7 @@ impl Volume {
         file.sync_all().map_err(Error::io(&path))
     }
 
-    /// Writes what the volume holds to `out`.
+    /// Writes the volume's files to `out`, as a tar archive.
     ///
     /// # Errors
     ///
@@ -350,7 +348,7 @@ impl Volume {
     }
 
     /// Copies the volume's ext4 image to the new or empty file `to`; holes stay holes. `meter`
-    /// learns of the bytes copied.
+    /// counts the bytes copied.
     ///
     /// # Errors
     ///
@@ -362,7 +360,7 @@ impl Volume {
         Ok(())
     }
 
-    /// The disk, with what its journal holds written to where it belongs. The lock must be held.
+    /// Opens the disk after replaying its journal. The lock must be held.
     pub(crate) fn settled(&self) -> Result<(File, PathBuf)> {
         let path = self.path();
         let file = File::options().read(true).write(true).open(&path);
@@ -378,11 +376,11 @@ impl Volume {
     }
 }
 
-/// What all volumes are, by name. One that is removed meanwhile is left out.
+/// Returns the state of all volumes, by name. A volume that is removed meanwhile is left out.
 ///
 /// # Errors
 ///
-/// When the store, or a record in it, cannot be read.
+/// If the store, or a record in it, cannot be read.
 pub fn infos(store: &Store) -> Result<Vec<Info>> {
     let mut infos = Vec::new();
     for volume in Volume::list(store)? {
@@ -395,11 +393,11 @@ pub fn infos(store: &Store) -> Result<Vec<Info>> {
     Ok(infos)
 }
 
-/// Removes the volumes that no sandbox mounts, and returns what they were.
+/// Removes the volumes that no sandbox mounts, and returns their last state.
 ///
 /// # Errors
 ///
-/// When the store cannot be read or changed.
+/// If the store cannot be read or changed.
 pub fn prune(store: &Store) -> Result<Vec<Info>> {
     let mut removed = Vec::new();
     for info in infos(store)? {
@@ -446,7 +444,7 @@ fn write_disk(
     file.sync_all().map_err(Error::io(path))
 }
 
-/// Two volumes must not be taken for one.
+/// Returns a random UUID, so that volumes can be distinguished.
 fn random() -> Result<[u8; 16]> {
     let path = "/dev/urandom";
     let mut bytes = [0; 16];

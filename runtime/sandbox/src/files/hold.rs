@@ -1,4 +1,4 @@
-//! Keeping a sandbox's disk from changing while it is read.
+//! Keeps a sandbox's disk from changing while it is read.
 
 use std::fs::File;
 use std::time::Duration;
@@ -20,22 +20,22 @@ pub(crate) struct Hold {
 }
 
 enum Kind {
-    /// It does not run, and cannot be started.
+    /// The sandbox is stopped, and cannot be started.
     Stopped(#[expect(dead_code, reason = "held, not used")] Lock),
-    /// It runs, and its monitor holds the disk until this connection ends.
+    /// The sandbox is running, and its monitor holds the disk until this connection ends.
     Held(Connection),
-    /// It runs without a writable disk.
+    /// The sandbox is running without a writable disk.
     Diskless,
 }
 
 impl Hold {
-    /// Locks the sandbox or, where it runs, has its monitor hold the disk.
+    /// Locks the sandbox or, if it is running, asks its monitor to hold the disk.
     ///
     /// # Errors
     ///
-    /// Where the sandbox is starting or ending, or its guest cannot freeze the disk.
+    /// If the sandbox is starting or stopping, or its guest cannot freeze the disk.
     pub(crate) fn of(sandbox: &Sandbox, consistency: Consistency) -> Result<Self> {
-        // Waiting for the lock of one that runs takes longer than a copy of its disk.
+        // Waiting for the lock of a running sandbox takes longer than a copy of its disk.
         if let Some(connection) = sandbox.connect()? {
             return Self::running(sandbox, connection, consistency);
         }
@@ -45,14 +45,14 @@ impl Hold {
                     let path = sandbox.upper();
                     let disk = File::options().read(true).write(true).open(&path);
                     let disk = disk.map_err(Error::io(&path))?;
-                    // What a machine that was killed left in the journal.
+                    // Replays the journal that a killed machine left.
                     ext4_writer::recover(disk)
                         .map_err(|source| convert::Error::Ext4 { path, source })?;
                 }
                 let kind = Kind::Stopped(lock);
                 Ok(Self { info, kind })
             }
-            // Somebody has started it meanwhile.
+            // Another process has started it meanwhile.
             Err(Error::SandboxRunning(_)) => {
                 Self::running(sandbox, sandbox.running()?, consistency)
             }
@@ -60,7 +60,7 @@ impl Hold {
         }
     }
 
-    /// Has the monitor hold the disk.
+    /// Asks the monitor to hold the disk.
     fn running(
         sandbox: &Sandbox,
         connection: Connection,
@@ -77,17 +77,16 @@ impl Hold {
         Ok(Self { info, kind })
     }
 
-    /// What the sandbox is.
+    /// Returns the sandbox's records.
     pub(crate) fn info(&self) -> &Info {
         &self.info
     }
 
-    /// Lets the disk change again. Returns how long the guest of a running sandbox had to wait with
-    /// its writes.
+    /// Lets the disk change again. Returns how long the guest of a running sandbox could not write.
     ///
     /// # Errors
     ///
-    /// Where it was not held to the end: what was read may be of different times.
+    /// If the disk was not held to the end: what was read may be inconsistent.
     pub(crate) fn release(self) -> Result<Duration> {
         let Kind::Held(connection) = self.kind else {
             return Ok(Duration::ZERO);

@@ -1,5 +1,5 @@
-//! A libkrunfw in what people get it in: itself, a zip (such as a Python wheel), a tar, the layers
-//! of an image.
+//! Extracts libkrunfw from its usual packages: the library itself, a zip (such as a Python wheel),
+//! a tar, the layers of an image.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -9,7 +9,7 @@ use ocipull::Image;
 
 use super::{Error, LIBRARY, MAX_FILE, MAX_LIBRARY, Result, zip};
 
-/// Bounds for tars: a system's root has this many files.
+/// Limits for tars: the root of a system may have this many files.
 const LIMITS: Limits = Limits {
     entries: 4 << 20,
     extended_header_bytes: 1 << 20,
@@ -17,7 +17,7 @@ const LIMITS: Limits = Limits {
     sparse_ranges: 1 << 16,
 };
 
-/// Whether a file of this name is the library: its name may go on with a version,
+/// Returns whether a file is the library, by its name, which may end with a version:
 /// `libkrunfw.so.5.6.1`.
 pub(super) fn is_library(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -27,7 +27,7 @@ pub(super) fn is_library(path: &[u8]) -> bool {
     }
 }
 
-/// Copies the library that `file`, which stands at its beginning, is or has.
+/// Copies the library from `file`, which is at its beginning, or from the archive in it.
 pub(super) fn copy_library(file: &mut File, place: &str, output: &mut File) -> Result<()> {
     let format = |error: &io::Error| Error::Format {
         place: place.to_owned(),
@@ -59,13 +59,13 @@ pub(super) fn copy_library(file: &mut File, place: &str, output: &mut File) -> R
     }
 }
 
-/// Copies the library of the highest layer of `image` that has one.
+/// Copies the library from the highest layer of `image` that has one.
 pub(super) fn copy_from_image(image: &Image, place: &str, output: &mut File) -> Result<()> {
     for index in (0..image.layers().len()).rev() {
         let found = image.read_layer(index, |layer| {
             let found = copy_from_tar(layer, output);
             found.map_err(|error| match ocipull::Error::of(&error) {
-                // The layer's own error comes when the rest is read.
+                // The layer's own error is returned when the rest is read.
                 Some(_) => ocipull::Error::Failed.into(),
                 None => Error::Format {
                     place: place.to_owned(),
@@ -82,7 +82,7 @@ pub(super) fn copy_from_image(image: &Image, place: &str, output: &mut File) -> 
     })
 }
 
-/// An error and its causes, but for those that only hold the next one.
+/// Formats an error and its causes, without errors that only wrap the next one.
 fn reason(error: &io::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.get_ref().and_then(|inner| inner.source());
@@ -96,16 +96,16 @@ fn reason(error: &io::Error) -> String {
     text
 }
 
-/// Copies the library in a tar; whether there is one.
+/// Copies the library from a tar; returns whether it has one.
 fn copy_from_tar(archive: &mut impl BufRead, output: &mut File) -> io::Result<bool> {
     let mut reader = Reader::new(Source::new(archive), LIMITS);
     let failed = |error| match error {
-        // The name in what is no header is any bytes.
+        // If the header is invalid, its name may be any bytes.
         tar::Error::Entry {
             offset: 0,
             problem: tar::Problem::Checksum,
             ..
-        } => io::Error::other("it begins as none of them does"),
+        } => io::Error::other("unknown format"),
         other => io::Error::other(other),
     };
     while let Some(entry) = reader.next(|_| ()).map_err(failed)? {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_goes_by_its_name_whatever_its_version() {
+    fn the_library_is_recognised_by_name_with_any_version() {
         for (path, is) in [
             (format!("usr/lib64/{LIBRARY}"), true),
             (format!("{LIBRARY}.6.1"), true),

@@ -1,8 +1,8 @@
-//! The package from a Python index without pip: for hosts that have none.
+//! Downloads the package from a Python index, for hosts without pip.
 //!
-//! An index lists a package's files in a page of HTML, each with its digest (the "simple repository
-//! API"). Nothing in the page is trusted: a file counts whose digest is one that was known before,
-//! and then its bytes must have it.
+//! An index lists a package's files with their digests in a page of HTML (the "simple repository
+//! API"). The page is not trusted: only files whose digest was known before are used, and their
+//! bytes are verified.
 
 use std::fs::File;
 
@@ -10,16 +10,16 @@ use ocipull::Digest;
 
 use super::{Error, MAX_FILE, PACKAGE, Result, verify};
 
-/// Where the files are listed, unless pip's own variable names another place.
+/// The index, unless pip's own variable names another.
 const INDEX: &str = "https://pypi.org/simple";
 
-/// pip's variable for it.
+/// pip's variable for the index.
 const VARIABLE: &str = "PIP_INDEX_URL";
 
-/// The most bytes of a page.
+/// The largest page, in bytes.
 const MAX_PAGE: u64 = 16 << 20;
 
-/// The address of the index that this user's pip would ask first.
+/// Returns the address of the index that this user's pip would use.
 pub(super) fn address() -> String {
     match std::env::var(VARIABLE) {
         Ok(address) if !address.is_empty() => address,
@@ -27,8 +27,7 @@ pub(super) fn address() -> String {
     }
 }
 
-/// Downloads to `wheel` the file of the package for this kind of host, one with one of the digests
-/// `known`.
+/// Downloads the package's file for this kind of host, with one of the digests `known`, to `wheel`.
 pub(super) fn download(
     index: &str,
     known: &[Digest],
@@ -38,7 +37,7 @@ pub(super) fn download(
     let name = PACKAGE.name.split(' ').next().unwrap_or_default();
     let address = format!("{}/{name}/", index.trim_end_matches('/'));
     let mut page = Vec::new();
-    // The bytes of a page are none of the download that is shown.
+    // The bytes of the page are not part of the reported download.
     let mut quiet = options.clone();
     quiet.progress = None;
     ocipull::download(&address, &mut page, MAX_PAGE, &quiet)?;
@@ -54,7 +53,7 @@ pub(super) fn download(
     verify(expected, actual, &file)
 }
 
-/// The digests in pip's `requirements`.
+/// Returns the digests in pip's `requirements`.
 pub(super) fn known(requirements: &str) -> Vec<Digest> {
     let hashes = requirements
         .split_whitespace()
@@ -62,7 +61,7 @@ pub(super) fn known(requirements: &str) -> Vec<Digest> {
     hashes.filter_map(|hash| hash.parse().ok()).collect()
 }
 
-/// The link in `page` to a file for this kind of host that the page says has this digest.
+/// Returns the link in `page` to a file for this kind of host with this digest.
 fn link_to<'a>(page: &'a str, digest: &Digest) -> Option<&'a str> {
     let mark = format!("#sha256={}", digest.hex());
     let platform = format!("_{}.whl", std::env::consts::ARCH);
@@ -74,7 +73,7 @@ fn link_to<'a>(page: &'a str, digest: &Digest) -> Option<&'a str> {
     })
 }
 
-/// The address that `link` stands for on the page at `base`, which ends with a slash.
+/// Resolves `link` on the page at `base`, which ends with a slash.
 fn resolve(base: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_owned();
@@ -157,14 +156,14 @@ mod tests {
             let index = serve(page.concat(), b"wheel");
             let known = [other.clone(), wheel.clone()];
             assert_eq!(fetched(&index, &known).unwrap(), b"wheel");
-            // What the index has of others is nothing.
+            // Other files of the index are not used.
             let error = fetched(&index, std::slice::from_ref(&other)).unwrap_err();
             assert!(matches!(error, Error::NotListed { .. }), "{error}");
         }
     }
 
     #[test]
-    fn a_file_that_is_not_what_the_index_says_is_refused() {
+    fn a_file_with_another_digest_than_the_index_lists_is_rejected() {
         let wheel = Digest::sha256(b"wheel");
         let file = format!("/files/x_{}.whl", std::env::consts::ARCH);
         let index = serve(link(&file, &wheel), b"something else");

@@ -1,5 +1,5 @@
-//! The Python package that carries libkrunfw, fetched by pip, with its proxies, mirrors and
-//! certificates, or where there is no pip from the index itself.
+//! The Python package that contains libkrunfw, fetched by pip with its proxies, mirrors and
+//! certificates or, without pip, from the index itself.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,28 +10,28 @@ use tempfile::TempDir;
 
 use super::{Error, Result, index, io_error};
 
-/// A package that carries libkrunfw.
+/// A package that contains libkrunfw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Package {
     /// Its name and version.
     pub name: &'static str,
-    /// About how many bytes are fetched.
+    /// The approximate size of the download in bytes.
     pub bytes: u64,
 }
 
-/// The package of PyPI that is used: the packaged kernel of a project that, as this one, boots
-/// containers with libkrunfw.
+/// The package of PyPI that is used. It belongs to a project that also boots containers with
+/// libkrunfw.
 pub const PACKAGE: Package = Package {
     name: "microsandbox 0.7.11",
     bytes: 48 << 20,
 };
 
-/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: no other file is
-/// taken.
+/// The package, with the hashes of its wheels for Linux on x86-64 and arm64: other files are
+/// rejected.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
-/// A wheel in a folder that goes with it.
+/// A wheel in a temporary folder, which is removed when this is dropped.
 pub(super) struct Fetched {
     wheel: PathBuf,
     _folder: TempDir,
@@ -72,7 +72,7 @@ pub(super) fn fetch(folder: &Path, options: &ocipull::Options) -> Result<Fetched
     })
 }
 
-/// Has pip download the package to a folder in `folder`, and returns the file.
+/// Downloads the package with pip to a folder in `folder`, and returns the file.
 fn by_pip(python: &str, folder: &TempDir) -> Result<PathBuf> {
     let mut requirements =
         tempfile::NamedTempFile::new_in(folder).map_err(io_error(folder.path()))?;
@@ -81,7 +81,7 @@ fn by_pip(python: &str, folder: &TempDir) -> Result<PathBuf> {
         .map_err(io_error(requirements.path()))?;
     let download = folder.path().join("download");
     let output = Command::new(python)
-        // `-m` looks for modules in the working directory first, which may be anybody's.
+        // `-m` first looks for modules in the working directory, which other users may control.
         .current_dir("/")
         .args(["-m", "pip", "download", "--quiet", "--no-deps"])
         .args(["--disable-pip-version-check", "--no-input"])
@@ -114,7 +114,7 @@ fn by_pip(python: &str, folder: &TempDir) -> Result<PathBuf> {
     }
 }
 
-/// The first Python that has pip: the one on `PATH` may be another than the distribution's.
+/// Returns the first Python that has pip: the one on `PATH` may differ from the distribution's.
 fn python_with_pip() -> Option<&'static str> {
     ["python3", "/usr/bin/python3"].into_iter().find(|python| {
         let version = Command::new(python)

@@ -1,5 +1,5 @@
-//! One member of a zip archive, by PKWARE's APPNOTE.TXT: stored or deflated, without encryption,
-//! and of less than 4 GiB.
+//! Extracts one member of a zip archive, as in PKWARE's APPNOTE.TXT: stored or deflated, without
+//! encryption, and smaller than 4 GiB.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 
@@ -10,18 +10,18 @@ use flate2::{Crc, CrcReader};
 const END: &[u8] = b"PK\x05\x06";
 const END_BYTES: usize = 22;
 
-/// A header in the central directory: 46 bytes, and three texts.
+/// A header in the central directory: 46 bytes, and three strings.
 const CENTRAL: &[u8] = b"PK\x01\x02";
 const CENTRAL_BYTES: usize = 46;
 
-/// A header before a member's bytes: 30 bytes, and two texts.
+/// A header before a member's bytes: 30 bytes, and two strings.
 const LOCAL: &[u8] = b"PK\x03\x04";
 const LOCAL_BYTES: usize = 30;
 
-/// The largest central directory that is read.
+/// The largest central directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 64 << 20;
 
-/// A member as the central directory has it.
+/// A member's entry in the central directory.
 struct Member {
     flags: u16,
     method: u16,
@@ -31,11 +31,12 @@ struct Member {
     offset: u32,
 }
 
-/// Copies the first member whose name is `wanted`, of at most `limit` bytes; whether there is one.
+/// Copies the first member whose name is `wanted`, of at most `limit` bytes; returns whether there
+/// is one.
 ///
 /// # Errors
 ///
-/// An archive that cannot be read, is damaged or uses what is not supported here.
+/// If the archive cannot be read, is damaged or uses a feature that is not supported.
 pub(super) fn copy_member(
     archive: &mut (impl Read + Seek),
     wanted: impl Fn(&[u8]) -> bool,
@@ -78,7 +79,7 @@ pub(super) fn copy_member(
 
 /// Copies exactly `size` bytes and returns their CRC.
 fn copy(input: impl Read, size: u32, output: &mut impl Write) -> io::Result<u32> {
-    // One more than there may be.
+    // One more byte shows that the member is too long.
     let mut input = CrcReader::new(input.take(u64::from(size) + 1));
     match io::copy(&mut input, output)? == u64::from(size) {
         true => Ok(Crc::sum(input.crc())),
@@ -104,7 +105,7 @@ fn central_directory(archive: &mut (impl Read + Seek)) -> io::Result<Vec<u8>> {
         return Err(bad("archives of 4 GiB and more are not supported"));
     }
     if u64::from(bytes) > MAX_DIRECTORY || u64::from(bytes) + u64::from(offset) > length {
-        return Err(bad("its directory is larger than it can be"));
+        return Err(bad("its directory is too large"));
     }
     archive.seek(SeekFrom::Start(offset.into()))?;
     let mut directory = Vec::new();

@@ -1,4 +1,4 @@
-//! A client of a monitor: one connection, two threads.
+//! A client of a monitor: one connection, served by two threads.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use super::hub::{Attachment, Hub, Options};
 use super::message::{Ask, Failure, FailureKind, Outcome};
 use super::shared::{Monitor, Work};
 
-/// The most commands that one client has at a time.
+/// The most commands of one client at a time.
 const STREAMS: usize = 256;
 
-/// Above this many bytes that a client has not taken, no more questions of its are read.
+/// Requests of a client are not read while this many bytes to it are unsent.
 const BACKLOG: usize = 1 << 20;
 
 /// A connected client.
@@ -25,23 +25,23 @@ pub(super) struct Client {
     out: Mutex<Out>,
     changed: Condvar,
     streams: Mutex<HashMap<u32, Arc<Attachment>>>,
-    /// Whether this is the process that started the monitor.
+    /// Whether this client is the process that started the monitor.
     pub(super) launcher: bool,
 }
 
 #[derive(Debug, Default)]
 struct Out {
     bytes: Vec<u8>,
-    /// Nothing more will be sent.
+    /// No more messages will be queued.
     closing: bool,
-    /// Nothing more can be sent.
+    /// No more messages can be sent.
     gone: bool,
     /// The writer has sent everything and ended.
     ended: bool,
 }
 
 impl Client {
-    /// Serves a connection in threads of its own.
+    /// Serves a connection in two threads.
     pub(super) fn serve(
         monitor: &Arc<Monitor>,
         socket: UnixStream,
@@ -61,7 +61,7 @@ impl Client {
         let reading = client;
         let monitor = Arc::clone(monitor);
         super::thread("client-in", move || {
-            // A client that breaks the protocol is as good as gone.
+            // A client that violates the protocol is treated as disconnected.
             let _ = reading.read_from(reader, &monitor);
             reading.leave();
             monitor.client_left(&reading);
@@ -80,13 +80,13 @@ impl Client {
         self.streams().remove(&id);
     }
 
-    /// Queues an answer.
+    /// Queues an answer to a question.
     pub(super) fn answer(&self, id: u32, outcome: &Outcome) {
         let payload = serde_json::to_vec(outcome).unwrap_or_default();
         self.queue(|out| Envelope::Answer { id, payload }.encode(out));
     }
 
-    /// Queues what the monitor is doing.
+    /// Queues a message about what the monitor is doing.
     pub(super) fn notice(&self, text: &str) {
         let payload = text.as_bytes().to_vec();
         self.queue(|out| Envelope::Notice { payload }.encode(out));
@@ -100,14 +100,14 @@ impl Client {
         }
     }
 
-    /// Sends what is queued, and closes the connection.
+    /// Closes the connection after everything queued has been sent.
     pub(super) fn close(&self) {
         self.out().closing = true;
         self.changed.notify_all();
     }
 
     /// Waits until everything that was queued before [`close`](Self::close) is sent, or the client
-    /// has gone.
+    /// has disconnected.
     pub(super) fn wait_closed(&self) {
         let mut out = self.out();
         while !out.ended {
@@ -132,7 +132,7 @@ impl Client {
                 break;
             }
         }
-        // The reader ends with it. It may have gone by itself.
+        // This ends the reader, too. The client may have disconnected already.
         let _ = socket.shutdown(Shutdown::Both);
         self.out().ended = true;
         self.changed.notify_all();
@@ -207,15 +207,15 @@ impl Client {
             | Request::CloseOutput { id, .. }
             | Request::Resize { id, .. }
             | Request::Signal { id, .. } => *id,
-            // The guest as a whole is the monitor's alone.
+            // Only the monitor controls the guest as a whole.
             _ => return Err(()),
         };
-        // A command that has ended meanwhile is no mistake of the client's.
+        // The command may have ended meanwhile, which is not an error of the client.
         let attachment = self.streams().get(&id).cloned();
         attachment.map_or(Ok(()), |attachment| attachment.request(request))
     }
 
-    /// Has the guest do something, for this client.
+    /// Starts work in the guest for this client.
     fn begin(
         self: &Arc<Self>,
         monitor: &Arc<Monitor>,
@@ -235,7 +235,7 @@ impl Client {
         }
     }
 
-    /// Gives this client the streams of a command under `id`, or says why not.
+    /// Attaches this client to the streams of a command under `id`, or returns why it cannot.
     pub(super) fn attach(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
@@ -249,14 +249,14 @@ impl Client {
         if streams.contains_key(&id) {
             return Some("the command's id is in use");
         }
-        // The command may end at once: it takes the stream out again when the lock is free.
+        // If the command ends at once, it removes the stream again when the lock is free.
         if let Some(attachment) = hub.attach(self, id, input) {
             streams.insert(id, attachment);
         }
         None
     }
 
-    /// Waits until the client has taken most of what was sent to it.
+    /// Waits until most of what was queued for the client has been sent.
     fn wait_for_room(&self) {
         let mut out = self.out();
         while out.bytes.len() > BACKLOG && !out.gone && !out.closing {
@@ -264,7 +264,7 @@ impl Client {
         }
     }
 
-    /// The connection has ended.
+    /// Cleans up after the connection has ended.
     fn leave(&self) {
         {
             let mut out = self.out();

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant, SystemTime};
 use blockbox_vmm::guest::Session;
 use blockbox_vmm::with_causes;
 
-/// How often the guest's clock is set at least.
+/// How often the guest's clock is set, at least.
 const SET_CLOCK: Duration = Duration::from_secs(60);
 
-/// How far the host's clock goes wrong before it has jumped.
+/// The least deviation of the host's clock that counts as a jump.
 const JUMP: Duration = Duration::from_secs(1);
 
-/// Keeps the guest's clock with the host's.
+/// Keeps the guest's clock in step with the host's.
 pub(super) struct Clock {
     set: Instant,
-    /// The host's two clocks when they were last looked at: only one goes on while the host sleeps.
+    /// The last readings of the host's two clocks: only one of them advances while the host sleeps.
     looked: (Instant, SystemTime),
 }
 
@@ -27,13 +27,13 @@ impl Clock {
         }
     }
 
-    /// Sets the guest's clock where a minute has passed, or the host's clock jumped.
+    /// Sets the guest's clock if a minute has passed, or if the host's clock jumped.
     pub(super) fn look(&mut self, session: &Arc<Session>) {
         let now = (Instant::now(), SystemTime::now());
         let passed = now.0.saturating_duration_since(self.looked.0);
         let jumped = match now.1.duration_since(self.looked.1) {
             Ok(shown) => shown.abs_diff(passed) > JUMP,
-            // Backwards.
+            // The clock jumped backwards.
             Err(_) => true,
         };
         self.looked = now;

@@ -1,8 +1,8 @@
-//! Keeping the writable disk of a running sandbox from changing while a client reads it.
+//! Keeps the writable disk of a running sandbox from changing while a client reads it.
 //!
-//! The guest's file system is frozen, or the whole machine stands still. One client at a time holds
-//! the disk; the others wait. The monitor prolongs the hold, not the client, and ends it when the
-//! client releases the disk or its connection ends: a client that is killed keeps nothing frozen.
+//! The guest's file system is frozen, or the whole machine is paused. One client at a time holds
+//! the disk; the others wait. The monitor renews the hold, not the client, and ends it when the
+//! client releases the disk or disconnects: a killed client leaves nothing frozen.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use blockbox_vmm::guest::Session;
 use super::client::Client;
 use crate::error::{Error, Result};
 
-/// How long the guest stays frozen after the monitor has last said so.
+/// How long the guest stays frozen after the monitor's last renewal.
 const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How long a client waits for another one to release the disk.
@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How the disk is kept from changing.
 #[derive(Clone, Debug)]
 pub(super) enum Means {
-    /// The guest writes everything to its disk and then nothing more.
+    /// The guest writes everything to its disk and freezes its file system.
     Freeze(Arc<Session>),
-    /// The machine stands still in the middle of what it does.
+    /// The machine is paused at any point.
     Pause(Arc<Vm>),
 }
 
@@ -43,7 +43,7 @@ impl Means {
         }
     }
 
-    /// Fails where the disk was not held to the end.
+    /// Ends the hold; fails if the disk was not held to the end.
     fn end(&self) -> Result<()> {
         match self {
             Self::Freeze(session) => Ok(session.thaw()?),
@@ -52,7 +52,7 @@ impl Means {
     }
 }
 
-/// Who holds the disk.
+/// The hold of the disk, and the clients that wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     holder: Mutex<Option<Holder>>,
@@ -69,17 +69,17 @@ struct Holder {
 enum Phase {
     /// The client reads the disk.
     Reading,
-    /// The client has read what it wanted, and waits for the outcome.
+    /// The client has released the disk, and waits for the result.
     Released,
-    /// The client has gone.
+    /// The client has disconnected.
     Left,
     /// The hold has ended: how long it took, if it lasted to the end.
     Over(Result<Duration>),
 }
 
 impl Holds {
-    /// Holds the disk for `client`, whose connection `is_connected` looks at, until it releases the
-    /// disk or leaves.
+    /// Holds the disk for `client` until it releases the disk or disconnects, which `is_connected`
+    /// reports.
     pub(super) fn hold(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -89,18 +89,18 @@ impl Holds {
         let slot = self.take(client)?;
         let begun = match is_connected() {
             true => means.begin(),
-            // It left before it was the holder, so nobody will say that it did.
+            // It disconnected before it had the hold, so `left` was not called for it.
             false => Err(Error::Interrupted),
         };
         begun?;
-        // From here on it is the thread's.
+        // From here on the thread owns the slot.
         std::mem::forget(slot);
         let holds = Arc::clone(self);
         super::thread("hold", move || holds.keep(&means));
         Ok(())
     }
 
-    /// Waits until no other client holds the disk. `client` has it alone until what is returned is
+    /// Waits until no other client holds the disk. `client` has the disk until the returned slot is
     /// dropped.
     pub(super) fn take(&self, client: &Arc<Client>) -> Result<Slot<'_>> {
         let started = Instant::now();
@@ -120,7 +120,7 @@ impl Holds {
         Ok(Slot(self))
     }
 
-    /// Prolongs the hold until nobody wants it any more, and ends it.
+    /// Renews the hold until it is released, and ends it.
     fn keep(&self, means: &Means) {
         let started = Instant::now();
         let mut kept = Ok(());
@@ -151,7 +151,7 @@ impl Holds {
     ///
     /// # Errors
     ///
-    /// Where the disk was not held to the end: what was read may be of different times.
+    /// If the disk was not held to the end: what was read may be inconsistent.
     pub(super) fn release(&self, client: &Arc<Client>) -> Result<Duration> {
         let mut holder = self.lock();
         loop {
@@ -176,7 +176,7 @@ impl Holds {
         }
     }
 
-    /// The connection of `client` has ended.
+    /// Records that `client` has disconnected.
     pub(super) fn left(&self, client: &Arc<Client>) {
         let mut holder = self.lock();
         if let Some(own) = &mut *holder

@@ -1,9 +1,9 @@
 //! A command in the guest and the clients that share its streams.
 //!
-//! Output goes to the log first, then to every client that is attached. A client that is slow to
-//! read holds the command up once its window is full; one that left is forgotten, and a command
-//! that nobody is attached to goes on, its output read and dropped. So a hub never holds more than
-//! a window of output for itself and one for each client.
+//! Output is written to the log first, then to every attached client. A slow client blocks the
+//! command once its window is full; a client that leaves is forgotten. A command without clients
+//! continues, and its output is read and discarded. So a hub holds at most one window of output for
+//! itself and one for each client.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,15 +25,14 @@ pub(super) struct Hub {
     options: Options,
 }
 
-/// How a command's streams are treated.
+/// Options of a command's streams.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
     /// Whether it has a terminal.
     pub(super) tty: bool,
-    /// Whether its input ends, and its outputs close, with those of the client that it was started
-    /// for.
+    /// Whether its input ends, and its outputs close, with those of the client that started it.
     pub(super) owned: bool,
-    /// Whether it is of no use to anybody when that client has gone.
+    /// Whether to kill the command when that client disconnects.
     pub(super) transient: bool,
 }
 
@@ -51,7 +50,7 @@ enum Input {
     End,
 }
 
-/// Reads the hub's input; belongs to the thread that feeds the command.
+/// The queue of the hub's input, for the thread that feeds the command.
 pub(super) struct Feed(Receiver<Input>);
 
 impl Hub {
@@ -65,8 +64,8 @@ impl Hub {
         (Arc::new(hub), Feed(feed))
     }
 
-    /// Gives a client the streams under the id it asked with; `None` where the command has ended,
-    /// which it is told.
+    /// Attaches a client to the streams under the id of its request; `None` if the command has
+    /// ended, which the client is told.
     pub(super) fn attach(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -93,7 +92,7 @@ impl Hub {
         Some(attachment)
     }
 
-    /// The command runs: tells every client, once.
+    /// Reports to every client that the command runs, once.
     pub(super) fn begin(&self, exec: &Exec) {
         let pid = exec.pid();
         let mut state = self.lock();
@@ -105,8 +104,8 @@ impl Hub {
         }
     }
 
-    /// The command runs: tells every client, copies its output until its end, and returns how it
-    /// ended.
+    /// Reports to every client that the command runs, copies its output until its end, and returns
+    /// its exit status.
     pub(super) fn run(
         self: &Arc<Self>,
         mut exec: Exec,
@@ -134,7 +133,7 @@ impl Hub {
                 Err(error) => break Err(error),
             }
         };
-        // To a client a command that went down with its machine was killed.
+        // If the machine went down, clients see the command as killed.
         let status = result.as_ref().copied().unwrap_or(ExitStatus::Signal(9));
         let attached = {
             let mut state = self.lock();
@@ -150,7 +149,7 @@ impl Hub {
         result
     }
 
-    /// The command could not be started.
+    /// Reports that the command could not be started.
     pub(super) fn failed(&self, code: u8, message: &str) {
         let attached = std::mem::take(&mut self.lock().attached);
         for one in attached {
@@ -163,7 +162,7 @@ impl Hub {
         }
     }
 
-    /// Passes input on in the order in which it arrived.
+    /// Passes input on in the order of its arrival.
     fn feed(&self, stdin: Stdin, feed: &Feed) {
         use std::io::Write;
 
@@ -176,7 +175,7 @@ impl Hub {
                     {
                         stdin = None;
                     }
-                    // Taken, or never to be taken.
+                    // The data was written, or never will be.
                     from.input_taken(data.len());
                 }
                 Input::End => {
@@ -189,7 +188,7 @@ impl Hub {
         }
     }
 
-    /// The command, once it runs.
+    /// Returns the control of the command, once it runs.
     pub(super) fn control(&self) -> Option<ExecControl> {
         self.lock()
             .running
@@ -197,7 +196,7 @@ impl Hub {
             .map(|(control, _)| control.clone())
     }
 
-    /// The command, once it runs, with its input closed.
+    /// Returns the command, once it runs, with its input closed.
     pub(super) fn command(&self) -> Option<RunningCommand> {
         let state = self.lock();
         let (control, pid) = state.running.as_ref().filter(|_| state.over.is_none())?;
@@ -209,7 +208,7 @@ impl Hub {
         })
     }
 
-    /// A client does not want the streams any more.
+    /// Removes a client from the streams.
     fn detach(&self, attachment: &Attachment) {
         let mut state = self.lock();
         state
@@ -222,7 +221,7 @@ impl Hub {
     }
 }
 
-/// A client's share of a command's streams.
+/// A client's attachment to a command's streams.
 #[derive(Debug)]
 pub(super) struct Attachment {
     hub: Arc<Hub>,
@@ -236,10 +235,10 @@ pub(super) struct Attachment {
 
 #[derive(Debug)]
 struct Flow {
-    /// Bytes of each output that the client takes.
+    /// How many bytes of each output the client accepts.
     credit: [usize; 2],
     open: [bool; 2],
-    /// Bytes of input that the client may send.
+    /// How many bytes of input the client may send.
     input: usize,
     left: bool,
 }
@@ -293,7 +292,7 @@ impl Attachment {
         });
     }
 
-    /// Carries out what the client asks of the streams. `Err` where it sends more than it may.
+    /// Handles a client's request about the streams. `Err` if it sends more than its window.
     pub(super) fn request(self: &Arc<Self>, request: Request) -> Result<(), ()> {
         match request {
             Request::Stdin { data, .. } => {
@@ -319,21 +318,21 @@ impl Attachment {
             Request::CloseOutput { stream, .. } => {
                 self.lock().open[index(stream)] = false;
                 self.changed.notify_all();
-                // As in a pipeline of the client's shell: with its only reader gone, the command
+                // As in a pipeline of the client's shell: when its only reader is gone, the command
                 // gets SIGPIPE.
                 let alone = self.hub.lock().attached.len() <= 1;
                 if self.hub.options.owned
                     && alone
                     && let Some(control) = self.hub.control()
                 {
-                    // A guest that is gone has no outputs to close.
+                    // The guest may be gone.
                     let _ = control.close_output(stream);
                 }
             }
             Request::Resize { size, .. } => self.resize(size),
             Request::Signal { signal, .. } => {
                 if let Some(control) = self.hub.control() {
-                    // A guest that is gone has nobody to signal.
+                    // The guest may be gone.
                     let _ = control.signal(signal);
                 }
             }
@@ -346,12 +345,12 @@ impl Attachment {
         if self.hub.options.tty
             && let Some(control) = self.hub.control()
         {
-            // A guest that is gone has no terminal.
+            // The guest may be gone.
             let _ = control.resize(size);
         }
     }
 
-    /// The client has gone.
+    /// Detaches a client that has disconnected.
     pub(super) fn leave(&self) {
         self.lock().left = true;
         self.changed.notify_all();
@@ -359,10 +358,10 @@ impl Attachment {
         if self.hub.options.transient
             && let Some(control) = self.hub.control()
         {
-            // One that has ended, or whose guest is gone, needs no signal.
+            // The command may have ended, or its guest may be gone.
             let _ = control.signal(Signal::KILL.number());
         }
-        // A terminal's input does not end with a client: another may attach.
+        // A terminal's input does not end with a client, because another one may attach.
         if self.input && self.hub.options.owned && !self.hub.options.tty {
             let _ = self.hub.input.send(Input::End);
         }
@@ -373,7 +372,7 @@ impl Attachment {
     }
 }
 
-/// Where a command's output is kept.
+/// The log of a command's output.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     writer: Arc<Mutex<log::Writer>>,
@@ -388,8 +387,8 @@ impl Log {
         }
     }
 
-    /// Appends output. A log that cannot be written must not hold the command up: what there is no
-    /// room for is missing.
+    /// Appends output. A log that cannot be written must not block the command: the output is then
+    /// missing in the log.
     fn append(&mut self, stream: Stream, data: &[u8]) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let result = writer.append(stream, data);

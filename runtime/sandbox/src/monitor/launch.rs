@@ -1,4 +1,4 @@
-//! Starting a monitor.
+//! Starts monitors.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use blockbox_store::{Lock, Store};
 use blockbox_vmm::guest::Connection;
 
-/// What the monitor itself has to say, in the folder of its sandbox: nothing, unless something is
-/// badly wrong.
+/// The file with the monitor's own messages, in the folder of its sandbox: empty unless something
+/// is badly wrong.
 const LOG: &str = "monitor.log";
 
-/// Starts the monitor of a sandbox, and hands it the sandbox's lock. The sandbox is switched off
-/// where the connection closes before the main command runs.
+/// Starts the monitor of a sandbox, and passes the sandbox's lock to it. The sandbox is switched
+/// off if the connection closes before the main command runs.
 pub(crate) fn launch(store: &Store, name: &str, lock: Lock) -> Result<Connection> {
     let helper = blockbox_vmm::helper::locate(None)?;
     let failed = || Error::io(&helper);
@@ -36,7 +36,7 @@ pub(crate) fn launch(store: &Store, name: &str, lock: Lock) -> Result<Connection
         .current_dir("/")
         .spawn()
         .map_err(failed())?;
-    // A program that lives on must not collect its dead.
+    // A program that continues to run must not have to reap the monitor.
     thread::Builder::new()
         .name("monitor-reaper".to_owned())
         .spawn(move || child.wait())

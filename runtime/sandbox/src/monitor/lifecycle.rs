@@ -1,8 +1,8 @@
-//! A sandbox's life, from the first boot to the last: the state machine of
+//! A sandbox's life, from the first boot to the end: the state machine of
 //! [`state`](blockbox_store::state).
 //!
-//! One thread, the process's first, boots, waits and switches off; it alone changes the state on
-//! disk. Clients' threads leave what they want in [`shared`](super::shared) and wake it up.
+//! Only the first thread of the process boots, waits and switches off, and changes the state on
+//! disk. Clients' threads leave their requests in [`shared`](super::shared) and wake it.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -31,19 +31,19 @@ use crate::secrets::Value;
 use crate::snapshot::Saved;
 use crate::{events, log, mounts, process};
 
-/// How long the processes that the main command leaves behind have to end.
+/// How long the processes that the main command leaves have to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How long a machine may take to shut down cleanly, beyond [`GRACE`].
 const OFF_TIME: Duration = Duration::from_secs(45);
 
-/// The pause before the first restart; it doubles with each.
+/// The pause before the first restart; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A main command that ran this long starts over with [`FIRST_PAUSE`].
+/// If a main command ran this long, the next pause is [`FIRST_PAUSE`] again.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// How a run of the machine ended.
@@ -51,7 +51,7 @@ pub(super) struct RunEnd {
     pub(super) status: Status,
     pub(super) exit_code: Option<u8>,
     pub(super) error: Option<String>,
-    /// How long the main command ran; `None` where it never did.
+    /// How long the main command ran; `None` if it never did.
     pub(super) ran: Option<Duration>,
 }
 
@@ -66,7 +66,7 @@ impl RunEnd {
     }
 }
 
-/// Runs a sandbox to its end.
+/// Runs a sandbox until it ends.
 pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) -> Result<()> {
     let (listener, path) = socket::listen(&store, &info.spec.id)?;
     let monitor = Arc::<Monitor>::default();
@@ -108,7 +108,7 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
     } else {
         life.save()
     };
-    // Nobody finds this monitor from here on; then the next may come.
+    // No client finds this monitor from here on, and the next one may start.
     let _ = fs::remove_file(&path);
     drop(life);
     monitor.report(&Ended { removed, ..ended });
@@ -116,8 +116,8 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
     saved
 }
 
-/// A signal to the monitor itself, at the end of a user's session or of the host's day, stops the
-/// sandbox.
+/// Stops the sandbox on a signal to the monitor itself, as at the end of a user's session or at the
+/// host's shutdown.
 fn watch_signals(monitor: &Arc<Monitor>) {
     use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
@@ -126,7 +126,7 @@ fn watch_signals(monitor: &Arc<Monitor>) {
     let monitor = Arc::clone(monitor);
     super::thread("signals", move || {
         for signal in &mut signals {
-            // There is no terminal to hang up.
+            // The monitor has no terminal to hang up.
             if signal != SIGHUP {
                 monitor.stop(Stop {
                     signal: None,
@@ -137,7 +137,7 @@ fn watch_signals(monitor: &Arc<Monitor>) {
     });
 }
 
-/// What only the first thread has.
+/// The state of the first thread.
 pub(super) struct Life {
     pub(super) store: Store,
     pub(super) folder: PathBuf,
@@ -148,18 +148,18 @@ pub(super) struct Life {
     pub(super) lock: Lock,
     /// The values of the sandbox's secrets, for every boot.
     secrets: Vec<Value>,
-    /// The copied machine that the first boot goes on as.
+    /// The copied machine that the first boot resumes.
     resume: Option<Resume>,
-    /// Why the first boot is one.
+    /// Why the first boot does not resume a copy.
     warning: Option<String>,
-    /// The main command of a machine that went on.
+    /// The main command of a resumed machine.
     pub(super) adopted: Option<Exec>,
-    /// What nobody else may have while the machine runs.
+    /// Locks that are held while the machine runs.
     held: Vec<Held>,
 }
 
 impl Life {
-    /// Runs the machine until no policy starts it again.
+    /// Runs the machine until no policy restarts it.
     fn live(&mut self) -> Ended {
         let mut pause = FIRST_PAUSE;
         let mut first = true;
@@ -209,7 +209,7 @@ impl Life {
     /// Boots, runs the main command, and switches off.
     fn run_once(&mut self, first: bool) -> RunEnd {
         let end = self.run_machine(first);
-        // Whatever the way here, and before another boot wants the ports.
+        // In any case, and before the next boot binds the ports.
         let gateway = self.monitor.lock().gateway.take();
         if let Some(gateway) = gateway {
             gateway.stop();
@@ -218,7 +218,7 @@ impl Life {
         end
     }
 
-    /// Gives back what the machine had, which has ended.
+    /// Releases the resources of a machine that has ended.
     fn let_go(&mut self) {
         mounts::clean(&self.folder);
         self.held.clear();
@@ -298,7 +298,7 @@ impl Life {
         }
     }
 
-    /// The end of a run without a main command. A sandbox that was made for one is not kept.
+    /// Ends a run without a main command. A sandbox that was made for one command is not kept.
     pub(super) fn never_ran(&mut self, error: Option<&Error>) -> RunEnd {
         if self.monitor.is_stopped() {
             let status = if self.state.started_ns.is_some() {
@@ -324,7 +324,7 @@ impl Life {
         }
     }
 
-    /// Boots the machine. Ends with an error as soon as a client stops the sandbox.
+    /// Boots the machine. Returns an error as soon as a client stops the sandbox.
     fn boot(&mut self, waiting: Option<&Arc<Client>>) -> Result<(Arc<Vm>, Arc<Session>)> {
         let notice = |text: &str| {
             if let Some(client) = waiting {
@@ -353,7 +353,7 @@ impl Life {
         self.state.vmm = Some(plan.vmm().to_string());
         self.state.confinement = Some(plan.confinement());
         let resume = self.resume.take();
-        // A copy waits until it is told to go on: both processes start at a time.
+        // A copy waits until it is resumed, so it starts while the gateway does.
         let copy = resume.map(|resume| (self.start_copy(&plan, &resume), resume));
         if let Some(gateway) = plan.gateway() {
             self.connect(gateway)?;
@@ -381,7 +381,7 @@ impl Life {
         Ok((vm, session))
     }
 
-    /// Starts a machine that was copied.
+    /// Starts a copied machine.
     fn start_copy(&self, plan: &Plan, resume: &Resume) -> Result<(Saved, Arc<Vm>)> {
         let saved = Saved::read(&resume.folder)?;
         saved.check(&self.spec)?;
@@ -389,7 +389,7 @@ impl Life {
         Ok((saved, vm))
     }
 
-    /// Goes on as a machine that was copied, in place of a boot.
+    /// Resumes a copied machine, instead of a boot.
     fn go_on(
         &mut self,
         plan: &Plan,
@@ -413,7 +413,7 @@ impl Life {
         Ok((vm, session))
     }
 
-    /// Makes a machine the sandbox's, which ends at once where a client has stopped the sandbox.
+    /// Sets the sandbox's machine, which is killed at once if a client has stopped the sandbox.
     fn started(&self, vm: Vm) -> Arc<Vm> {
         let vm = Arc::new(vm);
         let mut wishes = self.monitor.lock();
@@ -424,7 +424,7 @@ impl Life {
         vm
     }
 
-    /// Makes a gateway the sandbox's.
+    /// Sets the sandbox's gateway.
     fn connect(&mut self, gateway: &Arc<Gateway>) -> Result<()> {
         {
             let mut wishes = self.monitor.lock();
@@ -440,8 +440,8 @@ impl Life {
         self.save()
     }
 
-    /// Notes that the gateway ended by itself. The sandbox goes on without a network, as a machine
-    /// does whose cable is pulled.
+    /// Records that the gateway ended unexpectedly. The sandbox continues without a network, as a
+    /// machine with an unplugged cable does.
     pub(super) fn note_lost_gateway(&mut self) {
         self.state.ports.clear();
         self.state.error = Some("the gateway of the sandbox's network ended".to_owned());
@@ -452,17 +452,17 @@ impl Life {
         events::note(&self.store, &self.spec, "network-lost", &[]);
     }
 
-    /// Runs what may take long in another thread, and gives up on it when a client stops the
-    /// sandbox. What the thread has started then ends with this process.
+    /// Runs work that may take long in another thread, and abandons it when a client stops the
+    /// sandbox. Anything that the thread has started ends with this process.
     fn interruptibly<T: Send + 'static>(
         &self,
         run: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (done, result) = mpsc::channel();
         let monitor = Arc::clone(&self.monitor);
-        // What it does may need more room than a monitor's threads have.
+        // The work may need a larger stack than the monitor's threads have.
         thread::spawn(move || {
-            // The receiver has gone when nobody waits any more.
+            // The receiver is gone if the wait was abandoned.
             let _ = done.send(run());
             monitor.wake();
         });
@@ -487,8 +487,8 @@ impl Life {
     }
 }
 
-/// Ends every process in the guest, unmounts its disk and waits for the machine's end, which comes
-/// in any case.
+/// Ends every process in the guest, unmounts its disk and waits for the machine's end. The machine
+/// is killed if it does not end in time.
 fn switch_off(session: &Arc<Session>, vm: &Arc<Vm>) -> Result<()> {
     let (done, result) = mpsc::channel();
     let (session, running) = (Arc::clone(session), Arc::clone(vm));
@@ -496,7 +496,7 @@ fn switch_off(session: &Arc<Session>, vm: &Arc<Vm>) -> Result<()> {
         let _ = done.send(session.shutdown(&running, GRACE));
     });
     let result = result.recv_timeout(GRACE + OFF_TIME);
-    // No more than a formality where it is off.
+    // Has no effect if the machine is off.
     vm.kill();
     let _ = vm.wait_timeout(Duration::from_secs(5));
     match result {

@@ -1,4 +1,4 @@
-//! The main command of a sandbox, from its start to its end.
+//! Runs the main command of a sandbox.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use super::shared::{Start, Stop, send};
 use crate::error::{Error, Result};
 use crate::{events, log, process, sandbox};
 
-/// How long a killed main command may take to be gone before the machine is switched off under it.
+/// How long a killed main command may take to end before the machine is switched off.
 const KILL_TIME: Duration = Duration::from_secs(10);
 
-/// How often the host's clock is looked at.
+/// How often the host's clock is checked.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The terminal of a main command whose client has none.
+/// The terminal size of a main command whose client has no terminal.
 const WINDOW_SIZE: WindowSize = WindowSize { rows: 24, cols: 80 };
 
 impl Life {
-    /// Starts the main command when the launcher asks for it, and waits for its end.
+    /// Starts the main command when the launcher requests it, and waits for its end.
     pub(super) fn run_main(&mut self, first: bool, session: &Arc<Session>) -> Result<RunEnd> {
         let start = if first {
             match self.monitor.wait_start()? {
@@ -95,7 +95,7 @@ impl Life {
                 return Err(error.into());
             }
         };
-        // From here on it can be copied.
+        // From here on the machine can be copied.
         hub.begin(&exec);
         let started = Instant::now();
         self.state.status = Status::Running;
@@ -138,7 +138,7 @@ impl Life {
         events::note(&self.store, &self.spec, "die", &attributes);
         let status = match over {
             Ok(status) => status,
-            // The machine was switched off under a command that did not end.
+            // The machine was switched off because the command did not end.
             Err(_) if self.monitor.is_stopped() => ExitStatus::Signal(9),
             Err(error) => return Err(error.into()),
         };
@@ -150,8 +150,8 @@ impl Life {
         })
     }
 
-    /// Waits for the end of the main command, and helps it along when a client stops the sandbox or
-    /// time is up.
+    /// Waits for the end of the main command, and ends it if a client stops the sandbox or its time
+    /// is up.
     fn wait_main(
         &mut self,
         hub: &Arc<Hub>,
@@ -199,7 +199,7 @@ impl Life {
                     wishes.state.status = Status::Stopping;
                     Escalation::Asked(now.checked_add(timeout))
                 }
-                // A later stop may be less patient.
+                // A later stop may have a shorter timeout.
                 (Escalation::Asked(until), Some(stop)) => {
                     let limit = stop.timeout.and_then(|timeout| now.checked_add(timeout));
                     let until = match (until, limit) {
@@ -217,7 +217,7 @@ impl Life {
                     if let Some(vm) = &wishes.vm {
                         vm.kill();
                     }
-                    // Whoever copies its output may be held up by a client.
+                    // A client may block the thread that copies the command's output.
                     return wishes.main_over.take().unwrap_or(Ok(ExitStatus::Signal(9)));
                 }
                 (other, _) => other,
@@ -234,11 +234,11 @@ impl Life {
         }
     }
 
-    /// Gives the sandbox another name.
+    /// Renames the sandbox.
     fn rename(&mut self, name: &str) -> Result<()> {
         let lock = sandbox::rename(&self.store, &self.spec, name)?;
         self.folder = self.store.sandbox(name);
-        // The name is free from here on.
+        // The old name is free from here on.
         self.lock = lock;
         let old = std::mem::replace(&mut self.spec.name, name.to_owned());
         if let Some(log) = &self.log {
@@ -249,7 +249,7 @@ impl Life {
         Ok(())
     }
 
-    /// The log of the main command. A disk that has no room for one is no reason not to run.
+    /// Opens the log of the main command. The command also runs if the disk has no space for a log.
     fn open_log(&mut self) -> Option<Log> {
         if self.log.is_none() {
             match log::Writer::open(&self.folder) {
@@ -263,17 +263,17 @@ impl Life {
     }
 }
 
-/// How far the end of the main command has been pressed for.
+/// How far ending the main command has escalated.
 #[derive(Clone, Copy)]
 enum Escalation {
     Running,
-    /// The stop signal was sent; SIGKILL follows then, if ever.
+    /// The stop signal was sent; SIGKILL follows at this time, if any.
     Asked(Option<Instant>),
-    /// SIGKILL was sent; the machine is switched off then.
+    /// SIGKILL was sent; the machine is switched off at this time.
     Killed(Instant),
 }
 
-/// What a client makes of an error.
+/// Converts an error for clients.
 fn failure(error: &Error) -> Failure {
     match error {
         Error::SandboxExists(_) => Failure::new(FailureKind::Exists, error.to_string()),

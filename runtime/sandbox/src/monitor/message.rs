@@ -1,4 +1,4 @@
-//! Questions to a monitor and its answers, as JSON in an [`Envelope`](blockbox_protocol::Envelope).
+//! Questions to a monitor and its answers, in JSON in an [`Envelope`](blockbox_protocol::Envelope).
 
 use std::path::PathBuf;
 
@@ -15,78 +15,79 @@ use crate::error::Error;
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 
-/// The version of the conversation. A monitor outlives the program that started it, so clients of
-/// other versions come.
+/// The version of the protocol. A monitor outlives the program that started it, so clients may have
+/// other versions.
 pub(crate) const VERSION: u32 = 1;
 
 /// A question to a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub(crate) enum Ask {
-    /// Which versions are there? The first question of a client.
+    /// Asks for the monitor's version. The first question of a client.
     Hello {
         /// The client's [`VERSION`].
         version: u32,
     },
-    /// Boot the machine; answered when the guest takes commands. Only the process that started the
-    /// monitor asks this.
+    /// Boots the machine; answered when the guest accepts commands. Only the process that started
+    /// the monitor may send this.
     Boot {
-        /// The specification of this run, where it differs from the sandbox's own.
+        /// The specification of this run, if it differs from the sandbox's own.
         spec: Option<Box<Spec>>,
         /// The values of its secrets.
         #[serde(default)]
         secrets: Vec<Value>,
-        /// The running machine to go on as, where it can be.
+        /// The copy of a running machine to resume, if possible.
         #[serde(default)]
         resume: Option<Resume>,
     },
-    /// Start the main command; answered when it runs. With streams the answer is that of a command.
+    /// Starts the main command; answered when it runs. With streams, the replies are those of a
+    /// command.
     Start {
-        /// Which streams the client wants, under the question's id.
+        /// The streams to attach under the question's id.
         attach: Option<Attach>,
     },
-    /// Give the client the streams of the main command, under the question's id.
+    /// Attaches the client to the streams of the main command, under the question's id.
     Attach(Attach),
-    /// Answered when the main command has ended and its machine is off.
+    /// Waits for the end; answered when the main command has ended and its machine is off.
     Wait,
-    /// Stop the sandbox; answered as `Wait` is.
+    /// Stops the sandbox; answered as `Wait` is.
     Stop {
-        /// In place of the sandbox's stop signal.
+        /// Replaces the sandbox's stop signal.
         signal: Option<Signal>,
-        /// In place of the sandbox's stop timeout.
+        /// Replaces the sandbox's stop timeout.
         timeout_ms: Option<u64>,
     },
-    /// Send a signal to the main command.
+    /// Sends a signal to the main command.
     Kill {
-        /// Which.
+        /// The signal.
         signal: Signal,
     },
-    /// What does the sandbox do?
+    /// Asks for the sandbox's state.
     State,
-    /// What does the guest use?
+    /// Asks for the guest's resource usage.
     Stats,
-    /// Which processes are there?
+    /// Asks for the guest's processes.
     Processes,
-    /// Keep the writable disk from changing until `Release`, or the end of the connection; answered
-    /// when it does not change.
+    /// Keeps the writable disk from changing until `Release`, or the end of the connection;
+    /// answered once the disk is held.
     Hold {
-        /// Stop the machine where it is, instead of having the guest write everything first.
+        /// Pauses the machine, instead of having the guest write everything first.
         crash: bool,
     },
-    /// Let the writable disk change again.
+    /// Lets the writable disk change again.
     Release,
-    /// Copy the machine as it runs: the writable disk, the memory and the state of the machine.
+    /// Copies the running machine: the writable disk, the memory and the state of the devices.
     Save {
-        /// The disk.
+        /// The path of the disk.
         from: PathBuf,
         /// The folder for the new files, as [`Saved`](crate::snapshot::Saved) names them.
         to: PathBuf,
     },
-    /// What goes on in the network?
+    /// Asks for the network activity.
     Network,
-    /// Give the sandbox another name.
+    /// Renames the sandbox.
     Rename {
-        /// The name.
+        /// The new name.
         name: String,
     },
 }
@@ -96,12 +97,12 @@ pub(crate) enum Ask {
 pub(crate) struct Resume {
     /// The folder that [`Ask::Save`] filled.
     pub(crate) folder: PathBuf,
-    /// Whether the main command of the copied machine is that of the sandbox, which otherwise
-    /// starts its own beside it.
+    /// Whether the main command of the copied machine becomes that of the sandbox; otherwise the
+    /// sandbox starts its own beside it.
     pub(crate) go_on: bool,
 }
 
-/// Which streams of the main command a client wants.
+/// The streams of the main command that a client attaches to.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Attach {
     /// Whether the client sends input.
@@ -116,7 +117,7 @@ impl Attach {
     }
 }
 
-/// What a monitor answers.
+/// An answer of a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub(crate) enum Answer {
@@ -125,25 +126,25 @@ pub(crate) enum Answer {
         /// The version.
         version: u32,
     },
-    /// It is done.
+    /// The request was carried out.
     Done,
-    /// The machine is up, but not as it was asked for.
+    /// The machine is up, with a warning.
     Booted {
-        /// What is different, for a person.
+        /// The warning, as a message for users.
         warning: String,
     },
-    /// The sandbox ended.
+    /// The sandbox has ended.
     Ended(Ended),
     /// The sandbox's state.
     State(State),
-    /// What the guest uses.
+    /// The guest's resource usage.
     Stats(Stats),
-    /// The guest goes on. What was copied or read meanwhile is of one moment.
+    /// The hold has ended. What was copied or read meanwhile is consistent.
     Held {
         /// How long the guest could not write, in microseconds.
         held_us: u64,
     },
-    /// What goes on in the network.
+    /// The network activity.
     Network(Box<blockbox_net::Status>),
     /// The guest's processes.
     Processes {
@@ -158,44 +159,44 @@ pub(crate) enum Answer {
 pub struct Ended {
     /// [`Status::Exited`] or [`Status::Failed`].
     pub status: Status,
-    /// The main command's exit code, where it ran: its own, or 128 plus a signal's number.
+    /// The main command's exit code, if it ran: its own, or 128 plus a signal's number.
     pub exit_code: Option<u8>,
-    /// What went wrong, for a person.
+    /// The error, as a message for users.
     pub error: Option<String>,
     /// Whether the sandbox was removed.
     pub removed: bool,
-    /// Whether its restart policy starts it again.
+    /// Whether its restart policy restarts it.
     pub restarts: bool,
 }
 
-/// Why a monitor did not do what it was asked.
+/// Why a request failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// What to make of it.
+    /// The kind of failure.
     pub(crate) kind: FailureKind,
-    /// The error and its causes, for a person.
+    /// The error and its causes, as a message for users.
     pub(crate) message: String,
 }
 
-/// The kinds of failures that clients tell apart.
+/// The kinds of failures that clients distinguish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FailureKind {
-    /// The main command could not be started; docker's exit code for that.
+    /// The main command could not be started; with docker's exit code.
     Spawn(u8),
-    /// The main command does not run.
+    /// The main command is not running.
     NotRunning,
-    /// The client was stopped, or somebody stopped the sandbox meanwhile.
+    /// The client was stopped, or the sandbox was stopped meanwhile.
     Interrupted,
     /// Another sandbox has the name.
     Exists,
-    /// QEMU is needed, and this program is not installed.
+    /// QEMU is needed, and this program of it is not installed.
     NoQemu(String),
-    /// libkrun is asked for, and cannot work here, for this reason.
+    /// libkrun was requested, and cannot work here, for this reason.
     NoHypervisor(String),
     /// QEMU needs virtiofsd to share folders, and it is not installed.
     NoShareServer,
-    /// The question is none that this monitor knows.
+    /// The monitor does not know the question.
     Unknown,
     /// Anything else.
     Other,
@@ -209,7 +210,7 @@ impl Failure {
         }
     }
 
-    /// An error with its causes.
+    /// Returns a failure with the message of an error and its causes.
     pub(crate) fn other(error: &(dyn std::error::Error + 'static)) -> Self {
         let kind = match error.downcast_ref() {
             Some(Error::Vmm(VmmError::QemuNotFound { program })) => {

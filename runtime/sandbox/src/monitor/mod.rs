@@ -49,11 +49,11 @@ use blockbox_store::{Lock, Store};
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__monitor";
 
-/// Bytes of a thread's stack: a monitor has many, and none goes deep.
+/// The stack size of a thread, in bytes: a monitor has many threads, and none needs a large stack.
 const STACK: usize = 256 << 10;
 
-/// Runs this process as a sandbox's monitor when it was started as one; otherwise returns `None` at
-/// once. Call it first thing in `main`, as
+/// If this process was started as a sandbox's monitor, runs it as that; otherwise returns `None` at
+/// once. Call it first in `main`, as
 /// [`vmm::helper::run_if_asked`](blockbox_vmm::helper::run_if_asked).
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
@@ -72,8 +72,8 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
 fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
     let root = PathBuf::from(root.unwrap_or_default());
     let name = name.unwrap_or_default().to_string_lossy().into_owned();
-    // No signal that is meant for the process that started this one, or for its terminal, comes
-    // here from now on.
+    // From now on, this process gets no signals that are sent to its parent's process group or
+    // terminal.
     let _ = rustix::process::setsid();
     let (lock, launcher) = inherited().map_err(Error::io(&root))?;
     let store = Store::open(root)?;
@@ -84,8 +84,8 @@ fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
     lifecycle::run(store, lock, info, launcher)
 }
 
-/// Takes the sandbox's lock from standard input and the first client from standard output, and puts
-/// nothing in their place.
+/// Takes the sandbox's lock from standard input and the first client from standard output, and
+/// leaves both closed.
 fn inherited() -> std::io::Result<(File, UnixStream)> {
     let lock = std::io::stdin().as_fd().try_clone_to_owned()?;
     let launcher = std::io::stdout().as_fd().try_clone_to_owned()?;
@@ -95,14 +95,13 @@ fn inherited() -> std::io::Result<(File, UnixStream)> {
     Ok((File::from(lock), UnixStream::from(launcher)))
 }
 
-/// Adds a line to the monitor's own log. Where the disk is full there is no line; the monitor goes
-/// on.
+/// Appends a line to the monitor's own log. Errors are ignored, as on a full disk.
 pub(crate) fn complain(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "blockbox: {text}");
 }
 
-/// Starts a thread. One that cannot be had is a host without memory or processes left: the monitor,
-/// and so the sandbox, would not get far.
+/// Starts a thread. If that fails, the host has no memory or processes left, and the sandbox could
+/// not continue.
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new()
         .name(name.to_owned())

@@ -1,4 +1,4 @@
-//! The image's own hook for a sandbox that began as a copy of another one.
+//! The image's hook for sandboxes that were made as a copy of another one.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -14,8 +14,8 @@ const HOOK: &str = "/etc/blockbox/on-fork";
 /// How long the main command waits for the hook.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs the hook to its end, as root, with the environment of the main command. What it wrote is
-/// not kept.
+/// Runs the hook to its end, as root, with the environment of the main command. Its output is
+/// discarded.
 pub(super) fn run(session: &Arc<Session>, main: &Process) {
     let mut spec = ExecSpec::new([HOOK.as_bytes().to_vec()]);
     spec.env = main.env.iter().map(|one| one.0.clone()).collect();
@@ -27,7 +27,7 @@ pub(super) fn run(session: &Arc<Session>, main: &Process) {
     let control = exec.control();
     let (done, ended) = mpsc::channel();
     super::thread("on-fork", move || {
-        // The receiver has gone when nobody waits any more.
+        // The receiver is gone after a timeout.
         let _ = done.send(exec.wait());
     });
     match ended.recv_timeout(LIMIT) {
@@ -36,7 +36,7 @@ pub(super) fn run(session: &Arc<Session>, main: &Process) {
         Ok(Err(error)) => tracing::warn!("{HOOK}: {error}"),
         Err(_) => {
             tracing::warn!("{HOOK} did not end within {LIMIT:?}");
-            // A guest that is gone has nothing left to kill.
+            // The guest may be gone.
             let _ = control.kill_all();
         }
     }

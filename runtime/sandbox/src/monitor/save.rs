@@ -1,4 +1,4 @@
-//! Copies of the running machine, with its memory.
+//! Copies of the running machine with its memory.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::snapshot::Saved;
 use crate::upper::create_copy;
 
-/// How long the guest's disk stays frozen by itself. The guest's clock stands still while the
-/// machine does.
+/// How long the guest's disk stays frozen without renewal. The guest's clock stops while the
+/// machine is paused.
 const WATCHDOG: Duration = Duration::from_secs(10);
 
 /// How long QEMU may take to write the state of the machine's devices.
@@ -25,13 +25,13 @@ const SAVE_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Savable {
     pub(super) memory: SharedMemory,
-    /// What the sandbox is for this run.
+    /// The sandbox's specification for this run.
     pub(super) spec: Spec,
 }
 
 impl Savable {
     /// Copies the machine, and its writable disk `from`, to new files in the folder `to`. Returns
-    /// how long the guest stood still.
+    /// how long the guest was stopped.
     pub(super) fn save(
         &self,
         session: &Session,
@@ -62,7 +62,7 @@ impl Savable {
         let held = started.elapsed();
         let last_id = copied?;
         thawed?;
-        // The guest's clock stood still with it.
+        // The guest's clock was stopped, too.
         session.set_clock()?;
         for file in [&upper, &memory, &machine] {
             file.sync_all().map_err(Error::io(to))?;

@@ -1,6 +1,7 @@
-//! What the threads of a monitor share: the clients' wishes, and what they need to know for them.
+//! State that the threads of a monitor share: requests of the clients, and what is needed to handle
+//! them.
 //!
-//! Clients' threads leave their wishes here and wake the first thread up, which alone acts on them.
+//! Clients' threads record their requests here and wake the first thread, which alone acts on them.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -23,58 +24,58 @@ use crate::error::{Error, Result};
 use crate::network::Gateway;
 use crate::secrets::Value;
 
-/// How many clients may be connected at a time.
+/// The most clients at a time.
 const CLIENTS: usize = 256;
 
-/// How many commands may run at a time besides the main one.
+/// The most commands at a time besides the main one.
 const COMMANDS: usize = 512;
 
-/// How long the end of a machine may take to be seen after that of its link.
+/// How long the end of a machine may be noticed after the end of its link.
 const MACHINE_END: Duration = Duration::from_secs(1);
 
-/// What the threads of a monitor share.
+/// State that the threads of a monitor share.
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
     wishes: Mutex<Wishes>,
     pub(super) changed: Condvar,
-    /// Who reads the writable disk.
+    /// The hold of the writable disk.
     holds: Arc<Holds>,
 }
 
-/// What clients want, and what they need to know for it.
+/// Requests of clients, and what is needed to handle them.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     /// The state as it is on disk.
     pub(super) state: State,
     pub(super) clients: Vec<Arc<Client>>,
-    /// Who waits for the end of the sandbox.
+    /// Clients that wait for the end of the sandbox.
     pub(super) waiting: Vec<(Arc<Client>, u32)>,
     /// The launcher asked to boot.
     pub(super) boot: Option<BootRequest>,
     /// The launcher asked to start the main command.
     pub(super) start: Option<Start>,
-    /// The main command has run: the sandbox is no longer the launcher's.
+    /// The main command has run: the sandbox does not end with the launcher any more.
     pub(super) launched: bool,
     /// The launcher left before the main command ran.
     pub(super) abandoned: bool,
     pub(super) stop: Option<Stop>,
     pub(super) vm: Option<Arc<Vm>>,
     pub(super) session: Option<Arc<Session>>,
-    /// What a copy of the running machine needs to know, where it can be copied.
+    /// What a copy of the running machine needs, if it can be copied.
     pub(super) savable: Option<Arc<Savable>>,
-    /// The gateway of the network, as long as it runs.
+    /// The gateway of the network, while it runs.
     pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) main: Option<Arc<Hub>>,
     pub(super) main_input: bool,
-    /// How the main command ended.
+    /// The exit status of the main command.
     pub(super) main_over: Option<std::result::Result<ExitStatus, GuestError>>,
-    /// Threads that copy commands' output.
+    /// The number of threads that copy commands' output.
     pub(super) copying: usize,
-    /// Threads that ask the guest something.
+    /// The number of threads with a request to the guest.
     pub(super) looking: usize,
-    /// The gateway ended by itself, which the state does not show yet.
+    /// Whether the gateway ended unexpectedly, and the state does not show it yet.
     pub(super) gateway_lost: bool,
-    /// A client wants the sandbox to have another name.
+    /// A client's request to rename the sandbox.
     pub(super) rename: Option<(Arc<Client>, u32, String)>,
 }
 
@@ -100,12 +101,12 @@ pub(super) struct Stop {
     pub(super) timeout: Option<Duration>,
 }
 
-/// What a client has the guest do, with streams.
+/// Work in the guest with streams, for a client.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
-    /// Run a command.
+    /// Runs a command.
     Command(ExecSpec),
-    /// Do something with the container's files.
+    /// Reads or writes the container's files.
     Files(FileTask),
 }
 
@@ -119,12 +120,12 @@ impl Monitor {
         }
     }
 
-    /// A client has connected.
+    /// Registers a new client.
     pub(super) fn client_came(&self, client: &Arc<Client>) {
         self.lock().clients.push(Arc::clone(client));
     }
 
-    /// A client's connection has ended.
+    /// Removes a client whose connection has ended.
     pub(super) fn client_left(&self, client: &Arc<Client>) {
         let mut wishes = self.lock();
         wishes.clients.retain(|other| !Arc::ptr_eq(other, client));
@@ -150,7 +151,7 @@ impl Monitor {
             .any(|other| Arc::ptr_eq(other, client))
     }
 
-    /// Answers a question, or sees to it that it is answered.
+    /// Answers a question, or passes it to the thread that will.
     pub(super) fn asked(self: &Arc<Self>, client: &Arc<Client>, id: u32, ask: Ask) {
         let fail = |kind, text: &str| client.answer(id, &Err(Failure::new(kind, text)));
         match ask {
@@ -182,7 +183,7 @@ impl Monitor {
             }
             Ask::Boot { .. } | Ask::Start { .. } => fail(
                 FailureKind::Unknown,
-                "only the process that starts a sandbox asks for that",
+                "only the process that starts a sandbox may request that",
             ),
             Ask::Attach(attach) => {
                 let (main, input) = {
@@ -214,7 +215,7 @@ impl Monitor {
                 match main {
                     Some(hub) => {
                         if signal == Signal::KILL {
-                            // Its end is wanted: no policy starts it again.
+                            // The user ends the sandbox: no policy restarts it.
                             self.stop(Stop {
                                 signal: Some(signal),
                                 timeout: Some(Duration::ZERO),
@@ -283,7 +284,7 @@ impl Monitor {
         }
     }
 
-    /// Asks the guest something in a thread of its own, for a client.
+    /// Sends a request to the guest in a separate thread, for a client.
     pub(super) fn look(
         self: &Arc<Self>,
         client: &Arc<Client>,
@@ -319,7 +320,7 @@ impl Monitor {
                 wishes.main.clone(),
             );
             match parts {
-                // One whose main command has ended, and that goes down, has none to copy.
+                // After the main command has ended, the machine shuts down and cannot be copied.
                 (_, _, None) if wishes.launched => None,
                 (Some(vm), Some(savable), main) => Some((vm, savable, main, wishes.main_input)),
                 _ => None,
@@ -327,7 +328,7 @@ impl Monitor {
         };
         let Some((vm, savable, main, stdin)) = machine else {
             let text =
-                "its memory is not kept: it is a copy itself, or it was not made to be forked";
+                "its memory is not in a file: it is a copy itself, or was not made to be forked";
             return client.answer(id, &Err(Failure::new(FailureKind::NotRunning, text)));
         };
         let (monitor, saver) = (Arc::clone(self), Arc::clone(client));
@@ -346,7 +347,7 @@ impl Monitor {
         });
     }
 
-    /// Asks the gateway what goes on, in a thread of its own, for a client.
+    /// Asks the gateway for its status in a separate thread, for a client.
     fn network(&self, client: &Arc<Client>, id: u32) {
         let Some(gateway) = self.lock().gateway.clone() else {
             let text = "the sandbox has no network, or its gateway has ended";
@@ -360,10 +361,11 @@ impl Monitor {
         });
     }
 
-    /// The gateway has ended. Nobody wanted that if it is still the sandbox's and its machine runs.
+    /// Handles the end of the gateway. It is unexpected if the gateway is still the sandbox's and
+    /// its machine runs.
     pub(super) fn gateway_ended(&self, gateway: &Arc<Gateway>) {
         let vm = self.lock().vm.clone();
-        // It ends with its machine, whose end takes a moment to be seen.
+        // The gateway ends with its machine, whose end may be noticed a moment later.
         if vm.is_some_and(|vm| matches!(vm.wait_timeout(MACHINE_END), Ok(Some(_)))) {
             return;
         }
@@ -378,11 +380,11 @@ impl Monitor {
         }
     }
 
-    /// Has the guest do something for a client.
+    /// Starts work in the guest for a client.
     pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, work: Work, launcher: bool) {
         let session = {
             let mut wishes = self.lock();
-            // The process that starts the sandbox may prepare the main command's start.
+            // The process that starts the sandbox may prepare the start of the main command.
             let running = wishes.main.is_some() || launcher && !wishes.launched;
             match wishes.session.clone().filter(|_| running) {
                 None => {
@@ -406,7 +408,7 @@ impl Monitor {
                 Work::Files(task) => session.files(task),
             };
             match started {
-                // A machine that is lost is the main command's to report.
+                // If the machine is lost, the thread of the main command reports it.
                 Ok(exec) => drop(hub.run(exec, feed, None)),
                 Err(GuestError::SpawnFailed { code, message }) => hub.failed(code, &message),
                 Err(error) => hub.failed(125, &with_causes(&error)),
@@ -416,7 +418,7 @@ impl Monitor {
         });
     }
 
-    /// The sandbox is to end.
+    /// Stops the sandbox.
     pub(super) fn stop(&self, stop: Stop) {
         let mut wishes = self.lock();
         let impatient = |old: Stop| Stop {
@@ -427,7 +429,7 @@ impl Monitor {
             },
         };
         wishes.stop = Some(wishes.stop.map_or(stop, impatient));
-        // Nothing in a guest that boots is worth waiting for.
+        // While the guest boots there is nothing to wait for.
         if wishes.main.is_none()
             && wishes.state.status == Status::Starting
             && let Some(vm) = &wishes.vm
@@ -442,7 +444,7 @@ impl Monitor {
         wishes.stop.is_some() || wishes.abandoned
     }
 
-    /// Waits until the launcher asks to boot; `None` when it left or the sandbox was stopped.
+    /// Waits until the launcher asks to boot; `None` if it left or the sandbox was stopped.
     pub(super) fn wait_boot(&self) -> Option<BootRequest> {
         let mut wishes = self.lock();
         loop {
@@ -456,7 +458,7 @@ impl Monitor {
         }
     }
 
-    /// Waits until the launcher starts the main command; `None` when it left or the sandbox was
+    /// Waits until the launcher starts the main command; `None` if it left or the sandbox was
     /// stopped.
     pub(super) fn wait_start(&self) -> Result<Option<Start>> {
         let mut wishes = self.lock();
@@ -471,7 +473,7 @@ impl Monitor {
         }
     }
 
-    /// Pauses before a restart. True when the sandbox was stopped meanwhile.
+    /// Pauses before a restart. Returns whether the sandbox was stopped meanwhile.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         let mut wishes = self.lock();
@@ -487,7 +489,7 @@ impl Monitor {
         }
     }
 
-    /// Answers everyone who waits for the end of the sandbox.
+    /// Answers all clients that wait for the end of the sandbox.
     pub(super) fn report(&self, ended: &Ended) {
         let waiting = std::mem::take(&mut self.lock().waiting);
         for (client, id) in waiting {
@@ -495,7 +497,7 @@ impl Monitor {
         }
     }
 
-    /// Waits until every client has taken what is left for it, or has gone.
+    /// Waits until all queued messages have been sent to the clients, or they have disconnected.
     pub(super) fn finish(&self) {
         let mut wishes = self.lock();
         while wishes.copying > 0 {
@@ -512,7 +514,7 @@ impl Monitor {
     }
 
     pub(super) fn wake(&self) {
-        // Under the lock, so that nobody misses it between looking and waiting.
+        // Under the lock, so that no thread misses it between checking and waiting.
         let _wishes = self.lock();
         self.changed.notify_all();
     }
@@ -533,11 +535,11 @@ impl Monitor {
     }
 }
 
-/// Sends a signal without waiting for the guest to take it, which may be never.
+/// Sends a signal without waiting for the guest, which may never answer.
 pub(super) fn send(hub: &Arc<Hub>, signal: Signal) {
     if let Some(control) = hub.control() {
         super::thread("signal", move || {
-            // A guest that is gone has nobody to signal.
+            // The guest may be gone.
             let _ = control.signal(signal.number());
         });
     }

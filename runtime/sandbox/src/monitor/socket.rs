@@ -1,4 +1,4 @@
-//! The socket of a monitor: where it is, and who may connect.
+//! The socket of a monitor: its path and permissions.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use blockbox_store::Store;
 
-/// Where the socket of the sandbox with this id is. The name is short whatever the store's path: a
-/// socket's path has at most 108 bytes on Linux, 104 on macOS.
+/// Returns the path of the socket of the sandbox with this id. It is short for any path of the
+/// store: a socket's path has at most 108 bytes on Linux, 104 on macOS.
 fn path(store: &Store, id: &str) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(store.root().as_os_str().as_encoded_bytes());
@@ -25,13 +25,13 @@ fn path(store: &Store, id: &str) -> Result<PathBuf> {
     Ok(folder()?.join(name))
 }
 
-/// `$XDG_RUNTIME_DIR/blockbox`, else `blockbox-UID` in `/tmp`: a folder that only this user can
-/// enter.
+/// Returns `$XDG_RUNTIME_DIR/blockbox`, else `blockbox-UID` in `/tmp`: a folder that only this user
+/// can enter.
 fn folder() -> Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
-        // A longer one leaves no room for a name.
+        // A longer path leaves no space for the socket's name.
         .filter(|path| path.is_absolute() && path.as_os_str().len() < 60)
         .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.uid() == uid));
     let folder = runtime.map_or_else(
@@ -42,7 +42,7 @@ fn folder() -> Result<PathBuf> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io(&folder)(e)),
         _ => {}
     }
-    // `/tmp` is everybody's: what is there may be somebody else's, or lead elsewhere.
+    // All users can write to `/tmp`: the folder may belong to another user, or be a symbolic link.
     let meta = fs::symlink_metadata(&folder).map_err(Error::io(&folder))?;
     if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
         return Err(Error::RuntimeFolder(folder));
@@ -53,7 +53,7 @@ fn folder() -> Result<PathBuf> {
 /// Listens for clients of the sandbox with this id, whose lock the caller holds.
 pub(super) fn listen(store: &Store, id: &str) -> Result<(UnixListener, PathBuf)> {
     let path = path(store, id)?;
-    // A killed monitor left it.
+    // A killed monitor may have left it.
     match fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(e)),
         _ => {}
@@ -62,7 +62,7 @@ pub(super) fn listen(store: &Store, id: &str) -> Result<(UnixListener, PathBuf)>
     Ok((listener, path))
 }
 
-/// Connects to a monitor's socket; `None` where nobody listens there.
+/// Connects to a monitor's socket; `None` if no process listens there.
 pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
         Ok(socket) => Ok(Some(socket)),
@@ -78,7 +78,7 @@ pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Whether the process at the other end is this user's, or root's.
+/// Returns whether the process at the other end belongs to this user, or to root.
 #[cfg(target_os = "linux")]
 pub(super) fn is_allowed(socket: &UnixStream) -> bool {
     let uid = rustix::process::geteuid();
@@ -86,7 +86,7 @@ pub(super) fn is_allowed(socket: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid == uid || peer.uid.is_root())
 }
 
-/// The folder's mode alone keeps others out.
+/// Only the folder's mode keeps other users out.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn is_allowed(_socket: &UnixStream) -> bool {
     true
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sockets_path_is_short_whatever_the_stores() {
+    fn a_sockets_path_is_short_for_any_store() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("x".repeat(200)).join("y".repeat(200));
         let store = Store::open(deep).unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_other_stores_are_others() {
+    fn stores_do_not_share_sockets() {
         let dir = tempfile::tempdir().unwrap();
         let stores = ["a", "b"].map(|name| Store::open(dir.path().join(name)).unwrap());
         assert_ne!(

@@ -1,8 +1,9 @@
-//! The gateway's process, as the monitor sees it.
+//! The monitor's side of the gateway's process.
 //!
-//! The monitor makes two socket pairs. Of one, the machine gets an end for its frames; the other
-//! carries the configuration to the gateway, its ports back, and from then on requests and answers.
-//! The gateway ends when either of them does, so it outlives neither its machine nor its monitor.
+//! The monitor makes two socket pairs. The machine gets one end of the first, for its frames; the
+//! second carries the configuration to the gateway, its ports back, and from then on requests and
+//! answers. The gateway ends when either socket closes, so it outlives neither its machine nor its
+//! monitor.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -28,13 +29,13 @@ use crate::error::{Error, Result};
 /// How long the gateway may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long it may take to start on a busy host.
+/// How long the gateway may take to start on a busy host.
 const START: Duration = Duration::from_secs(60);
 
 /// The longest answer, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// How often the host's resolver and addresses are looked at.
+/// How often the host's resolver and addresses are checked.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A running gateway.
@@ -44,12 +45,12 @@ pub(crate) struct Gateway {
     control: Mutex<BufReader<UnixStream>>,
     network: Network,
     host: Mutex<Host>,
-    /// Known once the gateway has answered.
+    /// Set once the gateway has answered.
     ports: OnceLock<Vec<BoundPort>>,
     search: Vec<String>,
 }
 
-/// What the gateway was told of the host last.
+/// The host's settings that were last sent to the gateway.
 #[derive(Debug)]
 struct Host {
     resolver: HostResolver,
@@ -58,11 +59,11 @@ struct Host {
 
 impl Gateway {
     /// Starts the gateway of a sandbox, which binds the published ports: [`bound`](Self::bound)
-    /// waits for that. Returns the machine's card as well.
+    /// waits for that. Also returns the machine's network card.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the process cannot be started.
+    /// [`Error::Io`] if the process cannot be started.
     pub(crate) fn start(network: &Network) -> Result<(Self, NetworkCard)> {
         let helper = blockbox_vmm::helper::locate(None)?;
         let failed = || Error::io(&helper);
@@ -115,16 +116,16 @@ impl Gateway {
         }
     }
 
-    /// The search domains for the guest's `/etc/resolv.conf`.
+    /// Returns the search domains for the guest's `/etc/resolv.conf`.
     pub(crate) fn search(&self) -> &[String] {
         &self.search
     }
 
-    /// What goes on.
+    /// Returns the network activity.
     ///
     /// # Errors
     ///
-    /// [`Error::Gateway`] where it has ended.
+    /// [`Error::Gateway`] if the gateway has ended.
     pub(crate) fn status(&self) -> Result<Status> {
         match self.ask(&Request::Status)? {
             Response::Status(status) => Ok(*status),
@@ -132,11 +133,11 @@ impl Gateway {
         }
     }
 
-    /// Tells the gateway of each change of the host's resolver and addresses, until it ends.
+    /// Reports changes of the host's resolver and addresses to the gateway, until it ends.
     pub(crate) fn follow(&self) {
         while let Ok(None) = self.process.wait_timeout(LOOK) {
             if let Err(error) = self.look() {
-                // The end of the gateway is seen by the wait.
+                // If the gateway has ended, the wait in the loop reports it.
                 tracing::debug!("the gateway was not told of the host's network: {error}");
             }
         }
@@ -156,9 +157,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// Ends the gateway, and with it every connection. Its ports are free when this returns.
+    /// Ends the gateway and all connections. Its ports are free when this returns.
     pub(crate) fn stop(&self) {
-        // One that has ended already needs no request.
+        // If it has ended already, it needs no request.
         let _ = self.ask(&Request::Shutdown);
         if !matches!(self.process.wait_timeout(ANSWER), Ok(Some(_))) {
             self.process.kill();
@@ -168,7 +169,7 @@ impl Gateway {
 
     fn ask(&self, request: &Request) -> Result<Response> {
         exchange(&mut lock(&self.control), request, ANSWER).map_err(|error| {
-            // An answer that comes late must not be taken for the next one.
+            // A late answer must not be mistaken for the next one.
             self.process.kill();
             Error::Gateway(format!("no answer: {error}"))
         })
@@ -221,7 +222,7 @@ fn receive<T: DeserializeOwned>(
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// A gateway that does not come up is of no use to anybody.
+/// Kills a gateway that does not start, and returns the error.
 fn not_started(process: &Process, error: &io::Error) -> Error {
     process.kill();
     Error::Gateway(format!("the process does not start: {error}"))

@@ -9,7 +9,7 @@ use crate::monitor::complain;
 /// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "__net";
 
-/// Runs this process as a gateway when it was started as one; otherwise returns `None` at once.
+/// If this process was started as a gateway, runs it as that; otherwise returns `None` at once.
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != SUBCOMMAND {
         return None;

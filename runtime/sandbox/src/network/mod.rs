@@ -1,5 +1,4 @@
-//! A sandbox's network: the gateway, a process beside the machine, and what the guest is told of
-//! it.
+//! A sandbox's network: the gateway process beside the machine, and the guest's settings.
 
 mod gateway;
 pub(crate) mod helper;

@@ -1,4 +1,4 @@
-//! From a sandbox's specification to what its gateway and its guest are told.
+//! Settings of a sandbox's gateway and guest, from its specification.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use blockbox_vmm::guest::{self, Boot, Host, Sysctl};
 /// The guest's name for the host.
 const HOST_NAME: &str = "host.blockbox.internal";
 
-/// How the sandbox resolves names, on a host that resolves them like this.
+/// Returns the resolver of a sandbox on a host with this resolver.
 pub(super) fn resolver(network: &Network, mut host: ResolverData) -> ResolverData {
     if !network.dns.is_empty() {
         host.nameservers = network.dns.iter().copied().map(Nameserver::new).collect();
@@ -20,14 +20,14 @@ pub(super) fn resolver(network: &Network, mut host: ResolverData) -> ResolverDat
     host
 }
 
-/// The addresses on the sandbox's link.
+/// Returns the addresses on the sandbox's link.
 pub(super) fn addresses(network: &Network) -> Addresses {
     let mut addresses = Addresses::default();
     addresses.guest_mac = network.mac_address.unwrap_or(addresses.guest_mac);
     addresses
 }
 
-/// What the gateway is told.
+/// Returns the gateway's configuration.
 pub(super) fn config(network: &Network, resolver: ResolverData, host: Vec<IpAddr>) -> Config {
     Config::new()
         .addresses(addresses(network))
@@ -41,7 +41,7 @@ pub(super) fn config(network: &Network, resolver: ResolverData, host: Vec<IpAddr
         .host_addresses(host)
 }
 
-/// Tells the guest of its network. `search` is `None` for a guest that has none.
+/// Adds the network to the guest's boot message. `search` is `None` for a guest without a network.
 pub(crate) fn describe(network: &Network, search: Option<Vec<String>>, boot: &mut Boot) {
     boot.hosts.extend(network.hosts.iter().map(|entry| Host {
         address: entry.address,
@@ -55,8 +55,8 @@ pub(crate) fn describe(network: &Network, search: Option<Vec<String>>, boot: &mu
             name: HOST_NAME.to_owned(),
         }),
     );
-    // A published port reaches servers on the guest's 127.0.0.1 too. Nobody but the gateway is on
-    // the link.
+    // Published ports can also reach servers on the guest's 127.0.0.1. Only the gateway is on the
+    // link.
     boot.sysctls.push(Sysctl {
         name: "net.ipv4.conf.eth0.route_localnet".to_owned(),
         value: "1".to_owned(),
@@ -82,7 +82,7 @@ mod tests {
     use blockbox_net::HostEntry;
 
     #[test]
-    fn name_servers_of_the_sandbox_take_the_place_of_the_hosts() {
+    fn name_servers_of_the_sandbox_replace_the_hosts() {
         let mut host = ResolverData::default();
         host.nameservers = vec![Nameserver::new(([192, 0, 2, 53], 53).into())];
         host.search = vec!["corp.example".to_owned()];

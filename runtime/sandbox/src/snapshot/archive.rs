@@ -1,5 +1,5 @@
-//! A snapshot as one file: a PAX archive of its record and its disk, whose holes are left out,
-//! compressed with zstd. GNU tar and zstd read it, too.
+//! A snapshot as one file: a PAX archive of its record and its sparse disk, compressed with zstd.
+//! GNU tar and zstd can read it, too.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::root::image;
 use crate::upper::create_copy;
 
-/// The most bytes of a record.
+/// The largest record, in bytes.
 const RECORD_LIMIT: u64 = 1 << 20;
 
-/// What an archive may ask for: two files, and for the ranges of a disk no more memory than 16 MiB.
+/// Limits for an archive: two files, and at most 16 MiB of memory for the ranges of a disk.
 const LIMITS: Limits = Limits {
     entries: 16,
     extended_header_bytes: 1 << 20,
@@ -33,9 +33,9 @@ const LIMITS: Limits = Limits {
 const LEVEL: i32 = 3;
 
 impl Snapshot {
-    /// Writes the snapshot to `out`, as [`import`](Self::import) reads it. The image's layers are
-    /// not in it, and no memory: it fits few hosts, holds whatever secrets programs had, and QEMU
-    /// trusts the state of a machine that it loads.
+    /// Writes the snapshot to `out`, in the form that [`import`](Self::import) reads. It includes
+    /// neither the image's layers nor the memory: memory fits few hosts, holds secrets of programs,
+    /// and QEMU trusts the machine state that it loads.
     ///
     /// # Errors
     ///
@@ -62,14 +62,14 @@ impl Snapshot {
         write().map_err(failed())
     }
 
-    /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or another one, and
-    /// checks it. Its image has to be in the store.
+    /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or `name`, and
+    /// verifies it. Its image must be in the store.
     ///
     /// # Errors
     ///
     /// [`Error::SnapshotExists`]; [`Error::SnapshotArchive`] for other bytes;
-    /// [`Error::SnapshotDamaged`] where the disk is not what the record says; where the store does
-    /// not have the image. Nothing is left behind.
+    /// [`Error::SnapshotDamaged`] if the disk does not match the record; if the store does not have
+    /// the image. Nothing is left behind.
     pub fn import(store: &Store, name: Option<&str>, input: impl Read) -> Result<Self> {
         let _access = store.share()?;
         let decoder = zstd::Decoder::new(input).map_err(|error| not_one(&error))?;
@@ -79,7 +79,7 @@ impl Snapshot {
         if let Some(name) = name {
             name.clone_into(&mut record.name);
         }
-        // There is none in it.
+        // An archive holds no memory.
         record.memory = None;
         harmless(&mut record.spec);
         let _claim = claim(store, &record.name)?;
@@ -98,8 +98,8 @@ impl Snapshot {
     }
 }
 
-/// Takes out of a specification what names something of the host that it came from: here it would
-/// be something of this host, and the archive may be anybody's.
+/// Removes what refers to the original host from a specification, such as shared folders, secrets
+/// and network rules: here it would refer to this host, and the archive is not trusted.
 fn harmless(spec: &mut Spec) {
     spec.mounts.retain(|mount| {
         !matches!(
@@ -124,7 +124,7 @@ fn not_one(reason: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// Reads the first entry, which is the record.
+/// Reads the first entry, the record.
 fn record(tar: &mut Reader<impl BufRead>) -> Result<Vec<u8>> {
     let map = file(tar, FILE)?;
     if map.size > RECORD_LIMIT {
@@ -138,7 +138,7 @@ fn record(tar: &mut Reader<impl BufRead>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the second entry, which is the disk, into the empty file `upper`.
+/// Reads the second entry, the disk, into the empty file `upper`.
 fn disk(tar: &mut Reader<impl BufRead>, upper: &File, path: &Path) -> Result<()> {
     let map = file(tar, UPPER)?;
     upper.set_len(map.size).map_err(Error::io(path))?;
@@ -155,7 +155,7 @@ fn disk(tar: &mut Reader<impl BufRead>, upper: &File, path: &Path) -> Result<()>
     Ok(())
 }
 
-/// The next entry, which has to be a file of this name.
+/// Returns the next entry, which must be a file with this name.
 fn file(tar: &mut Reader<impl BufRead>, name: &str) -> Result<Map> {
     let entry = tar.next(|_| ()).map_err(|error| not_one(&error))?;
     match entry {
@@ -168,7 +168,7 @@ fn file(tar: &mut Reader<impl BufRead>, name: &str) -> Result<Map> {
     }
 }
 
-/// The bytes of some ranges of a file, one after the other.
+/// Reads ranges of a file in order.
 struct Data<'a> {
     file: &'a File,
     ranges: std::slice::Iter<'a, Range<u64>>,

@@ -1,4 +1,4 @@
-//! What a snapshot knows of the running machine in it: `memory.json` in its folder.
+//! The record of the running machine in a snapshot: `memory.json` in its folder.
 
 use std::path::Path;
 
@@ -20,16 +20,16 @@ pub(super) const FILE: &str = "memory.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Saved {
     version: u32,
-    /// What a machine must be to go on.
+    /// The identity that a machine must have to resume the copy.
     pub(crate) machine: MachineIdentity,
     /// The guest kernel's release.
     pub(crate) kernel: String,
     /// The last id that the guest saw on its control channel.
     pub(crate) last_id: u32,
-    /// The main command, where one ran.
+    /// The main command, if one was running.
     #[serde(default)]
     pub(crate) command: Option<RunningCommand>,
-    /// What the sandbox was.
+    /// The sandbox's specification.
     pub(crate) spec: Spec,
 }
 
@@ -77,11 +77,11 @@ impl Saved {
         })
     }
 
-    /// Checks that this machine can go on as another, which QEMU has started for it.
+    /// Checks that this machine, which QEMU has started for that, can resume the copy.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotMemory`] names what differs.
+    /// [`Error::SnapshotMemory`] names the difference.
     pub(crate) fn check_machine(&self, machine: &MachineIdentity) -> Result<()> {
         match self.machine.difference(machine) {
             Some(difference) => Err(Error::SnapshotMemory(difference.to_string())),
@@ -89,11 +89,11 @@ impl Saved {
         }
     }
 
-    /// Checks that a sandbox can go on as this machine.
+    /// Checks that a sandbox of this specification can resume the copy.
     ///
     /// # Errors
     ///
-    /// [`Error::SnapshotMemory`] names what differs.
+    /// [`Error::SnapshotMemory`] names the difference.
     pub(crate) fn check(&self, spec: &Spec) -> Result<()> {
         match difference(&self.spec, spec) {
             Some(what) => Err(Error::SnapshotMemory(format!(
@@ -104,7 +104,7 @@ impl Saved {
     }
 }
 
-/// What a running machine has from its boot on, where that of another sandbox is not the same.
+/// Returns what a running machine has since its boot and the other specification does not match.
 pub(super) fn difference(saved: &Spec, spec: &Spec) -> Option<&'static str> {
     let differs = [
         ("CPUs", saved.machine.cpus != spec.machine.cpus),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_goes_on_only_as_what_it_was() {
+    fn a_copy_is_only_resumed_with_the_same_machine() {
         let saved = saved();
         let mut spec = saved.spec.clone();
         spec.name = "clone".to_owned();

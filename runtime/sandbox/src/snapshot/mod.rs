@@ -1,8 +1,8 @@
-//! Snapshots: the writable disk of a sandbox at one moment, and new sandboxes that begin there.
+//! Snapshots: copies of a sandbox's writable disk, from which new sandboxes are made.
 //!
 //! A snapshot is a folder in the store with a record and a copy of the disk. The image's layers
-//! stay shared: an image that a snapshot needs cannot be removed. A fork is the same without the
-//! folder in between.
+//! stay shared: an image that a snapshot needs cannot be removed. A fork is the same without a
+//! snapshot in between.
 
 mod archive;
 mod memory;
@@ -39,19 +39,19 @@ pub struct Snapshot {
     store: Store,
     record: Record,
     folder: PathBuf,
-    /// Of a snapshot that has no name and goes when nobody has it any more.
+    /// Set for an unnamed snapshot, which is removed when its last user is dropped.
     passing: Option<Arc<Passing>>,
 }
 
 #[derive(Debug)]
 struct Passing {
-    /// Removes the folder.
+    /// Removes the folder when dropped.
     _folder: tempfile::TempDir,
-    /// Nobody sweeps the folder up meanwhile.
+    /// Keeps other processes from sweeping up the folder.
     _access: blockbox_store::Shared,
 }
 
-/// How to make a sandbox of another one, or of a snapshot.
+/// Options of making a sandbox from another one, or from a snapshot.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ForkOptions {
@@ -59,39 +59,39 @@ pub struct ForkOptions {
     pub name: Option<String>,
     /// The new sandbox's host name; `None` is its name.
     pub hostname: Option<String>,
-    /// What the copy of a running sandbox's disk holds.
+    /// The consistency of the copy of a running sandbox's disk.
     pub consistency: Consistency,
     /// Whether the new sandbox is removed when its main command has ended.
     pub remove_on_exit: bool,
-    /// What the new sandbox is, where it differs from what the other one was: another command,
+    /// The specification of the new sandbox, if it differs from the original's: another command,
     /// another machine.
     pub spec: Option<Spec>,
-    /// Whether ports are published where the specification says, and not at free ports of the host.
+    /// Whether ports are published as specified, instead of on free ports of the host.
     pub keep_ports: bool,
-    /// What learns of the bytes that are copied.
+    /// Counts the bytes that are copied.
     pub meter: Meter,
 }
 
 impl ForkOptions {
-    /// Gives the new sandbox a name.
+    /// Sets the new sandbox's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Gives the new sandbox a host name.
+    /// Sets the new sandbox's host name.
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.hostname = Some(hostname.into());
         self
     }
 
-    /// Chooses what the copy of a running sandbox's disk holds.
+    /// Sets the consistency of the copy of a running sandbox's disk.
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
         self
     }
 
-    /// Makes the new sandbox with this specification, which was changed from that of the other one.
+    /// Sets the new sandbox's specification, a changed copy of the original's.
     pub fn spec(mut self, spec: Spec) -> Self {
         self.spec = Some(spec);
         self
@@ -103,7 +103,7 @@ impl ForkOptions {
         self
     }
 
-    /// Has the new sandbox removed when its main command has ended.
+    /// Sets whether the new sandbox is removed when its main command has ended.
     pub fn remove_on_exit(mut self, remove: bool) -> Self {
         self.remove_on_exit = remove;
         self
@@ -111,8 +111,8 @@ impl ForkOptions {
 }
 
 impl Sandbox {
-    /// Makes a snapshot of the sandbox called `name`; `meter` learns of the bytes that are copied.
-    /// Returns with it how long the guest of a running sandbox had to wait with its writes.
+    /// Makes a snapshot of the sandbox, called `name`; `meter` counts the bytes that are copied.
+    /// Also returns how long the guest of a running sandbox could not write.
     ///
     /// # Errors
     ///
@@ -131,8 +131,8 @@ impl Sandbox {
         })
     }
 
-    /// Makes a snapshot of the running sandbox called `name` with its memory: new sandboxes go on
-    /// as it runs, without a boot. Returns with it how long the guest stood still.
+    /// Makes a snapshot of the running sandbox with its memory, called `name`: new sandboxes resume
+    /// from it without a boot. Also returns how long the guest was stopped.
     ///
     /// # Errors
     ///
@@ -142,9 +142,9 @@ impl Sandbox {
         self.keep(name, |folder, record| self.copy_machine(folder, record))
     }
 
-    /// As [`snapshot_with_memory`](Self::snapshot_with_memory), a snapshot without a name for
-    /// sandboxes that begin now. It goes when it is dropped; sandboxes that run by then stay as
-    /// they are.
+    /// As [`snapshot_with_memory`](Self::snapshot_with_memory), for an unnamed snapshot of which
+    /// sandboxes are made at once. It is removed when it is dropped; sandboxes that run by then
+    /// continue.
     ///
     /// # Errors
     ///
@@ -169,14 +169,14 @@ impl Sandbox {
         Ok((snapshot, held))
     }
 
-    /// Makes a snapshot whose files `fill` makes.
+    /// Makes a snapshot whose files `fill` writes.
     fn keep(
         &self,
         name: &str,
         fill: impl FnOnce(&Path, &mut Record) -> Result<Duration>,
     ) -> Result<(Snapshot, Duration)> {
         let store = self.store();
-        // Nobody removes the image meanwhile.
+        // No other process removes the image meanwhile.
         let _access = store.share()?;
         let _claim = claim(store, name)?;
         let mut record = self.record(name.to_owned())?;
@@ -203,7 +203,7 @@ impl Sandbox {
         Ok((Snapshot::new(store, record), held))
     }
 
-    /// A record of the sandbox, without anything that is copied.
+    /// Returns a record of the sandbox, without digests.
     fn record(&self, name: String) -> Result<Record> {
         let spec = self.info()?.spec;
         let image = image(self.store(), &spec)?;
@@ -231,7 +231,7 @@ impl Sandbox {
         let (from, to) = (self.upper(), folder.to_owned());
         match ask(&connection, &Ask::Save { from, to }, FOR_EVER)? {
             Answer::Held { held_us } => {
-                // Without digests yet.
+                // The digests are set later.
                 record.memory = Some(Memory::default());
                 Ok(Duration::from_micros(held_us))
             }
@@ -239,7 +239,7 @@ impl Sandbox {
         }
     }
 
-    /// Makes a new sandbox with the same specification and a copy of the disk. It does not run yet.
+    /// Makes a new sandbox with the same specification and a copy of the disk, without starting it.
     ///
     /// # Errors
     ///
@@ -257,12 +257,12 @@ impl Sandbox {
         Ok(Self::new(store.clone(), spec.name))
     }
 
-    /// Gives the sandbox the disk of a snapshot again. What was written since is lost.
+    /// Replaces the sandbox's disk with a copy of the snapshot's. Later changes are lost.
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] where the snapshot
-    /// is over another image; [`Error::SnapshotDamaged`].
+    /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] if the snapshot is
+    /// over another image; [`Error::SnapshotDamaged`].
     pub fn restore(&self, snapshot: &Snapshot) -> Result<()> {
         let (_lock, info) = self.take()?;
         let mut spec = info.spec;
@@ -287,7 +287,8 @@ impl Sandbox {
 }
 
 impl Snapshot {
-    /// Finds the snapshot whose name, or the unique beginning of whose id, is `name`.
+    /// Opens the snapshot with this name, or with an id that begins with `name` and is the only
+    /// such id.
     ///
     /// # Errors
     ///
@@ -323,27 +324,27 @@ impl Snapshot {
         }
     }
 
-    /// All snapshots by name.
+    /// Returns all snapshots by name.
     ///
     /// # Errors
     ///
-    /// When a record cannot be read.
+    /// If a record cannot be read.
     pub fn list(store: &Store) -> Result<Vec<Self>> {
         let records = Record::list(store)?.into_iter();
         Ok(records.map(|record| Self::new(store, record)).collect())
     }
 
-    /// What the snapshot is.
+    /// Returns the snapshot's record.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The bytes that the snapshot's disk and memory take on the host. Blocks that they share with
-    /// others count.
+    /// Returns the bytes that the snapshot's disk and memory take on the host. Blocks shared with
+    /// other files are counted.
     ///
     /// # Errors
     ///
-    /// When the disk is gone.
+    /// If the disk is gone.
     pub fn allocated_bytes(&self) -> Result<u64> {
         let mut bytes = 0;
         for (path, _) in self.files() {
@@ -353,7 +354,7 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// The files of the snapshot, and their digests.
+    /// Returns the files of the snapshot, and their digests.
     fn files(&self) -> Vec<(PathBuf, &str)> {
         let mut files = vec![(self.upper(), self.record.upper_digest.as_str())];
         if let Some(memory) = &self.record.memory {
@@ -363,8 +364,7 @@ impl Snapshot {
         files
     }
 
-    /// Makes a sandbox that begins as this snapshot. It does not run yet; when it is started, it
-    /// boots.
+    /// Makes a sandbox from this snapshot without starting it; when it is started, it boots.
     ///
     /// # Errors
     ///
@@ -374,10 +374,10 @@ impl Snapshot {
         self.make(options, false).map(|(sandbox, _lock)| sandbox)
     }
 
-    /// Makes a sandbox that begins as this snapshot and starts to boot it, as
-    /// [`Builder::launch`](crate::Builder::launch) does. With the memory of a machine that could be
-    /// one on this host, the sandbox goes on as that, in place of a boot: as its main command,
-    /// where it has no other, else with its own beside that.
+    /// Makes a sandbox from this snapshot and starts to boot it, as
+    /// [`Builder::launch`](crate::Builder::launch) does. If the snapshot has memory that this host
+    /// can resume, the sandbox resumes from it instead of booting: with the copied main command or,
+    /// if the specification has another one, with its own beside that.
     ///
     /// # Errors
     ///
@@ -408,11 +408,11 @@ impl Snapshot {
         Ok((Sandbox::new(store.clone(), spec.name), lock))
     }
 
-    /// Removes the snapshot. Sandboxes that began as it stay.
+    /// Removes the snapshot. Sandboxes that were made from it are kept.
     ///
     /// # Errors
     ///
-    /// When its folder cannot be removed.
+    /// If its folder cannot be removed.
     pub fn remove(self) -> Result<()> {
         let _access = self.store.share()?;
         Ok(remove_tree(&self.folder)?)
@@ -432,7 +432,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Copies the disk, and checks what was copied.
+    /// Copies the disk, and verifies the copy.
     fn copy_to(&self, to: &File, meter: &Meter) -> Result<()> {
         let path = self.upper();
         let upper = File::open(&path).map_err(Error::io(&path))?;
@@ -458,11 +458,11 @@ fn digest(path: &Path) -> Result<String> {
     sparse::digest(&file).map_err(Error::io(path))
 }
 
-/// The specification of a sandbox that another one, or a snapshot, becomes.
+/// Returns the specification of a sandbox made from another one, or from a snapshot.
 fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Spec {
     let mut spec = options.spec.clone().unwrap_or_else(|| {
         let mut spec = original;
-        // Its host name is its own.
+        // The new sandbox has its own host name.
         spec.hostname = None;
         spec
     });
@@ -472,7 +472,7 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
     }
     spec.snapshot = snapshot;
     spec.remove_on_exit = options.remove_on_exit;
-    // Those of the other sandbox may be taken.
+    // The original's ports may be in use.
     if !options.keep_ports {
         let publish = std::mem::take(&mut spec.network.publish);
         spec.network.publish = publish.into_iter().map(Publish::at_free_ports).collect();
@@ -481,7 +481,7 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
     spec
 }
 
-/// Takes the name of a snapshot that does not exist.
+/// Locks the name of a new snapshot.
 fn claim(store: &Store, name: &str) -> Result<Lock> {
     check_name(name)?;
     let exists = || Error::SnapshotExists(name.to_owned());

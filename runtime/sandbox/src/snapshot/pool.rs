@@ -1,6 +1,5 @@
 //! The pool: snapshots of machines that booted and warmed up, and whose main command has not
-//! started. A new sandbox of the same image goes on as a copy of one and starts its own command
-//! there.
+//! started. A new sandbox of the same image resumes a copy of one and starts its own command there.
 
 use std::path::PathBuf;
 
@@ -19,10 +18,10 @@ use crate::process;
 use crate::root::Root;
 use crate::sandbox::Sandbox;
 
-/// The terminal of a command whose client has none.
+/// The terminal size of a command whose client has no terminal.
 const WINDOW_SIZE: WindowSize = WindowSize { rows: 24, cols: 80 };
 
-/// Checks that a machine of this specification can wait in the pool, before it boots.
+/// Checks, before a machine of this specification boots, that it can be kept in the pool.
 pub(crate) fn check(root: &Root, spec: &Spec, patched: bool) -> Result<()> {
     let in_memory = |source: &MountSource| matches!(source, MountSource::Tmpfs { .. });
     let reason = match root {
@@ -40,8 +39,8 @@ pub(crate) fn check(root: &Root, spec: &Spec, patched: bool) -> Result<()> {
     })
 }
 
-/// Starts a sandbox of this specification as a copy of a machine in the pool, or returns why it has
-/// to boot.
+/// Starts a sandbox of this specification as a copy of a machine in the pool, or returns why it
+/// must boot.
 pub(crate) fn launch(
     store: &Store,
     root: &Root,
@@ -67,8 +66,8 @@ pub(crate) fn launch(
     }
 }
 
-/// The newest machine in the pool that a sandbox of this specification can go on as, or why there
-/// is none.
+/// Returns the newest machine in the pool that a sandbox of this specification can resume, or why
+/// there is none.
 fn find(store: &Store, root: &Root, spec: &Spec) -> Result<std::result::Result<Snapshot, String>> {
     let asked = &spec.image.asked;
     let Root::Image(image) = root else {
@@ -109,12 +108,12 @@ pub(crate) fn forget(store: &Store, manifest_digest: &str) -> Result<Vec<String>
 }
 
 impl Booted {
-    /// Runs the main command, before its start, to warm the machine up. Its terminal, if it has
-    /// one, gets the size given.
+    /// Runs the main command before its actual start, to warm the machine up. If it has a terminal,
+    /// `size` is its size.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) when the command
+    /// [`GuestError::SpawnFailed`](blockbox_vmm::guest::GuestError::SpawnFailed) if the command
     /// cannot be started.
     pub fn warm_up(&self, stdin: bool, size: Option<WindowSize>) -> Result<Child> {
         let process = self.sandbox.info()?.spec.process.unwrap_or_default();
@@ -124,12 +123,12 @@ impl Booted {
         Ok(Child::new(exec, self.connection.clone()))
     }
 
-    /// Keeps the machine as it runs now in the pool, in place of those there that new sandboxes
-    /// could use as well. This sandbox ends.
+    /// Adds the machine in its current state to the pool, replacing machines there that the same
+    /// sandboxes could use. This sandbox ends.
     ///
     /// # Errors
     ///
-    /// [`Error::NoMemory`]. Nothing is left behind, and what was in the pool stays.
+    /// [`Error::NoMemory`]. Nothing is left behind, and the pool is unchanged.
     pub fn into_pool(self) -> Result<Snapshot> {
         let (sandbox, store) = (&self.sandbox, self.sandbox.store());
         let mut name = format!("warm-{}", random_id()?);
@@ -156,7 +155,7 @@ impl Booted {
         }
         let sandbox = sandbox.clone();
         drop(self);
-        // Nothing of it is left for whoever comes next. It may be gone already.
+        // The sandbox is removed for the next caller. It may be gone already.
         let _ = sandbox.wait();
         Ok(kept)
     }
