@@ -10,8 +10,8 @@ use super::signals::Watcher;
 use super::streams::{Connected, Left, connect};
 use super::terminal::{DetachKeys, window_size};
 
-/// Connect this terminal, or these streams, to the command of a running sandbox. Its exit status is
-/// the command's.
+/// Connect this terminal, or this process's streams, to the command of a running sandbox. The exit
+/// status is the command's.
 #[derive(Debug, Args)]
 pub(super) struct Attach {
     /// The sandbox's name or id
@@ -20,10 +20,10 @@ pub(super) struct Attach {
     /// The keys that leave the command running: `a` or `ctrl-a`, separated by commas
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: DetachKeys,
-    /// Do not pass input on
+    /// Do not pass standard input to the command
     #[arg(long)]
     no_stdin: bool,
-    /// Pass signals on to the command
+    /// Pass signals to the command
     #[arg(
         long,
         default_value = "true",

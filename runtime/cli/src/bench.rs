@@ -22,13 +22,14 @@ use super::pull::Source;
 use super::size::size;
 use super::{boot, create};
 
-/// Where the program is in the sandbox.
+/// Path of the measuring program in the sandbox.
 const PROGRAM: &str = "/.blockbox-fsbench";
 
-/// Measure.
+/// Measure performance.
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
-    /// Scans, reads, writes and lookups, cold and warm, in a new sandbox of any image; or here
+    /// Measure scans, reads, writes and lookups, cold and warm, in a new sandbox of any image or on
+    /// this host
     Fs(Fs),
 }
 
@@ -38,12 +39,12 @@ pub(super) struct Fs {
     /// The image: its name, as for `pull`
     #[arg(value_name = "REFERENCE", required_unless_present_any = ["here", "program"])]
     reference: Option<String>,
-    /// Measure the system below this folder instead, on this machine's kernel; as root, this
-    /// empties its caches
+    /// Measure on this host, below this folder, with this host's kernel; as root, this drops the
+    /// kernel's caches
     #[arg(long, value_name = "DIR", conflicts_with_all = ["reference", "program"])]
     here: Option<PathBuf>,
-    /// Write the static program that measures, for use in a container or another machine: see its
-    /// --help
+    /// Write the static program that measures, to run it in a container or on another machine: see
+    /// its `--help`
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     program: Option<PathBuf>,
     #[command(flatten)]
@@ -62,14 +63,13 @@ pub(super) struct Fs {
 
 #[derive(Debug, Args)]
 struct Workloads {
-    /// How often each workload runs, cold and warm each
+    /// How often each workload runs, both cold and warm
     #[arg(long, default_value = "5", value_name = "N")]
     rounds: u32,
-    /// Leave the kernel's caches alone: warm times only
+    /// Do not drop the kernel's caches: measure warm times only
     #[arg(long)]
     warm: bool,
-    /// When the caches were emptied, fetch the beginning of this file or disk before the clock
-    /// starts
+    /// After dropping the caches, read the beginning of this file or disk before measuring
     #[arg(long, value_name = "FILE:BYTES", requires = "here")]
     read_ahead: Option<ReadAhead>,
     /// Only these workloads
@@ -95,7 +95,7 @@ impl Workloads {
         options
     }
 
-    /// The same for the program in a guest, as root whatever the image says.
+    /// Returns the same command for a guest, run as root whatever the image's user is.
     fn command(&self) -> Overrides {
         let mut arguments: Vec<OsString> = vec!["--json".into()];
         let mut option = |name: &str, value: &OsStr| {

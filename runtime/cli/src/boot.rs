@@ -1,4 +1,4 @@
-//! What `run`, `create` and `start` share: the command and the machine.
+//! Options that `run`, `create` and `start` share: the command and the machine.
 
 use std::ffi::OsString;
 use std::num::NonZeroU8;
@@ -14,7 +14,7 @@ use super::env_file;
 use super::size::size;
 use super::terminal::{DetachKeys, is_interactive};
 
-/// What to execute.
+/// Options of the command to run.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Process {
     /// The command and its arguments, in place of the image's Cmd
@@ -24,7 +24,7 @@ pub(super) struct Process {
         value_name = "COMMAND"
     )]
     pub(super) arguments: Vec<OsString>,
-    /// Set a variable (KEY=VALUE), or take over this environment's (KEY)
+    /// Set a variable (KEY=VALUE), or copy it from this environment (KEY)
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = env_file::variable())]
     env: Vec<OsString>,
     /// Set the variables that a file lists, a line each
@@ -41,19 +41,19 @@ pub(super) struct Process {
     user: Option<String>,
     #[command(flatten)]
     pub(super) terminal: Terminal,
-    /// The signal that asks the command to end [default: the image's, else SIGTERM]
+    /// The signal that asks the command to stop [default: the image's, else SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<Signal>,
-    /// How many seconds the command then has before it is killed [default: 10]
+    /// How many seconds the command has to stop before it is killed [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// Whether the command is process 1, as systemd wants it: where it is called init or systemd,
-    /// by itself or behind an entrypoint (true); never (false); always
+    /// Whether the command runs as process 1, as systemd needs: true if its name, or the name after
+    /// an entrypoint, is init or systemd; false never; always
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     systemd: Systemd,
 }
 
-/// When a command is process 1, by podman's words.
+/// When a command is process 1, with podman's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Systemd {
     #[default]
@@ -65,10 +65,10 @@ enum Systemd {
 /// How a command is connected to this process.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Terminal {
-    /// Give the command a terminal [default: where input and output are terminals]
+    /// Give the command a terminal [default: if input and output are terminals]
     #[arg(short, long, overrides_with = "no_tty")]
     tty: bool,
-    /// Give the command no terminal
+    /// Do not give the command a terminal
     #[arg(long)]
     no_tty: bool,
     /// Keep the command's input open
@@ -80,19 +80,18 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Whether the command has a terminal; a command in the background has one only where asked
-    /// for.
+    /// Returns whether the command gets a terminal; in the background, only if requested.
     pub(super) fn tty(&self, background: bool) -> bool {
         !self.no_tty && (self.tty || !background && is_interactive())
     }
 
-    /// Whether anything was asked for.
+    /// Returns whether no option was given.
     pub(super) fn is_default(&self) -> bool {
         !self.tty && !self.no_tty && !self.interactive
     }
 }
 
-/// What to execute it in.
+/// Options of the machine that runs the command.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The host name [default: the sandbox's name]
@@ -107,18 +106,18 @@ pub(super) struct Options {
     /// The guest's memory [default: 1G]
     #[arg(short, long, value_parser = size, value_name = "SIZE")]
     memory: Option<u64>,
-    /// Put an empty folder into the guest's memory, with size= and mode= after a colon if wanted;
-    /// `/tmp` and `/run`, which are in memory, can be off, on the writable disk
+    /// Mount an empty tmpfs at a folder, with size= and mode= after a colon if wanted; `/tmp` and
+    /// `/run` are a tmpfs unless off, which keeps them on the writable disk
     #[arg(long, value_parser = tmpfs, value_name = "DIR[:OPTIONS]|DIR=on|off")]
     tmpfs: Vec<Tmpfs>,
-    /// Keep the guest's memory where `snapshot create --memory` and `fork --memory` can copy it;
-    /// takes QEMU
+    /// Keep the guest's memory in a file that `snapshot create --memory` and `fork --memory` can
+    /// copy; needs QEMU
     #[arg(long)]
     forkable: bool,
-    /// Do not confine the virtual machine's process: for those who debug it
+    /// Do not confine the virtual machine's process, to debug it
     #[arg(long)]
     no_confine: bool,
-    /// The guest kernel: an ELF vmlinux or libkrunfw [default: what `doctor` finds]
+    /// The guest kernel: an ELF vmlinux or libkrunfw [default: the one `doctor` finds]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 }
@@ -133,12 +132,12 @@ enum Monitor {
     Qemu,
 }
 
-/// A folder in memory.
+/// A tmpfs that the command line adds or turns off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tmpfs {
-    /// One that is in memory by itself, and whether it stays there.
+    /// One of the folders that are a tmpfs by default, and whether it stays one.
     Own(&'static str, bool),
-    /// Another.
+    /// A tmpfs at any other folder.
     Mount(Mount),
 }
 
@@ -153,8 +152,8 @@ impl From<Monitor> for VmmChoice {
 }
 
 impl Process {
-    /// What the command line says of the command. In the background its input is open only where
-    /// asked for.
+    /// Returns what the command line overrides of the command. In the background its input is open
+    /// only if requested.
     pub(super) fn overrides(&self, background: bool) -> anyhow::Result<Overrides> {
         let mut env = env_file::read(&self.env_file)?;
         env.extend(self.env.iter().cloned());
@@ -176,26 +175,26 @@ impl Process {
         })
     }
 
-    /// Whether the command line names a command, or changes what it runs as.
+    /// Returns whether the command line names a command, or changes how it runs.
     pub(super) fn is_given(&self) -> bool {
         !self.arguments.is_empty() || self.entrypoint.is_some()
     }
 
-    /// The variables that are given.
+    /// Returns the variables of the command line and of its files.
     pub(super) fn env(&self) -> anyhow::Result<Vec<OsString>> {
         let mut env = env_file::read(&self.env_file)?;
         env.extend(self.env.iter().cloned());
         Ok(env)
     }
 
-    /// The working directory and the user that are given.
+    /// Returns the working directory and the user of the command line.
     pub(super) fn place(&self) -> (Option<&OsString>, Option<&String>) {
         (self.workdir.as_ref(), self.user.as_ref())
     }
 }
 
 impl Options {
-    /// Changes what the command line names of a machine.
+    /// Applies the machine options of the command line.
     pub(super) fn change(&self, machine: &mut Machine) {
         if let Some(vmm) = self.vmm {
             machine.vmm = vmm.into();
@@ -213,18 +212,18 @@ impl Options {
             machine.confine = false;
         }
         if let Some(kernel) = &self.kernel {
-            // The monitor works in another folder.
+            // The monitor's process runs in another folder.
             machine.kernel = Some(std::path::absolute(kernel).unwrap_or_else(|_| kernel.clone()));
         }
     }
 
-    /// The folders that stay on the writable disk, where any are named.
+    /// Returns the folders to keep on the writable disk, if `--tmpfs` turns any off.
     pub(super) fn on_disk(&self) -> Option<Vec<String>> {
         let own = |tmpfs: &Tmpfs| matches!(tmpfs, Tmpfs::Own(..));
         self.tmpfs.iter().any(own).then(|| on_disk(&self.tmpfs))
     }
 
-    /// The other folders that are in memory.
+    /// Returns the tmpfs mounts that the command line adds.
     pub(super) fn tmpfs_mounts(&self) -> impl Iterator<Item = Mount> {
         self.tmpfs.iter().filter_map(|tmpfs| match tmpfs {
             Tmpfs::Own(..) => None,
@@ -258,7 +257,7 @@ fn tmpfs(text: &str) -> Result<Tmpfs, String> {
     }
 }
 
-/// The folders that are off in the end: where one is given twice, the last counts.
+/// Returns the folders that are turned off; if a folder is given twice, the last value counts.
 fn on_disk(given: &[Tmpfs]) -> Vec<String> {
     let last = |folder: &&str| {
         let named = |tmpfs: &&Tmpfs| matches!(tmpfs, Tmpfs::Own(name, _) if name == folder);
@@ -277,14 +276,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_on_a_folder_counts() {
+    fn the_last_value_given_for_a_folder_counts() {
         let given = ["/tmp=off", "/run=off", "/run=on"].map(|text| tmpfs(text).expect("valid"));
         assert_eq!(on_disk(&given), ["/tmp"]);
         assert!(on_disk(&[]).is_empty());
     }
 
     #[test]
-    fn only_folders_that_are_a_tmpfs_can_be_taken_off() {
+    fn only_folders_that_are_a_tmpfs_by_default_can_be_off() {
         for wrong in ["/srv=off", "/tmp=maybe", "tmp", "", "/srv:size=x"] {
             assert!(tmpfs(wrong).is_err(), "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! What the command line changes of a sandbox that was made before.
+//! What the command line changes of an existing sandbox.
 
 use blockbox::image::Image;
 use blockbox::process::{Overrides, change_env, resolve};
@@ -7,7 +7,7 @@ use blockbox::store::Store;
 
 use super::boot;
 
-/// Returns what a sandbox was made as, with what the command line changes of it.
+/// Returns a sandbox's spec with the changes of the command line.
 pub(super) fn changed(
     store: &Store,
     mut spec: Spec,
@@ -16,7 +16,7 @@ pub(super) fn changed(
     foreground: bool,
 ) -> anyhow::Result<Spec> {
     let image = match spec.root_disk {
-        // It has no configuration.
+        // A disk has no image configuration.
         Some(_) => None,
         None => {
             let missing = || blockbox::convert::Error::NoImage(spec.image.asked.clone());
@@ -30,7 +30,7 @@ pub(super) fn changed(
         None => resolve(config, Overrides::default())?,
     };
     if command.is_given() {
-        // The image's Entrypoint and Cmd again, and from there on as for `run`.
+        // Start from the image's Entrypoint and Cmd again, as `run` does.
         let overrides = command.overrides(false)?;
         process.args = resolve(config, overrides)?.args;
     }

@@ -9,8 +9,8 @@ use clap::Args;
 use super::outfile::to_file;
 use super::progress::Shown;
 
-/// Make an image of what a sandbox is now: its image, and one layer more. The disk of one that runs
-/// is frozen meanwhile.
+/// Make an image of a sandbox: its image with one more layer. The disk of a running sandbox is
+/// frozen meanwhile.
 #[derive(Debug, Args)]
 pub(super) struct Commit {
     /// The sandbox's name, or the beginning of its id
@@ -19,7 +19,7 @@ pub(super) struct Commit {
     /// A name for the image in the store, `oci:DIR[:TAG]`, or `oci-archive:FILE[:TAG]`
     #[arg(value_name = "REFERENCE")]
     reference: ocipull::Reference,
-    /// What the layer is, for the image's history
+    /// A message for the image's history
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
     /// Who made the image
@@ -53,7 +53,7 @@ impl Commit {
             .message(self.message)
             .author(self.author)
             .changes(self.changes);
-        // Until it has a name, or is saved, nobody may take it for unused.
+        // Until the image has a name or is saved, no other process may remove it as unused.
         let access = store.share()?;
         let image = Sandbox::open(store, &self.name)?.commit(&options)?;
         work.finish();
@@ -78,7 +78,7 @@ impl Commit {
             }
         };
         drop(access);
-        // It was only made to be saved, unless it has been in the store before.
+        // The image was made only to be saved, unless the store had it before.
         let digest = image.digest().to_string();
         let names = store.references().read()?;
         if !names

@@ -15,43 +15,43 @@ use ocipull::Reference;
 use super::copy::Transfer;
 use super::progress::Bars;
 
-/// Make the EROFS-native form of an image: whoever pulls it converts nothing.
+/// Make the EROFS-native form of an image, which others pull without converting it.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// Where the image is: as for `pull`, or `store:NAME` for one that was pulled
+    /// The image: as for `pull`, or `store:NAME` for an image in the store
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`
+    /// The target: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`
     #[arg(value_name = "TARGET")]
     target: Reference,
     #[command(flatten)]
     native: Native,
-    /// Keep the source's own manifests, in one index with the native ones, which come behind them
+    /// Keep the source's own manifests in one index with the native ones, which follow them
     #[arg(long)]
     keep_tar: bool,
-    /// The platforms to convert; may be given several times [default: all that the source has]
+    /// The platforms to convert; may be given several times [default: all of the source]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Vec<ocipull::Platform>,
 }
 
-/// Push an image of the store, as an EROFS-native one.
+/// Push an image of the store as an EROFS-native image.
 #[derive(Debug, Args)]
 pub(super) struct Push {
     /// The image's name, or the beginning of its manifest digest
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]` [default: its
-    /// name]
+    /// The target: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]` [default: the
+    /// image's name]
     #[arg(value_name = "TARGET")]
     target: Option<Reference>,
     #[command(flatten)]
     native: Native,
 }
 
-/// Fill containerd's cache of EROFS layers with those of images of the store.
+/// Add the layers of images in the store to containerd's cache of EROFS layers.
 #[derive(Debug, Args)]
 pub(super) struct ExportCache {
-    /// The cache's folder: layers lie in it as sha256/XX/HEX.erofs
+    /// The cache's folder, which holds layers as sha256/XX/HEX.erofs
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// The images' names, or the beginnings of their manifest digests
@@ -59,7 +59,7 @@ pub(super) struct ExportCache {
     images: Vec<String>,
 }
 
-/// What can be chosen about native images.
+/// Options of native images.
 #[derive(Debug, Args)]
 struct Native {
     #[command(flatten)]
@@ -71,29 +71,29 @@ struct Native {
     /// comma
     #[arg(long, value_parser = super::erofs::compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
-    /// Make one layer of all
+    /// Merge all layers into one
     #[arg(long)]
     squash: bool,
-    /// Put small layers together, from the lowest on, until they have at least SIZE; larger ones
+    /// Merge small layers, from the lowest on, until the result has at least SIZE; larger layers
     /// stay as they are
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "32M", value_name = "SIZE",
         value_parser = super::size::size, conflicts_with = "squash")]
     regroup: Option<u64>,
-    /// Put each layer into frames of zstd, of this level (1 to 22)
+    /// Compress each layer as frames of zstd, of this level (1 to 22)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "3", value_name = "LEVEL",
         value_parser = clap::value_parser!(i32).range(1..=22))]
     zstd: Option<i32>,
-    /// Put an index of the frames behind them, by which a part of a layer can be read alone
+    /// Append an index of the frames, so that a part of a layer can be read alone
     #[arg(long, requires = "zstd")]
     index: bool,
-    /// Put the merged metadata of all layers beside the image, in an index: others need not merge
+    /// Add the merged metadata of all layers in an index beside the image: others need not merge
     #[arg(long, conflicts_with = "compress")]
     merged: bool,
     /// An annotation of the manifests; may be given several times
     #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append, value_parser = annotation)]
     annotation: Vec<(String, String)>,
-    /// The media type of layers without --zstd: containerd before 2.3 takes types that end in
-    /// `.erofs` only
+    /// The media type of layers without --zstd: containerd before 2.3 accepts only types that end
+    /// in `.erofs`
     #[arg(long, value_name = "TYPE", conflicts_with = "zstd", default_value = ocipull::EROFS_LAYER)]
     media_type: String,
 }
@@ -134,7 +134,8 @@ impl Native {
         if let Some(jobs) = self.transfer.jobs {
             options.jobs = jobs;
         }
-        // Where there is room for images, and `gc` finds what a kill left.
+        // This folder is on the store's file system, and `gc` removes what a killed process left
+        // there.
         options.staging = store.layers();
         options
     }
@@ -158,7 +159,7 @@ impl Convert {
         let mut options = self.native.options(store, &bars);
         options.keep_tar = self.keep_tar;
         options.platforms.clone_from(&self.platform);
-        // Nobody removes what is read or made meanwhile.
+        // No other process removes what is read or made meanwhile.
         let _access = store.share()?;
         if let Some(name) = self.source.strip_prefix("store:") {
             anyhow::ensure!(

@@ -8,35 +8,36 @@ use ocipull::{CopyOptions, Reference, copy};
 use super::progress::{Bars, Shown};
 use super::{signals, size};
 
-/// Copy an image between registries, layouts and archives as it is: every digest stays.
+/// Copy an image between registries, layouts and archives unchanged: all digests stay the same.
 #[derive(Debug, Args)]
 pub(super) struct Copy {
-    /// Where the image is: as for `pull`
+    /// The image: as for `pull`
     #[arg(value_name = "SOURCE")]
     source: Reference,
-    /// Where it goes: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`
+    /// The target: `HOST/REPO[:TAG]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`
     #[arg(value_name = "TARGET")]
     target: Reference,
     #[command(flatten)]
     transfer: Transfer,
-    /// Copy the image for this platform alone [default: everything that the name leads to]
+    /// Copy only the image for this platform [default: the image or index with all that it refers
+    /// to]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<ocipull::Platform>,
 }
 
-/// How to reach two places: shared by all that write images.
+/// How to access source and target, for all commands that write images.
 #[derive(Debug, Args)]
 pub(super) struct Transfer {
-    /// Speak HTTP to both registries, not HTTPS
+    /// Use HTTP, not HTTPS, with both registries
     #[arg(long)]
     plain_http: bool,
-    /// Speak HTTP to the source's registry
+    /// Use HTTP with the source's registry
     #[arg(long)]
     source_plain_http: bool,
-    /// Speak HTTP to the target's registry
+    /// Use HTTP with the target's registry
     #[arg(long)]
     target_plain_http: bool,
-    /// The most bytes that one request uploads, for registries behind proxies with a limit
+    /// The most bytes to upload in one request, for registries behind proxies with a limit
     /// [default: no limit]
     #[arg(long, value_parser = size::size, value_name = "SIZE")]
     upload_chunk: Option<u64>,
@@ -48,8 +49,8 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// How to reach the source, and the target. `bars` tell of the transfer. From here on, a signal
-    /// leaves nothing half written in the target.
+    /// Returns the options for the source and for the target. `bars` report the transfer. From here
+    /// on, a signal leaves no partial files in the target.
     pub(super) fn options(&self, bars: &Bars) -> (ocipull::Options, ocipull::Options) {
         signals::clean_up();
         let mut source = ocipull::Options::default();

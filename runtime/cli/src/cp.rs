@@ -14,8 +14,8 @@ use super::progress::Shown;
 
 /// Copy files between this host and a sandbox, running or not.
 ///
-/// Where the target is a directory, the copy is put in it; otherwise the copy is called as the
-/// target. `DIR/.` is what is in a directory. `-` is a tar archive: on standard input to a
+/// If the target is a directory, the copy goes into it; otherwise the copy gets the target's name.
+/// `DIR/.` copies the contents of a directory. `-` is a tar archive: on standard input to a
 /// directory of the sandbox, or on standard output. Paths in a sandbox begin at its root.
 #[derive(Debug, Args)]
 pub(super) struct Cp {
@@ -25,11 +25,11 @@ pub(super) struct Cp {
     /// `NAME:PATH`, a path of this host, or `-`
     #[arg(value_name = "TARGET")]
     target: OsString,
-    /// Keep owners, and on the host also set-id bits and file capabilities; otherwise copies are
-    /// root's in a sandbox, and yours here
+    /// Keep owners, and on the host also set-id bits and file capabilities; otherwise copies belong
+    /// to root in a sandbox, and to you here
     #[arg(short, long)]
     archive: bool,
-    /// Copy what a symbolic link given as SOURCE leads to
+    /// If SOURCE is a symbolic link, copy its target
     #[arg(short = 'L', long)]
     follow_link: bool,
     #[command(flatten)]
@@ -88,8 +88,8 @@ impl Cp {
     }
 }
 
-/// The sandbox and the path of `NAME:PATH`. As docker reads it: what begins with a slash or a dot
-/// is of this host.
+/// Splits `NAME:PATH` into the sandbox and the path. As in docker, a word that begins with a slash
+/// or a dot is a path of this host.
 fn inside(argument: &OsStr) -> Option<(&str, &[u8])> {
     let bytes = argument.as_bytes();
     if matches!(bytes.first(), Some(b'/' | b'.')) {
@@ -101,7 +101,7 @@ fn inside(argument: &OsStr) -> Option<(&str, &[u8])> {
     (!name.is_empty() && !name.contains('/')).then_some((name, path))
 }
 
-/// What an archive on standard output begins with.
+/// Returns the name that the entries of an archive on standard output begin with.
 fn archive_name(path: &[u8]) -> &[u8] {
     if path.ends_with(b"/.") || path == b"." {
         return b"";

@@ -1,4 +1,4 @@
-//! `blockbox create`, and what `run` has in common with it.
+//! `blockbox create`, and the options it shares with `run`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ use super::pull::Source;
 use super::size::size;
 use super::storage::{Mounts, Secrets};
 
-/// Make a sandbox and start nothing: `start` does. Prints its id.
+/// Make a sandbox without starting it, and print its id; `start` starts it.
 #[derive(Debug, Args)]
 pub(super) struct Create {
     #[command(flatten)]
@@ -55,7 +55,7 @@ impl Create {
     }
 }
 
-/// Options that a sandbox which begins as a snapshot has from there.
+/// Options that do not apply to a sandbox made from a snapshot: the snapshot decides them.
 const OF_IMAGES: [&str; 23] = [
     "partition",
     "writable",
@@ -82,15 +82,14 @@ const OF_IMAGES: [&str; 23] = [
     "pull",
 ];
 
-/// A sandbox to make.
+/// Options of a new sandbox.
 #[derive(Debug, Args)]
 pub(super) struct NewSandbox {
-    /// The image: its name, as for `pull`; or `disk:FILE`, a raw, qcow2 or VMDK disk with the
-    /// root's file system, whose command is `/bin/sh` unless another is named
+    /// The image: its name, as for `pull`; or `disk:FILE`, a raw, qcow2 or VMDK disk with the root
+    /// file system, whose command is `/bin/sh` unless another is named
     #[arg(value_name = "REFERENCE", required_unless_present = "snapshot")]
     reference: Option<OsString>,
-    /// Begin as this snapshot of a sandbox is, instead of an image; all words are the command's
-    /// then
+    /// Begin with this snapshot of a sandbox, instead of an image; all words are then the command's
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = OF_IMAGES)]
     pub(super) snapshot: Option<String>,
     #[command(flatten)]
@@ -102,24 +101,24 @@ pub(super) struct NewSandbox {
     /// Remove the sandbox when the command ends
     #[arg(long)]
     rm: bool,
-    /// When to start the command again after its end: no, on-failure[:N] or always
+    /// When to restart the command after it ends: no, on-failure[:N] or always
     #[arg(long, default_value_t, value_name = "POLICY", conflicts_with = "rm")]
     restart: RestartPolicy,
     /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// Let nothing write to the root; `/tmp` and `/run` stay writable. There is no writable disk,
-    /// unless --patch, --disk-dir or --forkable need one
+    /// Make the root read-only; `/tmp` and `/run` stay writable. There is no writable disk, unless
+    /// --patch, --disk-dir or --forkable need one
     #[arg(long)]
     read_only: bool,
-    /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with what the image
-    /// has: for docker in a sandbox, `--disk-dir /var/lib/docker`
+    /// Mount a folder of the writable disk itself (ext4, not an overlay) there, with the image's
+    /// contents: for docker in a sandbox, `--disk-dir /var/lib/docker`
     #[arg(long, value_parser = guest_folder, value_name = "PATH")]
     disk_dir: Vec<String>,
     /// Limit what commands may use, as `nofile=1024:4096`
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
-    /// Accepted as docker's: a sandbox always has an init
+    /// Accepted for compatibility with docker: a sandbox always has an init
     #[arg(long)]
     init: bool,
     /// Attach a name and a value to the sandbox
@@ -128,7 +127,7 @@ pub(super) struct NewSandbox {
     /// Write the sandbox's id to a new file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// The size of the writable disk; it takes room on the host only as it is written
+    /// The size of the writable disk; it takes space on the host only as it is written
     #[arg(long, default_value = "4G", value_parser = size, value_name = "SIZE")]
     upper_size: u64,
     #[command(flatten)]
@@ -142,15 +141,14 @@ pub(super) struct NewSandbox {
     #[command(flatten)]
     secrets: Secrets,
 
-    /// The number of the partition of `disk:FILE` that is the root [default: found by the
-    /// partitions' types]
+    /// The number of the root's partition on `disk:FILE` [default: found by the partitions' types]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     partition: Option<u32>,
     /// Write to `disk:FILE` itself, not to a disk of the sandbox
     #[arg(long, conflicts_with = "read_only")]
     writable: bool,
 
-    /// When to get the image
+    /// When to pull the image
     #[arg(long, value_enum, default_value_t)]
     pull: Pull,
     #[command(flatten)]
@@ -161,7 +159,7 @@ pub(super) struct NewSandbox {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Pull {
-    /// Where the store has none of this name
+    /// If the store has no image of this name
     #[default]
     Missing,
     /// Every time
@@ -170,7 +168,7 @@ enum Pull {
     Never,
 }
 
-/// An absolute path in the guest, other than the root, as the guest will name it.
+/// Parses an absolute path in the guest, other than the root, and returns its normal form.
 fn guest_folder(text: &str) -> Result<String, String> {
     let mut path = PathBuf::from("/");
     for part in Path::new(text).components() {
@@ -186,7 +184,7 @@ fn guest_folder(text: &str) -> Result<String, String> {
     }
 }
 
-/// What a new sandbox is made of.
+/// The root of a new sandbox.
 #[derive(Debug)]
 pub(super) enum Root {
     Image(Box<Image>),
@@ -203,8 +201,8 @@ impl Root {
 }
 
 impl NewSandbox {
-    /// The image or the disk, after a look at what can be known to fail without it: a pull may take
-    /// minutes.
+    /// Returns the image or the disk. Options that can fail without it are checked first, because a
+    /// pull may take minutes.
     pub(super) fn root(&self, store: &Store) -> anyhow::Result<Root> {
         let mut machine = Machine::default();
         self.options.change(&mut machine);
@@ -240,8 +238,8 @@ impl NewSandbox {
             .with_context(|| format!("{} is not the name of an image", reference.display()))
     }
 
-    /// The snapshot that the sandbox begins as, what the command line changes of it, and the
-    /// copying of its disk; `None` for an image.
+    /// Returns the snapshot to begin with, the changes of the command line, and the progress of
+    /// copying its disk; `None` if the sandbox begins with an image.
     pub(super) fn of_snapshot(
         &self,
         store: &Store,
@@ -280,7 +278,8 @@ impl NewSandbox {
         Ok(labels)
     }
 
-    /// Describes the sandbox; one in the background has a terminal and input only where asked for.
+    /// Returns the builder of the sandbox; in the background, it has a terminal and input only if
+    /// requested.
     pub(super) fn builder<'a>(
         &self,
         store: &'a Store,
@@ -322,7 +321,7 @@ impl NewSandbox {
         Ok(builder)
     }
 
-    /// Refuses what is for the sandboxes that begin as a machine in the pool, and not for that.
+    /// Fails for options that apply to sandboxes made from the pool, and not to the machine in it.
     pub(super) fn check_for_pool(&self) -> anyhow::Result<()> {
         let given = [
             ("--name", self.name.is_some()),
@@ -342,13 +341,13 @@ impl NewSandbox {
         }
     }
 
-    /// Makes the file for the sandbox's id, before anything else is made.
+    /// Creates the file for the sandbox's id, before anything else is made.
     pub(super) fn id_file(&self) -> anyhow::Result<IdFile> {
         IdFile::new(self.cidfile.as_deref())
     }
 }
 
-/// The file of `--cidfile`; removed again where no sandbox is made.
+/// The file of `--cidfile`, which is removed if no sandbox is made.
 #[derive(Debug)]
 pub(super) struct IdFile {
     path: Option<PathBuf>,
@@ -388,8 +387,8 @@ impl Drop for IdFile {
     }
 }
 
-/// The image called `reference`, pulled where the store has none of this name for the platform.
-/// What local references name may have changed, so it is looked at each time.
+/// Returns the image called `reference`, pulled if the store has no such image for the platform.
+/// Local sources may have changed, so they are read each time.
 pub(super) fn image(
     store: &Store,
     reference: &str,
@@ -411,8 +410,8 @@ pub(super) fn image(
     Ok(source.checked(reference, image)?)
 }
 
-/// The image that the store has under this name, whole: what is missing or too short of it is put
-/// back.
+/// Returns the image that the store has under this name. Files that are missing or too short are
+/// restored.
 fn stored(store: &Store, reference: &str, source: &Source, shown: Shown) -> Result<Image, Error> {
     let digest = Image::resolve(store, reference)?;
     let (bars, mut options) = (shown.bars_unless_complete(), source.options());

@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 
-/// Show how much room images, layers, sandboxes and volumes take on this host.
+/// Show how much space images, layers, sandboxes and volumes take on this host.
 #[derive(Debug, Args)]
 pub(super) struct Df {
     /// How to print it: table, json, or a template such as `{{.Layers.Bytes}}`

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::output::{Format, print_json, printable};
 
-/// List what a sandbox changed of its image: `A` added, `C` changed, `D` deleted. The disk of one
-/// that runs is frozen meanwhile.
+/// List what changed in a sandbox since its image: `A` added, `C` changed, `D` deleted. The disk of
+/// a running sandbox is frozen meanwhile.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// The sandbox's name, or the beginning of its id

@@ -19,10 +19,10 @@ use super::uuid::{shown, uuid};
 /// Make disks for other virtual machine monitors.
 #[derive(Debug, Subcommand)]
 pub(super) enum Disk {
-    /// Make a raw disk with everything that is in an image
+    /// Make a raw disk with all files of an image
     ///
-    /// A kernel that is given the parameters which are printed has the image's files as its root.
-    /// What it starts is for `init=` to say: the image's own command is not on the disk.
+    /// A kernel booted with the printed parameters has the image's files as its root. Choose the
+    /// program to start with `init=`: the disk does not hold the image's command.
     Create(Create),
 }
 
@@ -32,24 +32,25 @@ pub(super) struct Create {
     image: String,
     /// The disk to write
     file: PathBuf,
-    /// The file system: one to write to, or a read-only one without unused space
+    /// The file system: ext4, which can be written to, or EROFS, which is read-only without free
+    /// space
     #[arg(long = "type", value_enum, default_value_t)]
     kind: Kind,
-    /// The size of a disk with ext4; the file takes room only where something was written [default:
-    /// twice the image's and 256M]
+    /// The size of a disk with ext4; the file takes space only for what is written [default: twice
+    /// the image's and 256M]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
-    /// Compress the files of EROFS: `lz4`, `zstd`, `deflate` or `lzma`
+    /// Compress the files of an EROFS disk: `lz4`, `zstd`, `deflate` or `lzma`
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
-    /// Put the file system into a partition, which has the type of its platform's root
+    /// Put the file system into a partition whose type is the root of the image's platform
     #[arg(long, value_enum, value_name = "KIND")]
     partition_table: Option<Table>,
-    /// The file system's UUID, from which the partition's follows [default: derived from the
+    /// The file system's UUID, from which the partition's is derived [default: derived from the
     /// contents]
     #[arg(long, value_parser = uuid, value_name = "UUID")]
     uuid: Option<[u8; 16]>,
-    /// How to print what was made
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -73,7 +74,7 @@ struct Report {
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition_uuid: Option<String>,
-    /// What tells a kernel about the root.
+    /// Kernel parameters that name the root.
     kernel_parameters: String,
 }
 
@@ -101,7 +102,7 @@ impl Create {
         let options = Options::new(file_system)
             .partitioned(self.partition_table == Some(Table::Gpt))
             .uuid(self.uuid);
-        // Nobody removes the image meanwhile.
+        // No other process removes the image meanwhile.
         let _access = store.share()?;
         let image = Image::find(store, &self.image)?;
         let made = outfile::write(&file, |out| {
@@ -123,7 +124,7 @@ impl Create {
 impl Report {
     fn of(made: &Summary) -> Self {
         let partition_uuid = made.partition.as_ref().map(shown);
-        // Disks of virtio are called so.
+        // Linux calls the first virtio disk `vda`.
         let root = match &partition_uuid {
             Some(uuid) => format!("PARTUUID={uuid}"),
             None => "/dev/vda".to_owned(),

@@ -13,13 +13,14 @@ use serde::Serialize;
 use super::output::{Format, print_json};
 use super::{hint, kernel};
 
-/// Say what this host can do, and how to get what is missing. Fails where nothing can boot.
+/// Report what this host supports, and how to install what is missing. Fails if no sandbox can
+/// boot.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// A guest kernel to look at in place of the one that is found
+    /// Check this guest kernel instead of the one that is found
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Install a guest kernel where there is none, as `kernel install` does
+    /// Install a guest kernel if there is none, as `kernel install` does
     #[arg(long, conflicts_with = "kernel")]
     fix: bool,
     /// How to print it
@@ -27,12 +28,12 @@ pub(super) struct Doctor {
     format: Format,
 }
 
-/// What is printed for programs.
+/// The report in JSON.
 #[derive(Serialize)]
 struct Diagnosis {
     #[serde(flatten)]
     report: HostReport,
-    /// What to do for what is missing, one sentence each.
+    /// What to do about missing parts, one sentence each.
     advice: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ impl Doctor {
     }
 }
 
-/// One line of what a monitor can do.
+/// Describes the capabilities of a monitor in one line.
 fn capabilities(can: &Capabilities) -> String {
     let devices = format!("{} disks, network cards and shares", can.devices);
     let mut words = vec![devices];

@@ -1,10 +1,10 @@
-//! Commands that do the same to several sandboxes.
+//! Commands that do the same for several sandboxes.
 
 use std::process::ExitCode;
 
 use super::{hint, output};
 
-/// Does something to each of the names: goes on after a failure, and fails in the end if any
+/// Calls a function for each name. It continues after a failure, and fails at the end if any call
 /// failed.
 pub(super) fn each(
     names: &[String],

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-/// The longest file that is read, in bytes: more than the guest's kernel passes to any program.
+/// The longest file to read, in bytes: more than the guest's kernel passes to any program.
 const LONGEST: u64 = 8 << 20;
 
 /// Parses a variable of the command line.
@@ -26,11 +26,11 @@ pub(super) fn variable() -> impl TypedValueParser<Value = OsString> {
 pub(super) fn directory() -> impl TypedValueParser<Value = OsString> {
     OsStringValueParser::new().try_map(|directory| match directory.as_bytes().starts_with(b"/") {
         true => Ok(directory),
-        false => Err("it has to be absolute: nothing says what it is relative to"),
+        false => Err("the path is not absolute"),
     })
 }
 
-/// The variables of all files, `KEY=VALUE` or `KEY` each, in order.
+/// Reads the variables of all files, `KEY=VALUE` or `KEY` each, in order.
 pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<OsString>> {
     let mut variables = Vec::new();
     for path in files {
@@ -46,8 +46,8 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<OsString>> {
     Ok(variables)
 }
 
-/// A line is a variable; an empty one, or one that begins with `#`, is none. Quotes and blanks
-/// after the `=` are part of the value.
+/// Parses one variable per line; empty lines and lines that begin with `#` are skipped. Quotes and
+/// blanks after the `=` are part of the value.
 fn parse(path: &Path, text: &[u8]) -> anyhow::Result<Vec<OsString>> {
     let mut variables = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {

@@ -29,11 +29,11 @@ pub(super) enum Erofs {
     Cat(inspect::Cat),
     /// Show one inode
     Stat(inspect::Stat),
-    /// Check an image for every kind of damage
+    /// Check an image for all kinds of damage
     Check(check::Check),
     /// Extract an image into a folder or a tar
     Extract(inspect::Extract),
-    /// Print everything an image holds but files' contents
+    /// Print everything in an image except file contents
     Dump(inspect::Dump),
     /// Mount an image through FUSE until it is unmounted
     #[cfg(target_os = "linux")]

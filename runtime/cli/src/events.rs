@@ -10,16 +10,16 @@ use clap::Args;
 use super::template::Output;
 use super::time;
 
-/// How often new events are looked for.
+/// How often to check for new events.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Show what happens to sandboxes, as it happens.
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Begin with what happened since: a time (2026-01-31T12:00:00Z), or how long ago (10m)
+    /// Show events since a time (2026-01-31T12:00:00Z), or since a duration ago (10m)
     #[arg(long, value_parser = time::since, value_name = "TIME")]
     since: Option<u64>,
-    /// End with what happened until then; a time that has passed ends at once
+    /// Stop at this time; a time in the past stops at once
     #[arg(long, value_parser = time::since, value_name = "TIME")]
     until: Option<u64>,
     /// Only events of a sandbox (name=…), or of a kind (event=…)

@@ -31,16 +31,16 @@ pub(super) struct Exec {
     /// Leave the command running
     #[arg(short, long)]
     detach: bool,
-    /// Pass input on to the command [default: with a terminal]
+    /// Pass standard input to the command [default: with a terminal]
     #[arg(short, long)]
     interactive: bool,
-    /// Give the command a terminal [default: where input and output are terminals]
+    /// Give the command a terminal [default: if input and output are terminals]
     #[arg(short, long, overrides_with = "no_tty")]
     tty: bool,
-    /// Give the command no terminal
+    /// Do not give the command a terminal
     #[arg(long)]
     no_tty: bool,
-    /// Set a variable (KEY=VALUE), or take over this environment's (KEY)
+    /// Set a variable (KEY=VALUE), or copy it from this environment (KEY)
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = env_file::variable())]
     env: Vec<OsString>,
     /// Set the variables that a file lists, a line each

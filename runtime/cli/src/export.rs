@@ -9,7 +9,7 @@ use clap::Args;
 use super::outfile::to_file;
 use super::progress::Shown;
 
-/// Write all files of a sandbox, running or not, as a tar archive. The disk of one that runs is
+/// Write all files of a sandbox, running or not, as a tar archive. The disk of a running sandbox is
 /// frozen meanwhile.
 #[derive(Debug, Args)]
 pub(super) struct Export {

@@ -23,13 +23,13 @@ use super::uuid::{shown, uuid};
 pub(super) enum Ext4 {
     /// Make an image, empty or holding a tar or a folder
     Create(Create),
-    /// Make a file system larger in place, while it is not mounted
+    /// Enlarge a file system in place, while it is not mounted
     Grow(Grow),
-    /// Show what an image's superblock says
+    /// Show an image's superblock
     Info(Info),
 }
 
-/// What kind of file system.
+/// Options of the file system.
 #[derive(Debug, Args)]
 struct Kind {
     /// The block size: 1024, 2048 or 4096
@@ -38,22 +38,22 @@ struct Kind {
     /// The volume's label
     #[arg(long, default_value = "", hide_default_value = true)]
     label: String,
-    /// The UUID, instead of one that follows from everything else
+    /// The UUID [default: derived from the contents and options]
     #[arg(long, value_parser = uuid, value_name = "UUID")]
     uuid: Option<[u8; 16]>,
     /// The journal's size, or `none`
     #[arg(long, value_parser = journal, value_name = "SIZE")]
     journal: Option<Journal>,
-    /// How many bytes there are for each inode
+    /// Bytes of the file system for each inode
     #[arg(long, value_parser = size, value_name = "BYTES", default_value = "16K")]
     inode_ratio: u64,
-    /// How many inodes there are at least, whatever the size
+    /// The least number of inodes, whatever the size
     #[arg(long, value_name = "NUMBER", conflicts_with = "inode_ratio")]
     inodes: Option<u32>,
-    /// How much of the space is kept for root
+    /// How many percent of the blocks are reserved for root
     #[arg(long, value_name = "PERCENT", default_value = "0")]
     reserved: u8,
-    /// Features, as mke2fs names them, separated by commas; `^` before a name leaves it out
+    /// Features, as mke2fs names them, separated by commas; `^` before a name turns it off
     #[arg(short = 'O', long, value_delimiter = ',', value_parser = feature, value_name = "NAME")]
     features: Vec<(Feature, bool)>,
 }
@@ -75,7 +75,7 @@ impl Kind {
     }
 }
 
-/// Puts a feature in or leaves it out.
+/// Turns a feature on or off.
 type Feature = fn(&mut Options, bool);
 
 const FEATURES: [(&str, Feature); 11] = [
@@ -128,7 +128,7 @@ fn journal(text: &str) -> Result<Journal, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// The file system's size; the file takes room only where something was written
+    /// The file system's size; the file takes space only for what is written
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: u64,
     /// A tar archive to put into it, which may be gzip or zstd; `-` is standard input
@@ -137,8 +137,8 @@ pub(super) struct Create {
     /// A folder to put into it
     #[arg(long, value_name = "DIR", conflicts_with = "layer")]
     dir: Option<PathBuf>,
-    /// A layer to put into it, on those given before: an OCI layer's tar, an EROFS image, a folder,
-    /// or an image's disk.vmdk
+    /// A layer to put into it, on top of those given before: an OCI layer's tar, an EROFS image, a
+    /// folder, or an image's disk.vmdk
     #[arg(long, value_name = "LAYER")]
     layer: Vec<PathBuf>,
     #[command(flatten)]
@@ -223,8 +223,8 @@ impl Grow {
     }
 }
 
-/// The loop device that `path` is attached to. A file system that is mounted must not be written to
-/// by anybody else, and looks like one that was not unmounted in order.
+/// Returns the loop device that `path` is attached to. A mounted file system must not be written to
+/// by another process, and it looks like one that was not unmounted cleanly.
 fn attached(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     fs::read_dir("/sys/block")

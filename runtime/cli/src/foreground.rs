@@ -14,21 +14,21 @@ use super::signals::Watcher;
 use super::streams::{Connected, Left, connect};
 use super::terminal::window_size;
 
-/// After how long a person wants to know what they wait for.
+/// How long a step takes before a message names it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a boot that was given up may take to be cleared away.
+/// How long to wait for the cleanup of a cancelled boot.
 const CLEARING: Duration = Duration::from_secs(15);
 
-/// How a boot went.
+/// How a boot ended.
 pub(super) enum Boots {
-    /// The guest takes commands.
+    /// The guest accepts commands.
     Up(Booted),
-    /// A signal gave it up; everything is as it was before.
+    /// A signal cancelled the boot; the sandbox is as before.
     GivenUp(ExitCode),
 }
 
-/// Waits for the guest; a signal gives up.
+/// Waits for the guest; a signal cancels the boot.
 pub(super) fn wait(sandbox: &Sandbox, boot: Boot, watcher: &Watcher) -> anyhow::Result<Boots> {
     watcher.boot(boot.canceller());
     let shown = Notices::new();
@@ -36,7 +36,7 @@ pub(super) fn wait(sandbox: &Sandbox, boot: Boot, watcher: &Watcher) -> anyhow::
     drop(shown);
     if let Some(signal) = watcher.interrupted() {
         drop(booted);
-        // Whoever comes next finds nothing half done.
+        // The next command must not find a machine that is still being cleaned up.
         let started = Instant::now();
         while started.elapsed() < CLEARING
             && sandbox
@@ -52,7 +52,7 @@ pub(super) fn wait(sandbox: &Sandbox, boot: Boot, watcher: &Watcher) -> anyhow::
     Ok(Boots::Up(booted))
 }
 
-/// Says what is not as it was asked for.
+/// Prints warnings about options that could not be met.
 pub(super) fn warn(booted: &Booted) {
     if let Some(warning) = booted.warning() {
         eprintln!("blockbox: {warning}");
@@ -83,7 +83,7 @@ pub(super) fn run(
     match left {
         Ok(Left::Detached) => Ok(ExitCode::SUCCESS),
         Ok(Left::Ended(status)) => ended(completion, Some(status.code())),
-        // The machine may have been lost: the monitor knows why.
+        // If the machine was lost, the monitor knows why.
         Err(error) => match ended(completion, None) {
             Ok(_) => Err(error),
             Err(reason) => Err(reason),
@@ -91,7 +91,7 @@ pub(super) fn run(
     }
 }
 
-/// Waits until the sandbox is down: the next command may use it at once.
+/// Waits until the sandbox is down, so that the next command can use it at once.
 fn ended(completion: Completion, code: Option<u8>) -> anyhow::Result<ExitCode> {
     let ended = completion.wait()?;
     if let Some(error) = ended.error {
@@ -101,7 +101,7 @@ fn ended(completion: Completion, code: Option<u8>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Tells a person at a terminal what takes long.
+/// Prints what is being waited for, on a terminal, if it takes long.
 struct Notices(Arc<(Mutex<Notice>, Condvar)>);
 
 #[derive(Default)]

@@ -8,9 +8,9 @@ use super::boot;
 use super::foreground;
 use super::progress::Shown;
 
-/// Make sandboxes that begin with what another one has on its disk now, and start them where that
-/// one is running. Prints their names. Each has a name, a host name, an id and a machine id of its
-/// own; an executable `/etc/blockbox/on-fork` in the image runs before its command.
+/// Make sandboxes with a copy of another sandbox's disk, and start them if that one is running.
+/// Prints their names. Each has its own name, host name, id and machine id; an executable
+/// `/etc/blockbox/on-fork` in the image runs before its command.
 #[derive(Debug, Args)]
 pub(super) struct Fork {
     /// The sandbox, by name or id
@@ -25,17 +25,17 @@ pub(super) struct Fork {
     /// How many sandboxes to make
     #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
-    /// Copy the disk as a power cut would leave it, without waiting for the guest
+    /// Copy the disk as after a power cut, without waiting for the guest
     #[arg(long)]
     crash: bool,
-    /// Copy the memory too, of a running sandbox that was made with `--forkable`: the new ones go
-    /// on as it runs, without a boot
+    /// Also copy the memory of a running sandbox that was made with `--forkable`: the copies
+    /// continue from the same moment, without a boot
     #[arg(long, conflicts_with_all = ["crash", "no_start"])]
     memory: bool,
-    /// Start none of them
+    /// Do not start them
     #[arg(long)]
     no_start: bool,
-    /// Remove each when its command ends
+    /// Remove each sandbox when its command ends
     #[arg(long)]
     rm: bool,
     #[command(flatten)]

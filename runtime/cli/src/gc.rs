@@ -7,9 +7,9 @@ use clap::Args;
 use super::output::{bytes, print_json};
 use super::template::{Output, print_each};
 
-/// Remove what nothing needs any more: images without a name that no sandbox uses, layers of
-/// interrupted pulls, temporary files, kernels of other versions. Waits until nobody else pulls or
-/// removes.
+/// Remove what is no longer needed: images without a name that no sandbox uses, layers of
+/// interrupted pulls, temporary files, kernels of other versions. Waits until no other process
+/// pulls or removes.
 #[derive(Debug, Args)]
 pub(super) struct Gc {
     /// How to print what was removed: table, json, or a template such as `{{.Bytes}}`

@@ -1,4 +1,4 @@
-//! What to type next, for errors of the libraries, which know no commands.
+//! Hints for the errors of the libraries, which know nothing of commands: what to type next.
 
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{HostReport, VmmError};
@@ -6,22 +6,22 @@ use blockbox::{Error, ImageUser, NoMemory, convert, kernel, store};
 
 use super::mask;
 
-/// Prints an error, and what solves the problem.
+/// Prints an error and a hint.
 pub(super) fn print(error: &anyhow::Error) {
     eprintln!("blockbox: {}", text(error));
 }
 
-/// Returns an error with its causes, and what solves the problem.
+/// Returns an error with its causes, and a hint.
 pub(super) fn text(error: &anyhow::Error) -> String {
     let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
     mask::masked(format!("{error:#}{hint}"))
 }
 
-/// Returns what solves the problem that an error reports, if a command does.
+/// Returns a hint for an error, if a command or a setting solves it.
 fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let converted = cause.downcast_ref().and_then(of_conversion);
-        // What a layer's reader reports is inside of an I/O error.
+        // An I/O error may wrap the error of a layer's reader.
         let read = || cause.downcast_ref().and_then(ocipull::Error::of);
         converted
             .or_else(|| cause.downcast_ref().and_then(of_store))
@@ -170,7 +170,7 @@ fn of_kernel(error: &kernel::Error) -> Option<String> {
     })
 }
 
-/// How to get a guest kernel on this kind of host.
+/// How to install a guest kernel on this kind of host.
 const GET_KERNEL: &str = if cfg!(target_os = "macos") {
     "install it with `brew install slp/krun/libkrunfw`, or name a kernel with --kernel"
 } else {
@@ -178,7 +178,7 @@ const GET_KERNEL: &str = if cfg!(target_os = "macos") {
      with --kernel or $BLOCKBOX_KERNEL"
 };
 
-/// How to get QEMU on this kind of host.
+/// How to install QEMU on this kind of host.
 const GET_QEMU: &str = if cfg!(target_os = "macos") {
     "install it with `brew install qemu`"
 } else if cfg!(target_arch = "aarch64") {
@@ -187,11 +187,11 @@ const GET_QEMU: &str = if cfg!(target_os = "macos") {
     "install the package qemu-system-x86 (Debian, Fedora)"
 };
 
-/// How to get virtiofsd on this kind of host.
+/// How to install virtiofsd on this kind of host.
 const GET_VIRTIOFSD: &str = "install the package virtiofsd (Debian 13 and later, Fedora) or qemu-system-common (Debian 12, \
      Ubuntu 22.04)";
 
-/// Returns what to do for what a host lacks, one sentence each.
+/// Returns advice on what a host lacks, one sentence each.
 pub(super) fn advice(report: &HostReport) -> Vec<String> {
     let mut advice = Vec::new();
     if report.kernel.is_none() {
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_a_command_solves_names_the_command() {
+    fn errors_that_a_command_solves_name_that_command() {
         let missing = convert::Error::NoImage("debian".into());
         let hinted = |error: anyhow::Error| hint(&error.context("cannot start"));
         let pull = Some("`blockbox pull debian` gets it".to_owned());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_registry_is_answered_with_what_would_open_it() {
+    fn a_refused_login_hints_at_the_login_command() {
         let refused = |credentials| ocipull::Error::Unauthorized {
             host: "x.y".into(),
             repository: "app".into(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::output::{Format, Table, bytes, print_json, printable};
 
-/// Show which layers make an image, or which of them a path comes from.
+/// Show the layers of an image, or those that define a path.
 #[derive(Debug, Args)]
 pub(super) struct History {
     /// The image's name, or the beginning of its manifest digest
@@ -38,12 +38,12 @@ struct Layer {
 #[derive(Serialize)]
 struct Path {
     path: String,
-    /// What each layer that knows the path says of it, lowest first.
+    /// What each layer with this path records for it, lowest first.
     layers: Vec<Mention>,
-    /// The layer that its inode is from; none where the merged tree has no such path, or no layer
-    /// describes it.
+    /// The layer of the path's inode; `None` if the merged tree has no such path, or no layer
+    /// defines it.
     inode: Option<usize>,
-    /// The layer that its contents are in.
+    /// The layer that holds its contents.
     data: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl History {
     }
 
     fn layers(&self, image: &Image) -> anyhow::Result<()> {
-        // Entries of the history that made no layer are not of interest here.
+        // Entries of the history without a layer are left out.
         let made = image
             .config()
             .history()
@@ -142,7 +142,7 @@ impl History {
     }
 }
 
-/// What a layer says of a path, if anything.
+/// Describes a layer's entry for a path, if there is one.
 fn says(layer: &Tree, path: &[u8]) -> Option<String> {
     let node = layer.lookup(path)?;
     Some(match layer.kind(node) {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 
-/// Show one image.
+/// Show and manage images.
 #[derive(Debug, Subcommand)]
 pub(super) enum Image {
     /// List the images, as `images` does
@@ -24,13 +24,13 @@ pub(super) enum Image {
     Rm(super::rmi::Rmi),
     /// Show an image's digests, configuration and disks
     Inspect(Inspect),
-    /// Show which layers make an image, or which of them a path comes from
+    /// Show the layers of an image, or those that define a path
     History(super::history::History),
-    /// Check every file of images, and say what is damaged
+    /// Check all files of images, and report damage
     Verify(super::verify::Verify),
     /// Remove images that have no name and that no sandbox uses
     Prune(super::prune::Prune),
-    /// Fill containerd's cache of EROFS layers
+    /// Add layers to containerd's cache of EROFS layers
     ExportCache(super::convert::ExportCache),
 }
 
@@ -106,7 +106,7 @@ impl Inspect {
     }
 }
 
-/// What `image inspect` shows of the image called `name`.
+/// Returns the document that `image inspect` shows for the image called `name`.
 pub(super) fn inspected(store: &Store, name: &str) -> anyhow::Result<serde_json::Value> {
     let image = blockbox::image::Image::find(store, name)?;
     Ok(serde_json::to_value(Report::of(&image)?)?)

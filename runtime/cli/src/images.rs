@@ -10,14 +10,14 @@ use serde::Serialize;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 
-/// What stands for the name of an image that has none.
+/// Shown in place of a missing name.
 const UNNAMED: &str = "<none>";
 
-/// List the images. One that was pulled again under its name, and is another image now, is listed
-/// as `<none>`.
+/// List the images. If a name was pulled again and is another image now, the earlier image is
+/// listed as `<none>`.
 #[derive(Debug, Args)]
 pub(super) struct Images {
-    /// As docker's: images without a name are listed in any case
+    /// Accepted for compatibility with docker: images without a name are always listed
     #[arg(short, long)]
     all: bool,
     /// Print only the manifest digests
@@ -30,12 +30,12 @@ pub(super) struct Images {
 
 #[derive(Serialize)]
 struct Row {
-    /// None of an image without a name.
+    /// `None` for an image without a name.
     reference: Option<String>,
     manifest_digest: String,
-    /// None where the image is damaged.
+    /// `None` if the image is damaged.
     layers: Option<usize>,
-    /// The bytes of the layers' images and of the merged metadata; none where the image is damaged.
+    /// Bytes of the layers' images and of the merged metadata; `None` if the image is damaged.
     bytes: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Images {
     }
 }
 
-/// The images by name, and then those without a name.
+/// Returns the images by name, followed by those without a name.
 fn rows(store: &Store) -> anyhow::Result<Vec<Row>> {
     let mut names = HashMap::<_, Vec<_>>::new();
     for (name, target) in store.references().read()? {
@@ -76,7 +76,7 @@ fn rows(store: &Store) -> anyhow::Result<Vec<Row>> {
     }
     let mut rows = Vec::new();
     for digest in image::list(store)? {
-        // A damaged image is listed, for it can be pulled again or removed.
+        // A damaged image is listed, because it can be pulled again or removed.
         let image = image::Image::open(store, &digest).ok().flatten();
         let manifest_digest = digest.to_string();
         let row = |reference| Row {

@@ -15,7 +15,7 @@ use super::output::print_json;
 use super::template::Output;
 use super::time;
 
-/// Show what sandboxes are, and what they do; or images and volumes.
+/// Show details of sandboxes, images and volumes.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// The sandboxes, by name or id
@@ -24,7 +24,7 @@ pub(super) struct Inspect {
     /// How to print them: json, or a template such as `{{.State.Status}}`
     #[arg(short, long, default_value = "json", value_name = "FORMAT")]
     format: Output,
-    /// What the names are of [default: the first of these that has such a name]
+    /// The kind of object [default: the first kind that has the name]
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
 }
@@ -96,7 +96,7 @@ fn sandbox(store: &Store, name: &str) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-/// Puts a time that people can read in the place of nanoseconds.
+/// Replaces nanoseconds with a readable time.
 fn readable(value: &mut Value, from: &str, to: &str) {
     if let Value::Object(fields) = value
         && let Some(ns) = fields.remove(from)

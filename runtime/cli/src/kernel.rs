@@ -16,25 +16,24 @@ use super::template::{Output, print_each};
 pub(super) enum Kernel {
     /// Put a guest kernel into the store
     Install(Install),
-    /// List the guest kernels of this host; the one that sandboxes boot with has a `*`
+    /// List the guest kernels of this host; `*` marks the one that sandboxes boot with
     Ls(Ls),
 }
 
-/// Put a guest kernel into the store, in place of one that is there: a libkrunfw, alone or in a
-/// tar, a zip or a wheel.
+/// Put a guest kernel into the store, replacing an installed one: a libkrunfw, alone or in a tar, a
+/// zip or a wheel.
 #[derive(Debug, Args)]
 pub(super) struct Install {
     /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`)
-    /// with a libkrunfw in it [default: a package of PyPI whose digest is known, fetched by pip if
-    /// there is one]
+    /// that holds a libkrunfw [default: a package of PyPI whose digest is known, fetched by pip if
+    /// it is installed]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
-    /// Refuse a file or a download that has not this digest, or an image whose manifest has not;
-    /// without it, the digest of a download, or of an image that came without TLS, is to be
-    /// confirmed
+    /// Refuse a file, a download or an image's manifest with another digest; without this option,
+    /// the digest of a download, or of an image that came without TLS, must be confirmed
     #[arg(long, value_name = "sha256:DIGITS", value_parser = sha256)]
     digest: Option<Digest>,
-    /// Speak HTTP to a registry, not HTTPS
+    /// Use HTTP, not HTTPS, with a registry
     #[arg(long)]
     plain_http: bool,
 }
@@ -79,7 +78,7 @@ impl Install {
     }
 }
 
-/// Installs a kernel, and reports what is done.
+/// Installs a kernel, and reports progress.
 pub(super) fn install(
     store: &Store,
     source: &Source,
@@ -95,7 +94,7 @@ pub(super) fn install(
     Ok(installed)
 }
 
-/// Asks whether what was downloaded is what it should be, where there is somebody to ask.
+/// Asks the user at the terminal to confirm the digest of a download.
 fn confirm(digest: &Digest) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;

@@ -13,7 +13,7 @@ use clap::Args;
 use super::progress::Shown;
 use super::signals;
 
-/// Get all images of an archive: what `save`, `docker save` or `podman save` wrote, or an OCI
+/// Load all images of an archive: one that `save`, `docker save` or `podman save` wrote, or an OCI
 /// layout in a tar, compressed or not.
 #[derive(Debug, Args)]
 pub(super) struct Load {
@@ -26,7 +26,7 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        // Looked into more than once.
+        // The archive is read more than once.
         let mut spool = None;
         let path = if self.input.as_os_str() == "-" {
             anyhow::ensure!(

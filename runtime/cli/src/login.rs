@@ -11,7 +11,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 /// The longest password that is read from a pipe, in bytes.
 const MAX_PASSWORD: u64 = 64 << 10;
 
-/// Keep credentials for a registry, after showing them to it.
+/// Check credentials with a registry, and store them.
 #[derive(Debug, Args)]
 pub(super) struct Login {
     /// The registry, as HOST[:PORT]
@@ -23,21 +23,21 @@ pub(super) struct Login {
     /// Read the password from standard input, to its end
     #[arg(long)]
     password_stdin: bool,
-    /// Speak HTTP to the registry, not HTTPS: the password can be read on the way
+    /// Use HTTP, not HTTPS, with the registry: others can read the password
     #[arg(long)]
     plain_http: bool,
-    /// The file that keeps them [default: docker's or podman's]
+    /// The file that stores them [default: docker's or podman's]
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
     authfile: Option<PathBuf>,
 }
 
-/// Forget the credentials for a registry.
+/// Remove the stored credentials for a registry.
 #[derive(Debug, Args)]
 pub(super) struct Logout {
     /// The registry, as HOST[:PORT]
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]
     registry: String,
-    /// The file that keeps them [default: docker's or podman's]
+    /// The file that stores them [default: docker's or podman's]
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
     authfile: Option<PathBuf>,
 }
@@ -110,7 +110,7 @@ fn ask_hidden(prompt: &str) -> anyhow::Result<String> {
     password
 }
 
-/// A terminal that does not show what is typed, until dropped.
+/// Turns off the terminal's echo until dropped.
 struct NoEcho(Option<Termios>);
 
 impl NoEcho {
@@ -143,6 +143,6 @@ fn from_pipe() -> anyhow::Result<String> {
         .take(MAX_PASSWORD + 1)
         .read_to_string(&mut password)?;
     ensure!(read as u64 <= MAX_PASSWORD, "the password is too long");
-    // What `echo` and editors add.
+    // `echo` and editors append line ends.
     Ok(password.trim_end_matches(['\r', '\n']).to_owned())
 }

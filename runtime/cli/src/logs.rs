@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::time;
 
-/// How often a log that is followed is looked at.
+/// How often to check a followed log.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Show what the command of a sandbox wrote.
@@ -22,13 +22,13 @@ pub(super) struct Logs {
     /// The sandbox's name or id
     #[arg(value_name = "NAME")]
     name: String,
-    /// Show what is written from now on too, until the sandbox ends
+    /// Also show new output, until the sandbox ends
     #[arg(short, long)]
     follow: bool,
     /// Only the last lines
     #[arg(short = 'n', long, value_name = "N", value_parser = tail)]
     tail: Option<Tail>,
-    /// Only what was written since: a time (2026-01-31T12:00:00Z), or how long ago (10m)
+    /// Only output since a time (2026-01-31T12:00:00Z), or since a duration ago (10m)
     #[arg(long, value_parser = time::since, value_name = "TIME")]
     since: Option<u64>,
     /// Show when each line was written
@@ -80,7 +80,7 @@ impl Logs {
             match keep {
                 None => self.print(&mut lines, &entry)?,
                 Some(keep) => {
-                    // A line may take many entries, so lines are cut first.
+                    // A line may span many entries, so entries are split into lines first.
                     split(&mut lines, &entry, |line| {
                         last.push_back(line);
                         if last.len() > keep {
@@ -91,7 +91,7 @@ impl Logs {
             }
         }
         if keep.is_some() {
-            // What has no end yet is a line too.
+            // An unfinished line counts as a line too.
             let open = lines.iter().any(|lines| !lines.rest.is_empty());
             if open && keep == Some(last.len()) {
                 last.pop_front();
@@ -103,8 +103,8 @@ impl Logs {
         self.flush(&mut lines)?;
         if self.follow {
             loop {
-                // Looked at before the log: what is written before the end is there when the end is
-                // seen.
+                // Read the state before the log: once the state says that the sandbox ended, its
+                // last output is in the log.
                 let over = match sandbox.info() {
                     Ok(info) => !info.state.status.is_active(),
                     Err(blockbox::Error::NoSandbox(_)) => true,
@@ -123,7 +123,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Prints an entry as it is, or its lines with their times.
+    /// Prints an entry as it is, or line by line with times.
     fn print(&self, lines: &mut [Lines; 2], entry: &Entry) -> anyhow::Result<()> {
         if !self.timestamps {
             return self.write(&Line {
@@ -140,7 +140,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Prints what is left of lines without an end.
+    /// Prints the rest of unfinished lines.
     fn flush(&self, lines: &mut [Lines; 2]) -> anyhow::Result<()> {
         if self.timestamps && self.follow {
             return Ok(());
@@ -177,24 +177,24 @@ impl Logs {
     }
 }
 
-/// A line, with its end if it has one.
+/// A line, with its line end if it has one.
 struct Line {
     time_ns: u64,
     stream: Stream,
     text: Vec<u8>,
 }
 
-/// The beginning of a line whose end has not come yet.
+/// The beginning of an unfinished line.
 #[derive(Default)]
 struct Lines {
     time_ns: u64,
     rest: Vec<u8>,
 }
 
-/// The longest line that is held back for its end.
+/// The most bytes of an unfinished line that are held back.
 const LONGEST: usize = 1 << 20;
 
-/// Cuts an entry into lines; each has the time of its first byte.
+/// Splits an entry into lines; each has the time of its first byte.
 fn split(lines: &mut [Lines; 2], entry: &Entry, mut line: impl FnMut(Line)) {
     let lines = match entry.stream {
         Stream::Stdout => &mut lines[0],

@@ -78,7 +78,7 @@ use std::process::ExitCode;
 use blockbox::store::Store;
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// The exit status of an error of blockbox itself while running a sandbox, as docker's.
+/// The exit status of blockbox's own errors while running a sandbox, as docker's.
 const EXIT_RUN_FAILED: u8 = 125;
 
 /// Turn container images into disks, and boot them in microVMs.
@@ -95,11 +95,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Get an image and make its disks
+    /// Pull an image and make its disks
     Pull(pull::Pull),
     /// Run a command in a new sandbox
     Run(Box<run::Run>),
-    /// Make a sandbox and start nothing
+    /// Make a sandbox without starting it
     Create(Box<create::Create>),
     /// Start a sandbox, or run another command in it
     Start(Box<start::Start>),
@@ -119,45 +119,45 @@ enum Command {
     Wait(stop::Wait),
     /// Copy files between this host and a sandbox
     Cp(cp::Cp),
-    /// List what a sandbox changed of its image
+    /// List what changed in a sandbox since its image
     Diff(diff::Diff),
     /// Write all files of a sandbox as a tar archive
     Export(export::Export),
-    /// Make an image of what a sandbox is now
+    /// Make an image of a sandbox
     Commit(commit::Commit),
-    /// Get all images of an archive
+    /// Load all images of an archive
     Load(load::Load),
     /// Write images to an archive that docker, podman and skopeo load
     Save(save::Save),
-    /// Copy an image between registries, layouts and archives as it is
+    /// Copy an image between registries, layouts and archives unchanged
     Copy(copy::Copy),
     /// Make the EROFS-native form of an image
     Convert(Box<convert::Convert>),
-    /// Push an image of the store, as an EROFS-native one
+    /// Push an image of the store as an EROFS-native image
     Push(Box<convert::Push>),
-    /// Keep credentials for a registry
+    /// Check credentials with a registry, and store them
     Login(login::Login),
-    /// Forget the credentials for a registry
+    /// Remove the stored credentials for a registry
     Logout(login::Logout),
     /// List the images
     Images(images::Images),
-    /// Show one image
+    /// Show and manage images
     #[command(subcommand)]
     Image(image::Image),
     /// Remove images
     Rmi(rmi::Rmi),
     /// Give an image another name
     Tag(tag::Tag),
-    /// Remove what nothing needs any more: images without a name, layers of interrupted pulls,
+    /// Remove what is no longer needed: images without a name, layers of interrupted pulls,
     /// temporary files
     Gc(gc::Gc),
-    /// Show how much room images, layers and sandboxes take
+    /// Show how much space images, layers and sandboxes take
     Df(df::Df),
     /// List the sandboxes
     Ps(ps::Ps),
     /// Remove sandboxes
     Rm(stop::Rm),
-    /// Show what sandboxes are, and what they do
+    /// Show details of sandboxes, images and volumes
     Inspect(inspect::Inspect),
     /// Show what running sandboxes use
     Stats(stats::Stats),
@@ -169,24 +169,24 @@ enum Command {
     Net(net::Net),
     /// Give a sandbox another name
     Rename(stop::Rename),
-    /// Keep the state of sandboxes, and begin others with it
+    /// Save the state of sandboxes, and make sandboxes from it
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
-    /// Make sandboxes that begin as another one is now
+    /// Make sandboxes with a copy of another sandbox's disk
     Fork(fork::Fork),
-    /// Keep a machine of an image that has warmed up, for `run --from-pool`
+    /// Keep a warmed-up machine of an image, for `run --from-pool`
     Warm(Box<warm::Warm>),
     /// Show what happens to sandboxes
     Events(events::Events),
     /// Named volumes: disks that outlive sandboxes
     #[command(subcommand)]
     Volume(volume::Command),
-    /// Say what this host can do, and how to get what is missing
+    /// Report what this host supports, and how to install what is missing
     Doctor(doctor::Doctor),
     /// Install and list guest kernels
     #[command(subcommand)]
     Kernel(kernel::Kernel),
-    /// Measure what programs in a sandbox feel
+    /// Measure performance in a sandbox
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Make disks for other virtual machine monitors
@@ -225,7 +225,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
-        // It would report a standard error that takes nothing there, and panic.
+        // If standard error cannot be written to, the logger would report that there, and panic.
         .log_internal_errors(false)
         .with_target(false)
         .init();
@@ -246,7 +246,7 @@ fn main() -> ExitCode {
             let none = |cause: &blockbox::Error| matches!(cause, blockbox::Error::NoSandbox(_));
             let mut causes = error.chain();
             match causes.any(|cause| cause.downcast_ref().is_some_and(none)) {
-                // As docker's for a name that is none, where no command of the sandbox was named.
+                // Docker's exit status for an unknown name, if no command was named.
                 true if by_name => ExitCode::FAILURE,
                 _ => ExitCode::from(failed),
             }
@@ -254,8 +254,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints help, or what is wrong with the command line. Where an exit status may be a command's in
-/// a sandbox, it is docker's for an error of one's own.
+/// Prints help, or an error of usage. For subcommands whose exit status is that of a command in a
+/// sandbox, an error of usage has docker's exit status for blockbox's own errors.
 fn usage(mut error: clap::Error) -> ExitCode {
     use clap::error::{ContextKind, ErrorKind};
 
@@ -266,13 +266,13 @@ fn usage(mut error: clap::Error) -> ExitCode {
         .into_iter()
         .any(|command| name.as_deref() == Some(command.as_ref()));
     if runs && error.kind() == ErrorKind::UnknownArgument {
-        // An option that docker has is not a word for the command.
+        // clap would suggest passing docker's options to the command.
         error.remove(ContextKind::Suggested);
     }
     let text = error.render().to_string();
     let masked = mask::masked(text.clone());
     if masked == text {
-        // Nothing can be done about a terminal that is gone.
+        // The terminal may be gone.
         let _ = error.print();
     } else {
         eprint!("{masked}");

@@ -1,5 +1,5 @@
-//! `blockbox completion` and `blockbox man`: what shells and `man` know of the command, generated
-//! from its arguments.
+//! `blockbox completion` and `blockbox man`: shell completions and man pages, generated from the
+//! command's arguments.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Print the completions of a shell, for instance: `blockbox completion bash >
+/// Print the completions for a shell, for instance: `blockbox completion bash >
 /// /etc/bash_completion.d/blockbox`
 #[derive(Debug, Args)]
 pub(super) struct Completion {

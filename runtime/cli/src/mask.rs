@@ -1,6 +1,6 @@
-//! User information in an argument (`user:password@host`), which no message repeats.
+//! Hides user information in an argument (`user:password@host`) from messages.
 
-/// Returns `text` with `…` in the place of the user information of this process's arguments.
+/// Returns `text` with `…` in place of user information from this process's arguments.
 pub(super) fn masked(text: String) -> String {
     std::env::args_os()
         .filter_map(|argument| argument.into_string().ok())
@@ -10,14 +10,14 @@ pub(super) fn masked(text: String) -> String {
         })
 }
 
-/// The user and password before the host in an address or a reference.
+/// Returns the user and password before the host in an address or a reference.
 fn user_information(argument: &str) -> Option<&str> {
     let rest = argument
         .split_once("://")
         .map_or(argument, |(_, rest)| rest);
     let host = rest.split('/').next()?;
     let (user, host) = host.rsplit_once('@')?;
-    // A tag and a digest look alike: `image:1@sha256:…`.
+    // A tag with a digest has the same form: `image:1@sha256:…`.
     let digest = host.starts_with("sha256:") || host.starts_with("sha512:");
     (user.contains(':') && !digest).then_some(user)
 }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_told_from_a_digest() {
+    fn a_password_is_masked_and_a_digest_is_not() {
         for (argument, secret) in [
             ("me:s3cr3t@h.example/a", Some("me:s3cr3t")),
             ("https://me:p@h.example/a", Some("me:p")),

@@ -13,8 +13,8 @@ use super::output::{Table, bytes, print_json, printable};
 use super::template::Output;
 use super::{network, time};
 
-/// Show what goes on in the network of a running sandbox: its connections, and what was denied to
-/// it, why, and what would allow it.
+/// Show the network activity of a running sandbox: its connections, and what was denied, why, and
+/// which option would allow it.
 #[derive(Debug, Args)]
 pub(super) struct Net {
     /// The sandbox's name or id
@@ -42,7 +42,7 @@ impl Net {
     }
 }
 
-/// The status as a program sees it, with each denial in words.
+/// Returns the status in JSON, with a sentence for each denial.
 fn document(mode: Mode, status: &Status) -> anyhow::Result<Value> {
     let mut document = serde_json::to_value(status)?;
     document["mode"] = serde_json::to_value(mode)?;
@@ -54,7 +54,7 @@ fn document(mode: Mode, status: &Status) -> anyhow::Result<Value> {
     Ok(document)
 }
 
-/// What to give `run` so that it is allowed.
+/// Returns the option of `run` that would allow it.
 fn flag(denial: &Denial) -> Option<String> {
     Some(match denial.remedy.as_ref()? {
         Remedy::Allow(rule) => format!("--allow {rule}"),
@@ -146,7 +146,7 @@ fn print(mode: Mode, status: &Status) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a guest says may hold anything.
+/// A guest's strings may hold any bytes.
 fn shown(text: Option<&str>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| printable(text.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! The network of a sandbox to make: what it reaches, and what reaches it.
+//! Network options of a new sandbox: what it can reach, and what can reach it.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,58 +8,58 @@ use blockbox::net::{Addresses, BoundPort, HostEntry, Mode, Publish, PublishError
 use blockbox::spec::{Network, Spec};
 use clap::{Args, ValueEnum};
 
-/// What a sandbox reaches, and what reaches it.
+/// What a sandbox can reach, and what can reach it.
 #[derive(Debug, Args)]
 pub(super) struct NetworkOptions {
-    /// What the sandbox reaches
+    /// What the sandbox can reach
     #[arg(long, visible_alias = "net", value_enum, default_value_t)]
     network: Reach,
-    /// Let it reach a host, an address or a network, whatever `--network` says: `example.org:443`,
+    /// Allow a host, an address or a network, whatever `--network` says: `example.org:443`,
     /// `*.example.org`, `10.0.0.0/8`
     #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
     allow: Vec<Rule>,
-    /// Keep it from reaching a host, an address or a network
+    /// Deny a host, an address or a network
     #[arg(long, value_name = "HOST[:PORT]|CIDR[:PORT]")]
     deny: Vec<Rule>,
-    /// Let it reach a port of this host's loopback, at host.blockbox.internal
+    /// Allow a port of this host's loopback, at host.blockbox.internal
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     host_port: Vec<u16>,
-    /// Publish a port of the sandbox at this host; 127.0.0.1 is bound unless an address is named, 0
-    /// is a free port
+    /// Publish a port of the sandbox on this host; it binds 127.0.0.1 unless an address is named,
+    /// and 0 is a free port
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/udp]")]
     publish: Vec<Publish>,
-    /// Publish each port that the image exposes at a free port of this host
+    /// Publish each port that the image exposes on a free port of this host
     #[arg(short = 'P', long)]
     publish_all: bool,
-    /// Ask this name server instead of the host's
+    /// Use this name server instead of the host's
     #[arg(long, value_parser = name_server, value_name = "IP[:PORT]")]
     dns: Vec<SocketAddr>,
-    /// Look names up in this domain instead of the host's search list
+    /// Search names in this domain instead of the host's search list
     #[arg(long, value_name = "DOMAIN")]
     dns_search: Vec<String>,
-    /// Give a name an address; `host-gateway` is that of host.blockbox.internal
+    /// Give a name an address; `host-gateway` is the address of host.blockbox.internal
     #[arg(long, value_parser = host_entry, value_name = "NAME:IP")]
     add_host: Vec<HostEntry>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Reach {
-    /// Nothing but what `--allow` and `--host-port` give
+    /// Only what `--allow` and `--host-port` allow
     None,
-    /// The internet, and no address of this host, its networks or its cloud
+    /// The internet, without addresses of this host, its networks or its cloud
     #[default]
     Public,
-    /// What this host reaches, but not its loopback
+    /// Everything that this host reaches, except its loopback
     All,
 }
 
 impl NetworkOptions {
-    /// Whether any port is to be published.
+    /// Returns whether any port is to be published.
     pub(super) fn publishes(&self) -> bool {
         self.publish_all || !self.publish.is_empty()
     }
 
-    /// The network that the command line describes, for a sandbox over `image`.
+    /// Returns the network that the command line describes, for a sandbox over `image`.
     pub(super) fn network(&self, image: Option<&Image>) -> anyhow::Result<Network> {
         let mode = match self.network {
             Reach::None => Mode::None,
@@ -82,7 +82,7 @@ impl NetworkOptions {
     }
 }
 
-/// Publishes the ports that an image exposes at free ones, but those that are published already.
+/// Publishes the ports that an image exposes on free ports, except those already published.
 fn at_free_ports(exposed: &[String], published: &[Publish]) -> Result<Vec<Publish>, PublishError> {
     let guests = |publish: &Publish| {
         let protocol = publish.protocol();
@@ -103,7 +103,7 @@ fn at_free_ports(exposed: &[String], published: &[Publish]) -> Result<Vec<Publis
     Ok(ports)
 }
 
-/// An address, with the port of name servers where it has none.
+/// Parses an address with an optional port, by default that of name servers.
 fn name_server(text: &str) -> Result<SocketAddr, String> {
     let plain = text
         .strip_prefix('[')
@@ -114,7 +114,7 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is not an IP address"))
 }
 
-/// `NAME:IP` or `NAME=IP`, as docker takes them.
+/// Parses `NAME:IP` or `NAME=IP`, as docker does.
 fn host_entry(text: &str) -> Result<HostEntry, String> {
     let (name, address) = text
         .split_once(['=', ':'])
@@ -133,12 +133,12 @@ fn host_entry(text: &str) -> Result<HostEntry, String> {
     Ok(HostEntry::new(name.to_ascii_lowercase(), address))
 }
 
-/// A published port as docker shows it.
+/// Formats a published port as docker does.
 pub(super) fn published(port: &BoundPort) -> String {
     format!("{}->{}/{}", port.host, port.guest, port.protocol)
 }
 
-/// Prints the ports that the system chose, which nobody knows yet.
+/// Prints the ports that the system chose.
 pub(super) fn announce(spec: &Spec, ports: &[BoundPort]) {
     let asked = spec.network.publish.iter().flat_map(Publish::pairs);
     for (port, _) in ports.iter().zip(asked).filter(|(_, (host, _))| *host == 0) {

@@ -1,16 +1,16 @@
-//! The limit of open files of this process and of those that it starts.
+//! The limit of open files of this process and its children.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// What macOS takes at most (`OPEN_MAX`), whatever the hard limit says.
+/// The most that macOS accepts (`OPEN_MAX`), whatever the hard limit is.
 const MOST: Option<u64> = if cfg!(target_os = "macos") {
     Some(10_240)
 } else {
     None
 };
 
-/// Raises the soft limit to the hard one. Whoever makes or boots an image of a thousand layers has
-/// as many files open, and the soft limit is that low for the sake of programs which call `select`.
+/// Raises the soft limit to the hard limit. An image of a thousand layers needs as many open files,
+/// and the soft limit is low only for the sake of programs that call `select`.
 pub(super) fn allow_as_many_as_possible() {
     let mut limit = getrlimit(Resource::Nofile);
     let most = match (limit.maximum, MOST) {
@@ -21,7 +21,7 @@ pub(super) fn allow_as_many_as_possible() {
         && most.is_none_or(|most| current < most)
     {
         limit.current = most;
-        // Most images need far fewer, and a file too many has an error of its own.
+        // Most images need far fewer files, and opening too many reports its own error.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }

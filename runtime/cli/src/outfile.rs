@@ -9,11 +9,11 @@ use blockbox::store::atomic::{self, NewFile};
 
 use super::signals;
 
-/// Bytes that are written at a time.
+/// The size of the write buffer, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// Writes the file that a user named; it appears when it is whole, and a signal leaves nothing of
-/// it.
+/// Writes the file that a user named. The file appears only when it is complete; a signal removes
+/// the partial file.
 pub(super) fn write<T, E: From<blockbox::store::Error>>(
     path: &Path,
     write: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -22,7 +22,7 @@ pub(super) fn write<T, E: From<blockbox::store::Error>>(
     atomic::write_output(path, write)
 }
 
-/// Writes a file that appears when it is whole, or to standard output.
+/// Writes a file that appears only when it is complete, or standard output.
 pub(super) fn to_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
@@ -37,7 +37,7 @@ pub(super) fn to_file(
         write(&mut out)?;
         return Ok(out.flush()?);
     }
-    // A device or a pipe is written to as it is.
+    // Devices and pipes are written directly.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let file = File::options().write(true).open(path);
         let file = file.with_context(|| path.display().to_string())?;

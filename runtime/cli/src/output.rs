@@ -1,11 +1,11 @@
-//! What commands print.
+//! How commands print.
 
 use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// How a command prints what it found.
+/// How a command prints its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people
@@ -23,7 +23,7 @@ pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Columns as wide as their widest cell.
+/// A table whose columns are as wide as their widest cell.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
@@ -60,7 +60,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Bytes that are not text, and those that would upset a terminal, escaped.
+/// Escapes bytes that are not text, and control characters.
 pub(super) fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
@@ -68,12 +68,13 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// A number of bytes as people write it, in powers of 1000 as docker does.
+/// Formats a number of bytes in powers of 1000, as docker does.
 pub(super) fn bytes(n: u64) -> String {
     indicatif::DecimalBytes(n).to_string()
 }
 
-/// Whether the reader of our standard output has gone, which ends a listing but is no failure.
+/// Returns whether an error means that standard output's reader is gone, which ends a listing
+/// without failure.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -1,11 +1,11 @@
-//! Changes to the image that `run` and `create` make.
+//! Changes to the image, for `run` and `create`.
 
 use std::path::PathBuf;
 
 use blockbox::patch::{self, Patch};
 use clap::Args;
 
-/// What changes in the image.
+/// Changes to the image.
 #[derive(Debug, Args)]
 pub(super) struct Patches {
     /// Change the image before the boot: write:PATH=TEXT, append:PATH=TEXT, copy:PATH=HOST,
@@ -13,13 +13,13 @@ pub(super) struct Patches {
     /// chown:PATH=USER[:GROUP]
     #[arg(long, value_name = "VERB:PATH[=VALUE]")]
     patch: Vec<Patch>,
-    /// Change the image as a TOML file says; these changes come first
+    /// Change the image as a TOML file describes; these changes come first
     #[arg(long, value_name = "FILE")]
     patch_file: Vec<PathBuf>,
 }
 
 impl Patches {
-    /// All of them, in the order in which they apply.
+    /// Returns all changes in the order in which they apply.
     pub(super) fn read(&self) -> anyhow::Result<Vec<Patch>> {
         let mut patches = Vec::new();
         for file in &self.patch_file {

@@ -1,6 +1,7 @@
-//! Printing to streams that may take nothing: the reader of a pipe has gone, or a disk is full.
+//! Printing to streams that may fail, such as a pipe whose reader is gone, or a file on a full
+//! disk.
 //!
-//! The standard library's macros of these names panic then, in the middle of what the command does.
+//! The standard library's macros of the same names panic then.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,8 +10,8 @@ use std::sync::OnceLock;
 /// The first error of standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
-/// As the standard library's, but a command goes on where nothing can be written and fails at its
-/// end.
+/// As the standard library's, but if standard output cannot be written, the command continues and
+/// fails at its end.
 macro_rules! println {
     () => { $crate::print::out(format_args!("\n")) };
     ($($argument:tt)*) => {
@@ -18,12 +19,12 @@ macro_rules! println {
     };
 }
 
-/// As the standard library's, but without effect where nothing can be written.
+/// As the standard library's, but errors are ignored.
 macro_rules! eprint {
     ($($argument:tt)*) => { $crate::print::err(format_args!($($argument)*)) };
 }
 
-/// As the standard library's, but without effect where nothing can be written.
+/// As the standard library's, but errors are ignored.
 macro_rules! eprintln {
     () => { $crate::print::err(format_args!("\n")) };
     ($($argument:tt)*) => {
@@ -34,22 +35,22 @@ macro_rules! eprintln {
 /// Writes to standard output.
 pub(super) fn out(text: fmt::Arguments<'_>) {
     if let Err(error) = io::stdout().write_fmt(text) {
-        // Later ones have the same cause.
+        // Later errors have the same cause.
         let _ = FAILED.set(error);
     }
 }
 
 /// Writes to standard error.
 pub(super) fn err(text: fmt::Arguments<'_>) {
-    // Nowhere else can tell of it.
+    // There is no other place to report this error.
     let _ = io::stderr().write_fmt(text);
 }
 
-/// Reports whether all that was printed has been written.
+/// Checks that everything printed has been written.
 ///
 /// # Errors
 ///
-/// The first error of standard output.
+/// Returns the first error of standard output.
 pub(super) fn written() -> anyhow::Result<()> {
     let flushed = io::stdout().flush();
     let error = match FAILED.get() {

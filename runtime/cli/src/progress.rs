@@ -1,5 +1,5 @@
-//! Progress: bars on the terminal, plain lines elsewhere, JSON for programs. [`Bars`] has one for
-//! each layer of an image; [`Work`] is one piece of work.
+//! Progress: bars on a terminal, plain lines elsewhere, JSON for programs. [`Bars`] shows the
+//! layers of an image; [`Work`] shows one piece of work.
 
 mod work;
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::output::bytes as readable;
 pub(super) use work::Work;
 
-/// How often a program hears how far a layer is.
+/// How often JSON progress reports a layer.
 const JSON_EVERY: Duration = Duration::from_millis(200);
 
 /// How progress is shown, on standard error.
@@ -28,13 +28,13 @@ pub(super) enum Mode {
     Auto,
     /// Lines
     Plain,
-    /// A JSON document a line
+    /// A JSON document per line
     Json,
     /// Nothing
     None,
 }
 
-/// How commands that take long say how far they are.
+/// Options of commands that report progress.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(super) struct Shown {
     /// How to show progress, on standard error
@@ -50,8 +50,8 @@ impl Shown {
         Bars::with(self.mode())
     }
 
-    /// For a command whose output is another program's: it says nothing where there is nothing to
-    /// do.
+    /// Returns bars that print nothing if nothing is missing, for commands whose output is another
+    /// program's.
     pub(super) fn bars_unless_complete(self) -> Bars {
         Bars {
             complete: false,
@@ -59,7 +59,7 @@ impl Shown {
         }
     }
 
-    /// Begins a piece of work; `total` is how many bytes it moves, where that is known.
+    /// Begins a piece of work; `total` is the number of bytes that it moves, if known.
     pub(super) fn work(self, what: impl Into<String>, total: Option<u64>) -> Work {
         let mode = self.mode();
         Work::new(what.into(), total, mode.output(), mode == Mode::Plain)
@@ -84,7 +84,7 @@ impl Mode {
     }
 }
 
-/// Where progress goes.
+/// Where progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Output {
     Bars,
@@ -93,7 +93,7 @@ enum Output {
     Nowhere,
 }
 
-/// How far a layer is, for programs.
+/// How much of a layer is done, in JSON.
 struct Layer {
     bytes: u64,
     total: u64,
@@ -106,7 +106,7 @@ pub(super) struct Bars {
     layers: Mutex<HashMap<usize, ProgressBar>>,
     for_programs: Mutex<HashMap<usize, Layer>>,
     output: Output,
-    /// Whether it is worth a line that nothing is missing.
+    /// Whether to report that nothing is missing.
     complete: bool,
 }
 
@@ -125,7 +125,7 @@ impl Bars {
         }
     }
 
-    /// What tells of the waits of a transfer, and of each blob that was pushed.
+    /// Returns the events to report of a transfer: its waits, and each blob pushed.
     pub(super) fn events(&self) -> ocipull::Events {
         let (all, output) = (self.all.clone(), self.output);
         ocipull::Events::new(move |event| {
@@ -162,7 +162,7 @@ impl Bars {
         })
     }
 
-    /// A bar for a file of unknown size, on a terminal.
+    /// Returns a bar for a file of unknown size, on a terminal.
     pub(super) fn download(&self) -> ocipull::Progress {
         let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -193,7 +193,7 @@ impl Bars {
 
 fn say(all: &MultiProgress, output: Output, line: &str) {
     match output {
-        // Above the bars, which would overwrite a line printed past them.
+        // Printed above the bars; they would overwrite a line printed directly.
         Output::Bars => drop(all.println(line)),
         Output::Lines => eprintln!("{line}"),
         Output::Json => tell(&json!({ "event": "message", "text": line })),

@@ -12,7 +12,7 @@ pub(super) struct Prune {
     /// Also remove images that have a name and that no sandbox uses
     #[arg(short, long)]
     all: bool,
-    /// Docker's: nothing is asked here
+    /// Accepted for compatibility with docker: no question is asked
     #[arg(short, long, hide = true)]
     force: bool,
     /// How to print what was removed: table, json, or a template such as `{{.Bytes}}`

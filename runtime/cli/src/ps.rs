@@ -14,10 +14,10 @@ use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 use super::time;
 
-/// List the sandboxes that run.
+/// List running sandboxes.
 #[derive(Debug, Args)]
 pub(super) struct Ps {
-    /// List all of them
+    /// List all sandboxes
     #[arg(short, long)]
     all: bool,
     /// Print only the ids
@@ -26,8 +26,8 @@ pub(super) struct Ps {
     /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Only those with a name that contains this (name=…), a label (label=NAME[=VALUE]) or a state
-    /// (status=…)
+    /// Only those whose name contains this (name=…), or with a label (label=NAME[=VALUE]) or a
+    /// state (status=…)
     #[arg(short, long, value_parser = filter, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
     /// How to print them: table, json, or a template such as `{{.Name}}`
@@ -82,7 +82,7 @@ impl Filter {
     }
 }
 
-/// A sandbox as a program sees it.
+/// A sandbox in JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     id: String,
@@ -125,7 +125,7 @@ impl Row {
     }
 }
 
-/// A state as docker says it.
+/// Describes a state as docker does.
 fn status(info: &Info) -> String {
     let state = &info.state;
     let since = |ns: Option<u64>| ns.map(time::ago).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Ps {
     }
 
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        // Whoever asks for a state means those that do not run, too.
+        // A filter by state includes sandboxes that do not run.
         let by_status = |filter: &Filter| matches!(filter, Filter::Status(_));
         let all = self.all || self.filter.iter().any(by_status);
         let mut sandboxes = Sandbox::list(store)?;
@@ -183,7 +183,7 @@ impl Ps {
                 ];
                 let mut table = Table::new(header);
                 for (info, row) in sandboxes.iter().zip(rows) {
-                    // One that is being removed has no disk any more.
+                    // A sandbox that is being removed may have no disk.
                     let written = Sandbox::open(store, &row.name)
                         .and_then(|sandbox| sandbox.allocated_bytes())
                         .map_or_else(|_| "-".to_owned(), bytes);
@@ -207,7 +207,7 @@ impl Ps {
     }
 }
 
-/// A command in one line and without what would upset a terminal.
+/// Returns a command in one line, without control characters.
 fn clean(command: &str) -> String {
     let shown = command.chars();
     shown
@@ -215,7 +215,7 @@ fn clean(command: &str) -> String {
         .collect()
 }
 
-/// The beginning of a command, as [`clean`].
+/// Returns the beginning of a command, cleaned as by [`clean`].
 fn shortened(command: &str) -> String {
     const MOST: usize = 24;
     let clean = clean(command);

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::progress::Shown;
 
-/// Get an image and make its disks.
+/// Pull an image and make its disks.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
     /// `HOST/REPO[:TAG|@DIGEST]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
@@ -23,13 +23,14 @@ pub(super) struct Pull {
     shown: Shown,
 }
 
-/// How to get an image: shared by `pull` and `run`.
+/// How to pull an image, shared by `pull` and `run`.
 #[derive(Debug, Args)]
 pub(super) struct Source {
-    /// Speak HTTP to the registry, not HTTPS
+    /// Use HTTP, not HTTPS, with the registry
     #[arg(long)]
     plain_http: bool,
-    /// The platform to take from an image for several [default: linux on this host's architecture]
+    /// The platform to choose from an image for several [default: linux on this host's
+    /// architecture]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<ocipull::Platform>,
     /// Fetch layers that must not be distributed ("foreign") from the URLs that the image names
@@ -40,8 +41,8 @@ pub(super) struct Source {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
-/// The name of an image, as it is written: `registries.conf` may give one without a host another
-/// meaning than docker does.
+/// Checks an image's name and returns it as written: `registries.conf` may resolve a name without a
+/// host otherwise than docker does.
 fn name(text: &str) -> Result<String, ocipull::Error> {
     text.parse::<ocipull::Reference>()?;
     Ok(text.to_owned())
@@ -50,7 +51,7 @@ fn name(text: &str) -> Result<String, ocipull::Error> {
 impl Source {
     pub(super) fn options(&self) -> PullOptions {
         let mut options = PullOptions::default();
-        // A sandbox starts at once: only `pull` and `image verify` look at every byte.
+        // A start must be quick: only `pull` and `image verify` read all bytes.
         options.check = Depth::Lengths;
         options.source.plain_http = self.plain_http;
         options.source.foreign_layers = self.allow_nondistributable_artifacts;
@@ -63,8 +64,7 @@ impl Source {
         options
     }
 
-    /// `image`, which is called `name`, unless `--platform` asks for another platform than it is
-    /// for.
+    /// Returns `image`, called `name`, or an error if `--platform` asks for another platform.
     pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image, Error> {
         if let Some(wanted) = &self.platform
             && let Some(found) = ocipull::Platform::of_config(image.config())

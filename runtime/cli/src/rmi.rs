@@ -8,13 +8,13 @@ use clap::Args;
 
 use super::each::each;
 
-/// Remove images: their names and, where no other name or sandbox needs them, their disks.
+/// Remove images: their names and, if no other name or sandbox needs them, their disks.
 #[derive(Debug, Args)]
 pub(super) struct Rmi {
     /// The images
     #[arg(required = true, value_name = "REFERENCE")]
     references: Vec<String>,
-    /// Say nothing of images that are not there
+    /// Do not report images that do not exist
     #[arg(short, long)]
     force: bool,
 }

@@ -12,16 +12,16 @@ use super::network;
 use super::signals::Watcher;
 use super::streams::Connected;
 
-/// Run a command in a new sandbox. Its exit status is the command's: 127 where there is no such
-/// command, 126 where it cannot be executed, 128 and the signal's number where a signal ended it,
-/// 125 where blockbox failed.
+/// Run a command in a new sandbox. The exit status is the command's: 127 if there is no such
+/// command, 126 if it cannot be executed, 128 plus the signal's number if a signal ended it, 125 if
+/// blockbox failed.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Leave the sandbox running, and print its id
     #[arg(short, long)]
     detach: bool,
-    /// Go on as a copy of a machine of the image that `warm` made, in place of a boot. Where there
-    /// is none of this CPU, memory and the like, it boots, and says why
+    /// Start as a copy of a machine that `warm` made of the image, instead of booting. If there is
+    /// none with the same CPUs, memory and other options, it boots, and reports why
     #[arg(long, conflicts_with = "snapshot")]
     from_pool: bool,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
-        // Before there is anything that a signal could leave behind.
+        // Watch for signals before there is anything to clean up.
         let watcher = Watcher::new()?;
         let options = &self.options;
         let mut id_file = options.id_file()?;

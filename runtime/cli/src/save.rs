@@ -12,8 +12,8 @@ use super::progress::Shown;
 
 /// Write images to an archive that docker, podman and skopeo load: an OCI layout in a tar.
 ///
-/// Layers are made again of what the store has, so the saved image holds the same files, but has
-/// other digests than the one that was pulled.
+/// Layers are generated from the store, so the saved image holds the same files, but has other
+/// digests than the pulled one.
 #[derive(Debug, Args)]
 pub(super) struct Save {
     /// The images' names, or the beginnings of their manifest digests
@@ -28,12 +28,12 @@ pub(super) struct Save {
 
 impl Save {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
-        // Nobody removes the images meanwhile.
+        // No other process removes the images meanwhile.
         let _access = store.share()?;
         let mut images = Vec::new();
         for name in &self.images {
             let image = Image::find(store, name)?;
-            // What is not a name is the beginning of a digest.
+            // Anything that is not a name is the beginning of a digest.
             let known = Image::entry(store, name)?;
             images.push((image, known.map(|(name, _)| name)));
         }

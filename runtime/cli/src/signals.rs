@@ -1,8 +1,8 @@
-//! What this process does with signals while a sandbox is its business.
+//! How this process handles signals while it runs a sandbox.
 //!
-//! While the guest boots, a signal that would end this process gives up: the machine is switched
-//! off again. While the command runs, signals are the command's, as docker passes them on. A
-//! command that does not end for two SIGINT or SIGTERM is killed by the third.
+//! While the guest boots, a signal that would end this process cancels the boot: the machine is
+//! switched off. While the command runs, signals are passed on to it, as docker does. If the
+//! command does not end after two SIGINT or SIGTERM, the third kills it.
 
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -19,7 +19,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::terminal::{RawTerminal, window_size};
 
-/// The signals that are passed on, by this system's numbers, with Linux's.
+/// The signals to pass on: this system's number and Linux's.
 const FORWARDED: [(i32, u32); 6] = [
     (SIGHUP, 1),
     (SIGINT, 2),
@@ -35,7 +35,7 @@ const PATIENCE: u32 = 2;
 /// Linux's SIGKILL.
 const KILL: u32 = 9;
 
-/// Watches this process's signals from its making to its end.
+/// Watches this process's signals from its creation until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watcher {
     shared: Arc<Mutex<State>>,
@@ -44,12 +44,12 @@ pub(super) struct Watcher {
 #[derive(Debug, Default)]
 struct State {
     target: Target,
-    /// The signal that ended the boot.
+    /// The signal that cancelled the boot.
     interrupted: Option<i32>,
     asked: u32,
 }
 
-/// Whom signals are for.
+/// The target of signals.
 #[derive(Debug, Default)]
 enum Target {
     /// This process.
@@ -61,13 +61,12 @@ enum Target {
         terminal: Option<RawTerminal>,
         forward: bool,
     },
-    /// Nobody: the end is near.
+    /// None: this process ends soon.
     Nobody,
 }
 
 impl Watcher {
-    /// Watches from now on; until there is somebody to pass them to, signals do what they always
-    /// do.
+    /// Starts watching. Until there is a target to pass them to, signals have their default effect.
     pub(super) fn new() -> anyhow::Result<Self> {
         let watched = FORWARDED
             .map(|(ours, _)| ours)
@@ -85,18 +84,18 @@ impl Watcher {
         Ok(Self { shared })
     }
 
-    /// From now on a signal gives up a boot.
+    /// From now on a signal cancels the boot.
     pub(super) fn boot(&self, canceller: Canceller) {
         lock(&self.shared).target = Target::Boot(canceller);
     }
 
-    /// The signal that gave the boot up.
+    /// Returns the signal that cancelled the boot.
     pub(super) fn interrupted(&self) -> Option<i32> {
         lock(&self.shared).interrupted
     }
 
-    /// From now on signals are a command's; `terminal` follows this process's. Without `forward`
-    /// they stay this process's own.
+    /// From now on signals are passed on to a command, and its terminal's size follows this
+    /// process's. Without `forward` signals have their effect on this process.
     pub(super) fn command(
         &self,
         control: ExecControl,
@@ -110,7 +109,7 @@ impl Watcher {
         };
     }
 
-    /// From now on signals do nothing: what is left to do is done soon, and should be.
+    /// From now on signals are ignored: the remaining work is short and must be done.
     pub(super) fn over(&self) {
         lock(&self.shared).target = Target::Nobody;
     }
@@ -122,7 +121,7 @@ fn received(shared: &Mutex<State>, signal: i32) {
         Target::Here => {
             drop(state);
             if signal != SIGWINCH && signal != SIGCONT {
-                // Ends this process, but for a signal that cannot be raised again.
+                // Ends this process, unless the signal cannot be raised again.
                 let _ = emulate_default_handler(signal);
             }
         }
@@ -137,7 +136,7 @@ fn received(shared: &Mutex<State>, signal: i32) {
             terminal,
             forward,
         } => {
-            // A command that has ended takes no signal.
+            // A command that has ended accepts no signals.
             if signal == SIGWINCH || signal == SIGCONT {
                 if let Some(terminal) = terminal {
                     if signal == SIGCONT {
@@ -173,14 +172,14 @@ fn received(shared: &Mutex<State>, signal: i32) {
     }
 }
 
-/// From now on, a signal that ends this process takes the files with it that are not yet whole. For
-/// commands that write files and have no [`Watcher`].
+/// From now on, a signal that ends this process also removes partial files. For commands that write
+/// files and have no [`Watcher`].
 pub(super) fn clean_up() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
         let ending = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
         let watched = ending.into_iter().filter(|signal| !is_ignored(*signal));
-        // Where signals cannot be watched, they still do what they always do.
+        // If signals cannot be watched, they have their default effect.
         let Ok(mut signals) = Signals::new(watched) else {
             return;
         };
@@ -193,8 +192,8 @@ pub(super) fn clean_up() {
     });
 }
 
-/// Whether this process was started with a signal ignored, as `nohup` does, and shells where a
-/// command is in the background.
+/// Returns whether this process was started with a signal ignored, as by `nohup`, or by a shell for
+/// a background command.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_and_overflow_are_refused() {
+    fn invalid_numbers_units_and_overflow_are_rejected() {
         for text in ["", "G", "-1", "1.5G", "12x", "99999999999T"] {
             assert!(size(text).is_err(), "{text}");
         }

@@ -19,25 +19,25 @@ use super::progress::Shown;
 use super::template::{Output, print_each};
 use super::time;
 
-/// Keep the state of sandboxes, and begin others with it.
+/// Save the state of sandboxes, and make sandboxes from it.
 #[derive(Debug, Subcommand)]
 pub(super) enum Snapshot {
-    /// Keep what a sandbox has on its disk now, running or not, or how it runs
+    /// Save the disk of a sandbox, running or not, or its disk and memory
     Create(Create),
     /// List the snapshots
     #[command(visible_alias = "list")]
     Ls(Ls),
-    /// Show what snapshots are
+    /// Show details of snapshots
     Inspect(Inspect),
     /// Check the disks and memory of snapshots against their digests
     Verify(Names),
     /// Remove snapshots
     Rm(Names),
-    /// Give a stopped sandbox the disk of a snapshot again: what was written since is lost
+    /// Restore the disk of a stopped sandbox from a snapshot: later changes are lost
     Restore(Restore),
     /// Write a snapshot's disk to a file, without its image and its memory
     Export(Export),
-    /// Read a snapshot from a file; its image has to be in the store
+    /// Read a snapshot from a file; its image must be in the store
     Import(Import),
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Create {
     /// The snapshot's name [default: the sandbox's name and the time]
     #[arg(short, long, value_name = "SNAPSHOT")]
     name: Option<String>,
-    /// Copy the disk as a power cut would leave it, without waiting for the guest
+    /// Copy the disk as after a power cut, without waiting for the guest
     #[arg(long)]
     crash: bool,
-    /// Keep the memory too, of a running sandbox that was made with `--forkable`: what begins as
-    /// the snapshot goes on as the sandbox runs now, without a boot
+    /// Also save the memory of a running sandbox that was made with `--forkable`: sandboxes made
+    /// from the snapshot continue from this moment, without a boot
     #[arg(long, conflicts_with = "crash")]
     memory: bool,
     #[command(flatten)]
@@ -108,7 +108,7 @@ pub(super) struct Export {
     /// The snapshot, by name or id
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
-    /// The file, or `-` for the standard output
+    /// The file, or `-` for standard output
     #[arg(short, long, default_value = "-", value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -118,10 +118,10 @@ pub(super) struct Export {
 /// `snapshot import`
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// The file, or `-` for the standard input
+    /// The file, or `-` for standard input
     #[arg(default_value = "-", value_name = "FILE")]
     input: PathBuf,
-    /// Another name than its own
+    /// A new name, instead of the one in the file
     #[arg(short, long, value_name = "SNAPSHOT")]
     name: Option<String>,
     #[command(flatten)]
@@ -166,7 +166,7 @@ impl Create {
         let name = self.name.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let seconds = now.map_or(0, |since| since.as_secs());
-            // A name has 63 characters at most.
+            // Names have at most 63 characters.
             let mut name = sandbox.name().to_owned();
             name.truncate(48);
             format!("{name}-{seconds}")
@@ -238,7 +238,7 @@ impl Inspect {
     }
 }
 
-/// A snapshot as `inspect` shows it.
+/// Returns the document that `inspect` shows for a snapshot.
 fn shown(snapshot: &Stored) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(snapshot.record())?;
     if let Value::Object(fields) = &mut value {
@@ -284,7 +284,7 @@ impl Import {
     }
 }
 
-/// The bytes of a regular file.
+/// Returns the length of a regular file in bytes.
 pub(super) fn length(file: &File) -> Option<u64> {
     let found = file.metadata().ok()?;
     found.is_file().then_some(found.len())

@@ -16,15 +16,14 @@ use super::signals::Watcher;
 use super::storage::Secrets;
 use super::streams::Connected;
 
-/// Start a sandbox that is not running, as it was made and with everything that was written in it.
-/// With a command after `--` it runs that in place of its own, in the foreground; the exit status
-/// then is as for `run`.
+/// Start a stopped sandbox with its options and all its files. With a command after `--`, it runs
+/// that command in the foreground instead of its own; the exit status is then as for `run`.
 #[derive(Debug, Args)]
 pub(super) struct Start {
     /// The sandbox's name or id
     #[arg(value_name = "NAME")]
     name: String,
-    /// Connect this terminal, or these streams, to the command
+    /// Connect this terminal, or this process's streams, to the command
     #[arg(short, long)]
     attach: bool,
     #[command(flatten)]

@@ -12,16 +12,16 @@ use serde::Serialize;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 
-/// How often figures are taken.
+/// How often figures are read.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Show what running sandboxes use, again and again.
+/// Show what running sandboxes use, repeatedly.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
-    /// The sandboxes, by name or id [default: all that run]
+    /// The sandboxes, by name or id [default: all running ones]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Show it once
+    /// Show the figures once
     #[arg(long)]
     no_stream: bool,
     /// How to print it: table, json, or a template such as `{{.Name}} {{.CpuPercent}}`
@@ -33,7 +33,7 @@ pub(super) struct Stats {
 struct Row {
     id: String,
     name: String,
-    /// Of one CPU.
+    /// In percent of one CPU.
     cpu_percent: f64,
     memory_bytes: u64,
     memory_limit_bytes: u64,
@@ -49,7 +49,7 @@ impl Row {
     fn new(id: &str, name: &str, now: &Used, before: Option<&Used>) -> Self {
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let used = now.memory_total.saturating_sub(now.memory_available);
-        // Without an earlier look: since the guest started.
+        // Without an earlier reading: since the guest started.
         let (busy, time) = before.map_or((0, 0), |before| (before.cpu_busy_ns, before.uptime_ns));
         let percent = |part: f64, whole: f64| {
             if whole > 0.0 {
@@ -78,7 +78,7 @@ impl Stats {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut before: HashMap<String, Used> = HashMap::new();
         if self.no_stream {
-            // Two looks, so that the CPU's figure is of now.
+            // Read twice, so that the CPU's figure is current.
             self.look(store, &mut before)?;
             std::thread::sleep(ROUND / 2);
         }
@@ -107,7 +107,7 @@ impl Stats {
         let mut rows = Vec::new();
         for sandbox in sandboxes {
             let used = match sandbox.stats() {
-                // Of those that nobody named, one may end at any time.
+                // A sandbox that was not named explicitly may end at any time.
                 Err(_) if self.names.is_empty() => continue,
                 Err(Error::NotRunning(_)) => Used::default(),
                 used => used?,
@@ -125,7 +125,7 @@ impl Stats {
             Output::Template(template) => print_each(template, rows),
             Output::Table => {
                 if !self.no_stream && std::io::stdout().is_terminal() {
-                    // To the top left corner, and everything after it cleared.
+                    // Moves the cursor to the top left corner and clears the screen.
                     write!(std::io::stdout(), "\x1b[H\x1b[J")?;
                 }
                 let header = [

@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::each::each;
 
-/// Stop sandboxes: the command gets its stop signal, then SIGKILL; the disk is unmounted.
+/// Stop sandboxes: the command gets its stop signal, and SIGKILL if it does not end; then the disk
+/// is unmounted.
 #[derive(Debug, Args)]
 pub(super) struct Stop {
     /// The sandboxes, by name or id
@@ -21,13 +22,14 @@ pub(super) struct Stop {
     how: How,
 }
 
-/// How to stop.
+/// How to stop sandboxes.
 #[derive(Debug, Args)]
 struct How {
-    /// How many seconds the command has before it is killed [default: the sandbox's, else 10]
+    /// How many seconds the command has to end before it is killed [default: the sandbox's, else
+    /// 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
     time: Option<u32>,
-    /// The signal that asks the command to end [default: the sandbox's, else SIGTERM]
+    /// The signal that asks the command to stop [default: the sandbox's, else SIGTERM]
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
 }
@@ -84,7 +86,7 @@ pub(super) struct Kill {
 
 impl Kill {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
-        // Not an error of usage: docker's exit status for it is 1.
+        // Parsed here, because docker's exit status for it is 1, not that of an error of usage.
         let signal: Signal = self.signal.parse()?;
         each(&self.names, |name| {
             Sandbox::open(store, name)?.kill(signal)?;
@@ -93,7 +95,7 @@ impl Kill {
     }
 }
 
-/// Wait until sandboxes have ended, and print the exit codes of their commands.
+/// Wait until sandboxes have ended, and print their commands' exit codes.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// The sandboxes, by name or id
@@ -108,24 +110,24 @@ impl Wait {
             match (ended.exit_code, ended.error) {
                 (Some(code), _) => said(&code.to_string()),
                 (None, Some(error)) => anyhow::bail!("{name}: {error}"),
-                // Never started.
+                // The sandbox was never started.
                 (None, None) => said("0"),
             }
         })
     }
 }
 
-/// Remove sandboxes and everything that was written in them.
+/// Remove sandboxes and all files in them.
 #[derive(Debug, Args)]
 pub(super) struct Rm {
     /// The sandboxes, by name or id
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Kill those that run; a name that is none is no failure
+    /// Kill running sandboxes, and ignore names that do not exist
     #[arg(short, long)]
     force: bool,
-    /// Accepted for docker's sake: what an image's volumes hold is on the sandbox's own disk, and
-    /// goes with it
+    /// Accepted for compatibility with docker: the volumes of an image are on the sandbox's own
+    /// disk, and removed with it
     #[arg(short, long)]
     volumes: bool,
 }

@@ -1,4 +1,4 @@
-//! What `run` and `create` mount, and the secrets they give.
+//! Mounts and secrets of `run` and `create`.
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -8,14 +8,14 @@ use blockbox::Builder;
 use blockbox::spec::{Mount, MountError, Secret, SecretSource};
 use clap::Args;
 
-/// What is mounted besides the image.
+/// Mounts besides the image.
 #[derive(Debug, Args)]
 pub(super) struct Mounts {
-    /// Share a folder or file of the host, or mount a named volume, which is made where there is
-    /// none: HOST:GUEST[:ro]
+    /// Mount a folder or file of the host, or a named volume, which is created if needed:
+    /// HOST:GUEST[:ro]
     #[arg(short, long, value_parser = Mount::from_volume_option, value_name = "HOST|VOLUME:GUEST[:ro]")]
     volume: Vec<Mount>,
-    /// The same as docker's --mount: type=bind|volume|image|tmpfs,src=...,dst=...[,ro]
+    /// Mount as docker's --mount does: type=bind|volume|image|tmpfs,src=...,dst=...[,ro]
     #[arg(long, value_parser = mount, value_name = "KEY=VALUE,...")]
     mount: Vec<Mount>,
 }
@@ -34,14 +34,14 @@ impl Mounts {
 /// Files in `/run/secrets`.
 #[derive(Debug, Args)]
 pub(super) struct Secrets {
-    /// Put a value into /run/secrets/NAME, which is in the guest's memory only: a file's, with `-`
-    /// standard input's, without a file that of the variable NAME. It is read again at every start
+    /// Put a secret into /run/secrets/NAME, in the guest's memory only: from a file, from standard
+    /// input (`-`), or without a file from the variable NAME. It is read again at every start
     #[arg(long, value_name = "NAME[=FILE]")]
     secret: Vec<String>,
 }
 
 impl Secrets {
-    /// The secrets that are given, and their values so far as only this process can read them.
+    /// Returns the secrets, with the values that only this process can read.
     pub(super) fn read(&self) -> anyhow::Result<Vec<(Secret, Option<Vec<u8>>)>> {
         let mut found = Vec::new();
         let mut input = false;

@@ -11,10 +11,10 @@ use blockbox::{Child, Detacher};
 use super::signals::Watcher;
 use super::terminal::{DetachKeys, KeyWatch, RawTerminal};
 
-/// How a command was left.
+/// How the connection to a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// It ended.
+    /// The command ended.
     Ended(ExitStatus),
     /// The user typed the detach keys.
     Detached,
@@ -25,7 +25,7 @@ pub(super) enum Left {
 pub(super) struct Connected {
     /// Whether the command has a terminal.
     pub(super) tty: bool,
-    /// What leaves the command running.
+    /// The keys that detach.
     pub(super) detach_keys: DetachKeys,
     /// Whether signals are passed on to the command.
     pub(super) signals: bool,
@@ -47,12 +47,12 @@ pub(super) fn connect(
             detacher: child.detacher(),
             detached: Arc::clone(&detached),
         };
-        // Ends with the input, with the command or with this process, whichever is first.
+        // Ends when the input, the command or this process ends.
         thread::spawn(move || input.copy());
     }
     let status = child.stream(&mut io::stdout().lock(), &mut io::stderr().lock());
     watcher.over();
-    // Before any message.
+    // Restore the terminal before any message is printed.
     if let Some(raw) = raw {
         raw.restore();
     }
@@ -62,7 +62,7 @@ pub(super) fn connect(
     }
 }
 
-/// This process's input on its way to the command.
+/// Copies this process's input to the command.
 struct Input {
     to: Stdin,
     keys: Option<KeyWatch>,

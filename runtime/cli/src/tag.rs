@@ -4,7 +4,7 @@ use blockbox::image::Image;
 use blockbox::store::{Reference, Store};
 use clap::Args;
 
-/// Give an image another name. A name that leads to another image leads to this one then.
+/// Give an image another name. If another image has that name, the name moves to this one.
 #[derive(Debug, Args)]
 pub(super) struct Tag {
     /// The image's name, or the beginning of its manifest digest
@@ -26,7 +26,7 @@ impl Tag {
             "{} cannot be given to an image: use REPO[:TAG]",
             self.target
         );
-        // Nobody removes the image meanwhile.
+        // No other process removes the image meanwhile.
         let _access = store.share()?;
         let digest = Image::resolve(store, &self.source)?;
         store.references().update(|table| {

@@ -1,4 +1,4 @@
-//! Templates for what is printed (`--format`): the part of docker's that scripts use.
+//! Templates for output (`--format`): the part of docker's syntax that scripts use.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use anyhow::bail;
 use serde::Serialize;
 use serde_json::Value;
 
-/// How a command prints what it found.
+/// How a command prints its result.
 #[derive(Clone, Debug)]
 pub(super) enum Output {
     /// For people.
     Table,
     /// For programs.
     Json,
-    /// By a template.
+    /// With a template.
     Template(Template),
 }
 
@@ -30,7 +30,7 @@ impl FromStr for Output {
     }
 }
 
-/// Text with fields of a JSON document in it: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`,
+/// Text with fields of a JSON document: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`,
 /// `{{json .}}`.
 #[derive(Clone, Debug)]
 pub(super) struct Template(Vec<Part>);
@@ -79,8 +79,8 @@ impl FromStr for Template {
 }
 
 impl Template {
-    /// The template's text with the fields of `value`. Fields are named as in JSON, whatever their
-    /// case and underscores.
+    /// Returns the template's text with the fields of `value`. Case and underscores in field names
+    /// do not matter.
     pub(super) fn render(&self, value: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
         for part in &self.0 {
@@ -112,7 +112,7 @@ impl Template {
     }
 }
 
-/// Prints each row by a template.
+/// Prints each row with a template.
 pub(super) fn print_each(template: &Template, rows: &[impl Serialize]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for row in rows {
@@ -121,7 +121,7 @@ pub(super) fn print_each(template: &Template, rows: &[impl Serialize]) -> anyhow
     Ok(())
 }
 
-/// A field's name without case and underscores.
+/// Returns a field's name without case and underscores.
 fn normal(name: &str) -> String {
     name.chars()
         .filter(|c| *c != '_')

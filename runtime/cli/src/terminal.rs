@@ -7,7 +7,7 @@ use anyhow::Context;
 use blockbox::guest::WindowSize;
 use rustix::termios::{self, OptionalActions, Termios};
 
-/// The size of the terminal this process is in.
+/// Returns the size of this process's terminal.
 pub(super) fn window_size() -> Option<WindowSize> {
     let size = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
     size.ok().map(|size| WindowSize {
@@ -16,18 +16,18 @@ pub(super) fn window_size() -> Option<WindowSize> {
     })
 }
 
-/// Whether input and output are a terminal.
+/// Returns whether input and output are terminals.
 pub(super) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// The terminal on standard input in raw mode, until dropped: every key reaches the guest, whose
-/// own terminal acts on it.
+/// Standard input's terminal in raw mode, until dropped: every key is passed to the guest, whose
+/// own terminal handles it.
 #[derive(Clone, Debug)]
 pub(super) struct RawTerminal(Arc<Mutex<Option<Termios>>>);
 
 impl RawTerminal {
-    /// Puts the terminal into raw mode; does nothing where standard input is not a terminal.
+    /// Puts the terminal into raw mode; has no effect if standard input is not a terminal.
     pub(super) fn enter() -> anyhow::Result<Self> {
         let raw = Self(Arc::default());
         if io::stdin().is_terminal() {
@@ -40,8 +40,8 @@ impl RawTerminal {
         Ok(raw)
     }
 
-    /// Puts the terminal into raw mode again: a shell that this process was suspended under has
-    /// changed it.
+    /// Puts the terminal into raw mode again, after a shell has changed it while this process was
+    /// suspended.
     pub(super) fn apply(&self) -> io::Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = &*state {
@@ -52,7 +52,7 @@ impl RawTerminal {
         Ok(())
     }
 
-    /// Restores the mode from before.
+    /// Restores the previous mode.
     pub(super) fn restore(&self) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(before) = state {
@@ -62,7 +62,7 @@ impl RawTerminal {
     }
 }
 
-/// Keys that end the conversation and leave the command running.
+/// Keys that close the connection and leave the command running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DetachKeys(Vec<u8>);
 
@@ -76,8 +76,8 @@ impl Default for DetachKeys {
 impl std::str::FromStr for DetachKeys {
     type Err = String;
 
-    /// Reads keys separated by commas: a character, or `ctrl-` and one of `a` to `z`, `@`, `[`,
-    /// `\`, `]`, `^`, `_`. Without keys nothing detaches.
+    /// Parses keys separated by commas: a character, or `ctrl-` and one of `a` to `z`, `@`, `[`,
+    /// `\`, `]`, `^`, `_`. An empty list turns detaching off.
     fn from_str(text: &str) -> Result<Self, String> {
         let key = |name: &str| -> Option<u8> {
             let one = |text: &str| match text.as_bytes() {
@@ -104,7 +104,7 @@ impl std::str::FromStr for DetachKeys {
 }
 
 impl DetachKeys {
-    /// Looks for the keys in what is typed.
+    /// Starts watching the input for the keys.
     pub(super) fn watch(self) -> KeyWatch {
         KeyWatch {
             keys: self.0,
@@ -121,8 +121,8 @@ pub(super) struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Returns what of `input` is for the command, and whether the keys were typed. The beginning
-    /// of the keys is held back until it is clear that they do not go on.
+    /// Returns the part of `input` to pass to the command, and whether the keys were typed. The
+    /// first keys of the sequence are held back until the next key shows whether it continues.
     pub(super) fn pass(&mut self, input: &[u8]) -> (Vec<u8>, bool) {
         let mut out = Vec::with_capacity(input.len());
         for &byte in input {

@@ -1,17 +1,17 @@
-//! Points in time, as people and programs read them.
+//! Points in time, in readable form and in JSON.
 
 use jiff::{Timestamp, ToSpan};
 
 use super::duration::duration;
 
-/// A time in RFC 3339, in nanoseconds and in UTC.
+/// Formats a time in nanoseconds since the epoch as RFC 3339 in UTC.
 pub(super) fn rfc3339(ns: u64) -> String {
     Timestamp::from_nanosecond(ns.into())
         .map_or_else(|_| ns.to_string(), |time| format!("{time:.9}"))
 }
 
-/// Parses a time in RFC 3339 or in seconds since the epoch, or how long ago it was, into
-/// nanoseconds since the epoch.
+/// Parses a time in RFC 3339, in seconds since the epoch, or as a duration ago. Returns nanoseconds
+/// since the epoch.
 pub(super) fn since(text: &str) -> Result<u64, String> {
     let seconds = text.parse::<i64>().ok();
     let time = if let Some(time) = seconds.and_then(|s| Timestamp::from_second(s).ok()) {
@@ -23,17 +23,17 @@ pub(super) fn since(text: &str) -> Result<u64, String> {
             .map_err(|e| e.to_string())?
     } else {
         text.parse::<Timestamp>()
-            .map_err(|_| format!("{text:?} is neither a time in RFC 3339 nor how long ago"))?
+            .map_err(|_| format!("{text:?} is neither a time in RFC 3339 nor a duration"))?
     };
     Ok(u64::try_from(time.as_nanosecond()).unwrap_or(0))
 }
 
-/// Now, in nanoseconds since the epoch.
+/// Returns the current time, in nanoseconds since the epoch.
 pub(super) fn now() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
 }
 
-/// How long ago a time was, in one unit, as docker says it.
+/// Formats how long ago a time was, in one unit, as docker does.
 pub(super) fn ago(ns: u64) -> String {
     let now = Timestamp::now().as_nanosecond();
     let seconds = u64::try_from((now - i128::from(ns)) / 1_000_000_000).unwrap_or(0);

@@ -10,7 +10,7 @@ pub(super) fn uuid(text: &str) -> Result<[u8; 16], String> {
         .ok_or_else(|| "not 32 hexadecimal digits".to_owned())
 }
 
-/// Returns a UUID as it is usually printed.
+/// Formats a UUID with hyphens.
 pub(super) fn shown(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     [
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_parsed_again_and_nothing_else() {
+    fn a_printed_uuid_is_parsed_back_and_other_text_is_rejected() {
         let text = "01234567-89ab-cdef-0123-456789abcdef";
         assert_eq!(uuid(text).map(|uuid| shown(&uuid)).as_deref(), Ok(text));
         for wrong in ["", "0123", "+1234567-89ab-cdef-0123-456789abcdef"] {

@@ -17,26 +17,26 @@ use super::progress::Bars;
 use super::pull::Source;
 use super::template::{Output, print_each};
 
-/// Check every file of images against the checksums that were recorded when they were made. The
-/// exit status is 1 where one is damaged.
+/// Check all files of images against the checksums recorded when they were made. The exit status is
+/// 1 if one is damaged.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// The images: names, or the beginnings of manifest digests [default: all]
     #[arg(value_name = "REFERENCE")]
     references: Vec<String>,
-    /// Put back what is damaged: layers are fetched again from where the image's name leads
+    /// Restore damaged files: layers are fetched again by the image's name
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
     source: Source,
-    /// How to print what is damaged: table, json, or a template such as `{{.Path}}`
+    /// How to print damage: table, json, or a template such as `{{.Path}}`
     #[arg(long, default_value = "table")]
     format: Output,
 }
 
 #[derive(Serialize)]
 struct Row {
-    /// The image; nothing where the file is not of one.
+    /// The image; `None` if the file belongs to no image.
     manifest_digest: Option<String>,
     path: PathBuf,
     damage: String,
@@ -60,7 +60,7 @@ impl Verify {
         if self.repair {
             return self.repair(store, &digests);
         }
-        // Of what every command reads.
+        // A file that every command reads.
         let table = match store.references().read() {
             Err(Error::References { path, source }) => Some(Row {
                 manifest_digest: None,
@@ -69,7 +69,7 @@ impl Verify {
             }),
             other => other.map(|_| None)?,
         };
-        // Nobody removes what is being read.
+        // No other process removes what is being read.
         let _access = store.share()?;
         let mut verifier = Verifier::new(store, Depth::Contents);
         let mut rows = Vec::from_iter(table);

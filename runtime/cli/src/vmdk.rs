@@ -19,11 +19,11 @@ use super::size::size;
 /// Make and read VMDK disks.
 #[derive(Debug, Subcommand)]
 pub(super) enum Vmdk {
-    /// Stitch files into one disk
+    /// Combine files into one disk
     Create(Create),
     /// Show a disk's descriptor
     Info(Info),
-    /// Write a disk's bytes
+    /// Write the contents of a disk
     Read(ReadBytes),
 }
 
@@ -45,9 +45,9 @@ enum Kind {
     /// A descriptor that points at the files
     #[default]
     Flat,
-    /// One file with everything but blocks of zeros (monolithicSparse)
+    /// One file without blocks of zeros (monolithicSparse)
     Sparse,
-    /// One file of compressed blocks, to be sent around (streamOptimized)
+    /// One file of compressed blocks, for transfer (streamOptimized)
     Stream,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct ReadBytes {
     /// Where to begin, in bytes
     #[arg(long, default_value = "0", value_parser = size, value_name = "SIZE")]
     offset: u64,
-    /// How many bytes [default: all that follow]
+    /// How many bytes [default: up to the disk's end]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     length: Option<u64>,
 }
@@ -113,7 +113,7 @@ impl Create {
             path: output.clone(),
             source,
         };
-        // A stream is written from front to back, with the descriptor in front.
+        // A stream is written sequentially, beginning with the descriptor.
         let cid = (self.kind == Kind::Stream).then(|| content_id(&self.files));
         let options = SparseOptions::default().cid(cid.transpose()?);
         outfile::write(output, |file| {
@@ -178,7 +178,7 @@ impl ReadBytes {
     }
 }
 
-/// The content ID of the disk that is `files`, one after the other. Their holes are not read.
+/// Returns the content ID of a disk made of `files` in order. Holes are not read.
 fn content_id(files: &[PathBuf]) -> Result<u32, Error> {
     let mut id = ContentId::new();
     let mut buffer = vec![0; 1 << 20];
@@ -198,9 +198,9 @@ fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Resul
                 data,
                 rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data))?,
             ),
-            // No data from here on.
+            // There is no data after this offset.
             Err(rustix::io::Errno::NXIO) => (size, size),
-            // A file system that knows no holes.
+            // The file system does not report holes.
             Err(_) => (at, size),
         };
         let (data, hole) = (data.min(size), hole.min(size));
@@ -218,7 +218,7 @@ fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Resul
     Ok(())
 }
 
-/// Copies to a file in which zeros take no room.
+/// Copies to a file, and leaves holes instead of zeros.
 fn copy_sparse(from: &mut impl Read, mut to: &File) -> io::Result<()> {
     let mut block = [0; 64 << 10];
     let mut length = 0;
@@ -242,7 +242,7 @@ fn copy_sparse(from: &mut impl Read, mut to: &File) -> io::Result<()> {
 }
 
 fn open(path: &Path) -> anyhow::Result<Disk> {
-    // A missing file is clearer told by its own name than by what looks for an extent in it.
+    // Report a missing file by its own name, before looking for an extent in it.
     fs::metadata(path).map_err(Error::io(path))?;
     Ok(Disk::open(path).map_err(|source| Error::Vmdk {
         path: path.to_owned(),

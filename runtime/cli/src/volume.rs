@@ -28,15 +28,15 @@ pub(super) enum Command {
     Ls(Ls),
     /// Remove volumes and all that is in them
     Rm(Rm),
-    /// Show what volumes are, and which sandboxes mount them
+    /// Show details of volumes, and which sandboxes mount them
     Inspect(Inspect),
-    /// Make a volume larger, while no sandbox runs with it
+    /// Enlarge a volume, while no running sandbox uses it
     Grow(Grow),
     /// Remove all volumes that no sandbox mounts
     Prune(Prune),
-    /// Write what a volume holds to a tar archive, or its disk to a file
+    /// Write the files of a volume to a tar archive, or its disk to a file
     Export(Export),
-    /// Make a volume of a tar archive, or of an exported disk
+    /// Make a volume from a tar archive, or from an exported disk
     Import(Import),
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Command {
 pub(super) struct Create {
     /// The volume's name
     name: String,
-    /// The size of its file system; it takes room on the host only as it is written [default: 16G]
+    /// The size of its file system; it takes space on the host only as it is written [default: 16G]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
 }
@@ -87,7 +87,7 @@ pub(super) struct Grow {
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
-    /// Docker's: nothing is asked here
+    /// Accepted for compatibility with docker: no question is asked
     #[arg(short, long, hide = true)]
     force: bool,
     /// How to print what was removed: table, json, or a template such as `{{.Name}}`
@@ -125,7 +125,7 @@ pub(super) struct Import {
     /// The archive, which may be gzip or zstd; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What the file is
+    /// The kind of file
     #[arg(long, value_enum, default_value_t)]
     kind: Kind,
     /// The size of the volume's file system [default: 16G, or the disk's]

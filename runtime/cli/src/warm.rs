@@ -13,11 +13,11 @@ use super::signals::Watcher;
 use super::streams::{Connected, Left, connect};
 use super::terminal::window_size;
 
-/// Boot a machine of an image, run a command in it, and keep it as it is then: `run --from-pool`
-/// goes on as a copy of it, without a boot. What the command wrote and the processes that it left
-/// running are there; what they write to the streams of the command is lost. Without a command the
-/// machine only boots. Takes the place of a machine of the same image, CPUs, memory and the like,
-/// and prints the name of the snapshot, which `snapshot ls` lists and `snapshot rm` removes. Takes
+/// Boot a machine of an image, run a command in it, and save the machine in that state: `run
+/// --from-pool` starts as a copy of it, without a boot. The command's files and the processes that
+/// it left running are kept; their output to the command's streams is lost. Without a command the
+/// machine only boots. Replaces the machine of the same image, CPUs, memory and other options, and
+/// prints the name of its snapshot, which `snapshot ls` lists and `snapshot rm` removes. Needs
 /// QEMU.
 #[derive(Debug, Args)]
 #[command(mut_args = |arg| match UNSUITABLE.contains(&arg.get_id().as_str()) {
@@ -29,8 +29,8 @@ pub(super) struct Warm {
     options: NewSandbox,
 }
 
-/// Options of `run` that are for the sandboxes that begin as the machine, or for machines that
-/// cannot be copied.
+/// Options of `run` that apply to sandboxes made from the machine, or to machines that cannot be
+/// copied.
 const UNSUITABLE: [&str; 18] = [
     "name",
     "rm",

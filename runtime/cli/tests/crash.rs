@@ -174,7 +174,7 @@ fn a_signal_leaves_nothing_of_a_file_that_was_not_yet_whole() {
 }
 
 #[test]
-fn an_output_that_is_a_link_is_written_to_where_it_leads() {
+fn an_output_that_is_a_symbolic_link_is_written_to_its_target() {
     let tar = TarBuilder::new().file("file", "contents").finish();
     let layout = Layout::new().layer(&tar, Compression::None).finish();
     let blockbox = Blockbox::new();

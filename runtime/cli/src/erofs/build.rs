@@ -23,23 +23,23 @@ pub(crate) struct Build {
     /// A folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// An EROFS image, or a disk's VMDK: with all its contents again, whiteouts and marks as they
-    /// are
+    /// An EROFS image, or a disk's VMDK: its contents are written anew, whiteouts and overlayfs
+    /// marks unchanged
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// A device of that image's device table; give each, in order
     #[arg(long = "device", requires = "image", value_name = "FILE")]
     devices: Vec<PathBuf>,
-    /// Write names and attributes alone, and leave files' contents in the tar, which stays as it is
-    /// and is the image's device, as `mkfs.erofs --tar=i`
+    /// Write metadata only, and leave files' contents in the tar, which is the image's device and
+    /// must not change, as `mkfs.erofs --tar=i`
     #[arg(
         long,
         requires = "tar",
         conflicts_with_all = ["dir", "image", "block_size", "compress", "chunk_size"]
     )]
     tar_index: bool,
-    /// The digest of the uncompressed tar, where it is known: of the tar, only headers are read
-    /// then, so nothing verifies it
+    /// The digest of the uncompressed tar, if known: only the tar's headers are read then, so the
+    /// digest is not verified
     #[arg(long, requires = "tar_index", value_name = "DIGEST")]
     diff_id: Option<Digest>,
     /// The image to write
@@ -47,7 +47,7 @@ pub(crate) struct Build {
     output: PathBuf,
     #[command(flatten)]
     options: ImageOptions,
-    /// How to print what was made
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }

@@ -1,4 +1,4 @@
-//! `blockbox erofs check`: everything that is wrong with an image.
+//! `blockbox erofs check`: reports all damage of an image.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use super::super::output::{Format, print_json, printable};
 use super::inspect::Below;
 use super::source::Source;
 
-/// Check an image for every kind of damage: 0 where there is none, 1 where there is, 2 where there
-/// is no image.
+/// Check an image for all kinds of damage. The exit status is 0 if there is none, 1 if there is, 2
+/// if the file is not an image.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     source: Source,
-    /// Print only what was found at this path and below it; all of the image is checked
+    /// Print only findings at this path and below it; the whole image is checked
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
-    /// Read all contents too, which takes as long as extracting them: what does not decompress is
-    /// found
+    /// Also read all contents, which takes as long as extracting them and finds data that does not
+    /// decompress
     #[arg(long)]
     contents: bool,
-    /// How to print what was found
+    /// How to print the findings
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -51,7 +51,7 @@ struct FindingReport {
 }
 
 impl CheckReport {
-    /// What could not even be opened, so that nothing else was looked at.
+    /// Returns the report for a file that could not be opened, so nothing else was checked.
     fn of_no_image(problem: String) -> Self {
         let finding = FindingReport {
             severity: erofs_reader::Severity::Error.to_string(),

@@ -41,7 +41,7 @@ impl Target {
         self.source.image.display()
     }
 
-    /// What an error is about.
+    /// Returns the path and image for an error message.
     fn at_path(&self) -> String {
         format!("{}: {}", self.image(), printable(self.path()))
     }
@@ -176,7 +176,7 @@ struct StatReport {
     target: Option<String>,
     layout: String,
     compact: bool,
-    /// By full name; values are escaped.
+    /// Full names, with escaped values.
     xattrs: Vec<(String, String)>,
     extents: Vec<String>,
 }
@@ -184,7 +184,7 @@ struct StatReport {
 impl Stat {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let image = self.target.source.open()?;
-        // The inode itself, as lstat.
+        // As lstat, this does not follow a symbolic link.
         let context = || self.target.at_path();
         let inode = image
             .symlink_metadata(self.target.path())
@@ -285,11 +285,11 @@ fn mode(inode: &Inode) -> String {
     text
 }
 
-/// Seconds and nanoseconds since 1970, which says everything in every time zone.
+/// Seconds and nanoseconds since 1970, independent of time zones.
 fn time(inode: &Inode) -> String {
     const BILLION: i128 = 1_000_000_000;
     let (secs, nanos) = inode.mtime().into();
-    // The nanoseconds count forwards also before 1970; decimal fractions do not.
+    // Nanoseconds count forwards before 1970, too; decimal fractions do not.
     let total = i128::from(secs) * BILLION + i128::from(nanos);
     let sign = if total < 0 { "-" } else { "" };
     format!(
@@ -304,15 +304,15 @@ fn time(inode: &Inode) -> String {
 pub(crate) struct Extract {
     #[command(flatten)]
     source: Source,
-    /// The folder to make, which must not exist or be empty; a tar archive to write, where it ends
-    /// in `.tar`; or `-`, a tar on standard output
+    /// The folder to create, which must be empty if it exists; a tar archive, if the name ends in
+    /// `.tar`; or `-`, a tar on standard output
     #[arg(default_value = "-", value_name = "PATH")]
     to: PathBuf,
-    /// Fail before more than so many bytes are written, holes included: a small image can describe
-    /// files of any size
+    /// Fail before more than this many bytes are written, holes included: a small image can
+    /// describe files of any size
     #[arg(long, value_parser = size, value_name = "SIZE")]
     max_bytes: Option<u64>,
-    /// Write holes as zeros into a tar, for programs that cannot read GNU tar's sparse entries
+    /// Write holes into a tar as zeros, for programs that cannot read GNU tar's sparse entries
     #[arg(long)]
     no_sparse: bool,
 }
@@ -329,7 +329,7 @@ impl Extract {
             let out = io::stdout();
             anyhow::ensure!(
                 !out.is_terminal(),
-                "a terminal is no place for a tar: name a folder or a file"
+                "standard output is a terminal: name a folder or a file"
             );
             extract_to_tar(&image, out.lock(), &options).with_context(context)?
         } else if to.extension().is_some_and(|e| e == "tar") {
@@ -365,7 +365,7 @@ impl Extract {
     }
 }
 
-/// Print everything an image holds but files' contents.
+/// Print everything in an image except file contents.
 #[derive(Debug, Args)]
 pub(crate) struct Dump {
     #[command(flatten)]
@@ -396,7 +396,7 @@ impl Dump {
     }
 }
 
-/// A path of an image, and everything below it.
+/// A path of an image and all paths below it.
 pub(super) struct Below(Vec<u8>);
 
 impl Below {
@@ -410,7 +410,7 @@ impl Below {
         )
     }
 
-    /// Whether `path`, which has no leading slash, is at or below it.
+    /// Returns whether `path`, which has no leading slash, is at or below it.
     pub(super) fn contains(&self, path: &[u8]) -> bool {
         match path.strip_prefix(&self.0[..]) {
             Some(rest) => self.0.is_empty() || rest.is_empty() || rest[0] == b'/',
@@ -419,8 +419,8 @@ impl Below {
     }
 }
 
-/// Passes on those parts of a dump that are about some paths: a line that begins with one, and the
-/// indented ones after it.
+/// Passes on the parts of a dump that describe some paths: a line that begins with one, and the
+/// indented lines after it.
 struct Selected<W> {
     below: Below,
     out: W,

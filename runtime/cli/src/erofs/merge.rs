@@ -19,27 +19,26 @@ use super::options::ImageOptions;
 /// Merge layers.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
-    /// The layer images, lowest first, or indexes over tars, which are then the next device each;
-    /// with `--full` also other EROFS images, disks' VMDKs, tars and folders
+    /// The layer images, lowest first, or indexes of tars, each followed by its tar as the next
+    /// device; with `--full` also other EROFS images, disks' VMDKs, tars and folders
     #[arg(required = true, value_name = "LAYER")]
     layers: Vec<PathBuf>,
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Copy files' contents too: the image needs no layers, and can have any of the options below,
-    /// of which all but `--features 48bit` are for this alone
+    /// Also copy files' contents: the image needs no layers, and supports all options below, which,
+    /// except `--features 48bit`, need `--full`
     #[arg(long, conflicts_with = "vmdk")]
     full: bool,
     /// Also write a disk of the merged image and the layers
     #[arg(long, value_name = "FILE")]
     vmdk: Option<PathBuf>,
-    /// Also write a line for every name: the layers that its inode and its contents are from, and
-    /// its path
+    /// Also write a line for each name: the layers of its inode and of its contents, and its path
     #[arg(long, value_name = "FILE")]
     provenance: Option<PathBuf>,
     #[command(flatten)]
     options: ImageOptions,
-    /// How to print what was made
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -59,7 +58,7 @@ struct Report {
 #[derive(Serialize)]
 struct LayerReport {
     path: String,
-    /// How many of the merged inodes are this layer's.
+    /// How many of the merged inodes come from this layer.
     inodes: u64,
 }
 
@@ -148,11 +147,11 @@ impl Merge {
     }
 }
 
-/// The merged tree, what was written of it, and what is to be said of it.
+/// The merged tree, the summary of its image, and warnings.
 type Made = (Merged, erofs_writer::Summary, Vec<String>);
 
-/// A line for every name: the layer its inode is from, the layer its contents are in, its path; `-`
-/// for none.
+/// Writes a line for each name: the layer of its inode, the layer of its contents, and its path;
+/// `-` for no layer.
 fn write_provenance(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
     let mut out = io::BufWriter::new(out);
     let shown = |layer: Option<u16>| layer.map_or("-".to_owned(), |layer| layer.to_string());

@@ -1,4 +1,4 @@
-//! An image as a directory, through FUSE: what the kernel's own mount shows, without its
+//! An image as a directory, through FUSE: the same tree as the kernel's mount, without its
 //! privileges.
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Returns when the mount is gone: unmounted from outside, or after SIGINT or SIGTERM.
+    /// Returns after the file system is unmounted: by another process, or on SIGINT or SIGTERM.
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let failed = |source| Error::Read {
             path: self.source.image.clone(),
@@ -60,7 +60,7 @@ impl Mount {
 
 fn config(image: &Path) -> Config {
     let mut config = Config::default();
-    // What follows a comma would be another option.
+    // A comma in the name would begin another mount option.
     let name = image.display().to_string().replace([',', '\\'], "_");
     config.mount_options = vec![
         MountOption::RO,
@@ -71,7 +71,7 @@ fn config(image: &Path) -> Config {
         MountOption::NoDev,
         MountOption::NoSuid,
     ];
-    // Only root may show a mount to others, unless the administrator says so.
+    // Only root may let other users access a mount, unless the administrator allows it.
     if rustix::process::geteuid().is_root() {
         config.acl = SessionACL::All;
     }

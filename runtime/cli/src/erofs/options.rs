@@ -1,4 +1,4 @@
-//! What can be chosen about an image, shared by all commands that write one.
+//! Options of commands that write an image.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,34 +14,34 @@ use erofs_writer::{
 
 use super::super::size::size;
 
-/// What can be chosen about an image. Only images of 512-byte blocks without compression and inline
-/// tails can be merged.
+/// Options of an image. Only images with 512-byte blocks, without compression and inline tails, can
+/// be merged.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct ImageOptions {
     /// The size of a block: a power of two from 512 to 65536 [default: 512]
     #[arg(long, value_parser = block_size, value_name = "BYTES")]
     block_size: Option<BlockSize>,
-    /// Every file in chunks of this size, equal chunks stored once: a power of two, from one block
-    /// on. A file whose chunks follow each other stays in one piece [default: only files with holes
-    /// are in chunks]
+    /// Store every file in chunks of this size, equal chunks once: a power of two, from one block
+    /// on. A file whose chunks are contiguous is stored as one extent [default: only files with
+    /// holes have chunks]
     #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "compress")]
     chunk_size: Option<u64>,
     /// Compress files: `lz4` (levels 0 to 12), `zstd` (1 to 22), `deflate` or `lzma` (0 to 9), from
     /// fast to small. Blocks of 4096 bytes suit it best
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
-    /// How much is compressed into one cluster at most [default: one block]
+    /// The most bytes compressed into one cluster [default: one block]
     #[arg(long, requires = "compress", value_parser = size, value_name = "SIZE")]
     cluster_size: Option<u64>,
-    /// How many threads compress; the image does not depend on it [default: as many as the machine
-    /// runs at once]
+    /// How many threads compress; the image is the same for any number [default: as many as the
+    /// machine runs at once]
     #[arg(long, requires = "compress", value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// The modification time of everything, in seconds since 1970 with at most nine decimals, and
+    /// The modification time of all files, in seconds since 1970 with at most nine decimals, and
     /// the time the image was made, as `mkfs.erofs -T`
     #[arg(long, value_parser = time, value_name = "SECONDS", allow_negative_numbers = true)]
     mtime: Option<Timestamp>,
-    /// Set only times later than `--mtime` to it
+    /// Apply `--mtime` only to later times
     #[arg(long, requires = "mtime")]
     clamp_mtime: bool,
     /// The volume's UUID: this one, `nil` or `random` [default: derived from the contents]
@@ -50,8 +50,8 @@ pub(super) struct ImageOptions {
     /// The volume's name, at most 15 bytes
     #[arg(long, value_parser = label, value_name = "NAME")]
     label: Option<Label>,
-    /// `inline-tails`, `48bit`, `chunk-indexes`, `extended-inodes`; of compressed files
-    /// `full-indexes`, and as mkfs.erofs calls them `ztailpacking`, `fragments`, `all-fragments`,
+    /// `inline-tails`, `48bit`, `chunk-indexes`, `extended-inodes`; for compressed files
+    /// `full-indexes`, and with mkfs.erofs's names `ztailpacking`, `fragments`, `all-fragments`,
     /// `dedupe`
     #[arg(long, value_delimiter = ',', value_enum, value_name = "a,b,…")]
     features: Vec<Feature>,
@@ -72,7 +72,7 @@ enum Feature {
 }
 
 impl Feature {
-    /// Those of compressed files only.
+    /// Features of compressed files only.
     const OF_COMPRESSION: [Self; 5] = [
         Self::FullIndexes,
         Self::Ztailpacking,
@@ -110,7 +110,7 @@ pub(crate) fn compression(text: &str) -> Result<Compression, String> {
             .filter(|level| levels.contains(level))
             .ok_or_else(|| {
                 let (first, last) = (levels.start(), levels.end());
-                format!("{level:?} is no level of {algorithm}: use {first} to {last}")
+                format!("{level:?} is not a level of {algorithm}: use {first} to {last}")
             })?;
     }
     Ok(compression)
@@ -138,7 +138,7 @@ fn random_uuid() -> io::Result<Uuid> {
 
 /// Parses `[@][-]SECONDS[.DECIMALS]`.
 fn time(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{text:?} is no number of seconds since 1970, such as 1700000000");
+    let wrong = || format!("{text:?} is not a number of seconds since 1970, such as 1700000000");
     let number = text.strip_prefix('@').unwrap_or(text);
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     if decimals.len() > 9 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -146,7 +146,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
     }
     let secs: i64 = whole.parse().map_err(|_| wrong())?;
     let nanos: u32 = format!("{decimals:0<9}").parse().map_err(|_| wrong())?;
-    // The decimals of a negative number count backwards, the nanoseconds of a time forwards.
+    // The decimals of a negative number count backwards, a time's nanoseconds forwards.
     if whole.starts_with('-') && nanos > 0 {
         let secs = secs.checked_sub(1).ok_or_else(wrong)?;
         let nanos = 1_000_000_000 - nanos;
@@ -156,7 +156,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 impl ImageOptions {
-    /// What the library is to be told.
+    /// Returns the library's options.
     pub(super) fn options(&self) -> anyhow::Result<BuildOptions> {
         let has = |feature| self.features.contains(&feature);
         if self.compress.is_none()
@@ -217,21 +217,21 @@ impl ImageOptions {
         }
     }
 
-    /// How wide addresses are to be, where nothing else was chosen.
+    /// Returns the width of addresses, if no other option was given.
     pub(super) fn nothing_but_addresses(&self) -> Option<Addresses> {
         let mut rest = self.clone();
         rest.features.retain(|feature| *feature != Feature::Bits48);
         (rest == Self::default()).then(|| self.addresses())
     }
 
-    /// The environment's, as <https://reproducible-builds.org/specs/source-date-epoch/> says,
-    /// before that of `--mtime`.
+    /// Returns the time of the environment
+    /// (<https://reproducible-builds.org/specs/source-date-epoch/>), or else that of `--mtime`.
     fn build_time(&self) -> anyhow::Result<Option<i64>> {
         match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(text) => text
                 .parse()
                 .map(Some)
-                .context("SOURCE_DATE_EPOCH is no number of seconds"),
+                .context("SOURCE_DATE_EPOCH is not a number of seconds"),
             Err(_) => Ok(self.mtime.map(|time| time.secs)),
         }
     }

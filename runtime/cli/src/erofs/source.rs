@@ -1,4 +1,4 @@
-//! Which image a command works on.
+//! The image that a command reads.
 
 #[cfg(test)]
 use std::path::Path;
@@ -8,20 +8,20 @@ use clap::Args;
 
 pub(super) use blockbox::reader::Reader;
 
-/// Which image, shared by all commands that read one.
+/// The image to read, for all commands that read one.
 #[derive(Debug, Args)]
 pub(super) struct Source {
     /// The image: a file, a block device, or a disk's VMDK
     #[arg(value_name = "IMAGE")]
     pub(super) image: PathBuf,
-    /// A device of the image's device table; give each, in order. Without any, they follow the
-    /// image in its file
+    /// A device of the image's device table; give each, in order. Without this option, the devices
+    /// follow the image in its file
     #[arg(long = "device", value_name = "FILE")]
     devices: Vec<PathBuf>,
 }
 
 impl Source {
-    /// The image in this file.
+    /// Returns the source for the image in this file.
     #[cfg(test)]
     pub(super) fn of(image: &Path) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl Source {
         Ok(blockbox::reader::open(&self.image, &self.devices)?)
     }
 
-    /// As [`open`](Self::open), to find all that is wrong with the image.
+    /// As [`open`](Self::open), to check an image that may be damaged.
     pub(super) fn open_damaged(&self) -> anyhow::Result<Reader> {
         Ok(blockbox::reader::open_damaged(&self.image, &self.devices)?)
     }

@@ -1,4 +1,4 @@
-//! How far one piece of work is, which moves bytes.
+//! Progress of one piece of work that moves bytes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use serde_json::json;
 use super::{JSON_EVERY, Output, tell};
 use crate::output::bytes;
 
-/// Work that takes less time gets no bar.
+/// Shorter work gets no bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
 
-/// How often a line says how far work is.
+/// How often a line reports progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A piece of work. It is over when dropped.
+/// A piece of work. It ends when dropped.
 pub(crate) struct Work(Arc<Shared>);
 
 struct Shared {
     what: String,
     total: Option<u64>,
     output: Output,
-    /// Whether its beginning and its end are worth a line.
+    /// Whether to print a line at its beginning and its end.
     every_line: bool,
     state: Mutex<State>,
 }
@@ -59,13 +59,13 @@ impl Work {
         }))
     }
 
-    /// What counts the bytes.
+    /// Returns the meter that counts the bytes.
     pub(crate) fn meter(&self) -> Meter {
         let shared = Arc::clone(&self.0);
         Meter::new(move |count| shared.add(count))
     }
 
-    /// The work has succeeded.
+    /// Marks the work as successful.
     pub(crate) fn finish(self) {
         let Shared { what, output, .. } = &*self.0;
         let mut state = self.0.lock();
@@ -83,7 +83,7 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        // Nothing that still counts makes another.
+        // Later counts do not create another bar.
         state.finished = true;
         if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();

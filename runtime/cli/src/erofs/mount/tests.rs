@@ -1,4 +1,4 @@
-//! A mount through FUSE beside the kernel's own.
+//! Tests that compare a FUSE mount with the kernel's own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -39,7 +39,7 @@ fn image(options: &[&str], dir: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The tree of `image` mounted by [`Mount`]'s means.
+/// Walks the tree of `image` mounted with [`Mount`].
 fn through_fuse(image: &Path) -> Walk {
     let point = tempfile::tempdir().unwrap();
     let tree = Tree::new(Source::of(image).open().unwrap()).unwrap();
@@ -55,7 +55,7 @@ fn through_fuse(image: &Path) -> Walk {
     found
 }
 
-/// What each of several threads reads in the middle of a file, at once.
+/// Reads the middle of a file in several threads at once.
 fn many_threads_read(root: &Path) -> Vec<(u64, u64)> {
     let threads: Vec<_> = (0..4)
         .map(|_| {
@@ -94,7 +94,7 @@ fn a_fuse_mount_shows_what_the_kernels_mount_shows() {
 }
 
 #[test]
-fn a_damaged_inode_is_listed_and_an_error_for_who_looks_at_it() {
+fn a_damaged_inode_is_listed_and_its_attributes_are_an_error() {
     if !Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
         return testkit::skip("/dev/fuse, as root");
     }
@@ -110,8 +110,8 @@ fn a_damaged_inode_is_listed_and_an_error_for_who_looks_at_it() {
     let mut bytes = std::fs::read(&image).unwrap();
     // Bits of `i_format` that no kernel knows.
     bytes[usize::try_from(inode.position()).unwrap() + 1] = 0xff;
-    // `EROFS_FEATURE_COMPAT_SB_CHKSUM`: the first block, which the inode is in, needs no checksum
-    // then.
+    // Clears `EROFS_FEATURE_COMPAT_SB_CHKSUM`: the inode is in the first block, which needs no
+    // checksum then.
     bytes[1024 + 8] &= !1;
     std::fs::write(&image, bytes).unwrap();
     let point = tempfile::tempdir().unwrap();

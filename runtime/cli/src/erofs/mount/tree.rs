@@ -1,4 +1,4 @@
-//! What the kernel asks of a mount, and what the image answers.
+//! Answers the kernel's FUSE requests from an image.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,14 +17,14 @@ use fuser::{
 };
 use rustix::io::Errno as Os;
 
-/// How long the kernel may remember what it was told: nothing ever changes.
+/// How long the kernel may cache answers: the image never changes.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
-/// The longest read to answer: what the kernel sends is shorter.
+/// The longest read to answer, in bytes: the kernel's requests are shorter.
 const LONGEST_READ: u32 = 16 << 20;
 
 thread_local! {
-    /// Where a thread puts what it read until the kernel has it.
+    /// A thread's read buffer.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -42,7 +42,7 @@ struct DirEntryOf {
 pub(super) struct Tree<R> {
     image: Image<R>,
     pub(super) root: Nid,
-    /// What open directories hold, so that a large one is read once.
+    /// Listings of open directories, so that a large one is read once.
     open: Mutex<HashMap<u64, Listing>>,
     next_handle: AtomicU64,
     /// Whether files need not be opened.
@@ -61,9 +61,9 @@ impl<R: ReadAt> Tree<R> {
         })
     }
 
-    /// The number that FUSE knows an inode by: its nid. But there 1 is the root and 0 is nothing:
-    /// so the nid 1 gets the root's number, and 0 (or 1, where 0 is the root's) the last one, at
-    /// which no inode can be.
+    /// Returns the FUSE number of an inode: its nid. FUSE reserves 1 for the root and 0 for no
+    /// inode, so nid 1 gets the root's number, and nid 0 (or 1, if the root's nid is 0) gets the
+    /// largest number, which no inode can have.
     pub(super) fn node(&self, nid: Nid) -> INodeNo {
         let root = self.root.get();
         INodeNo(match nid.get() {
@@ -157,7 +157,7 @@ impl<R: ReadAt> Tree<R> {
         Ok(Arc::new(entries))
     }
 
-    /// Reads into `buffer`, which keeps its length where that is enough, and returns what was read.
+    /// Reads into `buffer`, which grows only if needed, and returns the bytes read.
     fn read_file<'b>(
         &self,
         node: INodeNo,
@@ -183,9 +183,9 @@ impl<R: ReadAt> Tree<R> {
         Ok(&buffer[..done])
     }
 
-    /// What the kernel is told of an entry with its name, and for how long that holds. Of an inode
-    /// that is damaged it learns only that there is one, so that it asks again when somebody wants
-    /// to know.
+    /// Returns the attributes to report with an entry's name, and how long they hold. For a damaged
+    /// inode only its existence is reported, so that the kernel asks again when a program reads its
+    /// attributes.
     fn entry(&self, entry: &DirEntryOf) -> (FileAttr, Duration) {
         match self.inode(entry.node) {
             Ok(inode) => (self.attributes(&inode), FOREVER),
@@ -200,13 +200,14 @@ impl<R: ReadAt> Tree<R> {
 
 impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Each is only asked for where the kernel has it. ACLs are then the kernel's to enforce.
+        // Each flag is requested only if the kernel supports it. With ACLs, the kernel enforces
+        // them.
         for flag in [
             InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPORT_SUPPORT,
-            // What is listed is mostly looked up next.
+            // Listed names are mostly looked up next.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
         ] {
@@ -230,7 +231,7 @@ impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
         match self.inode(node) {
             Ok(inode) => {
                 let mut attributes = self.attributes(&inode);
-                // Here it is only what `stat` shows.
+                // Only `stat` shows this number.
                 attributes.ino = INodeNo(inode.nid().get());
                 reply.attr(&FOREVER, &attributes);
             }
@@ -250,8 +251,8 @@ impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.without_open {
-            // From now on the kernel opens and closes files by itself, and keeps what it has read
-            // of them.
+            // From now on the kernel opens and closes files without a request, and keeps its cache
+            // of their contents.
             return reply.error(Errno::ENOSYS);
         }
         reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
@@ -365,7 +366,7 @@ impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
             .map(|xattrs| {
                 let mut names = Vec::new();
                 for (name, _) in xattrs {
-                    // As the kernel: who may not read them need not know of them.
+                    // As in the kernel: users who may not read these attributes do not see them.
                     if request.uid() == 0 || !name.starts_with(b"trusted.") {
                         names.extend_from_slice(&name);
                         names.push(0);
@@ -377,7 +378,7 @@ impl<R: ReadAt + Send + Sync + 'static> Filesystem for Tree<R> {
     }
 }
 
-/// Answers with `bytes`, or, where `size` is 0, with their number.
+/// Replies with `bytes`, or with their number if `size` is 0.
 fn answer(bytes: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match bytes.map(|bytes| (u32::try_from(bytes.len()), bytes)) {
         Ok((Ok(length), _)) if size == 0 => reply.size(length),
@@ -387,7 +388,7 @@ fn answer(bytes: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// What an entry alone says of its inode.
+/// Returns the attributes that are known from an entry alone.
 fn unknown(entry: &DirEntryOf) -> FileAttr {
     FileAttr {
         ino: entry.node,
@@ -420,7 +421,7 @@ fn kind(file_type: FileType) -> fuser::FileType {
     }
 }
 
-/// An inode's time; the epoch where the system has no such time.
+/// Returns an inode's time; the epoch if the system cannot represent it.
 fn time(inode: &Inode) -> SystemTime {
     let (seconds, nanoseconds) = inode.mtime().into();
     let whole = Duration::from_secs(seconds.unsigned_abs());
@@ -438,7 +439,7 @@ fn os(errno: Os) -> Errno {
     Errno::from_i32(errno.raw_os_error())
 }
 
-/// The kernel's answer to the same damage.
+/// Returns the kernel's error number for the same damage.
 fn errno(error: erofs_reader::Error) -> Errno {
     use erofs_reader::Error as E;
     match error {
