@@ -1,5 +1,5 @@
-//! Names for files whose paths are not UTF-8, which no monitor takes: symbolic links in a temporary
-//! folder.
+//! UTF-8 names for files with other paths, which monitors do not accept: symbolic links in a
+//! temporary folder.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::{MemoryBacking, VmConfig, VmmError};
 
-/// The links of one machine. They go when it is dropped, so its owner keeps it for as long as the
-/// VM may open files.
+/// The links of one machine. They are removed when it is dropped, so it must live as long as the VM
+/// may open files.
 #[derive(Debug, Default)]
 pub(super) struct Aliases {
     folder: Option<TempDir>,
@@ -18,7 +18,7 @@ pub(super) struct Aliases {
 }
 
 impl Aliases {
-    /// The same machine, with other names for its files where they need some.
+    /// Returns the same machine with links instead of paths that are not UTF-8.
     pub(super) fn rename(&mut self, config: &VmConfig) -> Result<VmConfig, VmmError> {
         let mut config = config.clone();
         self.replace(&mut config.kernel)?;
@@ -58,10 +58,10 @@ impl Aliases {
         let name = path.file_name().filter(|name| name.to_str().is_some());
         let (Some(name), Some(parent)) = (name, path.parent()) else {
             symlink(&path, &link)?;
-            // The server of a share wants a folder, not a link to one.
+            // The server of a share needs a folder, not a link to one.
             return Ok(if path.is_dir() { link.join(".") } else { link });
         };
-        // A link to the folder: a VMDK descriptor names the files beside it.
+        // The link leads to the folder, because a VMDK descriptor names files beside it.
         symlink(parent, &link)?;
         Ok(link.join(name))
     }

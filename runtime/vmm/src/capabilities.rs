@@ -1,4 +1,4 @@
-//! What a monitor can do, and the refusal of machines that ask for more.
+//! Capabilities of a monitor, and the rejection of machines that need others.
 
 use std::path::PathBuf;
 
@@ -8,47 +8,47 @@ use super::device::{DiskFormat, MemoryBacking};
 use super::qemu::share;
 use super::{VmConfig, Vmm, VmmError, qcow2};
 
-/// What a monitor can do.
+/// The capabilities of a monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Disks, network cards and shares that a machine can have in all.
+    /// The most disks, network cards and shares of a machine together.
     pub devices: usize,
-    /// The program that serves shares, `None` where the monitor serves them itself or where
+    /// The program that serves shares; `None` if the monitor serves them itself or
     /// [`Capabilities::shares`] is false.
     pub share_server: Option<PathBuf>,
     /// Whether machines can have shares.
     pub shares: bool,
-    /// Whether a running machine can be saved with its memory, and clones of it started.
+    /// Whether a running machine can be saved with its memory, and copies of it started.
     pub memory_snapshots: bool,
-    /// Whether memory that the guest frees goes back to the host.
+    /// Whether memory that the guest frees is returned to the host.
     pub free_page_reporting: bool,
-    /// Whether blocks that the guest discards go back to the host.
+    /// Whether blocks that the guest discards are freed on the host.
     pub discard: bool,
     /// Whether the machine pauses when the host's disk is full. Otherwise the guest gets an I/O
     /// error.
     pub pauses_when_full: bool,
 }
 
-/// Lines of interrupts, one a device, that libkrun has for virtio (`IRQ_BASE` to `IRQ_MAX` of
-/// krun-arch).
+/// The number of interrupt lines of libkrun for virtio devices, one for each (`IRQ_BASE` to
+/// `IRQ_MAX` of krun-arch).
 const KRUN_LINES: usize = if cfg!(target_arch = "x86_64") {
     11
 } else {
     128
 };
 
-/// Devices that every machine of libkrun has: balloon, random numbers, console and control port.
+/// The devices of every libkrun machine: balloon, random numbers, console and control port.
 const KRUN_OWN: usize = 4;
 
-/// Slots for virtio-mmio devices: `microvm` without ACPI, and `virt` (`NUM_VIRTIO_TRANSPORTS`).
+/// The slots for virtio-mmio devices: `microvm` without ACPI, and `virt` (`NUM_VIRTIO_TRANSPORTS`).
 const QEMU_SLOTS: usize = if cfg!(target_arch = "x86_64") { 8 } else { 32 };
 
-/// Devices that every machine of QEMU has: random numbers, and console and control port in one.
+/// The devices of every QEMU machine: random numbers, and console and control port in one.
 const QEMU_OWN: usize = 2;
 
 impl Vmm {
-    /// What this monitor can do on this host.
+    /// Returns the capabilities of this monitor on this host.
     pub fn capabilities(self) -> Capabilities {
         match self {
             Vmm::Libkrun => Capabilities {
@@ -77,7 +77,7 @@ impl Vmm {
 }
 
 impl Capabilities {
-    /// Refuses what `config` asks for and `vmm` does not have.
+    /// Returns an error if `config` needs what `vmm` cannot do.
     pub(super) fn check(&self, vmm: Vmm, config: &VmConfig) -> Result<(), VmmError> {
         let devices = device_count(config);
         if devices > self.devices {
@@ -95,7 +95,7 @@ impl Capabilities {
             return unsupported("snapshots of memory");
         }
         if config.incoming && !config.shares.is_empty() {
-            return unsupported("a clone of a running machine with shares");
+            return unsupported("a copy of a running machine with shares");
         }
         if !config.shares.is_empty() && matches!(config.memory, MemoryBacking::CopyOf(_)) {
             return unsupported("shares in a machine whose memory is a copy");
@@ -115,7 +115,7 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Whether a slot is left for a device that `config` does not ask for.
+    /// Returns whether a slot is free for one more device.
     pub(super) fn has_room(&self, config: &VmConfig) -> bool {
         device_count(config) < self.devices
     }
@@ -133,7 +133,7 @@ mod tests {
     const QEMU: Vmm = Vmm::Qemu { accel: Accel::Tcg };
 
     #[test]
-    fn device_beyond_the_limit_is_refused_with_the_limit() {
+    fn the_error_for_too_many_devices_names_the_limit() {
         for vmm in [QEMU, Vmm::Libkrun] {
             let most = vmm.capabilities().devices;
             let mut config = VmConfig::new("/kernel", "/disk", "/upper");

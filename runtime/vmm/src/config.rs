@@ -1,4 +1,4 @@
-//! A machine, as data.
+//! The configuration of a machine.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use blockbox_protocol::{IMAGE_SERIAL, INIT_SERIAL, UPPER_SERIAL};
 use super::device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share};
 use super::{Vmm, VmmError, device};
 
-/// What to boot.
+/// The configuration of a machine.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VmConfig {
@@ -19,33 +19,32 @@ pub struct VmConfig {
     pub networks: Vec<NetworkCard>,
     /// The folders of the host that the guest can mount.
     pub shares: Vec<Share>,
-    /// Virtual CPUs.
+    /// The number of virtual CPUs.
     pub cpus: u8,
     /// The guest's memory in MiB.
     pub memory_mib: u32,
-    /// Where the guest's memory is kept.
+    /// The storage of the guest's memory.
     pub memory: MemoryBacking,
     /// Whether the machine waits for [`Qmp::restore`](crate::Qmp::restore) instead of booting the
     /// kernel.
     pub incoming: bool,
-    /// Kernel parameters added after blockbox's own, so that they win.
+    /// Kernel parameters that are appended to blockbox's own, so that they take precedence.
     pub kernel_args: Vec<String>,
-    /// Whether the VM's process is [confined](crate::confine), which it is by default where the
-    /// operating system can.
+    /// Whether the VM's process is [confined](crate::confine). Default: if the operating system
+    /// supports it.
     pub confine: bool,
-    /// The executable to start the VM through: one whose `main` begins with
-    /// [`helper::run_if_asked`](crate::helper::run_if_asked). The default is what
+    /// The executable that the VM is started through: its `main` begins with
+    /// [`helper::run_if_asked`](crate::helper::run_if_asked). Default: the one that
     /// [`helper::locate`](crate::helper::locate) finds.
     pub helper: Option<PathBuf>,
-    /// A file that gets everything the guest's console prints; its end is kept in memory in any
-    /// case.
+    /// A file for all output of the guest's console; its end is kept in memory in any case.
     pub console_log: Option<PathBuf>,
 }
 
 impl VmConfig {
-    /// A sandbox's machine with one CPU and 512 MiB of memory. `disk`, a flat VMDK descriptor, is
-    /// the read-only `/dev/vda`; `upper`, a raw ext4 image, is the writable `/dev/vdb`, which the
-    /// kernel boots from.
+    /// Returns a sandbox's machine with one CPU and 512 MiB of memory. `disk`, a flat VMDK
+    /// descriptor, is the read-only `/dev/vda`; `upper`, a raw ext4 image, is the writable
+    /// `/dev/vdb`, which the kernel boots from.
     pub fn new(
         kernel: impl Into<PathBuf>,
         disk: impl Into<PathBuf>,
@@ -54,9 +53,9 @@ impl VmConfig {
         Self::with_root(kernel, disk, Disk::raw(UPPER_SERIAL, upper))
     }
 
-    /// As [`new`](Self::new), a machine that writes to no disk: the kernel boots from the read-only
-    /// `init_disk`, as [`write_init_disk`](crate::write_init_disk) makes it, and what the guest
-    /// changes of the image is in its memory.
+    /// As [`new`](Self::new), without a writable disk: the kernel boots from the read-only
+    /// `init_disk`, as [`write_init_disk`](crate::write_init_disk) makes it, and changes to the
+    /// image are in the guest's memory.
     pub fn without_upper(
         kernel: impl Into<PathBuf>,
         disk: impl Into<PathBuf>,
@@ -104,19 +103,18 @@ impl VmConfig {
         self
     }
 
-    /// Whether a disk is taken out for [`Vm::save`](crate::Vm::save): QEMU saves no machine with a
-    /// VMDK.
+    /// Returns whether [`Vm::save`](crate::Vm::save) detaches a disk: QEMU cannot save a machine
+    /// with a VMDK.
     pub(super) fn is_removable(&self, disk: &Disk) -> bool {
         disk.format == DiskFormat::Vmdk && self.memory != MemoryBacking::Private
     }
 
-    /// Checks everything about the machine that can be known before its boot.
+    /// Checks the machine, as far as possible before its boot.
     ///
     /// # Errors
     ///
-    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] when it
-    /// asks for more than the monitor has; [`VmmError::NotADirectory`] when a share is not a
-    /// folder.
+    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] if the
+    /// monitor cannot run it; [`VmmError::NotADirectory`] if a share is not a folder.
     pub fn check(&self, vmm: Vmm) -> Result<(), VmmError> {
         device::check_names(&self.disks, &self.shares)?;
         for share in &self.shares {
@@ -127,7 +125,7 @@ impl VmConfig {
         vmm.capabilities().check(vmm, self)
     }
 
-    /// The kernel command line.
+    /// Returns the kernel command line.
     pub(super) fn cmdline(&self, vmm: Vmm) -> String {
         let mut words = vec![
             "console=hvc0".to_owned(),

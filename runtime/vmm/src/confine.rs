@@ -1,12 +1,12 @@
-//! What a VM's process may do on the host: Landlock and seccomp.
+//! Confines a VM's process on the host with Landlock and seccomp.
 //!
-//! A guest that breaks out of its monitor finds a process that reads its kernel, its disks and the
-//! libraries it runs on, writes to its writable disks and shares, opens no socket, executes
-//! nothing, and signals and traces no other process. The rules are laid by the helper on itself
-//! before the VM begins, and cannot be lifted.
+//! A guest that takes over its monitor can read its kernel, its disks and the libraries that it
+//! runs on, and write to its writable disks and shares. It cannot open sockets, execute programs,
+//! or signal or trace other processes. The helper applies the rules to itself before the VM starts,
+//! and they cannot be removed.
 //!
-//! QEMU's own filter (`-sandbox on`) adds what a program that was just executed cannot be denied:
-//! executing. The servers of shares under QEMU confine themselves.
+//! QEMU's own filter (`-sandbox on`) also denies executing programs, which the helper must be able
+//! to do to start QEMU. The servers of shares under QEMU confine themselves.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,31 +17,31 @@ use serde::{Deserialize, Serialize};
 use super::device::{DiskFormat, MemoryBacking};
 use super::{VmConfig, Vmm, VmmError, qcow2, qemu};
 
-/// What is in force.
+/// The confinement in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Confinement {
-    /// What of the rules on files, sockets and signals the kernel enforces.
+    /// Which rules on files, sockets and signals the kernel enforces.
     pub landlock: Landlock,
-    /// Whether a filter denies system calls.
+    /// Whether a seccomp filter denies system calls.
     pub seccomp: bool,
 }
 
-/// How much of Landlock's rules a kernel enforces.
+/// Which Landlock rules a kernel enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Landlock {
     /// All: Linux 6.12 and later.
     Full,
-    /// Files at least: Linux 5.13 and later.
+    /// Rules on files, and maybe others: Linux 5.13 and later.
     Partial,
-    /// The kernel has no Landlock, or it is off.
+    /// None: the kernel has no Landlock, or it is off.
     None,
 }
 
 impl Confinement {
-    /// What is in force for VMs on this host.
+    /// Returns the confinement of VMs on this host.
     pub fn of_host() -> Self {
         enforcement::of_host()
     }
@@ -63,20 +63,20 @@ impl fmt::Display for Confinement {
     }
 }
 
-/// What a process may do.
+/// The rules of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// Files, and folders with all below them, that it may read.
+    /// Files, and folders with their contents, that it may read.
     read: Vec<PathBuf>,
-    /// The same for reading and writing.
+    /// Files, and folders with their contents, that it may read and write.
     write: Vec<PathBuf>,
     /// Files that it may execute.
     execute: Vec<PathBuf>,
-    /// Whether system calls that execute are denied.
+    /// Whether system calls that execute programs are denied.
     deny_execute: bool,
 }
 
-/// What libraries and monitors read on any system.
+/// Files and folders that libraries and monitors read on any system.
 const SYSTEM: [&str; 6] = [
     "/usr",
     "/lib",
@@ -86,7 +86,7 @@ const SYSTEM: [&str; 6] = [
     "/dev/urandom",
 ];
 
-/// The loaders of dynamic programs, which are executed with them.
+/// Dynamic loaders, which are executed with dynamic programs.
 const LOADERS: [&str; 4] = [
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux-aarch64.so.1",
@@ -94,15 +94,15 @@ const LOADERS: [&str; 4] = [
     "/lib/ld-musl-aarch64.so.1",
 ];
 
-/// The longest VMDK descriptor that is read for its extents.
+/// The longest VMDK descriptor that is read for its extents, in bytes.
 const MAX_DESCRIPTOR: u64 = 1 << 20;
 
 impl Rules {
-    /// The rules of the process that runs `config` under `vmm`.
+    /// Returns the rules of the process that runs `config` under `vmm`.
     ///
     /// # Errors
     ///
-    /// When a VMDK descriptor cannot be read.
+    /// If a VMDK descriptor cannot be read.
     pub fn of(vmm: Vmm, config: &VmConfig) -> Result<Self, VmmError> {
         let mut rules = Rules {
             read: SYSTEM.map(PathBuf::from).to_vec(),
@@ -150,18 +150,18 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Lays the rules on this thread and those it starts, for good. A kernel that knows only some
-    /// of them enforces those.
+    /// Applies the rules to this thread and those it starts, irrevocably. A kernel that supports
+    /// only some of them enforces those.
     ///
     /// # Errors
     ///
-    /// When the kernel has a mechanism and refuses the rules.
+    /// If the kernel supports a mechanism and rejects the rules.
     pub fn enforce(&self) -> io::Result<Confinement> {
         enforcement::enforce(self)
     }
 }
 
-/// The files that a VMDK descriptor names; none for a file that is not a descriptor.
+/// Returns the files that a VMDK descriptor names; none for a file that is not a descriptor.
 fn extents(path: &Path) -> Result<Vec<PathBuf>, VmmError> {
     let failed = || VmmError::io(format!("cannot read {}", path.display()));
     let mut bytes = Vec::new();
@@ -169,7 +169,7 @@ fn extents(path: &Path) -> Result<Vec<PathBuf>, VmmError> {
     file.take(MAX_DESCRIPTOR)
         .read_to_end(&mut bytes)
         .map_err(failed())?;
-    // A sparse extent has its descriptor within, and names itself.
+    // A sparse extent contains its descriptor, which names the extent itself.
     let Ok(descriptor) = vmdk::Descriptor::parse(&bytes) else {
         return Ok(Vec::new());
     };
@@ -197,10 +197,10 @@ mod enforcement {
 
     use super::{Confinement, Landlock, Rules};
 
-    /// The newest rules used here, of Linux 6.12.
+    /// The newest rules used here, from Linux 6.12.
     const NEWEST: ABI = ABI::V6;
 
-    /// Calls that no monitor makes once it runs.
+    /// System calls that a monitor does not use while it runs.
     const DENIED: [i64; 34] = [
         libc::SYS_socket,
         libc::SYS_connect,
@@ -300,7 +300,8 @@ mod enforcement {
             denied.insert(libc::SYS_execve, Vec::new());
             denied.insert(libc::SYS_execveat, Vec::new());
         }
-        // Threads signal each other by this; the process keeps its number when it becomes QEMU.
+        // Threads of a process signal each other with this call; the process id stays the same when
+        // the process becomes QEMU.
         let others = SeccompCondition::new(
             0,
             SeccompCmpArgLen::Dword,

@@ -1,4 +1,4 @@
-//! The guest's console: what it printed last, for the day it fails.
+//! Captures the guest's console, whose last output is shown when the guest fails.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -7,10 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of console output kept in memory.
+/// How many bytes of console output are kept in memory.
 const KEPT: usize = 64 * 1024;
 
-/// The most a log file grows to: the guest decides how much it prints, the host how much it stores.
+/// The largest size of a log file, in bytes: the guest decides how much it prints, the host how
+/// much it stores.
 const LOG_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// The console of a running or ended VM. Clones share it.
@@ -71,12 +72,13 @@ impl Console {
         console
     }
 
-    /// What was printed last.
+    /// Returns the last output.
     pub(crate) fn tail(&self) -> String {
         text(&lock(&self.shared.state))
     }
 
-    /// Waits until the console is closed, which it is when the VM has ended, or time is up.
+    /// Waits until the console is closed, which happens when the VM has ended, or until the
+    /// timeout.
     pub(crate) fn wait_closed(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);

@@ -1,4 +1,4 @@
-//! The devices of a machine, as data.
+//! The devices of a machine.
 
 use std::fmt;
 use std::fs::File;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::VmmError;
 
-/// The longest serial of a disk, `VIRTIO_BLK_ID_BYTES` of Linux's `virtio_blk.h`.
+/// The longest serial of a disk, in bytes: `VIRTIO_BLK_ID_BYTES` of Linux's `virtio_blk.h`.
 const MAX_SERIAL: usize = 20;
 
-/// The longest tag of a share, the `tag` of Linux's `struct virtio_fs_config`.
+/// The longest tag of a share, in bytes: `tag` of Linux's `struct virtio_fs_config`.
 const MAX_TAG: usize = 36;
 
-/// What the bytes of a disk's file mean.
+/// The format of a disk's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// The name of QEMU's block driver.
+    /// Returns the name of QEMU's block driver.
     pub(super) fn name(self) -> &'static str {
         match self {
             DiskFormat::Raw => "raw",
@@ -46,19 +46,19 @@ impl DiskFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disk {
-    /// What the guest finds it by (`/sys/block/*/serial`): 1 to 20 letters, digits, `-`, `_` and
-    /// `.`.
+    /// The serial by which the guest finds the disk (`/sys/block/*/serial`): 1 to 20 letters,
+    /// digits, `-`, `_` and `.`.
     pub serial: String,
     /// The file.
     pub path: PathBuf,
     /// The file's format.
     pub format: DiskFormat,
-    /// Whether the guest cannot write to it.
+    /// Whether the disk is read-only.
     pub read_only: bool,
 }
 
 impl Disk {
-    /// A raw image, writable.
+    /// Returns a writable disk with a raw image.
     pub fn raw(serial: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Disk {
             serial: serial.into(),
@@ -68,7 +68,7 @@ impl Disk {
         }
     }
 
-    /// A VMDK, read-only.
+    /// Returns a read-only disk with a VMDK.
     pub fn vmdk(serial: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Disk::raw(serial, path).format(DiskFormat::Vmdk).read_only()
     }
@@ -80,7 +80,7 @@ impl Disk {
         self
     }
 
-    /// Denies the guest to write.
+    /// Makes the disk read-only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -117,7 +117,7 @@ pub struct NetworkCard {
 }
 
 impl NetworkCard {
-    /// A card that exchanges frames with the other end of `socket`.
+    /// Returns a card that exchanges frames with the other end of `socket`.
     pub fn new(socket: impl Into<OwnedFd>, mac: [u8; 6]) -> Self {
         NetworkCard {
             socket: Arc::new(socket.into()),
@@ -130,16 +130,16 @@ impl NetworkCard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Share {
-    /// What the guest mounts it by: 1 to 36 letters, digits, `-`, `_` and `.`.
+    /// The tag by which the guest mounts it: 1 to 36 letters, digits, `-`, `_` and `.`.
     pub tag: String,
     /// The folder.
     pub path: PathBuf,
-    /// Whether the guest cannot write to it.
+    /// Whether the share is read-only.
     pub read_only: bool,
 }
 
 impl Share {
-    /// A writable share.
+    /// Returns a writable share.
     pub fn new(tag: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Share {
             tag: tag.into(),
@@ -148,7 +148,7 @@ impl Share {
         }
     }
 
-    /// Denies the guest to write.
+    /// Makes the share read-only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -156,34 +156,32 @@ impl Share {
     }
 }
 
-/// Where the guest's memory is kept.
+/// The storage of a guest's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryBacking {
-    /// In memory of the VM's process.
+    /// Private memory of the VM's process.
     #[default]
     Private,
-    /// In this file, which is made as large as the memory: what [`Vm::save`](crate::Vm::save)
-    /// leaves out.
+    /// This file, which is created with the size of the memory. [`Vm::save`](crate::Vm::save) does
+    /// not save it.
     File(PathBuf),
-    /// In memory that this process has, too, and [`Vm::save`](crate::Vm::save) leaves out.
+    /// Memory that is shared with this process. [`Vm::save`](crate::Vm::save) does not save it.
     Shared(SharedMemory),
-    /// In memory of the VM's process that begins as this file's contents and never changes the
-    /// file.
+    /// Private memory of the VM's process, initialised from this file, which is never changed.
     CopyOf(PathBuf),
 }
 
-/// A guest's memory that is a file without a name. Pages that the guest never touched are holes in
-/// it.
+/// A guest's memory in an unnamed file. Pages that the guest never touched are holes in it.
 #[derive(Debug, Clone)]
 pub struct SharedMemory(Arc<File>);
 
 impl SharedMemory {
-    /// Memory of a machine with this many MiB.
+    /// Creates memory of this many MiB.
     ///
     /// # Errors
     ///
-    /// When the file cannot be made.
+    /// If the file cannot be created.
     pub fn new(mebibytes: u32) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         let file = {
@@ -196,7 +194,7 @@ impl SharedMemory {
         Ok(Self(Arc::new(file)))
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.0
     }
@@ -239,7 +237,7 @@ fn names_of<T>(devices: &[T], name: impl Fn(&T) -> &String) -> Vec<&str> {
     devices.iter().map(|device| name(device).as_str()).collect()
 }
 
-/// A path for an interface that takes text.
+/// Returns a path as a string, for interfaces that need UTF-8.
 pub(super) fn text(path: &Path) -> Result<String, VmmError> {
     path.to_str()
         .map(str::to_owned)
@@ -251,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_name_is_plain_short_and_unique() {
+    fn device_names_that_are_long_repeated_or_of_other_characters_are_rejected() {
         let check = |serials: &[&str], tags: &[&str]| {
             let disks: Vec<_> = serials.iter().map(|s| Disk::raw(*s, "/d")).collect();
             let shares: Vec<_> = tags.iter().map(|t| Share::new(*t, "/s")).collect();

@@ -1,4 +1,4 @@
-//! Why a VM cannot be had.
+//! Errors of starting and controlling a VM.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,36 +8,36 @@ use thiserror::Error;
 
 use super::Vmm;
 
-/// Why a VM cannot be had.
+/// An error of starting or controlling a VM.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VmmError {
-    /// There is no guest kernel on this machine.
+    /// There is no guest kernel on this host.
     #[error("no guest kernel found (looked for {name} in {})", folders(searched))]
     KernelNotFound {
-        /// The file name looked for.
+        /// The file name that was searched.
         name: &'static str,
         /// The folders searched.
         searched: Vec<PathBuf>,
     },
-    /// A file given as kernel is none.
-    #[error("{}: no kernel: {reason}", path.display())]
+    /// A file is not a usable kernel.
+    #[error("{}: not a usable kernel: {reason}", path.display())]
     BadKernel {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// libkrun needs hardware virtualisation, and it does not work here.
     #[error("libkrun cannot run here: {reason}")]
     NoHypervisor {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// QEMU is not installed.
     #[error("{program} not found")]
     QemuNotFound {
-        /// The program looked for in `PATH`.
+        /// The program that was searched in `PATH`.
         program: String,
     },
     /// There is no program to start a VM through, see [`helper::locate`](crate::helper::locate).
@@ -46,45 +46,45 @@ pub enum VmmError {
          program's main with helper::run_if_asked"
     )]
     NoHelper,
-    /// The name of a device cannot be used.
+    /// The name of a device is invalid.
     #[error("{name:?} cannot name a {kind}: {reason}")]
     DeviceName {
         /// The kind of device.
         kind: &'static str,
         /// The serial or tag.
         name: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A machine has more devices than the monitor has room for.
+    /// A machine has more devices than the monitor supports.
     #[error(
         "{vmm} has room for {most} disks, network cards and shares in all, and the machine has {asked}"
     )]
     TooManyDevices {
         /// The monitor.
         vmm: Vmm,
-        /// How many there are.
+        /// The number of devices.
         asked: usize,
-        /// How many there can be.
+        /// The largest number.
         most: usize,
     },
-    /// The monitor cannot do this.
+    /// The monitor does not support a feature.
     #[error("{vmm} does not support {what}")]
     Unsupported {
         /// The monitor.
         vmm: Vmm,
-        /// What is asked for.
+        /// The feature.
         what: &'static str,
     },
-    /// A qcow2 image is based on what is no file, or what cannot be known to be one.
+    /// A qcow2 image depends on another file in a way that is not supported.
     #[error("{}: {reason}", path.display())]
     BackingFile {
         /// The image.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
-    /// QEMU needs a program to serve shares, and it is not installed.
+    /// QEMU needs virtiofsd to serve shares, and it is not installed.
     #[error("virtiofsd, which serves shared folders to QEMU, not found")]
     NoShareServer,
     /// The program that serves shares cannot be used.
@@ -92,7 +92,7 @@ pub enum VmmError {
     ShareServer {
         /// The program.
         program: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// A share is not a folder.
@@ -106,34 +106,34 @@ pub enum VmmError {
         /// QEMU's reason.
         reason: String,
     },
-    /// QEMU did not do a command in time.
-    #[error("QEMU did not do `{command}` within {:.1} s", waited.as_secs_f64())]
+    /// QEMU did not finish a command in time.
+    #[error("QEMU did not finish `{command}` within {:.1} s", waited.as_secs_f64())]
     MonitorSilent {
         /// The QMP command.
         command: &'static str,
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
     },
     /// QEMU has ended.
     #[error("the virtual machine has ended")]
     MonitorGone,
-    /// A path that the monitor's interface cannot take (libkrun and QEMU's JSON want UTF-8).
+    /// A path is not UTF-8, as libkrun and QEMU's JSON require.
     #[error("{}: the path is not UTF-8", .0.display())]
     PathNotUtf8(PathBuf),
-    /// Another VM has the disk, and does not end.
+    /// Another VM uses the disk, and does not end.
     #[error("{}: another virtual machine uses the disk", .0.display())]
     DiskInUse(PathBuf),
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("{what}")]
     Io {
-        /// What was being done, with the file it was done to.
+        /// The operation and its file.
         what: String,
-        /// The refusal.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,8 +1,8 @@
-//! What happens to a running VM by itself, and the pause of a VM whose disk on the host is full.
+//! Events of a running VM, and the pause of a VM whose disk is full on the host.
 //!
-//! QEMU pauses a machine that it cannot write for (`werror=enospc`) and leaves it so. Here a thread
-//! looks every second whether there is room again, and lets the machine go on; QEMU then repeats
-//! the write, so the guest never learns of it.
+//! QEMU pauses a machine when a write fails for lack of space (`werror=enospc`), and leaves it
+//! paused. A thread here checks every second whether there is space again, and resumes the machine;
+//! QEMU then repeats the write, so the guest does not notice.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -14,36 +14,36 @@ use serde_json::Value;
 
 use super::qmp::{Qmp, text};
 
-/// Something that happened to a running VM.
+/// An event of a running VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VmEvent {
-    /// The host's file system that holds this disk is full. The VM pauses until there is room.
+    /// The host's file system that holds this disk is full. The VM is paused until there is space.
     DiskFull {
         /// The disk's file.
         disk: PathBuf,
     },
-    /// The VM that paused because a disk was full goes on.
+    /// The VM, which was paused because a disk was full, is resumed.
     Resumed,
     /// The host could not read or write a disk, and the guest got an I/O error.
     DiskError {
         /// The disk's file.
         disk: PathBuf,
-        /// The host's reason.
+        /// The host's error.
         reason: String,
     },
 }
 
-/// Events that wait for a receiver. More are dropped: the guest may cause any number.
+/// The most unread events. More are dropped, because the guest may cause any number.
 const WAITING: usize = 64;
 
-/// Bytes that must be free for a paused VM to go on.
+/// How many bytes must be free to resume a paused VM.
 const ROOM: u64 = 4 << 20;
 
-/// How often it is looked for room.
+/// How often free space is checked.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Receivers of a VM's events. Clones share them.
+/// The receivers of a VM's events. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Events {
     senders: Arc<Mutex<Vec<SyncSender<VmEvent>>>>,
@@ -68,13 +68,13 @@ impl Events {
     }
 }
 
-/// What is done about the events of QEMU.
+/// Handles the events of QEMU.
 #[derive(Debug)]
 pub(super) struct Watch {
     events: Events,
     /// The disks' files; QEMU's node `diskN` is the one with index N.
     disks: Vec<PathBuf>,
-    /// Whether a thread waits for room.
+    /// Whether a thread waits for space.
     full: Arc<Mutex<bool>>,
 }
 
@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// Takes in an event of QEMU, whose control `qmp` is.
+    /// Handles an event of QEMU; `qmp` controls QEMU.
     pub(super) fn event(&self, qmp: Option<&Qmp>, name: &str, data: &Value) {
         if name != "BLOCK_IO_ERROR" {
             return;
@@ -128,7 +128,7 @@ impl Watch {
     }
 }
 
-/// Returns whether the machine runs again; `false` when it has ended.
+/// Resumes the machine when there is space. Returns `false` if it has ended.
 fn go_on_when_there_is_room(qmp: &Qmp, disk: &Path) -> bool {
     loop {
         thread::sleep(ROOM_INTERVAL);
@@ -137,9 +137,9 @@ fn go_on_when_there_is_room(qmp: &Qmp, disk: &Path) -> bool {
         }
         match qmp.status().as_deref() {
             Ok("running") => return true,
-            // Anything else is another's pause, and only theirs to end.
+            // For any other reason, another caller paused the machine and must resume it.
             Ok("io-error") if room(disk) >= ROOM => {
-                // Refused or not, the next round sees what came of it.
+                // If this fails, the next round tries again.
                 let _ = qmp.cont();
             }
             _ => {}
@@ -147,7 +147,7 @@ fn go_on_when_there_is_room(qmp: &Qmp, disk: &Path) -> bool {
     }
 }
 
-/// Bytes free for this user on the file system of `disk`.
+/// Returns the bytes that this user can allocate on the file system of `disk`.
 fn room(disk: &Path) -> u64 {
     match rustix::fs::statvfs(disk) {
         Ok(system) => system.f_bavail.saturating_mul(system.f_frsize),

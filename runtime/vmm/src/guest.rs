@@ -1,10 +1,10 @@
-//! The host's side of the conversation with the guest's init: commands, their streams, and a clean
-//! end.
+//! The host's side of the protocol with the guest's init: commands, their streams, and a clean
+//! shutdown.
 //!
-//! A thread per session reads what the guest says and hands it to whom it concerns. It never writes
-//! and never waits for a consumer: each stream is bounded by its credit window
-//! ([`blockbox_protocol::WINDOW`]), and consumers return credit themselves. So no order of reading
-//! and writing on the host's side can deadlock.
+//! A thread per session reads the guest's messages and passes them to their receivers. It never
+//! writes and never waits for a receiver: each stream is limited by its credit window
+//! ([`blockbox_protocol::WINDOW`]), and receivers return credit themselves. So the host cannot
+//! deadlock, whatever the order in which it reads and writes.
 
 mod error;
 mod exec;
@@ -32,24 +32,24 @@ use blockbox_protocol::{PROTOCOL_VERSION, Request};
 use crate::Vm;
 use link::{Answer, Link, Peer};
 
-/// The guest's init, a static Linux executable of the host's architecture. It belongs at
+/// The guest's init, a static Linux executable for the host's architecture. It belongs at
 /// [`INIT_PATH`] on the writable disk, with mode 0755.
 pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
 
-/// [`blockbox_fsbench`] as a static Linux executable of the host's architecture: it runs in any
+/// [`blockbox_fsbench`] as a static Linux executable for the host's architecture: it runs in any
 /// image.
 pub static FSBENCH: &[u8] = include_bytes!(env!("BLOCKBOX_FSBENCH"));
 
 pub use blockbox_protocol::{INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 
-/// How long init needs, beyond the grace given to processes, to unmount and power off; slow under
+/// How long init needs, beyond the grace time of processes, to unmount and power off; slow under
 /// emulation.
 const POWER_OFF_TIME: Duration = Duration::from_secs(20);
 
-/// How long a VM may take to end whose guest did not answer.
+/// How long a VM may take to end if its guest did not answer.
 const SILENT_OFF_TIME: Duration = Duration::from_secs(3);
 
-/// A conversation with the init of a running guest.
+/// A session with the init of a running guest.
 #[derive(Debug)]
 pub struct Session {
     link: Arc<Link>,
@@ -58,26 +58,26 @@ pub struct Session {
     warnings: Vec<String>,
 }
 
-/// How long the guest took to come up.
+/// How long the guest took to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootTimes {
-    /// From [`Session::connect`] to init's report, as the host's clock saw it.
+    /// From [`Session::connect`] to init's report, by the host's clock.
     pub connect: Duration,
-    /// From the guest kernel's start to init's report, as the guest's clock saw it.
+    /// From the guest kernel's start to init's report, by the guest's clock.
     pub guest: Duration,
 }
 
 impl Session {
-    /// Tells the guest's init how to set the guest up, and waits until it reports. What `boot`
-    /// leaves out of the time and of entropy is the host's.
+    /// Sends the guest's settings to init, and waits for its report. If `boot` sets no time or no
+    /// entropy, the host's are used.
     ///
     /// # Errors
     ///
-    /// [`GuestError::BootTooLarge`] when `boot` does not fit in a message.
+    /// [`GuestError::BootTooLarge`] if `boot` does not fit in a message.
     ///
-    /// [`GuestError::NeverReported`] when it has not after `timeout`, or the VM ended before; a VM
-    /// that ends with a success status without init having reported has failed all the same.
-    /// [`GuestError::SetupFailed`] when init says that it could not set the guest up.
+    /// [`GuestError::NeverReported`] if init has not reported after `timeout`, or if the VM ended
+    /// before, even with a success status. [`GuestError::SetupFailed`] if init reports that it
+    /// could not set the guest up.
     pub fn connect(vm: &Vm, boot: &Boot, timeout: Duration) -> Result<Self, GuestError> {
         let started = Instant::now();
         let link = open(vm)?;
@@ -89,8 +89,8 @@ impl Session {
                 guest: hello.version,
             });
         }
-        // The boot message waited for the guest to boot. Commands come after this one, so nobody
-        // waits for the answer.
+        // The time in the boot message is old, because the message waited for the guest to boot.
+        // Commands come after this request, so there is no need to wait for its answer.
         link.send(&Request::SetClock {
             id: 0,
             realtime_ns: link::realtime_ns(),
@@ -107,17 +107,17 @@ impl Session {
         })
     }
 
-    /// What could not be set up in the guest, which does without.
+    /// Returns warnings about settings that the guest could not apply.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// How long the guest took to come up.
+    /// Returns how long the guest took to boot.
     pub fn boot_times(&self) -> BootTimes {
         self.boot
     }
 
-    /// The guest kernel's release.
+    /// Returns the guest kernel's release.
     pub fn kernel_release(&self) -> &str {
         &self.kernel
     }
@@ -126,50 +126,49 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`] when the command cannot be started, with the exit code docker
-    /// would give.
+    /// [`GuestError::SpawnFailed`], with docker's exit code, if the command cannot be started.
     pub fn exec(&self, spec: &ExecSpec) -> Result<Exec, GuestError> {
         Exec::start(&self.link, spec)
     }
 
-    /// Has init do something with the container's files, and returns once it does. Its streams and
-    /// its end are a command's.
+    /// Starts a task on the container's files in init, and returns once it runs. Its streams and
+    /// its end are those of a command.
     ///
     /// # Errors
     ///
-    /// [`GuestError::SpawnFailed`] when init cannot, or is too old to.
+    /// [`GuestError::SpawnFailed`] if init fails to start it, or does not support it.
     pub fn files(&self, task: &FileTask) -> Result<Exec, GuestError> {
         Exec::files(&self.link, task)
     }
 
-    /// Writes everything the guest has cached to its disk.
+    /// Writes everything that the guest has cached to its disk.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn sync(&self) -> Result<(), GuestError> {
         self.link.request("sync", |id| Request::Sync { id })
     }
 
     /// Freezes the writable disk: until [`Session::thaw`] its image on the host is consistent and
-    /// does not change. The guest ends the freeze itself after `thaw_after` (in whole
-    /// milliseconds), for a host that does not come back; zero is never.
+    /// does not change. The guest thaws the disk itself after `thaw_after` (in whole milliseconds),
+    /// in case the host does not; zero means never.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when the guest's kernel refuses, for example because it is frozen
-    /// already.
+    /// [`GuestError::Refused`] if the guest's kernel refuses, for example because the disk is
+    /// frozen already.
     pub fn freeze(&self, thaw_after: Duration) -> Result<(), GuestError> {
         let thaw_after_ms = milliseconds(thaw_after);
         self.link
             .request("freeze", |id| Request::Freeze { id, thaw_after_ms })
     }
 
-    /// Gives a freeze `thaw_after` from now on.
+    /// Extends a freeze to `thaw_after` from now on.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when nothing is frozen (any more).
+    /// [`GuestError::Refused`] if the disk is not frozen (any more).
     pub fn keep_frozen(&self, thaw_after: Duration) -> Result<(), GuestError> {
         let thaw_after_ms = milliseconds(thaw_after);
         self.link.request("stay frozen", |id| Request::KeepFrozen {
@@ -178,31 +177,30 @@ impl Session {
         })
     }
 
-    /// Ends a freeze.
+    /// Thaws the writable disk.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when nothing is frozen (any more): the disk may have changed since.
+    /// [`GuestError::Refused`] if the disk is not frozen (any more): it may have changed since.
     pub fn thaw(&self) -> Result<(), GuestError> {
         self.link.request("thaw", |id| Request::Thaw { id })
     }
 
-    /// Gives the free blocks of the writable disk back to the host. The guest does so by itself now
-    /// and then, and at its end.
+    /// Discards the free blocks of the writable disk, which frees them on the host. The guest also
+    /// does so by itself from time to time, and when it shuts down.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when the disk is frozen, or its device knows no discards.
+    /// [`GuestError::Refused`] if the disk is frozen, or does not support discards.
     pub fn trim(&self) -> Result<(), GuestError> {
         self.link.request("trim", |id| Request::Trim { id })
     }
 
-    /// Sets the guest's clock to the host's: at once after a sleep of the host, else little by
-    /// little.
+    /// Sets the guest's clock to the host's: at once after the host has slept, otherwise gradually.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn set_clock(&self) -> Result<(), GuestError> {
         self.link.request("set its clock", |id| Request::SetClock {
             id,
@@ -211,11 +209,11 @@ impl Session {
         })
     }
 
-    /// What the guest and its commands use.
+    /// Returns the resources that the guest and its commands use.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn stats(&self) -> Result<Stats, GuestError> {
         match self.link.ask("stats", |id| Request::Stats { id })? {
             Answer::Stats(stats) => Ok(stats),
@@ -223,11 +221,11 @@ impl Session {
         }
     }
 
-    /// The guest's processes.
+    /// Returns the guest's processes.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn processes(&self) -> Result<Vec<Process>, GuestError> {
         let request = "list its processes";
         match self.link.ask(request, |id| Request::Processes { id })? {
@@ -236,11 +234,11 @@ impl Session {
         }
     }
 
-    /// Has the guest, a clone of another, become one of its own.
+    /// Gives the guest, a copy of another one, its own identity.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or
+    /// [`GuestError::Refused`] if a part of it could not be changed, or the image's hook failed or
     /// took too long.
     pub fn identity(&self, identity: &Identity) -> Result<(), GuestError> {
         let identity = identity.clone();
@@ -253,13 +251,13 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`GuestError::UncleanShutdown`] when the writable disk was not unmounted cleanly: its
-    /// journal holds what the next boot replays.
+    /// [`GuestError::UncleanShutdown`] if the writable disk was not unmounted cleanly: the next
+    /// boot replays its journal.
     pub fn shutdown(&self, vm: &Vm, grace: Duration) -> Result<(), GuestError> {
         let grace_ms = milliseconds(grace);
         let sent = self.link.send(&Request::Shutdown { grace_ms });
         let farewell = sent.and_then(|()| self.link.wait_bye(grace.saturating_add(POWER_OFF_TIME)));
-        // A guest that has not said it is done stands still, on a full disk of the host for one.
+        // A guest that does not answer may be paused, for example because the host's disk is full.
         let left = if farewell.is_ok() {
             POWER_OFF_TIME
         } else {
@@ -276,7 +274,7 @@ impl Session {
     }
 }
 
-/// Opens the control channel, and a thread that reads it.
+/// Opens the control channel, and starts a thread that reads it.
 fn open(vm: &Vm) -> Result<Arc<Link>, GuestError> {
     let io = GuestError::io("the control channel");
     let channel = vm.channel().map_err(&io)?;

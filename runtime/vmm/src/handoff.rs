@@ -1,7 +1,8 @@
-//! Open files for the helper, sent over the control channel before the VM uses it.
+//! Passes open files to the helper, over the control channel before the VM uses it.
 //!
-//! A file that a child inherits by number must be inheritable in the parent too, so that any other
-//! child started at that moment gets it as well. A file in a message reaches the helper alone.
+//! A file that a child inherits by number must be inheritable in the parent too, so any other child
+//! started at that moment would inherit it as well. A file sent in a message only reaches the
+//! helper.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,7 +16,7 @@ use rustix::net::{
 /// The most files of one machine. Linux's `SCM_MAX_FD` is 253.
 pub(super) const MOST: usize = 64;
 
-/// Sends `files` as one byte's company. The receiver has to ask for as many.
+/// Sends `files` with one byte. The receiver must expect the same number.
 pub(super) fn send(socket: impl AsFd, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     if files.is_empty() {
         return Ok(());
@@ -23,7 +24,7 @@ pub(super) fn send(socket: impl AsFd, files: &[BorrowedFd<'_>]) -> io::Result<()
     send_with(socket, &[0], files)
 }
 
-/// Sends `bytes` with `files` as the first byte's company.
+/// Sends `bytes`, with `files` attached to the first byte.
 pub(super) fn send_with(
     socket: impl AsFd,
     bytes: &[u8],
@@ -34,13 +35,13 @@ pub(super) fn send_with(
     if !message.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::Error::other("too many files to pass on"));
     }
-    // Messages here are far shorter than a socket's buffer.
+    // Messages here are much shorter than a socket's buffer.
     let bytes = [IoSlice::new(bytes)];
     rustix::net::sendmsg(socket, &bytes, &mut message, SendFlags::empty())?;
     Ok(())
 }
 
-/// Receives as many files as were sent.
+/// Receives the files that were sent; `count` is their number.
 pub(super) fn receive(socket: impl AsFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     if count == 0 {
         return Ok(Vec::new());
@@ -48,7 +49,7 @@ pub(super) fn receive(socket: impl AsFd, count: usize) -> io::Result<Vec<OwnedFd
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    // Exactly one byte: what follows belongs to the VM.
+    // Exactly one byte: the following bytes belong to the VM.
     let mut bytes = [IoSliceMut::new(&mut byte)];
     rustix::net::recvmsg(socket, &mut bytes, &mut message, RecvFlags::empty())?;
     let files: Vec<OwnedFd> = message
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_arrive_and_the_channel_goes_on_after_them() {
+    fn files_arrive_and_the_channel_can_be_used_afterwards() {
         let (mut host, mut guest) = UnixStream::pair().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
         send(&host, &[writer.as_fd()]).unwrap();

@@ -1,10 +1,10 @@
-//! The process a VM runs in: `HELPER __vm JSON [DISK…]`, where the helper is any program whose
+//! The process that a VM runs in: `HELPER __vm JSON [DISK…]`, where the helper is any program whose
 //! `main` begins with [`run_if_asked`].
 //!
 //! Its standard input is the guest's end of the control channel, its standard output and error are
 //! the console's pipe. When the host's end of the channel closes, because blockbox ended or was
-//! killed, the guest's init shuts the guest down cleanly; whatever has not ended ten seconds later
-//! is ended here.
+//! killed, the guest's init shuts the guest down cleanly; a VM that has not ended ten seconds later
+//! is killed here.
 
 use std::env;
 use std::ffi::OsString;
@@ -24,33 +24,33 @@ use super::{VmmError, krun, qemu, signals, with_causes};
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__vm";
 
-/// The environment variable that names the helper where the configuration does not.
+/// The environment variable that names the helper, if the configuration does not.
 pub const HELPER_VARIABLE: &str = "BLOCKBOX_HELPER";
 
-/// Whether this program can be a helper: whether it has called [`run_if_asked`].
+/// Whether this program can be a helper: it has called [`run_if_asked`].
 static CAPABLE: AtomicBool = AtomicBool::new(false);
 
-/// How long a guest whose host has gone has to shut down.
+/// How long a guest has to shut down after its host has ended.
 pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
-/// How long another VM may take to let go of its disk: as long as an orphan has to end.
+/// How long another VM may take to release its disk: as long as a VM without a host has to end.
 const DISK_TIMEOUT: Duration = ORPHAN_GRACE.saturating_add(Duration::from_secs(5));
 
-/// A path that names standard output, the console's pipe, to what only takes paths.
+/// The path of standard output, the console's pipe, for interfaces that need a path.
 pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
     "/proc/self/fd/1"
 } else {
     "/dev/fd/1"
 };
 
-/// The folder whose files name a process's open files.
+/// The folder with a process's open files.
 pub(super) const FILES_PATH: &str = if cfg!(target_os = "linux") {
     "/proc/self/fd"
 } else {
     "/dev/fd"
 };
 
-/// What a helper process is to become.
+/// What a helper process becomes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Launch {
     Krun(krun::Machine),
@@ -58,9 +58,9 @@ pub(super) enum Launch {
     Share(qemu::share::Server),
 }
 
-/// Runs this process as a VM's helper when it was started as one; otherwise returns `None` at once,
-/// and VMs may be started through this program from then on. Call it first thing in `main`: the
-/// process must have a single thread.
+/// If this process was started as a VM's helper, runs it as that. Otherwise returns `None` at once,
+/// and VMs may be started through this program from then on. Call it first in `main`: the process
+/// must have a single thread.
 pub fn run_if_asked() -> Option<ExitCode> {
     CAPABLE.store(true, Ordering::Relaxed);
     let mut args = env::args_os().skip(1);
@@ -70,19 +70,19 @@ pub fn run_if_asked() -> Option<ExitCode> {
     Some(match run(args.next(), args) {
         Ok(code) => code,
         Err(error) => {
-            // Standard error is the console's pipe: this is what the host shows as its tail.
+            // Standard error is the console's pipe, whose tail the host shows.
             let _ = writeln!(io::stderr(), "blockbox: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     })
 }
 
-/// Returns the program to start VMs through: `configured`, else what [`HELPER_VARIABLE`] names,
-/// else the running program if it has called [`run_if_asked`].
+/// Returns the program to start VMs through: `configured`, else the one that [`HELPER_VARIABLE`]
+/// names, else the running program if it has called [`run_if_asked`].
 ///
 /// # Errors
 ///
-/// [`VmmError::NoHelper`] where none of these is there.
+/// [`VmmError::NoHelper`] if there is none of these.
 pub fn locate(configured: Option<&Path>) -> Result<PathBuf, VmmError> {
     let variable = || env::var_os(HELPER_VARIABLE).filter(|path| !path.is_empty());
     if let Some(path) = configured
@@ -120,7 +120,7 @@ fn run(
             std::thread::spawn(|| {
                 wait_for_hangup();
                 std::thread::sleep(ORPHAN_GRACE);
-                // The VM runs in this very process.
+                // The VM runs in this process, so this ends it.
                 std::process::exit(1);
             });
             krun::enter(&machine)
@@ -130,9 +130,9 @@ fn run(
     }
 }
 
-/// Locks a disk until this process ends, whatever program it becomes. The VM of a monitor that was
-/// killed may still be ending when the next starts: two kernels on one file system would destroy
-/// it.
+/// Locks a disk until this process ends, whatever program it becomes. The VM of a killed monitor
+/// may still be shutting down when the next one starts: two kernels that write to one file system
+/// would destroy it.
 fn hold(disk: &Path) -> Result<(), VmmError> {
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
@@ -155,7 +155,7 @@ fn hold(disk: &Path) -> Result<(), VmmError> {
     Ok(())
 }
 
-/// Confines this process and what it becomes. Call it before there are threads.
+/// Confines this process and its threads. Call it while there is a single thread.
 pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
     let confined = rules.map(Rules::enforce).transpose();
     confined.map_err(VmmError::io("cannot confine the virtual machine"))?;
@@ -166,7 +166,7 @@ pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
 pub(super) fn wait_for_hangup() {
     let stdin = io::stdin();
     loop {
-        // No events asked for: a hangup is always reported.
+        // No events are requested, because a hangup is always reported.
         let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::empty())];
         match poll(&mut fds, None) {
             Ok(_) if !fds.iter().all(|fd| fd.revents().is_empty()) => return,
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn program_without_helper_support_is_not_run_as_a_helper() {
-        // Tests run in a program whose main knows nothing of helpers.
+        // The main function of tests does not call `run_if_asked`.
         if env::var_os(HELPER_VARIABLE).is_none() {
             assert!(matches!(locate(None), Err(VmmError::NoHelper)));
         }

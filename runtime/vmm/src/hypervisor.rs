@@ -1,10 +1,9 @@
-//! Whether hardware virtualisation works here: found out by trying.
+//! Tests whether hardware virtualisation works on this host.
 //!
-//! `/dev/kvm` is no proof. There are hosts whose KVM starts a VM and interprets real-mode
+//! That `/dev/kvm` exists does not prove it. On some hosts KVM starts a VM and interprets real-mode
 //! instructions in software, but cannot run an ordinary kernel. So a trial VM boots the guest
-//! kernel and blockbox's init from a disk that holds nothing else: once init speaks, if only to say
-//! what it misses, the hypervisor can do what a sandbox needs. The verdict is kept until the next
-//! boot of the host.
+//! kernel and blockbox's init from a disk with nothing else: once init sends a message, even an
+//! error, the hypervisor can run a sandbox. The result is cached until the next boot of the host.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,32 +22,32 @@ use super::kernel::Identity;
 use super::vm::Vm;
 use super::{Vmm, VmmError, krun, with_causes};
 
-/// How long the trial's init has to say its first word. On hardware it needs a fraction of a
-/// second.
+/// How long to wait for the first message of the trial's init. With hardware virtualisation it
+/// takes a fraction of a second.
 const TRIAL_TIME: Duration = Duration::from_secs(3);
 
-/// The same where libkrun is asked for by name: an emulated hypervisor on a busy machine needs ten
+/// The same if libkrun is requested by name: an emulated hypervisor on a busy host needs ten
 /// seconds.
 const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(30);
 
-/// Something that takes seconds and is about to begin.
+/// Work that takes seconds and is about to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// A trial boot, which has this much time.
+    /// A trial boot, with its time limit.
     Trial(Duration),
 }
 
-/// What is called before something that takes seconds, so that a person can be told.
+/// A callback before work that takes seconds, to inform the user.
 pub type OnWait<'a> = dyn FnMut(Wait) + 'a;
 
-/// The verdict's name in the cache.
+/// The name of the cached result.
 pub(crate) const FILE: &str = "hypervisor.json";
 
-/// Init's disk is the only one, so it is the first.
+/// The disk with init is the only one, and so the first.
 const TRIAL_CMDLINE: &str = "console=hvc0 quiet panic=-1 reboot=k root=/dev/vda rootfstype=ext4 rw";
 
-/// What the trial found.
+/// The result of the trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -56,20 +55,20 @@ pub enum Verdict {
     Works,
     /// It does not.
     Fails {
-        /// Why, for a person.
+        /// The reason, as a message for users.
         reason: String,
     },
 }
 
-/// A verdict and what it was found with.
+/// A cached result, and the key that it holds for.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     key: String,
     verdict: Verdict,
 }
 
-/// The verdict on this host, from the folder `cache` or by a trial of at most 3 seconds, which
-/// `on_wait` is told of.
+/// Returns the result for this host, from the folder `cache` or by a trial of at most 3 seconds,
+/// before which `on_wait` is called.
 pub fn verdict(
     kernel: &Path,
     cache: &Path,
@@ -91,8 +90,8 @@ pub fn verdict(
     }
 }
 
-/// As [`verdict`], for who asks for libkrun by name, which is not to be held to an old failure:
-/// that it works is recalled, that it fails is tried again, for at most 30 seconds.
+/// As [`verdict`], if libkrun is requested by name. A cached failure is then not used: a success is
+/// read from the cache, a failure is tried again, for at most 30 seconds.
 pub fn verdict_anew(
     kernel: &Path,
     cache: &Path,
@@ -115,14 +114,14 @@ fn try_and_remember(
     time: Duration,
     on_wait: &mut OnWait<'_>,
 ) -> Verdict {
-    // Says nothing about the hypervisor, so it is not kept.
+    // This says nothing about the hypervisor, so it is not cached.
     if let Err(error) = helper::locate(helper) {
         let reason = with_causes(&error);
         return Verdict::Fails { reason };
     }
     on_wait(Wait::Trial(time));
     let verdict = trial(kernel, helper, time);
-    // Without a cache the next run tries again: slower, and right.
+    // If the result cannot be cached, the next run tries again.
     if let Some(key) = key(kernel) {
         let kept = Kept {
             key,
@@ -133,7 +132,7 @@ fn try_and_remember(
     verdict
 }
 
-/// Whether the operating system offers a hypervisor to this user at all.
+/// Checks whether the operating system offers a hypervisor to this user.
 pub(super) fn device() -> Result<(), String> {
     if cfg!(target_os = "linux") {
         let kvm = Path::new("/dev/kvm");
@@ -151,15 +150,15 @@ pub(super) fn device() -> Result<(), String> {
             }),
         }
     } else if cfg!(target_os = "macos") {
-        // Only a trial tells whether the executable may use the Hypervisor framework.
+        // Only a trial shows whether the executable may use the Hypervisor framework.
         Ok(())
     } else {
-        Err("this operating system has no hypervisor blockbox knows".to_owned())
+        Err("this operating system has no supported hypervisor".to_owned())
     }
 }
 
-/// Whether KVM is the module kvm-pvm: it starts any VM and interprets its first instructions, but
-/// never boots a kernel that is not made for it. `modules` is `/sys/module`.
+/// Returns whether KVM is the module kvm-pvm, which starts any VM and interprets its first
+/// instructions, but only boots kernels built for it. `modules` is `/sys/module`.
 fn runs_pvm_guests_only(modules: &Path) -> bool {
     let loaded = |name| modules.join(name).exists();
     loaded("kvm_pvm") && !loaded("kvm_intel") && !loaded("kvm_amd")
@@ -211,10 +210,10 @@ fn boot(kernel: &Path, disk: &Path, helper: Option<&Path>) -> Result<Vm, VmmErro
     Vm::launch(Vmm::Libkrun, &Launch::Krun(machine), helper)
 }
 
-/// Waits for a first message from init; `false` when the VM ended without.
+/// Waits for the first message of init; returns `false` if the VM ended without one.
 fn init_speaks(vm: &Vm, time: Duration) -> std::io::Result<bool> {
     let mut channel = vm.channel()?;
-    // The trial disk holds no container: init answers that it finds none.
+    // The trial disk holds no container, so init answers with an error.
     let mut boot = Vec::new();
     Request::Boot {
         version: PROTOCOL_VERSION,
@@ -227,7 +226,7 @@ fn init_speaks(vm: &Vm, time: Duration) -> std::io::Result<bool> {
     let mut chunk = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A timeout of zero would be none.
+        // A timeout of zero would mean no timeout.
         channel.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match channel.read(&mut chunk)? {
             0 => return Ok(false),
@@ -239,7 +238,7 @@ fn init_speaks(vm: &Vm, time: Duration) -> std::io::Result<bool> {
     }
 }
 
-/// A disk with init on it.
+/// Makes a disk with init.
 fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
     let what = "cannot make the disk of a trial VM";
     let disk = tempfile::NamedTempFile::new().map_err(VmmError::io(what))?;
@@ -248,7 +247,7 @@ fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
     Ok(disk)
 }
 
-/// A line of a log without the time and place in brackets before it.
+/// Returns a line of a log without the time and place in brackets before it.
 fn unstamped(line: &str) -> &str {
     let line = line.trim();
     match line.split_once("] ") {
@@ -257,8 +256,8 @@ fn unstamped(line: &str) -> &str {
     }
 }
 
-/// What a verdict holds for: this boot of the host, this kernel file by whatever path, this
-/// blockbox.
+/// Returns the key of a result: this boot of the host, this kernel file by any path, this version
+/// of blockbox.
 fn key(kernel: &Path) -> Option<String> {
     let kernel = Identity::of(kernel).ok()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| {
@@ -273,7 +272,7 @@ fn key(kernel: &Path) -> Option<String> {
     Some(format!("{} {version} {kernel}", boot.trim()))
 }
 
-/// Whether the verdict in the folder `cache` holds for `kernel` now.
+/// Returns whether the result in the folder `cache` holds for `kernel` now.
 pub(crate) fn is_current(kernel: &Path, cache: &Path) -> bool {
     recall(kernel, cache).is_some()
 }
@@ -298,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kvm_pvm_is_recognised_where_no_module_for_hardware_is_loaded() {
+    fn kvm_pvm_is_recognised_if_no_module_for_hardware_is_loaded() {
         let modules = tempfile::tempdir().unwrap();
         assert!(!runs_pvm_guests_only(modules.path()));
         fs::create_dir(modules.path().join("kvm_pvm")).unwrap();

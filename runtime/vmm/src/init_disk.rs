@@ -1,4 +1,4 @@
-//! A disk that holds init and nothing else.
+//! A disk with init only.
 
 use std::fs::File;
 use std::io;
@@ -7,15 +7,15 @@ use blockbox_protocol::INIT_PATH;
 
 use crate::guest::INIT;
 
-/// Bytes of the disk, nearly all of them holes.
+/// The size of the disk in bytes, mostly holes.
 const SIZE: u64 = 16 << 20;
 
-/// Writes to `file`, which is empty, an ext4 image with init where the kernel looks for it: the
-/// root of a machine that has no writable disk.
+/// Writes an ext4 image with init, where the kernel looks for it, to the empty file `file`: the
+/// boot disk of a machine without a writable disk.
 ///
 /// # Errors
 ///
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_init_disk(file: File) -> io::Result<()> {
     let write = || {
         let mut disk = ext4_writer::Builder::new(file, ext4_writer::Options::new(SIZE))?;

@@ -1,8 +1,8 @@
-//! The guest kernel: where it is found, and in which form both monitors boot it.
+//! The guest kernel: where it is found, and the form that both monitors boot.
 //!
-//! A kernel from libkrunfw is a bare memory image. On x86-64 it is wrapped in an ELF file that
-//! carries both entry points: the 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one
-//! in a Xen note, which QEMU wants. On other architectures the image itself is what both take.
+//! A kernel in libkrunfw is a bare memory image. On x86-64 it is wrapped in an ELF file with both
+//! entry points: the 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one in a Xen
+//! note, which QEMU needs. On other architectures both monitors boot the image itself.
 
 mod stale;
 
@@ -22,21 +22,21 @@ use super::krunfw::{self, KernelImage};
 pub use krunfw::LIBRARY;
 pub use stale::stale;
 
-/// Names a kernel file, as `--kernel` does.
+/// The variable that names a kernel file, as `--kernel` does.
 pub const KERNEL_VARIABLE: &str = "BLOCKBOX_KERNEL";
 
-/// Where a guest kernel comes from.
+/// The source of a guest kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KernelSource {
     /// A kernel file used as it is.
     File(PathBuf),
-    /// A libkrunfw library to take the kernel from.
+    /// A libkrunfw library that contains the kernel.
     Libkrunfw(PathBuf),
 }
 
 impl KernelSource {
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         match self {
             KernelSource::File(path) | KernelSource::Libkrunfw(path) => path,
@@ -45,13 +45,13 @@ impl KernelSource {
 }
 
 /// Finds a guest kernel: `explicit`, else `$BLOCKBOX_KERNEL`, else libkrunfw in `home/kernel`, next
-/// to the executable, or in the system's library folders. A file named explicitly may be a kernel
-/// or a libkrunfw.
+/// to the executable, or in the system's library folders. An explicit file may be a kernel or a
+/// libkrunfw.
 ///
 /// # Errors
 ///
-/// [`VmmError::KernelNotFound`] with everything that was searched; [`VmmError::BadKernel`] when an
-/// explicit file is unreadable.
+/// [`VmmError::KernelNotFound`] with the folders that were searched; [`VmmError::BadKernel`] if an
+/// explicit file cannot be read.
 pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmError> {
     let variable = std::env::var_os(KERNEL_VARIABLE)
         .filter(|value| !value.is_empty())
@@ -68,7 +68,7 @@ pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmErr
         })
 }
 
-/// Returns every libkrunfw where [`find`] looks for one, the one that it takes first.
+/// Returns every libkrunfw that [`find`] can find, beginning with the one that it returns.
 pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
     let folders = search_path(home).into_iter();
     folders
@@ -76,13 +76,13 @@ pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
         .filter(|path| path.is_file())
 }
 
-/// Makes `source` a file that [`VmConfig::kernel`](super::VmConfig::kernel) takes, keeping it in
-/// the folder `cache` under a name made from its contents. A library that was seen before and has
-/// not changed since is not read again.
+/// Converts `source` to a file for [`VmConfig::kernel`](super::VmConfig::kernel), and keeps it in
+/// the folder `cache` under a name derived from its contents. A library that was converted before
+/// and has not changed is not read again.
 ///
 /// # Errors
 ///
-/// When the library holds no kernel, or the cache cannot be written.
+/// If the library holds no kernel, or the cache cannot be written.
 pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError> {
     let library = match source {
         KernelSource::File(path) => return Ok(path.clone()),
@@ -97,8 +97,8 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     let digest = digest_of(library).map_err(unreadable())?;
     let name = format!("{KERNEL_PREFIX}{FORM}-{}", &digest[..32]);
     let kernel = cache.join(&name);
-    // Without the note the next start reads the library again: slower, and right. One of a file
-    // that has just changed would hold for another change within the same tick of the file system's
+    // If the note cannot be written, the next start reads the library again. A note on a file that
+    // has just changed could also match another change within the same tick of the file system's
     // clock.
     let note = || {
         if identity.is_settled() && Identity::of(library).is_ok_and(|now| now == identity) {
@@ -120,12 +120,11 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
     Ok(kernel)
 }
 
-/// Returns what the kernel in the libkrunfw at `library` calls itself, such as `6.12.68`.
+/// Returns the release of the kernel in the libkrunfw at `library`, such as `6.12.68`.
 ///
 /// # Errors
 ///
-/// [`VmmError::BadKernel`] where the library cannot be loaded here, or holds no kernel that can be
-/// booted.
+/// [`VmmError::BadKernel`] if the library cannot be loaded here, or holds no kernel that can boot.
 pub fn release(library: &Path) -> Result<String, VmmError> {
     let image = krunfw::kernel_of(library)?;
     let bad = |reason: &str| VmmError::BadKernel {
@@ -136,10 +135,10 @@ pub fn release(library: &Path) -> Result<String, VmmError> {
     banner(&image.bytes).ok_or_else(|| bad("its kernel does not say its version"))
 }
 
-/// The release in the first banner in `kernel`, as `/proc/version` has it.
+/// Returns the release in the first banner in `kernel`, as in `/proc/version`.
 fn banner(kernel: &[u8]) -> Option<String> {
     const START: &[u8] = b"Linux version ";
-    // A format string has the words too, without a number after them.
+    // The same words occur in a format string, without a number after them.
     let mut banners = memchr::memmem::find_iter(kernel, START)
         .filter_map(|at| kernel.get(at + START.len()..))
         .filter(|rest| rest.first().is_some_and(u8::is_ascii_digit));
@@ -149,37 +148,38 @@ fn banner(kernel: &[u8]) -> Option<String> {
         .then(|| String::from_utf8_lossy(release).into_owned())
 }
 
-/// The kernel that the note `seen` names, if it is there.
+/// Returns the kernel that the note `seen` names, if it exists.
 fn seen_before(seen: &Path, cache: &Path) -> Option<PathBuf> {
     let name = fs::read_to_string(seen).ok()?;
     let kernel = cache.join(&name);
     (name.starts_with(KERNEL_PREFIX) && !name.contains('/') && kernel.is_file()).then_some(kernel)
 }
 
-/// [`find`] and [`prepare`].
+/// Calls [`find`] and [`prepare`].
 ///
 /// # Errors
 ///
-/// As theirs.
+/// Those of both.
 pub fn locate(explicit: Option<&Path>, home: &Path, cache: &Path) -> Result<PathBuf, VmmError> {
     prepare(&find(explicit, home)?, cache)
 }
 
-/// The form kernels are kept in, part of their cached name: a new form must not find an old one's
-/// files.
+/// The form of a prepared kernel. It is a part of the file's name, so that another version does not
+/// use files of another form.
 const FORM: &str = if cfg!(target_arch = "x86_64") {
     "elf1"
 } else {
     "raw1"
 };
 
-/// How the names of prepared kernels begin.
+/// The prefix of the names of prepared kernels.
 const KERNEL_PREFIX: &str = "kernel-";
 
-/// How the names of notes on libraries begin: each holds the name of the kernel prepared from one.
+/// The prefix of the names of notes on libraries: a note holds the name of the kernel prepared from
+/// one.
 const SEEN_PREFIX: &str = "seen-";
 
-/// What tells a file from every other, and from itself after a change, without reading it.
+/// Identifies a version of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -202,7 +202,7 @@ impl Identity {
         })
     }
 
-    /// Whether the last change is so long ago that another one would show in the times.
+    /// Returns whether the last change is old enough that another change would show in the times.
     fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_secs());
@@ -232,7 +232,7 @@ fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
         path: path.clone(),
         reason: error.to_string(),
     })?;
-    // Both are ELF files; a library goes by its name, whatever its version.
+    // Both are ELF files; a library is recognised by its name, with any version.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(if name.starts_with("libkrunfw") {
         KernelSource::Libkrunfw(path)
@@ -241,7 +241,7 @@ fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
     })
 }
 
-/// The folders libkrunfw is looked for in, in order.
+/// Returns the folders that are searched for libkrunfw, in order.
 pub(super) fn search_path(home: &Path) -> Vec<PathBuf> {
     let mut folders = vec![home.join("kernel")];
     if let Some(folder) = std::env::current_exe()
@@ -293,9 +293,9 @@ fn write_beside(bytes: &[u8], folder: &Path) -> io::Result<NewFile> {
     Ok(file)
 }
 
-/// Stores a kernel under a name made from its contents. A kernel that another process has just
-/// stored there stays: the rules that confine a virtual machine name its file, and would not hold
-/// for one that replaced it.
+/// Stores a kernel under a name derived from its contents. If another process has just stored it,
+/// that file stays: the rules that confine a virtual machine refer to the file, and would not apply
+/// to one that replaced it.
 fn store_once(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
     match write_beside(bytes, folder)?.persist_new(kernel) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn storing_a_kernel_again_keeps_the_file_that_is_there() {
+    fn storing_a_kernel_again_keeps_the_existing_file() {
         let cache = tempfile::tempdir().unwrap();
         let kernel = cache.path().join("kernel-elf1-0");
         store_once(b"kernel", cache.path(), &kernel).unwrap();
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
     }
 
-    /// A library last changed long ago.
+    /// Makes a library whose last change is long ago.
     fn library(folder: &Path, bytes: &[u8]) -> PathBuf {
         let path = folder.join(LIBRARY);
         fs::write(&path, bytes).unwrap();
@@ -348,7 +348,7 @@ mod tests {
             Err(VmmError::BadKernel { .. })
         ));
 
-        // What preparing it would have left.
+        // The files that preparing it would have made.
         fs::create_dir(&cache).unwrap();
         let kernel = cache.join("kernel-x");
         fs::write(&kernel, b"kernel").unwrap();
@@ -356,7 +356,7 @@ mod tests {
         fs::write(seen(&library), "kernel-x").unwrap();
         assert_eq!(prepare(&source, &cache).unwrap(), kernel);
 
-        // A note that leads elsewhere is not followed.
+        // A note that leads out of the folder is not followed.
         fs::write(seen(&library), "kernel-x/../../libkrunfw.so.5").unwrap();
         assert!(prepare(&source, &cache).is_err());
         fs::write(seen(&library), "kernel-x").unwrap();

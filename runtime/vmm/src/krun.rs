@@ -1,4 +1,4 @@
-//! libkrun, linked in. It takes over the process it is started in and never returns it.
+//! Runs VMs with libkrun, which is linked in. libkrun takes over the process and never returns.
 
 use std::ffi::{CString, c_char};
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -12,16 +12,16 @@ use super::confine::Rules;
 use super::device::{Disk, DiskFormat, MacAddress, Share, text};
 use super::{VmConfig, VmmError, handoff, helper};
 
-/// Everything libkrun is told.
+/// The parameters of libkrun.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Machine {
     pub(super) kernel: String,
     pub(super) cmdline: String,
     pub(super) cpus: u8,
     pub(super) memory_mib: u32,
-    /// In the order the guest finds them.
+    /// The disks, in the guest's order.
     pub(super) disks: Vec<Drive>,
-    /// The addresses of the network cards, whose sockets are the open files that the helper gets.
+    /// The addresses of the network cards, whose sockets are the open files passed to the helper.
     pub(super) networks: Vec<MacAddress>,
     pub(super) shares: Vec<Folder>,
     pub(super) rules: Option<Rules>,
@@ -64,8 +64,8 @@ fn disk_format(format: DiskFormat) -> u32 {
     }
 }
 
-/// `LinuxSimplified` of krun-devices: files belong to whoever in the guest looks at them, so that a
-/// folder of the host's user is of use to any user of the guest.
+/// `LinuxSimplified` of krun-devices: files appear as owned by the guest user who accesses them, so
+/// that all users of the guest can use a folder of the host's user.
 const SIMPLIFIED_OWNERS: u32 = 1;
 
 /// The kernel format [`kernel::prepare`](super::kernel::prepare) makes: `KRUN_KERNEL_FORMAT_ELF` on
@@ -80,7 +80,7 @@ const LOG_NO_ENV: u32 = 1;
 /// The control channel: standard input, a socket.
 const CONTROL_FD: i32 = 0;
 
-/// Plans the VM that boots `config`.
+/// Returns the parameters of the VM that boots `config`.
 pub(super) fn machine(
     config: &VmConfig,
     cmdline: String,
@@ -113,7 +113,7 @@ pub(super) fn machine(
     })
 }
 
-/// Makes this process the VM. Returns only when that fails.
+/// Makes this process the VM. Returns only if that fails.
 pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
     let sockets = handoff::receive(std::io::stdin(), machine.networks.len())
         .map_err(VmmError::io("cannot receive the VM's open files"))?;
@@ -195,8 +195,8 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
         })?;
     }
 
-    // hvc0 is the implicit console, pointed at our standard output: of libkrun's consoles only one
-    // with a terminal or this one is announced to the guest as a console at all.
+    // hvc0 is the implicit console, redirected to our standard output: libkrun only announces a
+    // console to the guest if it has a terminal, or if it is this one.
     let console = c_string(helper::STDOUT_PATH)?;
     // SAFETY: the string is NUL-terminated and outlives the call, which copies it.
     check("krun_set_console_output", unsafe {

@@ -1,4 +1,4 @@
-//! libkrunfw: a shared library whose payload is a Linux kernel.
+//! Reads the Linux kernel from libkrunfw, a shared library.
 
 use std::ffi::c_char;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::VmmError;
 
-/// The name of the file libkrunfw, which holds a guest kernel.
+/// The file name of libkrunfw.
 pub const LIBRARY: &str = if cfg!(target_os = "macos") {
     "libkrunfw.5.dylib"
 } else {
@@ -19,7 +19,7 @@ pub const LIBRARY: &str = if cfg!(target_os = "macos") {
 /// libkrunfw's `libkrunfw.h`.
 type GetKernel = unsafe extern "C" fn(*mut u64, *mut u64, *mut usize) -> *const c_char;
 
-/// The kernel inside a libkrunfw.
+/// The kernel in a libkrunfw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KernelImage {
     /// The guest-physical address the image is loaded at.
@@ -30,8 +30,8 @@ pub(super) struct KernelImage {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Checks that the file has all bytes that an ELF library's segments name: the dynamic linker maps
-/// them, and whoever reads beyond the end of a file that way is killed.
+/// Checks that the file has all bytes of an ELF library's segments: the dynamic linker maps them,
+/// and a process that reads a mapping beyond the file's end is killed.
 fn check_whole(path: &Path) -> Result<(), VmmError> {
     let bad = |reason: &str| VmmError::BadKernel {
         path: path.to_owned(),
@@ -48,12 +48,12 @@ fn check_whole(path: &Path) -> Result<(), VmmError> {
     }
 }
 
-/// Where the last segment of a little-endian 64-bit ELF file ends; `None` for any other file, which
-/// the dynamic linker refuses.
+/// Returns the end of the last segment of a little-endian 64-bit ELF file; `None` for any other
+/// file, which the dynamic linker rejects.
 fn segments_end(file: &File) -> io::Result<Option<u64>> {
-    /// Of `Elf64_Ehdr`: `e_phoff`, `e_phentsize` and `e_phnum`.
+    /// The size of `Elf64_Ehdr`, with `e_phoff`, `e_phentsize` and `e_phnum`.
     const HEADER: usize = 64;
-    /// Of `Elf64_Phdr`.
+    /// The size of `Elf64_Phdr`.
     const SEGMENT: usize = 56;
 
     let mut header = [0; HEADER];
@@ -98,7 +98,7 @@ fn segments_end(file: &File) -> io::Result<Option<u64>> {
 pub(super) fn kernel_of(path: &Path) -> Result<KernelImage, VmmError> {
     let bad = |error: libloading::Error| VmmError::BadKernel {
         path: path.to_owned(),
-        // What the dynamic linker says is the cause.
+        // The message of the dynamic linker is the error's cause.
         reason: std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string),
     };
     check_whole(path)?;
@@ -131,7 +131,7 @@ pub(super) fn kernel_of(path: &Path) -> Result<KernelImage, VmmError> {
 mod tests {
     use super::*;
 
-    /// An ELF header with one segment of 1000 bytes at 100.
+    /// Returns an ELF header with one segment of 1000 bytes at offset 100.
     fn library() -> Vec<u8> {
         let mut bytes = vec![0; 1100];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_is_cut_off_anywhere_is_refused_before_it_is_loaded() {
+    fn a_truncated_library_is_rejected_before_it_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(LIBRARY);
         let library = library();
@@ -155,7 +155,7 @@ mod tests {
             let error = check_whole(&path).unwrap_err().to_string();
             assert!(error.contains("cut off"), "{length}: {error}");
         }
-        // What is no library is for the dynamic linker to refuse.
+        // The dynamic linker rejects files that are not libraries.
         for length in [0, 1, 63] {
             std::fs::write(&path, &library[..length]).unwrap();
             assert!(check_whole(&path).is_ok(), "{length}");

@@ -1,13 +1,13 @@
-//! Virtual machine monitors: what boots a machine that is described as data ([`VmConfig`]: a
-//! kernel, memory, a list of devices) and gives it a control channel.
+//! Virtual machine monitors, which boot a machine described as data ([`VmConfig`]: a kernel,
+//! memory, a list of devices) with a control channel.
 //!
-//! Two of them, behind one [`Vm`] handle, each of which states what it can do ([`Capabilities`]):
-//! libkrun, linked in, where the machine has hardware virtualisation that works ([`hypervisor`]),
-//! and QEMU everywhere else. Either way the VM is a child process, started through a program that
-//! can become one ([`helper`]): libkrun takes over the process it runs in, and QEMU needs
-//! preparations between fork and exec.
+//! Two monitors are used through the same [`Vm`] handle, each with its own [`Capabilities`]:
+//! libkrun, which is linked in, if hardware virtualisation works on the host ([`hypervisor`]), and
+//! QEMU otherwise. In both cases the VM is a child process, started through a helper program
+//! ([`helper`]): libkrun takes over the process that it runs in, and QEMU needs preparations
+//! between fork and exec.
 //!
-//! Once it runs, [`guest::Session`] talks to the guest's init.
+//! Once the VM runs, [`guest::Session`] communicates with the guest's init.
 
 mod alias;
 mod capabilities;
@@ -61,12 +61,12 @@ pub enum Accel {
     Kvm,
     /// macOS's hypervisor.
     Hvf,
-    /// Translation in software: slow, and works everywhere.
+    /// Software emulation: slow, but always available.
     Tcg,
 }
 
 impl Accel {
-    /// The name QEMU's `-accel` takes.
+    /// Returns the name for QEMU's `-accel`.
     pub fn name(self) -> &'static str {
         match self {
             Accel::Kvm => "kvm",
@@ -75,7 +75,7 @@ impl Accel {
         }
     }
 
-    /// The hypervisor of this operating system.
+    /// Returns the hypervisor of this operating system.
     pub fn native() -> Option<Accel> {
         match std::env::consts::OS {
             "linux" => Some(Accel::Kvm),
@@ -85,7 +85,7 @@ impl Accel {
     }
 }
 
-/// A virtual machine monitor to boot with.
+/// A virtual machine monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vmm {
@@ -93,7 +93,7 @@ pub enum Vmm {
     Libkrun,
     /// `qemu-system-…` from `PATH` (or `$BLOCKBOX_QEMU`).
     Qemu {
-        /// What runs the instructions.
+        /// The accelerator.
         accel: Accel,
     },
 }
@@ -107,27 +107,27 @@ impl fmt::Display for Vmm {
     }
 }
 
-/// Which monitor the user asks for (`--vmm`).
+/// The monitor that the user requests (`--vmm`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// libkrun where hardware virtualisation works, else QEMU.
+    /// libkrun if hardware virtualisation works, else QEMU.
     #[default]
     Auto,
     /// libkrun, or an error.
     Libkrun,
-    /// QEMU with the hypervisor where it works, else in software.
+    /// QEMU with the hypervisor if it works, else with software emulation.
     Qemu,
 }
 
 impl Vmm {
-    /// Settles a choice on this host. Whether hardware virtualisation works is found out by a trial
-    /// boot of `kernel` through `helper` (see [`VmConfig::helper`]), whose verdict is kept in the
-    /// folder `cache`.
+    /// Resolves a choice on this host. A trial boot of `kernel` through `helper` (see
+    /// [`VmConfig::helper`]) tests whether hardware virtualisation works; its result is cached in
+    /// the folder `cache`.
     ///
     /// # Errors
     ///
-    /// [`VmmError::NoHypervisor`] when libkrun is asked for and cannot work here;
-    /// [`VmmError::QemuNotFound`] when QEMU would be used and is not installed.
+    /// [`VmmError::NoHypervisor`] if libkrun is requested and cannot work here;
+    /// [`VmmError::QemuNotFound`] if QEMU would be used and is not installed.
     pub fn choose(
         choice: Choice,
         kernel: &Path,
@@ -166,11 +166,11 @@ impl Vmm {
         }
     }
 
-    /// Checks what can be known of a choice without a trial boot.
+    /// Checks a choice as far as possible without a trial boot.
     ///
     /// # Errors
     ///
-    /// As for [`Vmm::choose`], which may fail where this does not.
+    /// As for [`Vmm::choose`], which may also fail if this does not.
     pub fn check(choice: Choice) -> Result<(), VmmError> {
         match (choice, hypervisor::device()) {
             (Choice::Libkrun, Err(reason)) => Err(VmmError::NoHypervisor { reason }),
@@ -183,8 +183,8 @@ impl Vmm {
     ///
     /// # Errors
     ///
-    /// What [`VmConfig::check`] finds; when the helper process cannot be started. A VM that starts
-    /// and then fails is noticed by [`Session::connect`](crate::guest::Session::connect).
+    /// Those of [`VmConfig::check`]; if the helper process cannot be started. If the VM fails after
+    /// its start, [`Session::connect`](crate::guest::Session::connect) returns the error.
     pub fn start(self, config: &VmConfig) -> Result<Vm, VmmError> {
         Vm::start(self, config)
     }

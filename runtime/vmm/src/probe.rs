@@ -1,4 +1,4 @@
-//! What this host can do, for `blockbox doctor`.
+//! Reports the capabilities of this host, for `blockbox doctor`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,37 +9,37 @@ use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
 use super::{Accel, Capabilities, Vmm, kernel, qemu, with_causes};
 
-/// What this host can do.
+/// The capabilities of this host.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct HostReport {
-    /// The operating system, as Rust names it.
+    /// The operating system, in Rust's naming.
     pub os: &'static str,
-    /// The processor architecture, as Rust names it.
+    /// The processor architecture, in Rust's naming.
     pub arch: &'static str,
     /// The hypervisor's name: KVM or HVF.
     pub hypervisor_name: &'static str,
-    /// Whether hardware virtualisation works, with the reason if not.
+    /// Whether hardware virtualisation works, with the reason if it does not.
     pub hypervisor: Verdict,
-    /// The guest kernel's file (a kernel or a libkrunfw), if there is one.
+    /// The file of the guest kernel (a kernel or a libkrunfw), if there is one.
     pub kernel: Option<PathBuf>,
-    /// Why the guest kernel cannot be used, if so.
+    /// Why the guest kernel cannot be used, if it cannot.
     pub kernel_problem: Option<String>,
-    /// Where a guest kernel was looked for.
+    /// The folders that were searched for a guest kernel.
     pub kernel_searched: Vec<PathBuf>,
     /// The QEMU program, if there is one.
     pub qemu: Option<PathBuf>,
     /// The first line of its `--version`.
     pub qemu_version: Option<String>,
-    /// The monitor `--vmm auto` takes, `None` when nothing can boot.
+    /// The monitor that `--vmm auto` chooses; `None` if no guest can boot.
     pub chosen: Option<String>,
-    /// What each monitor that is there can do.
+    /// The capabilities of each available monitor.
     pub capabilities: BTreeMap<&'static str, Capabilities>,
-    /// What confines the processes of VMs.
+    /// How the processes of VMs are confined.
     pub confinement: Confinement,
 }
 
-/// Finds out what this host can do. `kernel`, `home`, `cache` and `helper` are those of
+/// Determines the capabilities of this host. `kernel`, `home`, `cache` and `helper` are those of
 /// [`kernel::locate`] and [`Vmm::choose`](super::Vmm::choose); a trial boot may take some seconds.
 pub fn probe(
     kernel: Option<&Path>,

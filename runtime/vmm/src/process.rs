@@ -1,7 +1,6 @@
 //! A child process with a thread and a process group of its own.
 //!
-//! A signal to the group of the program that starts it, such as a terminal's interrupt, does not
-//! reach it.
+//! Signals to the process group of its parent, such as a terminal's interrupt, do not reach it.
 //!
 //! The thread starts the child and lives until the child has ended, because Linux delivers a
 //! parent-death signal when the *thread* that started a child ends.
@@ -34,7 +33,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn spawn(mut command: Command) -> io::Result<Arc<Self>> {
         command.process_group(0);
         let (started, start) = mpsc::channel();
@@ -44,13 +43,13 @@ impl Process {
                 let mut child = match command.spawn() {
                     Ok(child) => child,
                     Err(error) => {
-                        // The receiver waits for exactly this message.
+                        // The receiver waits for this message.
                         let _ = started.send(Err(error));
                         return;
                     }
                 };
-                // The command still holds the child's ends of its pipes: without them a reader sees
-                // the end.
+                // The command still holds the child's ends of its pipes, and readers would not see
+                // the end of file.
                 drop(command);
                 let process = Arc::new(Process {
                     state: Mutex::new(State::Running(Pid::from_child(&child))),
@@ -65,8 +64,8 @@ impl Process {
     }
 
     fn reap(&self, child: &mut std::process::Child) {
-        // Waiting without reaping first: a pid must not be free for reuse while `kill` may still
-        // use it.
+        // Waits without reaping first, so that the process id cannot be reused while `kill` may
+        // still use it.
         let options =
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         let id = rustix::process::WaitId::Pid(Pid::from_child(child));
@@ -79,7 +78,7 @@ impl Process {
         self.changed.notify_all();
     }
 
-    /// The process, `None` once it has ended.
+    /// Returns the process id; `None` once the process has ended.
     pub(super) fn pid(&self) -> Option<Pid> {
         match *self.lock() {
             State::Running(pid) => Some(pid),
@@ -87,11 +86,11 @@ impl Process {
         }
     }
 
-    /// Ends the process at once.
+    /// Kills the process.
     pub fn kill(&self) {
         let state = self.lock();
         if let State::Running(pid) = *state {
-            // It can only have ended by itself meanwhile.
+            // This only fails if the process has ended meanwhile.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -100,7 +99,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When it cannot be waited for.
+    /// If the wait fails.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         let mut state = self.lock();
         loop {
@@ -117,7 +116,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process has ended or time is up, which is `None`.
+    /// Waits until the process has ended; `None` after the timeout.
     ///
     /// # Errors
     ///

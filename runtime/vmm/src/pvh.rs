@@ -1,4 +1,4 @@
-//! An ELF file around a bare x86-64 kernel image (`man 5 elf`; the note: Linux's
+//! Wraps a bare x86-64 kernel image in an ELF file (`man 5 elf`; the note: Linux's
 //! `include/xen/interface/elfnote.h`).
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -62,10 +62,10 @@ const PF_R: u32 = 4;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the 32-bit PVH entry point.
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
-/// Where the kernel's image starts in the file: a page, as `p_align` promises.
+/// The offset of the kernel's image in the file: one page, as `p_align` requires.
 const IMAGE_OFFSET: u64 = 4096;
 
-/// Wraps `image`, or returns `None` when it has no PVH note (or lies where no 32-bit entry can).
+/// Wraps `image`; `None` if it has no PVH note, or is at an address beyond 32-bit entry points.
 pub(super) fn wrap(load_address: u64, entry: u64, image: &[u8]) -> Option<Vec<u8>> {
     let pvh_entry = find_entry(image)?;
     let segments_at = size_of::<Header>();
@@ -127,7 +127,7 @@ pub(super) fn wrap(load_address: u64, entry: u64, image: &[u8]) -> Option<Vec<u8
     Some(file)
 }
 
-/// The PVH entry point of the image, from the note that Linux's `head_64.S` puts in it.
+/// Returns the PVH entry point of the image, from the note that Linux's `head_64.S` puts in it.
 fn find_entry(image: &[u8]) -> Option<u32> {
     let signature = [4_u32, 8, XEN_ELFNOTE_PHYS32_ENTRY]
         .map(u32::to_le_bytes)
@@ -147,8 +147,8 @@ fn find_entry(image: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// An image with the note Linux's `head_64.S` makes:
-    /// `ELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY, .quad ...)`.
+    /// Returns an image with the note of Linux's `head_64.S`: `ELFNOTE(Xen,
+    /// XEN_ELFNOTE_PHYS32_ENTRY, .quad ...)`.
     fn image() -> Vec<u8> {
         let mut image = vec![0x90; 512];
         let mut note = [4_u32, 8, 18].map(u32::to_le_bytes).concat();

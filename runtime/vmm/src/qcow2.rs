@@ -1,4 +1,4 @@
-//! What a qcow2 image says of other files (QEMU's `docs/interop/qcow2.txt`).
+//! The references of a qcow2 image to other files (QEMU's `docs/interop/qcow2.txt`).
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -10,40 +10,40 @@ use super::VmmError;
 /// `QFI\xfb`
 const MAGIC: [u8; 4] = [b'Q', b'F', b'I', 0xfb];
 
-/// The longest name of a backing file.
+/// The longest name of a backing file, in bytes.
 const MAX_NAME: u32 = 1023;
 
-/// The most images that one is made of.
+/// The longest chain of backing files.
 const MAX_CHAIN: usize = 64;
 
-/// The incompatible feature of an image whose data is in another file.
+/// The incompatible feature bit of an image whose data is in another file.
 const EXTERNAL_DATA: u64 = 1 << 2;
 
-/// Whether the file begins as a qcow2 image does.
+/// Returns whether the file begins with the magic number of qcow2.
 ///
 /// # Errors
 ///
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn is_qcow2(path: &Path) -> Result<bool, VmmError> {
     let mut magic = [0; 4];
     let file = open(path)?;
     Ok(file.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC)
 }
 
-/// The files that the image at `path` is based on, the nearest first.
+/// Returns the backing files of the image at `path`, the nearest first.
 ///
 /// # Errors
 ///
-/// [`VmmError::BackingFile`] of an image that names something other than a file, or whose chain has
-/// no end; when one cannot be read.
+/// [`VmmError::BackingFile`] if an image names something other than a file, or the chain is too
+/// long; if a file cannot be read.
 pub fn backing_files(path: &Path) -> Result<Vec<PathBuf>, VmmError> {
     let mut found: Vec<PathBuf> = Vec::new();
     loop {
         let last = found.last().map_or(path, |last| last);
         if found.len() > MAX_CHAIN {
-            return Err(refused(path, "it is based on too many others"));
+            return Err(refused(path, "its chain of backing files is too long"));
         }
-        // What is based on nothing, and raw ones.
+        // Raw files, and images without a backing file, end the chain.
         if !is_qcow2(last)? {
             return Ok(found);
         }
@@ -59,7 +59,7 @@ fn backing_file(path: &Path) -> Result<Option<PathBuf>, VmmError> {
     let failed = || VmmError::io(format!("cannot read {}", path.display()));
     let mut header = [0; 80];
     file.read_exact_at(&mut header[..72], 0).map_err(failed())?;
-    // Version 2 has no features.
+    // Version 2 has no feature bits.
     let _ = file.read_exact_at(&mut header[72..], 72);
     let [
         _,
@@ -100,10 +100,10 @@ fn backing_file(path: &Path) -> Result<Option<PathBuf>, VmmError> {
     }
     let mut name = vec![0; size as usize];
     file.read_exact_at(&mut name, offset).map_err(failed())?;
-    // `nbd://…`, `json:{…}`: QEMU takes them for other things than files.
+    // QEMU does not interpret `nbd://…` and `json:{…}` as file names.
     let word = name.split(|&byte| byte == b'/').next().unwrap_or_default();
     if word.contains(&b':') || name.contains(&0) {
-        return Err(refused(path, "what it is based on is no file's name"));
+        return Err(refused(path, "the name of its backing file is not a path"));
     }
     let name = Path::new(std::ffi::OsStr::from_bytes(&name));
     Ok(Some(path.parent().unwrap_or(Path::new("")).join(name)))
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_followed_to_its_end_and_no_farther() {
+    fn a_chain_of_backing_files_is_followed_to_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         fs::write(at.join("raw"), "raw").unwrap();
@@ -176,7 +176,7 @@ mod tests {
         ));
         for end in 0..bytes.len() {
             fs::write(&path, &bytes[..end]).unwrap();
-            // Whatever comes of it, it ends.
+            // Any result is fine, but the call must return.
             let _ = backing_files(&path);
         }
     }

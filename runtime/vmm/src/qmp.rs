@@ -1,7 +1,7 @@
-//! QEMU's machine protocol (QMP) over a socket pair: commands with time limits, and events.
+//! QEMU's machine protocol (QMP) over a socket pair: commands with timeouts, and events.
 //!
-//! A thread reads what QEMU sends, one JSON object a line, and hands each answer to whom it is for.
-//! Commands may be given from any thread.
+//! A thread reads the messages of QEMU, one JSON object per line, and passes each answer to its
+//! caller. Commands may be sent from any thread.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,16 +19,16 @@ use super::{VmmError, handoff};
 /// How long QEMU may take to answer a command that only starts something or reports a state.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// How often the progress of something long is asked for.
+/// How often the progress of a long operation is queried.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The longest line that is read. Answers to the commands used here are far shorter.
+/// The longest line that is read, in bytes. Answers to the commands used here are much shorter.
 const LONGEST_LINE: u64 = 1 << 20;
 
-/// QEMU's name for an open file passed to it.
+/// QEMU's name for a file descriptor passed to it.
 const STATE_FILE: &str = "state";
 
-/// The control of a VM under QEMU. Clones share it.
+/// Controls a VM under QEMU. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Qmp {
     link: Arc<Link>,
@@ -44,19 +44,19 @@ struct Link {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    /// What is being waited for, and what has come of it.
+    /// The answers of pending commands, once they have arrived.
     answers: HashMap<u64, Option<Answer>>,
     closed: bool,
 }
 
 type Answer = Result<Value, String>;
 
-/// What is called with an event's name and data.
+/// A callback with an event's name and data.
 type OnEvent = Box<dyn FnMut(&Qmp, &str, &Value) + Send>;
 
 impl Qmp {
-    /// Speaks to QEMU on `socket`, which may not run yet; `on_event` is called in a thread that
-    /// nothing else waits for.
+    /// Connects to QEMU on `socket`; QEMU may not run yet. `on_event` is called in the reading
+    /// thread, which nothing else waits for.
     pub(super) fn connect(socket: UnixStream, on_event: OnEvent) -> Result<Self, VmmError> {
         let what = "cannot set up QEMU's control socket";
         let reader = socket.try_clone().map_err(VmmError::io(what))?;
@@ -75,7 +75,7 @@ impl Qmp {
             .name("qmp".to_owned())
             .spawn(move || in_thread.read_from(reader, on_event))
             .map_err(VmmError::io(what))?;
-        // Nobody waits for the answer: QEMU answers in order, and has not started yet.
+        // There is no need to wait for the answer: QEMU answers in order, and has not started yet.
         qmp.link
             .write(&json!({"execute": "qmp_capabilities"}), None)?;
         Ok(qmp)
@@ -85,13 +85,13 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// [`VmmError::MonitorRefused`], [`VmmError::MonitorSilent`], [`VmmError::MonitorGone`], as
-    /// those of every command.
+    /// As for every command: [`VmmError::MonitorRefused`], [`VmmError::MonitorSilent`],
+    /// [`VmmError::MonitorGone`].
     pub fn stop(&self) -> Result<(), VmmError> {
         self.command("stop", json!({})).map(drop)
     }
 
-    /// Lets the guest's CPUs go on.
+    /// Resumes the guest's CPUs.
     ///
     /// # Errors
     ///
@@ -100,8 +100,8 @@ impl Qmp {
         self.command("cont", json!({})).map(drop)
     }
 
-    /// QEMU's name for the machine's state (`RunState` of its documentation): `running`, `paused`,
-    /// `io-error` …
+    /// Returns QEMU's name for the machine's state (`RunState` in its documentation): `running`,
+    /// `paused`, `io-error` …
     ///
     /// # Errors
     ///
@@ -111,8 +111,8 @@ impl Qmp {
         Ok(text(&answer, "status").to_owned())
     }
 
-    /// Writes the state of the machine's CPUs and devices, which is stopped, to `file`. Shared
-    /// memory is left out.
+    /// Writes the state of the CPUs and devices of a stopped machine to `file`, without its shared
+    /// memory.
     pub(super) fn save(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
         self.pass(file)?;
@@ -121,17 +121,17 @@ impl Qmp {
         self.await_migration("migrate", timeout)
     }
 
-    /// Gives a machine that was started with [`VmConfig::incoming`](crate::VmConfig::incoming) the
-    /// state in `file`, and lets it run. The machine must be configured as the saved one, with the
-    /// same version of QEMU.
+    /// Loads the state in `file` into a machine that was started with
+    /// [`VmConfig::incoming`](crate::VmConfig::incoming), and resumes it. The machine must have the
+    /// same configuration and version of QEMU as the saved one.
     ///
     /// # Errors
     ///
-    /// As for [`Vm::save`](crate::Vm::save); a machine that refuses a state ends.
+    /// As for [`Vm::save`](crate::Vm::save); if a machine rejects the state, it ends.
     pub fn restore(&self, file: &File, timeout: Duration) -> Result<(), VmmError> {
         self.leave_memory_out()?;
-        // There is no switch that has to learn where the guest is now. It would have to send these
-        // as the first it does.
+        // There is no switch that must learn the guest's new place, and a resumed guest would have
+        // to send these announcements first.
         self.command("migrate-set-parameters", json!({"announce-rounds": 0}))?;
         self.pass(file)?;
         let uri = format!("fd:{STATE_FILE}");
@@ -140,12 +140,12 @@ impl Qmp {
         self.cont()
     }
 
-    /// Executes a command and returns what it answers.
+    /// Executes a command and returns its answer.
     ///
     /// # Errors
     ///
     /// [`VmmError::MonitorRefused`] with QEMU's reason, [`VmmError::MonitorSilent`] after
-    /// `timeout`, [`VmmError::MonitorGone`] when QEMU has ended.
+    /// `timeout`, [`VmmError::MonitorGone`] if QEMU has ended.
     pub fn execute(
         &self,
         command: &'static str,
@@ -282,8 +282,7 @@ impl Link {
         }
     }
 
-    /// Takes an answer in. The greeting and answers that nobody waits for any more have no place to
-    /// go.
+    /// Stores an answer. The greeting, and answers after a timeout, are dropped.
     fn answered(&self, mut message: Map<String, Value>) {
         let Some(id) = message.get("id").and_then(Value::as_u64) else {
             return;
@@ -306,7 +305,7 @@ impl Link {
     }
 }
 
-/// A member of an object, empty where there is none.
+/// Returns a string member of an object; empty if there is none.
 pub(super) fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value
         .get(member)
@@ -322,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    /// A QEMU that answers each line it reads by what `answer` makes of it.
+    /// Starts a fake QEMU that answers each line with the result of `answer`.
     fn qemu(answer: impl Fn(Value) -> String + Send + 'static) -> (Qmp, mpsc::Receiver<String>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         thread::spawn(move || {
@@ -362,14 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn wait_for_a_silent_qemu_is_bounded() {
+    fn the_wait_for_a_silent_qemu_is_bounded() {
         let (qmp, _events) = qemu(|_| String::new());
         let silent = qmp.execute("stop", json!({}), Duration::from_millis(50));
         assert!(matches!(silent, Err(VmmError::MonitorSilent { .. })));
     }
 
     #[test]
-    fn a_qemu_that_ends_or_talks_nonsense_is_gone() {
+    fn a_qemu_that_ends_or_sends_malformed_lines_counts_as_gone() {
         for nonsense in ["[]\n", "garbage\n", "{\"return\""] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(nonsense.as_bytes()).unwrap();

@@ -1,10 +1,9 @@
-//! Saving a machine with its memory, and what another one must have in common with it to go on from
-//! there.
+//! Saves a machine with its memory, and compares the machines of a saved state and a copy.
 //!
-//! QEMU saves no machine that has a VMDK open. The image's disk is read-only and the same for every
-//! clone, so nothing of it is to be saved: while the machine stands still, an empty disk of the
-//! same size takes the place of the VMDK's node below the guest's device. That needs no server
-//! between the guest and the disk, and costs a machine that is never saved nothing.
+//! QEMU cannot save a machine that has a VMDK open. The image's disk is read-only and the same for
+//! every copy, so it need not be saved: while the machine is stopped, an empty disk of the same
+//! size replaces the VMDK's node below the guest's device. This needs no server between the guest
+//! and the disk, and a machine that is never saved has no overhead.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,19 +19,18 @@ use super::qemu::args;
 use super::qmp::{Qmp, text};
 use super::{Vm, Vmm, VmmError};
 
-/// How long QEMU may take to change a disk.
+/// How long QEMU may take to replace a disk.
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 
 impl Vm {
-    /// Stops the machine, writes the state of its CPUs and devices to `state`, which takes some
-    /// hundred KiB, calls `meanwhile`, and lets the machine go on. Its memory, which has to be
-    /// [shared](crate::MemoryBacking::Shared) or in a file, and its writable disks are for
-    /// `meanwhile` to copy.
+    /// Stops the machine, writes the state of its CPUs and devices to `state` (some hundred KiB),
+    /// calls `meanwhile`, and resumes the machine. `meanwhile` must copy the memory, which must be
+    /// [shared](crate::MemoryBacking::Shared) or in a file, and the writable disks.
     ///
     /// # Errors
     ///
-    /// [`VmmError::Unsupported`] where the monitor cannot; those of [`Qmp`]. A machine whose disk
-    /// cannot be given back is killed.
+    /// [`VmmError::Unsupported`] if the monitor does not support this; those of [`Qmp`]. If a disk
+    /// cannot be put back, the machine is killed.
     pub fn save<T>(
         &self,
         state: &File,
@@ -56,7 +54,7 @@ impl Vm {
             .and_then(|()| qmp.save(state, timeout))
             .map(|()| meanwhile());
         for (name, disk) in out {
-            // A guest that reads zeros in place of its image destroys what it writes.
+            // A guest that reads zeros instead of its image would corrupt its data.
             put_back(qmp, name, disk).inspect_err(|_| self.kill())?;
         }
         qmp.cont()?;
@@ -64,7 +62,7 @@ impl Vm {
     }
 }
 
-/// Replaces the node below `name` by an empty one of the same size.
+/// Replaces the node below `name` with an empty one of the same size.
 fn take_out(qmp: &Qmp, name: &str) -> Result<(), VmmError> {
     let (below, empty) = (args::below(name), empty(name));
     let size = size(qmp, &below)?;
@@ -72,7 +70,7 @@ fn take_out(qmp: &Qmp, name: &str) -> Result<(), VmmError> {
     change(qmp, "blockdev-add", node)?;
     let taken = reopen(qmp, name, &empty).and_then(|()| {
         delete(qmp, &below).inspect_err(|_| {
-            // The reason for the failure is the better report.
+            // The error of the failure itself is reported.
             let _ = reopen(qmp, name, &below);
         })
     });
@@ -106,7 +104,7 @@ fn change(qmp: &Qmp, command: &'static str, what: Value) -> Result<(), VmmError>
     qmp.execute(command, what, CHANGE_TIME).map(drop)
 }
 
-/// The size of a node in bytes.
+/// Returns the size of a node in bytes.
 fn size(qmp: &Qmp, name: &str) -> Result<u64, VmmError> {
     let command = "query-named-block-nodes";
     let nodes = qmp.execute(command, json!({"flat": true}), CHANGE_TIME)?;
@@ -119,7 +117,7 @@ fn size(qmp: &Qmp, name: &str) -> Result<u64, VmmError> {
         })
 }
 
-/// What a machine and another that goes on from its saved state have in common.
+/// The properties of a machine that a copy must share to resume its saved state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MachineIdentity {
@@ -127,21 +125,21 @@ pub struct MachineIdentity {
     pub qemu: String,
     /// QEMU's name for the machine.
     pub machine: String,
-    /// QEMU's accelerator and the CPU that the guest sees.
+    /// QEMU's accelerator and the CPU model that the guest sees.
     pub cpu: String,
     /// [`PROTOCOL_VERSION`] of the guest's init.
     pub protocol: u32,
 }
 
-/// Something that two machines do not have in common.
+/// A difference between two machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// What it is.
+    /// The property.
     pub what: &'static str,
-    /// What the saved machine has.
+    /// Its value in the saved machine.
     pub saved: String,
-    /// What the other one has.
+    /// Its value in the other machine.
     pub here: String,
 }
 
@@ -153,7 +151,7 @@ impl fmt::Display for Difference {
 }
 
 impl MachineIdentity {
-    /// The first thing in which a machine `here` differs from this saved one.
+    /// Returns the first difference between this saved machine and the machine `here`.
     pub fn difference(&self, here: &Self) -> Option<Difference> {
         let (saved_protocol, here_protocol) =
             (self.protocol.to_string(), here.protocol.to_string());
@@ -173,11 +171,11 @@ impl MachineIdentity {
 }
 
 impl Vm {
-    /// What has to be the same for a saved machine to go on as this one.
+    /// Returns the properties that a saved machine must share to be resumed as this one.
     ///
     /// # Errors
     ///
-    /// [`VmmError::Unsupported`] where the monitor saves no machines; when QEMU cannot be asked for
+    /// [`VmmError::Unsupported`] if the monitor cannot save machines; if QEMU cannot be asked for
     /// its version.
     pub fn machine_identity(&self) -> Result<MachineIdentity, VmmError> {
         let (Vmm::Qemu { accel }, Some(qmp)) = (self.vmm(), self.qmp()) else {
@@ -186,8 +184,7 @@ impl Vm {
                 what: "snapshots of memory",
             });
         };
-        // Not by `--version`, which takes as long as all else that QEMU does before the machine
-        // runs.
+        // `--version` would take as long as everything else that QEMU does before the machine runs.
         let version = version(&qmp.execute("query-version", json!({}), CHANGE_TIME)?);
         let cpu = match args::cpu(accel) {
             "host" => format!("{} {}", accel.name(), host_cpu()),
@@ -202,7 +199,7 @@ impl Vm {
     }
 }
 
-/// What QEMU answers of its version, in the words of `--version`.
+/// Formats QEMU's answer about its version as `--version` does.
 fn version(answer: &Value) -> String {
     let number = |part: &str| answer["qemu"][part].as_u64().unwrap_or_default();
     let numbers = ["major", "minor", "micro"].map(|part| number(part).to_string());
@@ -213,7 +210,7 @@ fn version(answer: &Value) -> String {
     }
 }
 
-/// The host's CPU model and the beginning of a digest of its features.
+/// Returns the host's CPU model and the beginning of a digest of its features.
 fn host_cpu() -> String {
     /// The lines of `/proc/cpuinfo` that a guest depends on.
     const KEYS: [&str; 11] = [
@@ -261,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn saved_machine_that_differs_is_refused_by_the_difference() {
+    fn the_error_for_another_machine_names_the_difference() {
         let saved = MachineIdentity {
             qemu: "QEMU 7".to_owned(),
             machine: "microvm".to_owned(),

@@ -1,12 +1,12 @@
-//! Signals that are not for a VM's process.
+//! Blocks signals in a VM's process.
 
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Keeps signals that people and service managers send to whole groups and sessions from ending or
-/// stopping this process, and what it executes: QEMU would take them for an order to switch the
-/// guest off without a word to it. `SIGKILL` ends it. Call it before there are threads.
+/// Blocks signals that users and service managers send to whole process groups and sessions, in
+/// this process and the program that it executes: QEMU would switch the guest off without notice.
+/// `SIGKILL` still ends it. Call it while there is a single thread.
 pub(super) fn block() -> io::Result<()> {
     let signals: SigSet = [
         Signal::SIGHUP,

@@ -1,4 +1,4 @@
-//! A running VM, whichever monitor runs it.
+//! A running VM under any monitor.
 
 use std::fs::File;
 use std::io;
@@ -23,11 +23,11 @@ use super::qemu::share;
 use super::qmp::Qmp;
 use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff};
 
-/// How a VM's process ended. It says nothing of the command in the guest, nor even whether the
-/// guest ever came up: libkrun exits with 0 on an early reset.
+/// How a VM's process ended. This tells neither how the command in the guest ended nor whether the
+/// guest booted at all: libkrun exits with 0 on an early reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmExit {
-    /// The process's own status.
+    /// The exit status of the process.
     pub status: ExitStatus,
 }
 
@@ -40,11 +40,11 @@ pub struct Vm {
     process: Arc<Process>,
     events: Events,
     qmp: Option<Qmp>,
-    /// Dropped last: they end by themselves once the VM's process is gone.
+    /// Dropped last: the servers end by themselves once the VM's process is gone.
     servers: Vec<Server>,
-    /// What names the files that the VM has open.
+    /// The links to files that the VM has open.
     aliases: Aliases,
-    /// The disks that are taken out to save the machine, by the names of their nodes.
+    /// The disks that are detached to save the machine, by the names of their nodes.
     pub(super) removable: Vec<(String, Disk)>,
 }
 
@@ -58,8 +58,8 @@ impl Drop for Server {
     }
 }
 
-/// Makes the file of a machine's memory, which only its owner may read. The confined process could
-/// not make it itself.
+/// Creates the file of a machine's memory, which only its owner may read. The confined process
+/// could not create it itself.
 fn make_memory(path: &Path, mebibytes: u32) -> Result<(), VmmError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
@@ -70,7 +70,7 @@ fn make_memory(path: &Path, mebibytes: u32) -> Result<(), VmmError> {
         .map_err(VmmError::io(format!("cannot make {}", path.display())))
 }
 
-/// The console's pipe, and where its contents are kept.
+/// The console's pipe, and the capture of its output.
 struct Ends {
     console: io::PipeReader,
     console_end: io::PipeWriter,
@@ -168,7 +168,7 @@ impl Vm {
         Self::spawn(vmm, launch, &helper::locate(helper)?, &[], ends, &[])
     }
 
-    /// Starts a helper process. It holds the disks `hold` for as long as it lives.
+    /// Starts a helper process, which locks the disks `hold` until it ends.
     fn spawn(
         vmm: Vmm,
         launch: &Launch,
@@ -206,17 +206,17 @@ impl Vm {
         })
     }
 
-    /// The monitor that runs this VM.
+    /// Returns the monitor that runs this VM.
     pub fn vmm(&self) -> Vmm {
         self.vmm
     }
 
-    /// The host's end of the control channel; ends when the VM does.
+    /// Returns the host's end of the control channel, which closes when the VM ends.
     pub fn channel(&self) -> io::Result<UnixStream> {
         self.channel.try_clone()
     }
 
-    /// What the guest's kernel and init, and the monitor itself, printed last.
+    /// Returns the last console output of the guest's kernel and init, and of the monitor itself.
     pub fn console_tail(&self) -> String {
         self.console.tail()
     }
@@ -225,18 +225,18 @@ impl Vm {
         &self.console
     }
 
-    /// The control of QEMU, `None` under libkrun.
+    /// Returns the control of QEMU; `None` under libkrun.
     pub fn qmp(&self) -> Option<&Qmp> {
         self.qmp.as_ref()
     }
 
-    /// What happens to the VM by itself from now on. libkrun reports nothing.
+    /// Returns a receiver of the VM's events from now on. libkrun reports none.
     pub fn events(&self) -> Receiver<VmEvent> {
         self.events.subscribe()
     }
 
-    /// The VM's process, `None` once it has ended. It is a process group of its own, and of the
-    /// signals that programs send to groups it takes `SIGKILL` only.
+    /// Returns the id of the VM's process; `None` once it has ended. It is in a process group of
+    /// its own, and ignores the signals that are usually sent to groups, except `SIGKILL`.
     pub fn process_id(&self) -> Option<u32> {
         let pid = self.process.pid()?;
         u32::try_from(pid.as_raw_nonzero().get()).ok()
@@ -246,26 +246,26 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// When the process cannot be waited for.
+    /// If the wait fails.
     pub fn wait(&self) -> io::Result<VmExit> {
         self.process.wait().map(|status| VmExit { status })
     }
 
-    /// Waits until the VM has ended or time is up, which is `None`.
+    /// Waits until the VM has ended; `None` after the timeout.
     ///
     /// # Errors
     ///
-    /// When the process cannot be waited for.
+    /// If the wait fails.
     pub fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<VmExit>> {
         let status = self.process.wait_timeout(timeout)?;
         Ok(status.map(|status| VmExit { status }))
     }
 
-    /// Stops the VM where it is. Its disks do not change until [`resume`](Self::resume).
+    /// Pauses the VM. Its disks do not change until [`resume`](Self::resume).
     ///
     /// # Errors
     ///
-    /// When the VM has ended, or its monitor refuses.
+    /// If the VM has ended, or its monitor refuses.
     pub fn pause(&self) -> Result<(), VmmError> {
         match &self.qmp {
             Some(qmp) => qmp.stop(),
@@ -273,11 +273,11 @@ impl Vm {
         }
     }
 
-    /// Lets a VM that was stopped go on.
+    /// Resumes a paused VM.
     ///
     /// # Errors
     ///
-    /// When the VM has ended, or its monitor refuses.
+    /// If the VM has ended, or its monitor refuses.
     pub fn resume(&self) -> Result<(), VmmError> {
         match &self.qmp {
             Some(qmp) => qmp.cont(),
@@ -293,7 +293,7 @@ impl Vm {
             .map_err(|errno| failed()(errno.into()))
     }
 
-    /// Ends the VM at once, as pulling the plug would.
+    /// Kills the VM, as pulling the plug would.
     /// [`Session::shutdown`](crate::guest::Session::shutdown) is the clean way.
     pub fn kill(&self) {
         self.process.kill();

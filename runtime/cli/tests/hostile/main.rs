@@ -74,7 +74,7 @@ fn noise_instead_of_frames_ends_the_sandbox_with_one_error() {
         let output = run(&guest, &machines, name).wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(125), "{stderr}");
-        assert!(stderr.contains("broke the protocol"), "{name}: {stderr}");
+        assert!(stderr.contains("violated the protocol"), "{name}: {stderr}");
         assert!(started.elapsed() < LONG, "{name}");
         guest.blockbox.output(["rm", "-f", name]);
     }

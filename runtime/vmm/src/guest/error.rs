@@ -1,4 +1,4 @@
-//! What can go wrong with a guest.
+//! Errors of a guest.
 
 use std::io;
 use std::process::ExitStatus;
@@ -8,29 +8,29 @@ use blockbox_protocol::ProtocolError;
 use blockbox_protocol::frame::MAX_PAYLOAD;
 use thiserror::Error;
 
-/// What can go wrong with a guest.
+/// An error of a guest.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GuestError {
     /// The guest's init never reported.
     #[error("{}", never_reported(*waited, *vm, console))]
     NeverReported {
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
-        /// How the VM ended, if it did.
+        /// The exit status of the VM, if it ended.
         vm: Option<ExitStatus>,
-        /// What the guest's console showed last.
+        /// The last output of the guest's console.
         console: String,
     },
     /// Init could not set the guest up.
     #[error("the guest could not be set up: {message}")]
     SetupFailed {
-        /// What init says.
+        /// The message of init.
         message: String,
     },
-    /// The writable disk holds the init of another blockbox.
+    /// The writable disk holds the init of another version of blockbox.
     #[error(
-        "the guest's init speaks protocol {guest}, this blockbox {host}; make the sandbox anew"
+        "the guest's init has protocol version {guest}, and this blockbox {host}: make the sandbox anew"
     )]
     VersionMismatch {
         /// This blockbox's version.
@@ -43,13 +43,13 @@ pub enum GuestError {
     SpawnFailed {
         /// The exit code docker gives this failure, 126 or 127.
         code: u8,
-        /// What failed.
+        /// The reason.
         message: String,
     },
-    /// The VM ended, or closed the channel, while something was asked of it.
+    /// The VM ended, or closed the channel, while an answer was pending.
     #[error("the virtual machine ended unexpectedly{}", last_words(console))]
     Lost {
-        /// What the guest's console showed last.
+        /// The last output of the guest's console.
         console: String,
     },
     /// The sandbox's monitor ended, or closed the connection.
@@ -58,36 +58,36 @@ pub enum GuestError {
     /// The guest did not answer in time.
     #[error("the guest did not answer to {request} within {} s", waited.as_secs())]
     NoAnswer {
-        /// What was asked.
+        /// The request.
         request: &'static str,
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
     },
     /// The guest's init does not know the request.
     #[error("the guest's init does not know how to {request}")]
     Unknown {
-        /// What was asked.
+        /// The request.
         request: &'static str,
     },
-    /// The guest answered something that does not fit the request.
+    /// The guest's answer does not match the request.
     #[error("the guest's answer does not fit the request to {request}")]
     WrongAnswer {
-        /// What was asked.
+        /// The request.
         request: &'static str,
     },
-    /// What the guest is told at its start does not fit in a message.
+    /// The boot message is too large.
     #[error("mounts, secrets and other settings take more than {} MiB", MAX_PAYLOAD >> 20)]
     BootTooLarge,
-    /// The guest does not keep to the protocol.
-    #[error("the guest broke the protocol")]
+    /// The guest violates the protocol.
+    #[error("the guest violated the protocol")]
     Protocol(#[from] ProtocolError),
-    /// The guest sent more of a stream than it had credit for.
+    /// The guest sent more of a stream than its credit allows.
     #[error("the guest sent more output than it was allowed to")]
     WindowExceeded,
     /// The guest's kernel refused a request.
     #[error("the guest refused to {request}: {}", io::Error::from_raw_os_error(*errno as i32))]
     Refused {
-        /// What was asked.
+        /// The request.
         request: &'static str,
         /// The guest's `errno`.
         errno: u32,
@@ -98,12 +98,12 @@ pub enum GuestError {
         /// The guest's `errno`.
         errno: u32,
     },
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("{what}")]
     Io {
-        /// What was being used.
+        /// The object of the operation.
         what: &'static str,
-        /// The refusal.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -125,7 +125,7 @@ fn never_reported(waited: Duration, vm: Option<ExitStatus>, console: &str) -> St
     format!("{how}{}", last_words(console))
 }
 
-/// The console's last lines, as a person wants to see them under an error.
+/// Formats the console's last lines for an error message.
 fn last_words(console: &str) -> String {
     let lines: Vec<_> = console
         .lines()

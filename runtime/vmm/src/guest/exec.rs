@@ -1,4 +1,4 @@
-//! One command in the guest.
+//! A command in the guest.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,38 +12,38 @@ use blockbox_protocol::{
 use super::error::GuestError;
 use super::link::{End, Link};
 
-/// Credit is returned once this much has been read: often enough that the sender never waits for
-/// it, seldom enough to cost nothing.
+/// Credit is returned after this many bytes have been read: often enough that the sender does not
+/// wait for it, rarely enough that its cost is negligible.
 const CREDIT_STEP: usize = WINDOW / 4;
 
-/// What happened to a command.
+/// An event of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It wrote this.
+    /// The command wrote output.
     Output {
-        /// To which of its outputs; with a terminal always stdout.
+        /// The output stream; with a terminal always stdout.
         stream: Stream,
-        /// What it wrote.
+        /// The bytes.
         data: Vec<u8>,
     },
-    /// It ended, after everything it wrote. Nothing follows.
+    /// The command ended, after all its output. This is the last event.
     Exited(ExitStatus),
 }
 
 /// A running command. Dropping it closes its streams, as closing a terminal window would; the
-/// command itself goes on until it notices.
+/// command itself continues until it notices.
 #[derive(Debug)]
 pub struct Exec {
     control: ExecControl,
     stdin: Option<Stdin>,
     pid: u32,
-    /// Bytes read from each output and not yet returned as credit.
+    /// Bytes of each output that were read and not yet returned as credit.
     owed: [usize; 2],
     status: Option<ExitStatus>,
 }
 
-/// Acts on a running command from any thread.
+/// Controls a running command from any thread.
 #[derive(Debug, Clone)]
 pub struct ExecControl {
     id: u32,
@@ -51,7 +51,7 @@ pub struct ExecControl {
     inbox: Arc<Inbox>,
 }
 
-/// A command's standard input. Dropping it is the end of the input.
+/// A command's standard input. Dropping it ends the input.
 #[derive(Debug)]
 pub struct Stdin {
     control: ExecControl,
@@ -77,7 +77,7 @@ impl Exec {
         })
     }
 
-    /// Has init do something with files.
+    /// Starts a task on files in init.
     pub(super) fn files(link: &Arc<Link>, task: &FileTask) -> Result<Self, GuestError> {
         Self::open(link, task.has_input(), |id| {
             link.send(&Request::Files {
@@ -87,7 +87,7 @@ impl Exec {
         })
     }
 
-    /// Registers a command, asks for it under the id that it got, and waits until it runs.
+    /// Registers a command, requests it under its id, and waits until it runs.
     pub(super) fn open(
         link: &Arc<Link>,
         has_input: bool,
@@ -119,7 +119,7 @@ impl Exec {
         })
     }
 
-    /// Takes over a command that runs in the guest already.
+    /// Takes over a command that already runs in the guest.
     pub(super) fn running(link: &Arc<Link>, id: u32, pid: u32, has_input: bool) -> Self {
         let inbox = Arc::new(Inbox::default());
         inbox.started(pid);
@@ -140,31 +140,31 @@ impl Exec {
         }
     }
 
-    /// The command's process id in the guest.
+    /// Returns the command's process id in the guest.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether the command has an input that nobody has taken.
+    /// Returns whether the command has an input that was not taken yet.
     pub fn has_stdin(&self) -> bool {
         self.stdin.is_some()
     }
 
-    /// The command's standard input, once, if the command was started with one.
+    /// Takes the command's standard input, if it was started with one.
     pub fn take_stdin(&mut self) -> Option<Stdin> {
         self.stdin.take()
     }
 
-    /// A handle to signal and resize the command with while another thread reads its output.
+    /// Returns a handle to signal and resize the command while another thread reads its output.
     pub fn control(&self) -> ExecControl {
         self.control.clone()
     }
 
-    /// Waits for the next thing that happens. After [`Event::Exited`] it repeats that.
+    /// Waits for the next event. After [`Event::Exited`] it returns the same event again.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn next_event(&mut self) -> Result<Event, GuestError> {
         if let Some(status) = self.status {
             return Ok(Event::Exited(status));
@@ -181,13 +181,13 @@ impl Exec {
         Ok(event)
     }
 
-    /// Copies the outputs to `stdout` and `stderr` until the command ends. An output that cannot be
-    /// written any more is closed in the guest as well, and its error returned when the command has
+    /// Copies the outputs to `stdout` and `stderr` until the command ends. If one cannot be
+    /// written, it is closed in the guest as well, and its error is returned after the command has
     /// ended.
     ///
     /// # Errors
     ///
-    /// When the guest is gone, or an output cannot be written; a closed pipe is no error, as in a
+    /// If the guest is gone, or an output cannot be written; a closed pipe is not an error, as in a
     /// shell.
     pub fn stream(
         mut self,
@@ -222,21 +222,21 @@ impl Exec {
         }
     }
 
-    /// Waits for the command's end, throwing its output away.
+    /// Waits for the command's end, discarding its output.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn wait(mut self) -> Result<ExitStatus, GuestError> {
         drop(self.stdin.take());
         self.stream(&mut io::sink(), &mut io::sink())
     }
 
-    /// Nobody reads this output any more: the command gets `SIGPIPE` when it writes there.
+    /// Closes an output: the command gets `SIGPIPE` when it writes to it.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn close_output(&self, stream: Stream) -> Result<(), GuestError> {
         self.control.close_output(stream)
     }
@@ -271,7 +271,7 @@ impl Drop for Exec {
 }
 
 impl ExecControl {
-    /// The command's id on the channel, as in [`CommandStats`](super::CommandStats).
+    /// Returns the command's id on the channel, as in [`CommandStats`](super::CommandStats).
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -280,7 +280,7 @@ impl ExecControl {
     ///
     /// # Errors
     ///
-    /// When the guest is gone. A command that has ended is no error.
+    /// If the guest is gone. That the command has ended is not an error.
     pub fn signal(&self, signal: u32) -> Result<(), GuestError> {
         self.send_while_running(Request::Signal {
             id: self.id,
@@ -292,25 +292,25 @@ impl ExecControl {
     ///
     /// # Errors
     ///
-    /// When the guest is gone. A command that has ended is no error.
+    /// If the guest is gone. That the command has ended is not an error.
     pub fn kill_all(&self) -> Result<(), GuestError> {
         self.send_while_running(Request::KillExec { id: self.id })
     }
 
-    /// Tells the command's terminal its new size.
+    /// Sets the size of the command's terminal.
     ///
     /// # Errors
     ///
-    /// When the guest is gone. A command that has ended, or has no terminal, is no error.
+    /// If the guest is gone. That the command has ended, or has no terminal, is not an error.
     pub fn resize(&self, size: WindowSize) -> Result<(), GuestError> {
         self.send_while_running(Request::Resize { id: self.id, size })
     }
 
-    /// Nobody reads this output any more: the command gets `SIGPIPE` when it writes there.
+    /// Closes an output: the command gets `SIGPIPE` when it writes to it.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn close_output(&self, stream: Stream) -> Result<(), GuestError> {
         let id = self.id;
         self.link.send(&Request::CloseOutput { id, stream })
@@ -325,8 +325,8 @@ impl ExecControl {
 }
 
 impl Write for Stdin {
-    /// Waits until the command has room for input; fails with [`io::ErrorKind::BrokenPipe`] once it
-    /// has ended.
+    /// Waits until the command accepts input; fails with [`io::ErrorKind::BrokenPipe`] once it has
+    /// ended.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -354,14 +354,14 @@ impl Write for Stdin {
 
 impl Drop for Stdin {
     fn drop(&mut self) {
-        // A guest that is gone has no input to end.
+        // The guest may be gone.
         let _ = self.control.send_while_running(Request::StdinEof {
             id: self.control.id,
         });
     }
 }
 
-/// What has arrived for a command and waits for its reader.
+/// Unread messages for a command.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -372,9 +372,9 @@ pub(super) struct Inbox {
 struct State {
     pid: Option<u32>,
     output: VecDeque<(Stream, Vec<u8>)>,
-    /// Bytes of each output that the guest may still send.
+    /// How many bytes of each output the guest may still send.
     window: [usize; 2],
-    /// Bytes of input that may be sent to the guest.
+    /// How many bytes of input may be sent to the guest.
     credit: usize,
     over: Option<Over>,
 }
@@ -428,8 +428,8 @@ impl Inbox {
     }
 
     pub(super) fn credit(&self, bytes: u32) {
-        // A guest that returns credit it never got gains nothing: the window is a limit on what it
-        // buffers.
+        // A guest that returns too much credit gains nothing: the window limits what the guest must
+        // buffer.
         self.change(|state| state.credit = state.credit.saturating_add(bytes as usize).min(WINDOW));
     }
 

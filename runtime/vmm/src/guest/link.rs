@@ -1,4 +1,4 @@
-//! The control channel: one reader, many writers, and who waits for what.
+//! The control channel: one reader, many writers, and the pending requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -17,22 +17,22 @@ use super::error::GuestError;
 use super::exec::Inbox;
 use crate::{Console, Vm};
 
-/// How long the answer to a sync, a freeze or a thaw may take: a slow disk has much to write.
+/// How long the answer to a sync, a freeze or a thaw may take: a slow disk may have much to write.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long the answer may take to a request that waits for nothing.
+/// How long the answer to a request that needs no waiting may take.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How long the guest may take to take a request: its init always does so soon.
+/// How long the guest may take to read a request, which its init normally does at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of entropy that a guest starts with.
+/// The bytes of entropy that a guest starts with.
 const ENTROPY: usize = 64;
 
-/// How long after the channel's end the VM's process may take to be gone, for a complete report.
+/// How long the VM's process may take to end after the channel's end, for a complete report.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Notices of a monitor that are kept for a reader.
+/// The most unread notices of a monitor.
 const NOTICES: usize = 16;
 
 #[derive(Debug)]
@@ -43,10 +43,10 @@ pub(super) struct Link {
     peer: Peer,
 }
 
-/// Who is on the other side.
+/// The other end of the channel.
 #[derive(Debug)]
 pub(super) enum Peer {
-    /// A guest's init; its console tells what it died of.
+    /// A guest's init; its console shows the cause of its end.
     Guest(Console),
     /// A sandbox's monitor.
     Monitor,
@@ -57,25 +57,25 @@ struct State {
     hello: Option<Hello>,
     bye: Option<u32>,
     answers: HashMap<u32, Option<Answer>>,
-    /// What a monitor answered to questions.
+    /// The answers of a monitor to pending questions.
     replies: HashMap<u32, Option<Vec<u8>>>,
-    /// What a monitor is doing, and nobody has read yet.
+    /// Unread notices of a monitor about what it is doing.
     notices: VecDeque<Vec<u8>>,
     inboxes: HashMap<u32, Arc<Inbox>>,
     next_id: u32,
     end: Option<End>,
 }
 
-/// What a monitor said.
+/// A message of a monitor.
 #[derive(Debug)]
 pub(super) enum Said {
-    /// The answer that was waited for.
+    /// The awaited answer.
     Answer(Vec<u8>),
-    /// What it is doing.
+    /// A notice about what the monitor is doing.
     Notice(Vec<u8>),
 }
 
-/// What init reported.
+/// The report of init.
 #[derive(Debug, Clone)]
 pub(super) struct Hello {
     pub(super) version: u32,
@@ -84,7 +84,7 @@ pub(super) struct Hello {
     pub(super) warnings: Vec<String>,
 }
 
-/// What init answered.
+/// An answer of init.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     /// 0, or the guest's `errno`.
@@ -95,7 +95,7 @@ pub(super) enum Answer {
     Rejected,
 }
 
-/// Why nothing more will come from the guest.
+/// Why no more messages come from the guest.
 #[derive(Debug, Clone)]
 pub(super) enum End {
     Closed,
@@ -114,7 +114,7 @@ impl Link {
         }
     }
 
-    /// Takes in everything the guest says, until it says no more.
+    /// Handles all messages of the guest until the channel ends.
     pub(super) fn read_from(&self, mut reader: UnixStream) {
         let end = self.read_all(&mut reader).err().unwrap_or(End::Closed);
         let mut state = self.lock();
@@ -134,7 +134,7 @@ impl Link {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                // The other end is gone, whatever it is called.
+                // Any error means that the other end is gone.
                 Err(_) => return Ok(()),
             };
             decoder.push(chunk.get(..count).unwrap_or_default());
@@ -176,7 +176,7 @@ impl Link {
                 }
                 state.answer(id, Answer::Rejected);
             }
-            // Nobody waits for a command that is over: what is still on its way is of no use.
+            // The remaining messages of a command that is over are dropped.
             Reply::Started { id, pid } => {
                 if let Some(inbox) = state.inboxes.get(&id) {
                     inbox.started(pid);
@@ -218,19 +218,19 @@ impl Link {
                 }
             }
             Envelope::Notice { payload } => {
-                // Only the latest matter to a person.
+                // Only the latest notices matter.
                 if state.notices.len() >= NOTICES {
                     state.notices.pop_front();
                 }
                 state.notices.push_back(payload);
             }
-            // A monitor does not ask.
+            // A monitor sends no questions.
             Envelope::Ask { .. } => {}
         }
         self.changed.notify_all();
     }
 
-    /// Asks a monitor something, and returns the question's id.
+    /// Sends a question to a monitor, and returns the question's id.
     pub(super) fn question(&self, payload: Vec<u8>) -> Result<u32, GuestError> {
         let id = {
             let mut state = self.lock();
@@ -242,14 +242,14 @@ impl Link {
         Ok(id)
     }
 
-    /// Asks a monitor something that concerns the stream `id`.
+    /// Sends a question to a monitor about the stream `id`.
     pub(super) fn question_as(&self, id: u32, payload: Vec<u8>) -> Result<(), GuestError> {
         let mut bytes = Vec::new();
         Envelope::Ask { id, payload }.encode(&mut bytes);
         self.write(&bytes, SEND_TIMEOUT)
     }
 
-    /// Waits for an answer or a notice; `None` when time is up.
+    /// Waits for an answer or a notice; `None` after the timeout.
     pub(super) fn reply(&self, id: u32, timeout: Duration) -> Result<Option<Said>, GuestError> {
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.lock();
@@ -276,12 +276,12 @@ impl Link {
         }
     }
 
-    /// Sends a request; may wait for the other side to take it, for [`SEND_TIMEOUT`] at most.
+    /// Sends a request; waits at most [`SEND_TIMEOUT`] for the other side to read it.
     pub(super) fn send(&self, request: &Request) -> Result<(), GuestError> {
         self.send_within(request, SEND_TIMEOUT)
     }
 
-    /// Sends how the guest is to be set up, which the guest takes once it has booted.
+    /// Sends the boot message, which the guest reads once it has booted.
     pub(super) fn send_boot(&self, boot: &Boot, timeout: Duration) -> Result<(), GuestError> {
         let mut boot = boot.clone();
         if boot.entropy.is_empty() {
@@ -295,7 +295,7 @@ impl Link {
         }
         let version = PROTOCOL_VERSION;
         match self.send_within(&Request::Boot { version, boot }, timeout) {
-            // Why the VM ended is found out by who waits for init's report.
+            // The wait for init's report finds out why the VM ended.
             Err(GuestError::Lost { .. }) => Ok(()),
             sent => sent,
         }
@@ -322,7 +322,7 @@ impl Link {
             .set_write_timeout(Some(timeout.max(Duration::from_millis(1))))
             .and_then(|()| writer.write_all(bytes));
         sent.map_err(|_| {
-            // A part of a message may have been sent: nothing can follow it.
+            // A part of a message may have been sent, so no other message can follow.
             let _ = writer.shutdown(Shutdown::Both);
             self.lost()
         })
@@ -337,7 +337,7 @@ impl Link {
         done(name, &self.ask(name, request)?)
     }
 
-    /// As [`request`](Self::request), for something that never takes long.
+    /// As [`request`](Self::request), for requests that are answered quickly.
     pub(super) fn request_soon(
         &self,
         name: &'static str,
@@ -348,8 +348,8 @@ impl Link {
         done(name, &self.answer_to(id, name, sent, SOON)?)
     }
 
-    /// As [`request_soon`](Self::request_soon), and lets nobody send anything until the guard is
-    /// dropped. Returns with it the last id that was given to anything.
+    /// As [`request_soon`](Self::request_soon), and blocks all other messages until the guard is
+    /// dropped. Also returns the last id that was assigned.
     pub(super) fn request_last(
         &self,
         name: &'static str,
@@ -375,7 +375,7 @@ impl Link {
         self.answer_to(id, name, sent, ANSWER_TIMEOUT)
     }
 
-    /// Gives an id to a request that is to be answered.
+    /// Assigns an id to a request that will be answered.
     fn expect_answer(&self) -> u32 {
         let mut state = self.lock();
         let id = fresh_id(&mut state);
@@ -383,7 +383,7 @@ impl Link {
         id
     }
 
-    /// Waits for the answer to a request that was sent, or not.
+    /// Waits for the answer to a request, unless sending it failed.
     fn answer_to(
         &self,
         id: u32,
@@ -406,17 +406,17 @@ impl Link {
         }
     }
 
-    /// Registers a command that runs in the guest already under `id`.
+    /// Registers a command that already runs in the guest under `id`.
     pub(super) fn register_running(&self, id: u32, inbox: Arc<Inbox>) {
         self.lock().inboxes.insert(id, inbox);
     }
 
-    /// Gives only ids after this one to requests and commands.
+    /// Assigns only ids after this one to requests and commands.
     pub(super) fn count_from(&self, id: u32) {
         self.lock().next_id = id;
     }
 
-    /// Registers a command and gives it an id.
+    /// Registers a command and assigns an id to it.
     pub(super) fn register(&self, inbox: Arc<Inbox>) -> Result<u32, GuestError> {
         let mut state = self.lock();
         if let Some(end) = state.end.clone() {
@@ -456,7 +456,7 @@ impl Link {
             })
     }
 
-    /// Waits until `found` gives something; `None` when time is up.
+    /// Waits until `found` returns a value; `None` after the timeout.
     fn wait<T>(
         &self,
         timeout: Duration,
@@ -505,7 +505,7 @@ impl Link {
 }
 
 impl State {
-    /// Nobody waits for what was not asked, or was given up.
+    /// Stores an answer. An answer to an unknown or abandoned request is dropped.
     fn answer(&mut self, id: u32, answer: Answer) {
         if let Some(waiting) = self.answers.get_mut(&id) {
             *waiting = Some(answer);
@@ -513,7 +513,7 @@ impl State {
     }
 }
 
-/// The host's time in nanoseconds since 1970.
+/// Returns the host's time in nanoseconds since 1970.
 pub(super) fn realtime_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
@@ -525,7 +525,7 @@ pub(super) fn random_bytes() -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What an answer to a request says that is answered by `Done`.
+/// Converts the answer to a request that is answered by `Done`.
 fn done(request: &'static str, answer: &Answer) -> Result<(), GuestError> {
     match *answer {
         Answer::Done(0) => Ok(()),
@@ -535,7 +535,7 @@ fn done(request: &'static str, answer: &Answer) -> Result<(), GuestError> {
 }
 
 fn fresh_id(state: &mut State) -> u32 {
-    // Ids of long-running commands may still be taken when the counter comes round.
+    // After the counter wraps around, long-running commands may still use some ids.
     loop {
         state.next_id = state.next_id.wrapping_add(1);
         let id = state.next_id;

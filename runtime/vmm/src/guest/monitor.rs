@@ -1,4 +1,4 @@
-//! The client's end of a conversation with a sandbox's monitor.
+//! The client's side of the protocol with a sandbox's monitor.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Speaks over a connected socket.
+    /// Returns a connection over a connected socket.
     pub fn new(socket: UnixStream) -> Result<Self, GuestError> {
         let io = GuestError::io("the monitor's socket");
         let reader = socket.try_clone().map_err(&io)?;
@@ -33,13 +33,13 @@ impl Connection {
         Ok(Self { link, socket })
     }
 
-    /// Asks a question; [`answer`](Self::answer) waits for the answer to the id returned.
+    /// Sends a question; [`answer`](Self::answer) waits for the answer to the returned id.
     pub fn ask(&self, question: Vec<u8>) -> Result<u32, GuestError> {
         self.link.question(question)
     }
 
-    /// Waits for the answer to a question, and passes on what the monitor says meanwhile. `None`
-    /// when time is up.
+    /// Waits for the answer to a question, and passes on notices that arrive meanwhile. `None`
+    /// after the timeout.
     pub fn answer(
         &self,
         id: u32,
@@ -60,21 +60,21 @@ impl Connection {
         Exec::start(&self.link, spec)
     }
 
-    /// Has the guest's init do something with the container's files.
+    /// Starts a task on the container's files in the guest's init.
     pub fn files(&self, task: &FileTask) -> Result<Exec, GuestError> {
         Exec::files(&self.link, task)
     }
 
-    /// Asks for the streams of a command, which become those of the command returned.
+    /// Requests the streams of a command, and returns them as a command.
     pub fn open(&self, has_input: bool, question: Vec<u8>) -> Result<Exec, GuestError> {
         Exec::open(&self.link, has_input, |id| {
             self.link.question_as(id, question)
         })
     }
 
-    /// Ends the conversation; whoever waits for something gets [`GuestError::MonitorLost`].
+    /// Closes the connection; pending calls return [`GuestError::MonitorLost`].
     pub fn close(&self) {
-        // It can only be closed already.
+        // This only fails if the socket is closed already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }

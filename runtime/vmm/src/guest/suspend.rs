@@ -1,4 +1,4 @@
-//! Guests that stand still for a copy, and copies that go on.
+//! Guests that are suspended for a copy, and copies that are resumed.
 
 use std::os::unix::net::UnixStream;
 use std::sync::MutexGuard;
@@ -13,30 +13,30 @@ use super::{BootTimes, Session, link, open};
 use crate::Vm;
 
 /// A guest whose commands are frozen and whose control channel is silent in both directions. It
-/// goes on with the first message after this is dropped.
+/// resumes with the first message after this is dropped.
 #[derive(Debug)]
 pub struct Suspended<'a> {
-    /// Whoever else wants to send something waits.
+    /// Keeps others from sending messages.
     _writer: MutexGuard<'a, UnixStream>,
     last_id: u32,
 }
 
 impl Suspended<'_> {
-    /// The last id that the guest has seen, for [`Adoption::last_id`].
+    /// Returns the last id that the guest has seen, for [`Adoption::last_id`].
     pub fn last_id(&self) -> u32 {
         self.last_id
     }
 }
 
-/// How the host of a copy takes it over.
+/// How the host takes over a copy.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Adoption {
     /// [`Suspended::last_id`] of the guest that was copied.
     pub last_id: u32,
-    /// The command that the host goes on with.
+    /// The command that the host continues with.
     pub command: Option<RunningCommand>,
-    /// What the copy becomes. What it leaves out of the time and of entropy is the host's.
+    /// The identity of the copy. If it sets no time or no entropy, the host's are used.
     pub identity: Identity,
     /// The guest kernel's release.
     pub kernel: String,
@@ -56,11 +56,11 @@ pub struct RunningCommand {
 }
 
 impl Session {
-    /// Has the guest stand still for a copy.
+    /// Suspends the guest for a copy.
     ///
     /// # Errors
     ///
-    /// When the guest is gone.
+    /// If the guest is gone.
     pub fn suspend(&self) -> Result<Suspended<'_>, GuestError> {
         let (writer, last_id) = self
             .link
@@ -71,13 +71,13 @@ impl Session {
         })
     }
 
-    /// Takes over the guest of a copy of a suspended machine. Returns with it the command that goes
-    /// on.
+    /// Takes over the guest of a copy of a suspended machine. Also returns the command that
+    /// continues.
     ///
     /// # Errors
     ///
-    /// [`GuestError::Refused`] when something could not be changed, or the image's hook failed or
-    /// took too long; when the guest is gone.
+    /// [`GuestError::Refused`] if a part of the identity could not be changed, or the image's hook
+    /// failed or took too long; if the guest is gone.
     pub fn adopt(vm: &Vm, adoption: &Adoption) -> Result<(Self, Option<Exec>), GuestError> {
         let started = Instant::now();
         let link = open(vm)?;

@@ -1,4 +1,4 @@
-//! What is left in the folder of prepared kernels.
+//! Stale files in the folder of prepared kernels.
 
 use std::fs;
 use std::io;
@@ -8,20 +8,20 @@ use std::time::{Duration, SystemTime};
 use super::{KERNEL_PREFIX, SEEN_PREFIX};
 use crate::{VmmError, hypervisor};
 
-/// How old a temporary file is when the process that made it is certainly gone.
+/// The age at which the process that made a temporary file has certainly ended.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// How the names of temporary files begin.
+/// The prefix of the names of temporary files.
 const TEMPORARY_PREFIX: &str = ".tmp";
 
-/// Returns the files in the folder `cache` that nothing needs any more: kernels other than
-/// `current`, as [`locate`](super::locate) returns it, and what was noted about their libraries; a
-/// verdict on the hypervisor of another boot or kernel; temporary files of processes that were
-/// killed. Where `current` is not known, no kernel is one of them.
+/// Returns the files in the folder `cache` that are no longer needed: kernels other than `current`,
+/// as [`locate`](super::locate) returns it, and the notes on their libraries; a cached result about
+/// the hypervisor of another boot or kernel; temporary files of killed processes. If `current` is
+/// `None`, kernels are not included.
 ///
 /// # Errors
 ///
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn stale(cache: &Path, current: Option<&Path>) -> Result<Vec<PathBuf>, VmmError> {
     let failed = |path: &Path| VmmError::io(format!("cannot read {}", path.display()));
     let entries = match fs::read_dir(cache) {

@@ -1,4 +1,4 @@
-//! QEMU's command line for a machine.
+//! The QEMU command line of a machine.
 
 use blockbox_protocol::CONTROL_PORT;
 use serde::{Deserialize, Serialize};
@@ -12,19 +12,19 @@ use super::super::{Accel, VmConfig, VmmError, helper};
 pub(super) enum Arg {
     /// As it is.
     Text(String),
-    /// A text followed by the number of the open file with this index.
+    /// A string followed by the number of the open file with this index.
     File(String, usize),
 }
 
-/// QEMU's own filter of system calls, laid once it has started.
+/// QEMU's own seccomp filter, which it applies once it has started.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// The memory's object.
+/// The id of the memory object.
 const MEMORY: &str = "memory";
 
-/// The arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket, then
-/// come those of the network cards and those of the shares' servers, and the memory where it is
-/// shared. `balloon` adds the device that gives freed memory back.
+/// Returns the arguments that boot `config`. Its open files have these indexes: 0 is QMP's socket,
+/// followed by the network cards, the servers of shares, and the memory if it is shared. `balloon`
+/// adds the device that returns freed memory.
 pub(super) fn args(
     config: &VmConfig,
     accel: Accel,
@@ -36,7 +36,7 @@ pub(super) fn args(
     args.option("-kernel", text(&config.kernel)?);
     args.option("-append", cmdline);
     args.option("-display", "none");
-    // The layout of virtio 1.0, which shares need.
+    // Shares need the register layout of virtio 1.0.
     args.option("-global", "virtio-mmio.force-legacy=false");
 
     let console = format!("file,id=console,path={}", helper::STDOUT_PATH);
@@ -50,7 +50,7 @@ pub(super) fn args(
     );
     args.file("-chardev", "socket,id=qmp,fd=".to_owned(), 0);
     args.option("-mon", "chardev=qmp,mode=control");
-    // Disks come up in the order given here: vda, vdb.
+    // Disks appear in this order: vda, vdb.
     for (index, disk) in config.disks.iter().enumerate() {
         args.disk(index, disk, config.is_removable(disk))?;
     }
@@ -147,8 +147,7 @@ impl Args {
         } else {
             self.option("-blockdev", node(&name, disk)?.to_string());
         }
-        // A guest that cannot be written for because the host's disk is full pauses; other errors
-        // are the guest's to see.
+        // If the host's disk is full, the guest is paused; other errors are reported to the guest.
         let errors = "werror=enospc,rerror=report";
         let serial = &disk.serial;
         self.option(
@@ -159,9 +158,9 @@ impl Args {
     }
 }
 
-/// The block node of a disk's file.
+/// Returns the block node of a disk's file.
 pub(crate) fn node(name: &str, disk: &Disk) -> Result<serde_json::Value, VmmError> {
-    // `discard`: what the guest frees, a sparse file on the host gives back.
+    // `discard`: blocks that the guest frees become holes in a sparse file on the host.
     let discard = if disk.read_only { "ignore" } else { "unmap" };
     Ok(json!({
         "node-name": name,
@@ -176,17 +175,17 @@ pub(crate) fn node(name: &str, disk: &Disk) -> Result<serde_json::Value, VmmErro
     }))
 }
 
-/// The name of the node below that of a disk which can be taken out.
+/// Returns the name of the node below that of a disk that can be detached.
 pub(crate) fn below(name: &str) -> String {
     format!("{name}-file")
 }
 
-/// A read-only node that shows the bytes of another one.
+/// Returns a read-only node on top of another one, with the same bytes.
 pub(crate) fn above(name: &str, below: &str) -> serde_json::Value {
     json!({"node-name": name, "driver": "raw", "read-only": true, "file": below})
 }
 
-/// The object that holds the memory, `None` for QEMU's own.
+/// Returns the memory object; `None` for QEMU's default.
 fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmError> {
     let size = u64::from(config.memory_mib) << 20;
     let file = |path, share| -> Result<_, VmmError> {
@@ -206,30 +205,30 @@ fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmErro
     }
 }
 
-/// What runs the guest's instructions.
+/// Returns the accelerator.
 fn accelerator(accel: Accel) -> &'static str {
     match accel {
-        // The CPUs of a translated guest take turns in one thread. With a thread each, one may go
-        // on running what it translated before another patched it, and Linux, which patches its own
-        // text whenever a static key flips, dies of a stale breakpoint (within seconds where a
-        // socket option flips a key that traffic on the other CPU looks at).
+        // The CPUs of an emulated guest take turns in one thread. With a thread each, one may
+        // continue to run translated code that another CPU has patched since, and Linux, which
+        // patches its own code whenever a static key changes, dies of a stale breakpoint (within
+        // seconds if a socket option changes a key that traffic on the other CPU checks).
         Accel::Tcg => "tcg,thread=single",
         other => other.name(),
     }
 }
 
-/// The CPU that the guest sees.
+/// Returns the CPU model that the guest sees.
 pub(crate) fn cpu(accel: Accel) -> &'static str {
     if accel == Accel::Tcg { "max" } else { "host" }
 }
 
 pub(crate) fn machine_type() -> &'static str {
     if cfg!(target_arch = "x86_64") {
-        // No ACPI: the devices are named on the kernel command line, and the kernel needs no ACPI
-        // interpreter.
+        // Without ACPI, the devices are named on the kernel command line, and the kernel needs no
+        // ACPI interpreter.
         "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on"
     } else {
-        // The newest interrupt controller there is: a hypervisor offers the host's, and no other.
+        // The newest supported interrupt controller: a hypervisor offers only the host's.
         "virt,gic-version=max"
     }
 }
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_take_turns_where_instructions_are_translated() {
+    fn emulated_cpus_share_one_thread() {
         assert_eq!(accelerator(Accel::Tcg), "tcg,thread=single");
         assert_eq!(accelerator(Accel::Kvm), "kvm");
     }

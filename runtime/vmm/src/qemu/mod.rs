@@ -15,15 +15,15 @@ use super::device::MemoryBacking;
 use super::{Accel, VmConfig, Vmm, VmmError, handoff, helper, signals};
 use args::Arg;
 
-/// Names the QEMU program, for one outside of `PATH`.
+/// The variable that names a QEMU program outside of `PATH`.
 const QEMU_VARIABLE: &str = "BLOCKBOX_QEMU";
 
-/// A QEMU command line, and the process the helper has to belong to.
+/// A QEMU command line, and the helper's parent process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Machine {
     program: PathBuf,
     args: Vec<Arg>,
-    /// How many open files the helper gets.
+    /// The number of open files that the helper receives.
     files: usize,
     parent: u32,
     rules: Option<Rules>,
@@ -33,7 +33,7 @@ fn program_name() -> String {
     format!("qemu-system-{}", std::env::consts::ARCH)
 }
 
-/// The QEMU to use.
+/// Returns the QEMU to use.
 pub(super) fn find() -> Result<PathBuf, VmmError> {
     if let Some(path) = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()) {
         return Ok(path.into());
@@ -42,7 +42,7 @@ pub(super) fn find() -> Result<PathBuf, VmmError> {
     in_path(&program).ok_or(VmmError::QemuNotFound { program })
 }
 
-/// The first file of this name in the folders of `PATH`.
+/// Returns the first file with this name in the folders of `PATH`.
 fn in_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders)
@@ -50,15 +50,15 @@ fn in_path(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The first line of `--version`.
+/// Returns the first line of `--version`.
 pub(super) fn version(program: &Path) -> io::Result<String> {
     let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Plans the command line that boots `config`. The helper gets `files` open files, in the order of
-/// [`args::args`].
+/// Returns the command line that boots `config`. The helper receives `files` open files, in the
+/// order of [`args::args`].
 pub(super) fn machine(
     config: &VmConfig,
     accel: Accel,
@@ -67,7 +67,7 @@ pub(super) fn machine(
     rules: Option<Rules>,
 ) -> Result<Machine, VmmError> {
     let room = Vmm::Qemu { accel }.capabilities().has_room(config);
-    // Giving back a page of a file punches a hole into the file.
+    // Returning a page of a file would punch a hole into the file.
     let balloon = room && config.memory == MemoryBacking::Private;
     Ok(Machine {
         program: find()?,
@@ -94,7 +94,7 @@ pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
     become_qemu(&mut qemu, machine.parent).map_err(io)
 }
 
-/// An argument with the number of its file.
+/// Formats an argument with the number of its file.
 fn words(arg: &Arg, files: &[OwnedFd]) -> Result<String, VmmError> {
     match arg {
         Arg::Text(text) => Ok(text.clone()),
@@ -111,7 +111,7 @@ fn words(arg: &Arg, files: &[OwnedFd]) -> Result<String, VmmError> {
 fn become_qemu(qemu: &mut Command, parent: u32) -> io::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
 
-    // The setting survives exec, so QEMU dies with blockbox, however blockbox dies.
+    // The setting survives exec, so QEMU is killed when blockbox ends for any reason.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     if now.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
@@ -130,7 +130,7 @@ fn become_qemu(qemu: &mut Command, _parent: u32) -> io::Result<ExitCode> {
     std::thread::spawn(move || {
         helper::wait_for_hangup();
         std::thread::sleep(helper::ORPHAN_GRACE);
-        // This process ends with QEMU, so the pid is still QEMU's.
+        // This process ends with QEMU, so the process id is still QEMU's.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     });
     let status = qemu.wait()?;

@@ -1,7 +1,7 @@
-//! The server of a share: virtiofsd, one process for each.
+//! The server of a share: one virtiofsd process for each.
 //!
-//! It gets a listening socket, which its only client, QEMU, is connected to already, so it ends
-//! when QEMU does, whether QEMU ever ran or not, and no socket is left in any folder.
+//! The server gets a listening socket to which its only client, QEMU, is already connected. So it
+//! ends when QEMU does, even if QEMU never started, and no socket is left in a folder.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,10 +16,10 @@ use super::super::device::{Share, text};
 use super::super::process::Process;
 use super::super::{VmmError, helper};
 
-/// Names the virtiofsd program, for one outside of the usual folders.
+/// The variable that names a virtiofsd program outside of the usual folders.
 const SERVER_VARIABLE: &str = "BLOCKBOX_VIRTIOFSD";
 
-/// Where distributions install it, as a program that users do not run themselves.
+/// The folders where distributions install it, because users do not run it themselves.
 const FOLDERS: [&str; 4] = [
     "/usr/libexec",
     "/usr/lib/qemu",
@@ -32,11 +32,11 @@ const FOLDERS: [&str; 4] = [
 pub(crate) struct Server {
     program: PathBuf,
     args: Vec<String>,
-    /// A folder to make read-only first, for servers that cannot.
+    /// A folder to make read-only first, for servers that cannot do so.
     read_only: Option<PathBuf>,
 }
 
-/// The virtiofsd to use.
+/// Returns the virtiofsd to use.
 pub(crate) fn server() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(SERVER_VARIABLE).filter(|value| !value.is_empty()) {
         return Some(PathBuf::from(path)).filter(|path| path.is_file());
@@ -103,7 +103,7 @@ fn plan(share: &Share, program: PathBuf) -> Result<Server, VmmError> {
             reason: "QEMU's own virtiofsd runs as root only; virtiofsd 1.0 and later, a package of its own, does not",
         });
     }
-    // Options are separated by commas.
+    // A comma separates options.
     let source = source.replace('\\', "\\\\").replace(',', "\\,");
     let options = format!("source={source},xattr,log_level=err");
     Ok(Server {
@@ -113,8 +113,8 @@ fn plan(share: &Share, program: PathBuf) -> Result<Server, VmmError> {
     })
 }
 
-/// Whether this is the C program that QEMU had until version 8, by the first line of `--version`.
-/// It counts as QEMU does, the one in Rust from 1 on.
+/// Returns whether this is the C program that was part of QEMU before version 8, by the first line
+/// of `--version`. Its version is QEMU's, while the version of the one in Rust begins with 1.
 fn is_part_of_qemu(version: &str) -> bool {
     let digits = version.trim_start_matches(|c: char| !c.is_ascii_digit());
     let major = digits.split('.').next().unwrap_or_default();
@@ -135,7 +135,7 @@ pub(crate) fn enter(server: &Server) -> Result<ExitCode, VmmError> {
     Err(io(std::os::unix::process::CommandExt::exec(&mut command)))
 }
 
-/// Makes `folder`, without what is mounted below it, read-only for this process.
+/// Makes `folder`, but no mounts below it, read-only for this process.
 #[cfg(target_os = "linux")]
 fn make_read_only(folder: &Path) -> io::Result<()> {
     use rustix::mount::{
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn qemus_own_virtiofsd_is_told_from_the_one_in_rust() {
+    fn qemus_own_virtiofsd_is_distinguished_from_the_one_in_rust() {
         assert!(is_part_of_qemu(
             "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7)"
         ));
