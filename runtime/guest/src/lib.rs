@@ -1,8 +1,8 @@
 //! The package of `blockbox-init`, the first process of a blockbox guest.
 //!
-//! The program is another target than the host's, so the crate that embeds it builds it from its
-//! build script. A dependency on this library gives that script the package's folder, as
-//! `DEP_BLOCKBOX_GUEST_MANIFEST_DIR`.
+//! The program is built for another target than the host's, by the build script of the crate that
+//! embeds it. Because that crate depends on this library, its build script gets the package's
+//! folder in `DEP_BLOCKBOX_GUEST_MANIFEST_DIR`.
 
 #![forbid(unsafe_code)]
 

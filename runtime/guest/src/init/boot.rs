@@ -1,5 +1,5 @@
-//! From the kernel's root, the writable disk, to the container's. In a machine without a writable
-//! disk, whose kernel boots from a read-only one, a tmpfs takes its place.
+//! Changes from the kernel's root, the writable disk, to the container's root. In a machine without
+//! a writable disk, whose kernel boots from a read-only one, a tmpfs replaces it.
 
 use std::fs;
 use std::io;
@@ -15,33 +15,33 @@ use super::failure::{Failure, Step, Warnings};
 use super::root::{self, Access};
 use super::{clock, copy, devices, etc, kernel, mounts, network, readahead, secrets, sys};
 
-/// Open files a command may have, soft and hard: the kernel's most (`fs.nr_open`), as docker gives
-/// containers.
+/// The soft and hard limit of open files of a command: the kernel's maximum (`fs.nr_open`), as
+/// docker sets it for containers.
 const OPEN_FILES: u64 = 1_048_576;
 
-/// What outlives the change of root.
+/// Open directories that outlive the change of root.
 #[derive(Debug)]
 pub(crate) struct Roots {
-    /// The root directory of the writable disk, or of what takes its place, hidden below the
+    /// The root directory of the writable disk, or of the tmpfs that replaces it, hidden below the
     /// container's.
     pub(crate) upper: OwnedFd,
     /// The container's root directory.
     pub(crate) merged: OwnedFd,
     /// A procfs that the container cannot unmount.
     pub(crate) proc: OwnedFd,
-    /// A tmpfs of init's own, hidden below the container's root: what it holds can be mounted in
-    /// the container.
+    /// A tmpfs of init's own, hidden below the container's root: its files can be mounted in the
+    /// container.
     pub(crate) memory: OwnedFd,
 }
 
-/// Mount points that exist only until the change of root.
+/// Mount points that only exist until the change of root.
 #[derive(Debug)]
 pub(crate) struct Early {
     private: PathBuf,
 }
 
 impl Early {
-    /// Mounts what is needed to find devices.
+    /// Mounts the file systems that are needed to find devices.
     pub(crate) fn mount() -> Result<Self, Failure> {
         rustix::process::umask(Mode::empty());
         if is_read_only("/")? {
@@ -63,12 +63,12 @@ impl Early {
         Ok(early)
     }
 
-    /// The device node of the control port.
+    /// Returns the device node of the control port.
     pub(crate) fn control_port(&self) -> Result<PathBuf, Failure> {
         devices::control_port(&self.private.join("sys"), &self.private.join("dev"))
     }
 
-    /// Builds the container's root as `boot` says and makes it this process's.
+    /// Sets up the container's root with the settings in `boot`, and makes it this process's root.
     pub(crate) fn enter_container(
         self,
         boot: &Boot,
@@ -123,7 +123,7 @@ impl Early {
         }
         secrets::provide(&boot.secrets)?;
         network::bring_up(boot.network.as_ref(), warnings)?;
-        // After it: an interface has settings of its own.
+        // Set after the network, because an interface has settings of its own.
         kernel::set_all(&boot.sysctls)?;
         etc::provide(&etc::Names::of(boot), &roots.memory, warnings)?;
         if boot.read_only_root {
@@ -137,12 +137,12 @@ impl Early {
         let image = devices::image_disk(&self.private.join("sys"), &self.private.join("dev"));
         rustix::mount::mount(&image, &lower, "erofs", MountFlags::RDONLY, None)
             .step(format!("mounting {} as EROFS", image.display()))?;
-        // After the mount, which sets the size of the disk's buffers and drops what it finds there.
+        // After the mount, which sets the block size of the disk's buffers and drops existing ones.
         warnings.tolerate(readahead::metadata(&image));
         Ok(())
     }
 
-    /// Mounts the file system of a disk that is no image's.
+    /// Mounts the file system of a disk that does not belong to an image.
     fn mount_disk(&self, partition: u32, access: Access, name: &str) -> Result<(), Failure> {
         let target = self.directory(name)?;
         let early = |name: &str| self.private.join(name);
@@ -161,8 +161,8 @@ impl Early {
             copy::attributes(&lower, Path::new(UPPER_DIR), &root).step(step())?;
         }
         make_dir(Path::new(WORK_DIR), 0o755)?;
-        // As docker mounts overlays: without features whose traces in the upperdir another kernel
-        // may not follow.
+        // As docker mounts overlays: without features that leave marks in the upperdir which other
+        // kernels may not support.
         let options = format!(
             "lowerdir={},upperdir={UPPER_DIR},workdir={WORK_DIR},redirect_dir=off,index=off,metacopy=off\0",
             lower.display()
@@ -186,9 +186,8 @@ impl Early {
     }
 }
 
-/// Moves the mount at `root` on top of everything, as `switch_root(8)` does: unlike after
-/// `pivot_root`, the writable disk stays mounted below, where it can be remounted read-only in the
-/// end.
+/// Moves the mount at `root` to `/`, as `switch_root(8)` does: unlike after `pivot_root`, the
+/// writable disk stays mounted below it, and can be remounted read-only at the end.
 fn switch_root(root: &Path) -> Result<OwnedFd, Failure> {
     let step = "changing to the container's root";
     rustix::process::chdir(root).step(step)?;
@@ -203,9 +202,9 @@ fn is_read_only(path: &str) -> Result<bool, Failure> {
     Ok(found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// Moves to a tmpfs, which then is in the place of the writable disk.
+/// Changes to a tmpfs, which replaces the writable disk.
 fn root_in_memory() -> Result<(), Failure> {
-    // The one folder that the read-only disk has for certain. The running init stays open below the
+    // The only folder that the read-only disk certainly has. The running init stays open below the
     // mount.
     let target = Path::new(PRIVATE_DIR);
     rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::empty(), c"mode=0755")
@@ -222,11 +221,11 @@ fn set_limits(warnings: &mut Warnings) {
     warnings.tolerate(set.step("setting the limit of open files"));
 }
 
-/// The most symbolic links that are followed on the way to a directory, as in the kernel.
+/// The most symbolic links that are followed to a directory, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Makes a directory (and its parents) unless there is one, possibly behind symlinks, which may
-/// lead to what is not there yet.
+/// Creates a directory and its parents, if they do not exist. Symbolic links are followed, even to
+/// paths that do not exist yet.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), Failure> {
     make_dir_behind(path, mode, MAX_LINKS).step(format!("making the directory {}", path.display()))
 }
@@ -248,7 +247,7 @@ fn make_dir_behind(path: &Path, mode: u32, links: u32) -> io::Result<()> {
         make_dir_behind(parent, mode, links)?;
     }
     match fs::DirBuilder::new().mode(mode).create(path) {
-        // Made by another meanwhile.
+        // Another process created it meanwhile.
         Err(_) if path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(rustix::io::Errno::NOTDIR.into())

@@ -1,4 +1,4 @@
-//! A cgroup for each command: it tells what the command and all its descendants use, gives each
+//! A cgroup for each command: it accounts the usage of the command and its descendants, gives each
 //! command its share of the CPUs, and kills them together.
 
 use std::fs::File;
@@ -9,28 +9,29 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-/// The controllers that commands have.
+/// The controllers of commands' cgroups.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const MOST_BYTES: u64 = 16 * 1024;
 
-/// How long processes may take to stand still. One that waits for a frozen disk does not.
+/// How long to wait for processes to freeze. A process that waits for a frozen disk does not
+/// freeze.
 const FREEZE_TIME: Duration = Duration::from_millis(20);
 
-/// The root of all cgroups. A kernel may have none.
+/// The root of all cgroups. A kernel may not support cgroups.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     root: Option<Rc<OwnedFd>>,
     made: u32,
-    /// Of commands that have ended, whose descendants may not have.
+    /// Cgroups of commands that have ended, whose descendants may still run.
     left: Vec<Cgroup>,
 }
 
-/// What a cgroup uses.
+/// The usage of a cgroup.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Bytes, without file contents that the kernel can drop at any time, as `docker stats` counts.
+    /// Bytes, without file contents that the kernel can drop at any time, as in `docker stats`.
     pub(crate) memory: u64,
     pub(crate) cpu_ns: u64,
     pub(crate) processes: u32,
@@ -44,12 +45,12 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroups {
-    /// Of the container's `/sys/fs/cgroup`, which it may unmount later.
+    /// Opens the container's `/sys/fs/cgroup`, which the container may unmount later.
     pub(crate) fn open() -> Self {
         let root = super::boot::open_dir("/sys/fs/cgroup".as_ref()).ok();
         if let Some(root) = &root {
             for controller in CONTROLLERS {
-                // One by one: the kernel may lack any.
+                // One at a time, because the kernel may lack any of them.
                 let _ = write(root, "cgroup.subtree_control", &format!("+{controller}"));
             }
         }
@@ -60,7 +61,7 @@ impl Cgroups {
         }
     }
 
-    /// A new cgroup, where there can be one.
+    /// Creates a new cgroup, if possible.
     pub(crate) fn create(&mut self) -> Option<Cgroup> {
         let root = self.root.clone()?;
         self.made = self.made.wrapping_add(1);
@@ -71,18 +72,18 @@ impl Cgroups {
         Some(Cgroup { root, folder, name })
     }
 
-    /// Removes the cgroup of a command that has ended, now or when its descendants have ended too.
+    /// Removes the cgroup of a command that has ended, now or after its descendants have ended.
     pub(crate) fn remove(&mut self, cgroup: Cgroup) {
         self.left.push(cgroup);
         self.sweep();
     }
 
-    /// Freezes the processes of ended commands' cgroups and of `others`, and waits a little for
-    /// them to stand still, or thaws them.
+    /// Freezes the processes in the cgroups of ended commands and in `others`, and waits briefly
+    /// until they are frozen, or thaws them.
     pub(crate) fn freeze<'a>(&'a self, others: impl Iterator<Item = &'a Cgroup>, frozen: bool) {
         let all: Vec<_> = self.left.iter().chain(others).collect();
         for cgroup in &all {
-            // A kernel without freezers lets them go on.
+            // If the kernel cannot freeze cgroups, they continue to run.
             let _ = write(
                 &cgroup.folder,
                 "cgroup.freeze",
@@ -95,7 +96,7 @@ impl Cgroups {
         }
     }
 
-    /// Removes what became empty.
+    /// Removes cgroups that are empty now.
     pub(crate) fn sweep(&mut self) {
         self.left.retain(|cgroup| !cgroup.try_remove());
     }
@@ -107,7 +108,7 @@ impl Cgroup {
         write(folder, "cgroup.procs", "0")
     }
 
-    /// The folder, for a child to [`enter`](Self::enter).
+    /// Returns the folder, for a child to [`enter`](Self::enter).
     pub(crate) fn folder(&self) -> io::Result<OwnedFd> {
         self.folder.try_clone()
     }
@@ -140,13 +141,13 @@ impl Cgroup {
         }
     }
 
-    /// Whether a freeze is not complete.
+    /// Returns whether a freeze is not complete.
     fn is_moving(&self) -> bool {
         read(&self.folder, "cgroup.events").is_some_and(|events| events.contains("frozen 0"))
     }
 
     fn try_remove(&self) -> bool {
-        // Whatever its processes made inside goes with them.
+        // Fails while there are processes in it, or cgroups that they created.
         match rustix::fs::unlinkat(&self.root, &self.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => true,
             Err(_) => false,

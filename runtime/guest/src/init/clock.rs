@@ -5,10 +5,10 @@ use rustix::time::{ClockId, Timespec};
 
 use super::sys;
 
-/// A difference from here on is not slewed but stepped.
+/// Differences from here on are stepped instead of slewed.
 const STEP_NS: i128 = 1_000_000_000;
 
-/// A smaller difference may come from the way here.
+/// Smaller differences may be due to the delay of the request.
 const IGNORED_NS: i128 = 5_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -22,7 +22,7 @@ pub(crate) fn set(realtime_ns: u64) -> Result<(), Errno> {
     rustix::time::clock_settime(ClockId::Realtime, time)
 }
 
-/// Sets the clock to `realtime_ns` when it is behind that.
+/// Sets the clock to `realtime_ns` if it is behind.
 pub(crate) fn set_at_least(realtime_ns: u64) -> Result<(), Errno> {
     if now_ns() < i128::from(realtime_ns) {
         set(realtime_ns)?;
@@ -30,8 +30,8 @@ pub(crate) fn set_at_least(realtime_ns: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Has the clock follow to `realtime_ns`: by a step when it is far off, as after a sleep of the
-/// host, else gradually, so that time never runs backwards for programs.
+/// Adjusts the clock to `realtime_ns`: by a step if it is far off, as after a sleep of the host,
+/// otherwise gradually, so that time never runs backwards for programs.
 pub(crate) fn follow(realtime_ns: u64) -> std::io::Result<()> {
     match correction(now_ns(), realtime_ns) {
         Correction::None => Ok(()),

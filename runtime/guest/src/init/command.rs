@@ -14,12 +14,12 @@ use super::control::Control;
 use super::spawn::Spawned;
 use super::{streams, sys};
 
-/// How long a terminal must be silent, after its command ended, to count as drained while other
-/// processes still hold it: what a process writes to a terminal reaches the other side through a
+/// How long a terminal must be silent after its command has ended, while other processes still hold
+/// it, before its output counts as complete: writes to a terminal reach the other side through a
 /// kernel worker.
 const TERMINAL_SILENCE: Duration = Duration::from_millis(50);
 
-/// How many chunks of an output are sent before others have their turn.
+/// How many chunks of an output are sent before other outputs get their turn.
 const CHUNKS_A_TURN: usize = 2;
 
 #[derive(Debug)]
@@ -28,11 +28,11 @@ pub(crate) struct Command {
     pub(crate) pid: u32,
     pub(crate) stdin: Stdin,
     pub(crate) outputs: Vec<Output>,
-    /// Its cgroup, where the kernel has cgroups.
+    /// Its cgroup, if the kernel supports cgroups.
     pub(crate) cgroup: Option<Cgroup>,
     /// The signal that asks it to end when the guest powers off.
     pub(crate) stop_signal: u32,
-    /// Whether it is process 1 of namespaces of its own.
+    /// Whether it is process 1 of its own namespaces.
     pub(crate) is_init: bool,
     terminal: Option<OwnedFd>,
     has_terminal: bool,
@@ -66,19 +66,19 @@ impl Command {
         }
     }
 
-    /// Whether the command has ended and everything it wrote has been sent: how it ended.
+    /// Returns the exit status, if the command has ended and all its output has been sent.
     pub(crate) fn finished(&self) -> Option<ExitStatus> {
         self.exit
             .filter(|_| self.outputs.iter().all(|output| output.fd.is_none()))
     }
 
-    /// Whether its process has not been reaped yet, so that its pid is its own.
+    /// Returns whether its process has not been reaped yet, so that its process id is not reused.
     pub(crate) fn runs(&self) -> bool {
         self.exit.is_none()
     }
 
-    /// The process has ended. What it has written so far is still to be sent; what other processes
-    /// write from now on with its streams is not.
+    /// Records that the process has ended. Output that it has written so far is still sent; later
+    /// output of other processes on its streams is not.
     pub(crate) fn exited(&mut self, status: ExitStatus) {
         self.exit = Some(status);
         self.stdin.close();
@@ -88,10 +88,10 @@ impl Command {
         }
     }
 
-    /// Bytes for the command's input.
+    /// Queues bytes for the command's input.
     pub(crate) fn input(&mut self, data: &[u8], control: &mut Control) {
         if self.stdin.fd.is_none() {
-            // Nobody will ever take them, and the host must not wait for that.
+            // They will never be read, and the host must not wait for that.
             credit(self.id, data.len(), control);
             return;
         }
@@ -99,10 +99,10 @@ impl Command {
         self.feed(control);
     }
 
-    /// The host has no more input.
+    /// Ends the command's input.
     pub(crate) fn end_input(&mut self, control: &mut Control) {
         if self.has_terminal {
-            /// What a person types to end the input.
+            /// The character that ends the input of a terminal.
             const END_OF_TRANSMISSION: u8 = 4;
             self.stdin.pending.push_back(END_OF_TRANSMISSION);
         } else {
@@ -111,7 +111,7 @@ impl Command {
         self.feed(control);
     }
 
-    /// Passes input on as far as the command takes it.
+    /// Writes input as far as the command accepts it.
     pub(crate) fn feed(&mut self, control: &mut Control) {
         let mut taken = 0;
         while let Some(fd) = &self.stdin.fd {
@@ -127,7 +127,7 @@ impl Command {
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(_) => {
-                    // The command closed its input: the rest goes nowhere.
+                    // The command closed its input: the rest is dropped.
                     taken += self.stdin.pending.len();
                     self.stdin.close();
                 }
@@ -139,20 +139,19 @@ impl Command {
         credit(self.id, taken, control);
     }
 
-    /// Kills the command and its descendants, those of the same cgroup or else of the same process
-    /// group.
+    /// Kills the command and its descendants, by its cgroup or else its process group.
     pub(crate) fn kill_all(&self) {
         let killed = self
             .cgroup
             .as_ref()
             .is_some_and(|cgroup| cgroup.kill().is_ok());
         if !killed && self.runs() {
-            // It can have ended by itself meanwhile.
+            // It may have ended meanwhile.
             let _ = sys::kill_group(self.pid, libc::SIGKILL);
         }
     }
 
-    /// What it and its descendants use.
+    /// Returns the usage of the command and its descendants.
     pub(crate) fn usage(&self) -> CommandStats {
         let usage = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
         let mut stats = CommandStats::default();
@@ -162,17 +161,17 @@ impl Command {
         stats
     }
 
-    /// The terminal has a new size.
+    /// Sets the terminal's size.
     pub(crate) fn resize(&mut self, size: WindowSize) {
         if let Some(output) = self.outputs.first().filter(|_| self.has_terminal)
             && let Some(terminal) = &output.fd
         {
-            // A size the terminal does not take leaves the old one.
+            // If the terminal rejects the size, it keeps the old one.
             let _ = streams::resize(terminal, size);
         }
     }
 
-    /// Nobody reads an output any more.
+    /// Closes an output that the host does not read any more.
     pub(crate) fn close_output(&mut self, stream: Stream) {
         let detached = self.detached;
         if let Some(output) = self.output_mut(stream) {
@@ -184,8 +183,8 @@ impl Command {
         }
     }
 
-    /// Another host has its streams from now on. What was on its way to and from the one before is
-    /// gone.
+    /// Passes its streams to another host. Bytes in transit to and from the previous host are
+    /// dropped.
     pub(crate) fn adopted(&mut self) {
         self.stdin.pending.clear();
         for output in &mut self.outputs {
@@ -193,7 +192,7 @@ impl Command {
         }
     }
 
-    /// No host has its streams any more: it goes on, its output thrown away.
+    /// Detaches its streams from the host: the command continues, and its output is discarded.
     pub(crate) fn abandoned(&mut self) {
         if !self.has_terminal {
             self.stdin.close();
@@ -218,7 +217,7 @@ fn credit(id: u32, bytes: usize, control: &mut Control) {
     }
 }
 
-/// A command's input on its way.
+/// Pending input of a command.
 #[derive(Debug)]
 pub(crate) struct Stdin {
     fd: Option<OwnedFd>,
@@ -227,7 +226,7 @@ pub(crate) struct Stdin {
 }
 
 impl Stdin {
-    /// The descriptor to wait for, if there is something to write to it.
+    /// Returns the descriptor to poll, if there is pending input.
     pub(crate) fn waiting(&self) -> Option<&OwnedFd> {
         self.fd.as_ref().filter(|_| !self.pending.is_empty())
     }
@@ -244,17 +243,17 @@ pub(crate) struct Output {
     stream: Stream,
     fd: Option<OwnedFd>,
     credit: usize,
-    /// Whether what is written is thrown away: the host takes no more, and the command goes on.
+    /// Whether output is discarded: the host has closed it, and the command continues.
     discarded: bool,
     end: End,
 }
 
-/// Where an output ends.
+/// When an output is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The command still runs.
+    /// The command is still running.
     Open,
-    /// After this many bytes: what the pipe held when the command ended.
+    /// After this many bytes: those in the pipe when the command ended.
     After(usize),
     /// When the terminal has been silent until then.
     Silence(Instant),
@@ -275,19 +274,19 @@ impl Output {
         self.stream
     }
 
-    /// The descriptor to wait for, if the host takes more.
+    /// Returns the descriptor to poll, if the host accepts more output.
     pub(crate) fn waiting(&self) -> Option<&OwnedFd> {
         self.fd
             .as_ref()
             .filter(|_| self.credit > 0 || self.discarded)
     }
 
-    /// Whether the outgoing queue must have room for what is read.
+    /// Returns whether reading output needs space in the outgoing queue.
     pub(crate) fn is_sent(&self) -> bool {
         !self.discarded
     }
 
-    /// When this output must be looked at even if nothing arrives.
+    /// Returns when this output must be checked even if nothing arrives.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.end {
             End::Silence(until) if self.waiting().is_some() => Some(until),
@@ -313,8 +312,8 @@ impl Output {
         }
     }
 
-    /// Sends what the command wrote, as far as the host's credit and the outgoing queue allow, and
-    /// not more than is fair to others at a time.
+    /// Sends output as far as the host's credit and the outgoing queue allow, and only as much at a
+    /// time as is fair to other commands.
     pub(crate) fn forward(&mut self, id: u32, control: &mut Control) {
         let mut chunk = [0; CHUNK];
         for _ in 0..CHUNKS_A_TURN {
@@ -357,7 +356,7 @@ impl Output {
                     }
                     return;
                 }
-                // A terminal whose other side is closed for good reads as EIO.
+                // A terminal whose other side is closed for good returns EIO.
                 Err(_) => self.fd = None,
             }
         }

@@ -1,4 +1,4 @@
-//! The control port: frames in, frames out, never blocking.
+//! The control port: reads and writes frames without blocking.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,15 +12,15 @@ use rustix::io::Errno;
 
 use super::failure::{Failure, Step};
 
-/// Above this many bytes waiting to be sent nothing more is read, neither from the host nor from
+/// While more than this many bytes wait to be sent, nothing is read, neither from the host nor from
 /// commands.
 const OUTGOING_LIMIT: usize = 512 * 1024;
 
-/// How long the host may take to connect to the port. It is connected before the guest starts; the
-/// news of it comes in a message of its own.
+/// How long to wait for the host to be connected to the port. It connects before the guest starts,
+/// but the guest is informed by a separate message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the boot message may take; the host sends it before the guest starts.
+/// How long to wait for the boot message; the host sends it before the guest starts.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -32,14 +32,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Opens the port, once and for all: libkrun's console device cannot take a second opening.
+    /// Opens the port, only once: libkrun's console device does not support a second open.
     pub(crate) fn open(node: &Path) -> Result<Self, Failure> {
         let step = || format!("opening {}", node.display());
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let port = rustix::fs::openat(CWD, node, flags, Mode::empty()).step(step())?;
         let deadline = Instant::now() + CONNECT_TIMEOUT;
-        // Until the host is connected the port reports a hangup, which no poll waits for the end
-        // of.
+        // Until the host is connected the port reports a hangup, and poll cannot wait for its end.
         while ready(port.as_fd(), PollFlags::OUT, Duration::ZERO).contains(PollFlags::HUP) {
             if Instant::now() >= deadline {
                 return Err(Failure::new(step(), "the host is not connected"));
@@ -58,7 +57,7 @@ impl Control {
         self.port.as_fd()
     }
 
-    /// What to wait for.
+    /// Returns the events to poll for.
     pub(crate) fn interest(&self) -> PollFlags {
         let mut interest = PollFlags::empty();
         if self.has_room() {
@@ -70,8 +69,8 @@ impl Control {
         interest
     }
 
-    /// Whether more may be queued. Answers to requests are queued regardless: they are few and
-    /// small.
+    /// Returns whether more may be queued. Answers to requests are always queued, because they are
+    /// few and small.
     pub(crate) fn has_room(&self) -> bool {
         self.outgoing.len() - self.sent < OUTGOING_LIMIT
     }
@@ -84,13 +83,13 @@ impl Control {
         encode_output(&mut self.outgoing, id, stream, data);
     }
 
-    /// Drops what has not been sent.
+    /// Drops unsent messages.
     pub(crate) fn forget_outgoing(&mut self) {
         self.outgoing.clear();
         self.sent = 0;
     }
 
-    /// Sends what can be sent without waiting.
+    /// Sends as much as possible without waiting.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some(rest) = self
             .outgoing
@@ -104,7 +103,7 @@ impl Control {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // Moved to the front now and then, not with every write.
+        // Unsent bytes are only sometimes moved to the front, not after every write.
         if self.sent == self.outgoing.len() || self.sent > OUTGOING_LIMIT {
             self.outgoing.drain(..self.sent);
             self.sent = 0;
@@ -112,7 +111,7 @@ impl Control {
         Ok(())
     }
 
-    /// Sends everything, for as long as that may take.
+    /// Sends everything, waiting at most for `timeout`.
     pub(crate) fn flush_within(&mut self, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -127,7 +126,7 @@ impl Control {
         }
     }
 
-    /// Takes in what has arrived. Returns whether the host is still there.
+    /// Reads what has arrived. Returns whether the host is still connected.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 32 * 1024];
         loop {
@@ -135,7 +134,7 @@ impl Control {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.decoder.push(chunk.get(..count).unwrap_or_default());
-                    // The kernel gives a page at a time; go on as long as pages are full.
+                    // A read returns at most one page; continue while pages are full.
                     if count < 4096 {
                         return Ok(true);
                     }
@@ -147,11 +146,11 @@ impl Control {
         }
     }
 
-    /// The next whole request. One that cannot be understood is answered here.
+    /// Returns the next complete request. A request that cannot be parsed is answered here.
     ///
     /// # Errors
     ///
-    /// When the stream cannot be followed any further.
+    /// If the rest of the stream cannot be read.
     pub(crate) fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
         while let Some(frame) = self.decoder.next_frame()? {
             let (id, kind) = (frame.id, frame.kind);
@@ -166,7 +165,7 @@ impl Control {
         Ok(None)
     }
 
-    /// Waits for the first request, which says how to set the guest up.
+    /// Waits for the first request, the boot message.
     pub(crate) fn wait_boot(&mut self) -> Result<(u32, Boot), Failure> {
         let step = "waiting for the host's boot message";
         let deadline = Instant::now() + BOOT_TIMEOUT;
@@ -195,7 +194,7 @@ impl Control {
     }
 }
 
-/// Waits until `fd` is ready or time is up, and says for what.
+/// Waits until `fd` is ready or until the timeout, and returns the ready events.
 pub(crate) fn ready(fd: BorrowedFd<'_>, interest: PollFlags, timeout: Duration) -> PollFlags {
     let mut fds = [PollFd::from_borrowed_fd(fd, interest)];
     let timeout = Timespec::try_from(timeout).ok();

@@ -1,5 +1,5 @@
-//! Copies a directory tree, with owners, modes, times, extended attributes and hard links, as
-//! `cp -a` does: what a file system mounted on the directory would hide.
+//! Copies a directory tree with owners, modes, times, extended attributes and hard links, as `cp
+//! -a` does, so that a file system mounted on the directory has its contents.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 128;
 /// (`XATTR_LIST_MAX`).
 const XATTR_MAX: usize = 64 * 1024;
 
-/// What a copy may take.
+/// Limits of a copy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Bytes of all files.
@@ -29,7 +29,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Takes the tree at `folder` off the limits. False when they do not hold it.
+    /// Subtracts the tree at `folder` from the limits. Returns `false` if it exceeds them.
     pub(crate) fn hold(&mut self, folder: &Path) -> io::Result<bool> {
         self.hold_to_depth(folder, 0)
     }
@@ -60,14 +60,14 @@ impl Limits {
     }
 }
 
-/// Copies the directory `from` into the existing directory `to`, which gets its attributes too.
+/// Copies the contents and attributes of the directory `from` to the existing directory `to`.
 pub(crate) fn tree(from: &Path, to: &Path) -> io::Result<()> {
     Copier::default().directory(from, to, 0)
 }
 
 #[derive(Debug, Default)]
 struct Copier {
-    /// The first copy of each file that has several names, by device and inode.
+    /// The first copy of each file with several names, by device and inode.
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
@@ -118,7 +118,7 @@ impl Copier {
 }
 
 fn contents(from: &Path, to: &Path) -> io::Result<()> {
-    // Known to be a regular file; nothing else runs that could replace it.
+    // This is a regular file; no other process runs that could replace it.
     let mut source = fs::File::open(from)?;
     let mut copy = fs::OpenOptions::new()
         .write(true)
@@ -128,12 +128,12 @@ fn contents(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut source, &mut copy).map(drop)
 }
 
-/// Gives `to` what `from` has besides contents. The owner comes first, because changing it drops
-/// set-id bits and capabilities.
+/// Copies everything except the contents from `from` to `to`. The owner comes first, because
+/// changing it drops set-id bits and capabilities.
 pub(super) fn attributes(from: &Path, to: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
-    // A path through /proc/self/fd, which a root may be, is a link that must be followed.
+    // A root may be given as a path in /proc/self/fd, which is a link that must be followed.
     let is_link = metadata.file_type().is_symlink();
     let flags = if is_link { no_follow } else { AtFlags::empty() };
     rustix::fs::chownat(CWD, to, Some(uid), Some(gid), flags)?;
@@ -170,7 +170,7 @@ fn extended_attributes(from: &Path, to: &Path) -> io::Result<()> {
         let length = rustix::fs::getxattr(from, name, &mut value)?;
         let value = value.get(..length).unwrap_or_default();
         match rustix::fs::setxattr(to, name, value, XattrFlags::empty()) {
-            // A kernel may have a namespace for one file system and not for another.
+            // A kernel may support a namespace for one file system and not for another.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno.into()),
         }

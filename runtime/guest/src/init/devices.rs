@@ -1,4 +1,4 @@
-//! The guest's devices, found by the names the host gave them.
+//! Finds the guest's devices by the names that the host gave them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,25 @@ use blockbox_protocol::{CONTROL_PORT, IMAGE_SERIAL};
 
 use super::failure::Failure;
 
-/// Where the kernel puts the read-only disk, unless a serial says otherwise.
+/// The kernel's name of the read-only disk, unless a disk's serial identifies it.
 const IMAGE_DEVICE: &str = "vda";
 
-/// How long the control port may take to appear: its name comes in a message of its own after the
-/// device.
+/// How long to wait for the control port: the device sends its name in a separate message.
 const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The device node of the read-only disk, below `dev`.
+/// Returns the device node of the read-only disk, below `dev`.
 pub(crate) fn image_disk(sys: &Path, dev: &Path) -> PathBuf {
     let name = named(&sys.join("block"), "serial", IMAGE_SERIAL)
         .unwrap_or_else(|| IMAGE_DEVICE.to_owned());
     dev.join(name)
 }
 
-/// The device node of the disk with this serial, in the container.
+/// Returns the device node of the disk with this serial, in the container.
 pub(crate) fn disk(serial: &str) -> Option<String> {
     named(Path::new("/sys/block"), "serial", serial).map(|name| format!("/dev/{name}"))
 }
 
-/// The device node of the control port, below `dev`, once it is there.
+/// Waits for the control port and returns its device node, below `dev`.
 pub(crate) fn control_port(sys: &Path, dev: &Path) -> Result<PathBuf, Failure> {
     let class = sys.join("class/virtio-ports");
     let deadline = Instant::now() + PORT_TIMEOUT;
@@ -49,7 +48,7 @@ pub(crate) fn control_port(sys: &Path, dev: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The entry of `class` whose `attribute` reads `wanted`.
+/// Returns the entry of `class` whose `attribute` is `wanted`.
 fn named(class: &Path, attribute: &str, wanted: &str) -> Option<String> {
     fs::read_dir(class).ok()?.flatten().find_map(|entry| {
         let value = fs::read(entry.path().join(attribute)).ok()?;

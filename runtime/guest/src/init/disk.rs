@@ -1,5 +1,4 @@
-//! What is asked of the writable disk: writing out, freezing, trimming. It happens in a worker, in
-//! the order asked for.
+//! Requests on the writable disk: sync, freeze and trim. A worker carries them out in order.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,10 +19,10 @@ pub(crate) struct Disk {
     written: trim::Written,
 }
 
-/// A freeze, from when it is asked for until its end is known.
+/// A freeze, from its request until its end is known.
 #[derive(Debug)]
 struct Frozen {
-    /// When the disk thaws by itself.
+    /// When the disk is thawed automatically.
     until: Option<Instant>,
 }
 
@@ -36,50 +35,50 @@ impl Disk {
         }
     }
 
-    /// Whether a write to the disk may have to wait for a thaw.
+    /// Returns whether a write to the disk may have to wait for a thaw.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }
 
-    /// Whether something may have been freed that the host does not know of.
+    /// Returns whether there may be freed blocks that were not discarded yet.
     pub(crate) fn has_free_blocks(&self) -> bool {
         self.written.is_possible()
     }
 
-    /// The descriptor that is readable when [`finish`](Self::finish) has something to do.
+    /// Returns the descriptor that is readable when [`finish`](Self::finish) must be called.
     pub(crate) fn worker_fd(&self) -> Option<&OwnedFd> {
         self.worker.fd()
     }
 
-    /// When [`look_at_time`](Self::look_at_time) has something to do.
+    /// Returns when [`look_at_time`](Self::look_at_time) must be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let thaw = self.frozen.as_ref().and_then(|frozen| frozen.until);
         earlier(thaw, self.written.next_look())
     }
 
-    /// Carries out a request about the disk.
+    /// Starts a request on the disk.
     pub(crate) fn carry_out(&mut self, request: &Request, roots: &Roots) -> Vec<Outcome> {
         match *request {
-            // A frozen disk is written out already.
+            // A frozen disk has no unwritten data.
             Request::Sync { id } if self.is_frozen() => answer(id, Kind::Other, 0),
             Request::Sync { id } => self.add(Some(id), Kind::Other, || {
                 rustix::fs::sync();
                 Ok(())
             }),
-            // Trimming would wait for the thaw, and the thaw for the trimming.
+            // The trim would wait for the thaw, and the thaw for the trim.
             Request::Trim { id } if self.is_frozen() => answer(id, Kind::Other, errno(Errno::BUSY)),
             Request::Trim { id } => self.trim(Some(id), roots),
             Request::Freeze { id, .. } if self.is_frozen() => {
                 answer(id, Kind::Other, errno(Errno::BUSY))
             }
             Request::Freeze { id, thaw_after_ms } => {
-                // From now on: the worker may have frozen the disk long before that is known here.
+                // Set now, because the worker may freeze the disk long before init learns of it.
                 self.frozen = Some(Frozen {
                     until: until(thaw_after_ms),
                 });
                 self.on_upper(Some(id), Kind::Freeze, roots, |upper| {
-                    // What is written before the freeze need not be written during it, when every
-                    // writer waits.
+                    // Data that is written before the freeze need not be written during it, when
+                    // every writer waits.
                     rustix::fs::syncfs(upper)?;
                     sys::freeze(upper.as_fd())
                 })
@@ -98,7 +97,7 @@ impl Disk {
         }
     }
 
-    /// Ends a freeze at once. What was asked before is done.
+    /// Thaws the disk at once, after the requests before.
     pub(crate) fn thaw_now(&mut self, roots: &Roots) -> io::Result<()> {
         if self.frozen.take().is_some() {
             sys::thaw(roots.upper.as_fd())?;
@@ -106,7 +105,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Does `work` once what was asked before is done.
+    /// Runs `work` after the requests before.
     pub(crate) fn add(
         &mut self,
         request: Option<u32>,
@@ -121,13 +120,13 @@ impl Disk {
         self.note(outcomes)
     }
 
-    /// The job under way has ended.
+    /// Handles the end of the current job.
     pub(crate) fn finish(&mut self) -> Vec<Outcome> {
         let outcomes = self.worker.finish();
         self.note(outcomes)
     }
 
-    /// Thaws a disk that was frozen for long enough, and trims one that much was written to.
+    /// Thaws a disk whose freeze has expired, and trims one after many writes.
     pub(crate) fn look_at_time(&mut self, roots: &Roots) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let over = |frozen: &&mut Frozen| frozen.until.is_some_and(|until| Instant::now() >= until);
@@ -170,7 +169,7 @@ impl Disk {
         for outcome in &outcomes {
             match outcome.kind {
                 Kind::Freeze if outcome.errno != 0 => self.frozen = None,
-                // A thaw that fails finds nothing frozen.
+                // If the thaw fails, the disk is not frozen.
                 Kind::Thaw => self.frozen = None,
                 Kind::Freeze | Kind::Other => {}
             }

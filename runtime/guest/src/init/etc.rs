@@ -1,8 +1,8 @@
 //! `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` and `/etc/machine-id`.
 //!
-//! As with docker they are mounts over what the image has, so that they are right for this sandbox
-//! and its disk never holds their contents; what a mount needs to lie on, an empty file, is made
-//! where it is missing.
+//! As with docker they are mounted over the image's files, so that they are right for this sandbox
+//! and its disk never holds their contents; an empty file as the mount point is created if it is
+//! missing.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,10 +19,10 @@ use super::boot::make_dir;
 use super::failure::{Failure, Step, Warnings};
 use super::memory;
 
-/// As many links as the kernel follows (`MAXSYMLINKS`).
+/// The most symbolic links that are followed, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// What the files say.
+/// The contents of the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     hostname: String,
@@ -41,7 +41,7 @@ impl Names {
         }
     }
 
-    /// Takes over what a clone is told.
+    /// Applies the identity of a copied guest.
     pub(crate) fn change(&mut self, identity: &Identity) {
         if !identity.hostname.is_empty() {
             self.hostname.clone_from(&identity.hostname);
@@ -55,7 +55,7 @@ impl Names {
         self.hosts.clone_from(&identity.hosts);
     }
 
-    /// The files' names and contents.
+    /// Returns the files' names and contents.
     fn files(&self) -> Vec<(&'static str, String)> {
         let mut files = vec![
             ("hostname", format!("{}\n", self.hostname)),
@@ -82,7 +82,7 @@ impl Names {
         if own.is_empty() {
             own.push([127, 0, 1, 1].into());
         }
-        // With its first label too, as a name with dots is looked up.
+        // Includes the first label, because it is looked up as well.
         let (name, label) = (&self.hostname, self.hostname.split('.').next());
         let names = match label.filter(|label| !label.is_empty() && label != name) {
             Some(label) => format!("{name} {label}"),
@@ -114,8 +114,8 @@ impl Names {
     }
 }
 
-/// Writes the files into `folder` and mounts them below this process's root. A guest can do without
-/// one that cannot be mounted.
+/// Writes the files into `folder` and mounts them below this process's root. A file that cannot be
+/// mounted is only a warning.
 pub(crate) fn provide(
     names: &Names,
     folder: &OwnedFd,
@@ -128,7 +128,7 @@ pub(crate) fn provide(
     Ok(())
 }
 
-/// Writes the files anew. A file that was not there before is mounted now.
+/// Writes the files again. A file that was not needed before is mounted now.
 pub(crate) fn change(names: &Names, folder: &OwnedFd) -> Result<(), Failure> {
     for (name, contents) in names.files() {
         let mounted = memory::path_of(folder).join(name).exists();
@@ -141,7 +141,7 @@ pub(crate) fn change(names: &Names, folder: &OwnedFd) -> Result<(), Failure> {
 }
 
 fn write(folder: &OwnedFd, name: &str, contents: &str) -> Result<(), Failure> {
-    // In place: what is mounted is this very file.
+    // In place, because this file is mounted.
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -174,7 +174,7 @@ fn mount(folder: &OwnedFd, name: &str) -> Result<(), Failure> {
     memory::attach(&tree, &target).step(step())
 }
 
-/// Where the symbolic link `path`, if it is one, leads in the end, also where nothing is there.
+/// Resolves `path` through symbolic links, even if the target does not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_followed_to_what_is_not_there_and_loops_end() {
+    fn links_to_missing_files_are_followed_and_loops_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         symlink("../run/resolve/stub", path("relative")).unwrap();

@@ -1,10 +1,10 @@
-//! What stood in init's way.
+//! Errors of init, and warnings.
 
 use std::fmt;
 
 use rustix::io::Errno;
 
-/// A step that failed, and why.
+/// A step that failed, and the reason.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     step: String,
@@ -26,7 +26,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Names the step an error came from.
+/// Adds the step to an error.
 pub(crate) trait Step<T> {
     fn step(self, step: impl Into<String>) -> Result<T, Failure>;
 }
@@ -43,7 +43,7 @@ impl<T> Step<T> for std::io::Result<T> {
     }
 }
 
-/// What failed and the guest can do without. The console shows it, and the host hears it.
+/// Failures that the guest can run with. They are printed on the console and sent to the host.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Vec<String>);
 
@@ -60,7 +60,7 @@ impl Warnings {
     }
 }
 
-/// The `errno` of an error, as the host hears it.
+/// Returns the `errno` of an error, for the host.
 pub(crate) fn errno_of(error: &std::io::Error) -> u32 {
     error
         .raw_os_error()

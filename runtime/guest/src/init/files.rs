@@ -1,4 +1,4 @@
-//! What init does with the container's files for the host, in a process of its own.
+//! Tasks on the container's files for the host, each in a separate process.
 
 use std::ffi::OsStr;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -16,7 +16,7 @@ use super::cgroup::Cgroup;
 use super::spawn::{SpawnFailure, Spawned};
 use super::{streams, sys};
 
-/// Bytes that are read and written at a time.
+/// The buffer size for reading and writing, in bytes.
 const BUFFER: usize = 64 << 10;
 
 /// Starts a task.
@@ -51,14 +51,14 @@ fn spawn(task: FileTask, cgroup: Option<OwnedFd>) -> rustix::io::Result<Spawned>
     })
 }
 
-/// The command that a task is like.
+/// Returns the command that stands for a task.
 pub(crate) fn command(task: &FileTask) -> ExecSpec {
     let mut spec = ExecSpec::default();
     spec.stdin = task.has_input();
     spec
 }
 
-/// Leaves the child its own streams and nothing of init's.
+/// Leaves only its own streams open in the child.
 fn prepare(streams: [OwnedFd; 3], cgroup: Option<OwnedFd>) -> io::Result<()> {
     sys::unblock_signals()?;
     if let Some(cgroup) = &cgroup {
@@ -68,14 +68,14 @@ fn prepare(streams: [OwnedFd; 3], cgroup: Option<OwnedFd>) -> io::Result<()> {
     rustix::stdio::dup2_stdin(&stdin)?;
     rustix::stdio::dup2_stdout(&stdout)?;
     rustix::stdio::dup2_stderr(&stderr)?;
-    // What belongs to init stays open in init. These are not closed twice.
+    // They stay open in init, and must not be closed twice.
     std::mem::forget((stdin, stdout, stderr, cgroup));
     sys::close_from(3)?;
     rustix::process::umask(Mode::empty());
     Ok(())
 }
 
-/// Carries a task out in this process, and returns its exit code.
+/// Carries out a task in this process, and returns its exit code.
 fn run(task: &FileTask) -> u8 {
     let done = match task {
         FileTask::Stat { path, follow } => {

@@ -1,4 +1,4 @@
-//! A clone of a running guest becomes a guest of its own.
+//! Gives a copy of a running guest its own identity.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,14 +14,14 @@ use super::etc::{self, Names};
 use super::failure::{Failure, Step};
 use super::{clock, network, sys};
 
-/// What the image may have to be told of it.
+/// The image's hook for copies.
 const HOOK: &str = "/etc/blockbox/on-fork";
 
-/// How often the hook is looked after.
+/// How often the hook's end is checked.
 const HOOK_POLL: Duration = Duration::from_millis(5);
 
-/// Changes everything but what the image's hook does. Random numbers come first: whatever follows
-/// may use some.
+/// Changes everything except what the image's hook changes. Random numbers come first, because
+/// later steps may use some.
 pub(crate) fn change(
     identity: &Identity,
     names: &mut Names,
@@ -36,7 +36,7 @@ pub(crate) fn change(
     }
     if identity.close_connections {
         match network::close_outgoing() {
-            // A kernel may lack this. A gateway that knows nothing of a connection resets it.
+            // A kernel may not support this. The gateway resets connections that it does not know.
             Ok(_) | Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno).step("closing connections"),
         }
@@ -52,14 +52,14 @@ pub(crate) fn change(
     etc::change(names, &roots.memory)
 }
 
-/// Runs the image's hook, if it has one, to its end or for `timeout`.
+/// Runs the image's hook, if there is one, until it ends or for at most `timeout`.
 pub(crate) fn run_hook(timeout: Duration) -> io::Result<()> {
     let hook = Path::new(HOOK);
     if !hook.is_file() {
         return Ok(());
     }
     let mut command = Command::new(hook);
-    // Its output goes to the console, as init's does.
+    // Its output is written to the console, as init's is.
     command.stdin(Stdio::null()).process_group(0);
     sys::before_exec(&mut command, sys::unblock_signals);
     let mut child = command.spawn()?;

@@ -1,4 +1,4 @@
-//! What the kernel provides in the container: its file systems, and the settings below `/proc/sys`.
+//! Kernel file systems in the container, and settings below `/proc/sys`.
 
 use std::fs;
 use std::io::Write;
@@ -10,9 +10,9 @@ use rustix::mount::MountFlags;
 use super::boot::make_dir;
 use super::failure::{Failure, Step, Warnings};
 
-/// What every guest gets, as docker sets it: any user may bind low ports and send ICMP echo
-/// requests; the number of open files is limited for each process (`RLIMIT_NOFILE`) and not for
-/// all.
+/// The default settings of every guest, as docker's: any user may bind low ports and send ICMP echo
+/// requests; the number of open files is limited for each process (`RLIMIT_NOFILE`) and not in
+/// total.
 const DEFAULTS: [(&str, &str); 3] = [
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -44,7 +44,7 @@ pub(crate) fn mount_filesystems(warnings: &mut Warnings) -> Result<(), Failure> 
             Err(errno) => warnings.tolerate(Err(errno).step(format!("making {link}"))),
         }
     }
-    // What a kernel may do without.
+    // File systems that a kernel may not support.
     if Path::new("/sys/fs/cgroup").is_dir() {
         warnings.tolerate(mount_at("/sys/fs/cgroup", "cgroup2", plain, ""));
     }
@@ -62,19 +62,19 @@ fn mount_at(target: &str, kind: &str, flags: MountFlags, options: &str) -> Resul
         .step(format!("mounting {target}"))
 }
 
-/// Sets what every guest gets; a kernel may lack a setting.
+/// Applies the default settings; a kernel may lack one.
 pub(crate) fn set_defaults(warnings: &mut Warnings) {
     for (name, value) in DEFAULTS {
         warnings.tolerate(write(name, value).step(format!("setting {name}")));
     }
 }
 
-/// The file with which systemd asks for as many process ids as a 64-bit kernel can have. Built
-/// small, a kernel has fewer and refuses, and the system would come up "degraded".
+/// The file with which systemd requests as many process ids as a 64-bit kernel can have. Kernels
+/// that were built small have fewer and refuse, and the system would boot as "degraded".
 const PROCESS_IDS: &str = "sysctl.d/50-pid-max.conf";
 
-/// Gives an init as many process ids as it is going to ask for, or has it not ask: a file in `/run`
-/// replaces that in `/usr/lib`.
+/// Sets the number of process ids that an init will request, or keeps it from requesting it: a file
+/// in `/run` overrides that in `/usr/lib`.
 pub(crate) fn suit_init() -> std::io::Result<()> {
     let shipped = Path::new("/usr/lib").join(PROCESS_IDS);
     if !shipped.exists() || write("kernel/pid_max", "4194304").is_ok() {
@@ -88,7 +88,7 @@ pub(crate) fn suit_init() -> std::io::Result<()> {
     fs::write(replacement, "# This kernel has fewer process ids.\n")
 }
 
-/// Sets what the host asks for.
+/// Applies the host's settings.
 pub(crate) fn set_all(sysctls: &[Sysctl]) -> Result<(), Failure> {
     for Sysctl { name, value } in sysctls {
         let step = || format!("setting the sysctl {name}");
@@ -104,8 +104,8 @@ fn write(path: &str, value: &str) -> std::io::Result<()> {
     file.write_all(value.as_bytes())
 }
 
-/// The path below `/proc/sys` of a name as `sysctl(8)` takes it: the first separator decides which
-/// of `.` and `/` is one, and the other stands for the one that is.
+/// Returns the path below `/proc/sys` of a name as in `sysctl(8)`: the first `.` or `/` is the
+/// separator, and the other character stands for the separator's character within a name.
 fn path(name: &str) -> Option<String> {
     let first = name.find(['.', '/'])?;
     let dots = name[first..].starts_with('.');

@@ -1,10 +1,10 @@
 //! `blockbox-init`: the first process of a blockbox guest.
 //!
-//! The kernel starts it from the writable ext4 disk. It builds the container's root from the two
-//! disks as the host's boot message says ([`boot`]), and then runs commands for the host over a
-//! virtio-console port ([`server`]) until the host wants, or has gone ([`power`]). It is a static
-//! program of one thread: everything waits in one `poll`, and what may take long is done by
-//! children ([`worker`]).
+//! The kernel starts it from the writable ext4 disk. It sets up the container's root from the two
+//! disks and the host's boot message ([`boot`]), and then runs commands for the host over a
+//! virtio-console port ([`server`]) until the host shuts it down or disconnects ([`power`]). It is
+//! a static program with one thread: all waiting is in one `poll`, and work that may take long is
+//! done in child processes ([`worker`]).
 
 #[cfg(target_os = "linux")]
 mod boot;

@@ -1,4 +1,4 @@
-//! Trees that are mounted nowhere yet, and where they are mounted in the end.
+//! File systems that are created detached, and mounted later.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-/// A tmpfs that is mounted nowhere yet.
+/// Creates a detached tmpfs.
 pub(crate) fn tmpfs(
     options: &[(&str, &str)],
     flags: MountAttrFlags,
@@ -21,7 +21,8 @@ pub(crate) fn tmpfs(
     filesystem("tmpfs", "tmpfs", &options, flags)
 }
 
-/// The file system `kind` of `source`, mounted nowhere yet. An option without a value is a flag.
+/// Creates a detached mount of the file system `kind` on `source`. An option without a value is a
+/// flag.
 pub(crate) fn filesystem(
     kind: &str,
     source: &str,
@@ -40,12 +41,12 @@ pub(crate) fn filesystem(
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
-/// A path to what an open folder holds, wherever it is mounted.
+/// Returns a path to the contents of an open folder, wherever it is mounted.
 pub(crate) fn path_of(folder: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
-/// Mounts the tree `mount`, which is mounted nowhere yet, on `target`.
+/// Mounts the detached mount `mount` on `target`.
 pub(crate) fn attach(mount: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
     move_mount(
         mount.as_fd(),

@@ -1,4 +1,4 @@
-//! What the host mounts in the container: memory, shares, other disks, folders of the sandbox's own
+//! The host's mounts in the container: tmpfs, shares, other disks, folders of the sandbox's own
 //! disk.
 
 use std::ffi::OsStr;
@@ -17,26 +17,26 @@ use super::copy::{self, Limits};
 use super::failure::{Failure, Step, Warnings};
 use super::{devices, memory};
 
-/// The most entries that are copied into memory.
+/// The most entries that are copied into a tmpfs.
 const MOST_ENTRIES: u64 = 65_536;
 
-/// What a folder of the sandbox's disk is called until it holds what the image has.
+/// The temporary name of a folder on the sandbox's disk while it is filled from the image.
 const UNFINISHED: &str = ".unfinished";
 
-/// Mounts everything, in the order given.
+/// Mounts everything in order.
 pub(crate) fn provide(
     mounts: &[Mount],
     roots: &Roots,
     warnings: &mut Warnings,
 ) -> Result<(), Failure> {
-    // The root is there already.
+    // The root is mounted already.
     let others = mounts
         .iter()
         .filter(|mount| root_partition(mount).is_none());
     for mount in others {
         let target = target(&mount.target)?;
         match mount.source {
-            // Without it the image's own folder is there, on the disk.
+            // If this fails, the image's folder stays, on the disk.
             MountSource::Memory { size, mode } if mount.copy_up => {
                 warnings.tolerate(memory_over_image(target, mount, size, mode));
             }
@@ -46,7 +46,7 @@ pub(crate) fn provide(
     Ok(())
 }
 
-/// The partition of the disk that is the root, where `mount` is that one; 0 is to be found.
+/// Returns the partition of the root disk, if `mount` is the root; 0 means that it must be found.
 pub(crate) fn root_partition(mount: &Mount) -> Option<u32> {
     match mount.source {
         MountSource::Root { partition } => Some(partition),
@@ -54,7 +54,7 @@ pub(crate) fn root_partition(mount: &Mount) -> Option<u32> {
     }
 }
 
-/// The path of a mount in the container.
+/// Returns the path of a mount in the container.
 pub(crate) fn target(bytes: &[u8]) -> Result<&Path, Failure> {
     let path = Path::new(OsStr::from_bytes(bytes));
     let plain = path.is_absolute() && path.file_name().is_some() && !bytes.contains(&0);
@@ -72,14 +72,14 @@ pub(crate) fn read_only(target: &Path) -> Result<(), Failure> {
         .step(format!("making {} read-only", target.display()))
 }
 
-/// Mounts a tmpfs on `target`, which is made where it is missing, and copies into it what the image
-/// has there. A folder that takes more than an eighth of the guest's memory stays on the disk, and
-/// the failure says so.
+/// Mounts a tmpfs on `target`, which is created if it is missing, with a copy of the image's files
+/// there. A folder that takes more than an eighth of the guest's memory stays on the disk, with a
+/// warning.
 fn memory_over_image(target: &Path, mount: &Mount, size: u64, mode: u32) -> Result<(), Failure> {
     let step = || format!("putting {} into memory", target.display());
     make_dir(target, mode)?;
-    // An image may have a link for a folder: to another folder, or to something that is not to be
-    // hidden.
+    // An image may have a link instead of a folder: to another folder, or to a file that must not
+    // be hidden.
     let resolved = target.canonicalize().step(step())?;
     let (root, found) = (
         rustix::fs::stat("/").step(step())?,
@@ -163,7 +163,7 @@ fn open_filesystem(mount: &Mount, kind: &str, source: &str) -> rustix::io::Resul
     memory::filesystem(kind, source, &options, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
-/// The options of a mount, one by one.
+/// Returns the options of a mount.
 fn options_of(mount: &Mount) -> impl Iterator<Item = (&str, Option<&str>)> {
     let options = mount.options.split(',').filter(|option| !option.is_empty());
     options.map(|option| match option.split_once('=') {
@@ -172,18 +172,18 @@ fn options_of(mount: &Mount) -> impl Iterator<Item = (&str, Option<&str>)> {
     })
 }
 
-/// A file or folder of the tree, which is mounted nowhere yet.
+/// Returns a file or folder of the detached mount `tree`.
 fn part_of(tree: OwnedFd, path: &[u8], roots: &Roots) -> std::io::Result<OwnedFd> {
     if path.is_empty() {
         return Ok(tree);
     }
-    // Only what is mounted can be cloned: it is so in init's own tmpfs for a moment.
+    // Only an attached mount can be cloned: it is attached briefly in init's own tmpfs.
     let staging = memory::path_of(&roots.memory).join("staging");
     if !staging.is_dir() {
         fs::create_dir(&staging)?;
     }
     memory::attach(&tree, &staging)?;
-    // Whoever serves a share may have links in it; they lead nowhere outside of it.
+    // A share may contain links, which must not lead out of it.
     let part = rustix::fs::openat2(
         &tree,
         Path::new(OsStr::from_bytes(path)),
@@ -204,7 +204,7 @@ fn clone(folder: &impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     open_tree(folder.as_fd(), path, flags)
 }
 
-/// The folder of the sandbox's disk for `target`, made and filled when the sandbox has none yet.
+/// Returns the folder of the sandbox's disk for `target`, which is created and filled if needed.
 fn sandbox_folder(mount: &Mount, target: &Path, roots: &Roots) -> Result<OwnedFd, Failure> {
     let step = || format!("mounting {} from the sandbox's disk", target.display());
     let parent = memory::path_of(&roots.upper).join(DISK_DIR.trim_start_matches('/'));
@@ -226,7 +226,7 @@ fn sandbox_folder(mount: &Mount, target: &Path, roots: &Roots) -> Result<OwnedFd
     clone(&folder, "").step(step())
 }
 
-/// A name of its own for each path: slashes are escaped.
+/// Returns a unique folder name for each path, with escaped slashes.
 fn folder_name(target: &Path) -> Option<String> {
     let mut name = String::new();
     for &byte in target.as_os_str().as_bytes() {
@@ -238,7 +238,7 @@ fn folder_name(target: &Path) -> Option<String> {
     (name.len() <= 255).then_some(name)
 }
 
-/// Copies what the image has at `from` into the folder `to`, unless it has something already.
+/// Copies the image's files at `from` into the folder `to`, unless it is not empty.
 fn fill(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(to)? {
         if entry?.file_name() != "lost+found" {
@@ -248,7 +248,7 @@ fn fill(from: &Path, to: &Path) -> std::io::Result<()> {
     copy::tree(from, to)
 }
 
-/// Makes an empty file for a file to be mounted on, unless there is one.
+/// Creates an empty file as a mount point, if it does not exist.
 fn make_file(target: &Path) -> std::io::Result<()> {
     if fs::metadata(target).is_ok_and(|metadata| !metadata.is_dir()) {
         return Ok(());

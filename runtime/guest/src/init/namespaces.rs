@@ -1,5 +1,5 @@
-//! A command as an init wants to be: process 1 of a PID namespace, with a `/proc` and a cgroup tree
-//! that show no more than it and its descendants. Later commands join it there, as `docker exec`
+//! Runs a command as an init: process 1 of a PID namespace, with a `/proc` and a cgroup tree that
+//! show only the command and its descendants. Later commands join its namespaces, as `docker exec`
 //! does.
 
 use std::io;
@@ -19,17 +19,17 @@ pub(crate) struct Namespaces {
     cgroups: OwnedFd,
 }
 
-/// What a child does between fork and exec to be in the namespaces.
+/// How a child enters the namespaces between fork and exec.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    /// It makes them.
+    /// It creates them.
     New,
     /// It joins them.
     Join { mounts: OwnedFd, cgroups: OwnedFd },
 }
 
 impl Namespaces {
-    /// Those of the process `pid`.
+    /// Opens the namespaces of the process `pid`.
     pub(crate) fn of(proc: &OwnedFd, pid: u32) -> io::Result<Self> {
         Ok(Namespaces {
             pids: open(proc, &format!("{pid}/ns/pid"))?,
@@ -38,7 +38,8 @@ impl Namespaces {
         })
     }
 
-    /// Has the next child of this process be in the PID namespace, and says what the child must do.
+    /// Puts the next child of this process into the PID namespace, and returns what the child must
+    /// do.
     fn prepare(&self) -> io::Result<Entry> {
         let entry = Entry::Join {
             mounts: self.mounts.try_clone()?,
@@ -49,8 +50,8 @@ impl Namespaces {
     }
 }
 
-/// Runs `spawn`, whose children are in `namespaces`, or in new ones where there are none.
-/// Afterwards children are again where this process is.
+/// Calls `spawn`, whose children are in `namespaces`, or in new ones if there are none. Later
+/// children are in this process's namespaces again.
 pub(crate) fn within<T>(
     proc: &OwnedFd,
     namespaces: Option<&Namespaces>,
@@ -70,14 +71,14 @@ pub(crate) fn within<T>(
 }
 
 impl Entry {
-    /// In the child, which is in its cgroup already.
+    /// Enters the namespaces. Called in the child, which is in its cgroup already.
     pub(crate) fn enter(&self) -> io::Result<()> {
         match self {
             Entry::New => {
                 sys::unshare_mounts_and_cgroups()?;
                 let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
                 rustix::mount::mount("proc", "/proc", "proc", plain, None)?;
-                // A kernel, or a container, may be without it.
+                // The kernel may not support cgroups, or the container may have unmounted them.
                 let _ = rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", plain, None);
             }
             Entry::Join { mounts, cgroups } => {

@@ -1,4 +1,5 @@
-//! The end: no process left, nothing mounted, and a writable disk whose journal is empty.
+//! Powers off: ends all processes, unmounts everything, and leaves an empty journal on the writable
+//! disk.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -19,21 +20,20 @@ use super::control::Control;
 use super::server::{self, End};
 use super::{sys, trim};
 
-/// How long killed processes may take to be gone; one in an uninterruptible wait may never be.
+/// How long killed processes may take to end; a process in an uninterruptible wait may never end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long free blocks may take to be given back.
+/// How long discarding free blocks may take.
 const TRIM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the last words may take to reach the host.
+/// How long sending the last messages to the host may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a remount is tried again: the kernel drops a closed file's hold on its filesystem a
-/// moment later.
+/// How often a remount is retried: the kernel releases a closed file's reference to its filesystem
+/// a moment later.
 const REMOUNT_TRIES: u32 = 50;
 
-/// Ends everything and powers off. Each command is asked to end by its own signal, given by process
-/// id.
+/// Ends everything and powers off. Each command gets its own stop signal, given by process id.
 pub(crate) fn off(
     mut control: Control,
     roots: Roots,
@@ -41,15 +41,15 @@ pub(crate) fn off(
     commands: &[(u32, u32)],
     trim: bool,
 ) {
-    // A frozen disk holds up whoever writes to it, killed or not. It is rarely frozen, and then
-    // this fails.
+    // A process that writes to a frozen disk cannot be killed. Usually the disk is not frozen, and
+    // this call fails.
     let _ = sys::thaw(roots.upper.as_fd());
     end_processes(end.grace, commands);
     if trim {
-        // A monitor may do without discards, and there is no time for a slow disk.
+        // The disk may not support discards, and there is no time for a slow one.
         let _ = trim::all(roots.upper.as_fd(), Some(Instant::now() + TRIM_TIMEOUT));
     }
-    // What is unsent by now nobody reads.
+    // The host does not read what is unsent by then.
     let _ = control.flush_within(FAREWELL_TIMEOUT);
     let errno = match leave_disk(roots) {
         Ok(()) => 0,
@@ -65,8 +65,7 @@ pub(crate) fn off(
     reset();
 }
 
-/// Ends the VM. Both monitors take a reset for the end; without ACPI a power-off would only halt
-/// the CPU.
+/// Ends the VM. Both monitors end on a reset; without ACPI a power-off would only halt the CPU.
 pub(crate) fn reset() {
     rustix::fs::sync();
     let _ = rustix::system::reboot(RebootCommand::Restart);
@@ -78,32 +77,31 @@ fn end_processes(grace: Duration, commands: &[(u32, u32)]) {
     }
     if !grace.is_zero() {
         let deadline = Instant::now() + grace;
-        // A command that wants another signal than most ends its own processes, and gets the time
-        // for it.
+        // A command with its own stop signal ends its processes itself, and gets the time for that.
         let own: Vec<_> = commands
             .iter()
             .filter(|(_, signal)| *signal != libc::SIGTERM as u32)
             .collect();
         for &&(pid, signal) in &own {
-            // It can have ended by itself.
+            // It may have ended meanwhile.
             let _ = sys::kill(pid, signal);
         }
         while own.iter().any(|(pid, _)| sys::kill(*pid, 0).is_ok()) && Instant::now() < deadline {
             reap_some();
             sleep(Duration::from_millis(1));
         }
-        // Stopped processes must run to hear the first.
+        // Stopped processes must continue to receive SIGTERM.
         let asked = sys::kill_all(libc::SIGTERM).and_then(|()| sys::kill_all(libc::SIGCONT));
         if asked.is_ok() && all_ended(deadline.saturating_duration_since(Instant::now())) {
             return;
         }
     }
-    // With nobody left to kill this fails, and all is well.
+    // If there are no processes left, this fails, which is fine.
     let _ = sys::kill_all(libc::SIGKILL);
     all_ended(KILL_TIMEOUT);
 }
 
-/// Every process descends from this one, so when no child is left, none is.
+/// Waits until this process has no children: all processes are its descendants.
 fn all_ended(timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     while has_children() {
@@ -115,7 +113,7 @@ fn all_ended(timeout: Duration) -> bool {
     true
 }
 
-/// Collects ended children; not all, as others may end as fast.
+/// Reaps some ended children; not all, because more may end as fast.
 fn reap_some() {
     for _ in 0..server::REAPED_AT_A_TIME {
         if server::reap_one().is_none() {
@@ -140,8 +138,7 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
     } = roots;
     rustix::process::fchdir(&upper)?;
     rustix::process::chroot(".")?;
-    // "." names the directory itself, not what is mounted on it: this is the overlay, and below the
-    // disk.
+    // "." is the directory itself, not a mount on it: this is the overlay, and below it the disk.
     rustix::process::fchdir(&merged)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::fchdir(&upper)?;
@@ -157,31 +154,31 @@ fn leave_disk(roots: Roots) -> Result<(), Errno> {
         sleep(Duration::from_millis(10));
     }
     if result.is_err() {
-        // A freeze empties the journal as well, whoever still holds the filesystem open.
+        // A freeze empties the journal as well, even if files on the filesystem are still open.
         result = sys::freeze(upper.as_fd())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     }
     result
 }
 
-/// Unmounts everything in the container but its root, last mounted first.
+/// Unmounts everything in the container except its root, in reverse order of mounting.
 fn unmount_all(roots: &Roots) {
     for flags in [UnmountFlags::empty(), UnmountFlags::DETACH] {
         for target in mount_points(roots).into_iter().rev() {
-            // What is busy now is not once what lies on it is gone, or goes with the container's
-            // root.
+            // A mount that is busy now can be unmounted after those on it, or is detached with the
+            // container's root.
             let _ = rustix::mount::unmount(&target, flags | UnmountFlags::NOFOLLOW);
         }
     }
 }
 
-/// The mount points below the container's root, in the order of mounting.
+/// Returns the mount points below the container's root, in the order of mounting.
 fn mount_points(roots: &Roots) -> Vec<OsString> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut text = Vec::new();
     let opened = rustix::fs::openat(&roots.proc, "self/mountinfo", flags, Mode::empty());
     if let Ok(fd) = opened {
-        // What cannot be listed goes with the container's root.
+        // Mounts that cannot be listed are detached with the container's root.
         let _ = std::fs::File::from(fd).read_to_end(&mut text);
     }
     text.split(|&byte| byte == b'\n')
@@ -191,7 +188,7 @@ fn mount_points(roots: &Roots) -> Vec<OsString> {
         .collect()
 }
 
-/// Undoes the octal escapes of `/proc/*/mountinfo`.
+/// Decodes the octal escapes of `/proc/*/mountinfo`.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;

@@ -1,8 +1,8 @@
-//! The merged metadata, fetched before anybody asks for it.
+//! Reads the merged metadata ahead, before programs need it.
 //!
-//! The kernel reads metadata by the page, and each page of an image of 512-byte blocks as eight
-//! requests to the disk: it goes through buffers of the file system's block size. Read ahead, they
-//! are as large as the disk takes them, and all of an image's names and inodes are there before the
+//! The kernel reads metadata page by page, and each page of an image with 512-byte blocks in eight
+//! requests to the disk, because it uses buffers of the file system's block size. Readahead uses
+//! requests as large as the disk supports, and an image's names and inodes are in memory before the
 //! first program looks for its libraries.
 
 use std::fs::File;
@@ -14,20 +14,19 @@ use rustix::fs::{Advice, fadvise};
 
 use super::failure::{Failure, Step};
 
-/// Where the superblock is, in bytes (`EROFS_SUPER_OFFSET`).
+/// The offset of the superblock, in bytes (`EROFS_SUPER_OFFSET`).
 const SUPERBLOCK: u64 = 1024;
 
 /// `EROFS_SUPER_MAGIC_V1`.
 const MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
 
-/// The most that is fetched, in bytes: what is farther is left until it is asked for.
+/// The most bytes that are read ahead.
 const MOST: u64 = 16 << 20;
 
-/// The kernel takes no more at a time from a disk with the usual readahead of 128 KiB.
+/// The kernel reads no more at a time from a disk with the usual readahead of 128 KiB.
 const STEP: u64 = 128 << 10;
 
-/// Has the kernel read the metadata of the mounted image on the disk at `image`, and waits for
-/// nothing.
+/// Starts reading the metadata of the mounted image on the disk at `image`, without waiting.
 pub(crate) fn metadata(image: &Path) -> Result<(), Failure> {
     let step = format!("reading ahead on {}", image.display());
     let disk = File::open(image).step(step.clone())?;
@@ -42,8 +41,8 @@ pub(crate) fn metadata(image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many bytes in front of the disk are metadata: all of the primary device
-/// (`struct erofs_super_block`'s `blocks`) where contents are on others (`extra_devices`).
+/// Returns how many bytes at the beginning of the disk are metadata: the whole primary device
+/// (`blocks` of `struct erofs_super_block`) if contents are on other devices (`extra_devices`).
 fn metadata_length(superblock: &[u8; 128]) -> Option<u64> {
     let field = |at: usize, len: usize| superblock.get(at..at + len);
     let block_bits = *field(12, 1)?.first()?;

@@ -1,5 +1,5 @@
-//! A root from a disk that is no image's: the file system is found by its magic number, in a
-//! partition or not.
+//! Mounts a root from a disk that does not belong to an image: finds its file system by magic
+//! number, in a partition or not.
 
 mod table;
 
@@ -13,24 +13,24 @@ use rustix::mount::MountFlags;
 use super::failure::{Failure, Step};
 use table::Table;
 
-/// What is done with the file system.
+/// The access to the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It is read as it is: not even its journal is replayed.
+    /// Read-only: not even its journal is replayed.
     Read,
-    /// It is written to in place.
+    /// Writable.
     Write,
 }
 
-/// A file system that may be a root.
+/// A file system that is supported as a root.
 #[derive(Debug, PartialEq, Eq)]
 struct FileSystem {
-    /// The kernel's name of it.
+    /// Its name in the kernel.
     name: &'static str,
-    /// Where its magic number is, in bytes from its beginning.
+    /// The offset of its magic number, in bytes.
     offset: u64,
     magic: &'static [u8],
-    /// What keeps the kernel from replaying its journal.
+    /// The mount option that keeps the kernel from replaying its journal.
     as_it_is: &'static str,
     writable: bool,
 }
@@ -75,8 +75,8 @@ const FILE_SYSTEMS: [FileSystem; 5] = [
     },
 ];
 
-/// Mounts the root of the disk with the device node `disk` at `target`: that of its partition with
-/// this number, or where that is 0 the one that is the root. `proc` is where procfs is.
+/// Mounts the root file system of the disk with the device node `disk` at `target`: that of the
+/// partition with this number, or if it is 0 the root partition. `proc` is the path of procfs.
 pub(crate) fn mount(
     disk: &Path,
     partition: u32,
@@ -110,7 +110,7 @@ pub(crate) fn mount(
     rustix::mount::mount(&found, target, kind.name, flags, options.as_c_str()).step(step)
 }
 
-/// The device node with the file system.
+/// Returns the device node with the file system.
 fn find(disk: &Path, partition: u32) -> Result<PathBuf, Failure> {
     let step = "looking for the root on the disk";
     let table = Table::read(&File::open(disk).step(step)?).step(step)?;
@@ -130,7 +130,7 @@ fn find(disk: &Path, partition: u32) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The file system on a device.
+/// Detects the file system on a device.
 fn probe(device: &Path) -> io::Result<Option<&'static FileSystem>> {
     let device = File::open(device)?;
     for kind in &FILE_SYSTEMS {
@@ -141,14 +141,14 @@ fn probe(device: &Path) -> io::Result<Option<&'static FileSystem>> {
     Ok(None)
 }
 
-/// Reads up to `length` bytes: less where the device ends.
+/// Reads up to `length` bytes; fewer at the device's end.
 fn read(device: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let at = offset.saturating_add(filled as u64);
         if i64::try_from(at.saturating_add(rest.len() as u64)).is_err() {
-            // No device is so long, and the kernel would not look.
+            // The offset is beyond any device.
             break;
         }
         match device.read_at(rest, at) {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_is_known_by_its_magic_number() {
+    fn a_file_system_is_detected_by_its_magic_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         for kind in &FILE_SYSTEMS {

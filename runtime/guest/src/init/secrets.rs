@@ -1,4 +1,4 @@
-//! Secrets: files in a tmpfs of their own, which no disk ever holds.
+//! Secrets: files in a separate tmpfs, which are never stored on a disk.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use super::{memory, mounts};
 
 const FOLDER: &str = "/run/secrets";
 
-/// Puts the secrets into `/run/secrets`, which is read-only then.
+/// Writes the secrets to `/run/secrets`, which is then read-only.
 pub(crate) fn provide(secrets: &[Secret]) -> Result<(), Failure> {
     if secrets.is_empty() {
         return Ok(());
@@ -24,7 +24,7 @@ pub(crate) fn provide(secrets: &[Secret]) -> Result<(), Failure> {
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    // A tmpfs can be swapped out, but no guest has swap space unless it makes some.
+    // A tmpfs can be swapped out, but a guest has no swap space unless it creates some.
     let folder = memory::tmpfs(&[("mode", "0755")], flags).step(step.clone())?;
     for secret in secrets {
         write(&memory::path_of(&folder), secret)?;

@@ -1,4 +1,4 @@
-//! Init's life: boot, serve the host, power off.
+//! The main loop of init: boots, serves the host, powers off.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,11 +25,11 @@ use super::spawn::{self, SpawnFailure, Surroundings};
 use super::worker::{Kind, Outcome};
 use super::{clock, files, identity, power, stats, sys};
 
-/// How long processes have to end when the host has gone without a word.
+/// How long processes have to end after the host has disconnected.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
-/// How many ended children are collected before others have their turn: a command can make them as
-/// fast as init collects.
+/// How many ended children are reaped before other work gets its turn: a command can create them as
+/// fast as init reaps them.
 pub(crate) const REAPED_AT_A_TIME: usize = 256;
 
 /// Runs the guest. Returns only when powering off fails.
@@ -45,9 +45,9 @@ pub(crate) fn run() {
     let boot = match control.wait_boot() {
         Ok((PROTOCOL_VERSION, boot)) => boot,
         Ok((version, _)) => {
-            // The host knows from the version in it what is wrong.
+            // The host recognises the error by the version in this message.
             control.send(&hello(Vec::new()));
-            let reason = format!("it speaks protocol {version}, not {PROTOCOL_VERSION}");
+            let reason = format!("its protocol version is {version}, not {PROTOCOL_VERSION}");
             return give_up(Some(control), &Failure::new("the host", reason));
         }
         Err(failure) => return give_up(Some(control), &failure),
@@ -92,14 +92,14 @@ pub(crate) fn run() {
     power::off(control, roots, &end, &commands, trim);
 }
 
-/// Says what failed where somebody may see it, and powers off.
+/// Reports an error on the console and to the host, and powers off.
 fn give_up(control: Option<Control>, failure: &Failure) {
     eprintln!("blockbox-init: {failure}");
     if let Some(mut control) = control {
         control.send(&Reply::Fatal {
             message: failure.to_string(),
         });
-        // Without a host there is nobody left to tell.
+        // The host may be gone.
         let _ = control.flush_within(Duration::from_secs(2));
     }
     power::reset();
@@ -117,11 +117,11 @@ fn hello(warnings: Vec<String>) -> Reply {
     }
 }
 
-/// Why the guest ends.
+/// How the guest shuts down.
 pub(crate) struct End {
     /// How long processes have to end by themselves.
     pub(crate) grace: Duration,
-    /// Whether somebody waits for a farewell.
+    /// Whether the host waits for the last message.
     pub(crate) told: bool,
 }
 
@@ -134,18 +134,18 @@ struct Server {
     ulimits: Vec<Ulimit>,
     commands: BTreeMap<u32, Command>,
     cgroups: Cgroups,
-    /// Of the command that runs as an init, if one does.
+    /// The namespaces of the command that runs as an init, if there is one.
     namespaces: Option<Namespaces>,
     disk: Disk,
-    /// Counts up, so that another descriptor is the first to be served each time.
+    /// Counts up, so that another descriptor is served first each time.
     turn: usize,
-    /// Whether children may have ended that were not collected yet.
+    /// Whether there may be ended children that were not reaped yet.
     more_children: bool,
-    /// Whether nothing may be sent before the next request.
+    /// Whether no messages may be sent before the next request.
     suspended: bool,
 }
 
-/// What a descriptor in the poll set stands for.
+/// What a descriptor in the poll set belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Control,
@@ -199,7 +199,7 @@ impl Server {
         }
     }
 
-    /// Waits until something can be done, and says what.
+    /// Waits for events, and returns them.
     fn wait(&mut self) -> Vec<(Source, PollFlags)> {
         let mut sources = vec![Source::Control];
         let interest = self.control.interest();
@@ -248,14 +248,15 @@ impl Server {
             .into_iter()
             .zip(fds.iter().map(PollFd::revents))
             .enumerate()
-            // When time is up, the outputs that wait for silence are to be looked at.
+            // On a timeout, the outputs that wait for silence must be checked.
             .filter(|(_, (source, events))| {
                 !events.is_empty()
                     || timed_out && matches!(source, Source::Output(..))
                     || more_children && *source == Source::Children
             })
             .collect();
-        // Commands are served in another order each time: none is always the last to find room.
+        // Commands are served in a different order each time, so that none is always the last to
+        // find space.
         let commands = found.partition_point(|(at, _)| *at < first);
         if let Some(commands) = found.get_mut(commands..).filter(|all| !all.is_empty()) {
             commands.rotate_left(self.turn % commands.len());
@@ -264,7 +265,7 @@ impl Server {
         found.into_iter().map(|(_, found)| found).collect()
     }
 
-    /// Waits for a request, or until a freeze has to end: nothing else may lead to a message.
+    /// Waits for a request, or for the end of a freeze, because no other event may cause a message.
     fn wait_suspended(&self, fds: &mut [PollFd<'_>]) -> Vec<(Source, PollFlags)> {
         let left = self
             .disk
@@ -281,14 +282,14 @@ impl Server {
             .collect()
     }
 
-    /// Takes requests in and carries them out. `Err` when the host is gone.
+    /// Reads requests and carries them out. `Err` if the host has disconnected.
     fn take_requests(&mut self, events: PollFlags) -> Result<Option<End>, ()> {
         let connected = if events.contains(PollFlags::IN) {
             self.control.fill().map_err(drop)?
         } else {
             !events.intersects(PollFlags::HUP | PollFlags::ERR)
         };
-        // A host that breaks the protocol is as good as gone.
+        // A host that violates the protocol is treated as disconnected.
         while let Some(request) = self.control.next_request().map_err(drop)? {
             if let Some(end) = self.carry_out(request) {
                 return Ok(Some(end));
@@ -305,7 +306,7 @@ impl Server {
         match request {
             Request::Exec { id, spec } => self.exec(id, &spec),
             Request::Files { id, task } => self.files(id, task),
-            // Requests for a command that has ended meanwhile are no mistake of the host's.
+            // The command may have ended meanwhile, which is not an error of the host.
             Request::Stdin { id, data } => {
                 if let Some(command) = self.commands.get_mut(&id) {
                     command.input(&data, control);
@@ -334,7 +335,7 @@ impl Server {
             }
             Request::Signal { id, signal } => {
                 if let Some(command) = self.commands.get(&id).filter(|command| command.runs()) {
-                    // It can only have ended by itself meanwhile, or the number is no signal.
+                    // It may have ended meanwhile, or the signal number is invalid.
                     let _ = sys::kill(command.pid, signal);
                 }
             }
@@ -418,7 +419,7 @@ impl Server {
             Ok(spawned) => {
                 let pid = spawned.pid;
                 if spec.init {
-                    // Without them later commands do not join it.
+                    // If this fails, later commands do not join the namespaces.
                     self.namespaces = Namespaces::of(&self.roots.proc, pid).ok();
                 }
                 self.control.send(&Reply::Started { id, pid });
@@ -461,7 +462,7 @@ impl Server {
         self.suspended = suspended;
     }
 
-    /// This guest is a copy, and `keep` the one command that its host has the streams of.
+    /// Handles that this guest is a copy; `keep` is the only command whose streams its host uses.
     fn adopt(&mut self, id: u32, keep: u32, identity: &Identity) -> Vec<Outcome> {
         let failed = |errno: Errno| {
             vec![Outcome {
@@ -526,10 +527,10 @@ impl Server {
         }
     }
 
-    /// Collects ended children: commands, and orphans of theirs.
+    /// Reaps ended children: commands, and their orphaned descendants.
     fn reap(&mut self) {
         let mut records = [0; 16 * sys::SIGNAL_RECORD];
-        // One signal may stand for many children; only emptying the descriptor matters.
+        // One signal may stand for many children; this only empties the descriptor.
         let _ = rustix::io::read(&self.children, &mut records);
         self.more_children = true;
         for _ in 0..REAPED_AT_A_TIME {
@@ -574,7 +575,7 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
     }
 }
 
-/// Collects one ended child, if there is one.
+/// Reaps one ended child, if there is one.
 pub(crate) fn reap_one() -> Option<(u32, WaitStatus)> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {

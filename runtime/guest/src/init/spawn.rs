@@ -1,4 +1,4 @@
-//! Starting a command, as docker would.
+//! Starts commands, as docker does.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -23,32 +23,32 @@ use super::namespaces::{self, Entry, Namespaces};
 use super::streams::Ends;
 use super::sys;
 
-/// The search path of a command whose environment has none, as docker's default.
+/// The default search path of a command, as docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The most that is read of `/etc/passwd` and `/etc/group`.
+/// The most bytes that are read of `/etc/passwd` and `/etc/group`.
 const ACCOUNTS_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// Exit codes of commands that never ran, as docker and shells give them.
+/// The exit codes of docker and shells for commands that could not be started.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
-/// docker's code for a request its daemon cannot honour.
+/// docker's exit code for a request that its daemon cannot carry out.
 const NOT_POSSIBLE: u8 = 125;
 
-/// A command that runs, and init's ends of its streams, all non-blocking.
+/// A running command, and init's ends of its streams, all non-blocking.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) pid: u32,
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: OwnedFd,
-    /// None with a terminal.
+    /// `None` with a terminal.
     pub(crate) stderr: Option<OwnedFd>,
-    /// The command's end of its terminal. Held open so that the terminal does not hang up while the
-    /// command is between two of its own descriptors.
+    /// The command's end of its terminal, held open so that the terminal does not hang up while the
+    /// command has none of its own descriptors open.
     pub(crate) terminal: Option<OwnedFd>,
 }
 
-/// A command that never ran.
+/// Why a command could not be started.
 #[derive(Debug)]
 pub(crate) struct SpawnFailure {
     pub(crate) code: u8,
@@ -68,18 +68,18 @@ impl SpawnFailure {
     }
 }
 
-/// What a command starts in.
+/// The environment that a command starts in.
 #[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
     /// A procfs, which the container cannot unmount.
     pub(crate) proc: &'a OwnedFd,
-    /// Limits of all commands.
+    /// The resource limits of all commands.
     pub(crate) ulimits: &'a [Ulimit],
     /// The command's cgroup.
     pub(crate) cgroup: Option<&'a Cgroup>,
-    /// Those of a command that runs as an init.
+    /// The namespaces of a command that runs as an init.
     pub(crate) namespaces: Option<&'a Namespaces>,
-    /// Whether writing to the disk would wait for a thaw, which init must not.
+    /// Whether writes to the disk wait for a thaw, which init must not do.
     pub(crate) frozen: bool,
 }
 
@@ -154,8 +154,8 @@ pub(crate) fn spawn(
     })
 }
 
-/// Reports a program that is missing without a process to find that out: each host asks for a hook
-/// that most images do not have.
+/// Reports a missing program without starting a process: every host requests a hook that most
+/// images do not have.
 fn is_there(name: &OsStr, program: &Path) -> Result<(), SpawnFailure> {
     match fs::metadata(program) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnFailure::new(
@@ -185,8 +185,8 @@ struct Child {
 }
 
 impl Child {
-    /// A cgroup, namespaces, a session with its terminal, limits, and last the user, who could do
-    /// none of it.
+    /// Enters the cgroup and namespaces, creates a session with its terminal, sets limits, and last
+    /// changes to the user, who may not be allowed to do the rest.
     fn prepare(&self) -> io::Result<()> {
         sys::unblock_signals()?;
         if let Some(cgroup) = &self.cgroup {
@@ -219,9 +219,9 @@ impl Child {
     }
 }
 
-/// Leaves a user who is not root the capability to open raw sockets, and no other. Programs that
-/// send ICMP echo requests only through raw sockets, as Debian's busybox does, are then of use to
-/// any user. The network that it opens is the sandbox's own.
+/// Keeps only the capability to open raw sockets for a user who is not root. Programs that send
+/// ICMP echo requests only through raw sockets, as Debian's busybox does, can then be used by any
+/// user. The network that it gives access to is the sandbox's own.
 fn keep_raw_sockets() -> io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -262,11 +262,11 @@ fn resolve_user(spec: &ExecSpec) -> Result<Identity, SpawnFailure> {
 #[derive(Default)]
 struct Accounts {
     bytes: Vec<u8>,
-    /// Why it was not read.
+    /// Why it could not be read.
     problem: Option<String>,
 }
 
-/// Reads an account file; an image without one has no accounts.
+/// Reads an account file; if the image does not have it, there are no accounts.
 fn accounts(path: &str) -> Accounts {
     match read_bounded(path, ACCOUNTS_LIMIT) {
         Ok(bytes) => Accounts {
@@ -281,8 +281,7 @@ fn accounts(path: &str) -> Accounts {
     }
 }
 
-/// The bytes of a regular file of the image. What else a name can stand for, a fifo for instance,
-/// may never end.
+/// Reads a regular file of the image. Other files, such as a fifo, may never end.
 fn read_bounded(path: &str, limit: u64) -> io::Result<Vec<u8>> {
     let file = fs::OpenOptions::new()
         .read(true)
@@ -304,7 +303,7 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
     let mut environment: Vec<(OsString, OsString)> = Vec::new();
     for entry in &spec.env {
         let equals = entry.iter().position(|&byte| byte == b'=');
-        // Without a name there is nothing to set.
+        // An entry without a name is skipped.
         if let Some(at) = equals.filter(|&at| at > 0) {
             let (name, value) = (&entry[..at], &entry[at + 1..]);
             let name = OsString::from_vec(name.to_vec());
@@ -318,7 +317,7 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
         ("HOME", Some(identity.home.as_slice())),
         ("HOSTNAME", Some(hostname.nodename().to_bytes())),
         ("TERM", spec.tty.map(|_| b"xterm".as_slice())),
-        // By which systemd knows not to look for hardware.
+        // Tells systemd not to look for hardware.
         ("container", spec.init.then_some(b"blockbox".as_slice())),
     ];
     for (name, value) in defaults {
@@ -333,7 +332,7 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
 
 fn working_directory(cwd: &[u8], frozen: bool) -> Result<PathBuf, SpawnFailure> {
     let cwd = if cwd.is_empty() { b"/" } else { cwd };
-    // A relative working directory is below the root, as in docker.
+    // A relative working directory is relative to the root, as in docker.
     let path = Path::new("/").join(OsStr::from_bytes(cwd));
     if frozen && !path.is_dir() {
         let message = format!("cannot make {} while the disk is frozen", path.display());
@@ -344,7 +343,7 @@ fn working_directory(cwd: &[u8], frozen: bool) -> Result<PathBuf, SpawnFailure> 
     Ok(path)
 }
 
-/// Finds a command without a slash in the search path of its own environment.
+/// Finds a command without a slash in the `PATH` of its own environment.
 fn look_up(
     name: &OsStr,
     environment: &[(OsString, OsString)],

@@ -1,4 +1,4 @@
-//! What the guest uses, and its processes: what `/proc` says.
+//! Resource usage of the guest, and its processes, from `/proc`.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,8 +19,8 @@ const LONGEST_COMMAND: u64 = 4096;
 /// The largest other file that is read, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// Nanoseconds of a tick, `USER_HZ` of them a second, which is 100 on every architecture that
-/// matters.
+/// Nanoseconds of a tick. There are `USER_HZ` ticks a second, which is 100 on all supported
+/// architectures.
 const TICK_NS: u64 = 10_000_000;
 
 const SECTOR: u64 = 512;
@@ -28,7 +28,7 @@ const SECTOR: u64 = 512;
 /// `kthreadd`, whose children are the kernel's own.
 const KERNEL_THREADS: u32 = 2;
 
-/// What the guest uses, but for its commands.
+/// Returns the resource usage of the guest, without that of its commands.
 pub(crate) fn stats(roots: &Roots) -> Stats {
     let proc = &roots.proc;
     let mut stats = Stats::default();
@@ -47,17 +47,17 @@ pub(crate) fn stats(roots: &Roots) -> Stats {
     stats
 }
 
-/// Time since the kernel started.
+/// Returns the time since the kernel started, in nanoseconds.
 pub(crate) fn uptime_ns() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Boottime);
     let nanoseconds = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
     u64::try_from(nanoseconds).unwrap_or_default()
 }
 
-/// The guest's processes without the kernel's and init.
+/// Returns the guest's processes without the kernel's and init.
 pub(crate) fn processes(proc: &OwnedFd) -> Vec<Process> {
     let ids = process_ids(proc).into_iter().take(MOST_PROCESSES);
-    // One that ends meanwhile is left out.
+    // A process that ends meanwhile is left out.
     ids.filter_map(|pid| process(proc, pid)).collect()
 }
 
@@ -87,7 +87,7 @@ fn parent(proc: &OwnedFd, pid: u32) -> Option<u32> {
 fn process(proc: &OwnedFd, pid: u32) -> Option<Process> {
     let stat = read_text(proc, &format!("{pid}/stat"));
     let (name, fields) = fields(&stat)?;
-    // Numbered as in proc_pid_stat(5), where the state is the third field.
+    // Fields are numbered as in proc_pid_stat(5), where the state is the third.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let status = read_text(proc, &format!("{pid}/status"));
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
@@ -113,7 +113,8 @@ fn process(proc: &OwnedFd, pid: u32) -> Option<Process> {
     Some(process)
 }
 
-/// The name and the fields after it. A name may contain anything, parentheses and blanks too.
+/// Splits a line into the name and the following fields. A name may contain any characters,
+/// including parentheses and blanks.
 fn fields(stat: &str) -> Option<(&str, Vec<&str>)> {
     let (before, after) = stat.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
@@ -128,7 +129,7 @@ fn kilobytes(meminfo: &str, key: &str) -> u64 {
         .map_or(0, |n: u64| n.saturating_mul(1024))
 }
 
-/// The time all CPUs were busy, and how many there are.
+/// Returns the time that all CPUs were busy, and the number of CPUs.
 fn cpu(stat: &str) -> (u64, u32) {
     let mut busy = 0_u64;
     let mut cpus = 0;
@@ -136,7 +137,8 @@ fn cpu(stat: &str) -> (u64, u32) {
         let mut fields = line.split_ascii_whitespace();
         match fields.next() {
             Some("cpu") => {
-                // user nice system idle iowait irq softirq steal; what follows is in user already.
+                // The fields are user nice system idle iowait irq softirq steal; the others are
+                // included in user.
                 let ticks = fields.take(8).enumerate();
                 let ticks = ticks.filter(|(field, _)| !matches!(field, 3 | 4));
                 let ticks = ticks.filter_map(|(_, ticks)| ticks.parse::<u64>().ok());
@@ -149,7 +151,7 @@ fn cpu(stat: &str) -> (u64, u32) {
     (busy.saturating_mul(TICK_NS), cpus)
 }
 
-/// Bytes read from and written to whole disks.
+/// Returns the bytes read from and written to whole disks.
 fn disks(diskstats: &str) -> (u64, u64) {
     let mut sum = (0_u64, 0_u64);
     for line in diskstats.lines() {
@@ -170,7 +172,7 @@ fn disks(diskstats: &str) -> (u64, u64) {
     sum
 }
 
-/// Bytes that `eth0` received and sent.
+/// Returns the bytes that `eth0` received and sent.
 fn network(dev: &str) -> (u64, u64) {
     let line = dev
         .lines()
@@ -193,7 +195,7 @@ fn read(folder: &OwnedFd, path: &str, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::openat(folder, path, flags, Mode::empty()) {
-        // A process that ends meanwhile has nothing to tell.
+        // The process may have ended meanwhile.
         let _ = File::from(file).take(limit).read_to_end(&mut bytes);
     }
     bytes

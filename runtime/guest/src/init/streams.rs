@@ -27,7 +27,7 @@ pub(crate) struct ChildEnds {
     pub(crate) stdin: Stdio,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    /// What the user must be able to open again through `/dev/stdin`, `/dev/stdout` and
+    /// The descriptors that the user must be able to reopen through `/dev/stdin`, `/dev/stdout` and
     /// `/dev/stderr`.
     owned: Vec<OwnedFd>,
 }
@@ -116,13 +116,13 @@ fn collect(fds: Vec<io::Result<OwnedFd>>) -> Result<Vec<OwnedFd>, Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
 }
 
-/// Has reading and writing wait for nothing.
+/// Makes reads and writes non-blocking.
 pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)
 }
 
-/// Tells a terminal its size.
+/// Sets a terminal's size.
 pub(crate) fn resize(terminal: &OwnedFd, size: WindowSize) -> Result<(), Errno> {
     rustix::termios::tcsetwinsize(
         terminal,

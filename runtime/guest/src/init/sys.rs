@@ -1,4 +1,4 @@
-//! System calls that rustix does not wrap. The only unsafe code of init.
+//! System calls that rustix does not wrap. This is the only unsafe code of init.
 
 #![allow(unsafe_code)]
 
@@ -33,8 +33,8 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// A descriptor that is readable while a child waits to be reaped. From here on `SIGCHLD` is
-/// delivered nowhere else.
+/// Returns a descriptor that is readable while a child waits to be reaped. From here on `SIGCHLD`
+/// is only delivered there.
 pub(crate) fn child_signals() -> io::Result<File> {
     // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset initialises it in any case.
     let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -50,11 +50,11 @@ pub(crate) fn child_signals() -> io::Result<File> {
     }
     // SAFETY: `set` is initialised; -1 asks for a new descriptor.
     let fd = checked(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
-    // SAFETY: the descriptor was just made, and nobody else owns it.
+    // SAFETY: the descriptor was just created and has no other owner.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// Unblocks all signals: a command inherits what init blocks, and expects nothing blocked.
+/// Unblocks all signals: a command inherits init's blocked signals, and expects none.
 pub(crate) fn unblock_signals() -> io::Result<()> {
     // SAFETY: an all-zero sigset_t is a valid value, and sigemptyset initialises it in any case.
     let mut set: libc::sigset_t = unsafe { zeroed() };
@@ -70,7 +70,7 @@ pub(crate) fn unblock_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes of one record of [`child_signals`].
+/// The length of a record of [`child_signals`] in bytes.
 pub(crate) const SIGNAL_RECORD: usize = size_of::<libc::signalfd_siginfo>();
 
 /// Sends `signal` to every process but this one.
@@ -80,7 +80,7 @@ pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(-1, signal) }).map(drop)
 }
 
-/// Sends a signal given by number, real-time ones included.
+/// Sends a signal given by number, including real-time signals.
 pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::SRCH)?;
     let signal = libc::c_int::try_from(signal).map_err(|_| Errno::INVAL)?;
@@ -88,21 +88,21 @@ pub(crate) fn kill(pid: u32, signal: u32) -> io::Result<()> {
     checked(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// Sends a signal to every process of a group, by its leader's process id.
+/// Sends a signal to every process in a group, given by its leader's process id.
 pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     let group = libc::pid_t::try_from(leader).map_err(|_| Errno::SRCH)?;
     // SAFETY: kill reads no memory.
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
 }
 
-/// Stops all writes to the filesystem `root` belongs to, leaving a consistent image without a
-/// journal to replay.
+/// Freezes the filesystem that `root` belongs to, leaving a consistent image without a journal to
+/// replay.
 pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: FIFREEZE ignores its argument.
     checked(unsafe { libc::ioctl(root.as_raw_fd(), FIFREEZE as _, 0) }).map(drop)
 }
 
-/// Ends [`freeze`].
+/// Undoes [`freeze`].
 pub(crate) fn thaw(root: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: FITHAW ignores its argument.
     checked(unsafe { libc::ioctl(root.as_raw_fd(), FITHAW as _, 0) }).map(drop)
@@ -116,8 +116,8 @@ struct TrimRange {
     least: u64,
 }
 
-/// Has the filesystem `root` belongs to discard its free blocks between `start` and
-/// `start + length`, in bytes. Returns how many bytes it discarded.
+/// Discards the free blocks of the filesystem that `root` belongs to, between `start` and `start +
+/// length`, in bytes. Returns how many bytes were discarded.
 pub(crate) fn trim(root: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<u64> {
     let mut range = TrimRange {
         start,
@@ -129,8 +129,7 @@ pub(crate) fn trim(root: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<
     Ok(range.length)
 }
 
-/// `struct rand_pool_info` of `include/uapi/linux/random.h`, with as many bytes as are added at a
-/// time.
+/// `struct rand_pool_info` of `include/uapi/linux/random.h`, with space for the bytes of one call.
 #[repr(C)]
 struct RandomPool {
     entropy_bits: libc::c_int,
@@ -140,8 +139,8 @@ struct RandomPool {
 
 const ENTROPY_CHUNK: usize = 64;
 
-/// Mixes `bytes` into the kernel's random numbers, credits them as entropy, and has the generator
-/// start anew from them.
+/// Adds `bytes` to the kernel's random number generator, credits them as entropy, and reseeds the
+/// generator from them.
 pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     let device = File::options().write(true).open("/dev/urandom")?;
     for chunk in bytes.chunks(ENTROPY_CHUNK) {
@@ -153,7 +152,7 @@ pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
         for (to, from) in pool.bytes.iter_mut().zip(chunk) {
             *to = *from;
         }
-        // SAFETY: RNDADDENTROPY reads a struct rand_pool_info and `size` bytes behind it, which
+        // SAFETY: RNDADDENTROPY reads a struct rand_pool_info and the `size` bytes after it, which
         // `pool` has.
         checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY as _, &pool) })?;
     }
@@ -161,8 +160,8 @@ pub(crate) fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG as _, 0) }).map(drop)
 }
 
-/// Has the clock gain `microseconds` (lose, where negative) little by little, in place of what was
-/// left of the last time.
+/// Slews the clock by `microseconds`, which may be negative. This replaces the rest of a previous
+/// adjustment.
 pub(crate) fn slew_clock(microseconds: i64) -> io::Result<()> {
     // SAFETY: an all-zero timex is a valid value.
     let mut change: libc::timex = unsafe { zeroed() };
@@ -172,51 +171,51 @@ pub(crate) fn slew_clock(microseconds: i64) -> io::Result<()> {
     checked(unsafe { libc::adjtimex(&mut change) }).map(drop)
 }
 
-/// Sets a resource limit of this process, the resource given by number. `u64::MAX` is no limit.
+/// Sets a resource limit of this process; the resource is given by number. `u64::MAX` is unlimited.
 pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 {
         rlim_cur: soft,
         rlim_max: hard,
     };
-    // SAFETY: prlimit64 reads an rlimit64, which `limit` is, and writes nothing where the old limit
-    // is not asked for.
+    // SAFETY: prlimit64 reads an rlimit64, which `limit` is, and writes nothing because the old
+    // limit is not requested.
     checked(unsafe { libc::prlimit64(0, resource as _, &limit, std::ptr::null_mut()) }).map(drop)
 }
 
-/// Has children from here on begin a PID namespace, the first of them as its process 1.
+/// Puts later children into a new PID namespace; the first of them is its process 1.
 pub(crate) fn unshare_pids() -> io::Result<()> {
     // SAFETY: this changes nothing for this process, which has one thread.
     checked(unsafe { libc::unshare(libc::CLONE_NEWPID) }).map(drop)
 }
 
-/// Gives this process, a child before its exec, mounts and cgroups of its own.
+/// Gives this process, a child before its exec, its own mount and cgroup namespaces.
 pub(crate) fn unshare_mounts_and_cgroups() -> io::Result<()> {
     // SAFETY: the process has one thread, and no descriptor table is unshared.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) }).map(drop)
 }
 
-/// Runs `work` in a child process, which ends with it. Returns the child's process id.
+/// Runs `work` in a child process, which then ends. Returns the child's process id.
 pub(crate) fn fork(work: impl FnOnce()) -> io::Result<u32> {
     // SAFETY: init has one thread, so the child's copy of the memory is consistent and any code may
     // run in it.
     let pid = checked(unsafe { libc::fork() })?;
     if pid == 0 {
         work();
-        // SAFETY: _exit ends the process and touches no memory; what init would do at its end is
-        // not the child's to do.
+        // SAFETY: _exit ends the process and touches no memory; the child must not run init's exit
+        // handlers.
         unsafe { libc::_exit(0) };
     }
     u32::try_from(pid).map_err(|_| Errno::SRCH.into())
 }
 
-/// Ends this process, a child that was forked, at once.
+/// Ends this process, a forked child, at once.
 pub(crate) fn exit(code: u8) -> ! {
-    // SAFETY: _exit ends the process and touches no memory; what init would do at its end is not
-    // the child's to do.
+    // SAFETY: _exit ends the process and touches no memory; the child must not run init's exit
+    // handlers.
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Closes every descriptor from `first` on, in a child that was forked.
+/// Closes every descriptor from `first` on, in a forked child.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: close_range reads no memory; nothing in the child uses these descriptors from here
     // on.

@@ -1,5 +1,5 @@
-//! Free blocks of the writable disk, given back to the host: a file removed in the container takes
-//! room there until then.
+//! Discards free blocks of the writable disk: a file removed in the container takes space on the
+//! host until then.
 
 use std::fs::File;
 use std::io;
@@ -11,23 +11,23 @@ use rustix::io::Errno;
 
 use super::sys;
 
-/// What one call trims, in bytes: few enough that time is looked at now and then.
+/// How many bytes one call trims: few enough to check the deadline in between.
 const STEP: u64 = 8 << 30;
 
-/// How often init looks whether there is something to trim.
+/// How often init checks whether a trim is worthwhile.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(300);
 
-/// What must have been written since the last time, in KiB: without writing nothing is freed.
+/// How much must have been written since the last trim, in KiB, to make one worthwhile.
 const WORTHWHILE: u64 = 64 << 10;
 
-/// Trims the filesystem that `root` belongs to, until `deadline` at most.
+/// Trims the filesystem that `root` belongs to, at most until `deadline`.
 pub(crate) fn all(root: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
     let size = rustix::fs::fstatvfs(root)?;
     let size = size.f_blocks.saturating_mul(size.f_frsize);
     for start in (0..size).step_by(STEP as usize) {
         match sys::trim(root, start, STEP) {
             Ok(_) => {}
-            // The last piece has no block groups of its own.
+            // The last range has no block groups of its own.
             Err(error)
                 if start > 0 && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
             Err(error) => return Err(error),
@@ -39,7 +39,7 @@ pub(crate) fn all(root: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result
     Ok(())
 }
 
-/// Knows how much was written since the last time.
+/// Tracks how much was written since the last trim.
 #[derive(Debug)]
 pub(crate) struct Written {
     /// `session_write_kbytes` of the disk, if the kernel has it.
@@ -49,7 +49,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Of the container's `/sys`.
+    /// Opens the counter in the container's `/sys`.
     pub(crate) fn open(disk: Option<&str>) -> Self {
         let name = disk.and_then(|device| device.rsplit('/').next());
         let path = name.map(|name| format!("/sys/fs/ext4/{name}/session_write_kbytes"));
@@ -60,12 +60,12 @@ impl Written {
         }
     }
 
-    /// When to look again.
+    /// Returns when to check again.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         self.counter.is_some().then_some(self.next_look)
     }
 
-    /// Whether to trim now.
+    /// Returns whether to trim now.
     pub(crate) fn is_worthwhile(&mut self) -> bool {
         if Instant::now() < self.next_look {
             return false;
@@ -75,12 +75,12 @@ impl Written {
             .is_some_and(|written| written >= WORTHWHILE)
     }
 
-    /// Whether anything can have been freed since the last time.
+    /// Returns whether anything can have been freed since the last trim.
     pub(crate) fn is_possible(&self) -> bool {
         self.since_last_trim().is_none_or(|written| written > 0)
     }
 
-    /// The disk is being trimmed.
+    /// Records that the disk is being trimmed.
     pub(crate) fn trimmed(&mut self) {
         if let Some(written) = self.read() {
             self.at_last_trim = written;

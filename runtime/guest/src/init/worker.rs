@@ -1,5 +1,5 @@
-//! Work that may take long, for example writing out a disk: each piece in a process forked from
-//! init, one at a time in the order asked for, while init goes on serving commands.
+//! Runs work that may take long, such as syncing a disk: each job in a process forked from init,
+//! one at a time in order, while init serves commands.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,9 +12,9 @@ use rustix::pipe::PipeFlags;
 use super::failure::errno_of;
 use super::sys;
 
-/// What to do, and what to do with the outcome.
+/// A job, and how to handle its outcome.
 pub(crate) struct Job {
-    /// The request that the outcome answers, if one does.
+    /// The request that the outcome answers, if any.
     pub(crate) request: Option<u32>,
     pub(crate) kind: Kind,
     pub(crate) work: Box<dyn FnOnce() -> io::Result<()>>,
@@ -29,7 +29,7 @@ impl fmt::Debug for Job {
     }
 }
 
-/// What changes with the outcome of a job.
+/// What the outcome of a job changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Freeze,
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// How a job ended.
+/// The outcome of a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) request: Option<u32>,
@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) errno: u32,
 }
 
-/// The job under way and those that wait.
+/// The running job and those that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
     current: Option<Current>,
@@ -60,30 +60,30 @@ struct Current {
 }
 
 impl Worker {
-    /// Whether nothing is under way.
+    /// Returns whether no job is running.
     pub(crate) fn is_idle(&self) -> bool {
         self.current.is_none()
     }
 
-    /// The descriptor that is readable once the job under way has ended.
+    /// Returns the descriptor that is readable once the running job has ended.
     pub(crate) fn fd(&self) -> Option<&OwnedFd> {
         self.current.as_ref().map(|current| &current.result)
     }
 
-    /// Does `job` once those before it have ended. Returns jobs that could not be begun.
+    /// Queues `job`. Returns the outcomes of jobs that could not be started.
     pub(crate) fn add(&mut self, job: Job) -> Vec<Outcome> {
         self.waiting.push_back(job);
         self.begin()
     }
 
-    /// Takes the outcome of the job that has ended and begins the next one.
+    /// Returns the outcome of the job that has ended and starts the next one.
     pub(crate) fn finish(&mut self) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         if let Some(current) = self.current.take() {
             let mut bytes = [0; 4];
             let errno = match rustix::io::read(&current.result, &mut bytes) {
                 Ok(4) => u32::from_le_bytes(bytes),
-                // It was killed, or is not done yet after all, which no pipe is readable for.
+                // The job was killed.
                 _ => Errno::IO.raw_os_error() as u32,
             };
             outcomes.push(Outcome {
@@ -124,12 +124,12 @@ impl Worker {
     }
 }
 
-/// Starts `work` in a process; the result is the pipe that its `errno` comes through.
+/// Starts `work` in a process; returns the pipe that its `errno` is written to.
 fn start(work: Box<dyn FnOnce() -> io::Result<()>>) -> io::Result<OwnedFd> {
     let (result, sender) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     sys::fork(move || {
         let errno = work().err().map_or(0, |error| errno_of(&error));
-        // Without a reader there is no init.
+        // This only fails if init has closed the pipe.
         let _ = rustix::io::write(sender.as_fd(), &errno.to_le_bytes());
     })?;
     Ok(result)

@@ -1,4 +1,4 @@
-//! Ends open TCP connections: a clone must not go on with those of the guest it was copied from.
+//! Closes open TCP connections: a copied guest must not use those of the original.
 
 use rustix::io::Errno;
 
@@ -11,18 +11,17 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
-/// Every state of a connection (`TCP_ESTABLISHED` and so on) but listening and waiting for late
-/// packets.
+/// All states of a connection (`TCP_ESTABLISHED` and so on) except listening and time-wait.
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// Bytes of a `struct inet_diag_sockid`, and where it is in a `struct inet_diag_msg`.
+/// The length of a `struct inet_diag_sockid` in bytes, and its offset in a `struct inet_diag_msg`.
 const ID_LEN: usize = 48;
 const ID_AT: usize = 4;
-/// Where the peer's address is in it.
+/// The offset of the peer's address in it.
 const PEER_AT: usize = 20;
 
-/// Ends all TCP connections whose peer is not this guest itself; returns how many. A kernel without
-/// `INET_DIAG_DESTROY` reports that it does not know the request.
+/// Closes all TCP connections whose peer is not this guest itself; returns how many. A kernel
+/// without `INET_DIAG_DESTROY` returns an error for an unknown request.
 pub(crate) fn close_outgoing() -> Result<usize, Errno> {
     let mut closed = 0;
     for family in [AF_INET, AF_INET6] {
@@ -38,7 +37,7 @@ pub(crate) fn close_outgoing() -> Result<usize, Errno> {
         for id in found {
             match socket.request(&request(SOCK_DESTROY, family, u32::MAX, &id)) {
                 Ok(()) => closed += 1,
-                // It ended by itself meanwhile.
+                // It has ended meanwhile.
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_in_the_guest_are_known_in_both_families() {
+    fn peers_in_the_guest_are_recognised_in_both_families() {
         let id = |peer: &[u8]| {
             let mut id = [0; ID_LEN];
             id[PEER_AT..PEER_AT + peer.len()].copy_from_slice(peer);

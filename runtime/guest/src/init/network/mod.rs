@@ -1,4 +1,4 @@
-//! The network: the loopback interface, and `eth0` with addresses and routes that the host gives.
+//! The network: the loopback interface, and `eth0` with the host's addresses and routes.
 
 mod connections;
 mod hardware;
@@ -17,15 +17,15 @@ use super::failure::{Failure, Step, Warnings};
 pub(crate) use connections::close_outgoing;
 use netlink::{Message, Socket, family};
 
-/// The one interface.
+/// The only interface besides the loopback interface.
 const INTERFACE: &str = "eth0";
 
-/// The loopback interface is the first of every network namespace.
+/// The index of the loopback interface, which is the first in every network namespace.
 const LOOPBACK: u32 = 1;
 
 const SET_HARDWARE: &str = "setting the hardware address of eth0";
 
-/// How long the interface may take to appear.
+/// How long to wait for the interface.
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RTM_NEWLINK: u16 = 16;
@@ -41,13 +41,13 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 const IFF_UP: u32 = 1;
-/// Addresses of a network of two need no search for duplicates, which would take a second.
+/// On a link of two there are no duplicate addresses, whose detection would take a second.
 const IFA_F_NODAD: u8 = 0x02;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 
-/// Brings the loopback interface up, and `eth0` when there is a network.
+/// Brings up the loopback interface, and `eth0` if there is a network.
 pub(crate) fn bring_up(network: Option<&Network>, warnings: &mut Warnings) -> Result<(), Failure> {
     let socket = Socket::route().step("opening a netlink socket");
     let socket = match socket {
@@ -66,9 +66,9 @@ pub(crate) fn bring_up(network: Option<&Network>, warnings: &mut Warnings) -> Re
     }
 }
 
-/// Replaces the network before, if there was one, by another. An interface whose addresses and
-/// routes stay as they are is not taken down, which can take long: the clones of a sandbox are on
-/// links of their own, and differ in the hardware address alone.
+/// Replaces the previous network, if there was one. An interface whose addresses and routes stay
+/// the same is not taken down, which can take long: the copies of a sandbox are on separate links,
+/// and differ only in the hardware address.
 pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Failure> {
     let same_link = before.is_some_and(|before| same_link(before, after));
     if same_link && before.is_some_and(|before| same_hardware(before, after)) {
@@ -83,7 +83,7 @@ pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Fa
             changed => return changed.step(SET_HARDWARE),
         }
     }
-    // Routes go with the interface, and its hardware address cannot change while it is up.
+    // Routes are removed with the interface, and its hardware address cannot change while it is up.
     let step = "taking eth0 down";
     socket.request(&link(index, false)).step(step)?;
     for address in before.iter().flat_map(|network| &network.addresses) {
@@ -96,7 +96,7 @@ pub(crate) fn change(before: Option<&Network>, after: &Network) -> Result<(), Fa
     configure(&socket, index, after)
 }
 
-/// Whether two networks differ in names and in the hardware address only.
+/// Returns whether two networks differ only in names and in the hardware address.
 fn same_link(one: &Network, other: &Network) -> bool {
     one.addresses == other.addresses && one.gateways == other.gateways && one.mtu == other.mtu
 }
@@ -140,7 +140,7 @@ fn configure(socket: &Socket, index: u32, network: &Network) -> Result<(), Failu
     Ok(())
 }
 
-/// Takes an interface up or down.
+/// Returns a message that brings an interface up or down.
 fn link(index: u32, up: bool) -> Message {
     link_message(index, if up { IFF_UP } else { 0 }, IFF_UP)
 }
@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs the test `name`, which is ignored otherwise, in a network namespace of its own with an
+    /// Runs the test `name`, which is otherwise ignored, in its own network namespace with an
     /// interface `eth0`.
     fn in_namespace(name: &str) {
         let Some(mut unshare) = testkit::oracle("unshare") else {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_leave_the_guest_are_closed_and_those_within_stay() {
+    fn connections_out_of_the_guest_are_closed_and_those_within_are_kept() {
         in_namespace("close_connections");
     }
 
@@ -319,7 +319,7 @@ mod tests {
         let (mut outside, _server) = pair("192.0.2.2:0");
         let (within, mut peer) = pair("127.0.0.1:0");
         match close_outgoing() {
-            // The end of one side is the end of the other.
+            // Closing one side closes the other.
             Ok(closed) => assert!(closed > 0),
             Err(errno) => {
                 testkit::skip(&format!(

@@ -1,4 +1,4 @@
-//! Netlink messages to the kernel, as `linux/netlink.h` and `linux/rtnetlink.h` lay them out, in
+//! Netlink messages to the kernel, in the layout of `linux/netlink.h` and `linux/rtnetlink.h` and
 //! the machine's byte order.
 
 use std::net::IpAddr;
@@ -13,11 +13,12 @@ use rustix::net::{
 
 use crate::control::ready;
 
-/// The kernel answers at once.
+/// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 const HEADER: usize = 16;
-/// More than any message of a dump: the kernel fills at most 32 KiB.
+/// The buffer size in bytes: larger than any message of a dump, because the kernel fills at most 32
+/// KiB.
 const LARGEST: usize = 64 * 1024;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -37,7 +38,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A message of this kind that begins with the fixed structure `body`.
+    /// Returns a message of this kind that begins with the fixed structure `body`.
     pub(crate) fn new(kind: u16, body: &[u8]) -> Self {
         Message {
             kind,
@@ -68,14 +69,14 @@ impl Message {
         let mut bytes = length.to_ne_bytes().to_vec();
         bytes.extend_from_slice(&self.kind.to_ne_bytes());
         bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        // Sequence number and port: one request is under way at a time.
+        // Sequence number and port are zero, because only one request is pending at a time.
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(&self.body);
         bytes
     }
 }
 
-/// The address family of an address (`AF_INET`, `AF_INET6`).
+/// Returns the address family of an address (`AF_INET`, `AF_INET6`).
 pub(crate) fn family(address: IpAddr) -> u8 {
     let family = match address {
         IpAddr::V4(_) => AddressFamily::INET,
@@ -89,12 +90,12 @@ pub(crate) fn family(address: IpAddr) -> u8 {
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// A socket for links, addresses and routes (`NETLINK_ROUTE`).
+    /// Opens a socket for links, addresses and routes (`NETLINK_ROUTE`).
     pub(crate) fn route() -> Result<Self, Errno> {
         Self::open(None)
     }
 
-    /// A socket for the sockets of others (`NETLINK_SOCK_DIAG`).
+    /// Opens a socket for information about sockets (`NETLINK_SOCK_DIAG`).
     pub(crate) fn diagnosis() -> Result<Self, Errno> {
         Self::open(Some(netlink::SOCK_DIAG))
     }
@@ -109,12 +110,12 @@ impl Socket {
         &self.0
     }
 
-    /// Sends a message and waits until the kernel has done what it says.
+    /// Sends a message and waits until the kernel has carried it out.
     pub(crate) fn request(&self, message: &Message) -> Result<(), Errno> {
         self.request_with(message, 0)
     }
 
-    /// As [`request`](Self::request), for something that is made, or replaced.
+    /// As [`request`](Self::request), to create or replace an object.
     pub(crate) fn create(&self, message: &Message) -> Result<(), Errno> {
         self.request_with(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
@@ -125,7 +126,7 @@ impl Socket {
         self.receive(|_| ())
     }
 
-    /// Sends a message and hands each part of the answer, without its header, to `part`.
+    /// Sends a message and passes each part of the answer, without its header, to `part`.
     pub(crate) fn dump(&self, message: &Message, part: impl FnMut(&[u8])) -> Result<(), Errno> {
         let bytes = message.bytes(NLM_F_DUMP);
         rustix::net::send(&self.0, &bytes, SendFlags::empty())?;
@@ -152,7 +153,7 @@ impl Socket {
     }
 }
 
-/// Takes the first message off `bytes`: its kind, its body, and what follows.
+/// Splits off the first message of `bytes`: returns its kind, its body, and the rest.
 fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
@@ -161,7 +162,7 @@ fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, after))
 }
 
-/// `struct nlmsgerr`: 0, or a negative `errno`.
+/// Parses a `struct nlmsgerr`: 0, or a negative `errno`.
 fn outcome(body: &[u8]) -> Result<(), Errno> {
     match body.first_chunk().map(|error| i32::from_ne_bytes(*error)) {
         Some(0) => Ok(()),

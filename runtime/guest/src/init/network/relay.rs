@@ -1,6 +1,6 @@
-//! Passes connections from the host on to servers that listen on the loopback interface only (see
-//! [`blockbox_protocol::relay`]): a process of its own, forked from init, so that no amount of
-//! traffic delays init.
+//! Forwards connections from the host to servers that listen only on the loopback interface (see
+//! [`blockbox_protocol::relay`]), in a process forked from init, so that its traffic does not delay
+//! init.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use blockbox_protocol::relay::{CONNECTED, PORT_LEN, REFUSED};
 use crate::failure::{Failure, Step, Warnings};
 use crate::sys;
 
-/// Connections at a time; the host has fewer.
+/// The most connections at a time; the host has fewer.
 const MOST_CONNECTIONS: usize = 512;
 
-/// How long the host may take to say which port it wants.
+/// How long the host may take to send the port number.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the relay, if the host asks for one.
+/// Starts the relay, if the host requests it.
 pub(crate) fn start(network: Option<&Network>, warnings: &mut Warnings) {
     let Some(network) = network.filter(|network| network.relay_port > 0) else {
         return;
@@ -36,12 +36,12 @@ fn listen(address: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Serves connections for as long as the guest runs.
+/// Serves connections while the guest runs.
 fn serve(listener: &TcpListener) {
     let active = std::sync::Arc::new(());
     for connection in listener.incoming() {
         let Ok(connection) = connection else {
-            // Out of descriptors or memory: others end in time.
+            // Descriptors or memory are exhausted: other connections will end.
             thread::sleep(Duration::from_millis(10));
             continue;
         };
@@ -49,11 +49,11 @@ fn serve(listener: &TcpListener) {
             continue;
         }
         let held = std::sync::Arc::clone(&active);
-        // A thread that cannot be started leaves the connection closed.
+        // If the thread cannot be started, the connection is closed.
         let _ = thread::Builder::new()
             .stack_size(128 * 1024)
             .spawn(move || {
-                // An error ends the connection, which says all there is to say.
+                // An error closes the connection.
                 let _ = pass_on(connection);
                 drop(held);
             });
@@ -76,7 +76,7 @@ fn pass_on(mut host: TcpStream) -> io::Result<()> {
         .stack_size(128 * 1024)
         .spawn(move || copy(from_host, to_server))?;
     copy(server, host);
-    // Both directions end before the connection does.
+    // Both directions must end before the connection is closed.
     let _ = inward.join();
     Ok(())
 }
@@ -91,7 +91,7 @@ fn connect(port: u16) -> Option<TcpStream> {
         .find_map(|address| TcpStream::connect((address, port)).ok())
 }
 
-/// Copies one direction to its end, which the receiver hears.
+/// Copies one direction to its end, and shuts down the receiver's input.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let copied = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_reaches_a_loopback_server_and_ends_one_direction_at_a_time() {
+    fn a_connection_to_a_loopback_server_ends_one_direction_at_a_time() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         let (mut connection, answer) = ask(relay(), port);

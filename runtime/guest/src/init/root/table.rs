@@ -1,5 +1,5 @@
-//! Partition tables, as far as they tell which partition is the root. That the tables are whole is
-//! the kernel's to check, which makes the device nodes.
+//! Reads partition tables, to find the root partition. Their checksums are checked by the kernel,
+//! which creates the device nodes.
 
 use std::fs::File;
 use std::io;
@@ -8,40 +8,40 @@ use super::read;
 
 const SECTOR: u64 = 512;
 
-/// The entries of a GPT that are looked at: as many as the kernel does (`MAX_PARTS` of most disks),
-/// and more than any disk has.
+/// How many entries of a GPT are read: as many as the kernel reads (`MAX_PARTS` of most disks), and
+/// more than any disk has.
 const MOST_ENTRIES: u32 = 256;
 
-/// The longest entry of a GPT, in bytes: what the specification has since its first version is 128.
+/// The longest entry of a GPT, in bytes; in all versions of the specification so far it is 128.
 const LONGEST_ENTRY: u32 = 4096;
 
-/// What a partition is for.
+/// The type of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// A type of the GPT, in the order in which a UUID is printed.
+    /// A type in a GPT, in the byte order in which a UUID is printed.
     Gpt(u128),
-    /// A type of the MBR.
+    /// A type in an MBR.
     Mbr(u8),
 }
 
-/// The type of a Linux file system of any use.
+/// The types of Linux file systems of any use.
 const LINUX: [Purpose; 2] = [
     Purpose::Gpt(0x0fc63daf_8483_4772_8e79_3d69d8477de4),
     Purpose::Mbr(0x83),
 ];
 
-/// The partitions that a disk has, with their numbers.
+/// The partitions of a disk, with their numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Table(Vec<(u32, Purpose)>);
 
 impl Table {
-    /// Reads the table of a disk, `None` where it has none.
+    /// Reads the partition table of a disk; `None` if it has none.
     pub(super) fn read(disk: &File) -> io::Result<Option<Self>> {
         let header = read(disk, SECTOR, 92)?;
         if header.starts_with(b"EFI PART") {
             return gpt(disk, &header).map(Some);
         }
-        // A file system may have a boot sector that ends as an MBR does.
+        // A file system may have a boot sector with the same signature as an MBR.
         let sector = read(disk, 0, 512)?;
         let whole = super::FILE_SYSTEMS.iter().any(|kind| {
             let found = read(disk, kind.offset, kind.magic.len());
@@ -53,8 +53,8 @@ impl Table {
             .filter(|table| !table.0.is_empty()))
     }
 
-    /// The number of the partition that is the root of a machine with this architecture, or else
-    /// the only one with a file system of Linux.
+    /// Returns the number of the root partition for this architecture, or else of the only
+    /// partition with a Linux file system.
     pub(super) fn root(&self, architecture: &str) -> Result<u32, String> {
         let of = |purposes: &[Purpose]| -> Vec<u32> {
             let found = self.0.iter().filter(|(_, kind)| purposes.contains(kind));
@@ -108,7 +108,7 @@ fn gpt(disk: &File, header: &[u8]) -> io::Result<Table> {
     Ok(Table(found))
 }
 
-/// A UUID as GPT stores it: its first three fields are little-endian.
+/// Decodes a UUID as GPT stores it: its first three fields are little-endian.
 fn uuid(stored: [u8; 16]) -> u128 {
     let [d, c, b, a, f, e, h, g, rest @ ..] = stored;
     let mut bytes = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -116,12 +116,12 @@ fn uuid(stored: [u8; 16]) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-/// The primary partitions; what an extended one holds has to be named.
+/// Reads the primary partitions; logical partitions must be named explicitly.
 fn mbr(sector: &[u8]) -> Table {
     let records = sector.get(446..510).unwrap_or_default().chunks_exact(16);
     let kinds = records.zip(1..).filter_map(|(record, number)| {
         let kind = *record.get(4)?;
-        // Unused ones, and those that hold others.
+        // Unused entries and extended partitions are left out.
         (!matches!(kind, 0 | 0x05 | 0x0f | 0x85)).then_some((number, Purpose::Mbr(kind)))
     });
     Table(kinds.collect())
@@ -137,7 +137,7 @@ mod tests {
     const EFI: Purpose = Purpose::Gpt(0xc12a7328_f81f_11d2_ba4b_00a0c93ec93b);
 
     #[test]
-    fn the_root_is_the_platforms_or_the_only_one() {
+    fn the_root_partition_is_that_of_the_platform_or_the_only_one() {
         let [linux, old] = LINUX;
         let root = |table: &[(u32, Purpose)]| Table(table.to_vec()).root("x86_64");
         assert_eq!(
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_sector_of_a_file_system_is_no_table() {
+    fn a_boot_sector_of_a_file_system_is_not_a_table() {
         let mut bytes = vec![0; 4096];
         bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
         assert_eq!(Table::read(&disk(&bytes)).unwrap(), None);
