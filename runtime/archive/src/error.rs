@@ -1,21 +1,21 @@
-//! What can go wrong, in terms a caller can act on.
+//! Errors of this crate.
 
 use std::io;
 use std::path::PathBuf;
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a tree cannot be packed or unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system refuses something.
+    /// A system call failed.
     #[error("{}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The stream cannot be read as an archive.
@@ -29,7 +29,7 @@ pub enum Error {
     Entry {
         /// The entry's name.
         name: Vec<u8>,
-        /// Why not.
+        /// The reason.
         problem: Problem,
     },
 }
@@ -41,16 +41,16 @@ pub enum Problem {
     /// The name, or a hard link's target, has a `..` or a NUL in it.
     #[error("the name leads out of the archive")]
     Escape,
-    /// A parent is a symbolic link or no directory.
+    /// A parent is a symbolic link, or not a directory.
     #[error("a parent is not a directory")]
     Parent,
-    /// A directory is in the place of something else.
-    #[error("cannot replace a directory by something else")]
+    /// A directory would be replaced by something else.
+    #[error("cannot replace a directory with something else")]
     OverDirectory,
-    /// A directory is to be where something else is.
-    #[error("cannot replace what is not a directory by a directory")]
+    /// Something else would be replaced by a directory.
+    #[error("cannot replace something else with a directory")]
     OverFile,
-    /// A hard link's target is not there.
+    /// A hard link's target does not exist.
     #[error("the target of the hard link does not exist")]
     LinkTarget,
     /// The type is unknown.
@@ -68,7 +68,7 @@ pub enum Problem {
 }
 
 impl Error {
-    /// Names the file that an I/O error is about.
+    /// Adds the path that an I/O error is about.
     pub(crate) fn io<E: Into<io::Error>>(path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
         move |source| Self::Io {
             path: path.into(),
@@ -76,7 +76,7 @@ impl Error {
         }
     }
 
-    /// The kind of the system's error; `None` for errors of another sort.
+    /// Returns the kind of the system's error; `None` for other errors.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io { source, .. } | Self::Output(source) => Some(source.kind()),

@@ -1,9 +1,9 @@
-//! Trees of files as tar streams, and back: what is copied between a host and its guests.
+//! Packs file trees into tar streams and unpacks them, to copy files between a host and its guests.
 //!
-//! [`pack`] and [`stat`] see files as the system shows them. [`unpack`] takes a stream from
-//! anybody: nothing is made outside of the target directory, whatever names, links and types the
-//! stream has, because every name is opened relative to the open directory that holds it, and no
-//! symbolic link is followed.
+//! [`pack`] and [`stat`] see files as the system shows them. [`unpack`] accepts untrusted streams:
+//! nothing is created outside the target directory, whatever names, links and types the stream has,
+//! because every name is opened relative to its open parent directory, and symbolic links are not
+//! followed.
 
 #![forbid(unsafe_code)]
 #![allow(

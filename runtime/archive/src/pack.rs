@@ -1,4 +1,4 @@
-//! A tree of this system as a tar stream.
+//! Packs a file tree of this system into a tar stream.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -19,16 +19,17 @@ use crate::xattrs;
 /// The deepest nesting that is packed: each level has an open directory.
 const MAX_DEPTH: usize = 900;
 
-/// Ranges of one file that are looked for; zeros read as well.
+/// The most data ranges of one file; beyond that, holes are packed as zeros.
 const MAX_RANGES: usize = 1 << 16;
 
-/// How to pack a tree.
+/// Options of packing a tree.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PackOptions {
-    /// What the tree's top is called in the archive. Empty: what is in the directory, under `./`.
+    /// The name of the tree's root in the archive. If empty, a directory's contents are packed
+    /// under `./`.
     pub name: Vec<u8>,
-    /// Whether the top, where it is a symbolic link, is what it leads to.
+    /// Whether a root that is a symbolic link is followed.
     pub follow: bool,
 }
 
@@ -50,11 +51,11 @@ impl PackOptions {
 
 /// Writes the file or the tree at `path` to `out` as a tar archive: modes, owners, times, holes,
 /// hard links, and the extended attributes of files and directories. Sockets are left out, and so
-/// is what kernel filesystems (`/proc`, `/sys`, `/dev`) show in a directory of the tree.
+/// are the contents of kernel filesystems (`/proc`, `/sys`, `/dev`) mounted in the tree.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] for what cannot be read; [`Error::Output`].
+/// [`Error::Io`] for files that cannot be read; [`Error::Output`].
 pub fn pack(path: &Path, options: &PackOptions, out: impl Write) -> Result<()> {
     let mut packer = Packer {
         out: Writer::new(out),
@@ -84,16 +85,16 @@ pub fn pack(path: &Path, options: &PackOptions, out: impl Write) -> Result<()> {
 
 struct Packer<W> {
     out: Writer<W>,
-    /// The first name of each file that has several, by device and inode.
+    /// The first name of each file with several names, by device and inode.
     linked: HashMap<(u64, u64), Vec<u8>>,
 }
 
-/// Something to pack.
+/// A file to pack.
 struct Node<'a> {
     parent: BorrowedFd<'a>,
     /// Its name in `parent`.
     file: &'a OsStr,
-    /// Where it is, for a person.
+    /// Its path in error messages.
     path: PathBuf,
     /// Its name in the archive.
     name: Vec<u8>,
@@ -101,7 +102,7 @@ struct Node<'a> {
     follow: bool,
 }
 
-/// A directory whose names are being packed.
+/// A directory that is being packed.
 struct Level {
     directory: OwnedFd,
     /// In descending order.
@@ -123,7 +124,7 @@ impl<W: Write> Packer<W> {
             let stat = rustix::fs::statat(&level.directory, &file, AtFlags::SYMLINK_NOFOLLOW);
             let stat = match stat {
                 Ok(stat) => stat,
-                // Removed since the directory was read.
+                // It was removed after the directory was read.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(Error::io(path)(errno)),
             };
@@ -149,11 +150,12 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    /// Packs a node; a directory's names are packed next. `device` is that of its parent.
+    /// Packs a node; for a directory, returns the level to pack next. `device` is that of its
+    /// parent.
     fn node(&mut self, node: Node<'_>, device: Option<u64>) -> Result<Option<Level>> {
         let kind = FileType::from_raw_mode(node.stat.st_mode);
         let key = (node.stat.st_dev as u64, node.stat.st_ino as u64);
-        // Sockets are left out, all their names.
+        // Sockets are left out under all their names.
         let linked = !matches!(kind, FileType::Directory | FileType::Socket);
         if linked && node.stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&key).cloned() {
@@ -245,7 +247,7 @@ impl<W: Write> Packer<W> {
 fn open(node: &Node<'_>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let mut flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     if !node.follow {
-        // Something else may be there by now.
+        // The file may have been replaced meanwhile.
         flags |= OFlags::NOFOLLOW;
     }
     rustix::fs::openat(node.parent, node.file, flags, Mode::empty())
@@ -265,7 +267,7 @@ fn head<'a>(node: &'a Node<'_>, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Head<'a> {
     }
 }
 
-/// Whether a directory is of a filesystem that shows the kernel's state and holds nobody's files.
+/// Returns whether a directory is on a filesystem that shows the kernel's state instead of files.
 #[cfg(target_os = "linux")]
 fn is_kernels(directory: &OwnedFd) -> rustix::io::Result<bool> {
     /// `PROC_SUPER_MAGIC`, `SYSFS_MAGIC`, `DEVPTS_SUPER_MAGIC`, `CGROUP2_SUPER_MAGIC`,
@@ -290,7 +292,7 @@ fn is_kernels(_: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-/// Where a file of `size` bytes has data, as far as its filesystem tells.
+/// Returns the data ranges of a file of `size` bytes, as far as its filesystem reports them.
 fn ranges(file: &File, size: u64) -> rustix::io::Result<Vec<Range<u64>>> {
     use rustix::fs::{SeekFrom, seek};
 
@@ -300,7 +302,7 @@ fn ranges(file: &File, size: u64) -> rustix::io::Result<Vec<Range<u64>>> {
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
-            // Nothing but a hole is left.
+            // Only a hole follows.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::NOTSUP) => return Ok(whole),
             Err(errno) => return Err(errno),
@@ -309,7 +311,7 @@ fn ranges(file: &File, size: u64) -> rustix::io::Result<Vec<Range<u64>>> {
             break;
         }
         let end = seek(file, SeekFrom::Hole(start))?.min(size);
-        // A file that another process changes meanwhile must not stop this.
+        // Another process may change the file meanwhile, which must not cause an error.
         if start < at || end <= start || ranges.len() == MAX_RANGES {
             return Ok(whole);
         }
@@ -319,12 +321,12 @@ fn ranges(file: &File, size: u64) -> rustix::io::Result<Vec<Range<u64>>> {
     Ok(ranges)
 }
 
-/// The bytes of a file's ranges, one after the other.
+/// Reads the ranges of a file in order.
 struct Ranges {
     file: File,
     ranges: std::vec::IntoIter<Range<u64>>,
     left: u64,
-    /// Why reading failed: what writes the archive cannot tell it from its own failure.
+    /// The error of reading, kept because the archive's writer cannot distinguish it from its own.
     failure: Option<io::Error>,
 }
 
@@ -338,7 +340,7 @@ impl Read for Ranges {
             self.left = range.end - range.start;
         }
         match (&mut self.file).take(self.left).read(buffer) {
-            // Shorter than it was: zeros in its place.
+            // The file was truncated; zeros replace the missing bytes.
             Ok(0) if !buffer.is_empty() => {
                 let count =
                     usize::try_from(self.left).map_or(buffer.len(), |n| n.min(buffer.len()));

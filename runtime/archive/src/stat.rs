@@ -1,4 +1,4 @@
-//! What a path leads to.
+//! The status of the file at a path.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The type of a file, as far as copying depends on it.
+/// The type of a file, as far as copying needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -18,7 +18,7 @@ pub enum FileKind {
     Other,
 }
 
-/// What a path leads to.
+/// The status of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileStat {
@@ -29,17 +29,17 @@ pub struct FileStat {
 }
 
 impl FileStat {
-    /// A file of this type and size.
+    /// Returns the status of a file of this type and size.
     pub fn new(kind: FileKind, size: u64) -> Self {
         Self { kind, size }
     }
 
-    /// Whether it is a directory.
+    /// Returns whether the file is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }
 
-    /// The line that a guest answers with.
+    /// Returns the line that a guest answers with.
     pub fn encode(&self) -> String {
         let kind = match self.kind {
             FileKind::Directory => 'd',
@@ -49,7 +49,7 @@ impl FileStat {
         format!("{kind} {}\n", self.size)
     }
 
-    /// Reads the line that a guest answered with.
+    /// Parses the line that a guest answered with.
     pub fn decode(line: &[u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
         let (kind, size) = line.split_once(' ')?;
@@ -66,8 +66,8 @@ impl FileStat {
     }
 }
 
-/// Looks at what is at `path`; with `follow` at what a symbolic link there leads to. A path that
-/// ends in a slash must lead to a directory, and does through a symbolic link.
+/// Returns the status of the file at `path`; with `follow`, that of the target of a symbolic link.
+/// If the path ends in a slash, a symbolic link is followed, and the file must be a directory.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A tar stream to a tree of this system.
+//! Unpacks a tar stream into a file tree of this system.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Problem, Result};
 use crate::xattrs;
 
-/// What an archive may ask for.
+/// Limits for the archive.
 const LIMITS: Limits = Limits {
     entries: u32::MAX,
     extended_header_bytes: 8 << 20,
@@ -25,24 +25,24 @@ const LIMITS: Limits = Limits {
 /// The deepest nesting that is unpacked.
 const MAX_DEPTH: usize = 4096;
 
-/// The most memory for the names and attributes of directories, which they get when everything is
-/// in them, in bytes.
+/// The most memory for the names and attributes of directories, in bytes. Directories get their
+/// attributes after their contents.
 const MAX_HELD: usize = 256 << 20;
 
-/// How to unpack an archive.
+/// Options of unpacking an archive.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct UnpackOptions {
-    /// Whether files belong to whom the archive says; otherwise to this process's user.
+    /// Whether files keep the owners of the archive; otherwise they belong to this process's user.
     pub owners: bool,
-    /// Whether the archive is trusted: device nodes are made, set-id bits and all extended
-    /// attributes set, and the target directory itself gets the attributes of `./`. Otherwise
-    /// device nodes are left out, and privileges are kept with [`owners`](Self::owners) alone.
+    /// Whether the archive is trusted: device nodes are created, set-id bits and all extended
+    /// attributes are set, and the target directory itself gets the attributes of `./`. Otherwise
+    /// device nodes are left out, and privileges are only kept with [`owners`](Self::owners).
     pub trusted: bool,
 }
 
 impl UnpackOptions {
-    /// Unpacks an archive that is trusted.
+    /// Returns options for a trusted archive.
     pub fn trusted() -> Self {
         Self {
             owners: false,
@@ -50,7 +50,7 @@ impl UnpackOptions {
         }
     }
 
-    /// Unpacks an archive that anybody may have made.
+    /// Returns options for an untrusted archive.
     pub fn untrusted() -> Self {
         Self {
             owners: false,
@@ -65,30 +65,31 @@ impl UnpackOptions {
         self
     }
 
-    /// Whether set-id bits and capabilities are kept.
+    /// Returns whether set-id bits and capabilities are kept.
     fn privileges(&self) -> bool {
         self.trusted || self.owners
     }
 }
 
-/// What an archive had.
+/// A summary of an unpacked archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unpacked {
-    /// Entries that were unpacked.
+    /// The number of entries unpacked.
     pub entries: u64,
-    /// Bytes of files, holes included.
+    /// The total size of files in bytes, holes included.
     pub bytes: u64,
-    /// Names of device nodes that were left out, the first hundred.
+    /// The names of device nodes that were left out; only the first hundred.
     pub skipped: Vec<Vec<u8>>,
 }
 
-/// Unpacks the archive `input` into the directory `target`. A file takes the place of what is there
-/// under its name; a directory keeps what it has. Nothing outside of `target` is made or changed.
+/// Unpacks the archive `input` into the directory `target`. A file replaces an existing one of its
+/// name; an existing directory keeps its contents. Nothing outside `target` is created or changed.
 ///
 /// # Errors
 ///
-/// [`Error::Archive`], [`Error::Entry`], [`Error::Io`]: what was unpacked before stays.
+/// [`Error::Archive`], [`Error::Entry`], [`Error::Io`]: files that were unpacked before the error
+/// stay.
 pub fn unpack(target: &Path, input: impl BufRead, options: UnpackOptions) -> Result<Unpacked> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, target, flags, Mode::empty()).map_err(Error::io(target))?;
@@ -112,11 +113,11 @@ struct Unpacker<'a> {
     target: &'a Path,
     root: OwnedFd,
     options: UnpackOptions,
-    /// The directory that the last entry was in, and the names that lead there.
+    /// The directory of the last entry, and its path.
     parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
-    /// Directories, whose attributes are set when everything is in them.
+    /// Directories whose attributes are set at the end.
     directories: Vec<(Vec<Vec<u8>>, Attributes)>,
-    /// About how many bytes they take.
+    /// The approximate size of these in bytes.
     held: usize,
     done: Unpacked,
 }
@@ -197,7 +198,7 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Where an entry will be, for a person.
+    /// Returns the path of an entry for error messages.
     fn path(&self, parents: &[Vec<u8>], name: &[u8]) -> PathBuf {
         let parents = parents.iter().map(|name| OsStr::from_bytes(name));
         let mut path = self.target.to_owned();
@@ -205,7 +206,7 @@ impl Unpacker<'_> {
         path.join(OsStr::from_bytes(name))
     }
 
-    /// Opens the directory that `names` lead to, and makes what is missing of it.
+    /// Opens the directory at the path `names`, and creates missing components.
     fn enter(&mut self, names: &[Vec<u8>]) -> Result<(), Failure> {
         if self.parent.as_ref().is_some_and(|(now, _)| now == names) {
             return Ok(());
@@ -226,7 +227,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// The directory that [`enter`](Self::enter) opened.
+    /// Returns the directory that [`enter`](Self::enter) opened.
     fn directory_fd(&self) -> &OwnedFd {
         self.parent.as_ref().map_or(&self.root, |(_, fd)| fd)
     }
@@ -244,14 +245,14 @@ impl Unpacker<'_> {
             Some(FileType::Directory) => Ok(()),
             Some(_) => Err(Problem::OverFile.into()),
             None => {
-                // Nobody else goes in before its own mode is set.
+                // Other users cannot enter before its own mode is set.
                 let mode = Mode::from_raw_mode(0o700);
                 Ok(rustix::fs::mkdirat(self.directory_fd(), name, mode)?)
             }
         }
     }
 
-    /// Removes what has the name now.
+    /// Removes an existing entry of this name.
     fn clear(&self, name: &[u8]) -> Result<(), Failure> {
         match self.kind(name)? {
             Some(FileType::Directory) => Err(Problem::OverDirectory.into()),
@@ -264,12 +265,12 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Makes an empty file.
+    /// Creates an empty file.
     fn create(&self, name: &[u8]) -> Result<File, Failure> {
         let mut flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match self.clear(name) {
             Ok(()) => flags |= OFlags::CREATE | OFlags::EXCL,
-            // A file that is mounted there: it can only be written to.
+            // The name is a mount point of a file, which can only be written to.
             Err(Failure::System(error))
                 if Errno::from_io_error(&error) == Some(Errno::BUSY)
                     && self.kind(name)? == Some(FileType::RegularFile) =>
@@ -283,7 +284,7 @@ impl Unpacker<'_> {
         Ok(File::from(file))
     }
 
-    /// Makes a further name of what has the name `to`.
+    /// Creates a hard link to the file at the path `to`.
     fn link(&mut self, name: &[u8], mut to: Vec<Vec<u8>>) -> Result<(), Failure> {
         let last = to.pop().ok_or(Problem::LinkTarget)?;
         let from = self.directory_fd().try_clone().map_err(Failure::io)?;
@@ -327,7 +328,7 @@ impl Unpacker<'_> {
         Ok(self.describe_node(name, attributes, true)?)
     }
 
-    /// Gives an open file or directory its attributes. The owner comes first, because changing it
+    /// Sets the attributes of an open file or directory. The owner comes first, because changing it
     /// drops set-id bits and capabilities.
     fn describe(&self, file: impl AsFd, attributes: &Attributes) -> rustix::io::Result<()> {
         let file = file.as_fd();
@@ -347,7 +348,7 @@ impl Unpacker<'_> {
         rustix::fs::futimens(file, &times(attributes))
     }
 
-    /// As [`describe`](Self::describe), what cannot be opened.
+    /// As [`describe`](Self::describe), for files that cannot be opened.
     fn describe_node(
         &self,
         name: &[u8],
@@ -362,7 +363,7 @@ impl Unpacker<'_> {
             rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags)?;
         }
         if has_mode {
-            // It was made just now, under a name that only this user can change.
+            // The file was just created, under a name that only this user can change.
             rustix::fs::chmodat(parent, name, self.mode(attributes), AtFlags::empty())?;
         }
         rustix::fs::utimensat(parent, name, &times(attributes), flags)
@@ -376,7 +377,7 @@ impl Unpacker<'_> {
         Mode::from_raw_mode((attributes.mode & kept).into())
     }
 
-    /// Gives directories their attributes, the innermost first.
+    /// Sets the attributes of directories, the innermost first.
     fn finish(mut self) -> Result<Unpacked> {
         for (names, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
             let path = self.path(&names, b"");
@@ -422,7 +423,7 @@ fn times(attributes: &Attributes) -> Timestamps {
     }
 }
 
-/// Writes a file's contents; what is between its ranges stays a hole.
+/// Writes a file's data; the gaps between its ranges stay holes.
 fn contents<R: BufRead>(
     mut file: &File,
     map: &Map,
@@ -457,7 +458,7 @@ fn contents<R: BufRead>(
     source.padding(map.stored()).map_err(Error::Archive)
 }
 
-/// The names of a path; none for the archive's top.
+/// Returns the components of a path; none for the archive's root.
 fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
     let mut names = Vec::new();
     for name in path.split(|&byte| byte == b'/') {
@@ -474,7 +475,7 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
     }
 }
 
-/// Why an entry failed, before its name is known.
+/// The error of an entry whose name is added later.
 enum Failure {
     System(io::Error),
     Problem(Problem),

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-/// The kernel's own limit on a list of names and on a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+/// The kernel's limit on a list of names and on a value, in bytes (`XATTR_LIST_MAX`,
+/// `XATTR_SIZE_MAX`).
 const BUFFER: usize = 1 << 16;
 
-/// The extended attributes of an open file; none where its filesystem has none.
+/// Returns the extended attributes of an open file; none if its filesystem does not support them.
 pub(crate) fn read(file: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut buffer = vec![0; BUFFER];
     let length = match rustix::fs::flistxattr(&file, &mut buffer[..]) {
@@ -19,7 +20,8 @@ pub(crate) fn read(file: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)
     let names = buffer.get(..length).unwrap_or_default().to_vec();
     let mut found = Vec::new();
     for name in names.split(|&byte| byte == 0).filter(|n| !n.is_empty()) {
-        // What the kernel makes up for a filesystem's own use (`system.nfs4_acl`) is nobody's loss.
+        // Attributes that the kernel generates for a filesystem (`system.nfs4_acl`) need not be
+        // copied.
         if name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_") {
             continue;
         }
@@ -30,7 +32,7 @@ pub(crate) fn read(file: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)
                     buffer.get(..length).unwrap_or_default().to_vec(),
                 ));
             }
-            // Removed meanwhile, or not this user's to read.
+            // The attribute was removed meanwhile, or this user may not read it.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) => {}
             Err(errno) => return Err(errno),
         }
@@ -38,8 +40,8 @@ pub(crate) fn read(file: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)
     Ok(found)
 }
 
-/// Sets an extended attribute. False where the filesystem cannot hold it, or it is not this user's
-/// to set.
+/// Sets an extended attribute. Returns `false` if the filesystem does not support it, or this user
+/// may not set it.
 pub(crate) fn set(file: impl AsFd, name: &[u8], value: &[u8]) -> rustix::io::Result<bool> {
     match rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()) {
         Ok(()) => Ok(true),

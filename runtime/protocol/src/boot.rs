@@ -1,4 +1,4 @@
-//! What a guest is told before anything else, and what a clone of one is told anew.
+//! The boot message for a guest, and the new identity of a copied guest.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,19 @@ use crate::wire::{Element, Wire, wire};
 /// The longest hostname in bytes (`__NEW_UTS_LEN`).
 pub const MAX_HOSTNAME: usize = 64;
 
-/// How init sets the guest up. The first message on the channel, as
+/// The guest's settings. They are in the first message on the channel,
 /// [`Request::Boot`](crate::Request::Boot).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Boot {
     /// The hostname: 1 to [`MAX_HOSTNAME`] bytes.
     pub hostname: String,
-    /// What is mounted in the container, in this order.
+    /// The mounts in the container, in this order.
     pub mounts: Vec<Mount>,
-    /// Folders that are made where the image lacks them, for instance an image configuration's
+    /// Folders that are created if the image lacks them, for instance an image configuration's
     /// `Volumes`.
     pub folders: Vec<Folder>,
-    /// Files in the tmpfs `/run/secrets`.
+    /// Secrets, which become files in the tmpfs `/run/secrets`.
     pub secrets: Vec<Secret>,
     /// The network; without one there is only the loopback interface.
     pub network: Option<Network>,
@@ -29,16 +29,16 @@ pub struct Boot {
     pub hosts: Vec<Host>,
     /// Kernel settings below `/proc/sys`.
     pub sysctls: Vec<Sysctl>,
-    /// Limits of every command, unless its own say otherwise.
+    /// Resource limits of every command, unless the command's own override them.
     pub ulimits: Vec<Ulimit>,
     /// Whether the container's root is read-only once everything is mounted.
     pub read_only_root: bool,
-    /// `/etc/machine-id`: 16 bytes, or none to leave what the image has.
+    /// `/etc/machine-id`: 16 bytes, or empty to keep the image's.
     pub machine_id: Vec<u8>,
-    /// Random bytes for the kernel's generator, credited as entropy.
+    /// Random bytes for the kernel's random number generator, credited as entropy.
     pub entropy: Vec<u8>,
-    /// The host's time when it sent this, in nanoseconds since 1970: the guest's clock is not left
-    /// behind it. The right time comes once the guest is up
+    /// The host's time when it sent this, in nanoseconds since 1970: the guest's clock is set to it
+    /// if it is behind. The exact time is sent once the guest is up
     /// ([`Request::SetClock`](crate::Request::SetClock)).
     pub realtime_ns: u64,
 }
@@ -59,8 +59,8 @@ wire!(Boot {
 });
 
 impl Boot {
-    /// A guest with this hostname, whose `/tmp` and `/run` are in memory, with what the image has
-    /// there.
+    /// Returns the settings of a guest with this hostname, whose `/tmp` and `/run` are a tmpfs with
+    /// the image's contents.
     pub fn new(hostname: impl Into<String>) -> Self {
         let memory = |(folder, mode): (&str, u32)| {
             let source = MountSource::Memory { size: 0, mode };
@@ -73,7 +73,7 @@ impl Boot {
         }
     }
 
-    /// Leaves the folder at `target` on the disk, where [`new`](Self::new) puts it into memory.
+    /// Keeps the folder at `target` on the disk, where [`new`](Self::new) mounts a tmpfs.
     pub fn leave_on_disk(&mut self, target: &str) {
         self.mounts.retain(|mount| {
             let path = &mount.target;
@@ -88,7 +88,8 @@ impl Boot {
         });
     }
 
-    /// Bytes the message takes in a frame, which [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD) limits.
+    /// Returns the bytes that the message takes in a frame, limited by
+    /// [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD).
     pub fn encoded_len(&self) -> usize {
         let mut payload = Vec::new();
         self.put(&mut payload);
@@ -96,31 +97,31 @@ impl Boot {
     }
 }
 
-/// A folder that is made where the image lacks it.
+/// A folder that is created if the image lacks it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
     /// Its absolute path.
     pub path: Vec<u8>,
-    /// Its mode when it is made; root owns it.
+    /// Its mode if it is created; root owns it.
     pub mode: u32,
 }
 
 wire!(Folder { path, mode });
 impl Element for Folder {}
 
-/// Something mounted in the container.
+/// A mount in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Where, an absolute path; made where it is missing.
+    /// The mount point: an absolute path, which is created if it is missing.
     pub target: Vec<u8>,
-    /// What.
+    /// The mounted file system.
     pub source: MountSource,
-    /// Whether the container may not write there.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// Whether an empty source first gets what the image has at the target.
+    /// Whether an empty source is first filled with the image's files at the target.
     pub copy_up: bool,
-    /// Options of the file system, as `mount -o` takes them.
+    /// Options of the file system, as for `mount -o`.
     pub options: String,
 }
 
@@ -134,7 +135,7 @@ wire!(Mount {
 impl Element for Mount {}
 
 impl Mount {
-    /// `source` at `target`, writable.
+    /// Mounts `source` at `target`, writable.
     pub fn new(target: impl Into<Vec<u8>>, source: MountSource) -> Self {
         Mount {
             target: target.into(),
@@ -145,19 +146,19 @@ impl Mount {
         }
     }
 
-    /// Whether the container may not write there.
+    /// Sets whether the mount is read-only.
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Self {
         Mount { read_only, ..self }
     }
 
-    /// Whether an empty source first gets what the image has at the target.
+    /// Sets whether an empty source is first filled with the image's files at the target.
     #[must_use]
     pub fn copy_up(self, copy_up: bool) -> Self {
         Mount { copy_up, ..self }
     }
 
-    /// Options of the file system, as `mount -o` takes them.
+    /// Sets options of the file system, as for `mount -o`.
     #[must_use]
     pub fn options(self, options: impl Into<String>) -> Self {
         let options = options.into();
@@ -165,7 +166,7 @@ impl Mount {
     }
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MountSource {
@@ -180,7 +181,7 @@ pub enum MountSource {
     Share {
         /// The device's tag.
         tag: String,
-        /// A file or folder of the share, relative to its root; empty is the root.
+        /// A file or folder in the share, relative to its root; empty is the root.
         path: Vec<u8>,
     },
     /// A virtio-blk device.
@@ -189,17 +190,18 @@ pub enum MountSource {
         serial: String,
         /// The type of its file system.
         filesystem: String,
-        /// A folder of the file system, relative to its root; empty is the root.
+        /// A folder in the file system, relative to its root; empty is the root.
         path: Vec<u8>,
     },
-    /// A folder of the sandbox's own ext4 disk: for programs that work neither on an overlay nor on
+    /// A folder on the sandbox's own ext4 disk, for programs that work neither on an overlay nor on
     /// a tmpfs.
     SandboxDisk,
-    /// The first disk, which is not an image's: a file system, or partitions with one. It is the
-    /// container's root, so the target is `/`: below the writable disk where the mount is
-    /// read-only, else in its place.
+    /// The first disk, if it does not belong to an image: a file system, or partitions with one. It
+    /// is the container's root, so the target is `/`. If the mount is read-only, it is below the
+    /// writable disk, otherwise instead of it.
     Root {
-        /// The number of the partition; 0 is the root of this platform, or the only one.
+        /// The number of the partition; 0 means the root partition of this platform, or the only
+        /// one.
         partition: u32,
     },
 }
@@ -265,7 +267,7 @@ impl Wire for MountSource {
     }
 }
 
-/// A file that no disk holds.
+/// A file that is not stored on any disk.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Its name in `/run/secrets`.
@@ -289,7 +291,7 @@ wire!(Secret {
 });
 impl Element for Secret {}
 
-/// Without the contents, which belong in no log.
+/// Omits the contents, which must not be logged.
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Secret")
@@ -313,7 +315,7 @@ impl Element for Host {}
 /// A kernel setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sysctl {
-    /// Its name, as `sysctl(8)` takes it: `net.ipv4.ip_forward` or `net/ipv4/ip_forward`.
+    /// Its name, as for `sysctl(8)`: `net.ipv4.ip_forward` or `net/ipv4/ip_forward`.
     pub name: String,
     /// Its value.
     pub value: String,
@@ -322,7 +324,7 @@ pub struct Sysctl {
 wire!(Sysctl { name, value });
 impl Element for Sysctl {}
 
-/// The guest's one network interface, `eth0`, and the names it can ask for.
+/// The guest's only network interface, `eth0`, and its name resolution.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Network {
@@ -330,9 +332,9 @@ pub struct Network {
     pub addresses: Vec<Address>,
     /// The default routers, at most one for each family.
     pub gateways: Vec<IpAddr>,
-    /// The largest packet in bytes; 0 leaves what the device says.
+    /// The largest packet in bytes; 0 keeps the device's value.
     pub mtu: u32,
-    /// The hardware address, 6 bytes; none leaves the device's.
+    /// The hardware address, 6 bytes; empty keeps the device's.
     pub hardware_address: Vec<u8>,
     /// The name servers of `/etc/resolv.conf`.
     pub nameservers: Vec<IpAddr>,
@@ -340,8 +342,8 @@ pub struct Network {
     pub search: Vec<String>,
     /// Its options.
     pub resolver_options: Vec<String>,
-    /// A TCP port of the interface where init passes connections on to servers that listen on the
-    /// loopback interface only (see [`relay`](crate::relay)); 0 is none.
+    /// A TCP port of the interface where init forwards connections to servers that listen only on
+    /// the loopback interface (see [`relay`](crate::relay)); 0 means none.
     pub relay_port: u16,
 }
 
@@ -361,33 +363,33 @@ wire!(Network {
 pub struct Address {
     /// The address.
     pub ip: IpAddr,
-    /// How many of its leading bits name the network.
+    /// The length of the network prefix in bits.
     pub prefix: u32,
 }
 
 wire!(Address { ip, prefix });
 impl Element for Address {}
 
-/// What a clone of a running guest must not share with it.
+/// The properties that a copy of a running guest must not share with the original.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Identity {
     /// The hostname; empty keeps it.
     pub hostname: String,
-    /// `/etc/machine-id`: 16 bytes, or none to keep it.
+    /// `/etc/machine-id`: 16 bytes, or empty to keep it.
     pub machine_id: Vec<u8>,
-    /// The network in place of the one before; `None` keeps it.
+    /// The new network; `None` keeps the current one.
     pub network: Option<Network>,
-    /// Names in `/etc/hosts` in place of those before.
+    /// The new names in `/etc/hosts`.
     pub hosts: Vec<Host>,
-    /// Random bytes for the kernel's generator, which then starts anew from them.
+    /// Random bytes to reseed the kernel's random number generator with.
     pub entropy: Vec<u8>,
-    /// The host's time, in nanoseconds since 1970; 0 leaves the guest's clock alone.
+    /// The host's time, in nanoseconds since 1970; 0 does not set the guest's clock.
     pub realtime_ns: u64,
-    /// Whether open TCP connections end, except those within the guest.
+    /// Whether to close open TCP connections, except those within the guest.
     pub close_connections: bool,
-    /// How long the image's `/etc/blockbox/on-fork`, if there is one, may take, in milliseconds; 0
-    /// does not start it.
+    /// How long the image's hook `/etc/blockbox/on-fork` may take, in milliseconds; 0 does not
+    /// start it.
     pub hook_timeout_ms: u32,
 }
 

@@ -1,9 +1,8 @@
-//! What only a sandbox's monitor and its clients say to each other.
+//! Messages that only a sandbox's monitor and its clients use.
 //!
-//! A client of a monitor uses the same frames as a monitor of a guest:
-//! [`Request::Exec`](crate::Request::Exec) and what belongs to a command's streams. Everything else
-//! is a question and its answer, whose payload this crate does not look into: init has no use for
-//! it.
+//! A client of a monitor uses the same frames for commands and their streams as a monitor does with
+//! a guest, beginning with [`Request::Exec`](crate::Request::Exec). Everything else is a question
+//! and its answer, whose payload this crate does not interpret, because init does not use it.
 
 use crate::frame::{Frame, put_frame};
 
@@ -14,21 +13,21 @@ const NOTICE: u32 = 0x203;
 /// A message between a monitor and a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Envelope {
-    /// A client asks for something.
+    /// A question of a client.
     Ask {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
         /// The question.
         payload: Vec<u8>,
     },
-    /// The monitor answers.
+    /// An answer of the monitor.
     Answer {
         /// The question's id.
         id: u32,
         /// The answer.
         payload: Vec<u8>,
     },
-    /// The monitor says what it is doing, for a person who waits.
+    /// A notice of the monitor about what it is doing, for users who wait.
     Notice {
         /// The text.
         payload: Vec<u8>,
@@ -46,7 +45,7 @@ impl Envelope {
         put_frame(out, kind, id, |out| out.extend_from_slice(payload));
     }
 
-    /// Reads a message from a frame; `None` where the frame is of another kind.
+    /// Reads a message from a frame; `None` if the frame is of another kind.
     pub fn decode(frame: Frame<'_>) -> Option<Self> {
         let (id, payload) = (frame.id, frame.payload.to_vec());
         match frame.kind {

@@ -1,4 +1,4 @@
-//! A command, its streams and its end.
+//! Commands, their streams and their exit status.
 
 use crate::frame::{Payload, ProtocolError};
 use crate::wire::{Element, Wire, wire};
@@ -6,15 +6,15 @@ use crate::wire::{Element, Wire, wire};
 /// A terminal's size in characters (`struct winsize`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowSize {
-    /// Lines.
+    /// The number of lines.
     pub rows: u16,
-    /// Characters in a line.
+    /// The number of characters in a line.
     pub cols: u16,
 }
 
 wire!(WindowSize { rows, cols });
 
-/// One of a command's two outputs. With a terminal everything comes on [`Stream::Stdout`].
+/// One of a command's two outputs. With a terminal all output is on [`Stream::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// File descriptor 1.
@@ -46,13 +46,13 @@ impl Wire for Stream {
 pub enum ExitStatus {
     /// It exited with this code, 0 to 255.
     Code(u8),
-    /// This signal killed it.
+    /// It was killed by this signal.
     Signal(u8),
 }
 
 impl ExitStatus {
-    /// The status as a shell and docker report it: the code itself, or 128 plus the signal's
-    /// number.
+    /// Returns the status as a shell and docker report it: the code itself, or 128 plus the
+    /// signal's number.
     pub fn code(self) -> u8 {
         match self {
             ExitStatus::Code(code) => code,
@@ -60,7 +60,7 @@ impl ExitStatus {
         }
     }
 
-    /// Whether the command exited with code 0.
+    /// Returns whether the command exited with code 0.
     pub fn success(self) -> bool {
         self == ExitStatus::Code(0)
     }
@@ -71,9 +71,9 @@ impl ExitStatus {
 pub struct Ulimit {
     /// The resource's number on Linux (`RLIMIT_NOFILE` is 7).
     pub resource: u32,
-    /// The soft limit; `u64::MAX` is none.
+    /// The soft limit; `u64::MAX` is unlimited.
     pub soft: u64,
-    /// The hard limit; `u64::MAX` is none.
+    /// The hard limit; `u64::MAX` is unlimited.
     pub hard: u64,
 }
 
@@ -91,33 +91,33 @@ pub struct ExecSpec {
     /// The command and its arguments, at least one. A command without a slash is looked up in the
     /// `PATH` of `env`.
     pub args: Vec<Vec<u8>>,
-    /// The whole environment, `NAME=value` each. Init adds `PATH`, `HOME`, `HOSTNAME` and, with a
-    /// terminal, `TERM` where they are missing, as docker does.
+    /// The complete environment, `NAME=value` each. As docker does, init adds `PATH`, `HOME`,
+    /// `HOSTNAME` and, with a terminal, `TERM` if they are missing.
     pub env: Vec<Vec<u8>>,
-    /// The working directory; created when missing, as docker does for WORKDIR. Empty is `/`.
+    /// The working directory; created if missing, as docker does for WORKDIR. Empty is `/`.
     pub cwd: Vec<u8>,
     /// An OCI image configuration's `User`: `name|uid[:group|gid]`, resolved in the guest. Empty is
     /// root.
     pub user: Vec<u8>,
-    /// Groups the user has besides its own, names or numbers.
+    /// Supplementary groups of the user besides its own, names or numbers.
     pub groups: Vec<Vec<u8>>,
-    /// A terminal of this size for all three streams, or none for three pipes.
+    /// The size of a terminal for all three streams; `None` is three pipes.
     pub tty: Option<WindowSize>,
-    /// Whether the host will send input. Without it (and without a terminal) stdin is `/dev/null`.
+    /// Whether the host will send input. Otherwise (and without a terminal) stdin is `/dev/null`.
     pub stdin: bool,
-    /// Whether the command goes on, its output thrown away, when the host closes an output;
-    /// otherwise it gets `SIGPIPE`.
+    /// Whether the command continues when the host closes an output, which is then discarded;
+    /// otherwise the command gets `SIGPIPE`.
     pub detach: bool,
     /// Whether the command is process 1 of a PID namespace of its own, with its own cgroup
-    /// namespace and `/proc`, as an init wants to be. Commands that start while it runs join its
+    /// namespace and `/proc`, as an init requires. Commands that start while it runs join its
     /// namespaces. At most one such command runs at a time.
     pub init: bool,
-    /// Whether the command can gain no privileges from set-id bits and file capabilities
-    /// (`PR_SET_NO_NEW_PRIVS`).
+    /// Whether to keep the command from gaining privileges through set-id bits and file
+    /// capabilities (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
     /// The signal that asks the command to end when the guest powers off; 0 is `SIGTERM`.
     pub stop_signal: u32,
-    /// Its resource limits, over those of [`Boot`](crate::Boot).
+    /// Its resource limits, which override those of [`Boot`](crate::Boot).
     pub ulimits: Vec<Ulimit>,
 }
 
@@ -137,7 +137,7 @@ wire!(ExecSpec {
 });
 
 impl ExecSpec {
-    /// The command `args`, as root in `/`, without input.
+    /// Returns the command `args`, run as root in `/`, without input.
     pub fn new<A: Into<Vec<u8>>>(args: impl IntoIterator<Item = A>) -> Self {
         ExecSpec {
             args: args.into_iter().map(Into::into).collect(),
@@ -145,7 +145,8 @@ impl ExecSpec {
         }
     }
 
-    /// Bytes the command takes in a frame, which [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD) limits.
+    /// Returns the bytes that the command takes in a frame, limited by
+    /// [`MAX_PAYLOAD`](crate::frame::MAX_PAYLOAD).
     pub fn encoded_len(&self) -> usize {
         let mut payload = Vec::new();
         self.put(&mut payload);

@@ -1,43 +1,44 @@
-//! What init itself does with the container's files: an image may have no program for it.
+//! Tasks on the container's files that init carries out, because an image may have no program for
+//! them.
 
 use crate::frame::{Payload, ProtocolError};
 use crate::wire::Wire;
 
-/// A task with files of the container. Paths are resolved as the container's processes do. Streams
-/// are tar archives; what is wrong goes to standard error, and the exit code says what to make of
-/// it: see [`FileTask::NOT_FOUND`] and the others.
+/// A task on files of the container. Paths are resolved as for the container's processes. Streams
+/// are tar archives; errors are written to standard error, and the exit code gives their kind: see
+/// [`FileTask::NOT_FOUND`] and the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileTask {
-    /// Say on standard output what is at a path.
+    /// Writes the status of a path to standard output.
     Stat {
         /// The path.
         path: Vec<u8>,
         /// Whether a symbolic link there is followed.
         follow: bool,
     },
-    /// Write an archive to standard output.
+    /// Writes an archive to standard output.
     Pack {
-        /// What to pack.
+        /// The path to pack.
         path: Vec<u8>,
-        /// What it is called in the archive; empty for what is in a directory.
+        /// The name in the archive; empty for the contents of a directory.
         name: Vec<u8>,
         /// Whether a symbolic link at the path is followed.
         follow: bool,
     },
-    /// Unpack the archive that comes on standard input.
+    /// Unpacks the archive on standard input.
     Unpack {
         /// The directory to unpack in.
         path: Vec<u8>,
-        /// Whether files belong to whom the archive says, and not to root.
+        /// Whether files keep the owners of the archive, instead of belonging to root.
         owners: bool,
     },
 }
 
 impl FileTask {
-    /// The exit code where a path does not exist.
+    /// The exit code if a path does not exist.
     pub const NOT_FOUND: u8 = 2;
-    /// The exit code where a directory is missing that a path needs.
+    /// The exit code if a path has a component that is not a directory.
     pub const NOT_A_DIRECTORY: u8 = 3;
     /// The exit code of every other failure.
     pub const FAILED: u8 = 1;

@@ -1,19 +1,20 @@
-//! Frames: how messages are told apart in the byte stream.
+//! Frames, which separate the messages in the byte stream.
 
 use thiserror::Error;
 
-/// Bytes of a frame before its payload: payload length, kind, id, each a little-endian `u32`.
+/// The length of a frame's header in bytes: payload length, kind and id, each a little-endian
+/// `u32`.
 pub const HEADER: usize = 12;
 
-/// The longest payload. Linux allows 2 MiB of arguments and environment with the usual stack limit,
-/// which is by far the largest thing a frame carries.
+/// The longest payload in bytes. Linux allows 2 MiB of arguments and environment with the usual
+/// stack limit, which is by far the largest content of a frame.
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
-/// The stream does not hold what the protocol says.
+/// The stream violates the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A frame announces more than [`MAX_PAYLOAD`].
+    /// The payload length of a frame exceeds [`MAX_PAYLOAD`].
     #[error("a frame of kind {kind} announces {length} bytes")]
     TooLong {
         /// The frame's kind, as read.
@@ -21,34 +22,34 @@ pub enum ProtocolError {
         /// The payload length it announces, in bytes.
         length: u32,
     },
-    /// No message has this kind.
+    /// A frame has an unknown kind.
     #[error("unknown frame kind {kind}")]
     UnknownKind {
         /// The frame's kind, as read.
         kind: u32,
     },
-    /// A payload is not what its kind calls for.
+    /// A payload is malformed.
     #[error("malformed frame of kind {kind} at payload byte {offset}")]
     Malformed {
         /// The frame's kind.
         kind: u32,
-        /// Where in the payload reading stopped, in bytes.
+        /// The offset in the payload at which reading stopped, in bytes.
         offset: usize,
     },
 }
 
-/// One frame as it stands in a [`Decoder`]'s buffer.
+/// A frame in the buffer of a [`Decoder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What the payload is.
+    /// The kind of message.
     pub kind: u32,
-    /// The command or request it belongs to.
+    /// The command or request that it belongs to.
     pub id: u32,
     /// The message itself.
     pub payload: &'a [u8],
 }
 
-/// Cuts a byte stream into frames, however the bytes arrive.
+/// Splits a byte stream into frames, in whatever pieces the bytes arrive.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -65,11 +66,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame, or `None` until more bytes arrive.
+    /// Returns the next complete frame, or `None` until more bytes arrive.
     ///
     /// # Errors
     ///
-    /// [`ProtocolError::TooLong`]: the stream cannot be followed any further.
+    /// [`ProtocolError::TooLong`]: no frame can be read after this error.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, ProtocolError> {
         let rest = self.buffer.get(self.taken..).unwrap_or_default();
         let Some((header, body)) = rest.split_at_checked(HEADER) else {
@@ -87,7 +88,8 @@ impl Decoder {
         Ok(Some(Frame { kind, id, payload }))
     }
 
-    /// Whether the stream stands between two frames, so that ending here loses nothing.
+    /// Returns whether the stream is at the end of a frame, so that nothing is lost if it ends
+    /// here.
     pub fn is_empty(&self) -> bool {
         self.taken == self.buffer.len()
     }
@@ -122,7 +124,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Reads a payload from its start; every step checks that the bytes are there.
+/// Reads a payload from its beginning; every step checks the remaining length.
 pub(crate) struct Payload<'a> {
     kind: u32,
     bytes: &'a [u8],
@@ -174,7 +176,7 @@ impl<'a> Payload<'a> {
         Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
     }
 
-    /// Everything that is left.
+    /// Returns all remaining bytes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         self.at = self.bytes.len();

@@ -1,16 +1,16 @@
-//! The protocol between blockbox on the host and its init in the guest, and what both need to know
-//! of each other.
+//! The protocol between blockbox on the host and its init in the guest, and constants that both
+//! need.
 //!
-//! The two talk over one virtio-console port named [`CONTROL_PORT`], a reliable byte stream. Both
+//! It runs over one virtio-console port named [`CONTROL_PORT`], a reliable byte stream. Both
 //! directions carry [frames](frame): a fixed header and a bounded payload. The host sends
-//! [`Request`]s, the guest answers with [`Reply`]s; commands run concurrently, told apart by an id
-//! the host chooses. The first request is [`Request::Boot`], which says how the guest is set up;
+//! [`Request`]s, the guest answers with [`Reply`]s; commands run concurrently, and each has an id
+//! that the host chooses. The first request is [`Request::Boot`] with the guest's settings;
 //! [`Reply::Hello`] answers it.
 //!
-//! Data streams are flow-controlled one by one. A sender may have at most [`WINDOW`] bytes of a
-//! stream on their way; the receiver returns credit as its reader takes bytes. Hence either side
-//! can always take what arrives without blocking and without unbounded memory, so a command that
-//! nobody reads from cannot stall its neighbours, and the two sides cannot deadlock.
+//! Each data stream has its own flow control. A sender may have at most [`WINDOW`] unacknowledged
+//! bytes of a stream; the receiver returns credit as its reader consumes bytes. Hence each side can
+//! always read what arrives without blocking and with bounded memory: a command whose output is not
+//! read cannot block the others, and the two sides cannot deadlock.
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +40,7 @@ pub use request::Request;
 pub use stats::{CommandStats, Process, Stats};
 
 /// The version of the protocol, sent in [`Request::Boot`] and [`Reply::Hello`]. Host and init are
-/// built together; a difference means that a disk was made by another blockbox.
+/// built together; a difference means that another version of blockbox made the disk.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The name of the virtio-console port that carries the protocol (`/sys/class/virtio-ports/*/name`
@@ -57,10 +57,10 @@ pub const UPPER_SERIAL: &str = "blockbox-upper";
 /// The virtio serial of the read-only disk that holds init in a machine without a writable disk.
 pub const INIT_SERIAL: &str = "blockbox-init";
 
-/// Where init lives on the writable disk, as the kernel's `init=` names it.
+/// The path of init on the writable disk, as in the kernel's `init=`.
 pub const INIT_PATH: &str = "/blockbox/init";
 
-/// The folder of the writable disk that belongs to init: itself and its mount points.
+/// The folder of the writable disk for init and its mount points.
 pub const PRIVATE_DIR: &str = "/blockbox";
 
 /// The overlay's upperdir on the writable disk.
@@ -73,11 +73,11 @@ pub const WORK_DIR: &str = "/work";
 /// [`MountSource::SandboxDisk`].
 pub const DISK_DIR: &str = "/blockbox/disk";
 
-/// The folders that are in memory unless the host says otherwise ([`Boot::new`]), and their modes
-/// where the image has none.
+/// The folders that are a tmpfs by default ([`Boot::new`]), and their modes if the image does not
+/// have them.
 pub const TMPFS_DIRS: [(&str, u32); 2] = [("/tmp", 0o1777), ("/run", 0o755)];
 
-/// Bytes of one stream that may be on their way before the receiver has returned credit.
+/// The most unacknowledged bytes of one stream.
 pub const WINDOW: usize = 256 * 1024;
 
 /// The most bytes of stream data one frame carries.

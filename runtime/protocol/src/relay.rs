@@ -1,17 +1,17 @@
-//! How published ports reach a server that listens on the guest's loopback interface only.
+//! The relay, through which published ports reach servers that listen only on the guest's loopback
+//! interface.
 //!
-//! Init listens on the port [`Network::relay_port`](crate::Network::relay_port) of the interface.
-//! Who connects there sends the number of the wanted port, two bytes in network order, and gets one
-//! byte: [`CONNECTED`], after which the connection is one to `127.0.0.1` (or `::1`) at that port,
-//! or [`REFUSED`] and the end. So the host first tries the guest's address, where most servers
-//! listen, and the relay where that is refused; a server in the guest finds no port taken by init
-//! but one.
+//! Init listens on the port [`Network::relay_port`](crate::Network::relay_port) of the interface. A
+//! client sends the number of the port, two bytes in network order, and gets one byte:
+//! [`CONNECTED`], after which the connection is forwarded to `127.0.0.1` (or `::1`) at that port,
+//! or [`REFUSED`], after which it is closed. The host first tries the guest's address, where most
+//! servers listen, and then the relay; so init occupies only one port of the guest.
 
-/// A server was connected to.
+/// A server accepted the connection.
 pub const CONNECTED: u8 = 0;
 
-/// No server listens.
+/// No server listens on the port.
 pub const REFUSED: u8 = 1;
 
-/// Bytes of the port's number.
+/// The length of the port's number in bytes.
 pub const PORT_LEN: usize = 2;

@@ -1,27 +1,27 @@
-//! What the guest says.
+//! Messages of the guest.
 
 use crate::exec::{ExitStatus, Stream};
 use crate::frame::{Frame, Payload, ProtocolError, put_frame};
 use crate::stats::{Process, Stats};
 use crate::wire::Wire;
 
-/// What the guest says.
+/// A message of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Init has set everything up and takes requests.
+    /// Init has set everything up and accepts requests.
     Hello {
         /// [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION) of the guest.
         version: u32,
-        /// Time since the guest's kernel started, in nanoseconds (`CLOCK_BOOTTIME`).
+        /// The time since the guest's kernel started, in nanoseconds (`CLOCK_BOOTTIME`).
         uptime_ns: u64,
         /// The guest kernel's release (`uname -r`).
         kernel: String,
-        /// What could not be set up and the guest does without, for a person.
+        /// Warnings about settings that could not be applied, as messages for users.
         warnings: Vec<String>,
     },
     /// Init could not set the guest up, and powers off.
     Fatal {
-        /// What failed, for a person.
+        /// The error, as a message for users.
         message: String,
     },
     /// A command runs.
@@ -35,43 +35,43 @@ pub enum Reply {
     SpawnFailed {
         /// The command.
         id: u32,
-        /// The exit code docker gives this failure: 127 not found, 126 found but not executable or
-        /// another failure.
+        /// The exit code of docker for this failure: 127 for not found, 126 for not executable and
+        /// other failures.
         code: u8,
-        /// What failed, for a person.
+        /// The error, as a message for users.
         message: String,
     },
-    /// Bytes a command wrote, within the host's credit.
+    /// Output of a command, within the host's credit.
     Output {
         /// The command.
         id: u32,
-        /// Which output.
+        /// The output.
         stream: Stream,
         /// At most [`CHUNK`](crate::CHUNK) bytes.
         data: Vec<u8>,
     },
-    /// A command took this many bytes of its input (or will never take them).
+    /// A command has read this many bytes of its input (or will never read them).
     StdinCredit {
         /// The command.
         id: u32,
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u32,
     },
-    /// A command ended; everything its process wrote has been sent before.
+    /// A command ended; all output of its process has been sent before.
     Exited {
         /// The command.
         id: u32,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
     },
-    /// What was asked was done.
+    /// A request was carried out.
     Done {
         /// The request's id.
         id: u32,
         /// 0, or the guest's `errno`.
         errno: u32,
     },
-    /// A request that init does not know, or whose payload it cannot read.
+    /// Init does not know a request, or cannot read its payload.
     Rejected {
         /// The request's id.
         id: u32,
@@ -80,7 +80,7 @@ pub enum Reply {
         /// Whether init knows the kind, and only the payload is malformed.
         known: bool,
     },
-    /// What the guest uses.
+    /// The guest's resource usage.
     Stats {
         /// The request's id.
         id: u32,
@@ -91,13 +91,12 @@ pub enum Reply {
     Processes {
         /// The request's id.
         id: u32,
-        /// By process id, without the kernel's and init. When there are very many, only the first.
+        /// By process id, without the kernel's and init. If there are too many, only the first.
         processes: Vec<Process>,
     },
     /// The guest powers off right after this.
     Bye {
-        /// 0 when the writable disk is unmounted cleanly, otherwise the `errno` that stood in the
-        /// way.
+        /// 0 if the writable disk was unmounted cleanly, otherwise the `errno` of the failure.
         errno: u32,
     },
 }
@@ -171,7 +170,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// When the frame is not a reply, or not a whole one.
+    /// If the frame is not a complete reply.
     pub fn decode(frame: Frame<'_>) -> Result<Self, ProtocolError> {
         let id = frame.id;
         let mut payload = Payload::new(frame);
@@ -250,8 +249,7 @@ impl Reply {
     }
 }
 
-/// Appends stream data read into a buffer of its own as one [`Reply::Output`], without an owned
-/// copy in between.
+/// Appends stream data in a separate buffer as one [`Reply::Output`], without an intermediate copy.
 pub fn encode_output(out: &mut Vec<u8>, id: u32, stream: Stream, data: &[u8]) {
     let kind = match stream {
         Stream::Stdout => STDOUT,

@@ -1,4 +1,4 @@
-//! What the host asks.
+//! Requests of the host.
 
 use crate::boot::{Boot, Identity};
 use crate::exec::{ExecSpec, Stream, WindowSize};
@@ -15,162 +15,162 @@ use crate::wire::Wire;
 /// [`Reply::Rejected`]: crate::Reply::Rejected
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Set the guest up. The first message, once; answered by [`Reply::Hello`](crate::Reply::Hello)
-    /// or [`Reply::Fatal`](crate::Reply::Fatal).
+    /// Sends the guest's settings. The first message, sent once; answered by
+    /// [`Reply::Hello`](crate::Reply::Hello) or [`Reply::Fatal`](crate::Reply::Fatal).
     Boot {
         /// The host's [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION).
         version: u32,
-        /// How.
+        /// The settings.
         boot: Boot,
     },
-    /// Run a command.
+    /// Runs a command.
     Exec {
-        /// The command's id from here on.
+        /// The command's id from now on.
         id: u32,
         /// The command.
         spec: ExecSpec,
     },
-    /// Do something with the container's files: answered, and its streams served, as a command's.
+    /// Runs a task on the container's files: its answer and streams are as for a command.
     Files {
-        /// The task's id from here on.
+        /// The task's id from now on.
         id: u32,
-        /// What to do.
+        /// The task.
         task: FileTask,
     },
-    /// Bytes for a command's standard input, within its credit.
+    /// Bytes of a command's standard input, within its credit.
     Stdin {
         /// The command.
         id: u32,
         /// At most [`CHUNK`](crate::CHUNK) bytes.
         data: Vec<u8>,
     },
-    /// A command's standard input ends after what was sent.
+    /// Ends a command's standard input after the bytes sent so far.
     StdinEof {
         /// The command.
         id: u32,
     },
-    /// The host's reader took this many bytes of an output.
+    /// The host's reader consumed this many bytes of an output.
     Credit {
         /// The command.
         id: u32,
-        /// Which output.
+        /// The output.
         stream: Stream,
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u32,
     },
-    /// Nobody reads an output any more: the command gets `SIGPIPE` when it writes, unless it is
-    /// detached.
+    /// Closes an output: the command gets `SIGPIPE` when it writes to it, unless it is detached.
     CloseOutput {
         /// The command.
         id: u32,
-        /// Which output.
+        /// The output.
         stream: Stream,
     },
-    /// The terminal's size changed.
+    /// Sets the terminal's size.
     Resize {
         /// The command.
         id: u32,
         /// The new size.
         size: WindowSize,
     },
-    /// Send a signal to the command's process.
+    /// Sends a signal to the command's process.
     Signal {
         /// The command.
         id: u32,
         /// The signal's number on Linux.
         signal: u32,
     },
-    /// Kill the command and all its descendants (`SIGKILL`), whatever sessions they made.
+    /// Kills the command and all its descendants (`SIGKILL`), in any session.
     KillExec {
         /// The command.
         id: u32,
     },
-    /// `sync(2)`; answered by [`Reply::Done`](crate::Reply::Done).
+    /// Calls `sync(2)`; answered by [`Reply::Done`](crate::Reply::Done).
     Sync {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// Freeze the writable disk (`FIFREEZE`): until [`Request::Thaw`] its image on the host is
+    /// Freezes the writable disk (`FIFREEZE`): until [`Request::Thaw`] its image on the host is
     /// consistent. Answered by [`Reply::Done`](crate::Reply::Done).
     Freeze {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
-        /// The disk thaws by itself after this many milliseconds, unless [`Request::KeepFrozen`]
-        /// comes before; 0 is never.
+        /// The disk is thawed after this many milliseconds, unless [`Request::KeepFrozen`] arrives
+        /// before; 0 means never.
         thaw_after_ms: u32,
     },
-    /// Start the time of a freeze anew. Answered by [`Reply::Done`](crate::Reply::Done), with
-    /// `EINVAL` when nothing is frozen (any more).
+    /// Restarts the timeout of a freeze. Answered by [`Reply::Done`](crate::Reply::Done), with
+    /// `EINVAL` if the disk is not frozen (any more).
     KeepFrozen {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
         /// As in [`Request::Freeze`].
         thaw_after_ms: u32,
     },
-    /// End a freeze (`FITHAW`). Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` when
-    /// nothing is frozen (any more).
+    /// Thaws the disk (`FITHAW`). Answered by [`Reply::Done`](crate::Reply::Done), with `EINVAL` if
+    /// the disk is not frozen (any more).
     Thaw {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// Give the writable disk's free blocks back to the host (`FITRIM`). Answered by
+    /// Discards the writable disk's free blocks (`FITRIM`). Answered by
     /// [`Reply::Done`](crate::Reply::Done).
     Trim {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// Set the guest's clock. Answered by [`Reply::Done`](crate::Reply::Done).
+    /// Sets the guest's clock. Answered by [`Reply::Done`](crate::Reply::Done).
     SetClock {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
         /// The host's time, in nanoseconds since 1970.
         realtime_ns: u64,
-        /// Whether the clock jumps there; otherwise a difference of less than a second is slewed.
+        /// Whether to step the clock in any case; otherwise a difference of less than a second is
+        /// slewed.
         step: bool,
     },
-    /// What the guest uses; answered by [`Reply::Stats`](crate::Reply::Stats).
+    /// Asks for the guest's resource usage; answered by [`Reply::Stats`](crate::Reply::Stats).
     Stats {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// The guest's processes; answered by [`Reply::Processes`](crate::Reply::Processes).
+    /// Asks for the guest's processes; answered by [`Reply::Processes`](crate::Reply::Processes).
     Processes {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// Become another guest: a clone has this before its first command. Answered by
+    /// Gives a copied guest its own identity, before its first command. Answered by
     /// [`Reply::Done`](crate::Reply::Done) once the hook of the image has ended: with `ETIMEDOUT`
-    /// when it took too long, `ECANCELED` when it failed.
+    /// if it took too long, `ECANCELED` if it failed.
     Identity {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
-        /// What changes.
+        /// The new identity.
         identity: Identity,
     },
-    /// Stand still for a copy of the machine: commands are frozen, and init sends nothing after the
-    /// answer, [`Reply::Done`](crate::Reply::Done), until the next request. The host sends none
-    /// before the copy is made, so a copy finds nothing on its way in either direction.
+    /// Suspends the guest for a copy of the machine: commands are frozen, and after the answer,
+    /// [`Reply::Done`](crate::Reply::Done), init sends nothing until the next request. The host
+    /// sends none before the copy is made, so no messages are in transit in either direction.
     Suspend {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
     },
-    /// The guest is a copy that was made after [`Request::Suspend`], and this is another host. The
-    /// disk thaws, commands other than `command` lose their streams, the guest becomes another one
-    /// as with [`Request::Identity`], and then commands go on. Answered as that, with `EINVAL` when
-    /// nothing is suspended.
+    /// Takes over a copy of a guest that was made after [`Request::Suspend`], by another host. The
+    /// disk is thawed, commands other than `command` lose their streams, the guest gets its own
+    /// identity as with [`Request::Identity`], and then commands continue. Answered as that, with
+    /// `EINVAL` if the guest is not suspended.
     Adopt {
-        /// Returned in the answer.
+        /// The id for the answer.
         id: u32,
-        /// The command whose streams the host has from now on, each with its full window; 0 is
+        /// The command whose streams this host uses from now on, each with its full window; 0 is
         /// none.
         command: u32,
-        /// What changes.
+        /// The new identity.
         identity: Identity,
     },
-    /// End every process, unmount, power off. [`Reply::Bye`](crate::Reply::Bye) is the last the
-    /// host hears.
+    /// Ends every process, unmounts and powers off. [`Reply::Bye`](crate::Reply::Bye) is the
+    /// guest's last message.
     Shutdown {
-        /// How long processes have between being asked to end and `SIGKILL`, in milliseconds.
+        /// How long processes have to end before `SIGKILL`, in milliseconds.
         grace_ms: u32,
     },
 }
@@ -261,7 +261,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When the frame is not a request, or not a whole one.
+    /// If the frame is not a complete request.
     pub fn decode(frame: Frame<'_>) -> Result<Self, ProtocolError> {
         let id = frame.id;
         let mut payload = Payload::new(frame);

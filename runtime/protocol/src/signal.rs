@@ -1,18 +1,18 @@
-//! Linux's signals, by the names that people and images give them.
+//! The names of Linux's signals.
 
-/// `SIGRTMIN` as a C library counts it; the first two are its own.
+/// `SIGRTMIN` in C libraries, which reserve the first two.
 const RTMIN: u32 = 34;
 /// `SIGRTMAX`.
 const RTMAX: u32 = 64;
 
-/// The names from 1 on.
+/// The names of signals from 1 on.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// The number of a signal: `TERM`, `SIGTERM`, `15`, `SIGRTMIN+3`, `RTMAX-1`, in any case.
+/// Returns the number of a signal: `TERM`, `SIGTERM`, `15`, `SIGRTMIN+3`, `RTMAX-1`, in any case.
 pub fn number(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse::<u32>() {
         return Some(number).filter(|number| (1..=RTMAX).contains(number));
@@ -39,7 +39,7 @@ pub fn number(name: &str) -> Option<u32> {
     number.filter(|number| (1..=RTMAX).contains(number))
 }
 
-/// The name of a signal without `SIG`; real-time ones count from `RTMIN`.
+/// Returns the name of a signal without `SIG`; real-time signals count from `RTMIN`.
 pub fn name(number: u32) -> Option<String> {
     let at = usize::try_from(number).ok()?.checked_sub(1)?;
     match NAMES.get(at) {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_that_of_its_number() {
+    fn every_name_parses_back_to_its_number() {
         for signal in (1..=31).chain(34..=64) {
             let name = name(signal).expect("named");
             assert_eq!(number(&name), Some(signal), "{name}");

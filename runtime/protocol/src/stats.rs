@@ -1,28 +1,28 @@
-//! What a guest uses, and its processes.
+//! Resource usage of a guest, and its processes.
 
 use crate::wire::{Element, wire};
 
-/// What the guest uses of what it has. All times are in nanoseconds.
+/// Resource usage of the guest. All times are in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Since the kernel started.
+    /// The time since the kernel started.
     pub uptime_ns: u64,
-    /// The kernel's memory in bytes (`MemTotal`).
+    /// The kernel's total memory in bytes (`MemTotal`).
     pub memory_total: u64,
-    /// What of it programs can have without swapping, in bytes (`MemAvailable`).
+    /// The memory that programs can allocate without swapping, in bytes (`MemAvailable`).
     pub memory_available: u64,
-    /// The time all CPUs together were not idle.
+    /// The time that all CPUs together were busy.
     pub cpu_busy_ns: u64,
-    /// CPUs.
+    /// The number of CPUs.
     pub cpus: u32,
-    /// Processes, without the kernel's and init.
+    /// The number of processes, without the kernel's and init.
     pub processes: u32,
-    /// The writable disk's size in bytes, without what its file system needs for itself.
+    /// The writable disk's size in bytes, without its file system's metadata.
     pub disk_total: u64,
-    /// What of it is free, in bytes.
+    /// The writable disk's free space in bytes.
     pub disk_free: u64,
-    /// Bytes read from and written to all disks.
+    /// Bytes read from all disks.
     pub disk_read: u64,
     /// Bytes written to all disks.
     pub disk_written: u64,
@@ -30,7 +30,7 @@ pub struct Stats {
     pub network_received: u64,
     /// Bytes sent by `eth0`.
     pub network_sent: u64,
-    /// The commands that run.
+    /// The running commands.
     pub commands: Vec<CommandStats>,
 }
 
@@ -50,7 +50,7 @@ wire!(Stats {
     commands,
 });
 
-/// What a command and its descendants use.
+/// Resource usage of a command and its descendants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CommandStats {
@@ -58,11 +58,11 @@ pub struct CommandStats {
     pub id: u32,
     /// Its process id.
     pub pid: u32,
-    /// Resident memory in bytes; what processes share counts for each.
+    /// Resident memory in bytes; shared memory is counted for each process.
     pub memory: u64,
-    /// CPU time of the processes that run, and of the children they have waited for.
+    /// CPU time of the running processes, and of the children that they have waited for.
     pub cpu_ns: u64,
-    /// Processes.
+    /// The number of processes.
     pub processes: u32,
 }
 
@@ -79,23 +79,23 @@ impl Element for CommandStats {}
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Process {
-    /// Its id.
+    /// Its process id.
     pub pid: u32,
-    /// Its parent's id.
+    /// Its parent's process id.
     pub parent: u32,
-    /// The user it runs as (the effective id).
+    /// Its effective user id.
     pub uid: u32,
-    /// `R`, `S`, `D`, `Z` and so on, as `ps` shows it.
+    /// Its state, `R`, `S`, `D`, `Z` and so on, as `ps` shows it.
     pub state: String,
     /// Resident memory in bytes.
     pub memory: u64,
     /// CPU time in nanoseconds.
     pub cpu_ns: u64,
-    /// When it started, in nanoseconds after the kernel.
+    /// When it started, in nanoseconds after the kernel's start.
     pub started_ns: u64,
     /// The device number of its terminal, 0 for none.
     pub terminal: u32,
-    /// Its arguments, or its name in brackets where it has none; at most 4096 bytes.
+    /// Its arguments, or its name in brackets if it has none; at most 4096 bytes.
     pub command: Vec<u8>,
 }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// The largest id accepted, `1 << 31 - 1` as in `moby/sys/user`.
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// Who a command runs as.
+/// The identity that a command runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// User id.
@@ -19,11 +19,11 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary group ids, without the primary one.
     pub groups: Vec<u32>,
-    /// The home directory of `passwd`; `/` when the user has no entry.
+    /// The home directory in `passwd`; `/` if the user has no entry.
     pub home: Vec<u8>,
 }
 
-/// A `USER` that the image cannot resolve.
+/// Why a `USER` cannot be resolved in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UserError {
@@ -33,17 +33,17 @@ pub enum UserError {
     /// Neither a number nor a name in `/etc/group`.
     #[error("unable to find group {0}: no matching entries in group file")]
     UnknownGroup(String),
-    /// A number beyond what docker accepts.
+    /// The number exceeds the largest that docker accepts.
     #[error("uids and gids must be in range 0-{MAX_ID}: {0}")]
     OutOfRange(String),
 }
 
-/// Resolves `spec` against the bytes of `/etc/passwd` and `/etc/group` (empty where the image has
-/// none).
+/// Resolves `spec` with the contents of `/etc/passwd` and `/etc/group` (empty if the image does not
+/// have them).
 ///
 /// # Errors
 ///
-/// As [`UserError`] says.
+/// A [`UserError`] with the reason.
 pub fn resolve(spec: &[u8], passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
     let (user, group_name) = match spec.iter().position(|&byte| byte == b':') {
         Some(colon) => (&spec[..colon], &spec[colon + 1..]),
@@ -62,11 +62,11 @@ pub fn resolve(spec: &[u8], passwd: &[u8], group: &[u8]) -> Result<Identity, Use
     Ok(identity)
 }
 
-/// The ids of groups, each a name of `/etc/group` or a number, which need not be there.
+/// Returns the ids of groups; each is a name in `/etc/group` or a number, which need not be in it.
 ///
 /// # Errors
 ///
-/// As [`UserError`] says.
+/// A [`UserError`] with the reason.
 pub fn additional_groups(names: &[Vec<u8>], group: &[u8]) -> Result<Vec<u32>, UserError> {
     names.iter().map(|name| find_group(name, group)).collect()
 }
@@ -78,7 +78,7 @@ struct UserEntry<'a> {
 
 fn find_user<'a>(user: &[u8], passwd: &'a [u8]) -> Result<UserEntry<'a>, UserError> {
     let number = parse_number(user);
-    // An empty user is root, whatever root is called.
+    // An empty user is root, even if its entry has another name.
     let wanted = if user.is_empty() { Some(0) } else { number };
     for line in lines(passwd) {
         let mut fields = line.split(|&byte| byte == b':');
@@ -134,7 +134,7 @@ fn find_group(wanted: &[u8], group: &[u8]) -> Result<u32, UserError> {
     in_range(gid, wanted)
 }
 
-/// The groups whose member list holds `user`, in the file's order.
+/// Returns the groups whose member list contains `user`, in the file's order.
 fn groups_of(user: &[u8], group: &[u8]) -> Vec<u32> {
     let mut gids = Vec::new();
     for line in lines(group) {
@@ -165,7 +165,7 @@ fn parse_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    // A number too long to parse is still a number: out of range, not a name.
+    // A number that is too long to parse is out of range, not a name.
     Some(
         std::str::from_utf8(text)
             .ok()
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_an_entry_is_taken_as_it_is() {
+    fn a_number_without_an_entry_is_used_unchanged() {
         assert_eq!(resolved("4242"), (4242, 0, vec![], "/".into()));
         assert_eq!(resolved("4242:4343"), (4242, 4343, vec![], "/".into()));
     }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_other_systems_and_without_a_last_newline_are_read() {
+    fn files_with_other_line_ends_or_without_a_last_newline_are_read() {
         let passwd = b"\n\nroot:x:0:0::/root:/bin/sh\r\napp:x:1000:1000::/home/app:/bin/sh";
         let group = b"root:x:0:\r\nadm:x:4:daemon,app\r\nstaff:x:50:app";
         let identity = resolve(b"app", passwd, group).unwrap();

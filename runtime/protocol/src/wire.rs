@@ -1,17 +1,17 @@
-//! How values stand in a payload: fields one after the other, numbers little-endian, whatever has a
-//! length after its length.
+//! The encoding of values in a payload: fields in order, numbers in little-endian, values of
+//! variable length after their length.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::frame::{Payload, ProtocolError};
 
-/// A value with a place in a payload.
+/// A value that can be encoded in a payload.
 pub(crate) trait Wire: Sized {
     fn put(&self, out: &mut Vec<u8>);
     fn take(payload: &mut Payload<'_>) -> Result<Self, ProtocolError>;
 }
 
-/// Implements [`Wire`] for a struct, its fields in this order.
+/// Implements [`Wire`] for a struct, with its fields in this order.
 macro_rules! wire {
     ($name:ident { $($field:ident),* $(,)? }) => {
         impl $crate::wire::Wire for $name {
@@ -51,7 +51,7 @@ impl Wire for u64 {
     }
 }
 
-/// Numbers that a `u32` carries.
+/// Implements [`Wire`] for numbers that are encoded as a `u32`.
 macro_rules! within_u32 {
     ($($number:ty),*) => {$(
         impl Wire for $number {
@@ -102,7 +102,7 @@ impl Wire for String {
     }
 }
 
-/// A list: every element takes at least four bytes, so a count alone allocates nothing.
+/// A list. Every element takes at least four bytes, so the payload's length bounds the allocation.
 impl<T: Element> Wire for Vec<T> {
     fn put(&self, out: &mut Vec<u8>) {
         u32::try_from(self.len()).unwrap_or(u32::MAX).put(out);
@@ -121,7 +121,7 @@ impl<T: Element> Wire for Vec<T> {
     }
 }
 
-/// What a list is made of; bytes are not, they have a form of their own.
+/// An element of a list. Bytes are not, because they have an encoding of their own.
 pub(crate) trait Element: Wire {}
 
 impl Element for Vec<u8> {}
@@ -144,7 +144,7 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
-/// The address's 4 or 16 bytes in network order.
+/// Encoded as the address's 4 or 16 bytes in network order.
 impl Wire for IpAddr {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
