@@ -12,16 +12,16 @@ use crate::error::{Error, Result};
 /// `vm.drop_caches`, `Documentation/admin-guide/sysctl/vm.rst`.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
-/// How much is fetched at once, in bytes: as much as a disk's usual readahead.
+/// How many bytes are read at once: as many as a disk's usual readahead.
 const STEP: usize = 128 << 10;
 
-/// Whether this process may empty them.
+/// Returns whether this process may drop the caches.
 pub(crate) fn may_drop() -> bool {
     File::options().write(true).open(DROP_CACHES).is_ok()
 }
 
-/// Empties them of everything that is not in use. What is dirty is written first, since it cannot
-/// be dropped.
+/// Drops everything in the caches that is not in use. Dirty pages are written first, because they
+/// cannot be dropped.
 pub(crate) fn drop_all() -> Result<()> {
     rustix::fs::sync();
     fs::write(DROP_CACHES, "3").map_err(Error::io(DROP_CACHES))
@@ -32,13 +32,13 @@ pub(crate) fn drop_all() -> Result<()> {
 pub struct ReadAhead {
     /// The file, or the disk's device.
     pub path: PathBuf,
-    /// How much of it, in bytes.
+    /// The length of the beginning, in bytes.
     pub bytes: u64,
 }
 
 impl ReadAhead {
-    /// Has the kernel hold it, and nothing behind it: what is under way still would slow down what
-    /// is measured.
+    /// Reads it into the page cache, without any readahead after it, which would slow down the
+    /// measured work.
     pub(crate) fn fetch(&self) -> Result<()> {
         let open = File::open(&self.path).map_err(Error::io(&self.path))?;
         fadvise(&open, 0, None, Advice::Random).map_err(|e| Error::io(&self.path)(e.into()))?;
@@ -55,7 +55,7 @@ impl ReadAhead {
     }
 }
 
-/// `FILE:BYTES`
+/// Parses `FILE:BYTES`.
 impl FromStr for ReadAhead {
     type Err = &'static str;
 
@@ -70,7 +70,7 @@ impl FromStr for ReadAhead {
     }
 }
 
-/// What `uname -r` says.
+/// Returns the kernel's release, as `uname -r` does.
 pub(crate) fn kernel_release() -> String {
     let name = rustix::system::uname();
     name.release().to_string_lossy().into_owned()

@@ -38,7 +38,7 @@ pub use workload::{Description, Suite, workloads};
 use tree::Inventory;
 use workload::{Scene, Workload};
 
-/// What to measure, and where.
+/// Options of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -48,20 +48,20 @@ pub struct Options {
     pub tree: Option<PathBuf>,
     /// The folder to write in, if not `tmp` below `root`.
     pub scratch: Option<PathBuf>,
-    /// How often each workload runs, cold and warm each.
+    /// How often each workload runs, both cold and warm.
     pub rounds: u32,
-    /// Whether to measure with empty caches too, where that is possible. Emptying them slows down
-    /// whatever else runs on the machine.
+    /// Whether to measure with dropped caches as well, if possible. Dropping them slows down other
+    /// programs on the machine.
     pub cold: bool,
-    /// What to fetch after the caches were emptied and before the clock starts, as something that
+    /// What to read after the caches were dropped and before the clock starts, as a program that
     /// mounts the system may do.
     pub read_ahead: Option<ReadAhead>,
-    /// The names of the workloads to run; all of them where it is empty.
+    /// The names of the workloads to run; if empty, all of them.
     pub only: Vec<String>,
 }
 
 impl Options {
-    /// Every workload five times on the system below `root`.
+    /// Returns options to run every workload five times on the system below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -75,15 +75,15 @@ impl Options {
     }
 }
 
-/// Runs the workloads one after the other.
+/// Runs the workloads in order.
 ///
-/// Cold times are only there where this process may drop the kernel's caches (as root of a machine,
+/// Cold times are only measured if this process may drop the kernel's caches (as root of a machine,
 /// not of a container).
 ///
 /// # Errors
 ///
-/// [`Error::NoTree`], [`Error::UnknownWorkload`], and [`Error::Io`] when a file of the tree cannot
-/// be read or nothing can be written in the scratch folder.
+/// [`Error::NoTree`], [`Error::UnknownWorkload`], and [`Error::Io`] if a file of the tree cannot be
+/// read or the scratch folder cannot be written.
 pub fn run(options: &Options) -> Result<Report> {
     let chosen = workload::chosen(&options.only)?;
     let scene = Scene::new(options)?;
@@ -131,7 +131,7 @@ pub fn run(options: &Options) -> Result<Report> {
     })
 }
 
-/// Empties the caches.
+/// Drops the caches.
 type Empty<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 fn measure(
@@ -163,7 +163,7 @@ fn measure(
     Ok(())
 }
 
-/// The least time between two different readings of the clock, in nanoseconds.
+/// Returns the least time between two different readings of the clock, in nanoseconds.
 fn clock() -> u64 {
     let tick = || {
         let start = Instant::now();

@@ -27,7 +27,7 @@ impl Workload for Readdir<'_> {
     }
 }
 
-/// Asks for the attributes of paths.
+/// Reads the attributes of paths.
 pub(crate) struct Stats {
     paths: Vec<PathBuf>,
     threads: usize,
@@ -55,7 +55,7 @@ impl Stats {
     }
 }
 
-/// Names that are not there, in directories that are.
+/// Returns missing names in existing directories.
 fn missing(scene: &Scene) -> impl Iterator<Item = PathBuf> {
     let folders = scene.tree.directories.iter().cycle();
     folders

@@ -52,7 +52,7 @@ fn execute(arguments: Arguments) -> Result<(), lexopt::Error> {
     }
 }
 
-/// `None` where help was wanted, and given.
+/// Parses the arguments; `None` if help was requested and printed.
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     let mut options = Options::new("/");
     let mut json = false;

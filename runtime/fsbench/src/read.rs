@@ -16,10 +16,10 @@ use crate::random::Random;
 use crate::tree;
 use crate::workload::{Scene, Workload};
 
-/// How much is read at a time, in bytes.
+/// How many bytes are read at a time.
 const PIECE: usize = 128 << 10;
 
-/// How much of the largest file is read, in bytes.
+/// How many bytes of the largest file are read, at most.
 const MOST: u64 = 64 << 20;
 
 pub(crate) struct MetadataScan<'a>(pub(crate) &'a Scene);
@@ -70,7 +70,7 @@ impl Workload for ReadAll<'_> {
     }
 }
 
-/// Does the same on several threads at once.
+/// Runs the same work on several threads at once.
 pub(crate) fn on_threads(count: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     if count == 1 {
         return work();
@@ -93,7 +93,7 @@ pub(crate) fn read_whole(path: &Path, buffer: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Reads of a page each, from a new place of some file every time.
+/// Reads a page at a time, each from a new offset of some file.
 pub(crate) struct RandomReads<'a>(Vec<(&'a Path, u64)>);
 
 impl<'a> RandomReads<'a> {

@@ -1,4 +1,4 @@
-//! What was measured.
+//! The results of a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::workload::{Description, Suite};
 
-/// A clock is worth a word from here on, in nanoseconds.
+/// The coarsest clock that is not mentioned in the report, in nanoseconds.
 const COARSE: u64 = 100_000;
 
 /// How long the workloads took.
@@ -16,23 +16,23 @@ const COARSE: u64 = 100_000;
 pub struct Report {
     /// The folder that was scanned and read.
     pub tree: String,
-    /// How many directories it has, itself counted.
+    /// The number of directories in it, including itself.
     pub directories: u64,
-    /// How many files that are not empty it has.
+    /// The number of files in it that are not empty.
     pub files: u64,
-    /// Their contents, in bytes.
+    /// The size of their contents, in bytes.
     pub bytes: u64,
-    /// The folder that was written in.
+    /// The folder for writing.
     pub scratch: String,
     /// The kernel's release.
     pub kernel: String,
-    /// The least time that the clock can tell, in nanoseconds: some guests' clocks tick every few
+    /// The resolution of the clock, in nanoseconds: some guests' clocks tick only every few
     /// milliseconds.
     pub clock_ns: u64,
     /// How often each workload ran.
     pub rounds: u32,
-    /// Nanoseconds that reading ahead took after the caches were emptied, one per cold run; none
-    /// where there was nothing to read. They are not in the rows.
+    /// Nanoseconds that reading ahead took after the caches were dropped, one per cold run; empty
+    /// if there was nothing to read ahead. They are not included in the rows.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub read_ahead_ns: Vec<u64>,
     /// One per workload.
@@ -47,15 +47,15 @@ pub struct Row {
     pub name: String,
     /// Its suite.
     pub suite: Suite,
-    /// What it does.
+    /// A description.
     pub what: String,
-    /// How many files, reads, lookups it is.
+    /// The number of operations, such as files, reads or lookups.
     pub operations: u64,
-    /// Nanoseconds with empty caches, one per round; none where the caches cannot be emptied.
+    /// Nanoseconds with dropped caches, one per round; empty if the caches cannot be dropped.
     pub cold_ns: Vec<u64>,
     /// Nanoseconds right after another run, one per round.
     pub warm_ns: Vec<u64>,
-    /// What it needs and is not there.
+    /// What it needs and this system lacks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub skipped: Option<String>,
 }
@@ -73,18 +73,18 @@ impl Row {
         }
     }
 
-    /// The median of the cold rounds.
+    /// Returns the median of the cold rounds.
     pub fn cold(&self) -> Option<Duration> {
         median(&self.cold_ns)
     }
 
-    /// The median of the warm rounds.
+    /// Returns the median of the warm rounds.
     pub fn warm(&self) -> Option<Duration> {
         median(&self.warm_ns)
     }
 }
 
-/// A time that was measured: the lower one of the two in the middle where their number is even.
+/// Returns a measured time: the lower one of the two in the middle if their number is even.
 fn median(samples: &[u64]) -> Option<Duration> {
     let mut samples = samples.to_vec();
     samples.sort_unstable();

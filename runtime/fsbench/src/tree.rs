@@ -1,4 +1,4 @@
-//! What there is to read.
+//! Lists the files to read.
 
 use std::fs::{self, DirEntry, FileType};
 use std::os::unix::fs::MetadataExt;
@@ -6,20 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// A regular file that holds something.
+/// A regular file that is not empty.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     pub(crate) path: PathBuf,
     pub(crate) size: u64,
 }
 
-/// A folder's directories (itself among them) and files, in the order in which directories list
-/// them.
+/// A folder's directories, including itself, and files, in the order of the directories' listings.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     pub(crate) directories: Vec<PathBuf>,
     pub(crate) files: Vec<File>,
-    /// Of all files.
+    /// The size of all files in bytes.
     pub(crate) bytes: u64,
 }
 
@@ -42,14 +41,14 @@ impl Inventory {
         Ok(found)
     }
 
-    /// The largest file; of several the first.
+    /// Returns the largest file; if there are several, the first.
     pub(crate) fn largest(&self) -> Option<&File> {
         self.files.iter().rev().max_by_key(|file| file.size)
     }
 }
 
-/// Calls `see` for everything below `root`, a directory before what it holds. What is mounted there
-/// is passed over, as `find -xdev` does.
+/// Calls `see` for everything below `root`, directories before their contents. Mounts are skipped,
+/// as in `find -xdev`.
 pub(crate) fn walk(
     root: &Path,
     see: &mut impl FnMut(PathBuf, &DirEntry, FileType) -> Result<()>,
@@ -73,7 +72,7 @@ pub(crate) fn walk(
     Ok(())
 }
 
-/// The Python standard library of the system below `root`, or another folder of libraries.
+/// Returns the Python standard library of the system below `root`, or another folder of libraries.
 pub(crate) fn library(root: &Path) -> PathBuf {
     let python = ["usr/local/lib", "usr/lib"].iter().find_map(|folder| {
         let mut found: Vec<_> = fs::read_dir(root.join(folder))
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_is_pythons_where_there_is_one() {
+    fn the_library_is_pythons_if_there_is_one() {
         let root = tempfile::tempdir().expect("a folder");
         assert_eq!(library(root.path()), root.path().join(""));
         for folder in ["usr/lib/python3", "usr/lib/python3.11"] {
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_files_and_links_are_not_to_be_read() {
+    fn empty_files_and_links_are_not_listed_for_reading() {
         let root = tempfile::tempdir().expect("a folder");
         fs::write(root.path().join("a"), "four").expect("a file");
         fs::write(root.path().join("b"), "").expect("a file");

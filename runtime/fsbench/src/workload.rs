@@ -8,52 +8,52 @@ use crate::error::{Error, Result};
 use crate::tree::{self, Inventory};
 use crate::{Options, lookup, read, write};
 
-/// What belongs together.
+/// A group of workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
     /// Scans, reads and writes.
     Files,
-    /// Names that are there, and names that are not.
+    /// Lookups of existing and of missing names.
     Lookup,
 }
 
-/// What a workload does.
+/// A description of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// A word to choose it by.
+    /// Its name, by which it can be chosen.
     pub name: &'static str,
     /// The suite it belongs to.
     pub suite: Suite,
-    /// What it does, in a line.
+    /// A description in one line.
     pub what: &'static str,
 }
 
-/// Something to measure. Only [`run`](Self::run) is.
+/// A workload. Only [`run`](Self::run) is measured.
 pub(crate) trait Workload {
-    /// Makes what `run` needs.
+    /// Creates what `run` needs.
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Does the work; returns how many operations it was.
+    /// Does the work; returns the number of operations.
     fn run(&mut self) -> Result<u64>;
 
-    /// Removes what `prepare` and `run` made.
+    /// Removes what `prepare` and `run` created.
     fn clean(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Where workloads work.
+/// The folders that workloads use.
 pub(crate) struct Scene {
-    /// The folder of everything that comes with the system.
+    /// A folder with files of the system.
     pub(crate) system: PathBuf,
     pub(crate) tree_path: PathBuf,
     pub(crate) tree: Inventory,
     /// A folder to write in.
     pub(crate) scratch: PathBuf,
-    /// A folder in memory to write in, where there is one.
+    /// A folder in memory to write in, if there is one.
     pub(crate) memory: Option<PathBuf>,
 }
 
@@ -191,14 +191,14 @@ const WORKLOADS: &[(&str, Suite, &str, Make)] = &[
     ),
 ];
 
-/// All workloads, in the order in which they run.
+/// Returns all workloads, in the order in which they run.
 pub fn workloads() -> impl Iterator<Item = Description> {
     WORKLOADS
         .iter()
         .map(|&(name, suite, what, _)| Description { name, suite, what })
 }
 
-/// The workloads of these names, or all.
+/// Returns the workloads with these names, or all.
 pub(crate) fn chosen(only: &[String]) -> Result<Vec<(Description, Make)>> {
     if let Some(unknown) = only
         .iter()

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::read::read_whole;
 use crate::workload::{Scene, Workload};
 
-/// A folder of our own to write in.
+/// A temporary folder to write in.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -36,13 +36,13 @@ impl Folder {
 }
 
 impl Drop for Folder {
-    /// Where a workload failed, it is there still.
+    /// The folder still exists if a workload failed.
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// New files of one size.
+/// Creates files of one size.
 pub(crate) struct Creates {
     folder: Folder,
     count: usize,
@@ -74,7 +74,7 @@ impl Workload for Creates {
     }
 }
 
-/// One large file that is on stable storage in the end.
+/// Writes one large file, and syncs it.
 pub(crate) struct Written {
     folder: Folder,
     piece: Vec<u8>,
@@ -114,7 +114,7 @@ impl Workload for Written {
 
 const FILES: usize = 1000;
 
-/// Files that were written before.
+/// Existing files.
 struct Filled(Folder);
 
 impl Filled {
@@ -176,7 +176,7 @@ impl Workload for Renames {
     }
 }
 
-/// A file read, a file written, and so on.
+/// Alternately reads and writes a file.
 pub(crate) struct Mixed<'a> {
     folder: Folder,
     sources: Vec<&'a Path>,

@@ -1,4 +1,4 @@
-//! What a gateway is told: addresses, policy, ports, the host's resolver, limits.
+//! The configuration of a gateway: addresses, policy, ports, the host's resolver, limits.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::rule::Rule;
 /// The addresses on the link between the gateway and its guest.
 ///
 /// The defaults are constants of blockbox: 10.187.1.0/24 and fd62:6c6f:636b:6278::/64 ("blockbx" in
-/// ASCII). Each sandbox has a link of its own, so that every guest may have the same ones.
+/// ASCII). Each sandbox has a separate link, so every guest may have the same addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -59,7 +59,7 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Checks that the addresses can be those of a link. Returns the one that cannot.
+    /// Checks that the addresses are valid on a link. Returns the one that is not.
     pub(crate) fn check(&self) -> Result<(), String> {
         let v4 = [self.guest_v4, self.gateway_v4, self.host_v4];
         let v6 = [self.guest_v6, self.gateway_v6, self.host_v6];
@@ -80,30 +80,30 @@ impl Addresses {
         bad.map_or(Ok(()), Err)
     }
 
-    /// Whether the address is the guest's own.
+    /// Returns whether the address is the guest's own.
     pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
         address == IpAddr::V4(self.guest_v4) || address == IpAddr::V6(self.guest_v6)
     }
 
-    /// Whether the address is the gateway's own.
+    /// Returns whether the address is the gateway's own.
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
         address == IpAddr::V4(self.gateway_v4)
             || address == IpAddr::V6(self.gateway_v6)
             || address == IpAddr::V6(self.gateway_link_local())
     }
 
-    /// Whether the address stands for the host's loopback.
+    /// Returns whether the address stands for the host's loopback.
     pub(crate) fn is_host(&self, address: IpAddr) -> bool {
         address == IpAddr::V4(self.host_v4) || address == IpAddr::V6(self.host_v6)
     }
 
-    /// The gateway's link-local IPv6 address.
+    /// Returns the gateway's link-local IPv6 address.
     pub(crate) fn gateway_link_local(&self) -> Ipv6Addr {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)
     }
 
-    /// Whether the address is on the link, so that nothing outside can have it as seen by the
-    /// guest.
+    /// Returns whether the address is on the link. The guest sees no other host with such an
+    /// address.
     pub(crate) fn on_link(&self, address: IpAddr) -> bool {
         let network: [(IpAddr, u8); 2] = [
             (self.gateway_v4.into(), self.prefix_v4),
@@ -127,18 +127,18 @@ impl Addresses {
     }
 }
 
-/// What a guest reaches where no rule says otherwise.
+/// What a guest can reach if no rule matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Mode {
-    /// Nothing but what the allow list gives.
+    /// Only what the allow list contains.
     None,
-    /// The internet: public addresses that are not the host's own.
+    /// The internet: public addresses, except the host's own.
     #[default]
     Public,
-    /// What the host reaches, its private networks, link-local and metadata addresses among it, but
-    /// not its loopback.
+    /// Everything that the host can reach, including private networks, link-local and metadata
+    /// addresses, but not its loopback.
     All,
 }
 
@@ -146,15 +146,16 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Nameserver {
-    /// Where it is.
+    /// Its address and port.
     pub address: SocketAddr,
-    /// The domains it is asked about (lower case, without a final dot). Empty: everything else.
+    /// The domains that it is used for (lower case, without a final dot). Empty: all names without
+    /// another server.
     #[serde(default)]
     pub domains: Vec<String>,
 }
 
 impl Nameserver {
-    /// A name server for everything.
+    /// Returns a name server for all names.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -169,7 +170,7 @@ impl Nameserver {
     }
 }
 
-/// A name with an address of its own: a line of `/etc/hosts`, or an extra host.
+/// A name with a fixed address: a line of `/etc/hosts`, or an extra host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HostEntry {
@@ -180,7 +181,7 @@ pub struct HostEntry {
 }
 
 impl HostEntry {
-    /// A name and its address.
+    /// Returns an entry for a name and its address.
     pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
         Self {
             name: name.into(),
@@ -189,35 +190,35 @@ impl HostEntry {
     }
 }
 
-/// How the host resolves names: what the gateway's own resolver answers from.
+/// How the host resolves names, which the gateway's resolver uses.
 ///
-/// The gateway opens no file. [`crate::host_resolver`] makes this from the host's.
+/// The gateway opens no files. [`crate::host_resolver`] reads this from the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct ResolverData {
-    /// The name servers, in the order in which they are asked.
+    /// The name servers, in the order in which they are used.
     pub nameservers: Vec<Nameserver>,
-    /// The host's search list, for the guest's resolv.conf; the gateway itself does not search.
+    /// The host's search list, for the guest's resolv.conf; the gateway itself does not use it.
     pub search: Vec<String>,
-    /// Names of the host's `/etc/hosts`.
+    /// The names in the host's `/etc/hosts`.
     pub hosts: Vec<HostEntry>,
 }
 
-/// How much one guest may use.
+/// Limits for one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Limits {
-    /// TCP connections at once, both directions.
+    /// The most TCP connections at once, in both directions together.
     pub tcp_flows: usize,
-    /// UDP exchanges at once; a new one replaces the one idle for longest.
+    /// The most UDP exchanges at once; a new one replaces the longest idle one.
     pub udp_flows: usize,
-    /// Bytes of all TCP buffers together.
+    /// The most bytes of all TCP buffers together.
     pub buffer_bytes: usize,
-    /// Seconds until an outgoing connection that nobody answers is reported as unreachable.
+    /// After how many seconds an unanswered outgoing connection is reported as unreachable.
     pub connect_seconds: u64,
-    /// Seconds without a byte after which a TCP connection is forgotten.
+    /// After how many seconds without data a TCP connection is dropped.
     pub idle_seconds: u64,
 }
 
@@ -234,7 +235,7 @@ impl Default for Limits {
     }
 }
 
-/// Times beyond it mean "never".
+/// Longer times mean "never".
 const YEAR: u64 = 365 * 24 * 3600;
 
 impl Limits {
@@ -247,7 +248,7 @@ impl Limits {
     }
 }
 
-/// Everything a gateway is told before it starts.
+/// The configuration of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -265,7 +266,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The default: the internet, no published port, no name server.
+    /// Returns the default: the internet, no published port, no name server.
     pub fn new() -> Self {
         Self::default()
     }
@@ -276,25 +277,25 @@ impl Config {
         self
     }
 
-    /// Sets what is reached where no rule says otherwise.
+    /// Sets what the guest can reach if no rule matches.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Adds rules for what is reached whatever the mode.
+    /// Adds rules for what the guest can reach in any mode.
     pub fn allow(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.allow.extend(rules);
         self
     }
 
-    /// Adds rules for what is not reached, whatever the mode and the allow list.
+    /// Adds rules for what the guest cannot reach, whatever the mode and the allow list.
     pub fn deny(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.deny.extend(rules);
         self
     }
 
-    /// Adds addresses of the host itself, which [`Mode::Public`] does not reach.
+    /// Adds addresses of the host itself, which [`Mode::Public`] does not allow.
     pub fn host_addresses(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.host_addresses.extend(addresses);
         self
@@ -312,7 +313,7 @@ impl Config {
         self
     }
 
-    /// Adds names that win over all other sources.
+    /// Adds names that override all other sources.
     pub fn extra_hosts(mut self, entries: impl IntoIterator<Item = HostEntry>) -> Self {
         self.extra_hosts.extend(entries);
         self
@@ -324,7 +325,7 @@ impl Config {
         self
     }
 
-    /// Sets how much the guest may use.
+    /// Sets the limits for the guest.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self

@@ -1,18 +1,18 @@
-//! What a gateway may do on the host once it runs: use sockets of IP, and nothing else.
+//! Confines a running gateway: it can use IP sockets, and nothing else on the host.
 //!
-//! A guest that takes over its gateway opens no file and no folder, executes nothing, listens on no
-//! port, and signals and traces no other process. It can still connect to what the host reaches:
-//! that is the gateway's work, so that the policy is what the gateway itself enforces.
+//! A guest that takes over its gateway cannot open files or folders, execute programs, listen on
+//! ports, or signal or trace other processes. It can still connect to everything that the host can
+//! reach, because that is the gateway's task: the policy is only enforced by the gateway itself.
 
 use std::io;
 
-/// Lays the rules on this thread, and those it starts, for good. A kernel without Landlock enforces
-/// the rules on system calls alone, which keep files closed as well. Elsewhere than on Linux
-/// nothing happens.
+/// Applies the rules to this thread, and those it starts, irrevocably. On a kernel without Landlock
+/// only the rules on system calls apply, which also prevent opening files. On other systems than
+/// Linux this has no effect.
 ///
 /// # Errors
 ///
-/// When the kernel refuses the rules.
+/// If the kernel rejects the rules.
 pub fn enforce() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     linux::enforce()?;
@@ -30,10 +30,10 @@ mod linux {
         SeccompFilter, SeccompRule,
     };
 
-    /// The newest rules used here, of Linux 6.12.
+    /// The newest rules used here, from Linux 6.12.
     const NEWEST: ABI = ABI::V6;
 
-    /// What the gateway calls, besides `socket`: the README lists the same.
+    /// The system calls that the gateway uses, besides `socket`: the README has the same list.
     const ALLOWED: &[i64] = &[
         libc::SYS_connect,
         libc::SYS_bind,
@@ -79,7 +79,7 @@ mod linux {
         seccompiler::apply_filter(&program).map_err(io::Error::other)
     }
 
-    /// Takes every right on files, the right to bind TCP ports, and the way to processes outside.
+    /// Denies all access to files, binding TCP ports, and access to other processes.
     fn restrict() -> Result<(), RulesetError> {
         Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
@@ -92,11 +92,11 @@ mod linux {
 
     fn filter() -> Result<BpfProgram, BackendError> {
         let equal = |argument, value: libc::c_int| {
-            // A negative number here is none that a caller could pass.
+            // A negative number cannot be passed by a caller.
             let value = u64::try_from(value).unwrap_or(u64::MAX);
             SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
         };
-        // The flags for new descriptors are in the same argument. Raw sockets would be root's.
+        // The same argument contains the flags of new descriptors. Raw sockets would need root.
         let kind = |value: libc::c_int| {
             let value = u64::try_from(value).unwrap_or(u64::MAX);
             let operator = SeccompCmpOp::MaskedEq(0xf);

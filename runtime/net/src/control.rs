@@ -1,4 +1,4 @@
-//! The control socket: one JSON object a line, each way.
+//! The control socket: one JSON object per line, in both directions.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -11,72 +11,72 @@ use crate::denial::Denial;
 use crate::ports::BoundPort;
 use crate::publish::Protocol;
 
-/// The longest request: what a gateway may be given when it starts, it may be given again.
+/// The longest request in bytes: a request may contain as much as the configuration.
 pub(crate) const LONGEST: usize = 16 << 20;
 
-/// What a gateway is asked.
+/// A request to a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "request")]
 #[non_exhaustive]
 pub enum Request {
-    /// What goes on: answered with [`Response::Status`].
+    /// Asks for the status: answered with [`Response::Status`].
     Status,
-    /// The host's resolver has changed: answered with [`Response::Done`].
+    /// Reports a change of the host's resolver: answered with [`Response::Done`].
     Resolver {
-        /// How it is now.
+        /// The new resolver.
         data: ResolverData,
     },
-    /// The host's addresses have changed: answered with [`Response::Done`].
+    /// Reports a change of the host's addresses: answered with [`Response::Done`].
     HostAddresses {
-        /// Those it has now.
+        /// The new addresses.
         addresses: Vec<IpAddr>,
     },
     /// Ends the gateway: answered with [`Response::Done`].
     Shutdown,
 }
 
-/// What a gateway answers.
+/// An answer of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "response")]
 #[non_exhaustive]
 pub enum Response {
-    /// What goes on.
+    /// The status.
     Status(Box<Status>),
-    /// The request is done.
+    /// The request was carried out.
     Done,
-    /// The request is not one.
+    /// The request is invalid.
     Error {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
 
-/// What goes on in a gateway.
+/// The status of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Status {
     /// Published ports.
     pub ports: Vec<BoundPort>,
-    /// Connections and exchanges that exist now.
+    /// Current connections and exchanges.
     pub flows: Vec<FlowStatus>,
     /// TCP connections since the start.
     pub tcp_total: u64,
     /// UDP exchanges since the start.
     pub udp_total: u64,
-    /// Questions to the resolver since the start.
+    /// Queries to the resolver since the start.
     pub dns_total: u64,
     /// Bytes that the guest sent over TCP and UDP.
     pub sent: u64,
     /// Bytes that the guest received over TCP and UDP.
     pub received: u64,
-    /// Bytes that TCP buffers may take at most now.
+    /// The current limit of TCP buffers, in bytes.
     pub buffer_bytes: usize,
-    /// Frames from the guest that were not for the gateway, or not valid.
+    /// Frames from the guest that were invalid or not for the gateway.
     pub dropped_frames: u64,
     /// Denials since the start.
     pub denials_total: u64,
-    /// The last denials, the latest last.
+    /// The last denials, the latest at the end.
     pub denials: Vec<Denial>,
 }
 
@@ -86,13 +86,13 @@ pub struct Status {
 pub struct FlowStatus {
     /// The protocol.
     pub protocol: Protocol,
-    /// The guest's end.
+    /// The guest's address and port.
     pub guest: SocketAddr,
-    /// The other end.
+    /// The other end's address and port.
     pub remote: SocketAddr,
     /// Whether it came through a published port.
     pub inbound: bool,
-    /// The other end's name, where one is known.
+    /// The other end's name, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Bytes that the guest sent.
@@ -107,7 +107,7 @@ pub struct FlowStatus {
 pub(crate) struct Control {
     stream: UnixStream,
     input: Vec<u8>,
-    /// Bytes of the input that have no end of a line.
+    /// How many bytes of the input were searched for a line end.
     searched: usize,
     output: Vec<u8>,
     pub(crate) readable: bool,
@@ -132,15 +132,15 @@ impl Control {
         &mut self.stream
     }
 
-    /// The next request. While an answer was not taken yet, none is read.
+    /// Returns the next request. No request is read while an answer is unsent.
     pub(crate) fn next(&mut self) -> io::Result<Option<Result<Request, serde_json::Error>>> {
         self.flush()?;
         if !self.output.is_empty() {
             return Ok(None);
         }
         loop {
-            // A host's resolver has megabytes where its table of hosts is a list of blocked names:
-            // each byte is looked at once.
+            // If the host's hosts file is a list of blocked names, a request has megabytes: each
+            // byte is searched only once.
             let rest = self.input.get(self.searched..).unwrap_or_default();
             if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=self.searched + end).collect();
@@ -177,7 +177,7 @@ impl Control {
         self.flush()
     }
 
-    /// Writes what waits.
+    /// Writes queued answers.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.writable && !self.output.is_empty() {
             match self.stream.write(&self.output) {

@@ -1,4 +1,4 @@
-//! What the policy refused, and what would allow it.
+//! Denials of the policy, and the option that would allow each.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,21 +12,21 @@ use crate::publish::Protocol;
 use crate::rule::Rule;
 use crate::scope::Scope;
 
-/// Why something was refused.
+/// The reason of a denial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 #[non_exhaustive]
 pub enum Reason {
-    /// A deny rule gives it.
+    /// A deny rule matches.
     Denied {
         /// The rule.
         rule: Rule,
     },
-    /// The mode is [`Mode::None`] and no allow rule gives it.
+    /// The mode is [`Mode::None`] and no allow rule matches.
     NotAllowed,
-    /// The mode does not reach addresses of this scope.
+    /// The mode does not allow addresses of this scope.
     Scope {
-        /// The scope, in words.
+        /// A description of the scope.
         scope: String,
     },
     /// The address is one of the host's own.
@@ -35,20 +35,19 @@ pub enum Reason {
     HostPort,
     /// The name's addresses are not public: a rebinding attack, or a name of a private network.
     Rebinding {
-        /// The first address that is not.
+        /// The first address that is not public.
         address: IpAddr,
     },
-    /// The connection's TLS or HTTP names another host than the one that was allowed.
+    /// The TLS or HTTP name of the connection is not that of the allowed host.
     OtherName {
-        /// The name that it gives.
+        /// The name in the connection.
         name: String,
     },
-    /// The connection begins like TLS or HTTP, but its name is not there within 16 KiB and five
-    /// seconds.
+    /// The connection begins as TLS or HTTP, but has no name within 16 KiB and five seconds.
     NameNotFound,
     /// A limit is reached.
     Limit {
-        /// Of what.
+        /// The limited resource.
         what: String,
     },
 }
@@ -71,7 +70,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What would allow something that was refused.
+/// The change that would allow what was denied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -80,38 +79,38 @@ pub enum Remedy {
     Allow(Rule),
     /// A port of the host's loopback.
     HostPort(u16),
-    /// Taking the rule out of the deny list.
+    /// Removing the rule from the deny list.
     RemoveDeny(Rule),
     /// Another mode.
     Mode(Mode),
 }
 
-/// Something that was refused.
+/// A denial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Denial {
-    /// When it was refused last, in seconds since 1970.
+    /// When it last occurred, in seconds since 1970.
     pub time: u64,
-    /// How often, one after the other.
+    /// How often it occurred in a row.
     pub count: u64,
-    /// The protocol; `None` for a name that was looked up.
+    /// The protocol; `None` for a name lookup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Where it went, unless it is a name that was looked up.
+    /// The destination, except for a name lookup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<SocketAddr>,
-    /// The name, where one is known.
+    /// The name, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What would allow it; `None` where nothing does.
+    /// The change that would allow it; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Remedy>,
 }
 
 impl Denial {
-    /// A refused packet or connection.
+    /// Returns the denial of a packet or connection.
     pub(crate) fn to(protocol: Protocol, destination: SocketAddr, reason: Reason) -> Box<Self> {
         Box::new(Self {
             time: 0,
@@ -124,7 +123,7 @@ impl Denial {
         })
     }
 
-    /// A refused name.
+    /// Returns the denial of a name lookup.
     pub(crate) fn of_name(name: &str, reason: Reason) -> Box<Self> {
         Box::new(Self {
             time: 0,
@@ -160,14 +159,14 @@ impl From<Scope> for Reason {
 #[derive(Debug, Default)]
 pub(crate) struct Denials {
     ring: VecDeque<Denial>,
-    /// How many there have been.
+    /// The total number of denials.
     pub(crate) total: u64,
 }
 
 impl Denials {
     const KEPT: usize = 256;
 
-    /// Records a denial; one like another that is kept only counts.
+    /// Records a denial; if a similar one is kept, only its count is increased.
     pub(crate) fn record(&mut self, mut denial: Denial) {
         self.total = self.total.saturating_add(1);
         denial.time = SystemTime::now()
@@ -179,7 +178,7 @@ impl Denials {
                 && old.name == denial.name
                 && old.reason == denial.reason
         };
-        // A program that tries again and again has its denial among the last.
+        // Repeated attempts of a program are among the last denials.
         if let Some(old) = self.ring.iter_mut().rev().take(16).find(|old| same(old)) {
             old.count = old.count.saturating_add(1);
             old.time = denial.time;

@@ -1,8 +1,7 @@
-//! The guest's name server, at the gateway's address, over datagrams and connections.
+//! The guest's name server, at the gateway's address, over UDP and TCP.
 //!
-//! It answers what the host itself would: extra hosts, the host's `/etc/hosts`, then the host's
-//! name servers, as [`crate::ResolverData`] gives them. The addresses it gives out are what rules
-//! on names open.
+//! It answers as the host would: from extra hosts, the host's `/etc/hosts`, and then the host's
+//! name servers, as in [`crate::ResolverData`]. Rules on names allow the addresses that it returns.
 
 mod message;
 mod upstream;
@@ -23,22 +22,22 @@ use crate::token::{self, Kind};
 
 pub(crate) const PORT: u16 = 53;
 
-/// Questions that wait for a name server at once.
+/// The most pending queries to name servers.
 const WAITING: usize = 256;
-/// How long a server that did not answer comes last.
+/// How long a server that did not answer is used last.
 const DOWN: Duration = Duration::from_secs(30);
 const LONGEST: usize = 65_535;
 
-/// Where an answer goes.
+/// Where an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// To the guest's port, from the address that it asked.
+    /// To the guest's port, from the address that the query was sent to.
     Datagram { guest: SocketAddr, to: SocketAddr },
     /// Over a connection, by its serial number.
     Connection(u64),
 }
 
-/// A message that the guest sent to its name server.
+/// A message of the guest to its name server.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) client: Client,
@@ -48,11 +47,11 @@ pub(crate) struct Question {
 struct Waiting {
     client: Client,
     asked: Asked,
-    /// The identifier towards the servers: the guest's own would be easy to guess.
+    /// The identifier for the servers: the guest's own would be easy to guess.
     id: u16,
     message: Vec<u8>,
     race: Race,
-    /// What the last server said that did not know either.
+    /// The last failure that a server reported.
     failure: Option<Vec<u8>>,
 }
 
@@ -63,9 +62,9 @@ pub(crate) struct Dns {
     waiting: Slab<Waiting>,
     down: HashMap<SocketAddr, Instant>,
     buffer: Vec<u8>,
-    /// Answers of this turn.
+    /// The answers of this turn.
     pub(crate) answers: Vec<(Client, Vec<u8>)>,
-    /// Questions since the start.
+    /// Queries since the start.
     pub(crate) total: u64,
 }
 
@@ -82,23 +81,23 @@ impl Dns {
         }
     }
 
-    /// Replaces what is known of the host's resolver; questions on their way go on.
+    /// Replaces the host's resolver; pending queries continue.
     pub(crate) fn replace(&mut self, data: ResolverData) {
         self.data = data;
         self.down.clear();
     }
 
-    /// Answers a question, or asks the host's name servers.
+    /// Answers a query, or sends it to the host's name servers.
     pub(crate) fn ask(&mut self, question: Question, shared: &mut Shared) {
         self.total += 1;
         let client = question.client;
         let asked = match message::read(&question.message) {
             Read::Asked(asked) => asked,
             Read::Reply(reply) => return self.answers.push((client, reply)),
-            // A connection waits for each answer.
+            // On a connection, each query needs an answer.
             Read::Nothing => return self.answers.push((client, Vec::new())),
         };
-        // A program that asks again over datagrams has the same answer.
+        // A query that a program repeats over UDP gets the same answer.
         let again = |waiting: &Waiting| {
             matches!(client, Client::Datagram { .. })
                 && waiting.client == client
@@ -132,18 +131,18 @@ impl Dns {
         self.forward(client, asked, question.message, shared);
     }
 
-    /// The addresses of the gateway's own names.
+    /// Returns the addresses of the gateway's own names.
     fn own(&self, name: &str, shared: &Shared) -> Option<Vec<IpAddr>> {
         let addresses = &shared.addresses;
         if name == HOST_NAME {
             return Some(vec![addresses.host_v4.into(), addresses.host_v6.into()]);
         }
-        // RFC 6761: never asked outside.
+        // RFC 6761: never sent to a server.
         (name == "localhost" || name.ends_with(".localhost"))
             .then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
     }
 
-    /// The addresses that extra hosts give a name, or else the host's `/etc/hosts`.
+    /// Returns the addresses of a name in extra hosts, or else in the host's `/etc/hosts`.
     fn hosts(&self, name: &str) -> Vec<IpAddr> {
         let of = |entries: &[HostEntry]| -> Vec<IpAddr> {
             entries
@@ -187,7 +186,7 @@ impl Dns {
         self.next(index, shared);
     }
 
-    /// Asks the next server, or gives up where none is left and none is waited for.
+    /// Sends the query to the next server, or gives up if there is none and no answer is pending.
     fn next(&mut self, index: usize, shared: &mut Shared) {
         let token = token::pack(Kind::Dns, index);
         let Some(waiting) = self.waiting.get_mut(index) else {
@@ -211,7 +210,7 @@ impl Dns {
         }
     }
 
-    /// Takes what name servers sent for a question.
+    /// Handles answers of name servers to a query.
     pub(crate) fn event(&mut self, index: usize, shared: &mut Shared) {
         let Some(waiting) = self.waiting.get_mut(index) else {
             return;
@@ -234,7 +233,7 @@ impl Dns {
             };
             let stream = upstream.attempt.stream;
             let Some(message) = waiting.asked.answer(waiting.id, &bytes) else {
-                // Not the answer: on a stream nothing else comes.
+                // This is not the answer, and a stream carries no other.
                 if stream {
                     waiting.race.asked.remove(place);
                     failed = true;
@@ -257,7 +256,7 @@ impl Dns {
         }
     }
 
-    /// Gives out an answer, unless it has addresses that the name must not have.
+    /// Returns an answer to the guest, unless it contains addresses that the name must not have.
     fn finish(
         &mut self,
         waiting: Waiting,
@@ -285,7 +284,7 @@ impl Dns {
         self.answers.push((waiting.client, bytes));
     }
 
-    /// When something is to be done next.
+    /// Returns when [`run`](Self::run) must be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.waiting
             .iter()
@@ -293,7 +292,7 @@ impl Dns {
             .min()
     }
 
-    /// Asks the next server where one was silent, and gives up where all were.
+    /// Tries the next server for queries without an answer, and gives up after the last.
     pub(crate) fn run(&mut self, shared: &mut Shared) {
         let due: Vec<usize> = self
             .waiting

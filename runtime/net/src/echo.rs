@@ -1,8 +1,8 @@
-//! ICMP echo: the gateway answers for itself, and asks others through a socket that needs no
-//! privilege.
+//! ICMP echo: the gateway answers requests to itself, and forwards others through an unprivileged
+//! socket.
 //!
-//! Linux gives ping sockets to the groups in `net.ipv4.ping_group_range`, macOS to everybody. Where
-//! there are none, requests to others are dropped.
+//! Linux allows ping sockets to the groups in `net.ipv4.ping_group_range`, macOS to all users. If
+//! they are not allowed, requests to other hosts are dropped.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
@@ -18,9 +18,9 @@ use crate::publish::Protocol;
 use crate::shared::Shared;
 use crate::token::{self, Kind};
 
-/// Hosts that are asked at once.
+/// The most destinations at once.
 const ASKED: usize = 64;
-/// Replies that one turn reads.
+/// The most replies that are read in one turn.
 const TURN: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(30);
 const REQUEST_V4: u8 = 8;
@@ -37,7 +37,7 @@ struct Asked {
     last: Instant,
 }
 
-/// Echo requests that wait for their replies.
+/// Pending echo requests.
 #[derive(Default)]
 pub(crate) struct Echo {
     asked: Slab<Asked>,
@@ -45,7 +45,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Takes an ICMP message of the guest. Returns whether it was an echo request.
+    /// Handles an ICMP message of the guest. Returns whether it was an echo request.
     pub(crate) fn message(&mut self, packet: &Packet<'_>, shared: &mut Shared) -> bool {
         let request = match packet.destination {
             IpAddr::V4(_) => {
@@ -131,7 +131,7 @@ impl Echo {
         }
     }
 
-    /// Forgets who does not answer any more, and the oldest where there are too many.
+    /// Drops requests without a reply, and the oldest if there are too many.
     fn make_room(&mut self, shared: &Shared) {
         self.asked
             .retain(|_, asked| shared.now.saturating_duration_since(asked.last) < PATIENCE);
@@ -153,7 +153,7 @@ impl Echo {
         let Some(asked) = self.asked.get_mut(index) else {
             return;
         };
-        // An error is about one request, and the next read about another.
+        // An error concerns one request, and the next read another one.
         for _ in 0..TURN {
             let count = match asked.socket.recv(&mut self.buffer) {
                 Ok(count) => count,
@@ -161,7 +161,7 @@ impl Echo {
                 Err(_) => continue,
             };
             let mut reply = self.buffer.get(..count).unwrap_or_default();
-            // macOS gives the IPv4 header as well; a reply itself begins with a 0.
+            // macOS includes the IPv4 header; a reply itself begins with a 0.
             if asked.far.is_ipv4()
                 && let Some(first) = reply.first().filter(|first| **first >> 4 == 4)
             {
@@ -186,8 +186,8 @@ impl Echo {
     }
 }
 
-/// A ping socket that takes replies of one host. `None` where the host gives none, or has no way
-/// there.
+/// Opens a ping socket that receives replies of one host. `None` if the host does not allow it, or
+/// has no route.
 fn socket(to: IpAddr) -> Option<UdpSocket> {
     let (domain, protocol) = match to {
         IpAddr::V4(_) => (Domain::IPV4, SocketProtocol::ICMPV4),

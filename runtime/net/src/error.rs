@@ -1,4 +1,4 @@
-//! Why a gateway does not start, or ends.
+//! Errors of a gateway.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,32 +14,32 @@ pub enum Error {
     Bind {
         /// The protocol.
         protocol: Protocol,
-        /// The address and the port at the host.
+        /// The address and the port on the host.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The link to the guest does not carry frames.
+    /// The link to the guest carries no valid frames.
     #[error("a frame of {length} bytes on the link to the guest")]
     Frame {
-        /// The length before the frame.
+        /// The length in front of the frame.
         length: usize,
     },
-    /// An address that no link can have.
+    /// An address is not valid on a link.
     #[error("{address} cannot be an address on the link to the guest")]
     Address {
         /// The address, or the length of a prefix.
         address: String,
     },
-    /// The configuration of a helper process is not one.
+    /// The configuration of a helper process is invalid.
     #[error("the gateway's configuration is not valid")]
     Config(#[source] serde_json::Error),
-    /// The system fails.
+    /// A system call failed.
     #[error("{what}")]
     Io {
-        /// What the gateway was doing.
+        /// The failed operation.
         what: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }

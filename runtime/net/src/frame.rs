@@ -1,7 +1,7 @@
-//! The link to the guest: Ethernet frames with a length before each, on a Unix stream socket.
+//! The link to the guest: Ethernet frames, each preceded by its length, on a Unix stream socket.
 //!
-//! QEMU's `-netdev stream` and libkrun's `krun_add_net_unixstream` frame alike: four bytes,
-//! big-endian, then as many bytes of a frame.
+//! QEMU's `-netdev stream` and libkrun's `krun_add_net_unixstream` use the same framing: four bytes
+//! of length, big-endian, followed by the frame.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
@@ -10,27 +10,26 @@ use mio::net::UnixStream;
 
 use crate::mac::MacAddress;
 
-/// The longest frame read: an IP packet of the greatest length. What comes longer is not from a
-/// virtio-net device.
+/// The longest frame in bytes: the largest IP packet. A virtio-net device sends no longer frames.
 const MAX_FRAME: usize = 65_535 + ETHERNET;
-/// Bytes of an Ethernet header.
+/// The length of an Ethernet header in bytes.
 pub(crate) const ETHERNET: usize = 14;
-/// The greatest IP packet on the link.
+/// The largest IP packet on the link, in bytes.
 pub(crate) const MTU: usize = 1500;
 
 const LENGTH: usize = 4;
 const INPUT: usize = 256 << 10;
 const OUTPUT: usize = 256 << 10;
-/// What answers to a guest that sends and never reads may take beyond that before they are dropped.
+/// The most bytes of queued answers to a guest that sends and never reads; more are dropped.
 const OUTPUT_HARD: usize = 2 * OUTPUT;
 
 /// The receiving side.
 pub(crate) struct Input {
     buffer: Vec<u8>,
     filled: Range<usize>,
-    /// The socket may have more.
+    /// Whether the socket may have more data.
     pub(crate) readable: bool,
-    /// The peer has closed its side.
+    /// Whether the peer has closed its side.
     pub(crate) ended: bool,
 }
 
@@ -44,7 +43,7 @@ impl Input {
         }
     }
 
-    /// What stands in while the real one is in use.
+    /// Returns a placeholder while the real value is in use.
     pub(crate) fn empty() -> Self {
         Self {
             buffer: Vec::new(),
@@ -54,7 +53,7 @@ impl Input {
         }
     }
 
-    /// Reads once what is there.
+    /// Reads once from the socket.
     pub(crate) fn fill(&mut self, stream: &mut UnixStream) -> io::Result<()> {
         if self.filled.is_empty() {
             self.filled = 0..0;
@@ -64,7 +63,7 @@ impl Input {
         }
         let space = &mut self.buffer[self.filled.end..];
         if space.is_empty() {
-            // Whole frames fill the buffer: they come first.
+            // The buffer is full of complete frames, which must be handled first.
             return Ok(());
         }
         match stream.read(space) {
@@ -78,9 +77,9 @@ impl Input {
         Ok(())
     }
 
-    /// Takes the next whole frame: where it is in [`Self::bytes`].
+    /// Takes the next complete frame and returns its range in [`Self::bytes`].
     ///
-    /// An error is a length that no device sends: from there on nothing can be found again.
+    /// An error is a length that no device sends: the following frames cannot be found.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Range<usize>>, usize> {
         let filled = &self.buffer[self.filled.clone()];
         let Some((length, rest)) = filled.split_first_chunk::<LENGTH>() else {
@@ -98,21 +97,21 @@ impl Input {
         Ok(Some(start..start + length))
     }
 
-    /// The bytes of a frame.
+    /// Returns the bytes of a frame.
     pub(crate) fn bytes(&self, frame: Range<usize>) -> &[u8] {
         self.buffer.get(frame).unwrap_or_default()
     }
 }
 
-/// The sending side: frames wait here until the socket takes them.
+/// The sending side: frames wait here until the socket accepts them.
 ///
-/// Whoever produces frames asks [`Output::has_room`] first, so that a guest that does not read
-/// stops what is sent to it at its source. Answers to what the guest itself sent are queued without
-/// asking, and dropped beyond a hard limit: memory stays bounded.
+/// Senders must check [`Output::has_room`] first, so that data for a guest that does not read is
+/// not read from its source. Answers to what the guest itself sent are queued without this check,
+/// and dropped beyond a hard limit, so memory stays bounded.
 pub(crate) struct Output {
     buffer: Vec<u8>,
     sent: usize,
-    /// The socket may take more.
+    /// Whether the socket may accept more data.
     pub(crate) writable: bool,
     guest_mac: MacAddress,
     gateway_mac: MacAddress,
@@ -138,17 +137,17 @@ impl Output {
         }
     }
 
-    /// Whether another frame may be queued.
+    /// Returns whether another frame may be queued.
     pub(crate) fn has_room(&self) -> bool {
         self.buffer.len() - self.sent + LENGTH + ETHERNET + MTU <= OUTPUT
     }
 
-    /// Bytes that wait.
+    /// Returns the number of unsent bytes.
     pub(crate) fn pending(&self) -> usize {
         self.buffer.len() - self.sent
     }
 
-    /// Queues a frame to the guest whose payload `emit` writes into `length` zeroed bytes.
+    /// Queues a frame to the guest; `emit` writes its payload into `length` zeroed bytes.
     pub(crate) fn frame<R>(
         &mut self,
         ethertype: u16,
@@ -173,8 +172,8 @@ impl Output {
         emit(&mut self.buffer[payload..])
     }
 
-    /// Queues an IP packet that `emit` writes into `length` zeroed bytes; its version decides the
-    /// frame's type.
+    /// Queues an IP packet that `emit` writes into `length` zeroed bytes; its version determines
+    /// the frame's type.
     pub(crate) fn packet<R>(&mut self, length: usize, emit: impl FnOnce(&mut [u8]) -> R) -> R {
         let start = self.buffer.len();
         let result = self.frame(ETHERTYPE_IPV4, length, emit);
@@ -190,7 +189,8 @@ impl Output {
         self.packet(packet.len(), |bytes| bytes.copy_from_slice(packet));
     }
 
-    /// Writes what waits, as far as the socket takes it. Returns whether the peer is still there.
+    /// Writes queued frames as far as the socket accepts them. Returns whether the peer is still
+    /// connected.
     pub(crate) fn flush(&mut self, stream: &mut UnixStream) -> io::Result<bool> {
         while self.writable && self.sent < self.buffer.len() {
             match stream.write(&self.buffer[self.sent..]) {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_read_leaves_no_room() {
+    fn frames_to_a_peer_that_does_not_read_are_bounded() {
         let (_there, here) = std::os::unix::net::UnixStream::pair().unwrap();
         here.set_nonblocking(true).unwrap();
         let mut here = UnixStream::from_std(here);

@@ -1,4 +1,4 @@
-//! The loop: frames in, sockets out, on one thread, without waiting for any of them.
+//! The main loop: handles frames and sockets on one thread, without blocking on any of them.
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::{Duration, Instant};
@@ -22,28 +22,28 @@ use crate::tcp::Tcp;
 use crate::token::{self, Kind};
 use crate::udp::Udp;
 
-/// Frames that one turn takes before sockets have theirs.
+/// The most frames that are handled in one turn before sockets.
 const TURN: usize = 256;
 /// The longest sleep. A gateway without flows does not wake up by itself.
 const SLEEP: Duration = Duration::from_secs(3600);
 
-/// What was bound when a gateway started.
+/// The bound ports of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Bound {
-    /// Published ports, with the numbers of those that were to be any free one.
+    /// Published ports, with the numbers chosen for free ports.
     pub ports: Vec<BoundPort>,
 }
 
 /// The network gateway of one sandbox.
 ///
-/// It answers as the guest's router and name server, and makes the guest's connections with sockets
-/// of the host.
+/// It is the guest's router and name server, and makes the guest's connections with sockets of the
+/// host.
 pub struct Gateway {
     poll: Poll,
     events: Events,
     frames: UnixStream,
-    /// Whether the poll reports that the link takes frames again.
+    /// Whether the poll reports when the link accepts frames again.
     awaits_room: bool,
     input: Input,
     control: Control,
@@ -59,14 +59,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Makes a gateway and binds its published ports; nothing moves before [`Gateway::run`].
+    /// Makes a gateway and binds its published ports; no data is moved before [`Gateway::run`].
     ///
-    /// `frames` is the other end of what the machine monitor has: four bytes of length, big-endian,
-    /// before each Ethernet frame. `control` carries [`Request`]s and [`Response`]s.
+    /// `frames` is connected to the machine monitor: four bytes of length, big-endian, precede each
+    /// Ethernet frame. `control` carries [`Request`]s and [`Response`]s.
     ///
     /// # Errors
     ///
-    /// [`Error::Bind`] names the port that cannot be published; no other is bound then either.
+    /// [`Error::Bind`] names the port that cannot be published; no port is bound then.
     pub fn new(
         config: Config,
         frames: StdUnixStream,
@@ -125,20 +125,19 @@ impl Gateway {
         Ok((gateway, bound))
     }
 
-    /// Works until the guest's machine closes the link, the control socket ends, or
-    /// [`Request::Shutdown`].
+    /// Runs until the guest's machine closes the link, the control socket closes, or
+    /// [`Request::Shutdown`] arrives.
     ///
     /// # Errors
     ///
-    /// Where the link carries no frames, or the system fails in a way that concerns more than one
-    /// connection.
+    /// If the link carries no valid frames, or a system error affects more than one connection.
     pub fn run(mut self) -> Result<(), Error> {
         while self.turn(SLEEP)? {}
         Ok(())
     }
 
-    /// Works once on what there is to do, after waiting at most as long as `limit` says. Returns
-    /// whether to go on.
+    /// Runs one turn of the loop, after waiting at most `limit` for events. Returns whether to
+    /// continue.
     ///
     /// # Errors
     ///
@@ -190,8 +189,8 @@ impl Gateway {
         Ok(going)
     }
 
-    /// Has the poll report that the link takes frames again, but only while it takes none:
-    /// otherwise each frame that the guest's machine reads would wake the gateway up for nothing.
+    /// Requests an event when the link accepts frames again, but only while it does not: otherwise
+    /// each frame that the guest's machine reads would wake the gateway up needlessly.
     fn await_room(&mut self) -> Result<(), Error> {
         let blocked = !self.shared.out.writable;
         if blocked != self.awaits_room {
@@ -209,7 +208,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// How long nothing has to be done.
+    /// Returns how long to wait for events.
     fn sleep(&self) -> Duration {
         let room = self.shared.out.has_room();
         let busy = self.input.readable
@@ -225,13 +224,13 @@ impl Gateway {
         ];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(SLEEP, |next| {
-            // A little late rather than too early, which would be a turn for nothing.
+            // A little late rather than too early, which would cause a useless turn.
             let wait = next.saturating_duration_since(self.shared.now) + Duration::from_micros(100);
             wait.min(SLEEP)
         })
     }
 
-    /// Takes frames of the guest. Returns whether its machine is still there.
+    /// Handles frames of the guest. Returns whether its machine is still connected.
     fn take_frames(&mut self) -> Result<bool, Error> {
         for _ in 0..TURN {
             let frame = match self.input.next_frame() {
@@ -250,7 +249,7 @@ impl Gateway {
                 }
                 Err(length) => return Err(Error::Frame { length }),
             };
-            // The parts work on the gateway while the frame stays where it is.
+            // The handlers change the gateway while they borrow the frame.
             let input = std::mem::replace(&mut self.input, Input::empty());
             self.frame(input.bytes(frame));
             self.input = input;
@@ -319,7 +318,7 @@ impl Gateway {
         }
     }
 
-    /// Passes the guest's questions to the resolver.
+    /// Passes the guest's queries to the resolver.
     fn questions(&mut self) {
         for question in std::mem::take(&mut self.shared.questions) {
             self.dns.ask(question, &mut self.shared);
@@ -339,7 +338,7 @@ impl Gateway {
         }
     }
 
-    /// Sends what waits for the guest. Returns whether its machine is still there.
+    /// Sends queued frames to the guest. Returns whether its machine is still connected.
     fn flush(&mut self) -> Result<bool, Error> {
         self.shared
             .out
@@ -347,7 +346,7 @@ impl Gateway {
             .map_err(Error::io("cannot write to the link to the guest"))
     }
 
-    /// Answers requests. Returns whether to go on.
+    /// Answers requests. Returns whether to continue.
     fn requests(&mut self) -> Result<bool, Error> {
         let broken = "cannot use the control socket";
         while let Some(request) = self.control.next().map_err(Error::io(broken))? {
@@ -378,7 +377,7 @@ impl Gateway {
         Ok(!self.control.ended)
     }
 
-    /// What goes on.
+    /// Returns the status.
     pub fn status(&self) -> Status {
         let now = self.shared.now;
         let flows: Vec<_> = self.tcp.flows(now).chain(self.udp.flows(now)).collect();
@@ -429,7 +428,7 @@ mod tests {
         while gateway.shared.out.frames == 0 {
             assert!(gateway.turn(Duration::from_secs(60)).unwrap());
         }
-        // What the poll reports of sockets that were registered.
+        // Handles the initial events of newly registered sockets.
         assert!(gateway.turn(Duration::ZERO).unwrap());
 
         assert!(machine.read(&mut [0; 2048]).unwrap() > 0);

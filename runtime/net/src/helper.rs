@@ -1,9 +1,9 @@
-//! A gateway as a process of its own.
+//! Runs a gateway as a separate process.
 //!
-//! Its standard input is the control socket, its standard output the link to the guest: both are
-//! sockets that the parent made, so that the process needs no name in any folder. The first line of
-//! the control socket is the [`Config`], as JSON; the gateway answers with a [`Started`], and from
-//! then on with [`crate::Response`]s.
+//! Its standard input is the control socket, its standard output the link to the guest. The parent
+//! creates both sockets, so the process needs no access to folders. The first line on the control
+//! socket is the [`Config`] in JSON; the gateway answers with a [`Started`], and from then on with
+//! [`crate::Response`]s.
 
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,32 +19,32 @@ use crate::gateway::{Bound, Gateway};
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = crate::control::LONGEST as u64;
-/// Descriptors of a gateway at its limits.
+/// The number of descriptors of a gateway at its limits.
 const DESCRIPTORS: u64 = 4096;
 
-/// What a gateway's process says before anything else.
+/// The first message of a gateway's process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Started {
-    /// It runs, with these ports.
+    /// It runs with these ports.
     Bound(Bound),
-    /// It does not.
+    /// It failed to start.
     Failed {
-        /// Why, with each cause.
+        /// The error with its causes.
         message: String,
     },
 }
 
-/// Reads the configuration from standard input, and works until the guest's machine or the parent
-/// is gone.
+/// Reads the configuration from standard input, and runs until the guest's machine or the parent
+/// has ended.
 ///
-/// `confine` is called once everything is open, before the first byte of the guest: from then on
-/// the gateway needs sockets and nothing else. The README lists the system calls.
+/// `confine` is called once everything is open, before the first byte of the guest is read: from
+/// then on the gateway only needs sockets. The README lists the system calls.
 ///
 /// # Errors
 ///
-/// As [`Gateway::run`]; what keeps the gateway from starting is sent to the parent as well.
+/// As [`Gateway::run`]; an error that keeps the gateway from starting is also sent to the parent.
 pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
     raise_limit();
     ignore_signals();
@@ -53,8 +53,8 @@ pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Er
     run(control, frames, confine)
 }
 
-/// Leaves signals that service managers send to whole groups to the parent, which ends the gateway
-/// after its guest. SIGKILL ends it.
+/// Ignores signals that service managers send to whole groups: the parent ends the gateway after
+/// its guest. SIGKILL still ends it.
 fn ignore_signals() {
     let signals: SigSet = [
         Signal::SIGHUP,
@@ -64,17 +64,17 @@ fn ignore_signals() {
     ]
     .into_iter()
     .collect();
-    // It cannot fail for signals that exist.
+    // This cannot fail for valid signals.
     let _ = signals.thread_block();
 }
 
-/// Lets the process have as many descriptors as the limits on flows need, where the system's limit
-/// allows it. With fewer, connections beyond them are reported as unreachable.
+/// Raises the limit of open files as far as the limits on flows need, if the system allows it.
+/// Otherwise, connections beyond it are reported as unreachable.
 fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < DESCRIPTORS
     {
-        // What the system refuses stays as it was.
+        // If the system refuses, the limit stays unchanged.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(hard), hard);
     }
 }
@@ -105,7 +105,7 @@ pub fn run(
     };
     let mut line = serde_json::to_vec(&answer).map_err(Error::Config)?;
     line.push(b'\n');
-    // The socket does not wait any more; a line of this size fits.
+    // The socket is non-blocking now; a line of this size fits into its buffer.
     control
         .write_all(&line)
         .map_err(Error::io("cannot answer the parent"))?;
@@ -127,10 +127,10 @@ fn start(
     Ok(started)
 }
 
-/// Reads one line and not a byte more: the rest is the gateway's.
+/// Reads one line and no further byte: the rest belongs to the gateway.
 fn read(control: &UnixStream) -> Result<Config, Error> {
     let mut line = Vec::new();
-    // One byte at a time, as nothing can be put back.
+    // Byte by byte, because nothing can be put back.
     io::BufReader::with_capacity(1, control)
         .take(LONGEST)
         .read_until(b'\n', &mut line)

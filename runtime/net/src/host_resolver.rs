@@ -1,8 +1,8 @@
-//! How this host resolves names, and which addresses it has: read by whoever starts a gateway.
+//! Reads how this host resolves names, and its addresses, for the process that starts a gateway.
 //!
-//! The gateway itself opens no file. Its caller reads the host's configuration here, gives it to
+//! The gateway itself opens no files. Its parent reads the host's configuration here, passes it to
 //! the gateway in [`crate::Config`], and sends it again ([`crate::Request::Resolver`]) when
-//! [`HostResolver::changed`] sees a change: somebody connected to a VPN, or to another network.
+//! [`HostResolver::changed`] reports a change, for example after connecting to a VPN.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,15 +16,15 @@ use crate::config::{HostEntry, Nameserver, ResolverData};
 use crate::rule::host_name;
 use crate::scope::Scope;
 
-/// A hosts file may be a list of a million blocked names: these are the first that count.
+/// The most names of a hosts file that are used: the file may be a list of a million blocked names.
 const ENTRIES: usize = 100_000;
-/// Bytes of those names, so that they fit into a request.
+/// The most bytes of those names, so that they fit into a request.
 const NAMES: usize = 4 << 20;
 
-/// The files that say how this host resolves names.
+/// The files that configure name resolution on this host.
 #[derive(Debug)]
 pub struct HostResolver {
-    /// `/`, but for tests.
+    /// `/`, except in tests.
     root: PathBuf,
     seen: BTreeMap<PathBuf, Option<Stamp>>,
 }
@@ -36,12 +36,12 @@ impl Default for HostResolver {
 }
 
 impl HostResolver {
-    /// This host's.
+    /// Returns the resolver of this host.
     pub fn new() -> Self {
         Self::below("/")
     }
 
-    /// That of a root folder.
+    /// Returns the resolver of another root folder.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -49,13 +49,13 @@ impl HostResolver {
         }
     }
 
-    /// Reads the host's resolver: `/etc/resolv.conf`, or where that has no server, what
-    /// systemd-resolved knows of the network's; `/etc/hosts`; and `/etc/resolver/DOMAIN`, which
-    /// macOS has for domains with servers of their own.
+    /// Reads the host's resolver: `/etc/resolv.conf` or, if it names no server, systemd-resolved's
+    /// list of the network's servers; `/etc/hosts`; and `/etc/resolver/DOMAIN`, which macOS uses
+    /// for domains with their own servers.
     ///
-    /// A file that is not there, or cannot be read, gives nothing. systemd-resolved's own server
-    /// (127.0.0.53) is as good as any: the gateway asks from the host, and the server knows which
-    /// domains go where.
+    /// Files that are missing or cannot be read are skipped. systemd-resolved's own server
+    /// (127.0.0.53) can be used: the gateway's queries come from the host, and the server knows
+    /// which domains belong to which network.
     pub fn read(&mut self) -> ResolverData {
         self.seen.clear();
         let mut data = ResolverData::default();
@@ -87,13 +87,13 @@ impl HostResolver {
         data
     }
 
-    /// Reads the host's resolver again if a file has changed since the last time.
+    /// Reads the host's resolver again if a file has changed since the last call.
     pub fn changed(&mut self) -> Option<ResolverData> {
         let same = !self.seen.is_empty() && self.seen.iter().all(|(path, old)| stamp(path) == *old);
         (!same).then(|| self.read())
     }
 
-    /// A file's text, which is nothing where there is no file.
+    /// Returns a file's text; empty if there is no file.
     fn file(&mut self, path: impl AsRef<Path>) -> String {
         let path = self.root.join(path);
         self.seen.insert(path.clone(), stamp(&path));
@@ -111,8 +111,8 @@ impl HostResolver {
     }
 }
 
-/// What shows that a file is another one: its time, its length and its inode. A link may lead to
-/// another file of the same time and length.
+/// Detects that a file has changed: its time, length and inode. A link may lead to another file
+/// with the same time and length.
 type Stamp = (SystemTime, u64, u64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -120,7 +120,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
-/// A file as resolv.conf(5) describes it.
+/// The contents of a file in the format of resolv.conf(5).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ResolvConf {
     nameservers: Vec<SocketAddr>,
@@ -137,9 +137,9 @@ impl ResolvConf {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => servers.extend(words.next().and_then(server)),
-                // The last one counts.
+                // The last line is used.
                 Some("search" | "domain") => conf.search = words.filter_map(host_name).collect(),
-                // Only macOS has it.
+                // Only on macOS.
                 Some("port") => {
                     port = words
                         .next()
@@ -157,7 +157,7 @@ impl ResolvConf {
     }
 }
 
-/// An address, with the number of an interface where it is link-local.
+/// Parses an address, with an interface if it is link-local.
 fn server(word: &str) -> Option<SocketAddr> {
     let (address, scope) = match word.split_once('%') {
         Some((address, scope)) => (address, Some(scope)),
@@ -171,12 +171,12 @@ fn server(word: &str) -> Option<SocketAddr> {
     })
 }
 
-/// The number of an interface, by its name or as it stands.
+/// Returns the index of an interface, given by name or number.
 fn interface(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }
-    // Linux shows the number there; elsewhere a name cannot be used.
+    // Linux shows the index in this file; on other systems a name cannot be used.
     let name = host_name(name)?;
     fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
         .ok()?
@@ -185,8 +185,8 @@ fn interface(name: &str) -> Option<u32> {
         .ok()
 }
 
-/// The names of hosts(5). Addresses of this host's loopback mean the host, which is not the
-/// guest's: they are left out.
+/// Parses the names of a hosts(5) file. Addresses of the loopback are left out, because they mean
+/// the host, and not the guest.
 fn hosts(text: &str) -> Vec<HostEntry> {
     let mut entries = Vec::new();
     let mut bytes = 0;
@@ -198,7 +198,7 @@ fn hosts(text: &str) -> Vec<HostEntry> {
         if matches!(Scope::of(address), Scope::Loopback | Scope::Multicast) {
             continue;
         }
-        // 0.0.0.0 is how names are blocked: the guest gets the same.
+        // 0.0.0.0 blocks a name: the guest gets the same address.
         for name in words.filter_map(host_name) {
             bytes += name.len();
             if entries.len() >= ENTRIES || bytes > NAMES {
@@ -210,11 +210,12 @@ fn hosts(text: &str) -> Vec<HostEntry> {
     entries
 }
 
-/// This host's own addresses, the loopback's among them, for [`crate::Config::host_addresses`].
+/// Returns this host's own addresses, including the loopback's, for
+/// [`crate::Config::host_addresses`].
 ///
 /// # Errors
 ///
-/// Where the system does not list its interfaces.
+/// If the system cannot list its interfaces.
 pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
         .filter_map(|interface| {
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!(resolver.changed().unwrap().nameservers.len(), 2);
         fs::remove_file(root.path().join("etc/hosts")).unwrap();
         assert!(resolver.changed().unwrap().hosts.is_empty());
-        // A link to a file of another network, as old and as long.
+        // A link to a file of another network, with the same time and length.
         let (conf, other) = (root.path().join("etc/resolv.conf"), root.path().join("vpn"));
         fs::write(&other, "nameserver 10.9.9.1\nnameserver 10.9.9.2\n").unwrap();
         let time = fs::metadata(&conf).unwrap().modified().unwrap();

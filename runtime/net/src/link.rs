@@ -1,4 +1,4 @@
-//! Finding the gateway on the link: ARP and neighbour discovery.
+//! ARP and neighbour discovery for the gateway on the link.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,8 +12,8 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Whether the gateway answers for the address. Never for the guest's own, so that its duplicate
-/// address detection finds none.
+/// Returns whether the gateway answers for the address. It never answers for the guest's own, so
+/// that duplicate address detection does not find one.
 fn is_ours(addresses: &Addresses, address: IpAddr) -> bool {
     addresses.is_gateway(address) || addresses.is_host(address)
 }
@@ -62,7 +62,7 @@ pub(crate) fn neighbour(addresses: &Addresses, packet: &Packet<'_>, out: &mut Ou
     let (Some(target), IpAddr::V6(asker)) = (target, packet.source) else {
         return true;
     };
-    // RFC 4861, 7.1.1: a hop limit of 255 shows that no router forwarded it.
+    // RFC 4861, 7.1.1: a hop limit of 255 shows that no router forwarded the packet.
     let from_the_link = packet.whole.get(7) == Some(&255);
     if !from_the_link || !is_ours(addresses, target.into()) {
         return true;
@@ -99,7 +99,7 @@ pub(crate) fn neighbour(addresses: &Addresses, packet: &Packet<'_>, out: &mut Ou
     true
 }
 
-/// The address from which the gateway reports about packets to `destination`.
+/// Returns the address from which the gateway reports errors about packets to `destination`.
 pub(crate) fn reporter(addresses: &Addresses, destination: IpAddr) -> IpAddr {
     match destination {
         IpAddr::V4(_) => addresses.gateway_v4.into(),
@@ -107,8 +107,8 @@ pub(crate) fn reporter(addresses: &Addresses, destination: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether the guest may send from the address. From the loopback only replies come, to connections
-/// that the gateway opened to it.
+/// Returns whether the guest may send from the address. From its loopback it only sends replies on
+/// connections that the gateway opened.
 pub(crate) fn is_guests(addresses: &Addresses, source: IpAddr) -> bool {
     addresses.is_guest(source) || source == IpAddr::V4(Ipv4Addr::LOCALHOST)
 }

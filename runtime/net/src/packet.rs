@@ -1,4 +1,4 @@
-//! IP packets: reading them whatever their bytes, and writing the few kinds the gateway itself
+//! Parses IP packets, which may be any bytes, and writes the few kinds of packets that the gateway
 //! sends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,22 +16,22 @@ pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV4: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
-/// Bytes of a header without options.
+/// The length of a header without options, in bytes.
 pub(crate) const IPV4_HEADER: usize = 20;
 pub(crate) const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
 
-/// Where a packet is a piece of a larger one.
+/// The position of a fragment in its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fragment {
     pub(crate) id: u32,
-    /// Bytes before this piece.
+    /// The offset of this fragment in bytes.
     pub(crate) offset: usize,
     pub(crate) more: bool,
 }
 
-/// An IP packet's addresses and what it carries.
+/// An IP packet's addresses and payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet<'a> {
     pub(crate) source: IpAddr,
@@ -40,14 +40,14 @@ pub(crate) struct Packet<'a> {
     pub(crate) protocol: u8,
     pub(crate) payload: &'a [u8],
     pub(crate) fragment: Option<Fragment>,
-    /// The packet without what padded its frame.
+    /// The packet without its frame's padding.
     pub(crate) whole: &'a [u8],
-    /// Nothing stands between the IP header and the payload but options of IPv4.
+    /// Whether there is nothing but IPv4 options between the IP header and the payload.
     pub(crate) plain: bool,
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet. `None` for what is not one.
+    /// Parses a packet; `None` if it is invalid.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         match bytes.first()? >> 4 {
             4 => Self::parse_v4(bytes),
@@ -83,7 +83,7 @@ impl<'a> Packet<'a> {
         let mut payload = whole.get(IPV6_HEADER..)?;
         let mut fragment = None;
         let mut plain = true;
-        // Each header takes at least eight bytes, so that this ends.
+        // Each header takes at least eight bytes, so this loop ends.
         loop {
             let length = match protocol {
                 // Hop-by-hop options, routing, destination options.
@@ -100,7 +100,7 @@ impl<'a> Packet<'a> {
                     offset: usize::from(field & !7),
                     more: field & 1 != 0,
                 };
-                // A fragment that is whole by itself (RFC 6946) is a packet like any other.
+                // A fragment that is the whole packet (RFC 6946) is handled as a normal packet.
                 fragment = (piece.offset != 0 || piece.more).then_some(piece);
             }
             protocol = *header.first()?;
@@ -121,14 +121,14 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The ports of TCP or UDP.
+    /// Returns the ports of TCP or UDP.
     pub(crate) fn ports(&self) -> Option<(u16, u16)> {
         let [a, b, c, d] = *self.payload.first_chunk::<4>()?;
         Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 }
 
-/// One packet without fragments or extension headers.
+/// Returns one packet without fragments or extension headers.
 pub(crate) fn ip(
     source: IpAddr,
     destination: IpAddr,
@@ -177,7 +177,7 @@ fn write_v4(
     packet.set_dst_addr(destination);
 }
 
-/// One datagram as the packets that carry it: several where it is greater than the link's MTU.
+/// Returns the packets that carry a datagram: several if it exceeds the link's MTU.
 pub(crate) fn datagram(
     source: SocketAddr,
     destination: SocketAddr,
@@ -198,7 +198,7 @@ pub(crate) fn datagram(
     fragments(source.ip(), destination.ip(), UDP, &payload, id)
 }
 
-/// A payload as one packet, or as fragments that fit the link's MTU.
+/// Returns a payload as one packet, or as fragments that fit the link's MTU.
 pub(crate) fn fragments(
     source: IpAddr,
     destination: IpAddr,
@@ -246,18 +246,18 @@ pub(crate) fn fragments(
     packets
 }
 
-/// Why a packet does not reach where it goes.
+/// Why a packet cannot be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    /// No route, or nothing there answers.
+    /// There is no route, or the host does not answer.
     Host,
-    /// No program listens.
+    /// No program listens on the port.
     Port,
     /// The policy forbids it.
     Prohibited,
 }
 
-/// The ICMP message which says that a packet does not arrive. `None` where RFC 1122 and RFC 4443
+/// Returns the ICMP message about a packet that cannot be delivered. `None` if RFC 1122 or RFC 4443
 /// forbid one.
 pub(crate) fn unreachable(packet: &Packet<'_>, from: IpAddr, why: Unreachable) -> Option<Vec<u8>> {
     let later_fragment = packet.fragment.is_some_and(|piece| piece.offset != 0);
@@ -274,7 +274,7 @@ pub(crate) fn unreachable(packet: &Packet<'_>, from: IpAddr, why: Unreachable) -
                 Unreachable::Port => 3,
                 Unreachable::Prohibited => 13,
             };
-            // As RFC 1812 asks: as much as fits 576 bytes.
+            // As RFC 1812 requires: as much as fits in 576 bytes.
             let quoted = &packet.whole[..packet.whole.len().min(576 - IPV4_HEADER - 8)];
             let mut body = vec![3, code, 0, 0, 0, 0, 0, 0];
             body.extend_from_slice(quoted);
@@ -301,12 +301,12 @@ pub(crate) fn unreachable(packet: &Packet<'_>, from: IpAddr, why: Unreachable) -
     }
 }
 
-/// Fills the checksum of an ICMPv6 message.
+/// Sets the checksum of an ICMPv6 message.
 pub(crate) fn icmpv6_checksum(body: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr) {
     Icmpv6Packet::new_unchecked(body).fill_checksum(&source, &destination);
 }
 
-/// The answer to an echo request: the same bytes with the reply's type.
+/// Returns the answer to an echo request: the same bytes with the reply's type.
 pub(crate) fn echo_reply(source: IpAddr, destination: IpAddr, request: &[u8]) -> Vec<Vec<u8>> {
     let mut body = request.to_vec();
     if body.len() < 8 {
@@ -328,8 +328,8 @@ pub(crate) fn echo_reply(source: IpAddr, destination: IpAddr, request: &[u8]) ->
     }
 }
 
-/// The reset that answers a segment of no connection. `None` for a reset and for what is not a
-/// segment.
+/// Returns the reset that answers a segment without a connection. `None` for a reset, or for
+/// anything but a segment.
 pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     let (source, destination) = (address(packet.source), address(packet.destination));
     let checks = ChecksumCapabilities::ignored();
@@ -343,7 +343,7 @@ pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
         dst_port: segment.src_port,
         control: TcpControl::Rst,
         seq_number: segment.ack_number.unwrap_or(TcpSeqNumber(0)),
-        // RFC 9293, 3.10.7.1: only what acknowledges nothing is acknowledged.
+        // RFC 9293, 3.10.7.1: a segment is only acknowledged if it acknowledges nothing.
         ack_number: match segment.ack_number {
             Some(_) => None,
             None => Some(segment.seq_number + segment.segment_len()),
@@ -366,13 +366,13 @@ pub(crate) fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
     ip(packet.destination, packet.source, TCP, &body)
 }
 
-/// Whether the payload is a SYN that opens a connection.
+/// Returns whether the payload is a SYN that opens a connection.
 pub(crate) fn is_opening(segment: &[u8]) -> bool {
     // FIN 1, SYN 2, RST 4, ACK 16.
     segment.get(13).is_some_and(|flags| flags & 0x17 == 2)
 }
 
-/// What a UDP packet carries.
+/// Returns the payload of a UDP packet.
 pub(crate) fn udp_data<'a>(packet: &Packet<'a>) -> Option<&'a [u8]> {
     let length: usize = UdpPacket::new_checked(packet.payload).ok()?.len().into();
     packet.payload.get(UDP_HEADER..length)
@@ -449,7 +449,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_parse_as_a_packet_larger_than_they_are(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
+        fn no_bytes_parse_as_a_packet_longer_than_themselves(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), v6: bool) {
             if let Some(first) = bytes.first_mut() {
                 *first = if v6 { 0x60 } else { 0x45 };
             }

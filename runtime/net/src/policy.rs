@@ -1,8 +1,8 @@
-//! What the guest may reach.
+//! The policy: what the guest may reach.
 //!
-//! In this order: what no rule opens (the host's loopback, multicast, addresses in disguise); the
-//! deny list; the allow list's addresses; its names, by the addresses that the gateway's resolver
-//! gave out for them; the mode.
+//! Checked in this order: what no rule can allow (the host's loopback, multicast, embedded
+//! addresses); the deny list; the allow list's addresses; its names, through the addresses that the
+//! gateway's resolver returned for them; the mode.
 
 mod names;
 
@@ -16,23 +16,23 @@ use crate::publish::Protocol;
 use crate::rule::Rule;
 use crate::scope::{Scope, carried};
 
-/// An answer to the question whether something may be reached.
+/// The permission to reach a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// Where to connect: the destination, or the host's loopback.
+    /// The address to connect to: the destination, or the host's loopback.
     pub(crate) connect: SocketAddr,
-    /// What the connection's first bytes must agree with.
+    /// The check of the name in the connection's first bytes.
     pub(crate) check: NameCheck,
 }
 
-/// What the name that a connection gives must be.
+/// Which names a connection may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameCheck {
-    /// No rule is about names.
+    /// Any: no rule applies to names.
     Any,
-    /// Not one that a rule denies.
+    /// Names that no rule denies.
     NotDenied,
-    /// One that a rule allows, and none denies.
+    /// Names that a rule allows and no rule denies.
     Allowed,
 }
 
@@ -60,7 +60,7 @@ impl Policy {
         }
     }
 
-    /// Whether the guest may reach an address and port.
+    /// Decides whether the guest may reach an address and port.
     pub(crate) fn decide(
         &self,
         protocol: Protocol,
@@ -84,8 +84,8 @@ impl Policy {
         if scope.is_closed() || self.addresses.on_link(address) {
             return deny(scope.into(), None);
         }
-        // A translator or a tunnel leads to the address within, which is denied by each of its
-        // forms.
+        // A translator or a tunnel leads to the embedded address, so a denial of either form
+        // applies.
         let forms = [Some(address), carried(address).map(IpAddr::V4)];
         let denies = |rule: &&Rule| {
             let mut forms = forms.into_iter().flatten();
@@ -137,13 +137,13 @@ impl Policy {
         deny(reason, Some(Remedy::Allow(remedy)))
     }
 
-    /// Whether the address is one of the host's own, or leads to one.
+    /// Returns whether the address is one of the host's own, or leads to one.
     fn is_hosts(&self, address: IpAddr) -> bool {
         let own = |address: IpAddr| self.host_addresses.contains(&address);
         own(address) || carried(address).is_some_and(|within| own(within.into()))
     }
 
-    /// Whether a port of the host's loopback is open.
+    /// Decides whether a port of the host's loopback is open.
     fn decide_host(&self, protocol: Protocol, to: SocketAddr) -> Result<Grant, Box<Denial>> {
         if protocol == Protocol::Icmp || !self.host_ports.contains(&to.port()) {
             return Err(Denial::to(protocol, to, Reason::HostPort)
@@ -160,7 +160,7 @@ impl Policy {
         })
     }
 
-    /// Whether a connection may ask for the name that its first bytes give.
+    /// Decides whether a connection may ask for the name in its first bytes.
     pub(crate) fn check_name(
         &self,
         check: NameCheck,
@@ -195,9 +195,9 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether the gateway's resolver asks for a name.
+    /// Decides whether the gateway's resolver may look up a name.
     pub(crate) fn may_resolve(&self, name: &str) -> Result<(), Box<Denial>> {
-        // A rule for one port says nothing about the name's other ports.
+        // A rule for one port does not apply to the name's other ports.
         let denies = |rule: &&Rule| rule.port().is_none() && rule.matches_host(name);
         if let Some(rule) = self.deny.iter().find(denies) {
             return Err(Denial::of_name(name, Reason::Denied { rule: rule.clone() })
@@ -212,8 +212,8 @@ impl Policy {
             .remedy(Rule::name(name, None).map(Remedy::Allow)))
     }
 
-    /// Whether a name may have an address: outside [`Mode::All`], a name that no rule allows has
-    /// public ones only.
+    /// Decides whether a name may have an address: except in [`Mode::All`], a name that no rule
+    /// allows may only have public addresses.
     pub(crate) fn may_answer(&self, name: &str, address: IpAddr) -> Result<(), Box<Denial>> {
         let scope = Scope::of(address);
         let hosts = self.is_hosts(address);
@@ -237,7 +237,7 @@ impl Policy {
     }
 }
 
-/// The name of the host's loopback, as far as its ports are open.
+/// The name of the host's loopback, for its open ports.
 pub(crate) const HOST_NAME: &str = "host.blockbox.internal";
 
 #[cfg(test)]
@@ -310,7 +310,7 @@ mod tests {
     const PUBLIC: [&str; 3] = ["1.1.1.1:80", "[2606:4700::1]:80", "[64:ff9b::1.1.1.1]:80"];
 
     #[test]
-    fn each_mode_reaches_what_it_says_and_nothing_else() {
+    fn each_mode_allows_exactly_its_addresses() {
         for (mode, public, other) in [
             (Mode::None, false, false),
             (Mode::Public, true, false),
@@ -374,7 +374,7 @@ mod tests {
         assert!(!reaches(&policy, "10.1.0.1:443"));
         assert!(!reaches(&policy, "1.1.1.1:53"));
         assert!(reaches(&policy, "1.1.1.1:443"));
-        // The same address behind NAT64, 6to4 and ISATAP.
+        // The same address in the form of NAT64, 6to4 and ISATAP.
         for form in [
             "64:ff9b::101:101",
             "2002:101:101::1",
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_resolved_where_a_rule_or_the_mode_lets_them() {
+    fn names_are_resolved_if_a_rule_or_the_mode_allows_them() {
         let none = policy(Mode::None, &["*.example.org:443"], &["bad.example.org"]);
         assert!(none.may_resolve("a.example.org").is_ok());
         assert!(none.may_resolve("bad.example.org").is_err());

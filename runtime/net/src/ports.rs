@@ -1,4 +1,4 @@
-//! Published ports: the host's listeners, bound before the guest boots.
+//! Published ports: listeners on the host, bound before the guest boots.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
@@ -16,18 +16,18 @@ use crate::tcp::Tcp;
 use crate::token::{self, Kind};
 use crate::udp::Udp;
 
-/// Connections or datagrams that one turn takes from a listener.
+/// The most connections or datagrams that are accepted from a listener in one turn.
 const TURN: usize = 64;
-/// How long nothing is taken after the system had no more to give.
+/// How long to pause after the system has run out of resources.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A published port as it was bound.
+/// A bound published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BoundPort {
     /// The protocol.
     pub protocol: Protocol,
-    /// Where the host listens.
+    /// The address and port on the host.
     pub host: SocketAddr,
     /// The guest's port.
     pub guest: u16,
@@ -48,12 +48,12 @@ struct Listener {
 pub(crate) struct Ports {
     listeners: Vec<Listener>,
     buffer: Vec<u8>,
-    /// Until when nothing is taken, after the system had no more to give.
+    /// Until when nothing is accepted, after the system has run out of resources.
     paused: Option<Instant>,
 }
 
 impl Ports {
-    /// Binds every port, or none.
+    /// Binds all ports, or none.
     pub(crate) fn bind(
         config: &Config,
         registry: &Registry,
@@ -96,24 +96,24 @@ impl Ports {
         Ok((ports, bound))
     }
 
-    /// Takes that a listener has something.
+    /// Records that a listener is ready.
     pub(crate) fn event(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
             listener.readable = true;
         }
     }
 
-    /// Whether a listener has something that was not taken yet.
+    /// Returns whether a listener may have more to accept.
     pub(crate) fn is_ready(&self) -> bool {
         self.paused.is_none() && self.listeners.iter().any(|listener| listener.readable)
     }
 
-    /// When to try again after the system had no more to give.
+    /// Returns when to try again after the system has run out of resources.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.paused
     }
 
-    /// Takes connections and datagrams.
+    /// Accepts connections and datagrams.
     pub(crate) fn run(&mut self, tcp: &mut Tcp, udp: &mut Udp, shared: &mut Shared) {
         if self.paused.is_some_and(|until| until > shared.now) {
             return;
@@ -143,12 +143,14 @@ impl Ports {
                 };
                 match error.kind() {
                     ErrorKind::WouldBlock => listener.readable = false,
-                    // The peer is gone again, or an answer found nobody: the next may be well.
+                    // The peer has disconnected, or nobody received an earlier answer: the next one
+                    // may succeed.
                     ErrorKind::Interrupted
                     | ErrorKind::ConnectionAborted
                     | ErrorKind::ConnectionRefused
                     | ErrorKind::ConnectionReset => {}
-                    // No descriptors left, most likely. Waiting connections wait on.
+                    // Most likely there are no descriptors left. Waiting connections stay in the
+                    // queue.
                     _ => {
                         self.paused = Some(shared.now + PAUSE);
                         break;
@@ -165,8 +167,8 @@ impl Ports {
             ..
         }) = self.listeners.get(index)
         {
-            // A full queue drops datagrams, as any router's; a peer that is gone reports that to
-            // nobody.
+            // A full queue drops datagrams, as in any router; an error about a peer that is gone is
+            // ignored.
             let _ = socket.send_to(data, peer);
         }
     }

@@ -45,23 +45,23 @@ impl fmt::Display for Protocol {
 #[serde(try_from = "String", into = "String")]
 pub struct Publish {
     address: IpAddr,
-    /// The first port at the host; 0 for free ones.
+    /// The first port on the host; 0 for free ones.
     host: u16,
     guest: u16,
     count: u16,
     protocol: Protocol,
 }
 
-/// Why a text is not a published port.
+/// Why a text is not a valid published port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// A port, or the end of a range, is not a number of a port.
+    /// A port, or the end of a range, is not a valid port number.
     #[error("{publish:?}: {port:?} is not a port or a range of ports")]
     Port {
         /// The whole text.
         publish: String,
-        /// What stands where the port should.
+        /// The invalid port.
         port: String,
     },
     /// The two ranges have different lengths.
@@ -69,9 +69,9 @@ pub enum PublishError {
     Lengths {
         /// The whole text.
         publish: String,
-        /// Ports at the host.
+        /// The number of ports on the host.
         host: usize,
-        /// Ports in the guest.
+        /// The number of ports in the guest.
         guest: usize,
     },
     /// The address is not an IP address.
@@ -79,7 +79,7 @@ pub enum PublishError {
     Address {
         /// The whole text.
         publish: String,
-        /// What stands where the address should.
+        /// The invalid address.
         address: String,
     },
     /// The protocol is not tcp or udp.
@@ -87,30 +87,30 @@ pub enum PublishError {
     Protocol {
         /// The whole text.
         publish: String,
-        /// What stands where the protocol should.
+        /// The invalid protocol.
         protocol: String,
     },
 }
 
 impl Publish {
-    /// The same ports of the guest, at free ports of the host.
+    /// Publishes the same ports of the guest on free ports of the host.
     #[must_use]
     pub fn at_free_ports(mut self) -> Self {
         self.host = 0;
         self
     }
 
-    /// The address to bind.
+    /// Returns the address to bind.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The protocol.
+    /// Returns the protocol.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Each pair of a port at the host (0: a free one) and a port in the guest.
+    /// Returns each pair of a port on the host (0: a free one) and a port in the guest.
     pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
         let (host, guest) = (self.host, self.guest);
         (0..self.count).map(move |n| {
@@ -120,7 +120,7 @@ impl Publish {
     }
 }
 
-/// The first port of a range and how many there are.
+/// Parses a range: returns its first port and its length.
 fn range(publish: &str, text: &str, zero: bool) -> Result<(u16, u16), PublishError> {
     let bad = || PublishError::Port {
         publish: publish.to_owned(),
@@ -290,7 +290,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_published_ports_that_print_themselves_or_an_error(text in "[0-9.:/\\[\\]a-z-]{0,30}") {
+        fn any_text_is_an_error_or_published_ports_that_print_back(text in "[0-9.:/\\[\\]a-z-]{0,30}") {
             if let Ok(publish) = text.parse::<Publish>() {
                 prop_assert_eq!(publish.to_string().parse::<Publish>().unwrap(), publish);
             }

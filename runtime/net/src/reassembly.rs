@@ -1,4 +1,4 @@
-//! Fragments of the guest's packets, put together in bounded memory.
+//! Reassembles fragments of the guest's packets in bounded memory.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{self, Packet};
 
-/// Packets in pieces at once.
+/// The most incomplete packets.
 const PACKETS: usize = 16;
-/// Pieces of one packet.
+/// The most fragments of one packet.
 const PIECES: usize = 64;
-/// RFC 8200 gives a packet 60 s; on a link that loses nothing less will do.
+/// RFC 8200 allows a packet 60 s; on a link without losses less is enough.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest payload.
+/// The longest payload in bytes.
 const LONGEST: usize = 65_535;
 
 #[derive(PartialEq, Eq)]
@@ -26,22 +26,23 @@ struct Key {
 struct Partial {
     key: Key,
     since: Instant,
-    /// Pieces by their offset, without overlaps.
+    /// Fragments by their offset, without overlaps.
     pieces: Vec<(usize, Vec<u8>)>,
-    /// The payload's length, once the last piece is here.
+    /// The payload's length, once the last fragment has arrived.
     total: Option<usize>,
 }
 
-/// Packets of which not all pieces are here yet.
+/// Packets of which some fragments are missing.
 #[derive(Default)]
 pub(crate) struct Reassembly {
     partial: VecDeque<Partial>,
 }
 
 impl Reassembly {
-    /// Adds a piece. Returns the whole packet where it was the missing one.
+    /// Adds a fragment. Returns the complete packet if it was the last missing one.
     ///
-    /// Overlaps drop the packet, as RFC 5722 asks; the oldest packet makes room for a new one.
+    /// An overlap drops the packet, as RFC 5722 requires; the oldest packet is dropped for a new
+    /// one.
     pub(crate) fn add(&mut self, packet: &Packet<'_>, now: Instant) -> Option<Vec<u8>> {
         let piece = packet.fragment?;
         let end = piece.offset.checked_add(packet.payload.len())?;
@@ -84,7 +85,7 @@ impl Reassembly {
 }
 
 impl Partial {
-    /// Adds a piece. Returns false where it contradicts what is here.
+    /// Adds a fragment. Returns `false` if it contradicts an earlier one.
     fn add(&mut self, offset: usize, end: usize, more: bool, bytes: &[u8]) -> bool {
         let place = self.pieces.partition_point(|(start, _)| *start < offset);
         if let Some((start, same)) = self.pieces.get(place) {
@@ -115,7 +116,7 @@ impl Partial {
         true
     }
 
-    /// The payload, where no piece is missing.
+    /// Returns the payload if no fragment is missing.
     fn payload(&self) -> Option<Vec<u8>> {
         let total = self.total?;
         let here: usize = self.pieces.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -162,7 +163,7 @@ mod tests {
                 prop_assert!(piece.len() <= 1500);
                 let piece = Packet::parse(piece).unwrap();
                 prop_assert!(reassembly.add(&piece, now).is_none());
-                // Twice the same piece changes nothing.
+                // A repeated fragment has no effect.
                 prop_assert!(reassembly.add(&piece, now).is_none());
             }
             let whole = reassembly.add(&Packet::parse(last).unwrap(), now).unwrap();

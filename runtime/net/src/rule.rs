@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a rule is about.
+/// What a rule applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
     /// A host name, lower case, without a final dot.
     Name(String),
-    /// Every name below this one: `*.example.org`.
+    /// Every name below this domain: `*.example.org`.
     Below(String),
-    /// An address, or a network by its first address and the length of its prefix.
+    /// An address, or a network by its first address and prefix length.
     Network(IpAddr, u8),
 }
 
@@ -38,7 +38,7 @@ pub struct Rule {
     port: Option<u16>,
 }
 
-/// Why a text is not a rule.
+/// Why a text is not a valid rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuleError {
@@ -47,26 +47,26 @@ pub enum RuleError {
     Port {
         /// The whole rule.
         rule: String,
-        /// What stands where the port should.
+        /// The invalid port.
         port: String,
     },
-    /// What follows the slash is not the length of a prefix.
+    /// The text after the slash is not a valid prefix length.
     #[error("{rule:?}: {prefix:?} is not the length of an address prefix")]
     Prefix {
         /// The whole rule.
         rule: String,
-        /// What stands where the length should.
+        /// The invalid prefix length.
         prefix: String,
     },
-    /// The address has bits behind its prefix.
-    #[error("{rule:?}: the address has bits behind its prefix; the network is {network}")]
+    /// The address has bits set after its prefix.
+    #[error("{rule:?}: the address has bits set after its prefix; the network is {network}")]
     HostBits {
         /// The whole rule.
         rule: String,
         /// The network that contains the address.
         network: String,
     },
-    /// Neither an address nor a host name.
+    /// The text is neither an address nor a host name.
     #[error("{rule:?} is not an address, a network or a host name")]
     Host {
         /// The whole rule.
@@ -75,7 +75,7 @@ pub enum RuleError {
 }
 
 impl Rule {
-    /// A rule for one address.
+    /// Returns a rule for one address.
     pub fn address(address: IpAddr, port: Option<u16>) -> Self {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         Self {
@@ -84,7 +84,7 @@ impl Rule {
         }
     }
 
-    /// A rule for one name. Returns `None` where it is not a host name.
+    /// Returns a rule for one name; `None` if it is not a host name.
     pub fn name(name: &str, port: Option<u16>) -> Option<Self> {
         host_name(name).map(|name| Self {
             target: Target::Name(name),
@@ -92,12 +92,12 @@ impl Rule {
         })
     }
 
-    /// Whether the rule is about names.
+    /// Returns whether the rule applies to names.
     pub fn is_name(&self) -> bool {
         !matches!(self.target, Target::Network(..))
     }
 
-    /// The network of a rule on addresses: its first address and the length of its prefix in bits.
+    /// Returns the network of a rule on addresses: its first address and its prefix length in bits.
     pub fn network(&self) -> Option<(IpAddr, u8)> {
         match self.target {
             Target::Network(address, prefix) => Some((address, prefix)),
@@ -105,7 +105,7 @@ impl Rule {
         }
     }
 
-    /// Whether the rule gives this address and port. False for rules on names.
+    /// Returns whether the rule matches this address and port; `false` for rules on names.
     pub fn matches_address(&self, address: IpAddr, port: u16) -> bool {
         self.port.is_none_or(|own| own == port)
             && self.network().is_some_and(|(network, prefix)| {
@@ -113,7 +113,7 @@ impl Rule {
             })
     }
 
-    /// Whether the rule gives this name, whatever the port. False for rules on addresses.
+    /// Returns whether the rule matches this name on any port; `false` for rules on addresses.
     pub fn matches_host(&self, name: &str) -> bool {
         match &self.target {
             Target::Name(own) => own == name,
@@ -124,19 +124,19 @@ impl Rule {
         }
     }
 
-    /// Whether the rule gives this name (lower case, without a final dot) and port.
+    /// Returns whether the rule matches this name (lower case, without a final dot) and port.
     pub fn matches_name(&self, name: &str, port: u16) -> bool {
         self.port.is_none_or(|own| own == port) && self.matches_host(name)
     }
 
-    /// The port of a rule that is about one.
+    /// Returns the port of the rule, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 }
 
-/// The address with every bit behind the prefix cleared; `None` for a prefix longer than the
-/// address.
+/// Returns the address with every bit after the prefix cleared; `None` if the prefix is longer than
+/// the address.
 fn masked(address: IpAddr, prefix: u8) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => {
@@ -152,7 +152,7 @@ fn masked(address: IpAddr, prefix: u8) -> Option<IpAddr> {
     }
 }
 
-/// A host name in lower case without a final dot, where it is one (RFC 1123, and underscores).
+/// Returns a valid host name in lower case without a final dot (RFC 1123, and underscores).
 pub(crate) fn host_name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let fits = !text.is_empty()
@@ -216,7 +216,7 @@ impl FromStr for Rule {
             Some(name) => (true, name),
             None => (false, host),
         };
-        // A name whose last label is a number is an address that somebody mistyped.
+        // A name whose last label is a number is a mistyped address.
         let numeric = name
             .trim_end_matches('.')
             .rsplit('.')
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_gives_the_names_below_and_not_the_name_itself() {
+    fn a_star_matches_the_names_below_and_not_the_name_itself() {
         let rule: Rule = "*.example.org".parse().unwrap();
         assert!(rule.matches_name("a.example.org", 1));
         assert!(rule.matches_name("a.b.example.org", 1));
@@ -369,7 +369,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_rule_that_prints_itself_or_an_error(text in "[a-z0-9.:/\\[\\]*-]{0,40}") {
+        fn any_text_is_an_error_or_a_rule_that_prints_back(text in "[a-z0-9.:/\\[\\]*-]{0,40}") {
             if let Ok(rule) = text.parse::<Rule>() {
                 prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
             }

@@ -1,13 +1,13 @@
-//! What an address belongs to: the internet, a private network, this host, nothing.
+//! The scope of an address: the internet, a private network, this host, none.
 //!
 //! The tables follow the IANA special-purpose registries (RFC 6890 and its updates). An IPv6
-//! address that carries an IPv4 one (6to4, NAT64, ISATAP) is judged by the address it carries, so
-//! that no translation on the way opens what the plain address would not.
+//! address with an embedded IPv4 address (6to4, NAT64, ISATAP) has the scope of that address, so
+//! that a translator does not allow what the plain address would not.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an address belongs to.
+/// The scope of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -21,22 +21,22 @@ pub enum Scope {
     LinkLocal,
     /// A cloud's metadata service.
     Metadata,
-    /// Documentation, benchmarks, tunnels that no longer exist, and what is not assigned.
+    /// Documentation, benchmarks, obsolete tunnels, and unassigned addresses.
     Reserved,
     /// This host: 127.0.0.0/8 and ::1.
     Loopback,
-    /// 0.0.0.0/8 and ::, which Linux connects to this host.
+    /// 0.0.0.0/8 and ::, which Linux treats as this host.
     Unspecified,
     /// 224.0.0.0/4 and ff00::/8.
     Multicast,
     /// 255.255.255.255.
     Broadcast,
-    /// An IPv4 address in IPv6 notation (::ffff:0:0/96, ::/96): never legal on a wire.
+    /// An IPv4 address in IPv6 notation (::ffff:0:0/96, ::/96): never valid in a packet.
     Mapped,
 }
 
 impl Scope {
-    /// Whether no rule opens it.
+    /// Returns whether no rule can allow it.
     pub fn is_closed(self) -> bool {
         matches!(
             self,
@@ -44,13 +44,13 @@ impl Scope {
         )
     }
 
-    /// Whether a rule on a name opens it. A name's owner chooses its addresses, so a name reaches
-    /// the host's neighbourhood only where a rule gives the address itself.
+    /// Returns whether a rule on a name allows it. A name's owner chooses its addresses, so a name
+    /// only reaches the host's neighbourhood if a rule allows the address itself.
     pub fn opens_by_name(self) -> bool {
         matches!(self, Self::Public | Self::Private | Self::CarrierGradeNat)
     }
 
-    /// The scope of an address.
+    /// Returns the scope of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => of_v4(address),
@@ -77,7 +77,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Metadata services that are not in 169.254.0.0/16: Azure's wire server, Alibaba's, Oracle's.
+/// Metadata services outside 169.254.0.0/16: Azure's wire server, Alibaba's, Oracle's.
 const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(168, 63, 129, 16),
@@ -108,14 +108,14 @@ fn of_v4(address: Ipv4Addr) -> Scope {
     }
 }
 
-/// The IPv4 address that an IPv6 address carries and that something on the way connects to.
+/// Returns the IPv4 address embedded in an IPv6 address, if a translator or tunnel connects to it.
 pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else {
         return None;
     };
     match address.segments() {
         // NAT64 (RFC 6052): the translator connects to the IPv4 address. 6to4 (RFC 3056). ISATAP
-        // (RFC 5214): the interface identifier carries it.
+        // (RFC 5214): the interface identifier contains it.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..]
         | [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => {
@@ -125,8 +125,8 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The metadata services of AWS and Google in unique local space, and of others that chose the
-/// same.
+/// The metadata services of AWS and Google in unique local space, and of others that use the same
+/// addresses.
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
@@ -136,7 +136,7 @@ fn of_v6(address: Ipv6Addr) -> Scope {
     if METADATA_V6.contains(&address) {
         return Scope::Metadata;
     }
-    // What leads to an address within is no better than that.
+    // An address that leads to an embedded one has that one's scope.
     if let Some(within) = carried(address.into()) {
         let scope = of_v4(within);
         if scope != Scope::Public {
@@ -151,7 +151,7 @@ fn of_v6(address: Ipv6Addr) -> Scope {
         [0xff00..=0xffff, ..] => Scope::Multicast,
         [0xfe80..=0xfebf, ..] => Scope::LinkLocal,
         [0xfec0..=0xfeff, ..] | [0xfc00..=0xfdff, ..] => Scope::Private,
-        // NAT64, and that of a local network (RFC 8215).
+        // NAT64, and its local prefix (RFC 8215).
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => Scope::Public,
         [0x64, 0xff9b, 1, ..] => Scope::Private,
         // Teredo, benchmarks, ORCHID (two), documentation (two).
@@ -245,7 +245,7 @@ mod tests {
             ("2606:4700::5efe:10.0.0.1", Scope::Private),
             ("2606:4700::200:5efe:7f00:1", Scope::Loopback),
             ("2606:4700::5efe:1.1.1.1", Scope::Public),
-            // Teredo and documentation stay what they are.
+            // Teredo and documentation addresses stay reserved.
             ("2001::5efe:1.1.1.1", Scope::Reserved),
             ("2001:db8::5efe:1.1.1.1", Scope::Reserved),
         ] {

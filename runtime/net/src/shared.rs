@@ -1,4 +1,4 @@
-//! What every part of the gateway works on.
+//! State that all parts of the gateway share.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use crate::link;
 use crate::packet::{self, Packet, Unreachable};
 use crate::policy::Policy;
 
-/// What every part of the gateway works on.
+/// State that all parts of the gateway share.
 pub(crate) struct Shared {
     pub(crate) addresses: Addresses,
     pub(crate) limits: Limits,
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     /// The time of this turn of the loop.
     pub(crate) now: Instant,
-    /// Questions for the resolver, of this turn.
+    /// Queries for the resolver in this turn.
     pub(crate) questions: Vec<Question>,
     started: Instant,
     packet_id: u32,
@@ -52,25 +52,25 @@ impl Shared {
         }
     }
 
-    /// The time of this turn as smoltcp counts it.
+    /// Returns the time of this turn in smoltcp's clock.
     pub(crate) fn stack_now(&self) -> smoltcp::time::Instant {
         let since = self.now.saturating_duration_since(self.started);
         smoltcp::time::Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// A time of smoltcp as the system counts it.
+    /// Converts a time of smoltcp to the system's clock.
     pub(crate) fn system_time(&self, time: smoltcp::time::Instant) -> Instant {
         let micros = u64::try_from(time.total_micros()).unwrap_or(0);
         self.started + std::time::Duration::from_micros(micros)
     }
 
-    /// Records a denial and tells the sender of the packet.
+    /// Records a denial and reports it to the sender of the packet.
     pub(crate) fn deny(&mut self, denial: Denial, packet: &Packet<'_>) {
         self.denials.record(denial);
         self.unreachable(packet, Unreachable::Prohibited);
     }
 
-    /// Tells the sender of a packet that it does not arrive.
+    /// Reports to the sender of a packet that it cannot be delivered.
     pub(crate) fn unreachable(&mut self, packet: &Packet<'_>, why: Unreachable) {
         let from = link::reporter(&self.addresses, packet.destination);
         if let Some(bytes) = packet::unreachable(packet, from, why) {
@@ -91,13 +91,13 @@ impl Shared {
         self.packet_id
     }
 
-    /// The gateway's address of the same family.
+    /// Returns the gateway's address of the same family.
     pub(crate) fn gateway_for(&self, address: IpAddr) -> IpAddr {
         link::reporter(&self.addresses, address)
     }
 }
 
-/// A number that the guest cannot guess.
+/// Returns a number that the guest cannot guess.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

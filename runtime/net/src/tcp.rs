@@ -1,7 +1,7 @@
-//! TCP: every connection of the guest, and every connection to it.
+//! TCP: connections of the guest, and connections to it.
 //!
-//! The guest's SYN is answered only after the host has connected: what is refused outside is
-//! refused inside, and what is unreachable is unreachable.
+//! The guest's SYN is answered only after the host has connected, so the guest sees a refused or
+//! unreachable destination as such.
 
 mod call;
 mod device;
@@ -29,7 +29,7 @@ use crate::publish::Protocol;
 use crate::shared::Shared;
 use crate::token::{self, Kind};
 
-/// Buffers are as great as their share of what is left, within these bounds.
+/// Bounds for the size of a buffer, which is a share of the remaining bytes.
 const SMALLEST_BUFFER: usize = 16 << 10;
 const GREATEST_BUFFER: usize = 256 << 10;
 const SHARE: usize = 32;
@@ -41,7 +41,7 @@ pub(crate) struct Tcp {
     by_key: HashMap<Key, usize>,
     by_serial: HashMap<u64, usize>,
     timers: BTreeSet<(Instant, usize)>,
-    /// The address of the guest that has taken a connection last, by published port.
+    /// The address of the guest that last accepted a connection, by published port.
     servers: HashMap<u16, IpAddr>,
     ready: VecDeque<usize>,
     buffered: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Tcp {
     port: u16,
     /// Connections since the start.
     pub(crate) total: u64,
-    /// Bytes of connections that have ended.
+    /// Bytes of ended connections.
     pub(crate) sent: u64,
     pub(crate) received: u64,
 }
@@ -73,7 +73,7 @@ impl Tcp {
         }
     }
 
-    /// Takes a segment of the guest.
+    /// Handles a segment of the guest.
     pub(crate) fn segment(&mut self, packet: &Packet<'_>, shared: &mut Shared) {
         let Some((source, destination)) = packet.ports() else {
             return;
@@ -82,7 +82,7 @@ impl Tcp {
             guest: (packet.source, source).into(),
             far: (packet.destination, destination).into(),
         };
-        // The stack reads no extension headers.
+        // The stack does not support extension headers.
         let plain;
         let bytes = if packet.plain {
             packet.whole
@@ -103,7 +103,8 @@ impl Tcp {
         };
         if let Stage::Connecting { syn } = &mut flow.stage {
             if packet::is_opening(packet.payload) {
-                // Sent again, or by a program that took the port after another gave up.
+                // A repeated SYN, or one of a program that reuses the port of an abandoned
+                // connection.
                 *syn = bytes.to_vec();
             }
             return;
@@ -121,7 +122,7 @@ impl Tcp {
         self.wake(index);
     }
 
-    /// A segment of no connection: one begins, or the guest has it wrong.
+    /// Handles a segment without a connection: it opens one, or is answered with a reset.
     fn unknown(&mut self, key: Key, packet: &Packet<'_>, bytes: &[u8], shared: &mut Shared) {
         let opens =
             packet::is_opening(packet.payload) && key.guest.port() != 0 && key.far.port() != 0;
@@ -202,8 +203,8 @@ impl Tcp {
         index
     }
 
-    /// Accounts for a flow's two buffers, of the same size again where it had some. `None`: too
-    /// many already.
+    /// Accounts for a flow's two buffers, of the same size as before if it had some. `None` if
+    /// there are too many.
     fn grow(&mut self, index: usize, shared: &Shared) -> Option<usize> {
         let own = self.flows.get(index)?.buffer;
         let left = shared
@@ -220,7 +221,7 @@ impl Tcp {
         Some(buffer)
     }
 
-    /// Takes what happened on the host's socket.
+    /// Handles events of the host's socket.
     pub(crate) fn event(
         &mut self,
         index: usize,
@@ -250,7 +251,7 @@ impl Tcp {
         self.wake(index);
     }
 
-    /// The far side is there: the guest's SYN is answered.
+    /// The far side has accepted: answers the guest's SYN.
     fn connected(&mut self, index: usize, shared: &mut Shared) {
         let buffer = self.grow(index, shared);
         let Some(flow) = self.flows.get_mut(index) else {
@@ -288,7 +289,7 @@ impl Tcp {
         self.wake(index);
     }
 
-    /// The far side is not there: the guest learns how.
+    /// The far side cannot be reached: reports the error to the guest.
     fn fail(&mut self, index: usize, error: &io::Error, shared: &mut Shared) {
         if let Some(flow) = self.flows.get_mut(index)
             && let Stage::Connecting { syn } = &mut flow.stage
@@ -301,7 +302,7 @@ impl Tcp {
         self.remove(index, shared);
     }
 
-    /// Puts a flow in the list of those that have something to do.
+    /// Adds a flow to the list of flows with work.
     fn wake(&mut self, index: usize) {
         if let Some(flow) = self.flows.get_mut(index)
             && !flow.ready
@@ -311,17 +312,17 @@ impl Tcp {
         }
     }
 
-    /// Whether a flow has something to do.
+    /// Returns whether a flow has work.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// When the next timer ends.
+    /// Returns when the next timer expires.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(time, _)| *time)
     }
 
-    /// Gives each flow that has something to do its turn.
+    /// Runs a turn of each flow with work.
     pub(crate) fn run(&mut self, shared: &mut Shared) {
         while let Some(&(time, index)) = self.timers.first()
             && time <= shared.now
@@ -346,7 +347,7 @@ impl Tcp {
         }
     }
 
-    /// A flow's time is over, or its socket has something to send again.
+    /// A flow's timer has expired: ends it, or lets its socket retransmit.
     fn timed(&mut self, index: usize, shared: &mut Shared) {
         let Some(flow) = self.flows.get(index) else {
             return;
@@ -365,7 +366,7 @@ impl Tcp {
         }
     }
 
-    /// Forgets a flow, with resets to both sides.
+    /// Removes a flow, with resets to both sides.
     fn end(&mut self, index: usize, reset_far: bool, shared: &mut Shared) {
         if let Some(flow) = self.flows.get_mut(index) {
             flow.abort();
@@ -437,7 +438,7 @@ impl Tcp {
             return;
         };
         if let Far::Host(stream) = &mut flow.far {
-            // Closing it takes it out as well.
+            // Closing it also deregisters it.
             let _ = shared.registry.deregister(stream);
         }
         if let Some(time) = flow.timer {
@@ -450,7 +451,7 @@ impl Tcp {
         self.received += flow.received;
     }
 
-    /// Takes the resolver's answer for a connection.
+    /// Handles the resolver's answer for a connection.
     pub(crate) fn answer(&mut self, serial: u64, message: &[u8]) {
         if let Some(&index) = self.by_serial.get(&serial) {
             if let Some(flow) = self.flows.get_mut(index) {
@@ -460,12 +461,12 @@ impl Tcp {
         }
     }
 
-    /// Bytes of all buffers together.
+    /// Returns the total size of all buffers in bytes.
     pub(crate) fn buffered(&self) -> usize {
         self.buffered
     }
 
-    /// Each connection, for the status.
+    /// Returns all connections, for the status.
     pub(crate) fn flows(&self, now: Instant) -> impl Iterator<Item = FlowStatus> {
         self.flows.iter().map(move |(_, flow)| FlowStatus {
             protocol: Protocol::Tcp,
@@ -483,7 +484,7 @@ impl Tcp {
     }
 }
 
-/// Until when a flow may go on as it is.
+/// Returns when a flow must be ended if nothing happens.
 fn flow_limit(flow: Option<&Flow>, shared: &Shared) -> Option<Instant> {
     let flow = flow?;
     Some(match flow.stage {
@@ -496,9 +497,9 @@ fn flow_limit(flow: Option<&Flow>, shared: &Shared) -> Option<Instant> {
     })
 }
 
-/// Sets what every connection of the host has.
+/// Sets options on a connection of the host.
 fn prepare(stream: &TcpStream) {
-    // None of these is worth a connection.
+    // A connection also works without these options.
     let _ = stream.set_nodelay(true);
     let alive = TcpKeepalive::new()
         .with_time(Duration::from_secs(75))
@@ -506,7 +507,7 @@ fn prepare(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&alive);
 }
 
-/// Tells the guest why its connection is not made.
+/// Reports to the guest why its connection failed.
 fn refuse(packet: &Packet<'_>, error: &io::Error, shared: &mut Shared) {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {

@@ -1,8 +1,8 @@
-//! Which socket an event is about.
+//! Poll tokens, which identify the socket of an event.
 
 use mio::Token;
 
-/// What a socket belongs to.
+/// The kind of owner of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Frames,
@@ -24,12 +24,12 @@ const KINDS: [Kind; 7] = [
     Kind::Dns,
 ];
 
-/// The token of a socket: its kind, and its index in the table of that kind.
+/// Returns the token of a socket: its kind, and its index in the table of that kind.
 pub(crate) fn pack(kind: Kind, index: usize) -> Token {
     Token(index * 8 + kind as usize)
 }
 
-/// The kind and the index of a token.
+/// Returns the kind and the index of a token.
 pub(crate) fn unpack(token: Token) -> Option<(Kind, usize)> {
     Some((*KINDS.get(token.0 % 8)?, token.0 / 8))
 }

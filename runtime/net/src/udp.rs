@@ -1,6 +1,6 @@
 //! UDP: a table of exchanges, each with a socket of the host that is connected to its peer.
 //!
-//! A connected socket takes datagrams of its peer only, and reports that nobody listens there.
+//! A connected socket only receives datagrams of its peer, and reports if no program listens there.
 
 mod published;
 
@@ -20,17 +20,16 @@ use crate::publish::Protocol;
 use crate::shared::Shared;
 use crate::token::{self, Kind};
 
-/// How long an exchange is remembered that nobody has answered, and one that somebody has (RFC
-/// 4787: two minutes).
+/// How long an exchange without an answer is kept, and one with an answer (RFC 4787: two minutes).
 const UNANSWERED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(180);
-/// How often exchanges are looked at.
+/// How often exchanges are checked.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Datagrams that one turn reads from a socket.
+/// The most datagrams that are read from a socket in one turn.
 const TURN: usize = 64;
-/// Bytes of a packet that an error about it quotes.
+/// How many bytes of a packet an error about it quotes.
 const QUOTED: usize = 128;
-/// The longest datagram.
+/// The longest datagram in bytes.
 const LONGEST: usize = 65_535;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +45,8 @@ enum Far {
     Peer {
         listener: usize,
         peer: SocketAddr,
-        /// Where else the guest's server may listen, and what to send there until one answers.
+        /// Other addresses where the guest's server may listen, and the datagram to send there
+        /// until one answers.
         others: VecDeque<IpAddr>,
         first: Vec<u8>,
     },
@@ -58,7 +58,7 @@ struct Exchange {
     answered: bool,
     readable: bool,
     ready: bool,
-    /// The head of the last packet of the guest.
+    /// The beginning of the guest's last packet.
     quote: Vec<u8>,
     name: Option<String>,
     sent: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Udp {
     swept: Instant,
     /// Exchanges since the start.
     pub(crate) total: u64,
-    /// Bytes of exchanges that are over.
+    /// Bytes of ended exchanges.
     pub(crate) sent: u64,
     pub(crate) received: u64,
 }
@@ -99,7 +99,8 @@ impl Udp {
         }
     }
 
-    /// Takes a datagram of the guest. Returns where it goes, if that is a peer of a published port.
+    /// Handles a datagram of the guest. Returns its destination if that is a peer of a published
+    /// port.
     pub(crate) fn datagram<'a>(
         &mut self,
         packet: &Packet<'a>,
@@ -135,11 +136,11 @@ impl Udp {
                 exchange.quote.extend_from_slice(head);
                 let mut result = socket.send(data);
                 if result.as_ref().is_err_and(is_refused) {
-                    // The error was about an earlier datagram; this one was not sent.
+                    // The error concerns an earlier datagram; this one was not sent.
                     shared.unreachable(packet, Unreachable::Port);
                     result = socket.send(data);
                 }
-                // A full queue drops datagrams, as any router's.
+                // A full queue drops datagrams, as in any router.
                 if let Err(error) = result
                     && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
                     && !is_refused(&error)
@@ -151,7 +152,7 @@ impl Udp {
         None
     }
 
-    /// A datagram of no exchange: one begins, or the guest learns why not.
+    /// Handles a datagram without an exchange: starts one, or reports an error to the guest.
     fn unknown(
         &mut self,
         key: Key,
@@ -176,7 +177,7 @@ impl Udp {
             }
             return None;
         }
-        // Broadcasts and multicasts of the link: nobody else is on it.
+        // Broadcasts and multicasts on the link have no other receiver.
         let far = key.far.ip();
         if far.is_multicast() || far == IpAddr::V4(Ipv4Addr::BROADCAST) || is_broadcast(far, shared)
         {
@@ -237,7 +238,7 @@ impl Udp {
         index
     }
 
-    /// Forgets the exchange that was idle for longest where there are too many.
+    /// Drops the longest idle exchange if there are too many.
     fn make_room(&mut self, shared: &mut Shared) {
         if self.exchanges.len() >= shared.limits.udp_flows {
             let oldest = self
@@ -251,7 +252,7 @@ impl Udp {
         }
     }
 
-    /// Takes that a socket of the host has something.
+    /// Records that a socket of the host is readable.
     pub(crate) fn event(&mut self, index: usize) {
         if let Some(exchange) = self.exchanges.get_mut(index) {
             exchange.readable = true;
@@ -268,17 +269,17 @@ impl Udp {
         }
     }
 
-    /// Whether a socket has something that was not read yet.
+    /// Returns whether a socket may have unread datagrams.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// When to look for exchanges whose time is over.
+    /// Returns when to check for expired exchanges.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         (!self.exchanges.is_empty()).then_some(self.swept + SWEEP)
     }
 
-    /// Reads what the host's sockets have, and forgets exchanges whose time is over.
+    /// Reads datagrams from the host's sockets, and drops expired exchanges.
     pub(crate) fn run(&mut self, shared: &mut Shared) {
         for _ in 0..self.ready.len() {
             if !shared.out.has_room() {
@@ -322,7 +323,7 @@ impl Udp {
         };
         match &mut exchange.far {
             Far::Host(socket) => {
-                // Closing it takes it out as well.
+                // Closing it also deregisters it.
                 let _ = shared.registry.deregister(socket);
             }
             Far::Peer { listener, peer, .. } => {
@@ -334,7 +335,7 @@ impl Udp {
         self.received += exchange.received;
     }
 
-    /// Each exchange, for the status.
+    /// Returns all exchanges, for the status.
     pub(crate) fn flows(&self, now: Instant) -> impl Iterator<Item = FlowStatus> {
         self.exchanges.iter().map(move |(_, exchange)| FlowStatus {
             protocol: Protocol::Udp,
@@ -404,7 +405,7 @@ fn is_refused(error: &io::Error) -> bool {
 }
 
 fn is_broadcast(address: IpAddr, shared: &Shared) -> bool {
-    // The last address of the link's network.
+    // The broadcast address of the link's network.
     match address {
         IpAddr::V4(address) => {
             let host = u32::MAX
@@ -416,7 +417,7 @@ fn is_broadcast(address: IpAddr, shared: &Shared) -> bool {
     }
 }
 
-/// A socket of the host that takes datagrams of one peer only.
+/// Opens a socket of the host that only receives datagrams of one peer.
 pub(crate) fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

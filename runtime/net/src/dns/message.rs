@@ -1,4 +1,4 @@
-//! Messages of DNS: what the gateway reads of them, and those it writes itself.
+//! DNS messages: parses those the gateway needs, and writes its own.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
-/// How long a guest remembers an address of the gateway's own, in seconds.
+/// The time to live of the gateway's own addresses, in seconds.
 const OWN_TTL: u32 = 30;
 
-/// A question that can be asked.
+/// A valid query.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) id: u16,
@@ -19,16 +19,16 @@ pub(super) struct Asked {
     recursion: bool,
 }
 
-/// What a message of the guest is.
+/// A parsed message of the guest.
 pub(super) enum Read {
     Asked(Asked),
-    /// Not a question that is answered from anywhere: this is the reply.
+    /// A query that cannot be answered: this is the reply.
     Reply(Vec<u8>),
-    /// Not answered at all: replies, and what has no header.
+    /// A message that gets no answer: a reply, or one without a header.
     Nothing,
 }
 
-/// Reads a message of the guest.
+/// Parses a message of the guest.
 pub(super) fn read(bytes: &[u8]) -> Read {
     let Ok(message) = Message::from_vec(bytes) else {
         return match header(bytes, ResponseCode::FormErr) {
@@ -75,7 +75,7 @@ fn name_of(query: &Query) -> String {
     name.strip_suffix('.').unwrap_or(&name).to_owned()
 }
 
-/// The reply to what cannot be read: its identifier and an error.
+/// Returns the reply to an invalid query: its identifier and an error.
 fn header(bytes: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     let [a, b, flags, ..] = *bytes.first_chunk::<12>()?;
     if flags & 0x80 != 0 {
@@ -102,12 +102,12 @@ impl Asked {
         message
     }
 
-    /// The reply that refuses or fails.
+    /// Returns a reply with an error.
     pub(super) fn error(&self, code: ResponseCode) -> Option<Vec<u8>> {
         reply(&self.response(code))
     }
 
-    /// The reply with these addresses, as far as they are of the kind that is asked for.
+    /// Returns a reply with those of the addresses that are of the requested type.
     pub(super) fn addresses(&self, addresses: &[IpAddr]) -> Option<Vec<u8>> {
         let mut message = self.response(ResponseCode::NoError);
         let kind = self.query.query_type();
@@ -123,7 +123,7 @@ impl Asked {
         reply(&message)
     }
 
-    /// Reads a name server's reply. `None` for one to another question.
+    /// Parses a name server's reply; `None` if it is to another query.
     pub(super) fn answer(&self, id: u16, bytes: &[u8]) -> Option<Message> {
         let message = Message::from_vec(bytes).ok()?;
         let metadata = &message.metadata;
@@ -138,7 +138,7 @@ impl Asked {
     }
 }
 
-/// The message with another identifier.
+/// Returns the message with another identifier.
 pub(super) fn with_id(mut bytes: Vec<u8>, id: u16) -> Vec<u8> {
     if let Some(place) = bytes.get_mut(..2) {
         place.copy_from_slice(&id.to_be_bytes());
@@ -146,7 +146,7 @@ pub(super) fn with_id(mut bytes: Vec<u8>, id: u16) -> Vec<u8> {
     bytes
 }
 
-/// Whether a name server says that another one should be asked.
+/// Returns whether another name server should be tried.
 pub(super) fn is_failure(code: ResponseCode) -> bool {
     matches!(
         code,

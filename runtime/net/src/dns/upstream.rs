@@ -1,4 +1,4 @@
-//! A question to the host's name servers: which are asked, when the next one is, and over what.
+//! A query to the host's name servers: the order of servers, timeouts, and transports.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,25 +11,25 @@ use mio::{Interest, Registry, Token};
 use crate::config::Nameserver;
 use crate::udp;
 
-/// As many servers as glibc asks.
+/// The most servers, as in glibc.
 const SERVERS: usize = 3;
-/// How long a server has before the next one is asked as well.
+/// How long to wait for a server before the next one is tried as well.
 const STEP: Duration = Duration::from_secs(1);
-/// How long a question waits altogether: a program asks again after five seconds.
+/// How long a query waits in total: a program repeats it after five seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(9);
-/// The longest message.
+/// The longest message in bytes.
 const LONGEST: usize = 65_535;
 
-/// One try.
+/// An attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) server: SocketAddr,
     pub(super) stream: bool,
 }
 
-/// The tries for a name, in their order: each server, then each again.
+/// Returns the attempts for a name in order: each server once, then each again.
 ///
-/// The servers are those with the longest domain that contains the name; where there is none, those
+/// The servers are those with the longest domain that contains the name; if there are none, those
 /// without domains. Servers that did not answer lately come last.
 pub(super) fn attempts(
     servers: &[Nameserver],
@@ -54,7 +54,7 @@ pub(super) fn attempts(
         .take(SERVERS)
         .collect();
     chosen.sort_by_key(|server| is_down(*server));
-    // What was asked over a stream is asked over datagrams where no server takes streams.
+    // A query over a stream is repeated over UDP if no server supports streams.
     [stream, false]
         .into_iter()
         .flat_map(|stream| {
@@ -66,7 +66,7 @@ pub(super) fn attempts(
         .collect()
 }
 
-/// Whether the name is the domain or below it.
+/// Returns whether the name is the domain or below it.
 pub(super) fn contains(domain: &str, name: &str) -> bool {
     name.strip_suffix(domain)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -83,19 +83,19 @@ enum Transport {
     },
 }
 
-/// One server that was asked.
+/// A server with a pending query.
 pub(super) struct Upstream {
     pub(super) attempt: Attempt,
     transport: Transport,
 }
 
-/// The tries of one question.
+/// The attempts of one query.
 pub(super) struct Race {
     pub(super) attempts: VecDeque<Attempt>,
     pub(super) asked: Vec<Upstream>,
-    /// When the next server is asked.
+    /// When the next server is tried.
     pub(super) next: Instant,
-    /// When the question is given up.
+    /// When the query is abandoned.
     pub(super) until: Instant,
 }
 
@@ -109,7 +109,7 @@ impl Race {
         }
     }
 
-    /// Asks the next server. Returns false where there is none left.
+    /// Tries the next server. Returns `false` if there is none left.
     pub(super) fn ask(
         &mut self,
         message: &[u8],
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_with_the_longest_domain_is_asked_and_no_other() {
+    fn only_the_server_with_the_longest_domain_is_tried() {
         assert_eq!(order("example.org", 0), [1, 2, 1, 2]);
         assert_eq!(order("corp.example", 0), [3, 3]);
         assert_eq!(order("a.corp.example", 0), [3, 3]);

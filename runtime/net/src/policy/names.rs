@@ -1,14 +1,15 @@
-//! Which names have an address, as the gateway's resolver gave them out.
+//! The names of addresses, as returned by the gateway's resolver.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Addresses of names kept at once.
+/// The most addresses of names that are kept.
 const NAMES: usize = 4096;
-/// Names of one address: those of a content delivery network share theirs.
+/// The most names of one address: those of a content delivery network share theirs.
 const NAMES_OF_ONE: usize = 16;
-/// Programs connect a while after they looked a name up, whatever its time to live.
+/// The shortest time that a name is kept: programs connect some time after a lookup, whatever its
+/// time to live.
 const SHORTEST: Duration = Duration::from_secs(120);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -26,7 +27,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Remembers that the resolver gave out an address for a name.
+    /// Records that the resolver returned an address for a name.
     pub(crate) fn learn(&mut self, name: &str, address: IpAddr, ttl: Duration, now: Instant) {
         let until = now + ttl.clamp(SHORTEST, LONGEST);
         if let Some(old) = self
@@ -52,7 +53,7 @@ impl Names {
         self.known += 1;
     }
 
-    /// Makes room: what is past its time goes, and where that is nothing, the half that goes first.
+    /// Makes room: removes expired names, or if there are none, the half that expires first.
     fn forget(&mut self, now: Instant) {
         let mut limit = now;
         for _ in 0..2 {
@@ -75,7 +76,7 @@ impl Names {
         }
     }
 
-    /// The names for which the resolver gave out the address, the latest first.
+    /// Returns the names for which the resolver returned the address, the latest first.
     pub(crate) fn of(&self, address: IpAddr, now: Instant) -> impl Iterator<Item = &str> {
         self.by_address
             .get(&address)
@@ -86,7 +87,7 @@ impl Names {
             .map(|known| known.name.as_str())
     }
 
-    /// The name to show for an address.
+    /// Returns the name to show for an address.
     pub(crate) fn name_of(&self, address: IpAddr, now: Instant) -> Option<String> {
         self.of(address, now).next().map(str::to_owned)
     }

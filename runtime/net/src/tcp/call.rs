@@ -1,4 +1,5 @@
-//! Connections to the guest: from a published port to whichever of its addresses has the server.
+//! Connections to the guest, from a published port to the guest's address that the server listens
+//! on.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,27 +14,28 @@ use super::flow::{Far, Flow, Key, Stage};
 use super::{Tcp, prepare};
 use crate::shared::Shared;
 
-/// Ports of the gateway from which it connects to the guest.
+/// The first of the gateway's ports for connections to the guest.
 pub(super) const FIRST_PORT: u16 = 32_768;
-/// How long an address may take to answer that has had a server, or that is the first to be tried:
-/// the guest's kernel may not be up yet, or a server's queue of connections is full. Linux drops
-/// what the queue cannot take, and the attempts after 1, 3, 7, 15 and 31 seconds get their turn.
+/// How long to wait for an address that has had a server, or for the first address: the guest's
+/// kernel may not be up yet, or a server's queue of connections may be full. Linux drops
+/// connections when the queue is full, and this allows the retransmissions after 1, 3, 7, 15 and 31
+/// seconds.
 const CALL: Duration = Duration::from_secs(60);
-/// How long the addresses after it may take that have not had a server: they may belong to a
-/// protocol that the guest's kernel lacks.
+/// How long to wait for other addresses that have not had a server: they may belong to a protocol
+/// that the guest's kernel does not support.
 const RECALL: Duration = Duration::from_secs(9);
 
 impl Tcp {
-    /// Takes a connection that somebody made to a published port, and connects to the guest's port.
+    /// Handles a connection to a published port, and connects to the guest's port.
     pub(crate) fn accept(&mut self, stream: TcpStream, guest_port: u16, shared: &mut Shared) {
         if self.flows.len() >= shared.limits.tcp_flows {
-            // Dropped with a reset, so that the peer does not take it for an answer.
+            // Closed with a reset, so that the peer does not mistake it for an answer.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return;
         }
         prepare(&stream);
-        // A server may listen on one family, or on the guest's loopback only: the guest's kernel
-        // lets the gateway reach that where `route_localnet` is set for its interface.
+        // A server may listen on one address family, or only on the guest's loopback, which the
+        // gateway can reach if `route_localnet` is set for the guest's interface.
         let addresses = &shared.addresses;
         let mut others: VecDeque<SocketAddr> = [
             IpAddr::V4(addresses.guest_v4),
@@ -43,7 +45,7 @@ impl Tcp {
         .map(|address| (address, guest_port).into())
         .into();
         if let Some(server) = self.servers.get(&guest_port) {
-            // No other connection needs to be refused first.
+            // The address that has had a server comes first, so that no other must refuse before.
             others.retain(|address| address.ip() != *server);
             others.push_front((*server, guest_port).into());
         }
@@ -64,7 +66,7 @@ impl Tcp {
         }
     }
 
-    /// Two ends that no connection has.
+    /// Returns a pair of ends that no connection uses.
     fn free_key(&mut self, guest: SocketAddr, shared: &Shared) -> Option<Key> {
         let from = shared.gateway_for(guest.ip());
         for _ in FIRST_PORT..u16::MAX {
@@ -80,7 +82,7 @@ impl Tcp {
         None
     }
 
-    /// Begins to connect to the guest. Returns whether it could.
+    /// Starts to connect to the guest. Returns whether that was possible.
     fn call(&mut self, index: usize, shared: &mut Shared) -> bool {
         let Some(buffer) = self.grow(index, shared) else {
             return false;
@@ -102,8 +104,8 @@ impl Tcp {
         called
     }
 
-    /// Sees whether the guest has taken a call, and calls elsewhere where it refused. Returns
-    /// whether the turn is over.
+    /// Checks whether the guest has accepted a call, and tries the next address if it refused.
+    /// Returns whether the turn is over.
     pub(super) fn answered(&mut self, index: usize, shared: &mut Shared) -> bool {
         let Some(flow) = self.flows.get_mut(index) else {
             return true;
@@ -132,7 +134,7 @@ impl Tcp {
         }
     }
 
-    /// An address has not answered in its time.
+    /// Handles that an address has not answered in time.
     pub(super) fn unanswered(&mut self, index: usize, shared: &mut Shared) {
         let Some(flow) = self.flows.get_mut(index) else {
             return;
@@ -140,7 +142,7 @@ impl Tcp {
         let (guest, last) = (flow.key.guest, flow.last + CALL);
         let served = self.servers.get(&guest.port()) == Some(&guest.ip());
         match &mut flow.stage {
-            // It has answered others since: its server is busy.
+            // It has accepted other connections since: its server is busy.
             Stage::Calling { until, .. } if served && last > shared.now => {
                 *until = last;
                 self.wake(index);
@@ -149,8 +151,8 @@ impl Tcp {
         }
     }
 
-    /// Connects to the next address where a guest's server may listen, or resets the client where
-    /// none is left.
+    /// Connects to the next address where a guest's server may listen, or resets the client if
+    /// there is none left.
     fn call_next(&mut self, index: usize, shared: &mut Shared) {
         let Some(Flow {
             stage: Stage::Calling { others, until },

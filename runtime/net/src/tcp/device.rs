@@ -1,4 +1,4 @@
-//! smoltcp's view of the link: one packet in, frames out.
+//! smoltcp's device for the link: receives one packet, sends frames.
 
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -12,7 +12,7 @@ use crate::shared;
 struct Link<'a> {
     packet: Option<&'a [u8]>,
     out: &'a mut Output,
-    /// Queue a frame even where the queue has no room: a reset, or the last acknowledgement.
+    /// Whether to queue a frame even if the queue is full: a reset, or the last acknowledgement.
     urgent: bool,
 }
 
@@ -55,15 +55,16 @@ impl Device for Link<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = MTU;
-        // Nothing changes bytes on a socket between two processes; the guest's kernel checks ours.
+        // Bytes cannot change on a socket between two processes; the guest's kernel checks our
+        // checksums.
         capabilities.checksum.ipv4 = Checksum::Tx;
         capabilities.checksum.tcp = Checksum::Tx;
         capabilities
     }
 }
 
-/// The TCP stack. Each connection has a set of sockets of its own, so that a segment costs the same
-/// however many there are.
+/// The TCP stack. Each connection has its own set of sockets, so that the cost of a segment does
+/// not depend on the number of connections.
 pub(super) struct Stack(Interface);
 
 impl Stack {
@@ -77,7 +78,7 @@ impl Stack {
         };
         let mut interface = Interface::new(config, &mut link, Instant::ZERO);
         interface.update_ip_addrs(|own| {
-            // There is room for two: what does not fit would show in every test.
+            // There is space for two addresses; a missing one would fail every test.
             let _ = own.push(IpCidr::new(
                 addresses.gateway_v4.into(),
                 addresses.prefix_v4,
@@ -87,12 +88,12 @@ impl Stack {
                 addresses.prefix_v6,
             ));
         });
-        // Each connection's far end is an address of the interface.
+        // Every far end is an address of the interface.
         interface.set_any_ip(true);
         Self(interface)
     }
 
-    /// Gives a packet to the sockets; an answer is queued at once.
+    /// Passes a packet to the sockets; an answer is queued at once.
     pub(super) fn receive(
         &mut self,
         now: Instant,
@@ -108,7 +109,7 @@ impl Stack {
         let _: PollIngressSingleResult = self.0.poll_ingress_single(now, &mut link, sockets);
     }
 
-    /// Queues what the sockets have to send, as far as there is room. Returns whether that was all.
+    /// Queues segments of the sockets as far as there is space. Returns whether that was all.
     pub(super) fn send(
         &mut self,
         now: Instant,
@@ -121,7 +122,7 @@ impl Stack {
             out,
             urgent,
         };
-        // A socket sends one segment a turn.
+        // A socket sends one segment per turn.
         while self.0.poll_egress(now, &mut link, sockets) == PollResult::SocketStateChanged {
             if urgent {
                 return true;
@@ -130,7 +131,7 @@ impl Stack {
         link.out.has_room()
     }
 
-    /// When the sockets want to send next.
+    /// Returns when the sockets must send next.
     pub(super) fn next(&mut self, now: Instant, sockets: &SocketSet<'_>) -> Option<Instant> {
         self.0.poll_at(now, sockets)
     }

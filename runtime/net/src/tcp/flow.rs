@@ -1,5 +1,5 @@
-//! One TCP connection: a socket of the stack inside, a socket of the host outside, bytes between
-//! them.
+//! A TCP connection: copies bytes between a socket of the stack, for the guest, and a socket of the
+//! host.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,16 +17,16 @@ use crate::dns::{Client, Question};
 use crate::policy::{NameCheck, Policy};
 use crate::publish::Protocol;
 
-/// Bytes that one turn moves in a direction before others have theirs.
+/// The most bytes that are moved in a direction in one turn.
 const TURN: usize = 256 << 10;
-/// How often a silent guest is asked whether it still knows the connection.
+/// How often an idle guest is probed.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
-/// How long bytes are held that may be the beginning of a name.
+/// How long bytes that may be the beginning of a name are held back.
 const HOLD: Duration = Duration::from_secs(5);
-/// Questions of one connection to the resolver that wait for an answer.
+/// The most pending queries of one connection to the resolver.
 const QUESTIONS: usize = 16;
 
-/// A connection by its two ends as the guest sees them.
+/// The two ends of a connection, as the guest sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) guest: SocketAddr,
@@ -41,7 +41,7 @@ pub(super) enum Far {
     Resolver(Resolver),
 }
 
-/// Messages of DNS on a connection, each with its length before it (RFC 1035, 4.2.2).
+/// DNS messages on a connection, each preceded by its length (RFC 1035, 4.2.2).
 #[derive(Default)]
 pub(super) struct Resolver {
     received: Vec<u8>,
@@ -49,13 +49,13 @@ pub(super) struct Resolver {
     waiting: usize,
 }
 
-/// How far a connection is.
+/// The stage of a connection.
 pub(super) enum Stage {
-    /// The host connects; the guest's SYN waits.
+    /// The host connects; the guest's SYN waits for the result.
     Connecting {
         syn: Vec<u8>,
     },
-    /// The guest is being connected to; where it refuses, at the next of these addresses.
+    /// The guest is being connected to; if it refuses, the next of these addresses is tried.
     Calling {
         others: VecDeque<SocketAddr>,
         until: Instant,
@@ -63,56 +63,56 @@ pub(super) enum Stage {
     Open,
 }
 
-/// What a turn of a connection led to.
+/// The result of a turn of a connection.
 pub(super) enum Turn {
-    /// Nothing more to do until something happens.
+    /// There is nothing to do until the next event.
     Waits,
     /// There is more to do at once.
     Again,
-    /// Both sides have ended: forget it.
+    /// Both sides have ended: remove the connection.
     Ended,
-    /// The guest has reset it, or refused it.
+    /// The guest has reset or refused the connection.
     GuestReset,
-    /// The host's side has failed: reset the guest's.
+    /// The host's side has failed: reset the guest's side.
     HostReset,
-    /// The policy refuses it after its first bytes.
+    /// The policy denies the connection after its first bytes.
     Denied(Box<Denial>),
 }
 
 pub(super) struct Flow {
     pub(super) key: Key,
-    /// Never the same twice, unlike the index.
+    /// A unique number; indexes are reused.
     pub(super) serial: u64,
     pub(super) stage: Stage,
     pub(super) far: Far,
     pub(super) sockets: SocketSet<'static>,
     pub(super) handle: Option<SocketHandle>,
-    /// Bytes of each of the two buffers.
+    /// The size of each of the two buffers in bytes.
     pub(super) buffer: usize,
     pub(super) inbound: bool,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// What the first bytes must agree with, until they did.
+    /// The check of the name in the first bytes, until it has passed.
     pub(super) check: NameCheck,
-    /// Since when bytes wait for the rest of a name.
+    /// Since when bytes are held back for the rest of a name.
     held: Option<Instant>,
-    /// The name that the policy or the first bytes gave.
+    /// The name known from the policy or the first bytes.
     pub(super) name: Option<String>,
     /// The sequence number of the guest's first byte.
     first: Option<u32>,
-    /// The guest has said that it sends no more.
+    /// Whether the guest has shut down its sending side.
     guest_ended: bool,
-    /// That was passed on.
+    /// Whether this was passed on.
     passed_guest_end: bool,
-    /// The far side has ended, and that was passed on.
+    /// Whether the far side has ended, and this was passed on.
     passed_far_end: bool,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) since: Instant,
     pub(super) last: Instant,
-    /// When it stands in the table of timers.
+    /// The time of its entry in the table of timers.
     pub(super) timer: Option<Instant>,
-    /// It stands in the list of those that have something to do.
+    /// Whether it is in the list of flows with work.
     pub(super) ready: bool,
 }
 
@@ -145,15 +145,15 @@ impl Flow {
         }
     }
 
-    /// Makes the stack's socket, with two buffers of this many bytes. They take memory as they
-    /// fill.
+    /// Creates the stack's socket, with two buffers of this many bytes. Their memory is allocated
+    /// as they fill.
     pub(super) fn socket(&mut self, buffer: usize) -> &mut Socket<'static> {
         if let Some(old) = self.handle.take() {
             self.sockets.remove(old);
         }
         let space = || SocketBuffer::new(vec![0; buffer]);
         let mut socket = Socket::new(space(), space());
-        // Programs outside have already decided how to cut their bytes.
+        // Programs on the host have already chosen the size of their segments.
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(KEEP_ALIVE));
         self.buffer = buffer;
@@ -172,20 +172,21 @@ impl Flow {
             .map(|handle| self.sockets.get::<Socket<'_>>(handle).state())
     }
 
-    /// Whether the stack may see a segment: one that fits what is free of its buffer.
+    /// Returns whether the stack may process a segment: its data must fit into the free space of
+    /// the buffer.
     ///
-    /// smoltcp 0.14 scales the window of a SYN that is never scaled, takes segments far beyond its
-    /// buffer for ones within its window until its next segment, and panics when it puts their
-    /// bytes together.
+    /// smoltcp 0.14 scales the window of a SYN, which is never scaled, accepts segments far beyond
+    /// its buffer as within its window until its next segment, and panics when it assembles their
+    /// bytes.
     pub(super) fn fits(&self, segment: &[u8]) -> bool {
         let Some((sequence, length)) = sequence(segment) else {
             return false;
         };
         let Some(first) = self.first else {
-            // Nothing but a SYN without contents comes before that is known.
+            // Before the first sequence number is known, only a SYN without data is valid.
             return length == 0;
         };
-        // Numbers wrap; what has been taken out of the buffer is where it begins.
+        // Sequence numbers wrap; the buffer begins after the bytes taken from it.
         let begin = first.wrapping_add((self.sent & u64::from(u32::MAX)) as u32);
         let end = sequence
             .wrapping_add(length)
@@ -194,7 +195,7 @@ impl Flow {
         i64::from(end) <= self.buffer as i64
     }
 
-    /// Notes what the guest's last segment changed.
+    /// Updates the state after the guest's last segment.
     pub(super) fn observe(&mut self, segment: &[u8]) {
         const SYN: u8 = 2;
         if self.first.is_none()
@@ -214,34 +215,34 @@ impl Flow {
         }
     }
 
-    /// When bytes that wait for the rest of a name have waited long enough.
+    /// Returns when bytes have been held back long enough for the rest of a name.
     pub(super) fn held_until(&self) -> Option<Instant> {
         self.held.map(|since| since + HOLD)
     }
 
-    /// Makes the guest's end a reset.
+    /// Resets the guest's side.
     pub(super) fn abort(&mut self) {
         if let Some((socket, _)) = self.parts() {
             socket.abort();
         }
     }
 
-    /// Makes the host's end a reset: whoever is there does not take it for the end of the bytes.
+    /// Resets the host's side, so that the peer does not mistake it for a normal end.
     pub(super) fn reset_far(&self) {
         if let Far::Host(stream) = &self.far {
-            // What cannot be set is closed the usual way.
+            // If this fails, the socket is closed normally.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// Acknowledges at once what is acknowledged a little later otherwise.
+    /// Acknowledges at once, without the usual delay.
     pub(super) fn hurry(&mut self) {
         if let Some((socket, _)) = self.parts() {
             socket.set_ack_delay(None);
         }
     }
 
-    /// Moves bytes both ways.
+    /// Moves bytes in both directions.
     pub(super) fn turn(
         &mut self,
         policy: &Policy,
@@ -250,7 +251,7 @@ impl Flow {
     ) -> Turn {
         match self.state() {
             None | Some(State::SynSent | State::SynReceived) => return Turn::Waits,
-            // Back from SYN-RECEIVED.
+            // The state returned from SYN-RECEIVED.
             Some(State::Listen) => return Turn::GuestReset,
             Some(State::Closed) if !(self.guest_ended && self.passed_far_end) => {
                 return Turn::GuestReset;
@@ -290,7 +291,7 @@ impl Flow {
         }
     }
 
-    /// Reads the name that the first bytes give, and asks the policy.
+    /// Reads the name in the first bytes, and checks it with the policy.
     fn check_name(&mut self, policy: &Policy, now: Instant) -> Result<(), Box<Denial>> {
         let (key, check) = (self.key, self.check);
         let ended = self.guest_ended;
@@ -311,7 +312,7 @@ impl Flow {
                 }
                 return Ok(());
             }
-            // An end without a byte asks for nothing.
+            // A connection that ends without data asks for no name.
             Sniff::More | Sniff::Other => Vec::new(),
             Sniff::Names(names) => names,
         };
@@ -326,9 +327,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Writes to the host what the guest sent. Returns whether there is more.
+    /// Writes the guest's bytes to the host. Returns whether there are more.
     fn guest_to_host(&mut self) -> io::Result<bool> {
-        // Bytes that wait for a name stay in the buffer, and the end behind them.
+        // Bytes that wait for a name stay in the buffer, and so does the end after them.
         if self.passed_guest_end || self.check != NameCheck::Any {
             return Ok(false);
         }
@@ -364,7 +365,7 @@ impl Flow {
         }
         if finished {
             match stream.shutdown(Shutdown::Write) {
-                // The other side has reset it; reading reports that.
+                // The other side has reset it; a read will report that.
                 Err(error) if error.kind() == ErrorKind::NotConnected => {}
                 result => result?,
             }
@@ -375,7 +376,7 @@ impl Flow {
         Ok(writable && moved >= TURN)
     }
 
-    /// Reads from the host into what is sent to the guest. Returns whether there is more.
+    /// Reads from the host into the buffer to the guest. Returns whether there are more bytes.
     fn host_to_guest(&mut self) -> io::Result<bool> {
         if self.passed_far_end {
             return Ok(false);
@@ -411,8 +412,8 @@ impl Flow {
         Ok(readable && !finished && moved >= TURN)
     }
 
-    /// Passes questions to the resolver and its answers to the guest. Returns false for what is not
-    /// DNS.
+    /// Passes queries to the resolver and its answers to the guest. Returns `false` if the data is
+    /// not DNS.
     fn resolve(&mut self, questions: &mut Vec<Question>) -> bool {
         let (serial, guest_ended) = (self.serial, self.guest_ended);
         let (mut sent, mut received) = (0, 0);
@@ -470,7 +471,7 @@ impl Flow {
         true
     }
 
-    /// Takes the resolver's answer.
+    /// Handles the resolver's answer.
     pub(super) fn answer(&mut self, message: &[u8]) {
         if let Far::Resolver(resolver) = &mut self.far
             && let Ok(length) = u16::try_from(message.len())
@@ -485,7 +486,7 @@ impl Flow {
     }
 }
 
-/// A segment's sequence number, and how many bytes it carries.
+/// Returns a segment's sequence number and the length of its data.
 fn sequence(segment: &[u8]) -> Option<(u32, u32)> {
     let number = u32::from_be_bytes(*segment.get(4..)?.first_chunk()?);
     let header = usize::from(segment.get(12)? >> 4) * 4;
@@ -494,7 +495,7 @@ fn sequence(segment: &[u8]) -> Option<(u32, u32)> {
 }
 
 impl Resolver {
-    /// The next whole message.
+    /// Returns the next complete message.
     fn next(&mut self) -> Option<Vec<u8>> {
         let (length, rest) = self.received.split_first_chunk::<2>()?;
         let length = usize::from(u16::from_be_bytes(*length));

@@ -1,22 +1,22 @@
-//! The host that a connection asks for, read from its first bytes: TLS's server name, HTTP's host.
+//! Reads the host that a connection asks for from its first bytes: TLS's server name, HTTP's host.
 
 use crate::rule::host_name;
 
 /// How many bytes a connection may send before the name must be found.
 pub(super) const LONGEST: usize = 16 << 10;
 
-/// What a connection's first bytes say.
+/// The result of reading a connection's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sniff {
-    /// The name, or the two that HTTP may give: all have to be allowed.
+    /// The name, or the two that HTTP may contain: all must be allowed.
     Names(Vec<String>),
-    /// No TLS with a server name and no HTTP with a host.
+    /// Neither TLS with a server name nor HTTP with a host.
     Other,
-    /// More bytes may tell.
+    /// More bytes are needed.
     More,
 }
 
-/// Reads the name from all that a connection has sent so far.
+/// Reads the name from all bytes that a connection has sent so far.
 pub(super) fn sniff(bytes: &[u8]) -> Sniff {
     match bytes.first() {
         None => Sniff::More,
@@ -26,7 +26,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Sniff {
     }
 }
 
-/// Reads numbers and vectors of TLS from the front.
+/// Parses numbers and vectors of TLS.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -44,20 +44,20 @@ impl<'a> Reader<'a> {
         )
     }
 
-    /// A vector whose length stands before it in as many bytes.
+    /// Parses a vector that is preceded by its length in this many bytes.
     fn vector(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let length = self.number(bytes)?;
         self.take(length)
     }
 }
 
-/// The server name of a ClientHello (RFC 8446, 4.1.2; RFC 6066, 3), which may be in several
+/// Reads the server name of a ClientHello (RFC 8446, 4.1.2; RFC 6066, 3), which may span several
 /// records.
 fn tls(bytes: &[u8]) -> Sniff {
     let mut records = Reader(bytes);
     let mut hello = Vec::new();
     loop {
-        // The handshake's type and length, then as much.
+        // The handshake's type and length, followed by its body.
         if let Some([kind, a, b, c]) = hello.first_chunk::<4>() {
             if *kind != 1 {
                 return Sniff::Other;
@@ -89,7 +89,7 @@ fn tls(bytes: &[u8]) -> Sniff {
     }
 }
 
-/// The server name in the body of a ClientHello; `Some(None)` where it has none.
+/// Reads the server name in the body of a ClientHello; `Some(None)` if it has none.
 fn server_name(body: &[u8]) -> Option<Option<String>> {
     let mut body = Reader(body);
     // Version and random number, session, cipher suites, compression methods.
@@ -110,7 +110,7 @@ fn server_name(body: &[u8]) -> Option<Option<String>> {
                 let kind = names.number(1)?;
                 let name = names.vector(2)?;
                 if kind == 0 {
-                    // What is not a name is shown as it is, and no rule allows it.
+                    // An invalid name is shown unchanged, and no rule allows it.
                     let text = String::from_utf8_lossy(name);
                     return Some(Some(host_name(&text).unwrap_or_else(|| text.into_owned())));
                 }
@@ -120,9 +120,9 @@ fn server_name(body: &[u8]) -> Option<Option<String>> {
     Some(None)
 }
 
-/// The host of an HTTP/1 request (RFC 9112, 3.2): of its target and of its Host field.
+/// Reads the hosts of an HTTP/1 request (RFC 9112, 3.2): of its target and of its Host field.
 fn http(bytes: &[u8]) -> Sniff {
-    // Methods are short tokens; what has none is another protocol.
+    // Methods are short tokens; anything else is another protocol.
     let method = bytes
         .iter()
         .take(32)
@@ -138,7 +138,7 @@ fn http(bytes: &[u8]) -> Sniff {
     let mut names = Vec::new();
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let Some(request) = lines.next().and_then(line) else {
-        // A request line of another protocol may have no version, and then it ends here or never.
+        // The request line of another protocol may have no version; then it ends here or never.
         return Sniff::More;
     };
     let mut words = request.split(' ').skip(1);
@@ -171,13 +171,13 @@ fn http(bytes: &[u8]) -> Sniff {
     Sniff::More
 }
 
-/// A line without its end; `None` where the end is not here yet.
+/// Returns a line without its end; `None` if the end has not arrived yet.
 fn line(bytes: &[u8]) -> Option<String> {
     let text = bytes.strip_suffix(b"\n")?;
     Some(String::from_utf8_lossy(text.strip_suffix(b"\r").unwrap_or(text)).into_owned())
 }
 
-/// The host of `[USER@]HOST[:PORT]`, in lower case.
+/// Returns the host of `[USER@]HOST[:PORT]`, in lower case.
 fn authority(text: &str) -> String {
     let host = text.rsplit('@').next().unwrap_or(text);
     let host = match host.strip_prefix('[') {
@@ -193,7 +193,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A ClientHello with a server name, in records of at most `record` bytes.
+    /// Returns a ClientHello with a server name, in records of at most `record` bytes.
     fn hello(name: Option<&str>, record: usize) -> Vec<u8> {
         let vector = |length: usize, bytes: &[u8]| {
             let mut out = bytes.len().to_be_bytes()[8 - length..].to_vec();
@@ -231,7 +231,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_server_name_is_found_however_the_hello_is_cut() {
+    fn the_server_name_is_found_in_any_fragmentation_of_the_hello() {
         for record in [1, 7, 100, 1000] {
             let bytes = hello(Some("Example.ORG"), record);
             for end in 0..bytes.len() {

@@ -1,4 +1,4 @@
-//! Datagrams to published ports, and the guest's answers to them.
+//! Datagrams to published ports, and the guest's answers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -6,11 +6,11 @@ use super::{Exchange, Far, Key, Udp};
 use crate::packet;
 use crate::shared::Shared;
 
-/// Ports of the gateway from which it sends to the guest.
+/// The first of the gateway's ports for sending to the guest.
 pub(super) const FIRST_PORT: u16 = 32_768;
 
 impl Udp {
-    /// Takes a datagram that somebody sent to a published port.
+    /// Handles a datagram to a published port.
     pub(crate) fn publish(
         &mut self,
         listener: usize,
@@ -65,8 +65,8 @@ impl Udp {
         None
     }
 
-    /// Takes the guest's report that nobody listens where a published port leads; tries the next
-    /// address.
+    /// Handles the guest's report that no program listens on a published port's target, and tries
+    /// the next address.
     pub(crate) fn refused(&mut self, quoted: &[u8], shared: &mut Shared) {
         let Some(quoted) = quote(quoted) else { return };
         let Some(&index) = self.by_key.get(&quoted) else {
@@ -80,7 +80,7 @@ impl Udp {
             return;
         };
         let (Some(next), first) = (others.pop_front(), first.clone()) else {
-            // Nobody listens yet: the peer's next datagram tries each address again.
+            // No server listens yet: the peer's next datagram tries each address again.
             return self.remove(index, shared);
         };
         let guest = (next, quoted.guest.port()).into();
@@ -96,9 +96,9 @@ impl Udp {
     }
 }
 
-/// The exchange of a packet of the gateway that the guest quotes.
+/// Returns the exchange of the gateway's packet that the guest quotes.
 fn quote(quoted: &[u8]) -> Option<Key> {
-    // A quote may be shorter than the packet's length says: the headers are all that counts.
+    // A quote may be shorter than the packet's length says: only the headers are needed.
     let (source, destination, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) =
         match quoted.first()? >> 4 {
             4 => {
