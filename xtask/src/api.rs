@@ -1,9 +1,8 @@
-//! `cargo xtask api`: the public interfaces of the published libraries, one file each in
-//! `docs/api`.
+//! `cargo xtask api`: lists of the public interfaces of the published libraries, in `docs/api`.
 //!
-//! A change of an interface is a change of its file, so that review and the history show it. The
-//! lists are made from rustdoc's JSON, whose format and wording change with the compiler: one
-//! version decides, for all features, on Linux.
+//! A change of an interface changes its list, so that reviews and the history show it. The lists
+//! are generated from rustdoc's JSON, whose format and wording depend on the compiler: they are
+//! made with one version, for all features, on Linux.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,11 +14,11 @@ use anyhow::{Context, Result, bail};
 use crate::package::LIBRARIES;
 use crate::shell;
 
-/// The compiler that the lists are made with.
+/// The compiler version that the lists are made with.
 pub(crate) const COMPILER: &str = "1.95.0";
 
-/// Runs rustdoc with the options of nightly compilers. Cargo does not see the variable, so that
-/// what it has built before is of use.
+/// Runs rustdoc with the options of nightly compilers. Cargo does not see the variable, so its
+/// earlier build results stay valid.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
 /// `cargo xtask api`
@@ -64,12 +63,12 @@ pub(crate) fn check() -> Result<()> {
     Api { bless: false }.run()
 }
 
-/// Whether the compiler that the lists are made with is there.
+/// Returns whether that compiler is installed.
 pub(crate) fn is_possible() -> bool {
     runs_this() || shell::output(with_compiler("rustc").arg("--version")).is_ok()
 }
 
-/// Whether it is the compiler that runs this, under whatever name rustup has it.
+/// Returns whether that compiler runs this program, under any name in rustup.
 fn runs_this() -> bool {
     shell::output(
         Command::new("rustc")
@@ -79,7 +78,7 @@ fn runs_this() -> bool {
     .is_ok_and(|version| version.split_whitespace().nth(1) == Some(COMPILER))
 }
 
-/// A program of that compiler.
+/// Returns a command for a program of that compiler.
 fn with_compiler(program: &str) -> Command {
     if runs_this() {
         return Command::new(program);
@@ -94,7 +93,7 @@ fn golden(library: &str) -> PathBuf {
     shell::repository().join(format!("docs/api/{library}.txt"))
 }
 
-/// Has rustdoc write the JSON of all libraries.
+/// Writes the JSON of all libraries with rustdoc.
 fn document() -> Result<()> {
     let wrapper = shell::target("api/rustdoc");
     write_program(&wrapper, RUSTDOC)?;
@@ -118,8 +117,8 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The public interface of a library, one item a line, by the JSON that rustdoc wrote. What the
-/// compiler implements by itself, and derived implementations, would only be noise.
+/// Returns the public interface of a library, one item per line, from rustdoc's JSON. Automatic and
+/// derived implementations are left out.
 fn list(library: &str) -> Result<String> {
     let target = match library {
         "vmdk-image" => "vmdk".to_owned(),
@@ -135,7 +134,7 @@ fn list(library: &str) -> Result<String> {
     Ok(api.to_string())
 }
 
-/// Lines that only one of two lists has.
+/// Returns the lines that are in only one of two lists.
 fn changes(before: &str, after: &str) -> impl Iterator<Item = String> {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     let (before, after) = (lines(before), lines(after));

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: us and the peers side by side.
+//! `cargo xtask bench`: blockbox and other programs side by side.
 //!
-//! Whoever does the same work on the same input is a contender of one [`Contest`]. In every round
-//! each contender runs once, alone and in a changing order, so whatever slows the machine down for
-//! a while slows all of them. What the commands need is prepared before and not measured.
+//! Programs that do the same work on the same input are contenders of one [`Contest`]. In every
+//! round each contender runs once, alone and in a changing order, so anything that slows the
+//! machine down for a while affects all of them. What the commands need is prepared before and not
+//! measured.
 
 mod boot;
 mod compress;
@@ -38,7 +39,7 @@ use self::contest::{Contest, Outcome};
 use self::peers::Peers;
 use crate::{setup, shell};
 
-/// What is measured, and on what.
+/// What to measure, and with which input.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// What to measure; everything by default
@@ -55,11 +56,12 @@ pub(crate) struct Bench {
     /// The folder to put into an ext4 or EROFS image, instead of the demo image's lowest layer
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
-    /// In the groups fs, guest and network, measure only what has this in its name; ratios need
-    /// blockbox
+    /// In the groups fs, guest and network, measure only contenders with this in their name; ratios
+    /// need blockbox
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
-    /// Where the outputs go: in memory, say, to leave the disk out [default: target/bench]
+    /// Where outputs are written: for example in memory, to exclude the disk [default:
+    /// target/bench]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// The blockbox to measure, instead of a release build
@@ -67,37 +69,37 @@ pub(crate) struct Bench {
     blockbox: Option<PathBuf>,
 }
 
-/// Contests that go into one table.
+/// A group of contests whose results are in one table.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Group {
-    /// A layer's tar becomes an EROFS image
+    /// Convert a layer's tar to an EROFS image
     Convert,
-    /// An image's layers become one merged metadata image
+    /// Merge an image's layers into one metadata image
     Merge,
-    /// A new ext4 image, empty or populated
+    /// Make a new ext4 image, empty or populated
     Ext4,
-    /// An EROFS image with every option that mkfs.erofs has too
+    /// Make an EROFS image with each option that mkfs.erofs has too
     Erofs,
-    /// All layers of an image, compressed with the same options as mkfs.erofs has
+    /// Compress all layers of an image with the same options as mkfs.erofs
     Compress,
-    /// Everything in an EROFS image becomes files or a tar, or is read through a mount
+    /// Extract an EROFS image to files or a tar, or read it through a mount
     Extract,
-    /// A whole image becomes disks, or folders
+    /// Convert a whole image to disks, or folders
     Image,
-    /// A cold pull from a registry on loopback, of tars and in native forms, and the making of
+    /// Pull from a registry on loopback into an empty store, as tars and in native forms, and make
     /// those
     Pull,
-    /// What programs feel of an image's files, mounted in every way
+    /// Measure programs on an image's files, mounted in every way
     Fs,
-    /// The same in a guest, with the disks that each way takes
+    /// The same in a guest, with the disks of each way
     Guest,
-    /// What programs in a guest feel of the network, beside passt and QEMU's slirp
+    /// Measure the network in a guest, beside passt and QEMU's slirp
     Network,
-    /// Sandboxes made, listed and executed in
+    /// Make, list and execute in sandboxes
     Sandbox,
     /// Copies of a running sandbox beside new ones
     Fork,
-    /// The parts of a sandbox's start, beside the kernel and QEMU bare
+    /// The parts of a sandbox's start, beside the bare kernel and QEMU
     Boot,
 }
 
@@ -122,25 +124,25 @@ impl Group {
     }
 }
 
-/// What every group gets.
+/// The settings of all groups.
 struct Setting {
     blockbox: PathBuf,
     peers: Peers,
     rounds: u32,
-    /// Parts of names, where not everything is measured.
+    /// Parts of names, if not everything is measured.
     only: Vec<String>,
-    /// Where outputs and prepared inputs go; removed at the end.
+    /// The folder of outputs and prepared inputs, which is removed at the end.
     scratch: PathBuf,
 }
 
 impl Setting {
-    /// Runs a contest's rounds, and says so.
+    /// Runs a contest's rounds, and prints its title.
     fn hold(&self, contest: Contest) -> Result<Outcome> {
         eprintln!("bench: {}", contest.title);
         contest.hold(self.rounds)
     }
 
-    /// Whether a contender of this name is measured.
+    /// Returns whether a contender with this name is measured.
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
@@ -149,7 +151,7 @@ impl Setting {
         self.scratch.join(name)
     }
 
-    /// A command of the blockbox that is measured.
+    /// Returns a command of the measured blockbox.
     fn blockbox(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.blockbox);
         command.args(args);
@@ -157,16 +159,17 @@ impl Setting {
     }
 }
 
-/// Runs this very command again from a release build: library calls are measured in this program.
+/// Runs this command again from a release build, because library calls are measured in this
+/// program.
 fn optimised() -> Result<()> {
     let mut cargo = shell::cargo();
-    // Paths among the arguments begin here.
+    // Paths among the arguments are relative to this folder.
     cargo.current_dir(std::env::current_dir()?);
     cargo.args(["run", "--release", "--quiet", "--package", "xtask", "--"]);
     shell::run(cargo.args(std::env::args_os().skip(1)))
 }
 
-/// Measures, prints a Markdown table per group, and leaves it beside the samples in `target/bench`.
+/// Measures, prints a Markdown table per group, and writes it with the samples to `target/bench`.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     if cfg!(debug_assertions) {
         return optimised();
@@ -201,7 +204,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     removed.with_context(|| setting.scratch.display().to_string())
 }
 
-/// The images and the tree that the groups need, made where they are not given.
+/// Returns the images and the tree that the groups need; those not given are made.
 fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathBuf>)> {
     let without_layers = [Group::Ext4, Group::Extract, Group::Network];
     let layers = groups.iter().any(|group| !without_layers.contains(group));
@@ -222,7 +225,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
         crate::image::demo().build()?;
     }
     let images = if demo_layers {
-        // mkfs.erofs reads gzip, and the image itself has layers of other kinds.
+        // mkfs.erofs reads gzip, and the image itself also has other layers.
         vec![shell::target("demo/image-gzip")]
     } else {
         bench.images.clone()

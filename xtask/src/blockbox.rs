@@ -1,4 +1,4 @@
-//! The product as a user runs it, with a store of its own.
+//! The `blockbox` command with a separate store.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::{setup, shell};
 
-/// The command, and its store.
+/// The command and its store.
 pub(crate) struct Blockbox {
     program: PathBuf,
     home: PathBuf,
 }
 
 impl Blockbox {
-    /// With the store in `home`, where the guest kernel that setup found is placed.
+    /// Uses the store in `home`, and installs the guest kernel that setup found.
     pub(crate) fn prepare(program: &Path, home: PathBuf) -> Result<Self> {
         let kernel = setup::guest_kernel();
         let name = kernel.file_name().context("a file")?;
@@ -30,21 +30,21 @@ impl Blockbox {
         })
     }
 
-    /// The command with these arguments.
+    /// Returns the command with these arguments.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(args).env("BLOCKBOX_HOME", &self.home);
         command
     }
 
-    /// Runs it the way a user would, and shows how.
+    /// Prints and runs the command.
     pub(crate) fn show(&self, args: &[&str]) -> Result<()> {
         let mut shown = Command::new("blockbox");
         println!("$ {}", shell::line(shown.args(args)));
         shell::run(&mut self.command(args))
     }
 
-    /// What it writes to stdout.
+    /// Returns what the command writes to stdout.
     pub(crate) fn output(&self, args: &[&str]) -> Result<String> {
         shell::output(&mut self.command(args))
     }

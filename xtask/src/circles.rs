@@ -1,7 +1,7 @@
-//! Modules of the libraries import each other in one direction.
+//! Checks that modules of the libraries do not import each other in circles.
 //!
-//! A rough reading of the sources is enough: `use` statements and paths that begin with `crate`,
-//! `self` or `super`. What a module re-exports counts as imported from where it is defined.
+//! An approximate reading of the sources is enough: `use` statements and paths that begin with
+//! `crate`, `self` or `super`. A re-export counts as an import from where the item is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ const LAYERED: [&str; 8] = [
     "vmdk/src",
 ];
 
-/// A path of modules; the crate's root is empty.
+/// A module path; the crate's root is empty.
 type Module = Vec<String>;
 
 /// The sources of a crate by module, without tests and comments.
@@ -54,7 +54,7 @@ impl Sources {
         }
     }
 
-    /// The modules that each module needs.
+    /// Returns the modules that each module imports.
     fn graph(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let needs = |module: &Module, text: &str| {
             let (uses, rest) = split_uses(text);
@@ -70,8 +70,8 @@ impl Sources {
             .collect()
     }
 
-    /// The module that defines what `path` names, as seen from `module`, if it is one of the
-    /// crate's, and not its root.
+    /// Returns the module that defines what `path` names in `module`, if it belongs to the crate
+    /// and is not its root.
     fn resolve(&self, module: &Module, path: &str) -> Option<Module> {
         let mut names = path
             .split("::")
@@ -112,7 +112,7 @@ impl Sources {
         (!at.is_empty()).then_some(at)
     }
 
-    /// The path that `module` re-exports `name` by.
+    /// Returns the path that `module` re-exports `name` from.
     fn re_export(&self, module: &Module, name: &str) -> Option<String> {
         let (uses, _) = split_uses(self.0.get(module)?);
         let public = uses.iter().filter(|(public, _)| *public);
@@ -121,7 +121,7 @@ impl Sources {
     }
 }
 
-/// Cuts off the tests at the end of a source, and comments.
+/// Removes the tests at the end of a source, and comments.
 fn without_tests(text: &str) -> String {
     let tests = text.find("#[cfg(test)]\nmod tests");
     let tests = tests.or_else(|| text.find("#[cfg(all(test"));
@@ -130,7 +130,8 @@ fn without_tests(text: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// The trees of all `use` statements with whether they are re-exports, and the rest of the source.
+/// Returns the trees of all `use` statements, with whether they are re-exports, and the rest of the
+/// source.
 fn split_uses(text: &str) -> (Vec<(bool, String)>, String) {
     let (mut uses, mut rest) = (Vec::new(), String::new());
     let mut lines = text.lines();
@@ -159,7 +160,7 @@ fn split_uses(text: &str) -> (Vec<(bool, String)>, String) {
     (uses, rest)
 }
 
-/// All paths of a tree such as `crate::{a, b::{self, c as d}}`.
+/// Returns all paths of a tree such as `crate::{a, b::{self, c as d}}`.
 fn expanded(tree: &str) -> Vec<String> {
     let tree = tree.trim();
     let Some((prefix, inner)) = tree.split_once('{') else {
@@ -185,7 +186,7 @@ fn expanded(tree: &str) -> Vec<String> {
     paths
 }
 
-/// Paths in code that begin with `crate` or `super`.
+/// Returns paths in code that begin with `crate` or `super`.
 fn paths_in(code: &str) -> Vec<String> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let words = code.split(|c| !is_path(c));
@@ -195,8 +196,8 @@ fn paths_in(code: &str) -> Vec<String> {
         .collect()
 }
 
-/// Removes modules that need none of the others, and those that none needs, until there are no
-/// more. The rest is circles and what lies between them.
+/// Removes modules that import no others, and those that no others import, until there are none.
+/// Only circles, and modules between them, are left.
 fn circles(mut graph: BTreeMap<&Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let needed_by_any: BTreeSet<Module> = graph.values().flatten().cloned().collect();

@@ -1,9 +1,9 @@
-//! `cargo xtask containerd`: containerd runs what we push.
+//! `cargo xtask containerd`: containerd runs what blockbox pushes.
 //!
-//! A registry on loopback gets the demo image in native form, with the media type that this
-//! containerd takes, and as tars. containerd pulls both, of which it makes the second with its own
-//! mkfs.erofs, mounts and runs them, and what it shows is compared with what the kernel shows of
-//! our own merged image. All mounts are in a namespace that ends with the command.
+//! The demo image is pushed to a registry on loopback in native form, with the media type that this
+//! containerd accepts, and as tars. containerd pulls both, converting the tars with its own
+//! mkfs.erofs, mounts and runs them, and its tree is compared with the kernel's mount of blockbox's
+//! merged image. All mounts are in a namespace that ends with the command.
 
 mod daemon;
 
@@ -24,20 +24,20 @@ use crate::registry::Registry;
 use crate::stages::Stages;
 use crate::{image, setup, shell};
 
-/// What containerd before 2.3 takes for an EROFS layer: a type that ends so.
+/// The media type of EROFS layers for containerd before 2.3, which needs this ending.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.erofs";
 
-/// What runs in the containers, and what it says.
+/// The program that runs in the containers, and its output.
 const PROGRAM: &str = "import json, sys; print(json.dumps([6 * 7, sys.version_info[0]]))";
 const SAID: &str = "[42, 3]";
 
-/// How to try containerd.
+/// Options of the check.
 #[derive(clap::Args)]
 pub(crate) struct Containerd {
-    /// The blockbox to try, instead of a release build
+    /// The blockbox to test, instead of a release build
     #[arg(long)]
     blockbox: Option<PathBuf>,
-    /// Whether the mount namespace is ours already
+    /// Whether this process has its own mount namespace already
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -85,22 +85,22 @@ fn inside(program: &Path) -> Result<()> {
         blockbox.output(&[&convert[..], &[&image, &native]].concat())?;
         blockbox.output(&["copy", "-q", "--plain-http", &image, &tars])
     })?;
-    let ours = stages.run("our own view of it", || {
+    let ours = stages.run("mount it with blockbox's images", || {
         blockbox.output(&["pull", "-q", "--plain-http", &tars])?;
         merged(&blockbox, &tars)
     })?;
     for (name, reference) in [("native", &native), ("tars", &tars)] {
         let mut ours = ours.clone();
         if name == "tars" {
-            // No layer says what the root is, and containerd makes one with the mode and time of
-            // the moment.
+            // Layers do not define the root, and containerd makes one with an arbitrary mode and
+            // time.
             ours.remove(&b""[..]);
         }
         stages.run(&format!("containerd: {name}"), || {
             check(&daemon, reference, &ours)
         })?;
         if name == "native" {
-            // It took our images as they are; of the tars it makes others.
+            // containerd uses native images unchanged; it converts the tars.
             let pushed = layers(&registry, "demo", "native")?;
             let taken: Result<BTreeSet<_>> =
                 daemon.layers()?.iter().map(|path| digest(path)).collect();
@@ -115,7 +115,7 @@ fn inside(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has containerd pull, mount and run an image.
+/// Pulls, mounts and runs an image with containerd.
 fn check(daemon: &Daemon, reference: &str, ours: &Walk) -> Result<()> {
     let erofs = ["--snapshotter", "erofs"];
     daemon.output(
@@ -148,7 +148,7 @@ fn check(daemon: &Daemon, reference: &str, ours: &Walk) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel shows of our merged image.
+/// Returns the tree of the kernel's mount of the merged image.
 fn merged(blockbox: &Blockbox, reference: &str) -> Result<Walk> {
     let inspect = blockbox.output(&["image", "inspect", reference, "--format", "json"])?;
     let inspect: Value = serde_json::from_str(&inspect)?;
@@ -167,8 +167,8 @@ fn merged(blockbox: &Blockbox, reference: &str) -> Result<Walk> {
     Ok(comparable(walk(mount.path())?))
 }
 
-/// What both forms of an image keep: not that files of several layers are one, and not overlayfs's
-/// own escapes.
+/// Removes differences between both forms: that files of several layers are hard links, and
+/// overlayfs's escapes.
 fn comparable(mut walk: Walk) -> Walk {
     testkit::unescape_xattrs(&mut walk);
     for entry in walk.values_mut() {
@@ -177,7 +177,7 @@ fn comparable(mut walk: Walk) -> Walk {
     walk
 }
 
-/// The digests of the layers of an image in the registry.
+/// Returns the digests of the layers of an image in the registry.
 fn layers(registry: &Registry, repository: &str, tag: &str) -> Result<BTreeSet<String>> {
     let address = format!("http://{}/v2/{repository}/manifests/{tag}", registry.host());
     let accept = "Accept: application/vnd.oci.image.manifest.v1+json";

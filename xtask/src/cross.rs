@@ -1,8 +1,8 @@
-//! `cargo xtask cross`: the libraries on machines that this one is not.
+//! `cargo xtask cross`: tests the libraries for other machines.
 //!
-//! Their tests run under QEMU's user-mode emulation: of arm64, of a big-endian and of a 32-bit
-//! machine. For systems without which nothing can run here, the libraries are type-checked, without
-//! the features that need a C compiler.
+//! Their tests run under QEMU's user-mode emulation of arm64, of a big-endian and of a 32-bit
+//! machine. For systems whose programs cannot run here, the libraries are type-checked, without the
+//! features that need a C compiler.
 
 use std::process::Command;
 
@@ -13,10 +13,10 @@ use crate::setup;
 use crate::shell;
 use crate::stages::Stages;
 
-/// A machine whose programs QEMU runs.
+/// A machine whose programs QEMU can run.
 struct Machine {
     target: &'static str,
-    /// How Debian's cross compilers and their libraries are called.
+    /// The triplet of Debian's cross compiler and its libraries.
     triplet: &'static str,
     qemu: &'static str,
     what: &'static str,
@@ -50,7 +50,7 @@ const CHECKED: [&str; 3] = [
     "wasm32-unknown-unknown",
 ];
 
-/// Each library with the features that need no C compiler and no particular system.
+/// The libraries with the features that need neither a C compiler nor a particular system.
 const PORTABLE: [(&str, &str); 6] = [
     ("erofs-reader", "deflate,lz4,lzma,std,serde"),
     ("erofs-writer", "deflate,lz4,lzma,tar"),
@@ -60,8 +60,8 @@ const PORTABLE: [(&str, &str); 6] = [
     ("vmdk-image", "serde"),
 ];
 
-/// Tests that take long under emulation, or need the host's kernel, and show nothing there that
-/// they do not show on the host.
+/// Tests that take long under emulation, or need the host's kernel, and would find nothing new
+/// there.
 const SKIPPED: [&str; 3] = ["kernel", "matrix", "stress"];
 
 /// `cargo xtask cross`
@@ -92,7 +92,7 @@ impl Cross {
     }
 }
 
-/// The targets that the compiler must have.
+/// Returns the targets that the compiler must support.
 pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
     let tested = MACHINES.iter().map(|machine| machine.target);
     tested.chain(CHECKED)
@@ -115,14 +115,14 @@ impl Cross {
         let runner = format!("{} -L {root}", machine.qemu);
         cargo.env(format!("CARGO_TARGET_{upper}_RUNNER"), runner);
         cargo.env(format!("CC_{}", target.replace('-', "_")), &compiler);
-        // Each case takes some twenty times as long as on the host.
+        // Each case takes about twenty times as long as on the host.
         cargo.env("PROPTEST_CASES", "16");
         shell::run(&mut cargo)
     }
 
     fn check(&self, target: &str) -> Result<()> {
         for (library, features) in PORTABLE {
-            // There are no temporary files, and no threads, without a system.
+            // Temporary files and threads need an operating system.
             let lacks_system = target.starts_with("wasm32") && library == "ocipull";
             if lacks_system || !self.has(library) {
                 continue;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the whole path, on a real image from a real registry.
+//! `cargo xtask demo`: pulls a real image from a real registry and runs it.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use crate::stages::Stages;
 use crate::{image, setup, shell};
 
-/// What the guest runs.
+/// The program that runs in the guest.
 const PROGRAM: &str = r#"import json, sys
 print(json.dumps({
     "python": sys.version.split()[0],
@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
 fn push(image: &Path, reference: &str) -> Result<()> {
     let mut skopeo = Command::new("skopeo");
     skopeo
-        // Whose signatures to trust is no question between this machine and itself.
+        // Signatures do not matter on loopback.
         .args([
             "--insecure-policy",
             "copy",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
-/// Shells, and the names under which they look for completions.
+/// Shells, and the file names of their completions.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "blockbox.bash"),
     ("zsh", "_blockbox"),
@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The target triple of the compiler's host.
+/// Returns the target triple of the compiler's host.
 fn host() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = shell::output(Command::new(rustc).arg("-vV"))?;

@@ -1,9 +1,8 @@
-//! `cargo xtask fuzz`: every fuzz target for a while.
+//! `cargo xtask fuzz`: runs every fuzz target for a while.
 //!
-//! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the flags it would pass, so
-//! it need not be installed. What a target learns stays in `target/fuzz/corpus`, the least of it
-//! that takes all paths is kept in `fuzz/seeds` (`--keep`), and what breaks it goes to
-//! `target/fuzz/artifacts`.
+//! The targets are cargo-fuzz's (`fuzz/fuzz_targets`), built here with the same flags, so it need
+//! not be installed. A target's corpus is kept in `target/fuzz/corpus`, its smallest subset with
+//! the same coverage in `fuzz/seeds` (`--keep`), and crashing inputs in `target/fuzz/artifacts`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,45 +14,45 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::shell;
 use crate::stages::Stages;
 
-/// What cargo-fuzz passes: coverage for libFuzzer, and checks that release builds leave out.
+/// The flags of cargo-fuzz: coverage for libFuzzer, and checks that release builds leave out.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks";
 
-/// Bytes of a broken target's output to show.
+/// How many bytes of a failed target's output are shown.
 const SHOWN: usize = 64 << 10;
 
-/// How often each target runs in `cargo xtask test`: a minute at most for all of them together.
+/// How often each target runs in `cargo xtask test`: at most a minute for all together.
 const SMOKE_RUNS: u64 = 2000;
 
-/// What `--keep` adds to the repository: inputs of so many bytes at most, and of one target so
-/// many, and so many bytes.
+/// Limits of `--keep`: the bytes of one input, and the inputs and bytes of one target.
 const KEPT_INPUT: u64 = 4 << 10;
 const KEPT_INPUTS: usize = 50;
 const KEPT_BYTES: u64 = 64 << 10;
 
-/// How to fuzz, and what.
+/// Options of fuzzing.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Fuzz {
-    /// How long altogether
+    /// How long in total
     #[arg(long, default_value = "10", conflicts_with = "runs")]
     minutes: u32,
-    /// How often each target runs, instead: always on the same inputs, which begin with those in
-    /// fuzz/seeds
+    /// How often each target runs, instead of a time: always with the same inputs, beginning with
+    /// those in fuzz/seeds
     #[arg(long)]
     runs: Option<u64>,
-    /// What watches memory: without it the targets, which have no unsafe code of ours, run many
-    /// times faster
+    /// The sanitizer: without it the targets, which have no unsafe code of this repository, run
+    /// many times faster
     #[arg(long, value_enum, default_value = "address")]
     sanitizer: Sanitizer,
-    /// Then add to fuzz/seeds the small inputs that take paths which no other one there does
+    /// Afterwards, add small inputs that increase the coverage to fuzz/seeds
     #[arg(long)]
     keep: bool,
-    /// Only these targets; what begins with a dash is libFuzzer's, for every target
+    /// Only these targets; arguments that begin with a dash are passed to libFuzzer, for every
+    /// target
     targets: Vec<String>,
 }
 
-/// As cargo-fuzz names them.
+/// The sanitizers, in cargo-fuzz's naming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sanitizer {
     /// AddressSanitizer
@@ -69,7 +68,7 @@ enum Bound {
     Runs(u64),
 }
 
-/// Fuzzes, and counts what that did.
+/// Fuzzes, and prints counts.
 pub(crate) fn run(options: &Fuzz) -> Result<()> {
     let all = all_targets()?;
     let (arguments, targets): (Vec<_>, Vec<_>) = options
@@ -125,7 +124,7 @@ pub(crate) fn run(options: &Fuzz) -> Result<()> {
     Ok(())
 }
 
-/// Runs every target for a moment, on inputs that are the same every time.
+/// Runs every target briefly, with the same inputs each time.
 pub(crate) fn smoke() -> Result<()> {
     run(&Fuzz {
         minutes: 0,
@@ -136,23 +135,23 @@ pub(crate) fn smoke() -> Result<()> {
     })
 }
 
-/// Whether there is a compiler that targets can be built with.
+/// Returns whether the compiler for building the targets is installed.
 pub(crate) fn is_possible() -> bool {
     shell::output(nightly("rustc").arg("-vV")).is_ok()
 }
 
-/// What libFuzzer says of a run.
+/// libFuzzer's counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     executions: u64,
     /// Edges of the program's control flow that were taken.
     edges: u64,
-    /// Edges, how often each was taken, and comparisons.
+    /// Edges with their counts, and comparisons.
     features: u64,
 }
 
 impl Count {
-    /// Takes in a line such as `#524288 pulse  cov: 812 ft: 3006 corp: …` or
+    /// Parses a line such as `#524288 pulse  cov: 812 ft: 3006 corp: …` or
     /// `stat::number_of_executed_units: 600000`.
     fn read(&mut self, line: &str) {
         let mut words = line.split_ascii_whitespace();
@@ -187,7 +186,7 @@ fn print(counts: &[(&String, Count)]) {
     println!("{:18} {sum:>12}", "together");
 }
 
-/// The folder of the fuzz targets, a workspace of its own.
+/// Returns the folder of the fuzz targets, which is a separate workspace.
 fn folder() -> PathBuf {
     shell::repository().join("fuzz")
 }
@@ -222,7 +221,7 @@ fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .context("rustc names its host")?;
-    // A folder for each, as a change of flags builds everything again.
+    // Separate folders, because a change of flags rebuilds everything.
     let (flags, target) = match sanitizer {
         Sanitizer::Address => (format!("{FLAGS} -Zsanitizer=address"), "fuzz/address"),
         Sanitizer::None => (FLAGS.to_owned(), "fuzz/none"),
@@ -230,7 +229,7 @@ fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
     let target = shell::target(target);
     shell::run(
         nightly("cargo")
-            // A target given by name keeps the flags away from build scripts.
+            // An explicit target keeps the flags away from build scripts.
             .args(["build", "--quiet", "--release", "--target", host])
             .args(targets.iter().flat_map(|name| ["--bin", name]))
             .arg("--target-dir")
@@ -241,7 +240,7 @@ fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
     Ok(target.join(host).join("release"))
 }
 
-/// A program of the nightly toolchain, whatever toolchain runs this one.
+/// Returns a command for a program of the nightly toolchain.
 fn nightly(program: &str) -> Command {
     let mut rustup = Command::new("rustup");
     rustup
@@ -253,11 +252,11 @@ fn nightly(program: &str) -> Command {
     rustup
 }
 
-/// Runs one target. What libFuzzer writes is shown where the target breaks.
+/// Runs one target. libFuzzer's output is shown if the target fails.
 fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Result<Count> {
     let artifacts = shell::target("fuzz/artifacts").join(target);
     fs::create_dir_all(&artifacts)?;
-    // What is learned is kept, unless the same is to happen every time.
+    // The corpus is kept, unless the run must be repeatable.
     let corpus = match bound {
         Bound::Seconds(_) => corpus(target),
         Bound::Runs(_) => empty(target)?,
@@ -271,8 +270,8 @@ fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Re
     };
     command
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        // An input that takes ten seconds, or asks for half a gigabyte at once, is as bad as one
-        // that panics.
+        // An input that takes ten seconds, or allocates half a gigabyte at once, counts as a
+        // failure.
         .args([
             "-timeout=10",
             "-malloc_limit_mb=512",
@@ -290,7 +289,7 @@ fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Re
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         count.read(&line);
-        // Progress is most of it.
+        // Most lines report progress.
         if !line.starts_with('#') && other.len() < SHOWN {
             other.push_str(&line);
             other.push('\n');
@@ -306,7 +305,7 @@ fn fuzz(programs: &Path, target: &str, bound: Bound, arguments: &[String]) -> Re
     Ok(count)
 }
 
-/// Adds to the target's seeds what takes paths that they do not, smallest inputs first.
+/// Adds inputs that increase the coverage to the target's seeds, smallest first.
 fn keep(programs: &Path, target: &str) -> Result<()> {
     let small = empty(target)?;
     for (size, path) in files(&corpus(target))? {
@@ -333,13 +332,14 @@ fn keep(programs: &Path, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether an input was found by libFuzzer, which calls it by its SHA-1, and not made by hand.
+/// Returns whether libFuzzer found an input, whose name is then its SHA-1, and it was not written
+/// by hand.
 fn is_found((_, path): &(u64, PathBuf)) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The files of a folder and their sizes, smallest first.
+/// Returns the files of a folder and their sizes, smallest first.
 fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -350,12 +350,12 @@ fn files(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
-/// Where a target's inputs are that it found itself.
+/// Returns the folder of a target's corpus.
 fn corpus(target: &str) -> PathBuf {
     shell::target("fuzz/corpus").join(target)
 }
 
-/// An empty folder that is not kept.
+/// Makes an empty temporary folder.
 fn empty(target: &str) -> Result<PathBuf> {
     let name = format!("fuzz-{target}-{}", std::process::id());
     let folder = shell::target(&name);
@@ -363,8 +363,8 @@ fn empty(target: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folders of a target's first inputs: its own, and its crate's (`seeds/erofs`). What is there
-/// of its crate may be of another kind, which does no harm.
+/// Returns the folders of a target's seeds: its own, and its crate's (`seeds/erofs`). The crate's
+/// may be of another kind, which does no harm.
 fn seeds(target: &str) -> impl Iterator<Item = PathBuf> {
     let crate_name = target.split('_').next().unwrap_or(target);
     [target, crate_name]

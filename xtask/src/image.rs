@@ -1,9 +1,8 @@
-//! Images made from recipes, layer by layer.
+//! Builds images from recipes, layer by layer.
 //!
 //! Every layer is the upper directory of an overlay over the layers below it, as in docker's
-//! overlay2 driver, and every command runs in a mount namespace of its own, so nothing stays
-//! mounted whatever happens. A layer is built again only when its recipe, or that of a layer below
-//! it, has changed.
+//! overlay2 driver. Every command runs in its own mount namespace, so no mounts are left. A layer
+//! is rebuilt only if its recipe, or that of a layer below it, has changed.
 
 mod layer;
 mod layout;
@@ -22,11 +21,11 @@ use self::layer::Layer;
 use crate::shell;
 use crate::stages::Stages;
 
-/// An image to be made.
+/// An image to build.
 pub(crate) struct Image {
-    /// A folder under `target/`. Images of one folder share the layers that they have in common.
+    /// A folder under `target/`. Images in the same folder share common layers.
     pub(crate) folder: &'static str,
-    /// The image's own folder there.
+    /// The image's own folder in it.
     pub(crate) name: &'static str,
     /// The `config` of its configuration: Cmd, Env and so on.
     pub(crate) config: Value,
@@ -34,8 +33,8 @@ pub(crate) struct Image {
     pub(crate) recipes: Vec<Recipe>,
 }
 
-/// The demo image: a real Debian, a real Python, and small layers that do to lower ones what layers
-/// can do.
+/// Returns the demo image: a real Debian, a real Python, and small layers that change lower ones in
+/// all possible ways.
 pub(crate) fn demo() -> Image {
     Image {
         folder: "demo",
@@ -50,12 +49,12 @@ pub(crate) fn demo() -> Image {
 }
 
 impl Image {
-    /// Where [`Image::build`] leaves the image.
+    /// Returns the folder where [`Image::build`] writes the image.
     pub(crate) fn path(&self) -> PathBuf {
         shell::target(self.folder).join(self.name)
     }
 
-    /// Builds the image, where it is not built yet, as an OCI layout whose tag is `latest`.
+    /// Builds the image, unless it exists, as an OCI layout with the tag `latest`.
     pub(crate) fn build(&self) -> Result<PathBuf> {
         let image = self.path();
         let folder = shell::target(self.folder).join("layers");

@@ -1,7 +1,7 @@
 //! Developer commands: `cargo xtask demo`, `cargo xtask test`, …
 //!
-//! Each command is one module. Commands that need programs from the system call [`setup`] first,
-//! which does nothing where everything is there.
+//! Each command is one module. Commands that need programs of the system call [`setup`] first,
+//! which does nothing if all are installed.
 
 mod api;
 mod bench;
@@ -37,9 +37,9 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Developer commands")]
 enum Xtask {
-    /// Install what the other commands need and is missing, saying what and why
+    /// Install missing programs that the other commands need, with the reason for each
     Setup,
-    /// Build an image, push it to a registry, pull it and run it: everything blockbox does
+    /// Build an image, push it to a registry, pull it and run it
     Demo,
     /// Build the demo image (Debian, Python and small layers) as an OCI layout
     Image,
@@ -47,10 +47,10 @@ enum Xtask {
     Test,
     /// Measure blockbox and its peers side by side
     Bench(bench::Bench),
-    /// Run a command and print what it took, as JSON; what `bench` measures with
+    /// Run a command and print its time and memory in JSON; used by `bench`
     #[command(hide = true)]
     Measure {
-        /// The file the command writes
+        /// The file that the command writes
         #[arg(long)]
         output: Option<PathBuf>,
         #[arg(last = true, required = true)]
@@ -64,26 +64,25 @@ enum Xtask {
     Api(api::Api),
     /// Test the libraries for other processors under emulation, and check them for other systems
     Cross(cross::Cross),
-    /// Have containerd pull, mount and run what blockbox pushes, and compare what it shows with our
-    /// own view
+    /// Pull, mount and run what blockbox pushes with containerd, and compare the trees
     Containerd(containerd::Containerd),
-    /// Fuzz what reads untrusted bytes
+    /// Fuzz the parsers of untrusted bytes
     Fuzz(fuzz::Fuzz),
     /// Kill clients and monitors at random moments, and use many sandboxes at once, for some
     /// minutes
     Stress(stress::Stress),
     /// Run a program under User Mode Linux, a second kernel
     Uml {
-        /// How long it may take
+        /// The time limit
         #[arg(long, default_value = "20")]
         minutes: u64,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Try what takes too long for every run of the tests
+    /// Run tests that take too long for every run of the tests
     #[command(subcommand)]
     Trial(trial::Trial),
-    /// Run sandboxes under the real libkrun, where need be in a machine that QEMU emulates
+    /// Run sandboxes under the real libkrun, if needed in a machine that QEMU emulates
     VmTest {
         /// The blockbox to run, instead of a release build
         #[arg(long)]

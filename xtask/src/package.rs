@@ -1,8 +1,8 @@
-//! `cargo xtask package`: what users of the published crates get.
+//! `cargo xtask package`: checks the published crates as users get them.
 //!
-//! Each library is built and tested from its own archive, out of reach of the repository's files;
-//! every crate is built from its archive, as publishing would; and the oldest compilers that the
-//! manifests promise build them.
+//! Each library is built and tested from its own archive, without access to the repository's files;
+//! every crate is built from its archive, as for publishing; and the oldest supported compilers
+//! build them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::shell;
 use crate::stages::Stages;
 
-/// The libraries that stand on their own, and what some of them share.
+/// The independent libraries, and the crates that some of them share.
 pub(crate) const LIBRARIES: [&str; 8] = [
     "blockbox-files",
     "blockbox-tar",
@@ -30,8 +30,8 @@ pub(crate) const LIBRARIES: [&str; 8] = [
 pub(crate) const OLDEST: [(&str, &[&str]); 2] =
     [("1.88.0", &LIBRARIES), ("1.89.0", &["blockbox-cli"])];
 
-/// Libraries whose unit tests use each other, or `testkit`: publishing leaves such dev-dependencies
-/// out. Their examples in the documentation and in `examples/` need neither.
+/// Libraries whose unit tests depend on each other, or on `testkit`: published manifests lack such
+/// dev-dependencies. Their doc examples and `examples/` need neither.
 const ENTANGLED: [&str; 2] = ["erofs-reader", "erofs-writer"];
 
 /// Crates of the repository that are not published.
@@ -58,7 +58,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Makes the archive of every published crate, which checks that its manifest can be published.
+/// Makes the archive of every published crate, which checks its manifest.
 pub(crate) fn archives() -> Result<()> {
     let mut cargo = shell::cargo();
     cargo.args(["package", "--workspace", "--no-verify", "--allow-dirty"]);
@@ -68,11 +68,11 @@ pub(crate) fn archives() -> Result<()> {
     shell::output(&mut cargo).map(drop)
 }
 
-/// Builds the guest's programs, and returns the variables that name them to the build script of
-/// `blockbox-vmm`.
+/// Builds the guest's programs, and returns the variables that pass their paths to the build script
+/// of `blockbox-vmm`.
 ///
-/// That script runs a cargo of its own, which looks for the crates of those programs in the
-/// registry: where they are not yet.
+/// That script runs cargo itself, which would look for the crates of those programs in the
+/// registry, where they are not published yet.
 fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
     let mut cargo = shell::cargo();
     cargo.args([
@@ -97,7 +97,7 @@ fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
         .collect()
 }
 
-/// Returns the path that a build script sets the variable `name` to, by cargo's messages.
+/// Returns the path that a build script sets the variable `name` to, from cargo's messages.
 fn reported_path(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages.lines().map(serde_json::from_str::<Value>);
     let scripts = messages
@@ -109,7 +109,7 @@ fn reported_path(messages: &str, name: &str) -> Option<PathBuf> {
     pair[1].as_str().map(PathBuf::from)
 }
 
-/// Unpacks the libraries' archives into a workspace of their own, and tests them there.
+/// Unpacks the libraries' archives into a separate workspace, and tests them there.
 fn test_libraries() -> Result<()> {
     let folder = shell::target("packages");
     if folder.exists() {
@@ -137,7 +137,7 @@ fn test_libraries() -> Result<()> {
     cargo_in(&folder, &unit)
 }
 
-/// The manifest of a workspace in which the unpacked libraries find each other.
+/// Returns the manifest of a workspace with the unpacked libraries.
 fn workspace(version: &str) -> String {
     let mut members = String::new();
     let mut patches = String::new();
@@ -157,14 +157,14 @@ fn cargo_in(folder: &Path, arguments: &[&str]) -> Result<()> {
     shell::run(&mut cargo)
 }
 
-/// Type-checks `packages` with every feature and the compiler `version`, which rustup has.
+/// Type-checks `packages` with every feature and the compiler `version` of rustup.
 fn check_with(version: &str, packages: &[&str]) -> Result<()> {
     let mut cargo = Command::new("rustup");
     cargo.args(["run", version, "cargo", "check", "--all-features"]);
     for package in packages {
         cargo.args(["--package", package]);
     }
-    // Cargo of another version does not share its folder well.
+    // Different versions of cargo do not share a target folder well.
     cargo.env(
         "CARGO_TARGET_DIR",
         shell::target(&format!("rust-{version}")),

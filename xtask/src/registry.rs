@@ -1,4 +1,4 @@
-//! A registry on loopback, for as long as it is needed.
+//! A registry on loopback for tests and benchmarks.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -10,18 +10,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// The port it listens on where that is free: the same one every time makes the same image
-/// reference.
+/// The port it listens on if that is free, so that image references stay the same.
 const USUAL_PORT: u16 = 5055;
 
-/// Debian's docker-registry, ended when dropped.
+/// Debian's docker-registry, which ends when this is dropped.
 pub(crate) struct Registry {
     child: Child,
     port: u16,
 }
 
 impl Registry {
-    /// Starts a registry that keeps its blobs under `storage`, and waits until it answers.
+    /// Starts a registry that stores blobs under `storage`, and waits until it answers.
     pub(crate) fn start(storage: &Path) -> Result<Self> {
         fs::create_dir_all(storage)?;
         let port = free_port()?;
@@ -36,7 +35,7 @@ impl Registry {
                 storage.join("data").display()
             ),
         )?;
-        // It goes with us, however we end.
+        // The registry is killed when this process ends for any reason.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "TERM", "docker-registry", "serve"])
@@ -65,7 +64,7 @@ impl Registry {
         Ok(())
     }
 
-    /// `HOST:PORT`, as it stands in image references.
+    /// Returns `HOST:PORT`, as in image references.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: what the other commands need and this machine lacks.
+//! `cargo xtask setup`: installs what the other commands need.
 //!
-//! Installs with apt-get where there is one and the user is root; elsewhere says what to install.
-//! What no distribution carries in the version we need is unpacked under `target/`, never
-//! installed.
+//! Programs are installed with apt-get if it exists and the user is root; otherwise the command
+//! prints what to install. Programs whose required version is in no distribution are unpacked under
+//! `target/`, never installed.
 
 mod archive;
 mod containerd;
@@ -18,12 +18,12 @@ pub(crate) use toolchains::{BARE_METAL, compiler, compilers, has_bare_metal};
 
 use anyhow::{Result, ensure};
 
-/// Installs what `cargo xtask cross` needs beside what the tests do: emulators, cross compilers and
+/// Installs what `cargo xtask cross` needs besides the tests: emulators, cross compilers and
 /// targets.
 ///
 /// # Errors
 ///
-/// Where something is missing still.
+/// If something is still missing.
 pub(crate) fn cross() -> Result<()> {
     let packages = packages::install_for_cross()?;
     ensure!(
@@ -33,8 +33,8 @@ pub(crate) fn cross() -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that everything is there, and prints versions. False where something that tests or
-/// demo use is missing still; what and why has been said then.
+/// Installs everything that is missing, and prints versions. Returns `false` if something that
+/// tests or demo use is still missing, after printing what and why.
 pub(crate) fn run() -> Result<bool> {
     let mut complete = packages::install()?;
     for step in [oracles::install, kernel::install, toolchains::install] {

@@ -1,4 +1,4 @@
-//! Running other programs, and where things are.
+//! Runs programs, and returns standard paths.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is a folder of the repository")
 }
 
-/// A path under cargo's target folder, where everything made here goes: the repository may be
+/// Returns a path under cargo's target folder, where everything is built: the repository may be
 /// read-only.
 pub(crate) fn target(path: &str) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     repository().join(folder).join(path)
 }
 
-/// `cargo`, of the toolchain that runs this program.
+/// Returns `cargo` of the toolchain that runs this program.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(repository());
@@ -39,13 +39,13 @@ pub(crate) fn release_build() -> Result<PathBuf> {
     Ok(built("release"))
 }
 
-/// Where cargo leaves blockbox: `profile` is `debug` or `release`.
+/// Returns the path of the built blockbox; `profile` is `debug` or `release`.
 pub(crate) fn built(profile: &str) -> PathBuf {
     target(profile).join("blockbox")
 }
 
-/// Where `name` is installed, if it is. Looks beyond `PATH` into the folders where programs for
-/// root live.
+/// Returns the path of the program `name`, if it is installed. Besides `PATH` it searches the
+/// folders of programs for root.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -53,7 +53,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Runs a command whose output the user should see.
+/// Runs a command whose output is shown.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| line(command))?;
     if !status.success() {
@@ -62,7 +62,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it wrote to stdout; its stderr is shown only where it fails.
+/// Runs a command and returns its stdout; its stderr is shown only if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -80,21 +80,21 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What a program wrote to stdout.
+/// The output and status of a program.
 pub(crate) struct Watched {
-    /// Its lines.
+    /// The lines on stdout.
     pub(crate) lines: Vec<String>,
-    /// How it ended, if it did by itself.
+    /// The exit status, if it ended by itself.
     pub(crate) status: Option<ExitStatus>,
 }
 
-/// How long a program may do nothing before it is ended.
+/// How long a program may be inactive before it is killed.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience {
-    /// Without a line on stdout.
+    /// The time without a line on stdout.
     pub(crate) silent: Duration,
-    /// Without using the processor, where this is a limit. A program that computes gets some of it
-    /// on a busy host too. Linux only.
+    /// The time without using the processor, if that is limited. A program that computes gets some
+    /// processor time even on a busy host. Linux only.
     pub(crate) idle: Option<Duration>,
 }
 
@@ -105,17 +105,17 @@ impl From<Duration> for Patience {
     }
 }
 
-/// The processor time that a program which waits for good may use each time: it wakes up now and
-/// then.
+/// The processor time that an inactive program may use in each period, because it wakes up from
+/// time to time.
 const WAKING: Duration = Duration::from_millis(50);
 
-/// Runs a program that may hang, and ends it when it has done nothing for as long as `patience` is.
+/// Runs a program that may hang, and kills it when it has been inactive for `patience`.
 pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> Result<Watched> {
     watched_from_first(command, patience, || ()).map(|(watched, _)| watched)
 }
 
-/// As [`watched`], and calls `at_first` once the program has written its first line. Returns what
-/// that returned.
+/// As [`watched`], and calls `at_first` once the program has written its first line. Also returns
+/// the result of that call.
 pub(crate) fn watched_from_first<T: Send + 'static>(
     command: &mut Command,
     patience: impl Into<Patience>,
@@ -129,7 +129,7 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
         .with_context(|| line(command))?;
     let mut out = BufReader::new(child.stdout.take().context("piped")?);
     let start = Instant::now();
-    // When it last wrote one, in milliseconds.
+    // The time of the last line, in milliseconds.
     let heard = Arc::new(AtomicU64::new(0));
     let reader = thread::spawn({
         let heard = Arc::clone(&heard);
@@ -174,7 +174,8 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
     Ok((Watched { lines, status }, first))
 }
 
-/// The processor time that all threads of a process have used so far, where the system says.
+/// Returns the processor time that all threads of a process have used so far, if the system reports
+/// it.
 pub(crate) fn processor_time(process: u32) -> Option<Duration> {
     #[cfg(target_os = "linux")]
     {
@@ -189,7 +190,7 @@ pub(crate) fn processor_time(process: u32) -> Option<Duration> {
     }
 }
 
-/// The command as one would type it.
+/// Formats the command for a shell.
 pub(crate) fn line(command: &Command) -> String {
     let mut line = quoted(command.get_program());
     for arg in command.get_args() {
@@ -198,7 +199,7 @@ pub(crate) fn line(command: &Command) -> String {
     line
 }
 
-/// The word, in single quotes where a shell would take it apart.
+/// Quotes a word if a shell would interpret it.
 pub(crate) fn quoted(word: &OsStr) -> String {
     if is_plain(word) {
         word.to_string_lossy().into_owned()
@@ -207,7 +208,7 @@ pub(crate) fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// Whether the word means itself wherever words are taken apart.
+/// Returns whether a word needs no quotes.
 pub(crate) fn is_plain(word: &OsStr) -> bool {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&c);
     !word.is_empty() && word.as_encoded_bytes().iter().copied().all(plain)
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_hangs_is_ended_and_what_it_wrote_is_kept() {
+    fn a_program_that_hangs_is_killed_and_its_output_is_kept() {
         let mut hangs = Command::new("sh");
         hangs.args(["-c", "echo one; echo two; exec sleep 600"]);
         let watched = watched(&mut hangs, Duration::from_millis(300)).expect("a shell");
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_goes_on_writing_may_take_longer() {
+    fn a_program_that_keeps_writing_may_take_longer() {
         let mut slow = Command::new("sh");
         slow.args(["-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done"]);
         let watched = watched(&mut slow, Duration::from_secs(2)).expect("a shell");
@@ -237,7 +238,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_program_that_only_waits_is_ended_sooner_than_one_that_works() {
+    fn a_program_that_only_waits_is_killed_sooner_than_one_that_works() {
         let patience = Patience {
             silent: Duration::from_secs(600),
             idle: Some(Duration::from_secs(1)),
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_as_one_would_type_it() {
+    fn a_command_is_formatted_for_a_shell() {
         let mut command = Command::new("blockbox");
         command.args(["run", "a:b", "--", "echo", "it's", "", "a b"]);
         assert_eq!(

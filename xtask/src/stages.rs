@@ -1,4 +1,4 @@
-//! How long each stage of a command took.
+//! Measures how long each stage of a command takes.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 pub(crate) struct Stages(Vec<(String, Duration)>);
 
 impl Stages {
-    /// Says that `name` begins, runs it and remembers its time.
+    /// Prints `name`, runs the stage and records its time.
     pub(crate) fn run<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
         println!("\n==> {name}");
         self.time(name, stage)
     }
 
-    /// Runs `stage` and remembers its time.
+    /// Runs `stage` and records its time.
     pub(crate) fn time<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = stage();

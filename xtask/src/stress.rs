@@ -1,5 +1,5 @@
-//! `cargo xtask stress`: kills at random moments, and many processes at once, for as long as they
-//! take.
+//! `cargo xtask stress`: kills processes at random moments, and runs many at once, as long as that
+//! takes.
 
 mod mount;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use self::mount::{FileSystem, Mount};
 use crate::{setup, shell};
 
-/// How much of it.
+/// Options of the stress test.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Stress {
     /// How many clients and monitors are killed
@@ -17,13 +17,13 @@ pub(crate) struct Stress {
     /// How many sandboxes each of eight processes makes, uses and removes
     #[arg(long, default_value = "100")]
     rounds: u64,
-    /// One in so many of these is booted
+    /// Every how many of these is booted
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     boots: u64,
     /// How many copies are made of a sandbox that writes and syncs
     #[arg(long, default_value = "100")]
     forks: u64,
-    /// How many clones go on from one memory
+    /// How many copies resume from one memory
     #[arg(long, default_value = "20")]
     clones: u64,
     /// How many sources, clones and copying programs are killed
@@ -32,8 +32,8 @@ pub(crate) struct Stress {
     /// Only the tests whose names contain this
     #[arg(long, default_value = "")]
     only: String,
-    /// A file system of the host to have the stores on: a mount of its own (as root) in place of
-    /// the temporary folder
+    /// A file system of the host for the stores: a separate mount (as root) instead of the
+    /// temporary folder
     #[arg(long, value_enum)]
     host: Option<FileSystem>,
 }

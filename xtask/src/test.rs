@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must hold.
+//! `cargo xtask test`: all checks and tests.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::stages::Stages;
 use crate::{api, fuzz, image, package, setup, shell, uml, vm_test};
 
-/// How many tests ended how.
+/// The results of tests.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Success where something passed and nothing failed.
+    /// Returns success if something passed and nothing failed.
     pub(crate) fn exit_code(self) -> ExitCode {
         if self.failed == 0 && self.passed + self.skipped > 0 {
             ExitCode::SUCCESS
@@ -32,8 +32,8 @@ impl Tally {
 }
 
 impl Tally {
-    /// Counts as skipped the tests that passed because they skipped themselves: those in `report`,
-    /// a line for each reason, which testkit writes.
+    /// Counts tests as skipped that passed because they skipped themselves: `report`, which testkit
+    /// writes, has a line for each reason.
     fn set_apart(&mut self, report: &str) {
         let name = |line: &'_ str| line.split_once(": ").map(|(test, _)| test.to_owned());
         let tests: BTreeSet<_> = report.lines().filter_map(name).collect();
@@ -61,7 +61,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// Runs every check, even after one has failed, and ends with one line that counts.
+/// Runs every check, even after one has failed, and ends with a line of counts.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut stages = Stages::default();
     let complete = stages.run("set up", setup::run)?;
@@ -109,7 +109,7 @@ struct Checks {
 }
 
 impl Checks {
-    /// A step that either works or counts as one failure.
+    /// Runs a step that counts as one failure if it fails.
     fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
         if let Err(error) = self.stages.run(name, step) {
             eprintln!("{name}: {error:#}");
@@ -135,8 +135,8 @@ impl Checks {
         self.cargo_test("cargo test", &mut cargo);
     }
 
-    /// What the host's kernel may not do: write to ext4 with quotas, and refuse what is for later
-    /// kernels.
+    /// Tests under another kernel what the host's kernel may not support: writing to ext4 with
+    /// quotas, and rejecting features of later kernels.
     fn uml(&mut self) {
         const TESTS: [(&str, &[&str], &[&str]); 2] = [
             (
@@ -177,7 +177,7 @@ impl Checks {
                 if tally.failed > 0 {
                     self.failures.push(name.to_owned());
                 } else if !succeeded {
-                    // What does not compile, or ends early, prints no result.
+                    // A crate that does not compile, or ends early, prints no result.
                     self.failed(&format!("{name} (did not finish)"));
                 }
             }
@@ -188,7 +188,7 @@ impl Checks {
         }
     }
 
-    /// libkrun, with the blockbox that the integration tests have run with.
+    /// Tests libkrun, with the blockbox that the integration tests have used.
     fn vm_test(&mut self) {
         let blockbox = shell::built("debug");
         match self
@@ -208,7 +208,8 @@ impl Checks {
         }
     }
 
-    /// Every library with each of its features alone: together, one brings what another forgot.
+    /// Builds every library with each of its features alone, because one may hide that another is
+    /// incomplete.
     fn features(&mut self) {
         const FEATURES: [(&str, &[&str]); 10] = [
             ("blockbox", &[""]),
@@ -240,7 +241,7 @@ impl Checks {
         });
     }
 
-    /// What claims to do without `std`, built for a machine that has none.
+    /// Builds what supports `no_std` for a target without `std`.
     fn no_std(&mut self) {
         let name = "erofs-reader without std";
         if self.lacks(name, setup::has_bare_metal()) {
@@ -256,7 +257,7 @@ impl Checks {
         });
     }
 
-    /// The public interfaces of the libraries are those that are listed.
+    /// Compares the public interfaces of the libraries with the lists.
     fn api(&mut self) {
         let name = "public interfaces";
         if cfg!(target_os = "linux") && !self.lacks(name, api::is_possible()) {
@@ -264,14 +265,14 @@ impl Checks {
         }
     }
 
-    /// Every fuzz target for a moment.
+    /// Runs every fuzz target briefly.
     fn fuzz(&mut self) {
         if !self.lacks("fuzz", fuzz::is_possible()) {
             self.step("fuzz", fuzz::smoke);
         }
     }
 
-    /// Counts a check whose tools are missing: as skipped, or as failed where nothing may be.
+    /// Counts a check whose tools are missing: as skipped, or as failed if skipping is not allowed.
     fn lacks(&mut self, name: &str, possible: bool) -> bool {
         if !possible && (self.strict || std::env::var_os("CI").is_some()) {
             eprintln!("{name}: the toolchain for it is missing, see setup");
@@ -294,7 +295,7 @@ impl Checks {
     }
 }
 
-/// Runs `cargo test`, showing its output as it comes. Returns the sum of its results, and whether
+/// Runs `cargo test`, showing its output as it arrives. Returns the sum of its results, and whether
 /// it succeeded.
 fn streamed(cargo: &mut Command) -> Result<(Tally, bool)> {
     let mut child = cargo
@@ -314,7 +315,7 @@ fn streamed(cargo: &mut Command) -> Result<(Tally, bool)> {
     Ok((tally, child.wait()?.success()))
 }
 
-/// What a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` counts.
+/// Parses a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 fn result(line: &str) -> Option<Tally> {
     let counts = line.strip_prefix("test result: ")?;
     let mut tally = Tally::default();

@@ -1,4 +1,4 @@
-//! `cargo xtask trial`: what takes too long for every run of the tests.
+//! `cargo xtask trial`: tests that take too long for every run of the tests.
 
 mod files;
 mod images;
@@ -13,7 +13,7 @@ use clap::Subcommand;
 pub(crate) enum Trial {
     /// Run services as their official images configure and start them
     Images(images::Images),
-    /// Run the file system tests of others, fsx and pjdfstest, on a sandbox's root, share and
+    /// Run other projects' file system tests, fsx and pjdfstest, on a sandbox's root, share and
     /// volume
     Files(files::Files),
 }

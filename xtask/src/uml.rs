@@ -1,9 +1,10 @@
-//! `cargo xtask uml PROGRAM …`: a program under User Mode Linux, a kernel that runs as a process.
+//! `cargo xtask uml PROGRAM …`: runs a program under User Mode Linux, a kernel that runs as a
+//! process.
 //!
-//! Debian's has quotas, which the host's kernel may lack, and is a second kernel to decide what an
-//! image is. Programs see the host's files through hostfs; `$TMPDIR` is an ext4 with extended
-//! attributes. No mount hides a folder of the host in which the repository may lie. Cargo can run
-//! tests in it, as `target.'cfg(unix)'.runner`, which is what [`runner`] makes.
+//! Debian's has quotas, which the host's kernel may lack, and is a second kernel to test images
+//! with. Programs see the host's files through hostfs; `$TMPDIR` is an ext4 with extended
+//! attributes. No mount hides a folder of the host that may contain the repository. Cargo can run
+//! tests in it, with [`runner`] as `target.'cfg(unix)'.runner`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,13 +18,13 @@ use ext4_writer::{Builder, Options};
 
 use crate::shell;
 
-/// The kernel, as Debian's package `user-mode-linux` names it.
+/// The kernel's program, from Debian's package `user-mode-linux`.
 const KERNEL: &str = "linux.uml";
 
-/// Where that package has a folder for the modules of each release.
+/// The folder of that package with the modules of each release.
 const MODULES: &str = "/usr/lib/uml/modules";
 
-/// What is no part of the kernel itself, in the order in which it must be loaded.
+/// Modules that must be loaded, in order.
 const LOADED: [&str; 4] = [
     "drivers/block/loop.ko",
     "fs/erofs/erofs.ko",
@@ -31,26 +32,26 @@ const LOADED: [&str; 4] = [
     "fs/quota/quota_v2.ko",
 ];
 
-/// Whether programs can run in it here.
+/// Returns whether programs can run in it on this host.
 pub(crate) fn is_possible() -> bool {
     shell::program(KERNEL).is_some() && modules().is_ok()
 }
 
-/// The argument that has cargo run tests in it. By the program that cargo built with the tests: in
-/// the place of this one there may be another by now.
+/// Returns the argument that makes cargo run tests in it. It names the program that cargo built
+/// with the tests, because this one may have been replaced meanwhile.
 pub(crate) fn runner() -> String {
     let xtask = shell::built("debug").with_file_name("xtask");
-    // A string of JSON is one of TOML.
+    // A JSON string is also a TOML string.
     let xtask = serde_json::json!(xtask.to_string_lossy());
     format!("--config=target.'cfg(unix)'.runner=[{xtask},'uml']")
 }
 
-/// Runs a program in it, with this process's environment and folder, for `limit` at most. Returns
-/// what the program returns, once what it wrote is written to stdout.
+/// Runs a program in it, with this process's environment and folder, for at most `limit`. Returns
+/// the program's exit code, after writing its output to stdout.
 pub(crate) fn run(command: &[OsString], limit: Duration) -> Result<ExitCode> {
     let kernel = shell::program(KERNEL).context("no User Mode Linux here: see setup")?;
     let is_plain = |folder: &PathBuf| shell::is_plain(folder.as_os_str());
-    // The kernel takes its command line apart at blanks and quotes.
+    // The kernel splits its command line at blanks and quotes.
     let folders = [shell::target("uml"), std::env::temp_dir()]
         .into_iter()
         .find(is_plain)
@@ -77,7 +78,7 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
         .arg(format!("uml_dir={}", folder.display()))
         .arg(format!("init={}", init.display()));
     stay_on_one_processor()?;
-    // It says nothing once it runs.
+    // The console is silent while the program runs.
     let console = shell::watched(&mut uml, limit)?;
     print!(
         "{}",
@@ -93,8 +94,8 @@ fn boot(kernel: &Path, folder: &Path, command: &[OsString], limit: Duration) -> 
     Ok(ExitCode::from(status.trim().parse::<u8>()?))
 }
 
-/// Has this thread, and what it starts, run on one processor: the kernel and its programs take
-/// turns at every system call, and waking the other's processor up takes longer than all else.
+/// Binds this thread, and its children, to one processor: the kernel and its programs take turns at
+/// every system call, and waking another processor takes longer than everything else.
 #[cfg(target_os = "linux")]
 fn stay_on_one_processor() -> Result<()> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -104,7 +105,7 @@ fn stay_on_one_processor() -> Result<()> {
         .filter(|&cpu| allowed.is_set(cpu))
         .collect();
     let mut one = CpuSet::new();
-    // Others may run one of their own.
+    // Other processes may run one of their own.
     if let Some(&cpu) = allowed.get(std::process::id() as usize % allowed.len().max(1)) {
         one.set(cpu);
         sched_setaffinity(None, &one)?;
@@ -112,14 +113,14 @@ fn stay_on_one_processor() -> Result<()> {
     Ok(())
 }
 
-/// Only Linux runs it.
+/// Only supported on Linux.
 #[cfg(not(target_os = "linux"))]
 fn stay_on_one_processor() -> Result<()> {
     Ok(())
 }
 
-/// What it runs as process 1. Not by busybox's shell: that runs `/proc/self/exe` where it means
-/// itself, and this is the kernel while `/proc` is still the host's.
+/// Returns the script that runs as process 1. It is not run by busybox's shell, which starts itself
+/// through `/proc/self/exe`, and that is the kernel while `/proc` is still the host's.
 fn script(folder: &Path, command: &[OsString]) -> Result<String> {
     let quoted = |path: &Path| shell::quoted(path.as_os_str());
     let modules = modules()?;
@@ -132,7 +133,7 @@ mkdir -p /dev/shm
     .to_owned();
     let here = std::env::current_dir()?;
     for (memory, options) in [("/dev/shm", "-o size=80% "), ("/run", "")] {
-        // A mount there would hide a repository or a program that lies below.
+        // A mount there would hide a repository or a program below it.
         let in_use = [folder, &here, shell::repository()]
             .into_iter()
             .chain(command.iter().map(Path::new))
@@ -174,7 +175,7 @@ mkdir -p /dev/shm
     Ok(script)
 }
 
-/// The modules of the one release that is installed.
+/// Returns the modules of the only installed release.
 fn modules() -> Result<PathBuf> {
     let mut releases = fs::read_dir(MODULES).context(MODULES)?;
     Ok(releases.next().context(MODULES)??.path())

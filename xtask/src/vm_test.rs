@@ -1,9 +1,9 @@
-//! `cargo xtask vm-test`: the same two disks under the real libkrun.
+//! `cargo xtask vm-test`: tests sandboxes under the real libkrun.
 //!
-//! Where this host's own virtualisation works, sandboxes run right here. Elsewhere they run inside
-//! an outer machine: QEMU emulates a processor with AMD's virtualisation, a stock Debian kernel in
-//! it offers /dev/kvm, and libkrun boots the guest on that. One shell script checks in both places
-//! and writes a report, which is judged here.
+//! If hardware virtualisation works on this host, sandboxes run directly on it. Otherwise they run
+//! in an outer machine: QEMU emulates a processor with AMD's virtualisation, a stock Debian kernel
+//! in it provides /dev/kvm, and libkrun boots the guest with it. The same shell script runs the
+//! checks in both cases and writes a report, which is evaluated here.
 
 mod checks;
 mod machine;
@@ -20,9 +20,9 @@ use crate::image::{Action, Compression, Image, Recipe};
 use crate::test::Tally;
 use crate::{setup, shell};
 
-/// Builds what is missing, and runs every check with `blockbox`, or else with a release build.
+/// Builds what is missing, and runs every check with `blockbox`, or with a release build.
 ///
-/// `only` leaves the checks whose rule contains it.
+/// Only checks whose rule contains `only` are run.
 pub(crate) fn run(blockbox: Option<PathBuf>, only: &str) -> Result<ExitCode> {
     setup::run()?;
     let blockbox = match blockbox {
@@ -34,8 +34,8 @@ pub(crate) fn run(blockbox: Option<PathBuf>, only: &str) -> Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-/// Runs the checks with the program `blockbox`, where there is a way to; those that take long only
-/// if `long`, and only those whose rule contains `only`.
+/// Runs the checks with the program `blockbox`, if that is possible; long ones only if `long`, and
+/// only those whose rule contains `only`.
 pub(crate) fn check(blockbox: &Path, long: bool, only: &str) -> Result<Tally> {
     let matches = |check: &&Check| check.rule.contains(only);
     let checks = || {
@@ -82,7 +82,7 @@ pub(crate) fn check(blockbox: &Path, long: bool, only: &str) -> Result<Tally> {
     Ok(report::judge(&report, all()))
 }
 
-/// Whether libkrun boots a guest on this host: tried, because /dev/kvm may exist and not work.
+/// Returns whether libkrun boots a guest on this host, by trying: /dev/kvm may exist and not work.
 fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
     let mut run = Command::new(blockbox);
     run.args(["run", "--vmm", "libkrun", "--pull", "never", "--rm"])
@@ -91,7 +91,7 @@ fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
     shell::output(&mut run).is_ok()
 }
 
-/// A small image: busybox and a few files, of which the second layer changes some.
+/// Returns a small image: busybox and a few files, some of which the second layer changes.
 fn image() -> Image {
     let recipe = |name: &str, why, compression, script| Recipe {
         name: name.to_owned(),

@@ -1,11 +1,11 @@
-//! What the documents say of the repository must be so.
+//! Checks statements of the documents about the repository.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
 use std::path::Path;
 
-/// The names of tests in the last column of a document's tables.
+/// Returns the names of tests in the last column of a document's tables.
 fn tests_named_in(document: &str) -> Vec<&str> {
     let cells = document.lines().filter_map(|line| {
         let row = line.strip_prefix('|')?.trim_end().strip_suffix('|')?;
@@ -15,7 +15,7 @@ fn tests_named_in(document: &str) -> Vec<&str> {
     quoted.filter(|name| name.contains('_')).collect()
 }
 
-/// The Rust sources below a folder.
+/// Collects the Rust sources below a folder.
 fn sources(folder: &Path, text: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

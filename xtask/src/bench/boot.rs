@@ -1,8 +1,8 @@
-//! What comes before the first output of a sandbox's command, and how long each part of it takes.
+//! Measures the time until the first output of a sandbox's command, and its parts.
 //!
-//! The kernel's trace of executed programs says when each process of a sandbox began, and the guest
-//! when its init and the command did. Beside it, the same kernel and monitor start bare, with a
-//! shell as init that writes at once.
+//! The kernel's trace of executed programs shows when each process of a sandbox started, and the
+//! guest reports when its init and the command did. For comparison, the same kernel and monitor
+//! start bare, with a shell as init that writes at once.
 
 mod trace;
 
@@ -19,37 +19,37 @@ use super::sandbox::{Host, Row, disk_bytes};
 use super::{Setting, measure};
 use crate::shell;
 
-/// How long a boot may say nothing.
+/// How long a boot may be silent.
 const LIMIT: Duration = Duration::from_secs(300);
 
 const NAME: &str = "bench-boot";
 
-/// The first output is the guest's time; what is told after it costs no part of what is measured.
+/// The first line of output is the guest's time; the rest is not part of what is measured.
 const SCRIPT: &str = "read up rest </proc/uptime; echo $up; cat /proc/$$/stat; dmesg";
 
-/// The parts that `run` consists of until its first output, in their order.
+/// The parts of `run` until its first output, in order.
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
-    /// `run` begins, until its monitor does: the image, the record, the writable disk.
+    /// From the start of `run` to that of the monitor: the image, the record, the writable disk.
     prepare: Duration,
-    /// The monitor begins, until the process of the virtual machine does.
+    /// From the start of the monitor to that of the virtual machine's process.
     monitor: Duration,
-    /// That process begins, until it has become QEMU.
+    /// From the start of that process until it executes QEMU.
     confine: Duration,
     kernel: Duration,
     init: Duration,
-    /// The command begins, until it writes.
+    /// From the start of the command to its first output.
     command: Duration,
-    /// All of it.
+    /// The total.
     whole: Duration,
-    /// The processor time of QEMU until then, and of the other processes.
+    /// The processor time of QEMU and of the other processes until then.
     qemu_used: Duration,
     own_used: Duration,
 }
 
 impl Parts {
-    /// What is in none of the others: QEMU, until its guest's kernel keeps the time, and the way of
-    /// the output.
+    /// Returns the remaining time: QEMU until its guest's kernel keeps the time, and the way of the
+    /// output.
     fn machine(&self) -> Duration {
         let known = [
             self.prepare,
@@ -142,7 +142,7 @@ pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Row>> {
     ])
 }
 
-/// Boots QEMU alone.
+/// Boots only QEMU.
 fn bare(qemu: &mut Command, trace: &Trace) -> Result<Bare> {
     trace.clear()?;
     let begun = Instant::now();
@@ -173,7 +173,7 @@ fn one(host: &Host, trace: &Trace) -> Result<Parts> {
     parts(start, whole, &execs?, &watched.lines)
 }
 
-/// The monotonic clock, as the trace has it.
+/// Returns the time of the monotonic clock, as in the trace.
 fn now() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
@@ -181,7 +181,7 @@ fn now() -> Result<Duration> {
 fn parts(start: Duration, whole: Duration, execs: &[Exec], lines: &[String]) -> Result<Parts> {
     let monitor = execs.get(1).context("no monitor began")?;
     let qemu = qemu(execs)?;
-    // A process that begins another program goes on using what it has used.
+    // A process keeps its processor time when it executes another program.
     let mut own: Vec<_> = execs.iter().map(|exec| (exec.process, exec.used)).collect();
     own.retain(|&(process, _)| process != qemu.process);
     own.sort_unstable();

@@ -1,4 +1,4 @@
-//! All layers of an image, each of them compressed by mkfs.erofs and by us with the same options.
+//! All layers of an image, each compressed by mkfs.erofs and by blockbox with the same options.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::contest::{Contest, Outcome, Standing};
 use super::erofs::{self, Choice, OF_FOLDERS, Source};
 use super::input::{self, Image};
 
-/// What every layer is compressed with: choices of the group `erofs`.
+/// The compression options: choices of the group `erofs`.
 const CHOICES: [&str; 5] = [
     "-zlz4",
     "-zlz4hc,level=9 -C65536",
@@ -19,8 +19,8 @@ const CHOICES: [&str; 5] = [
     "-zzstd,level=3",
 ];
 
-/// Every image with every choice, with ends of files in blocks of their own and packed. An outcome
-/// is of all layers together.
+/// Runs every image with every choice, with file tails in separate blocks and packed. An outcome is
+/// the sum of all layers.
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {
     let choices = CHOICES
         .into_iter()
@@ -89,7 +89,7 @@ fn contest(
     contest
 }
 
-/// What two layers took, round by round.
+/// Adds the samples of two layers, round by round.
 fn added(mut sum: Outcome, layer: Outcome) -> Outcome {
     for (sum, layer) in sum.standings.iter_mut().zip(layer.standings) {
         sum.size = sum.size.zip(layer.size).map(|(a, b)| a + b);

@@ -12,14 +12,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::measure::{self, Sample};
 use crate::shell;
 
-/// What counts as a file's size.
+/// How an output's size is measured.
 #[derive(Clone, Copy)]
 pub(super) enum Size {
-    /// Its length.
+    /// The length of a file.
     Length,
-    /// What is allocated on disk for it.
+    /// The space allocated for a file.
     Allocated,
-    /// It is a folder: what is allocated on disk for everything in it.
+    /// The space allocated for everything in a folder.
     Tree,
 }
 
@@ -29,12 +29,12 @@ pub(super) struct Output {
     pub(super) size: Size,
 }
 
-/// One way to do the work.
+/// A program that does the work.
 pub(super) struct Contender {
     pub(super) name: String,
     pub(super) command: Command,
     pub(super) output: Option<Output>,
-    /// Its failure is an error, and not a remark.
+    /// Whether its failure is an error, rather than a remark.
     pub(super) ours: bool,
 }
 
@@ -57,7 +57,7 @@ impl Contender {
         }
     }
 
-    /// A part of the work that nobody can do without.
+    /// Returns a part of the work that every program must do.
     pub(super) fn floor(name: &str, command: Command) -> Self {
         Self {
             name: name.to_owned(),
@@ -68,30 +68,30 @@ impl Contender {
     }
 }
 
-/// Work, and who does it. Ratios are to the first contender that is not missing.
+/// The work, and its contenders. Ratios are relative to the first one that is not missing.
 pub(super) struct Contest {
     /// The work and the input.
     pub(super) title: String,
     pub(super) contenders: Vec<Contender>,
-    /// Files and folders, read once before the first round, so that no contender has to fetch them
-    /// from the disk for the others.
+    /// Files and folders that are read before the first round, so that no contender reads them from
+    /// the disk for the others.
     pub(super) inputs: Vec<PathBuf>,
-    /// Who is not there, and why.
+    /// Missing contenders, with the reason.
     pub(super) skipped: Vec<String>,
 }
 
-/// How a contender did.
+/// The results of a contender.
 pub(super) struct Standing {
     pub(super) name: String,
-    /// The command as one would type it.
+    /// The command for a shell.
     pub(super) line: String,
-    /// One per round, or why it failed.
+    /// One per round, or the reason of a failure.
     pub(super) samples: Result<Vec<Sample>, String>,
-    /// Of its output, in bytes.
+    /// The size of its output, in bytes.
     pub(super) size: Option<u64>,
 }
 
-/// How all did.
+/// The results of all contenders.
 pub(super) struct Outcome {
     pub(super) title: String,
     pub(super) standings: Vec<Standing>,
@@ -99,7 +99,7 @@ pub(super) struct Outcome {
 }
 
 impl Contest {
-    /// Adds a contender, or why it is not there.
+    /// Adds a contender, or the reason why it is missing.
     pub(super) fn add(&mut self, contender: Result<Contender, String>) {
         match contender {
             Ok(contender) => self.contenders.push(contender),
@@ -140,7 +140,7 @@ impl Standing {
         }
     }
 
-    /// Has the contender run once more, where it has not failed before.
+    /// Runs the contender once more, unless it has failed before.
     fn take(&mut self, contender: &Contender) -> Result<()> {
         let Ok(samples) = &mut self.samples else {
             return Ok(());
@@ -195,7 +195,7 @@ fn size(output: &Output) -> Result<u64> {
     })
 }
 
-/// What a folder and everything in it takes, what has several names once.
+/// Returns the space allocated for a folder and everything in it; hard links are counted once.
 fn allocated(path: &Path, seen: &mut HashSet<u64>) -> io::Result<u64> {
     let metadata = fs::symlink_metadata(path)?;
     let mut bytes = if seen.insert(metadata.ino()) {
@@ -211,7 +211,7 @@ fn allocated(path: &Path, seen: &mut HashSet<u64>) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Removes what a contender made, if it made anything.
+/// Removes a contender's output, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
@@ -221,7 +221,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A failed command's own words are the last of what its error says.
+/// Returns the last line of an error, which is that of the failed command.
 fn last_line(error: &anyhow::Error) -> String {
     let text = anyhow!("{error:#}").to_string();
     text.lines()
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_by_the_last_line_of_the_program() {
+    fn a_failure_is_reported_with_the_last_line_of_the_program() {
         let error = anyhow!("mkfs.erofs a b: exit status: 1\n<E> no such file\n\n");
         assert_eq!(last_line(&error), "<E> no such file");
     }

@@ -1,4 +1,4 @@
-//! A layer's tar becomes an EROFS image.
+//! Converts a layer's tar to an EROFS image.
 
 use std::cmp::Reverse;
 use std::fs;
@@ -11,17 +11,17 @@ use super::contest::{Contender, Contest, Outcome, Output, Size};
 use super::input::{self, Image, Layer};
 use super::{Setting, report};
 
-/// What one core takes to inflate a layer: the unit of everything that starts with gzip.
+/// Decompression of a layer on one core: the unit for everything that starts with gzip.
 const INFLATE: &[&str] = &["libdeflate-gunzip", "-c"];
 
-/// Faster still, in assembly.
+/// A faster program, in assembly.
 const INFLATE_ISAL: &[&str] = &["igzip", "-d", "-c"];
 
-/// What one core takes to hash with the processor's own instructions: the unit of everything that
-/// starts with a tar.
+/// Hashing on one core with the processor's own instructions: the unit for everything that starts
+/// with a tar.
 const HASH: &[&str] = &["openssl", "dgst", "-sha256"];
 
-/// In some distributions without those instructions.
+/// Does not use those instructions in some distributions.
 const HASH_COREUTILS: &[&str] = &["sha256sum"];
 
 pub(super) fn run(setting: &Setting, images: &[PathBuf], largest: usize) -> Result<Vec<Outcome>> {

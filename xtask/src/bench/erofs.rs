@@ -1,4 +1,4 @@
-//! mkfs.erofs and us with the same options: a folder, or a tar, becomes an EROFS image.
+//! mkfs.erofs and blockbox with the same options: converts a folder, or a tar, to an EROFS image.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,18 +13,18 @@ use super::report::{self, Medians};
 use super::{Setting, report::megabytes};
 use crate::shell;
 
-/// The same choice in the words of both programs.
+/// The same choice as options of both programs.
 pub(super) struct Choice {
     pub(super) name: &'static str,
     pub(super) ours: &'static [&'static str],
     pub(super) mkfs: &'static [&'static str],
 }
 
-/// What images of a folder are made with. All have blocks of 4096 bytes, as mkfs.erofs has where
-/// pages do.
+/// Options for images of a folder. All have blocks of 4096 bytes, as mkfs.erofs uses with pages of
+/// that size.
 ///
-/// Levels are given where the programs' own differ. mkfs.erofs puts short files behind their inodes
-/// unless it is told not to, with compression too.
+/// Levels are given if the programs' defaults differ. mkfs.erofs stores short files after their
+/// inodes by default, with compression too.
 pub(super) const OF_FOLDERS: [Choice; 13] = [
     Choice {
         name: "plain",
@@ -128,7 +128,7 @@ pub(super) const OF_FOLDERS: [Choice; 13] = [
     },
 ];
 
-/// What images of a layer's tar are made with.
+/// Options for images of a layer's tar.
 const OF_TARS: [Choice; 4] = [
     Choice {
         name: "--tar=f -Enoinline_data",
@@ -149,8 +149,8 @@ const OF_TARS: [Choice; 4] = [
         ],
         mkfs: &["--tar=f", "-b4096", "-zzstd,level=3", "-C65536"],
     },
-    // mkfs.erofs reads headers alone, as we do where the digest is known; it need not be this one
-    // to take as long.
+    // mkfs.erofs reads only headers, as blockbox does if the digest is known; a wrong digest takes
+    // equally long.
     Choice {
         name: "--tar=i, digest known",
         ours: &[
@@ -167,7 +167,7 @@ const OF_TARS: [Choice; 4] = [
     },
 ];
 
-/// The folder `tree` with every choice, and each image's largest layer as a tar.
+/// Runs the folder `tree` with every choice, and each image's largest layer as a tar.
 pub(super) fn run(
     setting: &Setting,
     tree: Option<&Path>,
@@ -199,7 +199,7 @@ pub(super) fn run(
     Ok(outcomes)
 }
 
-/// What an image is made of.
+/// The input of an image.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     Folder(&'a Path),
@@ -214,7 +214,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A contest between the two, which options may be added to.
+/// Returns a contest between the two, to which options may be added.
 pub(super) fn contest(
     setting: &Setting,
     title: String,
@@ -264,7 +264,7 @@ fn image(path: PathBuf) -> Output {
     }
 }
 
-/// One table over all contests: how much of what mkfs.erofs takes blockbox takes.
+/// Returns one table over all contests, with the ratio of blockbox to mkfs.erofs.
 pub(super) fn summary(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
         "\n## blockbox / mkfs.erofs\n\n\

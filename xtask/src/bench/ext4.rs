@@ -1,4 +1,4 @@
-//! A new ext4 image, empty or populated.
+//! Makes new ext4 images, empty or populated.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,7 +19,7 @@ use crate::shell;
 /// Sizes as both programs understand them, and in GiB.
 const SIZES: [(&str, u64); 3] = [("4G", 4), ("64G", 64), ("1024G", 1024)];
 
-/// A `tree` that is a tar archive is unpacked first.
+/// If `tree` is a tar archive, it is unpacked first.
 pub(super) fn run(setting: &Setting, tree: Option<&Path>) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for (size, gibibytes) in SIZES {
@@ -45,8 +45,8 @@ pub(super) fn run(setting: &Setting, tree: Option<&Path>) -> Result<Vec<Outcome>
     Ok(outcomes)
 }
 
-/// An empty image, made by a call of the library in this process, beside mke2fs; both until the
-/// image is on stable storage.
+/// Makes an empty image with a library call in this process, beside mke2fs; both until the image is
+/// on stable storage.
 fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
     let title = format!("ext4 of {name}, empty, as a library call");
     eprintln!("bench: {title}");
@@ -64,8 +64,7 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
     let mut peers_size = None;
     let contenders = if peer.is_some() { 3 } else { 2 };
     for round in 0..setting.rounds {
-        // Whoever comes after another gets the memory that it gave back, which is in the caches
-        // still.
+        // Each contender reuses memory that the previous one has freed, which is still cached.
         for place in 0..contenders {
             rustix::fs::sync();
             match (round + place) % contenders {
@@ -75,7 +74,7 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
                     fs::remove_file(&path)?;
                 }
                 1 => {
-                    // Ours comes first in the first round.
+                    // blockbox comes first in the first round.
                     plain.push(write(&path, size, ours_size)?);
                     fs::remove_file(&path)?;
                 }
@@ -115,14 +114,14 @@ fn library(setting: &Setting, name: &str, size: u64) -> Result<Outcome> {
     })
 }
 
-/// One call: the file is created, filled and stored.
+/// Makes one library call: the file is created, filled and synced.
 fn call(path: &Path, size: u64) -> Result<Sample> {
     sample(path, size, |file| {
         Ok(Builder::new(file, Options::new(size))?.finish()?.0)
     })
 }
 
-/// What the kernel takes for writing as much: the least an image of so many bytes can take.
+/// Measures how long the kernel takes to write as many bytes: the least for an image of this size.
 fn write(path: &Path, size: u64, bytes: u64) -> Result<Sample> {
     const PIECE: usize = 512 << 10;
     let piece = vec![1; PIECE];
@@ -152,7 +151,7 @@ fn sample(path: &Path, size: u64, fill: impl FnOnce(File) -> Result<File>) -> Re
     })
 }
 
-/// What this process took so far.
+/// Returns the processor time that this process has used so far.
 fn cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();

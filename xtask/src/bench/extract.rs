@@ -1,4 +1,4 @@
-//! Everything in an EROFS image becomes files or a tar, or is read through a mount.
+//! Extracts an EROFS image to files or a tar, or reads it through a mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::contest::{Contender, Contest, Outcome, Output, Size};
 use super::report::megabytes;
 use crate::shell;
 
-/// What mkfs.erofs makes images with.
+/// Options of mkfs.erofs for the images.
 const IMAGES: [(&str, &[&str]); 6] = [
     ("plain", &[]),
     ("-zlz4", &["-zlz4"]),
@@ -60,7 +60,7 @@ fn to_files(setting: &Setting, name: &str, image: &Path) -> Contest {
     };
     let fsck = setting.peers.command("fsck.erofs").map(|mut fsck| {
         let path = setting.path("theirs");
-        // Without it no xattr is restored.
+        // Without this option no xattrs are restored.
         fsck.arg("--xattrs");
         fsck.arg(format!("--extract={}", path.display())).arg(image);
         let size = Size::Tree;
@@ -70,8 +70,8 @@ fn to_files(setting: &Setting, name: &str, image: &Path) -> Contest {
     contest
 }
 
-/// Mounts, reads every file and unmounts: a mount that stays would be read from the kernel's memory
-/// the second time.
+/// Mounts, reads every file and unmounts; a mount that stayed would be read from the kernel's
+/// memory the second time.
 fn through_a_mount(setting: &Setting, name: &str, image: &Path) -> Result<Contest> {
     let mountpoint = setting.path("mountpoint");
     fs::create_dir_all(&mountpoint).with_context(|| mountpoint.display().to_string())?;

@@ -1,4 +1,4 @@
-//! What a copy of a running sandbox takes, beside a sandbox that boots.
+//! Measures copies of a running sandbox, beside a sandbox that boots.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,10 +13,10 @@ use super::Setting;
 use super::sandbox::{Host, Row, disk_bytes};
 use crate::shell;
 
-/// The guest's memory, as `--memory` takes it.
+/// The guest's memory, for `--memory`.
 const MEMORY: &str = "512M";
 
-/// What the source does: something that a boot would have to do again.
+/// The source's command, which does something that a boot would have to repeat.
 const SOURCE: &str = "date +%s.%N > /run/began; exec sleep infinity";
 
 /// Measures each row, with the first image of these OCI layouts.
@@ -99,7 +99,7 @@ fn measure(host: &Host, rounds: u32) -> Result<Vec<Row>> {
     ])
 }
 
-/// The time that a log gives as `held=91.2ms`.
+/// Parses the time that a log gives as `held=91.2ms`.
 fn held_in(log: &str) -> Option<Duration> {
     let (_, rest) = log.split_once("held=")?;
     let text = rest.split_whitespace().next()?;
@@ -110,7 +110,7 @@ fn held_in(log: &str) -> Option<Duration> {
     Some(Duration::from_secs_f64(number.parse::<f64>().ok()? * scale))
 }
 
-/// Returns how long a `run` took until its command had written something.
+/// Returns the time until the command of a `run` has written something.
 fn first_output(host: &Host, args: &[&str]) -> Result<Duration> {
     let started = Instant::now();
     let mut child = host
@@ -127,7 +127,7 @@ fn first_output(host: &Host, args: &[&str]) -> Result<Duration> {
     Ok(took)
 }
 
-/// The bytes that the machine's process has alone, and all that are resident.
+/// Returns the memory of the machine's process in bytes: unshared, and resident.
 fn memory(host: &Host, name: &str) -> Result<(u64, u64)> {
     let inspected = shell::output(&mut host.command(&["inspect", name]))?;
     let inspected: Value = serde_json::from_str(&inspected)?;
@@ -140,7 +140,7 @@ fn memory(host: &Host, name: &str) -> Result<(u64, u64)> {
         let Ok(stat) = fs::read_to_string(folder.join("stat")) else {
             continue;
         };
-        // `pid (name) state parent …`, and a name may hold blanks.
+        // `pid (name) state parent …`; a name may contain blanks.
         let parent = stat
             .rsplit(')')
             .next()

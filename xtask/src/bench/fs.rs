@@ -1,5 +1,5 @@
-//! What programs feel of a file system: the merged image under the kernel's overlayfs, as the guest
-//! has it, against other ways to show the same layers.
+//! Measures programs on a file system: the merged image under the kernel's overlayfs, as in the
+//! guest, against other ways to show the same layers.
 //!
 //! Every stack is mounted on this machine's kernel, from files in one folder, with a writable layer
 //! of the same kind. In every round the workloads of `blockbox bench fs` run on each of them, and
@@ -42,7 +42,7 @@ pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>>
         .collect()
 }
 
-/// Whether this process may mount images.
+/// Returns whether this process may mount images.
 pub(super) fn may_mount() -> bool {
     rustix::process::geteuid().is_root() && cfg!(target_os = "linux")
 }

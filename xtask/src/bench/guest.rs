@@ -1,9 +1,8 @@
-//! What programs feel in a guest: the stacks of `fs`, each as the disks that a virtual machine
-//! would have of it.
+//! Measures programs in a guest: the stacks of `fs`, each as the disks that a virtual machine would
+//! have of it.
 //!
-//! Every run is a machine of its own, with the guest's kernel and the VMM's settings of `blockbox
-//! run` and as much memory as the others, that mounts one stack and runs the workloads of `blockbox
-//! bench fs` on it.
+//! Every run is a separate machine, with the guest's kernel, the settings of `blockbox run` and the
+//! same memory, that mounts one stack and runs the workloads of `blockbox bench fs` on it.
 
 mod machine;
 mod partitions;
@@ -22,7 +21,8 @@ use super::Setting;
 use super::fs::{Build, Contender, Outcome, hold, may_mount};
 use super::input::Image;
 
-/// The most that a guest's clock may not tell, in nanoseconds: some workloads take milliseconds.
+/// The coarsest clock of a guest that is accepted, in nanoseconds: some workloads take
+/// milliseconds.
 const COARSE: u64 = 100_000;
 
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {

@@ -1,5 +1,5 @@
-//! A whole image becomes what one runs it from: disks for blockbox and its like, folders for
-//! container engines.
+//! Converts a whole image to what it is run from: disks for blockbox and similar programs, folders
+//! for container engines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use super::input::Image;
 use super::{Setting, microsandbox};
 use crate::shell;
 
-/// What nobody can do without: every layer is inflated and hashed, one after the other, and nothing
-/// is written.
+/// The least that every program must do: each layer is decompressed and hashed in order, and
+/// nothing is written.
 const FLOOR: &str =
     r#"for layer; do libdeflate-gunzip -c "$layer" | openssl dgst -sha256 || exit; done"#;
 
-/// One image per layer, and nothing that puts them together: the first argument is the folder, then
-/// come the words that start mkfs.erofs up to `--`, and the layers.
+/// Makes one image per layer without merging them: the first argument is the folder, followed by
+/// the words that start mkfs.erofs up to `--`, and the layers.
 pub(super) const MKFS_EROFS: &str = r#"out=$1; shift; mkfs=
     while [ "$1" != -- ]; do mkfs="$mkfs $1"; shift; done; shift
     mkdir "$out" && for layer; do
@@ -94,7 +94,7 @@ fn contest(setting: &Setting, layout: &Path, image: &Image, archive: &Path) -> R
         contest.add(setting.peers.command("skopeo").map(|skopeo| {
             let output = setting.path("copy");
             let target = target.replace("{}", &output.display().to_string());
-            // A store mounts its folder on itself, and leaves it so.
+            // A store mounts its folder on itself, and leaves the mount.
             let mut command = Command::new("unshare");
             command
                 .arg("--mount")
@@ -107,7 +107,7 @@ fn contest(setting: &Setting, layout: &Path, image: &Image, archive: &Path) -> R
     Ok(contest)
 }
 
-/// What follows are the script's arguments.
+/// The following arguments are the script's.
 pub(super) fn shell_script(script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]);
@@ -121,7 +121,7 @@ pub(super) fn folder(path: PathBuf) -> Output {
     }
 }
 
-/// Packs a layout for programs that read archives only.
+/// Packs a layout for programs that only read archives.
 pub(super) fn pack(layout: &Path, archive: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.arg("-C").arg(layout).arg("-cf").arg(archive).arg(".");

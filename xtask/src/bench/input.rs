@@ -1,4 +1,4 @@
-//! Layers to measure with, from OCI layouts.
+//! Input layers from OCI layouts.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// A layer whose tar is compressed with gzip.
 pub(super) struct Layer {
-    /// `IMAGE layer N of M`, the lowest being the first.
+    /// `IMAGE layer N of M`, counted from the lowest.
     pub(super) name: String,
     pub(super) path: PathBuf,
     /// Compressed bytes.
@@ -19,7 +19,7 @@ pub(super) struct Layer {
 /// An image and its layers, lowest first.
 pub(super) struct Image {
     pub(super) name: String,
-    /// What the layout calls it.
+    /// The tag in the layout.
     pub(super) tag: Option<String>,
     pub(super) layers: Vec<Layer>,
 }

@@ -1,7 +1,7 @@
-//! One run of one command, and what it took.
+//! Measures one run of one command.
 //!
-//! The kernel tells a process the peak memory of its largest child so far, not of the latest. So a
-//! process of its own, `xtask measure`, runs each command and reports on it.
+//! The kernel reports the peak memory of a process's largest child so far, not of the latest. So a
+//! separate process, `xtask measure`, runs each command and reports on it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 
 use crate::shell;
 
-/// What a command took.
+/// The measurements of a command.
 #[derive(Clone, Copy)]
 pub(super) struct Sample {
     /// From its start until it has ended and its output is on stable storage.
     pub(super) wall: Duration,
     /// User and system time, of all its threads and children.
     pub(super) cpu: Duration,
-    /// The most memory resident at once, in bytes; never below what `xtask measure` itself has.
+    /// The most resident memory, in bytes; never below that of `xtask measure` itself.
     pub(super) peak: u64,
 }
 
@@ -41,8 +41,8 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Runs `command`, whose output may be the file `output`, with nothing left to be written to disks
-/// before it starts.
+/// Runs `command`, whose output may be the file `output`, after all pending writes to disks have
+/// ended.
 pub(super) fn sample(command: &Command, output: Option<&Path>) -> Result<Sample> {
     rustix::fs::sync();
     let mut helper = Command::new(std::env::current_exe()?);
@@ -92,7 +92,7 @@ pub(crate) fn helper(command: &[OsString], output: Option<PathBuf>) -> Result<()
     Ok(())
 }
 
-/// Writes a file, or everything of the file system that a folder is on, to stable storage.
+/// Syncs a file, or the whole file system of a folder, to stable storage.
 fn store(output: &Path) -> std::io::Result<()> {
     let file = File::open(output)?;
     #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! An image's layers become one merged metadata image.
+//! Merges an image's layers into one metadata image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn contest(setting: &Setting, image: &Image, ours: &Path, theirs: &Path) -> Resu
                     .command("mkfs.erofs")
                     .map_err(anyhow::Error::msg)?;
                 command
-                    // Tails inside the metadata are nothing that another image can point to.
+                    // Another image cannot address tails inside the metadata.
                     .args(["--quiet", "--aufs", "-Enoinline_data"])
                     .args(["--tar=f", "--ungzip"])
                     .arg(output)

@@ -1,5 +1,5 @@
-//! The peer that makes the same kind of disks: the library `microsandbox-image`, in a program of
-//! our own.
+//! A peer that makes the same kind of disks: the library `microsandbox-image`, in a separate
+//! program.
 //!
 //! The program is a project under `target/bench`, outside of the workspace and its lock file.
 
@@ -27,7 +27,7 @@ fn main() {
 }
 "#;
 
-/// The peer, built where that is possible; it reads the layout from `archive`, which is made here.
+/// Returns the peer, built if possible; it reads the layout from `archive`, which is made here.
 pub(super) fn contender(
     setting: &Setting,
     layout: &Path,

@@ -1,9 +1,9 @@
-//! What programs in a guest feel of the network: our gateway, `passt --fd` and QEMU's slirp between
-//! the same guest and the same host.
+//! Measures the network in a guest: blockbox's gateway, `passt --fd` and QEMU's slirp between the
+//! same guest and the same host.
 //!
-//! Every run is a machine of its own. The guest downloads from a port of the host's loopback and
-//! uploads to it; then the host goes to and fro with an echo in the guest, and fetches a page from
-//! its web server again and again, each over a new connection. All times are the host's.
+//! Every run is a separate machine. The guest downloads from a port of the host's loopback and
+//! uploads to it; then the host exchanges bytes with an echo server in the guest, and fetches a
+//! page from its web server repeatedly, each time over a new connection. All times are the host's.
 
 mod link;
 
@@ -22,30 +22,29 @@ use super::guest::{Machine, Root};
 use super::report::median;
 use crate::shell::processor_time;
 
-/// Ports of the guest's servers.
+/// The ports of the guest's servers.
 const WEB: u16 = 80;
 const ECHO: u16 = 7;
 
-/// What is sent each way, in MiB.
+/// How much is sent in each direction, in MiB.
 const MEBIBYTES: usize = 64;
 
-/// How often the host goes to and fro, and how many pages it fetches.
+/// The number of round trips, and of pages fetched.
 const TURNS: u32 = 500;
 const PAGES: u32 = 100;
 
-/// How long a machine may say nothing.
+/// How long a machine may be silent.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How often a run that fails is tried again: the machine may stop, or a port be taken by another
-/// program.
+/// How often a failed run is repeated: the machine may hang, or another program may use a port.
 const TRIES: u32 = 2;
 
-/// What one machine felt, each higher or lower as [`ROWS`] says.
+/// The measurements of one machine, in the order of [`ROWS`].
 type Figures = [f64; 8];
 
-/// The rows: what, in which unit, and whether more is better. Processor time is that of QEMU, which
-/// translates the guest, and of what is between it and the host: it depends less on what else the
-/// host does.
+/// The rows: name, unit, and whether more is better. Processor time is that of QEMU, which emulates
+/// the guest, and of the process between it and the host: it depends less on other work of the
+/// host.
 const ROWS: [(&str, &str, bool); 8] = [
     ("download over one connection", "MB/s", true),
     ("upload over one connection", "MB/s", true),
@@ -57,7 +56,7 @@ const ROWS: [(&str, &str, bool); 8] = [
     ("processor time: new connection and a page", "ms", false),
 ];
 
-/// What a way to the host came to.
+/// The results of one way to the host.
 pub(super) struct Standing {
     name: &'static str,
     figures: Result<Vec<Figures>, String>,
@@ -106,14 +105,14 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Standing>> {
     Ok(standings)
 }
 
-/// The figures of one machine, in a line.
+/// Formats the measurements of one machine in a line.
 fn shown(figures: &Figures) -> String {
     let rows = ROWS.iter().zip(figures);
     let rows = rows.map(|((what, unit, _), value)| format!("{what} {value:.1} {unit}"));
     rows.collect::<Vec<_>>().join(", ")
 }
 
-/// QEMU, ended when this is dropped.
+/// QEMU, which is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -133,9 +132,9 @@ fn one(
 ) -> Result<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    // The last connection holds the guest up until the host has done its part. Standard input never
-    // ends: nc would pass its end on at once, and passt (2023) never finishes what is sent to a
-    // peer that has ended its own side, or what that peer sent before.
+    // The last connection keeps the guest running until the host has finished. Standard input never
+    // ends: nc would pass on the end at once, and passt (2023) never finishes sending to a peer
+    // that has shut down its own side, or loses what that peer sent before.
     let script = format!(
         "ip link set lo up; ip link set eth0 up; ip addr add {GUEST}/24 dev eth0\n\
          ip route add default via 10.187.1.1 || true\n\
@@ -198,7 +197,7 @@ fn one(
     ])
 }
 
-/// The clock, and the processor time of programs.
+/// The time at the start, and the processor time of programs.
 struct Start<'a> {
     programs: &'a [u32],
     wall: Instant,
@@ -214,7 +213,7 @@ impl<'a> Start<'a> {
         }
     }
 
-    /// The time since, and what the programs have used of the processor.
+    /// Returns the time since the start, and the processor time that the programs have used.
     fn elapsed(&self) -> (Duration, Duration) {
         (
             self.wall.elapsed(),
@@ -230,7 +229,7 @@ fn work(programs: &[u32]) -> Duration {
     times.sum()
 }
 
-/// Connects to a port that is open, whoever accepts there.
+/// Connects to a port that is open.
 fn connect(port: u16) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -238,7 +237,7 @@ fn connect(port: u16) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// The guest's next connection.
+/// Accepts the guest's next connection.
 fn accept(listener: &TcpListener, running: &mut Running, machine: &Machine) -> Result<TcpStream> {
     listener.set_nonblocking(true)?;
     let start = Instant::now();
@@ -262,7 +261,7 @@ fn accept(listener: &TcpListener, running: &mut Running, machine: &Machine) -> R
     }
 }
 
-/// The median time of a byte to the guest's echo and back.
+/// Returns the median time of a byte to the guest's echo server and back.
 fn round_trips(port: u16) -> Result<Duration> {
     let mut stream = connect(port)?;
     stream.set_nodelay(true)?;
@@ -276,7 +275,7 @@ fn round_trips(port: u16) -> Result<Duration> {
     median(&times, |time| *time).context("no turns")
 }
 
-/// The median time of a page, each over a connection of its own.
+/// Returns the median time to fetch a page over a new connection.
 fn pages(port: u16) -> Result<Duration> {
     let mut times = Vec::new();
     for _ in 0..PAGES {
@@ -292,7 +291,7 @@ fn pages(port: u16) -> Result<Duration> {
 }
 
 impl Standing {
-    /// The median of a row.
+    /// Returns the median of a row.
     fn median(&self, row: usize) -> Option<f64> {
         let figures = self.figures.as_ref().ok()?;
         let mut values: Vec<_> = figures.iter().map(|figures| figures[row]).collect();
@@ -301,7 +300,7 @@ impl Standing {
     }
 }
 
-/// A table with a column for each way, and ours against the better of the others.
+/// Returns a table with a column for each way, and the ratio of ours to the better of the others.
 pub(super) fn markdown(standings: &[Standing]) -> String {
     let mut text = "\n| median |".to_owned();
     for standing in standings {
@@ -333,7 +332,7 @@ pub(super) fn markdown(standings: &[Standing]) -> String {
     text
 }
 
-/// How much better the first is than the best of the others; below 1 it is worse.
+/// Returns how much better the first is than the best of the others; below 1 it is worse.
 fn ratio(medians: &[Option<f64>], more: bool) -> Option<f64> {
     let (ours, others) = medians.split_first()?;
     let others = others.iter().flatten().copied();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::shell;
 
-/// Programs and the Debian packages that bring them.
+/// Programs and their Debian packages.
 const PACKAGES: [(&str, &str); 8] = [
     ("libdeflate-gunzip", "libdeflate-tools"),
     ("igzip", "isal"),
@@ -18,14 +18,14 @@ const PACKAGES: [(&str, &str); 8] = [
     ("passt", "passt"),
 ];
 
-/// What comes from erofs-utils.
+/// The programs of erofs-utils.
 const EROFS_UTILS: [&str; 3] = ["mkfs.erofs", "fsck.erofs", "erofsfuse"];
 
-/// What was found, installed where that is possible.
+/// The peers that were found or installed.
 pub(super) struct Peers;
 
 impl Peers {
-    /// Looks for the peers, and installs the missing ones where apt-get and root are there.
+    /// Looks for the peers, and installs missing ones if apt-get and root are available.
     pub(super) fn find() -> Self {
         let missing = PACKAGES.iter();
         let missing: Vec<_> = missing
@@ -47,7 +47,7 @@ impl Peers {
         Self
     }
 
-    /// A command that runs the peer, or why it cannot.
+    /// Returns a command that runs the peer, or the reason why it cannot.
     pub(super) fn command(&self, program: &str) -> Result<Command, String> {
         let missing = || {
             let mut packages = PACKAGES.iter();
@@ -66,7 +66,7 @@ impl Peers {
             .ok_or_else(missing)
     }
 
-    /// What mkfs.erofs says its version is.
+    /// Returns the version that mkfs.erofs reports.
     pub(super) fn mkfs_erofs_version(&self) -> Option<String> {
         let mut command = self.command("mkfs.erofs").ok()?;
         let text = shell::output(command.arg("--version")).ok()?;
@@ -74,8 +74,9 @@ impl Peers {
     }
 }
 
-/// The words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts which
-/// start several processes, and that would be measured with it; so what such a script ends in.
+/// Returns the words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts
+/// that start several processes, which would be measured as well; so the last command of such a
+/// script is returned.
 fn erofs_utils(name: &str) -> Option<Vec<PathBuf>> {
     let root = shell::target("oracles/erofs-utils");
     let program = root.join("usr/bin").join(name);

@@ -1,5 +1,5 @@
-//! An image comes from a registry on loopback to where nothing of it is: as tars, and in the forms
-//! that need no conversion. And what it costs to make those.
+//! Pulls an image from a registry on loopback into an empty store: as tars, and in the forms that
+//! need no conversion. Also measures making those.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::containerd::{Daemon, MEDIA_TYPE};
 use crate::registry::Registry;
 use crate::{setup, shell};
 
-/// What nobody can do without who keeps layers as they come: each is hashed and written. The first
+/// The least for a program that keeps layers unchanged: each is hashed and written. The first
 /// argument is the folder.
 const FLOOR: &str = r#"out=$1; shift; mkdir "$out" && for layer; do
     tee "$out/${layer##*/}" < "$layer" | openssl dgst -sha256 || exit; done"#;
 
-/// containerd keeps what it has: it goes first, with all that it was unpacked to.
+/// containerd keeps pulled images, so they are removed first, with everything unpacked from them.
 const CTR: &str = r#"for reference; do :; done
     "$1" --address "$2" images rm --sync "$reference" >&2
     exec "$1" --address "$2" images pull --plain-http --snapshotter erofs "$reference" >&2"#;
 
-/// The forms of an image: what its tag is, and how it is made.
+/// The forms of an image: the tag, and the options that make it.
 const FORMS: [(&str, &[&str]); 4] = [
     ("tars", &["copy"]),
     ("native", &["convert"]),
@@ -138,12 +138,12 @@ fn pull(
     Ok(contest)
 }
 
-/// The layers of the image in a layout that we wrote.
+/// Returns the layers of the image in a layout that blockbox wrote.
 fn layers(layout: &Path) -> Result<Vec<PathBuf>> {
     let mut blobs = Vec::new();
     for entry in fs::read_dir(layout.join("blobs/sha256"))? {
         let path = entry?.path();
-        // A manifest and a configuration are the others.
+        // The other blobs are a manifest and a configuration.
         let document = fs::File::open(&path).and_then(|mut file| {
             let mut first = [0];
             std::io::Read::read(&mut file, &mut first).map(|_| first[0] == b'{')

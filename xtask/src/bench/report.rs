@@ -1,4 +1,4 @@
-//! What was measured, for people (Markdown) and for programs (JSON).
+//! Reports of the measurements, in Markdown and JSON.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,15 +11,15 @@ use super::Setting;
 use super::contest::{Outcome, Standing};
 use super::measure::Sample;
 
-/// A load average from which on the times say little.
+/// The load average above which the times mean little.
 const BUSY: f64 = 0.5;
 
-/// What the figures depend on besides the programs.
+/// Conditions that the figures depend on besides the programs.
 pub(super) struct Surroundings {
     rounds: u32,
     processors: usize,
     kernel: String,
-    /// Of the minute before the first round, where the system tells.
+    /// The load in the minute before the first round, if the system reports it.
     load: Option<f64>,
     mkfs_erofs: Option<String>,
 }
@@ -40,7 +40,7 @@ impl Surroundings {
     }
 }
 
-/// The middle of a contender's rounds; each column for itself.
+/// The medians of a contender's rounds, separately for each column.
 pub(super) struct Medians {
     pub(super) wall: Duration,
     pub(super) cpu: Duration,
@@ -58,14 +58,14 @@ impl Medians {
     }
 }
 
-/// The lower one of the two in the middle where their number is even.
+/// Returns the median; the lower one of the two in the middle if their number is even.
 pub(super) fn median<S, T: Ord + Copy>(samples: &[S], value: impl Fn(&S) -> T) -> Option<T> {
     let mut values: Vec<T> = samples.iter().map(value).collect();
     values.sort_unstable();
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
-/// The first contender that has any figures: ratios are to it.
+/// Returns the first contender with figures, to which ratios are relative.
 fn unit(outcome: &Outcome) -> Option<(&str, Medians)> {
     outcome
         .standings
@@ -77,7 +77,7 @@ fn ratio(time: Duration, unit: Duration) -> Option<f64> {
     (!unit.is_zero()).then(|| time.as_secs_f64() / unit.as_secs_f64())
 }
 
-/// The beginning of a group's report.
+/// Returns the beginning of a group's report.
 pub(super) fn head(group: &str, surroundings: &Surroundings) -> String {
     let mut text = format!(
         "# bench {group}\n\nRounds: {}, of which the tables show the medians. {} processors, Linux {}, {}.\n",
@@ -98,7 +98,7 @@ pub(super) fn head(group: &str, surroundings: &Surroundings) -> String {
     text
 }
 
-/// One table per contest, and all samples.
+/// Returns one table per contest, and all samples.
 pub(super) fn both(outcomes: &[Outcome]) -> (String, Value) {
     let mut text = String::new();
     for outcome in outcomes {
@@ -148,7 +148,7 @@ fn table(text: &mut String, outcome: &Outcome) {
     }
 }
 
-/// The whole report for programs.
+/// Returns the whole report in JSON.
 pub(super) fn json(group: &str, surroundings: &Surroundings, contests: &Value) -> Value {
     json!({
         "group": group,
@@ -161,7 +161,7 @@ pub(super) fn json(group: &str, surroundings: &Surroundings, contests: &Value) -
     })
 }
 
-/// Every sample of every contender, and the medians.
+/// Returns all samples of every contender, and the medians.
 fn contest(outcome: &Outcome) -> Value {
     let unit = unit(outcome);
     let standing = |standing: &Standing| {
@@ -195,12 +195,12 @@ fn contest(outcome: &Outcome) -> Value {
     })
 }
 
-/// `12.3 MB`.
+/// Formats a size as `12.3 MB`.
 pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// `1,234,567`.
+/// Formats a number as `1,234,567`.
 pub(super) fn grouped(bytes: u64) -> String {
     let digits = bytes.to_string();
     let mut text = String::new();

@@ -1,8 +1,9 @@
-//! What a sandbox's commands take: making 50 of them, listing them, and executing in one that runs.
+//! Measures the commands of sandboxes: making 50 of them, listing them, and executing in a running
+//! one.
 //!
-//! The image is stored before and its disks are made. How long a command in the guest takes by
-//! itself is measured with a shell in the guest that is told, over the channel of one `exec`, to
-//! run it: what `blockbox exec` takes more is its own.
+//! The image is stored before and its disks are made. The time of a command in the guest itself is
+//! measured with a shell in the guest that runs it on request, over the channel of one `exec`: the
+//! rest is the time of `blockbox exec`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,13 +19,13 @@ use super::Setting;
 use super::report::median;
 use crate::{setup, shell};
 
-/// Sandboxes that exist at a time.
+/// The number of sandboxes.
 const SANDBOXES: usize = 50;
 
-/// Commands executed in one round.
+/// The number of commands executed in one round.
 const EXECS: usize = 20;
 
-/// What each command is measured with in the guest.
+/// The command to measure in the guest.
 const COMMAND: &str = "/bin/true";
 
 /// One line of the table.
@@ -32,7 +33,7 @@ pub(super) struct Row {
     what: &'static str,
     samples: Vec<u64>,
     unit: Unit,
-    /// At most so many of the unit.
+    /// The goal, in the row's unit.
     goal: Option<u64>,
 }
 
@@ -43,7 +44,7 @@ enum Unit {
 }
 
 impl Row {
-    /// Samples of a size.
+    /// Returns a row of sizes.
     pub(super) fn bytes(what: &'static str, samples: Vec<u64>, goal: Option<u64>) -> Self {
         Self {
             what,
@@ -114,14 +115,14 @@ impl Host {
         command
     }
 
-    /// Returns how long a command took, which must succeed.
+    /// Returns how long a command took, or an error if it failed.
     pub(super) fn ok(&self, args: &[&str]) -> Result<Duration> {
         let start = Instant::now();
         shell::output(&mut self.command(args))?;
         Ok(start.elapsed())
     }
 
-    /// Making, listing and removing many sandboxes.
+    /// Measures making, listing and removing many sandboxes.
     fn many(&self) -> Result<Vec<Row>> {
         let name = |i: usize| format!("bench-{i}");
         let one_by_one = (0..SANDBOXES)
@@ -169,7 +170,7 @@ impl Host {
         ])
     }
 
-    /// Executing in a sandbox that runs.
+    /// Measures executing in a running sandbox.
     fn exec(&self, rounds: u32) -> Result<Vec<Row>> {
         let name = "bench-exec";
         let run = [
@@ -233,7 +234,7 @@ impl Host {
     }
 }
 
-/// The bytes that a folder's files take on the disk.
+/// Returns the space that a folder's files take on the disk, in bytes.
 pub(super) fn disk_bytes(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

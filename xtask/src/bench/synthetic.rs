@@ -1,4 +1,4 @@
-//! Layers that show how merging scales.
+//! Synthetic layers that show how merging scales.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,10 +11,10 @@ use super::Setting;
 use super::contest::{Contender, Contest, Outcome, Output, Size};
 use crate::shell;
 
-/// Files in a folder.
+/// The number of files in a folder.
 const FOLDER: u32 = 100;
 
-/// Whiteouts against as many new files; and twice the layers with twice the entries.
+/// Compares whiteouts with as many new files; and twice the layers with twice the entries.
 pub(super) fn run(setting: &Setting) -> Result<Vec<Outcome>> {
     let stacks = setting.path("synthetic");
     fs::create_dir(&stacks)?;
@@ -53,7 +53,7 @@ struct Stacks<'a> {
 }
 
 impl Stacks<'_> {
-    /// Our image of a layer with a file for each number, and `prefix` before its name.
+    /// Makes an image of a layer with a file for each number, with `prefix` before its name.
     fn layer(&self, name: &str, numbers: std::ops::Range<u32>, prefix: &str) -> Result<PathBuf> {
         let tar = self.folder.join(format!("{name}.tar"));
         let mut archive = tar::Builder::new(io::BufWriter::new(File::create(&tar)?));

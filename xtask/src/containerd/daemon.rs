@@ -1,4 +1,4 @@
-//! A containerd of our own, with nothing shared with one that the machine may have.
+//! A separate containerd, which shares nothing with one of the machine.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::shell;
 /// How long it may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running containerd, ended when dropped.
+/// A running containerd, which ends when this is dropped.
 pub(crate) struct Daemon {
     child: Child,
     folder: PathBuf,
@@ -21,13 +21,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts containerd with everything that it keeps in `folder`, which is emptied. Its programs,
-    /// and mkfs.erofs, are in the folders `programs`.
+    /// Starts containerd with all its files in `folder`, which is emptied. Its programs, and
+    /// mkfs.erofs, are in the folders `programs`.
     pub(crate) fn start(folder: &Path, programs: &[PathBuf]) -> Result<Self> {
         Self::start_with(&[], folder, programs)
     }
 
-    /// The same, in a mount namespace of its own.
+    /// The same in a separate mount namespace.
     pub(crate) fn isolated(folder: &Path, programs: &[PathBuf]) -> Result<Self> {
         Self::start_with(&["unshare", "--mount"], folder, programs)
     }
@@ -82,26 +82,26 @@ impl Daemon {
         }
     }
 
-    /// What it wrote beyond what it always does.
+    /// Returns its log without the usual lines.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         let told = |line: &&str| !line.contains("level=info");
         log.lines().filter(told).collect::<Vec<_>>().join("\n")
     }
 
-    /// Where it listens.
+    /// Returns the path of its socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("state/containerd.sock")
     }
 
-    /// Where a program of its package is.
+    /// Returns the path of a program of its package.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         let mut folders = std::env::split_paths(&self.path);
         let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.exists()));
         found.unwrap_or_else(|| name.into())
     }
 
-    /// Its client.
+    /// Returns a command of its client.
     pub(crate) fn ctr(&self, args: &[&str]) -> Command {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address")
@@ -112,12 +112,12 @@ impl Daemon {
         ctr
     }
 
-    /// What its client prints.
+    /// Returns the output of its client.
     pub(crate) fn output(&self, args: &[&str]) -> Result<String> {
         shell::output(&mut self.ctr(args)).with_context(|| self.log())
     }
 
-    /// The EROFS images of the layers that it has.
+    /// Returns the EROFS images of its layers.
     pub(crate) fn layers(&self) -> Result<Vec<PathBuf>> {
         let snapshots = self
             .folder
@@ -148,7 +148,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Layers become EROFS images, by its differ or as they come.
+/// Returns a configuration with EROFS images as layers, either converted or pulled.
 fn configuration(folder: &Path) -> String {
     let folder = folder.display();
     let platform = match std::env::consts::ARCH {

@@ -1,4 +1,4 @@
-//! One layer: its changes on disk, its blobs, and what is known of them.
+//! A layer: its changes on disk, its blobs, and its metadata.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -23,7 +23,7 @@ pub(super) struct Blob {
     pub(super) size: u64,
 }
 
-/// A layer that is built.
+/// A built layer.
 pub(super) struct Layer {
     pub(super) name: String,
     pub(super) why: &'static str,
@@ -31,18 +31,18 @@ pub(super) struct Layer {
     /// `sha256:…` of the tar.
     pub(super) diff_id: String,
     pub(super) entries: u64,
-    /// With the layer's own compression.
+    /// The blob with the layer's own compression.
     pub(super) blob: Blob,
-    /// With gzip, for tools that know nothing else.
+    /// The blob with gzip, for tools that support nothing else.
     pub(super) gzip: Blob,
-    /// Everything that decided what is in the layer.
+    /// Everything that determines the layer's contents.
     key: String,
     /// The folder of the changes, relative to the folder of all layers.
     upper: String,
 }
 
 impl Layer {
-    /// The layer as an earlier run left it, where its recipe is the same.
+    /// Loads the layer of an earlier run, if its recipe is the same.
     pub(super) fn load(layers: &Path, recipe: &Recipe, below: &[Self]) -> Result<Option<Self>> {
         let folder = layers.join(folder_name(recipe, below));
         let Ok(text) = fs::read_to_string(folder.join("layer.json")) else {
@@ -55,7 +55,7 @@ impl Layer {
         Self::new(&folder, recipe, below, &known).map(Some)
     }
 
-    /// Makes the layer over those below it.
+    /// Builds the layer over those below it.
     pub(super) fn build(layers: &Path, recipe: &Recipe, below: &[Self]) -> Result<Self> {
         let name = folder_name(recipe, below);
         let folder = layers.join(&name);
@@ -142,8 +142,7 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
         .env("SCRIPT", script)
         .env("TARGET", shell::target(""))
         .env("LC_ALL", "C.UTF-8")
-        // Mount options name paths relative to here, which keeps them short whatever the number of
-        // layers.
+        // Mount options use paths relative to this folder, to stay short with many layers.
         .current_dir(layers);
     if below.is_empty() {
         shell::output(unshare.arg(OUTSIDE).env("ROOT", folder.join("upper")))?;
@@ -154,7 +153,7 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
         .rev()
         .map(|layer| layer.upper.as_str())
         .collect();
-    // Neither redirects nor metadata-only copies: they have no equivalent in a layer tar.
+    // Neither redirects nor metadata-only copies, which have no equivalent in a layer tar.
     let options = format!(
         "lowerdir={},upperdir={name}/upper,workdir={name}/work,index=off,metacopy=off,redirect_dir=off,xino=off",
         lower.join(":")
@@ -175,7 +174,7 @@ fn act(layers: &Path, name: &str, recipe: &Recipe, below: &[Layer]) -> Result<()
 const OVERLAY: &str = r#"
 mount -t overlay overlay -o "$OVERLAY" "$ROOT""#;
 
-/// Runs the script in the image. What is mounted over /run, /tmp, /proc and /dev keeps them out of
+/// Runs the script in the image. Mounts over /run, /tmp, /proc and /dev keep their contents out of
 /// the layer.
 const INSIDE: &str = r#"
 mount -t tmpfs tmpfs "$ROOT/run"
@@ -249,7 +248,7 @@ fn feed(child: &mut Child, upper: &Path) -> Result<(String, u64)> {
     Ok((format!("sha256:{}", hex(&out.hash.finalize())), entries))
 }
 
-/// Hashes what passes through.
+/// Hashes the bytes that pass through.
 struct Hashing<W> {
     out: W,
     hash: Sha256,
@@ -267,7 +266,7 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// `sha256:…` of everything `data` holds.
+/// Returns `sha256:…` of the bytes of `data`.
 pub(super) fn digest(data: &mut impl Read) -> Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];

@@ -1,4 +1,4 @@
-//! The image as an OCI image layout.
+//! Writes the image as an OCI image layout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use super::recipe::Compression;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// Writes the layout `image`, and beside it one whose layers are all gzip (`image-gzip`): umoci
-/// knows no zstd.
+/// Writes the layout `image`, and beside it one whose layers are all gzip (`image-gzip`), because
+/// umoci does not support zstd.
 pub(super) fn write(image: &Path, config: &Value, layers: &[Layer]) -> Result<()> {
     write_one(image, config, layers, |layer| {
         (layer.compression, &layer.blob)
@@ -23,7 +23,7 @@ pub(super) fn write(image: &Path, config: &Value, layers: &[Layer]) -> Result<()
     })
 }
 
-/// The path with `suffix` at its end.
+/// Returns the path with `suffix` appended.
 fn beside(image: &Path, suffix: &str) -> PathBuf {
     let mut name = image.as_os_str().to_owned();
     name.push(suffix);
@@ -79,7 +79,7 @@ fn write_one(
     fs::write(new.join("index.json"), index.to_string())?;
     let read = |image: &Path| fs::read(image.join("index.json"));
     if read(image).ok() == Some(read(&new)?) {
-        // Leave the image alone: somebody may be reading it.
+        // Leave the existing image alone, because it may be in use.
         fs::remove_dir_all(&new)?;
         return Ok(());
     }
@@ -102,7 +102,7 @@ fn hash(digest: &str) -> Result<&str> {
     digest.strip_prefix("sha256:").context("a SHA-256 digest")
 }
 
-/// This machine's architecture, by its name in OCI images.
+/// Returns this machine's architecture, in the naming of OCI images.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,10 +1,10 @@
-//! What each layer of the demo image does.
+//! The recipes of the demo image's layers.
 
-/// How one layer comes about.
+/// How one layer is made.
 pub(crate) struct Recipe {
-    /// A short name; names the layer's folder too.
+    /// A short name, which also names the layer's folder.
     pub(crate) name: String,
-    /// What it shows, for people.
+    /// What it demonstrates.
     pub(crate) why: &'static str,
     pub(crate) compression: Compression,
     pub(crate) action: Action,
@@ -30,14 +30,14 @@ impl Compression {
     }
 }
 
-/// Who makes the layer's changes.
+/// How the layer's changes are made.
 pub(crate) enum Action {
-    /// mmdebstrap, into an empty directory.
+    /// With mmdebstrap, in an empty directory.
     Bootstrap,
-    /// A shell in the image, with the network.
+    /// With a shell in the image, with network.
     Inside(&'static str),
-    /// A shell of the host whose working directory is the image's root, and whose `$TARGET` is
-    /// cargo's target folder: for programs that the image lacks.
+    /// With a shell of the host in the image's root, whose `$TARGET` is cargo's target folder: for
+    /// programs that the image lacks.
     Outside(&'static str),
 }
 
@@ -126,7 +126,7 @@ chmod -R g+w srv/app/static",
     ]
 }
 
-/// An application as people package them.
+/// An application as it is typically packaged.
 const APP: &str = r#"
 mkdir -p srv/app/bin srv/app/static/css srv/app/static/img srv/app/cache/deep/er srv/app/empty
 echo 'app:x:1000:1000::/srv/app:/bin/sh' >> etc/passwd

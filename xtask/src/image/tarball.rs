@@ -1,5 +1,5 @@
-//! Writes an overlay's upper directory as a layer tar, the way container engines do: ustar headers,
-//! PAX records for what those cannot hold, AUFS whiteouts for what the layer removes.
+//! Writes an overlay's upper directory as a layer tar, as container engines do: ustar headers, PAX
+//! records for what those cannot hold, AUFS whiteouts for removed files.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tar::{Builder, EntryType, Header};
 
-/// The largest owner, and the largest size, of a ustar header.
+/// The largest owner and the largest size in a ustar header.
 const MAX_OWNER: u64 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
 
@@ -29,14 +29,14 @@ pub(super) fn write(upper: &Path, out: impl Write) -> Result<u64> {
 
 struct Tarball<W: Write> {
     builder: Builder<W>,
-    /// The first name of each inode that has several, by inode number.
+    /// The first name of each inode with several names, by inode number.
     first_names: HashMap<u64, Vec<u8>>,
     entries: u64,
 }
 
 impl<W: Write> Tarball<W> {
-    /// Writes what is in the directory `dir`, whose name in the tar is `name` (empty, or with a
-    /// slash at its end).
+    /// Writes the contents of the directory `dir`, whose name in the tar is `name` (empty, or with
+    /// a slash at its end).
     fn directory(&mut self, dir: &Path, name: &[u8]) -> Result<()> {
         let mut entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
@@ -88,12 +88,12 @@ impl<W: Write> Tarball<W> {
         } else if kind.is_block_device() {
             self.put(&name, &meta, EntryType::Block, b"", &xattrs)
         } else {
-            // A socket: tar has no such type.
+            // A tar cannot hold sockets.
             Ok(())
         }
     }
 
-    /// An empty file that says what the layer removes.
+    /// Writes an empty file as a whiteout or opaque marker.
     fn marker(&mut self, name: &[u8]) -> Result<()> {
         let mut header = blank();
         header.set_mode(0o600);
@@ -161,14 +161,14 @@ impl<W: Write> Tarball<W> {
     }
 }
 
-/// Copies as much of `value` into `field` as fits. False where a PAX record has to tell the whole.
+/// Copies as much of `value` into `field` as fits. Returns `false` if a PAX record is needed.
 fn fill(field: &mut [u8], value: &[u8]) -> bool {
     let fits = value.len().min(field.len());
     field[..fits].copy_from_slice(&value[..fits]);
     fits == value.len() && value.is_ascii()
 }
 
-/// A header whose every number is 0.
+/// Returns a header whose numbers are all 0.
 fn blank() -> Header {
     let mut header = Header::new_ustar();
     header.set_size(0);
@@ -178,7 +178,7 @@ fn blank() -> Header {
     header
 }
 
-/// A header with the attributes of `meta`, and PAX records for those it cannot hold.
+/// Returns a header with the attributes of `meta`, and PAX records for those it cannot hold.
 fn attributes(meta: &Metadata, xattrs: &[(String, Vec<u8>)]) -> (Header, Vec<(String, Vec<u8>)>) {
     let mut header = blank();
     let mut records = Vec::new();
@@ -206,7 +206,7 @@ fn attributes(meta: &Metadata, xattrs: &[(String, Vec<u8>)]) -> (Header, Vec<(St
     (header, records)
 }
 
-/// A time as PAX writes it: a decimal number, so a negative time with a fraction counts away from
+/// Formats a time for PAX: a decimal number, so the fraction of a negative time counts away from
 /// zero.
 fn pax_time(seconds: i64, nanoseconds: i64) -> String {
     let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
@@ -218,7 +218,7 @@ fn pax_time(seconds: i64, nanoseconds: i64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The extended attributes of `path` that belong to the image, sorted.
+/// Returns the extended attributes of `path` that belong to the image, sorted.
 fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut names = vec![0; 1 << 16];
     let size = rustix::fs::llistxattr(path, &mut names[..])?;

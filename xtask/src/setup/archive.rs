@@ -11,7 +11,7 @@ use crate::shell;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// One suite of Debian's archive, with apt state of its own: the machine's apt knows nothing of it.
+/// One suite of Debian's archive, with apt state separate from the machine's.
 pub(crate) struct Archive {
     state: PathBuf,
 }
@@ -25,7 +25,7 @@ impl Archive {
         for folder in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(archive.state.join(folder))?;
         }
-        // No package is installed, as far as this apt knows: it will fetch every dependency.
+        // This apt sees no installed packages, so it fetches every dependency.
         fs::write(archive.state.join("status"), "")?;
         fs::write(
             archive.state.join("sources.list"),
@@ -35,8 +35,8 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The first package that the package `name` depends on: what a name such as
-    /// `linux-image-amd64` stands for.
+    /// Returns the first package that the package `name` depends on, for meta-packages such as
+    /// `linux-image-amd64`.
     pub(crate) fn first_dependency(&self, name: &str) -> Result<String> {
         let depends = shell::output(self.apt("apt-cache").args(["depends", name]))?;
         depends
@@ -46,7 +46,7 @@ impl Archive {
             .with_context(|| format!("{name} depends on nothing"))
     }
 
-    /// Fetches `packages` and all they depend on, and unpacks them into `root`.
+    /// Fetches `packages` and all their dependencies, and unpacks them into `root`.
     pub(crate) fn unpack_closure(&self, packages: &[&str], root: &Path) -> Result<()> {
         shell::output(
             self.apt("apt-get")
@@ -57,7 +57,7 @@ impl Archive {
         self.unpack_fetched(&self.state.join("archives"), root)
     }
 
-    /// Fetches `packages` alone and unpacks them into `root`.
+    /// Fetches only `packages` and unpacks them into `root`.
     pub(crate) fn unpack(&self, packages: &[&str], root: &Path) -> Result<()> {
         let folder = self.state.join("alone");
         fs::create_dir_all(&folder)?;
@@ -103,10 +103,10 @@ impl Archive {
             "Dir::Cache::srcpkgcache=",
             "-o",
             "Acquire::Languages=none",
-            // A mirror that stands still is as good: its signature is verified all the same.
+            // An outdated mirror can be used as well, because its signature is verified.
             "-o",
             "Acquire::Check-Valid-Until=false",
-            // Root's apt would fetch as a user who cannot write to our folders.
+            // Run as root, apt would fetch as a user who cannot write to these folders.
             "-o",
             "APT::Sandbox::User=root",
         ]);
@@ -114,14 +114,14 @@ impl Archive {
     }
 }
 
-/// The Debian mirror that apt is set up with.
+/// Returns the Debian mirror that apt is configured with.
 pub(crate) fn mirror() -> Result<String> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(REPO_URI)"]);
     shell::output(targets.arg("Identifier: Packages"))?
         .lines()
         .map(|uri| uri.trim_end_matches('/'))
-        // Security and third-party archives hold only some packages, and live beside it.
+        // Security and third-party archives hold only some packages, and have other paths.
         .find(|uri| uri.ends_with("/debian"))
         .map(str::to_owned)
         .context("apt's sources name no Debian archive (an address that ends in /debian)")

@@ -9,15 +9,14 @@ use anyhow::{Context, Result};
 use super::archive::Archive;
 use crate::shell;
 
-/// The programs of the packages, and the suites that they come from: runc needs a newer system's
-/// libraries in sid.
+/// The programs, their packages and suites: runc of sid needs a newer system's libraries.
 const PACKAGES: [(&str, &str, &str); 2] = [
     ("sid", "containerd", "usr/bin/containerd"),
     ("bookworm", "runc", "usr/sbin/runc"),
 ];
 
-/// Unpacks containerd, its shim, ctr and runc into a folder of ours, and returns the folders of the
-/// programs.
+/// Unpacks containerd, its shim, ctr and runc into a folder under `target/`, and returns the
+/// folders of the programs.
 pub(crate) fn containerd() -> Result<Vec<PathBuf>> {
     let root = shell::target("containerd/programs");
     for (suite, package, program) in PACKAGES {

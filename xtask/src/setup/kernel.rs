@@ -1,4 +1,4 @@
-//! The guest kernel: libkrunfw, a shared library that holds one.
+//! The guest kernel, in the shared library libkrunfw.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::shell;
 /// The library's file name.
 pub(crate) const LIBRARY: &str = "libkrunfw.so.5";
 
-/// Where distributions and hand-made installs put it.
+/// The folders where distributions and manual installations put it.
 const SYSTEM_FOLDERS: [&str; 6] = [
     "/usr/local/lib64",
     "/usr/local/lib",
@@ -21,11 +21,11 @@ const SYSTEM_FOLDERS: [&str; 6] = [
     "/usr/lib/aarch64-linux-gnu",
 ];
 
-/// A package of PyPI that carries libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux
-/// arm64): pip takes no other file. It is what `blockbox kernel install` takes.
+/// A package of PyPI that contains libkrunfw, with pip's hashes of its wheels (Linux x86-64, Linux
+/// arm64): pip accepts no other file. `blockbox kernel install` uses the same.
 const WHEEL: &str = include_str!("../../../runtime/sandbox/src/kernel/requirements.txt");
 
-/// Where [`install`] leaves the library.
+/// Returns where [`install`] puts the library.
 pub(crate) fn guest_kernel() -> PathBuf {
     shell::target("kernel").join(LIBRARY)
 }
@@ -58,7 +58,7 @@ pub(super) fn install() -> Result<bool> {
     Ok(true)
 }
 
-/// Whether [`install`] would need pip and there is none.
+/// Returns whether [`install`] would need pip and there is none.
 pub(super) fn needs_pip() -> bool {
     cfg!(target_os = "linux")
         && !guest_kernel().exists()
@@ -73,7 +73,7 @@ fn system() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// The first Python that has pip: the one on `PATH` may be another than the distribution's.
+/// Returns the first Python that has pip: the one on `PATH` may differ from the distribution's.
 fn python_with_pip() -> Option<PathBuf> {
     [PathBuf::from("python3"), PathBuf::from("/usr/bin/python3")]
         .into_iter()
@@ -121,7 +121,7 @@ fn find(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .with_context(|| format!("not what was expected in {}", folder.display()))
 }
 
-/// Copies so that `to` exists whole or not at all.
+/// Copies a file so that `to` appears complete or not at all.
 fn place(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     fs::copy(from, &partial)?;
@@ -129,7 +129,7 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel inside says of itself, as `/proc/version` would.
+/// Returns the version of the kernel inside, as in `/proc/version`.
 fn version(library: &Path) -> Result<String> {
     let bytes = fs::read(library)?;
     let banner = b"Linux version ";

@@ -1,4 +1,4 @@
-//! Oracles that stable distributions carry only in versions too old to know what our images use.
+//! Oracles whose versions in stable distributions are too old for blockbox's images.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use super::archive::Archive;
 use crate::shell;
 
-/// What `erofs-utils` and `erofsfuse` hold. Debian 12's 1.5 knows neither 512-byte blocks nor a
-/// device table that is used for addresses alone; its erofsfuse neither.
+/// The programs of `erofs-utils` and `erofsfuse`. Debian 12's 1.5 supports neither 512-byte blocks
+/// nor a device table that is only used for addresses; nor does its erofsfuse.
 pub(super) const PROGRAMS: [&str; 4] = ["mkfs.erofs", "fsck.erofs", "dump.erofs", "erofsfuse"];
 
 /// Unpacks erofs-utils into `target/oracles/erofs-utils`, with wrappers in `target/oracles/bin`.
@@ -56,7 +56,7 @@ fn unpack(bin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The dynamic loader and the library folder of the unpacked system, relative to `root`.
+/// Returns the dynamic loader and the library folder of the unpacked system, relative to `root`.
 fn loader(root: &Path) -> Result<(String, String)> {
     let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
     let found = fs::read_dir(root.join(&libraries))?

@@ -1,4 +1,4 @@
-//! Programs that the distribution packages.
+//! Programs from the distribution's packages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::shell;
 
-/// A file whose presence says that a package is not needed, the package, and what for.
+/// A needed file, the package that contains it, and the reason.
 struct Need {
     /// A program's name, or the absolute path of a file.
     file: &'static str,
@@ -173,7 +173,7 @@ const NEEDS: &[Need] = &[
     ),
 ];
 
-/// What runs and links programs of other machines, for `cargo xtask cross` alone.
+/// Programs and libraries to run and link programs of other machines, only for `cargo xtask cross`.
 const CROSS: &[Need] = &[
     need(
         "qemu-aarch64",
@@ -212,7 +212,7 @@ const CROSS: &[Need] = &[
     ),
 ];
 
-/// Installs what is missing of [`CROSS`]. False where something is missing still.
+/// Installs missing packages of [`CROSS`]. Returns `false` if some are still missing.
 pub(super) fn install_for_cross() -> Result<bool> {
     let absent = |need: &&Need| !present(need.file);
     let missing: BTreeMap<_, _> = CROSS
@@ -223,12 +223,12 @@ pub(super) fn install_for_cross() -> Result<bool> {
     Ok(missing.is_empty() || install_packages(&missing)?)
 }
 
-/// Installs the missing packages. False where some are missing still.
+/// Installs the missing packages. Returns `false` if some are still missing.
 pub(super) fn install() -> Result<bool> {
     let mut missing = missing();
     let mut asked = BTreeMap::new();
-    // A second time for what goes when the first packages come: those of one source that are newer
-    // than the others.
+    // A second time for packages that the first installation removed: those of one source that are
+    // newer than the others.
     while !missing.is_empty() && missing != asked {
         if !install_packages(&missing)? {
             return Ok(false);
@@ -241,7 +241,7 @@ pub(super) fn install() -> Result<bool> {
     Ok(missing.is_empty())
 }
 
-/// The packages that are needed and not there, and what for.
+/// Returns the missing packages, and why they are needed.
 fn missing() -> BTreeMap<&'static str, &'static str> {
     let mut missing = BTreeMap::new();
     for need in NEEDS.iter().filter(|need| !present(need.file)) {
@@ -253,7 +253,7 @@ fn missing() -> BTreeMap<&'static str, &'static str> {
     missing
 }
 
-/// Installs packages, saying why. False where that takes someone else.
+/// Installs packages, printing the reasons. Returns `false` if another user must do so.
 fn install_packages(missing: &BTreeMap<&'static str, &'static str>) -> Result<bool> {
     println!("setup: missing here:");
     for (package, why) in missing {
@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// The names with which `oracle` is called in the Rust files below `folder`.
+    /// Returns the names passed to `oracle` in the Rust files below `folder`.
     fn oracles(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();

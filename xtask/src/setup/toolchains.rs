@@ -1,4 +1,4 @@
-//! What rustup can add to the compiler that runs this.
+//! Toolchains and targets that rustup can add.
 
 use std::process::Command;
 
@@ -9,8 +9,8 @@ use crate::{api, fuzz, package, shell};
 /// A target that has no `std`.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
 
-/// Adds a nightly compiler and a target without `std`, where rustup is there to do so. Without them
-/// some checks are skipped; that it does not work is said, and no error.
+/// Adds a nightly compiler and a target without `std`, if rustup is installed. Without them some
+/// checks are skipped; a failure is printed and not an error.
 pub(super) fn install() -> Result<bool> {
     let mut complete = true;
     if !fuzz::is_possible() {
@@ -34,11 +34,11 @@ pub(super) fn install() -> Result<bool> {
     Ok(complete)
 }
 
-/// Installs the oldest compilers that the manifests promise.
+/// Installs the oldest supported compilers.
 ///
 /// # Errors
 ///
-/// Where one is missing still.
+/// If one is still missing.
 pub(crate) fn compilers() -> Result<()> {
     for (version, _) in package::OLDEST {
         let why = "the crates promise to build with it";
@@ -47,7 +47,8 @@ pub(crate) fn compilers() -> Result<()> {
     Ok(())
 }
 
-/// Installs one version of the compiler, unless it is there. False where it is missing still.
+/// Installs one version of the compiler, unless it is installed. Returns `false` if it is still
+/// missing.
 pub(crate) fn compiler(version: &str, why: &str) -> bool {
     let mut rustc = Command::new("rustup");
     rustc.args(["run", version, "rustc", "--version"]);
@@ -59,7 +60,7 @@ pub(crate) fn compiler(version: &str, why: &str) -> bool {
     rustup(&[&arguments[..], &["--no-self-update"]].concat())
 }
 
-/// Adds targets to the compiler that runs this. False where one is missing still.
+/// Adds targets to the compiler that runs this. Returns `false` if one is still missing.
 pub(super) fn targets(targets: impl Iterator<Item = &'static str>) -> Result<bool> {
     let missing: Vec<_> = targets.filter(|target| !has_target(target)).collect();
     if missing.is_empty() {
@@ -72,7 +73,7 @@ pub(super) fn targets(targets: impl Iterator<Item = &'static str>) -> Result<boo
     Ok(rustup(&[&["target", "add"], &missing[..]].concat()))
 }
 
-/// Whether the compiler that runs this can build for [`BARE_METAL`].
+/// Returns whether the compiler that runs this can build for [`BARE_METAL`].
 pub(crate) fn has_bare_metal() -> bool {
     has_target(BARE_METAL)
 }

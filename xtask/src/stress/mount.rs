@@ -1,4 +1,4 @@
-//! A file system of the host that tests have their stores on.
+//! A file system of the host for the stores of tests.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use crate::shell;
 
-/// How large it is; it takes room only as it is written.
+/// Its size in bytes; it takes space only as it is written.
 const SIZE: u64 = 8 << 30;
 
-/// A kind of file system that differs in how files are copied.
+/// Kinds of file systems, which differ in how files are copied.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 pub(super) enum FileSystem {
     /// Copies data
@@ -25,7 +25,7 @@ pub(super) enum FileSystem {
     Tmpfs,
 }
 
-/// A mount of a new file system, which ends when this is dropped.
+/// A mount of a new file system, which is unmounted when dropped.
 pub(super) struct Mount {
     folder: TempDir,
 }
@@ -65,7 +65,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let path: &Path = &self.path();
-        // There is nobody to tell, and the folder that stays shows it.
+        // Errors are ignored; the remaining folder shows them.
         let _ = Command::new("umount").arg(path).status();
     }
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask trial files`: file system tests of others in a sandbox.
+//! `cargo xtask trial files`: other projects' file system tests in a sandbox.
 //!
 //! fsx makes random reads, writes, truncations and mappings of one file and compares what it reads.
-//! pjdfstest tries what POSIX says of system calls on files. What fails in the sandbox must fail on
-//! the host's file system of the same kind, too.
+//! pjdfstest checks that system calls on files follow POSIX. A test that fails in the sandbox must
+//! also fail on the host's file system of the same kind.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -19,7 +19,7 @@ use crate::{image, setup, shell};
 /// From crates.io.
 const PROGRAMS: [(&str, &str); 2] = [("fsx", "0.3.2"), ("pjdfstest", "0.2.2")];
 
-/// What pjdfstest may try, and as which users.
+/// The features that pjdfstest checks, and the users that it runs as.
 const CONFIGURATION: &str = r#"[features]
 posix_fallocate = {}
 rename_ctime = {}
@@ -42,7 +42,7 @@ pub(crate) struct Files {
     /// How many operations fsx makes in each place
     #[arg(long, default_value = "5000")]
     operations: u32,
-    /// Where fsx begins its random numbers
+    /// The seed of fsx's random numbers
     #[arg(long, default_value = "1")]
     seed: u32,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Files {
 struct Place {
     name: &'static str,
     path: &'static str,
-    /// What the host has of the same kind.
+    /// The host's file system of the same kind.
     host: Host,
     /// Tests that may fail though they pass on the host.
     may_fail: &'static [&'static str],
@@ -60,7 +60,7 @@ struct Place {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Host {
     Folder,
-    /// Under an overlay a character device 0:0, which the tests make, is a whiteout.
+    /// In an overlay a character device 0:0, which the tests make, is a whiteout.
     Overlay,
 }
 
@@ -122,8 +122,7 @@ pub(super) fn run(options: &Files) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Builds the programs, without shared libraries, where they are not built yet. Returns their
-/// folder.
+/// Builds the programs without shared libraries, unless they are built. Returns their folder.
 fn install(folder: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     for (name, version) in PROGRAMS {
@@ -140,7 +139,7 @@ fn install(folder: &Path) -> Result<PathBuf> {
     Ok(folder.join("bin"))
 }
 
-/// The tests of pjdfstest that fail on a file system of the host.
+/// Returns the tests of pjdfstest that fail on a file system of the host.
 fn failures_on_host(
     host: Host,
     folder: &Path,
@@ -173,7 +172,7 @@ fn failures_on_host(
     Ok(Report::read(&shell::output(&mut unshare)?)?.failed)
 }
 
-/// What pjdfstest says.
+/// The report of pjdfstest.
 #[derive(Debug, PartialEq, Eq)]
 struct Report {
     failed: BTreeSet<String>,
@@ -235,7 +234,7 @@ impl Sandbox<'_> {
         self.0.output(&run).map(drop)
     }
 
-    /// Runs both programs in a folder. Returns what they did.
+    /// Runs both programs in a folder. Returns a summary.
     fn try_out(&self, place: &Place, known: &BTreeSet<String>, options: &Files) -> Result<String> {
         let Files {
             operations, seed, ..

@@ -1,4 +1,4 @@
-//! `cargo xtask trial images`: services through their lives.
+//! `cargo xtask trial images`: starts, uses, stops and restarts services.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ pub(crate) struct Images {
     /// The blockbox to run, instead of a release build
     #[arg(long)]
     blockbox: Option<PathBuf>,
-    /// Only make the images
+    /// Only build the images
     #[arg(long)]
     build: bool,
     /// Which services [default: all]
@@ -26,10 +26,10 @@ pub(crate) struct Images {
     names: Vec<String>,
 }
 
-/// How long a service has to end by itself.
+/// How long a service has to end by itself, in seconds.
 const STOP_SECONDS: &str = "120";
 
-/// How long to wait between two looks at a service.
+/// The pause between two checks of a service.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: Images) -> Result<ExitCode> {
@@ -66,7 +66,8 @@ pub(super) fn run(options: Images) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Makes the image, and takes a sandbox of it through its life. Returns how long the parts took.
+/// Builds the image, and starts, uses, stops and restarts a sandbox of it. Returns how long the
+/// parts took.
 fn try_out(service: &Service, blockbox: &Blockbox) -> Result<String> {
     println!("\n==> {}", service.name);
     let image = service.image().build()?;
@@ -151,7 +152,7 @@ impl Sandbox<'_> {
         Ok(time)
     }
 
-    /// What it does now.
+    /// Returns its state.
     fn state(&self) -> Result<Value> {
         let json = self.blockbox.output(&["inspect", &self.name])?;
         let mut inspected: Value = serde_json::from_str(&json)?;
@@ -170,7 +171,7 @@ impl Sandbox<'_> {
         )
     }
 
-    /// Removes it where it is, running or not.
+    /// Removes it if it exists, running or not.
     fn remove(&self) {
         let _ = self.blockbox.output(&["rm", "-f", &self.name]);
     }

@@ -1,5 +1,5 @@
-//! What is tried: services as their official images configure and start them, made of Debian's
-//! packages.
+//! The services of the trial, configured and started as by their official images, and made of
+//! Debian's packages.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::image::{Action, Compression, Image, Recipe};
 /// A service in an image.
 pub(super) struct Service {
     pub(super) name: &'static str,
-    /// What installs it, in the image.
+    /// A script that installs it in the image.
     packages: &'static str,
-    /// What the image has beside the packages: a script at the image's root.
+    /// A script at the image's root that adds files besides the packages.
     configure: &'static str,
     /// The image's configuration, without the search path.
     config: fn() -> Value,
-    /// What a user adds on the command line.
+    /// Options that a user adds on the command line.
     pub(super) options: &'static [&'static str],
     /// A command in the sandbox that succeeds when the service answers.
     pub(super) ready: &'static str,
-    /// A command that uses the service and leaves something behind, and a part of what it writes.
+    /// A command that uses the service and stores data, and a part of its output.
     pub(super) used: (&'static str, &'static str),
-    /// A command that finds it after a restart, and a part of what it writes.
+    /// A command that finds the data after a restart, and a part of its output.
     pub(super) kept: (&'static str, &'static str),
     /// What the service logs when it ends by itself.
     pub(super) farewell: &'static str,
@@ -61,10 +61,10 @@ impl Service {
     }
 }
 
-/// How long a service may take to answer, where the guest's instructions are translated.
+/// How long a service may take to answer in an emulated guest.
 pub(super) const READY_TIME: Duration = Duration::from_secs(600);
 
-/// Installs packages and starts nothing.
+/// Returns a script that installs packages without starting services.
 macro_rules! install {
     ($packages:literal) => {
         concat!(
@@ -80,7 +80,7 @@ rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/*.log /var/cache/ldconfig/aux-
     };
 }
 
-/// Puts a start script into the image, and runs more lines.
+/// Returns a script that adds a start script to the image, and runs more lines.
 macro_rules! configure {
     ($entrypoint:literal, $more:literal) => {
         concat!(
@@ -354,8 +354,8 @@ printf 'log.console = true\\nloopback_users.guest = false\\n' > etc/rabbitmq/rab
             })
         },
         options: &["--hostname", "broker"],
-        // The last thing that it opens; its own programs take half a minute to start where
-        // instructions are translated.
+        // This port is opened last; the service's own programs take half a minute to start under
+        // emulation.
         ready: "bash -c 'exec 3<> /dev/tcp/127.0.0.1/5672'",
         used: (
             "rabbitmqctl add_vhost kept && rabbitmqctl status",
@@ -399,7 +399,7 @@ ln -s ../trial.service etc/systemd/system/multi-user.target.wants/trial.service"
         ),
         kept: ("systemctl is-system-running && tr '\\n' ' ' < /var/lib/trial", "begun ended begun"),
         farewell: "",
-        // How the kernel ends process 1 of a PID namespace that halts: SIGINT.
+        // The status of process 1 of a PID namespace that halts: the kernel ends it with SIGINT.
         status: 130,
     },
     Service {

@@ -1,17 +1,17 @@
-//! What must hold in a sandbox.
+//! The checks of vm-test.
 
 use crate::shell;
 
-/// One check: a shell script, and what it must come to.
+/// A check: a shell script, and its expected results.
 pub(super) struct Check {
     /// The rule it protects.
     pub(super) rule: &'static str,
-    /// Runs with `sandbox` for `blockbox run`, `$IMAGE` for the image and `$BLOCKBOX_HOME` for the
-    /// store.
+    /// The script, with `sandbox` for `blockbox run`, `$IMAGE` for the image and `$BLOCKBOX_HOME`
+    /// for the store.
     script: &'static str,
-    /// Its exit status.
+    /// The expected exit status.
     pub(super) status: i32,
-    /// All it writes to stdout.
+    /// The expected stdout.
     pub(super) stdout: &'static str,
 }
 
@@ -135,8 +135,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// Checks that boot several machines each, for `cargo xtask vm-test` alone: the emulated machine
-/// that they may run in stops for good now and then, the more often the longer it runs.
+/// Checks that boot several machines each, only for `cargo xtask vm-test`: the emulated machine
+/// that they may run in sometimes hangs, more often the longer it runs.
 pub(super) const LONG_CHECKS: &[Check] = &[
     Check {
         rule: "a sandbox outlives its client: exec, logs, a killed monitor, start, restart and stop",
@@ -187,8 +187,8 @@ pub(super) const LONG_CHECKS: &[Check] = &[
     },
 ];
 
-/// Checks that mount, or need a kernel with quotas, as the outer machine's is and this host's may
-/// not be.
+/// Checks that mount, or need a kernel with quotas: the outer machine's has them, and this host's
+/// may not.
 pub(super) const OUTER_CHECKS: &[Check] = &[
     Check {
         rule: "a full disk of the host is an error in the guest, which goes on",
@@ -225,7 +225,7 @@ pub(super) const OUTER_CHECKS: &[Check] = &[
     },
 ];
 
-/// The script that runs checks and writes the report to its file descriptor 3.
+/// Returns the script that runs checks and writes the report to its file descriptor 3.
 pub(super) fn script<'a>(reference: &str, checks: impl IntoIterator<Item = &'a Check>) -> String {
     let mut script = format!(
         r#"IMAGE={}

@@ -1,4 +1,4 @@
-//! Where the checks run: here, or in the outer machine.
+//! Runs the checks on this host, or in the outer machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use crate::setup::Archive;
 use crate::shell;
 use crate::system::{inside, install, libraries, write_program};
 
-/// How long the outer machine may say nothing: it says when a check is done.
+/// How long the outer machine may be silent; it prints a line after each check.
 const LIMIT: Duration = Duration::from_secs(4 * 60);
 
-/// How often the outer machine is started until it stays up: its emulation, not what is tested in
-/// it, may fail.
+/// How often the outer machine is started, because its emulation, rather than what is tested in it,
+/// may fail.
 const TRIES: u32 = 3;
 
-/// What the checks use besides blockbox and busybox.
+/// Programs that the checks use besides blockbox and busybox.
 const PROGRAMS: [&str; 3] = ["e2fsck", "debugfs", "dumpe2fs"];
 
-/// In the order in which they load.
+/// The kernel modules, in the order in which they are loaded.
 const MODULES: [&str; 7] = [
     "irqbypass.ko",
     "ccp.ko",
@@ -54,12 +54,12 @@ pub(super) fn here(blockbox: &Path, home: &Path, script: &str) -> Result<String>
 /// The outer machine: a stock Debian kernel and an initramfs with everything.
 pub(super) struct Machine {
     kernel: PathBuf,
-    /// An unpacked Debian: the kernel's modules and a static busybox.
+    /// An unpacked Debian with the kernel's modules and a static busybox.
     system: PathBuf,
 }
 
 impl Machine {
-    /// Unpacks a kernel and a busybox of Debian 12, where that is not done yet.
+    /// Unpacks a kernel and a busybox of Debian 12, unless that was done before.
     pub(super) fn prepare() -> Result<Self> {
         let system = shell::target("vm-test/system");
         if !system.exists() {
@@ -69,7 +69,7 @@ impl Machine {
                 fs::remove_dir_all(&partial)?;
             }
             let archive = Archive::open("bookworm")?;
-            // The flavour for clouds: half the size, has KVM and boots faster.
+            // The kernel for clouds is half the size, has KVM and boots faster.
             let kernel = archive.first_dependency("linux-image-cloud-amd64")?;
             archive.unpack(&[&kernel, "busybox-static"], &partial)?;
             fs::rename(&partial, &system)?;
@@ -81,7 +81,7 @@ impl Machine {
         Ok(Self { kernel, system })
     }
 
-    /// Boots the machine with blockbox, the store `home` at the path it has here, and the script.
+    /// Boots the machine with blockbox, the store `home` at the same path as here, and the script.
     /// Returns its report.
     pub(super) fn run(&self, blockbox: &Path, home: &Path, script: &str) -> Result<String> {
         let folder = shell::target("vm-test");
@@ -97,8 +97,8 @@ impl Machine {
             "-no-user-config",
         ])
         .args(["-display", "none", "-no-reboot", "-M", "q35"])
-        // One processor: with two, the emulated kernel oopses now and then where it patches its own
-        // text.
+        // One processor: with two, the emulated kernel sometimes oopses when it patches its own
+        // code.
         .args([
             "-accel",
             "tcg,thread=multi",
@@ -109,8 +109,7 @@ impl Machine {
             "-m",
             "3000",
         ])
-        // An emulated timer may be late on a busy host, which the kernel would take for a broken
-        // one.
+        // An emulated timer may be late on a busy host, and the kernel would consider it broken.
         .args([
             "-append",
             "console=ttyS0 quiet panic=-1 oops=panic no_timer_check",
@@ -137,7 +136,7 @@ impl Machine {
         Ok(report)
     }
 
-    /// Makes the initramfs.
+    /// Writes the initramfs.
     fn pack(
         &self,
         root: &Path,
@@ -155,7 +154,7 @@ impl Machine {
         fs::copy(self.system.join("bin/busybox"), root.join("bin/busybox"))?;
         let mut modules = Vec::new();
         for name in MODULES {
-            // Some flavours build one of them in, or go without.
+            // Some kernels have one of them built in, or do not need it.
             if let Some(module) = find(&self.system.join("lib/modules"), name)? {
                 fs::copy(module, root.join("modules").join(name))?;
                 modules.push(name);
@@ -217,7 +216,7 @@ impl Machine {
     }
 }
 
-/// Runs the machine and returns what it writes. Ends it where it takes too long.
+/// Runs the machine and returns its output. Kills it if it is silent for too long.
 fn watched(qemu: &mut Command) -> Result<String> {
     let watched = shell::watched(qemu, LIMIT)?;
     match watched.status {
@@ -229,7 +228,7 @@ fn watched(qemu: &mut Command) -> Result<String> {
     Ok(lines.map(|line| line + "\n").collect())
 }
 
-/// The file called `name` somewhere under `dir`.
+/// Returns the file called `name` somewhere under `dir`.
 fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

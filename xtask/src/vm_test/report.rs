@@ -1,9 +1,9 @@
-//! What the script of checks reports, and whether it is right.
+//! Evaluates the report of the script of checks.
 
 use super::checks::Check;
 use crate::test::Tally;
 
-/// What one check came to.
+/// The outcome of one check.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     status: i32,
@@ -12,7 +12,8 @@ struct Outcome {
     stderr: String,
 }
 
-/// Compares a report, line by line, with what must hold. A check without an outcome has failed.
+/// Compares a report, line by line, with the expected results. A check without an outcome has
+/// failed.
 pub(super) fn judge<'a>(report: &str, checks: impl IntoIterator<Item = &'a Check>) -> Tally {
     let mut outcomes = report.lines().filter_map(outcome);
     let mut tally = Tally::default();
@@ -47,7 +48,7 @@ fn right(check: &Check, outcome: Option<Outcome>) -> bool {
     false
 }
 
-/// Reads `check STATUS SECONDS xSTDOUT xSTDERR`, the outputs in hexadecimal.
+/// Parses `check STATUS SECONDS xSTDOUT xSTDERR`, with the outputs in hexadecimal.
 fn outcome(line: &str) -> Option<Outcome> {
     let mut words = line.trim().strip_prefix("check ")?.split(' ');
     Some(Outcome {

@@ -1,12 +1,12 @@
-//! Contents of files, the same every time.
+//! Reproducible contents of files.
 
-/// Bytes that do not repeat, others for each seed.
+/// Returns bytes without repetitions, different for each seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed);
     (0..length).map(|_| (random.next() >> 56) as u8).collect()
 }
 
-/// Bytes of which a few are new and the rest were there before.
+/// Returns bytes with many repetitions, like text.
 pub fn text(seed: u64, length: usize) -> Vec<u8> {
     let words = noise(4097, 4096);
     let mut random = Random(seed);
@@ -20,7 +20,7 @@ pub fn text(seed: u64, length: usize) -> Vec<u8> {
     text
 }
 
-/// A linear congruential generator, whose high bits are good enough.
+/// A linear congruential generator, whose high bits are good enough here.
 struct Random(u64);
 
 impl Random {

@@ -1,8 +1,8 @@
-//! What the tests of several crates share: oracles, kernel mounts, tree walks, hand-made tars and
-//! contents.
+//! Helpers that the tests of several crates share: oracles, kernel mounts, tree walks, hand-made
+//! tars and contents.
 //!
-//! An *oracle* is a program or a kernel feature that we did not write and that decides whether an
-//! image is right. Where `CI=true` a missing oracle fails the test; elsewhere the test says what it
+//! An *oracle* is a program or a kernel feature from another project that decides whether an image
+//! is correct. With `CI=true` a missing oracle fails the test; otherwise the test reports what it
 //! skips and returns.
 
 mod contents;

@@ -1,4 +1,4 @@
-//! Loop devices and kernel mounts that go away with their owner.
+//! Loop devices and kernel mounts that are removed when dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ impl Loop {
         Self(PathBuf::from(run(losetup.arg(file)).trim()))
     }
 
-    /// The device's path.
+    /// Returns the device's path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -37,8 +37,8 @@ impl Drop for Loop {
     }
 }
 
-/// A kernel mount on a temporary directory. It is there for as long as this is, and not longer:
-/// what is on the disk afterwards may be looked at.
+/// A kernel mount on a temporary directory. It is unmounted when dropped, and the disk may be
+/// examined afterwards.
 #[derive(Debug)]
 pub struct Mount {
     // Dropped in this order, after `drop` has unmounted.
@@ -52,7 +52,7 @@ impl Mount {
         Self::try_erofs(image, devices).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// As [`erofs`](Self::erofs), or gives what `mount` says where the kernel does not.
+    /// As [`erofs`](Self::erofs), or returns the message of `mount` if that fails.
     pub fn try_erofs(image: &Path, devices: &[&Path]) -> Result<Self, String> {
         let primary = Loop::attach(image, false);
         let devices: Vec<_> = devices
@@ -73,7 +73,7 @@ impl Mount {
         Self::try_ext4(image, write).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Mounts the ext4 image `image`, or gives what `mount` says where the kernel does not.
+    /// Mounts the ext4 image `image`, or returns the message of `mount` if that fails.
     pub fn try_ext4(image: &Path, write: bool) -> Result<Self, String> {
         let device = Loop::attach(image, write);
         let source = device.path().to_owned();
@@ -115,7 +115,7 @@ impl Mount {
         })
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.point.path()
     }
@@ -131,8 +131,8 @@ impl Drop for Mount {
                 .output()
                 .is_ok_and(|output| output.status.success())
         };
-        // A process that another test started may hold what it inherited for a moment. Unmounted
-        // lazily, an image would not be whole yet for whoever looks at it next.
+        // A process that another test started may hold an inherited descriptor for a moment. After
+        // a lazy unmount, the image might not be complete for its next reader.
         let unmounted = (0..1000).any(|tries| {
             if tries > 0 {
                 sleep(Duration::from_millis(20));
@@ -146,16 +146,16 @@ impl Drop for Mount {
     }
 }
 
-/// A file system in memory of a given size, unmounted when dropped.
+/// A file system in memory with a limited size, unmounted when dropped.
 #[derive(Debug)]
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one at a folder; says what is skipped where this user may not mount.
+    /// Mounts one at a folder; reports a skipped test if this user may not mount.
     ///
     /// # Panics
     ///
-    /// Where `CI=true` and this user may not.
+    /// If `CI=true` and this user may not mount.
     pub fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skip("mounting a small file system takes root");
@@ -168,13 +168,13 @@ impl SmallDisk {
         Some(Self(folder.to_owned()))
     }
 
-    /// Gives it another size.
+    /// Changes its size.
     pub fn resize(&self, mebibytes: u32) {
         let options = format!("remount,size={mebibytes}m");
         run(Command::new("mount").args(["-o", &options]).arg(&self.0));
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -182,7 +182,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Nothing on it is looked at afterwards.
+        // Its contents are not examined afterwards.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
@@ -191,7 +191,7 @@ fn run(command: &mut Command) -> String {
     try_run(command).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What a command prints, or what there is to say of its failure.
+/// Returns the output of a command, or a message about its failure.
 fn try_run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if !output.status.success() {

@@ -1,17 +1,17 @@
-//! Finding the programs that decide.
+//! Finds oracles.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// What `cargo xtask` has made, under cargo's target folder: that of `$CARGO_TARGET_DIR`, or the
-/// repository's, where it is too when only the tests have a folder of their own.
+/// Returns a path that `cargo xtask` has made, under cargo's target folder: `$CARGO_TARGET_DIR`, or
+/// the repository's if only the tests have another one.
 pub fn made(path: &str) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map(|folder| repository().join(folder).join(path))
@@ -19,21 +19,21 @@ pub fn made(path: &str) -> PathBuf {
         .unwrap_or_else(|| repository().join("target").join(path))
 }
 
-/// A command running the oracle `name`, or `None` where it is not installed and the caller must
+/// Returns a command that runs the oracle `name`; `None` if it is not installed and the caller must
 /// return.
 ///
-/// Programs that `cargo xtask setup` unpacked (they are newer than the distribution's) come before
+/// Programs that `cargo xtask setup` unpacked, which are newer than the distribution's, come before
 /// those on `PATH`.
 ///
 /// # Panics
 ///
-/// Where `CI=true` and the oracle is missing.
+/// If `CI=true` and the oracle is missing.
 pub fn oracle(name: &str) -> Option<Command> {
     let unpacked = made("oracles/bin").join(name);
     let found = std::iter::once(unpacked)
         .chain(
             std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                // Not on every user's PATH, and where e2fsck and losetup live.
+                // These are not on every user's PATH, and contain e2fsck and losetup.
                 .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
                 .map(|dir| dir.join(name)),
         )
@@ -47,12 +47,12 @@ pub fn oracle(name: &str) -> Option<Command> {
     }
 }
 
-/// Whether the kernel can mount images here: root, on Linux, with loop devices. Says what is
-/// skipped where it cannot.
+/// Returns whether the kernel can mount images here, which needs root, Linux and loop devices.
+/// Otherwise it reports a skipped test.
 ///
 /// # Panics
 ///
-/// Where `CI=true` and it cannot.
+/// If `CI=true` and it cannot.
 pub fn kernel_mounts() -> bool {
     let able = rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists();
     if !able {
@@ -61,7 +61,7 @@ pub fn kernel_mounts() -> bool {
     able
 }
 
-/// The major and the minor version of the kernel here.
+/// Returns the major and the minor version of this kernel.
 pub fn kernel_version() -> (u32, u32) {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
@@ -72,12 +72,13 @@ pub fn kernel_version() -> (u32, u32) {
     (next(), next())
 }
 
-/// Reports that the running test is skipped, and why: on the process's own standard error, which
-/// libtest does not capture, and in the file that `cargo xtask test` counts (`BLOCKBOX_SKIPPED`).
+/// Reports that the running test is skipped, with the reason: on the process's own standard error,
+/// which libtest does not capture, and in the file that `cargo xtask test` counts
+/// (`BLOCKBOX_SKIPPED`).
 ///
 /// # Panics
 ///
-/// Where `CI=true`: there a missing oracle is a failure.
+/// If `CI=true`: then a missing oracle is a failure.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     assert!(
@@ -85,7 +86,7 @@ pub fn skip(why: &str) {
         "{test}: {why}"
     );
     let line = format!("SKIPPED {test}: {why}\n");
-    // Whatever becomes of the report, the test itself did not fail.
+    // An error here is not a failure of the test.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(path) = std::env::var_os("BLOCKBOX_SKIPPED")
         && let Ok(mut file) = File::options().append(true).create(true).open(path)

@@ -1,7 +1,7 @@
 //! Hand-made tar archives: every byte of a header can be set, valid or not.
 
-/// Builds a tar archive header by header. Where `tar::Builder` refuses or normalises, this writes
-/// what it is told.
+/// Builds a tar archive header by header. It writes all values unchanged, where `tar::Builder`
+/// would reject or normalise them.
 #[derive(Clone, Debug, Default)]
 pub struct TarBuilder {
     bytes: Vec<u8>,
@@ -31,47 +31,47 @@ impl Default for Attributes {
 }
 
 impl TarBuilder {
-    /// An empty archive.
+    /// Returns an empty archive.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The permission bits of the entries that follow.
+    /// Sets the permission bits of the following entries.
     pub fn mode(mut self, mode: u32) -> Self {
         self.attributes.mode = mode;
         self
     }
 
-    /// The owner and group of the entries that follow.
+    /// Sets the owner and group of the following entries.
     pub fn owner(mut self, uid: u32, gid: u32) -> Self {
         (self.attributes.uid, self.attributes.gid) = (uid, gid);
         self
     }
 
-    /// The modification time of the entries that follow, in seconds.
+    /// Sets the modification time of the following entries, in seconds.
     pub fn mtime(mut self, mtime: u64) -> Self {
         self.attributes.mtime = mtime;
         self
     }
 
-    /// A PAX record for the next entry.
+    /// Adds a PAX record for the next entry.
     pub fn pax(mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         self.pax
             .push((key.as_ref().to_vec(), value.as_ref().to_vec()));
         self
     }
 
-    /// An xattr of the next entry, as a `SCHILY.xattr` record.
+    /// Adds an xattr of the next entry, as a `SCHILY.xattr` record.
     pub fn xattr(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.pax(format!("SCHILY.xattr.{name}"), value)
     }
 
-    /// A regular file.
+    /// Adds a regular file.
     pub fn file(self, path: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         self.entry(path, b'0', b"", data)
     }
 
-    /// A directory, with mode 0755 unless [`mode`](Self::mode) was set.
+    /// Adds a directory, with mode 0755 unless [`mode`](Self::mode) was set.
     pub fn dir(mut self, path: impl AsRef<[u8]>) -> Self {
         let mode = self.attributes.mode;
         if mode == Attributes::default().mode {
@@ -82,17 +82,17 @@ impl TarBuilder {
         self
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub fn symlink(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(path, b'2', target, b"")
     }
 
-    /// A hard link.
+    /// Adds a hard link.
     pub fn link(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.entry(path, b'1', target, b"")
     }
 
-    /// A character (`b'3'`) or block (`b'4'`) device.
+    /// Adds a character (`b'3'`) or block (`b'4'`) device.
     pub fn device(mut self, path: impl AsRef<[u8]>, kind: u8, major: u32, minor: u32) -> Self {
         self.attributes.device = (major, minor);
         self = self.entry(path, kind, b"", b"");
@@ -100,8 +100,8 @@ impl TarBuilder {
         self
     }
 
-    /// An entry of any type; names too long for the header are cut, unless a PAX record overrides
-    /// them.
+    /// Adds an entry of any type; names too long for the header are truncated, unless a PAX record
+    /// overrides them.
     pub fn entry(
         mut self,
         path: impl AsRef<[u8]>,
@@ -129,13 +129,13 @@ impl TarBuilder {
         self.raw(path, kind, &link[..link.len().min(100)], data)
     }
 
-    /// A global PAX header.
+    /// Adds a global PAX header.
     pub fn pax_global(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         let records = record(key.as_ref(), value.as_ref());
         self.raw(b"PaxHeaders/g", b'g', b"", &records)
     }
 
-    /// A header and its data exactly as given: `path` and `link` are at most 100 bytes.
+    /// Adds a header and its data unchanged: `path` and `link` are at most 100 bytes.
     pub fn raw(self, path: &[u8], kind: u8, link: &[u8], data: &[u8]) -> Self {
         let mut header = [0_u8; 512];
         let a = self.attributes;
@@ -157,7 +157,7 @@ impl TarBuilder {
         self.header(header).bytes(data).pad()
     }
 
-    /// A header given as bytes, with its checksum corrected.
+    /// Adds a header given as bytes, with its checksum corrected.
     pub fn header(mut self, mut header: [u8; 512]) -> Self {
         header[148..156].fill(b' ');
         let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
@@ -166,31 +166,31 @@ impl TarBuilder {
         self
     }
 
-    /// Any bytes.
+    /// Adds any bytes.
     pub fn bytes(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.bytes.extend_from_slice(bytes.as_ref());
         self
     }
 
-    /// Zeros up to the next 512-byte boundary.
+    /// Adds zeros up to the next 512-byte boundary.
     pub fn pad(mut self) -> Self {
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
         self
     }
 
-    /// The archive so far, without end-of-archive blocks.
+    /// Returns the archive so far, without end-of-archive blocks.
     pub fn unfinished(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The archive with its two end-of-archive blocks.
+    /// Returns the archive with its two end-of-archive blocks.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 1024, 0);
         self.bytes
     }
 }
 
-/// A number as octal digits and a NUL, or in base 256 where it has too many digits.
+/// Writes a number as octal digits and a NUL, or in base 256 if it has too many digits.
 fn number(field: &mut [u8], value: u64) {
     let digits = format!("{value:0width$o}\0", width = field.len() - 1);
     if digits.len() == field.len() {
@@ -203,7 +203,7 @@ fn number(field: &mut [u8], value: u64) {
     }
 }
 
-/// A PAX record: its own length in decimal, a space, `key=value`, a newline.
+/// Returns a PAX record: its own length in decimal, a space, `key=value`, a newline.
 fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;

@@ -1,4 +1,4 @@
-//! Everything a program can see of a directory tree, in a form that compares and prints well.
+//! Everything that programs can see of a directory tree, in a comparable and readable form.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// What a name refers to.
+/// The type of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -32,10 +32,10 @@ pub enum Kind {
     Socket,
 }
 
-/// One name of a tree, and everything `lstat`, `readlink`, `read` and `getxattr` say about it.
+/// A name in a tree, with everything that `lstat`, `readlink`, `read` and `getxattr` return for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
+    /// The type of the file.
     pub kind: Kind,
     /// The permission bits, `0o7777` at most.
     pub mode: u32,
@@ -51,11 +51,10 @@ pub struct Entry {
     pub first_name: Option<Vec<u8>>,
 }
 
-/// A tree: its entries by path relative to the root, which itself is the empty path. No path begins
-/// with `/`.
+/// A tree: its entries by path relative to the root, whose path is empty. No path begins with `/`.
 pub type Walk = BTreeMap<Vec<u8>, Entry>;
 
-/// The overlay's xattrs as a program inside it sees them: `fsmeta` is the lower folder of the
+/// Converts xattrs to those that a program in the sandbox sees: `fsmeta` is the lower folder of the
 /// sandbox's overlay, which shows `trusted.overlay.overlay.x` as `trusted.overlay.x`.
 pub fn unescape_xattrs(walk: &mut Walk) {
     for entry in walk.values_mut() {
@@ -147,8 +146,8 @@ fn kind(path: &Path, meta: &fs::Metadata) -> io::Result<Kind> {
     })
 }
 
-/// The length of `data` and a digest of it (SipHash with fixed keys: equal contents give equal
-/// digests).
+/// Returns the length of `data` and a digest of it (SipHash with fixed keys, so equal contents give
+/// equal digests).
 pub fn digest(data: &mut impl Read) -> io::Result<(u64, u64)> {
     use std::hash::Hasher;
     #[expect(deprecated, reason = "the one hasher of std whose keys are fixed")]
@@ -185,7 +184,7 @@ fn xattrs(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     Ok(found)
 }
 
-/// An entry in one readable line.
+/// Formats an entry in one line.
 fn shown(entry: Option<&Entry>) -> String {
     let Some(entry) = entry else {
         return "nothing".to_owned();
@@ -208,12 +207,12 @@ fn shown(entry: Option<&Entry>) -> String {
     line
 }
 
-/// The paths on which two walks differ, printed one a line with both sides.
+/// The paths on which two walks differ, printed one per line with both sides.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Difference(Vec<String>);
 
 impl Difference {
-    /// Compares `ours` with what the oracle says, `theirs`.
+    /// Compares `ours` with the oracle's walk, `theirs`.
     pub fn between(ours: &Walk, theirs: &Walk) -> Self {
         let paths: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
         let differing = paths
@@ -230,16 +229,16 @@ impl Difference {
         )
     }
 
-    /// Whether the walks are equal.
+    /// Returns whether the walks are equal.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Fails the test where the walks differ.
+    /// Fails the test if the walks differ.
     ///
     /// # Panics
     ///
-    /// Where the walks differ, with the first differences.
+    /// If the walks differ, with the first differences.
     pub fn assert_none(&self) {
         assert!(self.is_empty(), "{self:?}");
     }

@@ -1,4 +1,5 @@
-//! When programs began: the kernel's trace of executed programs, in an instance of its own.
+//! The kernel's trace of executed programs, in a separate instance, which shows when programs
+//! started.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,28 +10,29 @@ use anyhow::{Context, Result};
 
 use crate::shell;
 
-/// Where the kernel's traces are.
+/// The folder of the kernel's traces.
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// A program that began.
+/// A started program.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exec {
-    /// By the monotonic clock.
+    /// The time, in the monotonic clock.
     pub(super) at: Duration,
     pub(super) process: u32,
-    /// What all threads of the process have used of the processor until now, where it is still
-    /// there.
+    /// The processor time that all threads of the process have used until now, if it still exists.
     pub(super) used: Duration,
     pub(super) path: PathBuf,
 }
 
-/// A trace of this process and its descendants, until it is dropped.
+/// Traces this process and its descendants until it is dropped.
 pub(super) struct Trace(PathBuf);
 
 impl Trace {
+    /// Starts the trace.
+    ///
     /// # Errors
     ///
-    /// Where the kernel has no traces, or not for this user.
+    /// If the kernel has no traces, or this user may not use them.
     pub(super) fn start() -> Result<Self> {
         let instances = Path::new(TRACING).join("instances");
         if !instances.is_dir() {
@@ -48,13 +50,13 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Forgets what has been traced.
+    /// Clears the trace.
     pub(super) fn clear(&self) -> Result<()> {
         self.set("trace", "")
     }
 
-    /// Returns what reads the programs that have begun, in their order, and the processor time that
-    /// the processes have used.
+    /// Returns a function that reads the programs that have started, in order, with the processor
+    /// time of their processes.
     pub(super) fn reader(&self) -> impl FnOnce() -> Result<Vec<Exec>> + Send + use<> {
         let path = self.0.join("trace");
         move || {
@@ -75,7 +77,7 @@ impl Drop for Trace {
     }
 }
 
-/// Reads `… 41993.013599: sched_process_exec: filename=/bin/sh pid=23634 old_pid=23634`.
+/// Parses `… 41993.013599: sched_process_exec: filename=/bin/sh pid=23634 old_pid=23634`.
 fn exec(line: &str) -> Option<Exec> {
     let (before, after) = line.split_once(": sched_process_exec: filename=")?;
     let seconds: f64 = before.rsplit(' ').next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The files that stacks are made of.
+//! Makes the files of stacks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::bench::Setting;
 use crate::bench::input::{Image, Layer};
 use crate::shell;
 
-/// Makes files of an image's layers, in a folder that is there.
+/// Makes files from an image's layers in an existing folder.
 pub(in crate::bench) struct Build<'a> {
     pub(in crate::bench) setting: &'a Setting,
     pub(in crate::bench) image: &'a Image,
@@ -19,7 +19,7 @@ pub(in crate::bench) struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Our image of every layer, lowest first.
+    /// Makes blockbox's image of every layer, lowest first.
     pub(in crate::bench) fn layers(&self) -> Result<Vec<PathBuf>> {
         each(
             &self.image.layers,
@@ -32,7 +32,7 @@ impl Build<'_> {
         )
     }
 
-    /// The merged metadata of `layers`, which go behind it on the disk.
+    /// Makes the merged metadata of `layers`, which follow it on the disk.
     pub(in crate::bench) fn merge(&self, layers: &[PathBuf]) -> Result<PathBuf> {
         let fsmeta = self.folder("merged")?.join("fsmeta.erofs");
         let mut merge = self.setting.blockbox(&["erofs", "merge", "--output"]);
@@ -40,7 +40,7 @@ impl Build<'_> {
         Ok(fsmeta)
     }
 
-    /// Merged metadata and layers by mkfs.erofs.
+    /// Makes merged metadata and layers with mkfs.erofs.
     pub(in crate::bench) fn mkfs_erofs(&self) -> Result<(PathBuf, Vec<PathBuf>)> {
         let mkfs = || self.setting.peers.command("mkfs.erofs").map_err(Error::msg);
         let folder = self.folder("mkfs.erofs")?;
@@ -62,7 +62,7 @@ impl Build<'_> {
         Ok((merged, layers))
     }
 
-    /// Mounts our layers.
+    /// Mounts blockbox's layers.
     pub(in crate::bench) fn mount_layers(
         &self,
         mounts: &mut Mounts,
@@ -102,7 +102,7 @@ impl Build<'_> {
     }
 }
 
-/// Makes a writable disk of our own making, with what is in the folder `contents`.
+/// Makes a writable disk with blockbox, with the contents of the folder `contents`.
 pub(in crate::bench) fn writable(
     setting: &Setting,
     disk: &Path,
@@ -116,7 +116,7 @@ pub(in crate::bench) fn writable(
     shell::output(&mut create).map(drop)
 }
 
-/// Copies everything in a folder, with all its attributes, to a new one.
+/// Copies everything in a folder, with all attributes, to a new one.
 pub(in crate::bench) fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut cp = Command::new("cp");
     cp.args(["--archive", "--no-target-directory"]);

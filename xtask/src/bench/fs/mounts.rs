@@ -1,4 +1,4 @@
-//! Mounts and loop devices that are gone in the end, however it comes.
+//! Mounts and loop devices that are removed in the end in any case.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(in crate::bench) struct Mounts {
 }
 
 impl Mounts {
-    /// Mount points are made in `folder`.
+    /// Creates mount points in `folder`.
     pub(in crate::bench) fn in_folder(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -58,7 +58,8 @@ impl Mounts {
         let point = self.folder(name)?;
         let mut mount = Command::new("mount");
         mount
-            // Overlays of many layers are named by short paths: mount(2) takes a page of options.
+            // Overlays of many layers use short paths, because the options of mount(2) are limited
+            // to a page.
             .current_dir(&self.folder)
             .args(["-t", kind, "-o", options, source])
             .arg(&point);
@@ -67,7 +68,8 @@ impl Mounts {
         Ok(point)
     }
 
-    /// Runs a program that mounts something on the new folder `name` and goes on in the background.
+    /// Runs a program that mounts something on the new folder `name` and continues in the
+    /// background.
     pub(in crate::bench) fn mount_with(
         &mut self,
         name: &str,
@@ -80,7 +82,7 @@ impl Mounts {
         Ok(point)
     }
 
-    /// A loop device of `image`.
+    /// Attaches `image` to a loop device.
     pub(in crate::bench) fn attach(&mut self, image: &Path, write: bool) -> Result<PathBuf> {
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show"]);
@@ -105,7 +107,8 @@ impl Mounts {
     }
 }
 
-/// A program that served a mount holds what it served it from until it has ended, a moment later.
+/// Unmounts, with retries: a program that served a mount holds its files until it has ended, a
+/// moment later.
 fn unmount(point: &Path) -> Result<()> {
     const TRIES: u32 = 50;
     for _ in 1..TRIES {
@@ -118,7 +121,7 @@ fn unmount(point: &Path) -> Result<()> {
 }
 
 impl Drop for Mounts {
-    /// After an error: what is busy is left to whoever keeps it busy.
+    /// After an error, busy mounts are left.
     fn drop(&mut self) {
         for point in self.points.iter().rev() {
             let _ = Command::new("umount").arg("--lazy").arg(point).status();

@@ -1,4 +1,4 @@
-//! The workloads on every stack in turn, and how long they took.
+//! Runs the workloads on every stack in turn.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use serde_json::Value;
 /// A stack that can run the workloads.
 pub(in crate::bench) struct Contender<'a> {
     pub(in crate::bench) name: &'static str,
-    /// Its failure is an error, and not a remark.
+    /// Whether its failure is an error, rather than a remark.
     pub(in crate::bench) ours: bool,
-    /// Where its tree is, for the program that runs the workloads.
+    /// The path of its tree, for the program that runs the workloads.
     pub(in crate::bench) root: PathBuf,
     /// Runs every workload once, cold and warm. Returns the program's report.
     pub(in crate::bench) run: Box<dyn Fn() -> Result<Value> + 'a>,
 }
 
-/// How long a workload took on a stack, in nanoseconds, one per round.
+/// The times of a workload on a stack, in nanoseconds, one per round.
 #[derive(Clone, Default)]
 pub(super) struct Times {
     pub(super) cold: Vec<u64>,
@@ -29,32 +29,33 @@ pub(super) struct Standing {
     /// Why it has no (further) times.
     pub(super) failed: Option<String>,
     pub(super) times: Vec<(String, Times)>,
-    /// How long reading ahead took before each cold run, which is not in the times.
+    /// The times of reading ahead before each cold run, which are not included.
     pub(super) read_ahead: Vec<u64>,
 }
 
-/// What the workloads found: the same on every stack, or it does not show the same tree.
+/// The tree that the workloads found: it must be the same on every stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tree {
     pub(super) path: String,
     pub(super) directories: u64,
     pub(super) files: u64,
     pub(super) bytes: u64,
-    /// How many files, reads or lookups each workload was.
+    /// The number of files, reads or lookups of each workload.
     pub(super) operations: Vec<u64>,
 }
 
-/// How the stacks of an image did.
+/// The results of the stacks of an image.
 pub(in crate::bench) struct Outcome {
     pub(super) image: String,
     pub(super) tree: Tree,
     pub(super) standings: Vec<Standing>,
-    /// What the times depend on besides the stacks.
+    /// Conditions that the times depend on besides the stacks.
     pub(super) notes: Vec<String>,
     pub(super) skipped: Vec<String>,
 }
 
-/// Runs the workloads on every contender, ours first. Every round begins with another one.
+/// Runs the workloads on every contender, beginning with blockbox. Every round begins with another
+/// one.
 pub(in crate::bench) fn hold(
     rounds: u32,
     image: &str,
@@ -97,7 +98,7 @@ pub(in crate::bench) fn hold(
 }
 
 impl Standing {
-    /// Takes one round's times. `tree` is what the first of all found.
+    /// Adds one round's times. `tree` is what the first contender found.
     fn take(&mut self, contender: &Contender<'_>, tree: &mut Option<Tree>) -> Result<()> {
         let report = (contender.run)()?;
         let found = Tree::of(&report, &contender.root)?;

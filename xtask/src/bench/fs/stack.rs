@@ -13,17 +13,17 @@ use super::mounts::Mounts;
 pub(super) struct Stack {
     pub(super) name: &'static str,
     pub(super) root: PathBuf,
-    /// What the guest's init has the kernel read when it has mounted it: so many bytes in front of
-    /// a disk.
+    /// A disk and the number of bytes at its beginning that are read ahead after mounting, as the
+    /// guest's init does.
     pub(super) read_ahead: Option<(PathBuf, u64)>,
-    /// Its failure is an error, and not a remark.
+    /// Whether its failure is an error, rather than a remark.
     pub(super) ours: bool,
 }
 
-/// As docker and the guest's init mount overlays.
+/// The mount options of docker and the guest's init for overlays.
 pub(in crate::bench) const OVERLAY: &str = "redirect_dir=off,index=off,metacopy=off";
 
-/// Mounts every stack that can be; those that cannot are named with the reason.
+/// Mounts every possible stack; the others are returned with the reason.
 pub(super) fn mount(build: &Build<'_>, mounts: &mut Mounts) -> Result<(Vec<Stack>, Vec<String>)> {
     let layers = build.layers()?;
     let mut mounting = Mounting { build, mounts };
@@ -69,7 +69,8 @@ struct Mounting<'a> {
 }
 
 impl Mounting<'_> {
-    /// One disk of merged metadata and layers under an overlay, and where the metadata is.
+    /// Mounts one disk of merged metadata and layers under an overlay, and returns where the
+    /// metadata is.
     fn ours(&mut self, layers: &[PathBuf]) -> Result<(PathBuf, (PathBuf, u64))> {
         let fsmeta = self.build.merge(layers)?;
         let disk = self.build.folder("merged")?.join("disk");
@@ -84,7 +85,7 @@ impl Mounting<'_> {
         Ok((root, (device, fs::metadata(&fsmeta)?.len())))
     }
 
-    /// Layers and merged metadata by mkfs.erofs, under an overlay.
+    /// Mounts layers and merged metadata of mkfs.erofs under an overlay.
     fn mkfs_erofs(&mut self) -> Result<PathBuf> {
         let (merged, layers) = self.build.mkfs_erofs()?;
         let primary = self.mounts.attach(&merged, false)?.display().to_string();
@@ -97,7 +98,7 @@ impl Mounting<'_> {
         self.overlay("rebuilt", &[lower])
     }
 
-    /// The kernel's overlay of `lower`, lowest first.
+    /// Mounts the kernel's overlay of `lower`, lowest first.
     fn overlay(&mut self, name: &str, lower: &[PathBuf]) -> Result<PathBuf> {
         let options = self.overlay_options(name, lower)?;
         let options = format!("{options},{OVERLAY}");
@@ -113,7 +114,7 @@ impl Mounting<'_> {
         self.mounts.mount_with("o-fuse", program)
     }
 
-    /// The layers by paths relative to the folder of mounts, and a writable disk.
+    /// Returns the layers as paths relative to the folder of mounts, and a writable disk.
     fn overlay_options(&mut self, name: &str, lower: &[PathBuf]) -> Result<String> {
         let disk = self.build.folder("writable")?.join(name);
         writable(self.build.setting, &disk, None)?;

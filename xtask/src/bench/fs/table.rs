@@ -1,4 +1,4 @@
-//! The times as a table, a row per workload and a column per stack.
+//! Formats the times as a table, with a row per workload and a column per stack.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rounds::{Outcome, Standing, Times};
 use crate::bench::report::megabytes;
 
-/// Which of the two times.
+/// The state of the caches.
 #[derive(Clone, Copy)]
 enum State {
     Cold,
@@ -23,7 +23,7 @@ impl State {
     }
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(nanoseconds: &[u64]) -> Option<f64> {
     let mut samples = nanoseconds.to_vec();
     samples.sort_unstable();
@@ -80,7 +80,7 @@ pub(in crate::bench) fn markdown(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Medians, and how many times ours the others are.
+/// Writes medians, and the ratio of the others to blockbox.
 fn rows(text: &mut String, outcome: &Outcome, state: State) {
     let Some(ours) = outcome.standings.first() else {
         return;

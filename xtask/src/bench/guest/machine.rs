@@ -1,4 +1,4 @@
-//! The machine that shows the stacks: QEMU as `blockbox run` starts it, with the same kernel.
+//! The machine that mounts the stacks: QEMU as `blockbox run` starts it, with the same kernel.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,29 +14,29 @@ use crate::bench::Setting;
 use crate::shell::Patience;
 use crate::{setup, shell};
 
-/// How long a machine may run: what it says, it says at its end. QEMU 7.2 stops for good now and
-/// then where it counts instructions, and all its threads wait then.
+/// How long a machine may be silent, because it writes its report at the end. QEMU 7.2 sometimes
+/// hangs when it counts instructions, and then all its threads wait.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(30 * 60),
     idle: Some(Duration::from_secs(60)),
 };
 
-/// How often a machine that does not end is started again.
+/// How often a machine that hangs is restarted.
 const TRIES: u32 = 3;
 
-/// Of a machine, in MiB: `blockbox run`'s default.
+/// The memory of a machine in MiB, `blockbox run`'s default.
 const MEMORY: u32 = 1024;
 
-/// As `blockbox run` has it.
+/// The machine options of `blockbox run`.
 const MACHINE: &str = "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on";
 
-/// How a guest without a hypervisor runs: its clock counts instructions, each of which takes a
-/// nanosecond, and follows the host's only while the guest waits. Times of translated code would
-/// tell more about how QEMU translates than about the file system.
+/// The options for a guest without a hypervisor: its clock counts instructions, each of which takes
+/// a nanosecond, and follows the host's only while the guest waits. Times of translated code would
+/// say more about QEMU's translation than about the file system.
 const COUNTED: [&str; 2] = ["-icount", "shift=0,align=off,sleep=on"];
 
-/// The rate of the processor's time stamp counter then, which the kernel cannot measure on a
-/// machine of this type.
+/// The rate of the processor's time stamp counter in that mode, which the kernel cannot measure on
+/// a machine of this type.
 const COUNTED_KHZ: u32 = 1_000_000;
 
 /// A disk of the machine.
@@ -60,18 +60,18 @@ impl Disk {
 
 pub(in crate::bench) struct Machine {
     qemu: PathBuf,
-    /// What QEMU says it is.
+    /// The version that QEMU reports.
     version: String,
     kernel: PathBuf,
-    /// What the kernel says it is.
+    /// The release that the kernel reports.
     release: String,
-    /// Whether the host's hypervisor runs the guest, which QEMU translates otherwise.
+    /// Whether the host's hypervisor runs the guest; otherwise QEMU emulates it.
     kvm: bool,
     folder: PathBuf,
 }
 
 impl Machine {
-    /// Boots a first machine. Everything is kept in `folder`.
+    /// Boots a first machine. All files are in `folder`.
     pub(in crate::bench) fn prepare(setting: &Setting, root: &Root, folder: &Path) -> Result<Self> {
         let home = folder.join("home/kernel");
         fs::create_dir_all(&home)?;
@@ -95,7 +95,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// What the times depend on.
+    /// Returns the conditions that the times depend on.
     pub(super) fn notes(&self) -> Vec<String> {
         let how = match self.kvm {
             true => "hardware virtualisation, two processors",
@@ -121,8 +121,8 @@ impl Machine {
         ]
     }
 
-    /// Boots from a new disk with the system `root`, with `disks` after it, and counts instructions
-    /// where QEMU translates. Returns what `script` wrote there.
+    /// Boots from a new disk with the system `root`, followed by `disks`, and counts instructions
+    /// if QEMU emulates. Returns what `script` wrote to standard output.
     pub(super) fn run(
         &self,
         setting: &Setting,
@@ -174,8 +174,8 @@ impl Machine {
         )
     }
 
-    /// QEMU with the host's clock, which boots from the new disk `writable` into a program that
-    /// writes a line, with nothing else in the way.
+    /// Returns QEMU with the host's clock, which boots from the new disk `writable` into a program
+    /// that writes a line at once.
     pub(in crate::bench) fn bare(
         &self,
         setting: &Setting,
@@ -188,7 +188,7 @@ impl Machine {
         Ok(qemu)
     }
 
-    /// QEMU with a network card and with the host's clock, booting from `root`.
+    /// Returns QEMU with a network card and the host's clock, booting from `root`.
     pub(in crate::bench) fn networked(&self, root: &Path, netdev: &str) -> Result<Command> {
         let mut qemu = self.command(false, INIT);
         disk(&mut qemu, 0, &Disk::raw(root), false)?;
@@ -199,7 +199,7 @@ impl Machine {
         Ok(qemu)
     }
 
-    /// The end of what the console showed.
+    /// Returns the last output of the console.
     pub(in crate::bench) fn last_words(&self) -> String {
         let console = fs::read(self.console()).unwrap_or_default();
         let text = String::from_utf8_lossy(&console);
@@ -212,8 +212,8 @@ impl Machine {
     }
 
     fn command(&self, counted: bool, init: &str) -> Command {
-        // As many processors as `blockbox run` gives; those of a translated guest take turns, so
-        // there it is one.
+        // As many processors as `blockbox run` uses; those of an emulated guest take turns, so it
+        // gets one.
         let (accelerator, cpu, processors) = if self.kvm {
             ("kvm", "host", "2")
         } else {
@@ -247,7 +247,7 @@ impl Machine {
     }
 }
 
-/// The kernel that blockbox has prepared.
+/// Returns the kernel that blockbox has prepared.
 fn kernel(folder: &Path) -> Result<PathBuf> {
     let mut files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
     let name = |path: &PathBuf| {
@@ -259,7 +259,7 @@ fn kernel(folder: &Path) -> Result<PathBuf> {
         .context("no guest kernel (cargo xtask setup)")
 }
 
-/// Disks come up in the order of these: vda, vdb, and so on.
+/// Disks appear in this order: vda, vdb, and so on.
 fn disk(qemu: &mut Command, number: usize, disk: &Disk, read_only: bool) -> Result<()> {
     let path = disk.path.to_str().context("a path that is not UTF-8")?;
     let mut block = serde_json::json!({

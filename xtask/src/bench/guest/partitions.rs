@@ -1,8 +1,8 @@
-//! Many files as one disk, each a partition.
+//! Puts many files on one disk, each as a partition.
 //!
 //! A machine of QEMU's type `microvm` has eight virtio devices and no PCI, which is too few for a
-//! disk per layer. The layers are logical partitions instead, numbered from 5 on: a request for one
-//! is the same request with another offset.
+//! disk per layer. The layers are logical partitions instead, numbered from 5: a request to a
+//! partition is the same request with another offset.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use anyhow::{Context, Result, ensure};
 use crate::bench::fs::Build;
 use crate::shell;
 
-/// A disk's sector, in bytes.
+/// The size of a disk's sector, in bytes.
 const SECTOR: u64 = 512;
 
 /// The number of the first logical partition.
 pub(super) const FIRST: usize = 5;
 
-/// What a table takes on the disk, in sectors: a page, so that partitions begin at one.
+/// The size of a table on the disk, in sectors: a page, so that partitions are aligned to pages.
 const TABLE: u32 = 8;
 
-/// Types of partitions: more partitions, and Linux.
+/// Types of partitions: extended, and Linux.
 const EXTENDED: u8 = 0x05;
 const LINUX: u8 = 0x83;
 
@@ -53,12 +53,12 @@ fn sectors(file: &Path) -> Result<u32> {
     Ok(u32::try_from(bytes / SECTOR)?)
 }
 
-/// The table in front of everything, and the one in front of each partition, which points to the
+/// Returns the table at the beginning, and the one in front of each partition, which points to the
 /// next (the "extended boot records" of DOS).
 fn tables(sizes: &[u32]) -> Vec<Vec<u8>> {
     let whole = sizes.iter().map(|size| TABLE + size).sum();
     let mut tables = vec![table(&[(EXTENDED, TABLE, whole)])];
-    // From the first of these tables on.
+    // Relative to the first of these tables.
     let mut at = 0;
     for (number, &size) in sizes.iter().enumerate() {
         at += TABLE + size;
@@ -70,9 +70,9 @@ fn tables(sizes: &[u32]) -> Vec<Vec<u8>> {
     tables
 }
 
-/// A sector with partitions, as type, first sector and number of sectors.
+/// Returns a sector with partitions, given as type, first sector and number of sectors.
 fn table(partitions: &[(u8, u32, u32)]) -> Vec<u8> {
-    /// Cylinder, head and sector of what is out of their reach.
+    /// Cylinder, head and sector of addresses that they cannot represent.
     const FAR: [u8; 3] = [0xfe, 0xff, 0xff];
     let mut bytes = vec![0; 446];
     for &(kind, start, size) in partitions {

@@ -1,5 +1,5 @@
-//! The system that a machine of the bench boots: busybox, the program that measures, and what
-//! mounts stacks.
+//! The system that a machine of the benchmark boots: busybox, the measuring program, and programs
+//! that mount stacks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::bench::Setting;
 use crate::bench::fs::writable;
 use crate::{shell, system};
 
-/// The path of the first process, and that of one that says nothing but that it runs.
+/// The path of the first process, and that of one that only reports that it runs.
 pub(super) const INIT: &str = "/init";
 pub(super) const BARE_INIT: &str = "/bare";
 
-/// Standard output is the host's, all else the console's.
+/// Standard output is passed to the host, everything else to the console.
 const INIT_SCRIPT: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -26,7 +26,7 @@ sh -e /script > /dev/vport0p1 || echo \"the script ended with status $?\"
 reboot -f
 ";
 
-/// When it ends, the kernel panics and with it the machine.
+/// When it ends, the kernel panics, which ends the machine.
 const BARE_SCRIPT: &str = "\
 #!/bin/busybox sh
 echo runs > /dev/vport0p1
@@ -38,7 +38,7 @@ pub(in crate::bench) struct Root {
 }
 
 impl Root {
-    /// Makes the system in the new folder `folder`.
+    /// Writes the system to the new folder `folder`.
     pub(in crate::bench) fn prepare(setting: &Setting, folder: &Path) -> Result<Self> {
         for name in ["bin", "dev", "proc", "sys", "tmp", "upper", "work", "tree"] {
             fs::create_dir_all(folder.join(name))?;

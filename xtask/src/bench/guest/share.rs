@@ -1,4 +1,4 @@
-//! A folder of the host in a machine: virtio-fs.
+//! Shares a folder of the host with a machine through virtio-fs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// QEMU's own virtiofsd, or the one that later versions leave to others.
+/// Returns QEMU's own virtiofsd, or the separate one for later versions.
 pub(super) fn virtiofsd() -> Option<PathBuf> {
     ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"]
         .into_iter()
@@ -26,7 +26,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// `name` and what it begins are files of the server's.
+    /// Starts the server. Its files have `name` as their prefix.
     pub(super) fn start(folder: &Path, name: &Path) -> Result<Self> {
         let socket = name.with_extension("socket");
         let _ = fs::remove_file(&socket);
@@ -49,8 +49,8 @@ impl Share {
         bail!("virtiofsd does not start")
     }
 
-    /// Adds it to a machine with so many MiB of memory. The server works in that, and speaks with
-    /// devices of the current kind only.
+    /// Adds the share to a machine with this many MiB of memory. The server maps the memory, and
+    /// supports only virtio 1.0 devices.
     pub(super) fn attach(&self, qemu: &mut Command, memory: u32) {
         qemu.args(["-object"])
             .arg(format!(

@@ -14,11 +14,11 @@ use crate::shell;
 /// Where the guest mounts the tree.
 pub(super) const TREE: &str = "/tree";
 
-/// What a machine gets, and does with it.
+/// The disks of a machine, and the commands it runs.
 #[derive(Default)]
 pub(super) struct Stack {
     pub(super) name: &'static str,
-    /// Its failure is an error, and not a remark.
+    /// Whether its failure is an error, rather than a remark.
     pub(super) ours: bool,
     /// The disks after the writable one, from /dev/vdb on.
     pub(super) disks: Vec<Disk>,
@@ -26,11 +26,11 @@ pub(super) struct Stack {
     pub(super) share: Option<PathBuf>,
     /// Lines of a shell script that mount it at [`TREE`].
     pub(super) mount: String,
-    /// Options of the program that measures.
+    /// Options of the measuring program.
     pub(super) options: String,
 }
 
-/// Makes the disks of every stack that can be; those that cannot are named with the reason.
+/// Makes the disks of every possible stack; the others are returned with the reason.
 pub(super) fn make(build: &Build<'_>) -> Result<(Vec<Stack>, Vec<String>)> {
     let layers = build.layers()?;
     let mut stacks = ours(build, &layers)?;
@@ -56,7 +56,7 @@ pub(super) fn make(build: &Build<'_>) -> Result<(Vec<Stack>, Vec<String>)> {
     Ok((stacks, skipped))
 }
 
-/// The disk of merged metadata and layers.
+/// Makes the disk of merged metadata and layers.
 fn ours(build: &Build<'_>, layers: &[PathBuf]) -> Result<Vec<Stack>> {
     let fsmeta = build.merge(layers)?;
     let bytes = fs::metadata(&fsmeta)?.len();
@@ -77,7 +77,7 @@ fn ours(build: &Build<'_>, layers: &[PathBuf]) -> Result<Vec<Stack>> {
     ])
 }
 
-/// A partition per layer of ours.
+/// Makes a partition for each layer of blockbox.
 fn per_layer(build: &Build<'_>, layers: &[PathBuf]) -> Result<Stack> {
     let mut mount = String::new();
     for number in 0..layers.len() {
@@ -93,7 +93,7 @@ fn per_layer(build: &Build<'_>, layers: &[PathBuf]) -> Result<Stack> {
     })
 }
 
-/// A disk of merged metadata by mkfs.erofs, and a partition per layer of its.
+/// Makes a disk of merged metadata by mkfs.erofs, and a partition for each of its layers.
 fn mkfs_erofs(build: &Build<'_>) -> Result<Stack> {
     let (merged, layers) = build.mkfs_erofs()?;
     let mut options = "ro".to_owned();
@@ -109,7 +109,7 @@ fn mkfs_erofs(build: &Build<'_>) -> Result<Stack> {
     })
 }
 
-/// A disk with a folder per layer, under the kernel's overlay.
+/// Makes a disk with a folder per layer, under the kernel's overlay.
 fn ext4(disk: &Path, folders: &[String]) -> Stack {
     Stack {
         name: "ext4 per layer",
@@ -119,7 +119,7 @@ fn ext4(disk: &Path, folders: &[String]) -> Stack {
     }
 }
 
-/// The same disk under fuse-overlayfs.
+/// Uses the same disk under fuse-overlayfs.
 fn fuse_overlayfs(build: &Build<'_>, disk: &Path, folders: &[String]) -> Result<Stack> {
     let peer = build.setting.peers.command("fuse-overlayfs");
     peer.map_err(Error::msg)?;
@@ -131,7 +131,7 @@ fn fuse_overlayfs(build: &Build<'_>, disk: &Path, folders: &[String]) -> Result<
     })
 }
 
-/// The host's folder with the merged tree.
+/// Shares the host's folder with the merged tree.
 fn virtio_fs(build: &Build<'_>, mounts: &mut Mounts, mounted: &[PathBuf]) -> Result<Stack> {
     virtiofsd().context("virtiofsd is not installed (qemu-system-common or virtiofsd)")?;
     let merged = match mounted {
@@ -153,19 +153,19 @@ fn virtio_fs(build: &Build<'_>, mounts: &mut Mounts, mounted: &[PathBuf]) -> Res
     })
 }
 
-/// Mounts what the tree's lower layer is.
+/// Returns commands that mount the lower layer of the tree.
 fn lower(kind: &str, options: &str, source: &str) -> String {
     format!("mkdir /lower\nmount -t {kind} -o {options} {source} /lower\n")
 }
 
-/// Folders by number.
+/// Returns folders by number.
 fn folders(count: usize, prefix: &str) -> Vec<String> {
     (0..count)
         .map(|number| format!("{prefix}{number}"))
         .collect()
 }
 
-/// Mounts the kernel's overlay of `lower`, lowest first.
+/// Returns commands that mount the kernel's overlay of `lower`, lowest first.
 fn overlay(lower: &[String]) -> String {
     let options = overlay_options(lower);
     format!("mount -t overlay -o {options},{OVERLAY} overlay {TREE}\n")

@@ -1,4 +1,4 @@
-//! The ways from a guest's network card to the host, with the same addresses in the guest.
+//! The links from a guest's network card to the host, with the same addresses in the guest.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ pub(super) const GUEST: &str = "10.187.1.2";
 /// The address that stands for the host's loopback.
 pub(super) const HOST: &str = "10.187.1.254";
 
-/// A way to the host.
+/// A kind of link to the host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Blockbox,
@@ -39,13 +39,13 @@ impl Kind {
     }
 }
 
-/// A way that is open, until it is dropped.
+/// An open link, which is closed when dropped.
 pub(super) struct Link {
-    /// QEMU's `-netdev`.
+    /// The value of QEMU's `-netdev`.
     pub(super) netdev: String,
-    /// QEMU's standard input, which the `-netdev` names.
+    /// QEMU's standard input, which the `-netdev` refers to.
     pub(super) stdin: Option<OwnedFd>,
-    /// The host's ports of the guest's web server and of its echo.
+    /// The ports on the host for the guest's web server and its echo server.
     pub(super) ports: [u16; 2],
     child: Option<Child>,
     _control: Option<UnixStream>,
@@ -61,7 +61,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Opens a way for a guest that reaches the host's port `port`.
+    /// Opens a link for a guest that connects to the host's port `port`.
     pub(super) fn open(setting: &Setting, kind: Kind, port: u16) -> Result<Self> {
         match kind {
             Kind::Blockbox => Self::blockbox(setting, port),
@@ -70,7 +70,7 @@ impl Link {
         }
     }
 
-    /// The process between QEMU and the host's network, where that is not QEMU itself.
+    /// Returns the process between QEMU and the host's network, if it is not QEMU itself.
     pub(super) fn process(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -154,13 +154,12 @@ impl Link {
     }
 }
 
-/// A port of the loopback that is free now.
+/// Returns a port of the loopback that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Whether a program listens on a port of the loopback, without a connection that it would have to
-/// serve.
+/// Returns whether a program listens on a port of the loopback, without connecting to it.
 fn listens(port: u16) -> Result<bool> {
     /// The kernel's TCP_LISTEN.
     const LISTEN: &str = "0A";
