@@ -164,7 +164,7 @@ fn a_disk_that_cannot_be_made_is_refused_and_leaves_what_was_there() {
             &["--size", "2M", "--partition-table", "gpt"][..],
             "too small",
         ),
-        (&["--size", "67108865"], "no multiple of 4096"),
+        (&["--size", "67108865"], "not a multiple of 4096"),
         (&["--size", "2M"], path),
         (&["--type", "erofs", "--size", "1G"], "ext4"),
         (&["--compress", "zstd"], "erofs"),

@@ -275,7 +275,7 @@ fn who_writes_to_a_disk_has_it_alone() {
         let refused = start("other", options);
         let error = text(&refused.stderr);
         assert!(
-            !refused.status.success() && error.contains("one of both writes"),
+            !refused.status.success() && error.contains("one of the two writes"),
             "{error}"
         );
     }
@@ -293,7 +293,7 @@ fn who_writes_to_a_disk_has_it_alone() {
         assert!(started.status.success(), "{started:?}");
     }
     let refused = start("writes", &["--writable"]);
-    assert!(text(&refused.stderr).contains("one of both writes"));
+    assert!(text(&refused.stderr).contains("one of the two writes"));
 }
 
 #[test]
