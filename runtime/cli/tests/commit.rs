@@ -8,7 +8,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::Blockbox;
 use common::guest::Guest;
+use common::layout::{Compression, Layout, digest};
 use serde_json::{Value, json};
 use testkit::{Difference, TarBuilder, oracle, walk};
 
@@ -20,27 +22,37 @@ const CHANGES: &str = "
     busybox mknod /null c 1 3; busybox chown 7:8 /new; busybox chmod 4711 /new
     busybox chmod 700 /bin; busybox sync";
 
-fn guest() -> Option<Guest> {
-    let tar = TarBuilder::new()
+/// What [`CHANGES`] changes.
+fn lower() -> Vec<u8> {
+    TarBuilder::new()
         .dir("layers")
         .file("layers/gone", "x")
         .dir("layers/dir")
         .file("layers/dir/old", "x")
         .dir("layers/moved")
         .file("layers/moved/inside", "x")
-        .finish();
-    Guest::with_tars(json!({"Cmd": ["sleep", "1000"], "Env": ["A=1"]}), vec![tar])
+        .finish()
+}
+
+fn guest() -> Option<Guest> {
+    Guest::with_tars(
+        json!({"Cmd": ["sleep", "1000"], "Env": ["A=1"]}),
+        vec![lower()],
+    )
 }
 
 /// Unpacks what `export` writes of a sandbox.
-fn exported(guest: &Guest, name: &str, to: &Path) {
+fn exported(blockbox: &Blockbox, name: &str, to: &Path) {
     let tar = to.with_extension("tar");
-    guest
-        .blockbox
-        .ok(["export", name, "-o", &tar.display().to_string()]);
+    blockbox.ok(["export", name, "-o", &tar.display().to_string()]);
     fs::create_dir(to).unwrap();
     let mut program = oracle("tar").unwrap();
-    let status = program.arg("-xpf").arg(&tar).arg("-C").arg(to).status();
+    let status = program
+        .args(["--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(&tar)
+        .arg("-C")
+        .arg(to)
+        .status();
     assert!(status.unwrap().success());
 }
 
@@ -114,10 +126,10 @@ fn a_committed_image_shows_what_its_sandbox_showed() {
         "2\n"
     );
 
-    exported(&guest, "one", &at("sandbox"));
+    exported(blockbox, "one", &at("sandbox"));
     blockbox.ok(["create", "--name", "two", "derived:2"]);
     assert_eq!(blockbox.ok(["diff", "two"]), "");
-    exported(&guest, "two", &at("image"));
+    exported(blockbox, "two", &at("image"));
     Difference::between(&tree(&at("image")), &tree(&at("sandbox"))).assert_none();
 
     // umoci unpacks the layout to the same tree.
@@ -191,7 +203,7 @@ fn a_saved_image_is_what_others_and_we_load() {
     }
 
     // Into another store, under its name; compressed, from standard input.
-    let other = common::Blockbox::new();
+    let other = Blockbox::new();
     let name = "docker.io/library/saved:1\n";
     assert_eq!(other.ok(["load", "-q", "-i", &file("a.tar")]), name);
     let said = other.ok(["run", "--rm", "saved:1", "--", "cat", "/layers/gone"]);
@@ -201,7 +213,7 @@ fn a_saved_image_is_what_others_and_we_load() {
         .arg(file("b.tar"))
         .status();
     assert!(status.unwrap().success());
-    let other = common::Blockbox::new();
+    let other = Blockbox::new();
     let output = other
         .command()
         .args(["load", "-q"])
@@ -210,8 +222,7 @@ fn a_saved_image_is_what_others_and_we_load() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), name);
     // For programs: each line is an event.
-    let output =
-        common::Blockbox::new().output(["load", "--progress", "json", "-i", &file("a.tar")]);
+    let output = Blockbox::new().output(["load", "--progress", "json", "-i", &file("a.tar")]);
     let lines = String::from_utf8(output.stderr).unwrap();
     let events: Vec<Value> = lines
         .lines()
@@ -238,4 +249,134 @@ fn a_saved_image_is_what_others_and_we_load() {
     assert!(digest.starts_with("sha256:"), "{digest}");
     let wrong = other.fails(["load", "-i", &file("b.tar.gz.missing")]);
     assert!(wrong.contains("missing"), "{wrong}");
+}
+
+/// podman with a store of its own.
+struct Podman {
+    folder: tempfile::TempDir,
+}
+
+impl Podman {
+    fn new() -> Option<Self> {
+        oracle("podman")?;
+        if !rustix::process::geteuid().is_root() {
+            testkit::skip("podman's store needs root here");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        Some(Self { folder })
+    }
+
+    /// What it prints, without a line's end.
+    fn ok(&self, words: &[&str]) -> String {
+        let at = |name: &str| self.folder.path().join(name);
+        let output = oracle("podman")
+            .unwrap()
+            .args(["--storage-driver", "vfs", "--events-backend", "none"])
+            .args(["--cgroup-manager", "cgroupfs", "--root"])
+            .arg(at("root"))
+            .arg("--runroot")
+            .arg(at("run"))
+            .arg("--tmpdir")
+            .arg(at("tmp"))
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim_end().to_owned()
+    }
+
+    /// The digests of an image's configuration and layers.
+    fn image(&self, name: &str) -> (String, Vec<String>) {
+        let inspected: Value = serde_json::from_str(&self.ok(&["image", "inspect", name])).unwrap();
+        let layers = inspected[0]["RootFS"]["Layers"].as_array().unwrap();
+        let layers = layers
+            .iter()
+            .map(|layer| layer.as_str().unwrap().to_owned());
+        let id = inspected[0]["Id"].as_str().unwrap();
+        (format!("sha256:{id}"), layers.collect())
+    }
+}
+
+/// The digests of an image's configuration and layers, as a store of ours has it.
+fn image(blockbox: &Blockbox, name: &str) -> (String, Vec<String>) {
+    let inspected = blockbox.ok(["image", "inspect", name, "--format", "json"]);
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let manifest = inspected["manifest_digest"].as_str().unwrap();
+    let folder = manifest.trim_start_matches("sha256:");
+    let config = blockbox
+        .home()
+        .join("images")
+        .join(folder)
+        .join("config.json");
+    let layers = inspected["layers"].as_array().unwrap().iter();
+    let layers = layers.map(|layer| layer["diff_id"].as_str().unwrap().to_owned());
+    (digest(&fs::read(config).unwrap()), layers.collect())
+}
+
+#[test]
+fn podman_loads_what_is_saved_and_what_it_saves_is_loaded() {
+    let upper = TarBuilder::new()
+        .dir(".")
+        .file("layers/.wh.gone", "")
+        .file("layers/dir/.wh..wh..opq", "")
+        .dir("layers/dir")
+        .owner(7, 8)
+        .mode(0o4711)
+        .xattr("user.kind", "x")
+        .file("layers/dir/new", "new")
+        .link("layers/hard", "layers/dir/new")
+        .symlink("layers/link", "dir/new")
+        .device("layers/null", b'3', 1, 3)
+        .finish();
+    let layout = Layout::new()
+        .layer(&lower(), Compression::Gzip)
+        .layer(&upper, Compression::Gzip)
+        .config(json!({"Cmd": ["/layers/link"], "Env": ["A=1"], "Labels": {"a": "b"}}))
+        .finish();
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    blockbox.ok(["tag", &layout.reference(), "saved:1"]);
+    blockbox.ok(["create", "--name", "one", "saved:1"]);
+    blockbox.ok(["commit", "one", "saved:2", "-c", "ENV A=2"]);
+    // Of several images, podman makes Docker's of OCI's.
+    for (names, format) in [
+        (&["saved:2"][..], "oci-archive"),
+        (&["saved:2"], "docker-archive"),
+        (&["saved:1", "saved:2"], "docker-archive"),
+    ] {
+        let Some(podman) = Podman::new() else {
+            return;
+        };
+        let at = |name: &str| podman.folder.path().join(name).display().to_string();
+        let (ours, theirs) = (at("ours.tar"), at("theirs.tar"));
+        blockbox.ok([&["save", "-q", "-o", &ours], names].concat());
+        podman.ok(&["load", "-q", "-i", &ours]);
+        let several = (names.len() > 1).then_some("--multi-image-archive");
+        let save = ["save", "-q", "--format", format, "-o", &theirs];
+        podman.ok(&[&save[..], several.as_slice(), names].concat());
+        for archive in [&ours, &theirs] {
+            let other = Blockbox::without_kernel();
+            let loaded = other.ok(["load", "-q", "-i", archive]);
+            let expected = names.iter().map(|name| format!("docker.io/library/{name}"));
+            assert!(loaded.lines().eq(expected), "{archive}: {loaded}");
+            for name in names {
+                assert_eq!(
+                    image(&other, name),
+                    podman.image(name),
+                    "{archive}, {format}"
+                );
+            }
+        }
+        // The files are those of the image before it was saved.
+        if names.contains(&"saved:1") {
+            let folder = podman.folder.path().join("exported");
+            exported(&blockbox, "one", &folder);
+            let mounted = podman.ok(&["image", "mount", "saved:1"]);
+            let files = tree(Path::new(&mounted));
+            podman.ok(&["image", "umount", "saved:1"]);
+            Difference::between(&tree(&folder), &files).assert_none();
+        }
+    }
 }

@@ -47,6 +47,11 @@ const NEEDS: &[Need] = &[
     ),
     need("skopeo", "skopeo", "pushes images to that registry"),
     need(
+        "podman",
+        "podman",
+        "tests have it load what we save, and load what it saves",
+    ),
+    need(
         "umoci",
         "umoci",
         "tests compare our trees with what it unpacks",
