@@ -55,6 +55,18 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
         Some(127)
     );
     assert_eq!(guest.exec(&["web", "/etc/motd"]).status.code(), Some(126));
+    // Only the main command's working directory is created.
+    for (path, reason) in [
+        ("/none/here", "no such file"),
+        ("/etc/motd", "not a directory"),
+    ] {
+        let refused = guest.exec(&["-w", path, "web", "true"]);
+        let stderr = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(126), "{stderr}");
+        assert!(stderr.contains(path) && stderr.contains(reason), "{stderr}");
+    }
+    let absent = guest.exec(&["web", "sh", "-c", "[ ! -e /none ]"]);
+    assert!(absent.status.success());
     assert_eq!(guest.exec(&["db", "true"]).status.code(), Some(125));
     assert_eq!(
         guest.exec(&["--no-such-option", "web"]).status.code(),

@@ -1,6 +1,6 @@
 //! Options of a command in a running sandbox.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use blockbox_store::spec::{Bytes, Process};
@@ -41,7 +41,7 @@ impl ExecOptions {
         self
     }
 
-    /// Sets the working directory.
+    /// Sets the working directory, which has to exist.
     pub fn workdir(mut self, path: impl Into<OsString>) -> Self {
         self.workdir = Some(path.into());
         self
@@ -64,6 +64,11 @@ impl ExecOptions {
     pub fn stdin(mut self, stdin: bool) -> Self {
         self.stdin = stdin;
         self
+    }
+
+    /// Returns the working directory where it is not the main command's.
+    pub(crate) fn own_workdir(&self) -> Option<&OsStr> {
+        self.workdir.as_deref()
     }
 
     /// Returns the command in the form of the guest's protocol, with defaults from the main

@@ -1,5 +1,7 @@
 //! Sandboxes: making, starting, using and stopping them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -232,8 +234,23 @@ impl Sandbox {
     pub fn exec(&self, options: &ExecOptions) -> Result<Child> {
         let main = self.info()?.spec.process.unwrap_or_default();
         let connection = Arc::new(self.running()?);
+        if let Some(folder) = options.own_workdir() {
+            self.check_workdir(folder)?;
+        }
         let exec = connection.exec(&options.spec(&main))?;
         Ok(Child::new(exec, connection))
+    }
+
+    /// Checks that the guest has a directory for a command to work in. Init would create one, as
+    /// the main command needs it.
+    fn check_workdir(&self, path: &OsStr) -> Result<()> {
+        let reason = match self.stat(path.as_bytes(), true)? {
+            Some(stat) if stat.is_directory() => return Ok(()),
+            Some(_) => "not a directory",
+            None => "no such file or directory",
+        };
+        let message = format!("working directory {}: {reason}", path.display());
+        Err(GuestError::SpawnFailed { code: 126, message }.into())
     }
 
     /// Attaches to the streams of the running sandbox's main command.
