@@ -166,6 +166,11 @@ impl BlobReader {
         }
         self.offset += bytes as u64;
         self.ended = !whole && self.offset >= self.end;
+        if self.ended
+            && let Some(answer) = self.answer.take()
+        {
+            answer.release();
+        }
         Ok(Some(bytes))
     }
 

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::blob::{BlobReader, Extent};
 use super::mirrors::Mirrors;
 use crate::{Digest, Error, Options};
+
+/// The bytes for which a range has room at first.
+const FIRST_BUFFER: usize = 64 << 10;
 
 /// How a large blob is fetched.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +52,7 @@ enum State {
     /// The first range, and the ones after it once the server turned out to have ranges.
     First(BlobReader, Option<Fetched>),
     /// A range, and how much of it was read.
-    Later(Fetched, Vec<u8>, usize),
+    Later(Fetched, Bytes, usize),
 }
 
 impl Download {
@@ -130,7 +133,7 @@ impl Read for Download {
                     let mut fetched = fetched.take();
                     let going_on = fetched.as_mut().is_some_and(Fetched::go_on);
                     self.state = match fetched.filter(|_| going_on) {
-                        Some(fetched) => State::Later(fetched, Vec::new(), 0),
+                        Some(fetched) => State::Later(fetched, Bytes::default(), 0),
                         None => self.rest(mirror),
                     };
                 }
@@ -147,7 +150,7 @@ impl Read for Download {
                         return Ok(0);
                     }
                     // Its memory is free before the next is waited for.
-                    *range = Vec::new();
+                    fetched.recycle(std::mem::take(range));
                     match fetched.next() {
                         Ok(next) => (*range, *position) = (next, 0),
                         Err(Failed::Refused) => {
@@ -192,21 +195,24 @@ impl Source {
         (!range.is_empty()).then_some(range)
     }
 
-    /// Fetches a range, unless `stop` asks not to.
-    fn fetch(&self, range: Range<u64>, stop: impl Fn() -> bool) -> Result<Vec<u8>, Failed> {
+    /// Fetches a range into `bytes`, unless `stop` asks not to.
+    fn fetch(
+        &self,
+        range: Range<u64>,
+        mut bytes: Bytes,
+        stop: impl Fn() -> bool,
+    ) -> Result<Bytes, Failed> {
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let reader = BlobReader::new(self.mirrors.clone(), &self.digest, range, Extent::Strict);
         let mut reader = reader.asking(self.mirror);
-        // The buffer grows with received bytes, not with the requested length.
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 16 << 10];
-        while bytes.len() < size {
+        bytes.len = 0;
+        while bytes.len < size {
             if stop() {
                 return Err(Failed::Error(Box::new(Error::Failed)));
             }
-            match reader.read(&mut buffer) {
+            match reader.read(bytes.room(size)) {
                 Ok(0) => return Err(Failed::Refused),
-                Ok(read) => bytes.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+                Ok(read) => bytes.len += read,
                 Err(_) if reader.is_refused() => return Err(Failed::Refused),
                 Err(error) => {
                     let error = error.downcast().unwrap_or(Error::Failed);
@@ -215,6 +221,35 @@ impl Source {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// The bytes of a range.
+#[derive(Default)]
+struct Bytes {
+    buffer: Vec<u8>,
+    /// How many of the buffer's are of the range.
+    len: usize,
+}
+
+impl Bytes {
+    /// Where the next of `size` bytes go. The buffer grows with received bytes, not with the
+    /// requested length.
+    fn room(&mut self, size: usize) -> &mut [u8] {
+        if self.len >= self.buffer.len() {
+            let longer = (2 * self.len).max(FIRST_BUFFER).min(size);
+            self.buffer.resize(longer, 0);
+        }
+        let end = self.buffer.len().min(size);
+        self.buffer.get_mut(self.len..end).unwrap_or_default()
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -240,7 +275,9 @@ struct Progress {
     next: u64,
     /// The number of the next range to read.
     wanted: u64,
-    fetched: BTreeMap<u64, Result<Vec<u8>, Failed>>,
+    fetched: BTreeMap<u64, Result<Bytes, Failed>>,
+    /// Buffers of ranges that were read: the memory of new ones would be cleared first.
+    free: Vec<Bytes>,
     stop: bool,
 }
 
@@ -276,8 +313,13 @@ impl Fetched {
         started
     }
 
+    /// Has the buffer of a range that was read used again.
+    fn recycle(&self, bytes: Bytes) {
+        self.queue.lock().free.push(bytes);
+    }
+
     /// Waits for the next range.
-    fn next(&self) -> Result<Vec<u8>, Failed> {
+    fn next(&self) -> Result<Bytes, Failed> {
         let mut state = self.queue.lock();
         loop {
             let wanted = state.wanted;
@@ -310,13 +352,14 @@ fn work(source: &Source, queue: &Queue, ahead: u64) {
             return;
         };
         state.next += 1;
+        let bytes = state.free.pop().unwrap_or_default();
         drop(state);
         let mut ending = Ending {
             queue,
             number,
             range: None,
         };
-        ending.range = Some(source.fetch(range, || queue.lock().stop));
+        ending.range = Some(source.fetch(range, bytes, || queue.lock().stop));
     }
 }
 
@@ -324,7 +367,7 @@ fn work(source: &Source, queue: &Queue, ahead: u64) {
 struct Ending<'a> {
     queue: &'a Queue,
     number: u64,
-    range: Option<Result<Vec<u8>, Failed>>,
+    range: Option<Result<Bytes, Failed>>,
 }
 
 impl Drop for Ending<'_> {

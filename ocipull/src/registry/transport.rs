@@ -28,6 +28,9 @@ const SLOWEST: u64 = 256;
 /// Agents kept at once: one for each server that a repository's registry and its redirects lead to.
 const MAX_AGENTS: usize = 32;
 
+/// The most connections to a server that wait for the next request: those of several large blobs.
+const MAX_IDLE: usize = 16;
+
 /// Sends requests to servers.
 pub(super) struct Transport {
     trust: Trust,
@@ -92,6 +95,8 @@ impl Answer {
 /// The rest of an answer.
 pub(super) struct Incoming {
     body: ureq::BodyReader<'static>,
+    /// The bytes that are still to come, if the answer says how many it has.
+    left: Option<u64>,
     /// The stall timeout, and the time spent waiting since bytes were last counted.
     limit: Duration,
     waited: Duration,
@@ -99,12 +104,21 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    fn new(body: ureq::BodyReader<'static>, limit: Duration) -> Self {
+    fn new(body: ureq::Body, limit: Duration) -> Self {
         Self {
-            body,
+            left: body.content_length(),
+            body: body.into_reader(),
             limit,
             waited: Duration::ZERO,
             bytes: 0,
+        }
+    }
+
+    /// Lets another request use the connection, if all bytes were read. ureq only notices that by
+    /// another read, which waits for nothing then.
+    pub(super) fn release(mut self) {
+        if self.left == Some(0) {
+            let _ = self.body.read(&mut [0]);
         }
     }
 
@@ -117,6 +131,7 @@ impl Incoming {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
                 Ok(bytes) => {
+                    self.left = self.left.map(|left| left.saturating_sub(bytes as u64));
                     self.count(bytes)?;
                     return Ok(bytes);
                 }
@@ -216,7 +231,7 @@ impl Transport {
             Answer {
                 status: head.status,
                 headers: head.headers,
-                body: Incoming::new(body.into_reader(), self.stall_timeout),
+                body: Incoming::new(body, self.stall_timeout),
             }
         }))
     }
@@ -286,7 +301,9 @@ impl Transport {
             .timeout_recv_response(Some(answer))
             .timeout_per_read(Some(answer))
             .timeout_per_write(Some(self.stall_timeout))
-            .max_idle_age(Duration::from_secs(10));
+            .max_idle_age(Duration::from_secs(10))
+            .max_idle_connections(MAX_IDLE)
+            .max_idle_connections_per_host(MAX_IDLE);
         if kind.origin.scheme == Scheme::Https {
             config = config.tls_config(self.trust.tls_config(&kind.origin, kind.verified)?);
         }

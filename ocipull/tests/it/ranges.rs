@@ -123,6 +123,17 @@ fn no_more_ranges_are_fetched_ahead_than_there_are_connections() {
 }
 
 #[test]
+fn ranges_after_the_first_ones_use_connections_that_are_open() {
+    let served = Arc::new(Served::new(40 * RANGE));
+    let images = served.clone();
+    let server = Server::start_persistent(move |request| images.reply(request));
+    assert!(read(&open(&server, &options()), 0).unwrap() == served.tar);
+    assert!(ranges(&server, &served).len() > 40);
+    let connections = server.connections();
+    assert!(connections <= CONNECTIONS + 1, "{connections} connections");
+}
+
+#[test]
 fn a_server_that_ignores_ranges_gives_the_blob_over_one_connection() {
     let served = Arc::new(Served::new(10 * RANGE));
     let images = served.clone();

@@ -1,9 +1,9 @@
 //! A server that answers as a test wants it to.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -104,11 +104,28 @@ pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What a server speaks.
+#[derive(Clone)]
+enum Protocol {
+    Http,
+    /// Connections stay open for further requests.
+    Persistent,
+    Tls(Arc<rustls::ServerConfig>),
 }
 
 impl Server {
     pub(crate) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start_with(None, handler)
+        Self::start_with(Protocol::Http, handler)
+    }
+
+    /// One whose connections stay open for further requests.
+    pub(crate) fn start_persistent(
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Protocol::Persistent, handler)
     }
 
     /// One that speaks TLS.
@@ -116,38 +133,46 @@ impl Server {
         identity: &Identity,
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::start_with(Some(identity.config()), handler)
+        Self::start_with(Protocol::Tls(identity.config()), handler)
     }
 
     fn start_with(
-        tls: Option<Arc<rustls::ServerConfig>>,
+        protocol: Protocol,
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = Arc::new(AtomicBool::new(false));
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
         let handler = Arc::new(handler);
         let thread = std::thread::spawn({
             let (stop, requests) = (stop.clone(), requests.clone());
+            let connections = connections.clone();
             move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
+                    connections.fetch_add(1, Ordering::SeqCst);
                     let (handler, requests) = (handler.clone(), requests.clone());
-                    let tls = tls.clone();
+                    let protocol = protocol.clone();
                     std::thread::spawn(move || {
-                        let stream = stream.expect("a connection");
-                        let _ = match tls {
-                            None => answer(stream, &*handler, &requests),
-                            Some(config) => {
+                        let mut stream = stream.expect("a connection");
+                        match protocol {
+                            Protocol::Http => {
+                                let _ = answer(stream, &*handler, &requests, false);
+                            }
+                            Protocol::Persistent => {
+                                while answer(&mut stream, &*handler, &requests, true).is_ok() {}
+                            }
+                            Protocol::Tls(config) => {
                                 let connection = rustls::ServerConnection::new(config);
                                 let connection = connection.expect("a configuration");
                                 let stream = rustls::StreamOwned::new(connection, stream);
-                                answer(stream, &*handler, &requests)
+                                let _ = answer(stream, &*handler, &requests, false);
                             }
-                        };
+                        }
                     });
                 }
             }
@@ -157,12 +182,18 @@ impl Server {
             stop,
             thread: Some(thread),
             requests,
+            connections,
         }
     }
 
     /// Host and port.
     pub(crate) fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -184,10 +215,13 @@ fn answer(
     mut stream: impl Read + Write,
     handler: &dyn Fn(&Request) -> Reply,
     requests: &Mutex<Vec<Request>>,
+    persistent: bool,
 ) -> std::io::Result<()> {
     let mut input = BufReader::new(&mut stream);
     let mut line = String::new();
-    input.read_line(&mut line)?;
+    if input.read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
     let mut words = line.split(' ').map(str::to_owned);
     let method = words.next().unwrap_or_default();
     let path = words.next().unwrap_or_default();
@@ -238,7 +272,10 @@ fn answer(
     if reply.cut.is_none() {
         std::thread::sleep(reply.stall);
     }
-    let mut head = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", reply.status);
+    let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
+    if !persistent {
+        head += "Connection: close\r\n";
+    }
     if !reply
         .headers
         .iter()
