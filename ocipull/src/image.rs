@@ -6,6 +6,7 @@ use crate::directory::Directory;
 use crate::docker_archive::DockerArchive;
 #[cfg(fuzzing)]
 use crate::json;
+use crate::kept::Claim;
 use crate::layout::Layout;
 use crate::pipeline::{Expected, Pipeline, Useless};
 #[cfg(feature = "registry")]
@@ -310,7 +311,7 @@ impl Unopened {
             LayerType::Tar(compression) | LayerType::Erofs(compression) => Some(compression),
             _ => None,
         };
-        let source = self.stored(kind)?;
+        let (source, claim) = self.stored(kind)?;
         let layer = self.layer;
         let useless = Useless::new({
             let (source, digest) = (self.source, layer.digest.clone());
@@ -322,19 +323,20 @@ impl Unopened {
             compression,
             limit,
         };
-        Pipeline::start(source, expected, progress, useless).map(LayerReader::new)
+        let pipeline = Pipeline::start(source, expected, progress, useless)?;
+        Ok(LayerReader::new(pipeline, claim))
     }
 
-    /// The layer as it is stored.
-    fn stored(&self, kind: LayerType) -> Result<Box<dyn Read + Send>, Error> {
+    /// The layer as it is stored, and the right to the file in which its bytes are kept.
+    fn stored(&self, kind: LayerType) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
         #[cfg(feature = "registry")]
         if kind == LayerType::Foreign {
             let (source, layer) = (self.source.clone(), self.layer.clone());
             let reader = ForeignReader::new(source, layer, self.options.clone());
-            return Ok(Box::new(reader));
+            return Ok((Box::new(reader), None));
         }
         let _ = kind;
-        self.source.blob(&self.layer.digest, self.layer.size)
+        self.source.layer(&self.layer.digest, self.layer.size)
     }
 }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::compression::LayerType;
+use crate::kept::{Claim, KeptFile};
 use crate::pipeline::{Expected, Pipeline, Useless};
 use crate::{Digest, Error};
 
@@ -44,14 +45,16 @@ pub struct LayerReader {
     pipeline: Pipeline,
     abandoned: bool,
     keep: Arc<AtomicBool>,
+    claim: Option<Claim>,
 }
 
 impl LayerReader {
-    pub(crate) fn new(pipeline: Pipeline) -> Self {
+    pub(crate) fn new(pipeline: Pipeline, claim: Option<Claim>) -> Self {
         Self {
             pipeline,
             abandoned: false,
             keep: Arc::default(),
+            claim,
         }
     }
 
@@ -96,6 +99,28 @@ impl LayerReader {
     /// Those of reading; [`Error::Failed`] if a read failed before.
     pub fn finish(mut self) -> Result<(), Error> {
         self.pipeline.finish().map(drop)
+    }
+
+    /// Takes over the file in [`Options::partial_downloads`](crate::Options::partial_downloads) in
+    /// which the bytes of the layer are kept as they are stored: of a layer that is not compressed,
+    /// what is read. A caller that wants the layer in a file then writes nothing. The file has all
+    /// bytes, verified, once the layer was read to its end.
+    ///
+    /// `None` if the layer has no such file: it is small, or from elsewhere than a registry, or
+    /// another process downloads it as well.
+    ///
+    /// ```no_run
+    /// # fn save(image: &ocipull::Image) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut layer = image.layer(0)?;
+    /// if let Some(kept) = layer.keep_file() {
+    ///     layer.finish()?;
+    ///     kept.persist("layer.tar.gz".as_ref())?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keep_file(&mut self) -> Option<KeptFile> {
+        self.claim.take()?.take()
     }
 
     /// Stops reading. Nothing that was read is verified.

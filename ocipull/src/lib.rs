@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod image;
 mod json;
+mod kept;
 mod layer;
 mod layout;
 mod members;
@@ -45,6 +46,7 @@ pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourcePro
 pub use events::{Event, Events, Progress, Pushed};
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};
+pub use kept::KeptFile;
 pub use layer::{Decompressed, Fetched, Layer, LayerReader, decompress, decompress_bounded};
 #[cfg(feature = "async")]
 pub use nonblocking::{LayerStream, Unblock, unblock};

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 
+use crate::kept::Claim;
 use crate::spec::Descriptor;
 use crate::{Digest, Document, Error};
 
@@ -24,7 +25,16 @@ pub(crate) trait Source: Debug + Send + Sync {
     /// The bytes of the blob `digest`, which should be `size` bytes long.
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error>;
 
-    /// The same from byte `offset` on.
+    /// The same of a layer, with the right to the file in which its bytes are kept, if they are.
+    fn layer(
+        &self,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
+        Ok((self.blob(digest, size)?, None))
+    }
+
+    /// The bytes of the blob from byte `offset` on.
     fn blob_from(
         &self,
         digest: &Digest,

@@ -33,6 +33,7 @@ pub(crate) use foreign::ForeignReader;
 pub use login::check_login;
 pub use repository::{Manifest, Referrer, Repository};
 
+use crate::kept::Claim;
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
 use crate::spec::Descriptor;
 use crate::target::{Open, Sink};
@@ -84,6 +85,14 @@ impl Source for Registry {
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
+        Ok(self.repository.kept_blob(digest, size).0)
+    }
+
+    fn layer(
+        &self,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
         Ok(self.repository.kept_blob(digest, size))
     }
 

@@ -11,55 +11,33 @@
 //! because a registry can send any bytes.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::Crc;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use crate::Digest;
+use crate::kept::{Claim, Fate, Paths};
+use crate::{Digest, Error};
 
 /// The longest line of a list of pieces.
 const MAX_LINE: u64 = 64;
 
-/// The files of a blob.
-struct Paths {
-    data: PathBuf,
-    known: PathBuf,
-}
-
-impl Paths {
-    fn new(folder: &Path, host: &str, digest: &Digest) -> Self {
-        let folder = folder.join(host);
-        let name = format!("{}-{}", digest.algorithm(), digest.hex());
-        Self {
-            known: folder.join(format!("{name}.known")),
-            data: folder.join(name),
-        }
-    }
-
-    fn remove(&self) {
-        // The list first: without it, the bytes are ignored.
-        for path in [&self.known, &self.data] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove part of a blob");
-                }
-                _ => {}
-            }
-        }
-        // The folder stays while it has other files.
-        if let Some(folder) = self.data.parent() {
-            let _ = fs::remove_dir(folder);
-        }
+/// The files of the blob `digest` from `host`.
+fn paths(folder: &Path, host: &str, digest: &Digest) -> Paths {
+    let folder = folder.join(host);
+    let name = format!("{}-{}", digest.algorithm(), digest.hex());
+    Paths {
+        known: folder.join(format!("{name}.known")),
+        data: folder.join(name),
     }
 }
 
 /// Removes what is kept of a blob.
 pub(super) fn forget(folder: &Path, host: &str, digest: &Digest) {
-    Paths::new(folder, host, digest).remove();
+    paths(folder, host, digest).remove();
 }
 
 /// What is kept of a blob, for this download alone.
@@ -100,14 +78,9 @@ impl Partial {
                 .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(path)
         };
-        let data = open(&paths.data)?;
-        if flock(&data, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Some(data) = Self::locked(open(&paths.data)?, &paths.data)? else {
             return Ok(None);
-        }
-        // The previous owner may have removed the file meanwhile.
-        if data.metadata()?.nlink() == 0 {
-            return Ok(None);
-        }
+        };
         let known = open(&paths.known)?;
         Ok(Some(Self {
             paths,
@@ -117,6 +90,17 @@ impl Partial {
             pending: 0,
             crc: Crc::new(),
         }))
+    }
+
+    /// Locks the file that `path` led to when it was opened; `None` where another download has it.
+    fn locked(data: File, path: &Path) -> io::Result<Option<File>> {
+        if flock(&data, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        // The previous owner may have removed the file meanwhile, or given it another name.
+        let inode = |meta: Metadata| (meta.dev(), meta.ino());
+        let current = fs::symlink_metadata(path).map(inode).ok();
+        Ok((current == Some(inode(data.metadata()?))).then_some(data))
     }
 
     /// The pieces of the list, of at most `piece` bytes each, up to the first invalid line.
@@ -227,6 +211,7 @@ pub(super) struct KeptReader<R> {
     /// The download of the rest, once the pieces are read.
     rest: Option<R>,
     fetch: Box<dyn FnMut(u64) -> R + Send>,
+    fate: Fate,
 }
 
 impl<R: Read> KeptReader<R> {
@@ -238,7 +223,7 @@ impl<R: Read> KeptReader<R> {
         (size, piece): (u64, u64),
         fetch: impl FnMut(u64) -> R + Send + 'static,
     ) -> Self {
-        let opened = Partial::open(Paths::new(folder, host, digest)).and_then(|partial| {
+        let opened = Partial::open(paths(folder, host, digest)).and_then(|partial| {
             let pieces = partial.as_ref().map(|partial| partial.pieces(size, piece));
             Ok((partial, pieces.transpose()?.unwrap_or_default()))
         });
@@ -258,7 +243,18 @@ impl<R: Read> KeptReader<R> {
             position: 0,
             rest: None,
             fetch: Box::new(fetch),
+            fate: Fate::default(),
         }
+    }
+
+    /// The right to the file, where there is one.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        let partial = self.partial.as_ref()?;
+        Some(Claim {
+            file: partial.data.try_clone().ok()?,
+            paths: partial.paths.clone(),
+            fate: self.fate.clone(),
+        })
     }
 
     /// The next piece that is kept; `false` after the last good one.
@@ -280,25 +276,45 @@ impl<R: Read> KeptReader<R> {
     }
 
     /// Starts to fetch the bytes after the pieces.
-    fn go_on(&mut self) -> R {
+    fn go_on(&mut self) -> Result<R, Error> {
         self.current = Vec::new();
         let offset = self.partial.as_ref().map_or(0, |partial| partial.listed);
         let line_end = self.line_end;
-        self.keep(|partial| partial.truncate(line_end));
-        (self.fetch)(offset)
+        self.keep(|partial| partial.truncate(line_end))?;
+        Ok((self.fetch)(offset))
     }
 
     /// Changes the kept files. If that fails, nothing is kept any more, since it must not fail the
-    /// download.
-    fn keep(&mut self, change: impl FnOnce(&mut Partial) -> io::Result<()>) {
-        if let Some(partial) = &mut self.partial
-            && let Err(error) = change(partial)
-        {
-            let path = partial.paths.data.display();
-            tracing::warn!(%path, %error, "what comes of a blob is no longer kept");
-            partial.paths.remove();
-            self.partial = None;
+    /// download, unless the file is all that the reader of the blob wants.
+    fn keep(&mut self, change: impl FnOnce(&mut Partial) -> io::Result<()>) -> Result<(), Error> {
+        let Some(partial) = &mut self.partial else {
+            return Ok(());
+        };
+        let Err(source) = change(partial) else {
+            return Ok(());
+        };
+        let path = partial.paths.data.clone();
+        partial.paths.remove();
+        self.partial = None;
+        if self.fate.lose() {
+            return Err(Error::Io { path, source });
         }
+        tracing::warn!(path = %path.display(), error = %source, "what comes of a blob is no longer kept");
+        Ok(())
+    }
+
+    /// All bytes were received.
+    fn complete(&mut self) -> Result<(), Error> {
+        // With its last piece the list is complete, should the process be killed before the reader
+        // of the blob has given the file another name.
+        self.keep(Partial::list)?;
+        if let Some(partial) = self.partial.take()
+            && !self.fate.complete()
+        {
+            // The reader of the blob can verify it now, so nothing needs to be kept.
+            partial.paths.remove();
+        }
+        Ok(())
     }
 }
 
@@ -309,7 +325,7 @@ impl<R: Read> Read for KeptReader<R> {
         }
         if self.rest.is_none() {
             if self.position >= self.current.len() && !self.next_piece() {
-                self.rest = Some(self.go_on());
+                self.rest = Some(self.go_on()?);
             } else {
                 let mut left = self.current.get(self.position..).unwrap_or_default();
                 let bytes = left.read(buffer)?;
@@ -322,16 +338,13 @@ impl<R: Read> Read for KeptReader<R> {
         };
         match rest.read(buffer)? {
             0 => {
-                // The reader of the blob can verify it now, so nothing needs to be kept.
-                if let Some(partial) = self.partial.take() {
-                    partial.paths.remove();
-                }
+                self.complete()?;
                 Ok(0)
             }
             bytes => {
                 let piece = self.piece;
                 let new = buffer.get(..bytes).unwrap_or_default();
-                self.keep(|partial| partial.append(new, piece));
+                self.keep(|partial| partial.append(new, piece))?;
                 Ok(bytes)
             }
         }
@@ -377,7 +390,7 @@ mod tests {
     }
 
     fn paths(folder: &Path, digest: &Digest) -> Paths {
-        Paths::new(folder, "host:1", digest)
+        super::paths(folder, "host:1", digest)
     }
 
     #[test]
@@ -389,6 +402,46 @@ mod tests {
         assert!(bytes == blob());
         assert_eq!(began, Some(4321));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_claimed_file_that_is_complete_needs_nothing_of_the_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = Digest::sha256(&blob());
+        let paths = paths(folder.path(), &digest);
+        let size = blob().len() as u64;
+        let place = (folder.path(), "host:1");
+        let fetch = |offset| io::Cursor::new(blob()[offset as usize..].to_vec());
+        let mut reader = KeptReader::new(place, &digest, (size, PIECE), fetch);
+        let claimed = reader.claim().unwrap().take().unwrap();
+        io::copy(&mut reader, &mut io::sink()).unwrap();
+        drop(reader);
+        // As if the process was killed before it gave the file another name.
+        let list = fs::read(&paths.known).unwrap();
+        drop(claimed);
+        assert!(!paths.data.exists() && !paths.known.exists());
+        fs::create_dir_all(paths.data.parent().unwrap()).unwrap();
+        fs::write(&paths.data, blob()).unwrap();
+        fs::write(&paths.known, list).unwrap();
+        let (bytes, began) = read(folder.path(), &digest, u64::MAX);
+        assert!(bytes == blob());
+        assert_eq!(began, Some(size));
+    }
+
+    #[test]
+    fn a_file_that_has_another_name_by_now_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = Digest::sha256(&blob());
+        let paths = paths(folder.path(), &digest);
+        read(folder.path(), &digest, 4321);
+        let other = folder.path().join("layer");
+        let first = Partial::open(paths.clone()).unwrap().unwrap();
+        // Opened before the file is renamed, and locked after that.
+        let late = File::options().write(true).open(&paths.data).unwrap();
+        fs::rename(&paths.data, &other).unwrap();
+        drop(first);
+        assert!(Partial::locked(late, &paths.data).unwrap().is_none());
+        assert!(fs::read(&other).unwrap() == blob()[..4321]);
     }
 
     #[test]

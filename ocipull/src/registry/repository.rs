@@ -20,6 +20,7 @@ use super::retry::Failure;
 use super::upload;
 use super::url::{Url, encode};
 use super::verified::VerifiedReader;
+use crate::kept::Claim;
 use crate::source::{MAX_MANIFEST, verify};
 use crate::{Digest, Document, Error, Options, Pushed, Reference, name};
 
@@ -427,8 +428,12 @@ impl Repository {
     }
 
     /// The bytes of a blob of `size` bytes, not verified. What comes of a large one is kept where
-    /// [`Options::partial_downloads`] says.
-    pub(super) fn kept_blob(&self, digest: &Digest, size: u64) -> Box<dyn Read + Send> {
+    /// [`Options::partial_downloads`] says; then it comes with the right to that file.
+    pub(super) fn kept_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+    ) -> (Box<dyn Read + Send>, Option<Claim>) {
         #[cfg(unix)]
         if let Some(folder) = &self.partial_downloads
             && size > self.plan.range
@@ -437,9 +442,11 @@ impl Repository {
             let (repository, blob) = (self.clone(), digest.clone());
             let fetch = move |offset| repository.download(&blob, offset..size);
             let range = self.plan.range;
-            return Box::new(KeptReader::new(place, digest, (size, range), fetch));
+            let reader = KeptReader::new(place, digest, (size, range), fetch);
+            let claim = reader.claim();
+            return (Box::new(reader), claim);
         }
-        Box::new(self.download(digest, 0..size))
+        (Box::new(self.download(digest, 0..size)), None)
     }
 
     /// Removes what is kept of a blob.

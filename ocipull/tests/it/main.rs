@@ -5,6 +5,7 @@ mod copy;
 mod download;
 mod faults;
 mod foreign;
+mod kept_files;
 mod layers;
 mod layouts;
 mod nonblocking;
