@@ -9,13 +9,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
 use rustix::process::{Pid, Signal};
-use testkit::TarBuilder;
+use testkit::{TarBuilder, oracle};
 
 /// An image of a few layers that take a moment to convert.
 fn layout() -> Layout {
@@ -202,4 +203,112 @@ fn an_output_that_is_a_symbolic_link_is_written_to_its_target() {
     ] {
         assert!(blockbox.fails(args).ends_with("not a regular file"));
     }
+}
+
+/// What a traced process did with files, in its order.
+enum Step {
+    /// A file or a folder was brought to stable storage.
+    Synced { descriptor: String, path: String },
+    /// A file or a folder got the name `to`.
+    Named { from: String, to: String },
+}
+
+/// The steps in what `strace -f -y` wrote.
+fn steps(trace: &str) -> Vec<Step> {
+    let quoted = |text: &str| -> Vec<String> {
+        let pieces = text.split('"').skip(1).step_by(2);
+        pieces.map(str::to_owned).collect()
+    };
+    let step = |line: &str| {
+        let (_, call) = line.split_once(' ')?;
+        let (name, arguments) = call.trim_start().split_once('(')?;
+        match name {
+            "fsync" | "fdatasync" => {
+                let (descriptor, path) = arguments.split_once('<')?;
+                Some(Step::Synced {
+                    descriptor: descriptor.to_owned(),
+                    path: path.split('>').next()?.to_owned(),
+                })
+            }
+            _ => match &quoted(arguments)[..] {
+                [from, to] => Some(Step::Named {
+                    from: from.clone(),
+                    to: to.clone(),
+                }),
+                _ => None,
+            },
+        }
+    };
+    trace.lines().filter_map(step).collect()
+}
+
+#[test]
+fn what_makes_up_an_image_is_on_stable_storage_before_the_image_has_its_name() {
+    let Some(mut strace) = oracle("strace") else {
+        return;
+    };
+    let blockbox = Blockbox::new();
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let calls = "fsync,fdatasync,link,linkat,rename,renameat,renameat2";
+    strace.args(["-f", "-y", "-e", &format!("trace={calls}"), "-o"]);
+    strace.arg(&trace);
+    let command = blockbox.command();
+    strace.arg(command.get_program()).args(command.get_args());
+    let environment = command.get_envs();
+    strace.envs(environment.filter_map(|(name, value)| Some((name, value?))));
+    let layout = layout();
+    strace.args(["pull", "-q", &layout.reference()]);
+    let output = strace.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+
+    let home = blockbox.home().canonicalize().unwrap();
+    let in_home = |path: &str| {
+        let path = Path::new(path).strip_prefix(&home).ok()?;
+        Some(path.to_str()?.to_owned())
+    };
+    let mut synced = Vec::new();
+    let (mut layers, mut image) = (0, None);
+    for step in steps(&fs::read_to_string(&trace).unwrap()) {
+        match step {
+            Step::Synced { descriptor, path } => {
+                // A file without a name is named by its descriptor.
+                if path.contains('#') {
+                    synced.push(format!("/proc/self/fd/{descriptor}"));
+                }
+                synced.push(path.clone());
+                synced.extend(in_home(&path));
+            }
+            Step::Named { from, to } => {
+                let Some(to) = in_home(&to) else { continue };
+                if to.starts_with("layers/") && to.ends_with(".erofs") {
+                    assert!(synced.contains(&from), "{to} is named before it is synced");
+                    // Its name is not, and the descriptor may be another file's next.
+                    synced.retain(|path| path != "layers" && *path != from);
+                    layers += 1;
+                } else if to.starts_with("images/") && to.matches('/').count() == 1 {
+                    let folder = in_home(&from).unwrap();
+                    for file in [
+                        "manifest.json",
+                        "config.json",
+                        "fsmeta.erofs",
+                        "disk.vmdk",
+                        "artefacts.json",
+                    ] {
+                        let file = format!("{folder}/{file}");
+                        assert!(synced.contains(&file), "{file} is not synced");
+                    }
+                    assert!(synced.contains(&folder), "{synced:?}");
+                    assert!(synced.contains(&"layers".to_owned()), "{synced:?}");
+                    image = Some(to);
+                } else if to == "references.json" {
+                    assert!(image.is_some());
+                    assert!(synced.contains(&"images".to_owned()), "{synced:?}");
+                    assert!(synced.contains(&from), "{from} is not synced");
+                }
+            }
+        }
+    }
+    assert_eq!(layers, 4);
+    assert!(image.is_some());
 }

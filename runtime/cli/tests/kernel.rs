@@ -285,7 +285,11 @@ fn what_has_no_kernel_is_refused_and_the_one_that_is_there_stays() {
     for (name, contents, reason) in [
         ("text", b"not a kernel".to_vec(), "not a libkrunfw"),
         ("empty", Vec::new(), "no libkrunfw"),
-        ("elf", fs::read("/proc/self/exe").unwrap(), "not a usable kernel"),
+        (
+            "elf",
+            fs::read("/proc/self/exe").unwrap(),
+            "not a usable kernel",
+        ),
         ("without.tar", tar("file", b"x"), "no libkrunfw"),
         ("without.zip", zip("file", b"x"), "no libkrunfw"),
         ("text.tar", tar(NAME, b"text"), "not a usable kernel"),

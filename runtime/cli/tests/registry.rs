@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -273,35 +274,8 @@ fn a_pull_that_was_killed_goes_on_with_what_it_had_of_a_large_layer() {
 
     let proxy = Proxy::start(registry.host.clone(), 30 << 20);
     let name = format!("{}/app:v1", proxy.host);
-    let mut pull = blockbox.command();
-    let mut process = pull
-        .args(["pull", "-q", "--plain-http", &name])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
     let downloads = blockbox.home().join("downloads");
-    let kept = || {
-        let files = fs::read_dir(downloads.join(&proxy.host))
-            .into_iter()
-            .flatten();
-        files
-            .flatten()
-            .filter_map(|file| file.metadata().ok())
-            .map(|meta| meta.len())
-            .sum::<u64>()
-    };
-    let start = Instant::now();
-    while kept() < 12 << 20 {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "{} bytes are kept",
-            kept()
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    process.kill().unwrap();
-    process.wait().unwrap();
-    let kept = kept();
+    let kept = kill_pull(&blockbox, &proxy, &name);
     assert_eq!(blockbox.ok(["images", "-q"]), "");
 
     let before = proxy.passed.load(Ordering::SeqCst);
@@ -320,14 +294,78 @@ fn a_pull_that_was_killed_goes_on_with_what_it_had_of_a_large_layer() {
         Ordering::SeqCst,
     );
     blockbox.ok(["rmi", &name]);
-    let mut process = pull.spawn().unwrap();
+    kill_pull(&blockbox, &proxy, &name);
+    blockbox.ok(["gc"]);
+    assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
+}
+
+/// Pulls until the store keeps 12 MiB of a layer, and kills that. Returns the bytes that are kept.
+fn kill_pull(blockbox: &Blockbox, proxy: &Proxy, name: &str) -> u64 {
+    let mut process = blockbox
+        .command()
+        .args(["pull", "-q", "--plain-http", name])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = blockbox.home().join("downloads").join(&proxy.host);
+    let kept = || {
+        let files = fs::read_dir(&folder).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.metadata().ok())
+            .map(|meta| meta.len())
+            .sum::<u64>()
+    };
     let start = Instant::now();
-    while fs::read_dir(&downloads).unwrap().count() == 0 {
-        assert!(start.elapsed() < Duration::from_secs(60));
+    while kept() < 12 << 20 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{} bytes are kept",
+            kept()
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     process.kill().unwrap();
     process.wait().unwrap();
-    blockbox.ok(["gc"]);
+    kept()
+}
+
+#[test]
+fn a_native_layer_is_the_file_that_a_killed_pull_kept_of_it() {
+    let Some(registry) = Registry::start_open() else {
+        return;
+    };
+    let blockbox = Blockbox::new();
+    let tar = TarBuilder::new().file("f", noise(40 << 20)).finish();
+    let layout = Layout::new().layer(&tar, Compression::None).finish();
+    let direct = format!("{}/app:v1", registry.host);
+    blockbox.ok([
+        "convert",
+        "-q",
+        "--plain-http",
+        &layout.reference(),
+        &direct,
+    ]);
+
+    let proxy = Proxy::start(registry.host.clone(), 30 << 20);
+    let name = format!("{}/app:v1", proxy.host);
+    kill_pull(&blockbox, &proxy, &name);
+    let inodes = |folder: &Path, named: fn(&str) -> bool| -> Vec<u64> {
+        let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
+        files
+            .filter(|file| named(&file.file_name().to_string_lossy()))
+            .map(|file| file.metadata().unwrap().ino())
+            .collect()
+    };
+    let downloads = blockbox.home().join("downloads");
+    let kept = inodes(&downloads.join(&proxy.host), |name| {
+        !name.ends_with(".known")
+    });
+    proxy.most.store(u64::MAX, Ordering::SeqCst);
+    blockbox.ok(["pull", "-q", "--plain-http", &name]);
+    let layers = inodes(&blockbox.home().join("layers"), |name| {
+        name.ends_with(".erofs")
+    });
+    assert_eq!(kept, layers);
     assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
+    blockbox.ok(["image", "verify"]);
 }

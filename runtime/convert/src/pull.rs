@@ -2,20 +2,23 @@
 //! and merges them.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blockbox_store::atomic::NewFile;
 use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
-use ocipull::Digest;
+use ocipull::{Digest, KeptFile, LayerReader};
 
 use crate::error::{Error, Result};
 use crate::image::{FSMETA, Image, folder};
 use crate::layer;
-use crate::native::{merged, take};
+use crate::native::merged;
+use crate::native::take::{self, Staged};
 use crate::parallel;
 use crate::progress::Progress;
 use crate::short_name;
@@ -216,25 +219,8 @@ fn convert_layer(
     }
     let name = layer.digest.to_string();
     progress.layer_started(index, &name, layer.size);
-    let warnings: Result<_> = atomic::write_read_only(&path, |file| {
-        let (warnings, checksum) = source.read_layer(index, |reader| {
-            let fetched = reader.fetched();
-            let mut told = 0;
-            let stream = Watched::new(reader, &stop.set, || {
-                let now = fetched.bytes();
-                progress.layer_read(index, now - told);
-                told = now;
-            });
-            let converted = convert_stream(stream, layer, (file, &path));
-            if converted.is_err() && stop.is_resumable() {
-                fetched.keep();
-            }
-            converted
-        })?;
-        // Recorded before the layer appears, and after its digests were verified.
-        store.record_checksum(&layer.diff_id, &checksum)?;
-        Ok(warnings)
-    });
+    let watch = Watch { stop, progress };
+    let warnings = fetch(store, source, index, &path, &watch);
     let warnings = match warnings {
         Err(_) if stop.is_set() => return Err(Error::Stopped),
         other => other?,
@@ -250,19 +236,110 @@ fn convert_layer(
     Ok(())
 }
 
+/// Reports the progress of the layers of a pull, and may stop it.
+struct Watch<'a> {
+    stop: &'a Stop,
+    progress: &'a dyn Progress,
+}
+
+/// Makes the file of a layer, which will be at `path`, and records its checksum. Returns warnings.
+fn fetch(
+    store: &Store,
+    source: &ocipull::Image,
+    index: usize,
+    path: &Path,
+    watch: &Watch<'_>,
+) -> Result<Vec<String>> {
+    let layer = &source.layers()[index];
+    let folder = path.parent().unwrap_or(path);
+    let (file, warnings, checksum) = source.read_layer(index, |reader| {
+        let file = LayerFile::new(reader, layer, folder)?;
+        let fetched = reader.fetched();
+        let mut told = 0;
+        let stream = Watched::new(reader, &watch.stop.set, || {
+            let now = fetched.bytes();
+            watch.progress.layer_read(index, now - told);
+            told = now;
+        });
+        let converted = convert_stream(stream, layer, &file, path);
+        if converted.is_err() && watch.stop.is_resumable() {
+            fetched.keep();
+        }
+        let (warnings, checksum) = converted?;
+        Ok::<_, Error>((file, warnings, checksum))
+    })?;
+    // Recorded before the layer appears, and after its digests were verified.
+    store.record_checksum(&layer.diff_id, &checksum)?;
+    file.persist(path)?;
+    Ok(warnings)
+}
+
+/// The file of a layer before it has its name.
+enum LayerFile {
+    New(NewFile),
+    /// The file in which ocipull keeps the download. It is the layer itself, so its bytes are
+    /// written once.
+    Kept(KeptFile),
+}
+
+impl LayerFile {
+    /// The file for `layer`, which will be in `folder`.
+    fn new(reader: &mut LayerReader, layer: &ocipull::Layer, folder: &Path) -> Result<Self> {
+        let device = |file: &File| file.metadata().map(|meta| meta.dev());
+        let as_it_is = layer.is_erofs() && layer.digest == layer.diff_id;
+        if as_it_is
+            && let Some(kept) = reader.keep_file()
+            && device(kept.file()).ok() == File::open(folder).and_then(|to| device(&to)).ok()
+        {
+            return Ok(Self::Kept(kept));
+        }
+        let file = NewFile::create_in(folder, 0o600).map_err(Error::io(folder))?;
+        Ok(Self::New(file))
+    }
+
+    fn as_file(&self) -> &File {
+        match self {
+            Self::New(file) => file.as_file(),
+            Self::Kept(file) => file.file(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::New(file) => file.path(),
+            Self::Kept(file) => file.path().to_owned(),
+        }
+    }
+
+    /// Gives the file its name. `folder::assemble` syncs the names of all layers.
+    fn persist(self, path: &Path) -> Result<()> {
+        atomic::finish_read_only(self.as_file())
+            .and_then(|()| match self {
+                Self::New(file) => file.persist(path),
+                Self::Kept(file) => file.persist(path),
+            })
+            .map_err(Error::io(path))
+    }
+}
+
 /// Writes the layer in `stream` to `file`, which will be at `path`. Returns warnings, and the
 /// file's checksum.
 fn convert_stream(
     stream: impl BufRead,
     layer: &ocipull::Layer,
-    (file, path): (&NewFile, &Path),
+    file: &LayerFile,
+    path: &Path,
 ) -> Result<(Vec<String>, Checksum)> {
     let name = layer.digest.as_str();
     if layer.is_erofs() {
         let name = (name, &layer.diff_id);
         let folder = path.parent().unwrap_or(path);
-        let checksum = take::take(stream, name, (file.as_file(), &file.path()), folder)?;
-        return Ok((Vec::new(), checksum));
+        let staged = Staged {
+            file: file.as_file(),
+            path: &file.path(),
+            filled: matches!(file, LayerFile::Kept(_)),
+        };
+        return Ok((Vec::new(), take::take(stream, name, staged, folder)?));
     }
     let (summary, checksum) = layer::write_hashed(stream, name, file.as_file(), path)?;
     Ok((summary.warnings, checksum))

@@ -1,5 +1,8 @@
 //! Files and folders that appear complete or not at all, and reading records.
 
+mod filling;
+mod writeback;
+
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
@@ -12,9 +15,13 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
+use filling::Filling;
+pub use writeback::start_writeback;
 
-/// Writes an unnamed file beside `path`, and links it there once `write` has succeeded and all data
+/// Writes an unnamed file beside `path`, and links it there once `fill` has succeeded and all data
 /// is on stable storage. If `path` is a symbolic link, its target is written, and the link stays.
+///
+/// A file in a folder that [`write_folder`] fills is synced together with that folder.
 pub fn write_file<T, E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&mut NewFile) -> Result<T, E>,
@@ -45,6 +52,14 @@ pub(crate) fn write_expendable<E: From<Error>>(
     fill: impl FnOnce(&mut NewFile) -> Result<(), E>,
 ) -> Result<(), E> {
     write(path, (READ_ONLY, Loss::Harmless), fill)
+}
+
+/// Brings a file that has no name in the store yet to stable storage, with the permissions of
+/// [`write_read_only`]. The name that it gets then survives a power cut once its folder is
+/// [synced](sync_folder), so that several files cost one sync of the folder.
+pub fn finish_read_only(file: &File) -> io::Result<()> {
+    file.set_permissions(permissions(READ_ONLY))?;
+    file.sync_all()
 }
 
 /// Whether a power cut may lose a file.
@@ -113,6 +128,12 @@ fn write<T, E: From<Error>>(
     let mut file = NewFile::create_in(folder, mode).map_err(Error::io(folder))?;
     let value = fill(&mut file)?;
     file.flush().map_err(Error::io(path))?;
+    if loss == Loss::Prevented && filling::is_filled(folder) {
+        // Nobody sees the folder before it is synced as a whole; then the disk finds little to do.
+        start_writeback(file.as_file(), 0, None);
+        file.persist(path).map_err(Error::io(path))?;
+        return Ok(value);
+    }
     if loss == Loss::Prevented {
         file.as_file().sync_all().map_err(Error::io(path))?;
     }
@@ -123,16 +144,20 @@ fn write<T, E: From<Error>>(
     Ok(value)
 }
 
-/// Fills a folder under a temporary name beside `path` and then renames it. If `path` exists by
-/// then, another process made the same folder first, and that one stays.
+/// Fills a folder under a temporary name beside `path`, syncs it together with its files, and then
+/// renames it. If `path` exists by then, another process made the same folder first, and that one
+/// stays.
+///
+/// `fill` syncs hard links to files elsewhere, and the contents of subfolders, itself.
 pub fn write_folder<E: From<Error>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let outer = parent(path);
     let folder = temporary_folder(outer)?;
+    let filling = Filling::begin(folder.path());
     fill(folder.path())?;
-    sync_folder(folder.path())?;
+    filling.sync()?;
     rename(folder, path)?;
     Ok(sync_folder(outer)?)
 }

@@ -143,6 +143,7 @@ const NEEDS: &[Need] = &[
         "tmux",
         "tests work with sandboxes at a terminal of it",
     ),
+    need("strace", "strace", "tests see what is synced before what"),
     need("perl", "perl-base", "makes the password file of a registry"),
     need("cpio", "cpio", "packs the outer machine of vm-test"),
     #[cfg(target_arch = "x86_64")]

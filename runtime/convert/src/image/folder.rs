@@ -75,8 +75,11 @@ fn fill(
             .map_err(Error::io(&disk))?;
         artefacts.files.insert(DISK.to_owned(), checksum);
     }
-    // This also syncs the folder and its links.
-    Ok(artefacts.write(folder)?)
+    // This also syncs the folder and its links, unless the folder is new.
+    artefacts.write(folder)?;
+    // The layers are on stable storage, but their names may not be. They must be before an image
+    // refers to them.
+    Ok(atomic::sync_folder(&store.layers())?)
 }
 
 /// Links `layer` at `link`, unless it is linked there already. The caller syncs the folder.

@@ -22,7 +22,7 @@ pub(crate) use contents::Contents;
 pub(crate) use emit::{Form, emit};
 pub use index::write_index;
 pub use options::{BuildOptions, Times};
-pub(crate) use output::Output;
+pub(crate) use output::{Output, Sent};
 pub(crate) use pieces::{InPieces, of_file};
 pub(crate) use read::{Image, Part, open, read, tree};
 

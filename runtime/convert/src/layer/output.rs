@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 
+use blockbox_store::atomic::start_writeback;
 use blockbox_store::{Checksum, Hasher};
 use erofs_writer::SetLen;
 
@@ -18,8 +20,7 @@ pub(crate) struct Output<'a> {
     start: u64,
     /// The file's offset of the next byte.
     at: u64,
-    /// The offset up to which writeback has been started.
-    sent: u64,
+    sent: Sent,
     hasher: Option<Hasher>,
 }
 
@@ -29,7 +30,7 @@ impl<'a> Output<'a> {
             file,
             start: 0,
             at: 0,
-            sent: 0,
+            sent: Sent::default(),
             hasher: None,
         }
     }
@@ -38,7 +39,7 @@ impl<'a> Output<'a> {
     pub(crate) fn starting_at(file: &'a File, start: u64) -> io::Result<Self> {
         let mut output = Self {
             start,
-            sent: start,
+            sent: Sent(start),
             ..Self::new(file)
         };
         output.rewind()?;
@@ -59,6 +60,21 @@ impl<'a> Output<'a> {
     }
 }
 
+/// How much of a file that is being written is on its way to the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(u64);
+
+impl Sent {
+    /// The bytes before `at` of `file` are written.
+    pub(crate) fn advance(&mut self, file: &File, at: u64) {
+        let new = at.saturating_sub(self.0);
+        if new >= WINDOW {
+            start_writeback(file, self.0, NonZeroU64::new(new));
+            self.0 = at;
+        }
+    }
+}
+
 impl SetLen for Output<'_> {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         SetLen::set_len(&mut self.file, self.start + length)
@@ -72,10 +88,7 @@ impl Write for Output<'_> {
             hasher.wrote(self.at, &bytes[..n]);
         }
         self.at += n as u64;
-        if self.at.saturating_sub(self.sent) >= WINDOW {
-            start_writeback(self.file, self.sent, self.at - self.sent);
-            self.sent = self.at;
-        }
+        self.sent.advance(self.file, self.at);
         Ok(n)
     }
 
@@ -103,21 +116,6 @@ impl Read for Output<'_> {
         self.at += n as u64;
         Ok(n)
     }
-}
-
-/// Starts the writeback of a range of `file`, without waiting for it.
-///
-/// `POSIX_FADV_DONTNEED` starts the writeback of dirty pages, and then drops clean ones
-/// (`mm/fadvise.c`). Pages that were just written are not clean yet, so they stay in the page cache
-/// for the next reader.
-fn start_writeback(file: &File, from: u64, length: u64) {
-    #[cfg(target_os = "linux")]
-    if let Some(length) = std::num::NonZeroU64::new(length) {
-        // This is advice: `fsync` writes what the kernel does not write now.
-        let _ = rustix::fs::fadvise(file, from, Some(length), rustix::fs::Advice::DontNeed);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (file, from, length);
 }
 
 #[cfg(test)]

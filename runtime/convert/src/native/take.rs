@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use blockbox_store::Checksum;
@@ -14,7 +15,7 @@ use erofs_reader::{FileType, Severity, Source};
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
-use crate::layer::{self, BuildOptions, Output};
+use crate::layer::{self, BuildOptions, Output, Sent};
 use crate::stack;
 
 /// The sector size of a VMDK disk, in bytes.
@@ -26,35 +27,57 @@ const ALWAYS: u64 = 1 << 30;
 const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
-/// Writes the layer image in `stream` to `out`, which is at `staged` for now and will be in
-/// `folder`, in a form that merged metadata can address: unchanged, or uncompressed if its contents
-/// are inline or compressed. The stream verifies the digest `diff_id` at its end: until then the
-/// returned checksum must not be used.
+/// The file of a layer image until it has its name.
+#[derive(Clone, Copy)]
+pub(crate) struct Staged<'a> {
+    pub(crate) file: &'a File,
+    /// The path by which it can be opened for now.
+    pub(crate) path: &'a Path,
+    /// Whether reading the stream fills the file, so that nothing needs to be written.
+    pub(crate) filled: bool,
+}
+
+/// Gets the layer image in `stream` into `staged`, in a form that merged metadata can address:
+/// unchanged, or uncompressed if its contents are inline or compressed. A copy is made in `folder`.
+/// The stream verifies the digest `diff_id` at its end: until then the returned checksum must not
+/// be used.
 pub(crate) fn take(
     stream: impl BufRead,
     (name, diff_id): (&str, &Digest),
-    (out, staged): (&File, &Path),
+    staged: Staged<'_>,
     folder: &Path,
 ) -> Result<Checksum> {
-    let mut output = Output::new(out);
-    let written = drain(stream, &mut output, (staged, name))?;
+    let Staged { file, path, filled } = staged;
+    let written = match filled {
+        true => {
+            let (mut at, mut sent) = (0, Sent::default());
+            drain(stream, (path, name), |piece| {
+                at += piece.len() as u64;
+                sent.advance(file, at);
+                Ok(())
+            })?
+        }
+        false => {
+            let mut output = Output::new(file);
+            drain(stream, (path, name), |piece| output.write_all(piece))?
+        }
+    };
     let padding = written.next_multiple_of(SECTOR) - written;
     io(
-        staged,
-        output.write_all(&[0; SECTOR as usize][..padding as usize]),
+        path,
+        file.write_all_at(&[0; SECTOR as usize][..padding as usize], written),
     )?;
-    io(staged, output.flush())?;
-    checked(staged, name)?;
+    checked(path, name)?;
     match stack::layer(&stack::Input {
-        path: staged.to_owned(),
+        path: path.to_owned(),
         tag: name.to_owned(),
     }) {
         // The stream verifies the digest of the same bytes.
         Ok(_) if padding == 0 && diff_id.algorithm() == "sha256" => {
             Ok(Checksum::of_whole(written, diff_id.hex()))
         }
-        Ok(_) => io(staged, File::open(staged).and_then(Checksum::of)),
-        Err(Error::NotAddressable { .. }) => rebuilt(name, (out, staged), folder),
+        Ok(_) => io(path, File::open(path).and_then(Checksum::of)),
+        Err(Error::NotAddressable { .. }) => rebuilt(name, (file, path), folder),
         Err(error) => Err(refused(name, error)),
     }
 }
@@ -116,15 +139,15 @@ fn rebuilt(name: &str, (out, staged): (&File, &Path), folder: &Path) -> Result<C
 /// Writes a layer image to `path`.
 pub(super) fn copy(stream: impl BufRead, path: &Path, name: &str) -> Result<()> {
     let mut file = io(path, File::create(path))?;
-    drain(stream, &mut file, (path, name)).map(drop)
+    drain(stream, (path, name), |piece| file.write_all(piece)).map(drop)
 }
 
-/// Writes all of a layer's stream to `out`, and returns the number of bytes. `io::copy` would split
+/// Has all of a layer's stream written, and returns the number of bytes. `io::copy` would split
 /// the stream's buffers into small pieces.
 fn drain(
     mut stream: impl BufRead,
-    out: &mut impl Write,
     (path, name): (&Path, &str),
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<u64> {
     let mut bytes = 0;
     loop {
@@ -137,7 +160,7 @@ fn drain(
                 return Err(Error::LayerStream { layer, source });
             }
         };
-        io(path, out.write_all(piece))?;
+        io(path, write(piece))?;
         let len = piece.len();
         bytes += len as u64;
         stream.consume(len);
@@ -208,18 +231,29 @@ mod tests {
         bytes.into_inner()
     }
 
+    /// What becomes of an image whose bytes are written, and of one in whose file they are.
     fn taken(bytes: &[u8]) -> Result<Vec<u8>> {
+        let filled = taken_into(bytes, true);
+        let written = taken_into(bytes, false);
+        assert!(filled.is_ok() == written.is_ok());
+        if let (Ok(filled), Ok(written)) = (filled, &written) {
+            assert!(filled == *written);
+        }
+        written
+    }
+
+    fn taken_into(bytes: &[u8], filled: bool) -> Result<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layer");
-        let out = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path);
-        let out = out.unwrap();
+        fs::write(&path, if filled { bytes } else { b"" }).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
         let name = ("sha256:x", &Digest::sha256(bytes));
-        let checksum = take(bytes, name, (&out, &path), dir.path())?;
+        let staged = Staged {
+            file: &file,
+            path: &path,
+            filled,
+        };
+        let checksum = take(bytes, name, staged, dir.path())?;
         assert!(checksum.is_of(File::open(&path).unwrap()).unwrap());
         Ok(fs::read(&path).unwrap())
     }
