@@ -1,4 +1,4 @@
-//! `blockbox convert`, `push` and `image export-cache`: images whose layers are EROFS images.
+//! `blockbox convert`, `push` and `export containerd-cache`: images whose layers are EROFS images.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use blockbox::convert::native::{self, Grouping, NativeOptions, Source, Wrap};
 use blockbox::convert::short_name;
-use blockbox::image::Image;
+use blockbox::image::{self, Image};
 use blockbox::store::Store;
 use clap::{ArgAction, Args};
 use erofs_writer::{BlockSize, Compression};
@@ -50,12 +50,12 @@ pub(super) struct Push {
 
 /// Add the layers of images in the store to containerd's cache of EROFS layers.
 #[derive(Debug, Args)]
-pub(super) struct ExportCache {
+pub(super) struct ContainerdCache {
     /// The cache's folder, which holds layers as sha256/XX/HEX.erofs
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// The images' names, or the beginnings of their manifest digests
-    #[arg(value_name = "IMAGE", required = true)]
+    /// The images' names, or the beginnings of their manifest digests [default: all images]
+    #[arg(value_name = "IMAGE")]
     images: Vec<String>,
 }
 
@@ -195,16 +195,31 @@ impl Push {
     }
 }
 
-impl ExportCache {
+impl ContainerdCache {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let _access = store.share()?;
         let mut options = NativeOptions::default();
         options.staging = store.layers();
-        for name in &self.images {
+        let names = match self.images.is_empty() {
+            true => all(store)?,
+            false => self.images,
+        };
+        for name in &names {
             let image = Image::find(store, name)?;
             let added = native::cache_layers(&image, &self.dir, &options)?;
             println!("{name}: {added} of {} layers added", image.layers().len());
         }
         Ok(())
     }
+}
+
+/// A name of each image of the store; the digest of one that has none.
+fn all(store: &Store) -> anyhow::Result<Vec<String>> {
+    let names = store.references().read()?;
+    let images = image::list(store)?.into_iter().map(|digest| {
+        let digest = digest.to_string();
+        let named = names.iter().find(|(_, to)| to.manifest_digest == digest);
+        named.map_or(digest, |(name, _)| name.clone())
+    });
+    Ok(images.collect())
 }

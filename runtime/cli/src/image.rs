@@ -30,8 +30,6 @@ pub(super) enum Image {
     Verify(super::verify::Verify),
     /// Remove images that have no name and that no sandbox uses
     Prune(super::prune::Prune),
-    /// Add layers to containerd's cache of EROFS layers
-    ExportCache(super::convert::ExportCache),
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +86,6 @@ impl Image {
             Self::History(history) => history.execute(store)?,
             Self::Verify(verify) => return verify.execute(store),
             Self::Prune(prune) => prune.execute(store)?,
-            Self::ExportCache(export) => export.execute(store)?,
         }
         Ok(ExitCode::SUCCESS)
     }

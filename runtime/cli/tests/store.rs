@@ -482,3 +482,16 @@ fn an_empty_variable_names_no_store() {
     assert_eq!(said, "");
     assert!(folder.path().join("blockbox/version").exists());
 }
+
+#[test]
+fn a_sandbox_with_the_name_of_a_subcommand_of_export_is_exported_after_two_dashes() {
+    let blockbox = Blockbox::new();
+    let error = blockbox.fails(["export", "--", "containerd-cache"]);
+    assert!(error.contains("no sandbox"), "{error}");
+    let error = blockbox.fails(["export", "-o", "a.tar", "containerd-cache"]);
+    assert!(error.contains("no sandbox"), "{error}");
+    let error = blockbox.fails(["export", "help"]);
+    assert!(error.contains("no sandbox"), "{error}");
+    let error = blockbox.fails(["export", "containerd-cache"]);
+    assert!(error.contains("<DIR>"), "{error}");
+}

@@ -381,10 +381,11 @@ fn an_image_of_the_store_is_pushed_and_fills_the_cache_of_containerd() {
     let cache = dir.path().join("cache");
     for (blockbox, name) in [(&blockbox, source.reference()), (&other, to)] {
         let cache = cache.to_str().unwrap();
-        let said = blockbox.ok(["image", "export-cache", cache, &name]);
+        let said = blockbox.ok(["export", "containerd-cache", cache, &name]);
         assert!(said.contains("3 of 3"), "{said}");
-        let said = blockbox.ok(["image", "export-cache", cache, &name]);
+        let said = blockbox.ok(["export", "containerd-cache", cache]);
         assert!(said.contains("0 of 3"), "{said}");
+        assert_eq!(said.lines().count(), 1, "one line for each image");
         let inspected = blockbox.ok(["image", "inspect", &name, "--format", "json"]);
         let report: Value = serde_json::from_str(&inspected).unwrap();
         let images: Vec<_> = report["layers"]
