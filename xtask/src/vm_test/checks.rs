@@ -163,6 +163,40 @@ pub(super) const LONG_CHECKS: &[Check] = &[
         stdout: "host\nguest\nguest\ndenied\nfile\nnew\n",
     },
     Check {
+        rule: "file operations on a shared folder end as on the host",
+        script: concat!(
+            "cat >operations <<'END'\n",
+            include_str!("../../../runtime/cli/tests/common/operations.sh"),
+            "END\n\
+             mkdir there here && run='b=busybox; umask 022; . /operations'\n\
+             sandbox --rm -v \"$PWD/there\":/there -v \"$PWD/operations\":/operations:ro -w /there \"$IMAGE\" -- sh -c \"$run\" >guest\n\
+             (cd here && busybox sh -c 'b=busybox; umask 022; . ../operations') >host\n\
+             wc -l <host; diff host guest && echo same",
+        ),
+        status: 0,
+        stdout: "42\nsame\n",
+    },
+    Check {
+        rule: "transfers both ways are whole, and many short connections are served, over IPv6 too",
+        script: "mkdir web && echo page >web/page && head -c 8388608 /dev/urandom >web/large || exit\n\
+                 busybox httpd -f -p 127.0.0.1:18083 -h web & server=$!\n\
+                 busybox httpd -f -p '[::1]:18083' -h web & other=$!\n\
+                 mkfifo input || exit\n\
+                 busybox nc -l -p 18084 <input >received & receiver=$!\n\
+                 exec 5>input\n\
+                 sandbox --rm --host-port 18083 --host-port 18084 \"$IMAGE\" -- sh -c '\n\
+                     host=host.blockbox.internal\n\
+                     wget -q -O /tmp/large http://$host:18083/large && nc $host 18084 </tmp/large\n\
+                     ping -6 -c 1 -W 60 fd62:6c6f:636b:6278::1 | grep -o \"1 packets received\"\n\
+                     for host in $host [fd62:6c6f:636b:6278::fe]; do\n\
+                         i=0; while [ $i -lt 20 ]; do wget -q -O - http://$host:18083/page; i=$((i + 1)); done\n\
+                     done | sort | uniq -c'\n\
+                 exec 5>&-; wait $receiver; kill $server $other\n\
+                 cmp web/large received && echo same",
+        status: 0,
+        stdout: "1 packets received\n     40 page\nsame\n",
+    },
+    Check {
         rule: "files are copied out of a running sandbox, and a fork of it has them",
         script: "sandbox -d --name source \"$IMAGE\" -- sleep 1000 >&2 || exit\n\
                  blockbox exec source sh -c 'echo kept >/made'\n\
