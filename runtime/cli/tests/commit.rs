@@ -1,5 +1,5 @@
-//! `commit`, `save` and `load`: what a new image shows is what its sandbox showed, to us and to
-//! programs that we did not write.
+//! `commit`, `save` and `load`: a new image has the tree of its sandbox, both for blockbox and for
+//! other programs.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -14,7 +14,7 @@ use common::layout::{Compression, Layout, digest};
 use serde_json::{Value, json};
 use testkit::{Difference, TarBuilder, oracle, walk};
 
-/// Changes an image in every way that a layer writes down in its own way.
+/// Makes changes of every kind that a layer represents differently.
 const CHANGES: &str = "
     echo changed >> /etc/motd; busybox rm /layers/gone; busybox rm -r /layers/dir
     busybox mkdir /layers/dir; echo new > /layers/dir/new; busybox mv /layers/moved /layers/renamed
@@ -41,7 +41,7 @@ fn guest() -> Option<Guest> {
     )
 }
 
-/// Unpacks what `export` writes of a sandbox.
+/// Unpacks the archive that `export` writes of a sandbox.
 fn exported(blockbox: &Blockbox, name: &str, to: &Path) {
     let tar = to.with_extension("tar");
     blockbox.ok(["export", name, "-o", &tar.display().to_string()]);
@@ -56,7 +56,7 @@ fn exported(blockbox: &Blockbox, name: &str, to: &Path) {
     assert!(status.unwrap().success());
 }
 
-/// A tree without what every boot makes for its mounts.
+/// Returns a tree without the mount points that every boot creates.
 fn tree(root: &Path) -> testkit::Walk {
     let made = [
         "dev",
@@ -71,7 +71,7 @@ fn tree(root: &Path) -> testkit::Walk {
     let mut found = walk(root).unwrap();
     found.retain(|path, _| !made.iter().any(|name| name.as_bytes() == &path[..]));
     for entry in found.values_mut() {
-        // Directories in which such mount points were made are younger.
+        // Directories in which such mount points were made have later times.
         if entry.kind == testkit::Kind::Directory {
             entry.mtime = (0, 0);
         }
@@ -89,7 +89,7 @@ fn a_committed_image_shows_what_its_sandbox_showed() {
     let at = |name: &str| folder.path().join(name);
     blockbox.ok(["run", "-d", "--name", "one", &guest.image]);
     blockbox.ok(["exec", "one", "sh", "-c", CHANGES]);
-    // One that runs: its disk is frozen meanwhile, and thawed.
+    // A running sandbox: its disk is frozen meanwhile, and thawed.
     let digest = blockbox.ok([
         "commit",
         "one",
@@ -146,7 +146,7 @@ fn a_committed_image_shows_what_its_sandbox_showed() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     Difference::between(&tree(&at("sandbox")), &tree(&at("unpacked"))).assert_none();
-    // Nothing is left of it in the store.
+    // Nothing of it is left in the store.
     assert!(!blockbox.ok(["images"]).contains("<none>"));
 
     let wrong = blockbox.fails(["commit", "one", "derived:3", "-c", "RUN true"]);
@@ -156,7 +156,7 @@ fn a_committed_image_shows_what_its_sandbox_showed() {
 }
 
 #[test]
-fn a_saved_image_is_what_others_and_we_load() {
+fn a_saved_image_is_loaded_by_blockbox_and_by_other_programs() {
     let Some(guest) = guest() else {
         return;
     };
@@ -202,7 +202,7 @@ fn a_saved_image_is_what_others_and_we_load() {
         assert_eq!(config["config"]["Env"], json!([variable]), "{name}");
     }
 
-    // Into another store, under its name; compressed, from standard input.
+    // Into another store, by its name; compressed, from standard input.
     let other = Blockbox::new();
     let name = "docker.io/library/saved:1\n";
     assert_eq!(other.ok(["load", "-q", "-i", &file("a.tar")]), name);
@@ -221,7 +221,7 @@ fn a_saved_image_is_what_others_and_we_load() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), name);
-    // For programs: each line is an event.
+    // With JSON progress, each line is an event.
     let output = Blockbox::new().output(["load", "--progress", "json", "-i", &file("a.tar")]);
     let lines = String::from_utf8(output.stderr).unwrap();
     let events: Vec<Value> = lines
@@ -235,7 +235,7 @@ fn a_saved_image_is_what_others_and_we_load() {
         "{lines}"
     );
     assert!(count("resolved") >= 1);
-    // A layout without docker's list.
+    // A layout without docker's manifest list.
     let Some(mut skopeo) = oracle("skopeo") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! `diff`, `export` and `cp` on sandboxes that run and that do not, against what their guests see.
+//! `diff`, `export` and `cp` on running and stopped sandboxes, compared with their guests' view.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -14,7 +14,7 @@ use common::guest::Guest;
 use serde_json::json;
 use testkit::{TarBuilder, oracle, walk};
 
-/// Changes an image in every way that overlayfs writes down in its own way.
+/// Makes changes of every kind that overlayfs represents differently.
 const CHANGES: &str = "
     echo changed >> /etc/motd; busybox rm /layers/gone; busybox rm -r /layers/dir
     busybox mkdir /layers/dir; echo new > /layers/dir/new
@@ -24,7 +24,7 @@ const CHANGES: &str = "
     busybox dd if=/dev/zero of=/sparse bs=1 count=1 seek=5000000 2>/dev/null
     busybox chmod 700 /bin";
 
-/// What docker would list of that.
+/// The list that docker would print for that.
 const DIFF: &str = "\
 A /again
 C /bin
@@ -141,7 +141,7 @@ fn copies_are_the_same_into_and_out_of_a_running_and_a_stopped_sandbox() {
     };
     guest.sh("one", "busybox mkdir -p /run/up /layers/up; busybox sync");
     copies("/layers/up");
-    // A tmpfs, which is on no disk.
+    // A tmpfs, which is not on a disk.
     copies("/run/up");
     let seen =
         "cd /layers && busybox find up* down* 2>/dev/null | busybox sort | busybox sed s/^down/up/";
@@ -161,7 +161,7 @@ fn copies_are_the_same_into_and_out_of_a_running_and_a_stopped_sandbox() {
         "busybox mv /layers/up /layers/first; busybox mkdir /layers/up; busybox sync",
     );
 
-    // Errors name the path, and change nothing.
+    // Errors name the path, and nothing changes.
     for (from, to, expected) in [
         ("one:/missing", ".", "/missing"),
         (&*tree, "one:/missing/deep/er", "/missing"),
@@ -178,7 +178,7 @@ fn copies_are_the_same_into_and_out_of_a_running_and_a_stopped_sandbox() {
     }
     blockbox.ok(["stop", "-t", "0", "one"]);
     copies("/layers/up");
-    // Through a link of the image, over a file of the image, and into what was deleted.
+    // Through a link of the image, over a file of the image, and into a deleted directory.
     let file = at("tree/same");
     blockbox.ok(["cp", &file, "one:etc/motd"]);
     let upper = blockbox.home().join("sandboxes/one/upper.ext4");
@@ -200,7 +200,7 @@ fn copies_are_the_same_into_and_out_of_a_running_and_a_stopped_sandbox() {
     let copied = fs::read_to_string(out.path().join("running/sub/file")).unwrap();
     assert_eq!(copied, "from the host\n");
 
-    // Archives on both ends.
+    // Archives on standard input and output.
     let tar = TarBuilder::new()
         .mode(0o644)
         .file("d/by tar", "piped\n")
@@ -267,8 +267,8 @@ fn a_hostile_sandbox_writes_nothing_outside_of_the_target() {
     assert_eq!(fs::read(out.path().join("victim")).unwrap(), b"untouched");
 }
 
-/// What reads the disk has the monitor hold it, which lets go with the reader: the guest's writes
-/// wait no longer than that.
+/// The monitor holds the disk for its reader, and releases it when the reader ends: the guest's
+/// writes wait no longer than that.
 #[test]
 fn a_reader_that_is_killed_leaves_no_frozen_disk() {
     let Some(guest) = guest() else {
@@ -280,7 +280,7 @@ fn a_reader_that_is_killed_leaves_no_frozen_disk() {
         "one",
         "busybox dd if=/dev/urandom of=/big bs=1M count=2 2>/dev/null; busybox sync",
     );
-    // More than a pipe takes, and nobody reads it.
+    // More than a pipe holds, and not read.
     let mut reader = blockbox
         .command()
         .args(["export", "one"])
@@ -301,9 +301,9 @@ fn a_reader_that_is_killed_leaves_no_frozen_disk() {
     reader.wait().unwrap();
     let killed = std::time::Instant::now();
     assert!(writer.wait().unwrap().success());
-    // Far less than the guest's own watchdog would take.
+    // Much less than the timeout of the guest's own watchdog.
     assert!(killed.elapsed().as_secs() < 7, "{:?}", killed.elapsed());
-    // The next one gets the disk.
+    // The next reader gets the disk.
     let diff = blockbox.ok(["diff", "one"]);
     assert_eq!(diff, "A /big\nA /written\n");
 }

@@ -15,10 +15,10 @@ fn good() -> Vec<u8> {
         .finish()
 }
 
-/// Pulls a layout that must fail, and gives the error.
+/// Pulls a layout that must fail, and returns the error.
 fn refused(layout: &Layout) -> String {
     let blockbox = Blockbox::new();
-    // So that the store has something to lose.
+    // The store holds an image that could be lost.
     let other = Layout::new().layer(&good(), Compression::Gzip).finish();
     blockbox.ok(["pull", "-q", &other.reference()]);
     let before = blockbox.listing();
@@ -28,7 +28,7 @@ fn refused(layout: &Layout) -> String {
 }
 
 #[test]
-fn a_truncated_layer() {
+fn a_truncated_layer_is_rejected() {
     let noise: Vec<u8> = (0..100_000_u32)
         .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
@@ -45,7 +45,7 @@ fn a_truncated_layer() {
 }
 
 #[test]
-fn a_layer_whose_bytes_are_not_its_digests() {
+fn a_layer_with_another_digest_is_rejected() {
     let layout = Layout::new()
         .layer(&good(), Compression::None)
         .corrupt(|blob| {
@@ -57,10 +57,10 @@ fn a_layer_whose_bytes_are_not_its_digests() {
     assert!(error.contains("digest"), "{error}");
 }
 
-/// As [`refused`], for a layout whose good form shares a layer with the store.
+/// As [`refused`], for a layout whose valid form shares a layer with the store.
 fn refused_alone(layout: &Layout) -> String {
     let blockbox = Blockbox::new();
-    // The store itself stays.
+    // The store itself is kept.
     blockbox.ok(["images"]);
     let before = blockbox.listing();
     let error = blockbox.fails(["pull", &layout.reference()]);
@@ -71,7 +71,7 @@ fn refused_alone(layout: &Layout) -> String {
 }
 
 #[test]
-fn a_layer_whose_tar_is_not_its_diff_id() {
+fn a_layer_with_another_diff_id_is_rejected() {
     let wrong = digest(b"something else");
     let layout = Layout::new()
         .layer(&good(), Compression::Gzip)
@@ -85,7 +85,7 @@ fn a_layer_whose_tar_is_not_its_diff_id() {
 }
 
 #[test]
-fn a_layer_of_an_unknown_media_type() {
+fn a_layer_of_an_unknown_media_type_is_rejected() {
     let media_type = "application/vnd.example.layer.v1.rar";
     let layout = Layout::new()
         .layer(&good(), Compression::Gzip)
@@ -96,7 +96,7 @@ fn a_layer_of_an_unknown_media_type() {
 }
 
 #[test]
-fn a_digest_that_is_a_path() {
+fn a_digest_with_path_components_is_rejected() {
     let layout = Layout::new()
         .layer(&good(), Compression::Gzip)
         .descriptor(|descriptor| descriptor["digest"] = "sha256:../../../etc/passwd".into())
@@ -106,7 +106,7 @@ fn a_digest_that_is_a_path() {
 }
 
 #[test]
-fn names_that_climb_above_the_root() {
+fn names_that_lead_above_the_root_are_rejected() {
     for tar in [
         TarBuilder::new().file("../escaped", "x"),
         TarBuilder::new().file("a/../../escaped", "x"),
@@ -124,7 +124,7 @@ fn names_that_climb_above_the_root() {
 }
 
 #[test]
-fn absolute_names_and_symlinks_stay_inside_the_root() {
+fn absolute_names_and_symlinks_are_resolved_inside_the_root() {
     let tar = TarBuilder::new()
         .file("/absolute", "inside")
         .symlink("out", "/etc")
@@ -139,7 +139,7 @@ fn absolute_names_and_symlinks_stay_inside_the_root() {
         "{listed}"
     );
 
-    // A file behind a symlink of the same layer must not be written where the link points.
+    // A file below a symlink of the same layer must not be written to the link's target.
     let tar = TarBuilder::new()
         .symlink("out", "/../../../../etc")
         .file("out/blockbox-escaped", "x")
@@ -150,7 +150,7 @@ fn absolute_names_and_symlinks_stay_inside_the_root() {
 }
 
 #[test]
-fn a_failed_layer_takes_the_finished_ones_of_the_same_pull_with_it() {
+fn a_failed_layer_removes_the_finished_ones_of_the_same_pull() {
     let mut layout = Layout::new();
     for i in 0..6 {
         let tar = TarBuilder::new()
@@ -163,7 +163,7 @@ fn a_failed_layer_takes_the_finished_ones_of_the_same_pull_with_it() {
 }
 
 #[test]
-fn an_image_that_is_not_there() {
+fn a_missing_image_is_an_error_that_names_the_pull_command() {
     let blockbox = Blockbox::new();
     let error = blockbox.fails(["pull", "oci:/nonexistent:latest"]);
     assert!(error.contains("/nonexistent"), "{error}");

@@ -1,5 +1,5 @@
-//! A crash at any instant leaves a store that works, and nothing of a file that was not whole;
-//! processes that want the same image converge.
+//! A crash at any moment leaves a working store without partial files; processes that pull the same
+//! image share the work.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -18,7 +18,7 @@ use common::layout::{Compression, Layout};
 use rustix::process::{Pid, Signal};
 use testkit::{TarBuilder, oracle};
 
-/// An image of a few layers that take a moment to convert.
+/// An image of a few layers whose conversion takes a moment.
 fn layout() -> Layout {
     let mut layout = Layout::new();
     let mut state = 1_u32;
@@ -73,7 +73,7 @@ fn a_pull_that_is_killed_at_any_instant_leaves_a_store_that_works() {
 }
 
 #[test]
-fn whoever_comes_after_a_crash_sweeps_up_everywhere() {
+fn the_next_command_after_a_crash_sweeps_up_every_folder() {
     let layout = layout();
     let blockbox = Blockbox::new();
     blockbox.ok(["pull", "-q", &layout.reference()]);
@@ -90,7 +90,7 @@ fn whoever_comes_after_a_crash_sweeps_up_everywhere() {
 }
 
 #[test]
-fn pulls_of_one_image_at_a_time_convert_each_layer_once_and_agree() {
+fn concurrent_pulls_of_one_image_convert_each_layer_once() {
     let layout = layout();
     let blockbox = Blockbox::new();
     let pulls: Vec<_> = (0..4)
@@ -118,7 +118,7 @@ fn pulls_of_one_image_at_a_time_convert_each_layer_once_and_agree() {
 }
 
 #[test]
-fn removing_an_image_takes_its_layers_but_not_those_that_others_share() {
+fn removing_an_image_removes_its_layers_except_shared_ones() {
     let shared = TarBuilder::new().dir("./").file("shared", "1").finish();
     let own = TarBuilder::new().file("own", "2").finish();
     let small = Layout::new().layer(&shared, Compression::Gzip).finish();
@@ -146,7 +146,7 @@ fn removing_an_image_takes_its_layers_but_not_those_that_others_share() {
 }
 
 #[test]
-fn a_signal_leaves_nothing_of_a_file_that_was_not_yet_whole() {
+fn a_signal_removes_a_partial_output_file() {
     let blockbox = Blockbox::new();
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image.erofs");
@@ -161,7 +161,7 @@ fn a_signal_leaves_nothing_of_a_file_that_was_not_yet_whole() {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        // More than a pipe holds: when it is written, most of it was read, so the image was begun.
+        // More than a pipe holds: once it is written, most of it was read, so the image was begun.
         let tar = TarBuilder::new().file("file", vec![1; 4 << 20]).finish();
         let mut input = child.stdin.take().unwrap();
         input.write_all(&tar[..3 << 20]).unwrap();

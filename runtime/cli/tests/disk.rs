@@ -1,4 +1,4 @@
-//! `blockbox disk`: other programs, kernels and machines find on it what a container sees.
+//! `blockbox disk`: other programs, kernels and machines find the tree of a container on it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -14,7 +14,7 @@ use common::layout::{Compression, Layout};
 use serde_json::Value;
 use testkit::{Difference, Mount, TarBuilder, kernel_mounts, oracle, skip, walk};
 
-/// A store with an image of two layers, the upper of which hides something of the lower.
+/// A store with an image of two layers, where the upper one hides a file of the lower one.
 fn store(lower: TarBuilder) -> (Blockbox, Layout) {
     let lower = lower
         .dir("etc")
@@ -37,7 +37,7 @@ fn store(lower: TarBuilder) -> (Blockbox, Layout) {
     (blockbox, layout)
 }
 
-/// Makes a disk, and gives what is said of it.
+/// Makes a disk, and returns the report.
 fn create(blockbox: &Blockbox, image: &str, disk: &Path, options: &[&str]) -> Value {
     let disk = disk.to_str().unwrap();
     let arguments = ["disk", "create", image, disk, "--format", "json"];
@@ -45,8 +45,8 @@ fn create(blockbox: &Blockbox, image: &str, disk: &Path, options: &[&str]) -> Va
     serde_json::from_str(&said).unwrap()
 }
 
-/// Copies the one partition of `disk` to a file of its own, after other programs have found no
-/// fault with the table.
+/// Copies the only partition of `disk` to a separate file, after other programs have verified the
+/// table.
 fn partition(disk: &Path, uuid: &str) -> Option<PathBuf> {
     let said = |command: &mut Command| {
         let output = command.output().unwrap();
@@ -79,7 +79,7 @@ fn partition(disk: &Path, uuid: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_disk_holds_what_a_container_sees_with_every_file_system_and_table() {
+fn a_disk_has_the_tree_of_a_container_with_every_file_system_and_table() {
     let (blockbox, layout) = store(TarBuilder::new());
     let (image, folder) = (layout.reference(), tempfile::tempdir().unwrap());
     let whole = blockbox.inspect(&image).stitched();
@@ -153,7 +153,7 @@ fn the_same_image_gives_the_same_disk_and_another_uuid_another_one() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_made_is_refused_and_leaves_what_was_there() {
+fn a_disk_that_cannot_be_made_leaves_the_existing_file() {
     let (blockbox, layout) = store(TarBuilder::new());
     let (image, folder) = (layout.reference(), tempfile::tempdir().unwrap());
     let disk = folder.path().join("disk");

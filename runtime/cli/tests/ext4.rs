@@ -1,4 +1,4 @@
-//! `blockbox ext4` on real trees: what the kernel shows of the image is what went into it.
+//! `blockbox ext4` with real trees: the kernel's mount of the image equals the input.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -34,7 +34,7 @@ fn walk_image(image: &str) -> Walk {
 }
 
 #[test]
-fn a_stack_of_layers_becomes_what_a_container_sees_of_it() {
+fn a_stack_of_layers_becomes_the_tree_of_a_container() {
     let blockbox = Blockbox::new();
     let dir = tempfile::tempdir().unwrap();
     let lower = TarBuilder::new()
@@ -112,7 +112,7 @@ fn a_stack_of_layers_becomes_what_a_container_sees_of_it() {
 }
 
 #[test]
-fn a_folder_keeps_its_holes_and_its_marks() {
+fn a_folder_keeps_holes_and_names_like_whiteouts() {
     if !kernel_mounts() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Streams and disks that take nothing more.
+//! Streams and disks without space.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -33,7 +33,7 @@ fn output_that_cannot_be_written_is_an_error_and_no_panic() {
         assert!(error.contains("No space left on device"), "{error}");
         assert!(!error.contains("panicked"), "{error}");
     }
-    // What it was to do is done.
+    // The command did its work.
     assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "v\n");
 }
 
@@ -51,7 +51,7 @@ fn a_reader_that_has_gone_ends_a_listing_in_silence() {
 }
 
 #[test]
-fn an_error_that_cannot_be_told_is_still_an_exit_status() {
+fn an_error_that_cannot_be_printed_is_still_an_exit_status() {
     let blockbox = Blockbox::without_kernel();
     for (command, status) in [(["inspect", "none"], 1), (["start", "none"], 1)] {
         let status_was = blockbox.command().args(command).stderr(full()).status();
@@ -59,7 +59,7 @@ fn an_error_that_cannot_be_told_is_still_an_exit_status() {
     }
 }
 
-/// A file that takes all room of the disk, removed when dropped.
+/// A file that takes all space of the disk, removed when dropped.
 struct Filler(PathBuf);
 
 impl Drop for Filler {
@@ -68,7 +68,7 @@ impl Drop for Filler {
     }
 }
 
-/// Puts the store on a file system of its own; `None` where this user may not mount.
+/// Puts the store on a separate file system; `None` if this user may not mount.
 fn small_store(guest: &Guest) -> Option<SmallDisk> {
     let home = guest.blockbox.home();
     let kept = home.with_extension("kept");
@@ -87,7 +87,7 @@ fn small_store(guest: &Guest) -> Option<SmallDisk> {
     store
 }
 
-/// Leaves no room on the file system of `folder`.
+/// Fills the file system of `folder`.
 fn fill(folder: &Path) -> Filler {
     let path = folder.join("filler");
     let mut file = File::create(&path).unwrap();
@@ -125,7 +125,7 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
         blockbox.ok(run);
     }
     let filler = fill(store.path());
-    // Its log grows into the full disk meanwhile.
+    // Its log grows on the full disk meanwhile.
     let client = blockbox
         .command()
         .args(["wait", "talks"])
@@ -147,7 +147,7 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
     });
     assert_eq!(state("killed")["exit_code"], 137);
 
-    // The command ends while nothing can be recorded: whoever waits is told.
+    // The command ends while nothing can be recorded: waiting clients are informed.
     let _ = blockbox.output(["stop", "-t", "1", "talks"]);
     let waited = client.wait_with_output().unwrap();
     assert_eq!(text(&waited.stdout), "143\n");

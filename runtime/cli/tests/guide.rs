@@ -1,6 +1,6 @@
-//! docs/guide.md does what it says: its commands run, in order, in a store of the test's own.
+//! Runs the commands of docs/guide.md in order, in a separate store.
 //!
-//! A block of commands that this cannot run (they need a registry, a terminal, root, the internet
+//! A block of commands that cannot run here (they need a registry, a terminal, root, the internet
 //! or minutes) is marked `no-run` after the block's language, and counted.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -17,13 +17,13 @@ use common::guest::{Guest, LONG};
 use serde_json::json;
 use testkit::{TarBuilder, oracle};
 
-/// How many blocks are not run. One more is a decision.
+/// The number of blocks that are not run, so that adding one is a decision.
 const NOT_RUN: usize = 12;
 
-/// How many commands are run at least.
+/// The least number of commands that are run.
 const LEAST_RUN: usize = 60;
 
-/// A server that answers to signals as nginx does.
+/// A server that handles signals as nginx does.
 const SERVER: &str = "#!/bin/sh
 [ \"$1\" = -t ] && { echo 'syntax is ok'; exit; }
 trap exit TERM QUIT
@@ -54,7 +54,7 @@ fn blocks(guide: &str) -> Vec<Block<'_>> {
                 });
             }
             None if inside => blocks.last_mut().unwrap().text += &format!("{line}\n"),
-            // Commands are in fences, where this finds them.
+            // Commands are only found in fences.
             None => assert!(
                 !line.starts_with("    blockbox ") && !line.starts_with("    $ "),
                 "line {number}: {line}"
@@ -65,7 +65,7 @@ fn blocks(guide: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// What the guide's images have in common.
+/// The files that all images of the guide contain.
 fn files() -> Vec<u8> {
     TarBuilder::new()
         .mode(0o755)
@@ -91,7 +91,7 @@ fn files() -> Vec<u8> {
         .finish()
 }
 
-/// Makes the images and the files that the guide takes for granted.
+/// Makes the images and files that the guide assumes.
 fn prepare(guest: &Guest, folder: &Path) {
     let blockbox = &guest.blockbox;
     let at = |name: &str| folder.join(name);
@@ -99,7 +99,7 @@ fn prepare(guest: &Guest, folder: &Path) {
     for name in ["debian:bookworm", "alpine", "nginx"] {
         blockbox.ok(["tag", &guest.image, name]);
     }
-    // Others have a command that ends.
+    // The other images have a command that ends.
     blockbox.ok(["create", "--name", "seed", &guest.image]);
     blockbox.ok(["commit", "seed", "image", "-c", "CMD [\"command\"]"]);
     blockbox.ok(["rm", "seed"]);
@@ -139,7 +139,7 @@ fn prepare(guest: &Guest, folder: &Path) {
     }
 }
 
-/// Ends a command that does not end.
+/// Ends a command that runs for ever.
 fn wait(child: &mut Child, line: &str) -> bool {
     let started = Instant::now();
     loop {
@@ -154,7 +154,7 @@ fn wait(child: &mut Child, line: &str) -> bool {
     }
 }
 
-/// Runs a line of the guide as a shell does.
+/// Runs a line of the guide in a shell.
 fn run(blockbox: &Blockbox, folder: &Path, number: usize, line: &str) {
     let program = Path::new(env!("CARGO_BIN_EXE_blockbox"));
     let search = std::env::var_os("PATH").unwrap_or_default();
@@ -179,7 +179,7 @@ fn run(blockbox: &Blockbox, folder: &Path, number: usize, line: &str) {
 }
 
 #[test]
-fn every_command_of_the_guide_does_what_it_says() {
+fn every_command_of_the_guide_succeeds() {
     let config = json!({"Cmd": ["nginx"], "Env": ["PATH=/usr/sbin:/bin"]});
     let Some(guest) = Guest::with_tars(config, vec![files()]) else {
         return;
@@ -192,7 +192,7 @@ fn every_command_of_the_guide_does_what_it_says() {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide.md");
     let guide = fs::read_to_string(guide).unwrap();
     let blocks = blocks(&guide);
-    // A file that commands name.
+    // A file that commands refer to.
     let toml = blocks.iter().find(|block| block.info == "toml").unwrap();
     fs::write(folder.path().join("changes.toml"), &toml.text).unwrap();
     let (mut ran, mut not_run) = (0, 0);

@@ -1,4 +1,4 @@
-//! Guest kernels: found, installed, listed, and thrown away when they are stale.
+//! Guest kernels: finding, installing, listing, and removing stale ones.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -19,7 +19,7 @@ use flate2::write::{DeflateEncoder, GzEncoder};
 use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
-/// The name of libkrunfw's file, with the whole version as packages have it.
+/// The file name of libkrunfw with the full version, as in packages.
 const NAME: &str = "libkrunfw.so.5.6.1";
 
 /// The library that the other tests boot with.
@@ -32,7 +32,7 @@ fn library() -> Option<Vec<u8>> {
     library
 }
 
-/// A store without a kernel on a host without one; `None` where the host has one.
+/// A store without a kernel on a host without one; `None` if the host has one.
 fn without_kernel() -> Option<Blockbox> {
     let blockbox = Blockbox::without_kernel();
     match blockbox.ok(["kernel", "ls", "--format", "json"]).trim() {
@@ -48,7 +48,7 @@ fn installed(blockbox: &Blockbox) -> PathBuf {
     blockbox.home().join("kernel/libkrunfw.so.5")
 }
 
-/// A tar as packages are: the name without a version is a link.
+/// A tar as in packages: the name without a version is a link.
 fn tar(library: &[u8]) -> Vec<u8> {
     TarBuilder::new()
         .dir("usr/lib64")
@@ -64,7 +64,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// A zip archive of one deflated member, as Python wheels are.
+/// A zip archive with one deflated member, as Python wheels are.
 fn zip(name: &str, contents: &[u8]) -> Vec<u8> {
     let mut deflate = DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
     deflate.write_all(contents).unwrap();
@@ -272,7 +272,7 @@ fn a_kernel_of_an_image_without_tls_needs_a_digest() {
 }
 
 #[test]
-fn what_has_no_kernel_is_refused_and_the_one_that_is_there_stays() {
+fn files_without_a_kernel_are_rejected_and_the_installed_one_is_kept() {
     let blockbox = Blockbox::new();
     let Some(library) = library() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -322,7 +322,8 @@ fn what_has_no_kernel_is_refused_and_the_one_that_is_there_stays() {
     );
 }
 
-/// A folder to put before `PATH`, whose `python3` has a pip that downloads `wheel`, or fails.
+/// A folder for the beginning of `PATH`, whose `python3` has a pip that downloads `wheel`, or
+/// fails.
 fn pip(wheel: Option<&Path>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let download = match wheel {
@@ -381,7 +382,7 @@ fn doctor_fix_gets_the_packaged_kernel_where_there_is_none() {
         "{stdout}"
     );
     assert!(fs::read(installed(&blockbox)).unwrap() == library);
-    // Once there is one, nothing is fetched.
+    // If a kernel is installed, nothing is fetched.
     let again = with_pip(&blockbox, refused.path())
         .args(["doctor", "--fix"])
         .output()

@@ -1,5 +1,4 @@
-//! Images in files of this host, and images for other platforms: the image that was asked for, or
-//! an error.
+//! Images in files of this host, and images for other platforms: the requested image, or an error.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -33,7 +32,7 @@ fn digest_of(layout: &Layout) -> String {
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
 }
 
-/// Runs a command that must succeed in the folder `dir`.
+/// Runs a command in the folder `dir`, which must succeed.
 fn ok_in(blockbox: &Blockbox, dir: &Path, args: &[&str]) -> String {
     let output = blockbox
         .command()
@@ -49,7 +48,7 @@ fn ok_in(blockbox: &Blockbox, dir: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The diff ID of the only layer of the image that the store has under this name.
+/// Returns the diff ID of the only layer of the image with this name in the store.
 fn stored(blockbox: &Blockbox, dir: &Path, name: &str) -> String {
     let json = ok_in(
         blockbox,
@@ -118,8 +117,8 @@ fn an_archive_from_standard_input_is_the_image_it_holds() {
     assert!(error.contains("standard input"), "{error}");
 }
 
-/// A registry on the loopback interface that has the image of `layout` as `app:latest`. Returns its
-/// address.
+/// Starts a registry on the loopback interface with the image of `layout` as `app:latest`. Returns
+/// its address.
 fn registry(layout: &Layout) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! The completions and man pages that the command generates of itself.
+//! The generated completions and man pages.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ fn shells_complete_every_subcommand() {
             assert!(script.contains(command), "{shell}: {command}");
         }
     }
-    // Bash itself decides what it is offered.
+    // Bash itself completes a word.
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("completion");
     std::fs::write(&script, blockbox(&["completion", "bash"])).unwrap();

@@ -1,4 +1,4 @@
-//! `--patch`: what a sandbox's image is changed to before the boot, seen from inside.
+//! `--patch`: changes to a sandbox's image before the boot, seen from inside.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -12,7 +12,7 @@ use common::guest::Guest;
 use serde_json::json;
 use testkit::{TarBuilder, oracle};
 
-/// An image of a system whose `/lib` is a link, as that of today's distributions.
+/// An image whose `/lib` is a link, as in current distributions.
 fn guest() -> Option<Guest> {
     let tar = TarBuilder::new()
         .dir("usr")
@@ -49,7 +49,7 @@ fn every_verb_is_seen_from_inside_and_leaves_a_clean_disk() {
     fs::write(path("tree/lib/new"), "new\n").unwrap();
     fs::write(path("tree/srv/a"), "changed\n").unwrap();
     fs::hard_link(path("tree/srv/a"), path("tree/srv/c")).unwrap();
-    // Links of the image below the target begin where they are, not at the target.
+    // Links of the image below the target are relative to their own folders, not to the target.
     for (folder, file) in [("abs", "one"), ("up", "two")] {
         let folder = path("below").join(folder);
         fs::create_dir_all(&folder).unwrap();
@@ -155,7 +155,7 @@ fn a_patch_that_does_not_apply_is_refused_by_its_name_and_leaves_nothing() {
     assert_eq!(guest.sandboxes(), 0);
 }
 
-/// Hundreds of patches in any order give what the same commands give in a shell.
+/// Hundreds of patches in any order have the same result as the commands in a shell.
 #[test]
 fn patches_do_what_a_shell_does() {
     let Some(guest) = guest() else { return };
@@ -192,7 +192,7 @@ fn patches_do_what_a_shell_does() {
     for number in 0..400 {
         let path = paths[random(paths.len() as u64) as usize];
         let at = folder.path().join(&path[1..]);
-        // What a shell does on the host, where it works.
+        // What a shell on the host does, if it succeeds.
         let patch = match random(5) {
             0 => fs::write(&at, format!("{number}\n")).map(|()| format!("write:{path}={number}\n")),
             1 => fs::OpenOptions::new()

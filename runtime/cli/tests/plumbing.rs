@@ -1,4 +1,4 @@
-//! The commands on the formats, and what must hold of every disk they make.
+//! The commands for the formats, and properties of every disk that they make.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -81,7 +81,7 @@ fn text(dir: &Path, name: &str) -> String {
 }
 
 #[test]
-fn a_tar_gives_the_same_image_and_diff_id_however_it_is_compressed_and_wherever_it_comes_from() {
+fn a_tar_gives_the_same_image_and_diff_id_for_any_compression_and_source() {
     let blockbox = Blockbox::new();
     let dir = tempfile::tempdir().unwrap();
     let tar = lower();
@@ -230,7 +230,7 @@ fn a_merged_image_reads_alike_through_its_disk_and_through_its_devices() {
 }
 
 #[test]
-fn a_damaged_image_is_found_out() {
+fn damage_of_an_image_is_reported() {
     let blockbox = Blockbox::new();
     let dir = tempfile::tempdir().unwrap();
     stack(&blockbox, dir.path());
@@ -249,7 +249,7 @@ fn a_damaged_image_is_found_out() {
 }
 
 #[test]
-fn an_extracted_image_is_the_tar_it_was_made_of() {
+fn an_extracted_image_equals_its_tar() {
     if !kernel_mounts() {
         return;
     }
@@ -267,7 +267,7 @@ fn an_extracted_image_is_the_tar_it_was_made_of() {
     ]);
     Difference::between(&walk(&dir.path().join("out")).unwrap(), &expected).assert_none();
 
-    // And a folder gives that image again, apart from the form it had as a layer.
+    // A folder gives the same image again, apart from its form as a layer.
     let again = text(dir.path(), "again.erofs");
     blockbox.ok([
         "erofs",
@@ -315,7 +315,7 @@ fn an_ext4_image_holds_the_tar_or_the_folder_it_was_made_of() {
 }
 
 #[test]
-fn an_output_appears_whole_or_not_at_all() {
+fn an_output_appears_complete_or_not_at_all() {
     let blockbox = Blockbox::new();
     let dir = tempfile::tempdir().unwrap();
     let tar = lower();
@@ -341,7 +341,7 @@ fn an_output_appears_whole_or_not_at_all() {
 }
 
 #[test]
-fn an_output_takes_the_place_of_no_device_or_pipe() {
+fn an_output_does_not_replace_a_device_or_pipe() {
     use std::os::unix::fs::FileTypeExt;
 
     let blockbox = Blockbox::new();
@@ -364,7 +364,7 @@ fn an_output_takes_the_place_of_no_device_or_pipe() {
 }
 
 #[test]
-fn an_output_that_is_a_link_is_the_file_it_leads_to() {
+fn an_output_that_is_a_link_writes_its_target() {
     use std::os::unix::fs::symlink;
 
     let blockbox = Blockbox::new();
@@ -402,7 +402,7 @@ fn history_and_provenance_say_which_layer_a_path_is_from() {
     let gone = history("etc/gone");
     assert_eq!(gone["inode"], Value::Null);
     assert_eq!(gone["layers"][1]["says"], "removed");
-    // The upper layer only has something below it.
+    // The upper layer only has an entry below it.
     assert_eq!(history("/etc")["inode"], 0);
     assert!(
         blockbox
@@ -453,7 +453,7 @@ fn history_and_provenance_say_which_layer_a_path_is_from() {
 }
 
 #[test]
-fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
+fn a_disk_survives_conversion_through_every_kind() {
     let blockbox = Blockbox::new();
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = vec![0; 3 << 20];
@@ -483,7 +483,7 @@ fn a_disk_goes_through_every_kind_and_comes_back_as_it_was() {
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 
-    // Contents that change under the same name change the ID; a hole is as good as zeros.
+    // Contents that change under the same name change the ID; a hole equals zeros.
     let flat = text(dir.path(), "flat.vmdk");
     let id_of = |bytes: &[u8], holes: bool| {
         let file = fs::File::create(&raw).unwrap();
@@ -591,7 +591,7 @@ fn a_compressed_image_holds_the_same_tree() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+fn a_pipe_in_place_of_a_file_is_rejected_without_waiting() {
     let blockbox = Blockbox::new();
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::new().layer(&lower(), Compression::None).finish();
@@ -618,7 +618,7 @@ fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
     }
 }
 
-/// What a command wrote to standard error, which must end by itself and fail.
+/// Returns the standard error of a command, which must end by itself and fail.
 fn ended(mut child: Child, name: &str) -> String {
     let start = Instant::now();
     let status = loop {

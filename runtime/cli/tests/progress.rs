@@ -1,4 +1,4 @@
-//! How commands that take long say how far they are.
+//! Progress of commands that take long.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -7,7 +7,7 @@ mod common;
 use common::guest::{Guest, text};
 use serde_json::{Value, json};
 
-/// The commands that move bytes, in an order in which each finds what it needs.
+/// Commands that move bytes, in an order in which each finds its input.
 const COMMANDS: [&str; 14] = [
     "commit one derived:1",
     "cp one:/bin/busybox AT/busybox",
@@ -26,12 +26,12 @@ const COMMANDS: [&str; 14] = [
 ];
 
 #[test]
-fn every_command_that_moves_bytes_says_so_where_it_is_asked_to() {
+fn every_command_that_moves_bytes_reports_progress_if_requested() {
     let Some(guest) = Guest::new(json!({"Cmd": ["true"]})) else {
         return;
     };
     for mode in ["json", "plain", "none"] {
-        // Each finds a store in which nothing has been made yet.
+        // Each begins with a store in which nothing was made.
         let folder = tempfile::tempdir().unwrap();
         let blockbox = &guest.blockbox;
         blockbox.ok(["create", "--name", "one", &guest.image]);
@@ -71,7 +71,7 @@ fn every_command_that_moves_bytes_says_so_where_it_is_asked_to() {
 }
 
 #[test]
-fn making_a_sandbox_pulls_and_converts_as_loudly_as_it_is_asked_to() {
+fn making_a_sandbox_reports_the_pull_as_requested() {
     let Some(guest) = Guest::new(json!({"Cmd": ["true"]})) else {
         return;
     };

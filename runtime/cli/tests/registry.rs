@@ -1,4 +1,4 @@
-//! The commands that talk to a registry: Debian's docker-registry on loopback.
+//! Commands that access a registry: Debian's docker-registry on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -18,7 +18,7 @@ use common::Blockbox;
 use common::layout::{Compression, Layout};
 use testkit::{TarBuilder, oracle};
 
-/// A registry; ends when dropped.
+/// A registry, which ends when dropped.
 struct Registry {
     process: Child,
     host: String,
@@ -26,10 +26,10 @@ struct Registry {
 }
 
 impl Registry {
-    /// One that knows one user.
+    /// Starts one with a single user.
     fn start() -> Option<Self> {
         let mut perl = oracle("perl")?;
-        // What `htpasswd -bB` makes of user and secret.
+        // The hash that `htpasswd -bB` makes of user and secret.
         perl.args([
             "-e",
             r#"print crypt("secret", q($2b$05$abcdefghijklmnopqrstuu))"#,
@@ -43,7 +43,7 @@ impl Registry {
         Self::start_with(dir, &auth)
     }
 
-    /// One that anybody may use.
+    /// Starts one without authentication.
     fn start_open() -> Option<Self> {
         Self::start_with(tempfile::tempdir().unwrap(), "")
     }
@@ -83,7 +83,7 @@ impl Drop for Registry {
 }
 
 #[test]
-fn a_name_without_a_host_is_looked_for_where_registries_conf_says() {
+fn a_name_without_a_host_is_resolved_by_registries_conf() {
     let (Some(empty), Some(registry)) = (Registry::start_open(), Registry::start_open()) else {
         return;
     };
@@ -108,7 +108,7 @@ fn a_name_without_a_host_is_looked_for_where_registries_conf_says() {
     let both = search(&[&empty.host, &registry.host]);
     let (done, said) = run(both.clone(), &pull);
     assert!(done && said.contains(&empty.host), "{said}");
-    // It has the full name in the store, and answers to the short one.
+    // The store has the full name, and resolves the short one.
     let images = blockbox.ok(["images", "--format", "json"]);
     assert!(images.contains(&full), "{images}");
     assert!(run(both, &["image", "inspect", "team/app:1"]).0);
@@ -140,7 +140,7 @@ fn login(command: &mut Command, auth: &Path, password: &str) -> Output {
 }
 
 #[test]
-fn who_logs_in_pushes_copies_and_pulls_until_the_logout() {
+fn pushes_copies_and_pulls_work_from_login_to_logout() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -203,7 +203,7 @@ fn who_logs_in_pushes_copies_and_pulls_until_the_logout() {
     assert!(said.contains("blockbox login"), "{said}");
 }
 
-/// A proxy before a registry that counts the bytes of its answers, and holds them up after so many.
+/// A proxy in front of a registry that counts the bytes of its answers, and stalls after a limit.
 struct Proxy {
     host: String,
     passed: Arc<AtomicU64>,
@@ -248,7 +248,7 @@ impl Proxy {
     }
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -261,7 +261,7 @@ fn noise(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_pull_that_was_killed_goes_on_with_what_it_had_of_a_large_layer() {
+fn a_pull_resumes_the_large_layer_of_a_killed_one() {
     const SIZE: u64 = 40 << 20;
     let Some(registry) = Registry::start_open() else {
         return;
@@ -282,13 +282,14 @@ fn a_pull_that_was_killed_goes_on_with_what_it_had_of_a_large_layer() {
     proxy.most.store(u64::MAX, Ordering::SeqCst);
     blockbox.ok(["pull", "-q", "--plain-http", &name]);
     let fetched = proxy.passed.load(Ordering::SeqCst) - before;
-    // The last piece counts once it is whole, and connections of the first pull have some bytes.
+    // The last piece counts only when it is complete, and the first pull's connections have read
+    // some bytes.
     let most = SIZE - kept + (10 << 20);
     assert!(fetched < most, "{fetched} of {SIZE} bytes after {kept}");
     assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
     blockbox.ok(["image", "verify"]);
 
-    // Another one that nobody goes on with.
+    // Another pull that is not resumed.
     proxy.most.store(
         proxy.passed.load(Ordering::SeqCst) + (30 << 20),
         Ordering::SeqCst,

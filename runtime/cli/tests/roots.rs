@@ -14,10 +14,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use testkit::{Mount, kernel_mounts, oracle};
 
-/// What is read of a root that boots, and written to it.
+/// Reads a file of a root that boots, and changes it.
 const SCRIPT: &str = "cat /etc/motd; echo changed > /etc/motd && cat /etc/motd; exit 7";
 
-/// A folder for disks, and in it `root`: a tree that boots.
+/// A folder for disks, with a bootable tree in `root`.
 fn tree() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
@@ -33,7 +33,7 @@ fn tree() -> TempDir {
     folder
 }
 
-/// Runs a program that must succeed; `None` where it is not installed.
+/// Runs a program that must succeed; `None` if it is not installed.
 fn made(program: &str, arguments: &[&str]) -> Option<()> {
     let output = oracle(program)?.args(arguments).output().unwrap();
     assert!(output.status.success(), "{program}: {output:?}");
@@ -53,8 +53,8 @@ fn ext4(guest: &Guest, folder: &TempDir, name: &str) -> String {
     disk
 }
 
-/// A disk whose partitions begin at each whole MiB but the first, as `script` tells sfdisk; the
-/// numbered one is `contents`.
+/// A disk whose partitions begin at each whole MiB except the first, as in the `script` for sfdisk;
+/// the numbered one holds `contents`.
 fn partitioned(
     folder: &TempDir,
     name: &str,
@@ -85,7 +85,7 @@ fn partitioned(
     Some(disk)
 }
 
-/// When something was last written to a file.
+/// Returns when a file was last written.
 fn written(path: &str) -> SystemTime {
     fs::metadata(path).unwrap().modified().unwrap()
 }
@@ -107,7 +107,7 @@ fn run(guest: &Guest, options: &[&str], disk: &str) -> (Option<i32>, String, Str
     )
 }
 
-/// Boots from a disk that is not written to: changes are the sandbox's.
+/// Boots from a disk that is not written to: changes are in the sandbox.
 fn boots(guest: &Guest, options: &[&str], disk: &str) {
     let before = written(disk);
     let (code, out, error) = run(guest, options, disk);
@@ -124,7 +124,7 @@ fn every_file_system_is_a_root_that_is_not_written_to() {
     let folder = tree();
     let (root, at) = (path(&folder, "root"), |name: &str| path(&folder, name));
     boots(&guest, &[], &ext4(&guest, &folder, "ext4"));
-    // The guest's kernel has no squashfs, and says so.
+    // The guest's kernel does not support squashfs, and the error names it.
     let squashfs = at("squashfs");
     if made("mksquashfs", &[&root, &squashfs, "-quiet", "-no-progress"]).is_some() {
         let (code, _, error) = run(&guest, &[], &squashfs);
@@ -173,7 +173,7 @@ fn the_root_is_found_in_every_table_and_container_format() {
         return;
     };
     boots(&guest, &[], &gpt);
-    // Which of two is to be said.
+    // With two candidates, one must be named.
     let mbr = "label: dos\nstart=2048, size=63488, type=83\nstart=67584, size=63488, type=83\n";
     let Some(mbr) = partitioned(&folder, "mbr", mbr, 2, &erofs) else {
         return;
@@ -183,7 +183,7 @@ fn the_root_is_found_in_every_table_and_container_format() {
     let (_, _, error) = run(&guest, &["--partition", "3"], &mbr);
     assert!(error.contains("no partition 3"), "{error}");
 
-    // All of it in a VMDK, and in a qcow2 image on another one.
+    // The whole disk in a VMDK, and in a qcow2 image on top of another one.
     let (base, vmdk, top) = (at("base.qcow2"), at("disk.vmdk"), at("elsewhere/top.qcow2"));
     fs::create_dir(folder.path().join("elsewhere")).unwrap();
     let convert = |format: &str, to: &str| made("qemu-img", &["convert", "-O", format, &mbr, to]);
@@ -243,7 +243,7 @@ fn a_journal_is_not_replayed_and_a_disk_of_ones_own_is_written_in_place() {
 }
 
 #[test]
-fn who_writes_to_a_disk_has_it_alone() {
+fn a_writable_disk_has_one_sandbox_at_a_time() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -279,7 +279,7 @@ fn who_writes_to_a_disk_has_it_alone() {
             "{error}"
         );
     }
-    // What is known of images is not known of disks.
+    // Commands that need an image do not work with disks.
     for command in ["diff", "export"] {
         let said = guest.blockbox.fails([command, "writes"]);
         assert!(said.contains("is a disk and not an image"), "{said}");
@@ -287,7 +287,7 @@ fn who_writes_to_a_disk_has_it_alone() {
     let spec = guest.blockbox.ok(["inspect", "writes"]);
     assert!(spec.contains(&disk), "{spec}");
     guest.blockbox.ok(["rm", "-f", "writes"]);
-    // Readers share it.
+    // Several readers share it.
     for one in ["reads", "reads-too"] {
         let started = start(one, &[]);
         assert!(started.status.success(), "{started:?}");
@@ -297,7 +297,7 @@ fn who_writes_to_a_disk_has_it_alone() {
 }
 
 #[test]
-fn what_is_no_root_is_refused_by_name_and_makes_nothing() {
+fn files_that_are_not_roots_are_rejected_by_name_and_make_nothing() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };

@@ -1,5 +1,4 @@
-//! `blockbox run` as a user knows it from docker: what the command sees, and what is left
-//! afterwards.
+//! `blockbox run`, with docker's behaviour: what the command sees, and what is left afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -19,7 +18,7 @@ fn stdout(output: &Output) -> String {
 }
 
 #[test]
-fn a_layout_that_was_built_again_in_its_place_runs_as_it_is_now() {
+fn a_layout_that_was_rebuilt_in_place_runs_in_its_new_version() {
     let tar = |contents| TarBuilder::new().file("v", contents).finish();
     let Some(mut guest) = Guest::with_tars(json!({}), vec![tar("one\n")]) else {
         return;
@@ -54,8 +53,7 @@ fn streams_are_separate_and_the_exit_status_is_the_commands() {
     assert_eq!(guest.sandboxes(), 0);
 }
 
-/// QEMU, the kernel, VMDK and socket addresses each have characters or lengths of their own that
-/// they do not take.
+/// QEMU, the kernel, VMDK and socket addresses each reject certain characters or lengths.
 #[test]
 fn a_store_may_lie_in_any_folder() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -167,7 +165,7 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
             .success()
     );
     if testkit::kernel_mounts() {
-        // Read-only without replaying the journal: what is here was written back.
+        // Read-only without replaying the journal, because the data here was written back.
         let mount = testkit::Mount::ext4(&upper, false);
         assert_eq!(
             std::fs::read(mount.path().join("upper/etc/motd")).unwrap(),
@@ -179,7 +177,7 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
         );
     }
 
-    // What was written is there again after another boot.
+    // The changes are there after another boot.
     let text = guest
         .blockbox
         .ok(["start", "kept", "--", "cat", "/etc/motd", "/new"]);
@@ -204,8 +202,8 @@ fn the_guest_sees_two_disks_and_what_it_writes_stays_on_the_second() {
     guest.blockbox.ok(["rmi", &guest.image]);
 }
 
-/// The kernel would read it in requests of 512 bytes: hundreds of them for these files. (The first
-/// field of a disk's statistics counts requests.)
+/// The kernel would read it in requests of 512 bytes, which are hundreds for these files. (The
+/// first field of a disk's statistics counts requests.)
 #[test]
 fn metadata_is_read_ahead_when_the_guest_starts() {
     let many = (0..3000).fold(TarBuilder::new(), |tar, number| {
@@ -225,7 +223,7 @@ fn metadata_is_read_ahead_when_the_guest_starts() {
         .map(|line| line.trim().parse().unwrap())
         .collect();
     assert!(numbers[1] > 3000, "{text}");
-    // There are some for the programs' own pages.
+    // The programs' own pages need some requests.
     let fsmeta = guest.blockbox.inspect(&guest.image).fsmeta;
     let sectors = std::fs::metadata(fsmeta).unwrap().len() / 512;
     assert!(
@@ -234,7 +232,7 @@ fn metadata_is_read_ahead_when_the_guest_starts() {
     );
 }
 
-/// In memory unless asked otherwise; and what is on the disk is there after another boot.
+/// A tmpfs by default; files on the disk are there after another boot.
 #[test]
 fn tmp_is_a_tmpfs_unless_it_is_off() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -245,10 +243,10 @@ fn tmp_is_a_tmpfs_unless_it_is_off() {
     let off = ["--name", "box", "--tmpfs", "/tmp=off"];
     assert_eq!(guest.script(&off, &script), "/run tmpfs\n");
 
-    // A sandbox starts as it was made.
+    // A sandbox starts with its original options.
     let words = ["start", "box", "--", "cat", "/tmp/file"];
     assert_eq!(guest.blockbox.ok(words), "kept\n");
-    // A tmpfs begins with what is on the disk.
+    // A tmpfs begins with the contents of the disk.
     let script = format!("{mounts}; cat /tmp/* 2>/dev/null; echo");
     let both = "/tmp tmpfs\n/run tmpfs\nkept\n\n";
     let words = [
@@ -288,7 +286,7 @@ fn the_bench_runs_in_any_image_and_leaves_nothing_behind() {
     assert_eq!(guest.sandboxes(), 0);
 }
 
-/// On this machine, and with the program that it writes for other places.
+/// On this host, and with the program that it writes for other places.
 #[test]
 fn the_bench_runs_without_a_sandbox_too() {
     let blockbox = Blockbox::new();
@@ -314,7 +312,7 @@ fn the_bench_runs_without_a_sandbox_too() {
 }
 
 #[test]
-fn a_machine_that_cannot_be_had_is_an_error_that_leaves_no_sandbox() {
+fn a_machine_that_cannot_start_is_an_error_that_leaves_no_sandbox() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -355,7 +353,7 @@ fn disks_of_2_40_127_and_501_extents_boot() {
 }
 
 #[test]
-fn what_is_wrong_with_the_options_is_reported_before_the_pull() {
+fn invalid_options_are_reported_before_the_pull() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -384,7 +382,7 @@ fn what_is_wrong_with_the_options_is_reported_before_the_pull() {
 }
 
 #[test]
-fn a_folder_of_the_disk_itself_takes_an_overlay_and_stays() {
+fn a_folder_of_the_disk_itself_supports_overlays_and_persists() {
     let tar = TarBuilder::new().file("var/lib/docker/seed", "from the image\n");
     let Some(guest) = Guest::with_tars(json!({}), vec![tar.finish()]) else {
         return;
@@ -403,7 +401,7 @@ fn a_folder_of_the_disk_itself_takes_an_overlay_and_stays() {
 }
 
 #[test]
-fn a_working_directory_is_made_behind_links_and_a_file_is_no_directory() {
+fn a_working_directory_is_created_through_links_and_a_file_is_an_error() {
     let tar = TarBuilder::new()
         .symlink("lnk", "srv/deep")
         .symlink("loop", "loop");

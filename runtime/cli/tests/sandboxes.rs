@@ -1,4 +1,4 @@
-//! Sandboxes that live: every command that starts, uses and ends one, against real boots.
+//! Sandboxes in the background: every command that starts, uses and ends one, with real boots.
 //!
 //! A boot takes seconds, so each test checks many things on one sandbox.
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::guest::{Guest, signal, start, text, until};
 use serde_json::{Value, json};
 
-/// One sandbox in the background, and what can be done with it.
+/// Uses one sandbox in the background with many commands.
 #[test]
 fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     let Some(guest) = Guest::new(json!({ "Env": ["FROM=image"], "WorkingDir": "/etc" })) else {
@@ -73,7 +73,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
         Some(125)
     );
 
-    // Input goes in only where asked for, and more than any buffer holds comes out again.
+    // Input is only passed if requested, and more than any buffer holds comes back.
     let mut child = start(blockbox, &["exec", "-i", "web", "wc", "-c"]);
     let big = vec![b'x'; 3 << 20];
     child.stdin.take().unwrap().write_all(&big).unwrap();
@@ -91,7 +91,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     ]);
     assert_eq!(output.stdout.len(), 5_000_000);
 
-    // Eight at once.
+    // Eight commands at once.
     std::thread::scope(|scope| {
         for number in 0..8 {
             let guest = &guest;
@@ -134,7 +134,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(9));
 
-    // Figures, processes, another name.
+    // Statistics, processes, a new name.
     let stats = blockbox.ok(["stats", "--no-stream", "--format", "json", "web"]);
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert!(
@@ -148,7 +148,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     assert!(blockbox.fails(["exec", "web", "true"]).contains("web"));
     assert!(guest.exec(&["site", "id"]).status.success());
 
-    // Nothing removes it, starts it twice or takes its name while it runs.
+    // A running sandbox cannot be removed or started twice, and its name is taken.
     assert!(blockbox.fails(["rm", "site"]).contains("running"));
     assert_eq!(blockbox.ok(["start", "site"]), "site\n");
     let words = ["create", "--name", "site", &guest.image, "--", "true"];
@@ -173,7 +173,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     assert_eq!(blockbox.ok(["logs", "--since", "0s", "site"]), "");
     assert!(blockbox.ok(["logs", "--boot", "site"]).is_ascii());
 
-    // Who waits and who follows the log is there at the end.
+    // Commands that wait, or follow the log, see the end.
     let mut waiting = start(blockbox, &["wait", "site"]);
     let following = start(blockbox, &["logs", "-f", "site"]);
     std::thread::sleep(Duration::from_millis(300));
@@ -193,7 +193,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     );
     assert_eq!(guest.exec(&["site", "true"]).status.code(), Some(125));
 
-    // It starts again as it was made, with what was written; the log goes on.
+    // It starts with the same options and its files; the log is continued.
     blockbox.ok(["start", "site"]);
     let output = guest.exec(&["site", "sh", "-c", "test -e /one && echo $MINE"]);
     assert_eq!(text(&output.stdout), "1\n");
@@ -201,7 +201,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     assert_eq!(blockbox.ok(["wait", "site"]), "137\n");
     assert_eq!(blockbox.ok(["logs", "site"]), "up\nbye\nup\n");
 
-    // Several names: the good ones are done, and the end is a failure.
+    // Several names: existing ones are removed, and the command fails at the end.
     let output = blockbox.output(["rm", "nobody", "site", "nobody-else"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "site\n");
@@ -224,7 +224,7 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     );
 }
 
-/// `attach`, input that stays open, and output that nobody loses.
+/// `attach`, input that stays open, and output without losses.
 #[test]
 fn clients_share_the_streams_of_the_main_command() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -238,14 +238,14 @@ fn clients_share_the_streams_of_the_main_command() {
     std::thread::sleep(Duration::from_millis(500));
     writeln!(one.stdin.as_mut().unwrap(), "a").unwrap();
     let mut out = BufReader::new(one.stdout.take().unwrap());
-    // Whoever attaches early sees the first line as well.
+    // A client that attaches early also gets the first line.
     let mut line = String::new();
     while line != "got a\n" {
         assert!(matches!(&*line, "" | "first\n"), "{line}");
         line.clear();
         out.read_line(&mut line).unwrap();
     }
-    // A client that goes leaves the command and the other client.
+    // A client that leaves affects neither the command nor the other client.
     one.kill().unwrap();
     one.wait().unwrap();
     let mut three = start(blockbox, &["attach", "echo"]);
@@ -259,7 +259,7 @@ fn clients_share_the_streams_of_the_main_command() {
     blockbox.ok(["stop", "-t", "0", "echo"]);
     let output = two.wait_with_output().unwrap();
     assert!(output.stdout.ends_with(b"got a\ngot b\n"), "{output:?}");
-    // It may have ended by SIGTERM before SIGKILL came.
+    // It may have ended by SIGTERM before SIGKILL was sent.
     let code = three.wait().unwrap().code();
     assert!(matches!(code, Some(137 | 143)), "{code:?}");
     assert_eq!(
@@ -267,7 +267,7 @@ fn clients_share_the_streams_of_the_main_command() {
         "blockbox: sandbox \"echo\" is not running: `blockbox start echo` starts it"
     );
 
-    // A command in the foreground, its log and its pipe; the reader's end is the command's.
+    // A command in the foreground, its log and its pipe; the input's end reaches the command.
     let output = guest.run(&["--name", "fg"], &["sh", "-c", "cat; echo done"], "in\n");
     assert_eq!(text(&output.stdout), "in\ndone\n");
     assert_eq!(blockbox.ok(["logs", "fg"]), "in\ndone\n");
@@ -276,14 +276,14 @@ fn clients_share_the_streams_of_the_main_command() {
     out.read_line(&mut String::new()).unwrap();
     drop(out);
     assert_eq!(child.wait().unwrap().code(), Some(128 + 13));
-    // `start -a` is the command that it was made with.
+    // `start -a` runs the original command.
     let mut child = start(blockbox, &["start", "-a", "fg"]);
     writeln!(child.stdin.take().unwrap(), "again").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(text(&output.stdout), "again\ndone\n");
 }
 
-/// Nothing is left that the flags did not promise, whenever the client ends.
+/// Whenever the client ends, only what the options promise is left.
 #[test]
 fn an_interrupted_run_leaves_what_its_flags_promise() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -294,7 +294,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
         let words = [&["run"], options, &[&guest.image, "--", "sleep", "1000"]].concat();
         start(blockbox, &words)
     };
-    // During the boot, at moments over its whole length.
+    // During the boot, at moments spread over its length.
     for (number, wait) in (0..10).zip((0..).step_by(300)) {
         let options: &[&str] = [&["--name", "x"][..], &["--rm", "--name", "x"]][number % 2];
         let mut child = run(options);
@@ -308,7 +308,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
         until("the end of the sandbox", || match guest.state("x") {
             None => Some(()),
             Some(state) => {
-                // The command got the signal, or goes on without its client.
+                // The command got the signal, or continues without its client.
                 if !state["started"].is_null() {
                     blockbox.output(["rm", "-f", "x"]);
                 }
@@ -318,7 +318,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
     }
     assert_eq!(guest.sandboxes(), 0);
 
-    // While the command runs, its client may go: --rm is the monitor's to carry out.
+    // While the command runs, its client may end: the monitor carries out --rm.
     let mut child = run(&["--rm", "--name", "x"]);
     until("the start", || {
         guest
@@ -331,7 +331,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
     blockbox.ok(["stop", "-t", "0", "x"]);
     assert_eq!(guest.sandboxes(), 0);
 
-    // Three times SIGTERM end a command that ignores it.
+    // The third SIGTERM kills a command that ignores it.
     let script = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
     let words = ["run", "--rm", &guest.image, "--", "sh", "-c", script];
     let mut child = start(blockbox, &words);
@@ -343,13 +343,14 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
     }
     assert_eq!(child.wait().unwrap().code(), Some(137));
 
-    // One that cannot be started was never there, in the foreground and in the background.
+    // A sandbox whose command cannot be started is not kept, in the foreground and in the
+    // background.
     for options in [&["--name", "x"][..], &["-d", "--name", "x"]] {
         let words = [&["run"], options, &[&guest.image, "--", "nothing"]].concat();
         assert_eq!(blockbox.output(words).status.code(), Some(127));
         assert_eq!(guest.sandboxes(), 0);
     }
-    // Usage is 125, and the way docker's options are written is not a tip.
+    // An error of usage is 125, and docker's spelling of options is not suggested.
     let output = blockbox.output(["run", "--no-such", &guest.image]);
     assert_eq!(output.status.code(), Some(125));
     assert!(
@@ -359,7 +360,7 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
     );
 }
 
-/// The monitor is killed; the state that is found afterwards is true, and the disk is whole.
+/// The monitor is killed; the state found afterwards is correct, and the disk is clean.
 #[test]
 fn a_killed_monitor_takes_its_machine_along_and_is_noticed() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -421,7 +422,7 @@ fn policies_start_a_command_again_and_limits_end_it() {
     assert_eq!(blockbox.ok(["logs", "f"]), "run\nrun\n");
     assert_eq!(guest.state("f").unwrap()["restarts"], 1);
 
-    // Stopped by its user, it stays down.
+    // If its user stopped it, it stays down.
     guest.detached(&["--name", "k", "--restart", "always"], &["sleep", "1000"]);
     blockbox.ok(["kill", "k"]);
     blockbox.ok(["wait", "k"]);
@@ -432,14 +433,14 @@ fn policies_start_a_command_again_and_limits_end_it() {
     let words = ["run", "--rm", "--restart", "always", &guest.image];
     assert_eq!(blockbox.output(words).status.code(), Some(125));
 
-    // Limits and a root that nothing writes to.
+    // Limits, and a read-only root.
     let options = ["--rm", "--read-only", "--ulimit", "nofile=77:99"];
     let script = "ulimit -n; ulimit -Hn; echo > /file; echo > /tmp/file && echo written";
     let output = guest.run(&options, &["sh", "-c", script], "");
     assert_eq!(text(&output.stdout), "77\n99\nwritten\n");
     assert!(text(&output.stderr).contains("Read-only"), "{output:?}");
 
-    // A file for the id is new, and is gone where nothing was made.
+    // The file for the id is new, and is removed if no sandbox was made.
     let file = blockbox.home().join("id");
     let path = file.to_str().unwrap();
     let output = guest.run(
@@ -465,8 +466,8 @@ fn policies_start_a_command_again_and_limits_end_it() {
     assert!(blockbox.fails(words).contains("id"));
 }
 
-/// Clients that do not read hold up their own command: the monitor's memory is bounded, and
-/// everybody else is served.
+/// Clients that do not read block only their own command: the monitor's memory is bounded, and
+/// other clients are served.
 #[test]
 fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -474,7 +475,7 @@ fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
     };
     let blockbox = &guest.blockbox;
     guest.detached(&["--name", "a"], &["/bin/busybox", "yes"]);
-    // Each has a pipe that is full at once, and the last does not even take what arrives.
+    // Each has a pipe that is full at once, and the last one does not even receive.
     let exec = ["exec", "a", "/bin/busybox", "yes"];
     let mut clients: Vec<Child> = (0..6).map(|_| start(blockbox, &exec)).collect();
     clients.push(start(blockbox, &["attach", "--no-stdin", "a"]));
@@ -511,7 +512,7 @@ fn output_that_nobody_reads_takes_no_memory_and_stops_nobody() {
 }
 
 #[test]
-fn a_read_only_sandbox_has_no_writable_disk_and_every_command_copes() {
+fn every_command_works_with_a_read_only_sandbox_without_a_writable_disk() {
     let Some(guest) = Guest::new(json!({"Cmd": ["sleep", "1000"]})) else {
         return;
     };
@@ -533,7 +534,7 @@ fn a_read_only_sandbox_has_no_writable_disk_and_every_command_copes() {
         blockbox.ok(["cp", "ro:/etc/motd", &at(state)]);
         let copied = std::fs::read_to_string(at(state)).unwrap();
         assert_eq!(copied, "from the image\n", "{state}");
-        // What is exported is what the image has.
+        // The export equals the image.
         let tars = ["ro", "plain"].map(|name| {
             let tar = at(&format!("{name}.tar"));
             blockbox.ok(["export", name, "-o", &tar]);
@@ -564,7 +565,7 @@ fn a_read_only_sandbox_has_no_writable_disk_and_every_command_copes() {
 
     blockbox.ok(["start", "ro"]);
     let sh = |script: &str| text(&guest.exec(&["ro", "sh", "-c", script]).stdout);
-    // No disk of the machine can be written to, and what is mounted over the image is memory.
+    // No disk of the machine is writable, and mounts over the image are in memory.
     assert_eq!(sh("cat /sys/block/vd*/ro"), "1\n1\n");
     let root = sh("grep ' / overlay' /proc/mounts");
     assert!(root.contains(" ro,"), "{root}");

@@ -1,4 +1,4 @@
-//! Shared folders and files of the host, as docker's users know them.
+//! Shared folders and files of the host, with docker's behaviour.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -15,10 +15,10 @@ use common::programs::Programs;
 use serde_json::json;
 use testkit::oracle;
 
-/// Where Debian 12 has it; other systems name theirs.
+/// Its path on Debian 12; other systems have others.
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
-/// Whether folders can be shared here; a test that is not run says so.
+/// Returns whether folders can be shared here, and reports a skipped test otherwise.
 fn shares() -> bool {
     let found = Path::new(VIRTIOFSD).is_file() || std::env::var_os("BLOCKBOX_VIRTIOFSD").is_some();
     let root = rustix::process::geteuid().is_root();
@@ -28,12 +28,12 @@ fn shares() -> bool {
     found && root
 }
 
-/// File operations whose outcome a shell sees. `$b` is busybox, and the working directory the
+/// File operations whose result a shell can see. `$b` is busybox, and the working directory is the
 /// folder.
 const OPERATIONS: &str = include_str!("common/operations.sh");
 
 #[test]
-fn operations_on_a_share_end_as_they_do_on_the_host() {
+fn operations_on_a_share_have_the_same_results_as_on_the_host() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -53,7 +53,7 @@ fn operations_on_a_share_end_as_they_do_on_the_host() {
     symlink(path("beside"), path("work/host")).unwrap();
 
     let share = format!("{}:/work", path("work").display());
-    // Links that point out are the guest's to follow.
+    // Links that point out of the folder are resolved in the guest.
     let links = "cd /work; cat absolute; cat climbs 2>/dev/null || echo none; cat host 2>/dev/null || echo none
         cat not-*; $b rm absolute climbs host not-*";
     let script = format!("b=/bin/busybox; umask 022; ( {links} ); cd /work; {OPERATIONS}");
@@ -69,7 +69,7 @@ fn operations_on_a_share_end_as_they_do_on_the_host() {
         .output()
         .unwrap();
     assert_eq!(operations, text(&expected.stdout));
-    // And both folders are alike afterwards.
+    // Both folders are equal afterwards.
     let diff = Command::new("diff")
         .arg("-r")
         .args(["--exclude=fifo", "--no-dereference"])
@@ -79,8 +79,8 @@ fn operations_on_a_share_end_as_they_do_on_the_host() {
     assert!(diff.status.success(), "{}", text(&diff.stdout));
 }
 
-/// What a shell does not see: extended attributes, mappings, locks of processes, many files and
-/// names of any bytes.
+/// Operations that a shell cannot test: extended attributes, mappings, locks of processes, many
+/// files and names of any bytes.
 const CALLS: &str = r#"
 import errno, fcntl, mmap, os, sys
 os.chdir(sys.argv[1])
@@ -137,7 +137,7 @@ print(open("f").read())
 const PYTHON: &str = "/usr/bin/python3.11";
 
 #[test]
-fn calls_on_a_share_end_as_they_do_on_the_host() {
+fn system_calls_on_a_share_have_the_same_results_as_on_the_host() {
     let programs = || {
         let python = Programs::default().program(PYTHON)?;
         python.folder("/usr/lib/python3.11")
@@ -172,8 +172,8 @@ fn calls_on_a_share_end_as_they_do_on_the_host() {
     assert!(expected.status.success(), "{expected:?}");
     assert_eq!(output, text(&expected.stdout));
 
-    // A file that is replaced on the host stays what it was where it is open, and is another by its
-    // name.
+    // A file that is replaced on the host keeps its contents where it is open, and is the new one
+    // by name.
     let script = "cd /work; exec 5< config; cat config; echo > ready
         while [ ! -e go ]; do sleep 0.1; done; cat <&5
         while ! /bin/busybox grep -q new config; do sleep 0.1; done; cat config";
@@ -198,7 +198,7 @@ fn calls_on_a_share_end_as_they_do_on_the_host() {
 }
 
 #[test]
-fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
+fn a_read_only_share_and_a_single_file_show_nothing_else() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -211,7 +211,7 @@ fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
     fs::write(path("ro/file"), "readable\n").unwrap();
     fs::write(path("config"), "host\n").unwrap();
     fs::write(path("secret"), "secret\n").unwrap();
-    // On a file system of its own: there can be no link to it.
+    // On another file system, so that it cannot be linked.
     let shared_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let elsewhere = shared_memory.path().join("elsewhere");
     fs::write(&elsewhere, "elsewhere\n").unwrap();
@@ -240,13 +240,13 @@ fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
     assert_eq!(exec(script), "readable\nhost\nelsewhere\n");
     assert_eq!(fs::read_to_string(path("config")).unwrap(), "host\nguest\n");
     fs::write(path("config"), "changed\n").unwrap();
-    // virtio-fs keeps attributes for a moment.
+    // virtio-fs caches attributes briefly.
     until("the change in the guest", || {
         exec("cat /etc/app/config")
             .contains("changed")
             .then_some(())
     });
-    // Root in the guest can mount the device again, and finds the file alone.
+    // Root in the guest can mount the device again, and only finds the file.
     let script = "/bin/busybox mkdir -p /m; for tag in share0 share1 share2; do
         /bin/busybox mount -t virtiofs $tag /m && /bin/busybox ls -A /m /m/.. | /bin/busybox grep -c secret; /bin/busybox ls -A /m
         cat /m/../secret 2>/dev/null; /bin/busybox umount /m; done";
@@ -263,7 +263,7 @@ fn a_read_only_share_and_a_single_file_show_what_they_should_and_no_more() {
         3,
         "{seen}"
     );
-    // What was linked and copied for the machine goes with it.
+    // Links and copies for the machine are removed with it.
     let shared = guest.blockbox.home().join("sandboxes/files/shared");
     assert!(shared.is_dir());
     guest.blockbox.ok(["stop", "-t", "0", "files"]);

@@ -1,4 +1,4 @@
-//! The store: nothing lost, nothing left, nothing damaged unnoticed.
+//! The store: nothing is lost or left behind, and damage is detected.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -26,7 +26,7 @@ fn tar(name: &str, seed: u32) -> Vec<u8> {
     TarBuilder::new().file(name, noise).finish()
 }
 
-/// An image of two layers, the lower of which all images here have.
+/// An image of two layers, the lower of which is shared by all images here.
 fn layout(seed: u32) -> Layout {
     Layout::new()
         .layer(&tar("shared", 1), Compression::Gzip)
@@ -39,7 +39,7 @@ fn pull(blockbox: &Blockbox, layout: &Layout) -> String {
     digest.trim().to_owned()
 }
 
-/// What `image verify` finds: the files, and what is wrong with them.
+/// Returns the findings of `image verify`: the files, and their damage.
 fn verify(blockbox: &Blockbox) -> Vec<(PathBuf, String)> {
     let output = blockbox.output(["image", "verify", "--format", "json"]);
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -67,7 +67,7 @@ fn image_folder(blockbox: &Blockbox, digest: &str) -> PathBuf {
 }
 
 #[test]
-fn a_flipped_bit_in_any_file_of_an_image_is_found_and_pull_puts_it_back() {
+fn a_flipped_bit_in_any_file_of_an_image_is_found_and_restored_by_pull() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     let folder = image_folder(&blockbox, &pull(&blockbox, &layout));
@@ -94,7 +94,7 @@ fn a_flipped_bit_in_any_file_of_an_image_is_found_and_pull_puts_it_back() {
 }
 
 #[test]
-fn a_layer_that_is_put_back_is_put_back_in_every_image_that_has_it() {
+fn a_restored_layer_is_restored_in_every_image_that_has_it() {
     let blockbox = Blockbox::new();
     let layouts = [layout(2), layout(3)];
     let folders = layouts
@@ -121,7 +121,7 @@ fn a_layer_that_is_put_back_is_put_back_in_every_image_that_has_it() {
 }
 
 #[test]
-fn what_depends_on_layers_alone_is_repaired_without_the_source() {
+fn files_that_depend_only_on_layers_are_repaired_without_the_source() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     let digest = pull(&blockbox, &layout);
@@ -135,7 +135,7 @@ fn what_depends_on_layers_alone_is_repaired_without_the_source() {
     blockbox.ok(["image", "verify", "--repair", &digest]);
     assert_eq!(verify(&blockbox), []);
 
-    // A layer is not made of nothing, and what is wrong is named.
+    // A layer cannot be made without its source, and the error names the damage.
     flip(&folder.join("000.erofs"), 5000);
     let error = blockbox.fails(["image", "verify", "--repair"]);
     assert!(
@@ -147,11 +147,11 @@ fn what_depends_on_layers_alone_is_repaired_without_the_source() {
 }
 
 #[test]
-fn a_sandbox_is_made_of_a_layer_that_was_short_or_missing_a_moment_before() {
+fn making_a_sandbox_restores_a_truncated_or_missing_layer() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     let digest = pull(&blockbox, &layout);
-    // Another name, of a registry that is not there.
+    // Another name, in a registry that does not exist.
     blockbox.ok(["tag", &digest, "127.0.0.1:1/app"]);
     let layer = blockbox.inspect(&digest).layers.remove(1);
     let bytes = fs::read(&layer).unwrap();
@@ -196,7 +196,7 @@ fn a_store_of_version_1_is_checked_by_its_disks_lengths_and_then_by_checksums() 
 }
 
 #[test]
-fn an_image_whose_name_leads_elsewhere_is_listed_and_can_be_removed_by_its_digest() {
+fn an_image_whose_name_moved_is_listed_and_can_be_removed_by_its_digest() {
     let blockbox = Blockbox::new();
     let place = tempfile::tempdir().unwrap();
     let name = format!("oci:{}", place.path().join("image").display());
@@ -257,7 +257,7 @@ fn variables_without_a_name_and_relative_directories_are_refused() {
 }
 
 #[test]
-fn rmi_goes_on_after_a_failure_and_fails_in_the_end() {
+fn rmi_continues_after_a_failure_and_fails_at_the_end() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     pull(&blockbox, &layout);
@@ -273,7 +273,7 @@ fn rmi_goes_on_after_a_failure_and_fails_in_the_end() {
 }
 
 #[test]
-fn layers_are_read_only_and_nobody_else_enters_the_store() {
+fn layers_are_read_only_and_other_users_cannot_enter_the_store() {
     let blockbox = Blockbox::new();
     let folder = image_folder(&blockbox, &pull(&blockbox, &layout(2)));
     for entry in fs::read_dir(&folder).unwrap() {
@@ -288,7 +288,7 @@ fn layers_are_read_only_and_nobody_else_enters_the_store() {
 }
 
 #[test]
-fn after_killed_pulls_gc_leaves_only_what_verifies() {
+fn after_killed_pulls_gc_leaves_only_valid_files() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     for delay in (0..12).map(|step| Duration::from_millis(step * 12)) {
@@ -319,7 +319,7 @@ fn after_killed_pulls_gc_leaves_only_what_verifies() {
 }
 
 #[test]
-fn removing_an_image_while_it_is_pulled_leaves_all_of_it_or_nothing() {
+fn removing_an_image_while_it_is_pulled_leaves_all_or_nothing() {
     let blockbox = Blockbox::new();
     let layout = layout(2);
     for _ in 0..4 {
@@ -349,7 +349,7 @@ fn removing_an_image_while_it_is_pulled_leaves_all_of_it_or_nothing() {
 }
 
 #[test]
-fn df_counts_a_layer_once_and_what_nothing_uses_as_reclaimable() {
+fn df_counts_a_layer_once_and_unused_objects_as_reclaimable() {
     let blockbox = Blockbox::new();
     for seed in [2, 3] {
         pull(&blockbox, &layout(seed));
@@ -365,7 +365,7 @@ fn df_counts_a_layer_once_and_what_nothing_uses_as_reclaimable() {
 }
 
 #[test]
-fn a_damaged_table_of_names_is_reported_and_written_again_of_what_is_known() {
+fn a_damaged_table_of_names_is_reported_and_repaired_from_known_names() {
     let [of_sandbox, lost] = ["one", "two"].map(|contents| {
         let tar = TarBuilder::new().file("file", contents).finish();
         Layout::new().layer(&tar, Compression::None).finish()
@@ -402,7 +402,7 @@ fn a_damaged_table_of_names_is_reported_and_written_again_of_what_is_known() {
 }
 
 #[test]
-fn a_damaged_version_of_the_store_is_reported_with_what_puts_it_back() {
+fn a_damaged_version_of_the_store_is_reported_with_its_repair() {
     let blockbox = Blockbox::new();
     blockbox.ok(["images"]);
     let version = blockbox.home().join("version");
@@ -417,7 +417,7 @@ fn a_damaged_version_of_the_store_is_reported_with_what_puts_it_back() {
 }
 
 #[test]
-fn dockers_spellings_and_exit_statuses_are_taken() {
+fn dockers_spellings_and_exit_statuses_are_supported() {
     let tar = TarBuilder::new().file("file", "contents").finish();
     let image = Layout::new().layer(&tar, Compression::None).finish();
     let image = image.reference();

@@ -1,4 +1,4 @@
-//! Sandboxes on a real terminal: tmux is the person at the keys.
+//! Sandboxes on a real terminal, with tmux as the user.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -11,7 +11,7 @@ use common::guest::Guest;
 use serde_json::json;
 use testkit::oracle;
 
-/// A terminal of 80 columns and 24 lines with a shell in it, on a server of its own.
+/// A terminal of 80 columns and 24 lines with a shell, on a separate server.
 struct Terminal {
     socket: std::path::PathBuf,
 }
@@ -23,7 +23,7 @@ impl Terminal {
         };
         let home = guest.blockbox.home().display().to_string();
         let program = env!("CARGO_BIN_EXE_blockbox");
-        // Either path may have blanks in it.
+        // Both paths may contain blanks.
         let shell =
             format!("export BLOCKBOX_HOME='{home}' B='{program}'; PS1='$ ' exec bash --norc -i");
         terminal.tmux(&[
@@ -102,37 +102,37 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
     terminal.line("/bin/busybox stty size");
     terminal.shows("24 80");
 
-    // A new size arrives.
+    // A new size is passed on.
     terminal.tmux(&["resize-window", "-x", "100", "-y", "30"]);
     std::thread::sleep(Duration::from_millis(500));
     terminal.line("/bin/busybox stty size");
     terminal.shows("30 100");
 
-    // Ctrl-C is the guest's, and ends what runs in the foreground there.
+    // Ctrl-C is passed to the guest, and ends the foreground command there.
     terminal.line("sleep 1000; echo ended with $?");
     std::thread::sleep(Duration::from_millis(500));
     terminal.keys(&["C-c"]);
     terminal.line("echo still $((40 + 2))");
     terminal.shows("still 42");
-    // So is Ctrl-Z: the guest's shell has the job, this terminal's has none.
+    // Ctrl-Z as well: the guest's shell has the job, this terminal's shell has none.
     terminal.line("sleep 1000");
     std::thread::sleep(Duration::from_millis(500));
     terminal.keys(&["C-z"]);
     terminal.shows("Stopped");
 
-    // Detached, it goes on, and the terminal is as it was.
+    // After detaching, the sandbox continues, and the terminal is restored.
     terminal.keys(&["C-p", "C-q"]);
     terminal.line("clear; echo outside $((1 + 1))");
     terminal.shows("outside 2");
     assert_eq!(guest.blockbox.ok(["ps", "--format", "{{.Name}}"]), "box\n");
 
-    // Attached again, it is the same shell.
+    // After attaching again, it is the same shell.
     terminal.line("\"$B\" attach box");
     std::thread::sleep(Duration::from_millis(500));
     terminal.line("jobs; echo inside $((2 + 2))");
     terminal.shows("inside 4");
     terminal.shows("Stopped");
-    // The shell does not go while it has a job.
+    // A shell with a job refuses to exit.
     terminal.line("kill -9 %1");
     std::thread::sleep(Duration::from_millis(500));
     terminal.line("");
@@ -140,12 +140,12 @@ fn a_terminal_is_resized_interrupted_detached_from_and_attached_to_again() {
     terminal.line("/bin/busybox clear; echo no job $((3 + 3))");
     terminal.shows("no job 6");
     terminal.line("exit 5");
-    // What is typed before the client has gone is the client's.
+    // Input before the client has ended is the client's.
     terminal.shows("\n$");
     terminal.line("code=$?; clear; echo the status is $code");
     terminal.shows("the status is 5");
 
-    // exec has a terminal of its own where there is one.
+    // exec has its own terminal.
     guest.blockbox.ok(["start", "box"]);
     terminal.line(
         "clear; \"$B\" exec box sh -c '[ -t 0 ] && echo on a terminal; exit 3'; echo status $?",

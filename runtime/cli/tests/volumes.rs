@@ -1,4 +1,4 @@
-//! Named volumes, other images, secrets and what confines the machine, as docker's users know them.
+//! Named volumes, other images, secrets and the machine's confinement, with docker's behaviour.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -21,7 +21,7 @@ fn is_clean(disk: &Path) {
 }
 
 #[test]
-fn what_cannot_be_mounted_is_refused_by_name_before_anything_is_made() {
+fn mounts_that_cannot_work_are_rejected_by_name_before_anything_is_made() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -62,7 +62,7 @@ fn what_cannot_be_mounted_is_refused_by_name_before_anything_is_made() {
     assert_eq!(guest.sandboxes(), 0);
     assert_eq!(guest.blockbox.ok(["volume", "ls", "-q"]), "");
 
-    // A server that is missing, by the package that has it.
+    // A missing server is reported with its package.
     let share = format!("{at}:/x");
     let output = guest
         .blockbox
@@ -87,7 +87,7 @@ fn what_cannot_be_mounted_is_refused_by_name_before_anything_is_made() {
         "{error}"
     );
 
-    // More devices than a machine has.
+    // More devices than a machine supports.
     let mounts: Vec<String> = (0..9).map(|i| format!("v{i}:/v{i}")).collect();
     let mut args = vec!["run", "--rm", "--vmm", "qemu"];
     for mount in &mounts {
@@ -119,14 +119,14 @@ fn a_volume_begins_with_the_images_files_and_outlives_its_sandboxes() {
     let disk = |name: &str| blockbox.home().join("volumes").join(name).join("data.ext4");
     is_clean(&disk("db"));
 
-    // Another sandbox sees it, read-only where asked, in part where asked, and at an empty path.
+    // Another sandbox sees it, read-only if requested, or a subfolder, or at another path.
     let seen = guest.script(
         &["--rm", "-v", "db:/other:ro"],
         "cat /other/kept; echo x > /other/new || echo denied",
     );
     assert_eq!(seen, "kept\ndenied\n");
 
-    // Out and in again, as an archive that GNU tar reads, and as a disk.
+    // Exported and imported as an archive that GNU tar reads, and as a disk.
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     blockbox.ok(["volume", "export", "db", "-o", &path("db.tar")]);
@@ -180,7 +180,7 @@ fn a_volume_begins_with_the_images_files_and_outlives_its_sandboxes() {
             .contains("\"user\"")
     );
 
-    // What is removed in a volume goes back to the host.
+    // Blocks of files removed in a volume are freed on the host.
     let script = "/bin/busybox dd if=/dev/urandom of=/v/big bs=1M count=24 2>/dev/null; /bin/busybox sync; /bin/busybox rm /v/big; /bin/busybox sync";
     guest.script(&["--rm", "-v", "trim:/v"], script);
     let info: Value = serde_json::from_str(&blockbox.ok(["volume", "inspect", "trim"])).unwrap();
@@ -238,7 +238,7 @@ fn a_volume_has_one_sandbox_at_a_time_and_survives_its_kill() {
         .args(["-9", &monitor.to_string()])
         .status();
     assert!(killed.unwrap().success());
-    // Its journal is replayed, by the guest's kernel and by ours.
+    // Its journal is replayed, by the guest's kernel and by blockbox.
     let seen = guest.script(
         &["--rm", "-v", "v:/v"],
         "cat /v/whole; echo again > /v/again; cat /v/again",
@@ -284,7 +284,7 @@ fn another_image_is_mounted_read_only_and_kept() {
     guest.blockbox.ok(["start", "-a", "user"]);
 }
 
-/// Every file of a folder, and its bytes.
+/// Collects every file of a folder, with its bytes.
 fn files(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -303,7 +303,7 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
     let blockbox = &guest.blockbox;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    // Half of each is here, so that this program's own files are not found.
+    // Only half of each is here, so that this program's own files do not match.
     let (from_file, from_env, from_input) = (
         "qX7-file-".to_owned() + "Zk91",
         "qX7-env-".to_owned() + "Zk92",
@@ -317,7 +317,7 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
     let mut command = blockbox.command();
     command
         .env("ENV", &from_env)
-        // All of the disk is searched.
+        // The whole disk is searched.
         .args(["run", "-d", "--name", "s", "--upper-size", "64M"])
         .args([
             "--secret", &secret, "--secret", "ENV", "--secret", "input=-",
@@ -328,7 +328,7 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
     let mut child = command.spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), from_input.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    // The script's own output is in the log: it is what the command wrote, and counted once.
+    // The script's output is in the log, because the command wrote it; it is counted once.
     let logged = until("the output", || {
         let log = blockbox.ok(["logs", "s"]);
         log.contains("denied").then_some(log)
@@ -387,7 +387,7 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
 }
 
 #[test]
-fn what_confines_the_machine_is_reported_and_can_be_off() {
+fn the_machines_confinement_is_reported_and_can_be_off() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -436,7 +436,7 @@ fn a_disk_that_cannot_be_a_volume_of_that_size_leaves_none_behind() {
     assert!(refused.contains("not the disk of a volume"), "{refused}");
     blockbox.fails(import(&disk, "16M"));
     assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "");
-    // And nothing is in the way of the next try.
+    // The next attempt succeeds.
     blockbox.ok(import(&disk, "64M"));
     let info: Value = serde_json::from_str(&blockbox.ok(["volume", "inspect", "v"])).unwrap();
     assert_eq!(info[0]["size"], 64 << 20);

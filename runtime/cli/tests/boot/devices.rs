@@ -51,7 +51,7 @@ fn further_disks_and_a_network_card_reach_the_guest() {
     segment
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
-    // Among whatever else the guest's kernel sends there is its question for 10.0.0.1.
+    // The guest's kernel sends other frames, too, besides its ARP request for 10.0.0.1.
     loop {
         let mut length = [0; 4];
         segment.read_exact(&mut length).unwrap();
@@ -112,7 +112,7 @@ fn signals_to_groups_do_not_reach_the_vm() {
         rustix::process::getpgid(pid).unwrap()
     };
     assert_ne!(group(pid), group(std::process::id()));
-    // Not even where they name it.
+    // Not even if they are sent to its own process.
     for signal in ["HUP", "INT", "QUIT", "TERM", "TSTP"] {
         let sent = Command::new("kill")
             .args(["-s", signal, &pid.to_string()])

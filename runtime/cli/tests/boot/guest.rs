@@ -1,4 +1,4 @@
-//! A guest that takes commands, and the disks it boots from.
+//! A booted guest, and the disks it boots from.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,7 +16,7 @@ use testkit::{made, oracle, skip};
 
 pub(crate) const BOOT_TIME: Duration = Duration::from_secs(60);
 
-/// A guest that takes commands, with its disks.
+/// A guest that accepts commands, with its disks.
 pub(crate) struct Guest {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) vm: Vm,
@@ -24,22 +24,22 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots busybox, or says why that is impossible here.
+    /// Boots busybox, or reports why that is impossible here.
     pub(crate) fn boot() -> Option<Self> {
         Self::boot_with(|_| ())
     }
 
-    /// Boots busybox after `prepare` has had its way with the image's root.
+    /// Boots busybox after `prepare` has changed the image's root.
     pub(crate) fn boot_with(prepare: impl FnOnce(&Path)) -> Option<Self> {
         Self::boot_as(prepare, &Boot::new("testbox"))
     }
 
-    /// As [`boot_with`](Self::boot_with), set up as `boot` says.
+    /// As [`boot_with`](Self::boot_with), with the settings in `boot`.
     pub(crate) fn boot_as(prepare: impl FnOnce(&Path), boot: &Boot) -> Option<Self> {
         Self::boot_machine(prepare, boot, |config, _| config)
     }
 
-    /// As [`boot_as`](Self::boot_as), in a machine that `machine` makes of the usual one; it may
+    /// As [`boot_as`](Self::boot_as), in a machine that `machine` makes from the usual one; it may
     /// use the folder.
     pub(crate) fn boot_machine(
         prepare: impl FnOnce(&Path),
@@ -99,7 +99,7 @@ impl Guest {
         self.folder.path().join("upper.ext4")
     }
 
-    /// Shuts down and has e2fsck judge the writable disk.
+    /// Shuts down and checks the writable disk with e2fsck.
     pub(crate) fn shut_down(self) {
         let upper = self.upper();
         let Guest {

@@ -1,4 +1,4 @@
-//! What an image may have that its guest must cope with, or must not hide.
+//! Contents of images that the guest must handle, or must not hide.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -13,8 +13,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// An image as daemons that are not root need it: folders in `/run`, files in `/tmp`, `/etc` with
-/// files of its own.
+/// An image with files of daemons that are not root: folders in `/run`, files in `/tmp`, and its
+/// own files in `/etc`.
 fn image_with_runtime_folders(root: &Path) {
     let daemon = root.join("run/daemon");
     fs::create_dir_all(&daemon).unwrap();
@@ -28,7 +28,7 @@ fn image_with_runtime_folders(root: &Path) {
     symlink("/run", root.join("var/run")).unwrap();
     fs::create_dir(root.join("tmp")).unwrap();
     set_mode(&root.join("tmp"), 0o1777);
-    // Too much for an eighth of the guest's memory.
+    // More than an eighth of the guest's memory.
     let large = fs::File::create(root.join("tmp/large")).unwrap();
     large.set_len(600 << 20).unwrap();
 
@@ -38,7 +38,7 @@ fn image_with_runtime_folders(root: &Path) {
 }
 
 #[test]
-fn what_the_image_has_in_run_and_tmp_is_there() {
+fn files_of_the_image_in_run_and_tmp_are_there() {
     let Some(guest) = Guest::boot_with(image_with_runtime_folders) else {
         return;
     };
@@ -61,7 +61,7 @@ fn what_the_image_has_in_run_and_tmp_is_there() {
     spec.user = b"app".to_vec();
     assert_eq!(guest.run(&spec).stdout, "-rw-r--r--\n");
 
-    // The sandbox's names, whatever the image says, also where a link leads nowhere yet.
+    // The sandbox's names, whatever the image contains, even through a dangling link.
     let names =
         guest.sh("cat /etc/hostname; tail -n 1 /etc/hosts; cat /run/resolver/stub.conf | wc -l");
     assert_eq!(
@@ -86,7 +86,7 @@ fn files_of_the_image_that_never_end_are_not_read() {
     let Some(guest) = Guest::boot_with(prepare) else {
         return;
     };
-    // Programs that look names up would wait for the fifo.
+    // Programs that look up names would wait for the fifo.
     let mut spec =
         shell("awk '/^[UG]id/ { print $2 }' /proc/self/status; [ -p /etc/hosts ] && echo fifo");
     spec.user = b"1234:5".to_vec();

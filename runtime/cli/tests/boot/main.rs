@@ -1,5 +1,5 @@
-//! Boots a small image and runs commands in it. The image and its disks are made here from busybox,
-//! by programs that are not ours where it matters to have a second opinion.
+//! Boots a small image and runs commands in it. The image and its disks are made from busybox, by
+//! other projects' programs where a second opinion matters.
 //!
 //! `BLOCKBOX_TEST_VMM` chooses the monitor, `qemu` (the default) or `libkrun`.
 
@@ -52,7 +52,7 @@ fn exit_statuses_and_streams_are_the_commands_own() {
             other => panic!("{args:?}: {other:?}"),
         }
     }
-    // More than the kernel takes in one argument, and more than a frame.
+    // More than the kernel accepts in one argument, and more than a frame.
     for length in [200 << 10, 5 << 20] {
         match guest.session.exec(&command(&["echo", &"x".repeat(length)])) {
             Err(GuestError::SpawnFailed { code, .. }) => assert_eq!(code, 126),
@@ -99,7 +99,7 @@ fn the_guest_is_what_a_container_expects() {
             .stdout,
         "via-dev\n/proc/self/fd\n"
     );
-    // The sandbox's disk and init's own folders are out of sight.
+    // The sandbox's disk and init's own folders are hidden.
     assert_eq!(
         guest
             .sh("ls -d /blockbox /upper /work 2>/dev/null; grep -c ext4 /proc/mounts")
@@ -163,7 +163,7 @@ fn large_streams_arrive_whole_and_in_order() {
     assert!(stdout == data, "{} bytes came back of {SIZE}", stdout.len());
     eprintln!("10 MiB there and back in {:?}", started.elapsed());
 
-    // Both outputs at once, read in the order they come.
+    // Both outputs at once, read in the order of arrival.
     let outcome = guest.sh(
         "head -c 2000000 /dev/zero | tr '\\0' e >&2 & head -c 2000000 /dev/zero | tr '\\0' o; wait",
     );
@@ -180,7 +180,7 @@ fn a_command_nobody_reads_from_stops_no_other() {
     spec.stdin = true;
     let mut deaf = guest.exec(&spec);
     let mut stdin = deaf.take_stdin().unwrap();
-    // More than any buffer on the way holds; the command never reads it.
+    // More than any buffer in between holds; the command never reads it.
     let writer = std::thread::spawn(move || stdin.write_all(&vec![0; 4 << 20]));
     std::thread::sleep(Duration::from_millis(500));
 
@@ -190,7 +190,7 @@ fn a_command_nobody_reads_from_stops_no_other() {
     let error = writer.join().unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 
-    // Giving up on the flood ends it as a closed pipe does.
+    // Closing the output of the flood ends it as a closed pipe does.
     unread.close_output(Stream::Stdout).unwrap();
     assert_eq!(unread.wait().unwrap(), ExitStatus::Signal(13));
     guest.shut_down();
@@ -203,7 +203,7 @@ fn input_left_unread_does_not_hold_up_the_end() {
     spec.stdin = true;
     let mut exec = guest.exec(&spec);
     let mut stdin = exec.take_stdin().unwrap();
-    // All of it is taken, although the command closed its input after the beginning.
+    // All of it is accepted, although the command closed its input after the beginning.
     stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
     drop(stdin);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -216,7 +216,7 @@ fn input_left_unread_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_terminal_is_one() {
+fn a_command_with_a_terminal_can_use_it_as_one() {
     let Some(guest) = Guest::boot() else { return };
     let mut spec = shell(
         "trap 'stty size' WINCH; tty; stty size; until read line; do :; done; echo got $line; echo err >&2",
@@ -230,7 +230,7 @@ fn a_terminal_is_one() {
     );
     let size = WindowSize { rows: 44, cols: 55 };
     exec.control().resize(size).unwrap();
-    // The signal ends a `read` that waits.
+    // The signal interrupts a waiting `read`.
     assert_eq!(read_until(&mut exec, "44 55\r\n"), "44 55\r\n");
     stdin.write_all(b"hello\n").unwrap();
     let mut rest = Vec::new();
@@ -241,7 +241,7 @@ fn a_terminal_is_one() {
         "hello\r\ngot hello\r\nerr\r\n"
     );
 
-    // Everything a command writes just before its end arrives, also while a child keeps the
+    // Everything that a command writes just before its end arrives, even while a child keeps the
     // terminal open.
     let mut spec = shell("sleep 1000 & head -c 100000 /dev/zero | tr '\\0' t");
     spec.tty = Some(WindowSize { rows: 24, cols: 80 });
@@ -271,7 +271,7 @@ fn writes_go_to_the_upper_and_the_image_stays() {
     assert_eq!(outcome.stdout, "changed\n");
     guest.session.sync().unwrap();
     guest.session.freeze(Duration::ZERO).unwrap();
-    // Frozen, the image on the host has no journal to replay.
+    // While frozen, the image on the host has no journal to replay.
     assert!(!journal_needs_recovery(&guest.upper()));
     guest.session.thaw().unwrap();
     assert!(matches!(
@@ -314,7 +314,7 @@ fn a_frozen_guest_shuts_down_cleanly() {
 }
 
 #[test]
-fn a_guest_whose_disk_is_no_image_says_so() {
+fn a_guest_whose_disk_is_not_an_image_reports_it() {
     let Some(kernel) = guest_kernel() else { return };
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("image.erofs");
@@ -333,7 +333,7 @@ fn a_guest_whose_disk_is_no_image_says_so() {
     }
     drop(vm);
 
-    // Without an init at all the kernel panics, and its last words are in the error.
+    // Without any init the kernel panics, and the error shows its last output.
     fs::write(&upper, vec![0; 16 << 20]).unwrap();
     let vm = monitor().start(&config).unwrap();
     match Session::connect(&vm, &Boot::new("testbox"), BOOT_TIME) {
@@ -353,7 +353,7 @@ fn a_guest_whose_host_is_gone_ends() {
         session,
     } = guest;
     let background = session.exec(&command(&["sleep", "1000"])).unwrap();
-    // What a dying blockbox leaves behind: the channel's end.
+    // When blockbox dies, the channel closes.
     vm.channel()
         .unwrap()
         .shutdown(std::net::Shutdown::Both)
@@ -364,7 +364,7 @@ fn a_guest_whose_host_is_gone_ends() {
     assert!(matches!(background.wait(), Err(GuestError::Lost { .. })));
 }
 
-/// Not a test of its own: the process that [`a_killed_host_leaves_no_vm`] kills.
+/// Not a test itself: the process that [`a_killed_host_leaves_no_vm`] kills.
 #[test]
 #[ignore = "holds a guest until killed"]
 fn hold_a_guest() {
@@ -403,7 +403,7 @@ fn a_killed_host_leaves_no_vm() {
     }
 }
 
-/// Whether a process has something in `folder` on its command line, as a VM has its disks.
+/// Returns whether a process has a path in `folder` on its command line, as a VM has its disks.
 #[cfg(target_os = "linux")]
 fn vm_with(folder: &Path) -> bool {
     let folder = folder.to_str().unwrap();

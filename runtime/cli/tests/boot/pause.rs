@@ -1,4 +1,4 @@
-//! Machines that pause: for a full disk of the host, and to be saved and cloned.
+//! Machines that pause: for a full disk of the host, and to be saved and copied.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -45,7 +45,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
     ));
     let upper = small.path().join("upper.ext4");
     if monitor() == Vmm::Libkrun {
-        // It cannot pause: the guest gets an I/O error, and lives.
+        // libkrun cannot pause: the guest gets an I/O error, and continues.
         let status = write.wait().unwrap();
         assert_ne!(status, ExitStatus::Code(0));
         assert_eq!(guest.sh("echo still there").stdout, "still there\n");
@@ -60,7 +60,7 @@ fn a_full_host_disk_pauses_the_vm_until_there_is_room() {
     );
     let qmp = guest.vm.qmp().unwrap();
     assert_eq!(qmp.status().unwrap(), "io-error");
-    // Without room it stays as it is, and says so once.
+    // Without space it stays paused, and reports it once.
     assert!(events.recv_timeout(Duration::from_millis(2500)).is_err());
 
     small.resize(128);
@@ -95,8 +95,8 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     let (Some(guest), Some(source)) = (guest, source) else {
         return;
     };
-    // A command that goes on in both, one that is at its end in the clone, and a terminal that
-    // nobody has there.
+    // A command that continues in both, one that ends in the copy, and a terminal that is not used
+    // there.
     let mut count = shell("i=0; while read line; do i=$((i+1)); echo $line $i; done");
     count.stdin = true;
     let mut counter = guest.exec(&count);
@@ -135,7 +135,7 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     let mut input = counter.take_stdin().unwrap();
     say(&mut input, &mut counter, "source", "source 1\n");
     let last_id = save("copy");
-    // The image, which was taken out meanwhile, is there again.
+    // The image, which was detached meanwhile, is attached again.
     let read = "echo 3 > /proc/sys/vm/drop_caches; /bin/busybox sha256sum /bin/busybox";
     let whole = guest.sh(read).stdout;
     assert!(whole.contains("/bin/busybox"), "{whole}");
@@ -180,18 +180,18 @@ fn a_saved_machine_runs_on_as_a_clone_and_as_itself() {
     drop(vm);
     check_disk(&folder.join("upper.copy"));
 
-    // Once more, and the source is as it was.
+    // A second time, and the source is unchanged.
     save("again");
     assert_eq!(guest.sh("hostname; ls /who").stdout, "testbox\n");
     say(&mut input, &mut counter, "source", "source 3\n");
     drop(input);
     drop(counter);
-    // What was copied is a clean file system.
+    // The copy is a clean file system.
     check_disk(&folder.join("upper.again"));
     guest.shut_down();
 }
 
-/// Gives a command a line and waits for what it answers.
+/// Writes a line to a command and waits for its answer.
 fn say(input: &mut Stdin, exec: &mut Exec, line: &str, answer: &str) {
     writeln!(input, "{line}").unwrap();
     match exec.next_event().unwrap() {

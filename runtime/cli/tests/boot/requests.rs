@@ -1,4 +1,4 @@
-//! What init does for the host while commands run.
+//! Requests to init while commands run.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,7 +10,7 @@ use blockbox::guest::{Event, ExitStatus, GuestError, Identity, Stream};
 use crate::guest::{Guest, command, journal_needs_recovery, shell};
 
 #[test]
-fn a_freeze_ends_by_itself_unless_it_is_kept() {
+fn a_freeze_expires_unless_it_is_extended() {
     let Some(guest) = Guest::boot() else { return };
     let second = Duration::from_secs(1);
     guest.session.freeze(2 * second).unwrap();
@@ -18,8 +18,8 @@ fn a_freeze_ends_by_itself_unless_it_is_kept() {
     assert!(!journal_needs_recovery(&guest.upper()));
     let again = guest.session.freeze(second);
     assert!(matches!(again, Err(GuestError::Refused { .. })));
-    // Nothing that waits for the thaw holds init up: not a writer, not a trim, not a missing
-    // working directory.
+    // Nothing that waits for the thaw blocks init: not a writer, not a trim, not a missing working
+    // directory.
     let writer = guest.exec(&shell("echo x > /file; echo written"));
     assert!(matches!(
         guest.session.trim(),
@@ -42,7 +42,7 @@ fn a_freeze_ends_by_itself_unless_it_is_kept() {
     let mut output = Vec::new();
     let status = writer.stream(&mut output, &mut std::io::sink()).unwrap();
     assert_eq!((status, &*output), (ExitStatus::Code(0), &b"written\n"[..]));
-    // The host is told that its freeze is over.
+    // The host learns that its freeze has ended.
     for refused in [guest.session.keep_frozen(second), guest.session.thaw()] {
         assert!(matches!(
             refused,
@@ -53,7 +53,7 @@ fn a_freeze_ends_by_itself_unless_it_is_kept() {
 }
 
 #[test]
-fn what_is_removed_in_the_guest_takes_no_room_on_the_host() {
+fn files_removed_in_the_guest_take_no_space_on_the_host() {
     let Some(guest) = Guest::boot() else { return };
     let blocks = || fs::metadata(guest.upper()).unwrap().blocks() * 512;
     let empty = blocks();
@@ -63,7 +63,7 @@ fn what_is_removed_in_the_guest_takes_no_room_on_the_host() {
     guest.session.trim().unwrap();
     assert!(blocks() < empty + (8 << 20), "{empty} {}", blocks());
     assert_eq!(guest.sh(write).status, ExitStatus::Code(0));
-    // And at the end by itself.
+    // Also at the shutdown, without a request.
     let upper = guest.upper();
     let Guest {
         folder,
@@ -79,7 +79,7 @@ fn what_is_removed_in_the_guest_takes_no_room_on_the_host() {
 #[test]
 fn commands_are_measured_listed_and_killed_with_their_descendants() {
     let Some(guest) = Guest::boot() else { return };
-    // A descendant in a session of its own, whose parent is gone.
+    // A descendant in its own session, whose parent has ended.
     let mut parent = guest.exec(&shell(
         "setsid sh -c 'sleep 1000 & exec sleep 1001' & echo up; exec sleep 1002",
     ));
@@ -220,7 +220,7 @@ fn a_clone_becomes_a_guest_of_its_own() {
             "cd".repeat(16)
         )
     );
-    // The image's hook is waited for, and its failure told.
+    // The image's hook is waited for, and its failure is reported.
     guest.sh("touch /tmp/fail");
     let failed = guest.session.identity(&identity);
     assert!(
@@ -258,7 +258,7 @@ fn an_init_asks_for_no_more_process_ids_than_the_kernel_has() {
     let mut spec = command(&["/bin/init"]);
     spec.init = true;
     let init = guest.exec(&spec);
-    // As systemd looks for them: of the files of one name, that in /run is read.
+    // As systemd does: if several files have the same name, the one in /run is read.
     let outcome = guest.sh("for dir in /run /usr/lib; do file=$dir/sysctl.d/50-pid-max.conf; [ -e $file ] && break; done; \
                             sysctl -p $file && echo set");
     assert_eq!(outcome.stdout.lines().last(), Some("set"), "{outcome:?}");
@@ -291,7 +291,7 @@ fn an_init_is_process_1_and_later_commands_join_it() {
         second,
         Err(GuestError::SpawnFailed { code: 125, .. })
     ));
-    // It ends by its own signal when the guest powers off, and its namespace with it.
+    // It is ended by its own signal when the guest powers off, and its namespace with it.
     let started = Instant::now();
     init.control().signal(12).unwrap();
     let status = init.wait().unwrap();

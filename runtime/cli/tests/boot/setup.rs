@@ -1,4 +1,4 @@
-//! What the boot message has init set up.
+//! Settings of the boot message that init applies.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -25,7 +25,7 @@ fn docker_folder(root: &Path) {
 }
 
 #[test]
-fn the_guest_is_set_up_as_the_boot_message_says() {
+fn init_applies_the_settings_of_the_boot_message() {
     let mut boot = Boot::new("box.example.org");
     boot.leave_on_disk("/tmp");
     let disk = |path: &str| Mount::new(path, MountSource::SandboxDisk).copy_up(true);
@@ -110,7 +110,7 @@ fn the_guest_is_set_up_as_the_boot_message_says() {
         let outcome = guest.sh(script);
         assert_eq!(outcome.stdout, expected, "{script}: {}", outcome.stderr);
     }
-    // A command's own limits count, within those it may set.
+    // A command's own limits apply, within those that it may set.
     let mut spec = shell("ulimit -Sn; grep NoNewPrivs /proc/self/status; id -G");
     spec.ulimits = vec![Ulimit {
         resource: NOFILE,
@@ -131,7 +131,7 @@ fn the_guest_is_set_up_as_the_boot_message_says() {
         Err(GuestError::SpawnFailed { code: 125, .. })
     ));
 
-    // The folder of the disk is there again at the next start, and the secret is on no disk.
+    // The folder of the disk is there at the next start, and the secret is not on any disk.
     let upper = guest.upper();
     let Guest {
         folder,
@@ -171,7 +171,7 @@ fn the_guest_is_set_up_as_the_boot_message_says() {
 }
 
 #[test]
-fn what_cannot_be_set_up_is_named() {
+fn settings_that_cannot_be_applied_are_named() {
     let Some(kernel) = guest_kernel() else { return };
     let none = MountSource::Disk {
         serial: "nowhere".to_owned(),

@@ -1,4 +1,4 @@
-//! A store with an image that boots.
+//! A store with a bootable image.
 
 use std::io::Write;
 use std::process::{Child, Output, Stdio};
@@ -10,14 +10,14 @@ use testkit::{TarBuilder, oracle};
 use super::Blockbox;
 use super::layout::{Compression, Layout};
 
-/// How long anything may take on a busy machine.
+/// A timeout that suffices on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Waits until `found` gives something.
+/// Waits until `found` returns a value.
 pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -56,13 +56,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Pulls an image with this configuration; `None` where nothing can boot it.
+    /// Pulls an image with this configuration; `None` if it cannot be booted here.
     pub(crate) fn new(config: Value) -> Option<Self> {
         Self::with_layers(config, 1)
     }
 
-    /// As [`new`](Self::new), of `count` layers; layer `i` but the first has a file `layers/i` that
-    /// holds its number.
+    /// As [`new`](Self::new), with `count` layers; each layer `i` except the first has a file
+    /// `layers/i` with its number.
     pub(crate) fn with_layers(config: Value, count: usize) -> Option<Self> {
         let tar = |i| TarBuilder::new().file(format!("layers/{i}"), format!("{i}\n"));
         Self::with_tars(config, (1..count).map(|i| tar(i).finish()).collect())
@@ -127,14 +127,14 @@ impl Guest {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_owned();
-        // A command that does not read leaves a broken pipe.
+        // If the command does not read, the pipe breaks.
         let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
         output
     }
 
-    /// Runs a shell script that must end with status 0, and gives its output.
+    /// Runs a shell script that must end with status 0, and returns its output.
     pub(crate) fn script(&self, options: &[&str], script: &str) -> String {
         let output = self.run(options, &["sh", "-c", script], "");
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -148,7 +148,7 @@ impl Guest {
         list.as_array().unwrap().len()
     }
 
-    /// The state of a sandbox; `None` where there is no such sandbox.
+    /// Returns the state of a sandbox; `None` if there is no such sandbox.
     pub(crate) fn state(&self, name: &str) -> Option<Value> {
         let output = self.blockbox.output(["inspect", name]);
         let list: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! OCI image layouts made by hand, right and wrong.
+//! Hand-made OCI image layouts, valid and invalid.
 
 use std::fs;
 use std::io::Write;
@@ -77,7 +77,7 @@ impl Layout {
         self
     }
 
-    /// Changes the newest layer's blob, whose digest stays as it was.
+    /// Changes the newest layer's blob and keeps its digest.
     pub(crate) fn corrupt(self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let path = self.path_of(self.layers.last().unwrap()["digest"].as_str().unwrap());
         let mut blob = fs::read(&path).unwrap();
@@ -125,7 +125,7 @@ impl Layout {
         self.dir.path()
     }
 
-    /// The name by which `blockbox` gets the image.
+    /// Returns the name by which `blockbox` pulls the image.
     pub(crate) fn reference(&self) -> String {
         format!("oci:{}:latest", self.dir.path().display())
     }
@@ -141,7 +141,7 @@ impl Layout {
     }
 }
 
-/// The sha256 digest of `bytes` as OCI writes it.
+/// Returns the sha256 digest of `bytes` in OCI's form.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()

@@ -1,4 +1,4 @@
-//! What the integration tests share: the command, a store of its own, and hand-made OCI layouts.
+//! Helpers of the integration tests: the command, a separate store, and hand-made OCI layouts.
 
 // Every test binary uses its own part of this module.
 #![allow(dead_code, reason = "each test binary uses its own part")]
@@ -31,7 +31,7 @@ impl Blockbox {
         blockbox
     }
 
-    /// One whose store has no kernel.
+    /// Returns one whose store has no kernel.
     pub(crate) fn without_kernel() -> Self {
         let home = tempfile::tempdir().unwrap();
         Self { home }
@@ -53,7 +53,7 @@ impl Blockbox {
         self.command().args(args).output().unwrap()
     }
 
-    /// Runs a command that must succeed and gives its standard output.
+    /// Runs a command that must succeed and returns its standard output.
     pub(crate) fn ok(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
         let output = self.output(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +61,7 @@ impl Blockbox {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command that must fail with one line on standard error, and gives that line.
+    /// Runs a command that must fail with one line on standard error, and returns that line.
     pub(crate) fn fails(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
         let output = self.output(args);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -74,7 +74,7 @@ impl Blockbox {
         errors[0].to_owned()
     }
 
-    /// What `image inspect` says.
+    /// Returns the paths that `image inspect` reports.
     pub(crate) fn inspect(&self, reference: &str) -> Disks {
         let json = self.ok(["image", "inspect", reference, "--format", "json"]);
         let report: Value = serde_json::from_str(&json).unwrap();
@@ -91,8 +91,8 @@ impl Blockbox {
         }
     }
 
-    /// Every file of the store but the kernels, with its size and modification time: what must not
-    /// change when a pull fails.
+    /// Lists every file of the store except the kernels, with its size and modification time, which
+    /// must not change when a pull fails.
     pub(crate) fn listing(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut pending = vec![self.home.path().to_owned()];
@@ -117,7 +117,7 @@ impl Blockbox {
     }
 }
 
-/// A test that fails leaves no machine running.
+/// Kills machines that a failed test leaves running.
 impl Drop for Blockbox {
     fn drop(&mut self) {
         let sandboxes = std::fs::read_dir(self.home.path().join("sandboxes"));
@@ -131,7 +131,7 @@ impl Drop for Blockbox {
     }
 }
 
-/// Where an image's disks are.
+/// The paths of an image's disks.
 pub(crate) struct Disks {
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) fsmeta: PathBuf,
@@ -139,7 +139,7 @@ pub(crate) struct Disks {
 }
 
 impl Disks {
-    /// Fsmeta and layers as one file, as a VMM shows them.
+    /// Writes fsmeta and layers to one file, as a VMM presents them.
     pub(crate) fn stitched(&self) -> tempfile::NamedTempFile {
         let mut stitched = tempfile::NamedTempFile::new().unwrap();
         for part in std::iter::once(&self.fsmeta).chain(&self.layers) {

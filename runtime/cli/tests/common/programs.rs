@@ -7,14 +7,14 @@ use std::process::Command;
 
 use testkit::{TarBuilder, oracle};
 
-/// What an image gets of this host.
+/// Programs and files of this host for an image.
 #[derive(Default)]
 pub(crate) struct Programs {
     files: BTreeSet<PathBuf>,
 }
 
 impl Programs {
-    /// A program at the path it has here; `None` where it is not installed.
+    /// Adds a program at its path on this host; `None` if it is not installed.
     pub(crate) fn program(mut self, name: &str) -> Option<Self> {
         let absolute = Path::new(name).is_absolute().then(|| Path::new(name));
         let path = match absolute {
@@ -29,7 +29,7 @@ impl Programs {
         Some(self)
     }
 
-    /// Everything in a folder but what compilers and tests leave there.
+    /// Adds a folder without files that compilers and tests leave there.
     pub(crate) fn folder(mut self, folder: &str) -> Option<Self> {
         if !Path::new(folder).is_dir() {
             testkit::skip(&format!("{folder} is not installed"));
@@ -56,7 +56,7 @@ impl Programs {
         }
     }
 
-    /// A program or a library, and all that it loads.
+    /// Adds a program or a library, and all libraries that it loads.
     fn library(&mut self, path: &Path) {
         let output = Command::new("ldd").arg(path).output().unwrap();
         for word in String::from_utf8_lossy(&output.stdout).split_whitespace() {

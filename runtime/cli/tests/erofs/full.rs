@@ -1,4 +1,4 @@
-//! Layers of every kind to one self-contained image.
+//! Merges layers of every kind into one self-contained image.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use testkit::{Difference, Mount, TarBuilder, Walk, kernel_mounts, walk};
 use crate::{Lab, noise};
 
 /// Each name in three layers that replace, remove and link. None has implied directories, which
-/// overlayfs does not know.
+/// overlayfs does not support.
 fn layers() -> [Vec<u8>; 3] {
     let base = TarBuilder::new()
         .dir("./")
@@ -57,7 +57,7 @@ fn put(lab: &Lab) {
     }
 }
 
-/// What overlayfs shows of the layer images.
+/// Returns the tree that overlayfs shows of the layer images.
 fn overlay(lab: &Lab) -> Walk {
     let mounts = [0, 1, 2].map(|i| Mount::erofs(&lab.path(&format!("{i}.erofs")), &[]));
     let points: Vec<&Path> = mounts.iter().map(Mount::path).collect();
@@ -77,7 +77,7 @@ fn layers_of_any_kind_become_the_image_that_overlayfs_shows() {
     put(&lab);
     full(&lab, "images", &["0.erofs", "1.erofs", "2.erofs"], &[]);
     full(&lab, "tars", &["0.tar", "1.tar.gz", "2.tar"], &[]);
-    // Of each file the same contents, in the same order.
+    // The same contents for each file, in the same order.
     assert!(
         fs::read(lab.path("images")).unwrap().len() == fs::read(lab.path("tars")).unwrap().len()
     );
@@ -122,8 +122,8 @@ fn links_to_lower_layers_and_implied_directories_are_as_in_merged_metadata() {
         .file("etc/hosts", "127.0.0.1 localhost\n")
         .mode(0o777)
         .symlink("lib", "usr/lib");
-    // No entry for `etc`, which stays as it is; a name below a lower symbolic link; a link to a
-    // file that only the base has, whose first name goes.
+    // There is no entry for `etc`, which stays unchanged; a name below a lower symbolic link; a
+    // link to a file that only the base has, whose first name is removed.
     let top = TarBuilder::new()
         .file("etc/new", noise(5000))
         .file("lib/library", noise(6000))
@@ -155,7 +155,7 @@ fn links_to_lower_layers_and_implied_directories_are_as_in_merged_metadata() {
 }
 
 #[test]
-fn only_contents_that_are_seen_are_copied_and_equal_ones_once() {
+fn only_visible_contents_are_copied_and_equal_ones_once() {
     let lab = Lab::new();
     put(&lab);
     for layers in [["0.erofs", "1.erofs"], ["0.tar", "1.tar"]] {
@@ -174,7 +174,7 @@ fn only_contents_that_are_seen_are_copied_and_equal_ones_once() {
 }
 
 #[test]
-fn a_full_merge_takes_the_options_of_an_image_and_metadata_none() {
+fn a_full_merge_supports_the_options_of_an_image_and_a_metadata_merge_does_not() {
     let lab = Lab::new();
     put(&lab);
     let layers = ["0.tar", "1.tar", "2.tar"];

@@ -1,4 +1,4 @@
-//! Metadata images over tars that stay as they are.
+//! Metadata images over tars that stay unchanged.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use testkit::{Difference, TarBuilder, kernel_mounts};
 use crate::common::layout::digest;
 use crate::{Lab, noise};
 
-/// A layer with everything that is not its own test.
+/// A layer with everything that has no test of its own.
 fn layer() -> TarBuilder {
     let long = "long/".to_owned() + &"n".repeat(200);
     TarBuilder::new()
@@ -35,7 +35,7 @@ fn layer() -> TarBuilder {
 }
 
 #[test]
-fn an_index_and_its_tar_show_what_a_copy_shows() {
+fn an_index_with_its_tar_has_the_same_tree_as_a_copy() {
     let lab = Lab::new();
     let tar = layer().finish();
     lab.put("tar", &tar);
@@ -48,7 +48,7 @@ fn an_index_and_its_tar_show_what_a_copy_shows() {
     assert!(report["bytes"].as_u64().unwrap() < 8192, "{report}");
     assert_eq!(fs::read(lab.path("tar")).unwrap(), tar);
 
-    // Who knows the digest gets the same.
+    // With a known digest the result is the same.
     let known = ["known", "--tar-index", "--diff-id", &digest(&tar)];
     lab.ok(&[&arguments[..], &known].concat());
     assert_eq!(
@@ -88,7 +88,7 @@ fn an_index_and_its_tar_show_what_a_copy_shows() {
 }
 
 #[test]
-fn an_index_shows_what_that_of_mkfs_shows() {
+fn an_index_has_the_same_tree_as_that_of_mkfs() {
     let lab = Lab::new();
     lab.put("tar", layer().finish());
     lab.ok(&["build", "--tar", "tar", "--tar-index", "-o", "ours"]);
@@ -98,10 +98,10 @@ fn an_index_shows_what_that_of_mkfs_shows() {
     }
     let mut theirs = lab.shown("theirs", &["tar"]);
     let mut ours = lab.shown("ours", &["tar"]);
-    // It says of directories with whiteouts that there are some, which overlayfs need not be told.
+    // mkfs.erofs marks directories that contain whiteouts, which overlayfs does not need.
     let etc = theirs.get_mut(&b"etc"[..]).unwrap();
     etc.xattrs.remove(&b"trusted.overlay.origin"[..]);
-    // A whiteout's attributes are nobody's.
+    // The attributes of a whiteout do not matter.
     for walk in [&mut ours, &mut theirs] {
         let whiteout = walk.get_mut(&b"etc/gone"[..]).unwrap();
         (whiteout.mode, whiteout.uid, whiteout.gid) = (0, 0, 0);
@@ -111,7 +111,7 @@ fn an_index_shows_what_that_of_mkfs_shows() {
 }
 
 #[test]
-fn holes_of_a_tar_stay_holes_and_what_does_not_lie_in_blocks_is_copied() {
+fn holes_of_a_tar_stay_holes_and_unaligned_contents_are_copied() {
     let lab = Lab::new();
     let (aligned, odd) = (noise(512), noise(700));
     let tar = TarBuilder::new()
@@ -144,7 +144,7 @@ fn holes_of_a_tar_stay_holes_and_what_does_not_lie_in_blocks_is_copied() {
 }
 
 #[test]
-fn an_index_over_what_gnu_tar_writes_shows_the_folder() {
+fn an_index_over_a_tar_of_gnu_tar_has_the_folders_tree() {
     let lab = Lab::new();
     let folder = lab.path("folder");
     fs::create_dir(&folder).unwrap();

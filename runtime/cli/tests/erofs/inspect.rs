@@ -1,4 +1,4 @@
-//! What the commands that read an image say of a damaged one.
+//! Commands that read a damaged image.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -53,7 +53,7 @@ fn an_inode_that_cannot_be_read_is_named_by_its_path() {
 }
 
 #[test]
-fn what_does_not_decompress_is_found_where_contents_are_checked() {
+fn data_that_does_not_decompress_is_found_if_contents_are_checked() {
     let lab = Lab::new();
     let mut image = layer(&lab);
     let opened = Image::open(&image[..]).unwrap();
@@ -63,7 +63,7 @@ fn what_does_not_decompress_is_found_where_contents_are_checked() {
         panic!("{cluster:?}");
     };
     let end = usize::try_from(offset + length).unwrap();
-    // The end of the data, behind padding.
+    // The end of the data, after padding.
     image[end - 30..end].fill(0xff);
     lab.put("layer.erofs", image);
     lab.ok(&["check", "layer.erofs"]);
@@ -77,13 +77,13 @@ fn what_does_not_decompress_is_found_where_contents_are_checked() {
 }
 
 #[test]
-fn what_is_wrong_with_the_superblock_is_found_beside_the_rest() {
+fn damage_of_the_superblock_is_found_together_with_other_damage() {
     let lab = Lab::new();
     let mut image = layer(&lab);
     let found = Image::open(&image[..]).unwrap().metadata(b"folder/file");
     let at = usize::try_from(found.unwrap().position()).unwrap();
     image[at..at + 2].fill(0xff);
-    // The label, which the superblock's checksum covers, and a feature that nobody knows.
+    // The label, which the superblock's checksum covers, and an unknown feature.
     image[1024 + 64] ^= 1;
     image[1024 + 80 + 3] |= 0x80;
     lab.put("layer.erofs", image);
@@ -98,13 +98,13 @@ fn what_is_wrong_with_the_superblock_is_found_beside_the_rest() {
         assert!(found, "{part}: {problems:?}");
     }
     assert!(findings.iter().any(|f| f["path"] == "folder/file"));
-    // Whoever does not check is told at once.
+    // Commands that do not check fail at once.
     let said = lab.fails(&["ls", "layer.erofs"]);
     assert!(said.contains("superblock checksum"), "{said}");
 }
 
 #[test]
-fn what_cannot_be_opened_is_a_finding_too() {
+fn a_file_that_cannot_be_opened_is_a_finding_too() {
     let lab = Lab::new();
     lab.put("layer.erofs", [0; 4096]);
     let output = lab.run(&["check", "--format", "json", "layer.erofs"]);
@@ -116,7 +116,7 @@ fn what_cannot_be_opened_is_a_finding_too() {
 }
 
 #[test]
-fn a_sparse_file_survives_a_tar_and_a_bound_stops_what_it_would_be() {
+fn a_sparse_file_survives_a_tar_and_a_limit_stops_its_expansion() {
     let lab = Lab::new();
     let folder = lab.path("folder");
     fs::create_dir(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! What the commands that write EROFS images are told, and what the kernel shows of it.
+//! Options of commands that write EROFS images, checked with the kernel's mounts.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -20,7 +20,7 @@ use common::Blockbox;
 use serde_json::Value;
 use testkit::{Mount, Walk, oracle, walk};
 
-/// A command, and a folder for what it reads and writes.
+/// The command, with a folder for its input and output.
 struct Lab {
     blockbox: Blockbox,
     dir: tempfile::TempDir,
@@ -58,14 +58,14 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs `blockbox erofs …` in the folder; it must fail. Gives what it says.
+    /// Runs `blockbox erofs …` in the folder; it must fail. Returns its message.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Runs mkfs.erofs in the folder; false where there is none.
+    /// Runs mkfs.erofs in the folder; returns `false` if it is not installed.
     fn mkfs(&self, arguments: &[&str]) -> bool {
         let Some(mut mkfs) = oracle("mkfs.erofs") else {
             return false;
@@ -76,7 +76,7 @@ impl Lab {
         true
     }
 
-    /// What the kernel shows of an image, whose devices are other files of the folder.
+    /// Returns the kernel's view of an image, whose devices are other files in the folder.
     fn shown(&self, image: &str, devices: &[&str]) -> Walk {
         let devices: Vec<_> = devices.iter().map(|name| self.path(name)).collect();
         let devices: Vec<&Path> = devices.iter().map(PathBuf::as_path).collect();
@@ -93,7 +93,7 @@ impl Lab {
     }
 }
 
-/// Bytes without a pattern, the same every time.
+/// Returns bytes without a pattern, the same every time.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let bytes = std::iter::repeat_with(move || {

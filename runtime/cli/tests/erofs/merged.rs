@@ -1,4 +1,4 @@
-//! Merged metadata, which points into the layers.
+//! Merged metadata, which refers to the layers.
 
 use serde_json::Value;
 use testkit::{Difference, TarBuilder, kernel_mounts};
@@ -6,7 +6,7 @@ use testkit::{Difference, TarBuilder, kernel_mounts};
 use crate::{Lab, noise};
 
 #[test]
-fn metadata_with_48_bit_addresses_shows_the_same_tree_in_less_room() {
+fn metadata_with_48_bit_addresses_has_the_same_tree_in_less_space() {
     let lab = Lab::new();
     let names: Vec<_> = (0..300).map(|i| format!("file-{i:03}")).collect();
     let mut base = TarBuilder::new().mtime(1_700_000_000).dir("./");
@@ -59,7 +59,7 @@ fn metadata_with_48_bit_addresses_shows_the_same_tree_in_less_room() {
 }
 
 #[test]
-fn metadata_takes_wide_addresses_and_no_other_option() {
+fn a_metadata_merge_supports_wide_addresses_and_no_other_option() {
     let lab = Lab::new();
     lab.put("0.tar", TarBuilder::new().dir("./").file("a", "a").finish());
     lab.ok(&["build", "--tar", "0.tar", "-o", "0.erofs"]);
@@ -75,13 +75,13 @@ fn metadata_takes_wide_addresses_and_no_other_option() {
 }
 
 #[test]
-fn indexes_are_layers_with_their_tars_behind_them_or_as_devices() {
+fn indexes_are_layers_with_their_tars_appended_or_as_devices() {
     let lab = Lab::new();
     let base = TarBuilder::new()
         .dir("./")
         .file("kept", noise(5000))
         .file("replaced", noise(700))
-        // It does not lie in blocks, so the index has a copy.
+        // It is not aligned to blocks, so the index has a copy.
         .pax("GNU.sparse.size", "100000")
         .pax("GNU.sparse.map", "100,300")
         .pax("GNU.sparse.name", "odd")

@@ -1,4 +1,4 @@
-//! What can be chosen about an image.
+//! Options of an image.
 
 use serde_json::Value;
 use testkit::{Difference, TarBuilder, kernel_mounts};
@@ -6,7 +6,7 @@ use testkit::{Difference, TarBuilder, kernel_mounts};
 use crate::{Lab, noise};
 
 #[test]
-fn mtime_is_everyones_and_with_clamp_only_that_of_what_is_later() {
+fn mtime_applies_to_all_files_and_with_clamp_only_to_later_times() {
     let lab = Lab::new();
     let tar = TarBuilder::new()
         .mtime(1_000_000_000)
@@ -51,7 +51,7 @@ fn mtime_is_everyones_and_with_clamp_only_that_of_what_is_later() {
 }
 
 #[test]
-fn the_superblock_tells_the_uuid_the_label_and_when_the_image_was_made() {
+fn the_superblock_has_the_uuid_the_label_and_the_build_time() {
     let lab = Lab::new();
     lab.put("tar", TarBuilder::new().dir("./").finish());
     let build = |options: &[&str], epoch: Option<&str>| {
@@ -115,7 +115,7 @@ fn chunks_that_files_share_are_stored_once() {
 }
 
 #[test]
-fn options_that_make_no_image_are_told_with_what_would() {
+fn invalid_options_are_rejected_with_valid_ones() {
     let lab = Lab::new();
     lab.put("tar", TarBuilder::new().finish());
     for (options, expected) in [

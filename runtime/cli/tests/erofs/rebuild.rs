@@ -1,4 +1,4 @@
-//! An image again, with other options.
+//! Makes an image again, with other options.
 
 use testkit::{Difference, TarBuilder, kernel_mounts};
 
@@ -29,7 +29,7 @@ fn layer() -> Vec<u8> {
 }
 
 #[test]
-fn a_layer_image_goes_to_other_options_and_back() {
+fn a_layer_image_survives_a_rebuild_with_other_options_and_back() {
     let lab = Lab::new();
     lab.put("tar", layer());
     lab.ok(&["build", "--tar", "tar", "-o", "layer", "--label", "name"]);
@@ -43,7 +43,7 @@ fn a_layer_image_goes_to_other_options_and_back() {
     again("large", "packed", &packed);
     again("packed", "layer2", &[]);
     again("layer2", "layer3", &[]);
-    // What an image is rebuilt to depends on what it shows, not on how it lies.
+    // A rebuilt image depends on the tree, not on the layout of the source.
     let read = |name: &str| std::fs::read(lab.path(name)).unwrap();
     assert!(read("layer2") == read("layer3"));
     assert!(lab.ok(&["dump", "layer3"]).contains("name"));

@@ -1,4 +1,4 @@
-//! A program in place of QEMU whose guest is hostile. Its own name says in which way; the test
+//! A program in place of QEMU whose guest is hostile. Its own name determines how; the test
 //! compiles and copies it.
 
 use std::io::{Read, Write};
@@ -6,13 +6,13 @@ use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-/// Bytes of one write.
+/// The number of bytes in one write.
 const CHUNK: usize = 1 << 16;
 
 fn main() {
     let name = std::env::args().next().unwrap_or_default();
     if !std::env::args().any(|word| word.contains("id=control")) {
-        // Asked what it can do, it answers as QEMU.
+        // It answers questions about its capabilities as QEMU does.
         let words = std::env::args_os().skip(1);
         panic!("{}", std::process::Command::new("qemu-system-x86_64").args(words).exec());
     }

@@ -1,4 +1,4 @@
-//! A guest whose kernel and init are hostile: what they send costs the host neither memory nor its
+//! A guest with a hostile kernel and init: its messages cost the host neither memory nor its
 //! commands.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::guest::Guest;
 use serde_json::{Value, json};
 
-/// How long anything may take on a busy machine.
+/// A timeout that suffices on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The most memory of a monitor, in KiB.
@@ -102,7 +102,7 @@ fn a_guest_that_never_answers_or_floods_its_console_can_be_removed() {
             assert!(started.elapsed() < LONG, "{name} does not start: {list}");
             std::thread::sleep(Duration::from_millis(20));
         };
-        // Long enough for a flood to show.
+        // Long enough for a flood to have an effect.
         std::thread::sleep(Duration::from_secs(1));
         if let Ok(status) = std::fs::read_to_string(format!("/proc/{monitor}/status")) {
             let peak = status

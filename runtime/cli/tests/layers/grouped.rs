@@ -1,4 +1,4 @@
-//! Native images whose layers were put together, or that have their merged metadata beside them.
+//! Native images with merged layers, or with separate merged metadata.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::common::layout::{Compression, Layout, digest};
 use crate::native::{blob, manifest, path, run};
 use crate::views::{kernel_walk, umoci_walk};
 
-/// Two large layers, each followed by small ones that change what is in all those before.
+/// Two large layers, each followed by small ones that change files of all layers before.
 fn stack() -> Layout {
     let noise = |seed, bytes| testkit::noise(seed, bytes);
     let tars = [
@@ -69,7 +69,7 @@ fn stack() -> Layout {
 }
 
 #[test]
-fn regrouped_layers_show_what_the_sources_layers_show() {
+fn regrouped_layers_have_the_same_tree_as_the_sources_layers() {
     if !kernel_mounts() {
         return;
     }
@@ -98,7 +98,7 @@ fn regrouped_layers_show_what_the_sources_layers_show() {
         let grouped = layers(&out);
         assert_eq!(grouped.len(), lengths.len(), "{options:?}");
         if options.len() == 1 && lengths.len() > 1 {
-            // Large layers are the ones that other images have.
+            // Large layers are shared with other images.
             assert_eq!((&grouped[0], &grouped[2]), (&single[0], &single[3]));
         }
         blockbox.ok(["pull", "-q", &to]);
@@ -107,7 +107,7 @@ fn regrouped_layers_show_what_the_sources_layers_show() {
         if let Some(expected) = umoci_walk(source.path()) {
             Difference::between(&shown, &expected).assert_none();
         }
-        // As overlayfs mounts them alone.
+        // Mounted with overlayfs only.
         let disks = blockbox.inspect(&to);
         let mounts: Vec<_> = disks
             .layers
@@ -122,8 +122,7 @@ fn regrouped_layers_show_what_the_sources_layers_show() {
     }
 }
 
-/// The index that a layout's `index.json` leads to, and in it the manifest of the image and the
-/// artifact about it.
+/// Returns the index in a layout's `index.json`, with the manifest of the image and its artifact.
 fn merged_beside(out: &Path) -> (Value, Value) {
     let index = manifest(out);
     let entries = index["manifests"].as_array().unwrap();
@@ -134,7 +133,7 @@ fn merged_beside(out: &Path) -> (Value, Value) {
 }
 
 #[test]
-fn merged_metadata_beside_an_image_is_what_a_pull_makes_of_its_layers() {
+fn merged_metadata_of_an_image_equals_that_which_a_pull_makes() {
     if !kernel_mounts() {
         return;
     }
@@ -166,7 +165,7 @@ fn merged_metadata_beside_an_image_is_what_a_pull_makes_of_its_layers() {
         }
         assert!(kind.starts_with("application/vnd.erofs.layer.merged.v1"));
 
-        // The same as of a pull, which has nothing to say against it.
+        // The same as after a pull, which has no warnings.
         let output = blockbox.output(["pull", "-q", &to]);
         assert!(
             output.status.success() && output.stderr.is_empty(),
@@ -176,7 +175,7 @@ fn merged_metadata_beside_an_image_is_what_a_pull_makes_of_its_layers() {
         assert_eq!(pulled.trim(), image["digest"].as_str().unwrap());
         let disks = blockbox.inspect(&to);
         assert!(fs::read(&disks.fsmeta).unwrap() == bytes);
-        // What others mount.
+        // As other programs mount it.
         let merged = dir.path().join("merged.erofs");
         fs::write(&merged, &bytes).unwrap();
         let layers: Vec<_> = disks.layers.iter().map(|layer| layer.as_path()).collect();
@@ -185,7 +184,7 @@ fn merged_metadata_beside_an_image_is_what_a_pull_makes_of_its_layers() {
         if let Some(expected) = umoci_walk(source.path()) {
             Difference::between(&shown, &expected).assert_none();
         }
-        // Others copy it with the image, and pass over it.
+        // Other programs copy it with the image, and ignore it.
         let copied = dir.path().join(format!("copied{}", options.len()));
         let copy = format!("oci:{}:v1", copied.display());
         if let Some(mut skopeo) = oracle("skopeo") {
@@ -207,7 +206,7 @@ fn merged_metadata_beside_an_image_is_what_a_pull_makes_of_its_layers() {
 }
 
 #[test]
-fn merged_metadata_that_is_not_of_the_images_layers_is_not_used() {
+fn merged_metadata_that_does_not_match_the_layers_is_not_used() {
     let source = stack();
     let dir = tempfile::tempdir().unwrap();
     let (blockbox, out) = (Blockbox::new(), dir.path().join("out"));
@@ -234,8 +233,8 @@ fn merged_metadata_that_is_not_of_the_images_layers_is_not_used() {
         (place["digest"], place["size"]) = (now["digest"].clone(), now["size"].clone());
         fs::write(out.join("index.json"), root.to_string()).unwrap();
     };
-    // A blob that shows another tree of the same layers' contents: its digest is right, and its
-    // structure.
+    // A blob with another tree of the same layers' contents: its digest and its structure are
+    // valid.
     let mut other = right.clone();
     let name = b"stays";
     let at = other.windows(5).position(|bytes| bytes == name).unwrap();
@@ -277,7 +276,7 @@ fn an_image_of_more_layers_than_files_may_be_open_is_made_native_and_pulled() {
     let dir = tempfile::tempdir().unwrap();
     let to = format!("oci:{}:v1", dir.path().join("out").display());
     let blockbox = Blockbox::new();
-    // The soft limit is for programs that know nothing of it; the hard one is the user's.
+    // The soft limit is for programs that do not raise it; the hard one is the user's.
     let limited = |arguments: &[&str]| {
         let own = blockbox.command();
         let mut shell = std::process::Command::new("sh");

@@ -1,5 +1,5 @@
-//! What the kernel shows of our disks is what umoci unpacks of the same image, and what the
-//! kernel's own overlayfs shows of the layers.
+//! The kernel's mount of blockbox's disks equals umoci's unpacking of the same image, and the
+//! kernel's own overlayfs of the layers.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -265,7 +265,7 @@ fn names_are_normalised_and_long_ones_are_exact() {
         .file("d//doubled", "3")
         .file("d/./inner", "4")
         .file("d/../outer", "5")
-        // GNU's long names, as an entry of their own before the one they are for.
+        // GNU's long names, as a separate entry before the one they belong to.
         .raw(
             b"././@LongLink",
             b'L',
@@ -284,7 +284,7 @@ fn names_are_normalised_and_long_ones_are_exact() {
         .pax("path", format!("{deep}file"))
         .file("ignored", "7")
         .finish();
-    // Umoci leaves the time at which it made something below.
+    // Umoci keeps the time of its last change in a directory.
     let mut unspecified: Vec<String> = Vec::new();
     let parts: Vec<&str> = deep.trim_end_matches('/').split('/').collect();
     for end in 1..=parts.len() {
@@ -299,7 +299,7 @@ fn names_are_normalised_and_long_ones_are_exact() {
 }
 
 #[test]
-fn of_a_path_that_occurs_twice_the_last_entry_counts() {
+fn if_a_path_occurs_twice_the_last_entry_counts() {
     if !kernel_mounts() {
         return;
     }
@@ -349,7 +349,7 @@ fn hard_links_share_inodes_of_every_type() {
     );
 }
 
-/// Overlayfs gives files of different layers one number where their layers do, on different
+/// Overlayfs gives files of different layers the same number if their layers do, on different
 /// devices.
 #[test]
 fn hard_links_of_two_layers_alike_are_two_files() {

@@ -1,5 +1,5 @@
-//! EROFS-native images: made of tars, pulled without a conversion, and shown by the kernel's
-//! overlayfs as they are.
+//! EROFS-native images: made from tars, pulled without conversion, and mounted directly by the
+//! kernel's overlayfs.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::common::Blockbox;
 use crate::common::layout::{Compression, Layout, digest};
 use crate::views::kernel_walk;
 
-/// Layers with everything that one says of those below.
+/// Layers with all kinds of changes to those below.
 fn stack() -> Layout {
     let base = TarBuilder::new()
         .dir("./")
@@ -58,7 +58,7 @@ fn stack() -> Layout {
         .finish()
 }
 
-/// What the kernel shows of the merged image, but for link counts across layers, which native
+/// Returns the kernel's view of the merged image, without link counts across layers, which native
 /// layers do not keep.
 fn merged(blockbox: &Blockbox, reference: &str) -> Walk {
     let mut walk = kernel_walk(blockbox, reference);
@@ -66,12 +66,12 @@ fn merged(blockbox: &Blockbox, reference: &str) -> Walk {
     for entry in walk.values_mut() {
         entry.first_name = None;
     }
-    // No layer says when it changed.
+    // No layer sets its time.
     walk.get_mut(&b"usr/lib"[..]).unwrap().mtime = (0, 0);
     walk
 }
 
-/// The manifest that a layout's `index.json` leads to.
+/// Returns the manifest in a layout's `index.json`.
 pub(crate) fn manifest(dir: &Path) -> Value {
     let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
     blob(dir, &index["manifests"][0])
@@ -93,7 +93,7 @@ pub(crate) fn run(command: &mut Command) {
 }
 
 #[test]
-fn a_native_image_shows_what_its_source_shows_whatever_its_form() {
+fn a_native_image_has_the_same_tree_as_its_source_in_every_form() {
     if !kernel_mounts() {
         return;
     }
@@ -136,7 +136,7 @@ fn a_native_image_shows_what_its_source_shows_whatever_its_form() {
         let layers = manifest["layers"].as_array().unwrap();
         let ids = config["rootfs"]["diff_ids"].as_array().unwrap();
         assert_eq!(layers.len(), ids.len());
-        // What others mount: each layer by itself, with overlayfs on top.
+        // As other programs mount it: each layer by itself, with overlayfs on top.
         let images: Vec<_> = layers
             .iter()
             .zip(ids)
@@ -223,7 +223,7 @@ fn the_index_of_frames_leads_to_each_part_of_a_layer() {
 }
 
 #[test]
-fn the_tar_manifest_stays_first_and_who_knows_erofs_takes_the_native_one() {
+fn the_tar_manifest_stays_first_and_clients_with_erofs_choose_the_native_one() {
     let source = stack();
     let dir = tempfile::tempdir().unwrap();
     let (blockbox, out) = (Blockbox::new(), dir.path().join("both"));
@@ -243,7 +243,7 @@ fn the_tar_manifest_stays_first_and_who_knows_erofs_takes_the_native_one() {
     blockbox.ok(["convert", "-q", "--keep-tar", &to, &again]);
     assert_eq!(manifest(&dir.path().join("again")), index);
 
-    // Others take the tar image, and copy the index as it is.
+    // Other programs choose the tar image, and copy the index unchanged.
     if let Some(mut skopeo) = oracle("skopeo") {
         let copied = dir.path().join("copied");
         skopeo.args([
@@ -260,7 +260,7 @@ fn the_tar_manifest_stays_first_and_who_knows_erofs_takes_the_native_one() {
         let mut skopeo = oracle("skopeo").unwrap();
         skopeo.args(["--insecure-policy", "copy", "-q", &to]);
         run(skopeo.arg(format!("oci:{}:latest", one.display())));
-        // It compresses layers on the way.
+        // skopeo compresses the layers.
         assert_eq!(manifest(&one)["config"], tar["config"]);
     }
 }
@@ -289,7 +289,7 @@ fn layers_of_mkfs_erofs_and_ours_make_one_image() {
     blockbox.ok(["pull", "-q", &to]);
     let expected = merged(&blockbox, &to);
 
-    // The lowest layer, as mkfs.erofs makes it of the tar.
+    // The lowest layer, converted from the tar by mkfs.erofs.
     let (tar, image) = (dir.path().join("base.tar"), dir.path().join("base.erofs"));
     let gzip = fs::read(path(source.path(), &manifest(source.path())["layers"][0])).unwrap();
     let mut decoder = flate2::read::GzDecoder::new(&gzip[..]);
@@ -304,7 +304,7 @@ fn layers_of_mkfs_erofs_and_ours_make_one_image() {
     assert!(fs::read(&mixed.inspect(&to).layers[0]).unwrap() == theirs);
 }
 
-/// Puts another layer into the image of a native layout.
+/// Replaces a layer in the image of a native layout.
 fn replace_layer(dir: &Path, layer: usize, bytes: &[u8], diff_id: &str) {
     let store = |bytes: &[u8]| {
         let digest = digest(bytes);
@@ -355,7 +355,7 @@ fn a_hostile_native_layer_is_refused_by_name_and_leaves_nothing() {
         assert!(error.contains(&digest(bytes)), "{error}");
         assert_eq!(blockbox.listing(), before);
     }
-    // A layer that is another one than the configuration says.
+    // A layer that differs from the configuration's diff ID.
     replace_layer(&out, 1, &good, &digest(b"another"));
     let error = blockbox.fails(["pull", "-q", &to]);
     assert!(error.contains(&digest(b"another")), "{error}");

@@ -1,4 +1,4 @@
-//! What the kernel, our reader and other unpackers show of an image.
+//! Views of an image: by the kernel, by erofs-reader and by other unpackers.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,14 +8,14 @@ use testkit::{Difference, Entry, Kind, Mount, Walk, oracle, walk};
 
 use crate::common::Blockbox;
 use crate::common::layout::{Compression, Layout};
-/// What the kernel shows of an image's disk: stitched, and as a stack of devices. Our own reader
-/// must see the same.
+/// Returns the kernel's view of an image's disk: combined, and as a stack of devices. erofs-reader
+/// must return the same.
 pub(crate) fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let disks = blockbox.inspect(reference);
     let stitched = disks.stitched();
     let stitched = walk(Mount::erofs(stitched.path(), &[]).path()).unwrap();
     let layers: Vec<&Path> = disks.layers.iter().map(PathBuf::as_path).collect();
-    // The names of more devices exceed the page that mount(2) takes options in.
+    // The names of more devices exceed the page of options of mount(2).
     if layers.len() <= 128 {
         let devices = walk(Mount::erofs(&disks.fsmeta, &layers).path()).unwrap();
         Difference::between(&stitched, &devices).assert_none();
@@ -28,7 +28,7 @@ pub(crate) fn kernel_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     stitched
 }
 
-/// What erofs-reader says of an image.
+/// Returns erofs-reader's view of an image.
 fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
     use erofs_reader::FileType;
     let image = erofs_reader::Image::open(erofs_reader::Buffered::new(source)).unwrap();
@@ -77,7 +77,7 @@ fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
     found
 }
 
-/// A stitched disk as an image's source.
+/// A disk as an image's source.
 struct Disk(vmdk::Disk);
 
 impl Disk {
@@ -96,7 +96,7 @@ impl erofs_reader::ReadAt for Disk {
     }
 }
 
-/// What the kernel's overlayfs shows of an image's layers, each mounted on its own.
+/// Returns the view of the kernel's overlayfs of an image's layers, each mounted separately.
 pub(crate) fn overlay_walk(blockbox: &Blockbox, reference: &str) -> Walk {
     let disks = blockbox.inspect(reference);
     let mounts: Vec<_> = disks
@@ -105,13 +105,13 @@ pub(crate) fn overlay_walk(blockbox: &Blockbox, reference: &str) -> Walk {
         .map(|layer| Mount::erofs(layer, &[]))
         .collect();
     let mut folders: Vec<&Path> = mounts.iter().map(Mount::path).collect();
-    // An overlay wants two lower folders at least.
+    // An overlay needs at least two lower folders.
     let nothing = tempfile::tempdir().unwrap();
     folders.insert(0, nothing.path());
     walk(Mount::overlay(&folders, "metacopy=on,redirect_dir=follow").path()).unwrap()
 }
 
-/// What umoci unpacks of the image `latest` of a layout.
+/// Returns the tree that umoci unpacks of the image `latest` in a layout.
 pub(crate) fn umoci_walk(layout: &Path) -> Option<Walk> {
     let mut umoci = oracle("umoci")?;
     let bundle = tempfile::tempdir().unwrap();
@@ -129,8 +129,8 @@ pub(crate) fn umoci_walk(layout: &Path) -> Option<Walk> {
     Some(walk(&bundle.path().join("b/rootfs")).unwrap())
 }
 
-/// What skopeo unpacks of the image `latest` of a layout into a containers-storage without a driver
-/// of the kernel's. None where there is no skopeo.
+/// Returns the tree that skopeo unpacks of the image `latest` in a layout into containers-storage
+/// without a kernel driver. `None` if skopeo is not installed.
 pub(crate) fn skopeo_walk(layout: &Path) -> Option<Walk> {
     let mut skopeo = oracle("skopeo")?;
     let storage = tempfile::tempdir().unwrap();
@@ -151,13 +151,13 @@ pub(crate) fn skopeo_walk(layout: &Path) -> Option<Walk> {
     let images: serde_json::Value = serde_json::from_slice(&images).unwrap();
     let top = images[0]["layer"].as_str().unwrap();
     let mut walk = walk(&root.join("vfs/dir").join(top)).unwrap();
-    // The root is a folder that it makes beforehand.
+    // skopeo creates the root folder beforehand.
     forget_mtimes(&mut walk, &[""]);
     Some(walk)
 }
 
-/// Forgets the modification times of `paths`: those that no layer's entry says, so that each tool
-/// has its own.
+/// Clears the modification times of `paths`, which no layer's entry sets, so they depend on the
+/// tool.
 pub(crate) fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
     for path in paths {
         walk.get_mut(path.as_bytes())
@@ -166,14 +166,14 @@ pub(crate) fn forget_mtimes(walk: &mut Walk, paths: &[&str]) {
     }
 }
 
-/// Pulls a stack of tars and compares the kernel's view with umoci's and, where `overlay`, with
+/// Pulls a stack of tars and compares the kernel's view with umoci's and, with `overlay`, with
 /// overlayfs's.
 pub(crate) fn compare(tars: &[Vec<u8>], unspecified: &[&str], overlay: bool) -> Walk {
     compare_but(tars, unspecified, overlay, Some(&[]))
 }
 
-/// As [`compare`], where containers-storage sees the paths `skopeo` in another way, or refuses the
-/// image where that is None. `docs/edge-cases.md` says why.
+/// As [`compare`], for images whose paths `skopeo` containers-storage treats differently, or that
+/// it refuses if that is `None`. `docs/edge-cases.md` gives the reasons.
 pub(crate) fn compare_but(
     tars: &[Vec<u8>],
     unspecified: &[&str],
@@ -199,7 +199,7 @@ pub(crate) fn compare_but(
         forget_mtimes(&mut theirs, unspecified);
         let mut ours = ours.clone();
         forget_mtimes(&mut ours, unspecified);
-        // Overlayfs shows each name of a hard link with an inode of its own where layers differ.
+        // Overlayfs shows each name of a hard link with a separate inode if the layers differ.
         Difference::between(&ours, &theirs).assert_none();
     }
     if let Some(mut theirs) = umoci_walk(for_umoci.path()) {
@@ -225,8 +225,7 @@ pub(crate) fn text(walk: &Walk, path: &str) -> Option<Kind> {
     walk.get(path.as_bytes()).map(|entry| entry.kind.clone())
 }
 
-/// What containers-storage makes of the attributes it cannot keep, as `docs/edge-cases.md` lists
-/// them.
+/// Changes attributes to those that containers-storage keeps, as listed in `docs/edge-cases.md`.
 pub(crate) fn as_containers_storage(walk: &mut Walk) {
     for entry in walk.values_mut() {
         if entry.mtime.0 < 0 {
@@ -236,6 +235,6 @@ pub(crate) fn as_containers_storage(walk: &mut Walk) {
             .xattrs
             .retain(|name, _| !name.starts_with(b"system.posix_acl_"));
     }
-    // Of a root that no layer describes.
+    // For a root without an entry in any layer.
     walk.get_mut(&b""[..]).unwrap().mode = 0o555;
 }

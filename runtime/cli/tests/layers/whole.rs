@@ -1,4 +1,4 @@
-//! Images as they are found: of any number of layers, with sparse files, and the demo image.
+//! Whole images: with any number of layers, with sparse files, and the demo image.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ fn images_of_0_1_2_127_128_and_500_layers_arrive_whole() {
 }
 
 #[test]
-fn the_holes_of_a_sparse_file_take_no_room_in_layer_or_disk() {
+fn the_holes_of_a_sparse_file_take_no_space_in_layer_or_disk() {
     if !kernel_mounts() {
         return;
     }

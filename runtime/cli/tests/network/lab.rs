@@ -1,4 +1,4 @@
-//! Two network namespaces: the host, where sandboxes run, and the world behind its router.
+//! Two network namespaces: the host, where sandboxes run, and the outside world behind its router.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::common::Blockbox;
 /// The world's name server.
 const NAME_SERVER: &str = "93.184.216.53:53";
 
-/// What the world's names stand for.
+/// The names of the outside world, and their addresses.
 const NAMES: [(&str, &str); 4] = [
     ("site.example", "93.184.216.34"),
     ("site.example", "2606:2800:220:1::34"),
@@ -37,8 +37,8 @@ fn ip(arguments: &str) {
 }
 
 impl Lab {
-    /// A host with an address of its own besides those of its link, and a world with these
-    /// addresses.
+    /// Creates a host with another address besides those of its link, and an outside world with
+    /// these addresses.
     pub(crate) fn new(own: &str, world: &[&str]) -> Option<Self> {
         testkit::oracle("ip")?;
         if !Path::new("/proc/self/ns/net").exists() || !rustix::process::geteuid().is_root() {
@@ -104,7 +104,7 @@ impl Lab {
         self.write("resolv.conf", &lines.collect::<String>());
     }
 
-    /// Starts another name server of the world, which is silent while the flag is set.
+    /// Starts another name server outside, which is silent while the flag is set.
     pub(crate) fn name_server(&self, address: IpAddr, names: Names) -> Arc<AtomicBool> {
         let silent = Arc::<AtomicBool>::default();
         let address = SocketAddr::new(address, 53);
@@ -113,7 +113,7 @@ impl Lab {
         silent
     }
 
-    /// Works where sandboxes run.
+    /// Runs `work` in the host's namespace.
     pub(crate) fn on_the_host(&self, work: impl FnOnce() + Send) {
         self.inside(&self.host, work);
     }
@@ -122,7 +122,7 @@ impl Lab {
         Path::new("/etc/netns").join(&self.host)
     }
 
-    /// The command in the host's namespace.
+    /// Returns the command in the host's namespace.
     pub(crate) fn command(&self, blockbox: &Blockbox) -> Command {
         let mut command = Command::new("ip");
         command
@@ -142,14 +142,15 @@ impl Lab {
         });
     }
 
-    /// Greets whoever connects to any address of the host and of the world at this port.
+    /// Sends a greeting to clients that connect to this port on any address of the host and
+    /// outside.
     pub(crate) fn greet(&self, port: u16) {
         for namespace in [&self.host, &self.world] {
             self.inside(namespace, || serve(port, |_| ()));
         }
     }
 
-    /// Greets whoever has sent something to the world at this port.
+    /// Sends a greeting to senders of datagrams to this port outside.
     pub(crate) fn answer(&self, port: u16) {
         self.inside(&self.world, || {
             serve(port, |stream| drop(stream.read(&mut [0; 512])));
@@ -162,7 +163,7 @@ fn serve(port: u16, before: fn(&mut TcpStream)) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             before(&mut stream);
-            // Whoever has gone already is greeted in vain.
+            // The client may have disconnected already.
             let _ = stream.write_all(b"hello\n");
         }
     });
@@ -179,11 +180,10 @@ impl Drop for Lab {
     }
 }
 
-/// Names and what they stand for.
+/// Names and their addresses.
 type Names = &'static [(&'static str, &'static str)];
 
-/// Answers questions, over datagrams and streams, on threads of their own, unless it is to be
-/// silent.
+/// Answers DNS queries over UDP and TCP in separate threads, unless it is to be silent.
 fn serve_names(address: SocketAddr, names: Names, silent: Arc<AtomicBool>) {
     let socket = UdpSocket::bind(address).unwrap();
     let listener = TcpListener::bind(address).unwrap();
@@ -209,7 +209,8 @@ fn serve_names(address: SocketAddr, names: Names, silent: Arc<AtomicBool>) {
     });
 }
 
-/// The answer to a question of RFC 1035. What is about `long.example` does not fit into a datagram.
+/// Returns the answer to a query (RFC 1035). The one for `long.example` does not fit into a
+/// datagram.
 fn reply(question: &[u8], names: Names, stream: bool) -> Vec<u8> {
     let mut labels = Vec::new();
     let mut at = 12;

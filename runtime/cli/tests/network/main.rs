@@ -1,5 +1,5 @@
-//! Sandboxes with a network, under QEMU: real programs in a guest against servers on the loopback
-//! and in network namespaces of the tests' own making.
+//! Sandboxes with a network, under QEMU: real programs in a guest and servers on the loopback and
+//! in network namespaces of the tests.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -19,10 +19,10 @@ use common::guest::Guest;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-/// How long anything may take on a busy machine.
+/// A timeout that suffices on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Starts a sandbox in the background, which sleeps unless there is a command.
+/// Starts a sandbox in the background, which sleeps unless a command is given.
 fn start(guest: &Guest, name: &str, options: &[&str], command: &[&str]) -> Output {
     start_by(guest.blockbox.command(), guest, name, options, command)
 }
@@ -67,12 +67,12 @@ fn inspect(guest: &Guest, name: &str) -> Value {
     list[0].clone()
 }
 
-/// What `net` says.
+/// Returns the output of `net`.
 fn net(guest: &Guest, name: &str) -> Value {
     serde_json::from_str(&guest.blockbox.ok(["net", name, "--format", "json"])).unwrap()
 }
 
-/// Waits for something that happens soon.
+/// Waits for an event that happens soon.
 fn until<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -84,7 +84,7 @@ fn until<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The process of a sandbox's gateway: the child of its monitor that is one.
+/// Returns the process of a sandbox's gateway, a child of its monitor.
 fn gateway(guest: &Guest, name: &str) -> Option<i32> {
     let monitor = inspect(guest, name)["state"]["monitor_pid"].as_u64()?;
     let tasks = std::fs::read_dir(format!("/proc/{monitor}/task")).ok()?;
@@ -108,7 +108,7 @@ fn kill(process: i32) {
 }
 
 #[test]
-fn a_guest_without_a_network_has_a_loopback_alone() {
+fn a_guest_without_a_network_has_only_a_loopback() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -121,7 +121,7 @@ fn a_guest_without_a_network_has_a_loopback_alone() {
 }
 
 #[test]
-fn a_sandbox_goes_on_when_its_gateway_is_killed_and_has_a_network_after_its_restart() {
+fn a_sandbox_survives_a_killed_gateway_and_has_a_network_after_its_restart() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -163,7 +163,7 @@ fn a_gateway_is_confined_and_ends_with_its_sandbox() {
     kill(i32::try_from(monitor.unwrap()).unwrap());
     until("the gateway ends", || {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
-        // Where nobody collects orphans it stays a zombie.
+        // If orphans are not reaped here, it stays a zombie.
         stat.map_or(Some(()), |stat| stat.contains(") Z ").then_some(()))
     });
 }

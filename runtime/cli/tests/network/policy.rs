@@ -1,4 +1,4 @@
-//! What a guest reaches, tried from inside.
+//! What a guest can reach, tested from inside.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use crate::common::guest::Guest;
 use crate::lab::Lab;
 use crate::{net, sh, start_by, text};
 
-/// The kind of a denial, and the flag that would allow it, if any.
+/// The kind of a denial, and the option that would allow it, if any.
 type Denial = (&'static str, Option<&'static str>);
 
-/// Where the guest tries to go at port 80, and how that is denied, if it is.
+/// Destinations of the guest at port 80, and how they are denied, if they are.
 const TABLE: [(&str, Option<Denial>); 24] = [
     ("93.184.216.34", None),
     ("2606:2800:220:1::34", None),
@@ -33,7 +33,8 @@ const TABLE: [(&str, Option<Denial>); 24] = [
         "fd00:99::1",
         Some(("scope", Some("--allow [fd00:99::1]:80"))),
     ),
-    // The host: its link, an address of its own that is public, what stands for its loopback.
+    // The host: its link, a public address of its own, and the address that stands for its
+    // loopback.
     (
         "10.50.0.2",
         Some(("host_address", Some("--allow 10.50.0.2:80"))),
@@ -47,13 +48,13 @@ const TABLE: [(&str, Option<Denial>); 24] = [
         "fd62:6c6f:636b:6278::fe",
         Some(("host_port", Some("--host-port 80"))),
     ),
-    // The link has the gateway alone: the guest itself finds nobody there.
+    // The gateway is alone on the link: the guest itself finds no other host.
     ("10.187.1.77", Some(("", None))),
     (
         "fd50::2",
         Some(("host_address", Some("--allow [fd50::2]:80"))),
     ),
-    // Forms of 10.99.0.1 and 127.0.0.1 in other notations: 6to4, NAT64.
+    // 10.99.0.1 and 127.0.0.1 in other notations: 6to4, NAT64.
     (
         "2002:a63:1::",
         Some(("scope", Some("--allow [2002:a63:1::]:80"))),
@@ -70,7 +71,7 @@ const TABLE: [(&str, Option<Denial>); 24] = [
         "64:ff9b::a9fe:a9fe",
         Some(("scope", Some("--allow [64:ff9b::a9fe:a9fe]:80"))),
     ),
-    // Of the host's own public address.
+    // The host's own public address in other notations.
     (
         "64:ff9b::5db8:d863",
         Some(("host_address", Some("--allow [64:ff9b::5db8:d863]:80"))),
@@ -89,7 +90,7 @@ fn connect(address: &str, port: u16) -> String {
 }
 
 #[test]
-fn a_guest_reaches_what_the_policy_gives_and_each_denial_names_what_would_allow_it() {
+fn a_guest_reaches_what_the_policy_allows_and_each_denial_names_its_remedy() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -140,14 +141,14 @@ fn a_guest_reaches_what_the_policy_gives_and_each_denial_names_what_would_allow_
         assert_eq!(denial["reason"]["kind"], kind, "{denial}");
         assert_eq!(denial["flag"].as_str(), flag, "{denial}");
     }
-    // Refused stays refused.
+    // A refused connection stays refused.
     let refused = sh(
         &guest,
         "public",
         &format!("{} || true", connect("93.184.216.34", 81)),
     );
     assert!(refused.contains("refused"), "{refused}");
-    // Names: over a stream where an answer is long, and refused where they lead inside.
+    // Names: over TCP if an answer is long, and denied if they resolve to internal addresses.
     for name in ["site.example", "long.example"] {
         assert_eq!(
             sh(&guest, "public", &connect(name, 80)),
@@ -164,7 +165,7 @@ fn a_guest_reaches_what_the_policy_gives_and_each_denial_names_what_would_allow_
     }
     guest.blockbox.ok(["rm", "-f", "public"]);
 
-    // Rules in place of the mode. A name opens its own addresses, and no other name there.
+    // Rules instead of the mode. A name allows its own addresses, and no other name there.
     run(
         "rules",
         &[

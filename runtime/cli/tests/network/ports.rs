@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::common::guest::Guest;
 use crate::{LONG, inspect, sh, start, text, until};
 
-/// A web page.
+/// Fetches a web page.
 fn page(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LONG))?;
@@ -28,7 +28,7 @@ fn published_ports_reach_servers_on_any_address_of_the_guest() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
-    // One server on the loopback alone, one on everything.
+    // One server only on the loopback, one on all addresses.
     let serve = "mkdir -p /srv; echo 'from the guest' >/srv/page\n\
                  busybox httpd -p 127.0.0.1:80 -h /srv; busybox httpd -p [::]:81 -h /srv\n\
                  sleep 1000";
@@ -70,7 +70,7 @@ fn published_ports_reach_servers_on_any_address_of_the_guest() {
         let body = until(&format!("an answer of {port}"), || page(*port).ok());
         assert_eq!(body, "from the guest\n");
     }
-    // Short connections, one after the other and at once.
+    // Short connections, one after another and concurrently.
     for _ in 0..200 {
         assert_eq!(page(ports[0]).unwrap(), "from the guest\n");
     }
@@ -90,7 +90,7 @@ fn published_ports_reach_servers_on_any_address_of_the_guest() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_reported_before_the_boot_and_leaves_nothing() {
+fn a_port_in_use_is_reported_before_the_boot_and_leaves_nothing() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
@@ -104,7 +104,7 @@ fn a_port_that_is_taken_is_reported_before_the_boot_and_leaves_nothing() {
     assert!(!error.contains("booting"), "{error}");
     assert_eq!(guest.sandboxes(), 0);
 
-    // Free again: the same port, twice over, with a restart in between.
+    // After the port is free again: the same port twice, with a restart in between.
     drop(taken);
     text(&start(&guest, "box", &["-p", &publish], &[]));
     guest.blockbox.ok(["restart", "-t", "0", "box"]);
@@ -118,7 +118,7 @@ fn a_port_that_is_taken_is_reported_before_the_boot_and_leaves_nothing() {
 }
 
 #[test]
-fn what_is_not_a_rule_or_a_port_is_refused_with_its_name() {
+fn invalid_rules_and_ports_are_rejected_by_name() {
     let blockbox = crate::common::Blockbox::new();
     for (option, value, expected) in [
         ("--publish", "80:x", "is not a port"),
@@ -138,7 +138,7 @@ fn what_is_not_a_rule_or_a_port_is_refused_with_its_name() {
     }
 }
 
-/// Bytes that no compression and no zeroed page could stand for.
+/// Returns bytes that neither compression nor a zeroed page could produce.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = (0..length.div_ceil(8)).flat_map(|_| {
@@ -158,7 +158,7 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// Sends so many MiB from the host to the guest, and as many back.
+/// Sends this many MiB from the host to the guest, and as many back.
 fn transfer(mebibytes: usize) {
     let Some(guest) = Guest::new(json!({})) else {
         return;

@@ -1,4 +1,4 @@
-//! How a guest resolves names while its host's resolver changes, and the ports that an image
+//! Name resolution in a guest while its host's resolver changes, and the ports that an image
 //! exposes.
 
 use std::io::{self, Read, Write};
@@ -14,11 +14,11 @@ use crate::{LONG, inspect, sh, start_by, text, until};
 const SITE: &str = "93.184.216.34";
 const MOVED: &str = "93.184.216.35";
 
-/// The addresses that a name has in a sandbox, as `nslookup` prints them. It waits for five
+/// Returns the addresses of a name in a sandbox, from `nslookup`'s output. It waits for five
 /// seconds.
 ///
-/// Busybox asks for both families with identifiers from a clock that may stand still in between,
-/// and then drops an answer: so it asks for one.
+/// Busybox sends queries for both families with identifiers from a clock that may not have advanced
+/// in between, and then drops an answer: so only one is requested.
 fn look_up(guest: &Guest, sandbox: &str, name: &str) -> String {
     let script = format!("busybox nslookup -type=a {name} 2>&1 || true");
     sh(guest, sandbox, &script)
@@ -49,7 +49,7 @@ fn a_running_guest_follows_its_hosts_resolver_and_the_next_name_server_answers_i
     ));
     assert!(look_up(&guest, "box", "site.example").contains(SITE));
 
-    // Another network of the host: another name server, and another name in its own table.
+    // The host joins another network: with another name server, and another name in its hosts file.
     lab.resolve_with(&[second, third]);
     lab.write(
         "hosts",
@@ -64,12 +64,12 @@ fn a_running_guest_follows_its_hosts_resolver_and_the_next_name_server_answers_i
     let said = sh(&guest, "box", "busybox nc -w 10 site.example 80 </dev/null");
     assert_eq!(said, "hello\n");
 
-    // The first name server falls silent: the second one answers while programs still wait.
+    // The first name server becomes silent: the second one answers while programs still wait.
     silent.store(true, Ordering::Relaxed);
     let answer = look_up(&guest, "box", "site.example");
     assert!(answer.contains(SITE), "{answer}");
 
-    // What the image exposes is at free ports, but for what `-p` names, which is there once.
+    // Exposed ports are published on free ports, except those of `-p`, which are published once.
     let ports = inspect(&guest, "box")["state"]["ports"].clone();
     let ports = ports.as_array().unwrap();
     let mut found: Vec<_> = ports

@@ -1,4 +1,4 @@
-//! Programs that people use, in a guest, against servers on the host's loopback.
+//! Widely used programs in a guest, with servers on the host's loopback.
 
 use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
@@ -18,7 +18,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts a program that listens at a free port of the loopback, `PORT` in its arguments.
+    /// Starts a program that listens on a free port of the loopback, which replaces `PORT` in its
+    /// arguments.
     fn start(program: &str, arguments: &[&str], folder: &Path) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -48,7 +49,7 @@ impl Drop for Server {
 
 const PYTHON: &str = "/usr/bin/python3.11";
 
-/// Makes a Debian archive of one package, and an index of one Python package.
+/// Makes a Debian archive with one package, and an index with one Python package.
 fn publish(folder: &Path) {
     let write = |path: &str, text: &str| {
         let path = folder.join(path);
@@ -108,7 +109,7 @@ fn publish(folder: &Path) {
 }
 
 #[test]
-fn curl_apt_get_pip_and_iperf3_work_as_on_any_machine() {
+fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
     let programs = || {
         Programs::default()
             .program("curl")?

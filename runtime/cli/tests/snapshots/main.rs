@@ -1,4 +1,4 @@
-//! Snapshots and forks, against real boots.
+//! Snapshots and forks, with real boots.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -21,7 +21,7 @@ fn is_clean(disk: &Path) {
     }
 }
 
-/// An image whose hook for forks leaves a trace.
+/// An image with a hook for forks that writes a file.
 fn guest() -> Option<Guest> {
     let hook = "#!/bin/sh\necho forked >> /forks\n";
     let tar = testkit::TarBuilder::new()
@@ -41,7 +41,7 @@ impl Guest {
 }
 
 #[test]
-fn a_snapshot_of_a_running_sandbox_is_what_others_begin_as() {
+fn sandboxes_begin_with_the_snapshot_of_a_running_one() {
     let Some(guest) = guest() else {
         return;
     };
@@ -49,7 +49,7 @@ fn a_snapshot_of_a_running_sandbox_is_what_others_begin_as() {
     guest.detached(&["--name", "source", "--env", "A=b"], &["sleep", "1000"]);
     guest.sh("source", "echo first > /file");
     blockbox.ok(["snapshot", "create", "source", "-n", "one"]);
-    // The source goes on, and the snapshot does not change with it.
+    // The source continues, and the snapshot does not change.
     guest.sh("source", "echo second > /file");
     assert!(
         blockbox
@@ -70,14 +70,14 @@ fn a_snapshot_of_a_running_sandbox_is_what_others_begin_as() {
         ("first", "forked", "b"),
         "{one}"
     );
-    // Each is a machine of its own.
+    // Each is a separate machine.
     let others: Vec<_> = two.lines().collect();
     assert_ne!(lines[2], others[2]);
     assert_ne!(lines[3], others[3]);
     assert_eq!(lines[3].len(), 32);
     assert_eq!(guest.sandboxes(), 1);
 
-    // The image stays as long as the snapshot.
+    // The image is kept as long as the snapshot.
     blockbox.ok(["rm", "-f", "source"]);
     assert!(
         blockbox
@@ -98,7 +98,7 @@ fn a_snapshot_of_a_running_sandbox_is_what_others_begin_as() {
 }
 
 #[test]
-fn forks_diverge_and_a_restored_sandbox_forgets() {
+fn forks_diverge_and_a_restored_sandbox_loses_later_changes() {
     let Some(guest) = guest() else {
         return;
     };
@@ -122,7 +122,7 @@ fn forks_diverge_and_a_restored_sandbox_forgets() {
     );
     blockbox.ok(["stop", "-t", "0", "source", "fork"]);
 
-    // A stopped sandbox is forked without a boot, as often as one likes.
+    // A stopped sandbox is forked without a boot, any number of times.
     let forks = blockbox.ok(["fork", "source", "--count", "5"]);
     assert_eq!(forks.lines().count(), 5);
     let folder = |name: &str| {
@@ -135,12 +135,12 @@ fn forks_diverge_and_a_restored_sandbox_forgets() {
     for name in forks.lines() {
         is_clean(&folder(name));
         let blocks = [name, "source"].map(|name| std::fs::metadata(folder(name)).unwrap().blocks());
-        // The host's file system rounds each run of data.
+        // The host's file system rounds up each range of data.
         assert!(blocks[0] <= blocks[1] + blocks[1] / 4, "{blocks:?}");
     }
     blockbox.ok(["snapshot", "restore", "source", "s"]);
     let output = blockbox.output(["start", "source", "--", "cat", "/file"]);
-    // What was not synced may be missing after a power cut, and nothing that came later is there.
+    // Unsynced data may be missing after a power cut, and no later data is there.
     assert!(
         ["", "source\n"].contains(&&*text(&output.stdout)),
         "{output:?}"
@@ -188,7 +188,7 @@ fn an_exported_snapshot_is_the_same_in_another_store() {
     let output = other.ok(["run", "--rm", "--snapshot", "one", "--", "cat", "/file"]);
     assert_eq!(output, "kept\n");
 
-    // Other bytes are refused, wherever they differ, and leave nothing behind.
+    // Damaged archives are rejected, wherever they differ, and leave nothing behind.
     let before = other.listing();
     for at in [10, bytes.len() / 3, bytes.len() / 2, bytes.len() - 20] {
         let mut damaged = bytes.clone();
@@ -200,7 +200,7 @@ fn an_exported_snapshot_is_the_same_in_another_store() {
     other.fails(["snapshot", "import", "-n", "two", path]);
     assert_eq!(other.listing(), before);
 
-    // A disk that changed after the snapshot was made is noticed.
+    // A disk that changed after the snapshot was made is detected.
     let disk = other.home().join("snapshots/one/upper.ext4");
     let disk = std::fs::File::options().write(true).open(&disk).unwrap();
     disk.write_all_at(b"x", 5000).unwrap();
@@ -214,16 +214,16 @@ fn an_exported_snapshot_is_the_same_in_another_store() {
     assert_eq!(other.ok(["ps", "-aq"]), "");
 }
 
-/// A script that succeeds when the gateway answers over IPv4 and IPv6, from what it knows of the
+/// A script that succeeds if the gateway answers over IPv4 and IPv6 with what it knows of the
 /// guest.
 const PING: &str = "/bin/busybox ping -c 1 -W 60 10.187.1.1 >/dev/null && \
                     /bin/busybox ping -6 -c 1 -W 60 fd62:6c6f:636b:6278::1 >/dev/null";
 
-/// A script that is the same for as long as a machine is not booted again.
+/// A script whose output stays the same until a machine boots again.
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 impl Guest {
-    /// A sandbox whose memory can be copied, and whose command counts in memory.
+    /// A sandbox whose memory can be copied, with a command that counts in memory.
     fn forkable(&self, name: &str) {
         let script = "i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 0.2; done";
         self.detached(
@@ -233,7 +233,7 @@ impl Guest {
         self.counts(name);
     }
 
-    /// Waits until the command of a sandbox has counted on.
+    /// Waits until the command of a sandbox has counted further.
     fn counts(&self, name: &str) -> u64 {
         let count = || {
             let text = self.sh(name, "cat /run/count 2>/dev/null; true");
@@ -243,7 +243,7 @@ impl Guest {
         common::guest::until("counting", || Some(count()).filter(|now| *now > first))
     }
 
-    /// What the machine has of its own, a line each.
+    /// The properties that are unique to a machine, one per line.
     fn identity(&self, name: &str) -> Vec<String> {
         let script = "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid \
                       /sys/class/net/eth0/address; /bin/busybox ip addr | /bin/busybox grep -o 'fe80[^ ]*'; \
@@ -264,14 +264,14 @@ impl Guest {
 }
 
 #[test]
-fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
+fn copies_of_a_running_machine_continue_each_with_its_own_identity() {
     let Some(guest) = guest() else {
         return;
     };
     let blockbox = &guest.blockbox;
     guest.forkable("source");
     guest.sh("source", "echo source > /file; echo memory > /run/file");
-    // Made when it is read first.
+    // Generated when it is first read.
     let boot = guest.sh("source", BOOT_ID);
     blockbox.ok(["snapshot", "create", "--memory", "source", "-n", "warm"]);
     blockbox.ok(["snapshot", "verify", "warm"]);
@@ -282,7 +282,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
 
     let forks = blockbox.ok(["fork", "--memory", "source", "--count", "2"]);
     let mut names: Vec<_> = forks.lines().map(str::to_owned).collect();
-    // Without a command of its own, a sandbox goes on as the source was.
+    // Without a command of its own, a sandbox continues with the source's.
     blockbox.ok(["run", "-d", "--snapshot", "warm", "--name", "third"]);
     names.push("third".to_owned());
     let mut identities = vec![guest.identity("source")];
@@ -314,7 +314,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
     );
     assert!(guest.counts("source") > counted);
 
-    // With one, its own runs beside the other.
+    // With a command, its own runs beside the source's.
     let run = ["run", "--rm", "--snapshot", "warm", "--", "sh", "-c"];
     let own = blockbox.ok([
         &run[..],
@@ -323,7 +323,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
     .concat());
     assert_eq!(own, format!("memory\n{boot}"));
 
-    // A machine that the memory does not fit boots, and that is said.
+    // A machine that does not match the memory boots, with a warning.
     let other = ["run", "--rm", "--cpus", "1", "--snapshot", "warm", "--"];
     let output = blockbox.output(
         [
@@ -342,7 +342,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
         "{stdout}"
     );
 
-    // Sandboxes need their snapshot no longer than until they go on, and boot when they are started
+    // Sandboxes need their snapshot only until they are resumed, and boot when they are started
     // again.
     blockbox.ok(["snapshot", "rm", "warm"]);
     blockbox.ok(["stop", "-t", "1", "third"]);
@@ -364,7 +364,7 @@ fn clones_of_a_running_machine_go_on_each_as_a_machine_of_its_own() {
 }
 
 #[test]
-fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
+fn memory_that_cannot_be_saved_is_an_error_with_the_reason() {
     let Some(guest) = guest() else {
         return;
     };
@@ -390,7 +390,7 @@ fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
     refused(&["fork", "--memory", "source"], "not running");
     assert_eq!(blockbox.ok(["snapshot", "ls", "-q"]), "warm\n");
 
-    // Elsewhere it begins from its disk.
+    // In another store it begins with its disk.
     let file = blockbox.home().join("warm.tar.zst");
     let file = file.to_str().unwrap();
     let output = blockbox.output(["snapshot", "export", "warm", "-o", file]);
@@ -407,7 +407,7 @@ fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
         "cat /forks",
     ];
     assert_eq!(blockbox.ok(run), "forked\n");
-    // Damage is found.
+    // Damage is detected.
     let path = blockbox.home().join("snapshots/warm/memory");
     let disk = std::fs::File::options().write(true).open(path).unwrap();
     disk.write_all_at(b"damage", 4096).unwrap();
@@ -418,7 +418,7 @@ fn memory_that_cannot_be_kept_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_kill_while_a_machine_is_copied_leaves_whole_snapshots_or_none() {
+fn a_kill_while_a_machine_is_copied_leaves_complete_snapshots_or_none() {
     let Some(guest) = guest() else {
         return;
     };
@@ -446,13 +446,13 @@ fn a_kill_while_a_machine_is_copied_leaves_whole_snapshots_or_none() {
             blockbox.ok(["snapshot", "verify", &name]);
         }
         if round % 2 == 0 {
-            // The source does not notice.
+            // The source is not affected.
             guest.counts("source");
         } else {
             blockbox.ok(["start", "source"]);
         }
     }
-    // Nothing but whole snapshots is left after the next access.
+    // Only complete snapshots are left after the next access.
     blockbox.ok(["gc"]);
     let left = std::fs::read_dir(blockbox.home().join("snapshots")).unwrap();
     for entry in left {

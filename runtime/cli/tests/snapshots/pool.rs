@@ -1,15 +1,14 @@
-//! Machines that wait in the pool.
+//! Machines in the pool.
 
 use crate::common::guest::{Guest, text};
 use crate::{PING, guest};
 
-/// Prints what is the same for as long as a machine is not booted again, and what the machine has
-/// of its own.
+/// Prints what stays the same until a machine boots again, and what is unique to the machine.
 const SHOWN: &str = "cat /proc/sys/kernel/random/boot_id /run/warm /file /forks 2>/dev/null; hostname; \
      cat /sys/class/net/eth0/address";
 
 impl Guest {
-    /// Warms the image of this name up. Returns the name of the snapshot.
+    /// Warms up the image with this name. Returns the name of the snapshot.
     fn warm(&self, image: &str) -> String {
         let script = "echo disk > /file; read id < /proc/sys/kernel/random/boot_id; echo $id > /run/warm; \
                       (while true; do echo > /run/alive; sleep 0.2; done) >/dev/null 2>&1 &";
@@ -17,7 +16,7 @@ impl Guest {
         self.blockbox.ok(words).trim().to_owned()
     }
 
-    /// Runs a script in a sandbox from the pool. Returns its lines and what blockbox said.
+    /// Runs a script in a sandbox from the pool. Returns its output lines and blockbox's messages.
     fn run_pooled(&self, memory: &str, image: &str, script: &str) -> (Vec<String>, String) {
         let words = ["run", "--rm", "--from-pool", "--memory", memory, image];
         let output = self
@@ -46,7 +45,7 @@ fn a_run_from_the_pool_starts_its_command_in_a_copy_of_the_warm_machine() {
     let mut names = Vec::new();
     let mut cards = Vec::new();
     for _ in 0..2 {
-        // Memory and disk are there, what was left running runs, and no machine booted.
+        // Memory and disk are there, a process that was left runs, and no machine booted.
         let script = format!(
             "{SHOWN}; {PING} || exit; /bin/busybox rm /run/alive; until [ -e /run/alive ]; do sleep 0.1; done"
         );
@@ -59,15 +58,14 @@ fn a_run_from_the_pool_starts_its_command_in_a_copy_of_the_warm_machine() {
     }
     assert_ne!(names[0], names[1]);
     assert_ne!(cards[0], cards[1]);
-    // Its command is the main one.
+    // Its command is the main command.
     let words = ["run", "--name", "seven", "--from-pool", "--memory", "192M"];
     let run = [&words[..], &[&guest.image, "--", "sh", "-c", "exit 7"]].concat();
     assert_eq!(blockbox.output(run).status.code(), Some(7));
     assert_eq!(guest.state("seven").unwrap()["exit_code"], 7);
     blockbox.ok(["rm", "seven"]);
 
-    // A command that fails keeps nothing, and one that does not takes the place of the machine
-    // before.
+    // A command that fails leaves no machine, and one that succeeds replaces the machine before.
     let words = [
         "warm",
         "--memory",
@@ -88,7 +86,7 @@ fn a_run_from_the_pool_starts_its_command_in_a_copy_of_the_warm_machine() {
 }
 
 #[test]
-fn a_machine_in_the_pool_that_does_not_fit_is_not_used_and_goes_with_its_image() {
+fn a_machine_in_the_pool_that_does_not_match_is_not_used_and_is_removed_with_its_image() {
     let Some(guest) = guest() else {
         return;
     };
@@ -96,7 +94,7 @@ fn a_machine_in_the_pool_that_does_not_fit_is_not_used_and_goes_with_its_image()
     let boots = |memory: &str, reason: &str| {
         let (lines, stderr) = guest.run_pooled(memory, "moved:1", SHOWN);
         assert!(stderr.contains(reason), "{stderr}");
-        // No file of the warm machine, and no copy.
+        // No file of the warm machine, and not a copy.
         assert_eq!(lines.len(), 2, "{lines:?}");
     };
     blockbox.ok(["tag", &guest.image, "moved:1"]);
@@ -116,7 +114,7 @@ fn a_machine_in_the_pool_that_does_not_fit_is_not_used_and_goes_with_its_image()
         "moved:1 has changed since it was warmed up; it boots",
     );
 
-    // What cannot be copied is refused before it boots.
+    // Options of machines that cannot be copied are rejected before the boot.
     for (option, value, reason) in [
         ("--volume", "data:/data", "cannot share"),
         ("--name", "mine", "--name is for the sandboxes"),
@@ -125,7 +123,7 @@ fn a_machine_in_the_pool_that_does_not_fit_is_not_used_and_goes_with_its_image()
         let stderr = blockbox.fails(["warm", option, value, &guest.image, "--", "true"]);
         assert!(stderr.contains(reason), "{stderr}");
     }
-    // The image is not in use for it.
+    // The machine does not keep the image in use.
     let removed = blockbox.ok(["rmi", &guest.image]);
     assert!(removed.lines().any(|line| line == warm), "{removed}");
     assert_eq!(blockbox.ok(["snapshot", "ls", "-q"]), "");

@@ -1,4 +1,4 @@
-//! Many copies of one machine with its memory, and kills of everything that takes part.
+//! Many copies of one machine with its memory, and kills of all processes involved.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::{Random, number};
 /// Counts in memory.
 const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 1; done";
 
-/// What each machine has of its own, a line each.
+/// The properties that are unique to each machine, one per line.
 const IDENTITY: &str = "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid \
                         /sys/class/net/eth0/address; \
                         grep -c $(hostname) /etc/hosts; grep -c source /etc/hosts; /bin/busybox date +%s";
@@ -50,7 +50,7 @@ impl Guest {
                 .args(["-9", &pid.to_string()])
                 .output();
             kill.unwrap();
-            // Until then it is a sandbox that runs.
+            // Until then it counts as running.
             until("the end of a monitor", || {
                 let state = self.state(name);
                 let running = state.is_some_and(|state| state["status"] == "running");
@@ -73,7 +73,7 @@ impl Guest {
         }
     }
 
-    /// A sandbox whose monitor was killed starts again, and its disk is clean then.
+    /// Starts a sandbox whose monitor was killed, and checks that its disk is clean then.
     fn stopped_is_clean_after_a_start(&self, name: &str) {
         self.blockbox.ok(["start", name]);
         self.counts(name);
@@ -90,7 +90,7 @@ fn source() -> Option<Guest> {
     Some(guest)
 }
 
-/// `BLOCKBOX_CLONES` of one memory.
+/// Makes `BLOCKBOX_CLONES` copies of one memory.
 #[test]
 #[ignore = "takes minutes"]
 fn clones_of_one_memory_all_run_differ_and_diverge() {
@@ -139,7 +139,7 @@ fn clones_of_one_memory_all_run_differ_and_diverge() {
     blockbox.ok(["rm", "-f", "source"]);
 }
 
-/// `BLOCKBOX_CLONE_KILLS` at random moments, of programs that copy, of the source and of clones.
+/// Kills copying programs, the source and copies at `BLOCKBOX_CLONE_KILLS` random moments.
 #[test]
 #[ignore = "takes minutes"]
 fn kills_of_a_source_its_clones_and_who_copies_leave_everything_whole() {

@@ -1,5 +1,4 @@
-//! A sandbox that writes all the time and is copied again and again. `TMPDIR` chooses the host's
-//! file system.
+//! Copies a sandbox repeatedly that writes all the time. `TMPDIR` chooses the host's file system.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,23 +12,23 @@ use testkit::{TarBuilder, oracle};
 use crate::common::guest::{Guest, start, until};
 use crate::number;
 
-/// The slots of `writer.c`, and the bytes of each.
+/// The number of slots of `writer.c`, and the bytes of each.
 const SLOTS: u64 = 256;
 const SLOT: usize = 4096;
 
-/// What the writer in the source has reported.
+/// The reports of the writer in the source.
 #[derive(Default)]
 struct Report {
     /// The last record that is synced.
     last: u64,
-    /// The longest time between two records, by the guest's clock, which stands still while the
-    /// machine does.
+    /// The longest time between two records, by the guest's clock, which stops while the machine
+    /// does.
     guest: Duration,
     /// The same by the host's clock.
     host: Duration,
 }
 
-/// The writer as a program that runs in any Linux; `None` where it cannot be compiled.
+/// Returns the writer as a program that runs on any Linux; `None` if it cannot be compiled.
 fn writer() -> Option<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("writer");
@@ -45,7 +44,7 @@ fn writer() -> Option<Vec<u8>> {
     Some(std::fs::read(&program).unwrap())
 }
 
-/// Reads what the writer reports.
+/// Reads the writer's reports.
 fn follow(source: &mut Child) -> Arc<Mutex<Report>> {
     let report = Arc::<Mutex<Report>>::default();
     let (shared, output) = (Arc::clone(&report), source.stdout.take().unwrap());
@@ -65,8 +64,8 @@ fn follow(source: &mut Child) -> Arc<Mutex<Report>> {
     report
 }
 
-/// Checks that a copied disk is a clean file system that has every record up to `synced`, and none
-/// in part.
+/// Checks that a copied disk is a clean file system with every record up to `synced`, and no
+/// partial ones.
 fn check(disk: &Path, synced: u64) {
     let e2fsck = oracle("e2fsck").map(|mut e2fsck| e2fsck.arg("-fn").arg(disk).output().unwrap());
     assert!(e2fsck.is_none_or(|output| output.status.success()));
@@ -105,9 +104,9 @@ fn check(disk: &Path, synced: u64) {
     }
 }
 
-/// `BLOCKBOX_FORKS` copies of the disk of a sandbox that writes and syncs all the time; every tenth
-/// is one of the machine with its memory. All hold what was synced before, and the source goes on.
-/// Prints how long it had to wait.
+/// Makes `BLOCKBOX_FORKS` copies of the disk of a sandbox that writes and syncs all the time; every
+/// tenth is a copy of the machine with its memory. All contain what was synced before, and the
+/// source continues. Prints how long the source had to wait.
 #[test]
 #[ignore = "takes minutes"]
 fn copies_of_a_sandbox_that_writes_have_what_was_synced_and_hold_it_up_for_a_moment() {
@@ -136,7 +135,7 @@ fn copies_of_a_sandbox_that_writes_have_what_was_synced_and_hold_it_up_for_a_mom
     };
     reached(SLOTS);
 
-    // What it waits for without copies.
+    // The waits without copies.
     longest();
     std::thread::sleep(Duration::from_secs(10));
     let (alone, alone_host) = longest();

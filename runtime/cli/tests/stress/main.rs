@@ -1,5 +1,5 @@
-//! What takes minutes: kills at any moment, and many processes at once. `cargo xtask stress` runs
-//! these tests.
+//! Tests that take minutes: kills at any moment, and many processes at once. `cargo xtask stress`
+//! runs them.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -15,12 +15,12 @@ use common::guest::{Guest, start, until};
 use serde_json::{Value, json};
 use testkit::oracle;
 
-/// A number from the environment: `cargo xtask stress` sets it.
+/// Returns a number from the environment, which `cargo xtask stress` sets.
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |number| number.parse().unwrap())
 }
 
-/// Any spread of moments does, as long as it is the same each time.
+/// Reproducible pseudorandom numbers; any distribution will do.
 struct Random(u64);
 
 impl Random {
@@ -33,15 +33,15 @@ impl Random {
     }
 }
 
-/// A sandbox that is killed again and again.
+/// A sandbox that is killed repeatedly.
 struct Victim<'a> {
     guest: &'a Guest,
-    /// What was synced to its disk: the number of its last file.
+    /// The number of the last file synced to its disk.
     synced: Option<u64>,
 }
 
 impl Victim<'_> {
-    /// Waits until the sandbox is up and takes commands, or is at rest. Returns whether it is up.
+    /// Waits until the sandbox is up and accepts commands, or is down. Returns whether it is up.
     fn settled(&self) -> bool {
         until("a sandbox that is up or at rest", || {
             let Some(state) = self.guest.state("x") else {
@@ -60,7 +60,7 @@ impl Victim<'_> {
         })
     }
 
-    /// Writes a file that must never be lost again.
+    /// Writes a file that must never be lost.
     fn write(&mut self, number: u64) {
         let script = format!("echo {number} > /synced && /bin/busybox sync && echo written");
         let output = self.guest.exec(&["x", "sh", "-c", &script]);
@@ -69,7 +69,7 @@ impl Victim<'_> {
         }
     }
 
-    /// Starts the sandbox again, finds what was written, and checks its disk when it is down.
+    /// Starts the sandbox again, checks what was written, and checks its disk when it is down.
     fn check(&mut self) {
         let blockbox = &self.guest.blockbox;
         if self.guest.state("x").is_none() {
@@ -83,7 +83,7 @@ impl Victim<'_> {
         if let Some(number) = self.synced {
             let output = self.guest.exec(&["x", "cat", "/synced"]);
             let found = String::from_utf8(output.stdout).unwrap();
-            // A write whose end nobody saw may be there as well.
+            // A write whose end was not reported may be there as well.
             let found: u64 = found.trim().parse().unwrap();
             assert!(found >= number, "{found} instead of {number}");
         }
@@ -107,9 +107,9 @@ impl Victim<'_> {
     }
 }
 
-/// Clients and monitors killed at random moments of everything that starts, uses and ends a
-/// sandbox: what is listed is what there is, what was synced stays, the disk is clean after the
-/// next start, and nothing is left in the end.
+/// Kills clients and monitors at random moments of everything that starts, uses and ends a sandbox:
+/// afterwards the list is correct, synced data is kept, the disk is clean after the next start, and
+/// nothing is left in the end.
 #[test]
 #[ignore = "takes minutes"]
 fn kills_at_any_moment_leave_a_store_that_works() {
@@ -138,7 +138,8 @@ fn kills_at_any_moment_leave_a_store_that_works() {
     let (input, output) = (at("input"), at("output"));
     std::fs::write(&input, vec![7; 4 << 20]).unwrap();
     for number in 0..kills {
-        // Seven kinds and a check after ten kills: each meets sandboxes that run and that do not.
+        // Seven kinds of commands and a check after ten kills: each meets running and stopped
+        // sandboxes.
         let words: &[&str] = match number % 7 {
             0 | 1 => &run,
             2 => &["exec", "x", "sh", "-c", "echo > /file; /bin/busybox sync"],
@@ -164,13 +165,13 @@ fn kills_at_any_moment_leave_a_store_that_works() {
         child.kill().unwrap();
         child.wait().unwrap();
         victim.settled();
-        // The next command works whatever the one before left: what reads the disk, above all.
+        // The next command works in any state, in particular one that reads the disk.
         if number % 5 == 4 && guest.state("x").is_some() {
             blockbox.ok(["diff", "x"]);
         }
         if number % 10 == 9 {
             victim.check();
-            // The images that were committed, too.
+            // Also the committed images.
             blockbox.ok(["image", "verify"]);
             blockbox.output(["rm", "-f", "x"]);
             assert_eq!(guest.sandboxes(), 0);
@@ -196,8 +197,7 @@ fn many_processes_create_execute_and_remove_at_once() {
         return;
     };
     let rounds = number("BLOCKBOX_ROUNDS", 100);
-    // Every tenth round boots: a processor that is emulated for eight guests at once runs none of
-    // them well.
+    // Every tenth round boots: an emulated processor is too slow for eight guests at once.
     let boots = number("BLOCKBOX_BOOTS", 10).max(1);
     std::thread::scope(|scope| {
         for worker in 0..8 {
