@@ -131,6 +131,8 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn file(name: &str, path: &str) -> Secret {
@@ -172,7 +174,11 @@ mod tests {
     fn a_missing_or_endless_value_is_an_error_with_the_secrets_name() {
         let failed = |secret| read(&[secret], &[]).unwrap_err().to_string();
         assert!(failed(file("a", "/no/such/file")).contains("\"a\": /no/such/file"));
-        assert!(failed(file("a", "/dev/zero")).contains("at most"));
+        assert!(failed(file("a", "/dev/zero")).contains("not a regular file"));
+        // As the shell names a process substitution.
+        let endless = File::open("/dev/zero").unwrap();
+        let endless = format!("/dev/fd/{}", endless.as_raw_fd());
+        assert!(failed(file("a", &endless)).contains("at most"));
         assert!(failed(Secret::new("a", SecretSource::Given)).contains("every start"));
         let given = [Value::new("a", b"x".to_vec())];
         let read = read(&[Secret::new("a", SecretSource::Given)], &given).unwrap();
