@@ -16,7 +16,7 @@ pub use resolve::{parent, target};
 use temporary::Registered;
 pub use temporary::{PREFIX, remove_unfinished};
 
-/// A file that has no name yet.
+/// A file that is named only when it is complete.
 #[derive(Debug)]
 pub struct NewFile(Inner);
 
@@ -24,13 +24,13 @@ pub struct NewFile(Inner);
 enum Inner {
     #[cfg(target_os = "linux")]
     Unnamed(File),
-    /// The file system has no files without a name.
+    /// A file with a temporary name, on a file system that has no files without names.
     Named(NamedTempFile, Registered),
 }
 
 impl NewFile {
-    /// Makes a file on the file system of `folder`. `mode` are its permissions, less what the
-    /// process's umask takes.
+    /// Creates a file on the file system of `folder`. `mode` is its permissions, before the
+    /// process's umask is applied.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl NewFile {
         Ok(Self(Inner::Named(file, registered)))
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn as_file(&self) -> &File {
         match &self.0 {
             #[cfg(target_os = "linux")]
@@ -63,7 +63,7 @@ impl NewFile {
         }
     }
 
-    /// The file, to write to.
+    /// Returns the file, to write to.
     pub fn as_file_mut(&mut self) -> &mut File {
         match &mut self.0 {
             #[cfg(target_os = "linux")]
@@ -72,7 +72,7 @@ impl NewFile {
         }
     }
 
-    /// A path by which this process can open the file until it has its name.
+    /// Returns a path by which this process can open the file until it is named.
     pub fn path(&self) -> PathBuf {
         match &self.0 {
             #[cfg(target_os = "linux")]
@@ -81,7 +81,7 @@ impl NewFile {
         }
     }
 
-    /// Sets the file's permissions, whatever the umask.
+    /// Sets the file's permissions, regardless of the umask.
     ///
     /// # Errors
     ///
@@ -90,11 +90,11 @@ impl NewFile {
         self.as_file().set_permissions(permissions)
     }
 
-    /// Gives the file the name `path`, which no file may have.
+    /// Names the file `path`, where no file may exist.
     ///
     /// # Errors
     ///
-    /// Those of the system; then the file is gone.
+    /// Those of the system; the file is deleted then.
     pub fn persist_new(self, path: &Path) -> io::Result<()> {
         match self.0 {
             #[cfg(target_os = "linux")]
@@ -107,11 +107,11 @@ impl NewFile {
         }
     }
 
-    /// Gives the file the name `path`, in place of a file of that name.
+    /// Names the file `path`, and replaces a file of that name.
     ///
     /// # Errors
     ///
-    /// Those of the system; then the file is gone.
+    /// Those of the system; the file is deleted then.
     pub fn persist(self, path: &Path) -> io::Result<()> {
         match self.0 {
             #[cfg(target_os = "linux")]
@@ -147,7 +147,8 @@ impl Seek for NewFile {
     }
 }
 
-/// A file without a name; `None` where the file system has none, or no way to give it one.
+/// Creates a file without a name, or returns `None` if the file system does not support this, or if
+/// the file could not be named later.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path, mode: u32) -> io::Result<Option<File>> {
     use rustix::fs::{Mode, OFlags};
@@ -157,10 +158,10 @@ fn unnamed(folder: &Path, mode: u32) -> io::Result<Option<File>> {
     match rustix::fs::open(folder, flags, Mode::from_raw_mode(mode)) {
         Ok(file) => {
             let file = File::from(file);
-            // Without /proc it could get no name.
+            // Without /proc the file could not be named.
             Ok(descriptor_path(&file).exists().then_some(file))
         }
-        // Older kernels take the flag for a request to write to a folder.
+        // Older kernels take the flag for a request to write to a directory.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
             Ok(None)
         }
@@ -174,7 +175,7 @@ fn descriptor_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Gives a file without a name the name `path`, which no file may have.
+/// Names a file without a name `path`, where no file may exist.
 #[cfg(target_os = "linux")]
 fn link(file: &File, path: &Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, linkat};
@@ -183,14 +184,14 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
     Ok(linkat(CWD, &from, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Gives a file without a name the name `path`, in place of a file of that name.
+/// Names a file without a name `path`, and replaces a file of that name.
 #[cfg(target_os = "linux")]
 fn link_over(file: &File, path: &Path) -> io::Result<()> {
     match link(file, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         done => return done,
     }
-    // A link never takes the place of a file; a rename does.
+    // A link never replaces a file; a rename does.
     let (aside, registered) = Registered::make(|| {
         let mut builder = tempfile::Builder::new();
         let link = |name: &Path| link(file, name);
@@ -212,7 +213,7 @@ mod tests {
     const KINDS: [Make; 2] = [NewFile::create_in, NewFile::named_in];
 
     #[test]
-    fn a_file_takes_its_name_when_it_is_whole() {
+    fn a_file_is_named_when_it_is_complete() {
         for make in KINDS {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("file");
@@ -232,14 +233,14 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn nothing_is_in_the_folder_until_the_file_is_whole() {
+    fn the_folder_is_empty_until_the_file_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let _file = NewFile::create_in(dir.path(), 0o644).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_new_name_takes_no_file_away() {
+    fn persist_new_replaces_no_file() {
         for make in KINDS {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("file");
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_missing_is_an_error() {
+    fn a_missing_folder_is_an_error() {
         for make in KINDS {
             let dir = tempfile::tempdir().unwrap();
             let error = make(&dir.path().join("none"), 0o644).unwrap_err();

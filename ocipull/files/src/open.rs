@@ -1,14 +1,14 @@
-//! Opening files without waiting for anything.
+//! Opens files without waiting for their other ends.
 
 use std::fs::{File, FileType};
 use std::io;
 use std::path::Path;
 
-/// Opens the regular file `path`. Never waits: a plain open of a fifo waits for a writer.
+/// Opens the regular file `path`. Never waits, whereas a plain open of a fifo waits for a writer.
 ///
 /// # Errors
 ///
-/// Those of the system; [`io::ErrorKind::InvalidInput`] where it is not a regular file.
+/// Those of the system; [`io::ErrorKind::InvalidInput`] if it is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     open(path, "not a regular file", FileType::is_file)
 }
@@ -51,13 +51,13 @@ fn open(path: &Path, problem: &str, fits: impl Fn(&FileType) -> bool) -> io::Res
     }
     let file = match options.open(path) {
         Ok(file) => file,
-        // A socket, or a device without a driver, cannot be opened at all.
+        // A socket, or a device without a driver, cannot be opened.
         Err(error) => match path.metadata() {
             Ok(found) if !fits(&found.file_type()) => return Err(unfit()),
             _ => return Err(error),
         },
     };
-    // Asked of the open file, which nobody can replace any more.
+    // The type of the open file cannot change any more.
     match fits(&file.metadata()?.file_type()) {
         true => Ok(file),
         false => Err(unfit()),
@@ -82,7 +82,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn only_regular_files_are_opened_and_nothing_is_waited_for() {
+    fn only_regular_files_are_opened_without_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "x").unwrap();

@@ -1,10 +1,10 @@
-//! Where an output that is a symbolic link leads.
+//! Finds the file that an output replaces, through symbolic links.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The folder that `path` is in.
+/// Returns the directory of `path`.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -12,13 +12,13 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The file that `path` names, be it there or not; where it is a symbolic link, the file that this
-/// leads to.
+/// Returns the file that `path` names, whether it exists or not. If `path` is a symbolic link,
+/// returns its target.
 ///
 /// # Errors
 ///
-/// Those of the system, also where a link leads nowhere; and where there is something else than a
-/// regular file: no file may take the place of a device or a pipe.
+/// Those of the system, also if a link has no target; and if there is something other than a
+/// regular file, because an output must not replace a device or a pipe.
 pub fn target(path: &Path) -> io::Result<PathBuf> {
     let target = match path.is_symlink() {
         true => fs::canonicalize(path)?,
@@ -39,7 +39,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_are_followed_to_regular_files_that_are_there() {
+    fn links_are_followed_to_existing_regular_files() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("d")).unwrap();

@@ -1,4 +1,4 @@
-//! The temporary names that files of this process have now.
+//! The temporary names of this process's files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
 
-/// How the name of what is not yet whole begins.
+/// The prefix of the names of incomplete files.
 pub const PREFIX: &str = ".tmp-";
 
 static NAMES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// A temporary name that is known, until this is dropped.
+/// A temporary name that is registered until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Registered(PathBuf);
 
@@ -21,7 +21,7 @@ impl Registered {
     pub(crate) fn make<F>(
         make: impl FnOnce() -> io::Result<NamedTempFile<F>>,
     ) -> io::Result<(NamedTempFile<F>, Self)> {
-        // Held while the file is made, so that none is missed.
+        // Held while the file is created, so that [`remove_unfinished`] misses none.
         let mut names = names();
         let file = make()?;
         // The working directory may change.
@@ -37,8 +37,8 @@ impl Drop for Registered {
     }
 }
 
-/// Removes the files of this process that are not yet whole and have a temporary name. For a
-/// process that ends now: whatever begins another such file waits for ever.
+/// Removes the incomplete files of this process that have temporary names. Only for a process that
+/// ends now: creating another such file then waits for ever.
 pub fn remove_unfinished() {
     let names = names();
     remove(&names);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_with_a_temporary_name_is_known_until_it_is_dropped() {
+    fn a_temporary_name_is_registered_until_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let (file, registered) = Registered::make(|| NamedTempFile::new_in(dir.path())).unwrap();
         let mine: BTreeSet<_> = [file.path().to_owned()].into();

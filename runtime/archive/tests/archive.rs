@@ -1,4 +1,4 @@
-//! What is packed comes back, and no archive changes anything outside of its target.
+//! Packed trees are unpacked unchanged, and no archive changes anything outside of its target.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use tempfile::TempDir;
 use testkit::{Difference, TarBuilder, walk};
 
-/// A tree with every kind of file that an archive holds.
+/// Makes a tree with every kind of file that an archive holds.
 fn source() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -50,7 +50,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn a_tree_comes_back_as_it_was() {
+fn a_tree_is_packed_and_unpacked_unchanged() {
     if !is_root() {
         return testkit::skip("owners need root");
     }
@@ -79,7 +79,7 @@ fn a_tree_comes_back_as_it_was() {
     let blocks = fs::metadata(target.path().join("sparse")).unwrap().blocks();
     assert!(blocks < 256, "{blocks}");
 
-    // GNU tar, which is not ours, agrees.
+    // GNU tar agrees.
     let Some(mut tar) = testkit::oracle("tar") else {
         return;
     };
@@ -100,7 +100,7 @@ fn a_tree_comes_back_as_it_was() {
 }
 
 #[test]
-fn the_top_has_the_name_asked_for_and_is_followed_on_demand() {
+fn the_top_has_the_requested_name_and_is_followed_on_demand() {
     let source = source();
     let link = source.path().join("link");
     let unpacked = |options: &PackOptions| {
@@ -118,7 +118,7 @@ fn the_top_has_the_name_asked_for_and_is_followed_on_demand() {
 }
 
 #[test]
-fn files_replace_files_and_directories_keep_what_they_have() {
+fn files_replace_files_and_directories_keep_their_entries() {
     let target = tempfile::tempdir().unwrap();
     let at = |name: &str| target.path().join(name);
     let outside = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Every workload does what it says, and leaves nothing behind.
+//! Every workload does what it documents, and removes its files.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use blockbox_fsbench::{Error, Options, Report, run, workloads};
 
-/// A small system with a Python library.
+/// Makes a small system with a Python library.
 fn system() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let library = root.path().join("usr/lib/python3.12");
@@ -62,7 +62,7 @@ fn every_workload_runs_as_often_as_asked_and_cleans_up() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_in_is_an_error() {
+fn a_folder_that_is_not_writable_is_an_error() {
     let root = system();
     let mut options = Options::new(root.path());
     options.scratch = Some(root.path().join("usr/big"));

@@ -9,22 +9,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
-/// Not an Ethernet address.
+/// The error of parsing a text that is not an Ethernet address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an Ethernet address")]
 pub struct MacAddressError(String);
 
 impl MacAddress {
-    /// Whether frames to it go to several stations.
+    /// Returns whether this is a multicast or broadcast address.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// A locally administered address of one station, made of `bytes`. It is never that of the
-    /// gateway in [`Addresses::default`](crate::Addresses).
+    /// Returns a locally administered unicast address made from `bytes`. It is never the gateway's
+    /// in [`Addresses::default`](crate::Addresses).
     pub fn local(bytes: [u8; 5]) -> Self {
         let [a, b, c, d, e] = bytes;
-        // The gateway's has this bit clear.
+        // The gateway's default address has this bit clear.
         Self([0x02, a | 0x80, b, c, d, e])
     }
 }
@@ -45,7 +45,7 @@ impl fmt::Debug for MacAddress {
 impl FromStr for MacAddress {
     type Err = MacAddressError;
 
-    /// Reads six bytes of two hexadecimal digits each, with colons between.
+    /// Parses six bytes of two hexadecimal digits each, separated by colons.
     fn from_str(text: &str) -> Result<Self, MacAddressError> {
         let byte = |part: &str| match part.as_bytes() {
             [a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => {

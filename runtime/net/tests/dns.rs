@@ -1,4 +1,5 @@
-//! The guest's name server: a guest of smoltcp, name servers on the loopback.
+//! The guest's name server, with a guest that runs smoltcp and name servers on the loopback
+//! interface.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
@@ -134,7 +135,7 @@ fn a_long_answer_is_fetched_over_a_stream() {
     let message = question("long.example.", RecordType::A);
     let short = exchange(&mut guest, &message);
     assert!(short.metadata.truncation);
-    // Two questions at once on one connection, cut anywhere.
+    // Two questions at once on one connection, split at any place.
     let handle = guest.connected(server());
     let mut bytes = u16::try_from(message.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend_from_slice(&message);
@@ -196,7 +197,7 @@ fn the_next_name_server_answers_in_seconds_where_one_does_not() {
             Ok(vec![ip("93.184.1.1")])
         );
         assert!(start.elapsed() < Duration::from_millis(limit));
-        // From then on the good one is asked first.
+        // From then on the server that answers is asked first.
         let start = Instant::now();
         lookup(&mut guest, "example.com", RecordType::A).unwrap();
         assert!(start.elapsed() < Duration::from_millis(500));
@@ -349,7 +350,7 @@ fn malformed_query_gets_an_error_or_no_answer() {
         let answer = exchange(&mut guest, &message);
         assert_eq!(answer.metadata.response_code, expected);
     }
-    // Neither a reply nor a few bytes are answered: the next answer is to the next question.
+    // Replies and short datagrams are not answered: the next answer is for the next question.
     let handle = guest.udp();
     let mut reply = question("a.", RecordType::A);
     reply[2] |= 0x80;

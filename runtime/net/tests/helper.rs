@@ -1,4 +1,4 @@
-//! The gateway as its parent sees it when it is a process of its own.
+//! The gateway as a process, as its parent process sees it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use blockbox_net::{Config, Error, Request, Response, helper};
 
-/// Starts one on a thread: the parent's ends, and what it returns.
+/// Starts a gateway on a thread. Returns the parent's ends, and the thread.
 fn start(
     first: &[u8],
 ) -> (
@@ -33,7 +33,7 @@ fn a_process_takes_its_configuration_and_reports_its_ports() {
     let config = Config::new().publish(["0:80".parse().unwrap()]);
     let mut first = serde_json::to_vec(&config).unwrap();
     first.push(b'\n');
-    // A request right behind it is not lost.
+    // A request sent together with the configuration is not lost.
     serde_json::to_writer(&mut first, &Request::Status).unwrap();
     first.push(b'\n');
     let (mut control, _link, thread) = start(&first);

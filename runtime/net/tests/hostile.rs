@@ -1,4 +1,4 @@
-//! Frames that no well-behaved kernel sends, and more of them than anybody needs.
+//! Malformed frames that no well-behaved kernel sends, and floods of frames.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
@@ -24,7 +24,7 @@ fn frame(to: [u8; 6], ethertype: u16, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame with a SYN.
+/// Returns a frame with a SYN.
 fn syn(from: IpAddr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: from_port,
@@ -47,7 +47,7 @@ fn syn(from: IpAddr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
     })
 }
 
-/// A frame with a datagram.
+/// Returns a frame with a datagram.
 fn datagram(from: IpAddr, to: IpAddr, to_port: u16) -> Vec<u8> {
     let header = UdpRepr {
         src_port: 1000,
@@ -67,7 +67,7 @@ fn datagram(from: IpAddr, to: IpAddr, to_port: u16) -> Vec<u8> {
     })
 }
 
-/// A frame to the gateway with an IP packet.
+/// Returns a frame to the gateway with an IP packet.
 fn packet(
     from: IpAddr,
     to: IpAddr,
@@ -83,7 +83,8 @@ fn packet(
     frame(Addresses::default().gateway_mac.0, ethertype, &body)
 }
 
-/// A gateway that opens one port of the loopback, where a server keeps whoever connects.
+/// Starts a gateway that opens one port of the loopback interface, where a server holds all
+/// connections.
 fn setup(limits: Limits) -> (u16, Running, Guest) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -98,7 +99,7 @@ fn setup(limits: Limits) -> (u16, Running, Guest) {
     (port, running, Guest::new(link))
 }
 
-/// The gateway still serves a guest that behaves.
+/// Checks that the gateway still serves a well-behaved guest.
 fn works(guest: &mut Guest, port: u16) {
     let handle = guest.connect(host(port));
     guest.until(|sockets| sockets.get::<Socket<'_>>(handle).state() == State::Established);
@@ -127,7 +128,7 @@ fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
     for bytes in &frames {
         guest.card.send(bytes);
     }
-    // The loopback's address is the source of answers only.
+    // The loopback address is only valid as a source of answers.
     guest
         .card
         .send(&syn(Ipv4Addr::LOCALHOST.into(), 1, to, port));
@@ -139,8 +140,8 @@ fn frames_that_are_not_the_guests_or_not_frames_are_dropped() {
     running.end();
 }
 
-/// Destinations that lead to the host's loopback, or nowhere, in every notation: no mode and no
-/// rule opens them.
+/// Destinations that lead to the host's loopback interface, or nowhere, in every notation. No mode
+/// and no rule opens them.
 const CLOSED: [&str; 24] = [
     "127.0.0.1",
     "127.1.2.3",
@@ -170,7 +171,7 @@ const CLOSED: [&str; 24] = [
 
 #[test]
 fn no_notation_of_the_loopback_in_a_raw_frame_reaches_it() {
-    // Both families' loopbacks listen at the port, and another port is open.
+    // Servers listen at the port on both loopback addresses, and another port is open.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let open = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -191,7 +192,7 @@ fn no_notation_of_the_loopback_in_a_raw_frame_reaches_it() {
             IpAddr::V4(_) => addresses.guest_v4.into(),
             IpAddr::V6(_) => addresses.guest_v6.into(),
         };
-        // As the guest, and as the host itself.
+        // With the guest's source address, and with the host's.
         let loopback: IpAddr = match to {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
@@ -203,7 +204,7 @@ fn no_notation_of_the_loopback_in_a_raw_frame_reaches_it() {
             guest.poll();
         }
     }
-    // And the host's ports that are not open.
+    // The host's ports that are not open are not reached either.
     guest.card.send(&syn(
         addresses.guest_v4.into(),
         from + 1,
@@ -216,7 +217,7 @@ fn no_notation_of_the_loopback_in_a_raw_frame_reaches_it() {
         addresses.host_v6.into(),
         port,
     ));
-    // What comes after them has been judged after them.
+    // The gateway handles frames in order, so it has handled those above when this returns.
     works(&mut guest, open_port);
     let status = running.status();
     assert_eq!((status.tcp_total, status.udp_total), (1, 0), "{status:#?}");
@@ -250,7 +251,7 @@ fn a_flood_of_connections_stays_within_the_limits() {
     }
     let status = running.status();
     assert!(status.denials_total > 0 && status.denials.len() <= 256);
-    // Those that the guest never answered end, and then there is room again.
+    // Connections that the guest never answered end, and then there is room again.
     running.status_where(|status| {
         guest.poll();
         status.flows.is_empty()
@@ -281,7 +282,7 @@ fn scan_of_denied_addresses_is_counted_in_bounded_memory() {
 }
 
 #[test]
-fn changed_frames_of_live_connections_break_nothing_but_those() {
+fn changed_frames_of_live_connections_break_only_those() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -300,7 +301,7 @@ fn changed_frames_of_live_connections_break_nothing_but_those() {
         for turn in 0..60 {
             for (n, handle) in handles.iter().enumerate() {
                 let socket = guest.sockets.get_mut::<Socket<'_>>(*handle);
-                // What comes back may be anything now.
+                // The connection may be broken now.
                 let _ = socket.send_slice(&[turn; 700]);
                 let _ = socket.recv(|bytes| (bytes.len(), ()));
                 if turn == 40 && n % 2 == 0 {

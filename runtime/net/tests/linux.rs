@@ -26,7 +26,7 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
-/// A server on every address of the outside that says hello.
+/// Starts a server on every outer address that sends a greeting.
 fn serve(lab: &Lab, port: u16) {
     lab.outside(|| {
         let listener = TcpListener::bind(("::", port)).unwrap();
@@ -43,7 +43,7 @@ fn serve(lab: &Lab, port: u16) {
     });
 }
 
-/// What a connection of the guest ends in.
+/// Returns the outcome of a connection from the guest.
 fn reaches(lab: &Lab, to: SocketAddr) -> Result<(), ErrorKind> {
     let mut stream = lab.connect(&to.to_string()).map_err(|error| {
         eprintln!("{to}: {error}");
@@ -58,7 +58,7 @@ fn reaches(lab: &Lab, to: SocketAddr) -> Result<(), ErrorKind> {
 }
 
 #[test]
-fn each_mode_reaches_what_it_says_and_programs_see_why_not() {
+fn each_mode_reaches_what_it_documents_and_programs_see_why_not() {
     for (mode, reached) in [
         (Mode::None, &[][..]),
         (Mode::Public, &[PUBLIC, PUBLIC_V6][..]),
@@ -121,7 +121,7 @@ fn no_address_in_disguise_reaches_the_hosts_loopback() {
         return;
     };
     serve(&lab, 80);
-    // A guest's kernel sends none of these by itself: hostile ones do.
+    // A guest's kernel sends none of these by itself; a hostile guest does.
     for address in [
         "127.0.0.1",
         "127.1.2.3",
@@ -158,7 +158,7 @@ fn refused_is_refused_and_unreachable_is_unreachable() {
         (PUBLIC, ErrorKind::ConnectionRefused),
         (PUBLIC_V6, ErrorKind::ConnectionRefused),
         ("93.184.2.2", ErrorKind::HostUnreachable),
-        // No route at all.
+        // There is no route.
         ("8.8.8.8", ErrorKind::HostUnreachable),
         ("2606:4700::2", ErrorKind::HostUnreachable),
     ] {
@@ -188,7 +188,7 @@ fn a_host_that_never_answers_is_unreachable_after_its_time() {
     assert!(lab.gateway().status().flows.is_empty());
 }
 
-/// A UDP server that sends back what it gets.
+/// Starts a UDP server that sends back what it receives.
 fn udp_echo(lab: &Lab, address: SocketAddr) {
     lab.outside(|| {
         let socket = UdpSocket::bind(address).unwrap();
@@ -213,7 +213,7 @@ fn guest_udp(lab: &Lab, to: SocketAddr) -> UdpSocket {
 }
 
 #[test]
-fn datagrams_of_every_size_come_back_in_fragments_where_need_be() {
+fn datagrams_of_every_size_come_back_fragmented_if_necessary() {
     let Some(mut lab) = Lab::with(&[PUBLIC, PUBLIC_V6], Config::new()) else {
         return;
     };
@@ -303,7 +303,7 @@ fn a_reset_in_the_middle_crosses_both_ways() {
 }
 
 #[test]
-fn no_denial_goes_unexplained() {
+fn every_denial_is_explained() {
     let config = Config::new()
         .host_ports([8080])
         .deny(["93.184.1.1:25".parse().unwrap()]);
@@ -331,7 +331,7 @@ fn no_denial_goes_unexplained() {
     );
 }
 
-/// A name server of the outside: everything is at the public address.
+/// Starts an outer name server that answers every name with the public address.
 fn named(lab: &mut Lab, config: Config) {
     let upstream =
         lab.outside(|| common::upstream::serve(|_| common::upstream::addresses(&[PUBLIC])));
@@ -340,7 +340,7 @@ fn named(lab: &mut Lab, config: Config) {
     lab.start(config.resolver(data));
 }
 
-/// Looks a name up as programs of the guest do.
+/// Looks up a name as the guest's programs do.
 fn look_up(lab: &Lab, name: &str) {
     use hickory_proto::op::{Message, MessageType, OpCode, Query};
     let socket = guest_udp(lab, at("10.187.1.1", 53));
@@ -351,7 +351,7 @@ fn look_up(lab: &Lab, name: &str) {
     socket.recv(&mut [0; 512]).unwrap();
 }
 
-/// A ClientHello that asks for a name.
+/// Returns a ClientHello that asks for a name.
 fn hello(name: &str) -> Vec<u8> {
     let sized = |length: usize, bytes: &[u8]| {
         let mut out = bytes.len().to_be_bytes()[8 - length..].to_vec();
@@ -397,7 +397,7 @@ fn a_name_opens_its_address_and_a_connection_that_asks_for_another_is_reset() {
         }
     });
     let to = at(PUBLIC, 80).to_string();
-    // Nobody has asked for the name yet; others have the same address and open nothing.
+    // The name has not been looked up yet; other names with the same address open nothing.
     assert!(lab.connect(&to).is_err());
     look_up(&lab, "other.example.");
     assert!(lab.connect(&to).is_err());
@@ -417,7 +417,7 @@ fn a_name_opens_its_address_and_a_connection_that_asks_for_another_is_reset() {
         (b"\x01binary".to_vec(), true),
     ] {
         let mut stream = lab.connect(&to).unwrap();
-        // In two pieces, so that the first does not give the name.
+        // In two segments, of which the first does not contain the name.
         let (head, tail) = bytes.split_at(4);
         stream.set_nodelay(true).unwrap();
         stream.write_all(head).unwrap();
@@ -458,7 +458,7 @@ fn denied_name_is_refused_at_every_address() {
     );
     serve(&lab, 80);
     let to = at(PUBLIC, 80);
-    // A server that speaks first is not held up.
+    // A server that sends first is not delayed.
     assert_eq!(reaches(&lab, to), Ok(()));
     let mut stream = lab.connect(&to.to_string()).unwrap();
     stream
@@ -470,7 +470,7 @@ fn denied_name_is_refused_at_every_address() {
         .status_where(|status| status.denials_total == 1);
     assert_eq!(status.denials[0].reason, Reason::Denied { rule });
     assert_eq!(status.denials[0].name.as_deref(), Some("ads.example"));
-    // The server has not seen a byte of it.
+    // The server has not received a byte of the request.
     assert!(status.flows.iter().all(|flow| flow.sent == 0));
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);

@@ -1,4 +1,4 @@
-//! The gateway and programs that people use, in network namespaces: HTTP/2, TLS, WebSockets, the C
+//! The gateway with common programs, in network namespaces: HTTP/2, TLS, WebSockets and the C
 //! library's resolver.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
@@ -16,7 +16,7 @@ use common::upstream::{self, Answer};
 const PUBLIC: &str = "93.184.1.1";
 const PUBLIC_V6: &str = "2606:4700::1";
 
-/// Debian's, which has Debian's modules.
+/// Debian's Python, which has the modules of Debian's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -28,14 +28,14 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A resolver whose one server is in the outside of the lab.
+/// Returns a resolver whose only name server is in the outer namespace of the lab.
 fn resolver(lab: &Lab, answer: impl Fn(&str) -> Answer + Send + Clone + 'static) -> ResolverData {
     let mut data = ResolverData::default();
     data.nameservers = vec![Nameserver::new(lab.outside(|| upstream::serve(answer)))];
     data
 }
 
-/// A key and a certificate of its own for `web.example`, as `key` and `certificate`.
+/// Makes a key and a self-signed certificate for `web.example`, as `key` and `certificate`.
 fn certificate(openssl: &mut Command, folder: &Path) {
     let output = openssl
         .args(["req", "-x509", "-newkey", "ec", "-nodes"])
@@ -65,7 +65,8 @@ fn curl_speaks_http2_in_the_clear_and_over_tls_by_both_families() {
         "web.example" => upstream::addresses(&[PUBLIC, PUBLIC_V6]),
         _ => upstream::addresses(&[]),
     });
-    // Names are looked for in the first bytes, so each connection passes through that as well.
+    // The gateway looks for names in the first bytes, so each connection passes through that check
+    // too.
     let config = Config::new().deny(["ads.example".parse().unwrap()]);
     lab.start(config.resolver(data));
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +99,7 @@ fn curl_speaks_http2_in_the_clear_and_over_tls_by_both_families() {
             let (authority, out) = (path("certificate"), path("answer"));
             let common = [family, option, "-sSf", "--cacert", &authority];
             let curl = |more: &[&str]| text(&lab.run("curl", &[&common, more].concat()));
-            // Up and down on one stream.
+            // Upload and download on one stream.
             let upload = format!("@{}", path("file"));
             let url = format!("{scheme}://web.example/echo");
             let shown = curl(&[
@@ -113,7 +114,8 @@ fn curl_speaks_http2_in_the_clear_and_over_tls_by_both_families() {
             assert_eq!(shown, "2 200", "{family} {scheme}");
             let same = std::fs::read(&out).unwrap() == std::fs::read(&file).unwrap();
             assert!(same, "{family} {scheme}");
-            // Many streams at once. This curl cannot put them on one connection in the clear.
+            // Many streams at once. This version of curl cannot put them on one unencrypted
+            // connection.
             if scheme == "http" {
                 continue;
             }
@@ -148,7 +150,7 @@ async def main():
 asyncio.run(main())
 ";
 
-/// Three clients: one that pings, and two that are silent, one of them for less than two seconds.
+/// Three clients: one that pings, and two silent ones, one of them for less than two seconds.
 const WEBSOCKET_CLIENTS: &str = "
 import asyncio, websockets
 async def hold(interval, seconds):
@@ -174,7 +176,7 @@ fn a_websocket_stays_open_while_it_is_silent_or_pings_within_the_idle_time() {
     if !Path::new(MODULE).exists() {
         return testkit::skip("python3-websockets is not installed");
     }
-    // Of the usual idle time nothing is over after five seconds; of a short one everything is.
+    // Five seconds are less than the default idle time, and more than a short one.
     for (idle, expected) in [(None, "held held held\n"), (Some(2), "held held lost\n")] {
         let mut limits = Limits::default();
         limits.idle_seconds = idle.unwrap_or(limits.idle_seconds);
@@ -230,7 +232,8 @@ fn a_frame_of_1500_bytes_crosses_whole_and_nothing_longer_leaves_undivided() {
         return;
     };
     lab.set(false, "ipv4/ping_group_range", "\"0 2147483647\"");
-    // 20 or 40 bytes of IP and 8 of ICMP come on top; `do` sets "don't fragment".
+    // 20 or 40 bytes of IP headers and 8 bytes of ICMP header are added; `do` sets "don't
+    // fragment".
     for (address, size, divided, answered) in [
         (PUBLIC, "1472", "do", true),
         (PUBLIC, "1473", "do", false),

@@ -1,4 +1,4 @@
-//! Published ports, in front of a guest with Linux's own TCP/IP in a network namespace.
+//! Published ports of a guest with Linux's TCP/IP in a network namespace.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
@@ -64,8 +64,8 @@ fn a_published_port_reaches_a_server_on_any_address_of_the_guest() {
     }
 }
 
-/// Linux drops connections that do not fit a server's queue; each attempt after it waits twice as
-/// long.
+/// Linux drops connections that do not fit a server's queue; each retry waits twice as long as the
+/// one before.
 #[test]
 fn a_busy_server_on_the_guests_loopback_gets_every_connection() {
     const CLIENTS: usize = 6;
@@ -83,7 +83,7 @@ fn a_busy_server_on_the_guests_loopback_gets_every_connection() {
         std::thread::spawn(move || {
             for served in 0..CLIENTS {
                 if served == 1 {
-                    // Beyond the attempts after 1, 3 and 7 seconds.
+                    // Longer than the retries after 1, 3 and 7 seconds.
                     std::thread::sleep(Duration::from_secs(10));
                 }
                 let (mut peer, _) = listener.accept().unwrap();
@@ -104,7 +104,7 @@ fn a_busy_server_on_the_guests_loopback_gets_every_connection() {
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|_| {
-                    // One at a time: Linux looks at the queue when a connection begins.
+                    // One at a time, because Linux checks the queue when a connection begins.
                     std::thread::sleep(Duration::from_millis(50));
                     scope.spawn(ask)
                 })

@@ -1,4 +1,4 @@
-//! TCP between two stacks of Linux, with the gateway in the middle: much, many at once, and peers
+//! TCP between two Linux stacks through the gateway: much data, many connections at once, and peers
 //! that behave badly.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 const PUBLIC: &str = "93.184.1.1";
 const PUBLIC_V6: &str = "2606:4700::1";
 
-/// A block of noise, sent again and again with its number before it.
+/// The size of a block of random data, which is sent repeatedly after its number.
 const BLOCK: usize = 1 << 20;
 
 fn at(address: &str) -> SocketAddr {
@@ -30,7 +30,7 @@ fn listen(lab: &Lab, address: &str) -> TcpListener {
     lab.outside(|| TcpListener::bind(at(address)).unwrap())
 }
 
-/// A connection of the guest: its end and the server's.
+/// Connects from the guest. Returns the guest's end and the server's.
 fn pair(lab: &Lab, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let to = listener.local_addr().unwrap().to_string();
     let guest = lab.connect(&to).unwrap();
@@ -39,7 +39,7 @@ fn pair(lab: &Lab, listener: &TcpListener) -> (TcpStream, TcpStream) {
     (guest, server)
 }
 
-/// Sends so many blocks and then the end. Returns their digest.
+/// Sends `blocks` blocks and closes its side. Returns their digest.
 fn send(mut stream: &TcpStream, blocks: u64, seed: u64) -> [u8; 32] {
     let mut block = testkit::noise(seed, BLOCK);
     let mut hash = Sha256::new();
@@ -52,7 +52,7 @@ fn send(mut stream: &TcpStream, blocks: u64, seed: u64) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Reads to the end. Returns how much came and its digest.
+/// Reads to the end. Returns the number of bytes and their digest.
 fn receive(mut stream: &TcpStream) -> (u64, [u8; 32]) {
     let mut buffer = vec![0; BLOCK];
     let (mut count, mut hash) = (0, Sha256::new());
@@ -67,7 +67,7 @@ fn receive(mut stream: &TcpStream) -> (u64, [u8; 32]) {
     }
 }
 
-/// Sends so much to a server and back, and then both ways at once.
+/// Sends `mebibytes` to a server and back, and then both ways at once.
 fn transfer(mebibytes: u64) {
     let Some(mut lab) = Lab::with(&[PUBLIC], Config::new()) else {
         return;
@@ -133,7 +133,7 @@ fn a_thousand_connections_a_hundred_at_once_have_each_their_own_bytes() {
                         let address = [PUBLIC, PUBLIC_V6][number % 2];
                         let mut stream = TcpStream::connect(at(address)).unwrap();
                         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                        // Each holds its connection until everybody has one.
+                        // Each connection is held until all are established.
                         barrier.wait();
                         let mut bytes = testkit::noise((number * 10 + round) as u64, 2000);
                         stream.write_all(&bytes).unwrap();
@@ -179,7 +179,7 @@ fn a_side_that_has_ended_still_reads_what_the_other_sends() {
     }
 }
 
-/// Closes a socket as a machine does that loses its power: nothing is sent.
+/// Closes a socket as if the machine lost its power: nothing is sent.
 fn vanish(stream: TcpStream) {
     setsockopt(&stream, TcpRepair, &1).unwrap();
     drop(stream);
@@ -200,7 +200,7 @@ fn a_peer_that_vanished_and_came_back_resets_its_half_open_connection() {
         };
         stays.set_nodelay(true).unwrap();
         vanish(gone);
-        // Nobody knows, until there is something to send.
+        // The other side does not notice until there is something to send.
         assert_eq!(lab.gateway().status().flows.len(), 1);
         stays.write_all(b"anyone?").unwrap();
         let error = stays.read(&mut [0]).unwrap_err();
@@ -220,7 +220,7 @@ fn a_peer_that_never_comes_back_is_forgotten_after_its_time() {
     let listener = listen(&lab, PUBLIC);
     let (_guest, mut server) = pair(&lab, &listener);
     lab.disconnect();
-    // What is sent again and again for nobody is no sign of life.
+    // Retransmitted data is no sign of life.
     server.write_all(&[7; 1000]).unwrap();
     let error = server.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -228,7 +228,7 @@ fn a_peer_that_never_comes_back_is_forgotten_after_its_time() {
     assert_eq!(status.buffer_bytes, 0);
 }
 
-/// Writes until nothing moves for a while. Returns how much went.
+/// Writes until nothing moves for a while. Returns the number of bytes written.
 fn fill(mut stream: &TcpStream) -> usize {
     stream.set_nonblocking(true).unwrap();
     let block = [7; 65_536];
@@ -266,12 +266,12 @@ fn peers_that_stop_reading_hold_their_senders_and_bounded_memory() {
             .collect();
         threads.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    // The kernels on both sides have buffers of their own, of some megabytes.
+    // The kernels on both sides have buffers of some megabytes.
     assert!(filled.iter().flatten().all(|&count| count < 32 << 20));
     let status = lab.gateway().status();
     assert_eq!(status.flows.len(), CONNECTIONS);
     assert!(status.buffer_bytes <= limits.buffer_bytes, "{status:?}");
-    // It all arrives once they read.
+    // All of it arrives once they read.
     std::thread::scope(|scope| {
         for ((guest, server), [up, down]) in pairs.iter().zip(filled) {
             for (from, to, count) in [(guest, server, up), (server, guest, down)] {

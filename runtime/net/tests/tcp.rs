@@ -1,4 +1,4 @@
-//! TCP through the gateway: a guest of smoltcp, real servers on the loopback.
+//! TCP through the gateway, with a guest that runs smoltcp and servers on the loopback interface.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
@@ -14,7 +14,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use socket2::SockRef;
 
-/// A listener on the loopback, a gateway that opens its port, and a guest.
+/// Starts a listener on the loopback interface, a gateway that opens its port, and a guest.
 fn setup() -> (TcpListener, u16, Running, Guest) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -22,7 +22,7 @@ fn setup() -> (TcpListener, u16, Running, Guest) {
     (listener, port, running, Guest::new(link))
 }
 
-/// The next connection of the guest.
+/// Accepts the next connection of the guest.
 fn accept(listener: &TcpListener) -> TcpStream {
     let (peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(common::PATIENCE)).unwrap();
@@ -207,7 +207,7 @@ fn bytes_arrive_as_they_were_sent_both_ways_at_once() {
     running.end();
 }
 
-/// A server that answers each connection with what it sends.
+/// Starts a server that sends back what each connection sends.
 fn echo(listener: TcpListener) {
     std::thread::spawn(move || {
         for peer in listener.incoming() {
@@ -287,7 +287,7 @@ fn a_server_that_stops_reading_stops_the_guest() {
     });
     assert!(sent < 16 << 20, "{sent}");
     assert!(running.status().buffer_bytes <= 1 << 20);
-    // It goes on where the server does.
+    // The transfer continues when the server reads again.
     guest.tcp(handle).close();
     let server = std::thread::spawn(move || {
         let mut all = Vec::new();
@@ -305,7 +305,7 @@ fn a_guest_that_stops_reading_stops_the_server() {
     let handle = guest.connected(host(port));
     let mut peer = accept(&listener);
     peer.set_nonblocking(true).unwrap();
-    // Once by its window, once by frames that it leaves in the socket.
+    // Once with a full window, and once with frames left in the socket.
     for paused in [false, true] {
         guest.card.paused = paused;
         let mut last = Instant::now();
@@ -322,7 +322,7 @@ fn a_guest_that_stops_reading_stops_the_server() {
             assert!(sent < 64 << 20);
         }
     }
-    // Others are served meanwhile, as far as the link lets them.
+    // Other connections are served meanwhile, as far as the link has room.
     assert_eq!(running.status().flows.len(), 1);
     guest.card.paused = false;
     drop(peer);
@@ -449,7 +449,7 @@ fn the_gateway_ends_with_its_link_its_control_socket_and_on_request() {
 fn a_segment_of_no_connection_is_reset() {
     let (_listener, port, running, mut guest) = setup();
     let handle = guest.connected(host(port));
-    // The gateway does not know what another one knew.
+    // A new gateway does not know the connections of the previous one.
     running.end();
     let (running, link) = Running::start(Config::new());
     let mut next = Guest::new(link);

@@ -1,5 +1,5 @@
-//! Whatever is said arrives as it was said, however the bytes are cut; whatever arrives, nothing
-//! panics.
+//! Messages are decoded unchanged, however their bytes are split, and no bytes make the decoder
+//! panic.
 
 use std::net::IpAddr;
 
@@ -378,7 +378,7 @@ fn the_first_versions_hello_is_understood() {
 
 #[test]
 fn a_count_alone_allocates_nothing() {
-    // An exec with four thousand million arguments, of which none follows.
+    // An exec with 4 billion arguments, of which none follows.
     let frame = Frame {
         kind: 1,
         id: 1,

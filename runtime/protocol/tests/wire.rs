@@ -1,4 +1,5 @@
-//! The bytes on the wire, as dumps: a disk holds an init that must understand them.
+//! The bytes on the wire, as hexadecimal dumps. They may not change, because writable disks contain
+//! an init of an earlier version.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -235,7 +236,7 @@ fn replies_are_these_bytes() {
     insta::assert_snapshot!(dump(&replies, Reply::encode));
 }
 
-/// Each message's name and bytes, sixteen a line.
+/// Returns each message's name and bytes, sixteen bytes per line.
 fn dump<M: std::fmt::Debug>(messages: &[M], encode: impl Fn(&M, &mut Vec<u8>)) -> String {
     let mut text = String::new();
     for message in messages {

@@ -200,7 +200,7 @@ impl Plan {
         identity.hosts.clone_from(&self.boot.hosts);
         identity.network.clone_from(&self.boot.network);
         if let (Some(network), [card]) = (&mut identity.network, &*self.config.networks) {
-            // The restored card has that of the other machine.
+            // The restored card has the address of the machine that was saved.
             network.hardware_address = card.mac.0.to_vec();
         }
         identity.close_connections = true;

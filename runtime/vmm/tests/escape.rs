@@ -1,4 +1,4 @@
-//! A program under the rules of a VM's process tries to get out.
+//! A program under the restrictions of a VM's process tries to escape.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -15,10 +15,10 @@ use blockbox_vmm::confine::{Confinement, Landlock, Rules};
 use blockbox_vmm::{Accel, Disk, DiskFormat, Share, VmConfig, Vmm};
 use nix::unistd::Pid;
 
-/// Names the folder of the test for the program that tries.
+/// The variable with the test's folder, for the program that tries to escape.
 const FOLDER: &str = "ESCAPE_FOLDER";
 
-/// What the program tries, beside what it must be able to do.
+/// The number of denied attempts, besides what the program must be able to do.
 const ATTEMPTS: usize = 21;
 
 fn monitors() -> [Vmm; 2] {
@@ -90,7 +90,7 @@ fn program_confined_like_the_vm_reaches_nothing_outside() {
     }
 }
 
-/// Not a test of its own: what tries to escape.
+/// The program that tries to escape, which is not a test.
 #[test]
 #[ignore = "lays rules on itself"]
 fn try_to_escape() {
@@ -105,7 +105,7 @@ fn try_to_escape() {
     let address = listener.local_addr().unwrap();
     let parent = Pid::parent();
     let inherited = File::open(path("secret")).unwrap();
-    // It ends with its input, which this process has.
+    // `cat` ends with its input, which this process holds.
     let mut other = Command::new("cat");
     let other = other.stdin(Stdio::piped()).spawn().unwrap();
     let other = (Pid::from_raw(i32::try_from(other.id()).unwrap()), other);
@@ -115,7 +115,7 @@ fn try_to_escape() {
     assert_eq!(confinement.landlock, Landlock::Full);
     assert!(confinement.seccomp);
 
-    // What a VM needs.
+    // Files that a VM needs.
     for name in ["kernel", "image/disk.vmdk", "layers/layer", "bases/base"] {
         File::open(path(name)).unwrap();
     }
@@ -145,7 +145,7 @@ fn try_to_escape() {
         "follow a link out of a share",
         File::open(path("share/passwd")),
     );
-    // Landlock says that such a link would cross devices, so that `mv` copies instead.
+    // Landlock reports such a link as one across devices, so that `mv` copies instead.
     let linked = fs::hard_link(path("secret"), path("share/secret"));
     let linked = linked.map_err(|error| match error.kind() {
         io::ErrorKind::CrossesDevices => io::ErrorKind::PermissionDenied.into(),

@@ -24,7 +24,7 @@ pub(crate) struct Lab {
     running: Option<Running>,
 }
 
-/// Whether there can be one here. Says why not.
+/// Returns whether a lab can be made here, and prints why not.
 fn possible() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root || !Path::new("/dev/net/tun").exists() {
@@ -42,14 +42,14 @@ fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-/// Puts this thread in a namespace; threads that it starts are there as well.
+/// Puts this thread in a namespace; threads that it starts later are there as well.
 fn enter(namespace: &str) {
     let file = File::open(Path::new("/run/netns").join(namespace)).unwrap();
     rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .unwrap();
 }
 
-/// A tap device of this thread's namespace.
+/// Creates a tap device in this thread's namespace.
 #[allow(unsafe_code, reason = "no crate here opens tap devices")]
 fn tap(name: &str) -> File {
     let file = File::options()
@@ -70,7 +70,7 @@ fn tap(name: &str) -> File {
 }
 
 impl Lab {
-    /// Two namespaces; the outer one has these addresses.
+    /// Creates two namespaces; the outer one has these addresses.
     pub(crate) fn new(addresses: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !possible() {
@@ -95,7 +95,7 @@ impl Lab {
                 lab.outside
             ));
         }
-        // `ip netns exec` shows this folder's files in /etc.
+        // `ip netns exec` mounts the files of this folder in /etc.
         let folder = lab.folder();
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("resolv.conf"), "nameserver 10.187.1.1\n").unwrap();
@@ -106,14 +106,14 @@ impl Lab {
         Path::new("/etc/netns").join(&self.guest)
     }
 
-    /// A lab with a running gateway.
+    /// Creates a lab with a running gateway.
     pub(crate) fn with(addresses: &[&str], config: Config) -> Option<Self> {
         let mut lab = Self::new(addresses)?;
         lab.start(config);
         Some(lab)
     }
 
-    /// Starts the gateway and gives the guest its interface.
+    /// Starts the gateway and sets up the guest's interface.
     pub(crate) fn start(&mut self, config: Config) {
         let (running, link) = self.outside(|| Running::start(config));
         self.running = Some(running);
@@ -148,12 +148,12 @@ impl Lab {
         })
     }
 
-    /// Works where the gateway and the servers are.
+    /// Calls `work` in the namespace of the gateway and the servers.
     pub(crate) fn outside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.inside(&self.outside, work)
     }
 
-    /// Works where the guest is.
+    /// Calls `work` in the namespace of the guest.
     pub(crate) fn guest<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.inside(&self.guest, work)
     }
@@ -167,12 +167,12 @@ impl Lab {
             .unwrap()
     }
 
-    /// Takes the guest's cable out.
+    /// Takes the guest's interface down.
     pub(crate) fn disconnect(&self) {
         ip(&format!("-n {} link set eth0 down", self.guest));
     }
 
-    /// Starts a server where the gateway is, in a folder, and waits until it listens at this
+    /// Starts a server in the gateway's namespace, in a folder, and waits until it listens at this
     /// address.
     pub(crate) fn program(&self, address: SocketAddr, folder: &Path, command: &[&str]) -> Server {
         let child = Command::new("ip")
@@ -203,10 +203,10 @@ impl Lab {
         assert!(status.success(), "{parameter}");
     }
 
-    /// A connection of the guest.
+    /// Connects from the guest.
     ///
     /// The call blocks in the kernel: `TcpStream::connect_timeout` polls, and now and then it finds
-    /// a socket that has failed without an error to say why.
+    /// a failed socket without an error.
     pub(crate) fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
         self.guest(|| {
@@ -219,7 +219,7 @@ impl Lab {
         })
     }
 
-    /// An address that routes of the outside lead nowhere.
+    /// Makes an address unreachable in the outer namespace.
     pub(crate) fn unreachable(&self, address: IpAddr) {
         ip(&format!(
             "-n {} route add unreachable {address}",
@@ -229,8 +229,8 @@ impl Lab {
 }
 
 impl Lab {
-    /// A network of the outside whose hosts never answer: its router is a link-layer address that
-    /// nobody has.
+    /// Makes a network of the outer namespace whose hosts never answer: the link-layer address of
+    /// its router does not exist.
     pub(crate) fn silent(&self, network: &str) {
         let namespace = &self.outside;
         ip(&format!(
@@ -262,7 +262,7 @@ impl Drop for Server {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in [&self.outside, &self.guest] {
-            // What is left of it goes with the machine.
+            // The rest is removed with the machine.
             let _ = Command::new("ip")
                 .args(["netns", "del", namespace])
                 .status();
@@ -296,11 +296,11 @@ fn bridge(tap: File, link: UnixStream) {
             if from_link.read_exact(&mut frame).is_err() {
                 break;
             }
-            // An interface that is not up yet takes no frames.
+            // An interface that is not up yet accepts no frames.
             let _ = to_tap.write_all(&frame);
         }
     });
 }
 
-/// How long something takes that should take no time at all.
+/// The most time that an immediate result takes.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
-//! A guest of smoltcp on the other end of the gateway's socket, in this process.
+//! A guest that runs smoltcp in this process, at the other end of the gateway's socket.
 
-// Every test binary uses its own part of this module.
+// Every test binary uses a part of this module.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 #[cfg(target_os = "linux")]
@@ -20,10 +20,10 @@ use smoltcp::socket::udp;
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, IpCidr, IpEndpoint};
 
-/// How long anything may take here.
+/// The timeout of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gateway on a thread of its own, and its control socket.
+/// A gateway on a separate thread, and its control socket.
 pub(crate) struct Running {
     control: UnixStream,
     thread: Option<std::thread::JoinHandle<Result<(), Error>>>,
@@ -31,13 +31,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a gateway. Returns the monitor's end of its link as well.
+    /// Starts a gateway. Also returns the monitor's end of its link.
     pub(crate) fn start(config: Config) -> (Self, UnixStream) {
         let (frames, link) = UnixStream::pair().unwrap();
         let (control, ours) = UnixStream::pair().unwrap();
         let (gateway, bound) = Gateway::new(config, frames, control).unwrap();
         let thread = Some(std::thread::spawn(move || {
-            // Confined as in a process of its own: what a test asks for is what a confined gateway
+            // Confined as in a separate process, so that the tests use only what a confined gateway
             // can do.
             blockbox_net::confine::enforce().unwrap();
             gateway.run()
@@ -51,7 +51,7 @@ impl Running {
         (running, link)
     }
 
-    /// Asks the gateway.
+    /// Sends a request to the gateway, and returns its answer.
     pub(crate) fn ask(&mut self, request: &Request) -> Response {
         let mut line = serde_json::to_vec(request).unwrap();
         line.push(b'\n');
@@ -77,7 +77,7 @@ impl Running {
         }
     }
 
-    /// Waits until the status is as wanted.
+    /// Waits until the status meets the condition.
     pub(crate) fn status_where(&mut self, mut wanted: impl FnMut(&Status) -> bool) -> Status {
         let start = Instant::now();
         loop {
@@ -90,26 +90,26 @@ impl Running {
         }
     }
 
-    /// Ends the gateway, which must not have failed.
+    /// Ends the gateway, and checks that it did not fail.
     pub(crate) fn end(mut self) {
         assert_eq!(self.ask(&Request::Shutdown), Response::Done);
         self.join().unwrap();
     }
 
-    /// What the gateway's thread returned.
+    /// Returns the result of the gateway's thread.
     pub(crate) fn join(&mut self) -> Result<(), Error> {
         self.thread.take().unwrap().join().unwrap()
     }
 }
 
-/// The guest's network card: frames with their length before them.
+/// The guest's network card, which sends each frame after its length.
 pub(crate) struct Card {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Frames of no interest to the stack are kept for the test.
+    /// Frames are kept for the test and not passed to the stack.
     pub(crate) paused: bool,
-    /// Where not zero, each frame is followed by a copy with changed bytes, chosen by this state.
+    /// If not zero, each frame is followed by a copy with changed bytes, chosen by this state.
     pub(crate) noise: u32,
 }
 
@@ -158,12 +158,12 @@ impl Card {
         self.noise >> 16
     }
 
-    /// Whether frames wait, as the gateway does not take them.
+    /// Returns whether frames wait because the gateway does not read them.
     pub(crate) fn is_full(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     pub(crate) fn send(&mut self, frame: &[u8]) {
         self.output
             .extend_from_slice(&u32::try_from(frame.len()).unwrap().to_be_bytes());
@@ -189,7 +189,7 @@ impl TxToken for Tx<'_> {
         if self.0.noise != 0 {
             for _ in 0..=self.0.random() % 3 {
                 let place = self.0.random() as usize % frame.len();
-                // Mostly in the headers.
+                // Changes mostly the headers.
                 let place = if !self.0.random().is_multiple_of(4) {
                     place % 60
                 } else {
@@ -227,7 +227,7 @@ impl Device for Card {
     }
 }
 
-/// The guest's stack.
+/// The guest's network stack.
 pub(crate) struct Guest {
     pub(crate) card: Card,
     pub(crate) interface: Interface,
@@ -268,7 +268,7 @@ impl Guest {
         }
     }
 
-    /// Works until the condition holds.
+    /// Runs the stack until the condition holds.
     #[track_caller]
     pub(crate) fn until(&mut self, mut done: impl FnMut(&mut SocketSet<'static>) -> bool) {
         let start = Instant::now();
@@ -278,7 +278,7 @@ impl Guest {
         }
     }
 
-    /// Works for a while.
+    /// Runs the stack for a time.
     pub(crate) fn work_for(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -292,7 +292,7 @@ impl Guest {
         }
     }
 
-    /// Works on what there is. Returns whether there was something.
+    /// Handles what has arrived. Returns whether there was anything.
     pub(crate) fn poll_now(&mut self) -> bool {
         let micros = i64::try_from(self.started.elapsed().as_micros()).unwrap();
         let now = StackInstant::from_micros(micros);
@@ -301,7 +301,7 @@ impl Guest {
         result != smoltcp::iface::PollResult::None
     }
 
-    /// Begins to connect.
+    /// Begins to connect, without waiting.
     pub(crate) fn connect(&mut self, to: SocketAddr) -> SocketHandle {
         let space = || SocketBuffer::new(vec![0; 64 << 10]);
         let mut socket = Socket::new(space(), space());
@@ -317,7 +317,7 @@ impl Guest {
         self.sockets.get_mut(handle)
     }
 
-    /// Connects.
+    /// Connects, and waits for the connection.
     #[track_caller]
     pub(crate) fn connected(&mut self, to: SocketAddr) -> SocketHandle {
         let handle = self.connect(to);
@@ -334,7 +334,7 @@ impl Guest {
         });
     }
 
-    /// Reads until the peer's end.
+    /// Reads until the peer closes the connection.
     #[track_caller]
     pub(crate) fn read_to_end(&mut self, handle: SocketHandle) -> Vec<u8> {
         let mut all = Vec::new();
@@ -357,7 +357,7 @@ impl Guest {
         all
     }
 
-    /// Reads exactly so many bytes.
+    /// Reads exactly `count` bytes.
     #[track_caller]
     pub(crate) fn read(&mut self, handle: SocketHandle, count: usize) -> Vec<u8> {
         let mut all = vec![0; count];
@@ -372,7 +372,7 @@ impl Guest {
         all
     }
 
-    /// A UDP socket.
+    /// Opens a UDP socket.
     pub(crate) fn udp(&mut self) -> SocketHandle {
         let space =
             || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 16], vec![0; 64 << 10]);
@@ -408,7 +408,7 @@ impl Guest {
     }
 }
 
-/// The host's loopback as the guest sees it.
+/// Returns the address of the host's loopback interface in the guest.
 pub(crate) fn host(port: u16) -> SocketAddr {
     (Addresses::default().host_v4, port).into()
 }

@@ -1,4 +1,4 @@
-//! A name server of the host: answers from a function, over datagrams and streams of one port.
+//! A name server on the host that answers from a function, over UDP and TCP at one port.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -7,14 +7,14 @@ use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-/// What a name server answers.
+/// An answer of the name server.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
-    /// Over datagrams only that it is too long; over a stream so many addresses.
+    /// A truncated answer over UDP, and this many addresses over TCP.
     Long(u8),
     Code(ResponseCode),
-    /// A reply to another question, and then none.
+    /// A reply to another question, and no other reply.
     Wrong,
     Silence,
 }
@@ -32,8 +32,8 @@ fn reply(bytes: &[u8], stream: bool, answer: &impl Fn(&str) -> Answer) -> Option
     let query = question.queries[0].clone();
     let name = query.name().to_ascii().to_ascii_lowercase();
     let mut message = Message::response(question.metadata.id, OpCode::Query);
-    // Without it, the C library takes a reply without answers for one of a server that knows no
-    // others.
+    // Without this, the C library takes a reply without answers for one of a server that cannot
+    // resolve other names.
     message.metadata.recursion_available = true;
     message.add_query(query.clone());
     let mut add = |address: IpAddr| {
@@ -59,7 +59,7 @@ fn reply(bytes: &[u8], stream: bool, answer: &impl Fn(&str) -> Answer) -> Option
     Some(message.to_vec().unwrap())
 }
 
-/// Starts one on the loopback of this thread's namespace.
+/// Starts a name server on the loopback interface of this thread's namespace.
 pub(crate) fn serve(answer: impl Fn(&str) -> Answer + Send + Clone + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

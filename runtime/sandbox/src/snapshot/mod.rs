@@ -40,11 +40,11 @@ pub struct Snapshot {
     record: Record,
     folder: PathBuf,
     /// Set for an unnamed snapshot, which is removed when its last user is dropped.
-    passing: Option<Arc<Passing>>,
+    unnamed: Option<Arc<Unnamed>>,
 }
 
 #[derive(Debug)]
-struct Passing {
+struct Unnamed {
     /// Removes the folder when dropped.
     _folder: tempfile::TempDir,
     /// Keeps other processes from sweeping up the folder.
@@ -161,7 +161,7 @@ impl Sandbox {
             store: store.clone(),
             record,
             folder: folder.path().to_owned(),
-            passing: Some(Arc::new(Passing {
+            unnamed: Some(Arc::new(Unnamed {
                 _folder: folder,
                 _access: access,
             })),
@@ -320,7 +320,7 @@ impl Snapshot {
             folder: store.snapshot(&record.name),
             store: store.clone(),
             record,
-            passing: None,
+            unnamed: None,
         }
     }
 
@@ -397,7 +397,7 @@ impl Snapshot {
 
     fn make(&self, options: &ForkOptions, discard: bool) -> Result<(Sandbox, Lock)> {
         let store = &self.store;
-        let parent = match &self.passing {
+        let parent = match &self.unnamed {
             Some(_) => self.record.parent.clone(),
             None => Some(self.record.id.clone()),
         };

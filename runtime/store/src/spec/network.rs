@@ -26,8 +26,8 @@ pub struct Network {
     pub host_ports: Vec<u16>,
     /// Ports of the guest that are published on the host.
     pub publish: Vec<Publish>,
-    /// The Ethernet address of the guest's card, which every new sandbox has of its own. `None` is
-    /// the one that all had before.
+    /// The Ethernet address of the guest's card, unique to the sandbox. `None` is the common
+    /// address, which all sandboxes had before this field was added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<MacAddress>,
 }

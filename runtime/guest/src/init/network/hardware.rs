@@ -1,4 +1,4 @@
-//! The hardware address of an interface that stays up.
+//! Changes the hardware address of an interface that stays up.
 
 use std::net::Ipv6Addr;
 
@@ -10,13 +10,13 @@ use super::{IFA_ADDRESS, IFLA_ADDRESS, RTM_DELADDR, RTM_NEWADDR, address_message
 
 const RTM_GETADDR: u16 = 22;
 
-/// Bytes of a `struct ifaddrmsg`, which the attributes follow.
+/// The size of a `struct ifaddrmsg`, which the attributes follow.
 const ADDRESS_HEADER: usize = 8;
 const SCOPE_LINK: u8 = 253;
 
-/// Changes the hardware address. Addresses, routes and listening sockets stay, and the kernel
-/// forgets the neighbours. Of the IPv6 addresses that it made of the hardware address before, it
-/// keeps the link-local one, which is replaced here.
+/// Changes the hardware address of an interface. Its addresses, routes and listening sockets stay,
+/// and the kernel forgets its neighbours. The kernel also keeps the IPv6 link-local address that it
+/// derived from the previous hardware address; this function replaces it.
 pub(super) fn change(socket: &Socket, index: u32, address: &[u8]) -> Result<(), Errno> {
     socket.request(&link_message(index, 0, 0).attribute(IFLA_ADDRESS, address))?;
     let Some(new) = link_local(address) else {
@@ -26,7 +26,7 @@ pub(super) fn change(socket: &Socket, index: u32, address: &[u8]) -> Result<(), 
         if old == new {
             continue;
         }
-        // Without IPv6 there is none.
+        // Without IPv6 there are no link-local addresses.
         let [new, old] = [new, old].map(|ip| Address {
             ip: ip.into(),
             prefix: 64,
@@ -37,7 +37,7 @@ pub(super) fn change(socket: &Socket, index: u32, address: &[u8]) -> Result<(), 
     Ok(())
 }
 
-/// The link-local addresses of an interface.
+/// Returns the link-local addresses of an interface.
 fn link_locals(socket: &Socket, index: u32) -> Result<Vec<Ipv6Addr>, Errno> {
     let mut body = vec![family(Ipv6Addr::UNSPECIFIED.into()), 0, 0, 0];
     body.extend_from_slice(&[0; 4]);
@@ -48,7 +48,7 @@ fn link_locals(socket: &Socket, index: u32) -> Result<Vec<Ipv6Addr>, Errno> {
     Ok(found)
 }
 
-/// The address in an answer to `RTM_GETADDR`, where it is link-local and of this interface.
+/// Returns the address in an answer to `RTM_GETADDR`, if it is a link-local one of this interface.
 fn link_local_of(part: &[u8], index: u32) -> Option<Ipv6Addr> {
     let (header, mut rest) = part.split_first_chunk::<ADDRESS_HEADER>()?;
     let [_family, _prefix, _flags, scope, interface @ ..] = *header;
@@ -67,7 +67,8 @@ fn link_local_of(part: &[u8], index: u32) -> Option<Ipv6Addr> {
     None
 }
 
-/// The link-local address that the kernel makes of an Ethernet address (RFC 4291, appendix A).
+/// Returns the link-local address that the kernel derives from an Ethernet address (RFC 4291,
+/// appendix A).
 fn link_local(address: &[u8]) -> Option<Ipv6Addr> {
     let &[a, b, c, d, e, f] = address else {
         return None;
@@ -83,18 +84,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_local_address_is_made_of_the_hardware_address() {
+    fn a_link_local_address_is_derived_from_the_hardware_address() {
         let expected: Ipv6Addr = "fe80::62:6cff:fe6b:2".parse().expect("valid");
         assert_eq!(link_local(&[2, 0x62, 0x6c, 0x6b, 0, 2]), Some(expected));
         assert_eq!(link_local(&[2, 0]), None);
     }
 
     #[test]
-    fn addresses_of_other_interfaces_and_scopes_and_cut_answers_are_passed_over() {
+    fn addresses_of_other_interfaces_or_scopes_and_truncated_answers_are_ignored() {
         let address = |scope, index: u32| {
             let mut part = vec![10, 64, 0, scope];
             part.extend_from_slice(&index.to_ne_bytes());
-            // An attribute of another kind, padded, comes first.
+            // A padded attribute of another kind comes first.
             for (kind, value) in [(8_u16, &[1; 5][..]), (IFA_ADDRESS, &[0xfe; 16])] {
                 let length = u16::try_from(value.len() + 4).expect("short");
                 part.extend_from_slice(&length.to_ne_bytes());
@@ -111,7 +112,7 @@ mod tests {
         for length in 0..own.len() {
             assert_eq!(link_local_of(&own[..length], 2), None);
         }
-        // A length of nothing does not loop.
+        // An attribute of length 0 does not cause an endless loop.
         let mut endless = own;
         endless[8..10].copy_from_slice(&0_u16.to_ne_bytes());
         assert_eq!(link_local_of(&endless, 2), None);

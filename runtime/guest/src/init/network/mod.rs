@@ -101,7 +101,7 @@ fn same_link(one: &Network, other: &Network) -> bool {
     one.addresses == other.addresses && one.gateways == other.gateways && one.mtu == other.mtu
 }
 
-/// Whether an interface of `one` has the hardware address of `other`, as far as is known.
+/// Returns whether an interface of `one` has the hardware address of `other`, as far as is known.
 fn same_hardware(one: &Network, other: &Network) -> bool {
     other.hardware_address.is_empty() || one.hardware_address == other.hardware_address
 }
@@ -280,7 +280,7 @@ mod tests {
             assert!(ip(&["-6", "route"]).contains("default via fd00::1 dev eth0"));
         }
         assert!(ip(&["-o", "link", "show", "dev", "lo"]).contains("UP"));
-        // A hardware address of its own takes no route away, and is not told by another address.
+        // A separate hardware address removes no route, and is not read from another address.
         ip(&["route", "add", "198.51.100.0/24", "dev", "eth0"]);
         let mut clone = second.clone();
         clone.hardware_address = vec![2, 0, 0, 0, 1, 9];
@@ -294,7 +294,7 @@ mod tests {
             assert!(ip(&[family, "route"]).contains("default via"), "{family}");
         }
         assert!(ip(&["route"]).contains("198.51.100.0/24"));
-        // Other names are no reason to touch the interface, whose routes go when it is taken down.
+        // New host names leave the interface up, because its routes would be removed with it.
         let mut renamed = clone.clone();
         renamed.search = vec!["example.org".to_owned()];
         change(Some(&clone), &renamed).unwrap_or_else(|failure| panic!("{failure}"));
