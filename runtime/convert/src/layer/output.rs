@@ -73,6 +73,11 @@ impl Sent {
             self.0 = at;
         }
     }
+
+    /// All of `file` is written.
+    pub(crate) fn finish(self, file: &File) {
+        start_writeback(file, self.0, None);
+    }
 }
 
 impl SetLen for Output<'_> {

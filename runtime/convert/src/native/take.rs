@@ -48,25 +48,22 @@ pub(crate) fn take(
     folder: &Path,
 ) -> Result<Checksum> {
     let Staged { file, path, filled } = staged;
-    let written = match filled {
-        true => {
-            let (mut at, mut sent) = (0, Sent::default());
-            drain(stream, (path, name), |piece| {
-                at += piece.len() as u64;
-                sent.advance(file, at);
-                Ok(())
-            })?
+    let (mut at, mut sent) = (0, Sent::default());
+    let written = drain(stream, (path, name), |piece| {
+        if !filled {
+            file.write_all_at(piece, at)?;
         }
-        false => {
-            let mut output = Output::new(file);
-            drain(stream, (path, name), |piece| output.write_all(piece))?
-        }
-    };
+        at += piece.len() as u64;
+        sent.advance(file, at);
+        Ok(())
+    })?;
     let padding = written.next_multiple_of(SECTOR) - written;
     io(
         path,
         file.write_all_at(&[0; SECTOR as usize][..padding as usize], written),
     )?;
+    // The rest goes to the disk while the image is checked.
+    sent.finish(file);
     checked(path, name)?;
     match stack::layer(&stack::Input {
         path: path.to_owned(),

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{start_writeback, sync_folder};
+use super::sync_folder;
 use crate::error::{Error, Result};
 
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -31,22 +31,17 @@ impl Filling {
 
     /// Brings the folder and the files in it to stable storage.
     pub(super) fn sync(self) -> Result<()> {
-        let mut files = Vec::new();
         for entry in fs::read_dir(&self.0).map_err(Error::io(&self.0))? {
             let entry = entry.map_err(Error::io(&self.0))?;
             let path = entry.path();
             let meta = entry.metadata().map_err(Error::io(&path))?;
             // A file with a second name was synced before it was linked here.
             if meta.is_file() && meta.nlink() == 1 {
-                let file = File::open(&path).map_err(Error::io(&path))?;
-                start_writeback(&file, 0, None);
-                files.push((file, path));
+                // The writeback of all has begun, which has allocated their blocks: so the first
+                // sync commits the metadata of the others, too.
+                let synced = File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(Error::io(&path))?;
             }
-        }
-        // Writeback has allocated the blocks of all, so the first sync commits the metadata of the
-        // others, too.
-        for (file, path) in files {
-            file.sync_all().map_err(Error::io(path))?;
         }
         sync_folder(&self.0)
     }
