@@ -494,5 +494,8 @@ fn a_sandbox_with_the_name_of_a_subcommand_of_export_is_exported_after_two_dashe
     assert!(error.contains("no sandbox"), "{error}");
     let output = blockbox.output(["export", "containerd-cache"]);
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains("<DIR>"), "{error}");
+    assert!(
+        !output.status.success() && error.contains("<DIR>"),
+        "{error}"
+    );
 }
