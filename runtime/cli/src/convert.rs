@@ -213,7 +213,7 @@ impl ContainerdCache {
     }
 }
 
-/// A name of each image of the store; the digest of one that has none.
+/// Returns a name of each image in the store, or the digest of an image without names.
 fn all(store: &Store) -> anyhow::Result<Vec<String>> {
     let names = store.references().read()?;
     let images = image::list(store)?.into_iter().map(|digest| {

@@ -46,7 +46,7 @@ pub(super) struct Exec {
     /// Set the variables that a file lists, a line each
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// The working directory, which has to exist [default: the sandbox's]
+    /// The working directory, which must exist [default: the sandbox's]
     #[arg(short, long, value_name = "DIR", value_parser = env_file::directory())]
     workdir: Option<OsString>,
     /// The user [default: the sandbox's]

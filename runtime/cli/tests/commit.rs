@@ -22,7 +22,7 @@ const CHANGES: &str = "
     busybox mknod /null c 1 3; busybox chown 7:8 /new; busybox chmod 4711 /new
     busybox chmod 700 /bin; busybox sync";
 
-/// What [`CHANGES`] changes.
+/// The layer that [`CHANGES`] changes.
 fn lower() -> Vec<u8> {
     TarBuilder::new()
         .dir("layers")
@@ -251,7 +251,7 @@ fn a_saved_image_is_loaded_by_blockbox_and_by_other_programs() {
     assert!(wrong.contains("missing"), "{wrong}");
 }
 
-/// podman with a store of its own.
+/// podman with a separate store.
 struct Podman {
     folder: tempfile::TempDir,
 }
@@ -267,7 +267,7 @@ impl Podman {
         Some(Self { folder })
     }
 
-    /// What it prints, without a line's end.
+    /// Runs podman, and returns its output without the last newline.
     fn ok(&self, words: &[&str]) -> String {
         let at = |name: &str| self.folder.path().join(name);
         let output = oracle("podman")
@@ -287,7 +287,7 @@ impl Podman {
         text.trim_end().to_owned()
     }
 
-    /// The digests of an image's configuration and layers.
+    /// Returns the digests of an image's configuration and layers.
     fn image(&self, name: &str) -> (String, Vec<String>) {
         let inspected: Value = serde_json::from_str(&self.ok(&["image", "inspect", name])).unwrap();
         let layers = inspected[0]["RootFS"]["Layers"].as_array().unwrap();
@@ -299,7 +299,7 @@ impl Podman {
     }
 }
 
-/// The digests of an image's configuration and layers, as a store of ours has it.
+/// Returns the digests of an image's configuration and layers in blockbox's store.
 fn image(blockbox: &Blockbox, name: &str) -> (String, Vec<String>) {
     let inspected = blockbox.ok(["image", "inspect", name, "--format", "json"]);
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
@@ -340,7 +340,7 @@ fn podman_loads_what_is_saved_and_what_it_saves_is_loaded() {
     blockbox.ok(["tag", &layout.reference(), "saved:1"]);
     blockbox.ok(["create", "--name", "one", "saved:1"]);
     blockbox.ok(["commit", "one", "saved:2", "-c", "ENV A=2"]);
-    // Of several images, podman makes Docker's of OCI's.
+    // podman converts OCI images to Docker's format to save several.
     for (names, format) in [
         (&["saved:2"][..], "oci-archive"),
         (&["saved:2"], "docker-archive"),

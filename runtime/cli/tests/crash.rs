@@ -205,15 +205,15 @@ fn an_output_that_is_a_symbolic_link_is_written_to_its_target() {
     }
 }
 
-/// What a traced process did with files, in its order.
+/// An operation on files of a traced process.
 enum Step {
-    /// A file or a folder was brought to stable storage.
+    /// A file or a folder was synced.
     Synced { descriptor: String, path: String },
-    /// A file or a folder got the name `to`.
+    /// A file or a folder was renamed or linked to `to`.
     Named { from: String, to: String },
 }
 
-/// The steps in what `strace -f -y` wrote.
+/// Parses the output of `strace -f -y`.
 fn steps(trace: &str) -> Vec<Step> {
     let quoted = |text: &str| -> Vec<String> {
         let pieces = text.split('"').skip(1).step_by(2);
@@ -283,7 +283,7 @@ fn what_makes_up_an_image_is_on_stable_storage_before_the_image_has_its_name() {
                 let Some(to) = in_home(&to) else { continue };
                 if to.starts_with("layers/") && to.ends_with(".erofs") {
                     assert!(synced.contains(&from), "{to} is named before it is synced");
-                    // Its name is not, and the descriptor may be another file's next.
+                    // Its name is not synced, and the descriptor may be reused for another file.
                     synced.retain(|path| path != "layers" && *path != from);
                     layers += 1;
                 } else if to.starts_with("images/") && to.matches('/').count() == 1 {

@@ -274,7 +274,7 @@ fn fetch(
     Ok(warnings)
 }
 
-/// The file of a layer before it has its name.
+/// The file of a layer before it is named.
 enum LayerFile {
     New(NewFile),
     /// The file in which ocipull keeps the download. It is the layer itself, so its bytes are
@@ -283,7 +283,7 @@ enum LayerFile {
 }
 
 impl LayerFile {
-    /// The file for `layer`, which will be in `folder`.
+    /// Returns the file for `layer`, which will be in `folder`.
     fn new(reader: &mut LayerReader, layer: &ocipull::Layer, folder: &Path) -> Result<Self> {
         let device = |file: &File| file.metadata().map(|meta| meta.dev());
         let as_it_is = layer.is_erofs() && layer.digest == layer.diff_id;
@@ -311,7 +311,7 @@ impl LayerFile {
         }
     }
 
-    /// Gives the file its name. `folder::assemble` syncs the names of all layers.
+    /// Names the file `path`. `folder::assemble` syncs the names of all layers.
     fn persist(self, path: &Path) -> Result<()> {
         atomic::finish_read_only(self.as_file())
             .and_then(|()| match self {

@@ -41,7 +41,7 @@ impl ExecOptions {
         self
     }
 
-    /// Sets the working directory, which has to exist.
+    /// Sets the working directory, which must exist.
     pub fn workdir(mut self, path: impl Into<OsString>) -> Self {
         self.workdir = Some(path.into());
         self
@@ -66,7 +66,7 @@ impl ExecOptions {
         self
     }
 
-    /// Returns the working directory where it is not the main command's.
+    /// Returns the working directory if it is set for this command.
     pub(crate) fn own_workdir(&self) -> Option<&OsStr> {
         self.workdir.as_deref()
     }

@@ -241,8 +241,8 @@ impl Sandbox {
         Ok(Child::new(exec, connection))
     }
 
-    /// Checks that the guest has a directory for a command to work in. Init would create one, as
-    /// the main command needs it.
+    /// Checks that the working directory of a command exists in the guest. Otherwise init would
+    /// create it, as it does for the main command.
     fn check_workdir(&self, path: &OsStr) -> Result<()> {
         let reason = match self.stat(path.as_bytes(), true)? {
             Some(stat) if stat.is_directory() => return Ok(()),

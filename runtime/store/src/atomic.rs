@@ -54,7 +54,7 @@ pub(crate) fn write_expendable<E: From<Error>>(
     write(path, (READ_ONLY, Loss::Harmless), fill)
 }
 
-/// Brings a file that has no name in the store yet to stable storage, with the permissions of
+/// Syncs a file that has no name in the store yet, and gives it the permissions of
 /// [`write_read_only`]. The name that it gets then survives a power cut once its folder is
 /// [synced](sync_folder), so that several files cost one sync of the folder.
 pub fn finish_read_only(file: &File) -> io::Result<()> {
@@ -129,7 +129,7 @@ fn write<T, E: From<Error>>(
     let value = fill(&mut file)?;
     file.flush().map_err(Error::io(path))?;
     if loss == Loss::Prevented && filling::is_filled(folder) {
-        // Nobody sees the folder before it is synced as a whole; then the disk finds little to do.
+        // The folder is not visible before all of it is synced, which then has little to write.
         start_writeback(file.as_file(), 0, None);
         file.persist(path).map_err(Error::io(path))?;
         return Ok(value);

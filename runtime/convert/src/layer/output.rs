@@ -60,7 +60,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// How much of a file that is being written is on its way to the disk.
+/// How much of a file has been given to the writeback while it is written.
 #[derive(Debug, Default)]
 pub(crate) struct Sent(u64);
 

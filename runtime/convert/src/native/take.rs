@@ -27,11 +27,11 @@ const ALWAYS: u64 = 1 << 30;
 const RATIO: u64 = 2000;
 const MOST: u64 = 128 << 30;
 
-/// The file of a layer image until it has its name.
+/// The file of a layer image before it is named.
 #[derive(Clone, Copy)]
 pub(crate) struct Staged<'a> {
     pub(crate) file: &'a File,
-    /// The path by which it can be opened for now.
+    /// The path by which the file can be opened until it is named.
     pub(crate) path: &'a Path,
     /// Whether reading the stream fills the file, so that nothing needs to be written.
     pub(crate) filled: bool,
@@ -139,7 +139,7 @@ pub(super) fn copy(stream: impl BufRead, path: &Path, name: &str) -> Result<()> 
     drain(stream, (path, name), |piece| file.write_all(piece)).map(drop)
 }
 
-/// Has all of a layer's stream written, and returns the number of bytes. `io::copy` would split
+/// Writes all of a layer's stream, and returns the number of bytes. `io::copy` would split
 /// the stream's buffers into small pieces.
 fn drain(
     mut stream: impl BufRead,
@@ -228,7 +228,7 @@ mod tests {
         bytes.into_inner()
     }
 
-    /// What becomes of an image whose bytes are written, and of one in whose file they are.
+    /// Takes an image whose bytes are written, and the same one in a file that is already filled.
     fn taken(bytes: &[u8]) -> Result<Vec<u8>> {
         let filled = taken_into(bytes, true);
         let written = taken_into(bytes, false);

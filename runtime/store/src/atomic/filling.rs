@@ -1,8 +1,8 @@
 //! The folders that this process fills under a temporary name.
 //!
-//! A crash before such a folder gets its name leaves nothing of it. So its files need not be synced
-//! one by one, each with the folder, at the cost of a journal commit every time: all are synced
-//! together, before the folder is renamed.
+//! A crash before such a folder is renamed loses all of it. So its files need not be synced one by
+//! one, each with the folder, which would cost a journal commit every time: all are synced together
+//! before the folder is renamed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Whether this process is filling `folder`, and will sync it.
+/// Returns whether this process fills `folder`, and will sync it.
 pub(super) fn is_filled(folder: &Path) -> bool {
     folders().contains(folder)
 }
@@ -29,7 +29,7 @@ impl Filling {
         Self(folder.to_owned())
     }
 
-    /// Brings the folder and the files in it to stable storage.
+    /// Syncs the folder and the files in it.
     pub(super) fn sync(self) -> Result<()> {
         for entry in fs::read_dir(&self.0).map_err(Error::io(&self.0))? {
             let entry = entry.map_err(Error::io(&self.0))?;
@@ -37,8 +37,8 @@ impl Filling {
             let meta = entry.metadata().map_err(Error::io(&path))?;
             // A file with a second name was synced before it was linked here.
             if meta.is_file() && meta.nlink() == 1 {
-                // The writeback of all has begun, which has allocated their blocks: so the first
-                // sync commits the metadata of the others, too.
+                // Writeback of all files has begun and allocated their blocks, so the first sync also
+                // commits the metadata of the others.
                 let synced = File::open(&path).and_then(|file| file.sync_all());
                 synced.map_err(Error::io(&path))?;
             }

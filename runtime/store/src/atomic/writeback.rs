@@ -1,4 +1,4 @@
-//! Starting the writeback of files ahead of the sync that waits for it.
+//! Starts the writeback of files ahead of the sync that waits for it.
 
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 /// (`mm/fadvise.c`). Pages that were just written are not clean yet, so they stay in the page cache
 /// for the next reader.
 pub fn start_writeback(file: &File, from: u64, length: Option<NonZeroU64>) {
-    // This is advice: `fsync` writes what the kernel does not write now.
+    // A failure is ignored, because a later `fsync` writes the rest.
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fadvise(file, from, length, rustix::fs::Advice::DontNeed);
     #[cfg(not(target_os = "linux"))]
