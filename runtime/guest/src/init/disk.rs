@@ -76,10 +76,16 @@ impl Disk {
                 self.frozen = Some(Frozen {
                     until: until(thaw_after_ms),
                 });
-                self.on_upper(Some(id), Kind::Freeze, roots, |upper| {
+                let journal_is_full = self.written.takes_journal();
+                self.on_upper(Some(id), Kind::Freeze, roots, move |upper| {
                     // Data that is written before the freeze need not be written during it, when
                     // every writer waits.
                     rustix::fs::syncfs(upper)?;
+                    if journal_is_full {
+                        // The journal of a frozen disk is never read, but is copied with the disk.
+                        // A disk that cannot discard keeps it.
+                        let _ = sys::empty_journal(upper.as_fd());
+                    }
                     sys::freeze(upper.as_fd())
                 })
             }

@@ -16,6 +16,11 @@ const FIFREEZE: libc::c_ulong = 0xc004_5877;
 /// `FITHAW` of `include/uapi/linux/fs.h`: `_IOWR('X', 120, int)`.
 const FITHAW: libc::c_ulong = 0xc004_5878;
 
+/// `EXT4_IOC_CHECKPOINT` of `include/uapi/linux/ext4.h`: `_IOW('f', 43, __u32)`.
+const EXT4_IOC_CHECKPOINT: libc::c_ulong = 0x4004_662b;
+/// `EXT4_IOC_CHECKPOINT_FLAG_DISCARD` of `include/uapi/linux/ext4.h`.
+const CHECKPOINT_DISCARD: u32 = 1;
+
 /// `FITRIM` of `include/uapi/linux/fs.h`: `_IOWR('X', 121, struct fstrim_range)`.
 const FITRIM: libc::c_ulong = 0xc018_5879;
 /// `RNDADDENTROPY` of `include/uapi/linux/random.h`: `_IOW('R', 3, int [2])`.
@@ -93,6 +98,15 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     let group = libc::pid_t::try_from(leader).map_err(|_| Errno::SRCH)?;
     // SAFETY: kill reads no memory.
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
+}
+
+/// Has the ext4 that `root` belongs to write everything in its journal to its place, and discard
+/// the journal's blocks but the first. Fails where the disk cannot discard.
+pub(crate) fn empty_journal(root: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = CHECKPOINT_DISCARD;
+    // SAFETY: EXT4_IOC_CHECKPOINT reads a u32 through its pointer.
+    checked(unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_CHECKPOINT as _, &raw const flags) })
+        .map(drop)
 }
 
 /// Freezes the filesystem that `root` belongs to, leaving a consistent image without a journal to
