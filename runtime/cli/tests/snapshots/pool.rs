@@ -95,7 +95,7 @@ fn a_machine_in_the_pool_that_does_not_match_is_not_used_and_is_removed_with_its
         let (lines, stderr) = guest.run_pooled(memory, "moved:1", SHOWN);
         assert!(stderr.contains(reason), "{stderr}");
         // No file of the warm machine, and not a copy.
-        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
     };
     blockbox.ok(["tag", &guest.image, "moved:1"]);
     let warm = guest.warm("moved:1");
