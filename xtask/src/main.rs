@@ -14,6 +14,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod image;
+mod outer;
 mod package;
 mod registry;
 mod setup;

@@ -1,13 +1,13 @@
 //! Runs the checks on this host, or in the outer machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::setup::Archive;
+use crate::outer::Outer;
 use crate::shell;
 use crate::system::{inside, install, libraries, write_program};
 
@@ -21,16 +21,8 @@ const TRIES: u32 = 3;
 /// Programs that the checks use besides blockbox and busybox.
 const PROGRAMS: [&str; 3] = ["e2fsck", "debugfs", "dumpe2fs"];
 
-/// The kernel modules, in the order in which they are loaded.
-const MODULES: [&str; 7] = [
-    "irqbypass.ko",
-    "ccp.ko",
-    "kvm.ko",
-    "kvm-amd.ko",
-    "loop.ko",
-    "quota_tree.ko",
-    "quota_v2.ko",
-];
+/// Modules beside KVM's, in the order in which they are loaded.
+const MODULES: [&str; 3] = ["loop.ko", "quota_tree.ko", "quota_v2.ko"];
 
 /// Runs the script on this host. Returns its report.
 pub(super) fn here(blockbox: &Path, home: &Path, script: &str) -> Result<String> {
@@ -51,34 +43,16 @@ pub(super) fn here(blockbox: &Path, home: &Path, script: &str) -> Result<String>
     )
 }
 
-/// The outer machine: a stock Debian kernel and an initramfs with everything.
+/// The outer machine, and an initramfs with everything.
 pub(super) struct Machine {
-    kernel: PathBuf,
-    /// An unpacked Debian with the kernel's modules and a static busybox.
-    system: PathBuf,
+    outer: Outer,
 }
 
 impl Machine {
-    /// Unpacks a kernel and a busybox of Debian 12, unless that was done before.
+    /// Makes what does not depend on what is tested, where that is not done yet.
     pub(super) fn prepare() -> Result<Self> {
-        let system = shell::target("vm-test/system");
-        if !system.exists() {
-            println!("vm-test: unpacking a Debian kernel and busybox");
-            let partial = shell::target("vm-test/system.partial");
-            if partial.exists() {
-                fs::remove_dir_all(&partial)?;
-            }
-            let archive = Archive::open("bookworm")?;
-            // The kernel for clouds is half the size, has KVM and boots faster.
-            let kernel = archive.first_dependency("linux-image-cloud-amd64")?;
-            archive.unpack(&[&kernel, "busybox-static"], &partial)?;
-            fs::rename(&partial, &system)?;
-        }
-        let kernel = fs::read_dir(system.join("boot"))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
-            .context("no kernel in the kernel's package")?;
-        Ok(Self { kernel, system })
+        let outer = Outer::prepare()?;
+        Ok(Self { outer })
     }
 
     /// Boots the machine with blockbox, the store `home` at the same path as here, and the script.
@@ -88,39 +62,13 @@ impl Machine {
         let initramfs = folder.join("initramfs");
         self.pack(&folder.join("root"), &initramfs, blockbox, home, script)?;
         let console = folder.join("console.log");
-        let mut qemu = Command::new("nice");
-        qemu.args([
-            "-n",
-            "10",
-            "qemu-system-x86_64",
-            "-nodefaults",
-            "-no-user-config",
-        ])
-        .args(["-display", "none", "-no-reboot", "-M", "q35"])
-        // One processor: with two, the emulated kernel sometimes oopses when it patches its own
-        // code.
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "1",
-            "-m",
-            "3000",
-        ])
-        // An emulated timer may be late on a busy host, and the kernel would consider it broken.
-        .args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 oops=panic no_timer_check",
-        ])
-        .arg("-kernel")
-        .arg(&self.kernel)
-        .arg("-initrd")
-        .arg(&initramfs)
-        .arg("-serial")
-        .arg(format!("file:{}", console.display()))
-        .args(["-serial", "stdio"]);
+        let mut qemu = self.outer.command(&["nice", "-n", "10"], "");
+        qemu.args(["-accel", "tcg,thread=multi", "-m", "3000"])
+            .arg("-initrd")
+            .arg(&initramfs)
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-serial", "stdio"]);
         let mut report = String::new();
         for _ in 0..TRIES {
             report = watched(&mut qemu)?;
@@ -148,20 +96,10 @@ impl Machine {
         if root.exists() {
             fs::remove_dir_all(root)?;
         }
-        for dir in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
+        for dir in ["dev", "proc", "sys", "tmp"] {
             fs::create_dir_all(root.join(dir))?;
         }
-        fs::copy(self.system.join("bin/busybox"), root.join("bin/busybox"))?;
-        let mut modules = Vec::new();
-        for name in MODULES {
-            // Some kernels have one of them built in, or do not need it.
-            if let Some(module) = find(&self.system.join("lib/modules"), name)? {
-                fs::copy(module, root.join("modules").join(name))?;
-                modules.push(name);
-            }
-        }
-        ensure!(modules.contains(&"kvm-amd.ko"), "the kernel has no kvm-amd");
-
+        let insmods = self.outer.install(root, &MODULES)?;
         install(blockbox, &root.join("bin/blockbox"))?;
         // Debugging information would be most of the initramfs.
         let _ = Command::new("strip")
@@ -181,10 +119,6 @@ impl Machine {
         fs::create_dir_all(inner_home.parent().context("not the root")?)?;
         shell::output(Command::new("cp").arg("-a").arg(home).arg(&inner_home))?;
 
-        let insmods: String = modules
-            .iter()
-            .map(|name| format!("insmod /modules/{name}\n"))
-            .collect();
         write_program(
             &root.join("init"),
             &format!(
@@ -226,19 +160,4 @@ fn watched(qemu: &mut Command) -> Result<String> {
     }
     let lines = watched.lines.into_iter();
     Ok(lines.map(|line| line + "\n").collect())
-}
-
-/// Returns the file called `name` somewhere under `dir`.
-fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            if let Some(found) = find(&entry.path(), name)? {
-                return Ok(Some(found));
-            }
-        } else if entry.file_name() == name {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
 }
