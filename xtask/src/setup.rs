@@ -10,6 +10,7 @@ mod kernel;
 mod oracles;
 mod packages;
 mod toolchains;
+mod wheel;
 
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;

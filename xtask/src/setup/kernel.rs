@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::wheel::{python_with_pip, wheel};
 use crate::shell;
 
 /// The library's file name.
@@ -44,11 +44,11 @@ pub(super) fn install() -> Result<bool> {
                 "setup: libkrunfw, which holds the guest kernel: install it (brew install libkrunfw)"
             );
             return Ok(false);
-        } else if let Some(python) = python_with_pip() {
+        } else if python_with_pip().is_some() {
             println!(
                 "setup: fetching the guest kernel: no {LIBRARY} here, PyPI's microsandbox carries it"
             );
-            fetch(&python, &folder, &kernel)?;
+            fetch(&folder, &kernel)?;
         } else {
             println!("setup: no pip to fetch {LIBRARY} with, which holds the guest kernel");
             return Ok(false);
@@ -73,40 +73,20 @@ fn system() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Returns the first Python that has pip: the one on `PATH` may differ from the distribution's.
-fn python_with_pip() -> Option<PathBuf> {
-    [PathBuf::from("python3"), PathBuf::from("/usr/bin/python3")]
-        .into_iter()
-        .find(|python| shell::output(Command::new(python).args(["-m", "pip", "--version"])).is_ok())
-}
-
-fn fetch(python: &Path, folder: &Path, kernel: &Path) -> Result<()> {
+fn fetch(folder: &Path, kernel: &Path) -> Result<()> {
     let requirements = folder.join("requirements.txt");
     fs::write(&requirements, WHEEL)?;
-    let download = folder.join("download");
-    shell::output(
-        Command::new(python)
-            .args(["-m", "pip", "download", "--quiet", "--no-deps"])
-            .args(["--disable-pip-version-check", "--only-binary=:all:"])
-            .arg("--require-hashes")
-            .arg("--requirement")
-            .arg(&requirements)
-            .arg("--dest")
-            .arg(&download),
+    let unpacked = folder.join("wheel");
+    let arguments = ["--require-hashes".as_ref(), "--requirement".as_ref()];
+    wheel(
+        &[&arguments[..], &[requirements.as_os_str()]].concat(),
+        &unpacked,
     )?;
-    let wheel = find(&download, |name| name.ends_with(".whl"))?;
-    let unzipped = download.join("unzipped");
-    shell::output(
-        Command::new(python)
-            .args(["-m", "zipfile", "-e"])
-            .arg(&wheel)
-            .arg(&unzipped),
-    )?;
-    let library = find(&unzipped.join("microsandbox/_bundled/lib"), |name| {
+    let library = find(&unpacked.join("microsandbox/_bundled/lib"), |name| {
         name.starts_with(LIBRARY)
     })?;
     place(&library, kernel)?;
-    fs::remove_dir_all(&download)?;
+    fs::remove_dir_all(&unpacked)?;
     Ok(())
 }
 
