@@ -25,6 +25,7 @@ mod peers;
 mod pull;
 mod report;
 mod sandbox;
+mod suite;
 mod synthetic;
 
 use std::path::{Path, PathBuf};
@@ -56,8 +57,8 @@ pub(crate) struct Bench {
     /// The folder to put into an ext4 or EROFS image, instead of the demo image's lowest layer
     #[arg(long, value_name = "DIR")]
     tree: Option<PathBuf>,
-    /// In the groups fs, guest and network, measure only contenders with this in their name; ratios
-    /// need blockbox
+    /// In the groups fs, guest, suite and network, measure only contenders with this in their name;
+    /// ratios need blockbox
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
     /// Where outputs are written: for example in memory, to exclude the disk [default:
@@ -93,6 +94,8 @@ enum Group {
     Fs,
     /// The same in a guest, with the disks of each way
     Guest,
+    /// The same in sandboxes of blockbox, of versions of microsandbox and with docker's layout
+    Suite,
     /// Measure the network in a guest, beside passt and QEMU's slirp
     Network,
     /// Make, list and execute in sandboxes
@@ -116,6 +119,7 @@ impl Group {
             Self::Pull => "pull",
             Self::Fs => "fs",
             Self::Guest => "guest",
+            Self::Suite => "suite",
             Self::Network => "network",
             Self::Sandbox => "sandbox",
             Self::Fork => "fork",
@@ -214,6 +218,7 @@ fn inputs(bench: &Bench, groups: &[Group]) -> Result<(Vec<PathBuf>, Option<PathB
     let demo = demo_layers || demo_tree;
     if demo
         || groups.contains(&Group::Guest)
+        || groups.contains(&Group::Suite)
         || groups.contains(&Group::Network)
         || groups.contains(&Group::Sandbox)
         || groups.contains(&Group::Fork)
@@ -278,6 +283,16 @@ fn measure(
         Group::Guest => {
             let outcomes = guest::run(setting, images)?;
             (fs::markdown(&outcomes), fs::json(&outcomes))
+        }
+        Group::Suite => {
+            let (mut markdown, mut outcomes) = (String::new(), Vec::new());
+            for (outcome, summary) in suite::run(setting, images)? {
+                markdown += &fs::markdown(std::slice::from_ref(&outcome));
+                markdown += &summary.markdown();
+                outcomes.push(outcome);
+            }
+            let json = fs::json(&outcomes);
+            (markdown, json)
         }
         Group::Network => {
             let standings = network::run(setting)?;

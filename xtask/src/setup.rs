@@ -16,6 +16,7 @@ pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
 pub(crate) use toolchains::{BARE_METAL, compiler, compilers, has_bare_metal};
+pub(crate) use wheel::wheel;
 
 use anyhow::{Result, ensure};
 

@@ -83,7 +83,7 @@ pub(crate) fn check(blockbox: &Path, long: bool, only: &str) -> Result<Tally> {
 }
 
 /// Returns whether libkrun boots a guest on this host, by trying: /dev/kvm may exist and not work.
-fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
+pub(crate) fn runs_here(blockbox: &Path, home: &Path, reference: &str) -> bool {
     let mut run = Command::new(blockbox);
     run.args(["run", "--vmm", "libkrun", "--pull", "never", "--rm"])
         .args([reference, "--", "true"])

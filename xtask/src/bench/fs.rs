@@ -25,7 +25,7 @@ pub(super) use build::{Build, copy, writable};
 pub(super) use mounts::Mounts;
 pub(super) use rounds::{Contender, Outcome, hold};
 pub(super) use stack::OVERLAY;
-pub(super) use table::{json, markdown};
+pub(super) use table::{State, json, markdown};
 
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Outcome>> {
     if !may_mount() {
@@ -61,7 +61,7 @@ fn one(setting: &Setting, image: &Image) -> Result<Outcome> {
         .iter()
         .filter(|stack| setting.wants(stack.name))
         .map(|stack| Contender {
-            name: stack.name,
+            name: stack.name.to_owned(),
             ours: stack.ours,
             root: stack.root.clone(),
             run: Box::new(|| measure(setting, stack)),

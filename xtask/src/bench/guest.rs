@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-pub(super) use self::machine::Machine;
+pub(super) use self::machine::{COUNTED, COUNTED_KHZ, Machine};
 pub(super) use self::root::Root;
 use self::stack::Stack;
 use super::Setting;
@@ -70,7 +70,7 @@ fn one(setting: &Setting, root: &Root, machine: &Machine, image: &Image) -> Resu
         .iter()
         .filter(|stack| setting.wants(stack.name))
         .map(|stack| Contender {
-            name: stack.name,
+            name: stack.name.to_owned(),
             ours: stack.ours,
             root: stack::TREE.into(),
             run: Box::new(|| measure(setting, root, machine, stack)),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A stack that can run the workloads.
 pub(in crate::bench) struct Contender<'a> {
-    pub(in crate::bench) name: &'static str,
+    pub(in crate::bench) name: String,
     /// Whether its failure is an error, rather than a remark.
     pub(in crate::bench) ours: bool,
     /// The path of its tree, for the program that runs the workloads.
@@ -25,7 +25,7 @@ pub(super) struct Times {
 
 /// A stack, and its times by workload.
 pub(super) struct Standing {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// Why it has no (further) times.
     pub(super) failed: Option<String>,
     pub(super) times: Vec<(String, Times)>,
@@ -66,7 +66,7 @@ pub(in crate::bench) fn hold(
     let mut standings: Vec<_> = contenders
         .iter()
         .map(|contender| Standing {
-            name: contender.name,
+            name: contender.name.clone(),
             failed: None,
             times: Vec::new(),
             read_ahead: Vec::new(),
@@ -82,7 +82,7 @@ pub(in crate::bench) fn hold(
                 continue;
             }
             match standing.take(contender, &mut tree) {
-                Err(error) if contender.ours => return Err(error.context(contender.name)),
+                Err(error) if contender.ours => return Err(error.context(contender.name.clone())),
                 Err(error) => standing.failed = Some(format!("{error:#}")),
                 Ok(()) => {}
             }
@@ -159,7 +159,7 @@ mod tests {
             "rows": [{ "name": "scan", "operations": 4, "cold_ns": [5], "warm_ns": [6] }],
         });
         Contender {
-            name,
+            name: name.to_owned(),
             ours: name == "ours",
             root: "/root".into(),
             run: Box::new(move || Ok(report.clone())),

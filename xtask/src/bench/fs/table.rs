@@ -8,8 +8,8 @@ use super::rounds::{Outcome, Standing, Times};
 use crate::bench::report::megabytes;
 
 /// The state of the caches.
-#[derive(Clone, Copy)]
-enum State {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::bench) enum State {
     Cold,
     Warm,
 }
@@ -20,6 +20,40 @@ impl State {
             Self::Cold => &times.cold,
             Self::Warm => &times.warm,
         })
+    }
+}
+
+impl Outcome {
+    /// Returns the names of the stacks that have times.
+    pub(in crate::bench) fn stacks(&self) -> impl Iterator<Item = &str> {
+        let standings = self.standings.iter();
+        let timed = standings.filter(|standing| !standing.times.is_empty());
+        timed.map(|standing| &*standing.name)
+    }
+
+    /// Returns the names of the workloads.
+    pub(in crate::bench) fn workloads(&self) -> impl Iterator<Item = &str> {
+        let first = self
+            .standings
+            .iter()
+            .find(|standing| !standing.times.is_empty());
+        let times = first.map_or(&[][..], |standing| &standing.times);
+        times.iter().map(|(name, _)| &**name)
+    }
+
+    /// Returns the median time of a workload on a stack, in milliseconds.
+    pub(in crate::bench) fn median(
+        &self,
+        stack: &str,
+        workload: &str,
+        state: State,
+    ) -> Option<f64> {
+        let standing = self
+            .standings
+            .iter()
+            .find(|standing| standing.name == stack)?;
+        let (_, times) = standing.times.iter().find(|(name, _)| name == workload)?;
+        state.of(times)
     }
 }
 
@@ -142,7 +176,7 @@ mod tests {
             warm: vec![500_000],
         };
         Standing {
-            name,
+            name: name.to_owned(),
             failed: failed.map(str::to_owned),
             times: vec![("scan".to_owned(), times)],
             read_ahead: if name == "blockbox" {

@@ -33,11 +33,11 @@ const MACHINE: &str = "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdlin
 /// The options for a guest without a hypervisor: its clock counts instructions, each of which takes
 /// a nanosecond, and follows the host's only while the guest waits. Times of translated code would
 /// say more about QEMU's translation than about the file system.
-const COUNTED: [&str; 2] = ["-icount", "shift=0,align=off,sleep=on"];
+pub(in crate::bench) const COUNTED: [&str; 2] = ["-icount", "shift=0,align=off,sleep=on"];
 
 /// The rate of the processor's time stamp counter in that mode, which the kernel cannot measure on
 /// a machine of this type.
-const COUNTED_KHZ: u32 = 1_000_000;
+pub(in crate::bench) const COUNTED_KHZ: u32 = 1_000_000;
 
 /// A disk of the machine.
 #[derive(Clone)]

@@ -1,0 +1,219 @@
+//! Where the contenders run: on this host where its virtualisation runs guests, and else in the
+//! outer machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::bench::Setting;
+use crate::bench::guest::{COUNTED, COUNTED_KHZ};
+use crate::outer::Outer;
+use crate::shell::{self, Patience};
+use crate::system::{inside, install, write_program};
+
+/// How long a run may take, which says next to nothing before its end. QEMU 7.2 stops for good now
+/// and then where it counts instructions, and all its threads wait then.
+const PATIENCE: Patience = Patience {
+    silent: Duration::from_secs(90 * 60),
+    idle: Some(Duration::from_secs(60)),
+};
+
+/// How often a machine that stands still is started again.
+const TRIES: u32 = 5;
+
+/// Of the outer machine, in MiB: for a guest, and all files that it reads in the page cache.
+const OUTER_MEMORY: u32 = 4096;
+
+/// The script in a contender's folder that runs it.
+const SCRIPT: &str = "run";
+
+/// What the outer machine does. The kernel hands `folder` on from its command line.
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/shm /dev/pts "$folder"
+mount -t tmpfs shm /dev/shm
+mount -t devpts devpts /dev/pts
+ip link set lo up
+mount -t ext4 /dev/nvme0n2 "$folder"
+stty -F /dev/ttyS1 raw -echo
+"#;
+
+/// A folder with a script that runs a contender, at the path that it has on this host too.
+pub(super) struct Place {
+    folder: PathBuf,
+    /// The folder as a disk, where the outer machine runs it.
+    disk: Option<PathBuf>,
+}
+
+pub(super) enum Machine {
+    /// This host.
+    Here,
+    Outer(Emulated),
+}
+
+pub(super) struct Emulated {
+    outer: Outer,
+    folder: PathBuf,
+}
+
+impl Machine {
+    /// Makes the system of the outer machine in the new folder `folder`, with `programs` at the
+    /// paths that they have here and the system libraries `libraries`.
+    pub(super) fn outer(
+        setting: &Setting,
+        folder: &Path,
+        programs: &[&Path],
+        libraries: &Path,
+    ) -> Result<Self> {
+        let outer = Outer::prepare()?;
+        let root = folder.join("root");
+        for name in ["dev", "proc", "sys", "tmp", "run", "root"] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        let insmods = outer.install(&root, &[])?;
+        for program in programs {
+            let copy = inside(&root, program);
+            install(program, &copy)?;
+            let mut strip = Command::new("strip");
+            let _ = strip.arg("--strip-debug").arg(&copy).status();
+        }
+        let mut copy = Command::new("cp");
+        shell::output(copy.arg("-a").arg(libraries.join("usr")).arg(&root))?;
+        for name in ["lib", "lib64"] {
+            std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
+        }
+        let init = format!(
+            "{INIT}{insmods}sh \"$folder/{SCRIPT}\" </dev/null >/dev/ttyS1\necho done >/dev/ttyS1\npoweroff -f\n"
+        );
+        write_program(&root.join("init"), &init)?;
+        disk(setting, &folder.join("system"), &root)?;
+        fs::remove_dir_all(&root)?;
+        Ok(Self::Outer(Emulated {
+            outer,
+            folder: folder.to_owned(),
+        }))
+    }
+
+    /// What the times depend on.
+    pub(super) fn note(&self) -> &'static str {
+        match self {
+            Self::Here => "All guests run on this host's virtualisation.",
+            Self::Outer(_) => {
+                "All guests run in a machine of their own, whose processor, with AMD's virtualisation, QEMU emulates. Its clock counts \
+                 instructions, a nanosecond for each, of the guest and of its monitor alike: times are millions of instructions."
+            }
+        }
+    }
+
+    /// Readies a contender's `folder`, complete but for the script that runs it. Where the outer
+    /// machine runs it, nothing is left of the folder here.
+    pub(super) fn place(&self, setting: &Setting, folder: &Path, script: &str) -> Result<Place> {
+        fs::write(folder.join(SCRIPT), script)?;
+        let disk = match self {
+            Self::Here => None,
+            Self::Outer(machine) => {
+                let name = folder.file_name().context("a folder has a name")?;
+                let image = machine.folder.join(name);
+                disk(setting, &image, folder)?;
+                fs::remove_dir_all(folder)?;
+                Some(image)
+            }
+        };
+        Ok(Place {
+            folder: folder.to_owned(),
+            disk,
+        })
+    }
+
+    /// Runs a contender's script. Returns what it wrote.
+    pub(super) fn run(&self, place: &Place) -> Result<Vec<String>> {
+        for _ in 0..TRIES {
+            let mut command = self.command(place)?;
+            let watched = shell::watched(&mut command, PATIENCE)?;
+            let ended = match self {
+                Self::Here => watched.status.is_some(),
+                Self::Outer(_) => watched.lines.last().is_some_and(|line| line == "done"),
+            };
+            if ended {
+                return Ok(watched.lines);
+            }
+            eprintln!(
+                "bench: {} does not end, and is started again",
+                place.folder.display()
+            );
+        }
+        bail!("it does not end{}", self.last_words())
+    }
+
+    fn command(&self, place: &Place) -> Result<Command> {
+        let machine = match self {
+            Self::Here => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg(place.folder.join(SCRIPT));
+                return Ok(shell);
+            }
+            Self::Outer(machine) => machine,
+        };
+        let folder = place.folder.to_str().context("a path that is not UTF-8")?;
+        ensure!(!folder.contains([' ', '"']), "{folder}: a path with spaces");
+        let parameters = format!(
+            "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init folder={folder} \
+             tsc=reliable tsc_early_khz={COUNTED_KHZ}"
+        );
+        let mut qemu = machine.outer.command(&[], &parameters);
+        qemu.args(COUNTED)
+            .args(["-accel", "tcg,thread=single"])
+            .args(["-m", &format!("{OUTER_MEMORY}M")])
+            .args(["-device", "nvme,id=disks,serial=disks"])
+            // Where the changes of its disks go.
+            .env("TMPDIR", &machine.folder);
+        let disk = place.disk.as_deref().context("no disk")?;
+        for (number, disk) in [&machine.folder.join("system"), disk].iter().enumerate() {
+            let path = disk.to_str().context("a path that is not UTF-8")?;
+            let path = path.replace(',', ",,");
+            qemu.arg("-drive")
+                .arg(format!(
+                    "if=none,id=disk{number},format=raw,snapshot=on,file={path}"
+                ))
+                .arg("-device")
+                .arg(format!(
+                    "nvme-ns,drive=disk{number},bus=disks,nsid={}",
+                    number + 1
+                ));
+        }
+        qemu.arg("-serial")
+            .arg(format!("file:{}", machine.console().display()))
+            .args(["-serial", "stdio"]);
+        Ok(qemu)
+    }
+
+    fn last_words(&self) -> String {
+        let Self::Outer(machine) = self else {
+            return String::new();
+        };
+        let console = fs::read(machine.console()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&console);
+        let lines: Vec<_> = text.lines().collect();
+        let end = lines[lines.len().saturating_sub(10)..].join("\n");
+        format!("; the outer machine's console ends in:\n{end}")
+    }
+}
+
+impl Emulated {
+    fn console(&self) -> PathBuf {
+        self.folder.join("console")
+    }
+}
+
+/// Makes a disk with what is in `folder`, and room.
+fn disk(setting: &Setting, disk: &Path, folder: &Path) -> Result<()> {
+    let mut create = setting.blockbox(&["ext4", "create", "--size", "64G", "--output"]);
+    shell::output(create.arg(disk).arg("--dir").arg(folder)).map(drop)
+}
