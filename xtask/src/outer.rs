@@ -11,8 +11,16 @@ use crate::setup::Archive;
 use crate::shell;
 use crate::system::install;
 
-/// What KVM consists of, in the order in which it is loaded.
-const KVM: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "kvm-amd.ko"];
+/// What KVM consists of, in the order in which it is loaded, with the options.
+///
+/// With the virtual global interrupt flag of QEMU 7.2, a guest stood still for good: its one
+/// processor waited for a spin lock with interrupts off.
+const KVM: [(&str, &str); 4] = [
+    ("irqbypass.ko", ""),
+    ("ccp.ko", ""),
+    ("kvm.ko", ""),
+    ("kvm-amd.ko", "vgif=0 vls=0"),
+];
 
 /// A stock Debian kernel, and what a system under it starts with.
 pub(crate) struct Outer {
@@ -49,11 +57,12 @@ impl Outer {
     pub(crate) fn install(&self, root: &Path, others: &[&str]) -> Result<String> {
         install(&self.system.join("bin/busybox"), &root.join("bin/busybox"))?;
         let mut lines = String::new();
-        for name in KVM.iter().chain(others) {
+        let others = others.iter().map(|&name| (name, ""));
+        for (name, options) in KVM.into_iter().chain(others) {
             // Some flavours build one of them in, or go without.
             if let Some(module) = find(&self.system.join("lib/modules"), name)? {
                 install(&module, &root.join("modules").join(name))?;
-                lines += &format!("insmod /modules/{name}\n");
+                lines += &format!("insmod /modules/{name} {options}\n");
             }
         }
         ensure!(lines.contains("kvm-amd.ko"), "the kernel has no kvm-amd");
