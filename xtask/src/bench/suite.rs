@@ -203,7 +203,7 @@ impl<'a> Make<'a> {
     fn microsandbox(&self, source: &Source, version: &Version) -> Result<Entrant> {
         let home = self.home(&version.name, &version.name.replace(' ', "-"))?;
         source.pull(version, &self.libraries, &home)?;
-        self.entrant(&version.name, &home, &source.script(&home))
+        self.entrant(&version.name, &home, &source.script(version, &home))
     }
 
     /// A new folder for an entrant, with the program that measures.

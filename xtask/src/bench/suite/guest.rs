@@ -11,6 +11,12 @@ pub(super) const MEMORY: u32 = 1024;
 /// What of the workloads reads all that the others read of the image.
 const READING: [&str; 3] = ["metadata-scan", "read-all", "traverse"];
 
+/// For how long a sandbox may run, in seconds of its host's clock.
+pub(super) const SECONDS: u32 = 100;
+
+/// The last line of a script that was not ended.
+pub(super) const DONE: &str = "done";
+
 /// What a line of a guest's begins with that says where `/tmp` is.
 pub(super) const TMP: &str = "tmp ";
 
@@ -35,12 +41,21 @@ pub(super) fn workloads(before: &str, root: &str) -> String {
     script + &format!(" {root}/ >/dev/null || exit\nexec /.fsbench --rounds 1 --json {root}/\n")
 }
 
-/// A shell script for the guest's host, which runs `command` with the variables `environment`.
-pub(super) fn script(environment: &str, command: &str) -> String {
+/// A shell script for the guest's host, which runs `command` with the variables `environment` for
+/// at most so many `seconds`, and ends in [`DONE`] unless it took longer.
+pub(super) fn script(environment: &str, command: &str, seconds: u32) -> String {
+    // GNU's timeout ends with status 124 then, that of busybox with that of the command.
     format!(
         "export {environment}\n\
-         {command} </dev/null 2>/tmp/stderr.$$ || {{ echo \"ended with status $?\"; tail -n 20 /tmp/stderr.$$; }}\n\
-         rm -f /tmp/stderr.$$\n"
+         timeout {seconds} {command} </dev/null 2>/tmp/stderr.$$\n\
+         status=$?\n\
+         case $status in\n\
+         0) ;;\n\
+         124 | 143) exit ;;\n\
+         *) echo \"ended with status $status\"; tail -n 20 /tmp/stderr.$$ ;;\n\
+         esac\n\
+         rm -f /tmp/stderr.$$\n\
+         echo {DONE}\n"
     )
 }
 
@@ -57,8 +72,18 @@ mod tests {
 
     #[test]
     fn script_has_the_variables_and_tells_how_a_command_that_fails_ended() {
-        let text = script("WHERE='a b'", "sh -c 'echo $WHERE; echo why >&2; exit 3'");
-        assert_eq!(sh(&["-c", &text]), "a b\nended with status 3\nwhy\n");
+        let text = script(
+            "WHERE='a b'",
+            "sh -c 'echo $WHERE; echo why >&2; exit 3'",
+            100,
+        );
+        assert_eq!(sh(&["-c", &text]), "a b\nended with status 3\nwhy\ndone\n");
+    }
+
+    #[test]
+    fn script_whose_command_does_not_end_does_not_say_that_it_is_done() {
+        let text = script("A=b", "sleep 1000", 1);
+        assert_eq!(sh(&["-c", &text]), "");
     }
 
     #[test]

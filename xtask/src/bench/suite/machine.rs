@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::guest::DONE;
 use crate::bench::Setting;
 use crate::bench::guest::{COUNTED, COUNTED_KHZ};
 use crate::outer::Outer;
@@ -22,7 +23,7 @@ const PATIENCE: Patience = Patience {
 };
 
 /// How often a machine that stands still is started again.
-const TRIES: u32 = 5;
+const TRIES: u32 = 3;
 
 /// Of the outer machine, in MiB: for a guest, and all files that it reads in the page cache.
 const OUTER_MEMORY: u32 = 4096;
@@ -89,9 +90,8 @@ impl Machine {
         for name in ["lib", "lib64"] {
             std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
         }
-        let init = format!(
-            "{INIT}{insmods}sh \"$folder/{SCRIPT}\" </dev/null >/dev/ttyS1\necho done >/dev/ttyS1\npoweroff -f\n"
-        );
+        let init =
+            format!("{INIT}{insmods}sh \"$folder/{SCRIPT}\" </dev/null >/dev/ttyS1\npoweroff -f\n");
         write_program(&root.join("init"), &init)?;
         disk(setting, &folder.join("system"), &root)?;
         fs::remove_dir_all(&root)?;
@@ -137,11 +137,7 @@ impl Machine {
         for _ in 0..TRIES {
             let mut command = self.command(place)?;
             let watched = shell::watched(&mut command, PATIENCE)?;
-            let ended = match self {
-                Self::Here => watched.status.is_some(),
-                Self::Outer(_) => watched.lines.last().is_some_and(|line| line == "done"),
-            };
-            if ended {
+            if watched.lines.last().is_some_and(|line| line == DONE) {
                 return Ok(watched.lines);
             }
             eprintln!(

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::guest::{self, BENCH, MEMORY};
+use super::guest::{self, BENCH, MEMORY, SECONDS};
 use crate::bench::Setting;
 use crate::bench::input::Image;
 use crate::registry::Registry;
@@ -185,8 +185,8 @@ impl Source {
         Ok(())
     }
 
-    /// The script that runs the workloads in a new sandbox.
-    pub(super) fn script(&self, home: &Path) -> String {
+    /// The script that runs the workloads in a new sandbox of the version in the folder `home`.
+    pub(super) fn script(&self, version: &Version, home: &Path) -> String {
         let path = |name: &str| shell::quoted(home.join(name).as_os_str());
         let command = format!(
             "{} run --quiet --pull never --cpus 1 --memory {MEMORY}M --volume {}:{BENCH} {} -- /bin/sh -c {}",
@@ -195,9 +195,9 @@ impl Source {
             self.reference,
             shell::quoted(guest::workloads("", "").as_ref()),
         );
-        guest::script(
-            &format!("HOME={}", shell::quoted(home.as_os_str())),
-            &command,
-        )
+        let slow = version.name == name(SLOW);
+        let home = shell::quoted(home.as_os_str());
+        let seconds = if slow { 60 * SECONDS } else { SECONDS };
+        guest::script(&format!("HOME={home}"), &command, seconds)
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::guest::{self, BENCH, MEMORY};
+use super::guest::{self, BENCH, MEMORY, SECONDS};
 use crate::bench::Setting;
 use crate::bench::fs::{Build, Mounts, OVERLAY};
 use crate::bench::input::Image;
@@ -55,7 +55,7 @@ pub(super) fn script(
         shell::quoted(workloads.as_ref()),
     );
     let home = shell::quoted(home.as_os_str());
-    guest::script(&format!("BLOCKBOX_HOME={home}"), &command)
+    guest::script(&format!("BLOCKBOX_HOME={home}"), &command, SECONDS)
 }
 
 /// A disk with docker's layout: every layer a folder of one ext4, and what is written in another.
