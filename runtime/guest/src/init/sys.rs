@@ -100,8 +100,8 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
 }
 
-/// Has the ext4 that `root` belongs to write everything in its journal to its place, and discard
-/// the journal's blocks but the first. Fails where the disk cannot discard.
+/// Makes the ext4 file system of `root` write its journal to the blocks' final places, and discard
+/// all blocks of the journal except the first. Fails if the disk cannot discard.
 pub(crate) fn empty_journal(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = CHECKPOINT_DISCARD;
     // SAFETY: EXT4_IOC_CHECKPOINT reads a u32 through its pointer.

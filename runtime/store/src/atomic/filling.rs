@@ -37,8 +37,8 @@ impl Filling {
             let meta = entry.metadata().map_err(Error::io(&path))?;
             // A file with a second name was synced before it was linked here.
             if meta.is_file() && meta.nlink() == 1 {
-                // Writeback of all files has begun and allocated their blocks, so the first sync also
-                // commits the metadata of the others.
+                // Writeback of all files has begun and allocated their blocks, so the first sync
+                // also commits the metadata of the others.
                 let synced = File::open(&path).and_then(|file| file.sync_all());
                 synced.map_err(Error::io(&path))?;
             }
