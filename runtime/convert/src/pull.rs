@@ -7,8 +7,8 @@ use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use blockbox_store::atomic::NewFile;
 use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
@@ -181,15 +181,13 @@ fn convert_layers(
 struct Stop {
     set: AtomicBool,
     /// Whether a later pull may succeed and use the partial layers.
-    resumable: AtomicBool,
+    resumable: OnceLock<bool>,
 }
 
 impl Stop {
     /// Stops the layers. The first call decides whether they are kept.
     fn set(&self, resumable: bool) {
-        if !self.is_set() {
-            self.resumable.store(resumable, Ordering::Relaxed);
-        }
+        let _ = self.resumable.set(resumable);
         self.set.store(true, Ordering::Release);
     }
 
@@ -198,7 +196,7 @@ impl Stop {
     }
 
     fn is_resumable(&self) -> bool {
-        self.is_set() && self.resumable.load(Ordering::Relaxed)
+        self.is_set() && self.resumable.get() == Some(&true)
     }
 }
 

@@ -7,13 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
 /// The controllers of commands' cgroups.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The largest file that is read, in bytes.
 const MOST_BYTES: u64 = 16 * 1024;
+
+/// How deep cgroups that commands created may be nested to be removed. The kernel allows more.
+const MOST_LEVELS: usize = 32;
 
 /// How long to wait for processes to freeze. A process that waits for a frozen disk does not
 /// freeze.
@@ -147,11 +150,34 @@ impl Cgroup {
     }
 
     fn try_remove(&self) -> bool {
-        // Fails while there are processes in it, or cgroups that they created.
+        // Of the cgroups that its processes created, too, none has a process then.
+        let ended = read(&self.folder, "cgroup.events")
+            .is_some_and(|events| events.contains("populated 0"));
+        if ended {
+            remove_children(&self.folder, MOST_LEVELS);
+        }
         match rustix::fs::unlinkat(&self.root, &self.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => true,
             Err(_) => false,
         }
+    }
+}
+
+/// Removes the folders in `folder`, of which `levels` lie within each other, as far as possible.
+fn remove_children(folder: &OwnedFd, levels: usize) {
+    let Some(levels) = levels.checked_sub(1) else {
+        return;
+    };
+    for entry in Dir::read_from(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if entry.file_type() != FileType::Directory || name == c"." || name == c".." {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(child) = rustix::fs::openat(folder, name, flags, Mode::empty()) {
+            remove_children(&child, levels);
+        }
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
     }
 }
 
@@ -170,4 +196,28 @@ fn read(folder: &impl AsFd, name: &str) -> Option<String> {
         .read_to_string(&mut text)
         .ok()?;
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn children_are_removed_with_their_children_to_a_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = "a/".repeat(MOST_LEVELS);
+        for path in ["one/two/three", "one/four", &deep] {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        std::fs::create_dir_all(dir.path().join("b").join(&deep)).unwrap();
+        let folder = OwnedFd::from(File::open(dir.path()).unwrap());
+        remove_children(&folder, MOST_LEVELS);
+        let left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["b"]);
+    }
 }
