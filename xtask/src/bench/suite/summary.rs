@@ -85,7 +85,11 @@ impl Summary {
         Self { pairs }
     }
 
+    /// Returns nothing if no peer ran beside one of ours.
     pub(in crate::bench) fn markdown(&self) -> String {
+        if self.pairs.is_empty() {
+            return String::new();
+        }
         let mut text = String::from(
             "\nGeometric means of how many times ours each peer takes, beside the one of ours whose `/tmp` is where its is:\n\n\
              | | beside | 14 of files, empty caches | full caches | 7 of lookups, empty caches | full caches |\n\
