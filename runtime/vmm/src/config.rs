@@ -146,9 +146,6 @@ impl VmConfig {
             }
             .to_owned(),
             format!("init={}", blockbox_protocol::INIT_PATH),
-            // A freeze of a file system waits for three grace periods of RCU, and all writers with
-            // it. Expedited, each takes some milliseconds instead of some twenty.
-            "rcupdate.rcu_expedited=1".to_owned(),
         ];
         words.extend(self.kernel_args.iter().cloned());
         words.join(" ")

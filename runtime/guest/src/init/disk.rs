@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use blockbox_protocol::{Request, UPPER_SERIAL};
 use rustix::io::Errno;
 
 use super::boot::Roots;
+use super::rcu::Expedite;
 use super::server::earlier;
 use super::worker::{Job, Kind, Outcome, Worker};
 use super::{devices, sys, trim};
@@ -17,6 +19,7 @@ pub(crate) struct Disk {
     worker: Worker,
     frozen: Option<Frozen>,
     written: trim::Written,
+    expedite: Rc<Expedite>,
 }
 
 /// A freeze, from its request until its end is known.
@@ -32,6 +35,7 @@ impl Disk {
             worker: Worker::default(),
             frozen: None,
             written: trim::Written::open(devices::disk(UPPER_SERIAL).as_deref()),
+            expedite: Rc::new(Expedite::open()),
         }
     }
 
@@ -77,6 +81,7 @@ impl Disk {
                     until: until(thaw_after_ms),
                 });
                 let journal_is_full = self.written.takes_journal();
+                let expedite = Rc::clone(&self.expedite);
                 self.on_upper(Some(id), Kind::Freeze, roots, move |upper| {
                     // Data that is written before the freeze need not be written during it, when
                     // every writer waits.
@@ -86,7 +91,7 @@ impl Disk {
                         // A disk that cannot discard keeps it.
                         let _ = sys::empty_journal(upper.as_fd());
                     }
-                    sys::freeze(upper.as_fd())
+                    expedite.during(|| sys::freeze(upper.as_fd()))
                 })
             }
             Request::KeepFrozen { id, thaw_after_ms } => match &mut self.frozen {

@@ -43,6 +43,7 @@ mod network;
 #[cfg(target_os = "linux")]
 mod power;
 #[cfg(target_os = "linux")]
+mod rcu;
 mod readahead;
 #[cfg(target_os = "linux")]
 mod root;
