@@ -12,8 +12,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::failure::{Failure, Step, Warnings};
+use super::readahead::Metadata;
 use super::root::{self, Access};
-use super::{clock, copy, devices, etc, kernel, mounts, network, readahead, secrets, sys};
+use super::{clock, copy, devices, etc, kernel, mounts, network, secrets, sys};
 
 /// The soft and hard limit of open files of a command: the kernel's maximum (`fs.nr_open`), as
 /// docker sets it for containers.
@@ -69,11 +70,12 @@ impl Early {
     }
 
     /// Sets up the container's root with the settings in `boot`, and makes it this process's root.
+    /// Returns the metadata of its image, too, if it has one.
     pub(crate) fn enter_container(
         self,
         boot: &Boot,
         warnings: &mut Warnings,
-    ) -> Result<Roots, Failure> {
+    ) -> Result<(Roots, Option<Metadata>), Failure> {
         warnings.tolerate(clock::set_at_least(boot.realtime_ns).step("setting the clock"));
         if boot.hostname.is_empty() {
             return Err(Failure::new("setting the hostname", "it is empty"));
@@ -86,9 +88,10 @@ impl Early {
         let mounts = boot.mounts.iter();
         let mut disks = mounts.filter_map(|mount| Some((mount, mounts::root_partition(mount)?)));
         let mut early = vec!["sys", "dev"];
+        let mut metadata = None;
         match disks.next_back() {
             None => {
-                self.mount_image(warnings)?;
+                metadata = self.mount_image(warnings)?;
                 self.overlay()?;
                 early.push("lower");
             }
@@ -129,17 +132,18 @@ impl Early {
         if boot.read_only_root {
             mounts::read_only(Path::new("/"))?;
         }
-        Ok(roots)
+        Ok((roots, metadata))
     }
 
-    fn mount_image(&self, warnings: &mut Warnings) -> Result<(), Failure> {
+    /// Mounts the image. Returns its metadata, unless it cannot be read ahead.
+    fn mount_image(&self, warnings: &mut Warnings) -> Result<Option<Metadata>, Failure> {
         let lower = self.directory("lower")?;
         let image = devices::image_disk(&self.private.join("sys"), &self.private.join("dev"));
         rustix::mount::mount(&image, &lower, "erofs", MountFlags::RDONLY, None)
             .step(format!("mounting {} as EROFS", image.display()))?;
         // After the mount, which sets the block size of the disk's buffers and drops existing ones.
-        warnings.tolerate(readahead::metadata(&image));
-        Ok(())
+        let metadata = Metadata::read_ahead(&image);
+        Ok(metadata.map_err(|failure| warnings.add(&failure)).ok())
     }
 
     /// Mounts the file system of a disk that does not belong to an image.

@@ -50,9 +50,13 @@ pub(crate) struct Warnings(Vec<String>);
 impl Warnings {
     pub(crate) fn tolerate(&mut self, result: Result<(), Failure>) {
         if let Err(failure) = result {
-            eprintln!("blockbox-init: {failure}");
-            self.0.push(failure.to_string());
+            self.add(&failure);
         }
+    }
+
+    pub(crate) fn add(&mut self, failure: &Failure) {
+        eprintln!("blockbox-init: {failure}");
+        self.0.push(failure.to_string());
     }
 
     pub(crate) fn take(&mut self) -> Vec<String> {

@@ -1,18 +1,21 @@
-//! Reads the merged metadata ahead, before programs need it.
+//! Reads the merged metadata ahead, before programs need it, and keeps it in the page cache.
 //!
 //! The kernel reads metadata page by page, and each page of an image with 512-byte blocks in eight
 //! requests to the disk, because it uses buffers of the file system's block size. Readahead uses
 //! requests as large as the disk supports, and an image's names and inodes are in memory before the
-//! first program looks for its libraries.
+//! first program looks for its libraries. Dropped from the cache, the metadata would be read in small
+//! requests again, so init maps it and locks the mapping: pages that are mapped stay in the cache.
 
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
 use super::failure::{Failure, Step};
+use super::sys;
 
 /// The offset of the superblock, in bytes (`EROFS_SUPER_OFFSET`).
 const SUPERBLOCK: u64 = 1024;
@@ -26,19 +29,57 @@ const MOST: u64 = 16 << 20;
 /// The kernel reads no more at a time from a disk with the usual readahead of 128 KiB.
 const STEP: u64 = 128 << 10;
 
-/// Starts reading the metadata of the mounted image on the disk at `image`, without waiting.
-pub(crate) fn metadata(image: &Path) -> Result<(), Failure> {
-    let step = format!("reading ahead on {}", image.display());
-    let disk = File::open(image).step(step.clone())?;
-    let mut superblock = [0; 128];
-    disk.read_exact_at(&mut superblock, SUPERBLOCK)
-        .step(step.clone())?;
-    let length = metadata_length(&superblock).unwrap_or(0).min(MOST);
-    for start in (0..length).step_by(STEP as usize) {
-        let piece = NonZeroU64::new(STEP.min(length - start));
-        fadvise(&disk, start, piece, Advice::WillNeed).step(step.clone())?;
+/// The part of the memory that locked metadata takes at most: one in so many bytes.
+const SHARE: u64 = 32;
+
+/// When the metadata is locked: what is read ahead has arrived by then, and nothing waits for it.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// The metadata of an image, which is being read.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    disk: File,
+    /// In bytes, from the beginning of the disk.
+    length: u64,
+    due: Instant,
+}
+
+impl Metadata {
+    /// Starts reading the metadata of the mounted image on the disk at `image`, without waiting.
+    pub(crate) fn read_ahead(image: &Path) -> Result<Self, Failure> {
+        let step = format!("reading ahead on {}", image.display());
+        let disk = File::open(image).step(step.clone())?;
+        let mut superblock = [0; 128];
+        disk.read_exact_at(&mut superblock, SUPERBLOCK)
+            .step(step.clone())?;
+        let length = metadata_length(&superblock).unwrap_or(0).min(MOST);
+        for start in (0..length).step_by(STEP as usize) {
+            let piece = NonZeroU64::new(STEP.min(length - start));
+            fadvise(&disk, start, piece, Advice::WillNeed).step(step.clone())?;
+        }
+        Ok(Self {
+            disk,
+            length,
+            due: Instant::now() + DELAY,
+        })
     }
-    Ok(())
+
+    /// Returns when to [`lock`](Self::lock) it.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Keeps the metadata in the page cache until the machine ends, as far as the memory allows.
+    /// Without that, programs are only slower after the cache was dropped.
+    pub(crate) fn lock(self) {
+        let length = self.length.min(rustix::system::sysinfo().totalram / SHARE);
+        let Some(length) = usize::try_from(length).ok().filter(|length| *length > 0) else {
+            return;
+        };
+        if let Err(error) = sys::lock_in_memory(&self.disk, length) {
+            eprintln!("blockbox-init: locking the metadata in memory: {error}");
+        }
+    }
 }
 
 /// Returns how many bytes at the beginning of the disk are metadata: the whole primary device
@@ -56,7 +97,33 @@ fn metadata_length(superblock: &[u8; 128]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
+
+    #[test]
+    fn metadata_is_locked_in_memory() {
+        let mut image = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes = vec![0; 4 << 20];
+        bytes[SUPERBLOCK as usize..][..128].copy_from_slice(&superblock(1497, 8));
+        std::io::Write::write_all(&mut image, &bytes).unwrap();
+        let locked = || -> u64 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmLck:"));
+            line.unwrap()
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        let before = locked();
+        let metadata = Metadata::read_ahead(image.path()).unwrap();
+        assert!(metadata.due() > Instant::now());
+        metadata.lock();
+        // Whole pages.
+        assert_eq!(locked() - before, 766_464_u64.next_multiple_of(4096) / 1024);
+    }
 
     fn superblock(blocks: u32, extra_devices: u16) -> [u8; 128] {
         let mut bytes = [0; 128];

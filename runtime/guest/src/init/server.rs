@@ -21,6 +21,7 @@ use super::etc::Names;
 use super::failure::{Failure, Step, Warnings, errno_of};
 use super::namespaces::Namespaces;
 use super::network::relay;
+use super::readahead::Metadata;
 use super::spawn::{self, SpawnFailure, Surroundings};
 use super::worker::{Kind, Outcome};
 use super::{clock, files, identity, power, stats, sys};
@@ -55,11 +56,11 @@ pub(crate) fn run() {
     let mut warnings = Warnings::default();
     let started = early
         .enter_container(&boot, &mut warnings)
-        .and_then(|roots| {
+        .and_then(|(roots, metadata)| {
             let children = sys::child_signals().step("making a signal descriptor")?;
-            Ok((roots, children))
+            Ok((roots, metadata, children))
         });
-    let (roots, children) = match started {
+    let (roots, metadata, children) = match started {
         Ok(started) => started,
         Err(failure) => return give_up(Some(control), &failure),
     };
@@ -76,6 +77,7 @@ pub(crate) fn run() {
         cgroups: Cgroups::open(),
         namespaces: None,
         disk: Disk::new(),
+        metadata,
         turn: 0,
         more_children: false,
         suspended: false,
@@ -137,6 +139,8 @@ struct Server {
     /// The namespaces of the command that runs as an init, if there is one.
     namespaces: Option<Namespaces>,
     disk: Disk,
+    /// The metadata of the image, until it is locked in memory.
+    metadata: Option<Metadata>,
     /// Counts up, so that another descriptor is served first each time.
     turn: usize,
     /// Whether there may be ended children that were not reaped yet.
@@ -193,6 +197,10 @@ impl Server {
             }
             let outcomes = self.disk.look_at_time(&self.roots);
             self.report(outcomes);
+            let due = |metadata: &mut Metadata| Instant::now() >= metadata.due();
+            if let Some(metadata) = self.metadata.take_if(due) {
+                metadata.lock();
+            }
             if !self.suspended {
                 self.report_exits();
             }
@@ -214,7 +222,8 @@ impl Server {
             fds.push(PollFd::new(fd, PollFlags::IN));
         }
         let first = sources.len();
-        let mut deadline = self.disk.deadline();
+        let lock = self.metadata.as_ref().map(Metadata::due);
+        let mut deadline = earlier(self.disk.deadline(), lock);
         let has_room = self.control.has_room();
         for command in self.commands.values() {
             if let Some(fd) = command.stdin.waiting() {

@@ -1,4 +1,4 @@
-//! System calls that rustix does not wrap. This is the only unsafe code of init.
+//! System calls that rustix does not wrap, or only as unsafe functions. This is the only unsafe code of init.
 
 #![allow(unsafe_code)]
 
@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mlock, mmap};
 
 /// `FIFREEZE` of `include/uapi/linux/fs.h`: `_IOWR('X', 119, int)`.
 const FIFREEZE: libc::c_ulong = 0xc004_5877;
@@ -98,6 +99,15 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     let group = libc::pid_t::try_from(leader).map_err(|_| Errno::SRCH)?;
     // SAFETY: kill reads no memory.
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
+}
+
+/// Maps the first `length` bytes of a file, and locks the mapping in memory until this process ends.
+pub(crate) fn lock_in_memory(file: &File, length: usize) -> rustix::io::Result<()> {
+    let (protection, flags) = (ProtFlags::READ, MapFlags::SHARED);
+    // SAFETY: the mapping is new, at an address that the kernel chooses; nobody refers to it.
+    let start = unsafe { mmap(std::ptr::null_mut(), length, protection, flags, file, 0) }?;
+    // SAFETY: the range is that of the mapping, which is never unmapped.
+    unsafe { mlock(start, length) }
 }
 
 /// Makes the ext4 file system of `root` write its journal to the blocks' final places, and discard
