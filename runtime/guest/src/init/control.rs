@@ -126,6 +126,18 @@ impl Control {
         }
     }
 
+    /// Waits until the host has disconnected, or until the timeout.
+    pub(crate) fn wait_hangup(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let events = ready(self.port(), PollFlags::empty(), left);
+            if events.intersects(PollFlags::HUP | PollFlags::ERR) || left.is_zero() {
+                return;
+            }
+        }
+    }
+
     /// Reads what has arrived. Returns whether the host is still connected.
     pub(crate) fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 32 * 1024];
@@ -203,5 +215,33 @@ pub(crate) fn ready(fd: BorrowedFd<'_>, interest: PollFlags, timeout: Duration) 
             .iter()
             .fold(PollFlags::empty(), |all, fd| all | fd.revents()),
         Err(_) => PollFlags::empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_hangup_is_waited_for_no_longer_than_the_timeout() {
+        let (port, host) = UnixStream::pair().unwrap();
+        let control = Control {
+            port: port.into(),
+            decoder: Decoder::default(),
+            outgoing: Vec::new(),
+            sent: 0,
+        };
+        let short = Duration::from_millis(50);
+        let start = Instant::now();
+        control.wait_hangup(short);
+        assert!(start.elapsed() >= short);
+        let closing = std::thread::spawn(move || drop(host));
+        // Without an end by the hangup, the test does not end.
+        control.wait_hangup(Duration::from_secs(3600));
+        closing.join().unwrap();
     }
 }

@@ -94,6 +94,9 @@ pub(crate) fn run() {
     power::off(control, roots, &end, &commands, trim);
 }
 
+/// How long the host has to read why the machine ends, and then to end it.
+const LAST_MESSAGE: Duration = Duration::from_secs(2);
+
 /// Reports an error on the console and to the host, and powers off.
 fn give_up(control: Option<Control>, failure: &Failure) {
     eprintln!("blockbox-init: {failure}");
@@ -102,7 +105,10 @@ fn give_up(control: Option<Control>, failure: &Failure) {
             message: failure.to_string(),
         });
         // The host may be gone.
-        let _ = control.flush_within(Duration::from_secs(2));
+        let _ = control.flush_within(LAST_MESSAGE);
+        // QEMU may end with the reset before it has passed the message on. The host ends the machine
+        // when it has read it.
+        control.wait_hangup(LAST_MESSAGE);
     }
     power::reset();
 }
