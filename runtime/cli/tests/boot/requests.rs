@@ -13,7 +13,7 @@ use crate::guest::{Guest, command, journal_needs_recovery, shell};
 fn a_freeze_expires_unless_it_is_extended() {
     let Some(guest) = Guest::boot() else { return };
     let second = Duration::from_secs(1);
-    guest.session.freeze(2 * second).unwrap();
+    guest.session.freeze(5 * second).unwrap();
     let frozen = Instant::now();
     assert!(!journal_needs_recovery(&guest.upper()));
     let again = guest.session.freeze(second);
@@ -35,10 +35,10 @@ fn a_freeze_expires_unless_it_is_extended() {
         other => panic!("{other:?}"),
     }
     for _ in 0..3 {
-        std::thread::sleep(second);
-        guest.session.keep_frozen(2 * second).unwrap();
+        std::thread::sleep(2 * second);
+        guest.session.keep_frozen(5 * second).unwrap();
     }
-    assert!(frozen.elapsed() > 2 * second && !journal_needs_recovery(&guest.upper()));
+    assert!(frozen.elapsed() > 5 * second && !journal_needs_recovery(&guest.upper()));
     let mut output = Vec::new();
     let status = writer.stream(&mut output, &mut std::io::sink()).unwrap();
     assert_eq!((status, &*output), (ExitStatus::Code(0), &b"written\n"[..]));
