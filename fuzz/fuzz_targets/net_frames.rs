@@ -45,8 +45,8 @@ struct Guest {
 impl Guest {
     fn frame(&mut self, ethertype: u16, body: &[u8]) {
         let addresses = Addresses::default();
-        let mut frame = addresses.gateway_mac.to_vec();
-        frame.extend(addresses.guest_mac);
+        let mut frame = addresses.gateway_mac.0.to_vec();
+        frame.extend(addresses.guest_mac.0);
         frame.extend(ethertype.to_be_bytes());
         frame.extend(body);
         self.raw(&frame);

@@ -32,8 +32,9 @@ const STEP: u64 = 128 << 10;
 /// The part of the memory that locked metadata takes at most: one in so many bytes.
 const SHARE: u64 = 32;
 
-/// When the metadata is locked: what is read ahead has arrived by then, and nothing waits for it.
-const DELAY: Duration = Duration::from_secs(1);
+/// When the metadata is locked: most of what is read ahead has arrived by then, so that init waits
+/// for little.
+const DELAY: Duration = Duration::from_millis(100);
 
 /// The metadata of an image, which is being read.
 #[derive(Debug)]
