@@ -201,7 +201,7 @@ impl Plan {
         identity.network.clone_from(&self.boot.network);
         if let (Some(network), [card]) = (&mut identity.network, &*self.config.networks) {
             // The restored card has the address of the machine that was saved.
-            network.hardware_address = card.mac.0.to_vec();
+            network.hardware_address = card.mac.to_vec();
         }
         identity.close_connections = true;
         let (session, command) = Session::adopt(vm, &adoption)?;

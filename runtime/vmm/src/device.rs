@@ -1,6 +1,5 @@
 //! The devices of a machine.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -88,23 +87,6 @@ impl Disk {
     }
 }
 
-/// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MacAddress(pub [u8; 6]);
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// A virtio-net device whose Ethernet segment is a Unix stream socket: each frame follows its
 /// length in bytes, 4 bytes big-endian. There is no virtio-net header, so there are no offloads.
 #[derive(Debug, Clone)]
@@ -112,8 +94,8 @@ impl fmt::Debug for MacAddress {
 pub struct NetworkCard {
     /// The machine's end of a socket pair.
     pub socket: Arc<OwnedFd>,
-    /// The card's address.
-    pub mac: MacAddress,
+    /// The card's Ethernet address.
+    pub mac: [u8; 6],
 }
 
 impl NetworkCard {
@@ -121,7 +103,7 @@ impl NetworkCard {
     pub fn new(socket: impl Into<OwnedFd>, mac: [u8; 6]) -> Self {
         NetworkCard {
             socket: Arc::new(socket.into()),
-            mac: MacAddress(mac),
+            mac,
         }
     }
 }

@@ -9,7 +9,7 @@ use blockbox_protocol::CONTROL_PORT;
 use serde::{Deserialize, Serialize};
 
 use super::confine::Rules;
-use super::device::{Disk, DiskFormat, MacAddress, Share, text};
+use super::device::{Disk, DiskFormat, Share, text};
 use super::{VmConfig, VmmError, handoff, helper};
 
 /// The parameters of libkrun.
@@ -22,7 +22,7 @@ pub(super) struct Machine {
     /// The disks, in the guest's order.
     pub(super) disks: Vec<Drive>,
     /// The addresses of the network cards, whose sockets are the open files passed to the helper.
-    pub(super) networks: Vec<MacAddress>,
+    pub(super) networks: Vec<[u8; 6]>,
     pub(super) shares: Vec<Folder>,
     pub(super) rules: Option<Rules>,
 }
@@ -180,7 +180,7 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
         // 6 bytes and is copied.
         check("krun_add_net_unixstream", unsafe {
             let socket = socket.into_raw_fd();
-            krun::krun_add_net_unixstream(context, ptr::null(), socket, mac.0.as_ptr(), 0, 0)
+            krun::krun_add_net_unixstream(context, ptr::null(), socket, mac.as_ptr(), 0, 0)
         })?;
     }
 

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use capabilities::Capabilities;
 pub use config::VmConfig;
 pub(crate) use console::Console;
-pub use device::{Disk, DiskFormat, MacAddress, MemoryBacking, NetworkCard, Share, SharedMemory};
+pub use device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share, SharedMemory};
 pub use error::{VmmError, with_causes};
 pub use events::VmEvent;
 pub use init_disk::write_init_disk;

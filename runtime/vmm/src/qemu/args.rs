@@ -60,9 +60,11 @@ pub(super) fn args(
             format!("stream,id=net{index},server=off,addr.type=fd,addr.str="),
             1 + index,
         );
+        let [a, b, c, d, e, f] = card.mac;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
         args.option(
             "-device",
-            format!("virtio-net-device,netdev=net{index},mac={}", card.mac),
+            format!("virtio-net-device,netdev=net{index},mac={mac}"),
         );
     }
     for (index, share) in config.shares.iter().enumerate() {
