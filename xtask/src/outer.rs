@@ -1,5 +1,5 @@
-//! The outer machine: QEMU emulates a processor with AMD's virtualisation, and a stock Debian
-//! kernel on it offers /dev/kvm, for hosts whose own does not run guests.
+//! The outer machine, for hosts whose own virtualisation does not run guests: QEMU emulates a
+//! processor with AMD's virtualisation, and a stock Debian kernel offers /dev/kvm in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::setup::Archive;
 use crate::shell;
 use crate::system::install;
 
-/// What KVM consists of, in the order in which it is loaded, with the options.
+/// The modules of KVM with their options, in the order of loading.
 ///
-/// With the virtual global interrupt flag of QEMU 7.2, a guest stood still for good: its one
-/// processor waited for a spin lock with interrupts off.
+/// With the virtual global interrupt flag of QEMU 7.2, a guest hung: its one processor waited for a
+/// spin lock with interrupts off.
 const KVM: [(&str, &str); 4] = [
     ("irqbypass.ko", ""),
     ("ccp.ko", ""),
@@ -22,7 +22,7 @@ const KVM: [(&str, &str); 4] = [
     ("kvm-amd.ko", "vgif=0 vls=0"),
 ];
 
-/// A stock Debian kernel, and what a system under it starts with.
+/// A stock Debian kernel, and a system with its modules and busybox.
 pub(crate) struct Outer {
     kernel: PathBuf,
     /// An unpacked Debian with the kernel's modules and a static busybox.
@@ -59,7 +59,7 @@ impl Outer {
         let mut lines = String::new();
         let others = others.iter().map(|&name| (name, ""));
         for (name, options) in KVM.into_iter().chain(others) {
-            // Some flavours build one of them in, or go without.
+            // Some kernels have a module built in, or do not need it.
             if let Some(module) = find(&self.system.join("lib/modules"), name)? {
                 install(&module, &root.join("modules").join(name))?;
                 lines += &format!("insmod /modules/{name} {options}\n");

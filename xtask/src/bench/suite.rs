@@ -1,9 +1,9 @@
-//! The headline: what programs feel of an image's files in a guest of blockbox, of microsandbox
-//! from the last version with FUSE to the newest, and with docker's layout.
+//! `bench suite`: workloads on an image's files in whole sandboxes of blockbox and of microsandbox,
+//! and in a guest with docker's layout.
 //!
-//! All of them are real sandboxes on hardware virtualisation, with one processor and as much
-//! memory. Where this host's does not work, everything runs in a machine that has it emulated, and
-//! a clock that counts instructions.
+//! All sandboxes use hardware virtualisation, and have one processor and the same memory. If the
+//! virtualisation of this host does not work, they run in a machine in which QEMU emulates it, and
+//! whose clock counts instructions.
 
 mod guest;
 mod machine;
@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::guest::MEMORY;
@@ -28,10 +28,7 @@ use crate::{shell, vm_test};
 
 pub(super) use self::summary::Summary;
 
-/// The most that a guest's clock may not tell, in nanoseconds.
-const COARSE: u64 = 100_000;
-
-/// Sandboxes of blockbox, and their options.
+/// The sandboxes of blockbox, and their options of `blockbox run`.
 const OURS: [(&str, &str); 2] = [
     ("blockbox", ""),
     ("blockbox, /tmp on disk", "--tmpfs /tmp=off"),
@@ -39,14 +36,14 @@ const OURS: [(&str, &str); 2] = [
 
 const DOCKER: &str = "docker's layout";
 
-/// A sandbox that runs the workloads.
+/// A sandbox that runs the workloads, before it is a contender.
 struct Entrant {
     name: String,
     ours: bool,
-    /// The system that is measured, in the guest: nothing for the guest's own.
+    /// The root of the measured system, in the guest; empty for the guest's own root.
     root: &'static str,
     place: Place,
-    /// Whether its `/tmp` is in memory, as the first run finds.
+    /// Whether its `/tmp` is in memory; known after the first run.
     in_memory: Cell<Option<bool>>,
 }
 
@@ -230,16 +227,7 @@ impl<'a> Make<'a> {
 fn measure(machine: &Machine, entrant: &Entrant) -> Result<Value> {
     eprintln!("bench: {}", entrant.name);
     let lines = machine.run(&entrant.place)?;
-    let report = lines.iter().find(|line| line.starts_with('{'));
-    let report = report.with_context(|| lines.join("; "))?;
-    let report: Value = serde_json::from_str(report)?;
-    let caches = report["rows"][0]["cold_ns"].as_array();
-    ensure!(
-        caches.is_some_and(|cold| !cold.is_empty()),
-        "the guest's caches could not be emptied"
-    );
-    let tick = report["clock_ns"].as_u64().context("no clock")?;
-    ensure!(tick <= COARSE, "the guest's clock ticks every {tick} ns");
+    let report = super::guest::report(&lines)?.with_context(|| lines.join("; "))?;
     let tmp = lines.iter().find_map(|line| line.strip_prefix(guest::TMP));
     entrant.in_memory.set(tmp.map(|tmp| tmp == "memory"));
     Ok(report)

@@ -1,30 +1,30 @@
-//! What runs in the guest of every contender.
+//! The scripts of a run: in the guest, and on the guest's host.
 
 use std::fmt::Write as _;
 
-/// Where a guest has the folder with the program that measures.
+/// The folder with the measuring program, in the guest.
 pub(super) const BENCH: &str = "/bench";
 
-/// Of a guest, in MiB.
+/// The memory of a guest, in MiB.
 pub(super) const MEMORY: u32 = 1024;
 
-/// What of the workloads reads all that the others read of the image.
+/// The workloads that read everything that the other workloads read of the image.
 const READING: [&str; 3] = ["metadata-scan", "read-all", "traverse"];
 
-/// For how long a sandbox may run, in seconds of its host's clock.
+/// The time limit of a run, in seconds of the clock of the guest's host.
 pub(super) const SECONDS: u32 = 100;
 
-/// The last line of a script that was not ended.
+/// The last line of a script that kept its time limit.
 pub(super) const DONE: &str = "done";
 
-/// What a line of a guest's begins with that says where `/tmp` is.
+/// The beginning of the line that says where the guest's `/tmp` is.
 pub(super) const TMP: &str = "tmp ";
 
-/// A shell script for the guest: after `before`, runs the workloads on the system in the folder
-/// `root`, which is nothing for the guest's own, and writes the report in one line.
+/// Returns a shell script for the guest. After `before`, it runs the workloads on the system in the
+/// folder `root` (empty for the guest's own root), and prints the report in one line.
 pub(super) fn workloads(before: &str, root: &str) -> String {
-    // On the writable disk: a shared folder would have to answer for it when the caches were
-    // emptied, and what is in memory may not be executed everywhere.
+    // The program is copied to the writable disk. From a shared folder it would be read again after
+    // the caches were emptied, and some guests mount tmpfs without permission to execute.
     let mut script = format!(
         "cp {BENCH}/fsbench /.fsbench && chmod 755 /.fsbench || exit\n\
          {before}\
@@ -37,14 +37,14 @@ pub(super) fn workloads(before: &str, root: &str) -> String {
     for name in READING {
         let _ = write!(script, " --only {name}");
     }
-    // That was for the caches of the guest's host, where other guests of an image find its disk.
+    // The first run fills the caches of the guest's host, as other guests of the image would have.
     script + &format!(" {root}/ >/dev/null || exit\nexec /.fsbench --rounds 1 --json {root}/\n")
 }
 
-/// A shell script for the guest's host, which runs `command` with the variables `environment` for
-/// at most so many `seconds`, and ends in [`DONE`] unless it took longer.
+/// Returns a shell script for the guest's host. It runs `command` with the variables `environment`
+/// for at most `seconds`, and prints [`DONE`] last unless that time ran out.
 pub(super) fn script(environment: &str, command: &str, seconds: u32) -> String {
-    // GNU's timeout ends with status 124 then, that of busybox with that of the command.
+    // After the time limit, GNU's timeout ends with status 124, and that of busybox with 143.
     format!(
         "export {environment}\n\
          timeout {seconds} {command} </dev/null 2>/tmp/stderr.$$\n\

@@ -1,4 +1,4 @@
-//! Where the contenders run: on this host where its virtualisation runs guests, and else in the
+//! The machine that the contenders run in: this host if its virtualisation runs guests, else the
 //! outer machine.
 
 use std::fs;
@@ -15,23 +15,23 @@ use crate::outer::Outer;
 use crate::shell::{self, Patience};
 use crate::system::{inside, install, write_program};
 
-/// How long a run may take, which says next to nothing before its end. QEMU 7.2 stops for good now
-/// and then where it counts instructions, and all its threads wait then.
+/// How long a run may take; it prints almost nothing before its end. With a clock that counts
+/// instructions, QEMU 7.2 sometimes hangs, with all its threads waiting.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(90 * 60),
     idle: Some(Duration::from_secs(60)),
 };
 
-/// How often a machine that stands still is started again.
+/// How often a run is tried, because machines sometimes hang.
 const TRIES: u32 = 3;
 
-/// Of the outer machine, in MiB: for a guest, and all files that it reads in the page cache.
+/// The memory of the outer machine, in MiB: for a guest, and for the page cache of its disks.
 const OUTER_MEMORY: u32 = 4096;
 
-/// The script in a contender's folder that runs it.
+/// The script that runs a contender, in its folder.
 const SCRIPT: &str = "run";
 
-/// What the outer machine does. The kernel hands `folder` on from its command line.
+/// The init of the outer machine. The kernel sets the variable `folder` from its command line.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -46,10 +46,10 @@ mount -t ext4 /dev/nvme0n2 "$folder"
 stty -F /dev/ttyS1 raw -echo
 "#;
 
-/// A folder with a script that runs a contender, at the path that it has on this host too.
+/// A folder with a script that runs a contender. Its path is the same in the outer machine.
 pub(super) struct Place {
     folder: PathBuf,
-    /// The folder as a disk, where the outer machine runs it.
+    /// The folder as a disk, for the outer machine.
     disk: Option<PathBuf>,
 }
 
@@ -65,8 +65,8 @@ pub(super) struct Emulated {
 }
 
 impl Machine {
-    /// Makes the system of the outer machine in the new folder `folder`, with `programs` at the
-    /// paths that they have here and the system libraries `libraries`.
+    /// Makes the system of the outer machine in the new folder `folder`, with the system libraries
+    /// `libraries`, and with `programs` at their paths on this host.
     pub(super) fn outer(
         setting: &Setting,
         folder: &Path,
@@ -101,7 +101,7 @@ impl Machine {
         }))
     }
 
-    /// What the times depend on.
+    /// Describes the clock and the machine, for the report.
     pub(super) fn note(&self) -> &'static str {
         match self {
             Self::Here => "All guests run on this host's virtualisation.",
@@ -112,8 +112,8 @@ impl Machine {
         }
     }
 
-    /// Readies a contender's `folder`, complete but for the script that runs it. Where the outer
-    /// machine runs it, nothing is left of the folder here.
+    /// Adds the script to a contender's `folder`. For the outer machine, the folder becomes a disk
+    /// and is removed.
     pub(super) fn place(&self, setting: &Setting, folder: &Path, script: &str) -> Result<Place> {
         fs::write(folder.join(SCRIPT), script)?;
         let disk = match self {
@@ -132,7 +132,7 @@ impl Machine {
         })
     }
 
-    /// Runs a contender's script. Returns what it wrote.
+    /// Runs a contender's script. Returns the lines that it printed.
     pub(super) fn run(&self, place: &Place) -> Result<Vec<String>> {
         for _ in 0..TRIES {
             let mut command = self.command(place)?;
@@ -168,7 +168,7 @@ impl Machine {
             .args(["-accel", "tcg,thread=single"])
             .args(["-m", &format!("{OUTER_MEMORY}M")])
             .args(["-device", "nvme,id=disks,serial=disks"])
-            // Where the changes of its disks go.
+            // QEMU keeps the changes of snapshot disks there.
             .env("TMPDIR", &machine.folder);
         let disk = place.disk.as_deref().context("no disk")?;
         for (number, disk) in [&machine.folder.join("system"), disk].iter().enumerate() {
@@ -208,7 +208,7 @@ impl Emulated {
     }
 }
 
-/// Makes a disk with what is in `folder`, and room.
+/// Makes an ext4 disk with the contents of `folder` and free space.
 fn disk(setting: &Setting, disk: &Path, folder: &Path) -> Result<()> {
     let mut create = setting.blockbox(&["ext4", "create", "--size", "64G", "--output"]);
     shell::output(create.arg(disk).arg("--dir").arg(folder)).map(drop)

@@ -1,6 +1,6 @@
-//! microsandbox, as PyPI has it: wheels with the command and its guest kernel.
+//! microsandbox from PyPI, whose wheels contain the command and its guest kernel.
 //!
-//! They are kept under `target/bench/microsandbox`, outside of the workspace.
+//! The wheels are unpacked under `target/bench/microsandbox`, outside of the workspace.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,16 +16,16 @@ use crate::registry::Registry;
 use crate::setup::{self, Archive};
 use crate::shell;
 
-/// The one that the published comparison is of, and the last that served files through FUSE.
+/// The versions beside the newest: an early one without FUSE, and the last one with FUSE.
 const VERSIONS: [&str; 2] = ["0.4.6", SLOW];
 
-/// Takes so long that it is measured only where it is named.
+/// The version that is only measured if it is named, because it takes long.
 const SLOW: &str = "0.3.14";
 
-/// What the programs load, of a Debian that is new enough for them: some need glibc 2.39.
+/// The libraries that the programs load. Some versions need glibc 2.39, which Debian 13 has.
 const LIBRARIES: [&str; 4] = ["libc6", "libgcc-s1", "libcap-ng0", "libdbus-1-3"];
 
-/// A version, unpacked.
+/// An unpacked version.
 pub(super) struct Version {
     /// `microsandbox` and the version.
     pub(super) name: String,
@@ -33,8 +33,7 @@ pub(super) struct Version {
     bundle: PathBuf,
 }
 
-/// The newest version and the ones that are always compared with, unpacked where they are not yet;
-/// those that are not to be had are named with the reason.
+/// Returns the versions to measure, unpacked, and why others are not available.
 pub(super) fn versions(setting: &Setting) -> (Vec<Version>, Vec<String>) {
     let (mut versions, mut skipped) = (Vec::new(), Vec::new());
     let named = |number: &&str| {
@@ -79,7 +78,7 @@ fn kept(number: &str) -> Result<Version> {
     version(number, &folder)
 }
 
-/// Which one that is, the registry knows.
+/// Fetches the newest version, whose number only the wheel's name says.
 fn newest() -> Result<Version> {
     let partial = folder("partial");
     let wheel = fetch("microsandbox", &partial)?;
@@ -110,7 +109,7 @@ fn fetch(wanted: &str, folder: &Path) -> Result<String> {
 fn version(number: &str, folder: &Path) -> Result<Version> {
     let bundle = folder.join("microsandbox/_bundled");
     fs::set_permissions(bundle.join("bin/msb"), fs::Permissions::from_mode(0o755))?;
-    // The name by which the oldest looks for it; its wheel has it several times.
+    // The oldest version looks for its kernel under this name.
     let kernel = bundle.join("lib").join(setup::GUEST_KERNEL);
     if !kernel.exists() {
         let mut files = fs::read_dir(bundle.join("lib"))?.filter_map(Result::ok);
@@ -123,7 +122,7 @@ fn version(number: &str, folder: &Path) -> Result<Version> {
     })
 }
 
-/// Libraries that all versions load, unpacked where they are not yet.
+/// Returns the folder with the libraries that all versions load, unpacked if need be.
 pub(super) fn libraries() -> Result<PathBuf> {
     let folder = shell::target("bench/trixie");
     if !folder.exists() {
@@ -137,7 +136,7 @@ pub(super) fn libraries() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// An image in a registry that every version can pull from.
+/// A registry with the image, from which every version can pull.
 pub(super) struct Source {
     /// Serves until this is dropped.
     _registry: Registry,

@@ -1,4 +1,4 @@
-//! blockbox, and docker's layout in a guest of its.
+//! Sandboxes of blockbox, and a guest of blockbox with docker's layout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,8 +58,8 @@ pub(super) fn script(
     guest::script(&format!("BLOCKBOX_HOME={home}"), &command, SECONDS)
 }
 
-/// A disk with docker's layout: every layer a folder of one ext4, and what is written in another.
-/// Returns it, and what mounts the layers in the guest.
+/// Makes a disk with docker's layout: one ext4 with a folder for each layer, and one for changes.
+/// Returns the disk, and the shell commands that mount the overlay in the guest.
 pub(super) fn docker(build: &Build<'_>, home: &Path) -> Result<(PathBuf, String)> {
     let layers = build.layers()?;
     let mut mounts = Mounts::in_folder(build.folder);
@@ -76,13 +76,13 @@ pub(super) fn docker(build: &Build<'_>, home: &Path) -> Result<(PathBuf, String)
     }
     mounts.unmount()?;
     let to = home.join("docker.raw");
-    // To another file system, maybe; its holes stay holes.
+    // The target may be on another file system; mv keeps holes.
     shell::output(Command::new("mv").arg(&disk).arg(&to))?;
     let lower: Vec<_> = (0..folders.len())
         .rev()
         .map(|number| format!("/{number}"))
         .collect();
-    // Of an earlier run.
+    // The folders are those of an earlier run, if there was one.
     let mount = format!(
         "rm -rf /upper /work && mkdir -p /upper /work /tree || exit\n\
          mount -t overlay -o lowerdir={},upperdir=/upper,workdir=/work,{OVERLAY} overlay /tree || exit\n",

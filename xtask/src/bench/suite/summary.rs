@@ -1,18 +1,18 @@
-//! How the suite ends: means of ratios, and every row in which another is faster.
+//! The summary of the suite: geometric means of ratios, and every row in which a peer is faster.
 
 use std::fmt::Write as _;
 
 use crate::bench::fs::{Outcome, State};
 
-/// The workloads of the lookup suite that the suite of files has not.
+/// The workloads of the lookup suite alone.
 const LOOKUPS: [&str; 5] = ["readdir", "misses", "hits-misses", "misses-4", "readdir-4"];
 
-/// The ones that both have.
+/// The workloads of both suites.
 const SHARED: [&str; 2] = ["metadata-scan", "read-all"];
 
 const STATES: [(State, &str); 2] = [(State::Cold, "empty"), (State::Warm, "full")];
 
-/// A peer, beside the one of ours that keeps `/tmp` where it does.
+/// A peer, and the sandbox of ours whose `/tmp` is of the same kind.
 struct Pair {
     peer: String,
     in_memory: bool,
@@ -42,13 +42,14 @@ impl Row {
     }
 }
 
-/// Every peer beside ours.
+/// All peers, each compared with ours.
 pub(in crate::bench) struct Summary {
     pairs: Vec<Pair>,
 }
 
 impl Summary {
-    /// `kind` knows of a stack with times whether it is ours, and whether its `/tmp` is in memory.
+    /// Compares the peers with ours. `kind` returns whether a stack is ours, and whether its `/tmp`
+    /// is in memory.
     pub(super) fn of(outcome: &Outcome, kind: impl Fn(&str) -> Option<(bool, bool)>) -> Self {
         let stacks = outcome.stacks();
         let stacks: Vec<_> = stacks
@@ -113,7 +114,7 @@ impl Summary {
         text
     }
 
-    /// The rows in which a peer takes less.
+    /// Adds the rows in which a peer is faster.
     fn faster(&self, text: &mut String) {
         let all = self.pairs.iter().map(|pair| pair.rows.len()).sum::<usize>();
         let faster = |row: &&Row| row.ratio() < 1.0;
@@ -152,7 +153,7 @@ impl Summary {
     }
 }
 
-/// Nothing of nothing.
+/// Returns `None` for no ratios.
 fn geometric_mean(ratios: impl Iterator<Item = f64>) -> Option<f64> {
     let logarithms: Vec<_> = ratios.map(f64::ln).collect();
     let sum: f64 = logarithms.iter().sum();
