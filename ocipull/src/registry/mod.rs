@@ -10,6 +10,7 @@ mod conf;
 mod download;
 mod endpoint;
 mod foreign;
+mod listing;
 mod login;
 mod message;
 mod mirrors;
@@ -30,8 +31,9 @@ use std::io::Read;
 
 pub use download::download;
 pub(crate) use foreign::ForeignReader;
+pub use listing::Referrer;
 pub use login::check_login;
-pub use repository::{Manifest, Referrer, Repository};
+pub use repository::{Manifest, Repository};
 
 use crate::kept::Claim;
 use crate::source::{MAX_MANIFEST, Root, Source, verify};

@@ -1,17 +1,20 @@
 //! The main loop of init: boots, serves the host, powers off.
 
+mod clones;
+mod events;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 use blockbox_protocol::{
-    ExecSpec, ExitStatus, FileTask, Identity, Network, PROTOCOL_VERSION, Reply, Request, Stream,
-    Ulimit,
+    ExecSpec, ExitStatus, FileTask, Network, PROTOCOL_VERSION, Reply, Request, Ulimit,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
 
+use self::events::Source;
 use super::boot::{Early, Roots};
 use super::cgroup::{Cgroup, Cgroups};
 use super::command::Command;
@@ -23,8 +26,8 @@ use super::namespaces::Namespaces;
 use super::network::relay;
 use super::readahead::Metadata;
 use super::spawn::{self, SpawnFailure, Surroundings};
-use super::worker::{Kind, Outcome};
-use super::{clock, files, identity, power, stats, sys};
+use super::worker::Outcome;
+use super::{clock, files, power, stats, sys};
 
 /// How long processes have to end after the host has disconnected.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -155,16 +158,6 @@ struct Server {
     suspended: bool,
 }
 
-/// What a descriptor in the poll set belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Control,
-    Children,
-    Worker,
-    Stdin(u32),
-    Output(u32, Stream),
-}
-
 impl Server {
     fn serve(&mut self) -> End {
         let orphaned = End {
@@ -211,90 +204,6 @@ impl Server {
                 self.report_exits();
             }
         }
-    }
-
-    /// Waits for events, and returns them.
-    fn wait(&mut self) -> Vec<(Source, PollFlags)> {
-        let mut sources = vec![Source::Control];
-        let interest = self.control.interest();
-        let mut fds = vec![PollFd::from_borrowed_fd(self.control.port(), interest)];
-        if self.suspended {
-            return self.wait_suspended(&mut fds);
-        }
-        sources.push(Source::Children);
-        fds.push(PollFd::new(&self.children, PollFlags::IN));
-        if let Some(fd) = self.disk.worker_fd() {
-            sources.push(Source::Worker);
-            fds.push(PollFd::new(fd, PollFlags::IN));
-        }
-        let first = sources.len();
-        let lock = self.metadata.as_ref().map(Metadata::due);
-        let mut deadline = earlier(self.disk.deadline(), lock);
-        let has_room = self.control.has_room();
-        for command in self.commands.values() {
-            if let Some(fd) = command.stdin.waiting() {
-                sources.push(Source::Stdin(command.id));
-                fds.push(PollFd::new(fd, PollFlags::OUT));
-            }
-            for output in &command.outputs {
-                if output.is_sent() && !has_room {
-                    continue;
-                }
-                if let Some(fd) = output.waiting() {
-                    sources.push(Source::Output(command.id, output.stream()));
-                    fds.push(PollFd::new(fd, PollFlags::IN));
-                }
-                deadline = earlier(deadline, output.deadline());
-            }
-        }
-        if self.more_children {
-            deadline = Some(Instant::now());
-        }
-        let timeout = deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
-            .and_then(|left| Timespec::try_from(left).ok());
-        let ready = match poll(&mut fds, timeout.as_ref()) {
-            Ok(ready) => ready,
-            Err(_) => return Vec::new(),
-        };
-        let timed_out = ready == 0;
-        let more_children = self.more_children;
-        let mut found: Vec<_> = sources
-            .into_iter()
-            .zip(fds.iter().map(PollFd::revents))
-            .enumerate()
-            // On a timeout, the outputs that wait for silence must be checked.
-            .filter(|(_, (source, events))| {
-                !events.is_empty()
-                    || timed_out && matches!(source, Source::Output(..))
-                    || more_children && *source == Source::Children
-            })
-            .collect();
-        // Commands are served in a different order each time, so that none is always the last to
-        // find space.
-        let commands = found.partition_point(|(at, _)| *at < first);
-        if let Some(commands) = found.get_mut(commands..).filter(|all| !all.is_empty()) {
-            commands.rotate_left(self.turn % commands.len());
-        }
-        self.turn = self.turn.wrapping_add(1);
-        found.into_iter().map(|(_, found)| found).collect()
-    }
-
-    /// Waits for a request, or for the end of a freeze, because no other event may cause a message.
-    fn wait_suspended(&self, fds: &mut [PollFd<'_>]) -> Vec<(Source, PollFlags)> {
-        let left = self
-            .disk
-            .deadline()
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        if poll(fds, timeout.as_ref()).is_err() {
-            return Vec::new();
-        }
-        let events = fds.iter().map(PollFd::revents);
-        events
-            .filter(|events| !events.is_empty())
-            .map(|events| (Source::Control, events))
-            .collect()
     }
 
     /// Reads requests and carries them out. `Err` if the host has disconnected.
@@ -468,69 +377,6 @@ impl Server {
             code: failure.code,
             message: failure.message,
         });
-    }
-
-    fn suspend(&mut self, suspended: bool) {
-        let commands = self.commands.values();
-        let cgroups = commands.filter_map(|command| command.cgroup.as_ref());
-        self.cgroups.freeze(cgroups, suspended);
-        self.suspended = suspended;
-    }
-
-    /// Handles that this guest is a copy; `keep` is the only command whose streams its host uses.
-    fn adopt(&mut self, id: u32, keep: u32, identity: &Identity) -> Vec<Outcome> {
-        let failed = |errno: Errno| {
-            vec![Outcome {
-                request: Some(id),
-                kind: Kind::Other,
-                errno: errno.raw_os_error() as u32,
-            }]
-        };
-        if !self.suspended {
-            return failed(Errno::INVAL);
-        }
-        self.control.forget_outgoing();
-        for command in self.commands.values_mut() {
-            match command.id == keep {
-                true => command.adopted(),
-                false => command.abandoned(),
-            }
-        }
-        if let Err(error) = self.disk.thaw_now(&self.roots) {
-            eprintln!("blockbox-init: thawing the disk: {error}");
-            return failed(Errno::IO);
-        }
-        let outcomes = self.become_clone(id, identity);
-        self.suspend(false);
-        outcomes
-    }
-
-    fn become_clone(&mut self, id: u32, identity: &Identity) -> Vec<Outcome> {
-        let answer = |errno| {
-            vec![Outcome {
-                request: Some(id),
-                kind: Kind::Other,
-                errno,
-            }]
-        };
-        if self.disk.is_frozen() {
-            return answer(Errno::BUSY.raw_os_error() as u32);
-        }
-        let before = self.network.as_ref();
-        let changed = identity::change(identity, &mut self.names, before, &self.roots);
-        if let Err(failure) = changed {
-            eprintln!("blockbox-init: {failure}");
-            return answer(Errno::IO.raw_os_error() as u32);
-        }
-        if identity.network.is_some() {
-            self.network.clone_from(&identity.network);
-        }
-        if identity.hook_timeout_ms == 0 {
-            return answer(0);
-        }
-        let timeout = Duration::from_millis(u64::from(identity.hook_timeout_ms));
-        self.disk
-            .add(Some(id), Kind::Other, move || identity::run_hook(timeout))
     }
 
     fn report(&mut self, outcomes: Vec<Outcome>) {
