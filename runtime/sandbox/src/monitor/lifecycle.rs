@@ -167,8 +167,8 @@ impl Life {
             let end = self.run_once(first);
             first = false;
             let stopped = {
-                let wishes = self.monitor.lock();
-                wishes.stop.is_some() || wishes.abandoned
+                let inner = self.monitor.lock();
+                inner.stop.is_some() || inner.abandoned
             };
             let success = end.status == Status::Exited && end.exit_code == Some(0);
             let restarts = end.ran.is_some() || self.state.restarts > 0;
@@ -271,9 +271,9 @@ impl Life {
         }
         let end = self.run_main(first, &session);
         {
-            let mut wishes = self.monitor.lock();
-            wishes.session = None;
-            wishes.savable = None;
+            let mut inner = self.monitor.lock();
+            inner.session = None;
+            inner.savable = None;
         }
         self.state.status = Status::Stopping;
         if let Err(error) = self.save() {
@@ -416,9 +416,9 @@ impl Life {
     /// Sets the sandbox's machine, which is killed at once if a client has stopped the sandbox.
     fn started(&self, vm: Vm) -> Arc<Vm> {
         let vm = Arc::new(vm);
-        let mut wishes = self.monitor.lock();
-        wishes.vm = Some(Arc::clone(&vm));
-        if wishes.stop.is_some() || wishes.abandoned {
+        let mut inner = self.monitor.lock();
+        inner.vm = Some(Arc::clone(&vm));
+        if inner.stop.is_some() || inner.abandoned {
             vm.kill();
         }
         vm
@@ -427,9 +427,9 @@ impl Life {
     /// Sets the sandbox's gateway.
     fn connect(&mut self, gateway: &Arc<Gateway>) -> Result<()> {
         {
-            let mut wishes = self.monitor.lock();
-            wishes.gateway = Some(Arc::clone(gateway));
-            wishes.gateway_lost = false;
+            let mut inner = self.monitor.lock();
+            inner.gateway = Some(Arc::clone(gateway));
+            inner.gateway_lost = false;
         }
         let (monitor, gateway) = (Arc::clone(&self.monitor), Arc::clone(gateway));
         self.state.ports = gateway.bound()?.to_vec();
@@ -466,17 +466,17 @@ impl Life {
             let _ = done.send(run());
             monitor.wake();
         });
-        let mut wishes = self.monitor.lock();
+        let mut inner = self.monitor.lock();
         loop {
             match result.try_recv() {
                 Ok(result) => return result,
                 Err(mpsc::TryRecvError::Disconnected) => return Err(Error::Interrupted),
                 Err(mpsc::TryRecvError::Empty) => {}
             }
-            if wishes.stop.is_some() || wishes.abandoned {
+            if inner.stop.is_some() || inner.abandoned {
                 return Err(Error::Interrupted);
             }
-            wishes = self.monitor.wait(wishes, Duration::from_secs(1));
+            inner = self.monitor.wait(inner, Duration::from_secs(1));
         }
     }
 

@@ -105,12 +105,12 @@ impl Life {
         self.state.discard = self.spec.remove_on_exit;
         let log = self.open_log();
         {
-            let mut wishes = self.monitor.lock();
-            wishes.main = Some(Arc::clone(&hub));
-            wishes.main_input = input;
-            wishes.main_over = None;
-            wishes.launched = true;
-            wishes.copying += 1;
+            let mut inner = self.monitor.lock();
+            inner.main = Some(Arc::clone(&hub));
+            inner.main_input = input;
+            inner.main_over = None;
+            inner.launched = true;
+            inner.copying += 1;
         }
         self.save()?;
         events::note(&self.store, &self.spec, "start", &[]);
@@ -118,9 +118,9 @@ impl Life {
         let running = Arc::clone(&hub);
         super::thread("main", move || {
             let result = running.run(exec, feed, log);
-            let mut wishes = monitor.lock();
-            wishes.main_over = Some(result);
-            wishes.copying -= 1;
+            let mut inner = monitor.lock();
+            inner.main_over = Some(result);
+            inner.copying -= 1;
             monitor.changed.notify_all();
         });
         if let Some(Start {
@@ -165,38 +165,38 @@ impl Life {
             .timeout_ms
             .and_then(|limit| started.checked_add(Duration::from_millis(limit)));
         let mut escalation = Escalation::Running;
-        let mut wishes = self.monitor.lock();
+        let mut inner = self.monitor.lock();
         loop {
-            if let Some(over) = wishes.main_over.take() {
+            if let Some(over) = inner.main_over.take() {
                 return over;
             }
-            if let Some((client, id, name)) = wishes.rename.take() {
-                drop(wishes);
+            if let Some((client, id, name)) = inner.rename.take() {
+                drop(inner);
                 let renamed = self.rename(&name).map(|()| Answer::Done);
                 client.answer(id, &renamed.map_err(|error| failure(&error)));
-                wishes = self.monitor.lock();
+                inner = self.monitor.lock();
                 continue;
             }
-            if std::mem::take(&mut wishes.gateway_lost) {
-                drop(wishes);
+            if std::mem::take(&mut inner.gateway_lost) {
+                drop(inner);
                 self.note_lost_gateway();
-                wishes = self.monitor.lock();
+                inner = self.monitor.lock();
                 continue;
             }
             clock.look(session);
             let now = Instant::now();
-            if ends.is_some_and(|ends| now >= ends) && wishes.stop.is_none() {
-                wishes.stop = Some(Stop {
+            if ends.is_some_and(|ends| now >= ends) && inner.stop.is_none() {
+                inner.stop = Some(Stop {
                     signal: None,
                     timeout: None,
                 });
             }
-            escalation = match (escalation, wishes.stop) {
+            escalation = match (escalation, inner.stop) {
                 (Escalation::Running, Some(stop)) => {
                     let signal = stop.signal.unwrap_or(process.stop_signal());
                     send(hub, signal);
                     let timeout = stop.timeout.unwrap_or(process.stop_timeout());
-                    wishes.state.status = Status::Stopping;
+                    inner.state.status = Status::Stopping;
                     Escalation::Asked(now.checked_add(timeout))
                 }
                 // A later stop may have a shorter timeout.
@@ -214,11 +214,11 @@ impl Life {
                     }
                 }
                 (Escalation::Killed(until), _) if now >= until => {
-                    if let Some(vm) = &wishes.vm {
+                    if let Some(vm) = &inner.vm {
                         vm.kill();
                     }
                     // A client may block the thread that copies the command's output.
-                    return wishes.main_over.take().unwrap_or(Ok(ExitStatus::Signal(9)));
+                    return inner.main_over.take().unwrap_or(Ok(ExitStatus::Signal(9)));
                 }
                 (other, _) => other,
             };
@@ -230,7 +230,7 @@ impl Life {
             let wait = next.map_or(LOOK, |next| {
                 next.saturating_duration_since(Instant::now()).min(LOOK)
             });
-            wishes = self.monitor.wait(wishes, wait);
+            inner = self.monitor.wait(inner, wait);
         }
     }
 

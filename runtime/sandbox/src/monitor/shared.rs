@@ -36,15 +36,15 @@ const MACHINE_END: Duration = Duration::from_secs(1);
 /// State that the threads of a monitor share.
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
-    wishes: Mutex<Wishes>,
+    inner: Mutex<Inner>,
     pub(super) changed: Condvar,
     /// The hold of the writable disk.
     holds: Arc<Holds>,
 }
 
-/// Requests of clients, and what is needed to handle them.
+/// The state of the monitor, which its threads lock in turn.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct Inner {
     /// The state as it is on disk.
     pub(super) state: State,
     pub(super) clients: Vec<Arc<Client>>,
@@ -127,28 +127,25 @@ impl Monitor {
 
     /// Removes a client whose connection has ended.
     pub(super) fn client_left(&self, client: &Arc<Client>) {
-        let mut wishes = self.lock();
-        wishes.clients.retain(|other| !Arc::ptr_eq(other, client));
-        wishes
+        let mut inner = self.lock();
+        inner.clients.retain(|other| !Arc::ptr_eq(other, client));
+        inner
             .waiting
             .retain(|(other, _)| !Arc::ptr_eq(other, client));
-        if client.launcher && !wishes.launched {
-            wishes.abandoned = true;
-            if let Some(vm) = &wishes.vm {
+        if client.launcher && !inner.launched {
+            inner.abandoned = true;
+            if let Some(vm) = &inner.vm {
                 vm.kill();
             }
         }
         self.changed.notify_all();
-        drop(wishes);
+        drop(inner);
         self.holds.left(client);
     }
 
     fn is_connected(&self, client: &Arc<Client>) -> bool {
-        let wishes = self.lock();
-        wishes
-            .clients
-            .iter()
-            .any(|other| Arc::ptr_eq(other, client))
+        let inner = self.lock();
+        inner.clients.iter().any(|other| Arc::ptr_eq(other, client))
     }
 
     /// Answers a question, or passes it to the thread that will.
@@ -187,8 +184,8 @@ impl Monitor {
             ),
             Ask::Attach(attach) => {
                 let (main, input) = {
-                    let wishes = self.lock();
-                    (wishes.main.clone(), wishes.main_input && attach.stdin)
+                    let inner = self.lock();
+                    (inner.main.clone(), inner.main_input && attach.stdin)
                 };
                 let refusal = match main {
                     Some(hub) => client.attach(&hub, id, input).map(str::to_owned),
@@ -240,8 +237,8 @@ impl Monitor {
             }),
             Ask::Hold { crash } => {
                 let (vm, session) = {
-                    let wishes = self.lock();
-                    (wishes.vm.clone(), wishes.session.clone())
+                    let inner = self.lock();
+                    (inner.vm.clone(), inner.session.clone())
                 };
                 let means = match (vm, session) {
                     (Some(vm), _) if crash => Some(Means::Pause(vm)),
@@ -266,15 +263,15 @@ impl Monitor {
             Ask::Save { from, to } => self.save(client, id, from, to),
             Ask::Network => self.network(client, id),
             Ask::Rename { name } => {
-                let mut wishes = self.lock();
-                if wishes.main.is_none() || wishes.rename.is_some() {
-                    drop(wishes);
+                let mut inner = self.lock();
+                if inner.main.is_none() || inner.rename.is_some() {
+                    drop(inner);
                     return fail(
                         FailureKind::NotRunning,
                         "a sandbox cannot be renamed while it starts or stops",
                     );
                 }
-                wishes.rename = Some((Arc::clone(client), id, name));
+                inner.rename = Some((Arc::clone(client), id, name));
                 self.changed.notify_all();
             }
             Ask::State => {
@@ -292,10 +289,10 @@ impl Monitor {
         ask: impl FnOnce(&Session) -> Result<Answer> + Send + 'static,
     ) {
         let session = {
-            let mut wishes = self.lock();
-            let busy = wishes.looking >= COMMANDS;
-            let session = wishes.session.clone().filter(|_| !busy);
-            wishes.looking += usize::from(session.is_some());
+            let mut inner = self.lock();
+            let busy = inner.looking >= COMMANDS;
+            let session = inner.session.clone().filter(|_| !busy);
+            inner.looking += usize::from(session.is_some());
             session
         };
         let Some(session) = session else {
@@ -313,16 +310,12 @@ impl Monitor {
     /// Copies the running machine for a client.
     fn save(self: &Arc<Self>, client: &Arc<Client>, id: u32, from: PathBuf, to: PathBuf) {
         let machine = {
-            let wishes = self.lock();
-            let parts = (
-                wishes.vm.clone(),
-                wishes.savable.clone(),
-                wishes.main.clone(),
-            );
+            let inner = self.lock();
+            let parts = (inner.vm.clone(), inner.savable.clone(), inner.main.clone());
             match parts {
                 // After the main command has ended, the machine shuts down and cannot be copied.
-                (_, _, None) if wishes.launched => None,
-                (Some(vm), Some(savable), main) => Some((vm, savable, main, wishes.main_input)),
+                (_, _, None) if inner.launched => None,
+                (Some(vm), Some(savable), main) => Some((vm, savable, main, inner.main_input)),
                 _ => None,
             }
         };
@@ -369,13 +362,13 @@ impl Monitor {
         if vm.is_some_and(|vm| matches!(vm.wait_timeout(MACHINE_END), Ok(Some(_)))) {
             return;
         }
-        let mut wishes = self.lock();
-        if wishes
+        let mut inner = self.lock();
+        if inner
             .gateway
             .take_if(|own| Arc::ptr_eq(own, gateway))
             .is_some()
         {
-            wishes.gateway_lost = true;
+            inner.gateway_lost = true;
             self.changed.notify_all();
         }
     }
@@ -383,20 +376,20 @@ impl Monitor {
     /// Starts work in the guest for a client.
     pub(super) fn exec(self: &Arc<Self>, hub: Arc<Hub>, feed: Feed, work: Work, launcher: bool) {
         let session = {
-            let mut wishes = self.lock();
+            let mut inner = self.lock();
             // The process that starts the sandbox may prepare the start of the main command.
-            let running = wishes.main.is_some() || launcher && !wishes.launched;
-            match wishes.session.clone().filter(|_| running) {
+            let running = inner.main.is_some() || launcher && !inner.launched;
+            match inner.session.clone().filter(|_| running) {
                 None => {
-                    drop(wishes);
+                    drop(inner);
                     return hub.failed(125, "the sandbox is not running");
                 }
-                Some(_) if wishes.copying > COMMANDS => {
-                    drop(wishes);
+                Some(_) if inner.copying > COMMANDS => {
+                    drop(inner);
                     return hub.failed(126, "too many commands run in the sandbox");
                 }
                 Some(session) => {
-                    wishes.copying += 1;
+                    inner.copying += 1;
                     session
                 }
             }
@@ -420,7 +413,7 @@ impl Monitor {
 
     /// Stops the sandbox.
     pub(super) fn stop(&self, stop: Stop) {
-        let mut wishes = self.lock();
+        let mut inner = self.lock();
         let impatient = |old: Stop| Stop {
             signal: old.signal,
             timeout: match (old.timeout, stop.timeout) {
@@ -428,11 +421,11 @@ impl Monitor {
                 (old, new) => new.or(old),
             },
         };
-        wishes.stop = Some(wishes.stop.map_or(stop, impatient));
+        inner.stop = Some(inner.stop.map_or(stop, impatient));
         // While the guest boots there is nothing to wait for.
-        if wishes.main.is_none()
-            && wishes.state.status == Status::Starting
-            && let Some(vm) = &wishes.vm
+        if inner.main.is_none()
+            && inner.state.status == Status::Starting
+            && let Some(vm) = &inner.vm
         {
             vm.kill();
         }
@@ -440,52 +433,52 @@ impl Monitor {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        let wishes = self.lock();
-        wishes.stop.is_some() || wishes.abandoned
+        let inner = self.lock();
+        inner.stop.is_some() || inner.abandoned
     }
 
     /// Waits until the launcher asks to boot; `None` if it left or the sandbox was stopped.
     pub(super) fn wait_boot(&self) -> Option<BootRequest> {
-        let mut wishes = self.lock();
+        let mut inner = self.lock();
         loop {
-            if wishes.stop.is_some() || wishes.abandoned {
+            if inner.stop.is_some() || inner.abandoned {
                 return None;
             }
-            if let Some(boot) = wishes.boot.take() {
+            if let Some(boot) = inner.boot.take() {
                 return Some(boot);
             }
-            wishes = self.wait(wishes, Duration::from_secs(60));
+            inner = self.wait(inner, Duration::from_secs(60));
         }
     }
 
     /// Waits until the launcher starts the main command; `None` if it left or the sandbox was
     /// stopped.
     pub(super) fn wait_start(&self) -> Result<Option<Start>> {
-        let mut wishes = self.lock();
+        let mut inner = self.lock();
         loop {
-            if wishes.stop.is_some() || wishes.abandoned {
+            if inner.stop.is_some() || inner.abandoned {
                 return Ok(None);
             }
-            if let Some(start) = wishes.start.take() {
+            if let Some(start) = inner.start.take() {
                 return Ok(Some(start));
             }
-            wishes = self.wait(wishes, Duration::from_secs(60));
+            inner = self.wait(inner, Duration::from_secs(60));
         }
     }
 
     /// Pauses before a restart. Returns whether the sandbox was stopped meanwhile.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
-        let mut wishes = self.lock();
+        let mut inner = self.lock();
         loop {
-            if wishes.stop.is_some() {
+            if inner.stop.is_some() {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            wishes = self.wait(wishes, left);
+            inner = self.wait(inner, left);
         }
     }
 
@@ -499,12 +492,12 @@ impl Monitor {
 
     /// Waits until all queued messages have been sent to the clients, or they have disconnected.
     pub(super) fn finish(&self) {
-        let mut wishes = self.lock();
-        while wishes.copying > 0 {
-            wishes = self.wait(wishes, Duration::from_secs(60));
+        let mut inner = self.lock();
+        while inner.copying > 0 {
+            inner = self.wait(inner, Duration::from_secs(60));
         }
-        let clients = std::mem::take(&mut wishes.clients);
-        drop(wishes);
+        let clients = std::mem::take(&mut inner.clients);
+        drop(inner);
         for client in &clients {
             client.close();
         }
@@ -521,17 +514,17 @@ impl Monitor {
 
     pub(super) fn wait<'a>(
         &self,
-        wishes: MutexGuard<'a, Wishes>,
+        inner: MutexGuard<'a, Inner>,
         timeout: Duration,
-    ) -> MutexGuard<'a, Wishes> {
+    ) -> MutexGuard<'a, Inner> {
         self.changed
-            .wait_timeout(wishes, timeout)
+            .wait_timeout(inner, timeout)
             .unwrap_or_else(PoisonError::into_inner)
             .0
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Wishes> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
