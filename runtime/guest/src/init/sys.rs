@@ -1,4 +1,5 @@
-//! System calls that rustix does not wrap, or only as unsafe functions. This is the only unsafe code of init.
+//! System calls that rustix does not wrap, or only as unsafe functions. This is the only unsafe code
+//! of init.
 
 #![allow(unsafe_code)]
 
