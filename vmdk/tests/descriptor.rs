@@ -491,3 +491,25 @@ fn bytes_after_a_nul_are_not_part_of_the_descriptor() {
     let text = format!("{descriptor}\0\nnonsense");
     assert_eq!(Descriptor::parse(text.as_bytes()).unwrap(), descriptor);
 }
+
+#[test]
+fn a_descriptor_is_serialised_by_the_names_of_its_getters() {
+    let extents = vec![
+        Extent::flat("data.img", 2048).expect("portable"),
+        Extent::zero(8)
+            .expect("not empty")
+            .with_access(Access::ReadOnly),
+    ];
+    let descriptor = Descriptor::new("custom", extents)
+        .expect("portable")
+        .with_cid(7);
+    let value = serde_json::to_value(&descriptor).expect("no maps with other keys than text");
+    assert_eq!(value["cid"], 7);
+    assert_eq!(value["create_type"], "custom");
+    assert_eq!(value["parent_hint"], serde_json::Value::Null);
+    assert_eq!(value["ddb"]["ddb.geometry.heads"], "16");
+    assert_eq!(value["extents"][0]["kind"]["Flat"]["file"], "data.img");
+    assert_eq!(value["extents"][0]["sectors"], 2048);
+    assert_eq!(value["extents"][1]["kind"], "Zero");
+    assert_eq!(value["extents"][1]["access"], "ReadOnly");
+}

@@ -93,7 +93,8 @@ fn golden(library: &str) -> PathBuf {
     shell::repository().join(format!("docs/api/{library}.txt"))
 }
 
-/// Writes the JSON of all libraries with rustdoc.
+/// Writes the JSON of all libraries with rustdoc, as docs.rs builds them: with all features, and
+/// with `docsrs`, which turns on a feature of nightly compilers. Warnings are errors.
 fn document() -> Result<()> {
     let wrapper = shell::target("api/rustdoc");
     write_program(&wrapper, RUSTDOC)?;
@@ -104,7 +105,10 @@ fn document() -> Result<()> {
     }
     cargo.current_dir(shell::repository());
     cargo.env("RUSTDOC", wrapper);
-    cargo.env("RUSTDOCFLAGS", "-Zunstable-options --output-format json");
+    cargo.env(
+        "RUSTDOCFLAGS",
+        "-D warnings --cfg docsrs -Zunstable-options --output-format json",
+    );
     shell::run(&mut cargo)
 }
 

@@ -61,6 +61,8 @@ enum Xtask {
     Dist,
     /// Test and build the published crates from their own archives, and with the oldest compilers
     Package,
+    /// Upload the published crates to the registry
+    Publish(package::Publish),
     /// Compare the public interfaces of the published libraries with the lists in docs/api
     Api(api::Api),
     /// Test the libraries for other processors under emulation, and check them for other systems
@@ -119,6 +121,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             setup::compilers()?;
             package::run()?;
         }
+        Xtask::Publish(options) => options.run()?,
         Xtask::Api(options) => {
             setup::compiler(api::COMPILER, "public interfaces are listed with it");
             options.run()?;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::shell;
@@ -42,12 +42,7 @@ pub(crate) fn run() -> Result<()> {
     stages.run("make the archives", archives)?;
     stages.run("test the libraries from their archives", test_libraries)?;
     stages.run("build every crate from its archive", || {
-        let mut cargo = shell::cargo();
-        cargo.args(["publish", "--workspace", "--dry-run", "--allow-dirty"]);
-        for name in UNPUBLISHED {
-            cargo.args(["--exclude", name]);
-        }
-        shell::run(cargo.envs(guest_programs()?))
+        publish(&["--dry-run", "--allow-dirty"])
     })?;
     for (compiler, packages) in OLDEST {
         stages.run(&format!("build with Rust {compiler}"), || {
@@ -56,6 +51,43 @@ pub(crate) fn run() -> Result<()> {
     }
     stages.print();
     Ok(())
+}
+
+/// `cargo xtask publish`
+#[derive(clap::Args)]
+pub(crate) struct Publish {
+    /// The release's tag: `v` and the version that all crates have
+    #[arg(long)]
+    tag: String,
+    /// Build and check everything, but upload nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Publish {
+    /// Uploads every published crate, in the order of their dependencies.
+    pub(crate) fn run(&self) -> Result<()> {
+        check_tag(&self.tag, env!("CARGO_PKG_VERSION"))?;
+        publish(if self.dry_run { &["--dry-run"] } else { &[] })
+    }
+}
+
+/// Fails unless `tag` is that of the release `version`.
+fn check_tag(tag: &str, version: &str) -> Result<()> {
+    ensure!(
+        tag.strip_prefix('v') == Some(version),
+        "the tag {tag} is not v{version}: the crates have version {version}"
+    );
+    Ok(())
+}
+
+fn publish(options: &[&str]) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(["publish", "--workspace"]).args(options);
+    for name in UNPUBLISHED {
+        cargo.args(["--exclude", name]);
+    }
+    shell::run(cargo.envs(guest_programs()?))
 }
 
 /// Makes the archive of every published crate, which checks its manifest.
@@ -188,6 +220,52 @@ mod tests {
         );
         assert_eq!(reported_path(messages, "INIT"), Some(PathBuf::from("/b")));
         assert_eq!(reported_path(messages, "MISSING"), None);
+    }
+
+    #[test]
+    fn only_the_tag_of_the_crates_version_is_published() {
+        assert!(check_tag("v0.1.0", "0.1.0").is_ok());
+        for tag in ["0.1.0", "v0.1.1", "v0.1.0-rc.1", "v"] {
+            assert!(check_tag(tag, "0.1.0").is_err(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn every_published_crate_says_what_a_registry_shows() {
+        let root = shell::repository();
+        let manifests =
+            shell::output(shell::cargo().args(["metadata", "--no-deps", "--format-version=1"]));
+        let metadata: Value = serde_json::from_str(&manifests.expect("metadata")).expect("JSON");
+        for package in metadata["packages"].as_array().expect("packages") {
+            let name = package["name"].as_str().expect("a name");
+            if UNPUBLISHED.contains(&name) {
+                continue;
+            }
+            let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+            let folder = manifest.parent().expect("a folder");
+            for member in [
+                "description",
+                "documentation",
+                "license",
+                "readme",
+                "repository",
+            ] {
+                assert!(package[member].is_string(), "{name}: {member}");
+            }
+            for member in ["keywords", "categories"] {
+                let some = package[member]
+                    .as_array()
+                    .is_some_and(|list| !list.is_empty());
+                assert!(some, "{name}: {member}");
+            }
+            let text = fs::read_to_string(manifest).expect("a manifest");
+            assert!(text.contains("\ninclude = ["), "{name}: include");
+            for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+                let own = fs::read(folder.join(licence));
+                let whole = fs::read(root.join(licence)).expect("a licence");
+                assert_eq!(own.ok(), Some(whole), "{name}: {licence}");
+            }
+        }
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Checks {
             ("blockbox-vmm", &[""]),
             (
                 "erofs-reader",
-                &["", "std", "lz4", "lzma", "deflate", "zstd"],
+                &["", "std", "lz4", "lzma", "deflate", "zstd", "serde"],
             ),
             (
                 "erofs-writer",
@@ -226,8 +226,11 @@ impl Checks {
             ),
             ("ext4-writer", &["", "dir", "tar"]),
             ("fsmerge", &["", "dir", "erofs"]),
-            ("ocipull", &["", "registry", "ring"]),
-            ("vmdk-image", &[""]),
+            (
+                "ocipull",
+                &["", "registry", "ring", "async", "bzip2", "xz", "zstd"],
+            ),
+            ("vmdk-image", &["", "serde"]),
         ];
         self.step("libraries feature by feature", || {
             FEATURES.iter().try_for_each(|(library, features)| {
