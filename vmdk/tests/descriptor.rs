@@ -507,7 +507,7 @@ fn a_descriptor_is_serialised_by_the_names_of_its_getters() {
     assert_eq!(value["cid"], 7);
     assert_eq!(value["create_type"], "custom");
     assert_eq!(value["parent_hint"], serde_json::Value::Null);
-    assert_eq!(value["ddb"]["ddb.geometry.heads"], "16");
+    assert_eq!(value["ddb"]["geometry.heads"], "16");
     assert_eq!(value["extents"][0]["kind"]["Flat"]["file"], "data.img");
     assert_eq!(value["extents"][0]["sectors"], 2048);
     assert_eq!(value["extents"][1]["kind"], "Zero");
