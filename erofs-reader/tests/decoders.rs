@@ -1,4 +1,4 @@
-//! The decoders of clusters beside libraries that nobody here wrote: what one takes, the other
+//! The decoders of clusters beside independent libraries: what one accepts, the other
 //! takes for the same bytes.
 
 #![cfg(all(feature = "deflate", feature = "lzma"))]

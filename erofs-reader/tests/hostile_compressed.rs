@@ -28,7 +28,7 @@ fn cluster() -> Vec<u8> {
 
 /// Where the map header of the file is.
 const HEADER: usize = 64;
-/// Where its indexes are: after the header and 8 bytes that nobody uses.
+/// Where its indexes are: after the header and 8 unused bytes.
 const INDEXES: usize = HEADER + 16;
 
 /// A lab whose `other` is a compressed file of 1021 bytes: one cluster, over two logical ones.

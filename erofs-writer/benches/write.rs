@@ -94,7 +94,7 @@ fn tree(inodes: usize, options: Options, later: bool) -> Result<(Builder<Nowhere
     Ok((image, names))
 }
 
-/// The most memory that this process has had, in bytes, where the system tells.
+/// The peak memory of this process in bytes, where the system reports it.
 fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -71,7 +71,7 @@ impl fmt::Display for Warning {
     /// Displays the escaped path and what was done.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            // It is nobody's.
+            // It belongs to no entry.
             WarningKind::LoneZeroBlock => write!(f, "byte {}: {}", self.offset, self.kind),
             _ => write!(f, "{}: {}", self.path.escape_ascii(), self.kind),
         }

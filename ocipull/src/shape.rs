@@ -62,7 +62,7 @@ pub(crate) const BLOBS: Shape = Object(&[
     ("blobs", List(&DESCRIPTOR)),
 ]);
 
-/// What manifests and indexes are told apart by.
+/// The members that distinguish manifests from indexes.
 pub(crate) const KIND: Shape = Object(&[
     ("schemaVersion", Any),
     ("mediaType", Any),

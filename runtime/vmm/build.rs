@@ -1,4 +1,4 @@
-//! Builds the guest's programs, static ones for Linux, and tells the library where they are.
+//! Builds the guest's programs, static ones for Linux, and passes their paths to the library.
 //!
 //! The guest is another target than the host, so it cannot be an ordinary dependency: this runs
 //! cargo once more, with its own target folder and none of the outer build's flags (clippy's
@@ -32,7 +32,7 @@ struct Program {
     manifest_dir: &'static str,
     /// Says where a ready-made one is.
     prebuilt: &'static str,
-    /// Tells the library.
+    /// Passes the path to the library.
     told_as: &'static str,
 }
 

@@ -63,10 +63,10 @@ impl ContentId {
     /// ```
     /// use vmdk::ContentId;
     ///
-    /// let (mut told, mut read) = (ContentId::new(), ContentId::new());
-    /// told.zeros(1 << 20);
+    /// let (mut skipped, mut read) = (ContentId::new(), ContentId::new());
+    /// skipped.zeros(1 << 20);
     /// read.update(&vec![0; 1 << 20]);
-    /// assert_eq!(told.finish(), read.finish());
+    /// assert_eq!(skipped.finish(), read.finish());
     /// ```
     pub fn zeros(&mut self, mut bytes: u64) {
         if self.filled > 0 {

@@ -38,7 +38,7 @@ impl Descriptor {
     /// # Errors
     ///
     /// [`Error::Syntax`] with the line, [`Error::Name`], [`Error::TooLong`], [`Error::NoExtents`],
-    /// [`Error::Overflow`], and [`Error::Unsupported`] for a version that nobody defined, for text
+    /// [`Error::Overflow`], and [`Error::Unsupported`] for an undefined version, for text
     /// in an encoding other than UTF-8 and windows-1252, and for an encrypted disk.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() as u64 > MAX_DESCRIPTOR {

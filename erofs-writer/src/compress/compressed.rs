@@ -51,7 +51,7 @@ impl Compressed {
         }
     }
 
-    /// Whether packed indexes cannot tell where the contents are.
+    /// Whether packed indexes cannot express where the contents are.
     pub(crate) fn needs_full_indexes(&self) -> bool {
         let far = matches!(self.tail, Tail::Fragment { offset } if offset > u32::MAX.into());
         let partial = self.extents.iter().any(|extent| extent.partial);

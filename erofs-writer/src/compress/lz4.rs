@@ -175,7 +175,7 @@ fn hash<const HASHED: u32>(bytes: u64) -> usize {
 /// most.
 #[inline]
 fn common_before(input: &[u8], from: usize, at: usize, most: usize) -> usize {
-    // Counted in a word, as nobody can predict a loop's end.
+    // Counted in a word, because the end of a loop cannot be predicted.
     if let (Some(&there), Some(&here)) = (input[..from].last_chunk(), input[..at].last_chunk()) {
         let different = u64::from_le_bytes(here) ^ u64::from_le_bytes(there);
         if different != 0 {

@@ -192,7 +192,7 @@ fn contents_in_one_piece_need_no_chunks() {
             .add_path(b"f", Metadata::new(0o755), Node::File(data))
             .unwrap();
         let (image, summary) = builder.finish().unwrap();
-        // The UUID tells how contents were given.
+        // The UUID depends on how contents were passed.
         (image.into_inner()[2048..].to_vec(), summary.blocks)
     };
     assert!(image(true) == image(false));

@@ -7,7 +7,7 @@ use testkit::{Difference, Mount, TarBuilder, kernel_mounts, skip, walk};
 
 use crate::model::{acl, fsck, noise};
 
-/// Where `cargo test` puts examples, unless it was told to build some other target alone.
+/// Where `cargo test` puts examples, unless it builds another target only.
 fn examples() -> Option<PathBuf> {
     let tests = std::env::current_exe().unwrap();
     let folder = tests.parent()?.parent()?.join("examples");

@@ -32,7 +32,7 @@ pub(crate) enum Step {
 pub(crate) struct Entry {
     pub(crate) path: Vec<&'static str>,
     pub(crate) step: Step,
-    /// Tells its attributes and contents from those of others.
+    /// Makes its attributes and contents differ from those of others.
     pub(crate) mark: u16,
 }
 

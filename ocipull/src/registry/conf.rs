@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_is_blocked_however_keys_and_hosts_are_written() {
+    fn blocked_registries_are_refused_in_every_spelling_of_their_host() {
         for text in [
             "[[registry]]\nLocation = 'x.y'\nBlocked = true\n",
             "[[Registry]]\nprefix = 'X.Y'\nblocked = true\n",

@@ -333,7 +333,7 @@ fn pushes_through_a_failing_proxy_leave_the_registry_right() {
         let proxy = Proxy::start(registry.host.clone(), seed * 0x85eb_ca6b);
         let pushed = copied(&source, &format!("{}/app{seed}:v1", proxy.host));
         right += u64::from(pushed.is_ok());
-        // Whatever the client was told: what the tag leads to, if anything, is the image.
+        // Whatever the client reported, the tag names the image or nothing.
         let reference: Reference = format!("{}/app{seed}:v1", registry.host)
             .parse()
             .expect("a name");

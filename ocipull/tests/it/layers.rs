@@ -193,7 +193,7 @@ fn a_swapped_blob_is_rejected_by_read_layer_even_if_only_a_part_is_read() {
     for media_type in [TAR, GZIP, ZSTD] {
         let mut layer = Layer::new(&tar, media_type);
         layer.digest = Some(Digest::sha256(&layer.stored).to_string());
-        // Another tar of the same length, compressed as well: nothing but the digest tells.
+        // Another tar of the same length, compressed as well: only the digest shows it.
         let mut other = tar.clone();
         *other.last_mut().unwrap() ^= 1;
         other[1000] ^= 1;

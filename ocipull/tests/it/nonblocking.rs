@@ -100,7 +100,7 @@ fn a_wrong_layer_is_an_error_in_the_place_of_the_end() {
         };
         assert!(matches!(error, Error::DiffIdMismatch { .. }), "{error:?}");
         assert!(matches!(stream.next().await, Err(Error::Failed)));
-        // Whoever reads nothing learns of it, too.
+        // A caller that reads nothing gets the error, too.
         let read = image.read_layer_async(0, |_| Ok::<_, Error>(()));
         assert!(matches!(read.await, Err(Error::DiffIdMismatch { .. })));
     });

@@ -382,7 +382,7 @@ fn a_proxy_that_refuses_is_named_with_its_variable() {
         assert!(!text.contains("hunter2"), "{text}");
         return;
     }
-    // Nobody listens there any more.
+    // Nothing listens there any more.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

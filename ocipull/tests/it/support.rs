@@ -236,7 +236,7 @@ pub(crate) fn read(image: &Image, index: usize) -> Result<Vec<u8>, Error> {
             Ok(bytes)
         }
         Err(error) => {
-            // Whoever tries again is not told that all is well.
+            // A second attempt does not succeed.
             assert!(reader.read(&mut [0; 1]).is_err());
             Err(error.downcast::<Error>().expect("an error of ours"))
         }

@@ -243,7 +243,7 @@ fn steps(trace: &str) -> Vec<Step> {
 }
 
 #[test]
-fn what_makes_up_an_image_is_on_stable_storage_before_the_image_has_its_name() {
+fn files_of_an_image_are_synced_before_the_image_gets_its_name() {
     let Some(mut strace) = oracle("strace") else {
         return;
     };

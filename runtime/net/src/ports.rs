@@ -143,7 +143,7 @@ impl Ports {
                 };
                 match error.kind() {
                     ErrorKind::WouldBlock => listener.readable = false,
-                    // The peer has disconnected, or nobody received an earlier answer: the next one
+                    // The peer has disconnected, or an earlier answer was not received: the next one
                     // may succeed.
                     ErrorKind::Interrupted
                     | ErrorKind::ConnectionAborted

@@ -21,7 +21,7 @@ use crate::sandbox::Sandbox;
 use crate::secrets::{self, Value};
 use crate::snapshot::pool;
 
-/// Describes a sandbox. What nobody sets is what docker would choose, in a machine of two CPUs and
+/// Describes a sandbox. Defaults are docker's, in a machine of two CPUs and
 /// 1 GiB.
 ///
 /// ```no_run

@@ -87,7 +87,7 @@ impl ExecOptions {
         spec.user = user.clone().into_bytes();
         spec.tty = self.tty;
         spec.stdin = self.stdin;
-        // The monitor reads what nobody else does.
+        // The monitor reads output that no client reads.
         spec
     }
 }

@@ -10,10 +10,10 @@
 //!                        └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! One process owns the state: whoever holds the sandbox's lock, which is the monitor from
-//! `starting` to the end. So the state on disk is the truth as long as the lock is held. Where it
-//! says that the sandbox is up and nobody holds the lock, the monitor was killed (or the host went
-//! down): whoever finds that repairs the record ([`reconcile`]).
+//! One process owns the state: the one that holds the sandbox's lock. From `starting` to the
+//! end that is the monitor. The state on disk is the truth while the lock is held. If the state
+//! says that the sandbox is up and the lock is free, the monitor was killed or the host went down:
+//! the process that finds this repairs the record ([`reconcile`]).
 
 use std::fs;
 use std::io;

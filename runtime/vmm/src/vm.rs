@@ -23,7 +23,7 @@ use super::qemu::share;
 use super::qmp::Qmp;
 use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff};
 
-/// How a VM's process ended. This tells neither how the command in the guest ended nor whether the
+/// How a VM's process ended. This says neither how the command in the guest ended nor whether the
 /// guest booted at all: libkrun exits with 0 on an early reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmExit {

@@ -317,7 +317,7 @@ fn environment(spec: &ExecSpec, identity: &Identity) -> Vec<(OsString, OsString)
         ("HOME", Some(identity.home.as_slice())),
         ("HOSTNAME", Some(hostname.nodename().to_bytes())),
         ("TERM", spec.tty.map(|_| b"xterm".as_slice())),
-        // Tells systemd not to look for hardware.
+        // With this variable systemd does not look for hardware.
         ("container", spec.init.then_some(b"blockbox".as_slice())),
     ];
     for (name, value) in defaults {

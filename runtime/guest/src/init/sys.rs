@@ -105,7 +105,7 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
 /// Maps the first `length` bytes of a file, and locks the mapping in memory until this process ends.
 pub(crate) fn lock_in_memory(file: &File, length: usize) -> rustix::io::Result<()> {
     let (protection, flags) = (ProtFlags::READ, MapFlags::SHARED);
-    // SAFETY: the mapping is new, at an address that the kernel chooses; nobody refers to it.
+    // SAFETY: the mapping is new, at an address that the kernel chooses; nothing refers to it.
     let start = unsafe { mmap(std::ptr::null_mut(), length, protection, flags, file, 0) }?;
     // SAFETY: the range is that of the mapping, which is never unmapped.
     unsafe { mlock(start, length) }

@@ -3,7 +3,7 @@
 //! A monitor is started by the process that starts the sandbox, through the
 //! [helper](blockbox_vmm::helper) executable, and outlives it: in a session of its own, without a
 //! terminal, in no folder that anybody might want to unmount. It holds the sandbox's lock, which it
-//! inherits, so there is no moment at which the sandbox is nobody's. It owns
+//! inherits, so the sandbox has an owner at every moment. It owns
 //!
 //! - the virtual machine, and the [gateway](crate::network) of its network: children that end when
 //!   the monitor does, however it ends;
